@@ -1,0 +1,167 @@
+"""Reading a configuration: one YAML file, then the environment over it, then files with secrets.
+
+Every problem is found in one pass: an operator mends a file once, not once a mistake.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tapedeck.config.model import Sections
+
+PREFIX = "TAPEDECK_"
+DEFAULT_PATH = Path(".tapedeck/tapedeck.yml")
+"""The running local stack's configuration, which `tapedeck up` writes."""
+
+# Where a value may come from a file of its own, so that no secret stands in the configuration.
+_SECRET_FILES = (
+    ("auth", "token_keys_file", "token_keys"),
+    ("auth", "service_keys_file", "service_keys"),
+    ("admin", "token_file", "token"),
+    ("mysql", "password_file", "password"),
+)
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used.
+
+    Attributes:
+        source: the file's name.
+        problems: one sentence each, `where: what is wrong`.
+    """
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        self.source = source
+        self.problems = problems
+        super().__init__(f"{source}: " + "; ".join(problems))
+
+
+def load(path: Path | str, environ: Mapping[str, str] | None = None) -> Sections:
+    """Read `path`, put `TAPEDECK_<SECTION>__<KEY>` of `environ` (default: the process's) over it.
+
+    Raises:
+        ConfigError: with every problem of the file and of the environment at once.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        hint = " (is a local stack running? `make run` starts one)" if path == DEFAULT_PATH else ""
+        raise ConfigError(str(path), [f"there is no such file{hint}"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"cannot be read: {error}"]) from None
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(str(path), [f"is no YAML: {' '.join(str(error).split())}"]) from None
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise ConfigError(str(path), ["holds no sections: a mapping is expected at the top"])
+    return parse(
+        document,
+        source=str(path),
+        environ=os.environ if environ is None else environ,
+        base=path.parent,
+    )
+
+
+def parse(
+    document: Mapping[Any, Any],
+    *,
+    source: str = "configuration",
+    environ: Mapping[str, str] | None = None,
+    base: Path = Path(),
+) -> Sections:
+    """Check a configuration that was already read.
+
+    Args:
+        document: sections by name, as YAML gives them.
+        source: what to call it in errors.
+        environ: overrides; none by default.
+        base: the folder that relative names of secret files start from.
+
+    Raises:
+        ConfigError: with every problem at once.
+    """
+    problems: list[str] = []
+    merged: dict[str, Any] = {
+        str(name): dict(section) if isinstance(section, dict) else section
+        for name, section in document.items()
+    }
+    from_environment = _override(merged, environ or {}, problems)
+    _read_secrets(merged, base, problems)
+    try:
+        sections = Sections.model_validate(merged)
+    except ValidationError as error:
+        problems.extend(_sentences(error, from_environment))
+    if problems:
+        raise ConfigError(source, problems)
+    return sections
+
+
+def _override(
+    merged: dict[str, Any], environ: Mapping[str, str], problems: list[str]
+) -> dict[tuple[str, ...], str]:
+    """Lay the environment over the file; answer which value came from which variable."""
+    origins: dict[tuple[str, ...], str] = {}
+    for variable, value in sorted(environ.items()):
+        if not variable.startswith(PREFIX) or "__" not in variable:
+            if variable == PREFIX + "MODE":
+                merged["mode"] = value
+                origins[("mode",)] = variable
+            continue
+        section, _, key = variable.removeprefix(PREFIX).lower().partition("__")
+        field = Sections.model_fields.get(section)
+        known = getattr(field.annotation, "model_fields", None) if field is not None else None
+        if known is None or key not in known:
+            problems.append(f"{variable} (environment): there is no value {section}.{key}")
+            continue
+        values = merged.setdefault(section, {})
+        if isinstance(values, dict):
+            values[key] = value
+            origins[(section, key)] = variable
+    return origins
+
+
+def _read_secrets(merged: dict[str, Any], base: Path, problems: list[str]) -> None:
+    for section, file_key, key in _SECRET_FILES:
+        values = merged.get(section)
+        if not isinstance(values, dict) or not values.get(file_key):
+            continue
+        where = f"{section}.{file_key}"
+        if values.get(key):
+            problems.append(f"{where}: {section}.{key} is given too; only one of them can hold")
+            continue
+        path = base / str(values[file_key])
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{where}: cannot be read: {error}")
+            continue
+        secrets = [line for line in lines if line]
+        if not secrets:
+            problems.append(f"{where}: {path} is empty")
+            continue
+        values[key] = secrets if key.endswith("keys") else secrets[0]
+
+
+def _sentences(error: ValidationError, origins: Mapping[tuple[str, ...], str]) -> list[str]:
+    found = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        location = tuple(str(part) for part in problem["loc"])
+        where = ".".join(location) or "configuration"
+        variable = origins.get(location[:2])
+        if variable is not None:
+            where = f"{where} (environment: {variable})"
+        if problem["type"] == "extra_forbidden":
+            found.append(f"{where}: there is no such value")
+        else:
+            found.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
+    return found

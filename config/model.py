@@ -1,0 +1,286 @@
+"""The typed configuration: every section, every default, every rule of one value.
+
+Times carry their unit in the name or in the description. Words that twemproxy has are used with
+twemproxy's meaning (its documentation: notes/recommendation.md and README, "Configuration").
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+HASHES = (
+    "one_at_a_time",
+    "md5",
+    "crc16",
+    "crc32",
+    "crc32a",
+    "fnv1_64",
+    "fnv1a_64",
+    "fnv1_32",
+    "fnv1a_32",
+    "hsieh",
+    "murmur",
+    "jenkins",
+)
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown words are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class HostPort(Section):
+    """A TCP address."""
+
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class LookupServer(HostPort):
+    """One lookup node, written as twemproxy does: `host:port:weight` or `host:port:weight name`.
+
+    Without a name a node is called `host:port` (`host` alone on port 11211, as twemproxy does):
+    moving it to another address then moves its keys too.
+    """
+
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+    name: str = ""
+    named: bool = False
+
+
+def _host_port(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"{value!r} is not host:port")
+    return {"host": host, "port": int(port)}
+
+
+def _lookup_server(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    address, _, name = value.strip().partition(" ")
+    match = re.fullmatch(r"(?P<host>.+):(?P<port>\d+):(?P<weight>\d+)", address)
+    if match is None:
+        raise ValueError(f"{value!r} is not host:port:weight or host:port:weight name")
+    host, port, weight = match["host"], int(match["port"]), int(match["weight"])
+    name = name.strip()
+    # twemproxy leaves memcached's port out of the name it makes (conf.c, conf_add_server).
+    default = host if port == 11211 else f"{host}:{port}"
+    return {
+        "host": host,
+        "port": port,
+        "weight": weight,
+        "name": name or default,
+        "named": bool(name),
+    }
+
+
+def _listed(value: object) -> object:
+    """`a,b` from an environment variable reads like a list of two."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+Address = Annotated[HostPort, BeforeValidator(_host_port)]
+Server = Annotated[LookupServer, BeforeValidator(_lookup_server)]
+
+
+def _one_line(value: str) -> str:
+    if not value or any(ord(c) < 32 for c in value):
+        raise ValueError("must be one line of text")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_one_line)]
+
+
+class Gateway(Section):
+    """Where player traffic arrives."""
+
+    host: Text = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    workers: Annotated[int, Field(ge=1, le=64, description="processes on one port")] = 1
+    drain_seconds: Annotated[
+        float, Field(ge=0, le=600, description="how long a stop waits for requests in flight")
+    ] = 15.0
+    max_requests: Annotated[
+        int, Field(ge=1, description="requests in flight in one worker; past it 503")
+    ] = 4096
+
+
+class Admin(Section):
+    """Where operators and Prometheus look. Anywhere but on loopback it asks for the token."""
+
+    host: Text = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    token: SecretStr | None = None
+    token_file: str | None = None
+
+
+class Auth(Section):
+    """Secrets: keys that sign play tokens and keys of services. The first token key signs; all of
+    them verify, so a new key is put in front and the old one removed once its tokens expired."""
+
+    token_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed)] = ()
+    token_keys_file: str | None = Field(None, description="one key a line, newest first")
+    token_days: Annotated[float, Field(gt=0, le=3650)] = 365
+    service_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed)] = ()
+    service_keys_file: str | None = Field(None, description="one key a line")
+
+    @field_validator("token_keys")
+    @classmethod
+    def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for number, key in enumerate(keys, 1):
+            if len(key.get_secret_value()) < 32:
+                raise ValueError(f"key {number} has fewer than 32 characters")
+        return keys
+
+
+class Lookup(Section):
+    """The ring of lookup nodes."""
+
+    mode: Literal["ring"] = "ring"
+    layout: Literal["packed", "flat"] = "packed"
+    hash: Literal[HASHES] = "fnv1a_64"  # type: ignore[valid-type]
+    hash_tag: Annotated[str, Field(pattern=r"^(..)?$")] = ""
+    distribution: Literal["ketama", "modula"] = "ketama"
+    timeout: Annotated[int, Field(ge=1, le=60_000, description="ms, connect and reply")] = 400
+    hint_deadline: Annotated[
+        int, Field(ge=1, le=60_000, description="ms; the smaller of it and timeout holds")
+    ] = 50
+    auto_eject_hosts: bool = True
+    server_retry_timeout: Annotated[int, Field(ge=1, description="ms out of the ring")] = 30_000
+    server_failure_limit: Annotated[int, Field(ge=1)] = 2
+    on_lookup_failure: Literal["probe", "today"] = "probe"
+    username: Text | None = None
+    password: SecretStr | None = None
+    servers: Annotated[tuple[Server, ...], BeforeValidator(_listed), Field(min_length=1)]
+
+    @field_validator("servers")
+    @classmethod
+    def _distinct(cls, servers: tuple[LookupServer, ...]) -> tuple[LookupServer, ...]:
+        seen: set[str] = set()
+        for server in servers:
+            if server.name in seen:
+                raise ValueError(f"two servers are called {server.name!r}")
+            seen.add(server.name)
+        return servers
+
+    @property
+    def hint_seconds(self) -> float:
+        """How long a load waits for a hint, in seconds."""
+        return min(self.hint_deadline, self.timeout) / 1000
+
+
+class MySQL(Section):
+    """The hosts of which one is the primary: the one that is writable."""
+
+    hosts: Annotated[tuple[Address, ...], BeforeValidator(_listed), Field(min_length=1)]
+    user: Text
+    password: SecretStr = SecretStr("")
+    password_file: str | None = None
+    database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_$]{1,64}$")] = "tapedeck"
+    connections: Annotated[int, Field(ge=2, le=512, description="at most, in one worker")] = 16
+    connect_timeout: Annotated[int, Field(ge=1, description="ms")] = 2_000
+    statement_timeout: Annotated[int, Field(ge=1, description="ms without an answer")] = 5_000
+    deadline: Annotated[
+        int, Field(ge=1, le=600_000, description="ms a request waits for the primary, then 503")
+    ] = 10_000
+
+
+class Partitions(Section):
+    """One table a UTC day; dropped whole once past retention."""
+
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    prune: bool = Field(True, description="one gateway drops what is past retention by itself")
+    prune_every: Annotated[float, Field(ge=1, description="seconds between its looks")] = 300
+    drop_after: Annotated[
+        float, Field(ge=0, description="seconds past midnight before a drop (readers leave first)")
+    ] = 600
+    drop_at_most: Annotated[int, Field(ge=1, description="more at once need --force")] = 3
+
+
+class Player(Section):
+    """The licence's rules."""
+
+    skip_limit: Annotated[int, Field(ge=0, le=1000)] = 2
+    skip_window: Annotated[int, Field(ge=1, description="seconds, rolling")] = 3600
+
+
+class States(Section):
+    """The states API."""
+
+    max_bytes: Annotated[int, Field(ge=2, le=4 * 1024 * 1024)] = 64 * 1024
+
+
+class Catalog(Section):
+    """The cache of mixes in each worker."""
+
+    max_mixes: Annotated[int, Field(ge=1)] = 10_000
+    max_age: Annotated[float, Field(ge=0, description="seconds")] = 60
+
+
+class Log(Section):
+    """JSON lines on standard output."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    requests: bool = Field(False, description="a line for every request, not only for failed ones")
+
+
+class Sections(Section):
+    """The whole file. `mode: production` refuses to start without secrets of its own."""
+
+    mode: Literal["local", "production"] = "local"
+    gateway: Gateway = Gateway()
+    admin: Admin = Admin()
+    auth: Auth = Auth()
+    lookup: Lookup
+    mysql: MySQL
+    partitions: Partitions = Partitions()
+    player: Player = Player()
+    states: States = States()
+    catalog: Catalog = Catalog()
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Sections:
+        problems = []
+        if self.mode == "production":
+            if not self.auth.token_keys:
+                problems.append("auth.token_keys (or auth.token_keys_file) is needed in production")
+            if not self.auth.service_keys:
+                problems.append(
+                    "auth.service_keys (or auth.service_keys_file) is needed in production"
+                )
+        if not is_loopback(self.admin.host) and self.admin.token is None:
+            problems.append(
+                f"admin.token (or admin.token_file) is needed: admin.host {self.admin.host} "
+                "is not loopback"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`."""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
