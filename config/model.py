@@ -205,6 +205,9 @@ class MySQL(Section):
     deadline: Annotated[
         int, Field(ge=1, le=600_000, description="ms a request waits for the primary, then 503")
     ] = 10_000
+    waiting: Annotated[
+        int, Field(ge=1, description="requests that wait at most, in one worker; past it 503")
+    ] = 4096
 
 
 class Partitions(Section):

@@ -1,0 +1,117 @@
+"""What MySQL's errors mean for a request: one table, with the source of each line.
+
+Numbers below 2000 come from the server, 2000 to 2999 from the client library (MySQL 8.0 manual,
+"Server Error Message Reference" and "Client Error Message Reference"; MariaDB uses the same).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+
+import pymysql.err
+
+
+class Fault(Enum):
+    """What to do about an error."""
+
+    LOST = "the connection is gone: open another, look for the primary again"
+    READ_ONLY = "the host is not the primary (any more): drop its connections, look again"
+    BUSY = "the server takes no more connections: wait, then try again"
+    RETRY = "the transaction was rolled back in favour of another: repeat it"
+    NO_TABLE = "the table does not exist: a partition was dropped, or is not created yet"
+    DUPLICATE = "the row is there already: a conflict of two changes"
+    FINAL = "repeating it would meet the same error"
+
+
+FAULTS: dict[int, tuple[Fault, str]] = {
+    2002: (Fault.LOST, "CR_CONNECTION_ERROR: no connection through the socket"),
+    2003: (Fault.LOST, "CR_CONN_HOST_ERROR: connection refused, host down"),
+    2006: (Fault.LOST, "CR_SERVER_GONE_ERROR: server gone away"),
+    2013: (Fault.LOST, "CR_SERVER_LOST: lost during a query; the query may have taken effect"),
+    2055: (Fault.LOST, "CR_SERVER_LOST_EXTENDED"),
+    1053: (Fault.LOST, "ER_SERVER_SHUTDOWN: shutdown in progress"),
+    1077: (Fault.LOST, "ER_NORMAL_SHUTDOWN"),
+    1079: (Fault.LOST, "ER_SHUTDOWN_COMPLETE"),
+    1152: (Fault.LOST, "ER_ABORTING_CONNECTION"),
+    1158: (Fault.LOST, "ER_NET_READ_ERROR"),
+    1159: (Fault.LOST, "ER_NET_READ_INTERRUPTED: timeout reading"),
+    1160: (Fault.LOST, "ER_NET_ERROR_ON_WRITE"),
+    1161: (Fault.LOST, "ER_NET_WRITE_INTERRUPTED: timeout writing"),
+    1184: (Fault.LOST, "ER_NEW_ABORTING_CONNECTION"),
+    1927: (Fault.LOST, "MariaDB ER_CONNECTION_KILLED"),
+    1317: (Fault.LOST, "ER_QUERY_INTERRUPTED: killed; what it did is not known"),
+    4031: (Fault.LOST, "MySQL ER_CLIENT_INTERACTION_TIMEOUT: idle for too long"),
+    3032: (Fault.LOST, "MySQL ER_SERVER_OFFLINE_MODE"),
+    1290: (Fault.READ_ONLY, "ER_OPTION_PREVENTS_STATEMENT: --read-only"),
+    1792: (Fault.READ_ONLY, "ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION"),
+    1836: (Fault.READ_ONLY, "ER_READ_ONLY_MODE: innodb_read_only, as on an Aurora reader"),
+    1040: (Fault.BUSY, "ER_CON_COUNT_ERROR: too many connections"),
+    1203: (Fault.BUSY, "ER_TOO_MANY_USER_CONNECTIONS"),
+    1226: (Fault.BUSY, "ER_USER_LIMIT_REACHED: max_user_connections"),
+    1205: (
+        Fault.RETRY,
+        "ER_LOCK_WAIT_TIMEOUT: undoes the statement alone; roll back the rest",
+    ),
+    1213: (Fault.RETRY, "ER_LOCK_DEADLOCK: the transaction was rolled back"),
+    1020: (Fault.RETRY, "ER_CHECKREAD: the record changed since it was read"),
+    1146: (Fault.NO_TABLE, "ER_NO_SUCH_TABLE"),
+    1062: (Fault.DUPLICATE, "ER_DUP_ENTRY"),
+}
+"""Every other number is FINAL."""
+
+
+class PrimaryUnavailable(Exception):
+    """No primary could be reached before the deadline, or too many already wait for one.
+
+    Attributes:
+        retry_after: seconds until another try makes sense.
+    """
+
+    def __init__(self, reason: str, retry_after: int = 1) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class MySQLError(Exception):
+    """A statement failed.
+
+    Attributes:
+        fault: what to do about it.
+        code: MySQL's number; 0 where the driver gave none.
+        reason: the server's words.
+    """
+
+    def __init__(self, fault: Fault, code: int, reason: str) -> None:
+        super().__init__(f"{code} {reason}" if code else reason)
+        self.fault = fault
+        self.code = code
+        self.reason = reason
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same statement may succeed later, here or on another host."""
+        return self.fault in (Fault.LOST, Fault.READ_ONLY, Fault.BUSY, Fault.RETRY)
+
+
+def classify(error: BaseException) -> MySQLError | None:
+    """Say what a driver's exception means; None for one that MySQL has no part in.
+
+    A driver that lost its place in the protocol ("Packet sequence number wrong", a broken read)
+    has no connection any more either, so it counts as LOST.
+    """
+    if isinstance(error, MySQLError):
+        return error
+    if isinstance(error, (asyncio.TimeoutError, OSError, asyncio.IncompleteReadError)):
+        return MySQLError(Fault.LOST, 0, str(error) or "no answer in time")
+    if isinstance(error, pymysql.err.InterfaceError):
+        return MySQLError(Fault.LOST, 0, str(error))
+    if not isinstance(error, pymysql.err.MySQLError):
+        return None
+    code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    reason = str(error.args[1]) if len(error.args) > 1 else str(error)
+    if code in FAULTS:
+        return MySQLError(FAULTS[code][0], code, reason)
+    if isinstance(error, pymysql.err.InternalError) and code == 0:
+        return MySQLError(Fault.LOST, 0, reason)
+    return MySQLError(Fault.FINAL, code, reason)

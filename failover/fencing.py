@@ -1,0 +1,96 @@
+"""Which host is the primary: the decision alone, no I/O.
+
+A host that answers and is writable claims to be the primary. Two may claim it: the old one was
+frozen, replaced, and thawed. A replicated table, `tapedeck_generation`, holds the primary's
+generation; whoever promotes a host raises it there, and where nobody did (a managed service), the
+first gateway to adopt the new host does. The old primary cannot have that row, since it did not
+take part in the replication that followed. So the highest generation wins, and a lower one than was
+ever seen is never believed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tapedeck.failover.session import Hello
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one look at a host showed: its greeting, or why there is none.
+
+    `busy`: it lives, but takes no more connections; that says nothing against it.
+    """
+
+    address: str
+    hello: Hello | None = None
+    error: str = ""
+    busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """This host is the primary.
+
+    Attributes:
+        raise_generation: it is a new one and nobody has raised the generation on it yet.
+    """
+
+    address: str
+    hello: Hello
+    raise_generation: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Nobody:
+    """No host can be the primary now."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Two hosts claim to be the primary with equal right: neither may be believed."""
+
+    reason: str
+
+
+Verdict: TypeAlias = Adopt | Nobody | Split
+
+
+def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
+    """Choose the primary.
+
+    Args:
+        views: one look at each configured host.
+        seen: the highest generation ever seen.
+        identity: the server that was the primary last, None before the first.
+    """
+    claims: dict[str, tuple[View, Hello]] = {}
+    reasons = []
+    for view in views:
+        hello = view.hello
+        if hello is None:
+            reasons.append(f"{view.address}: {view.error}")
+        elif hello.read_only:
+            reasons.append(f"{view.address}: read-only")
+        elif hello.generation < seen:
+            reasons.append(
+                f"{view.address}: writable, but of generation {hello.generation}, "
+                f"and {seen} was seen: a replaced primary"
+            )
+        else:
+            # Two names may lead to one server.
+            claims.setdefault(hello.identity, (view, hello))
+    if not claims:
+        return Nobody("; ".join(reasons) or "no hosts")
+    highest = max(hello.generation for _, hello in claims.values())
+    best = [(view, hello) for view, hello in claims.values() if hello.generation == highest]
+    if len(best) > 1:
+        hosts = " and ".join(view.address for view, _ in best)
+        return Split(f"{hosts} are both writable with generation {highest}")
+    view, hello = best[0]
+    is_new = identity is not None and hello.identity != identity
+    return Adopt(view.address, hello, raise_generation=is_new and hello.generation == seen)

@@ -1,0 +1,120 @@
+"""Connections to one host that was adopted as the primary.
+
+A pool belongs to one adoption. When another host is adopted the whole pool is closed and a new one
+made: a pool that outlives a failover hands out connections to a host that is read-only now (the
+classic failure in front of Aurora).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from tapedeck.config.model import HostPort, MySQL
+from tapedeck.failover import metrics
+from tapedeck.failover.errors import Fault, MySQLError
+from tapedeck.failover.session import Hello, Session
+
+
+class Pool:
+    """At most `config.connections` sessions with one primary; the last one given back goes first.
+
+    Args:
+        host: where it listens.
+        hello: who was adopted there; a connect that reaches somebody else is refused.
+        config: limits, user and timeouts.
+    """
+
+    def __init__(self, host: HostPort, hello: Hello, config: MySQL) -> None:
+        self.host = host
+        self._hello = hello
+        self._config = config
+        self._idle: list[Session] = []
+        self._open: set[Session] = set()
+        self._places = config.connections
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.closed = False
+
+    async def acquire(self) -> Session:
+        """A session, waiting for one of the places if all are taken.
+
+        Raises:
+            MySQLError: the host could not be reached, is not the primary any more, or the pool was
+                closed meanwhile.
+        """
+        if self._places > 0 and not self._waiting:
+            self._places -= 1
+        else:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._free_place()
+                raise
+        try:
+            self._check_open()
+            while self._idle:
+                session = self._idle.pop()
+                if not session.broken:
+                    return session
+                self._forget(session)
+            return await self._connect()
+        except BaseException:
+            self._free_place()
+            raise
+
+    def release(self, session: Session) -> None:
+        """Give a session back; a broken one, or one of a closed pool, is dropped."""
+        if session.broken or self.closed:
+            session.close()
+            self._forget(session)
+        else:
+            self._idle.append(session)
+        self._free_place()
+
+    def close(self) -> None:
+        """Drop every connection, those in use too: their statements fail as LOST."""
+        self.closed = True
+        for session in list(self._open):
+            session.close()
+        self._open.clear()
+        self._idle.clear()
+        metrics.MYSQL_CONNECTIONS.set(0)
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_exception(MySQLError(Fault.LOST, 0, "the primary changed"))
+
+    async def _connect(self) -> Session:
+        session = await Session.open(self.host, self._config)
+        try:
+            hello = await session.greet()
+            self._check_open()
+            if hello.read_only or hello.identity != self._hello.identity:
+                raise MySQLError(Fault.READ_ONLY, 0, f"{self.host} is not the primary any more")
+            if hello.generation < self._hello.generation:
+                raise MySQLError(Fault.READ_ONLY, 0, f"{self.host} is a replaced primary")
+        except BaseException:
+            session.close()
+            raise
+        self._open.add(session)
+        metrics.MYSQL_CONNECTIONS.set(len(self._open))
+        return session
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise MySQLError(Fault.LOST, 0, "the primary changed")
+
+    def _forget(self, session: Session) -> None:
+        self._open.discard(session)
+        metrics.MYSQL_CONNECTIONS.set(len(self._open))
+
+    def _free_place(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._places += 1

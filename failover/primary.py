@@ -1,0 +1,295 @@
+"""The MySQL primary: found among the hosts, watched, and found again after a failover.
+
+Requests ask for a `session`. While there is no primary they wait, in a bounded queue and to their
+own deadline; when one is adopted they go on through the places of its pool, not all at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from tapedeck.config.model import HostPort, MySQL
+from tapedeck.failover import metrics
+from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
+from tapedeck.failover.fencing import Adopt, Nobody, Split, View, decide
+from tapedeck.failover.pool import Pool
+from tapedeck.failover.retry import persist
+from tapedeck.failover.session import Hello, Row, Session
+
+log = structlog.get_logger("tapedeck.primary")
+
+LOOK_EVERY = 1.0
+"""Seconds between looks at every host; also the longest that a replaced primary is believed."""
+LOOK_AGAIN = 0.05
+"""Seconds between looks while there is no primary, or after a statement met an error."""
+
+_GENERATION_TABLE = (
+    "CREATE TABLE IF NOT EXISTS tapedeck_generation ("
+    "id TINYINT UNSIGNED NOT NULL PRIMARY KEY, generation BIGINT UNSIGNED NOT NULL"
+    ") ENGINE=InnoDB"
+)
+
+
+class Primary:
+    """Sessions with whichever host is the primary now.
+
+    Args:
+        config: the hosts, the limits.
+        on_hello: called with each greeting of the primary (it tells its clock).
+    """
+
+    def __init__(self, config: MySQL, on_hello: Callable[[Hello], None] = lambda _: None) -> None:
+        self._config = config
+        self._on_hello = on_hello
+        self._pool: Pool | None = None
+        self._adopted = asyncio.Event()
+        self._kick = asyncio.Event()
+        self._seen = 0
+        self._identity: str | None = None
+        self._waiting = 0
+        self._watch: asyncio.Task[None] | None = None
+        self._since = 0.0
+        self._problem = "not contacted yet"
+        self._redundant: bool | None = None
+        self.mariadb = True
+
+    @property
+    def adopted(self) -> bool:
+        """Whether there is a primary now."""
+        return self._pool is not None
+
+    @property
+    def address(self) -> str | None:
+        """Where the primary is, `host:port`."""
+        return str(self._pool.host) if self._pool is not None else None
+
+    @property
+    def problem(self) -> str:
+        """Why there is no primary; empty while there is one."""
+        return "" if self._pool is not None else self._problem
+
+    @property
+    def lost_for(self) -> float | None:
+        """Seconds since the primary was lost; None while there is one or before the first."""
+        if self._pool is not None or self._identity is None:
+            return None
+        return asyncio.get_running_loop().time() - self._since
+
+    @property
+    def redundant(self) -> bool | None:
+        """Whether a standby acknowledges commits; None where it is not known or not asked for."""
+        return self._redundant
+
+    async def start(self) -> None:
+        """Begin to look for the primary; does not wait for one."""
+        self._since = asyncio.get_running_loop().time()
+        self._watch = asyncio.create_task(self._watch_hosts(), name="mysql-watch")
+
+    async def close(self) -> None:
+        """Stop looking and drop every connection."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+        self._drop("closed")
+
+    def deadline(self) -> float:
+        """When a request that starts now gives up, on the loop's clock."""
+        return asyncio.get_running_loop().time() + self._config.deadline / 1000
+
+    @contextlib.asynccontextmanager
+    async def session(self, deadline: float) -> AsyncIterator[Session]:
+        """A session with the primary, for one task.
+
+        Args:
+            deadline: until when to wait for a primary and for a place, on the loop's clock.
+
+        Raises:
+            PrimaryUnavailable: nothing until then, or too many wait already.
+            MySQLError: the primary could not be reached; worth another try.
+        """
+        pool, session = await self._acquire(deadline)
+        try:
+            yield session
+        except MySQLError as error:
+            metrics.MYSQL_ERRORS.labels(error.fault.name.lower()).inc()
+            if error.fault in (Fault.LOST, Fault.READ_ONLY):
+                self._look_again(error)
+            raise
+        except BaseException:
+            # Cancelled, or a fault of ours: whatever was under way may still be.
+            session.close()
+            raise
+        finally:
+            pool.release(session)
+
+    async def fetch(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
+        """Read on the primary, repeated to the deadline.
+
+        Raises:
+            PrimaryUnavailable: the deadline passed.
+            MySQLError: one that repeating does not mend.
+        """
+        deadline = self.deadline()
+
+        async def once() -> list[Row]:
+            async with self.session(deadline) as session:
+                return await session.fetch(sql, tuple(args) or None)
+
+        return await persist(once, deadline)
+
+    async def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
+        """Run a statement that may be repeated (DDL, idempotent writes), likewise."""
+        deadline = self.deadline()
+
+        async def once() -> int:
+            async with self.session(deadline) as session:
+                return await session.execute(sql, tuple(args) or None)
+
+        return await persist(once, deadline)
+
+    async def _acquire(self, deadline: float) -> tuple[Pool, Session]:
+        if self._waiting >= self._config.waiting:
+            raise PrimaryUnavailable("too many requests wait for MySQL")
+        self._waiting += 1
+        metrics.MYSQL_WAITING.set(self._waiting)
+        try:
+            async with asyncio.timeout_at(deadline):
+                while (pool := self._pool) is None:
+                    await self._adopted.wait()
+                return pool, await pool.acquire()
+        except TimeoutError:
+            reason = self.problem or "every connection is busy"
+            raise PrimaryUnavailable(f"MySQL: {reason}") from None
+        except MySQLError as error:
+            metrics.MYSQL_ERRORS.labels(error.fault.name.lower()).inc()
+            self._look_again(error)
+            raise
+        finally:
+            self._waiting -= 1
+            metrics.MYSQL_WAITING.set(self._waiting)
+
+    def _look_again(self, error: MySQLError) -> None:
+        if error.fault is Fault.READ_ONLY:
+            self._drop(str(error))
+        self._kick.set()
+
+    def _drop(self, reason: str) -> None:
+        pool, self._pool = self._pool, None
+        self._adopted.clear()
+        self._problem = reason
+        metrics.MYSQL_UP.set(0)
+        if pool is not None:
+            self._since = asyncio.get_running_loop().time()
+            pool.close()
+            if reason != "closed":
+                log.warning("mysql primary lost", host=str(pool.host), reason=reason)
+
+    async def _watch_hosts(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except asyncio.CancelledError:
+                raise
+            except MySQLError as error:
+                self._drop(str(error))
+            except Exception:
+                log.exception("looking for the mysql primary failed")
+            pause = LOOK_EVERY if self._pool is not None else LOOK_AGAIN * 2
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._kick.wait()
+            if self._kick.is_set():
+                await asyncio.sleep(LOOK_AGAIN)
+                self._kick.clear()
+
+    async def _look(self) -> None:
+        views = await asyncio.gather(*(self._view(host) for host in self._config.hosts))
+        verdict = decide(views, self._seen, self._identity)
+        metrics.MYSQL_SPLIT.set(isinstance(verdict, Split))
+        if isinstance(verdict, Adopt):
+            await self._adopt(verdict)
+        elif isinstance(verdict, Split):
+            log.error("two mysql primaries: changes are refused", reason=verdict.reason)
+            self._drop(verdict.reason)
+        elif isinstance(verdict, Nobody):
+            if self._pool is None:
+                self._problem = verdict.reason
+            elif not any(v.busy and v.address == self.address for v in views):
+                self._drop(verdict.reason)
+
+    async def _view(self, host: HostPort) -> View:
+        session = None
+        try:
+            async with asyncio.timeout(self._config.connect_timeout / 1000):
+                session = await Session.open(host, self._config)
+                hello = await session.greet()
+                if not hello.read_only and len(self._config.hosts) > 1:
+                    self._redundant = await _redundant(session)
+                return View(str(host), hello)
+        except TimeoutError:
+            return View(str(host), error="no answer in time")
+        except MySQLError as error:
+            return View(str(host), error=str(error), busy=error.fault is Fault.BUSY)
+        finally:
+            if session is not None:
+                session.close()
+
+    async def _adopt(self, verdict: Adopt) -> None:
+        hello = verdict.hello
+        host = next(host for host in self._config.hosts if str(host) == verdict.address)
+        if verdict.raise_generation or hello.generation == 0:
+            hello = await self._raise_generation(host, hello)
+        new = hello.identity != self._identity
+        if new or self._pool is None or hello.generation != self._seen:
+            if new and self._identity is not None:
+                metrics.MYSQL_FAILOVERS.inc()
+            self._drop("another primary was adopted")
+            self._pool = Pool(host, hello, self._config)
+            self.mariadb = hello.mariadb
+            log.info("mysql primary adopted", host=str(host), generation=hello.generation)
+        self._identity = hello.identity
+        self._seen = hello.generation
+        self._on_hello(hello)
+        metrics.MYSQL_UP.set(1)
+        metrics.MYSQL_GENERATION.set(self._seen)
+        if self._redundant is not None:
+            metrics.MYSQL_REDUNDANT.set(self._redundant)
+        self._adopted.set()
+
+    async def _raise_generation(self, host: HostPort, hello: Hello) -> Hello:
+        """Mark a new primary: the next generation, written once whoever comes first."""
+        session = await Session.open(host, self._config)
+        try:
+            if hello.generation == 0:
+                await session.execute(_GENERATION_TABLE)
+                await session.execute("INSERT IGNORE INTO tapedeck_generation VALUES (1, 1)")
+            else:
+                await session.execute(
+                    "UPDATE tapedeck_generation SET generation = generation + 1"
+                    f" WHERE id = 1 AND generation = {hello.generation}"
+                )
+            now = await session.greet()
+        finally:
+            session.close()
+        return replace(hello, generation=now.generation)
+
+
+async def _redundant(session: Session) -> bool:
+    """Whether a semi-synchronous standby is connected and waited for (MariaDB's and MySQL's words).
+
+    See "Semisynchronous Replication Monitoring" in the MySQL manual.
+    """
+    rows = await session.fetch("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%'")
+    status = {str(name).lower(): str(value) for name, value in rows}
+    on = any(status.get(f"rpl_semi_sync_{role}_status") == "ON" for role in ("master", "source"))
+    clients = any(
+        status.get(f"rpl_semi_sync_{role}_clients", "0") != "0" for role in ("master", "source")
+    )
+    return on and clients

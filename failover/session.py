@@ -1,0 +1,160 @@
+"""One connection to one MySQL host, with deadlines that the driver does not have.
+
+aiomysql has no read timeout: a statement on a frozen server would wait for ever. Every call here is
+bounded, and a connection whose call was cut short is closed, never used again: its answer could
+still arrive and be taken for the next one's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import aiomysql
+
+from tapedeck.config.model import HostPort, MySQL
+from tapedeck.failover.errors import Fault, MySQLError, classify
+
+Row = tuple[Any, ...]
+
+
+class _QuietCursor(aiomysql.Cursor):  # type: ignore[misc]
+    """A cursor that does not ask for the text of warnings: that is a round trip a statement."""
+
+    async def _show_warnings(self, conn: object) -> None:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a host says of itself on connect.
+
+    Attributes:
+        identity: which server this is, whatever name led to it.
+        read_only: whether it refuses an ordinary user's writes.
+        generation: the primary's generation that it knows of; 0 where nobody wrote one yet.
+        clock_ms: its clock, milliseconds since 1970 UTC.
+        mariadb: MariaDB, not MySQL.
+    """
+
+    identity: str
+    read_only: bool
+    generation: int
+    clock_ms: int
+    mariadb: bool
+
+
+class Session:
+    """A connection that is READ COMMITTED, in UTC, and bounded in time.
+
+    Not for concurrent use: one task at a time.
+    """
+
+    def __init__(self, connection: Any, cursor: Any, statement_seconds: float) -> None:
+        self._connection = connection
+        self._cursor = cursor
+        self._seconds = statement_seconds
+        self.broken = False
+        self.hello: Hello | None = None
+
+    @classmethod
+    async def open(cls, host: HostPort, config: MySQL) -> Session:
+        """Connect; the name is resolved anew each time, as a name that moves demands.
+
+        Raises:
+            MySQLError: refused, timed out, or no such user.
+        """
+        try:
+            async with asyncio.timeout(config.connect_timeout / 1000):
+                connection = await aiomysql.connect(
+                    host=host.host,
+                    port=host.port,
+                    user=config.user,
+                    password=config.password.get_secret_value(),
+                    db=config.database,
+                    charset="utf8mb4",
+                    autocommit=True,
+                    connect_timeout=config.connect_timeout / 1000,
+                    init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+                )
+                cursor = await connection.cursor(_QuietCursor)
+        except Exception as error:
+            raise _known(error) from error
+        return cls(connection, cursor, config.statement_timeout / 1000)
+
+    async def fetch(self, sql: str, args: tuple[Any, ...] | None = None) -> list[Row]:
+        """Run a statement and return its rows.
+
+        Raises:
+            MySQLError: as classified in `failover.errors`.
+        """
+        await self._run(sql, args)
+        return list(await self._cursor.fetchall())
+
+    async def execute(self, sql: str, args: tuple[Any, ...] | None = None) -> int:
+        """Run a statement and return how many rows it affected.
+
+        Raises:
+            MySQLError: as classified in `failover.errors`.
+        """
+        await self._run(sql, args)
+        return int(self._cursor.rowcount)
+
+    async def _run(self, sql: str, args: tuple[Any, ...] | None) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._cursor.execute(sql, args)
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        except Exception as error:
+            known = _known(error)
+            if known.fault in (Fault.LOST, Fault.READ_ONLY):
+                self.close()
+            raise known from error
+
+    async def rollback(self) -> None:
+        """End a transaction without its changes; a connection that cannot is closed."""
+        with contextlib.suppress(MySQLError):
+            await self.execute("ROLLBACK")
+
+    async def greet(self) -> Hello:
+        """Ask the host who it is, and whether it is writable.
+
+        Raises:
+            MySQLError: it did not answer.
+        """
+        rows = await self.fetch(
+            "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id),"
+            " @@global.read_only OR @@global.innodb_read_only,"
+            " CAST(UNIX_TIMESTAMP(NOW(6)) * 1000 AS SIGNED), VERSION()"
+        )
+        identity, read_only, clock_ms, version = rows[0]
+        try:
+            found = await self.fetch("SELECT generation FROM tapedeck_generation WHERE id = 1")
+        except MySQLError as error:
+            if error.fault is not Fault.NO_TABLE:
+                raise
+            found = []
+        self.hello = Hello(
+            identity=str(identity),
+            read_only=bool(read_only),
+            generation=int(found[0][0]) if found else 0,
+            clock_ms=int(clock_ms),
+            mariadb="mariadb" in str(version).lower(),
+        )
+        return self.hello
+
+    def close(self) -> None:
+        """Drop the connection at once."""
+        self.broken = True
+        self._connection.close()
+
+
+def _known(error: Exception) -> MySQLError:
+    known = classify(error)
+    if known is None:
+        raise error
+    return known

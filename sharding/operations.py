@@ -1,0 +1,65 @@
+"""Operation ids: how a change whose acknowledgement was lost is recognised when it has landed.
+
+A row carries, for each worker that wrote it lately, the last operation of that worker: which it
+was, the version it made, and when, on MySQL's clock. A worker has one change of a key under way at a
+time, so the last one is enough. Entries go by age, never by count: a row written by many workers in
+a minute must still know each of them for as long as any of their changes may be under way.
+
+The text of one entry is `worker.operation.version.seconds;` (hexadecimal, the seconds decimal). The
+statement that writes the row puts MySQL's own time behind the newest entry.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import NamedTuple
+
+KEEP_SECONDS = 3600
+"""Longer than any change may be under way, and than two MySQL hosts' clocks should differ."""
+
+
+class Operation(NamedTuple):
+    """One worker's last operation on a row."""
+
+    worker: str
+    number: int
+    version: int
+    seconds: int
+
+
+def new_worker() -> str:
+    """An id for one process from its start to its end: 64 random bits."""
+    return secrets.token_hex(8)
+
+
+def find(log: bytes, worker: str) -> Operation | None:
+    """The worker's operation in a row's log."""
+    start = log.find(worker.encode() + b".")
+    if start < 0:
+        return None
+    entry = log[start : log.index(b";", start)].decode()
+    name, number, version, seconds = entry.split(".")
+    return Operation(name, int(number, 16), int(version, 16), int(seconds))
+
+
+def append(log: bytes, worker: str, number: int, version: int, now: float) -> bytes:
+    """The row's log with a new entry, all but its time, which MySQL adds behind it.
+
+    Args:
+        log: the log that was loaded.
+        worker: who writes.
+        number: the operation.
+        version: the version that it makes.
+        now: MySQL's clock when the row was read, seconds since 1970; entries that were too old
+            then are dropped.
+    """
+    own = worker.encode()
+    kept = [
+        entry
+        for entry in log.split(b";")
+        if entry
+        and not entry.startswith(own)
+        and int(entry.rpartition(b".")[2]) > now - KEEP_SECONDS
+    ]
+    kept.append(b"%s.%x.%x." % (own, number, version))
+    return b";".join(kept)

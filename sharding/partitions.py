@@ -1,0 +1,137 @@
+"""The calendar of day partitions: their names, which are read, which are dropped. No I/O.
+
+A day is a UTC day. T is today by MySQL's clock. Partitions from T-retention to T+1 are kept; only T
+and T+1 are ever created, so that a dropped one stays dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+PREFIX = "player_state_"
+_NAME = re.compile(r"player_state_([0-9]{8})")
+_DAY = timedelta(days=1)
+CLOCKS_AGREE = 3600.0
+"""Seconds that the gateway's and MySQL's clocks may differ before nothing is dropped."""
+
+
+def table(day: date) -> str:
+    """The name of a day's table: `player_state_YYYYMMDD`."""
+    return f"{PREFIX}{day:%Y%m%d}"
+
+
+def day_of(name: str) -> date | None:
+    """The day of a table's name; None for any name that is not exactly a partition's."""
+    match = _NAME.fullmatch(name)
+    return parse_day(match[1]) if match else None
+
+
+def parse_day(text: str) -> date | None:
+    """`YYYYMMDD` as a day; None for anything else."""
+    if len(text) != 8 or not text.isascii() or not text.isdigit():
+        return None
+    try:
+        return date(int(text[:4]), int(text[4:6]), int(text[6:]))
+    except ValueError:
+        return None
+
+
+def utc_day(seconds: float) -> date:
+    """The UTC day of a time in seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).date()
+
+
+def oldest_kept(today: date, retention: int) -> date:
+    """The first day that is kept: T-retention."""
+    return today - timedelta(days=retention)
+
+
+def drops_on(day: date, retention: int) -> date:
+    """The day on which a partition is dropped."""
+    return day + timedelta(days=retention + 1)
+
+
+def neighbours(day: date) -> tuple[date, date]:
+    """The days beside a day, where a concurrent create could have put the same key."""
+    return day - _DAY, day + _DAY
+
+
+def tomorrow(day: date) -> date:
+    """The day after."""
+    return day + _DAY
+
+
+def readable(existing: Iterable[date], today: date, retention: int) -> tuple[date, ...]:
+    """The partitions that a load without a hint reads, newest first.
+
+    Those within retention, tomorrow (another gateway may live in it already), and any that lie
+    ahead of that: a clock that was set back must not hide what was written before.
+    """
+    oldest = oldest_kept(today, retention)
+    days = {day for day in existing if day >= oldest}
+    return tuple(sorted(days | {today, tomorrow(today)}, reverse=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Drops:
+    """What a prune would do.
+
+    Attributes:
+        days: past retention and due, oldest first.
+        refused: why none of them may be dropped; empty when they may.
+    """
+
+    days: tuple[date, ...] = ()
+    refused: str = ""
+    kept: tuple[date, ...] = field(default=())
+
+
+def plan_drops(
+    existing: Iterable[date],
+    *,
+    mysql_now: float,
+    local_now: float,
+    retention: int,
+    drop_after: float,
+    at_most: int,
+    force: bool = False,
+) -> Drops:
+    """Decide what to drop.
+
+    Args:
+        existing: the days of all partitions.
+        mysql_now: MySQL's clock, seconds since 1970.
+        local_now: this machine's clock, likewise.
+        retention: days a state is kept.
+        drop_after: seconds past midnight that readers have to leave a partition.
+        at_most: more than so many at once are refused.
+        force: drop more than `at_most`. Clocks that disagree refuse all the same.
+    """
+    existing = sorted(existing)
+    # Judged by the clock `drop_after` ago: a partition is due minutes after it left what is read.
+    oldest = oldest_kept(utc_day(mysql_now - drop_after), retention)
+    due = tuple(day for day in existing if day < oldest)
+    kept = tuple(day for day in existing if day >= oldest)
+    apart = abs(mysql_now - local_now)
+    if due and apart > CLOCKS_AGREE:
+        return Drops(
+            due,
+            f"this machine's clock and MySQL's differ by {_span(apart)}: set the wrong one right "
+            "(--force does not override this)",
+            kept,
+        )
+    if len(due) > at_most and not force:
+        return Drops(
+            due,
+            f"{len(due)} partitions are past retention, more than {at_most} at once: "
+            "look whether the retention and the clocks are right, then use --force",
+            kept,
+        )
+    return Drops(due, "", kept)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.1f} hours"
