@@ -1,0 +1,59 @@
+"""What a mix is: the words that the catalog, the Player and the HTTP API share.
+
+Field names are those of the API (8tracks' v3), so that a track or a mix is answered as it is.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Track(Struct, frozen=True):
+    """One recording.
+
+    Attributes:
+        id: 1 to 2^63-1.
+        release_name: the record that it is from; None where it is from none.
+        year: of the release; None where nobody knows.
+        url: a page about the track.
+        track_file_stream_url: where its audio is streamed from.
+        play_duration: seconds.
+    """
+
+    id: int
+    name: str
+    performer: str
+    release_name: str | None
+    year: int | None
+    url: str | None
+    track_file_stream_url: str
+    play_duration: int
+
+
+class MixUser(Struct, frozen=True):
+    """Who made a mix."""
+
+    id: int
+    login: str
+    slug: str
+
+
+class Mix(Struct, frozen=True):
+    """A playlist: its tracks are played in this order, and each is in it once.
+
+    Attributes:
+        id: 1 to 2^63-1; the playlist id of the states.
+        path: of its page, `/{user slug}/{slug}`.
+        tag_list_cache: its tags in one string, as `jazz, 1920s, piano`.
+        duration: seconds, of all its tracks.
+    """
+
+    id: int
+    name: str
+    slug: str
+    path: str
+    description: str | None
+    tag_list_cache: str
+    duration: int
+    user: MixUser
+    tracks: tuple[Track, ...]

@@ -1,0 +1,152 @@
+"""Play tokens: who listens, signed, kept by the client and by nobody else.
+
+A token is 33 bytes in base64url, 44 characters without padding:
+
+    | bytes | what |
+    | ----- | ---- |
+    | 1     | format version, 1 |
+    | 3     | key id: which key signed (derived from the key, so that rotation needs no numbering) |
+    | 8     | user id |
+    | 5     | expiry, epoch seconds |
+    | 16    | HMAC-SHA256 over a label and all of the above, its first 16 bytes |
+
+All integers are big-endian. 33 bytes fill 44 characters to the last bit: each token has exactly one
+spelling, and a change, a cut or an extension of any character is refused.
+
+>>> keys = TokenKeys([b"k" * 32], lifetime_seconds=3600)
+>>> keys.verify(keys.issue(7, now=1000.0), now=1001.0)
+Listener(user_id=7, logged_in=True)
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import re
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tapedeck.sharding.state import PLAYLIST_MAX, USER_MAX
+
+_VERSION = 1
+_KEY_ID_BYTES = 3
+_EXPIRY_BYTES = 5
+_MAC_BYTES = 16
+_SIGNED_BYTES = 1 + _KEY_ID_BYTES + 8 + _EXPIRY_BYTES
+_LATEST_EXPIRY = 256**_EXPIRY_BYTES - 1
+
+# The decoder of the standard library reads past characters that are not base64, and takes `+/` for
+# `-_`: the alphabet and the length are checked before it sees anything.
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{44}")
+
+# Labels keep these MACs apart from any other use of the same key.
+_TOKEN_LABEL = b"tapedeck play token v1\0"
+_KEY_LABEL = b"tapedeck play token key id v1\0"
+
+
+class BadToken(Exception):
+    """A play token that names no listener.
+
+    Attributes:
+        reason: one sentence that is safe to show: it holds nothing of the token or of a key.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+MALFORMED = "The play token is malformed."
+NOT_OURS = "The play token was not issued by this service."
+EXPIRED = "The play token has expired: ask /sets/new for another."
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who a token speaks for.
+
+    Attributes:
+        user_id: 1 to 2^63-1.
+        logged_in: whether it is a known user; anonymous listeners have ids above 2^62-1.
+    """
+
+    user_id: int
+    logged_in: bool
+
+
+class TokenKeys:
+    """The keys that sign and verify play tokens.
+
+    Args:
+        keys: newest first; the first signs and all of them verify. At least one.
+        lifetime_seconds: how long a token is good from its issue, above 0.
+    """
+
+    def __init__(self, keys: Sequence[bytes], lifetime_seconds: float) -> None:
+        if not keys or not all(keys):
+            raise ValueError("play tokens need at least one key, and no empty one")
+        if not lifetime_seconds > 0:
+            raise ValueError(f"a play token's lifetime is above 0 s, not {lifetime_seconds}")
+        self._keys = [(_key_id(key), key) for key in keys]
+        self._lifetime = lifetime_seconds
+
+    def issue(self, user_id: int, now: float) -> str:
+        """A token for `user_id` (1 to 2^63-1) that expires a lifetime after `now` (epoch seconds).
+
+        Raises:
+            ValueError: the user id is out of range.
+        """
+        if not 1 <= user_id <= PLAYLIST_MAX:
+            raise ValueError(f"a user id is from 1 to 2^63-1, not {user_id}")
+        key_id, key = self._keys[0]
+        expiry = min(math.ceil(now + self._lifetime), _LATEST_EXPIRY)
+        signed = (
+            bytes((_VERSION,))
+            + key_id
+            + user_id.to_bytes(8, "big")
+            + expiry.to_bytes(_EXPIRY_BYTES, "big")
+        )
+        return urlsafe_b64encode(signed + _mac(key, signed)).decode("ascii")
+
+    def verify(self, token: str, now: float) -> Listener:
+        """The listener that `token` was issued for.
+
+        Raises:
+            BadToken: it is malformed, not signed by one of the keys, or expired at `now`.
+        """
+        if _TOKEN.fullmatch(token) is None:
+            raise BadToken(MALFORMED)
+        raw = urlsafe_b64decode(token)
+        signed, mac = raw[:_SIGNED_BYTES], raw[_SIGNED_BYTES:]
+        if signed[0] != _VERSION:
+            raise BadToken(NOT_OURS)
+        key_id = signed[1 : 1 + _KEY_ID_BYTES]
+        # Two keys may share an id by chance, so each key with this id gets its say.
+        if not any(
+            hmac.compare_digest(_mac(key, signed), mac)
+            for known_id, key in self._keys
+            if known_id == key_id
+        ):
+            raise BadToken(NOT_OURS)
+        if now >= int.from_bytes(signed[-_EXPIRY_BYTES:], "big"):
+            raise BadToken(EXPIRED)
+        user_id = int.from_bytes(signed[1 + _KEY_ID_BYTES : -_EXPIRY_BYTES], "big")
+        return Listener(user_id, logged_in=user_id <= USER_MAX)
+
+
+def anonymous_user_id() -> int:
+    """An id for a new anonymous listener, 2^62 to 2^63-1, that nobody can guess."""
+    return USER_MAX + 1 + secrets.randbelow(PLAYLIST_MAX - USER_MAX)
+
+
+def _mac(key: bytes, signed: bytes) -> bytes:
+    return hmac.digest(key, _TOKEN_LABEL + signed, "sha256")[:_MAC_BYTES]
+
+
+def _key_id(key: bytes) -> bytes:
+    return hmac.digest(key, _KEY_LABEL, "sha256")[:_KEY_ID_BYTES]
+
+
+assert (_SIGNED_BYTES + _MAC_BYTES) % 3 == 0, "base64 would leave spare bits"
