@@ -1,0 +1,207 @@
+"""One server as a child process that cannot outlive its parent.
+
+The kernel ends a child when its parent dies (PR_SET_PDEATHSIG), also by kill -9. It ties that to
+the *thread* that forked, so every child is forked by one thread that lives as long as the process
+does. Children have sessions of their own: a Ctrl-C in the terminal reaches the parent alone,
+which stops them in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+_forker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forker")
+
+
+class ServerFailed(Exception):
+    """A server did not start, or did not do what it was told. The text ends with its log's end."""
+
+
+def die_with_parent(parent: int, by: int = signal.SIGKILL) -> None:
+    """Have the kernel send `by` to this process when `parent`, its parent, dies.
+
+    Raises:
+        ProcessLookupError: it is dead already.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, by)
+    if os.getppid() != parent:
+        raise ProcessLookupError(parent)
+
+
+def _spawn(
+    argv: Sequence[str], executable: str | None, log: Path, env: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
+    parent = os.getpid()
+
+    def before_exec() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            argv,
+            executable=executable,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(env) if env is not None else None,
+            start_new_session=True,
+            preexec_fn=before_exec,
+        )
+
+
+class Child:
+    """A named child process: started, killed, frozen, thawed, stopped and started again.
+
+    Args:
+        name: what errors and files call it.
+        log: the file that its output is appended to.
+        pid_file: where its process id is written while it runs; None for nowhere.
+    """
+
+    def __init__(self, name: str, log: Path, pid_file: Path | None = None) -> None:
+        self.name = name
+        self.log = log
+        self.pid_file = pid_file
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        executable: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run `argv` (of `executable`, where argv[0] is only the name it is called by).
+
+        Raises:
+            ServerFailed: it runs already, or cannot be executed.
+        """
+        if self.running:
+            raise ServerFailed(f"{self.name} runs already (pid {self.pid})")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._process = _forker.submit(_spawn, argv, executable, self.log, env).result()
+        except OSError as error:
+            raise ServerFailed(f"{self.name} cannot be run: {error}") from None
+        if self.pid_file is not None:
+            self.pid_file.parent.mkdir(parents=True, exist_ok=True)
+            self.pid_file.write_text(f"{self._process.pid}\n")
+
+    @property
+    def pid(self) -> int | None:
+        """The process id; None while it does not run."""
+        return self._process.pid if self._process is not None and self.running else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process exists (a frozen one does)."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is frozen by SIGSTOP."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text()
+        except OSError:
+            return False
+        return stat.rpartition(")")[2].split()[0] in ("T", "t")
+
+    @property
+    def exit_status(self) -> int | None:
+        """What it ended with (negative: the signal); None while it runs or before its start."""
+        return self._process.poll() if self._process is not None else None
+
+    def await_ready(self, ready: Callable[[], bool], seconds: float) -> None:
+        """Wait until `ready()`.
+
+        Raises:
+            ServerFailed: it ended, or `seconds` passed; with the end of its log.
+        """
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if not self.running:
+                raise ServerFailed(
+                    f"{self.name} ended at its start (status {self.exit_status})\n{self.log_end()}"
+                )
+            if time.monotonic() > deadline:
+                raise ServerFailed(
+                    f"{self.name} was not ready after {seconds:.0f} s\n{self.log_end()}"
+                )
+            time.sleep(0.01)
+
+    def send(self, signal_number: int) -> None:
+        """Send a signal, if it runs."""
+        if self._process is not None and self.running:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal_number)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it keeps its connections and answers nothing."""
+        self.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.send(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.send(signal.SIGKILL)
+        self._gone(10)
+
+    def stop(self, seconds: float = 10) -> None:
+        """SIGTERM, wait up to `seconds`, then SIGKILL."""
+        self.thaw()
+        self.send(signal.SIGTERM)
+        if not self._gone(seconds):
+            self.kill()
+
+    def _gone(self, seconds: float) -> bool:
+        if self._process is not None:
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                return False
+        if self.pid_file is not None:
+            self.pid_file.unlink(missing_ok=True)
+        return True
+
+    def log_end(self, lines: int = 15) -> str:
+        """The last lines of its log, headed by the log's name."""
+        try:
+            text = self.log.read_text(errors="replace")
+        except OSError:
+            return f"(no log at {self.log})"
+        return f"--- end of {self.log}:\n" + "\n".join(text.splitlines()[-lines:])
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A free port below the ephemeral ones, so that no outgoing connection takes it meanwhile."""
+    while True:
+        port = random.randrange(12_000, 30_000)  # noqa: S311 - not a secret
+        if port_is_free(port):
+            return port

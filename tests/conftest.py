@@ -1,0 +1,137 @@
+"""Real servers for the tests, on free ports, in pytest's own temporary folder.
+
+Servers are shared by a session; what a test gets is fresh: an empty database, empty lookup nodes.
+None of them outlives pytest, however that ends (see localstack/process.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tapedeck.localstack import datadir
+from tapedeck.localstack.datadir import Passwords
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.process import free_port
+from tapedeck.localstack.redis import RedisServer
+
+_numbers = itertools.count(1)
+
+StackConfig = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def passwords() -> Passwords:
+    """Of every MariaDB of this session; `.gateway` is that of the user `tapedeck`."""
+    return Passwords()
+
+
+@pytest.fixture(scope="session")
+def data_template(tmp_path_factory: pytest.TempPathFactory, passwords: Passwords) -> Path:
+    """A MariaDB data directory to copy (`datadir.copy`), so that a server is there in 0.2 s."""
+    folder = tmp_path_factory.mktemp("mariadb") / "template"
+    datadir.make(folder, passwords)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _session_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
+    folder = tmp_path_factory.mktemp("lookup")
+    servers = [RedisServer(f"lookup{n}", folder / f"lookup{n}") for n in (1, 2, 3)]
+    for server in servers:
+        server.start()
+    yield servers
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def lookup_servers(_session_servers: list[RedisServer]) -> list[RedisServer]:
+    """Three lookup nodes: running, empty and with their first settings, whatever a test before
+    did to them (`kill`, `freeze`, `stop`)."""
+    for server in _session_servers:
+        server.thaw()
+        if not server.running:
+            server.start()
+        with server.client() as client:
+            client.flushall()
+            client.config_set("maxmemory", "0")
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_resetstat()
+    return _session_servers
+
+
+@pytest.fixture(scope="session")
+def _session_mysql(
+    tmp_path_factory: pytest.TempPathFactory, data_template: Path, passwords: Passwords
+) -> Iterator[MariaDB]:
+    folder = tmp_path_factory.mktemp("mysql") / "data"
+    datadir.copy(data_template, folder)
+    server = MariaDB("mysql1", folder, passwords, clock_file=folder.parent / "clock")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def mysql(_session_mysql: MariaDB) -> MariaDB:
+    """One writable MariaDB without a standby: running, and with the real time.
+
+    Its clock is shifted by `mysql.clock_file.write_text("+86400")`, at once.
+    """
+    _session_mysql.thaw()
+    assert _session_mysql.clock_file is not None
+    _session_mysql.clock_file.write_text("+0\n")
+    if not _session_mysql.running:
+        _session_mysql.start()
+    _session_mysql.query("SET GLOBAL read_only = 0")
+    return _session_mysql
+
+
+@pytest.fixture
+def database(mysql: MariaDB) -> Iterator[str]:
+    """The name of an empty database of this test's own; it holds tapedeck_generation only."""
+    name = f"tapedeck_{next(_numbers)}"
+    mysql.create_database(name)
+    yield name
+    mysql.thaw()
+    if mysql.running:
+        mysql.drop_database(name)
+
+
+@pytest.fixture
+def stack_config(lookup_servers: list[RedisServer], mysql: MariaDB, database: str) -> StackConfig:
+    """Makes a configuration document (for `tapedeck.config.load.parse`, or a YAML file).
+
+    `stack_config(lookup={"layout": "flat"}, player={...})` lays these values over it. Each call
+    has its own free ports; all calls in one test share the servers, the database and the keys.
+    """
+    auth = {"token_keys": [secrets.token_hex(32)], "service_keys": [secrets.token_hex(16)]}
+
+    def make(**sections: Any) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "mode": "local",
+            "gateway": {"host": "127.0.0.1", "port": free_port()},
+            "admin": {"host": "127.0.0.1", "port": free_port()},
+            "auth": dict(auth),
+            "lookup": {"servers": [server.server for server in lookup_servers]},
+            "mysql": {
+                "hosts": [mysql.address],
+                "user": "tapedeck",
+                "password": mysql.passwords.gateway,
+                "database": database,
+            },
+        }
+        for name, values in sections.items():
+            if isinstance(values, dict):
+                document[name] = {**document.get(name, {}), **values}
+            else:
+                document[name] = values
+        return document
+
+    return make

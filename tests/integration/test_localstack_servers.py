@@ -1,0 +1,193 @@
+"""The servers that tests and the local stack start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pymysql
+import pytest
+import redis
+
+from tapedeck.config.load import parse
+from tapedeck.localstack import datadir
+from tapedeck.localstack.datadir import Passwords
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.process import Child, ServerFailed
+from tapedeck.localstack.redis import RedisServer
+
+pytestmark = pytest.mark.stack
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def exists(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def as_gateway(server: MariaDB, database: str) -> pymysql.Connection[pymysql.cursors.Cursor]:
+    return pymysql.connect(
+        host="127.0.0.1",
+        port=server.port,
+        user="tapedeck",
+        password=server.passwords.gateway,
+        database=database,
+        autocommit=True,
+    )
+
+
+def test_a_lookup_node_that_is_killed_and_started_has_another_process_id_and_answers(
+    lookup_servers: list[RedisServer],
+) -> None:
+    node = lookup_servers[0]
+    before = node.pid
+    node.kill()
+    assert not node.running
+    assert node.pid is None
+    with node.client() as client, pytest.raises(redis.ConnectionError):
+        client.ping()
+    node.start()
+    assert node.pid != before
+    with node.client() as client:
+        assert client.ping()
+
+
+def test_a_frozen_lookup_node_answers_again_when_thawed(lookup_servers: list[RedisServer]) -> None:
+    node = lookup_servers[1]
+    node.freeze()
+    assert eventually(lambda: node.stopped)
+    node.thaw()
+    with node.client() as client:
+        assert client.ping()
+
+
+def test_a_stopped_lookup_node_keeps_its_entries_in_its_snapshot(tmp_path: Path) -> None:
+    node = RedisServer("lookup1", tmp_path / "lookup1")
+    node.start()
+    with node.client() as client:
+        client.set("key", "value")
+    node.stop()
+    node.start()
+    with node.client() as client:
+        assert client.get("key") == b"value"
+    node.kill()
+
+
+def test_the_gateways_user_can_do_its_work_and_nothing_global(
+    mysql: MariaDB, database: str
+) -> None:
+    with as_gateway(mysql, database) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE t (id INT PRIMARY KEY)")
+        cursor.execute("INSERT INTO t VALUES (1)")
+        cursor.execute("SELECT generation FROM tapedeck_generation WHERE id = 1")
+        assert cursor.fetchall() == ((1,),)
+        mysql.query("SET GLOBAL read_only = 1")
+        with pytest.raises(pymysql.MySQLError, match="1290"):
+            cursor.execute("INSERT INTO t VALUES (2)")
+        for forbidden in ("SET GLOBAL read_only = 0", "CREATE DATABASE other"):
+            with pytest.raises(pymysql.MySQLError):
+                cursor.execute(forbidden)
+
+
+@pytest.mark.parametrize(("user", "password"), [("", ""), ("root", ""), ("tapedeck", "")])
+def test_nobody_gets_in_without_a_password(mysql: MariaDB, user: str, password: str) -> None:
+    with pytest.raises(pymysql.MySQLError, match="1045"):
+        pymysql.connect(host="127.0.0.1", port=mysql.port, user=user, password=password)
+
+
+@pytest.mark.parametrize("shift", [86_400, -3_600, 366 * 86_400])
+def test_the_servers_clock_is_shifted_while_it_runs(mysql: MariaDB, shift: int) -> None:
+    assert mysql.clock_file is not None
+    with mysql.connect() as connection, connection.cursor() as cursor:
+        mysql.clock_file.write_text(f"{shift:+d}\n")
+        cursor.execute("SELECT UNIX_TIMESTAMP(), UNIX_TIMESTAMP(UTC_TIMESTAMP())")
+        ((local, utc),) = cursor.fetchall()
+        assert abs(float(local) - time.time() - shift) < 5
+        assert abs(float(utc) - time.time() - shift) < 5
+        mysql.clock_file.write_text("+0\n")
+        cursor.execute("SELECT UNIX_TIMESTAMP()")
+        ((now,),) = cursor.fetchall()
+        assert abs(float(now) - time.time()) < 5
+
+
+def test_a_configuration_of_the_tests_is_a_valid_one(
+    stack_config: Callable[..., dict[str, object]],
+) -> None:
+    one, two = (parse(stack_config(lookup={"layout": "flat"})) for _ in range(2))
+    assert one.lookup.layout == "flat"
+    assert [server.name for server in one.lookup.servers] == ["lookup1", "lookup2", "lookup3"]
+    assert one.mysql == two.mysql
+    assert one.auth == two.auth
+    assert one.gateway.port != two.gateway.port
+
+
+def test_a_server_that_cannot_start_says_why_with_the_end_of_its_log(
+    tmp_path: Path, lookup_servers: list[RedisServer], mysql: MariaDB
+) -> None:
+    taken = RedisServer("lookup9", tmp_path / "lookup9", port=lookup_servers[0].port)
+    with pytest.raises(ServerFailed, match=r"lookup9 .*\n(.*\n)*.*Address already in use"):
+        taken.start()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ServerFailed, match=r"mysql9 ended at its start(.*\n)*.*mysql\.plugin"):
+        MariaDB("mysql9", empty, Passwords()).start()
+
+
+def test_data_made_with_other_passwords_is_named(tmp_path: Path, data_template: Path) -> None:
+    datadir.copy(data_template, tmp_path / "data")
+    server = MariaDB("mysql1", tmp_path / "data", Passwords())
+    with pytest.raises(ServerFailed, match="made with other ones"):
+        server.start()
+    server.kill()
+
+
+PARENT = """
+import sys, threading, time
+from pathlib import Path
+from tapedeck.localstack.process import Child
+child = Child("sleeper", Path(sys.argv[1]) / "log", Path(sys.argv[1]) / "pid")
+# From a thread that ends at once: the child must live on.
+starter = threading.Thread(target=child.spawn, args=(["sleep", "600"],))
+starter.start(); starter.join()
+time.sleep(0.2)
+assert child.running
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_child_dies_with_a_parent_that_is_killed_and_not_with_a_thread(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"up\n"
+    pid = int((tmp_path / "pid").read_text())
+    assert exists(pid)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert eventually(lambda: not exists(pid))
+
+
+def test_a_child_does_not_get_the_terminals_signals(tmp_path: Path) -> None:
+    child = Child("sleeper", tmp_path / "log")
+    child.spawn(["sleep", "600"])
+    assert child.pid is not None
+    assert os.getpgid(child.pid) != os.getpgid(0)
+    child.stop()
+    assert child.exit_status == -signal.SIGTERM
