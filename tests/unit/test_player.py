@@ -1,0 +1,476 @@
+"""The Player's rules, one behaviour a test."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+
+import pytest
+
+from tapedeck.config.model import Player as Rules
+from tapedeck.gateway.mixes import Mix, MixUser, Track
+from tapedeck.gateway.player import (
+    Place,
+    Refused,
+    UnknownTrack,
+    UnreadableState,
+    WrongOwner,
+    next_track,
+    play,
+    report,
+    skip,
+    tracks_played,
+)
+from tapedeck.sharding.state import Keep, Owner, Stored, Write
+
+NOW = 1_763_900_000.25
+RULES = Rules()
+
+
+def mix_of(*ids: int) -> Mix:
+    tracks = tuple(
+        Track(i, f"Track {i}", "Somebody", None, None, None, "https://media.example.org/t", 60)
+        for i in ids
+    )
+    user = MixUser(1, "somebody", "somebody")
+    return Mix(9, "Mix", "mix", "/somebody/mix", None, "", 60 * len(ids), user, tracks)
+
+
+EIGHT = mix_of(*range(1, 9))
+
+
+def stored(body: bytes, owner: Owner = Owner.PLAYER) -> Stored:
+    return Stored(body, 1, date(2025, 11, 23), owner)
+
+
+class Listener:
+    """One listener of one mix, whose decisions are stored as the store would."""
+
+    def __init__(self, mix: Mix = EIGHT, rules: Rules = RULES, now: float = NOW) -> None:
+        self.mix, self.rules, self.now = mix, rules, now
+        self.stored: Stored | None = None
+        self.writes = 0
+
+    def _apply(self, decision):
+        if isinstance(decision, Write):
+            assert decision.owner is Owner.PLAYER
+            self.stored = stored(decision.body)
+            self.writes += 1
+        else:
+            assert isinstance(decision, Keep)
+        return decision.answer
+
+    def play(self):
+        return self._apply(play(self.mix, self.stored, self.now, self.rules))
+
+    def next(self, track_id=None):
+        return self._apply(next_track(self.mix, self.stored, self.now, self.rules, track_id))
+
+    def skip(self, track_id=None):
+        return self._apply(skip(self.mix, self.stored, self.now, self.rules, track_id))
+
+    def report(self, track_id):
+        return self._apply(report(self.mix, self.stored, track_id))
+
+    def played(self):
+        return [track.id for track in tracks_played(self.mix, self.stored)]
+
+    @property
+    def body(self):
+        return json.loads(self.stored.body)
+
+
+def at(place: Place | Refused | None) -> int | str:
+    assert isinstance(place, Place), place
+    return place.track.id if place.track else "end"
+
+
+def shape(place):
+    if isinstance(place, Refused):
+        return "refused"
+    track = place.track.id if place.track else None
+    return (place.at_beginning, place.at_last_track, place.at_end, place.skip_allowed, track)
+
+
+END = (False, False, True, False, None)
+
+
+def test_the_recorded_session_repeats_exactly():
+    listener = Listener()
+    commands = ["play", "next", "skip", "skip", "skip"] + ["next"] * 5
+    answers = [shape(getattr(listener, command)()) for command in commands]
+    assert answers == [
+        (True, False, False, True, 1),
+        (False, False, False, True, 2),
+        (False, False, False, True, 3),
+        (False, False, False, False, 4),
+        "refused",
+        (False, False, False, False, 5),
+        (False, False, False, False, 6),
+        (False, False, False, False, 7),
+        (False, True, False, False, 8),
+        END,
+    ]
+
+
+# -- play -----------------------------------------------------------------------------------------
+
+
+def test_play_resumes_without_a_write():
+    listener = Listener()
+    listener.play()
+    listener.next()
+    writes = listener.writes
+    assert at(listener.play()) == 2
+    assert listener.writes == writes
+
+
+def test_play_after_the_end_starts_again_and_keeps_what_was_earned():
+    listener = Listener(mix_of(1, 2))
+    listener.play()
+    listener.skip()
+    listener.report(2)
+    assert at(listener.skip()) == "end"
+    place = listener.play()
+    assert at(place) == 1
+    assert not place.skip_allowed
+    assert listener.played() == [1]
+    assert listener.body["reported"] == [2]
+    assert listener.body["listened"] is True
+
+
+# -- next -----------------------------------------------------------------------------------------
+
+
+def test_next_before_play_starts_the_mix():
+    assert shape(Listener().next()) == (True, False, False, True, 1)
+
+
+def test_next_at_the_end_stays_there_without_a_write():
+    listener = Listener(mix_of(1))
+    listener.play()
+    assert at(listener.next()) == "end"
+    writes = listener.writes
+    assert shape(listener.next()) == END
+    assert listener.writes == writes
+
+
+def test_next_of_a_track_already_left_answers_the_current_one():
+    listener = Listener()
+    listener.play()
+    assert at(listener.next(1)) == 2
+    assert at(listener.next(1)) == 2
+    assert at(listener.next(2)) == 3
+    assert at(listener.next(1)) == 3
+    assert listener.played() == [1, 2, 3]
+
+
+def test_next_of_a_track_of_an_ended_mix_answers_the_end():
+    listener = Listener(mix_of(1, 2))
+    listener.play()
+    listener.next(1)
+    assert at(listener.next(2)) == "end"
+    assert at(listener.next(2)) == "end"
+    assert at(listener.next(1)) == "end"
+
+
+def test_next_of_a_track_not_reached_yet_is_an_ordinary_next():
+    listener = Listener()
+    listener.play()
+    assert at(listener.next(7)) == 2
+
+
+@pytest.mark.parametrize("command", ["next", "skip", "report"])
+def test_a_track_of_another_mix_is_unknown(command):
+    listener = Listener()
+    listener.play()
+    with pytest.raises(UnknownTrack, match="99"):
+        getattr(listener, command)(99)
+    assert at(listener.play()) == 1
+
+
+# -- skip -----------------------------------------------------------------------------------------
+
+
+def test_skip_before_play_starts_the_mix_and_costs_nothing():
+    listener = Listener()
+    assert shape(listener.skip()) == (True, False, False, True, 1)
+    assert "skips" not in listener.body
+
+
+def test_a_refused_skip_says_why_and_when_and_moves_nothing():
+    listener = Listener()
+    listener.play()
+    listener.skip()
+    listener.now += 600
+    listener.skip()
+    before = listener.stored
+    listener.now += 60
+    assert listener.skip() == Refused(
+        "The music licence allows 2 skips in 1 hour: "
+        "the next one in this mix is possible in 49 minutes."
+    )
+    assert listener.stored is before
+
+
+def test_a_skip_comes_back_once_an_old_one_is_a_window_away():
+    listener = Listener()
+    listener.play()
+    listener.skip()
+    listener.skip()
+    listener.now = NOW + 3599
+    assert not listener.play().skip_allowed
+    assert isinstance(listener.skip(), Refused)
+    listener.now = NOW + 3600
+    assert listener.play().skip_allowed
+    assert at(listener.skip()) == 4
+
+
+def test_skips_outside_the_window_are_not_stored_any_longer():
+    listener = Listener()
+    listener.play()
+    listener.skip()
+    listener.now += 7200
+    listener.skip()
+    assert listener.body["skips"] == [listener.now]
+
+
+def test_skipping_the_last_track_ends_the_mix():
+    listener = Listener(mix_of(1))
+    listener.play()
+    assert shape(listener.skip()) == END
+
+
+def test_a_skip_at_the_end_is_refused():
+    listener = Listener(mix_of(1))
+    listener.play()
+    listener.next()
+    assert listener.skip() == Refused("The mix is at its end: there is no track to skip.")
+
+
+def test_a_repeated_skip_costs_one_and_needs_none_left():
+    listener = Listener()
+    listener.play()
+    assert at(listener.skip(1)) == 2
+    assert at(listener.skip(1)) == 2
+    assert len(listener.body["skips"]) == 1
+    assert at(listener.skip(2)) == 3
+    assert at(listener.skip(2)) == 3
+    assert isinstance(listener.skip(3), Refused)
+
+
+def test_a_repeated_skip_of_the_last_track_answers_the_end():
+    listener = Listener(mix_of(1))
+    listener.play()
+    listener.skip(1)
+    assert at(listener.skip(1)) == "end"
+
+
+def test_a_limit_of_zero_allows_no_skip_ever():
+    listener = Listener(rules=Rules(skip_limit=0))
+    assert not listener.play().skip_allowed
+    assert listener.skip() == Refused("The music licence allows no skips.")
+
+
+def test_a_limit_lowered_below_what_was_used_refuses_until_enough_have_aged():
+    listener = Listener(rules=Rules(skip_limit=3))
+    listener.play()
+    for _ in range(3):
+        listener.skip()
+        listener.now += 60
+    listener.rules = Rules(skip_limit=1, skip_window=3600)
+    refusal = listener.skip()
+    assert "1 skip in 1 hour" in refusal.notice
+    listener.now = NOW + 120 + 3600
+    assert at(listener.skip()) == 5
+
+
+def test_a_clock_set_back_neither_frees_skips_nor_locks_out_for_ever():
+    listener = Listener()
+    listener.play()
+    listener.skip()
+    listener.skip()
+    listener.now = NOW - 60
+    assert isinstance(listener.skip(), Refused)
+    listener.now = NOW - 365 * 86400
+    assert at(listener.skip()) == 4
+
+
+# -- report ---------------------------------------------------------------------------------------
+
+
+def test_a_report_twice_is_once():
+    listener = Listener()
+    listener.play()
+    listener.report(1)
+    before = listener.stored
+    listener.report(1)
+    assert listener.stored is before
+    assert listener.body["reported"] == [1]
+
+
+def test_the_mix_is_listened_once_its_last_track_is_reported():
+    listener = Listener(mix_of(1, 2))
+    listener.report(1)
+    assert "listened" not in listener.body
+    listener.report(2)
+    assert listener.body["listened"] is True
+
+
+def test_a_report_before_play_moves_nothing():
+    listener = Listener()
+    listener.report(3)
+    assert listener.played() == []
+    assert shape(listener.play()) == (True, False, False, True, 1)
+
+
+# -- places ---------------------------------------------------------------------------------------
+
+
+def test_the_only_track_is_the_first_and_the_last():
+    assert shape(Listener(mix_of(5)).play()) == (True, True, False, True, 5)
+
+
+def test_a_mix_without_tracks_is_at_its_end_at_once_and_stores_nothing():
+    listener = Listener(mix_of())
+    assert shape(listener.play()) == END
+    assert shape(listener.next()) == END
+    assert isinstance(listener.skip(), Refused)
+    assert listener.played() == []
+    assert listener.writes == 0
+    with pytest.raises(UnknownTrack):
+        listener.report(1)
+
+
+# -- edits of the catalog -------------------------------------------------------------------------
+
+
+def playing(*played: int) -> Listener:
+    listener = Listener(mix_of(*played))
+    for _ in played:
+        listener.next()
+    return listener
+
+
+def test_tracks_added_or_moved_leave_the_current_track_alone():
+    listener = playing(1, 2, 3)
+    listener.mix = mix_of(9, 3, 1, 8, 2)
+    assert shape(listener.play()) == (False, False, False, True, 3)
+    assert at(listener.next()) == 1
+    assert listener.played() == [2, 3, 1]
+
+
+def test_a_lost_current_track_resumes_at_the_one_in_its_place():
+    listener = playing(1, 2, 3, 4)
+    listener.mix = mix_of(1, 3, 5, 6)
+    assert at(listener.play()) == 5
+    assert at(listener.play()) == 5
+    assert at(listener.next()) == 6
+    assert listener.played() == [1, 3, 5, 6]
+
+
+def test_next_from_a_lost_track_jumps_none():
+    listener = playing(1, 2, 3, 4)
+    listener.mix = mix_of(1, 2, 3, 5, 6)
+    assert at(listener.next(4)) == 5
+    assert listener.played() == [1, 2, 3, 5]
+
+
+def test_a_lost_last_track_resumes_at_the_last_and_goes_on_to_the_end():
+    listener = playing(1, 2, 3)
+    listener.mix = mix_of(1, 2)
+    assert at(listener.next()) == "end"
+    listener = playing(1, 2, 3)
+    listener.mix = mix_of(1, 2)
+    assert at(listener.play()) == 2
+    assert at(listener.next()) == "end"
+
+
+@pytest.mark.parametrize(
+    ("tracks", "current", "following"), [((11, 12, 13, 14), 13, 13), ((11,), 11, "end")]
+)
+def test_a_mix_replaced_altogether_goes_on_at_the_old_number(tracks, current, following):
+    listener = playing(1, 2, 3)
+    listener.mix = mix_of(*tracks)
+    assert at(listener.next()) == following
+    listener = playing(1, 2, 3)
+    listener.mix = mix_of(*tracks)
+    assert at(listener.play()) == current
+
+
+def test_an_ended_mix_stays_ended_when_it_grows_or_changes():
+    listener = playing(1, 2)
+    listener.next()
+    listener.mix = mix_of(1, 2, 3)
+    assert at(listener.next()) == "end"
+    listener.mix = mix_of(7, 8)
+    assert at(listener.next()) == "end"
+    assert at(listener.play()) == 7
+
+
+def test_a_mix_emptied_and_filled_again_keeps_the_place():
+    listener = playing(1, 2)
+    listener.mix = mix_of()
+    assert shape(listener.play()) == END
+    assert shape(listener.next(2)) == END
+    listener.report(2)
+    listener.mix = mix_of(1, 2, 3)
+    assert at(listener.play()) == 2
+
+
+# -- what is stored -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"played":[1,2],"mood":{"a":[1]}}', b'{"played":[1,2],"favourite":null,"skips":[]}']
+)
+def test_fields_of_a_later_version_are_read_past(body):
+    place = play(EIGHT, stored(body), NOW, RULES).answer
+    assert at(place) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'{"played":7}',
+        b'{"played":["1"]}',
+        b'{"at_end":1}',
+        b'{"skips":[null]}',
+        b"\xff\xfe",
+        b'{"played":["\xff"]}',
+        b'{"x":' * 100_000,
+    ],
+)
+def test_a_body_that_is_no_player_state_is_named_as_such(body):
+    for command in (
+        lambda s: play(EIGHT, s, NOW, RULES),
+        lambda s: next_track(EIGHT, s, NOW, RULES),
+        lambda s: skip(EIGHT, s, NOW, RULES, 1),
+        lambda s: report(EIGHT, s, 1),
+        lambda s: tracks_played(EIGHT, s),
+    ):
+        with pytest.raises(UnreadableState):
+            command(stored(body))
+
+
+def test_a_state_of_the_states_api_is_not_the_players():
+    foreign = stored(b'{"played":[1]}', Owner.STATES_API)
+    for command in (
+        lambda: play(EIGHT, foreign, NOW, RULES),
+        lambda: next_track(EIGHT, foreign, NOW, RULES),
+        lambda: skip(EIGHT, foreign, NOW, RULES),
+        lambda: report(EIGHT, foreign, 1),
+        lambda: tracks_played(EIGHT, foreign),
+    ):
+        with pytest.raises(WrongOwner):
+            command()
+
+
+def test_a_body_is_compact_json_without_defaults():
+    listener = Listener()
+    listener.play()
+    assert listener.stored.body == b'{"played":[1]}'

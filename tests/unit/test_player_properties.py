@@ -1,0 +1,213 @@
+"""The Player's rules against a plain model, for any session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapedeck.config.model import Player as Rules
+from tapedeck.gateway.mixes import Mix, MixUser, Track
+from tapedeck.gateway.player import (
+    Place,
+    Refused,
+    UnknownTrack,
+    next_track,
+    play,
+    report,
+    skip,
+    tracks_played,
+)
+from tapedeck.sharding.state import Keep, Owner, Stored, Write
+
+START = 1_763_900_000
+
+
+def mix_of(ids: list[int]) -> Mix:
+    tracks = tuple(
+        Track(i, f"Track {i}", "Somebody", None, None, None, "https://media.example.org/t", 60)
+        for i in ids
+    )
+    return Mix(9, "Mix", "mix", "/a/mix", None, "", 60, MixUser(1, "a", "a"), tracks)
+
+
+rules = st.builds(Rules, skip_limit=st.integers(0, 4), skip_window=st.sampled_from([1, 60, 3600]))
+tracks = st.lists(st.integers(1, 12), unique=True, max_size=8)
+name = st.sampled_from(["play", "next", "skip", "report"])
+track = st.none() | st.integers(1, 12)
+steps = st.sampled_from([0, 0, 1, 30, 59, 60, 1800, 3599, 3600])
+commands = st.lists(st.tuples(name, track, steps), max_size=40)
+
+
+def apply(
+    command: str, mix: Mix, state: Stored | None, now: float, rules: Rules, track_id: int | None
+) -> tuple[Any, Stored | None]:
+    """Answer and state after the command; decided twice, as the store may do."""
+    calls: dict[str, Callable[[], Any]] = {
+        "play": lambda: play(mix, state, now, rules),
+        "next": lambda: next_track(mix, state, now, rules, track_id),
+        "skip": lambda: skip(mix, state, now, rules, track_id),
+        "report": lambda: report(mix, state, track_id or 1),
+    }
+    try:
+        decision = calls[command]()
+    except UnknownTrack:
+        return "unknown", state
+    assert decision == calls[command]()
+    if isinstance(decision, Keep):
+        return decision.answer, state
+    assert isinstance(decision, Write)
+    version = 1 if state is None else state.version + 1
+    return decision.answer, Stored(decision.body, version, date(2025, 11, 23), Owner.PLAYER)
+
+
+@dataclass
+class Model:
+    """A listener of a mix that nobody edits: a number and a log of skips."""
+
+    ids: list[int]
+    rules: Rules
+    position: int = -1  # before the first track; len(ids) is the end
+    skips: list[float] = field(default_factory=list)
+
+    def left(self, now: float) -> int:
+        used = [s for s in self.skips if now - s < self.rules.skip_window]
+        return self.rules.skip_limit - len(used)
+
+    def answer(self, now: float) -> object:
+        if self.position >= len(self.ids):
+            return Place(False, False, True, False, None)
+        last = self.position == len(self.ids) - 1
+        known = mix_of(self.ids).tracks[self.position]
+        return Place(self.position == 0, last, False, self.left(now) > 0, known)
+
+    def run(self, command: str, track_id: int | None, now: float) -> object:
+        if command == "report":
+            return None if (track_id or 1) in self.ids else "unknown"
+        ended = self.position >= len(self.ids)
+        if command == "play":
+            if self.position < 0 or ended:
+                self.position = 0
+            return self.answer(now)
+        if track_id is not None and track_id not in self.ids:
+            return "unknown"
+        if self.position < 0:
+            self.position = 0
+            if not self.ids and command == "skip":
+                return "refused"
+            return self.answer(now)
+        if track_id is not None and self.ids.index(track_id) < self.position:
+            return self.answer(now)
+        if command == "skip":
+            if ended or self.left(now) <= 0:
+                return "refused"
+            self.skips.append(now)
+        self.position = min(self.position + 1, len(self.ids))
+        return self.answer(now)
+
+
+@given(tracks, rules, commands)
+def test_any_session_goes_as_a_plain_model_says(ids, rules, commands):
+    mix, model, state, now = mix_of(ids), Model(ids, rules), None, START
+    for command, track_id, step in commands:
+        now += step
+        answer, state = apply(command, mix, state, now, rules, track_id)
+        expected = model.run(command, track_id, now)
+        assert ("refused" if isinstance(answer, Refused) else answer) == expected
+        played = [track.id for track in tracks_played(mix, state)]
+        assert played == ids[: model.position + 1]
+
+
+@given(tracks, rules, commands)
+def test_no_rolling_window_ever_holds_more_skips_than_the_licence_allows(ids, rules, commands):
+    mix, state, now = mix_of(ids), None, START
+    accepted = []
+    for command, track_id, step in commands:
+        now += step
+        before = [track.id for track in tracks_played(mix, state)]
+        ended_before = state is not None and b'"at_end":true' in state.body
+        answer, state = apply(command, mix, state, now, rules, track_id)
+        after = [track.id for track in tracks_played(mix, state)]
+        ended = state is not None and b'"at_end":true' in state.body
+        moved = (after, ended) != (before, ended_before)
+        if command == "skip" and before and moved:
+            accepted.append(now)
+        assert not (isinstance(answer, Refused) and moved)
+        for start in accepted:
+            inside = [s for s in accepted if start <= s < start + rules.skip_window]
+            assert len(inside) <= rules.skip_limit
+
+
+@given(tracks.filter(bool), rules, commands, st.sampled_from(["next", "skip"]))
+def test_a_repeated_command_with_the_current_track_moves_once(ids, rules, commands, command):
+    mix, state, now = mix_of(ids), None, START
+    for earlier, track_id, step in [*commands, ("play", None, 0)]:
+        now += step
+        _, state = apply(earlier, mix, state, now, rules, track_id)
+    current = tracks_played(mix, state)[-1].id
+    first, once = apply(command, mix, state, now, rules, current)
+    second, twice = apply(command, mix, once, now, rules, current)
+    assert (first, once) == (second, twice)
+
+
+@given(tracks, rules, commands)
+def test_skip_allowed_foretells_the_next_skip(ids, rules, commands):
+    mix, state, now = mix_of(ids), None, START
+    for command, track_id, step in commands:
+        now += step
+        answer, state = apply(command, mix, state, now, rules, track_id)
+        if isinstance(answer, Place):
+            refused = isinstance(apply("skip", mix, state, now, rules, None)[0], Refused)
+            assert answer.skip_allowed == (not refused)
+
+
+any_time = st.floats(-1e11, 1e11) | st.integers(START - 7200, START + 7200)
+edited = st.lists(st.tuples(name, track, any_time, st.none() | tracks), max_size=40)
+
+
+@given(tracks, rules, edited)
+def test_edits_and_mad_clocks_never_break_a_session(ids, rules, commands):
+    mix, state = mix_of(ids), None
+    for command, track_id, now, edit in commands:
+        mix = mix if edit is None else mix_of(edit)
+        answer, state = apply(command, mix, state, now, rules, track_id)
+        played = [track.id for track in tracks_played(mix, state)]
+        assert len(set(played)) == len(played)
+        if isinstance(answer, Place):
+            assert answer.at_end == (answer.track is None)
+            assert answer.track is None or answer.track in mix.tracks
+            assert not (answer.at_end and (answer.at_beginning or answer.at_last_track))
+            if command == "play" and mix.tracks:
+                assert answer.track is not None
+
+
+edits = st.lists(st.tuples(st.none() | tracks, st.booleans()), max_size=12)
+
+
+@given(tracks.filter(bool), edits)
+def test_whatever_is_edited_next_goes_to_the_track_behind_the_latest_known_one(ids, edits):
+    mix, state = mix_of(ids), None
+    for edit, resume in edits:
+        mix = mix if edit is None else mix_of(edit)
+        if resume:
+            _, state = apply("play", mix, state, START, Rules(), None)
+        known = tracks_played(mix, state)
+        answer, state = apply("next", mix, state, START, Rules(), None)
+        if known and answer.track is not None:
+            assert mix.tracks.index(answer.track) == mix.tracks.index(known[-1]) + 1
+
+
+@given(st.lists(st.integers(1, 8), unique=True, min_size=2, max_size=8))
+def test_next_from_start_to_end_plays_each_track_once_in_order(ids):
+    mix, state = mix_of(ids), None
+    places = []
+    for _ in range(len(ids) + 1):
+        answer, state = apply("next", mix, state, START, Rules(), None)
+        places.append(answer)
+    assert [place.track and place.track.id for place in places] == [*ids, None]
+    assert all(not earlier.at_last_track or later.at_end for earlier, later in pairwise(places))
