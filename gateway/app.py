@@ -1,0 +1,73 @@
+"""Puts the two HTTP faces together from the table of operations and the handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from aiohttp import web
+
+from tapedeck.gateway.admin import AdminApi
+from tapedeck.gateway.catalog import Catalog
+from tapedeck.gateway.face import Call, Face, Handler, Route
+from tapedeck.gateway.live import Live
+from tapedeck.gateway.openapi import OPERATIONS, Api, Operation, document
+from tapedeck.gateway.player_routes import PlayerApi
+from tapedeck.gateway.replies import encode, plain_error, player_error, response
+from tapedeck.gateway.states_routes import StatesApi
+from tapedeck.sharding.store import Store
+
+
+def gateway_face(live: Live, store: Store, catalog: Catalog) -> Face:
+    """What listeners and services talk to.
+
+    Args:
+        live: the configuration that holds.
+        store: where states lie.
+        catalog: the mixes.
+    """
+    handlers = (
+        PlayerApi(store, catalog, live).handlers()
+        | StatesApi(store, live).handlers()
+        | {"openapi": _description(live)}
+    )
+    return Face(
+        _routes(("player", "states", "description"), handlers),
+        lambda path: plain_error if path.startswith("/states") else player_error,
+        max_requests=lambda: live.config.gateway.max_requests,
+        log_requests=lambda: live.config.log.requests,
+    )
+
+
+def admin_face(live: Live, api: AdminApi) -> Face:
+    """What operators and Prometheus talk to. It answers however full the gateway is."""
+    handlers = api.handlers() | {"openapi": api.guarded(_description(live))}
+    return Face(_routes(("admin", "description"), handlers), lambda _: plain_error)
+
+
+def _routes(apis: Iterable[Api], handlers: Mapping[str, Handler]) -> list[Route]:
+    by_path: dict[str, dict[str, Handler]] = {}
+    first: dict[str, Operation] = {}
+    for operation in OPERATIONS:
+        if operation.api in apis:
+            first.setdefault(operation.path, operation)
+            for method in operation.methods:
+                by_path.setdefault(operation.path, {})[method] = handlers[operation.name]
+    return [
+        Route(
+            path,
+            methods,
+            player_error if first[path].api == "player" else plain_error,
+            dot_json=first[path].api == "player",
+            always=first[path].always,
+        )
+        for path, methods in by_path.items()
+    ]
+
+
+def _description(live: Live) -> Handler:
+    body = encode(document(live.config))
+
+    async def describe(call: Call) -> web.Response:
+        return response(200, body)
+
+    return describe

@@ -1,0 +1,372 @@
+"""One HTTP face: finds the route, runs its handler, and turns whatever happens into an answer.
+
+The gateway's port and the admin port are two faces. A face sits directly on aiohttp's low-level
+server: every answer, also to a request that is no HTTP at all, passes through one function here
+and so has its request id, its place in the metrics and the body that its API promises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import structlog
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+from aiohttp.http_exceptions import LineTooLong, PayloadEncodingError
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+
+from tapedeck.failover.errors import PrimaryUnavailable
+from tapedeck.gateway import logs, telemetry
+from tapedeck.gateway.params import unescape
+from tapedeck.gateway.replies import Refusal, Style, response
+from tapedeck.sharding.state import Unavailable
+
+KEEPALIVE_SECONDS = 75.0
+"""How long an idle connection is kept."""
+BODY_SECONDS = 30.0
+"""How long a client may take to send a body."""
+
+_log = structlog.get_logger()
+
+
+class Call:
+    """One request on its way through a handler.
+
+    Attributes:
+        request: aiohttp's.
+        values: what stands in the place of the path's `{names}`, decoded.
+        logged_in: for the error envelope: the handler says so as soon as it knows.
+    """
+
+    __slots__ = ("logged_in", "request", "values")
+
+    def __init__(self, request: web.BaseRequest, values: Mapping[str, str]) -> None:
+        self.request = request
+        self.values = values
+        self.logged_in = False
+
+
+Handler = Callable[[Call], Awaitable[web.Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path and what answers there.
+
+    Attributes:
+        template: as `/mixes/{id}`; one name stands for one segment.
+        handlers: by method.
+        style: how errors are worded.
+        dot_json: whether `.json` may stand behind the path.
+        always: served even when max_requests are in flight.
+    """
+
+    template: str
+    handlers: Mapping[str, Handler]
+    style: Style
+    dot_json: bool = False
+    always: bool = False
+
+    @property
+    def allow(self) -> str:
+        """The Allow header."""
+        return ", ".join(sorted(self.handlers))
+
+
+@dataclass(slots=True)
+class _Node:
+    literals: dict[str, _Node] = field(default_factory=dict)
+    name: _Node | None = None
+    route: Route | None = None
+
+
+class Routes:
+    """The routes of a face, found segment by segment.
+
+    >>> from tapedeck.gateway.replies import plain_error
+    >>> routes = Routes([Route("/mixes/{id}", {}, plain_error, dot_json=True)])
+    >>> route, values = routes.find("/mixes/7.json")
+    >>> route.template, values
+    ('/mixes/{id}', ['7'])
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.all = tuple(routes)
+        self._root = _Node()
+        for route in routes:
+            node = self._root
+            for segment in route.template.split("/")[1:]:
+                if segment.startswith("{"):
+                    node.name = node = node.name or _Node()
+                else:
+                    node = node.literals.setdefault(segment, _Node())
+            node.route = route
+
+    def find(self, path: str) -> tuple[Route | None, list[str]]:
+        """The route of a raw path, and the raw segments in the place of its names, in order."""
+        segments = path.split("/")
+        route, values = self._walk(segments)
+        if path.endswith(".json") and (route is None or (route.dot_json and values)):
+            segments[-1] = segments[-1][:-5]
+            short, short_values = self._walk(segments)
+            if short is not None and short.dot_json:
+                return short, short_values
+        return route, values
+
+    def _walk(self, segments: list[str]) -> tuple[Route | None, list[str]]:
+        node = self._root
+        values: list[str] = []
+        if segments[0] or len(segments) > 8:
+            return None, values
+        for segment in segments[1:]:
+            following = node.literals.get(segment)
+            if following is None:
+                following = node.name
+                if following is None:
+                    return None, values
+                values.append(segment)
+            node = following
+        return node.route, values
+
+
+class Face:
+    """One HTTP application.
+
+    Args:
+        routes: what it serves.
+        style: how errors are worded where no route is known, by the path.
+        max_requests: how many may be in flight, asked at each request; None for no limit.
+        log_requests: whether to log each request, asked at each.
+
+    Attributes:
+        in_flight: requests that are being served.
+        draining: once True, every answer closes its connection.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        style: Callable[[str], Style],
+        *,
+        max_requests: Callable[[], int] | None = None,
+        log_requests: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.routes = Routes(routes)
+        self.in_flight = 0
+        self.draining = False
+        self._style = style
+        self._max_requests = max_requests
+        self._log_requests = log_requests
+        self._names = {
+            route.template: [part[1:-1] for part in route.template.split("/") if part[:1] == "{"]
+            for route in routes
+        }
+        self._quiet: asyncio.Event | None = None
+
+    async def quiet(self) -> None:
+        """Return once no request is in flight."""
+        while self.in_flight:
+            self._quiet = asyncio.Event()
+            await self._quiet.wait()
+
+    async def __call__(self, request: web.BaseRequest) -> web.Response:
+        """Answer one request."""
+        started = perf_counter()
+        request_id = logs.request_id(request.headers.get("X-Request-Id"))
+        logs.REQUEST_ID.set(request_id)
+        route, values = self.routes.find(request.rel_url.raw_path)
+        self.in_flight += 1
+        try:
+            answer = await self._answer(request, route, values)
+        finally:
+            self.in_flight -= 1
+            if self._quiet is not None and not self.in_flight:
+                self._quiet.set()
+        return self._finish(
+            answer, request_id, route.template if route else "unknown", request.method, started
+        )
+
+    async def _answer(
+        self, request: web.BaseRequest, route: Route | None, raw: list[str]
+    ) -> web.Response:
+        if route is None:
+            return self._error(
+                self._style(request.rel_url.raw_path), Refusal(404, "There is no such path.")
+            )
+        call = Call(request, {})
+        try:
+            handler = route.handlers.get(request.method)
+            if handler is None:
+                raise Refusal(
+                    405,
+                    f"This path answers {route.allow}.",
+                    headers={"Allow": route.allow},
+                )
+            if (
+                self._max_requests is not None
+                and not route.always
+                and self.in_flight > self._max_requests()
+            ):
+                telemetry.REFUSED.inc()
+                raise Refusal(503, "Too many requests are in flight.", headers={"Retry-After": "1"})
+            if raw:
+                names = self._names[route.template]
+                call.values = {
+                    name: unescape(value, name) for name, value in zip(names, raw, strict=True)
+                }
+            return await handler(call)
+        except Refusal as refusal:
+            return self._error(route.style, refusal, logged_in=call.logged_in)
+        except (Unavailable, PrimaryUnavailable) as error:
+            _log.warning("unavailable", route=route.template, reason=str(error))
+            return self._error(
+                route.style,
+                Refusal(
+                    503,
+                    "The store is not available right now; try again.",
+                    headers={"Retry-After": str(max(1, error.retry_after))},
+                ),
+                logged_in=call.logged_in,
+            )
+        except Exception:
+            # The request may have carried secrets: the pattern is logged, and the traceback.
+            _log.exception("request_failed", route=route.template, method=request.method)
+            return self._error(
+                route.style,
+                Refusal(500, f"Something broke here; it is logged as {logs.REQUEST_ID.get()}."),
+                logged_in=call.logged_in,
+            )
+
+    def malformed(self, error: BaseException | None, status: int) -> web.Response:
+        """Answer what could not be read as HTTP; the connection ends with it."""
+        started = perf_counter()
+        request_id = logs.request_id(None)
+        logs.REQUEST_ID.set(request_id)
+        if isinstance(error, LineTooLong):
+            sentence = "The request line or a header is too long."
+        elif status < 500:
+            sentence = "The request is not valid HTTP."
+        else:
+            sentence = f"Something broke here; it is logged as {request_id}."
+        _log.log(
+            20 if status < 500 else 40,
+            "malformed_request" if status < 500 else "request_failed",
+            # Its message quotes the request, which may hold a token: the type is enough.
+            reason=type(error).__name__,
+            exc_info=error if status >= 500 else None,
+        )
+        answer = self._error(self._style("/"), Refusal(status, sentence, close=True))
+        return self._finish(answer, request_id, "malformed", "other", started)
+
+    def _error(self, style: Style, refusal: Refusal, *, logged_in: bool = False) -> web.Response:
+        body = style(refusal.status, refusal.sentences, logged_in=logged_in)
+        answer = response(refusal.status, body, refusal.headers)
+        if refusal.close:
+            answer.force_close()
+        return answer
+
+    def _finish(
+        self, answer: web.Response, request_id: str, route: str, method: str, started: float
+    ) -> web.Response:
+        answer.headers["X-Request-Id"] = request_id
+        answer.headers["Server"] = "tapedeck"
+        if self.draining:
+            answer.force_close()
+        seconds = perf_counter() - started
+        telemetry.observe(route, method, answer.status, seconds)
+        if self._log_requests():
+            _log.info(
+                "request",
+                route=route,
+                method=method,
+                status=answer.status,
+                seconds=round(seconds, 6),
+            )
+        return answer
+
+
+async def read_body(request: web.BaseRequest, limit: int) -> bytes:
+    """The whole body, as it came; empty where there is none.
+
+    Args:
+        request: whose body.
+        limit: bytes; a longer body is not read to its end.
+
+    Raises:
+        Refusal: 400 broken off or broken framing, 408 too slow, 413 too long, 415 compressed, 417.
+    """
+    if not request.body_exists:
+        return b""
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.strip().lower() not in ("", "identity"):
+        raise Refusal(415, "The body must not be compressed (Content-Encoding).", close=True)
+    too_long = Refusal(413, f"The body is longer than {limit} bytes.", close=True)
+    if (request.content_length or 0) > limit:
+        raise too_long
+    await _continue(request)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while chunk := await request.content.readany():
+                body += chunk
+                if len(body) > limit:
+                    raise too_long
+    except TimeoutError:
+        raise Refusal(
+            408, f"The body did not arrive within {BODY_SECONDS:.0f} s.", close=True
+        ) from None
+    except (RequestPayloadError, PayloadEncodingError, ConnectionError):
+        raise Refusal(400, "The body is broken or incomplete.", close=True) from None
+    return bytes(body)
+
+
+async def _continue(request: web.BaseRequest) -> None:
+    """A client that asked first is told to send its body (RFC 9110, 10.1.1)."""
+    expect = request.headers.get("Expect")
+    if expect is None or request.version < HttpVersion11:
+        return
+    if expect.strip().lower() != "100-continue":
+        raise Refusal(417, "The only expectation that is met is 100-continue.", close=True)
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # the answer itself has not begun
+
+
+class _Protocol(RequestHandler):
+    """aiohttp's connection, except that errors below the face are worded by the face."""
+
+    __slots__ = ("_face",)
+    _face: Face
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer had begun already")
+        return self._face.malformed(exc, status)
+
+
+class Server(web.Server):
+    """aiohttp's low-level server with a face in front. To be made inside the running loop."""
+
+    def __init__(self, face: Face) -> None:
+        super().__init__(
+            face,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            access_log=None,
+            auto_decompress=False,
+            lingering_time=2.0,
+        )
+        self.face = face
+
+    def __call__(self) -> RequestHandler:
+        """A connection was accepted."""
+        protocol = _Protocol(self, loop=self._loop, **self._kwargs)
+        protocol._face = self.face
+        return protocol

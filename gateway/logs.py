@@ -1,0 +1,136 @@
+"""JSON lines on standard output, one an event.
+
+    {"event": "listening", "level": "info", "timestamp": "2026-03-01T12:00:00.000000Z", ...}
+
+What other libraries say through the standard library's logging comes out in the same shape.
+No secret may be handed to a logger: paths are logged as route patterns, never as they came.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import secrets
+import sys
+from collections.abc import MutableMapping
+from contextvars import ContextVar
+from typing import Any, BinaryIO
+
+import msgspec
+import structlog
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The request that the running task serves; it stands in every line that is logged meanwhile."""
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50, "exception": 40}
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_threshold = 20
+_serial = itertools.count(1)
+_process = secrets.token_hex(6)
+
+
+def request_id(given: str | None) -> str:
+    """The id of a request: the client's own where it is 1 to 64 of `A-Za-z0-9._-`, else a new one.
+
+    >>> request_id("abc-1")
+    'abc-1'
+    """
+    if given is not None and _SANE_ID.fullmatch(given):
+        return given
+    return f"{_process}-{next(_serial)}"
+
+
+def set_level(level: str) -> None:
+    """Log this and worse from now on: debug, info, warning or error."""
+    global _threshold
+    _threshold = _LEVELS[level]
+    logging.getLogger().setLevel(max(_threshold, logging.INFO))
+
+
+def configure(level: str, stream: BinaryIO | None = None, **always: Any) -> None:
+    """Set logging up for this process.
+
+    Args:
+        level: debug, info, warning or error.
+        stream: standard output by default.
+        always: stands in every line, as `worker=2`.
+    """
+    out = _Lines(sys.stdout.buffer if stream is None else stream)
+
+    def bind_always(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.update(always)
+        return event
+
+    shared: list[structlog.types.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_request_id,
+        bind_always,
+        structlog.processors.format_exc_info,
+    ]
+    render = structlog.processors.JSONRenderer(serializer=_encode)
+    structlog.configure(
+        processors=[_drop_below_threshold, *shared, render],
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+        logger_factory=lambda *_: out,
+        cache_logger_on_first_use=False,
+    )
+    handler = _Bridge(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    set_level(level)
+
+
+def _drop_below_threshold(
+    _: Any, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    if _LEVELS.get(method, 50) < _threshold:
+        raise structlog.DropEvent
+    return event
+
+
+def _add_request_id(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    current = REQUEST_ID.get()
+    if current is not None:
+        event.setdefault("request_id", current)
+    return event
+
+
+def _encode(event: Any, **_: Any) -> str:
+    return msgspec.json.encode(event, enc_hook=repr, order="deterministic").decode("utf-8")
+
+
+class _Lines:
+    """Writes whole lines. A reader that went away costs the line and never a request."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> None:
+        try:
+            self._stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass
+
+    debug = info = warning = error = critical = exception = msg = log = write
+
+
+class _Bridge(logging.Handler):
+    def __init__(self, out: _Lines) -> None:
+        super().__init__()
+        self._out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._out.write(self.format(record))
+        except Exception:
+            self.handleError(record)

@@ -1,0 +1,192 @@
+"""Parameters of a request: from the query and from a form, each at most once, strictly decoded.
+
+Clients of the original API send the same parameters either way, so both are read as one set.
+What is malformed is refused rather than repaired: an id that was guessed is somebody else's state.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from email import policy
+from email.message import Message
+from email.parser import BytesParser
+from urllib.parse import unquote_to_bytes
+
+from tapedeck.gateway.replies import Refusal
+from tapedeck.sharding.state import PLAYLIST_MAX, USER_MAX
+
+FIELDS_MAX = 100
+"""More parameters than this in one request are refused."""
+
+URLENCODED = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
+
+_ID = re.compile(r"[0-9]{1,19}")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
+_MULTIPART_POLICY = policy.HTTP.clone(raise_on_defect=False)
+
+
+def unescape(text: str, what: str) -> str:
+    """Undo percent-encoding.
+
+    Args:
+        text: as it came, from the request line or a body.
+        what: how to call it in an error.
+
+    Raises:
+        Refusal: 400, it is not percent-encoded UTF-8.
+    """
+    if "%" not in text and text.isascii():
+        return text
+    if _BAD_ESCAPE.search(text):
+        raise Refusal(400, f"The percent-encoding of {what} is broken.")
+    try:
+        # Bytes that were not UTF-8 on the wire arrive as surrogates.
+        return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode("utf-8")
+    except UnicodeError:
+        raise Refusal(400, f"{what[:1].upper()}{what[1:]} is not UTF-8.") from None
+
+
+def split_query(query: str, what: str = "the query") -> Iterator[tuple[str, str]]:
+    """The pairs of an urlencoded text, in order.
+
+    Raises:
+        Refusal: 400, broken encoding or too many of them.
+    """
+    parts = query.split("&", FIELDS_MAX)
+    if len(parts) > FIELDS_MAX:
+        raise Refusal(400, f"There are more than {FIELDS_MAX} parameters in {what}.")
+    for part in parts:
+        if not part:
+            continue
+        name, _, value = part.replace("+", " ").partition("=")
+        yield unescape(name, what), unescape(value, what)
+
+
+def media_type(content_type: str) -> str:
+    """`application/json` for `Application/JSON; charset=utf-8`."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def require_utf8(content_type: str) -> None:
+    """Refuse a charset that is not UTF-8 (or its part, US-ASCII).
+
+    Raises:
+        Refusal: 415.
+    """
+    if ";" not in content_type:
+        return
+    found = _CHARSET.search(content_type)
+    if found and found[1].lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise Refusal(415, "The body's charset must be utf-8.")
+
+
+def split_form(body: bytes, content_type: str) -> Iterator[tuple[str, str]]:
+    """The pairs of a form, in order.
+
+    Raises:
+        Refusal: 415 another media type, 400 a broken form.
+    """
+    kind = media_type(content_type)
+    if kind not in (URLENCODED, MULTIPART):
+        raise Refusal(
+            415,
+            f"A body is read as {URLENCODED} or {MULTIPART} alone; "
+            "say which one it is in Content-Type.",
+        )
+    require_utf8(content_type)
+    if kind == MULTIPART:
+        return _multipart(body, content_type)
+    return split_query(body.decode("utf-8", "surrogateescape").rstrip("\r\n"), "the form")
+
+
+def _multipart(body: bytes, content_type: str) -> Iterator[tuple[str, str]]:
+    header = content_type.encode("utf-8", "surrogateescape")
+    message = BytesParser(policy=_MULTIPART_POLICY).parsebytes(
+        b"Content-Type: " + header + b"\r\n\r\n" + body
+    )
+    broken = Refusal(400, "The multipart form is broken.")
+    if not message.is_multipart() or message.defects:
+        raise broken
+    parts = message.get_payload()
+    if not isinstance(parts, list) or len(parts) > FIELDS_MAX:
+        raise Refusal(400, f"There are more than {FIELDS_MAX} parameters in the form.")
+    for part in parts:
+        if not isinstance(part, Message):
+            raise broken
+        name = part.get_param("name", header="content-disposition")
+        value = part.get_payload(decode=True)
+        if part.defects or not isinstance(name, str) or not isinstance(value, bytes):
+            raise broken
+        if part.get_filename() is not None:
+            raise Refusal(400, "A form's field is a file; parameters are plain text.")
+        try:
+            name.encode()
+            yield name, value.decode("utf-8")
+        except UnicodeError:
+            raise Refusal(400, "The form is not UTF-8.") from None
+
+
+def gather(query: str, body: bytes = b"", content_type: str = "") -> Mapping[str, str]:
+    """All parameters of a request.
+
+    Args:
+        query: the raw query string, without `?`.
+        body: a form; empty for none.
+        content_type: of the body.
+
+    Raises:
+        Refusal: 400 or 415, saying why.
+    """
+    if not query and not body:
+        return {}
+    found: dict[str, str] = {}
+    for name, value in split_query(query):
+        _put(found, name, value)
+    if body:
+        for name, value in split_form(body, content_type):
+            _put(found, name, value)
+    return found
+
+
+def _put(found: dict[str, str], name: str, value: str) -> None:
+    if name in found:
+        raise Refusal(400, f"The parameter {_shown(name)} is given more than once.")
+    found[name] = value
+
+
+def whole_number(text: str | None, name: str, highest: int = PLAYLIST_MAX) -> int:
+    """The id that `text` spells: decimal digits, 1 to `highest`.
+
+    Args:
+        text: the parameter; None where it is missing.
+        name: how the contract calls it.
+
+    Raises:
+        Refusal: 400, saying what is wrong with it.
+    """
+    if text is None:
+        raise Refusal(400, f"The parameter {name} is missing.")
+    if text == "":
+        raise Refusal(400, f"{name} is empty; it must be a whole number from 1 to {highest}.")
+    if _ID.fullmatch(text) is None or not 1 <= int(text) <= highest:
+        raise Refusal(
+            400, f"{name} must be a whole number from 1 to {highest}, not {_shown(text)}."
+        )
+    return int(text)
+
+
+def user_number(text: str | None) -> int:
+    """A known user's id, 1 to 2^62-1.
+
+    Raises:
+        Refusal: 400.
+    """
+    return whole_number(text, "user_id", USER_MAX)
+
+
+def _shown(text: str) -> str:
+    """Somebody's input in a sentence: short, and printable."""
+    return repr(text if len(text) <= 40 else text[:40] + "...")

@@ -1,0 +1,199 @@
+"""What the gateway counts, and the two ways to read it: Prometheus text and JSON.
+
+Both are made from metric families, so a supervisor that gathered several workers' families uses
+the same functions as a single process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import prometheus_client
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+# `_created` series double the size of every scrape and say only when a process began.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+REQUESTS = Counter("tapedeck_http_requests", "Requests answered", ["route", "method", "status"])
+SECONDS = Histogram(
+    "tapedeck_http_request_seconds",
+    "From the request's headers to the answer's, in seconds",
+    ["route"],
+    buckets=(
+        *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05),
+        *(0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+    ),
+)
+IN_FLIGHT = Gauge("tapedeck_http_requests_in_flight", "Requests being served now")
+REFUSED = Counter(
+    "tapedeck_http_requests_shed", "Requests refused because gateway.max_requests were in flight"
+)
+BUILD = Gauge("tapedeck_build_info", "1; the label is the version", ["version"])
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_counters: dict[tuple[str, str, int], Any] = {}
+_histograms: dict[str, Any] = {}
+
+
+def observe(route: str, method: str, status: int, seconds: float) -> None:
+    """Count one answered request.
+
+    Args:
+        route: the pattern, as `/sets/{play_token}/play`; never the path as it came.
+        method: anything; unusual ones are counted together.
+        seconds: how long it took.
+    """
+    # Looking a child up by its labels costs more than counting: keep the children.
+    key = (route, method, status)
+    counter = _counters.get(key)
+    if counter is None:
+        counted = method if method in _METHODS else "other"
+        counter = _counters[key] = REQUESTS.labels(route, counted, str(status))
+        if len(_counters) > 2000:
+            _counters.clear()
+    counter.inc()
+    histogram = _histograms.get(route)
+    if histogram is None:
+        histogram = _histograms[route] = SECONDS.labels(route)
+    histogram.observe(seconds)
+
+
+def families() -> list[Metric]:
+    """This process's families as they stand now."""
+    return list(REGISTRY.collect())
+
+
+class _Fixed:
+    """Families that were gathered already, in the place of a registry."""
+
+    def __init__(self, gathered: Iterable[Metric]) -> None:
+        self._gathered = gathered
+
+    def collect(self) -> Iterable[Metric]:
+        return self._gathered
+
+
+def exposition(gathered: Iterable[Metric]) -> bytes:
+    """Prometheus' text format, version 0.0.4."""
+    return prometheus_client.generate_latest(_Fixed(gathered))
+
+
+def merge(expositions: Mapping[str, str]) -> list[Metric]:
+    """Several processes' expositions as one: each family once, each sample with its `worker`.
+
+    Args:
+        expositions: Prometheus text by the name of the worker that it came from.
+    """
+    merged: dict[str, Metric] = {}
+    for worker, text in expositions.items():
+        for family in text_string_to_metric_families(text):
+            whole = merged.get(family.name)
+            if whole is None:
+                whole = merged[family.name] = Metric(family.name, family.documentation, family.type)
+            for sample in family.samples:
+                whole.samples.append(sample._replace(labels={"worker": worker, **sample.labels}))
+    return list(merged.values())
+
+
+def stats(gathered: Iterable[Metric]) -> dict[str, Any]:
+    """The families as JSON: a number, or a list of `{"labels", "value"}` where there are labels.
+
+    Several workers' samples are added up. A histogram is `{"count", "sum", "p50", "p95", "p99"}`,
+    the quantiles estimated as Prometheus' `histogram_quantile` does.
+    """
+    shown: dict[str, Any] = {}
+    for family in sorted(gathered, key=lambda family: family.name):
+        of_type = _histogram_values if family.type == "histogram" else _plain_values
+        values: dict[_Labels, Any] = dict(of_type(family))
+        if list(values) == [()]:
+            shown[family.name] = values[()]
+        elif values:
+            shown[family.name] = [
+                {"labels": dict(labels), "value": value} for labels, value in values.items()
+            ]
+    return shown
+
+
+_Labels = tuple[tuple[str, str], ...]
+
+
+def _labels(labels: Mapping[str, str], *without: str) -> _Labels:
+    return tuple((k, v) for k, v in labels.items() if k != "worker" and k not in without)
+
+
+def _plain_values(family: Metric) -> dict[_Labels, float]:
+    values: dict[_Labels, float] = {}
+    # Moments and identities do not add up.
+    highest = family.name.endswith(("_timestamp_seconds", "start_time_seconds", "_info"))
+    for sample in family.samples:
+        if sample.name.endswith("_created"):
+            continue
+        labels = _labels(sample.labels)
+        before = values.get(labels)
+        if before is None:
+            values[labels] = sample.value
+        else:
+            values[labels] = max(before, sample.value) if highest else before + sample.value
+    return {labels: _number(value) for labels, value in values.items()}
+
+
+def _histogram_values(family: Metric) -> dict[_Labels, dict[str, float | None]]:
+    buckets: dict[_Labels, dict[float, float]] = defaultdict(lambda: defaultdict(float))
+    counts: dict[_Labels, float] = defaultdict(float)
+    sums: dict[_Labels, float] = defaultdict(float)
+    for sample in family.samples:
+        labels = _labels(sample.labels, "le")
+        if sample.name.endswith("_bucket"):
+            buckets[labels][float(sample.labels["le"])] += sample.value
+        elif sample.name.endswith("_count"):
+            counts[labels] += sample.value
+        elif sample.name.endswith("_sum"):
+            sums[labels] += sample.value
+    return {
+        labels: {
+            "count": _number(count),
+            "sum": round(sums[labels], 6),
+            "p50": quantile(buckets[labels], 0.5),
+            "p95": quantile(buckets[labels], 0.95),
+            "p99": quantile(buckets[labels], 0.99),
+        }
+        for labels, count in counts.items()
+    }
+
+
+def quantile(buckets: Mapping[float, float], q: float) -> float | None:
+    """Estimate a quantile from cumulative buckets, linearly within one; None without samples.
+
+    Past the highest finite bound the answer is that bound.
+
+    >>> quantile({1.0: 5, 2.0: 10, math.inf: 10}, 0.75)
+    1.5
+    """
+    bounds = sorted(buckets)
+    total = buckets[bounds[-1]] if bounds else 0
+    if not total:
+        return None
+    rank = q * total
+    low, below = 0.0, 0.0
+    for bound in bounds:
+        if buckets[bound] >= rank:
+            if math.isinf(bound):
+                return round(low, 6)
+            inside = buckets[bound] - below
+            return round(low + (bound - low) * (rank - below) / inside, 6) if inside else bound
+        low, below = bound, buckets[bound]
+    return round(low, 6)
+
+
+def _number(value: float) -> float:
+    """A whole number is shown as one; what is no number (NaN, infinity) as 0."""
+    if not math.isfinite(value):
+        return 0
+    return int(value) if value == int(value) else value
