@@ -1,0 +1,114 @@
+"""The MySQL primary for commands: one plain connection to whichever host is it now.
+
+The gateway's way to it, with pools and waiting, is `failover.primary`; both decide alike, by
+`failover.fencing`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import pymysql
+from pymysql.cursors import Cursor
+
+from tapedeck.config.model import HostPort, MySQL
+from tapedeck.failover.fencing import Adopt, View, decide
+from tapedeck.failover.session import Hello
+
+_GREETING = (
+    "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id),"
+    " @@global.read_only OR @@global.innodb_read_only,"
+    " CAST(UNIX_TIMESTAMP(NOW(6)) * 1000 AS SIGNED), VERSION()"
+)
+_NO_SUCH_TABLE = 1146
+
+
+class NoPrimary(Exception):
+    """None of the hosts can be written to; says of each what is wrong with it."""
+
+
+def connect_primary(
+    config: MySQL, statement_seconds: float | None = None
+) -> pymysql.Connection[Cursor]:
+    """Connect to the primary: the host that is writable, and of the newest generation.
+
+    The connection is READ COMMITTED, utf8mb4, without autocommit, and the caller closes it.
+
+    Args:
+        config: the hosts and the user.
+        statement_seconds: how long a statement may go without an answer; None: as the
+            configuration has it (`statement_timeout`).
+
+    Raises:
+        NoPrimary: naming each host and what was wrong.
+    """
+    if statement_seconds is None:
+        statement_seconds = config.statement_timeout / 1000
+    connections: dict[str, pymysql.Connection[Cursor]] = {}
+    views = []
+    chosen: str | None = None
+    try:
+        for host in config.hosts:
+            try:
+                connection = _connect(host, config, statement_seconds)
+                connections[str(host)] = connection
+                views.append(View(str(host), _greet(connection)))
+            except (pymysql.MySQLError, OSError) as error:
+                views.append(View(str(host), error=_words(error)))
+        verdict = decide(views, seen=0, identity=None)
+        if not isinstance(verdict, Adopt):
+            raise NoPrimary(f"no MySQL host can be written to: {verdict.reason}")
+        chosen = verdict.address
+        return connections[chosen]
+    finally:
+        for address, connection in connections.items():
+            if address != chosen:
+                with contextlib.suppress(pymysql.MySQLError, OSError):
+                    connection.close()
+
+
+def _connect(host: HostPort, config: MySQL, statement_seconds: float) -> pymysql.Connection[Cursor]:
+    return pymysql.connect(
+        host=host.host,
+        port=host.port,
+        user=config.user,
+        password=config.password.get_secret_value(),
+        database=config.database,
+        charset="utf8mb4",
+        connect_timeout=config.connect_timeout / 1000,
+        # A frozen server is noticed by these alone.
+        read_timeout=statement_seconds,
+        write_timeout=statement_seconds,
+        init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    )
+
+
+def _greet(connection: pymysql.Connection[Cursor]) -> Hello:
+    with connection.cursor() as cursor:
+        cursor.execute(_GREETING)
+        row = cursor.fetchone()
+        assert row is not None
+        identity, read_only, clock_ms, version = row
+        generation = 0
+        try:
+            cursor.execute("SELECT generation FROM tapedeck_generation WHERE id = 1")
+            known = cursor.fetchone()
+            generation = int(known[0]) if known is not None else 0
+        except pymysql.MySQLError as error:
+            # No gateway has met this host yet: it is of no generation, and may still be the one.
+            if error.args[:1] != (_NO_SUCH_TABLE,):
+                raise
+    connection.rollback()
+    return Hello(
+        identity=str(identity),
+        read_only=bool(read_only),
+        generation=generation,
+        clock_ms=int(clock_ms),
+        mariadb="mariadb" in str(version).lower(),
+    )
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, pymysql.MySQLError) and len(error.args) > 1:
+        return f"{error.args[0]} {error.args[1]}"
+    return str(error) or type(error).__name__
