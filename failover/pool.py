@@ -13,7 +13,7 @@ from collections import deque
 from tapedeck.config.model import HostPort, MySQL
 from tapedeck.failover import metrics
 from tapedeck.failover.errors import Fault, MySQLError
-from tapedeck.failover.session import Hello, Session
+from tapedeck.failover.session import IDLE_SECONDS, Hello, Session
 
 
 class Pool:
@@ -29,7 +29,7 @@ class Pool:
         self.host = host
         self._hello = hello
         self._config = config
-        self._idle: list[Session] = []
+        self._idle: list[tuple[Session, float]] = []
         self._open: set[Session] = set()
         self._places = config.connections
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -55,10 +55,12 @@ class Pool:
                 raise
         try:
             self._check_open()
+            now = asyncio.get_running_loop().time()
             while self._idle:
-                session = self._idle.pop()
-                if not session.broken:
+                session, since = self._idle.pop()
+                if not session.broken and now - since < IDLE_SECONDS * 0.75:
                     return session
+                session.close()
                 self._forget(session)
             return await self._connect()
         except BaseException:
@@ -71,7 +73,7 @@ class Pool:
             session.close()
             self._forget(session)
         else:
-            self._idle.append(session)
+            self._idle.append((session, asyncio.get_running_loop().time()))
         self._free_place()
 
     def close(self) -> None:

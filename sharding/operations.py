@@ -1,9 +1,9 @@
 """Operation ids: how a change whose acknowledgement was lost is recognised when it has landed.
 
 A row carries, for each worker that wrote it lately, the last operation of that worker: which it
-was, the version it made, and when, on MySQL's clock. A worker has one change of a key under way at a
-time, so the last one is enough. Entries go by age, never by count: a row written by many workers in
-a minute must still know each of them for as long as any of their changes may be under way.
+was, the version it made, and when, on MySQL's clock. A worker has one change of a key under way at
+a time, so the last one is enough. Entries go by age, never by count: a row written by many workers
+in a minute must still know each of them for as long as any of their changes may be under way.
 
 The text of one entry is `worker.operation.version.seconds;` (hexadecimal, the seconds decimal). The
 statement that writes the row puts MySQL's own time behind the newest entry.

@@ -1,0 +1,85 @@
+"""When a lookup node leaves the ring, and when it comes back. No I/O; the time is an argument.
+
+The words are twemproxy's (notes/recommendation.md): `server_failure_limit` consecutive failures
+take a node out when `auto_eject_hosts` is on, for `server_retry_timeout`. What differs, because its
+users asked for it: failures count per node, not per connection; the node returns only after it
+answered a probe, never on a client's request; and one that flaps stays out longer each time.
+
+    live --failure, limit reached--> ejected --probe answered--> live
+                                     ejected --probe failed---> ejected (next probe later)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LONGEST = 8
+"""The time out of the ring grows to at most so many times server_retry_timeout."""
+STEADY = 10
+"""Live for so many times its last time out, a node counts as healed: the next is short again."""
+
+
+@dataclass(slots=True)
+class Health:
+    """One node's health.
+
+    Args:
+        limit: consecutive failures that eject (server_failure_limit).
+        retry_seconds: the first time out of the ring (server_retry_timeout).
+        eject: auto_eject_hosts.
+    """
+
+    limit: int
+    retry_seconds: float
+    eject: bool = True
+    live: bool = True
+    failures: int = 0
+    since: float = 0.0
+    reason: str = ""
+    next_probe: float | None = None
+    _out_seconds: float = 0.0
+
+    def succeeded(self, now: float) -> None:
+        """A batch was answered."""
+        if self.live:
+            self.failures = 0
+
+    def failed(self, now: float, reason: str) -> bool:
+        """A batch failed. Returns whether that ejected the node."""
+        if not self.live:
+            return False  # sent before the ejection; it tells nothing new
+        self.failures += 1
+        self.reason = reason
+        if not self.eject or self.failures < self.limit:
+            return False
+        steady = now - self.since >= STEADY * self._out_seconds
+        self._out_seconds = (
+            self.retry_seconds
+            if steady or not self._out_seconds
+            else min(self._out_seconds * 2, self.retry_seconds * LONGEST)
+        )
+        self.live = False
+        self.since = now
+        self.next_probe = now + self._out_seconds
+        return True
+
+    def probe_due(self, now: float) -> bool:
+        """Whether it is time to ask an ejected node whether it is well."""
+        return not self.live and self.next_probe is not None and now >= self.next_probe
+
+    def probed(self, now: float, problem: str | None) -> bool:
+        """A probe was answered well (None) or badly. Returns whether the node is back."""
+        if self.live:
+            return False
+        if problem is None:
+            self.live = True
+            self.failures = 0
+            self.since = now
+            self.reason = ""
+            self.next_probe = None
+            return True
+        self.reason = problem
+        self.failures += 1
+        # A node that stays dead is asked at a steady pace; only coming and going makes it slower.
+        self.next_probe = now + self.retry_seconds
+        return False

@@ -1,0 +1,203 @@
+"""The lookup nodes: a client for each, its health, and the probes that bring it back.
+
+Nothing here raises because a node is ill: a batch that failed is `None`, and what that means is the
+caller's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from tapedeck.config.model import Lookup, LookupServer
+from tapedeck.failover import metrics
+from tapedeck.failover.ejection import Health
+
+log = structlog.get_logger("tapedeck.nodes")
+
+PROBE_KEY = b"tapedeck:probe"
+Command = Sequence[bytes | int | str]
+
+
+class Node:
+    """One lookup node.
+
+    Args:
+        server: its address, weight and name.
+        config: timeouts and ejection.
+    """
+
+    def __init__(self, server: LookupServer, config: Lookup) -> None:
+        self.server = server
+        self.health = Health(
+            limit=config.server_failure_limit,
+            retry_seconds=config.server_retry_timeout / 1000,
+            eject=config.auto_eject_hosts,
+            since=time.time(),
+        )
+        seconds = config.timeout / 1000
+        self._seconds = seconds
+        self._client = Redis(
+            host=server.host,
+            port=server.port,
+            username=config.username,
+            password=config.password.get_secret_value() if config.password else None,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            retry=Retry(NoBackoff(), 0),
+            client_name="tapedeck",
+            protocol=2,
+        )
+        self._latency = metrics.NODE_SECONDS.labels(server.name)
+        self._live = metrics.NODE_LIVE.labels(server.name)
+        self._live.set(1)
+
+    @property
+    def name(self) -> str:
+        """The node's name in the ring."""
+        return self.server.name
+
+    async def run(self, commands: Sequence[Command]) -> list[Any] | None:
+        """Send a batch in one round trip, within `timeout`.
+
+        Returns:
+            A reply for each command, where an error that is the entry's own fault (WRONGTYPE)
+            stands as the exception; None if the node failed, which counts as one failure.
+        """
+        try:
+            replies = await self._send(commands)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._failed(error)
+            return None
+        for reply in replies:
+            # LOADING, MASTERDOWN, OOM, READONLY, NOAUTH, ...: the node cannot do its work.
+            if isinstance(reply, RedisError) and not is_wrong_type(reply):
+                self._failed(reply)
+                return None
+        self.health.succeeded(time.time())
+        return replies
+
+    async def probe(self) -> None:
+        """Ask an ejected node to write and read an entry; take it back if it can."""
+        problem: str | None = None
+        try:
+            replies = await self._send([("SET", PROBE_KEY, b"1", "EX", 60), ("GET", PROBE_KEY)])
+            for reply in replies:
+                if isinstance(reply, RedisError):
+                    raise reply
+        except (RedisError, OSError, TimeoutError) as error:
+            problem = describe(error)
+        if self.health.probed(time.time(), problem):
+            metrics.NODE_RETURNS.labels(self.name).inc()
+            self._live.set(1)
+            log.info("lookup node returned", node=self.name, address=str(self.server))
+
+    async def close(self) -> None:
+        """Drop the connections."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._client.aclose()
+
+    def describe(self) -> dict[str, Any]:
+        """The node as `/ring` shows it, without its share."""
+        health = self.health
+        return {
+            "name": self.name,
+            "address": str(self.server),
+            "weight": self.server.weight,
+            "state": "live" if health.live else "ejected",
+            "since": _iso(health.since),
+            "reason": health.reason or None,
+            "next_probe": _iso(health.next_probe) if health.next_probe is not None else None,
+            "failures": health.failures,
+        }
+
+    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+        started = time.perf_counter()
+        async with asyncio.timeout(self._seconds), self._client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            replies: list[Any] = await pipe.execute(raise_on_error=False)
+        self._latency.observe(time.perf_counter() - started)
+        return replies
+
+    def _failed(self, error: Exception) -> None:
+        reason = describe(error)
+        metrics.NODE_FAILURES.labels(self.name, reason.partition(" ")[0].rstrip(":")).inc()
+        if self.health.failed(time.time(), reason):
+            metrics.NODE_EJECTIONS.labels(self.name).inc()
+            self._live.set(0)
+            log.warning(
+                "lookup node ejected",
+                node=self.name,
+                address=str(self.server),
+                reason=reason,
+                failures=self.health.failures,
+                next_probe=_iso(self.health.next_probe or 0),
+            )
+
+
+class Nodes:
+    """All lookup nodes of one configuration."""
+
+    def __init__(self, config: Lookup) -> None:
+        self._nodes = {server.name: Node(server, config) for server in config.servers}
+        self._retry_seconds = config.server_retry_timeout / 1000
+        self._probes: asyncio.Task[None] | None = None
+
+    def __getitem__(self, name: str) -> Node:
+        return self._nodes[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._nodes.values())
+
+    @property
+    def out(self) -> frozenset[str]:
+        """The names of the nodes that are ejected."""
+        return frozenset([n.name for n in self._nodes.values() if not n.health.live])
+
+    async def start(self) -> None:
+        """Begin to probe ejected nodes."""
+        self._probes = asyncio.create_task(self._probe_all(), name="lookup-probes")
+
+    async def close(self) -> None:
+        """Stop probing, drop every connection."""
+        if self._probes is not None:
+            self._probes.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._probes
+        for node in self._nodes.values():
+            await node.close()
+
+    async def _probe_all(self) -> None:
+        while True:
+            await asyncio.sleep(min(0.25, self._retry_seconds / 4))
+            now = time.time()
+            due = [node for node in self._nodes.values() if node.health.probe_due(now)]
+            if due:
+                await asyncio.gather(*(node.probe() for node in due))
+
+
+def is_wrong_type(reply: object) -> bool:
+    """Whether something else lies in an entry's place: the entry's fault, not the node's."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
+def describe(error: Exception) -> str:
+    """A failure in a few words."""
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError)) or "Timeout" in type(error).__name__:
+        return "timeout"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

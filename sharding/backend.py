@@ -1,0 +1,103 @@
+"""Everything behind the HTTP face, put together: MySQL, the lookup nodes, the store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tapedeck.config.model import Sections
+from tapedeck.failover.nodes import Nodes
+from tapedeck.failover.primary import Primary
+from tapedeck.sharding.days import Days
+from tapedeck.sharding.janitor import Janitor
+from tapedeck.sharding.lookups import Lookups
+from tapedeck.sharding.reader import Reader
+from tapedeck.sharding.store import Store
+from tapedeck.sharding.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether requests can be served, and what is amiss."""
+
+    status: Literal["ready", "degraded", "unavailable"]
+    reasons: list[str]
+
+
+class Backend:
+    """One worker's access to states. Make it with `open`."""
+
+    def __init__(self, config: Sections) -> None:
+        self.config = config
+        self.days = Days(config.partitions.retention_days, time.monotonic)
+        self.primary = Primary(config.mysql, on_hello=self.days.greeted)
+        self.days.attach(self.primary)
+        self.nodes = Nodes(config.lookup)
+        self.lookups = Lookups(config.lookup, self.nodes, self.days)
+        self.reader = Reader(self.primary, self.lookups, self.days, config.lookup.on_lookup_failure)
+        self.writer = Writer(self.primary, self.days)
+        self.store = Store(self.primary, self.reader, self.writer, self.lookups, self.days)
+        self.janitor = Janitor(self.primary, self.days, config.partitions)
+        self._keeping: asyncio.Task[None] | None = None
+        self._generation = 1
+
+    @classmethod
+    async def open(cls, config: Sections, *, prune: bool = True) -> Backend:
+        """Start the background work. Does not wait for MySQL.
+
+        Args:
+            prune: whether this process may be the one that prunes.
+        """
+        backend = cls(config)
+        await backend.primary.start()
+        await backend.nodes.start()
+        if prune and config.partitions.prune:
+            backend._keeping = asyncio.create_task(backend.janitor.keep(), name="janitor")
+        return backend
+
+    async def close(self) -> None:
+        """Finish what is written in the background, then drop every connection."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeping
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await self.lookups.drain()
+        await self.nodes.close()
+        await self.primary.close()
+
+    def readiness(self) -> Readiness:
+        """Whether this worker can serve, and what it does without."""
+        reasons = [
+            f"lookup node {node.name} is out of the ring: {node.health.reason}"
+            for node in self.nodes
+            if not node.health.live
+        ]
+        if not self.primary.adopted:
+            lost = self.primary.lost_for
+            if lost is None or lost > self.config.mysql.deadline / 1000:
+                return Readiness(
+                    "unavailable", [f"no MySQL primary: {self.primary.problem}", *reasons]
+                )
+            reasons.append(f"MySQL fails over: {self.primary.problem}")
+        elif self.primary.redundant is False:
+            reasons.append("the MySQL pair is not redundant: no standby acknowledges commits")
+        return Readiness("degraded" if reasons else "ready", reasons)
+
+    def ring(self) -> dict[str, Any]:
+        """The ring as `/ring` shows it."""
+        shares = self.lookups.ring.shares()
+        nodes = []
+        for node in self.nodes:
+            described = node.describe()
+            described["share"] = round(shares[node.name], 6)
+            nodes.append(described)
+        return {"generation": self._generation, "nodes": nodes}
+
+    async def partitions(self) -> list[dict[str, Any]]:
+        """The partitions as `/partitions` shows them."""
+        return [partition.as_json() for partition in await self.janitor.partitions()]

@@ -1,0 +1,132 @@
+"""Today by MySQL's clock, and which day partitions there are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import date
+
+import structlog
+
+from tapedeck.failover.primary import Primary
+from tapedeck.failover.session import Hello
+from tapedeck.sharding import rows
+from tapedeck.sharding.partitions import (
+    day_of,
+    oldest_kept,
+    readable,
+    table,
+    tomorrow,
+    utc_day,
+)
+
+log = structlog.get_logger("tapedeck.days")
+
+
+class Days:
+    """What a worker knows of the calendar; each answer of MySQL tells it the time again.
+
+    Args:
+        retention: days a state is kept after its last write.
+        monotonic: seconds on a clock that never jumps, to count on from MySQL's last word.
+    """
+
+    def __init__(self, retention: int, monotonic: Callable[[], float]) -> None:
+        self.retention = retention
+        self._monotonic = monotonic
+        self._offset: float | None = None
+        self._existing: frozenset[date] = frozenset()
+        self._today: tuple[int, date] | None = None
+        self._readable: tuple[date, tuple[date, ...]] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._primary: Primary | None = None
+
+    def attach(self, primary: Primary) -> None:
+        """Say where partitions are listed and created."""
+        self._primary = primary
+
+    def greeted(self, hello: Hello) -> None:
+        """A host that is the primary said what time it is."""
+        self.observe(hello.clock_ms)
+
+    def observe(self, clock_ms: int) -> None:
+        """MySQL said what time it is, milliseconds since 1970."""
+        self._offset = clock_ms / 1000 - self._monotonic()
+
+    def now(self) -> float:
+        """MySQL's time, seconds since 1970, as far as this worker knows.
+
+        Raises:
+            RuntimeError: MySQL was not heard yet (see `ready`).
+        """
+        if self._offset is None:
+            raise RuntimeError("MySQL's clock is not known yet")
+        return self._monotonic() + self._offset
+
+    def today(self) -> date:
+        """T."""
+        number = int(self.now() // 86400)
+        if self._today is None or self._today[0] != number:
+            self._today = (number, utc_day(number * 86400.0))
+        return self._today[1]
+
+    def oldest(self) -> date:
+        """The first day that is read."""
+        return oldest_kept(self.today(), self.retention)
+
+    def readable(self) -> tuple[date, ...]:
+        """The partitions that hold states now, newest first; T+1 among them."""
+        today = self.today()
+        if self._readable is None or self._readable[0] != today:
+            self._readable = (today, readable(self._existing, today, self.retention))
+        return self._readable[1]
+
+    def exists(self, day: date) -> bool:
+        """Whether the partition was there when last looked at."""
+        return day in self._existing
+
+    async def ready(self) -> None:
+        """Return once MySQL's clock is known and today's and tomorrow's partitions are there.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: MySQL could not be asked.
+        """
+        if self._offset is None or tomorrow(self.today()) not in self._existing:
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Look which partitions there are, and create today's and tomorrow's if they are missing.
+
+        Concurrent calls share one look.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: MySQL could not be asked.
+        """
+        if self._refreshing is None:
+            self._refreshing = asyncio.create_task(self._refresh())
+            self._refreshing.add_done_callback(self._refreshed)
+        await asyncio.shield(self._refreshing)
+
+    def _refreshed(self, task: asyncio.Task[None]) -> None:
+        self._refreshing = None
+        if not task.cancelled():
+            task.exception()  # whoever waited has seen it
+
+    async def _refresh(self) -> None:
+        assert self._primary is not None
+        listed = await self._primary.fetch(
+            f"SELECT table_name, {rows.CLOCK} FROM information_schema.tables"
+            " WHERE table_schema = DATABASE() AND table_name LIKE 'player\\_state\\_%'"
+            f" UNION ALL SELECT '', {rows.CLOCK}"
+        )
+        self.observe(int(listed[-1][1]))
+        existing = {day for name, _ in listed if (day := day_of(str(name))) is not None}
+        today = self.today()
+        for day in (today, tomorrow(today)):
+            if day not in existing:
+                # DDL commits whatever its connection has open, so it goes through one of its own.
+                await self._primary.execute(rows.create_table(day))
+                log.info("partition created", partition=table(day))
+                existing.add(day)
+        self._existing = frozenset(existing)
+        self._readable = None

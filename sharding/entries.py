@@ -1,0 +1,102 @@
+"""Lookup entries: how a day is written into Redis, in two layouts. No I/O.
+
+`flat` is what the original system writes: `uid:<user>:pid:<playlist>` -> `YYYYMMDD`, each with an
+expiry. `packed` is one hash a user, `u:<user>`, a field a playlist: a tenth of the memory, since a
+small hash is one compact block (Redis manual, "Memory optimization").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal, TypeAlias
+
+from tapedeck.sharding.partitions import parse_day
+from tapedeck.sharding.state import Key
+
+Command: TypeAlias = tuple[bytes | int | str, ...]
+
+EXTRA_DAYS = 2
+"""Days that an entry outlives the retention, so that it is never the first to go."""
+MOST_FIELDS = 512
+"""Fields of a packed entry that one pruning in passing looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How entries look in Redis.
+
+    Args:
+        name: `packed` or `flat`.
+        retention: days a state is kept, for the expiry.
+    """
+
+    name: Literal["packed", "flat"]
+    retention: int
+
+    def ring_key(self, key: Key) -> bytes:
+        """The Redis key of an entry: what the ring places."""
+        if self.name == "flat":
+            return b"uid:%d:pid:%d" % key
+        return b"u:%d" % key.user_id
+
+    def ask(self, key: Key) -> Command:
+        """The command that reads an entry."""
+        if self.name == "flat":
+            return ("GET", self.ring_key(key))
+        return ("HGET", self.ring_key(key), b"%d" % key.playlist_id)
+
+    def put(self, key: Key, day: date) -> list[Command]:
+        """The commands that write an entry, with its expiry."""
+        seconds = (self.retention + EXTRA_DAYS) * 86400
+        value = f"{day:%Y%m%d}".encode()
+        if self.name == "flat":
+            return [("SET", self.ring_key(key), value, "EX", seconds)]
+        name = self.ring_key(key)
+        return [
+            ("HSET", name, b"%d" % key.playlist_id, value),
+            ("EXPIRE", name, seconds),
+            # Looked at in passing: a hash expires as a whole, its fields must be pruned.
+            ("HSCAN", name, 0, "COUNT", MOST_FIELDS),
+        ]
+
+    def prune(self, key: Key, scanned: object, oldest: date) -> Command | None:
+        """The command that removes fields past retention, given HSCAN's reply; None for none.
+
+        Fields that are no playlist of ours are left alone.
+        """
+        gone = [field for field, value in _pairs(scanned) if (day := _day(value)) and day < oldest]
+        return ("HDEL", self.ring_key(key), *gone) if gone else None
+
+    def clear(self, key: Key) -> Command:
+        """The command that removes something of another type from an entry's place."""
+        return ("DEL", self.ring_key(key))
+
+
+class Garbage:
+    """An entry that is no day."""
+
+
+def read(reply: object) -> date | Garbage | None:
+    """What an `ask` answered: a day, nothing, or something that is no day."""
+    if reply is None:
+        return None
+    return _day(reply) or Garbage()
+
+
+def _day(value: object) -> date | None:
+    if not isinstance(value, bytes) or len(value) != 8:
+        return None
+    return parse_day(value.decode("latin-1"))
+
+
+def _pairs(scanned: object) -> Iterable[tuple[bytes, object]]:
+    """The fields of an HSCAN reply, whichever shape the client gives it."""
+    if not isinstance(scanned, (list, tuple)) or len(scanned) != 2:
+        return
+    found = scanned[1]
+    if isinstance(found, dict):
+        yield from found.items()
+    elif isinstance(found, (list, tuple)):
+        yield from zip(found[::2], found[1::2], strict=False)

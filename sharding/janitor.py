@@ -1,0 +1,215 @@
+"""Day partitions from the outside: what there is, what is past retention, dropping it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import structlog
+
+from tapedeck.config.model import Partitions
+from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
+from tapedeck.failover.primary import Primary
+from tapedeck.failover.session import Session
+from tapedeck.sharding import metrics, rows
+from tapedeck.sharding.days import Days
+from tapedeck.sharding.partitions import Drops, day_of, drops_on, plan_drops, table
+
+log = structlog.get_logger("tapedeck.janitor")
+
+LOCK = "tapedeck_prune"
+EXACT_BELOW = 20_000
+"""Rows up to which a partition is counted; above it InnoDB's estimate is shown."""
+DROP_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One day partition.
+
+    Attributes:
+        rows: counted where there are few, otherwise InnoDB's estimate.
+        bytes: data and indexes, InnoDB's estimate.
+        drops_on: the day on which it is dropped.
+    """
+
+    day: date
+    rows: int
+    bytes: int
+    drops_on: date
+
+    def as_json(self) -> dict[str, Any]:
+        """The partition as `/partitions` shows it."""
+        return {
+            "day": f"{self.day:%Y%m%d}",
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "drops_on": f"{self.drops_on:%Y%m%d}",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a prune did.
+
+    Attributes:
+        plan: what was past retention, and why it may not be dropped.
+        dropped: what was dropped.
+        busy: what readers still held, to be tried again later.
+        elsewhere: another gateway was pruning at the moment; nothing was done.
+    """
+
+    plan: Drops
+    dropped: tuple[date, ...] = ()
+    busy: tuple[date, ...] = ()
+    elsewhere: bool = False
+
+
+class Janitor:
+    """Lists and prunes.
+
+    Args:
+        wall: this machine's clock, seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        primary: Primary,
+        days: Days,
+        config: Partitions,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._primary = primary
+        self._days = days
+        self._config = config
+        self._wall = wall
+
+    async def partitions(self) -> list[Partition]:
+        """Every partition there is, oldest first.
+
+        Raises:
+            PrimaryUnavailable: no primary before the deadline.
+        """
+        listed = await self._primary.fetch(
+            "SELECT table_name, table_rows, data_length + index_length"
+            " FROM information_schema.tables WHERE table_schema = DATABASE()"
+            " AND table_name LIKE 'player\\_state\\_%'"
+        )
+        found = []
+        for name, estimate, size in listed:
+            day = day_of(str(name))
+            if day is None:
+                continue
+            count = int(estimate or 0)
+            if count < EXACT_BELOW:
+                with contextlib.suppress(MySQLError):  # dropped meanwhile
+                    counted = await self._primary.fetch(f"SELECT COUNT(*) FROM {table(day)}")
+                    count = int(counted[0][0])
+            due = drops_on(day, self._config.retention_days)
+            found.append(Partition(day, count, int(size or 0), due))
+        return sorted(found, key=lambda partition: partition.day)
+
+    async def prune(self, *, dry_run: bool = False, force: bool = False) -> Pruned:
+        """Drop what is past retention; one gateway at a time, by a MySQL lock.
+
+        Args:
+            dry_run: only say what would be dropped.
+            force: drop more than `drop_at_most` at once.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: MySQL could not be asked.
+        """
+        async with self._primary.session(self._primary.deadline()) as session:
+            if dry_run:
+                return Pruned(await self._plan(session, force))
+            # The lock belongs to the connection: it goes when this process does.
+            if (await session.fetch(f"SELECT GET_LOCK('{LOCK}', 0)"))[0][0] != 1:
+                return Pruned(Drops(), elsewhere=True)
+            try:
+                plan = await self._plan(session, force)
+                if plan.refused:
+                    metrics.PRUNE_REFUSED.inc()
+                    log.error("prune refused", reason=plan.refused, partitions=len(plan.days))
+                    return Pruned(plan)
+                return await self._drop(session, plan)
+            finally:
+                if not session.broken:
+                    with contextlib.suppress(MySQLError):
+                        await session.fetch(f"SELECT RELEASE_LOCK('{LOCK}')")
+
+    async def keep(self) -> None:
+        """Prune for ever, every `prune_every` seconds; what fails is logged and tried again."""
+        while True:
+            try:
+                await self._days.refresh()
+                await self.prune()
+            except (PrimaryUnavailable, MySQLError) as error:
+                log.warning("prune put off", reason=str(error))
+            except Exception:
+                log.exception("prune failed")
+            await asyncio.sleep(self._config.prune_every)
+
+    async def _plan(self, session: Session, force: bool) -> Drops:
+        listed = await session.fetch(
+            f"SELECT table_name, {rows.CLOCK} FROM information_schema.tables"
+            " WHERE table_schema = DATABASE() AND table_name LIKE 'player\\_state\\_%'"
+        )
+        if not listed:
+            return Drops()
+        return plan_drops(
+            [day for name, _ in listed if (day := day_of(str(name))) is not None],
+            mysql_now=int(listed[0][1]) / 1000,
+            local_now=self._wall(),
+            retention=self._config.retention_days,
+            drop_after=self._config.drop_after,
+            at_most=self._config.drop_at_most,
+            force=force,
+        )
+
+    async def _drop(self, session: Session, plan: Drops) -> Pruned:
+        dropped, busy = [], []
+        for day in plan.days:
+            for _ in range(DROP_TRIES):
+                try:
+                    await drop_table(session, table(day), mariadb=self._primary.mariadb)
+                except MySQLError as error:
+                    if error.fault is not Fault.RETRY:
+                        raise
+                    await asyncio.sleep(0.1)
+                    continue
+                metrics.PARTITION_DROPS.inc()
+                log.info("partition dropped", partition=table(day))
+                dropped.append(day)
+                break
+            else:
+                log.warning("partition still read, drop put off", partition=table(day))
+                busy.append(day)
+        if dropped:
+            await self._days.refresh()
+        return Pruned(plan, tuple(dropped), tuple(busy))
+
+
+async def drop_table(session: Session, name: str, *, mariadb: bool) -> None:
+    """Drop a table without making later queries on it wait.
+
+    A DROP that waits behind a reader makes every later query on the table wait behind it. MariaDB
+    gives up at once with NOWAIT (MariaDB, "WAIT and NOWAIT"). MySQL 8 has no NOWAIT here: its
+    lock_wait_timeout of one second is the least (untried: no MySQL 8 was at hand).
+
+    Raises:
+        MySQLError: RETRY while somebody reads it.
+    """
+    if mariadb:
+        await session.execute(f"DROP TABLE IF EXISTS {name} NOWAIT")
+        return
+    await session.execute("SET SESSION lock_wait_timeout = 1")
+    try:
+        await session.execute(f"DROP TABLE IF EXISTS {name}")
+    finally:
+        if not session.broken:
+            await session.execute("SET SESSION lock_wait_timeout = DEFAULT")

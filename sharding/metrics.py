@@ -1,0 +1,36 @@
+"""Counters of where states were looked for, and what became of changes."""
+
+from prometheus_client import Counter, Histogram
+
+LOOKUPS = Counter(
+    "tapedeck_lookups",
+    "Hints by outcome: hit, miss, stale, ahead, garbage, unavailable",
+    ["outcome"],
+)
+PARTITIONS_READ = Histogram(
+    "tapedeck_partitions_read",
+    "Partitions that one load read",
+    buckets=(1, 2, 3, 4, 8, 16, 32, 64),
+)
+LOADS = Counter("tapedeck_loads", "States loaded from MySQL")
+SAVES = Counter("tapedeck_saves", "Changes committed", ["kind"])
+CONFLICTS = Counter("tapedeck_conflicts", "Saves that met another change of the same key")
+RECOVERED = Counter(
+    "tapedeck_recovered_changes", "Changes found landed after their acknowledgement was lost"
+)
+TODAY_ONLY = Counter(
+    "tapedeck_today_only_loads", "Loads that read today's partition alone (on_lookup_failure)"
+)
+STRAYS = Counter("tapedeck_stray_rows_removed", "Older rows of a key that a save removed")
+BATCH_SIZE = Histogram(
+    "tapedeck_batch_size",
+    "Requests that shared a round trip",
+    ["kind"],
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+)
+HINT_WRITES = Counter("tapedeck_hint_writes", "Lookup entries written", ["result"])
+PARTITION_DROPS = Counter("tapedeck_partition_drops", "Partitions dropped past retention")
+PRUNE_REFUSED = Counter("tapedeck_prune_refused", "Prunes refused: look at the log")
+MYSQL_BATCH_FALLBACKS = Counter(
+    "tapedeck_batch_fallbacks", "Batches that an error had settled row by row", ["fault"]
+)

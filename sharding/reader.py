@@ -1,0 +1,175 @@
+"""Loads: the hint, one statement over the partitions it leaves open, the hint's repair.
+
+Whatever the hint says, the answer is what a read of every partition would give: a hint only decides
+what is read first, and nothing found is believed only of a read over all partitions in one
+statement (a row that moves between two statements would be missed by both).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal, NamedTuple
+
+from tapedeck.failover.errors import Fault, MySQLError
+from tapedeck.failover.primary import Primary
+from tapedeck.failover.retry import persist
+from tapedeck.sharding import metrics, rows
+from tapedeck.sharding.batching import Batcher
+from tapedeck.sharding.days import Days
+from tapedeck.sharding.lookups import Found, Hint, Lookups
+from tapedeck.sharding.partitions import tomorrow, utc_day
+from tapedeck.sharding.rows import Row
+from tapedeck.sharding.state import Key
+
+
+class Want(NamedTuple):
+    """A key, and the oldest partition to look into for it."""
+
+    key: Key
+    oldest: date
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What lies in MySQL for a key.
+
+    Attributes:
+        row: the newest row, tombstones included; None for a key that was never written.
+        strays: older rows of the key. There are none unless `today` answered for a lookup once.
+    """
+
+    row: Row | None
+    strays: tuple[Row, ...] = ()
+
+
+_ABSENT = Loaded(None)
+
+
+class Reader:
+    """Loads rows by key.
+
+    Args:
+        on_lookup_failure: what a load does without an answer of its lookup node: `probe` all
+            partitions, or read `today`'s alone.
+    """
+
+    def __init__(
+        self,
+        primary: Primary,
+        lookups: Lookups,
+        days: Days,
+        on_lookup_failure: Literal["probe", "today"],
+    ) -> None:
+        self._primary = primary
+        self._lookups = lookups
+        self._days = days
+        self._today_alone = on_lookup_failure == "today"
+        # Apart, so that a read of thirty partitions does not hold up those of one or two.
+        self._near: Batcher[Want, Loaded] = Batcher("read_near", self._read, at_most=64)
+        self._deep: Batcher[Want, Loaded] = Batcher("read_deep", self._read, at_most=32)
+
+    async def load(self, key: Key) -> Loaded:
+        """Find a key's row.
+
+        Raises:
+            PrimaryUnavailable: MySQL did not answer before the deadline.
+            MySQLError: one that repeating does not mend.
+        """
+        await self._days.ready()
+        hint = await self._lookups.ask(key)
+        metrics.LOADS.inc()
+        first = self._first_look(hint)
+        oldest = self._days.oldest()
+        loaded = await self._look(Want(key, first))
+        if loaded.row is None and first > oldest:
+            if hint.found is Found.NO_ANSWER:
+                metrics.TODAY_ONLY.inc()
+            else:
+                loaded = await self._look(Want(key, oldest))
+        self._judge(key, hint, loaded.row)
+        return loaded
+
+    def _first_look(self, hint: Hint) -> date:
+        """The oldest partition that the first statement reads."""
+        if hint.day is not None and self._days.oldest() <= hint.day <= tomorrow(self._days.today()):
+            return hint.day
+        if hint.found is Found.NO_ANSWER and self._today_alone:
+            return self._days.today()
+        return self._days.oldest()
+
+    def _judge(self, key: Key, hint: Hint, row: Row | None) -> None:
+        """Count what the hint was worth, and have it repaired if it was wrong."""
+        outcome = hint.found.value
+        if hint.day is not None:
+            if row is None or hint.day > row.day:
+                outcome = "ahead"
+            else:
+                outcome = "hit" if hint.day == row.day else "stale"
+        metrics.LOOKUPS.labels(outcome).inc()
+        if row is not None and hint.day != row.day and hint.found is not Found.NO_ANSWER:
+            self._lookups.put(key, row.day)
+
+    async def _look(self, want: Want) -> Loaded:
+        near = (self._days.today() - want.oldest).days <= 1
+        return await (self._near if near else self._deep).submit(want)
+
+    async def _read(self, wants: list[Want]) -> Sequence[Loaded]:
+        deadline = self._primary.deadline()
+
+        async def once() -> Sequence[Loaded]:
+            return await self._read_once(wants, deadline)
+
+        return await persist(once, deadline, _read_again)
+
+    async def _read_once(self, wants: list[Want], deadline: float) -> Sequence[Loaded]:
+        await self._days.ready()
+        today = self._days.today()
+        wanted: dict[date, list[Key]] = {}
+        for day in self._days.readable():
+            keys = sorted({want.key for want in wants if want.oldest <= day})
+            if keys:
+                wanted[day] = keys
+        try:
+            async with self._primary.session(deadline) as session:
+                found = await session.fetch(rows.read(wanted))
+        except MySQLError as error:
+            if error.fault is Fault.NO_TABLE:
+                await self._days.refresh()
+            raise
+        by_key: dict[Key, list[Row]] = {}
+        clock_ms = 0
+        days = {int(f"{day:%Y%m%d}"): day for day in wanted}
+        for number, user, playlist, version, owner, body, operations in found:
+            if number == 0:
+                clock_ms = int(version)
+                continue
+            by_key.setdefault(Key(user, playlist), []).append(
+                Row(days[number], version, owner, body, operations)
+            )
+        self._days.observe(clock_ms)
+        if utc_day(clock_ms / 1000) > today:
+            # Midnight passed unnoticed: somebody may live in a partition that was not read.
+            raise _MidnightPassed
+        metrics.PARTITIONS_READ.observe(len(wanted))
+        return [_loaded(by_key.get(want.key)) for want in wants]
+
+
+class _MidnightPassed(Exception):
+    """MySQL's day is later than the one that a statement was made for."""
+
+
+def _read_again(error: BaseException) -> bool:
+    if isinstance(error, _MidnightPassed):
+        return True
+    return isinstance(error, MySQLError) and (error.passing or error.fault is Fault.NO_TABLE)
+
+
+def _loaded(found: list[Row] | None) -> Loaded:
+    if not found:
+        return _ABSENT
+    if len(found) == 1:
+        return Loaded(found[0])
+    found.sort(key=lambda row: row.day, reverse=True)
+    return Loaded(found[0], tuple(found[1:]))

@@ -1,0 +1,166 @@
+"""The SQL of a state: the table, the one reading statement, the writing ones.
+
+Only what MariaDB 10.6+ and MySQL 8 both have. Every value is an integer, a hexadecimal literal or
+the checked name of a partition, so nothing is escaped and nothing can be injected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from tapedeck.sharding.partitions import table
+from tapedeck.sharding.state import Key, Owner, Stored
+
+TOMBSTONE = 0
+"""The owner of a deleted state: reads as absent, keeps the version and the operations."""
+
+CLOCK = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000 AS SIGNED)"
+"""MySQL's clock, milliseconds since 1970 UTC, whatever the session's time zone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a day partition.
+
+    Attributes:
+        day: whose partition.
+        version: as in Stored.
+        owner: an Owner, or TOMBSTONE.
+        body: the state's bytes.
+        operations: the log of `sharding.operations`.
+    """
+
+    day: date
+    version: int
+    owner: int
+    body: bytes
+    operations: bytes
+
+    @property
+    def stored(self) -> Stored | None:
+        """What the listener has: nothing, if the state was deleted."""
+        if self.owner == TOMBSTONE:
+            return None
+        return Stored(self.body, self.version, self.day, Owner(self.owner))
+
+
+@dataclass(frozen=True, slots=True)
+class NewRow:
+    """A row to be written: version is the base's plus one; operations lack the newest time."""
+
+    key: Key
+    version: int
+    owner: int
+    body: bytes
+    operations: bytes
+
+    @property
+    def sql(self) -> str:
+        """The row as a VALUES tuple."""
+        return (
+            f"({self.key.user_id},{self.key.playlist_id},{self.version},{self.owner},"
+            f"x'{self.body.hex()}',{self._operations})"
+        )
+
+    @property
+    def assignments(self) -> str:
+        """The row as the SET of an UPDATE."""
+        return (
+            f"version={self.version},owner={self.owner},state=x'{self.body.hex()}',"
+            f"operations={self._operations}"
+        )
+
+    @property
+    def _operations(self) -> str:
+        return f"CONCAT(x'{self.operations.hex()}',UNIX_TIMESTAMP(),';')"
+
+
+_COLUMNS = "user_id,playlist_id,version,owner,state,operations"
+
+
+def create_table(day: date) -> str:
+    """The DDL of a partition; harmless where it is there already."""
+    return (
+        f"CREATE TABLE IF NOT EXISTS {table(day)} ("
+        "user_id BIGINT NOT NULL,"
+        "playlist_id BIGINT NOT NULL,"
+        "version BIGINT NOT NULL,"
+        "owner TINYINT UNSIGNED NOT NULL COMMENT '0 deleted, 1 Player, 2 states API',"
+        "state MEDIUMBLOB NOT NULL,"
+        "operations BLOB NOT NULL COMMENT 'worker.operation.version.time; of late writers',"
+        "PRIMARY KEY (user_id, playlist_id)"
+        ") ENGINE=InnoDB"
+    )
+
+
+def _among(keys: Sequence[Key]) -> str:
+    if len(keys) == 1:
+        return f"user_id={keys[0].user_id} AND playlist_id={keys[0].playlist_id}"
+    pairs = ",".join([f"({user},{playlist})" for user, playlist in keys])
+    return f"(user_id,playlist_id) IN ({pairs})"
+
+
+def read(wanted: Mapping[date, Sequence[Key]]) -> str:
+    """One statement, and so one snapshot, over several partitions, with MySQL's clock.
+
+    Rows are `(YYYYMMDD, user_id, playlist_id, version, owner, state, operations)`; the clock is the
+    row of day 0, with the milliseconds as its version.
+    """
+    branches = [
+        f"SELECT {day:%Y%m%d},{_COLUMNS} FROM {table(day)} WHERE {_among(keys)}"
+        for day, keys in wanted.items()
+    ]
+    branches.append(f"SELECT 0,0,0,{CLOCK},0,x'',x''")
+    return " UNION ALL ".join(branches)
+
+
+def look_beside(days: Iterable[date], keys: Sequence[Key]) -> str:
+    """Lock the keys in other partitions, with MySQL's clock as the row of day 0.
+
+    Rows are `(YYYYMMDD or 0, user_id or milliseconds)`.
+    """
+    branches = [
+        f"(SELECT {day:%Y%m%d},user_id FROM {table(day)} WHERE {_among(keys)} FOR UPDATE)"
+        for day in days
+    ]
+    branches.append(f"(SELECT 0,{CLOCK})")
+    return " UNION ALL ".join(branches)
+
+
+def insert(day: date, rows: Sequence[NewRow]) -> str:
+    """Insert rows; any that is there already fails the statement (1062)."""
+    return f"INSERT INTO {table(day)} ({_COLUMNS}) VALUES " + ",".join([row.sql for row in rows])
+
+
+def update(day: date, row: NewRow) -> str:
+    """Compare-and-set of one row: affects 1 row, or none on a conflict."""
+    return (
+        f"UPDATE {table(day)} SET {row.assignments} WHERE user_id={row.key.user_id}"
+        f" AND playlist_id={row.key.playlist_id} AND version={row.version - 1}"
+    )
+
+
+def upsert(day: date, rows: Sequence[NewRow]) -> str:
+    """Compare-and-set of several rows: affects 2 a row that matched, so 2n says all n did.
+
+    The version is assigned last, because assignments run left to right and each of them compares it
+    (MySQL manual, "INSERT ... ON DUPLICATE KEY UPDATE"). A row that has moved away is inserted and
+    counts 1: any count but 2n must be rolled back.
+    """
+    match = "version=VALUES(version)-1"
+    sets = ",".join(
+        f"{column}=IF({match},VALUES({column}),{column})"
+        for column in ("owner", "state", "operations", "version")
+    )
+    return f"{insert(day, rows)} ON DUPLICATE KEY UPDATE {sets}"
+
+
+def delete(day: date, versions: Mapping[Key, int]) -> str:
+    """Delete rows that still have their version; affects as many as did."""
+    rows = " OR ".join(
+        f"(user_id={user} AND playlist_id={playlist} AND version={version})"
+        for (user, playlist), version in versions.items()
+    )
+    return f"DELETE FROM {table(day)} WHERE {rows}"

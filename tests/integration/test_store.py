@@ -1,0 +1,377 @@
+"""The store over real servers: nothing acknowledged is lost, whatever lookups say."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tapedeck.config.load import parse
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.redis import RedisServer
+from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.partitions import table
+from tapedeck.sharding.rows import create_table
+from tapedeck.sharding.state import Key, Owner, Stored, Write
+from tests.conftest import StackConfig
+from tests.support.cutting import AckCutter
+from tests.support.states import bump, count, forget
+
+pytestmark = pytest.mark.stack
+
+KEY = Key(7, 11)
+
+
+@contextlib.asynccontextmanager
+async def opened(document: dict[str, Any]) -> AsyncIterator[Backend]:
+    backend = await Backend.open(parse(document), prune=False)
+    try:
+        await backend.days.ready()
+        yield backend
+    finally:
+        await backend.close()
+
+
+@pytest.fixture
+async def backend(stack_config: StackConfig) -> AsyncIterator[Backend]:
+    async with opened(stack_config()) as one:
+        yield one
+
+
+def rows_of(mysql: MariaDB, database: str, key: Key) -> list[tuple[str, int, int]]:
+    """(partition, version, owner) of every row of a key, in any partition."""
+    tables = mysql.query(
+        "SELECT table_name FROM information_schema.tables"
+        f" WHERE table_schema = '{database}' AND table_name LIKE 'player%'"
+    )
+    return [
+        (name, row[0], row[1])
+        for (name,) in tables
+        for row in mysql.query(
+            f"SELECT version, owner FROM {database}.{name}"
+            f" WHERE user_id = {key.user_id} AND playlist_id = {key.playlist_id}"
+        )
+    ]
+
+
+async def put_back(backend: Backend, key: Key, days: int) -> date:
+    """Make a state as old as if it had been written `days` ago."""
+    today = backend.days.today()
+    then = today - timedelta(days=days)
+    await backend.primary.execute(create_table(then))
+    await backend.primary.execute(
+        f"INSERT INTO {table(then)} SELECT * FROM {table(today)}"
+        f" WHERE user_id = {key.user_id} AND playlist_id = {key.playlist_id}"
+    )
+    await backend.primary.execute(
+        f"DELETE FROM {table(today)}"
+        f" WHERE user_id = {key.user_id} AND playlist_id = {key.playlist_id}"
+    )
+    await backend.days.refresh()
+    return then
+
+
+def lie(servers: list[RedisServer], layout: str, key: Key, value: str | None) -> None:
+    """Make every node say this of a key; None: nothing at all."""
+    raw = value.encode("utf-8", "surrogateescape") if value is not None else None
+    for server in servers:
+        with server.client() as client:
+            client.flushall()
+            if raw is None:
+                continue
+            if layout == "flat":
+                client.set(f"uid:{key.user_id}:pid:{key.playlist_id}", raw)
+            else:
+                client.hset(f"u:{key.user_id}", str(key.playlist_id), raw)
+
+
+async def test_a_state_is_read_back_as_it_was_written(backend: Backend) -> None:
+    body = bytes(range(256)) * 100
+
+    outcome = await backend.store.change(KEY, lambda _: Write(body, Owner.PLAYER, "written"))
+
+    assert outcome.answer == "written"
+    assert await backend.store.load(KEY) == Stored(body, 1, backend.days.today(), Owner.PLAYER)
+
+
+async def test_a_key_that_was_never_written_has_no_state(backend: Backend) -> None:
+    assert await backend.store.load(KEY) is None
+
+
+async def test_versions_go_on_through_a_delete_and_a_second_life(
+    backend: Backend, mysql: MariaDB, database: str
+) -> None:
+    versions = [
+        (await backend.store.change(KEY, transition)).version
+        for transition in (bump, bump, forget, bump, forget)
+    ]
+
+    assert versions == [1, 2, 3, 4, 5]
+    assert await backend.store.load(KEY) is None
+    assert rows_of(mysql, database, KEY) == [(table(backend.days.today()), 5, 0)]
+
+
+async def test_a_transition_that_raises_leaves_everything_as_it_was(backend: Backend) -> None:
+    await backend.store.change(KEY, bump)
+
+    def refuse(stored: Stored | None) -> Write[int]:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await backend.store.change(KEY, refuse)
+
+    assert (await backend.store.change(KEY, bump)).version == 2
+
+
+@pytest.mark.parametrize("age", [1, 5, 30])
+async def test_a_state_of_an_earlier_day_moves_into_today(
+    backend: Backend, mysql: MariaDB, database: str, age: int
+) -> None:
+    await backend.store.change(KEY, bump)
+    then = await put_back(backend, KEY, age)
+    stored = await backend.store.load(KEY)
+    assert stored is not None
+    assert stored.day == then
+
+    outcome = await backend.store.change(KEY, bump)
+
+    assert (outcome.answer, outcome.version) == (2, 2)
+    assert rows_of(mysql, database, KEY) == [(table(backend.days.today()), 2, 2)]
+
+
+async def test_a_state_past_retention_is_not_there_any_more(backend: Backend) -> None:
+    await backend.store.change(KEY, bump)
+    await put_back(backend, KEY, 31)
+
+    assert await backend.store.load(KEY) is None
+
+
+async def test_a_partition_dropped_under_a_hint_starts_the_listener_anew(backend: Backend) -> None:
+    await backend.store.change(KEY, bump)
+    then = await put_back(backend, KEY, 3)
+    await backend.store.load(KEY)
+    await backend.primary.execute(f"DROP TABLE {table(then)}")
+
+    outcome = await backend.store.change(KEY, bump)
+
+    assert (outcome.answer, outcome.version) == (1, 1)
+
+
+async def test_todays_partition_is_made_when_a_save_finds_it_missing(backend: Backend) -> None:
+    await backend.primary.execute(f"DROP TABLE {table(backend.days.today())}")
+
+    assert (await backend.store.change(KEY, bump)).answer == 1
+    assert await count(backend.store, KEY) == 1
+
+
+@pytest.mark.parametrize("layout", ["packed", "flat"])
+@pytest.mark.parametrize(
+    "hint", ["20000101", "29991231", "garbage", "", "20261399", "-1", "\udcff\udc80", None]
+)
+async def test_no_hint_changes_an_answer(
+    stack_config: StackConfig, lookup_servers: list[RedisServer], layout: str, hint: str | None
+) -> None:
+    async with opened(stack_config(lookup={"layout": layout})) as backend:
+        await backend.store.change(KEY, bump)
+        await put_back(backend, KEY, 4)
+        await backend.lookups.drain()
+        lie(lookup_servers, layout, KEY, hint)
+
+        assert await count(backend.store, KEY) == 1
+        await backend.lookups.drain()
+        lie(lookup_servers, layout, KEY, hint)
+        assert (await backend.store.change(KEY, bump)).answer == 2
+
+
+@pytest.mark.parametrize("layout", ["packed", "flat"])
+async def test_another_type_in_an_entrys_place_is_put_right(
+    stack_config: StackConfig, lookup_servers: list[RedisServer], layout: str
+) -> None:
+    async with opened(stack_config(lookup={"layout": layout})) as backend:
+        await backend.store.change(KEY, bump)
+        await backend.lookups.drain()
+        for server in lookup_servers:
+            with server.client() as client:
+                for name in client.scan_iter():
+                    client.delete(name)
+                    client.rpush(name, "a list")
+
+        assert await count(backend.store, KEY) == 1
+        await backend.lookups.drain()
+
+        assert (await backend.lookups.ask(KEY)).day == backend.days.today()
+
+
+async def test_a_wrong_hint_is_repaired_in_the_background(backend: Backend) -> None:
+    await backend.store.change(KEY, bump)
+    await backend.lookups.drain()
+    then = await put_back(backend, KEY, 9)
+
+    await backend.store.load(KEY)
+    await backend.lookups.drain()
+
+    assert (await backend.lookups.ask(KEY)).day == then
+
+
+async def test_flat_entries_are_those_of_the_original_system(
+    stack_config: StackConfig, lookup_servers: list[RedisServer]
+) -> None:
+    async with opened(stack_config(lookup={"layout": "flat"})) as backend:
+        await backend.store.change(KEY, bump)
+        await backend.lookups.drain()
+        name = "uid:7:pid:11"
+        found = []
+        for server in lookup_servers:
+            with server.client() as client:
+                if client.exists(name):
+                    found.append((client.get(name), client.ttl(name)))
+
+        assert len(found) == 1
+        value, ttl = found[0]
+        assert value == f"{backend.days.today():%Y%m%d}".encode()
+        assert 30 * 86400 < ttl <= 32 * 86400
+
+
+async def test_packed_entries_past_retention_are_pruned_in_passing(
+    backend: Backend, lookup_servers: list[RedisServer]
+) -> None:
+    old = f"{backend.days.oldest() - timedelta(days=1):%Y%m%d}"
+    kept = f"{backend.days.oldest():%Y%m%d}"
+    node = backend.lookups.ring.owner(b"u:7").port
+    server = next(server for server in lookup_servers if server.port == node)
+    with server.client() as client:
+        client.hset("u:7", mapping={"1": old, "2": kept, "3": "junk"})
+
+        await backend.store.change(KEY, bump)
+        await backend.lookups.drain()
+
+        assert set(client.hkeys("u:7")) == {b"2", b"3", b"11"}
+        assert client.ttl("u:7") > 30 * 86400
+
+
+async def test_all_lookup_nodes_dead_costs_no_error(
+    backend: Backend, lookup_servers: list[RedisServer]
+) -> None:
+    await backend.store.change(KEY, bump)
+    await put_back(backend, KEY, 12)
+    for server in lookup_servers:
+        server.kill()
+
+    for expected in (2, 3, 4):
+        assert (await backend.store.change(KEY, bump)).answer == expected
+
+
+async def test_a_frozen_lookup_node_costs_the_hints_deadline_at_most(
+    stack_config: StackConfig, lookup_servers: list[RedisServer]
+) -> None:
+    async with opened(stack_config(lookup={"hint_deadline": 50, "timeout": 400})) as backend:
+        await backend.store.change(KEY, bump)
+        await backend.lookups.drain()
+        for server in lookup_servers:
+            server.freeze()
+
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        assert await count(backend.store, KEY) == 1
+
+        assert loop.time() - started < 0.3
+
+
+async def test_a_lost_acknowledgement_is_found_and_applied_once(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    async with AckCutter(mysql.port) as cutter:
+        document = stack_config(mysql={"hosts": [f"127.0.0.1:{cutter.port}"]})
+        async with opened(document) as backend:
+            answers = []
+            for _ in range(10):
+                cutter.cut = 1
+                answers.append((await backend.store.change(KEY, bump)).answer)
+                then = await put_back(backend, KEY, 2)
+                cutter.cut = 1
+                answers.append((await backend.store.change(KEY, bump)).answer)
+                await backend.primary.execute(f"DROP TABLE {table(then)}")
+
+            assert answers == list(range(1, 21))
+            assert cutter.lost == 20
+            assert await count(backend.store, KEY) == 20
+
+
+async def test_64_clients_on_one_key_through_two_gateways_lose_nothing(
+    stack_config: StackConfig, mysql: MariaDB, database: str
+) -> None:
+    async with opened(stack_config()) as one, opened(stack_config()) as two:
+        answers: list[int] = []
+
+        async def client(backend: Backend) -> None:
+            for _ in range(10):
+                outcome = await backend.store.change(KEY, bump)
+                answers.append(outcome.answer)
+
+        await asyncio.gather(*(client((one, two)[n % 2]) for n in range(64)))
+
+        assert sorted(answers) == list(range(1, 641))
+        assert await count(one.store, KEY) == 640
+        assert rows_of(mysql, database, KEY) == [(table(one.days.today()), 640, 2)]
+
+
+async def test_many_keys_at_once_through_two_gateways_lose_nothing(
+    stack_config: StackConfig,
+) -> None:
+    keys = [Key(user, 1) for user in range(1, 41)]
+    async with opened(stack_config()) as one, opened(stack_config()) as two:
+        for key in keys[:20]:
+            await one.store.change(key, bump)
+        for key in keys[:10]:
+            await put_back(one, key, 6)
+
+        async def client(backend: Backend, key: Key) -> None:
+            for _ in range(5):
+                await backend.store.change(key, bump)
+
+        await asyncio.gather(*(client(b, key) for b in (one, two) for key in keys for _ in "ab"))
+
+        counts = [await count(two.store, key) for key in keys]
+        assert counts == [21] * 20 + [20] * 20
+
+
+async def test_midnight_with_gateways_on_both_sides_of_it_loses_nothing(
+    stack_config: StackConfig, mysql: MariaDB, database: str
+) -> None:
+    """MySQL's clock runs over midnight under load; one gateway lives a second ahead of it."""
+    keys = [Key(user, 1) for user in range(1, 13)]
+    assert mysql.clock_file is not None
+    shift = 2 * 86400 - datetime.now(UTC).timestamp() % 86400 - 2.5
+    mysql.clock_file.write_text(f"+{shift:.3f}\n")
+    async with opened(stack_config()) as one, opened(stack_config()) as two:
+        before = one.days.today()
+        exact = two.days.observe
+        two.days.observe = lambda ms: exact(ms + 1000)  # type: ignore[method-assign]
+        acknowledged = dict.fromkeys(keys, 0)
+        seen: dict[Key, list[int]] = {key: [] for key in keys}
+
+        async def client(backend: Backend, key: Key) -> None:
+            while one.days.now() % 86400 > 43200 or one.days.now() % 86400 < 1.5:
+                seen[key].append((await backend.store.change(key, bump)).answer)
+                acknowledged[key] += 1
+
+        # Half of the keys are made while the two gateways disagree about the day.
+        async def late(backend: Backend, key: Key) -> None:
+            while two.days.today() == before:
+                await asyncio.sleep(0.005)
+            await client(backend, key)
+
+        await asyncio.gather(
+            *(client(b, key) for b in (one, two) for key in keys[:6]),
+            *(late(b, key) for b in (one, two) for key in keys[6:]),
+        )
+
+        assert one.days.today() == before + timedelta(days=1)
+        for key in keys:
+            assert sorted(seen[key]) == list(range(1, acknowledged[key] + 1))
+            assert len(rows_of(mysql, database, key)) == 1
+            assert await count(one.store, key) == acknowledged[key]
