@@ -85,7 +85,7 @@ class Janitor:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._primary = primary
-        self._days = days
+        self.days = days
         self._config = config
         self._wall = wall
 
@@ -146,7 +146,7 @@ class Janitor:
         """Prune for ever, every `prune_every` seconds; what fails is logged and tried again."""
         while True:
             try:
-                await self._days.refresh()
+                await self.days.refresh()
                 await self.prune()
             except (PrimaryUnavailable, MySQLError) as error:
                 log.warning("prune put off", reason=str(error))
@@ -190,7 +190,7 @@ class Janitor:
                 log.warning("partition still read, drop put off", partition=table(day))
                 busy.append(day)
         if dropped:
-            await self._days.refresh()
+            await self.days.refresh()
         return Pruned(plan, tuple(dropped), tuple(busy))
 
 

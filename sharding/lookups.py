@@ -82,6 +82,11 @@ class Lookups:
         except TimeoutError:
             return _NO_ANSWER
 
+    async def peek(self, key: Key, node: Node) -> Hint:
+        """What one node says of a key, whether the ring names it or not; waits for `timeout`."""
+        replies = await node.run([self.layout.ask(key)])
+        return _hint(replies[0]) if replies is not None else _NO_ANSWER
+
     def put(self, key: Key, day: date) -> None:
         """Write a hint, in the background; what fails is dropped, the next load repairs it."""
         server = self.ring.route(self.layout.ring_key(key), self._nodes.out)

@@ -91,6 +91,15 @@ class Reader:
         self._judge(key, hint, loaded.row)
         return loaded
 
+    async def find(self, key: Key) -> Loaded:
+        """Find a key's row in whichever partition it lies; asks no lookup node, repairs nothing.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: as `load`.
+        """
+        await self._days.ready()
+        return await self._look(Want(key, self._days.oldest()))
+
     def _first_look(self, hint: Hint) -> date:
         """The oldest partition that the first statement reads."""
         if hint.day is not None and self._days.oldest() <= hint.day <= tomorrow(self._days.today()):

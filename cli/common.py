@@ -1,0 +1,61 @@
+"""What every command shares: options, errors as one line, answers for people and for scripts.
+
+Imports nothing heavy: `tapedeck --help` need not wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from tapedeck.config.model import Sections
+
+Result = TypeVar("Result")
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", help="The configuration file.", metavar="FILE")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON, for scripts.")]
+DEFAULT_CONFIG = Path(".tapedeck/tapedeck.yml")
+"""The running local stack's (config.load.DEFAULT_PATH)."""
+
+
+class Failed(Exception):
+    """The command could not do what it was asked: status 1, the reason as one line on stderr."""
+
+
+def fail(reason: str) -> NoReturn:
+    """End the command with status 1 and one line on stderr that says why."""
+    raise Failed(reason)
+
+
+def read_config(path: Path) -> Sections:
+    """The configuration; one that cannot be used ends the command."""
+    from tapedeck.config.load import load
+
+    return load(path)
+
+
+def print_json(answer: Any) -> None:
+    """The answer for a script."""
+    typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Carry out asynchronous work; what MySQL refuses ends the command with one line."""
+    import structlog
+
+    from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
+
+    # Log lines of the parts that a command uses stay out of its output.
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    try:
+        return asyncio.run(work)
+    except (MySQLError, PrimaryUnavailable) as error:
+        raise Failed(str(error) if str(error).startswith("MySQL") else f"MySQL: {error}") from error

@@ -1,0 +1,158 @@
+"""`tapedeck partitions`: list, create and prune the day partitions."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from datetime import date
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tapedeck.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    fail,
+    print_json,
+    read_config,
+    run,
+)
+
+if TYPE_CHECKING:
+    from tapedeck.config.model import Sections
+    from tapedeck.sharding.janitor import Janitor, Partition, Pruned
+
+app = typer.Typer(no_args_is_help=True, help="The day partitions in MySQL.")
+
+
+@app.command("list")
+def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """List the day partitions, with rows, bytes and the day that each is dropped on.
+
+    Example: tapedeck partitions list --json
+    """
+    sections = read_config(config)
+    found = run(_list(sections))
+    if as_json:
+        print_json([partition.as_json() for partition in found])
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("day", "rows", "bytes", "dropped on", box=None)
+    for partition in found:
+        table.add_row(
+            str(partition.day),
+            f"{partition.rows:,}",
+            f"{partition.bytes:,}",
+            str(partition.drops_on),
+        )
+    Console().print(table)
+
+
+@app.command()
+def create(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Create today's and tomorrow's partitions (by MySQL's clock) where they are missing.
+
+    The gateway does so by itself; this is for a database that is being set up.
+
+    Example: tapedeck partitions create
+    """
+    sections = read_config(config)
+    days = run(_create(sections))
+    if as_json:
+        print_json({"days": [f"{day:%Y%m%d}" for day in days]})
+    else:
+        print("There are partitions for " + " and ".join(str(day) for day in days) + ".")
+
+
+@app.command()
+def prune(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be dropped.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Drop more than a few at once. Clocks that disagree refuse."),
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Drop the partitions past retention, whole. For cron; the gateway does it by itself too.
+
+    Refused (status 1) unless this machine's clock and MySQL's agree within an hour, and when more
+    than a few would go at once.
+
+    Example: tapedeck partitions prune --dry-run
+    """
+    sections = read_config(config)
+    pruned = run(_prune(sections, dry_run, force))
+    if as_json:
+        print_json(
+            {
+                "past_retention": [f"{day:%Y%m%d}" for day in pruned.plan.days],
+                "dropped": [f"{day:%Y%m%d}" for day in pruned.dropped],
+                "busy": [f"{day:%Y%m%d}" for day in pruned.busy],
+                "refused": pruned.plan.refused or None,
+                "dry_run": dry_run,
+            }
+        )
+    else:
+        _say(pruned, dry_run)
+    if pruned.plan.refused:
+        fail(f"nothing was dropped: {pruned.plan.refused}")
+    if pruned.elsewhere:
+        fail("nothing was dropped: another process is pruning at the moment; try again later")
+    if pruned.busy:
+        days = ", ".join(str(day) for day in pruned.busy)
+        fail(f"not dropped, because it is still being read: {days}; try again later")
+
+
+def _say(pruned: Pruned, dry_run: bool) -> None:
+    if not pruned.plan.days and not pruned.elsewhere:
+        print("No partition is past retention.")
+    elif dry_run and not pruned.plan.refused:
+        print("Would drop " + _listed(pruned.plan.days) + ".")
+    elif pruned.dropped:
+        print("Dropped " + _listed(pruned.dropped) + ".")
+
+
+def _listed(days: tuple[date, ...]) -> str:
+    return ", ".join(str(day) for day in days)
+
+
+@contextlib.asynccontextmanager
+async def _janitor(sections: Sections) -> AsyncIterator[Janitor]:
+    from tapedeck.failover.primary import Primary
+    from tapedeck.sharding.days import Days
+    from tapedeck.sharding.janitor import Janitor
+
+    days = Days(sections.partitions.retention_days, time.monotonic)
+    primary = Primary(sections.mysql, on_hello=days.greeted)
+    days.attach(primary)
+    await primary.start()
+    try:
+        yield Janitor(primary, days, sections.partitions)
+    finally:
+        await primary.close()
+
+
+async def _list(sections: Sections) -> list[Partition]:
+    async with _janitor(sections) as janitor:
+        return await janitor.partitions()
+
+
+async def _create(sections: Sections) -> tuple[date, date]:
+    from tapedeck.sharding.partitions import tomorrow
+
+    async with _janitor(sections) as janitor:
+        await janitor.days.refresh()
+        today = janitor.days.today()
+        return today, tomorrow(today)
+
+
+async def _prune(sections: Sections, dry_run: bool, force: bool) -> Pruned:
+    async with _janitor(sections) as janitor:
+        return await janitor.prune(dry_run=dry_run, force=force)

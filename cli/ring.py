@@ -1,0 +1,166 @@
+"""`tapedeck ring`: the lookup nodes, and where one listener's state lies."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tapedeck.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    print_json,
+    read_config,
+    run,
+)
+
+if TYPE_CHECKING:
+    from tapedeck.config.model import Sections
+    from tapedeck.failover.nodes import Node
+    from tapedeck.sharding.backend import Backend
+    from tapedeck.sharding.state import Key
+
+app = typer.Typer(no_args_is_help=True, help="The ring of lookup nodes.")
+
+_ID = typer.Argument(min=1, max=2**63 - 1)
+
+
+@app.command()
+def show(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Show each lookup node: weight, share of the keys, entries, memory, whether it answers.
+
+    Example: tapedeck ring show
+    """
+    sections = read_config(config)
+    nodes = run(_show(sections))
+    if as_json:
+        print_json({"nodes": nodes})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("node", "address", "weight", "share", "entries", "memory", "state", box=None)
+    for node in nodes:
+        alive = node["state"] == "answers"
+        table.add_row(
+            node["name"],
+            node["address"],
+            str(node["weight"]),
+            f"{node['share']:.1%}",
+            f"{node['keys']:,}" if alive else "-",
+            f"{node['memory_bytes'] / 1e6:,.1f} MB" if alive else "-",
+            node["state"] if alive else f"[red]{node['state']}[/red]",
+        )
+    Console().print(table)
+
+
+@app.command()
+def where(
+    user: Annotated[int, _ID],
+    playlist: Annotated[int, _ID],
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Say where one state lies: its owner among the nodes, what that says, and what is true.
+
+    Example: tapedeck ring where 4711 1
+    """
+    sections = read_config(config)
+    answer = run(_where(sections, user, playlist))
+    if as_json:
+        print_json(answer)
+        return
+    print(f"lookup key   {answer['lookup_key']}")
+    print(f"owner        {answer['owner']}")
+    print(f"fallback     {', '.join(answer['order'][1:]) or 'none'}")
+    for hint in answer["hints"]:
+        print(f"hint         {hint['node']}: {hint['day'] or hint['outcome']}")
+    state = answer["state"]
+    if state is None:
+        print("state        none in any partition")
+        return
+    print(f"partition    {state['partition']}")
+    print(f"version      {state['version']}")
+    print(f"belongs to   {state['owner']}")
+    print(f"state        {state['body']}")
+
+
+async def _show(sections: Sections) -> list[dict[str, Any]]:
+    from tapedeck.sharding.backend import Backend
+
+    backend = Backend(sections)
+    shares = backend.lookups.ring.shares()
+    try:
+        return list(
+            await asyncio.gather(*(_look(node, shares[node.name]) for node in backend.nodes))
+        )
+    finally:
+        await backend.nodes.close()
+
+
+async def _look(node: Node, share: float) -> dict[str, Any]:
+    replies = await node.run([("DBSIZE",), ("INFO", "memory")])
+    described: dict[str, Any] = {
+        "name": node.name,
+        "address": f"{node.server.host}:{node.server.port}",
+        "weight": node.server.weight,
+        "share": share,
+        "state": "answers",
+        "keys": None,
+        "memory_bytes": None,
+    }
+    if replies is None:
+        described["state"] = node.health.reason
+    else:
+        described["keys"] = int(replies[0])
+        described["memory_bytes"] = int(replies[1]["used_memory"])
+    return described
+
+
+async def _where(sections: Sections, user: int, playlist: int) -> dict[str, Any]:
+    from tapedeck.sharding.backend import Backend
+    from tapedeck.sharding.state import Key
+
+    backend = await Backend.open(sections, prune=False)
+    try:
+        return await _find(backend, Key(user, playlist))
+    finally:
+        await backend.close()
+
+
+async def _find(backend: Backend, key: Key) -> dict[str, Any]:
+    from tapedeck.sharding.partitions import table
+
+    name = backend.lookups.layout.ring_key(key)
+    order = [server.name for server in backend.lookups.ring.order(name)]
+    hints = await asyncio.gather(
+        *(backend.lookups.peek(key, backend.nodes[node]) for node in order)
+    )
+    row = (await backend.reader.find(key)).row
+    stored = row.stored if row is not None else None
+    return {
+        "user_id": key.user_id,
+        "playlist_id": key.playlist_id,
+        "lookup_key": name.decode(),
+        "owner": order[0],
+        "order": order,
+        "hints": [
+            {
+                "node": node,
+                "outcome": hint.found.value,
+                "day": f"{hint.day:%Y%m%d}" if hint.day is not None else None,
+            }
+            for node, hint in zip(order, hints, strict=True)
+        ],
+        "state": None
+        if stored is None
+        else {
+            "partition": table(stored.day),
+            "day": f"{stored.day:%Y%m%d}",
+            "version": stored.version,
+            "owner": "player" if stored.owner == 1 else "states API",
+            "body": stored.body.decode("utf-8", "replace"),
+        },
+    }
