@@ -1,0 +1,165 @@
+"""`tapedeck catalog`: bring mixes into MySQL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from tapedeck.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    fail,
+    print_json,
+    read_config,
+)
+
+if TYPE_CHECKING:
+    from tapedeck.config.model import MySQL
+    from tapedeck.gateway.catalog_import import Format, Summary
+
+app = typer.Typer(no_args_is_help=True, help="The mixes and their tracks in MySQL.")
+
+SHOWN = 20
+"""Bad lines named in the answer for people; `--json` has all of them."""
+
+
+class FileFormat(StrEnum):
+    """How a catalog file is written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+@app.callback()
+def catalog() -> None:
+    """The mixes and their tracks in MySQL."""
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        typer.FileBinaryRead, typer.Argument(metavar="FILE", help="The catalog; - reads stdin.")
+    ],
+    file_format: Annotated[
+        FileFormat | None,
+        typer.Option("--format", help="Where the name's ending (.jsonl, .csv) does not tell."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Import the good mixes even if lines are bad.")
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Import mixes with their tracks: all of them, or, if any line is bad, none.
+
+    A mix that is there already is replaced: importing twice is harmless.
+    Running gateways notice within a minute (catalog.max_age).
+
+    JSON lines, one mix a line. path, description, tag_list_cache,
+    release_name, year and url may be missing or null:
+
+    \b
+      {"id": 7, "name": "Rags", "slug": "rags", "path": "/ann/rags",
+       "description": "Slow ones.", "tag_list_cache": "ragtime, piano",
+       "user": {"id": 3, "login": "ann", "slug": "ann"},
+       "tracks": [{"id": 70, "name": "Maple Leaf Rag", "year": 1970,
+                   "performer": "Joshua Rifkin", "play_duration": 193,
+                   "release_name": "Piano Rags", "url": "https://...",
+                   "track_file_stream_url": "https://..."}]}
+
+    CSV, one track a row, the rows of a mix together; the columns:
+
+    \b
+      id,name,slug,path,description,tag_list_cache,user.id,user.login,
+      user.slug,track.id,track.name,track.performer,track.release_name,
+      track.year,track.url,track.track_file_stream_url,track.play_duration
+
+    Example: tapedeck catalog import mixes.csv --skip-bad
+    """
+    chosen = _format(file, file_format)
+    summary = _import(file, chosen, skip_bad, read_config(config).mysql)
+    if as_json:
+        print_json(
+            {
+                "imported": summary.imported,
+                "mixes": summary.mixes if summary.imported else 0,
+                "tracks": summary.tracks if summary.imported else 0,
+                "bad": [{"line": bad.number, "reason": bad.reason} for bad in summary.bad],
+            }
+        )
+    else:
+        for bad in summary.bad[:SHOWN]:
+            print(f"line {bad.number}: {bad.reason}")
+        if len(summary.bad) > SHOWN:
+            print(f"... and {len(summary.bad) - SHOWN} more bad lines")
+        if summary.imported:
+            print(f"Imported {summary.mixes:,} mixes with {summary.tracks:,} tracks.")
+    if not summary.imported:
+        fail(f"{file.name}: nothing was imported: {_why(summary)}")
+
+
+def _why(summary: Summary) -> str:
+    if not summary.bad:
+        return "the file holds no mix"
+    first = summary.bad[0]
+    lines = "1 line is bad" if len(summary.bad) == 1 else f"{len(summary.bad)} lines are bad"
+    way = "mend them or use --skip-bad" if summary.mixes else "and no mix is good"
+    return f"{lines} (line {first.number}: {first.reason}); {way}"
+
+
+def _format(file: BinaryIO, given: FileFormat | None) -> Format:
+    from tapedeck.gateway.catalog_import import format_of
+
+    if given is not None:
+        return given.value
+    told = format_of(file.name)
+    if told is None:
+        raise typer.BadParameter(
+            f"{file.name!r} ends neither in .jsonl nor in .csv: say --format jsonl or csv"
+        )
+    return told
+
+
+def _import(file: BinaryIO, file_format: Format, skip_bad: bool, mysql: MySQL) -> Summary:
+    import pymysql
+
+    from tapedeck.failover.sync_primary import NoPrimary, connect_primary
+    from tapedeck.gateway.catalog_import import UnreadableFile, import_mixes, read
+
+    try:
+        with contextlib.closing(connect_primary(mysql)) as connection, _progress(file) as advance:
+            return import_mixes(connection, read(file, file_format, advance), skip_bad=skip_bad)
+    except NoPrimary as error:
+        fail(str(error))
+    except UnreadableFile as error:
+        fail(f"{file.name}: nothing was imported: {error}")
+    except OSError as error:
+        fail(f"{file.name}: cannot be read: {error}")
+    except pymysql.MySQLError as error:
+        reason = " ".join(map(str, error.args)) or type(error).__name__
+        fail(f"MySQL: {reason}; importing the file again is harmless")
+
+
+@contextlib.contextmanager
+def _progress(file: BinaryIO) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr where somebody looks at it; called with the bytes that were read."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("importing", total=_size(file))
+        yield lambda count: progress.advance(task, count)
+
+
+def _size(file: BinaryIO) -> int | None:
+    """Bytes; None for a pipe."""
+    status = os.fstat(file.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
