@@ -7,7 +7,7 @@ differs is the `Insight` behind them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from aiohttp import web
@@ -18,7 +18,9 @@ from tapedeck.gateway import telemetry
 from tapedeck.gateway.face import Call, Handler, read_body
 from tapedeck.gateway.live import Live, Source, bearer_digest, bearer_matches
 from tapedeck.gateway.replies import Refusal, json_response
-from tapedeck.sharding.backend import Backend
+
+if TYPE_CHECKING:
+    from tapedeck.sharding.backend import Backend
 
 _OPEN = frozenset({"healthz", "readyz"})
 _log = structlog.get_logger()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from tapedeck.gateway.admin import AdminApi
-from tapedeck.gateway.catalog import Catalog
 from tapedeck.gateway.face import Call, Face, Handler, Route
 from tapedeck.gateway.live import Live
 from tapedeck.gateway.openapi import OPERATIONS, Api, Operation, document
 from tapedeck.gateway.player_routes import PlayerApi
 from tapedeck.gateway.replies import encode, plain_error, player_error, response
 from tapedeck.gateway.states_routes import StatesApi
-from tapedeck.sharding.store import Store
+
+if TYPE_CHECKING:
+    from tapedeck.gateway.catalog import Catalog
+    from tapedeck.sharding.store import Store
 
 
 def gateway_face(live: Live, store: Store, catalog: Catalog) -> Face:

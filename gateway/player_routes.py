@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from time import time
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from tapedeck.gateway import player
-from tapedeck.gateway.catalog import Catalog
 from tapedeck.gateway.face import Call, Handler, read_body
 from tapedeck.gateway.live import Live
 from tapedeck.gateway.mixes import Mix
@@ -29,7 +29,10 @@ from tapedeck.gateway.replies import (
 )
 from tapedeck.gateway.tokens import BadToken, Listener, anonymous_user_id
 from tapedeck.sharding.state import Decision, Key, Outcome, Stored
-from tapedeck.sharding.store import Store
+
+if TYPE_CHECKING:
+    from tapedeck.gateway.catalog import Catalog
+    from tapedeck.sharding.store import Store
 
 FORM_MAX = 64 * 1024
 """Bytes of a form."""

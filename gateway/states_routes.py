@@ -7,6 +7,7 @@ a state that it may not see: key, path, media type, size, body, conditions, and 
 from __future__ import annotations
 
 from datetime import date
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
@@ -17,7 +18,9 @@ from tapedeck.gateway.live import Live
 from tapedeck.gateway.params import media_type, require_utf8, user_number, whole_number
 from tapedeck.gateway.replies import JSON, Refusal, response, status_line
 from tapedeck.sharding.state import Key, Owner, Remove, Stored, Write
-from tapedeck.sharding.store import Store
+
+if TYPE_CHECKING:
+    from tapedeck.sharding.store import Store
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 

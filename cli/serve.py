@@ -1,0 +1,61 @@
+"""`tapedeck serve`: the gateway alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tapedeck.cli.common import DEFAULT_CONFIG, ConfigOption, Failed
+
+
+def serve(
+    config: ConfigOption = DEFAULT_CONFIG,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, max=64, help="Processes that share the port."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="The gateway's port; 0 for a free one."),
+    ] = None,
+    admin_port: Annotated[
+        int | None,
+        typer.Option("--admin-port", min=0, max=65535, help="The admin port; 0 for a free one."),
+    ] = None,
+) -> None:
+    """Run the gateway in the foreground, until Ctrl-C or SIGTERM.
+
+    It starts while MySQL or lookup nodes are down, and serves once they are up; SIGHUP reloads
+    the configuration. JSON lines on standard output say what happens.
+
+    Example: tapedeck serve --config tapedeck.yml --workers 2
+    """
+    # Here and not at the top: `tapedeck --help` need not wait for them.
+    from tapedeck.gateway.live import Source
+    from tapedeck.gateway.ports import PortTaken
+
+    overrides = {
+        f"TAPEDECK_{name}": str(value)
+        for name, value in (
+            ("GATEWAY__WORKERS", workers),
+            ("GATEWAY__PORT", port),
+            ("ADMIN__PORT", admin_port),
+        )
+        if value is not None
+    }
+    source = Source(Path(config), overrides)
+    sections = source.load()
+    try:
+        if sections.gateway.workers > 1:
+            from tapedeck.gateway.workers import run_fleet
+
+            status = run_fleet(source, sections)
+        else:
+            from tapedeck.gateway.serve import run_alone
+
+            status = run_alone(source, sections)
+    except PortTaken as error:
+        raise Failed(str(error)) from None
+    raise typer.Exit(status)

@@ -1,0 +1,223 @@
+"""Several workers seen as one: what the supervisor's admin port shows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+import msgspec
+import structlog
+
+from tapedeck.config.model import Sections
+from tapedeck.gateway import telemetry
+from tapedeck.gateway.live import Live, revealed
+from tapedeck.gateway.replies import Refusal, encode
+from tapedeck.gateway.serve import ReloadOrder
+
+ANSWER_SECONDS = 5.0
+"""How long a worker has to answer its supervisor."""
+_ORDER = ("draining", "unavailable", "degraded", "ready")
+
+_log = structlog.get_logger()
+
+
+def worst(answers: Mapping[int, tuple[str, list[str]]], workers: int) -> tuple[str, list[str]]:
+    """One readiness for all.
+
+    A worker that does not answer is on its way back, and its connections wait for it: that
+    degrades the gateway. It is unavailable when no worker answers.
+
+    Args:
+        answers: status and reasons by worker.
+        workers: how many there should be.
+    """
+    missing = [f"worker {n} does not answer" for n in range(1, workers + 1) if n not in answers]
+    if not answers:
+        return "unavailable", missing
+    status = min((status for status, _ in answers.values()), key=_ORDER.index)
+    # The same node is out for all of them: say it once.
+    reasons = list(dict.fromkeys(r for _, given in answers.values() for r in given)) + missing
+    return ("degraded" if status == "ready" and missing else status), reasons
+
+
+def merge_rings(rings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One ring for all: a node that any worker has ejected is shown as that worker sees it."""
+    merged = dict(rings[0])
+    nodes = {node["name"]: node for node in merged["nodes"]}
+    for ring in rings[1:]:
+        merged["generation"] = max(merged["generation"], ring["generation"])
+        for node in ring["nodes"]:
+            known = nodes.get(node["name"])
+            if known is None or (known["state"] == "live" and node["state"] != "live"):
+                nodes[node["name"]] = node
+    merged["nodes"] = list(nodes.values())
+    return merged
+
+
+class WorkerDoor:
+    """Where a supervisor asks one worker.
+
+    Args:
+        number: the worker's, from 1.
+        address: of its admin socket, in Linux' abstract name space (begins with NUL).
+        token: to show there.
+    """
+
+    def __init__(self, number: int, address: str, token: str) -> None:
+        self.number = number
+        self._address = address
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def ask(self, path: str, *, method: str = "GET", body: bytes | None = None) -> bytes:
+        """The body of its answer.
+
+        Raises:
+            OSError, TimeoutError, aiohttp.ClientError: it does not answer.
+        """
+        if self._session is None:
+            # Another process may sit behind the socket by the next request.
+            connector = aiohttp.UnixConnector(self._address, force_close=True)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+            )
+        async with self._session.request(
+            method, f"http://worker{path}", headers=self._headers, data=body
+        ) as answer:
+            # /readyz says 503 and means it.
+            if answer.status >= 500 and path != "/readyz":
+                answer.raise_for_status()
+            return await answer.read()
+
+    async def close(self) -> None:
+        """Forget the connection."""
+        if self._session is not None:
+            await self._session.close()
+
+
+class FleetInsight:
+    """Gathers what the workers say.
+
+    Args:
+        doors: one for each worker.
+        live: the supervisor's own idea of the configuration.
+        reread: loads it again.
+        draining: whether the gateway is about to stop.
+        restart: replaces a worker that could not take a new configuration over.
+    """
+
+    def __init__(
+        self,
+        doors: Sequence[WorkerDoor],
+        live: Live,
+        reread: Callable[[], Sections],
+        draining: Callable[[], bool],
+        restart: Callable[[int], None],
+    ) -> None:
+        self._doors = doors
+        self._live = live
+        self._reread = reread
+        self._draining = draining
+        self._restart = restart
+        self._reloading = asyncio.Lock()
+
+    async def readiness(self) -> tuple[str, list[str]]:
+        """The worst of what the workers say."""
+        if self._draining():
+            return "draining", ["the gateway is stopping"]
+        answers = {
+            number: (body["status"], body["reasons"])
+            for number, body in (await self._ask_all("/readyz")).items()
+        }
+        return worst(answers, len(self._doors))
+
+    async def ring(self) -> dict[str, Any]:
+        """The ring, with the nodes that any worker has ejected."""
+        return merge_rings(self._some(await self._ask_all("/ring")))
+
+    async def partitions(self) -> list[dict[str, Any]]:
+        """From the first worker that can say."""
+        for door in self._doors:
+            try:
+                found: list[dict[str, Any]] = msgspec.json.decode(await door.ask("/partitions"))
+                return found
+            except (OSError, TimeoutError, aiohttp.ClientError, msgspec.DecodeError):
+                continue
+        raise _nobody()
+
+    async def stats(self) -> dict[str, Any]:
+        """Counters as JSON, added up."""
+        return telemetry.stats(await self._families())
+
+    async def metrics(self) -> bytes:
+        """Counters as text, each sample with its worker."""
+        return telemetry.exposition(await self._families())
+
+    async def reload(self, body: bytes) -> dict[str, list[str]]:
+        """Ask every worker whether it can take the new configuration, then tell all to.
+
+        Raises:
+            ConfigError: it has problems; nothing changed.
+        """
+        async with self._reloading:
+            new = self._reread()
+            plain = revealed(new)
+            checked = await self._order(ReloadOrder(plain, apply=False))
+            if missing := [door.number for door in self._doors if door.number not in checked]:
+                raise Refusal(
+                    503,
+                    f"Nothing changed: worker {missing[0]} does not answer; try again.",
+                    headers={"Retry-After": "1"},
+                )
+            applied = await self._order(ReloadOrder(plain, apply=True))
+            outcome = self._live.reload(new)
+            for door in self._doors:
+                if door.number not in applied:
+                    # A new process takes what the supervisor has now.
+                    self._restart(door.number)
+        _log.info("reloaded", **outcome)
+        return outcome
+
+    async def _order(self, order: ReloadOrder) -> dict[int, Any]:
+        return await self._ask_all("/reload", method="POST", body=encode(order))
+
+    async def _families(self) -> list[Any]:
+        texts = await _gather(
+            {door.number: door.ask("/metrics") for door in self._doors}, bytes.decode
+        )
+        own = telemetry.exposition(telemetry.families()).decode()
+        return telemetry.merge(
+            {**{str(number): text for number, text in texts.items()}, "supervisor": own}
+        )
+
+    async def _ask_all(
+        self, path: str, *, method: str = "GET", body: bytes | None = None
+    ) -> dict[int, Any]:
+        asked = {door.number: door.ask(path, method=method, body=body) for door in self._doors}
+        return await _gather(asked, msgspec.json.decode)
+
+    @staticmethod
+    def _some(answers: dict[int, Any]) -> list[Any]:
+        if not answers:
+            raise _nobody()
+        return list(answers.values())
+
+
+async def _gather(
+    asked: Mapping[int, Awaitable[bytes]], decode: Callable[[bytes], Any]
+) -> dict[int, Any]:
+    """What was answered, by worker; who does not answer is left out."""
+    answers: Iterable[bytes | BaseException] = await asyncio.gather(
+        *asked.values(), return_exceptions=True
+    )
+    return {
+        number: decode(answer)
+        for number, answer in zip(asked, answers, strict=True)
+        if isinstance(answer, bytes)
+    }
+
+
+def _nobody() -> Refusal:
+    return Refusal(503, "No worker answers.", headers={"Retry-After": "1"})

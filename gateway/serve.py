@@ -1,0 +1,229 @@
+"""One worker: the gateway's process, from its start to its graceful end.
+
+python -m tapedeck.gateway.serve     a worker of a supervisor, which hands it on stdin what to do
+tapedeck serve                       one worker alone, or a supervisor (workers.py)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+import structlog
+import uvloop
+from pydantic import ValidationError
+
+from tapedeck.config.load import ConfigError
+from tapedeck.config.model import Sections, is_loopback
+from tapedeck.gateway import logs, telemetry
+from tapedeck.gateway.admin import AdminApi, OwnInsight, from_file
+from tapedeck.gateway.app import admin_face, gateway_face
+from tapedeck.gateway.catalog import Catalog
+from tapedeck.gateway.live import Live, Source, with_token_keys
+from tapedeck.gateway.ports import Listening, bind
+from tapedeck.sharding.backend import Backend
+
+NOTICE_SECONDS = 0.5
+"""How long a stopping worker goes on accepting, so that whoever asks /readyz sends traffic away."""
+CLOSE_SECONDS = 5.0
+EXIT_CONFIG = 78
+"""A worker's exit status for a configuration that no restart will mend (EX_CONFIG, sysexits.h)."""
+_PR_SET_PDEATHSIG = 1
+
+_log = structlog.get_logger()
+
+
+class Handover(msgspec.Struct):
+    """What a supervisor hands to a worker, on its stdin: it holds secrets.
+
+    Attributes:
+        worker: its number, from 1.
+        supervisor: process id of who hands over.
+        gateway_fd: the listening socket of the gateway's port, inherited.
+        admin_fd: the UNIX socket on which the supervisor asks, inherited.
+        admin_token: which it shows there.
+        config: the configuration with its secrets.
+    """
+
+    worker: int
+    supervisor: int
+    gateway_fd: int
+    admin_fd: int
+    admin_token: str
+    config: dict[str, Any]
+
+
+class ReloadOrder(msgspec.Struct):
+    """The body with which a supervisor reloads its workers: first asks all, then tells all."""
+
+    config: dict[str, Any]
+    apply: bool
+
+
+def fill_in(config: Sections) -> Callable[[Sections], Sections]:
+    """A function that gives a configuration without token keys one that this process made up.
+
+    In local mode tokens then last as long as the process does; production mode has keys.
+    """
+    key = secrets.token_hex(32)
+    if not config.auth.token_keys:
+        _log.warning(
+            "token_key_made_up",
+            hint="play tokens end with this process; set auth.token_keys to keep them",
+        )
+    return lambda loaded: with_token_keys(loaded, key)
+
+
+def admin_token(config: Sections) -> str | None:
+    """What the admin port asks for: nothing on loopback."""
+    if is_loopback(config.admin.host) or config.admin.token is None:
+        return None
+    return config.admin.token.get_secret_value()
+
+
+def run_alone(source: Source, config: Sections) -> int:
+    """Serve in this process until SIGTERM or SIGINT; the exit status.
+
+    Raises:
+        PortTaken: naming the port and what to change.
+    """
+    logs.configure(config.log.level)
+    gateway = bind(config.gateway.host, config.gateway.port, "gateway.port", "--port")
+    admin = bind(config.admin.host, config.admin.port, "admin.port", "--admin-port")
+    fill = fill_in(config)
+    worker = Worker(fill(config), gateway, admin, admin_token(config), from_file(source, fill))
+    uvloop.run(worker.run())
+    return 0
+
+
+class Worker:
+    """The gateway in one process.
+
+    Args:
+        config: complete.
+        gateway: bound socket for players and services.
+        admin: bound socket for operators, or for the supervisor.
+        token: what the admin socket asks for.
+        reread: gives the configuration to reload.
+    """
+
+    def __init__(
+        self,
+        config: Sections,
+        gateway: socket.socket,
+        admin: socket.socket,
+        token: str | None,
+        reread: Callable[[bytes], Sections],
+        insight: type[OwnInsight] = OwnInsight,
+    ) -> None:
+        self._config = config
+        self._sockets = gateway, admin
+        self._token = token
+        self._reread = reread
+        self._insight_type = insight
+        self._stop = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serve until a signal says stop, then drain."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        live = Live(self._config)
+        backend = await Backend.open(self._config)
+        face = gateway_face(live, backend.store, Catalog(backend.primary, self._config.catalog))
+        insight = self._insight_type(backend, live, self._reread, lambda: face.draining)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
+        telemetry.IN_FLIGHT.set_function(lambda: face.in_flight)
+        telemetry.BUILD.labels(version("tapedeck")).set(1)
+        gateway = Listening(face, self._sockets[0])
+        admin = Listening(admin_face(live, AdminApi(insight, self._token)), self._sockets[1])
+        await admin.start()
+        await gateway.start()
+        _log.info("listening", gateway=gateway.address, pid=os.getpid())
+        await self._stop.wait()
+        await self._drain(gateway, admin, live.config.gateway.drain_seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await backend.close()
+        _log.info("stopped")
+
+    async def _drain(self, gateway: Listening, admin: Listening, seconds: float) -> None:
+        _log.info("draining", in_flight=gateway.face.in_flight, seconds=seconds)
+        # /readyz says so from here on, and every answer ends its connection.
+        gateway.face.draining = True
+        notice = min(NOTICE_SECONDS, seconds)
+        await asyncio.sleep(notice)
+        if not await gateway.stop(seconds - notice):
+            _log.warning("drain_cut", seconds=seconds)
+        await admin.stop(1.0)
+
+    def _hang_up(self, insight: OwnInsight) -> None:
+        task = asyncio.get_running_loop().create_task(reload_logged(insight.reload(b"")))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+async def reload_logged(reloading: Any) -> None:
+    """Await a reload that nobody waits for, as after SIGHUP: its problems go to the log."""
+    try:
+        await reloading
+    except ConfigError as error:
+        _log.error("reload_refused", source=error.source, problems=error.problems)
+    except Exception:
+        _log.exception("reload_failed")
+
+
+class _OrderedInsight(OwnInsight):
+    """A worker's insight: it reloads what its supervisor sends."""
+
+    async def reload(self, body: bytes) -> dict[str, list[str]]:
+        order = msgspec.json.decode(body, type=ReloadOrder)
+        new = Sections.model_validate(order.config)
+        return self._live.reload(new, apply=order.apply)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent goes, however that happens."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main() -> int:
+    """A supervised worker."""
+    handover = msgspec.json.decode(sys.stdin.buffer.read(), type=Handover)
+    die_with(handover.supervisor)
+    # A terminal's Ctrl-C and hang-up reach the supervisor, which says what to do.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        config = Sections.model_validate(handover.config)
+        logs.configure(config.log.level, worker=handover.worker)
+        worker = Worker(
+            config,
+            socket.socket(fileno=handover.gateway_fd),
+            socket.socket(fileno=handover.admin_fd),
+            handover.admin_token,
+            lambda _: config,
+            _OrderedInsight,
+        )
+        uvloop.run(worker.run())
+    except (ConfigError, ValidationError) as error:
+        logs.configure("info", worker=handover.worker)
+        _log.error("configuration_refused", reason=str(error))
+        return EXIT_CONFIG
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""The gateway's HTTP face in this process, on a real socket, in front of a dictionary.
+
+For tests of what HTTP itself does. What the store and MySQL do is tested in tests/integration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import aiohttp
+
+from tapedeck.config.load import parse
+from tapedeck.config.model import Sections
+from tapedeck.gateway.app import gateway_face
+from tapedeck.gateway.face import Face
+from tapedeck.gateway.live import Live
+from tapedeck.gateway.mixes import Mix, MixUser, Track
+from tapedeck.gateway.ports import Listening, bind
+from tapedeck.sharding.state import Key, Outcome, Remove, Stored, Write
+
+SERVICE_KEY = secrets.token_hex(16)
+TODAY = date(2026, 3, 1)
+
+
+def a_mix(mix_id: int = 1, tracks: int = 3) -> Mix:
+    """A mix; its tracks are called mix_id * 100 + 1 and so on."""
+    return Mix(
+        id=mix_id,
+        name=f"Mix {mix_id}",
+        slug=f"mix-{mix_id}",
+        path=f"/dj/mix-{mix_id}",
+        description=None,
+        tag_list_cache="jazz, 1920s",
+        duration=180 * tracks,
+        user=MixUser(1, "dj", "dj"),
+        tracks=tuple(
+            Track(
+                id=mix_id * 100 + n,
+                name=f"Track {n}",
+                performer="The Band",
+                release_name=None,
+                year=1925,
+                url=None,
+                track_file_stream_url=f"https://audio.example/{mix_id}/{n}.mp3",
+                play_duration=180,
+            )
+            for n in range(1, tracks + 1)
+        ),
+    )
+
+
+class DictCatalog:
+    """The mixes of a dictionary."""
+
+    def __init__(self, *mixes: Mix) -> None:
+        self.mixes = {mix.id: mix for mix in mixes}
+
+    async def mix(self, mix_id: int) -> Mix | None:
+        return self.mixes.get(mix_id)
+
+    async def page(self, page: int, per_page: int) -> tuple[list[Mix], int]:
+        first = (page - 1) * per_page
+        return list(self.mixes.values())[first : first + per_page], len(self.mixes)
+
+    async def after(self, mix_id: int) -> Mix | None:
+        ids = sorted(self.mixes)
+        return self.mixes[min((i for i in ids if i > mix_id), default=ids[0])]
+
+
+class DictStore:
+    """States in a dictionary; `raises` makes each call fail."""
+
+    def __init__(self) -> None:
+        self.states: dict[Key, Stored] = {}
+        self.raises: BaseException | None = None
+
+    async def load(self, key: Key) -> Stored | None:
+        if self.raises is not None:
+            raise self.raises
+        return self.states.get(key)
+
+    async def change(self, key: Key, transition: Any) -> Outcome[Any]:
+        if self.raises is not None:
+            raise self.raises
+        stored = self.states.get(key)
+        decision = transition(stored)
+        version = (stored.version if stored else 0) + 1
+        if isinstance(decision, Write):
+            self.states[key] = Stored(decision.body, version, TODAY, decision.owner)
+            return Outcome(decision.answer, version, TODAY, changed=True)
+        if isinstance(decision, Remove):
+            self.states.pop(key, None)
+            return Outcome(decision.answer, version, TODAY, changed=True)
+        day = TODAY if stored else None
+        return Outcome(decision.answer, version - 1 or None, day, changed=False)
+
+
+def a_config(**sections: Any) -> Sections:
+    """A configuration without servers behind it."""
+    document: dict[str, Any] = {
+        "auth": {"token_keys": ["k" * 32], "service_keys": [SERVICE_KEY, "another-key"]},
+        "lookup": {"servers": ["127.0.0.1:1:1 lookup1"]},
+        "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody"},
+    }
+    for name, values in sections.items():
+        document[name] = {**document.get(name, {}), **values}
+    return parse(document)
+
+
+@dataclass
+class Served:
+    """A running face, and what lies behind it."""
+
+    http: aiohttp.ClientSession
+    port: int
+    face: Face
+    live: Live
+    store: DictStore
+    catalog: DictCatalog
+
+
+@contextlib.asynccontextmanager
+async def serving(**sections: Any) -> AsyncIterator[Served]:
+    """The gateway's face on a free port, with mixes 1 to 3; one has three tracks."""
+    live = Live(a_config(**sections))
+    store, catalog = DictStore(), DictCatalog(a_mix(1), a_mix(2, 1), a_mix(3, 8))
+    face = gateway_face(live, store, catalog)  # type: ignore[arg-type]
+    sock = bind("127.0.0.1", 0, "gateway.port", "--port")
+    port = sock.getsockname()[1]
+    listening = Listening(face, sock)
+    await listening.start()
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            yield Served(http, port, face, live, store, catalog)
+    finally:
+        await listening.stop(1.0)

@@ -1,0 +1,277 @@
+"""Parameters, bodies and conditions: what is read, and what is refused with which status."""
+
+from __future__ import annotations
+
+import json
+import math
+from urllib.parse import quote, urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapedeck.gateway.conditions import read_conditions, read_tags
+from tapedeck.gateway.params import gather, unescape, user_number, whole_number
+from tapedeck.gateway.replies import Refusal
+from tapedeck.gateway.states_routes import check_object
+from tapedeck.sharding.state import PLAYLIST_MAX, USER_MAX
+
+FORM = "application/x-www-form-urlencoded"
+
+
+def refused(call: object, *args: object) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        call(*args)  # type: ignore[operator]
+    return caught.value
+
+
+@given(st.dictionaries(st.text(max_size=20), st.text(max_size=20), max_size=20))
+def test_what_a_client_encodes_is_what_is_read_from_query_and_form(fields: dict[str, str]) -> None:
+    fields = {k: v for k, v in fields.items() if k or v}
+    text = urlencode(fields)
+    assert gather(text) == fields
+    assert gather("", text.encode(), FORM) == fields
+    assert gather("", text.encode(), FORM + "; charset=UTF-8") == fields
+
+
+@given(
+    st.text(max_size=100),
+    st.binary(max_size=100),
+    st.sampled_from(
+        [FORM, "multipart/form-data; boundary=b", "multipart/form-data", "text/plain", ""]
+    ),
+)
+def test_nothing_that_is_sent_does_more_than_refuse(
+    query: str, body: bytes, content_type: str
+) -> None:
+    try:
+        found = gather(query, body, content_type)
+    except Refusal as refusal:
+        assert refusal.status in (400, 415)
+        assert refusal.sentences
+    else:
+        assert all(isinstance(value, str) for value in found.values())
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [("mix_id=1&mix_id=1", b""), ("mix_id=1", b"mix_id=1"), ("", b"a=1&a=2"), ("a&a", b"")],
+)
+def test_a_parameter_that_is_given_twice_is_refused_by_name(query: str, body: bytes) -> None:
+    refusal = refused(gather, query, body, FORM)
+    assert refusal.status == 400
+    assert "more than once" in refusal.sentences[0]
+
+
+@pytest.mark.parametrize("query", ["a=%zz", "a=%", "a=%4", "%ff=1", "a=%c3%28", "a=\udcff"])
+def test_broken_encoding_is_refused(query: str) -> None:
+    assert refused(gather, query).status == 400
+
+
+def test_a_form_of_another_media_type_or_charset_is_415() -> None:
+    for kind in ("application/json", "", "text/plain", FORM + "; charset=latin-1"):
+        assert refused(gather, "", b"a=1", kind).status == 415
+
+
+def test_a_hundred_parameters_are_enough() -> None:
+    assert len(gather("&".join(f"p{n}=1" for n in range(100)))) == 100
+    assert refused(gather, "&".join(f"p{n}=1" for n in range(101))).status == 400
+
+
+MULTIPART = 'multipart/form-data; boundary="x y"'
+
+
+def multipart(*parts: str) -> bytes:
+    return ("".join(f"--x y\r\n{part}\r\n" for part in parts) + "--x y--\r\n").encode()
+
+
+def test_a_multipart_form_reads_like_an_urlencoded_one() -> None:
+    body = multipart(
+        'Content-Disposition: form-data; name="mix_id"\r\n\r\n7',
+        'Content-Disposition: form-data; name="note"\r\n\r\nünï',
+    )
+    assert gather("track_id=1", body, MULTIPART) == {
+        "track_id": "1",
+        "mix_id": "7",
+        "note": "ünï",
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"nothing",
+        b"--x y\r\n",
+        b"--x y\r\nContent-Disposition: form-data; name=a\r\n\r\n1",
+        multipart("Content-Disposition: form-data\r\n\r\n7"),
+        multipart('Content-Disposition: form-data; name="a"; filename="f"\r\n\r\n7'),
+        multipart('Content-Disposition: form-data; name="a"\r\n\r\n1', "\r\n\r\n2"),
+    ],
+)
+def test_a_broken_multipart_form_is_400(body: bytes) -> None:
+    if body:
+        assert refused(gather, "", body, MULTIPART).status == 400
+
+
+@given(st.integers(1, PLAYLIST_MAX))
+def test_every_id_in_range_is_read(number: int) -> None:
+    assert whole_number(str(number), "mix_id") == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0",
+        "-1",
+        "+1",
+        "1.0",
+        "1e3",
+        " 1",
+        "1 ",
+        "١",
+        "0x1",
+        "x",
+        "\0",
+        "1\0",
+        "1\n",
+        "9" * 19,
+        str(2**63),
+        "9" * 5000,
+        "Ⅷ",
+    ],
+)
+def test_everything_else_is_400_and_names_the_parameter(text: str) -> None:
+    refusal = refused(whole_number, text, "mix_id")
+    assert refusal.status == 400
+    assert "mix_id" in refusal.sentences[0]
+    assert len(refusal.sentences[0]) < 300
+
+
+def test_a_missing_parameter_is_400_and_a_user_is_at_most_2_62_minus_1() -> None:
+    assert "missing" in refused(whole_number, None, "mix_id").sentences[0]
+    assert user_number(str(USER_MAX)) == USER_MAX
+    assert refused(user_number, str(USER_MAX + 1)).status == 400
+
+
+@given(st.text(max_size=40))
+def test_a_path_segment_survives_its_encoding(text: str) -> None:
+    assert unescape(quote(text, safe=""), "segment") == text
+
+
+def tags(*lines: str) -> set[str] | str:
+    found = read_tags(list(lines), "If-Match")
+    assert found is not None
+    return "*" if found.anything else set(found.strong)
+
+
+def test_conditions_are_read_as_rfc_9110_says() -> None:
+    assert read_tags([], "If-Match") is None
+    assert tags("*") == tags(" * ") == "*"
+    assert tags('"7"') == {"7"}
+    assert tags('"7", "8"') == tags('"7"', '"8"') == tags(', "7" ,, "8",') == {"7", "8"}
+    assert tags('W/"7"') == set()
+    assert tags('W/"7", "8"') == {"8"}
+    assert tags('"a,b"') == {"a,b"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        ",",
+        "7",
+        "'7'",
+        '"7',
+        '7"',
+        '"7" "8"',
+        '"7"x',
+        'w/"7"',
+        '"7", *',
+        "*, *",
+        '"\x01"',
+        '"7""8"',
+    ],
+)
+def test_a_condition_that_cannot_be_read_is_400(line: str) -> None:
+    assert refused(read_tags, [line], "If-Match").status == 400
+
+
+@given(st.text(alphabet=' \t,"W/*7\xe9x', max_size=200))
+def test_reading_a_condition_ends_in_tags_or_400(line: str) -> None:
+    try:
+        read_tags([line], "If-Match")
+    except Refusal as refusal:
+        assert refusal.status == 400
+
+
+def test_both_conditions_at_once_are_400_and_versions_match_exactly() -> None:
+    assert refused(read_conditions, ['"1"'], ["*"]).status == 400
+    condition = read_tags(['"7"'], "If-Match")
+    assert condition is not None
+    assert condition.match(7)
+    assert not condition.match(8)
+    assert not condition.match(None)
+    anything = read_tags(["*"], "If-Match")
+    assert anything is not None
+    assert anything.match(1)
+    assert not anything.match(None)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=5), st.booleans())
+def test_every_json_object_is_a_state(value: dict[str, object], ascii_only: bool) -> None:
+    check_object(json.dumps(value, ensure_ascii=ascii_only).encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"[]",
+        b"1",
+        b"null",
+        b'"{}"',
+        b"{",
+        b"{} {}",
+        b'{"a":NaN}',
+        b'{"a":Infinity}',
+        b'{"a":-Infinity}',
+        b"{'a':1}",
+        b'{"a":1,}',
+        b'{"a":"\x00"}',
+        b"\xef\xbb\xbf{}",
+        b'{"a":"\xff"}',
+        b'{"a":"\xed\xa0\x80"}',
+        '{"a":1}'.encode("utf-16"),
+        b'{"a":' * 20_000,
+        b'{"a":' * 5_000 + b"1" + b"}" * 5_000,
+        b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+    ],
+)
+def test_what_is_no_json_object_is_400(body: bytes) -> None:
+    assert refused(check_object, body).status == 400
+
+
+@given(st.binary(max_size=60))
+def test_arbitrary_bytes_are_a_state_only_if_json_says_so(body: bytes) -> None:
+    try:
+        check_object(body)
+    except Refusal as refusal:
+        assert refusal.status == 400
+    else:
+        value = json.loads(body.decode("utf-8"))
+        assert isinstance(value, dict)
+        assert not any(isinstance(v, float) and math.isnan(v) for v in value.values())
