@@ -138,4 +138,4 @@ async def serving(**sections: Any) -> AsyncIterator[Served]:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
             yield Served(http, port, face, live, store, catalog)
     finally:
-        await listening.stop(1.0)
+        await listening.stop(0.02)

@@ -1,0 +1,316 @@
+"""What every answer has in common, and what happens to what is no proper request."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tapedeck.gateway import logs
+from tapedeck.sharding.state import Key, Unavailable
+from tests.support.faces import SERVICE_KEY, Served, serving
+
+KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}
+
+
+@pytest.fixture
+def log_lines() -> Iterator[Any]:
+    """Everything that is logged, as parsed lines, at level debug."""
+    stream = io.BytesIO()
+    logs.configure("debug", stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    logs.configure("info")
+
+
+async def raw(
+    gateway: Served, request: bytes, *, closes: bool = False
+) -> tuple[int, dict[str, str], Any]:
+    """Send bytes; the status, the headers and the JSON of the first answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(request)
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode()
+    lines = head.split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+    body = await reader.readexactly(int(headers["content-length"]))
+    if closes:
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+    return int(lines[0].split()[1]), headers, json.loads(body) if body else None
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"NONSENSE\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /mixes/1 HTTP/1.1\r\nbad header\r\n\r\n",
+        b"GET /mixes/1 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 300 + b"\r\n",
+        b"POST /mixes/1 HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\x00\x00\x00\x00\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_answered_in_the_envelope_and_closed(
+    request_bytes: bytes,
+) -> None:
+    async with serving() as gateway:
+        status, headers, body = await raw(gateway, request_bytes, closes=True)
+        assert status == 400
+        assert body["status"] == "400 Bad Request"
+        assert body["errors"]
+        assert headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 404),
+        ("", 404),
+        ("*", 404),
+        ("//", 404),
+        ("/sets", 404),
+        ("/sets/new/", 404),
+        ("/SETS/NEW", 404),
+        ("/sets/new.json.json", 404),
+        ("/sets/%ff/play?mix_id=1", 400),
+        ("/sets/%00/play?mix_id=1", 401),
+        ("/sets//play?mix_id=1", 401),
+        ("/mixes/", 400),
+        ("/mixes/%zz", 400),
+        ("/mixes/%ff", 400),
+        ("/mixes/1%00", 400),
+        ("/mixes/-1", 400),
+        ("/mixes/99999999999999999999", 400),
+        ("/mixes/1?a=%ff", 400),
+        ("/mixes/\xff".encode("latin-1").decode("latin-1"), 400),
+        ("/mixes/%31", 200),
+        ("/mixes/1#fragment", 200),
+        ("http://elsewhere/mixes/1", 200),
+    ],
+)
+async def test_odd_paths_get_a_4xx_that_says_why(path: str, status: int) -> None:
+    async with serving() as gateway:
+        target = path.encode("latin-1") or b"?"
+        method = b"OPTIONS" if path == "*" else b"GET"
+        got, _, body = await raw(gateway, method + b" " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        if path == "":
+            assert got in (400, 404)
+        else:
+            assert got == status, body
+        assert body["status"].startswith(f"{got} ")
+        assert (body["errors"] is None) == (got == 200)
+
+
+async def test_connect_and_unknown_methods_are_405_or_less_and_never_500() -> None:
+    async with serving() as gateway:
+        for line, expected in [
+            (b"CONNECT example.org:443 HTTP/1.1", {400, 404}),
+            (b"BREW /mixes/1 HTTP/1.1", {400, 405}),
+            (b"TRACE /mixes/1 HTTP/1.1", {405}),
+            (b"PUT /mixes/1 HTTP/1.1", {405}),
+            (b"OPTIONS /sets/new HTTP/1.1", {405}),
+        ]:
+            status, _, body = await raw(gateway, line + b"\r\nHost: x\r\n\r\n")
+            assert status in expected, line
+            assert body["errors"]
+
+
+async def test_head_changes_nothing_and_is_refused_where_get_would() -> None:
+    async with serving() as gateway:
+        async with gateway.http.head("/mixes/1") as answer:
+            assert answer.status == 200
+            assert int(answer.headers["Content-Length"]) > 100
+        async with gateway.http.head("/sets/new") as answer:
+            assert answer.status == 405
+            assert answer.headers["Allow"] == "GET, POST"
+
+
+@pytest.mark.parametrize("given", ["abc-1_2.3", "x" * 64])
+async def test_a_sane_request_id_comes_back(given: str) -> None:
+    headers = {"X-Request-Id": given}
+    async with serving() as gateway, gateway.http.get("/mixes/1", headers=headers) as answer:
+        assert answer.headers["X-Request-Id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "x" * 65, "a b", "a\tb", 'a"', "ä"])
+async def test_another_request_id_is_replaced(given: str) -> None:
+    async with serving() as gateway:
+        seen = set()
+        for _ in range(2):
+            async with gateway.http.get("/nowhere", headers={"X-Request-Id": given}) as answer:
+                seen.add(answer.headers["X-Request-Id"])
+        assert len(seen) == 2
+        assert given not in seen
+
+
+async def test_an_unavailable_store_is_503_with_retry_after() -> None:
+    async with serving() as gateway:
+        gateway.store.raises = Unavailable("no primary", retry_after=3)
+        async with gateway.http.get("/sets/new") as answer:
+            token = (await answer.json())["play_token"]
+        async with gateway.http.get(f"/sets/{token}/play?mix_id=1") as answer:
+            assert answer.status == 503
+            assert answer.headers["Retry-After"] == "3"
+            assert (await answer.json())["status"] == "503 Service Unavailable"
+        async with gateway.http.get("/states/1/1", headers=KEY) as answer:
+            assert answer.status == 503
+            assert answer.headers["Retry-After"] == "3"
+
+
+async def test_what_breaks_is_500_without_anything_internal_and_logged_once(
+    log_lines: Any,
+) -> None:
+    async with serving() as gateway:
+        gateway.store.raises = RuntimeError("the inside of the machine")
+        async with gateway.http.get("/sets/new") as answer:
+            token = (await answer.json())["play_token"]
+        async with gateway.http.get(f"/sets/{token}/play?mix_id=1") as answer:
+            assert answer.status == 500
+            text = await answer.text()
+            request_id = answer.headers["X-Request-Id"]
+        assert "inside" not in text
+        assert request_id in text
+        failed = [line for line in log_lines() if line["event"] == "request_failed"]
+        assert len(failed) == 1
+        assert failed[0]["request_id"] == request_id
+        assert failed[0]["level"] == "error"
+        assert failed[0]["route"] == "/sets/{play_token}/play"
+        assert "the inside of the machine" in failed[0]["exception"]
+
+
+async def test_no_log_line_holds_a_token_or_a_key(log_lines: Any) -> None:
+    async with serving(log={"requests": True, "level": "debug"}) as gateway:
+        async with gateway.http.get("/sets/new?user_id=5", headers=KEY) as answer:
+            token = (await answer.json())["play_token"]
+        for path in (f"/sets/{token}/play?mix_id=1", f"/sets/{token}/nothing", f"/{token}"):
+            async with gateway.http.get(path):
+                pass
+        await raw(gateway, f"GET /sets/{token}/{'x' * 9000} HTTP/1.1\r\n\r\n".encode())
+        await raw(gateway, f"GET /sets/{token} HTTP/1.1\r\nAuthorization {token}\r\n\r\n".encode())
+        gateway.store.raises = RuntimeError("broken")
+        async with gateway.http.get(f"/sets/{token}/play?mix_id=1"):
+            pass
+        lines = log_lines()
+        assert {"request", "request_failed", "malformed_request"} <= {x["event"] for x in lines}
+        text = json.dumps(lines)
+        assert token not in text
+        assert SERVICE_KEY not in text
+        assert all(line["timestamp"].endswith("Z") for line in lines)
+
+
+async def test_a_full_gateway_refuses_before_it_works() -> None:
+    async with serving(gateway={"max_requests": 1}) as gateway:
+        entered, leave = asyncio.Event(), asyncio.Event()
+        ask = gateway.catalog.mix
+
+        async def slow(mix_id: int) -> Any:
+            entered.set()
+            await leave.wait()
+            return await ask(mix_id)
+
+        gateway.catalog.mix = slow  # type: ignore[method-assign]
+        first = asyncio.create_task(gateway.http.get("/mixes/1").__aenter__())
+        await entered.wait()
+        async with gateway.http.get("/mixes/1") as answer:
+            assert answer.status == 503
+            assert answer.headers["Retry-After"] == "1"
+        async with gateway.http.get("/openapi.json") as answer:
+            assert answer.status == 200
+        leave.set()
+        assert (await first).status == 200
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_body_that_is_too_long_is_413(chunked: bool) -> None:
+    async with serving(states={"max_bytes": 100}) as gateway:
+        headers = {**KEY, "Content-Type": "application/json", "If-None-Match": "*"}
+
+        async def chunks() -> Any:
+            yield b'{"a": "'
+            for _ in range(20):
+                yield b"x" * 10_000
+            yield b'"}'
+
+        body = chunks() if chunked else b'{"a": "' + b"x" * 100 + b'"}'
+        async with gateway.http.put("/states/1/1", headers=headers, data=body) as answer:
+            assert answer.status == 413
+        body = chunks() if chunked else b"x" * 70_000
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        async with gateway.http.post("/mixes/1", headers=form, data=body) as answer:
+            assert answer.status == 413
+            assert (await answer.json())["errors"]
+        assert not gateway.store.states
+
+
+async def test_a_body_of_exactly_the_limit_is_stored_as_it_came() -> None:
+    async with serving(states={"max_bytes": 100}) as gateway:
+        body = b'{"a":  "' + b"x" * 90 + b'"}'
+        assert len(body) == 100
+        headers = {**KEY, "Content-Type": "application/json;charset=utf-8", "If-None-Match": "*"}
+        async with gateway.http.put("/states/1/1", headers=headers, data=body) as answer:
+            assert answer.status == 201
+            assert answer.headers["ETag"] == '"1"'
+            assert answer.headers["X-Partition"] == "20260301"
+        async with gateway.http.get("/states/1/1", headers=KEY) as answer:
+            assert await answer.read() == body
+        async with gateway.http.head("/states/1/1", headers=KEY) as answer:
+            assert answer.headers["ETag"] == '"1"'
+            assert answer.headers["Content-Length"] == "100"
+
+
+async def test_compressed_bodies_and_strange_expectations_are_refused() -> None:
+    async with serving() as gateway:
+        headers = {**KEY, "Content-Type": "application/json", "If-None-Match": "*"}
+        async with gateway.http.put(
+            "/states/1/1", headers={**headers, "Content-Encoding": "gzip"}, data=b"{}"
+        ) as answer:
+            assert answer.status == 415
+        head = (
+            f"PUT /states/1/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SERVICE_KEY}\r\n"
+            "Content-Type: application/json\r\nIf-None-Match: *\r\nContent-Length: 2\r\n"
+        )
+        status, _, _ = await raw(gateway, (head + "Expect: miracles\r\n\r\n{}").encode())
+        assert status == 417
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write((head + "Expect: 100-continue\r\n\r\n").encode())
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"{}")
+        assert b" 201 " in await reader.readline()
+        writer.close()
+
+
+async def test_a_body_that_breaks_off_stores_nothing() -> None:
+    async with serving() as gateway:
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(
+            f"PUT /states/1/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SERVICE_KEY}\r\n"
+            "Content-Type: application/json\r\nIf-None-Match: *\r\nContent-Length: 20\r\n\r\n"
+            '{"a": 1}'.encode()
+        )
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.wait_for(gateway.face.quiet(), 10)
+        assert Key(1, 1) not in gateway.store.states
+
+
+async def test_pipelined_requests_are_all_answered_in_order() -> None:
+    async with serving() as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b"".join(b"GET /mixes/%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in (1, 9, 2)))
+        statuses = []
+        for _ in range(3):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            statuses.append(int(head.split()[1]))
+            await reader.readexactly(int(head.split("content-length: ")[1].split("\r")[0]))
+        assert statuses == [200, 404, 200]
+        writer.close()
