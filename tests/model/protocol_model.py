@@ -1,0 +1,393 @@
+"""A model of how a state is loaded and saved: the protocol, small enough to explore it all.
+
+One key. Some workers (a worker is one gateway process from its start to its end), one MySQL
+primary, and day partitions 0, 1, 2, ... The story starts on day 1. What a worker does between two
+statements is its own business, so one step of the model is one statement, as MySQL sees it:
+
+    load    READ -> (READ_ALL)
+    save    in place, one key:  UPDATE ... WHERE version = loaded           (commits by itself)
+            in place, batch:    UPSERT -> COMMIT
+            move:               INSERT -> DELETE -> COMMIT
+            create:             INSERT -> CLOCK -> LOOK_BEFORE -> LOOK_AFTER -> COMMIT
+
+(START TRANSACTION does nothing under READ COMMITTED, where every statement has its own snapshot.
+CLOCK, LOOK_BEFORE and LOOK_AFTER are one statement in the product; a locking read has no snapshot,
+so its parts are steps. A statement's clock is fixed when it starts, before its snapshot.)
+
+Everything that is not the protocol's to decide is explored in every way: what the lookup says, how
+old the worker's idea of today is, who goes next, when midnight comes, which statement fails with a
+lost connection, a deadlock or a lock wait, whether the answer to a commit arrives, whether a commit
+that the client has given up lands later or never, when a worker dies.
+
+`Rules` has one switch for each rule; taking one out is how the tests show that it is needed.
+What must hold (numbers as in the design): I1 acknowledged is committed; I2 one row; I3 versions
+grow by one, no change is lost, undone or answered with another's version, and a load sees what was
+committed before it began; I5 a change is applied once. `Model.commit`, `Model.acknowledge` and
+`Model.loaded` check them: no other step can break one.
+
+Ghosts, which no worker reads: `State.log`, the changes in the order of their commits, and
+`Worker.floor`, its length when the load began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from protocol_words import (
+    CLOCK,
+    COMMIT,
+    DELETE,
+    FRESH,
+    IDLE,
+    INSERT,
+    LOOK_AFTER,
+    LOOK_BEFORE,
+    NAMES,
+    READ,
+    READ_ALL,
+    READ_ONE,
+    UPDATE,
+    UPSERT,
+    Bounds,
+    Found,
+    Late,
+    Row,
+    Rules,
+    State,
+    Step,
+    Worker,
+    Writes,
+)
+from protocol_world import World
+
+
+class Model(World):
+    """The transition system for these rules and bounds."""
+
+    def __init__(self, rules: Rules = Rules(), bounds: Bounds = Bounds()) -> None:  # noqa: B008
+        super().__init__(rules, bounds)
+        self.statements: dict[int, Callable[[State, int, Worker], Iterator[Step]]] = {
+            IDLE: self.start, READ: self.read, READ_ALL: self.read_all, READ_ONE: self.read_one,
+            UPDATE: self.update, UPSERT: self.upsert, INSERT: self.insert, DELETE: self.delete,
+            CLOCK: self.look_clock, LOOK_BEFORE: self.look_at_yesterday,
+            LOOK_AFTER: self.look_at_tomorrow, COMMIT: self.send_commit,
+        }  # fmt: skip
+
+    def steps(self, s: State) -> Iterator[Step]:
+        """Everything that can happen next."""
+        yield from self.midnight(s)
+        yield from self.land(s)
+        before = None
+        for i, w in enumerate(s.workers):
+            if w != before:
+                yield from self.statements[w.at](s, i, w)
+                yield from self.fail(s, i, w)
+            before = w
+
+    def fail(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """Connection lost, deadlock or lock wait: rolled back, try again. Or the end of a worker.
+
+        A worker that dies elsewhere is one whose statement fails and that dies then.
+        """
+        if w.at >= UPDATE:
+            yield (w.id, NAMES[w.at], "fails, rolled back"), self.put(s, i, self.again(s, w)), ""
+        elif w.at == READ:
+            yield (w.id, "gives the change up"), self.put(s, i, self.idle(s, w)), ""
+            reborn = FRESH if self.rules.new_worker_id else FRESH._replace(id=w.id)
+            yield (w.id, "is killed and replaced"), self.put(s, i, reborn), ""
+
+    # ---- a request -----------------------------------------------------------------------------
+
+    def start(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """A request arrives. It is the worker's only change of this key."""
+        if s.started == self.bounds.changes:
+            return
+        number = s.started + 1
+        who, operation = w.id or number, w.operation + 1
+        if not self.rules.one_change_a_worker:
+            who, operation = 1, number
+        for delete in (0, 1) if self.bounds.deletes else (0,):
+            change = 2 * number + delete
+            begun = Worker(READ, who, operation, change, len(s.log), 0, s.day, (), (), 0, 0, 0)
+            after = s._replace(started=number)
+            if number == self.bounds.changes:
+                after = after._replace(
+                    workers=tuple(FRESH if v.at == IDLE else v for v in s.workers)
+                )
+            yield (who, "starts change", change), self.put(after, i, begun), ""
+
+    def again(self, s: State, w: Worker) -> Worker:
+        """Save 2: reload, apply the transition again, and retry. 4: the operation id stays."""
+        rules, operation, reloads = self.rules, w.operation, w.reloads
+        if not rules.operation_kept and operation < 40:
+            operation += 10
+        if not rules.at_every_reload:
+            reloads = min(2, reloads + 1)
+        return Worker(
+            READ, w.id, operation, w.change, len(s.log), 0, s.day, (), (), reloads, 0, 0
+        )  # fmt: skip
+
+    def next(
+        self, s: State, w: Worker, at: int, today: int, loaded: Found, aside: int = 0
+    ) -> Worker:
+        return Worker(
+            at, w.id, w.operation, w.change, w.floor, today, s.day, loaded, (), w.reloads, 0, aside
+        )  # fmt: skip
+
+    # ---- load ----------------------------------------------------------------------------------
+
+    def read(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """Load 1 and 2: one statement over D to T+1, for every D a lookup may say.
+
+        No hint, garbage, or a day that is not kept reads all, which is D = the oldest.
+        """
+        done = set()
+        for today in (w.today,) if w.today else range(1, s.top + 1):
+            newest = today + self.rules.up_to_tomorrow
+            oldest = self.oldest(today)
+            if not self.rules.one_statement:
+                yield (
+                    (w.id, "READ one by one, T =", today),
+                    self.put(s, i, self.next(s, w, READ_ONE, today, (), newest)),
+                    "",
+                )
+                continue
+            for hint in range(oldest, newest + 1):
+                last = newest if self.rules.from_hint_up else hint
+                found = self.newest_row(s, hint, last)
+                for clock in self.clocks(s, w):
+                    whole = hint == oldest and last == newest
+                    outcome = (clock > today, clock, found, whole)
+                    if outcome not in done:
+                        done.add(outcome)
+                        label = (w.id, "READ", hint, "to", last, "->", found, "clock", clock)
+                        yield from self.verify(s, i, w, label, today, clock, found, hint, whole)
+
+    def new_day(self, today: int, clock: int, found: Found) -> bool:
+        """Load, rule a: whether the statement must be repeated with the day that MySQL said."""
+        rules = self.rules
+        again = rules.reread_on_new_day and clock > today
+        return again and not (found and not rules.reread_what_was_found)
+
+    def verify(
+        self, s: State, i: int, w: Worker, label: tuple[object, ...],
+        today: int, clock: int, found: Found, hint: int, whole: bool,
+    ) -> Iterator[Step]:  # fmt: skip
+        """Load 3 and a: whether what was read answers the question."""
+        if self.new_day(today, clock, found):
+            yield label, self.put(s, i, self.next(s, w, READ, clock, ())), ""
+        elif found or whole or not self.rules.verify_empty:
+            yield from self.loaded(s, i, w, label, clock, found)
+        else:
+            aside = 0 if self.rules.reread_all else hint
+            yield label, self.put(s, i, self.next(s, w, READ_ALL, clock, (), aside)), ""
+
+    def read_all(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """Load 3: one statement over all partitions."""
+        oldest = self.oldest(w.today)
+        newest = w.aside - 1 if w.aside else w.today + self.rules.up_to_tomorrow
+        found = self.newest_row(s, oldest, newest)
+        for clock in self.clocks(s, w):
+            label = (w.id, "READ", oldest, "to", newest, "->", found, "clock", clock)
+            if self.new_day(w.today, clock, found):
+                yield label, self.put(s, i, self.next(s, w, READ_ALL, clock, ())), ""
+            else:
+                yield from self.loaded(s, i, w, label, clock, found)
+
+    def read_one(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """A mutant's load: partition by partition, the newest first."""
+        row = s.rows[w.aside]
+        label = (w.id, "READ only", w.aside, "->", row)
+        if row:
+            yield from self.loaded(s, i, w, label, s.day, (w.aside, row))
+        elif w.aside == 0:
+            yield from self.loaded(s, i, w, label, s.day, ())
+        else:
+            yield label, self.put(s, i, self.next(s, w, READ_ONE, w.today, (), w.aside - 1)), ""
+
+    def loaded(
+        self, s: State, i: int, w: Worker, label: tuple[object, ...], today: int, found: Found
+    ) -> Iterator[Step]:
+        """The load is over. Acknowledge, answer that nothing changes, or choose how to save."""
+        rules, row = self.rules, found[1] if found else None
+        bad = ""
+        if (row.version if row else 0) < w.floor and self.bounds.retention is None:
+            bad = f"I3 (load): {w.floor} changes were committed before the load, it found {found}"
+        looks = rules.look_for_operation and (rules.at_every_reload or w.reloads == 1)
+        if row and looks:
+            for who, operation, version, _ in row.operations:  # c
+                if who == w.id and operation == w.operation:
+                    yield self.acknowledge(s, i, w, (*label, "| finds its operation"), version, bad)
+                    return
+        if w.change & 1 and not (row and row.live):  # nothing to delete
+            late = tuple(z._replace(denied=True) if z.change == w.change else z for z in s.late)
+            after = self.put(s, i, self.idle(s, w))._replace(late=late)
+            yield (*label, "| nothing to delete"), after, bad
+            return
+        target = today  # 1: W
+        if found and rules.newer_of_both:
+            target = max(today, found[0])
+        ways: tuple[int, ...] = (INSERT,)
+        if found and found[0] == target:
+            ways = (UPDATE, UPSERT) if self.bounds.batches else (UPDATE,)
+        elif found and not rules.insert_first:
+            ways = (DELETE,)
+        elif not found and not rules.look_after_insert:
+            ways = (CLOCK,)
+        for at in ways:
+            yield label, self.put(s, i, self.next(s, w, at, target, found)), bad
+
+    # ---- save ----------------------------------------------------------------------------------
+
+    def new_row(self, s: State, w: Worker) -> Row:
+        """The transition applied to what was loaded, and its operation entry (4, 5, c)."""
+        day = s.day if self.rules.prune == "short" else 0
+        version, kept = 1, []
+        content: tuple[int, ...] = (w.change,)
+        if w.loaded:
+            row = w.loaded[1]
+            version, content = row.version + 1, (*row.content, w.change)
+            if not self.rules.version_goes_on and not row.live:
+                version = 1
+            if self.rules.prune == "age":
+                # An entry is old when no change that could look for it can still be under way.
+                busy = {(v.id, v.operation) for v in s.workers if v.at != IDLE}
+                if not self.rules.new_worker_id:
+                    busy.update((who, operation) for who, operation, _, _ in row.operations)
+                kept = [e for e in row.operations if e[0] != w.id and (e[0], e[1]) in busy]
+            elif self.rules.prune == "short":
+                kept = [e for e in row.operations if e[0] != w.id and e[3] == day]
+        operations = tuple(sorted([*kept, (w.id, w.operation, version, day)]))
+        if w.change & 1:
+            return Row(version, False, (), operations)
+        return Row(version, True, content, operations)
+
+    def written(self, s: State, w: Worker, writes: Writes, at: int) -> Worker:
+        """The worker with these writes in its transaction, before the statement `at`."""
+        return w._replace(at=at, clock=s.day, writes=tuple(sorted((*w.writes, *writes))))
+
+    def update(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """Save 1, in place, one key (d): UPDATE ... WHERE version = loaded; a commit of its own."""
+        p, before = w.loaded  # type: ignore[misc]
+        writes: Writes = ((p, self.new_row(s, w)),)
+        if w.change & 1 and not self.rules.tombstones:
+            writes = ((p, ()),)
+        yield from self.abandon(s, i, w, before.version, writes)
+        row = s.rows[p]
+        if self.locked(s, p, i):
+            return
+        if row and (row.version == before.version or not self.rules.compare_and_set):
+            yield from self.commit_and_answer(s, i, w, writes)
+        else:
+            yield (w.id, "UPDATE", p, "changes nothing"), self.put(s, i, self.again(s, w)), ""
+
+    def upsert(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """Save 1, in place, batch: INSERT ... ON DUPLICATE KEY UPDATE if the version is the loaded.
+
+        Its count is 2 for a changed row, 1 for a new one, 0 for another version.
+        """
+        p, before = w.loaded  # type: ignore[misc]
+        if self.locked(s, p, i):
+            return
+        row = s.rows[p]
+        if row:
+            count = 2 if row.version == before.version or not self.rules.compare_and_set else 0
+        else:
+            count = 1
+        label = (w.id, "UPSERT", p, "count", count)
+        if count == 2 or (count and not self.rules.upsert_count):
+            gone = w.change & 1 and not self.rules.tombstones
+            new: Row | tuple[()] = () if gone else self.new_row(s, w)
+            yield label, self.put(s, i, self.written(s, w, ((p, new),), COMMIT)), ""
+        else:
+            yield (*label, "rolled back"), self.put(s, i, self.again(s, w)), ""
+
+    def insert(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """Save 1, move and create: INSERT into W. A row that is there already: reload."""
+        if self.locked(s, w.today, i):
+            return
+        label = (w.id, "INSERT", w.today)
+        if s.rows[w.today]:
+            yield (*label, "duplicate key, rolled back"), self.put(s, i, self.again(s, w)), ""
+            return
+        if not w.loaded:
+            at = CLOCK if self.rules.look_after_insert else COMMIT
+        else:
+            at = DELETE if self.rules.insert_first else COMMIT
+        gone = w.change & 1 and not self.rules.tombstones
+        writes: Writes = () if gone else ((w.today, self.new_row(s, w)),)
+        yield label, self.put(s, i, self.written(s, w, writes, at)), ""
+
+    def delete(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """Save 1, move: DELETE FROM P WHERE version = loaded AND MySQL's day is W (e)."""
+        p, before = w.loaded  # type: ignore[misc]
+        if self.locked(s, p, i):
+            return
+        row, rules = s.rows[p], self.rules
+        for clock in self.clocks(s, w):
+            matches = bool(row) and (
+                row.version == before.version or not rules.delete_checks_version  # type: ignore
+            )
+            if rules.delete_checks_day and clock != w.today:
+                matches = False
+            label = (w.id, "DELETE", p, "count", int(matches))
+            if matches or not rules.delete_count:
+                at = COMMIT if rules.insert_first else INSERT
+                writes: Writes = ((p, ()),) if matches else ()
+                yield label, self.put(s, i, self.written(s, w, writes, at)), ""
+            else:
+                yield (*label, "rolled back"), self.put(s, i, self.again(s, w)), ""
+
+    def look_clock(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """Save 1, create (b): the look starts; its clock must say W."""
+        if self.rules.create_checks_day and s.day != w.today:
+            yield (
+                (w.id, "LOOK: it is day", s.day, "rolled back"),
+                self.put(s, i, self.again(s, w)),
+                "",
+            )
+        else:
+            yield (w.id, "LOOK: it is day", s.day), self.put(s, i, w._replace(at=LOOK_BEFORE)), ""
+
+    def look_at_yesterday(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """Save 1, create: SELECT ... FOR UPDATE in W-1."""
+        yield from self.look(s, i, w, w.today - 1, self.rules.look_before, LOOK_AFTER)
+
+    def look_at_tomorrow(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """Save 1, create: SELECT ... FOR UPDATE in W+1."""
+        then = COMMIT if self.rules.look_after_insert else INSERT
+        yield from self.look(s, i, w, w.today + 1, self.rules.look_after, then)
+
+    def look(self, s: State, i: int, w: Worker, p: int, looks: bool, then: int) -> Iterator[Step]:
+        """A locking read waits for a row that another transaction wrote; no row, no lock."""
+        label = (w.id, "LOOK", p)
+        if looks and self.rules.look_locks and self.locked(s, p, i):
+            return
+        if looks and s.rows[p]:
+            yield (*label, "finds a row, rolled back"), self.put(s, i, self.again(s, w)), ""
+        else:
+            yield label, self.put(s, i, w._replace(at=then, clock=s.day)), ""
+
+    def send_commit(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """COMMIT."""
+        if not self.rules.acknowledge_after_commit:
+            yield self.acknowledge(s, i, w, (w.id, "before COMMIT"), w.floor + 1, "")
+            return
+        yield from self.abandon(s, i, w, 0, w.writes)
+        yield from self.commit_and_answer(s, i, w, w.writes)
+
+    def abandon(self, s: State, i: int, w: Worker, expects: int, writes: Writes) -> Iterator[Step]:
+        """The client gives the answer up (timeout, lost connection); the write is on its way."""
+        if len(s.late) < self.bounds.late:
+            late = tuple(sorted((*s.late, Late(w.change, expects, writes, False, w.midnights))))
+            after = self.put(s, i, self.again(s, w))._replace(late=late)
+            yield (w.id, NAMES[w.at], "gets no answer and is on its way"), after, ""
+
+    def commit_and_answer(self, s: State, i: int, w: Worker, writes: Writes) -> Iterator[Step]:
+        """Save 3: the commit happens, and then its answer arrives, or is lost."""
+        rows, log, bad = self.commit(s, w.change, writes)
+        after = s._replace(rows=rows, log=log)
+        label = (w.id, NAMES[w.at], writes)
+        yield (*label, "done, the answer is lost"), self.put(after, i, self.again(after, w)), bad
+        version = w.loaded[1].version + 1 if w.loaded else 1
+        yield self.acknowledge(after, i, w, label, version, bad)

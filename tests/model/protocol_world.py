@@ -1,0 +1,167 @@
+"""What the protocol runs on: MySQL's rows, locks and clock, and what goes wrong around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from protocol_words import (
+    FRESH,
+    IDLE,
+    Bounds,
+    Found,
+    Row,
+    Rules,
+    State,
+    Step,
+    Worker,
+    Writes,
+    truth,
+)
+
+
+class World:
+    """The rows of one key, and everything that happens to them without a worker's doing.
+
+    `commit` and `acknowledge`, with `Model.loaded`, check the invariants: no other step can break
+    one.
+    """
+
+    def __init__(self, rules: Rules = Rules(), bounds: Bounds = Bounds()) -> None:  # noqa: B008
+        self.rules, self.bounds = rules, bounds
+        self.last_day = 1 + bounds.midnights
+        limit = bounds.midnights_in_transaction
+        self.transaction_limit = limit if limit is not None and limit < bounds.midnights else None
+
+    def initial(self) -> list[State]:
+        born, buried = Row(1, True, (0,), ()), Row(2, False, (), ())
+        starts: dict[str, tuple[Found, tuple[int, ...]]] = {
+            "nothing": ((), ()),
+            "yesterday": ((0, born), (0,)),
+            "today": ((1, born), (0,)),
+            "tombstone": ((0, buried), (0, 1)),
+        }
+        states = []
+        for name in self.bounds.start:
+            found, log = starts[name]
+            rows: list[Row | tuple[()]] = [()] * (self.last_day + 2)
+            if found:
+                rows[found[0]] = found[1]
+            workers = (FRESH,) * self.bounds.workers
+            states.append(State(1, 1, 0, 0, tuple(rows), log, workers, ()))
+        return states
+
+    def midnight(self, s: State) -> Iterator[Step]:
+        """The day changes, or MySQL's clock steps back over midnight."""
+        limit = self.transaction_limit
+        if s.day < self.last_day:
+            workers, late = s.workers, s.late
+            if limit is not None:
+                open_now = [w.midnights for w in workers if w.writes]
+                open_now += [z.midnights for z in late if not z.expects]
+                if any(n >= limit for n in open_now):
+                    return
+                workers = tuple(
+                    sorted(
+                        w._replace(midnights=w.midnights + 1) if w.writes else w for w in workers
+                    )
+                )
+                late = tuple(
+                    sorted(z if z.expects else z._replace(midnights=z.midnights + 1) for z in late)
+                )
+            day = s.day + 1
+            after = s._replace(day=day, top=max(day, s.top), workers=workers, late=late)
+            yield ("midnight: day", day), after, ""
+        if s.day > 1 and s.steps_back < self.bounds.back:
+            back = s._replace(day=s.day - 1, steps_back=s.steps_back + 1)
+            yield ("MySQL's clock steps back: day", s.day - 1), back, ""
+
+    def land(self, s: State) -> Iterator[Step]:
+        """A write that its client has given up takes effect, or never will."""
+        for n, z in enumerate(s.late):
+            rest = s._replace(late=s.late[:n] + s.late[n + 1 :])
+            yield ("late write of change", z.change, "is lost"), rest, ""
+            if z.expects:
+                p = z.writes[0][0]
+                row = s.rows[p]
+                if self.locked(s, p, -1) or not row:
+                    continue
+                if self.rules.compare_and_set and row.version != z.expects:
+                    continue
+            rows, log, bad = self.commit(rest, z.change, z.writes)
+            if z.denied:
+                bad = bad or f"I3: change {z.change} was answered as changing nothing, and landed"
+            landed = rest._replace(rows=rows, log=log)
+            yield ("late write of change", z.change, "lands"), landed, bad
+
+    def locked(self, s: State, p: int, i: int) -> bool:
+        """Whether a transaction other than worker i's holds the key's row in partition p."""
+        for j, w in enumerate(s.workers):
+            if j != i:
+                for q, _ in w.writes:
+                    if q == p:
+                        return True
+        return any(q == p for z in s.late if not z.expects for q, _ in z.writes)
+
+    def commit(
+        self, s: State, change: int, writes: Writes
+    ) -> tuple[tuple[Row | tuple[()], ...], tuple[int, ...], str]:
+        """The rows and the log after a commit, and what it broke."""
+        rows = list(s.rows)
+        for p, row in writes:
+            rows[p] = row
+        log = (*s.log, change)
+        bad = ""
+        keep = self.bounds.retention
+        oldest = 0 if keep is None else max(0, s.day - keep)
+        there = [row for row in rows[oldest:] if row]
+        if len(there) > 1:
+            bad = "I2: the key has two rows"
+        elif change in s.log:
+            bad = f"I5: change {change} was applied twice"
+        elif keep is None:
+            version, live, content = truth(log)
+            if not there:
+                bad = "I3: the row is gone" if live else ""
+            elif there[0].content != content or there[0].live != live:
+                bad = f"I3: the row says {there[0].content}, the changes made {content}"
+            elif there[0].version != version:
+                bad = f"I3 (version): {there[0].version} after {version} changes"
+        return tuple(rows), log, bad
+
+    def acknowledge(
+        self, s: State, i: int, w: Worker, label: tuple[object, ...], version: int, bad: str
+    ) -> Step:
+        """Save 3: the client is told that its change made this version."""
+        if not bad and w.change not in s.log:
+            bad = f"I1: change {w.change} is acknowledged and not committed"
+        elif not bad and self.bounds.retention is None and s.log.index(w.change) + 1 != version:
+            bad = f"I3 (version): change {w.change} is answered with version {version}"
+        return (*label, "| ACKNOWLEDGED"), self.put(s, i, self.idle(s, w)), bad
+
+    def put(self, s: State, i: int, w: Worker) -> State:
+        """The state with worker i replaced."""
+        workers = (*s.workers[:i], w, *s.workers[i + 1 :])
+        return State(*s[:6], tuple(sorted(workers)), s.late)
+
+    def idle(self, s: State, w: Worker) -> Worker:
+        if s.started == self.bounds.changes:
+            return FRESH  # it has nothing left to do: who it was is forgotten
+        return Worker(IDLE, w.id, w.operation, 0, 0, 0, 0, (), (), 0, 0, 0)
+
+    def clocks(self, s: State, w: Worker) -> set[int]:
+        """The days a statement may say that was sent on w.clock, its snapshot taken now."""
+        limit = self.transaction_limit
+        if limit is None:
+            return {w.clock, s.day}
+        return {max(w.clock, min(s.day, s.top - limit)), s.day}
+
+    def oldest(self, today: int) -> int:
+        keep = self.bounds.retention
+        return 0 if keep is None else max(0, today - keep)
+
+    def newest_row(self, s: State, oldest: int, newest: int) -> Found:
+        for p in range(min(newest, len(s.rows) - 1), oldest - 1, -1):
+            row = s.rows[p]
+            if row:
+                return p, row
+        return ()
