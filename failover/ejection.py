@@ -7,6 +7,9 @@ answered a probe, never on a client's request; and one that flaps stays out long
 
     live --failure, limit reached--> ejected --probe answered--> live
                                      ejected --probe failed---> ejected (next probe later)
+
+A node whose answers all come too late to be of use (after the hint's deadline, before `timeout`)
+would cost every request the whole deadline for ever. So lateness ejects too, only more slowly.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from dataclasses import dataclass
 
 LONGEST = 8
 """The time out of the ring grows to at most so many times server_retry_timeout."""
+LATE = 5
+"""So many times server_failure_limit late answers in a row eject, where failures need it once."""
 STEADY = 10
 """Live for so many times its last time out, a node counts as healed: the next is short again."""
 
@@ -34,15 +39,16 @@ class Health:
     eject: bool = True
     live: bool = True
     failures: int = 0
+    lates: int = 0
     since: float = 0.0
     reason: str = ""
     next_probe: float | None = None
     _out_seconds: float = 0.0
 
     def succeeded(self, now: float) -> None:
-        """A batch was answered."""
+        """A batch was answered in time."""
         if self.live:
-            self.failures = 0
+            self.failures = self.lates = 0
 
     def failed(self, now: float, reason: str) -> bool:
         """A batch failed. Returns whether that ejected the node."""
@@ -52,6 +58,19 @@ class Health:
         self.reason = reason
         if not self.eject or self.failures < self.limit:
             return False
+        return self._out(now)
+
+    def late(self, now: float, reason: str) -> bool:
+        """A batch was answered too late to be of use. Returns whether that ejected the node."""
+        if not self.live:
+            return False
+        self.lates += 1
+        if not self.eject or self.lates < LATE * self.limit:
+            return False
+        self.reason = reason
+        return self._out(now)
+
+    def _out(self, now: float) -> bool:
         steady = now - self.since >= STEADY * self._out_seconds
         self._out_seconds = (
             self.retry_seconds
@@ -73,7 +92,7 @@ class Health:
             return False
         if problem is None:
             self.live = True
-            self.failures = 0
+            self.failures = self.lates = 0
             self.since = now
             self.reason = ""
             self.next_probe = None

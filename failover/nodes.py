@@ -26,6 +26,8 @@ from tapedeck.failover.ejection import Health
 log = structlog.get_logger("tapedeck.nodes")
 
 PROBE_KEY = b"tapedeck:probe"
+LAG = 0.01
+"""Seconds by which this process itself may be late."""
 Command = Sequence[bytes | int | str]
 
 
@@ -47,6 +49,10 @@ class Node:
         )
         seconds = config.timeout / 1000
         self._seconds = seconds
+        self._hint_seconds = config.hint_seconds
+        self._lateness = (
+            f"answers later than the hint's deadline, {config.hint_seconds * 1000:g} ms"
+        )
         self._client = Redis(
             host=server.host,
             port=server.port,
@@ -75,23 +81,30 @@ class Node:
             stands as the exception; None if the node failed, which counts as one failure.
         """
         try:
-            replies = await self._send(commands)
+            replies, late = await self._send(commands)
         except (RedisError, OSError, TimeoutError) as error:
-            self._failed(error)
+            self._failed(describe(error))
             return None
         for reply in replies:
             # LOADING, MASTERDOWN, OOM, READONLY, NOAUTH, ...: the node cannot do its work.
             if isinstance(reply, RedisError) and not is_wrong_type(reply):
-                self._failed(reply)
+                self._failed(describe(reply))
                 return None
-        self.health.succeeded(time.time())
+        if late:
+            metrics.NODE_FAILURES.labels(self.name, "late").inc()
+            self._ejected(self.health.late(time.time(), self._lateness))
+        else:
+            self.health.succeeded(time.time())
         return replies
 
     async def probe(self) -> None:
         """Ask an ejected node to write and read an entry; take it back if it can."""
         problem: str | None = None
         try:
-            replies = await self._send([("SET", PROBE_KEY, b"1", "EX", 60), ("GET", PROBE_KEY)])
+            replies, late = await self._send(
+                [("SET", PROBE_KEY, b"1", "EX", 60), ("GET", PROBE_KEY)]
+            )
+            problem = self._lateness if late else None
             for reply in replies:
                 if isinstance(reply, RedisError):
                     raise reply
@@ -100,7 +113,11 @@ class Node:
         if self.health.probed(time.time(), problem):
             metrics.NODE_RETURNS.labels(self.name).inc()
             self._live.set(1)
-            log.info("lookup node returned", node=self.name, address=str(self.server))
+            log.info(
+                "lookup node returned",
+                node=self.name,
+                address=f"{self.server.host}:{self.server.port}",
+            )
 
     async def close(self) -> None:
         """Drop the connections."""
@@ -112,7 +129,7 @@ class Node:
         health = self.health
         return {
             "name": self.name,
-            "address": str(self.server),
+            "address": f"{self.server.host}:{self.server.port}",
             "weight": self.server.weight,
             "state": "live" if health.live else "ejected",
             "since": _iso(health.since),
@@ -121,29 +138,52 @@ class Node:
             "failures": health.failures,
         }
 
-    async def _send(self, commands: Sequence[Command]) -> list[Any]:
-        started = time.perf_counter()
-        async with asyncio.timeout(self._seconds), self._client.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)
-            replies: list[Any] = await pipe.execute(raise_on_error=False)
-        self._latency.observe(time.perf_counter() - started)
-        return replies
+    async def _send(self, commands: Sequence[Command]) -> tuple[list[Any], bool]:
+        """The replies, and whether they came after the hint's deadline.
 
-    def _failed(self, error: Exception) -> None:
-        reason = describe(error)
+        They count as late only if this process was there to see it: had it been busy itself when
+        the deadline passed, every node would look slow.
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        due = started + self._hint_seconds
+        late = False
+
+        def deadline_passed() -> None:
+            nonlocal late
+            late = loop.time() - due < LAG
+
+        watch = loop.call_at(due, deadline_passed)
+        try:
+            async with (
+                asyncio.timeout(self._seconds),
+                self._client.pipeline(transaction=False) as pipe,
+            ):
+                for command in commands:
+                    pipe.execute_command(*command)
+                replies: list[Any] = await pipe.execute(raise_on_error=False)
+        finally:
+            watch.cancel()
+        self._latency.observe(loop.time() - started)
+        return replies, late
+
+    def _failed(self, reason: str) -> None:
         metrics.NODE_FAILURES.labels(self.name, reason.partition(" ")[0].rstrip(":")).inc()
-        if self.health.failed(time.time(), reason):
-            metrics.NODE_EJECTIONS.labels(self.name).inc()
-            self._live.set(0)
-            log.warning(
-                "lookup node ejected",
-                node=self.name,
-                address=str(self.server),
-                reason=reason,
-                failures=self.health.failures,
-                next_probe=_iso(self.health.next_probe or 0),
-            )
+        self._ejected(self.health.failed(time.time(), reason))
+
+    def _ejected(self, ejected: bool) -> None:
+        if not ejected:
+            return
+        metrics.NODE_EJECTIONS.labels(self.name).inc()
+        self._live.set(0)
+        log.warning(
+            "lookup node ejected",
+            node=self.name,
+            address=f"{self.server.host}:{self.server.port}",
+            reason=self.health.reason,
+            failures=self.health.failures,
+            next_probe=_iso(self.health.next_probe or 0),
+        )
 
 
 class Nodes:

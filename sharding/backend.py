@@ -37,7 +37,7 @@ class Backend:
         self.days.attach(self.primary)
         self.nodes = Nodes(config.lookup)
         self.lookups = Lookups(config.lookup, self.nodes, self.days)
-        self.reader = Reader(self.primary, self.lookups, self.days, config.lookup.on_lookup_failure)
+        self.reader = Reader(self.primary, self.lookups, self.days, config.lookup)
         self.writer = Writer(self.primary, self.days)
         self.store = Store(self.primary, self.reader, self.writer, self.lookups, self.days)
         self.janitor = Janitor(self.primary, self.days, config.partitions)

@@ -34,3 +34,5 @@ PRUNE_REFUSED = Counter("tapedeck_prune_refused", "Prunes refused: look at the l
 MYSQL_BATCH_FALLBACKS = Counter(
     "tapedeck_batch_fallbacks", "Batches that an error had settled row by row", ["fault"]
 )
+PROBES_DELAYED = Counter("tapedeck_probes_delayed", "Loads without a hint that waited their turn")
+PROBES_REFUSED = Counter("tapedeck_probes_refused", "Loads without a hint past the probe budget")

@@ -7,12 +7,16 @@ statement (a row that moves between two statements would be missed by both).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal, NamedTuple
+from math import ceil
+from typing import NamedTuple
 
-from tapedeck.failover.errors import Fault, MySQLError
+from tapedeck.config.model import Lookup
+from tapedeck.failover.budget import Budget
+from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.retry import persist
 from tapedeck.sharding import metrics, rows
@@ -51,45 +55,67 @@ class Reader:
     """Loads rows by key.
 
     Args:
-        on_lookup_failure: what a load does without an answer of its lookup node: `probe` all
-            partitions, or read `today`'s alone.
+        config: what a load does without an answer of its lookup node: probe all partitions, within
+            the budget, or read today's alone.
     """
 
-    def __init__(
-        self,
-        primary: Primary,
-        lookups: Lookups,
-        days: Days,
-        on_lookup_failure: Literal["probe", "today"],
-    ) -> None:
+    def __init__(self, primary: Primary, lookups: Lookups, days: Days, config: Lookup) -> None:
         self._primary = primary
         self._lookups = lookups
         self._days = days
-        self._today_alone = on_lookup_failure == "today"
+        self._today_alone = config.on_lookup_failure == "today"
+        self._today_in_overload = config.probe_overload == "today"
+        self._budget = Budget(config.probe_rate, config.probe_burst, config.probe_burst, 0.0)
         # Apart, so that a read of thirty partitions does not hold up those of one or two.
         self._near: Batcher[Want, Loaded] = Batcher("read_near", self._read, at_most=64)
         self._deep: Batcher[Want, Loaded] = Batcher("read_deep", self._read, at_most=32)
 
-    async def load(self, key: Key) -> Loaded:
+    async def load(self, key: Key, deadline: float) -> Loaded:
         """Find a key's row.
 
+        Args:
+            deadline: until when a load without a hint waits for its probe, on the loop's clock.
+
         Raises:
-            PrimaryUnavailable: MySQL did not answer before the deadline.
+            PrimaryUnavailable: MySQL did not answer, or the budget had no probe, before then.
             MySQLError: one that repeating does not mend.
         """
         await self._days.ready()
         hint = await self._lookups.ask(key)
         metrics.LOADS.inc()
-        first = self._first_look(hint)
-        oldest = self._days.oldest()
-        loaded = await self._look(Want(key, first))
-        if loaded.row is None and first > oldest:
-            if hint.found is Found.NO_ANSWER:
-                metrics.TODAY_ONLY.inc()
-            else:
+        if hint.found is Found.NO_ANSWER and not await self._may_probe(deadline):
+            metrics.TODAY_ONLY.inc()
+            loaded = await self._look(Want(key, self._days.today()))
+        else:
+            first = self._first_look(hint)
+            oldest = self._days.oldest()
+            loaded = await self._look(Want(key, first))
+            if loaded.row is None and first > oldest:
                 loaded = await self._look(Want(key, oldest))
         self._judge(key, hint, loaded.row)
         return loaded
+
+    async def _may_probe(self, deadline: float) -> bool:
+        """Whether a load without an answer of its lookup node reads every partition, in its turn.
+
+        Raises:
+            PrimaryUnavailable: its turn would come after the deadline.
+        """
+        if self._today_alone:
+            return False
+        now = asyncio.get_running_loop().time()
+        taken, wait = self._budget.take(now, 0 if self._today_in_overload else deadline - now)
+        if taken:
+            if wait:
+                metrics.PROBES_DELAYED.inc()
+                await asyncio.sleep(wait)
+            return True
+        metrics.PROBES_REFUSED.inc()
+        if self._today_in_overload:
+            return False
+        # It waits all the same: a client that got its 503 at once would be back at once.
+        await asyncio.sleep(max(0.0, deadline - now - 0.05))
+        raise PrimaryUnavailable("lookups are down and the probe budget is used up", ceil(wait))
 
     async def find(self, key: Key) -> Loaded:
         """Find a key's row in whichever partition it lies; asks no lookup node, repairs nothing.
@@ -104,8 +130,6 @@ class Reader:
         """The oldest partition that the first statement reads."""
         if hint.day is not None and self._days.oldest() <= hint.day <= tomorrow(self._days.today()):
             return hint.day
-        if hint.found is Found.NO_ANSWER and self._today_alone:
-            return self._days.today()
         return self._days.oldest()
 
     def _judge(self, key: Key, hint: Hint, row: Row | None) -> None:

@@ -63,9 +63,10 @@ class Store:
         Raises:
             Unavailable: MySQL did not answer within the deadline.
         """
+        deadline = self._primary.deadline()
         try:
-            async with asyncio.timeout_at(self._primary.deadline()):
-                row = (await self._reader.load(key)).row
+            async with asyncio.timeout_at(deadline):
+                row = (await self._reader.load(key, deadline)).row
         except TimeoutError:
             raise Unavailable("MySQL: no answer in time") from None
         except (PrimaryUnavailable, MySQLError) as error:
@@ -83,7 +84,7 @@ class Store:
         deadline = self._primary.deadline()
         try:
             async with asyncio.timeout_at(deadline), self._turn(key):
-                change = _Change(self, key, transition)
+                change = _Change(self, key, transition, deadline)
                 return await persist(change.attempt, deadline, change.again)
         except TimeoutError:
             raise Unavailable("MySQL: no answer in time") from None
@@ -133,8 +134,11 @@ class _Conflict(Exception):
 class _Change:
     """One change through all its tries."""
 
-    def __init__(self, store: Store, key: Key, transition: Transition[Any]) -> None:
+    def __init__(
+        self, store: Store, key: Key, transition: Transition[Any], deadline: float
+    ) -> None:
         self._store = store
+        self._deadline = deadline
         self._key = key
         self._transition = transition
         self._number = next(store._numbers)
@@ -146,7 +150,7 @@ class _Change:
     async def attempt(self) -> Outcome[Any]:
         """Load, decide, save. Raises what `again` judges."""
         store = self._store
-        loaded = await store._reader.load(self._key)
+        loaded = await store._reader.load(self._key, self._deadline)
         landed = self._landed(loaded)
         if landed is not None:
             metrics.RECOVERED.inc()
