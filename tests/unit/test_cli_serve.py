@@ -1,0 +1,96 @@
+"""`tapedeck`, `tapedeck check-config` and the errors of `tapedeck serve`, as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+GOOD = {
+    "auth": {"service_keys": ["a-secret-service-key"]},
+    "lookup": {"servers": ["127.0.0.1:1:1 lookup1"]},
+    "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody", "password": "a-secret-password"},
+}
+
+
+def tapedeck(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from tapedeck.cli.main import main; main()", *args]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={**os.environ, **environ}
+    )
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "tapedeck.yml"
+    path.write_text(yaml.safe_dump(GOOD))
+    return path
+
+
+def test_help_and_version_and_usage() -> None:
+    assert tapedeck("--help").returncode == 0
+    assert tapedeck("--version").stdout.startswith("tapedeck ")
+    assert "Example: tapedeck serve" in tapedeck("serve", "--help").stdout
+    assert "Example: tapedeck check-config" in tapedeck("check-config", "--help").stdout
+    for wrong in (("--nonsense",), ("nonsense",), ("serve", "--workers", "0")):
+        assert tapedeck(*wrong).returncode == 2
+
+
+def test_check_config_shows_what_a_file_becomes_without_its_secrets(config: Path) -> None:
+    done = tapedeck("check-config", str(config), TAPEDECK_LOOKUP__HASH="md5")
+    assert done.returncode == 0
+    shown = yaml.safe_load(done.stdout)
+    assert shown["lookup"]["hash"] == "md5"
+    assert shown["partitions"]["retention_days"] == 30
+    assert "a-secret" not in done.stdout
+    as_json = json.loads(tapedeck("check-config", "--config", str(config), "--json").stdout)
+    assert as_json["config"]["mysql"]["password"] == "***"
+
+
+def test_check_config_lists_every_problem_and_says_one_line_on_stderr(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yml"
+    path.write_text(yaml.safe_dump({**GOOD, "gateway": {"port": -1}, "nonsense": {}}))
+    done = tapedeck("check-config", str(path), TAPEDECK_PLAYER__SKIPS="1")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 3
+    for word in ("gateway.port", "nonsense", "TAPEDECK_PLAYER__SKIPS"):
+        assert word in done.stdout
+    assert len(done.stderr.splitlines()) == 1
+    as_json = tapedeck("check-config", str(path), "--json", TAPEDECK_PLAYER__SKIPS="1")
+    assert as_json.returncode == 1
+    assert len(json.loads(as_json.stdout)["problems"]) == 3
+
+
+def test_serve_says_in_one_line_what_is_wrong_with_its_configuration(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.yml", tmp_path):
+        done = tapedeck("serve", "--config", str(path))
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert path.name in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--port", "gateway.port"), ("--admin-port", "admin.port")]
+)
+def test_a_taken_port_is_named_with_what_to_change(
+    config: Path, workers: str, option: str, value: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        port = str(taken.getsockname()[1])
+        free = {"--port", "--admin-port"} - {option}
+        done = tapedeck(
+            *("serve", "--config", str(config), "--workers", workers),
+            *(option, port, free.pop(), "0"),
+        )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert port in done.stderr
+    assert value in done.stderr
+    assert option in done.stderr

@@ -1,0 +1,122 @@
+"""Several workers seen as one, and a configuration that changes while they run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from tapedeck.config.model import Sections
+from tapedeck.gateway.fleet import merge_rings, worst
+from tapedeck.gateway.live import Live, masked, revealed, with_token_keys
+from tests.support.faces import SERVICE_KEY, a_config
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({1: "ready", 2: "ready"}, "ready"),
+        ({1: "ready", 2: "degraded"}, "degraded"),
+        ({1: "degraded", 2: "unavailable"}, "unavailable"),
+        ({1: "ready", 2: "draining"}, "draining"),
+        ({1: "ready"}, "degraded"),
+        ({2: "unavailable"}, "unavailable"),
+        ({}, "unavailable"),
+    ],
+)
+def test_the_gateway_is_as_ready_as_its_worst_worker(
+    answers: dict[int, str], expected: str
+) -> None:
+    status, reasons = worst({n: (s, []) for n, s in answers.items()}, workers=2)
+    assert status == expected
+    assert reasons == [f"worker {n} does not answer" for n in (1, 2) if n not in answers]
+
+
+def test_a_reason_that_all_workers_give_is_said_once() -> None:
+    answers = {1: ("degraded", ["a is out"]), 2: ("degraded", ["a is out", "b is out"])}
+    assert worst(answers, 2) == ("degraded", ["a is out", "b is out"])
+
+
+def ring(generation: int, **states: str) -> dict[str, Any]:
+    nodes = [{"name": name, "state": state} for name, state in states.items()]
+    return {"generation": generation, "nodes": nodes}
+
+
+def test_a_node_that_any_worker_has_ejected_is_shown_ejected() -> None:
+    merged = merge_rings(
+        [
+            ring(1, a="live", b="ejected", c="live"),
+            ring(2, a="live", b="live", c="ejected"),
+        ]
+    )
+    assert merged == ring(2, a="live", b="ejected", c="ejected")
+
+
+def test_a_reload_takes_over_what_can_follow_and_names_the_rest() -> None:
+    live = Live(a_config())
+    new = a_config(
+        log={"level": "error"},
+        player={"skip_limit": 5},
+        auth={"service_keys": ["a-new-key"]},
+        gateway={"port": 9999},
+    )
+    expected = {
+        "changed": ["auth.service_keys", "log.level", "player.skip_limit"],
+        "needs_restart": ["gateway.port"],
+    }
+    assert live.reload(new, apply=False) == expected
+    assert live.config.player.skip_limit == 2
+    assert live.reload(new) == expected
+    assert live.config.player.skip_limit == 5
+    assert live.config.gateway.port == 8080
+    assert live.is_service("Bearer a-new-key")
+    assert not live.is_service(f"Bearer {SERVICE_KEY}")
+    assert live.reload(new) == {"changed": [], "needs_restart": ["gateway.port"]}
+
+
+def test_a_rotated_token_key_signs_and_the_old_one_still_verifies() -> None:
+    live = Live(a_config())
+    old = live.tokens.issue(5, now=0)
+    live.reload(a_config(auth={"token_keys": ["n" * 32, "k" * 32]}))
+    assert live.tokens.verify(old, now=1).user_id == 5
+    assert live.tokens.issue(5, now=0) != old
+
+
+@pytest.mark.parametrize(
+    ("header", "good"),
+    [
+        (f"Bearer {SERVICE_KEY}", True),
+        (f"bearer  {SERVICE_KEY} ", True),
+        ("Bearer another-key", True),
+        (None, False),
+        ("", False),
+        ("Bearer", False),
+        ("Bearer ", False),
+        (SERVICE_KEY, False),
+        (f"Basic {SERVICE_KEY}", False),
+        (f"Bearer {SERVICE_KEY}x", False),
+        (f"Bearer {SERVICE_KEY[:-1]}", False),
+        ("Bearer \udcff", False),
+    ],
+)
+def test_only_the_very_key_opens_the_service_door(header: str | None, good: bool) -> None:
+    assert Live(a_config()).is_service(header) is good
+
+
+def test_a_configuration_survives_the_way_to_a_worker() -> None:
+    config = with_token_keys(a_config(mysql={"password": "p" * 8}), "unused")
+    assert Sections.model_validate(revealed(config)) == config
+
+
+def test_a_made_up_key_fills_a_gap_and_nothing_else() -> None:
+    empty = a_config(auth={"token_keys": []})
+    assert with_token_keys(empty, "x" * 64).auth.token_keys == (SecretStr("x" * 64),)
+    assert with_token_keys(a_config(), "x" * 64) == a_config()
+
+
+def test_a_configuration_is_shown_without_its_secrets() -> None:
+    shown = str(masked(a_config(mysql={"password": "hunter22"}, admin={"token": "t0ken"})))
+    for secret in (SERVICE_KEY, "k" * 32, "hunter22", "t0ken", "another-key"):
+        assert secret not in shown
+    assert "***" in shown
