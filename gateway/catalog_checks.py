@@ -161,8 +161,6 @@ def _text(
     control = _CONTROL.search(text)
     if control is not None:
         raise Bad(f"{where}: holds the control character U+{ord(control[0]):04X}")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise Bad(f"{where}: is no UTF-8")
     if not blank and not text.strip():
         raise Bad(f"{where}: is blank")
     if pattern is not None and pattern.fullmatch(text) is None:

@@ -108,7 +108,7 @@ def _csv_mix(rows: list[_Row], broken: int | None, seen: Seen) -> Iterator[Entry
 
 
 def _csv_rows(lines: Iterable[tuple[int, bytes]]) -> Iterator[_Row]:
-    # What is no UTF-8 becomes surrogates here, which `_text` finds in the cell that holds them.
+    # What is no UTF-8 becomes surrogates here, and is found in the cell that holds them.
     reader = csv.reader((line.decode("utf-8", "surrogateescape") for _, line in lines), strict=True)
     header: list[str] | None = None
     while True:
@@ -147,7 +147,10 @@ def _row(number: int, header: list[str], texts: list[str]) -> _Row:
     if len(texts) != len(header):
         return _Row(number, None, {}, f"has {len(texts)} cells, the header has {len(header)}")
     cells: dict[str, object] = {}
+    bad: str | None = None
     for name, text in zip(header, texts, strict=True):
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            bad = f"{name}: is no UTF-8"
         # Digits alone: what a spreadsheet made of a long id (9.2E+18) is not that id.
         if name in _NUMBER_COLUMNS and re.fullmatch(r"[0-9]{1,19}", text):
             cells[name] = int(text)
@@ -156,11 +159,12 @@ def _row(number: int, header: list[str], texts: list[str]) -> _Row:
     mix_id = cells.get("id")
     if not isinstance(mix_id, int):
         return _Row(number, None, {}, "id: is no whole number from 1 to 2^63-1")
-    try:
-        check_track(convert(_part(cells, "track."), TrackFields, "track"), "track")
-    except Bad as bad:
-        return _Row(number, mix_id, cells, str(bad))
-    return _Row(number, mix_id, cells)
+    if bad is None:
+        try:
+            check_track(convert(_part(cells, "track."), TrackFields, "track"), "track")
+        except Bad as problem:
+            bad = str(problem)
+    return _Row(number, mix_id, cells, bad)
 
 
 def _part(cells: dict[str, object], prefix: str) -> dict[str, object]:

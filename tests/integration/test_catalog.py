@@ -1,0 +1,422 @@
+"""The catalog on a real MariaDB: what is imported is played, bounded, and at hand in a failover."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import tapedeck.config
+from tapedeck.config.model import Catalog as Limits
+from tapedeck.config.model import MySQL
+from tapedeck.failover.errors import PrimaryUnavailable
+from tapedeck.failover.primary import Primary
+from tapedeck.failover.sync_primary import NoPrimary, connect_primary
+from tapedeck.gateway.catalog import Catalog, ensure_catalog
+from tapedeck.gateway.catalog_import import Entry, import_mixes, read
+from tapedeck.gateway.mixes import Mix, MixUser, Track
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.process import free_port
+
+pytestmark = pytest.mark.stack
+
+SAMPLE = Path(tapedeck.config.__file__).with_name("sample_catalog.jsonl")
+
+
+def mix(mix_id: int, *track_ids: int, name: str = "Mix") -> Mix:
+    tracks = tuple(
+        Track(i, f"Piste n° {i} 🎵", "Édith", None, 1937, None, "https://media.example.org/t", 60)
+        for i in track_ids
+    )
+    user = MixUser(3, "ann", "ann")
+    slug = f"mix-{mix_id}"
+    return Mix(mix_id, name, slug, f"/ann/{slug}", None, "", 60 * len(tracks), user, tracks)
+
+
+@pytest.fixture
+def config(mysql: MariaDB, database: str) -> MySQL:
+    return MySQL(
+        hosts=(mysql.address,),
+        user="tapedeck",
+        password=mysql.passwords.gateway,
+        database=database,
+        statement_timeout=400,
+        deadline=1500,
+    )
+
+
+@pytest.fixture
+def put(config: MySQL) -> Callable[..., None]:
+    """Imports mixes, as the command does."""
+
+    def put(*mixes: Mix) -> None:
+        with contextlib.closing(connect_primary(config, 5)) as connection:
+            entries = [Entry(number, mix) for number, mix in enumerate(mixes, 1)]
+            assert import_mixes(connection, entries).imported
+
+    return put
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Reads:
+    """A primary that counts what is read through it."""
+
+    def __init__(self, primary: Primary) -> None:
+        self._primary = primary
+        self.count = 0
+
+    async def fetch(self, sql: str, args: Any = ()) -> Any:
+        self.count += 1
+        return await self._primary.fetch(sql, args)
+
+
+@pytest.fixture
+async def primary(config: MySQL) -> AsyncIterator[Primary]:
+    primary = Primary(config)
+    await primary.start()
+    await ensure_catalog(primary)
+    yield primary
+    await primary.close()
+
+
+def catalog_of(primary: Any, clock: Clock | None = None, **limits: Any) -> Catalog:
+    return Catalog(primary, Limits(**limits), clock or Clock())
+
+
+# -- the gateway's side ----------------------------------------------------------------------------
+
+
+async def test_a_mix_is_read_as_it_was_imported(primary, put):
+    given = [mix(7, 72, 71, 73), mix(8, 73), mix(2**63 - 1, 2**63 - 1)]
+    put(*given)
+    catalog = catalog_of(primary)
+    assert [await catalog.mix(m.id) for m in given] == given
+    assert await catalog.mix(9) is None
+
+
+async def test_every_mix_of_the_sample_comes_back_unchanged(primary, config):
+    with SAMPLE.open("rb") as file:
+        entries = list(read(file, "jsonl"))
+    with contextlib.closing(connect_primary(config, 5)) as connection:
+        import_mixes(connection, entries)
+    catalog = catalog_of(primary)
+    mixes, total = await catalog.page(1, 100)
+    assert mixes == [entry.mix for entry in entries]
+    assert total == len(entries)
+
+
+async def test_importing_again_replaces_mixes_and_their_tracks_alone(primary, put):
+    put(mix(1, 11, 12, 13), mix(2, 21))
+    put(mix(1, 13, 14, name="Other"))
+    put(mix(1, 13, 14, name="Other"))
+    catalog = catalog_of(primary)
+    assert await catalog.mix(1) == mix(1, 13, 14, name="Other")
+    assert await catalog.mix(2) == mix(2, 21)
+
+
+async def test_a_catalog_that_nobody_imported_is_empty(config):
+    primary = Primary(config)
+    await primary.start()
+    try:
+        catalog = catalog_of(primary)
+        assert await catalog.mix(1) is None
+        assert await catalog.page(1, 10) == ([], 0)
+        assert await catalog.after(1) is None
+    finally:
+        await primary.close()
+
+
+async def test_pages_hold_each_mix_once_in_the_order_of_their_ids(primary, put):
+    put(*(mix(n, n * 10, n * 10 + 1) for n in (5, 3, 9, 1, 7)))
+    catalog = catalog_of(primary)
+    pages = [await catalog.page(number, 2) for number in (1, 2, 3, 4)]
+    assert [[m.id for m in mixes] for mixes, _ in pages] == [[1, 3], [5, 7], [9], []]
+    assert [total for _, total in pages] == [5, 5, 5, 5]
+    assert await catalog.page(2**62, 100) == ([], 5)
+
+
+async def test_after_the_last_mix_comes_the_first(primary, put):
+    put(mix(1, 11), mix(3, 31), mix(2**63 - 1, 12))
+    catalog = catalog_of(primary)
+    following = [await catalog.after(n) for n in (1, 2, 3, 2**63 - 1)]
+    assert [m.id for m in following] == [3, 3, 2**63 - 1, 1]
+
+
+async def test_an_edit_is_seen_once_the_old_edition_is_too_old(primary, put):
+    clock = Clock()
+    catalog = catalog_of(primary, clock, max_age=60)
+    put(mix(1, 11))
+    assert await catalog.mix(1) == mix(1, 11)
+    put(mix(1, 12))
+    clock.now += 59
+    assert await catalog.mix(1) == mix(1, 11)
+    clock.now += 1
+    assert await catalog.mix(1) == mix(1, 12)
+
+
+async def test_an_imported_mix_is_seen_soon_after_it_was_asked_for_in_vain(primary, put):
+    clock = Clock()
+    catalog = catalog_of(primary, clock, max_age=3600)
+    assert await catalog.mix(1) is None
+    put(mix(1, 11))
+    clock.now += 5
+    assert await catalog.mix(1) == mix(1, 11)
+
+
+async def test_requests_for_one_mix_at_once_share_one_read(primary, put):
+    put(mix(1, 11))
+    reads = Reads(primary)
+    catalog = catalog_of(reads)
+    answers = await asyncio.gather(*(catalog.mix(1) for _ in range(50)))
+    assert answers == [mix(1, 11)] * 50
+    assert reads.count == 1
+
+
+async def test_a_cancelled_request_takes_its_read_from_nobody(primary, put):
+    put(mix(1, 11))
+    catalog = catalog_of(primary)
+    first = asyncio.create_task(catalog.mix(1))
+    second = asyncio.create_task(catalog.mix(1))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == mix(1, 11)
+
+
+async def test_no_more_mixes_are_kept_than_allowed_and_unknown_ids_drive_none_out(primary, put):
+    put(*(mix(n, n * 10) for n in range(1, 6)))
+    reads = Reads(primary)
+    catalog = catalog_of(reads, max_mixes=4)
+    for n in range(1, 6):
+        await catalog.mix(n)
+    for n in range(100, 120):
+        assert await catalog.mix(n) is None
+    reads.count = 0
+    for n in (2, 3, 4, 5):
+        assert await catalog.mix(n) == mix(n, n * 10)
+    assert reads.count == 0
+    await catalog.mix(1)
+    assert reads.count == 1
+
+
+async def test_an_old_edition_is_served_while_mysql_is_away(primary, put, mysql):
+    clock = Clock()
+    catalog = catalog_of(primary, clock, max_age=60)
+    put(mix(1, 11), mix(2, 21))
+    await catalog.mix(1)
+    clock.now += 61
+    mysql.freeze()
+    started = asyncio.get_running_loop().time()
+    assert await asyncio.gather(*(catalog.mix(1) for _ in range(20))) == [mix(1, 11)] * 20
+    assert await catalog.mix(1) == mix(1, 11)
+    assert asyncio.get_running_loop().time() - started < 1.2
+    with pytest.raises(PrimaryUnavailable):
+        await catalog.mix(2)
+    mysql.thaw()
+    put(mix(1, 12))
+    clock.now += 5
+    await _until(lambda: primary.adopted)
+    assert await catalog.mix(1) == mix(1, 12)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(config: MySQL, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `tapedeck catalog import ...` against this test's database."""
+    document = {
+        "lookup": {"servers": [f"127.0.0.1:{free_port()}:1 lookup1"]},
+        "mysql": {
+            "hosts": [str(host) for host in config.hosts],
+            "user": config.user,
+            "password": config.password.get_secret_value(),
+            "database": config.database,
+        },
+    }
+    path = tmp_path / "tapedeck.yml"
+    path.write_text(yaml.safe_dump(document))
+
+    def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "tapedeck", "catalog", "import", "--config", path, *arguments],
+            input=stdin,
+            capture_output=True,
+            timeout=60,
+            check=False,
+            env=os.environ | {"COLUMNS": "200"},
+        )
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+
+    return run
+
+
+def line(mix_id: int, **changes: Any) -> bytes:
+    fields = {
+        "id": mix_id,
+        "name": "Mix",
+        "slug": "mix",
+        "user": {"id": 3, "login": "ann", "slug": "ann"},
+        "tracks": [
+            {
+                "id": mix_id * 10,
+                "name": "Track",
+                "performer": "Somebody",
+                "track_file_stream_url": "https://media.example.org/t.mp3",
+                "play_duration": 60,
+            }
+        ],
+    }
+    return json.dumps(fields | changes).encode() + b"\n"
+
+
+def ids(mysql: MariaDB, database: str) -> list[int]:
+    return [row[0] for row in mysql.query(f"SELECT id FROM `{database}`.mixes ORDER BY id")]
+
+
+def test_the_command_imports_the_sample_twice(command, mysql, database):
+    for _ in range(2):
+        done = command(str(SAMPLE))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "Imported 22 mixes with 183 tracks.\n"
+    assert ids(mysql, database) == list(range(1, 23))
+
+
+def test_a_bad_line_is_named_and_nothing_is_imported(command, mysql, database, tmp_path):
+    file = tmp_path / "mixes.jsonl"
+    file.write_bytes(b"".join(map(line, range(1, 151))) + b"{oops\n" + line(0) + line(151))
+    done = command(str(file))
+    assert done.returncode == 1
+    assert "line 151: JSON is malformed" in done.stdout
+    assert "line 152: id: Expected `int` >= 1" in done.stdout
+    assert done.stderr.count("\n") == 1
+    assert "nothing was imported: 2 lines are bad (line 151: JSON is malformed" in done.stderr
+    assert ids(mysql, database) == []
+
+
+def test_with_skip_bad_the_rest_is_imported(command, mysql, database):
+    done = command(
+        "-", "--format", "jsonl", "--skip-bad", "--json", stdin=line(1) + b"?\n" + line(3)
+    )
+    assert done.returncode == 0
+    answer = json.loads(done.stdout)
+    assert answer | {"bad": []} == {"imported": True, "mixes": 2, "tracks": 2, "bad": []}
+    assert [bad["line"] for bad in answer["bad"]] == [2]
+    assert ids(mysql, database) == [1, 3]
+
+
+def test_a_script_is_told_that_nothing_was_imported(command):
+    done = command("-", "--format", "jsonl", "--json", stdin=line(1) + b"?\n")
+    assert done.returncode == 1
+    answer = json.loads(done.stdout)
+    assert (answer["imported"], answer["mixes"], len(answer["bad"])) == (False, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "file_format", "reason"),
+    [
+        (b"", "jsonl", "the file holds no mix"),
+        (b"?\n", "jsonl", "1 line is bad (line 1: JSON is malformed"),
+        (b"id,name\n1,a\n", "csv", "line 1: column slug is missing"),
+    ],
+)
+def test_a_file_without_a_mix_fails_with_one_line(command, content, file_format, reason):
+    done = command("-", "--format", file_format, "--skip-bad", stdin=content)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert reason in done.stderr
+
+
+def test_a_name_that_tells_no_format_and_a_missing_file_are_usage_errors(command, tmp_path):
+    unnamed = tmp_path / "mixes.txt"
+    unnamed.write_bytes(line(1))
+    done = command(str(unnamed))
+    assert done.returncode == 2
+    assert "--format" in done.stderr
+    assert command(str(tmp_path / "none.jsonl")).returncode == 2
+
+
+def test_a_dead_mysql_is_named(command, mysql):
+    mysql.kill()
+    done = command(str(SAMPLE))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"{mysql.address}: 2003" in done.stderr
+
+
+# -- the primary for commands ----------------------------------------------------------------------
+
+
+def test_the_writable_host_is_taken_and_the_others_are_named(mysql, config):
+    dead = f"127.0.0.1:{free_port()}"
+    hosts = MySQL(**(config.model_dump() | {"hosts": [dead, mysql.address]}))
+    with contextlib.closing(connect_primary(hosts)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT @@port")
+        assert cursor.fetchone() == (mysql.port,)
+    mysql.query("SET GLOBAL read_only = 1")
+    with pytest.raises(NoPrimary) as refusal:
+        connect_primary(hosts)
+    assert f"{dead}: 2003" in str(refusal.value)
+    assert f"{mysql.address}: read-only" in str(refusal.value)
+
+
+def test_a_wrong_password_is_named_without_being_shown(mysql, config):
+    wrong = MySQL(**(config.model_dump() | {"password": "hunter2hunter2"}))
+    with pytest.raises(NoPrimary, match="1045") as refusal:
+        connect_primary(wrong)
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_a_frozen_host_is_given_up_in_time(mysql, config):
+    mysql.freeze()
+    with pytest.raises(NoPrimary, match=mysql.address):
+        connect_primary(config, statement_seconds=0.3)
+
+
+def test_a_failed_import_leaves_what_was_there(mysql, database, config, put):
+    put(mix(1, 11))
+
+    def entries() -> Any:
+        for n in range(2, 202):
+            yield Entry(n, mix(n, n * 10))
+        raise OSError("the pipe broke")
+
+    with (
+        contextlib.closing(connect_primary(config, 5)) as connection,
+        pytest.raises(OSError, match="pipe"),
+    ):
+        import_mixes(connection, entries())
+    assert ids(mysql, database) == [1]
+
+
+async def test_two_imports_at_once_both_succeed(mysql, database, config):
+    entries = [Entry(n, mix(n, n, n + 1, n + 2)) for n in range(1, 301)]
+
+    def run() -> None:
+        with contextlib.closing(connect_primary(config, 20)) as connection:
+            assert import_mixes(connection, entries).imported
+
+    await asyncio.gather(asyncio.to_thread(run), asyncio.to_thread(run))
+    assert ids(mysql, database) == list(range(1, 301))
