@@ -1,0 +1,149 @@
+"""Gateways as processes of their own, as `tapedeck serve` runs them, for tests over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+import pymysql
+import yaml
+
+from tapedeck.gateway.catalog_tables import TABLES, write_mixes
+from tapedeck.gateway.mixes import Mix
+
+SECONDS = 30.0
+"""Within this everything a test waits for has happened, also on a busy machine."""
+
+
+class Gateway:
+    """`tapedeck serve` in a process.
+
+    Args:
+        document: its configuration.
+        folder: for the configuration file and the log.
+        args: for the command line.
+
+    Attributes:
+        url, admin: where it listens.
+        key: the Authorization header of a service.
+    """
+
+    def __init__(self, document: dict[str, Any], folder: Path, *args: str) -> None:
+        self.document = document
+        self.config = folder / f"tapedeck-{document['gateway']['port']}.yml"
+        self.log = self.config.with_suffix(".log")
+        self.url = f"http://127.0.0.1:{document['gateway']['port']}"
+        self.admin = f"http://127.0.0.1:{document['admin']['port']}"
+        self.key = {"Authorization": f"Bearer {document['auth']['service_keys'][0]}"}
+        self._args = args
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, ready: bool = True) -> Gateway:
+        """Start it; wait until it serves, or else until it answers /healthz."""
+        self.write_config()
+        code = "from tapedeck.cli.main import main; main()"
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code, "serve", "--config", str(self.config), *self._args],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={k: v for k, v in os.environ.items() if not k.startswith("TAPEDECK_")},
+            )
+        asyncio.run(self.until("/readyz" if ready else "/healthz", lambda status, _: status == 200))
+        return self
+
+    def write_config(self) -> None:
+        """Write `document` where the gateway reads it."""
+        self.config.write_text(yaml.safe_dump(self.document))
+
+    async def until(self, path: str, wanted: Any, seconds: float = SECONDS) -> Any:
+        """Ask the admin port until `wanted(status, body)`; the body then."""
+        end = time.monotonic() + seconds
+        last: Any = None
+        async with aiohttp.ClientSession(self.admin) as http:
+            while time.monotonic() < end:
+                assert self.running, f"the gateway ended:\n{self.log.read_text()[-3000:]}"
+                try:
+                    async with http.get(path) as answer:
+                        last = answer.status, await answer.json(content_type=None)
+                    if wanted(*last):
+                        return last[1]
+                except aiohttp.ClientError as error:
+                    last = error
+                await asyncio.sleep(0.05)
+        raise AssertionError(f"{path} did not come to it in {seconds} s; last: {last}")
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started: the supervisor, where there is one."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether that process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float = SECONDS) -> int:
+        """Its exit status."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.send(signal.SIGTERM)
+        return self.wait()
+
+    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
+        """What it logged so far; every line is JSON."""
+        lines: list[dict[str, Any]] = [
+            json.loads(line) for line in self.log.read_text().splitlines()
+        ]
+        return [line for line in lines if event is None or line["event"] == event]
+
+    def __enter__(self) -> Gateway:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.running:
+            self.send(signal.SIGKILL)
+            self.wait()
+
+
+def put_mixes(document: dict[str, Any], mixes: Sequence[Mix]) -> None:
+    """Write mixes straight into the configuration's database."""
+    mysql = document["mysql"]
+    host, _, port = mysql["hosts"][0].rpartition(":")
+    connection = pymysql.connect(
+        host=host,
+        port=int(port),
+        user=mysql["user"],
+        password=mysql["password"],
+        database=mysql["database"],
+    )
+    with connection, connection.cursor() as cursor:
+        for statement in TABLES:
+            cursor.execute(statement)
+        write_mixes(cursor, mixes)
+        connection.commit()
