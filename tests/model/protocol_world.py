@@ -88,7 +88,7 @@ class World:
                 if self.rules.compare_and_set and row.version != z.expects:
                     continue
             rows, log, bad = self.commit(rest, z.change, z.writes)
-            if z.denied:
+            if z.denied and self.bounds.retention is None:
                 bad = bad or f"I3: change {z.change} was answered as changing nothing, and landed"
             landed = rest._replace(rows=rows, log=log)
             yield ("late write of change", z.change, "lands"), landed, bad

@@ -23,7 +23,12 @@ HOLDS = {
     "two midnights, nothing there": Bounds(midnights=2, start=("nothing",)),
     "two midnights, something there": Bounds(midnights=2, batches=False, start=("yesterday",)),
     "the clock steps back": Bounds(back=1, batches=False),
-    "a state about to expire": Bounds(retention=1, start=("yesterday", "nothing")),
+    "a state about to expire": Bounds(
+        retention=1, start=("yesterday", "nothing"), deletes=True, batches=False
+    ),
+    "a state about to expire, two midnights": Bounds(
+        retention=2, midnights=2, start=("yesterday",), batches=False
+    ),
     "three changes on one day": Bounds(
         changes=3, midnights=0, deletes=True, start=("nothing", "tombstone")
     ),
@@ -155,7 +160,7 @@ def test_without_the_rule_an_invariant_breaks(name: str) -> None:
 @pytest.mark.parametrize(
     "bounds",
     [
-        Bounds(back=1, batches=False, start=("nothing", "yesterday")),
+        Bounds(back=1, batches=False, start=("yesterday",)),
         Bounds(retention=1, start=("yesterday", "nothing")),
     ],
     ids=["the clock steps back", "expiry"],
