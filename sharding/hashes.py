@@ -8,12 +8,13 @@ their names say, the difference is kept, because keys already lie where twemprox
 - `fnv1a_64` starts from the low half of the 64-bit offset and works on 32 bits. (`fnv1_64` works on
   64 and answers the low half, which comes to the same arithmetic.)
 - `crc32` answers 15 bits of the checksum, as libmemcached did; `crc32a` is the whole CRC-32.
-- `crc16` is CRC-16/ARC (not Redis Cluster's) and so answers 16 bits.
+- `crc16` is CRC-16/XMODEM in a register of 32 bits that is never cut to 16.
 - `murmur` is MurmurHash2 with a seed made from the length, `jenkins` is lookup3 with 13 as initval.
 """
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import struct
 import zlib
@@ -72,19 +73,13 @@ def md5(key: bytes) -> int:
     return int.from_bytes(hashlib.md5(key, usedforsecurity=False).digest()[:4], "little")
 
 
-def _crc16_of(byte: int) -> int:
-    for _ in range(8):
-        byte = byte >> 1 ^ (0xA001 if byte & 1 else 0)
-    return byte
-
-
-_CRC16 = tuple(_crc16_of(byte) for byte in range(256))
+_CRC16 = tuple(binascii.crc_hqx(bytes((byte,)), 0) for byte in range(256))
 
 
 def crc16(key: bytes) -> int:
     value = 0
     for byte in key:
-        value = value >> 8 ^ _CRC16[(value ^ byte) & 0xFF]
+        value = (value << 8 & _MASK) ^ _CRC16[(value >> 8 ^ byte) & 0xFF]
     return value
 
 
@@ -150,8 +145,9 @@ def jenkins(key: bytes) -> int:
     if not key:
         return c
     # A short last block counts as if it were filled up with zeros; it is never mixed, only closed.
-    padded = key + bytes(-len(key) % 12)
-    *blocks, last = struct.iter_unpack("<III", padded)
+    words: list[tuple[int, int, int]]
+    words = list(struct.iter_unpack("<III", key + bytes(-len(key) % 12)))
+    *blocks, last = words
     for x, y, z in blocks:
         a, b, c = a + x & _MASK, b + y & _MASK, c + z & _MASK
         a = (a - c & _MASK) ^ _rotate(c, 4)
@@ -195,6 +191,6 @@ HASHES: MappingProxyType[str, Callable[[bytes], int]] = MappingProxyType(
 """The hashes by the names that twemproxy's `hash:` knows."""
 
 BITS: MappingProxyType[str, int] = MappingProxyType(
-    {name: {"crc16": 16, "crc32": 15}.get(name, 32) for name in HASHES}
+    {name: 15 if name == "crc32" else 32 for name in HASHES}
 )
-"""How many bits a hash's values have; they are all used."""
+"""How many bits the values of a hash have."""

@@ -164,8 +164,8 @@ class Ring:
     def shares(self) -> dict[str, float]:
         """By node name, the exact share of the hash's values that it owns; the sum is 1.
 
-        Of the values that the hash really has: crc16 and crc32 reach only the first few points of
-        a ketama ring, so that nearly all keys lie on one node.
+        Of the values that the hash really has: crc32 has 2^15, which reach at most the first point
+        or two of a ketama ring, so that one node has nearly all keys.
         """
         counts = self._whole.counts(self._space)
         return {server.name: counts.get(server.name, 0) / self._space for server in self.servers}
@@ -176,7 +176,7 @@ class Ring:
             end = key.find(self._tag[1:], start) if start else -1
             if end > start:
                 key = key[start:end]
-        return self._hash(key)
+        return self._hash(key) if key else 0  # nc_server.c, server_pool_hash
 
     def _lay_out(self, out: frozenset[str]) -> _Ketama | _Modula | None:
         live = [server for server in self.servers if server.name not in out]
