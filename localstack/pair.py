@@ -1,0 +1,510 @@
+"""The MySQL primary and its semi-synchronous standby: the part that a managed database plays.
+
+`Pair` looks at both servers a few times a second, asks `pair_rules` what to do and does it, and
+takes orders (stop, start, promote) in between. Which server is the primary is kept in a file,
+beside the fencing generation that both servers keep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pymysql
+
+from tapedeck.localstack import datadir, replication
+from tapedeck.localstack.datadir import Passwords
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.pair_rules import Action, Host, Situation, decide
+from tapedeck.localstack.process import ServerFailed
+
+_LOOK_EVERY = 0.25
+_NOTICE_EVERY = 0.05
+_RETRY = 3.0
+"""Seconds before a standby that could not be brought back is tried again."""
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Known:
+    """What outlives the processes.
+
+    Attributes:
+        primary: the name of the server that is (or was last) writable.
+        generation: its fencing generation.
+        redundant: see `pair_rules`.
+    """
+
+    primary: str
+    generation: int = 1
+    redundant: bool = False
+
+
+class Pair:
+    """Two servers called mysql1 and mysql2.
+
+    Args:
+        folder: holds the data directory of each (`mysql1`, `mysql2`), made at the first start,
+            and `pair.json`.
+        passwords: those the data was, or will be, made with.
+        ports: of mysql1 and mysql2; free ones by default.
+        say: is told what happens, one sentence each.
+        logs: the folder of the servers' logs; `pids`: of their pid files.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        passwords: Passwords,
+        *,
+        ports: tuple[int | None, int | None] = (None, None),
+        say: Say = lambda _: None,
+        logs: Path | None = None,
+        pids: Path | None = None,
+    ) -> None:
+        self.folder = folder
+        self._passwords = passwords
+        self._say = say
+        self.servers = {
+            name: MariaDB(
+                name,
+                folder / name,
+                passwords,
+                port=port,
+                log=(logs or folder) / f"{name}.log",
+                pid_file=pids / f"{name}.pid" if pids is not None else None,
+            )
+            for name, port in zip(("mysql1", "mysql2"), ports, strict=True)
+        }
+        self._known = self._read()
+        self._lock = threading.RLock()
+        self._ending = threading.Event()
+        self._watcher: threading.Thread | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        now = time.monotonic()
+        self._answered = dict.fromkeys(self.servers, now)
+        self._unwanted: set[str] = set()
+        self._followed = now
+        self._waits = self._refused = False
+        self._link = replication.Link(following=False)
+        self._linked_at = self._failed_at = 0.0
+
+    # --- who is who
+
+    @property
+    def primary(self) -> MariaDB:
+        """The server that is the primary, or was it last."""
+        return self.servers[self._known.primary]
+
+    @property
+    def standby(self) -> MariaDB:
+        """The other one."""
+        return next(s for name, s in self.servers.items() if name != self._known.primary)
+
+    @property
+    def redundant(self) -> bool:
+        """Whether the standby has every acknowledged commit: promoting it loses nothing."""
+        return self._known.redundant
+
+    def status(self) -> dict[str, object]:
+        """For people and scripts: primary, generation, redundant, semi_sync, and each server."""
+        servers = {}
+        for name, server in self.servers.items():
+            state = "frozen" if server.stopped else "running" if server.running else "dead"
+            if not server.running and name in self._unwanted:
+                state = "stopped"
+            role = "primary" if name == self._known.primary else "standby"
+            servers[name] = {
+                "role": role,
+                "state": state,
+                "pid": server.pid,
+                "port": server.port,
+            }
+        if not self.standby.running:
+            link = "no standby"
+        elif self._link.following:
+            link = "following"
+        else:
+            link = self._link.trouble or "linking"
+        return {
+            "primary": self._known.primary,
+            "generation": self._known.generation,
+            "redundant": self._known.redundant,
+            "semi_sync": self._waits and self.primary.running,
+            "standby": link,
+            "servers": servers,
+        }
+
+    # --- start and stop
+
+    def start(self) -> None:
+        """Make the data if there is none, start both with the roles they had, link them.
+
+        Returns when the primary is writable: with the standby linked, or alone, openly.
+
+        Raises:
+            ServerFailed: the primary did not start.
+        """
+        with self._lock:
+            self._forget()
+            self._make_data()
+            self._start_both()
+            if replication.generation(self.standby) > replication.generation(self.primary):
+                # Killed in the middle of a promotion: the standby had become the primary.
+                self._say(f"{self.standby.name} was promoted last: it is the primary")
+                self._stop_both()
+                self._write(primary=self.standby.name, redundant=False)
+                self._start_both()
+            self._write(generation=replication.generation(self.primary), redundant=False)
+            deadline = time.monotonic() + 15
+            while not self._known.redundant and time.monotonic() < deadline:
+                self._tick()
+                self._ending.wait(0.02)
+            replication.make_writable(self.primary)
+            if not self._known.redundant:
+                self._say(f"{self.primary.name} is writable without a standby: not redundant")
+        self._ending.clear()
+        self._watcher = threading.Thread(target=self._watch, name="pair", daemon=True)
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """Stop both in order: no commit waits for a standby that is gone already."""
+        self._end_watching()
+        with self._lock:
+            self._write(redundant=False)
+            if self.primary.running and not self.primary.stopped:
+                with contextlib.suppress(pymysql.MySQLError):
+                    replication.set_semi_sync(self.primary, on=False)
+            self.standby.stop()
+            self.primary.stop()
+
+    def kill(self) -> None:
+        """End both at once, as a power cut would."""
+        self._end_watching()
+        for server in self.servers.values():
+            server.kill()
+
+    def _end_watching(self) -> None:
+        self._ending.set()
+        if self._watcher is not None:
+            self._watcher.join()
+            self._watcher = None
+
+    def _make_data(self) -> None:
+        missing = [server for server in self.servers.values() if not server.folder.is_dir()]
+        if len(missing) == 1 and missing[0] is self.primary:
+            self._write(primary=self.standby.name, redundant=False)
+        if len(missing) < 2:
+            return  # one that is missing is copied from the other
+        template = self.folder / "template.new"
+        shutil.rmtree(template, ignore_errors=True)
+        datadir.make(template, self._passwords)
+        datadir.copy(template, self.standby.folder.with_suffix(".new"))
+        os.replace(self.standby.folder.with_suffix(".new"), self.standby.folder)
+        os.replace(template, self.primary.folder)
+
+    def _start_both(self) -> None:
+        with ThreadPoolExecutor(2) as starters:
+            primary = starters.submit(self.primary.start, "primary")
+            standby = starters.submit(self._start_standby)
+            primary.result()
+            standby_started = standby.result()
+        self._started()
+        if not standby_started:
+            self._copy()
+
+    def _start_standby(self) -> bool:
+        if not self.standby.folder.is_dir():
+            return False
+        try:
+            self.standby.start("standby")
+        except ServerFailed as error:
+            self._say(f"{self.standby.name} does not start as a standby: {error}")
+            self.standby.kill()
+            return False
+        return True
+
+    def _stop_both(self) -> None:
+        for server in self.servers.values():
+            server.kill()
+
+    def _started(self) -> None:
+        now = time.monotonic()
+        self._answered = dict.fromkeys(self.servers, now)
+        self._followed = now
+        self._linked_at = 0.0
+        self._link = replication.Link(following=False)
+
+    # --- orders
+
+    def stop_server(self, name: str) -> str:
+        """Stop one on purpose; it stays so until it is started. Answers what it means.
+
+        The primary's loss on purpose is a loss: its standby is promoted.
+        """
+        with self._lock:
+            server = self.servers[name]
+            self._unwanted.add(name)
+            if server is self.standby:
+                self._write(redundant=False)
+                server.stop()
+                return f"{name} is stopped; the pair is not redundant"
+            redundant = self._known.redundant and self.standby.running
+            # A clean stop would answer commits that still wait for the standby.
+            server.kill()
+            self._tick()
+            if redundant and self.primary is not server:
+                return f"{name} is stopped; {self.primary.name} is the primary now"
+            return f"{name} is stopped and nothing was promoted: the pair was not redundant"
+
+    def start_server(self, name: str) -> str:
+        """Start one that is dead, in the role it has now. Answers what became of it.
+
+        Raises:
+            ServerFailed: it runs already, or does not start.
+        """
+        with self._lock:
+            server = self.servers[name]
+            if server.running and not server.stopped:
+                raise ServerFailed(f"{name} runs already (pid {server.pid})")
+            self._unwanted.discard(name)
+            if server is self.primary:
+                server.kill()
+                server.start("primary")
+                self._started()
+                self._refused = self._waits = False
+                replication.make_writable(server)
+                return f"{name} is the primary again, as it was"
+            self._write(redundant=False)
+            self._restart_standby()
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and self.standby is server:
+            if self._known.redundant:
+                return f"{name} is the standby; the pair is redundant"
+            if not self.primary.running:
+                return f"{name} is started; there is no primary that it could follow"
+            time.sleep(0.05)
+        return f"{name} is started, and not linked yet: see `tapedeck stack status`"
+
+    def promote(self, *, force: bool = False) -> str:
+        """Turn the pair over: the primary, if it runs, is ended and becomes the standby.
+
+        Args:
+            force: also when the standby may lack acknowledged commits, which are then lost.
+
+        Raises:
+            ServerFailed: the pair is not redundant and it was not forced; or no standby runs.
+        """
+        with self._lock:
+            old = self.primary
+            was_running = old.running and not old.stopped
+            if not self.standby.running or self.standby.stopped:
+                raise ServerFailed(f"{self.standby.name}, the standby, does not run: start it")
+            if not self._known.redundant and not force:
+                raise ServerFailed(
+                    f"the pair is not redundant: {self.standby.name} may lack changes that "
+                    f"{old.name} acknowledged. Start {old.name} (`tapedeck stack start "
+                    f"{old.name}`), or lose them with `tapedeck stack promote --force`"
+                )
+            self._promote()
+            if not was_running:
+                return f"{self.primary.name} is the primary; {old.name} stays dead"
+        return f"{self.primary.name} is the primary; {self.start_server(old.name)}"
+
+    # --- watching
+
+    def _watch(self) -> None:
+        looked, running = 0.0, [True, True]
+        while not self._ending.wait(_NOTICE_EVERY):
+            now = [server.running for server in self.servers.values()]
+            if now == running and time.monotonic() - looked < _LOOK_EVERY:
+                continue
+            looked, running = time.monotonic(), now
+            with self._lock:
+                if self._ending.is_set():
+                    return
+                try:
+                    self._tick()
+                except Exception as error:  # whoever watches goes on watching
+                    self._say(f"the pair: {error!r}")
+
+    def _tick(self) -> None:
+        try:
+            seen = self._look()
+            if self._refused and not seen.primary.lost:
+                self._refused = False
+                self._unwanted.discard(self._known.primary)
+                self._say(f"{self._known.primary}, the primary, answers again")
+            for action in decide(seen):
+                self._do(action)
+        except (pymysql.MySQLError, ServerFailed, OSError) as error:
+            # A server that goes away in the middle is what the next look finds.
+            if time.monotonic() - self._failed_at > _RETRY:
+                self._failed_at = time.monotonic()
+                self._say(f"the pair: {error}")
+
+    def _look(self) -> Situation:
+        clients = committed = 0
+        self._answering: set[MariaDB] = set()
+        primary, standby = self.primary, self.standby
+        if primary.running:
+            with contextlib.suppress(pymysql.MySQLError):
+                self._waits, clients = replication.semi_sync(primary)
+                committed = replication.committed(primary)
+                self._heard(primary)
+        if standby.running:
+            with contextlib.suppress(pymysql.MySQLError):
+                self._link = replication.look_at_link(standby, primary)
+                self._heard(standby)
+        following = standby.running and self._link.following and clients > 0
+        if following:
+            self._followed = time.monotonic()
+        now = time.monotonic()
+        return Situation(
+            primary=self._host(primary),
+            standby=self._host(standby),
+            redundant=self._known.redundant,
+            waits=self._waits,
+            following=following,
+            hopeless=self._link.hopeless,
+            linking=self._linked_at > 0 and now - self._linked_at < 2 * _RETRY,
+            behind=max(0, committed - self._link.received),
+            unlinked=now - self._followed,
+        )
+
+    def _host(self, server: MariaDB) -> Host:
+        return Host(
+            running=server.running,
+            stopped=server.stopped,
+            silent=0.0 if server in self._answering else self._silent(server),
+            wanted=server.name not in self._unwanted,
+        )
+
+    def _heard(self, server: MariaDB) -> None:
+        self._answering.add(server)
+        self._answered[server.name] = time.monotonic()
+
+    def _silent(self, server: MariaDB) -> float:
+        return time.monotonic() - self._answered[server.name]
+
+    def _do(self, action: Action) -> None:
+        primary, standby = self.primary, self.standby
+        if action is Action.PROMOTE:
+            frozen = primary.running
+            self._say(
+                f"{primary.name}, the primary, is {'frozen: ending it' if frozen else 'dead'}"
+            )
+            self._promote()
+        elif action is Action.REFUSE:
+            self._refuse()
+        elif action is Action.NOT_REDUNDANT:
+            self._write(redundant=False)
+            self._say(f"{standby.name}, the standby, is lost: the pair is not redundant")
+        elif action is Action.GO_ALONE:
+            replication.set_semi_sync(primary, on=False)
+            self._say(f"{primary.name} goes on without a standby: commits wait for nobody")
+        elif action is Action.RESTART_STANDBY:
+            if time.monotonic() - self._failed_at > _RETRY:
+                self._restart_standby()
+        elif action is Action.LINK:
+            self._start_link()
+        elif action is Action.COPY:
+            self._say(f"{standby.name} cannot follow {primary.name}: {self._link.trouble}")
+            self._copy()
+        elif action is Action.WAIT_FOR_STANDBY:
+            replication.set_semi_sync(primary, on=True)
+        elif action is Action.REDUNDANT:
+            self._write(redundant=True)
+            self._say(f"{standby.name} follows {primary.name}: the pair is redundant")
+
+    def _promote(self) -> None:
+        old, new = self.primary, self.standby
+        old.kill()
+        self._unwanted.add(old.name)
+        began = time.monotonic()
+
+        def write_down(generation: int) -> None:
+            self._write(primary=new.name, generation=generation, redundant=False)
+
+        replication.promote(new, write_down)
+        self._unwanted.discard(new.name)
+        self._refused = self._waits = False
+        self._started()
+        self._say(
+            f"{new.name} is the primary now (generation {self._known.generation}, "
+            f"{time.monotonic() - began:.1f} s); not redundant until {old.name} is started: "
+            f"tapedeck stack start {old.name}"
+        )
+
+    def _refuse(self) -> None:
+        if self._refused:
+            return
+        self._refused = True
+        old, other = self.primary, self.standby
+        self._unwanted.add(old.name)
+        how = "thaw it" if old.running else f"tapedeck stack start {old.name}"
+        self._say(
+            f"{old.name}, the primary, is lost while the pair was not redundant: {other.name} is "
+            f"NOT promoted, it may lack acknowledged changes. Bring {old.name} back ({how}), or "
+            "lose them: tapedeck stack promote --force"
+        )
+
+    def _restart_standby(self) -> None:
+        standby = self.standby
+        standby.kill()
+        if not self._start_standby():
+            self._copy()
+            return
+        self._answered[standby.name] = time.monotonic()
+        self._say(f"{standby.name} is started again")
+        self._start_link()
+
+    def _start_link(self) -> None:
+        self._linked_at = time.monotonic()
+        self._link = replication.Link(following=False)
+        if self.primary.running:
+            replication.link(self.standby, self.primary)
+
+    def _copy(self) -> None:
+        """Give the standby a new copy of the primary's data; what it had is kept aside."""
+        primary, standby = self.primary, self.standby
+        self._write(redundant=False)
+        standby.kill()
+        self._say(f"{standby.name} gets a new copy of the data of {primary.name}")
+        new, old = standby.folder.with_suffix(".new"), standby.folder.with_suffix(".replaced")
+        replication.copy_data(primary, new)
+        if standby.folder.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(standby.folder, old)
+        os.replace(new, standby.folder)
+        standby.start("standby")
+        standby.query("RESET SLAVE ALL")
+        self._answered[standby.name] = time.monotonic()
+        self._start_link()
+
+    # --- what is kept
+
+    def _read(self) -> Known:
+        try:
+            return Known(**json.loads((self.folder / "pair.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return Known(primary="mysql1")
+
+    def _write(self, **changes: str | int | bool) -> None:
+        for name, value in changes.items():
+            setattr(self._known, name, value)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        new = self.folder / "pair.json.new"
+        new.write_text(json.dumps(asdict(self._known)) + "\n")
+        os.replace(new, self.folder / "pair.json")

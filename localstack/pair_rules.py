@@ -1,0 +1,124 @@
+"""When the standby is promoted, when the pair goes on alone: the rules of a managed database.
+
+No I/O: `decide` is given what is seen and answers what to do next. What keeps acknowledged changes
+safe is one fact, *redundant*: the standby has every commit that was acknowledged. It becomes
+true when the primary waits for the standby at each commit and the standby has received all that
+was committed until then; it becomes false when the standby ends (its relay log may be lost
+with it) and before the primary stops to wait. The primary's death does not change it.
+Promotion without being told asks for it, so a second failure never loses a change in silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+FROZEN_AFTER = 2.0
+"""Seconds without an answer after which a process that is stopped (SIGSTOP) counts as frozen."""
+HUNG_AFTER = 6.0
+"""The same for a process that is not: a machine that is busy may be slow for a while."""
+ALONE_AFTER = 5.0
+"""Seconds that commits wait for a standby that is not there; then they go on without it."""
+NEAR = 2_000
+"""Transactions that a standby may have to receive yet when commits begin to wait for it: they stand
+still that long. Under full load without semi-sync it might never come closer."""
+
+
+class Action(Enum):
+    """What to do next."""
+
+    PROMOTE = "end the primary, if it is frozen, and promote the standby"
+    REFUSE = "say that the primary is lost and nothing is promoted"
+    NOT_REDUNDANT = "write down that the standby may lack acknowledged commits"
+    RESTART_STANDBY = "end the standby, if it is frozen, and start it"
+    LINK = "have the standby follow the primary from where it is"
+    COPY = "give the standby a new copy of the primary's data"
+    GO_ALONE = "stop to wait for a standby at each commit"
+    WAIT_FOR_STANDBY = "wait for the standby at each commit"
+    REDUNDANT = "write down that the standby has every acknowledged commit"
+
+
+@dataclass(frozen=True)
+class Host:
+    """One of the two servers.
+
+    Attributes:
+        running: its process exists.
+        stopped: it is stopped by SIGSTOP.
+        silent: seconds since its last answer (or since it is running).
+        wanted: False once somebody stopped it, or a failover left it dead.
+    """
+
+    running: bool = True
+    stopped: bool = False
+    silent: float = 0.0
+    wanted: bool = True
+
+    @property
+    def frozen(self) -> bool:
+        """It exists and will not answer."""
+        return self.running and self.silent >= (FROZEN_AFTER if self.stopped else HUNG_AFTER)
+
+    @property
+    def lost(self) -> bool:
+        """Dead or frozen."""
+        return not self.running or self.frozen
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is seen of the pair.
+
+    Attributes:
+        primary: the server with that role, whatever its health.
+        standby: likewise.
+        redundant: see the module's text.
+        waits: the primary waits for the standby at each commit (semi-sync is on).
+        following: the standby follows the primary, which knows it as one that acknowledges.
+        hopeless: the standby can follow no more without a new copy.
+        linking: the standby was told to follow and has not failed at it.
+        behind: transactions committed until a moment ago, after `waits` was seen, that it has not
+            received.
+        unlinked: seconds since it last followed.
+    """
+
+    primary: Host = Host()
+    standby: Host = Host()
+    redundant: bool = True
+    waits: bool = True
+    following: bool = True
+    hopeless: bool = False
+    linking: bool = True
+    behind: int = 0
+    unlinked: float = 0.0
+
+
+def decide(seen: Situation) -> list[Action]:
+    """The next actions, in order; none where all is well or there is nothing but to wait."""
+    standby_lost = seen.standby.lost
+    restart = [Action.RESTART_STANDBY] if standby_lost and seen.standby.wanted else []
+    if seen.primary.lost:
+        if seen.redundant and not standby_lost:
+            return [Action.PROMOTE]
+        return [*_no_longer_redundant(seen), Action.REFUSE, *restart]
+    if seen.primary.silent:
+        return []  # slow or frozen, nobody knows yet; what is known of the pair is old
+    alone = seen.waits and not seen.following and seen.unlinked >= ALONE_AFTER
+    actions = _no_longer_redundant(seen) if standby_lost or alone else []
+    if alone:
+        actions.append(Action.GO_ALONE)
+    if standby_lost:
+        return actions + restart
+    if seen.hopeless:
+        return [*actions, Action.COPY]
+    if not seen.following:
+        return actions if seen.linking else [*actions, Action.LINK]
+    if not seen.waits and seen.behind <= NEAR:
+        actions.append(Action.WAIT_FOR_STANDBY)
+    elif seen.waits and not seen.redundant and not seen.behind:
+        actions.append(Action.REDUNDANT)
+    return actions
+
+
+def _no_longer_redundant(seen: Situation) -> list[Action]:
+    return [Action.NOT_REDUNDANT] if seen.redundant else []
