@@ -110,6 +110,12 @@ class Gateway:
         self.send(signal.SIGTERM)
         return self.wait()
 
+    def kill(self) -> None:
+        """SIGKILL, if it lives."""
+        if self.running:
+            self.send(signal.SIGKILL)
+            self.wait()
+
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
         """What it logged so far; every line is JSON."""
         lines: list[dict[str, Any]] = [
@@ -126,9 +132,7 @@ class Gateway:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.running:
-            self.send(signal.SIGKILL)
-            self.wait()
+        self.kill()
 
 
 def put_mixes(document: dict[str, Any], mixes: Sequence[Mix]) -> None:

@@ -1,0 +1,297 @@
+"""The admin port, reloads, and how a gateway starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tapedeck.config.load import parse
+from tapedeck.gateway.openapi import document as describe
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.redis import RedisServer
+from tests.support.faces import a_mix
+from tests.support.gateways import Gateway, put_mixes
+from tests.unit.test_openapi import valid
+
+pytestmark = pytest.mark.stack
+
+StackConfig = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
+    document = stack_config(gateway={"drain_seconds": 10}, lookup={"server_retry_timeout": 60_000})
+    put_mixes(document, [a_mix(7)])
+    with Gateway(document, tmp_path) as gateway:
+        yield gateway
+
+
+async def get(gateway: Gateway, path: str) -> Any:
+    async with aiohttp.ClientSession(gateway.admin) as http, http.get(path) as answer:
+        assert answer.status == 200
+        return await answer.json(content_type=None)
+
+
+async def test_every_admin_answer_has_its_described_shape(gateway: Gateway) -> None:
+    description = describe(parse(gateway.document))
+    async with aiohttp.ClientSession(gateway.url) as http, http.get("/mixes/7") as answer:
+        assert answer.status == 200
+    for path in ("/healthz", "/readyz", "/ring", "/partitions", "/stats", "/openapi.json"):
+        valid(description, path, "GET", 200, await get(gateway, path))
+    ring = await get(gateway, "/ring")
+    assert [node["state"] for node in ring["nodes"]] == ["live"] * 3
+    assert sum(node["share"] for node in ring["nodes"]) == pytest.approx(1, abs=1e-4)
+
+
+async def test_partitions_hold_today_and_tomorrow(gateway: Gateway) -> None:
+    async with aiohttp.ClientSession(gateway.url) as http:
+        headers = {**gateway.key, "If-None-Match": "*", "Content-Type": "application/json"}
+        async with http.put("/states/1/1", headers=headers, data=b"{}") as answer:
+            assert answer.status == 201
+    days = {part["day"] for part in await get(gateway, "/partitions")}
+    assert f"{datetime.now(UTC):%Y%m%d}" in days
+
+
+async def test_counters_are_text_and_json(gateway: Gateway) -> None:
+    async with aiohttp.ClientSession(gateway.url) as http:
+        for _ in range(3):
+            async with http.get("/mixes/7"):
+                pass
+    stats = await get(gateway, "/stats")
+    assert {
+        "labels": {"route": "/mixes/{id}", "method": "GET", "status": "200"},
+        "value": 3,
+    } in stats["tapedeck_http_requests"]
+    async with aiohttp.ClientSession(gateway.admin) as http, http.get("/metrics") as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        text = await answer.text()
+    line = 'tapedeck_http_requests_total{method="GET",route="/mixes/{id}",status="200"} 3.0'
+    assert line in text
+
+
+async def test_a_lookup_node_that_is_out_degrades_and_nobody_notices(
+    gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    lookup_servers[0].kill()
+    async with aiohttp.ClientSession(gateway.url) as http:
+        for _ in range(60):
+            async with http.get("/sets/new") as answer:
+                token = (await answer.json())["play_token"]
+            async with http.get(f"/sets/{token}/play?mix_id=7") as answer:
+                assert answer.status == 200
+    body = await gateway.until("/readyz", lambda _, b: b["status"] == "degraded")
+    assert "lookup1" in body["reasons"][0]
+    ring = await get(gateway, "/ring")
+    states = {node["name"]: node["state"] for node in ring["nodes"]}
+    assert "ejected" in states.values()
+
+
+def test_it_starts_while_mysql_is_down_and_recovers_by_itself(
+    stack_config: StackConfig, mysql: MariaDB, tmp_path: Path
+) -> None:
+    document = stack_config(mysql={"deadline": 500, "connect_timeout": 300})
+    put_mixes(document, [a_mix(7)])
+    mysql.kill()
+    gateway = Gateway(document, tmp_path)
+    try:
+        gateway.start(ready=False)
+        asyncio.run(_is_down(gateway))
+        mysql.start()
+        asyncio.run(gateway.until("/readyz", lambda status, _: status == 200))
+        asyncio.run(_plays(gateway))
+    finally:
+        gateway.kill()
+
+
+async def _is_down(gateway: Gateway) -> None:
+    body = await gateway.until("/readyz", lambda status, _: status == 503)
+    assert body["status"] == "unavailable"
+    assert body["reasons"]
+    async with aiohttp.ClientSession(gateway.url) as http:
+        async with http.get("/mixes/7") as answer:
+            assert answer.status == 503
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert (await answer.json())["status"] == "503 Service Unavailable"
+        async with http.get("/states/1/1", headers=gateway.key) as answer:
+            assert answer.status == 503
+            assert int(answer.headers["Retry-After"]) >= 1
+
+
+async def _plays(gateway: Gateway) -> None:
+    async with aiohttp.ClientSession(gateway.url) as http:
+        async with http.get("/sets/new") as answer:
+            token = (await answer.json())["play_token"]
+        async with http.get(f"/sets/{token}/play?mix_id=7") as answer:
+            assert answer.status == 200
+
+
+async def reload(gateway: Gateway) -> tuple[int, Any]:
+    async with aiohttp.ClientSession(gateway.admin) as http, http.post("/reload") as answer:
+        return answer.status, await answer.json()
+
+
+async def test_a_reload_applies_what_it_can_and_a_bad_file_changes_nothing(
+    gateway: Gateway,
+) -> None:
+    assert await reload(gateway) == (200, {"changed": [], "needs_restart": []})
+    gateway.document["player"] = {"skip_limit": 0}
+    gateway.document["mysql"]["connections"] = 3
+    gateway.write_config()
+    assert await reload(gateway) == (
+        200,
+        {"changed": ["player.skip_limit"], "needs_restart": ["mysql.connections"]},
+    )
+    async with aiohttp.ClientSession(gateway.url) as http:
+        async with http.get("/sets/new") as answer:
+            token = (await answer.json())["play_token"]
+        async with http.get(f"/sets/{token}/play?mix_id=7") as answer:
+            assert (await answer.json())["set"]["skip_allowed"] is False
+    gateway.document["player"] = {"skip_limit": -1}
+    gateway.document["nonsense"] = {}
+    gateway.write_config()
+    status, body = await reload(gateway)
+    assert (status, body["status"]) == (422, "422 Unprocessable Content")
+    assert len(body["errors"]) == 2
+    gateway.send(signal.SIGHUP)
+    await gateway.until("/healthz", lambda *_: len(gateway.lines("reload_refused")) == 2)
+
+
+async def test_elsewhere_than_on_loopback_the_admin_port_asks_for_its_token(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    document = stack_config(admin={"host": "0.0.0.0", "token": "the-admin-token"})
+    gateway = Gateway(document, tmp_path)
+    try:
+        await asyncio.to_thread(gateway.start)
+        paths = ("/ring", "/partitions", "/stats", "/metrics", "/openapi.json", "/reload")
+        async with aiohttp.ClientSession(gateway.admin) as http:
+            for path in paths:
+                method = "POST" if path == "/reload" else "GET"
+                for token, status in (("wrong", 401), ("the-admin-token", 200)):
+                    headers = {"Authorization": f"Bearer {token}"}
+                    async with http.request(method, path, headers=headers) as answer:
+                        assert answer.status == status, path
+                async with http.request(method, path) as answer:
+                    assert answer.status == 401
+                    assert answer.headers["WWW-Authenticate"] == "Bearer"
+            for path in ("/healthz", "/readyz"):
+                async with http.get(path) as answer:
+                    assert answer.status == 200
+            async with http.get("/nothing") as answer:
+                assert answer.status == 404
+                assert (await answer.json())["status"] == "404 Not Found"
+            async with http.get("/reload") as answer:
+                assert answer.status == 405
+    finally:
+        gateway.kill()
+    assert "the-admin-token" not in gateway.log.read_text()
+
+
+async def test_a_stop_finishes_what_was_accepted_and_exits_0(gateway: Gateway) -> None:
+    """Clients that ask without a pause, on kept and on new connections, see no broken answer."""
+    stopping = asyncio.Event()
+    answered, refused, broken = 0, 0, []
+
+    async def client() -> None:
+        nonlocal answered, refused
+        async with aiohttp.ClientSession(gateway.url) as http:
+            while True:
+                try:
+                    # A POST: the client library repeats a GET by itself.
+                    async with http.post("/mixes/7") as answer:
+                        assert answer.status == 200
+                        await answer.json()
+                        answered += 1
+                except aiohttp.ClientConnectorError:
+                    refused += 1
+                    return
+                except (aiohttp.ClientError, AssertionError) as error:
+                    broken.append(repr(error))
+                    return
+
+    clients = [asyncio.create_task(client()) for _ in range(20)]
+    async with aiohttp.ClientSession(gateway.url) as slow_http:
+        arrived = asyncio.Event()
+
+        async def slow_body() -> Any:
+            yield b'{"a":'
+            arrived.set()
+            await stopping.wait()
+            await asyncio.sleep(1.5)  # the time that the upload itself takes
+            yield b"1}"
+
+        headers = {**gateway.key, "If-None-Match": "*", "Content-Type": "application/json"}
+
+        async def upload() -> int:
+            async with slow_http.put("/states/1/1", headers=headers, data=slow_body()) as answer:
+                return answer.status
+
+        uploading = asyncio.create_task(upload())
+        await arrived.wait()
+        gateway.send(signal.SIGTERM)
+        stopping.set()
+        async with aiohttp.ClientSession(gateway.admin) as http:
+            while True:
+                async with http.get("/readyz") as answer:
+                    if answer.status == 503:
+                        assert (await answer.json())["status"] == "draining"
+                        break
+        assert await uploading == 201
+    await asyncio.gather(*clients)
+    assert broken == []
+    assert answered > 0
+    assert refused == 20
+    assert await asyncio.to_thread(gateway.wait) == 0
+    assert gateway.lines("stopped")
+
+
+async def test_a_stop_ends_after_drain_seconds_whatever_hangs(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    gateway = Gateway(stack_config(gateway={"drain_seconds": 1}), tmp_path)
+    try:
+        await asyncio.to_thread(gateway.start)
+        port = gateway.document["gateway"]["port"]
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = "PUT /states/1/1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head += f"Authorization: {gateway.key['Authorization']}\r\nContent-Length: 9\r\n\r\n"
+        writer.write(head.encode())
+        await gateway.until("/stats", lambda _, b: b["tapedeck_http_requests_in_flight"] == 1)
+        assert await asyncio.to_thread(gateway.stop) == 0
+        assert gateway.lines("drain_cut")
+        writer.close()
+    finally:
+        gateway.kill()
+
+
+async def test_logs_are_json_lines_that_say_when_what_and_in_which_request(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    gateway = Gateway(stack_config(log={"requests": True, "level": "debug"}), tmp_path)
+    try:
+        await asyncio.to_thread(gateway.start)
+        async with aiohttp.ClientSession(gateway.url) as http:
+            async with http.get("/sets/new?user_id=5", headers=gateway.key) as answer:
+                token = (await answer.json())["play_token"]
+            headers = {"X-Request-Id": "one-of-mine"}
+            async with http.get(f"/sets/{token}/play?mix_id=7", headers=headers) as answer:
+                assert answer.status == 404
+        assert await asyncio.to_thread(gateway.stop) == 0
+    finally:
+        gateway.kill()
+    for line in gateway.lines():
+        assert {"timestamp", "level", "event"} <= line.keys()
+    mine = [line for line in gateway.lines("request") if line["request_id"] == "one-of-mine"]
+    assert [(line["route"], line["status"]) for line in mine] == [("/sets/{play_token}/play", 404)]
+    text = gateway.log.read_text()
+    auth = gateway.document["auth"]
+    mysql_password = gateway.document["mysql"]["password"]
+    for secret in (token, auth["service_keys"][0], auth["token_keys"][0], mysql_password):
+        assert secret not in text

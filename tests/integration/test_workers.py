@@ -1,0 +1,219 @@
+"""Several workers behind one port, and their supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tapedeck.config.load import parse
+from tapedeck.gateway.openapi import document as describe
+from tapedeck.localstack.process import port_is_free
+from tests.support.faces import a_mix
+from tests.support.gateways import SECONDS, Gateway, put_mixes
+from tests.unit.test_openapi import valid
+
+pytestmark = pytest.mark.stack
+
+StackConfig = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
+    document = stack_config()
+    put_mixes(document, [a_mix(7, tracks=3)])
+    with Gateway(document, tmp_path, "--workers", "2") as gateway:
+        asyncio.run(gateway.until("/readyz", lambda _, body: body["status"] == "ready"))
+        yield gateway
+
+
+def workers(gateway: Gateway) -> dict[int, int]:
+    """Process id by worker, of those that said last that they listen."""
+    return {line["worker"]: line["pid"] for line in gateway.lines("listening")}
+
+
+def alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, f"not in {SECONDS} s: {what}"
+        time.sleep(0.02)
+
+
+async def new_token(http: aiohttp.ClientSession) -> str:
+    async with http.get("/sets/new") as answer:
+        assert answer.status == 200
+        return str((await answer.json())["play_token"])
+
+
+async def one_request_each(gateway: Gateway, requests: int) -> list[int]:
+    """Requests on a connection each, all at once; their statuses."""
+
+    async def ask() -> int:
+        async with aiohttp.ClientSession(gateway.url) as http, http.post("/mixes/7") as answer:
+            return answer.status
+
+    return await asyncio.gather(*(ask() for _ in range(requests)))
+
+
+async def test_all_workers_serve_and_believe_each_others_tokens(gateway: Gateway) -> None:
+    assert await one_request_each(gateway, 60) == [200] * 60
+    async with aiohttp.ClientSession(gateway.admin) as http, http.get("/metrics") as answer:
+        text = await answer.text()
+    assert text.count("# TYPE tapedeck_http_requests_total ") == 1
+    labels = 'method="POST",route="/mixes/{id}",status="200",worker='
+    for worker in (1, 2):
+        assert f'tapedeck_http_requests_total{{{labels}"{worker}"}}' in text
+    async with aiohttp.ClientSession(gateway.admin) as http, http.get("/stats") as answer:
+        stats = await answer.json()
+    assert {
+        "labels": {"method": "POST", "route": "/mixes/{id}", "status": "200"},
+        "value": 60,
+    } in stats["tapedeck_http_requests"]
+    assert stats["tapedeck_workers"] == 2
+    async with aiohttp.ClientSession(gateway.url) as http:
+        tokens = await asyncio.gather(*(new_token(http) for _ in range(10)))
+    for token in tokens:
+        async with (
+            aiohttp.ClientSession(gateway.url) as http,
+            http.get(f"/sets/{token}/play?mix_id=7") as answer,
+        ):
+            assert answer.status == 200
+
+
+async def test_the_admin_port_speaks_for_all_workers(gateway: Gateway) -> None:
+    description = describe(parse(gateway.document))
+    async with aiohttp.ClientSession(gateway.admin) as http:
+        for path in ("/healthz", "/readyz", "/ring", "/partitions", "/stats", "/openapi.json"):
+            async with http.get(path) as answer:
+                valid(description, path, "GET", answer.status, await answer.json())
+                assert answer.status == 200
+
+
+def test_a_dead_worker_is_replaced_and_no_new_connection_is_lost(gateway: Gateway) -> None:
+    before = workers(gateway)
+    os.kill(before[1], signal.SIGKILL)
+    # These connect while worker 1 is dead: some of them wait in its queue for the next one.
+    statuses = asyncio.run(one_request_each(gateway, 60))
+    assert statuses == [200] * 60
+    until(lambda: workers(gateway)[1] != before[1], "a new worker 1")
+    after = workers(gateway)
+    assert after[2] == before[2]
+    assert alive(after[1])
+    assert not alive(before[1])
+    stats = asyncio.run(
+        gateway.until("/stats", lambda _, body: body.get("tapedeck_worker_restarts") == 1)
+    )
+    assert stats["tapedeck_workers"] == 2
+
+
+def test_killing_the_supervisor_leaves_nothing_behind(gateway: Gateway) -> None:
+    pids = workers(gateway).values()
+    gateway.kill()
+    until(lambda: not any(alive(pid) for pid in pids), "no worker left")
+    assert port_is_free(gateway.document["gateway"]["port"])
+    assert port_is_free(gateway.document["admin"]["port"])
+
+
+def test_a_stop_drains_all_workers_and_exits_0(gateway: Gateway) -> None:
+    broken: list[str] = []
+    refused = 0
+
+    async def client(stopping: asyncio.Event) -> None:
+        nonlocal refused
+        async with aiohttp.ClientSession(gateway.url) as http:
+            while True:
+                try:
+                    async with http.post("/mixes/7") as answer:
+                        assert answer.status == 200
+                        await answer.json()
+                except aiohttp.ClientConnectorError:
+                    refused += 1
+                    return
+                except (aiohttp.ClientError, AssertionError) as error:
+                    broken.append(repr(error))
+                    return
+                if not stopping.is_set():
+                    gateway.send(signal.SIGTERM)
+                    stopping.set()
+
+    async def clients() -> None:
+        stopping = asyncio.Event()
+        await asyncio.gather(*(client(stopping) for _ in range(20)))
+
+    asyncio.run(clients())
+    assert broken == []
+    assert refused == 20
+    assert gateway.wait() == 0
+    assert {line.get("worker") for line in gateway.lines("stopped")} == {1, 2}
+    assert not any(alive(pid) for pid in workers(gateway).values())
+
+
+async def test_a_reload_reaches_every_worker_or_none(gateway: Gateway) -> None:
+    async def reload() -> tuple[int, Any]:
+        async with aiohttp.ClientSession(gateway.admin) as http, http.post("/reload") as answer:
+            return answer.status, await answer.json()
+
+    async def skips_allowed() -> set[bool]:
+        seen = set()
+        for _ in range(20):
+            async with aiohttp.ClientSession(gateway.url) as http:
+                token = await new_token(http)
+                async with http.get(f"/sets/{token}/play?mix_id=7") as answer:
+                    seen.add((await answer.json())["set"]["skip_allowed"])
+        return seen
+
+    assert await skips_allowed() == {True}
+    gateway.document["player"] = {"skip_limit": 0}
+    gateway.write_config()
+    assert await reload() == (200, {"changed": ["player.skip_limit"], "needs_restart": []})
+    assert await skips_allowed() == {False}
+    gateway.document["player"] = {"skip_limit": "many"}
+    gateway.write_config()
+    status, body = await reload()
+    assert status == 422
+    assert "player.skip_limit" in body["errors"][0]
+    assert await skips_allowed() == {False}
+    # A worker that is born later has what was reloaded, not what the file says now.
+    for pid in workers(gateway).values():
+        os.kill(pid, signal.SIGKILL)
+    await gateway.until("/stats", lambda _, b: b.get("tapedeck_worker_restarts") == 2)
+    assert await skips_allowed() == {False}
+
+
+def test_local_mode_without_token_keys_makes_one_key_for_all_and_does_not_log_it(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    document = stack_config()
+    del document["auth"]["token_keys"]
+    put_mixes(document, [a_mix(7)])
+
+    async def plays(gateway: Gateway) -> None:
+        async with aiohttp.ClientSession(gateway.url) as http:
+            token = await new_token(http)
+        for _ in range(12):
+            async with (
+                aiohttp.ClientSession(gateway.url) as http,
+                http.get(f"/sets/{token}/play?mix_id=7") as answer,
+            ):
+                assert answer.status == 200
+
+    with Gateway(document, tmp_path, "--workers", "2") as gateway:
+        asyncio.run(gateway.until("/readyz", lambda _, body: body["status"] == "ready"))
+        asyncio.run(plays(gateway))
+        assert len(gateway.lines("token_key_made_up")) == 1
+        assert not [w for w in gateway.log.read_text().split('"') if len(w) >= 64 and w.isalnum()]
