@@ -5,15 +5,16 @@ Source of the rules: twemproxy 0.5.0, src/hashkit/nc_ketama.c, nc_modula.c, src/
 *ketama*: each node has points on a circle of 2^32, and a key belongs to the first point at or after
 its hash. Points come in groups of four, from the MD5 of `name-0`, `name-1`, ...; 40 groups a node
 on average, more or fewer by its weight's share. *modula*: each node has as many slots as its
-weight, and a key belongs to slot `hash mod slots`. A node that is out has no points and no slots,
-and both are laid out anew for the others.
+weight, in the order of their names, and a key belongs to slot `hash mod slots`. A node that is out
+has no points and no slots, and both are laid out anew for the others.
 
 uhashring makes the points. The rest of it does not fit:
 - It hashes keys with the hash that made the points; here they are independent.
 - A key that hashes exactly onto a point gets the next one there, this one here.
 - It counts groups in whole numbers. twemproxy counts in single precision, where 1/n * 40 * n may
   come out just below 40: then every node has 39 groups.
-- Of two nodes' points that coincide it keeps the last node's, twemproxy the first's.
+- Of two nodes' points that coincide it keeps the node's that was added last, twemproxy the one's
+  whose name is first in order (glibc's qsort is stable).
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from tapedeck.config.model import LookupServer
 from tapedeck.sharding.hashes import BITS, HASHES
 
 _POINTS = 160
+# Longer names twemproxy cuts off (at 272 bytes with the group's number), so that points coincide.
+_NAME_BYTES = 264
+# One for each set of nodes that were out lately.
 _MOST_RINGS = 128
 
 
@@ -102,7 +106,7 @@ class Ring:
     """The nodes of a pool, and the rule that gives each key one of them.
 
     Args:
-        servers: in the order of the configuration (modula depends on it); names are distinct.
+        servers: in any order. Names are distinct and have at most 264 bytes.
         hash: a name in `hashes.HASHES`.
         hash_tag: empty, or two ASCII characters. Of a key that has the first one and, somewhere
             after it, the second, only what lies between them is hashed, unless that is nothing.
@@ -124,6 +128,9 @@ class Ring:
             raise ValueError("a ring needs at least one server")
         if len({server.name for server in servers}) < len(servers):
             raise ValueError("two servers of the ring have one name")
+        for server in servers:
+            if len(server.name.encode()) > _NAME_BYTES:
+                raise ValueError(f"server name {server.name!r} is longer than {_NAME_BYTES} bytes")
         if hash not in HASHES:
             raise ValueError(f"there is no hash {hash!r}")
         if hash_tag and (len(hash_tag) != 2 or not hash_tag.isascii()):
@@ -131,11 +138,15 @@ class Ring:
         if distribution not in _DISTRIBUTIONS:
             raise ValueError(f"there is no distribution {distribution!r}")
         self.servers = tuple(servers)
+        # As conf_validate_server (nc_conf.c) sorts them: shorter names first, then by bytes.
+        self._sorted = sorted(
+            servers, key=lambda server: (len(server.name.encode()), server.name.encode())
+        )
         self._hash = HASHES[hash]
         self._space = 1 << BITS[hash]
         self._tag = hash_tag.encode()
         self._layout = _DISTRIBUTIONS[distribution]
-        self._whole = self._layout(self.servers)
+        self._whole = self._layout(self._sorted)
         self._without: dict[frozenset[str], _Ketama | _Modula | None] = {}
 
     def owner(self, key: bytes) -> LookupServer:
@@ -179,7 +190,7 @@ class Ring:
         return self._hash(key) if key else 0  # nc_server.c, server_pool_hash
 
     def _lay_out(self, out: frozenset[str]) -> _Ketama | _Modula | None:
-        live = [server for server in self.servers if server.name not in out]
+        live = [server for server in self._sorted if server.name not in out]
         ring = self._layout(live) if live else None
         if len(self._without) >= _MOST_RINGS:
             del self._without[next(iter(self._without))]

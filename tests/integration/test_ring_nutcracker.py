@@ -1,0 +1,306 @@
+"""The ring against the real twemproxy: Debian's nutcracker in front of real Redis nodes.
+
+nutcracker is asked for each key, through a script that answers with the name of the node that ran
+it. No difference at all is allowed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tapedeck.config.model import Lookup
+from tapedeck.localstack.redis import RedisServer
+from tapedeck.sharding.hashes import HASHES, crc32a
+from tapedeck.sharding.ring import Ring
+from tests.support.nutcracker import Nutcracker, mark
+
+pytestmark = pytest.mark.stack
+
+Nodes = list[RedisServer]
+Pool = dict[str, Any]
+
+ALL = [(hash_, distribution) for hash_ in HASHES for distribution in ("ketama", "modula")]
+UNEQUAL = (3, 1, 10, 2, 100, 7, 1, 60, 5, 2, 1, 30)
+# Weights for which counting in single precision makes fewer points than counting in integers.
+ROUNDED_DOWN = [
+    (2, 60, 3, 5, 5),
+    (10, 60, 5, 100, 7, 10),
+    (100, 7, 1, 10, 100, 2, 60, 5, 3),
+    (1, 1, 3, 3, 5, 10, 5, 5, 7, 60),
+    (100, 60, 1, 2, 3, 2, 7, 100, 3, 5, 1, 100),
+]
+
+
+@pytest.fixture(scope="module")
+def _module_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    folder = tmp_path_factory.mktemp("ring")
+    # Nobody needs their snapshots.
+    nodes = [
+        RedisServer(f"node{n}", folder / f"node{n}", options=("--save", "")) for n in range(12)
+    ]
+    yield nodes
+    for node in nodes:
+        node.kill()
+
+
+@pytest.fixture
+def nodes(_module_nodes: Nodes) -> Nodes:
+    """Twelve nodes, all of them running."""
+    for node in _module_nodes:
+        if not node.running:
+            node.start()
+            mark(node)
+    return _module_nodes
+
+
+def pool(servers: Sequence[str], **words: Any) -> Pool:
+    return {
+        "hash": "fnv1a_64",
+        "distribution": "ketama",
+        "timeout": 5000,
+        "auto_eject_hosts": True,
+        "server_failure_limit": 1,
+        "server_retry_timeout": 3_600_000,
+        "servers": list(servers),
+        **words,
+    }
+
+
+def servers_of(nodes: Nodes, weights: Sequence[int]) -> list[str]:
+    """The first nodes, under names that are not in their order."""
+    return [
+        f"{node.address}:{weight} tape{number * 7 % 12}"
+        for number, (node, weight) in enumerate(zip(nodes, weights, strict=False))
+    ]
+
+
+def ring_of(pool: Pool) -> Ring:
+    config = Lookup.model_validate(pool)
+    return Ring(
+        config.servers,
+        hash=config.hash,
+        hash_tag=config.hash_tag,
+        distribution=config.distribution,
+    )
+
+
+def own_places(
+    ring: Ring, nodes: Nodes, keys: Sequence[bytes], out: frozenset[str] = frozenset()
+) -> list[str | None]:
+    """What the ring says, in the names of the nodes; None where no node is left."""
+    by_address = {node.address: node.name for node in nodes}
+    routed = (ring.route(key, out) for key in keys)
+    return [None if server is None else by_address.get(str(server)) for server in routed]
+
+
+def some_keys(count: int, seed: str) -> list[bytes]:
+    """Keys of this service, of others, of any bytes, and of up to 250 bytes."""
+    rnd = random.Random(seed)
+    ours = [b"uid:%d" % rnd.randrange(1, 2**62) for _ in range(count // 4)]
+    flat = [
+        b"uid:%d:pid:%d" % (rnd.randrange(1, 10**8), rnd.randrange(1, 10**8))
+        for _ in range(count // 4)
+    ]
+    binary = [rnd.randbytes(rnd.randint(1, 40)) for _ in range(count // 4)]
+    long = [rnd.randbytes(rnd.randint(100, 250)) for _ in range(count - len(ours) * 3)]
+    return [*ours, *flat, *binary, *long]
+
+
+def assert_same(found: list[str | None], expected: list[str | None], keys: Sequence[bytes]) -> None:
+    wrong = [
+        (key, there, here)
+        for key, there, here in zip(keys, found, expected, strict=True)
+        if there != here
+    ]
+    assert not wrong, (
+        f"{len(wrong)} of {len(keys)} keys differ (key, nutcracker's node, ours): {wrong[:3]}"
+    )
+
+
+def check(
+    nodes: Nodes, folder: Path, pools: dict[str, Pool], keys: Sequence[bytes], *, lose: int = 0
+) -> None:
+    """Every pool agrees with the ring, at first and after each loss of one of the first nodes."""
+    nutcracker = Nutcracker(folder / "nutcracker", pools)
+    nutcracker.start()
+    try:
+        rings = {name: ring_of(pool) for name, pool in pools.items()}
+        out: dict[str, frozenset[str]] = dict.fromkeys(pools, frozenset())
+        for lost in (None, *nodes[:lose]):
+            if lost is not None:
+                lost.kill()
+            for name, ring in rings.items():
+                if lost is not None:
+                    out[name] = _eject(nutcracker, name, ring, out[name], lost, keys)
+                expected = own_places(ring, nodes, keys, out[name])
+                assert_same(nutcracker.places(name, keys), expected, keys)
+    finally:
+        nutcracker.kill()
+
+
+def _eject(
+    nutcracker: Nutcracker,
+    name: str,
+    ring: Ring,
+    out: frozenset[str],
+    lost: RedisServer,
+    keys: Sequence[bytes],
+) -> frozenset[str]:
+    """Have nutcracker notice the loss. A node that no key is sent to is never missed."""
+    gone = {server.name for server in ring.servers if str(server) == lost.address} - out
+    hit = next((key for key in keys if (s := ring.route(key, out)) and s.name in gone), None)
+    if hit is None:
+        return out
+    out |= gone
+    nutcracker.eject(name, hit, all_out=ring.route(hit, out) is None)
+    return out
+
+
+@pytest.mark.parametrize(("hash_", "distribution"), ALL)
+def test_keys_lie_where_nutcracker_puts_them_also_with_a_node_ejected(
+    nodes: Nodes, tmp_path: Path, hash_: str, distribution: str
+) -> None:
+    sizes = {"3": [1] * 3, "5": UNEQUAL[:5], "12": UNEQUAL}
+    pools = {
+        name: pool(servers_of(nodes, weights), hash=hash_, distribution=distribution)
+        for name, weights in sizes.items()
+    }
+    check(nodes, tmp_path, pools, [*some_keys(1200, hash_), b""], lose=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("hash_", "distribution"), ALL)
+def test_ten_thousand_keys_lie_where_nutcracker_puts_them_on_rings_of_1_to_12_nodes(
+    nodes: Nodes, tmp_path: Path, hash_: str, distribution: str
+) -> None:
+    pools = {
+        f"{kind}{size}": pool(
+            servers_of(nodes, weights[:size]), hash=hash_, distribution=distribution
+        )
+        for kind, weights in (("equal", (1,) * 12), ("unequal", UNEQUAL))
+        for size in range(1, 13)
+    }
+    check(nodes, tmp_path, pools, some_keys(10_000, f"long {hash_}"), lose=2)
+
+
+@pytest.mark.parametrize("distribution", ["ketama", "modula"])
+def test_hash_tags_are_found_where_nutcracker_finds_them(
+    nodes: Nodes, tmp_path: Path, distribution: str
+) -> None:
+    servers = servers_of(nodes, UNEQUAL)
+    pools = {
+        name: pool(servers, hash_tag=tag, distribution=distribution)
+        for name, tag in {"braces": "{}", "dollars": "$$", "back": "}{"}.items()
+    }
+    rnd = random.Random(5)
+    keys = [b"", b"{}", b"a{}", b"{}{b}", b"}{", b"{", b"}", b"x{a", b"a}b{c}d}", b"{{a}}", b"$$"]
+    keys += [b"$a$", b"a$b", b"uid:{7}:a", b"uid:{7}:b", b"uid:$7$:a"]
+    keys += [bytes(rnd.choices(b"{}$ab\xe9", k=rnd.randint(1, 12))) for _ in range(3000)]
+    check(nodes, tmp_path, pools, keys)
+
+
+def test_nodes_without_a_name_are_called_by_their_address_but_by_their_host_on_port_11211(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    # Nobody listens at the last two: their keys are those that are answered with an error.
+    unnamed = [f"{node.address}:1" for node in nodes[:3]]
+    unnamed += ["127.11.21.1:11211:1", "127.11.21.1:11212:2"]
+    pools = {"unnamed": pool(unnamed, auto_eject_hosts=False)}
+    ring = ring_of(pools["unnamed"])
+    assert [server.name for server in ring.servers[3:]] == ["127.11.21.1", "127.11.21.1:11212"]
+    check(nodes, tmp_path, pools, some_keys(3000, "unnamed"))
+
+
+def test_long_names_and_names_beyond_ascii_make_nutcrackers_points(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    long = [f"{node.address}:1 {node.name.rjust(264, 'x')}" for node in nodes]
+    accents = [f"{node.address}:{n} bänd-{n}-é" for n, node in enumerate(nodes, 1)]
+    pools = {"long": pool(long), "accents": pool(accents)}
+    check(nodes, tmp_path, pools, some_keys(3000, "names"), lose=1)
+
+
+def test_modula_lays_its_slots_out_by_length_of_name_then_by_name_as_nutcracker_does(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    names = ["zebra", "b", "é", "B", "a10", "a9", "a100", "ab", "z", "10", "9", "aa"]
+    servers = [
+        f"{node.address}:{weight} {name}"
+        for node, weight, name in zip(nodes, UNEQUAL, names, strict=True)
+    ]
+    unnamed = [f"{node.address}:{weight}" for node, weight in zip(nodes, UNEQUAL, strict=True)]
+    pools = {
+        "named": pool(servers, distribution="modula"),
+        "unnamed": pool(unnamed, distribution="modula"),
+    }
+    check(nodes, tmp_path, pools, some_keys(3000, "order"), lose=1)
+
+
+def test_points_are_counted_in_single_precision_as_nutcracker_does(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    pools = {
+        f"rounded{n}": pool(servers_of(nodes, weights))
+        for n, weights in enumerate([*ROUNDED_DOWN, (1000, 1), (1, 1000)])
+    }
+    # 25 nodes of one weight have 39 groups of points each, not 40.
+    pools["twentyfive"] = pool([f"{nodes[n % 12].address}:1 tape{n}" for n in range(25)])
+    check(nodes, tmp_path, pools, some_keys(3000, "rounded"), lose=1)
+
+
+def test_a_key_exactly_on_a_point_and_a_point_of_two_nodes_belong_where_nutcracker_says(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    exact = [f"{node.address}:1 lookup{n}" for n, node in enumerate(nodes, 1)]
+    keys = [b"uid:1303041", b"uid:1698141", b"uid:5719265", b"uid:11984459"]
+    pools = {"exact": pool(exact, hash="crc32a")}
+    check(nodes, tmp_path / "exact", pools, keys)
+
+    # Pairs of names that have a point in common, and that point.
+    for one, other, point in [
+        ("tape49", "tape344", 0xC32948F5),
+        ("tape549", "tape428", 0x7B80C1DC),
+    ]:
+        first, second = f"{nodes[0].address}:1 {one}", f"{nodes[1].address}:1 {other}"
+        pools = {
+            "pair": pool([first, second], hash="crc32a"),
+            "swapped": pool([second, first], hash="crc32a"),
+        }
+        candidates = (b"uid:%d" % n for n in range(100_000))
+        keys = [key for key in candidates if 0 <= point - crc32a(key) < 500_000]
+        assert keys
+        check(nodes, tmp_path / one, pools, keys)
+
+
+def test_what_is_written_through_nutcracker_is_found_on_the_node_of_the_ring(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    name, words = "written", pool(servers_of(nodes, UNEQUAL))
+    nutcracker = Nutcracker(tmp_path / "nutcracker", {name: words})
+    nutcracker.start()
+    try:
+        keys = some_keys(2000, "written")
+        nutcracker.write(name, keys)
+    finally:
+        nutcracker.kill()
+    expected = own_places(ring_of(words), nodes, keys)
+    for node in nodes:
+        with node.client() as client:
+            held = {key for key in client.scan_iter(count=1000) if key != b"@node"}
+        mine = {key for key, place in zip(keys, expected, strict=True) if place == node.name}
+        assert held == mine, f"{node.name} holds other keys than the ring says"
+
+
+def test_with_every_node_out_there_is_no_route_and_nutcracker_answers_with_errors(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    pools = {
+        distribution: pool(servers_of(nodes, [1, 2]), distribution=distribution)
+        for distribution in ("ketama", "modula")
+    }
+    check(nodes, tmp_path, pools, some_keys(200, "none left"), lose=2)

@@ -1,0 +1,115 @@
+"""The real twemproxy (Debian's nutcracker), asked on which node it puts a key."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tapedeck.localstack.process import Child, free_port
+from tapedeck.localstack.redis import RedisServer
+
+_IDENTITY = b"@node"
+# It reads a key that it does not declare, on purpose: that one names the node, the declared one
+# is what nutcracker routes by.
+_SCRIPT = b"return redis.call('get','@node')"
+_PIPELINED = 500
+
+
+def mark(node: RedisServer) -> None:
+    """Have a running node know its own name, for `Nutcracker.places`."""
+    with node.client() as client:
+        client.set(_IDENTITY, node.name)
+
+
+class Nutcracker(Child):
+    """One process with some pools; each listens on a UNIX socket in `folder`.
+
+    Args:
+        pools: by pool name, what nutcracker.yml says of it, except `listen` and `redis`.
+    """
+
+    def __init__(self, folder: Path, pools: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__("nutcracker", folder / "nutcracker.log")
+        self.folder = folder
+        self.pools = pools
+
+    def start(self) -> None:
+        """Start it and wait until every pool listens.
+
+        Raises:
+            ServerFailed: it did not.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        document = {
+            name: {"listen": str(self._socket(name)), "redis": True, **pool}
+            for name, pool in self.pools.items()
+        }
+        file = self.folder / "nutcracker.yml"
+        file.write_text(yaml.safe_dump(document, allow_unicode=True, width=1000))
+        self.spawn(["nutcracker", "-c", str(file), "-s", str(free_port()), "-a", "127.0.0.1"])
+        self.await_ready(lambda: all(self._listens(name) for name in self.pools), 20)
+
+    def places(self, pool: str, keys: Sequence[bytes]) -> list[str | None]:
+        """The name of the node that it sends each key to; None where it answers with an error."""
+        found: list[str | None] = []
+        with self._connect(pool) as connection, connection.makefile("rb") as replies:
+            for start in range(0, len(keys), _PIPELINED):
+                batch = keys[start : start + _PIPELINED]
+                connection.sendall(b"".join(_eval(key) for key in batch))
+                for _ in batch:
+                    line = replies.readline()
+                    if line[:1] == b"$":
+                        found.append(replies.read(int(line[1:]) + 2)[:-2].decode())
+                    else:
+                        assert line[:1] == b"-", f"not an answer: {line!r}"
+                        found.append(None)
+        return found
+
+    def write(self, pool: str, keys: Sequence[bytes]) -> None:
+        """SET each key."""
+        with self._connect(pool) as connection, connection.makefile("rb") as replies:
+            for start in range(0, len(keys), _PIPELINED):
+                batch = keys[start : start + _PIPELINED]
+                connection.sendall(b"".join(_command(b"SET", key, b"1") for key in batch))
+                for key in batch:
+                    line = replies.readline()
+                    assert line == b"+OK\r\n", f"SET {key!r}: {line!r}"
+
+    def eject(self, pool: str, key: bytes, *, all_out: bool = False) -> None:
+        """Ask for a key of a dead node until another one answers, so that the dead one is out.
+
+        Args:
+            all_out: no other one is left; then one error is all there is to see.
+        """
+        for _ in range(100):
+            if self.places(pool, [key]) != [None] or all_out:
+                return
+        raise AssertionError(f"{pool} does not eject the node of {key!r}\n{self.log_end()}")
+
+    def _socket(self, pool: str) -> Path:
+        return self.folder / f"{pool}.sock"
+
+    def _connect(self, pool: str) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(20)
+        connection.connect(str(self._socket(pool)))
+        return connection
+
+    def _listens(self, pool: str) -> bool:
+        try:
+            self._connect(pool).close()
+        except OSError:
+            return False
+        return True
+
+
+def _eval(key: bytes) -> bytes:
+    return _command(b"EVAL", _SCRIPT, b"1", key)
+
+
+def _command(*words: bytes) -> bytes:
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
