@@ -82,7 +82,7 @@ class Node:
         """
         try:
             replies, late = await self._send(commands)
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # the client's own too: uvloop raises RuntimeError on a reset
             self._failed(describe(error))
             return None
         for reply in replies:
@@ -108,7 +108,7 @@ class Node:
             for reply in replies:
                 if isinstance(reply, RedisError):
                     raise reply
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:
             problem = describe(error)
         if self.health.probed(time.time(), problem):
             metrics.NODE_RETURNS.labels(self.name).inc()

@@ -118,9 +118,7 @@ class Primary:
         try:
             yield session
         except MySQLError as error:
-            metrics.MYSQL_ERRORS.labels(error.fault.name.lower()).inc()
-            if error.fault in (Fault.LOST, Fault.READ_ONLY):
-                self._look_again(error)
+            self.report(error)
             raise
         except BaseException:
             # Cancelled, or a fault of ours: whatever was under way may still be.
@@ -168,17 +166,19 @@ class Primary:
             reason = self.problem or "every connection is busy"
             raise PrimaryUnavailable(f"MySQL: {reason}") from None
         except MySQLError as error:
-            metrics.MYSQL_ERRORS.labels(error.fault.name.lower()).inc()
-            self._look_again(error)
+            self.report(error)
             raise
         finally:
             self._waiting -= 1
             metrics.MYSQL_WAITING.set(self._waiting)
 
-    def _look_again(self, error: MySQLError) -> None:
+    def report(self, error: MySQLError) -> None:
+        """Say what a statement met, where that does not leave a `session` as an exception."""
+        metrics.MYSQL_ERRORS.labels(error.fault.name.lower()).inc()
         if error.fault is Fault.READ_ONLY:
             self._drop(str(error))
-        self._kick.set()
+        if error.fault in (Fault.READ_ONLY, Fault.LOST):
+            self._kick.set()
 
     def _drop(self, reason: str) -> None:
         pool, self._pool = self._pool, None

@@ -165,7 +165,9 @@ class Session:
 
 
 def _known(error: Exception) -> MySQLError:
-    known = classify(error)
-    if known is None:
-        raise error
-    return known
+    """What an exception of the driver means.
+
+    One that is not MySQL's says that the connection is in a state the driver did not expect (uvloop
+    raises RuntimeError on a transport that was reset while idle): it is not to be trusted any more.
+    """
+    return classify(error) or MySQLError(Fault.LOST, 0, repr(error))

@@ -157,10 +157,15 @@ def upsert(day: date, rows: Sequence[NewRow]) -> str:
     return f"{insert(day, rows)} ON DUPLICATE KEY UPDATE {sets}"
 
 
-def delete(day: date, versions: Mapping[Key, int]) -> str:
-    """Delete rows that still have their version; affects as many as did."""
+def delete(day: date, versions: Mapping[Key, int], today: date | None = None) -> str:
+    """Delete rows that still have their version; affects as many as did.
+
+    With `today`, only while that is MySQL's day: a row that leaves its partition after midnight may
+    have been past retention for another gateway, which then made the key anew.
+    """
     rows = " OR ".join(
         f"(user_id={user} AND playlist_id={playlist} AND version={version})"
         for (user, playlist), version in versions.items()
     )
-    return f"DELETE FROM {table(day)} WHERE {rows}"
+    still = f" AND UTC_DATE()='{today:%Y-%m-%d}'" if today is not None else ""
+    return f"DELETE FROM {table(day)} WHERE ({rows}){still}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.primary import Primary
@@ -116,6 +116,7 @@ class Writer:
         except MySQLError as error:
             if error.fault is Fault.DUPLICATE:
                 return False
+            self._primary.report(error)
             return error
         return True
 
@@ -141,16 +142,20 @@ class Writer:
                 await self._look_beside(session, day, created)
 
     async def _leave(self, session: Session, plans: list[Plan]) -> None:
-        """Delete moved rows where they were, each only in the version that was loaded."""
-        moved: dict[date, dict[Key, int]] = {}
+        """Delete moved rows where they were, each only in the version that was loaded.
+
+        After the insert, and only while MySQL's day is the one moved into (see rows.delete).
+        """
+        moved: dict[tuple[date, date], dict[Key, int]] = {}
         strays: dict[date, dict[Key, int]] = {}
         for plan in plans:
             if plan.base is not None and not plan.in_place:
-                moved.setdefault(plan.base.day, {})[plan.key] = plan.base.version
+                versions = moved.setdefault((plan.base.day, plan.day), {})
+                versions[plan.key] = plan.base.version
             for stray in plan.strays:
                 strays.setdefault(stray.day, {})[plan.key] = stray.version
-        for day in sorted(moved):
-            if await session.execute(rows.delete(day, moved[day])) != len(moved[day]):
+        for (day, into), versions in sorted(moved.items()):
+            if await session.execute(rows.delete(day, versions, into)) != len(versions):
                 raise _Mismatch
         for day in sorted(strays):
             removed = await session.execute(rows.delete(day, strays[day]))
@@ -165,8 +170,7 @@ class Writer:
         found = await session.fetch(rows.look_beside(beside, keys))
         clock_ms = next(int(value) for number, value in found if number == 0)
         self._days.observe(clock_ms)
-        today = utc_day(clock_ms / 1000)
-        if len(found) > 1 or day not in (today, today + timedelta(days=1)):
+        if len(found) > 1 or day != utc_day(clock_ms / 1000):
             raise _Mismatch
 
 
