@@ -1,0 +1,226 @@
+"""When a lookup node leaves the ring, and when it comes back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tapedeck.failover.ejection import LATE, LONGEST, STEADY, Health
+
+RETRY = 30.0
+
+
+def a_node(limit: int = 2, *, eject: bool = True) -> Health:
+    return Health(limit=limit, retry_seconds=RETRY, eject=eject)
+
+
+def knock_out(node: Health, now: float) -> float:
+    """Fail until it is out; how long it stays out at least."""
+    while not node.failed(now, "timeout"):
+        pass
+    assert node.next_probe is not None
+    return node.next_probe - now
+
+
+@given(st.integers(1, 20))
+def test_the_limit_of_consecutive_failures_ejects(limit: int) -> None:
+    node = a_node(limit)
+
+    ejected = [node.failed(float(n), "refused") for n in range(limit)]
+
+    assert ejected == [False] * (limit - 1) + [True]
+    assert not node.live
+    assert (node.reason, node.since) == ("refused", limit - 1)
+
+
+@given(st.integers(2, 10), st.integers(1, 50))
+def test_failures_that_are_not_consecutive_never_eject(limit: int, rounds: int) -> None:
+    node = a_node(limit)
+    for _ in range(rounds):
+        for _ in range(limit - 1):
+            assert not node.failed(0, "timeout")
+        node.succeeded(0)
+
+    assert node.live
+
+
+@given(st.lists(st.sampled_from(["failed", "late"]), max_size=200))
+def test_with_auto_eject_hosts_off_no_node_leaves(happened: list[str]) -> None:
+    node = a_node(1, eject=False)
+    for what in happened:
+        assert not getattr(node, what)(0, "timeout")
+
+    assert node.live
+    assert not node.probe_due(1e12)
+
+
+def test_an_ejected_node_is_asked_once_its_time_is_over() -> None:
+    node = a_node()
+    out = knock_out(node, 100)
+
+    assert out == RETRY
+    assert not node.probe_due(100 + RETRY - 0.001)
+    assert node.probe_due(100 + RETRY)
+
+
+def test_only_a_probe_brings_a_node_back() -> None:
+    node = a_node()
+    knock_out(node, 0)
+
+    node.succeeded(10 * RETRY)  # the answer of a request that was sent before
+    assert not node.live
+
+    assert node.probed(10 * RETRY, None)
+    assert node.live
+    assert (node.failures, node.reason, node.next_probe) == (0, "", None)
+
+
+def test_a_failed_probe_leaves_it_out_and_says_why() -> None:
+    node = a_node()
+    knock_out(node, 0)
+
+    assert not node.probed(RETRY, "LOADING")
+
+    assert not node.live
+    assert node.reason == "LOADING"
+    assert not node.probe_due(2 * RETRY - 0.001)
+    assert node.probe_due(2 * RETRY)
+
+
+def test_a_node_that_stays_dead_is_asked_at_a_steady_pace() -> None:
+    node = a_node()
+    now = knock_out(node, 0)
+    for _ in range(20):
+        node.probed(now, "refused")
+        assert node.next_probe == now + RETRY
+        now += RETRY
+
+
+def test_a_probe_of_a_live_node_says_nothing() -> None:
+    node = a_node()
+
+    assert not node.probed(5, None)
+    assert not node.probed(5, "refused")
+    assert (node.live, node.failures) == (True, 0)
+
+
+def test_what_was_sent_before_the_ejection_ejects_no_second_time() -> None:
+    node = a_node()
+    knock_out(node, 0)
+
+    assert not node.failed(1, "timeout")
+    assert not node.late(1, "late")
+    assert node.next_probe == RETRY
+
+
+def test_a_node_that_flaps_stays_out_longer_each_time_up_to_a_bound() -> None:
+    node, now, outs = a_node(), 0.0, []
+    for _ in range(7):
+        outs.append(knock_out(node, now))
+        now += outs[-1]
+        node.probed(now, None)
+        now += 1
+
+    assert outs == [RETRY * n for n in (1, 2, 4, 8, 8, 8, 8)]
+    assert max(outs) == LONGEST * RETRY
+
+
+def test_a_node_that_was_well_for_long_is_out_shortly_again() -> None:
+    node = a_node()
+    now = knock_out(node, 0)
+    node.probed(now, None)
+    second = knock_out(node, now + STEADY * RETRY - 1)
+    assert second == 2 * RETRY
+    now += STEADY * RETRY + second
+    node.probed(now, None)
+
+    assert knock_out(node, now + STEADY * second) == RETRY
+
+
+def test_answers_that_all_come_too_late_eject_only_more_slowly() -> None:
+    node = a_node(2)
+
+    ejected = [node.late(0, "late") for _ in range(2 * LATE)]
+
+    assert ejected == [False] * (2 * LATE - 1) + [True]
+    assert node.reason == "late"
+
+
+def test_one_answer_in_time_forgives_the_late_ones() -> None:
+    node = a_node(1)
+    for _ in range(20):
+        for _ in range(LATE - 1):
+            assert not node.late(0, "late")
+        node.succeeded(0)
+
+    assert node.live
+
+
+class Node(RuleBasedStateMachine):
+    """Any sequence of answers, failures, probes and pauses."""
+
+    @initialize(limit=st.integers(1, 5), eject=st.booleans())
+    def begin(self, limit: int, eject: bool) -> None:
+        self.now = 1000.0
+        self.limit = limit
+        self.node = Health(limit=limit, retry_seconds=RETRY, eject=eject, since=self.now)
+        self.in_a_row = 0
+        self.out_since: float | None = None
+
+    @rule(seconds=st.floats(0, 20 * LONGEST * RETRY))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def answers(self) -> None:
+        was = self.node.live
+        self.node.succeeded(self.now)
+        assert self.node.live is was
+        if was:
+            self.in_a_row = 0
+
+    @rule()
+    def fails(self) -> None:
+        was = self.node.live
+        ejected = self.node.failed(self.now, "timeout")
+        if not was:
+            assert not ejected
+            return
+        self.in_a_row += 1
+        assert ejected is (self.node.eject and self.in_a_row >= self.limit)
+        assert ejected is not self.node.live
+        if ejected:
+            assert self.node.next_probe is not None
+            assert RETRY <= self.node.next_probe - self.now <= LONGEST * RETRY
+
+    @rule()
+    def answers_late(self) -> None:
+        was = self.node.live
+        ejected = self.node.late(self.now, "late")
+        assert not ejected or (was and self.node.eject)
+
+    @precondition(lambda self: self.node.probe_due(self.now))
+    @rule(problem=st.sampled_from([None, "refused", "LOADING"]))
+    def is_probed(self, problem: str | None) -> None:
+        assert self.node.probed(self.now, problem) is (problem is None)
+        if problem is None:
+            self.in_a_row = 0
+        else:
+            assert self.node.next_probe == self.now + RETRY
+
+    @invariant()
+    def a_live_node_waits_for_no_probe_and_an_ejected_one_always_does(self) -> None:
+        assert (self.node.next_probe is None) is self.node.live
+        assert self.node.live or self.node.eject
+        assert self.node.live or self.node.reason
+
+
+TestNode = Node.TestCase
+TestNode.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("seconds", [0, 1, RETRY - 1])
+def test_a_node_is_never_asked_while_it_is_live(seconds: float) -> None:
+    assert not a_node().probe_due(seconds)

@@ -1,0 +1,150 @@
+"""How a lookup entry is written, read and pruned, in both layouts."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapedeck.sharding.entries import Garbage, Layout, read
+from tapedeck.sharding.state import PLAYLIST_MAX, Key
+
+KEY = Key(7, 11)
+DAY = date(2026, 3, 1)
+PACKED = Layout("packed", 30)
+FLAT = Layout("flat", 30)
+NAMES: list[Literal["packed", "flat"]] = ["packed", "flat"]
+
+ids = st.integers(1, PLAYLIST_MAX)
+keys = st.builds(Key, ids, ids)
+days = st.dates(date(1000, 1, 1), date(9999, 12, 31))
+
+
+def test_flat_entries_are_what_the_original_system_writes() -> None:
+    assert FLAT.ask(KEY) == ("GET", b"uid:7:pid:11")
+    assert FLAT.put(KEY, DAY) == [("SET", b"uid:7:pid:11", b"20260301", "EX", 32 * 86400)]
+
+
+def test_packed_entries_are_a_hash_a_user_with_a_field_a_playlist() -> None:
+    assert PACKED.ask(KEY) == ("HGET", b"u:7", b"11")
+    assert PACKED.put(KEY, DAY)[:2] == [
+        ("HSET", b"u:7", b"11", b"20260301"),
+        ("EXPIRE", b"u:7", 32 * 86400),
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(key=keys, day=days)
+def test_an_entry_is_read_back_as_the_day_that_was_put(
+    name: Literal["packed", "flat"], key: Key, day: date
+) -> None:
+    put = Layout(name, 30).put(key, day)[0]
+
+    assert read(put[2] if name == "flat" else put[3]) == day
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(key=keys, day=days)
+def test_every_command_about_a_key_goes_where_the_ring_places_it(
+    name: Literal["packed", "flat"], key: Key, day: date
+) -> None:
+    layout = Layout(name, 30)
+
+    commands = [layout.ask(key), *layout.put(key, day), layout.clear(key)]
+
+    assert {command[1] for command in commands} == {layout.ring_key(key)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(one=keys, other=keys)
+def test_two_keys_never_share_an_entry(
+    name: Literal["packed", "flat"], one: Key, other: Key
+) -> None:
+    layout = Layout(name, 30)
+
+    assert (layout.ask(one) == layout.ask(other)) is (one == other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_outlives_the_state_that_it_leads_to(name: Literal["packed", "flat"]) -> None:
+    numbers = [word for command in Layout(name, 7).put(KEY, DAY) for word in command]
+
+    assert 9 * 86400 in numbers
+
+
+def test_nothing_there_is_no_garbage() -> None:
+    assert read(None) is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"garbage",
+        b"20261301",
+        b"20260230",
+        b"00000000",
+        b"2026030",
+        b"202603011",
+        b"2026-3-1",
+        b"-2026031",
+        b" 2026031",
+        b"\xff\xfe\x80\x81\x82\x83\x84\x85",
+        b"\xb2\xb2\xb2\xb2\xb2\xb2\xb2\xb2",
+        "20260301",
+        20260301,
+        [b"20260301"],
+        True,
+        {},
+    ],
+)
+def test_whatever_is_no_day_is_garbage(reply: object) -> None:
+    assert isinstance(read(reply), Garbage)
+
+
+@given(st.binary(max_size=16))
+def test_no_bytes_are_read_as_another_day_than_they_say(reply: bytes) -> None:
+    day = read(reply)
+    assert isinstance(day, Garbage) or (
+        day is not None and f"{day.year:04}{day:%m%d}".encode() == reply
+    )
+
+
+@given(st.dictionaries(ids, st.integers(-60, 60), max_size=20), st.booleans())
+def test_pruning_removes_exactly_the_fields_past_retention(
+    ages: dict[int, int], as_dict: bool
+) -> None:
+    fields = {
+        b"%d" % playlist: f"{DAY - timedelta(days=age):%Y%m%d}".encode()
+        for playlist, age in ages.items()
+    }
+    flat = [word for pair in fields.items() for word in pair]
+    oldest = DAY - timedelta(days=30)
+
+    command = PACKED.prune(KEY, [0, fields if as_dict else flat], oldest)
+
+    gone = {b"%d" % playlist for playlist, age in ages.items() if age > 30}
+    if gone:
+        assert command is not None
+        assert command[:2] == ("HDEL", b"u:7")
+        assert set(command[2:]) == gone
+    else:
+        assert command is None
+
+
+def test_pruning_leaves_fields_alone_that_are_no_entries() -> None:
+    fields = {b"11": b"garbage", b"x": b"", b"12": b"2000010"}
+
+    assert PACKED.prune(KEY, [0, fields], DAY) is None
+
+
+@pytest.mark.parametrize("scanned", [None, b"OK", [], [0], [0, None], [0, [b"odd"]], (0, {}), 5])
+def test_an_odd_answer_to_the_scan_prunes_nothing(scanned: object) -> None:
+    assert PACKED.prune(KEY, scanned, DAY) is None
+
+
+def test_flat_entries_expire_by_themselves() -> None:
+    assert FLAT.prune(KEY, True, DAY) is None

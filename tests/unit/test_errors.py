@@ -1,0 +1,87 @@
+"""What an error of MySQL, or of its driver, means for a request."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pymysql.err as e
+import pytest
+
+from tapedeck.failover.errors import FAULTS, Fault, MySQLError, classify
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (e.OperationalError(2013, "Lost connection to MySQL server during query"), Fault.LOST),
+        (e.OperationalError(2003, "Can't connect to MySQL server"), Fault.LOST),
+        (e.OperationalError(2006, "MySQL server has gone away"), Fault.LOST),
+        (e.OperationalError(1053, "Server shutdown in progress"), Fault.LOST),
+        (e.OperationalError(1927, "Connection was killed"), Fault.LOST),
+        (e.OperationalError(1317, "Query execution was interrupted"), Fault.LOST),
+        (e.OperationalError(1290, "running with the --read-only option"), Fault.READ_ONLY),
+        (e.OperationalError(1792, "Cannot execute in a READ ONLY transaction"), Fault.READ_ONLY),
+        (e.OperationalError(1836, "Running in read-only mode"), Fault.READ_ONLY),
+        (e.OperationalError(1040, "Too many connections"), Fault.BUSY),
+        (e.OperationalError(1203, "max_user_connections"), Fault.BUSY),
+        (e.OperationalError(1213, "Deadlock found when trying to get lock"), Fault.RETRY),
+        (e.OperationalError(1205, "Lock wait timeout exceeded"), Fault.RETRY),
+        (e.OperationalError(1020, "Record has changed since last read"), Fault.RETRY),
+        (e.ProgrammingError(1146, "Table doesn't exist"), Fault.NO_TABLE),
+        (e.IntegrityError(1062, "Duplicate entry"), Fault.DUPLICATE),
+        (e.OperationalError(1045, "Access denied for user"), Fault.FINAL),
+        (e.ProgrammingError(1064, "You have an error in your SQL syntax"), Fault.FINAL),
+        (e.DataError(1406, "Data too long for column"), Fault.FINAL),
+        (e.OperationalError(1153, "Got a packet bigger than max_allowed_packet"), Fault.FINAL),
+        (e.OperationalError(1114, "The table is full"), Fault.FINAL),
+        # What the driver says when it has lost its place, or its connection.
+        (e.InterfaceError(0, "Not connected"), Fault.LOST),
+        (e.InterfaceError("(0, 'Not connected')"), Fault.LOST),
+        (e.InternalError("Packet sequence number wrong - got 1 expected 2"), Fault.LOST),
+        (TimeoutError(), Fault.LOST),
+        (ConnectionResetError(104, "Connection reset by peer"), Fault.LOST),
+        (OSError(113, "No route to host"), Fault.LOST),
+        (asyncio.IncompleteReadError(b"", 4), Fault.LOST),
+    ],
+)
+def test_an_error_means(error: Exception, fault: Fault) -> None:
+    known = classify(error)
+
+    assert known is not None
+    assert known.fault is fault
+
+
+def test_the_number_and_the_servers_words_are_kept() -> None:
+    known = classify(e.OperationalError(1213, "Deadlock found"))
+
+    assert known is not None
+    assert (known.code, known.reason, str(known)) == (1213, "Deadlock found", "1213 Deadlock found")
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyError("k"), ZeroDivisionError()])
+def test_a_mistake_of_ours_is_not_mysqls(error: Exception) -> None:
+    assert classify(error) is None
+
+
+def test_an_error_that_is_known_already_stays_itself() -> None:
+    error = MySQLError(Fault.BUSY, 1040, "Too many connections")
+
+    assert classify(error) is error
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_only_what_may_pass_by_itself_is_repeated(fault: Fault) -> None:
+    passing = MySQLError(fault, 0, "").passing
+
+    assert passing is (fault in (Fault.LOST, Fault.READ_ONLY, Fault.BUSY, Fault.RETRY))
+
+
+@pytest.mark.parametrize("code", sorted(FAULTS))
+def test_every_line_of_the_table_holds_whichever_class_the_driver_chose(code: int) -> None:
+    fault, source = FAULTS[code]
+
+    for kind in (e.OperationalError, e.InternalError, e.ProgrammingError, e.IntegrityError):
+        known = classify(kind(code, "words"))
+        assert known is not None
+        assert known.fault is fault
+    assert "_" in source.split(":")[0]  # the manual's name of it

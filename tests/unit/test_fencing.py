@@ -1,0 +1,152 @@
+"""Which host is believed to be the primary."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapedeck.failover.fencing import Adopt, Nobody, Split, View, decide
+from tapedeck.failover.session import Hello
+
+A, B, C = "a:3306", "b:3306", "c:3306"
+
+
+def hello(identity: str, generation: int = 1, *, read_only: bool = False) -> Hello:
+    return Hello(identity, read_only, generation, clock_ms=0, mariadb=True)
+
+
+def writable(address: str, generation: int = 1, identity: str | None = None) -> View:
+    return View(address, hello(identity or address, generation))
+
+
+def standby(address: str, generation: int = 1) -> View:
+    return View(address, hello(address, generation, read_only=True))
+
+
+def down(address: str, busy: bool = False) -> View:
+    return View(address, error="2003 refused", busy=busy)
+
+
+hosts = st.sampled_from([A, B, C])
+views = st.lists(
+    st.one_of(
+        hosts.map(down),
+        st.builds(standby, hosts, st.integers(0, 4)),
+        st.builds(writable, hosts, st.integers(0, 4), st.sampled_from([None, A, B, C, "alias"])),
+    ),
+    max_size=5,
+    unique_by=lambda view: view.address,
+)
+
+
+def test_the_one_writable_host_is_the_primary() -> None:
+    verdict = decide([standby(A), writable(B), down(C)], seen=0, identity=None)
+
+    assert verdict == Adopt(B, hello(B), raise_generation=False)
+
+
+@pytest.mark.parametrize(
+    ("seen_hosts", "words"),
+    [
+        ([], ["no hosts"]),
+        ([down(A)], [A, "2003 refused"]),
+        ([standby(A), down(B)], [A, "read-only", B, "2003"]),
+        ([down(A, busy=True)], [A]),
+    ],
+)
+def test_without_a_writable_host_nobody_is_and_each_host_is_named(
+    seen_hosts: list[View], words: list[str]
+) -> None:
+    verdict = decide(seen_hosts, seen=1, identity=None)
+
+    assert isinstance(verdict, Nobody)
+    assert all(word in verdict.reason for word in words)
+
+
+def test_a_host_of_a_lower_generation_than_was_seen_is_a_replaced_primary() -> None:
+    verdict = decide([writable(A, 4), standby(B, 5)], seen=5, identity=B)
+
+    assert isinstance(verdict, Nobody)
+    assert "replaced" in verdict.reason
+
+
+def test_of_two_writable_hosts_the_one_of_the_higher_generation_is_believed() -> None:
+    for pair in ([writable(A, 1), writable(B, 2)], [writable(B, 2), writable(A, 1)]):
+        verdict = decide(pair, seen=1, identity=A)
+
+        assert isinstance(verdict, Adopt)
+        assert verdict.address == B
+
+
+@pytest.mark.parametrize("identity", [None, A, B])
+def test_two_writable_hosts_of_one_generation_are_both_refused(identity: str | None) -> None:
+    verdict = decide([writable(A, 3), writable(B, 3)], seen=3, identity=identity)
+
+    assert isinstance(verdict, Split)
+    assert A in verdict.reason
+    assert B in verdict.reason
+
+
+def test_two_names_of_one_server_are_one() -> None:
+    verdict = decide(
+        [writable(A, identity="server"), writable(B, identity="server")], seen=1, identity="server"
+    )
+
+    assert verdict == Adopt(A, hello("server"), raise_generation=False)
+
+
+def test_a_new_primary_whose_generation_nobody_raised_is_to_be_raised() -> None:
+    verdict = decide([down(A), writable(B, 1)], seen=1, identity=A)
+
+    assert verdict == Adopt(B, hello(B), raise_generation=True)
+
+
+@pytest.mark.parametrize(
+    ("view", "seen", "identity"),
+    [
+        (writable(B, 2), 1, A),  # whoever promoted it raised it
+        (writable(A, 1), 1, A),  # the same server again
+        (writable(A, 1), 0, None),  # the first that is ever seen
+    ],
+)
+def test_otherwise_the_generation_stays(view: View, seen: int, identity: str | None) -> None:
+    verdict = decide([view], seen, identity)
+
+    assert isinstance(verdict, Adopt)
+    assert not verdict.raise_generation
+
+
+@given(views, st.integers(0, 4), st.sampled_from([None, A, B, C]))
+def test_only_a_writable_host_of_the_highest_generation_ever_seen_is_adopted(
+    looked_at: list[View], seen: int, identity: str | None
+) -> None:
+    verdict = decide(looked_at, seen, identity)
+
+    claims = [v for v in looked_at if v.hello and not v.hello.read_only]
+    able = [v.hello for v in claims if v.hello and v.hello.generation >= seen]
+    if isinstance(verdict, Adopt):
+        assert verdict.hello.generation >= seen
+        assert not verdict.hello.read_only
+        assert any(v.address == verdict.address and v.hello == verdict.hello for v in claims)
+        rivals = {h.identity for h in able if h.generation > verdict.hello.generation}
+        assert rivals <= {verdict.hello.identity}
+    elif isinstance(verdict, Split):
+        highest = max(h.generation for h in able)
+        assert len({h.identity for h in able}) > 1
+        assert sum(h.generation == highest for h in able) > 1
+    else:
+        assert not able
+
+
+@given(views, st.sampled_from([None, A, B, C]))
+def test_a_generation_that_was_believed_once_is_never_gone_below(
+    looked_at: list[View], identity: str | None
+) -> None:
+    """Whatever is looked at next: what a lower generation says is not believed any more."""
+    first = decide(looked_at, 0, identity)
+    if isinstance(first, Adopt):
+        seen = first.hello.generation
+        for view in looked_at:
+            again = decide([view], seen, first.hello.identity)
+            assert not isinstance(again, Adopt) or again.hello.generation >= seen
