@@ -131,12 +131,12 @@ def check(
     try:
         rings = {name: ring_of(pool) for name, pool in pools.items()}
         out: dict[str, frozenset[str]] = dict.fromkeys(pools, frozenset())
-        for lost in (None, *nodes[:lose]):
-            if lost is not None:
-                lost.kill()
+        for lost in range(lose + 1):
+            for node in nodes[:lost]:
+                node.kill()
+            dead = {node.address for node in nodes[:lost]}
             for name, ring in rings.items():
-                if lost is not None:
-                    out[name] = _eject(nutcracker, name, ring, out[name], lost, keys)
+                out[name] = _eject(nutcracker, name, ring, out[name], dead, keys)
                 expected = own_places(ring, nodes, keys, out[name])
                 assert_same(nutcracker.places(name, keys), expected, keys)
     finally:
@@ -148,17 +148,22 @@ def _eject(
     name: str,
     ring: Ring,
     out: frozenset[str],
-    lost: RedisServer,
+    dead: set[str],
     keys: Sequence[bytes],
 ) -> frozenset[str]:
-    """Have nutcracker notice the loss. A node that no key is sent to is never missed."""
-    gone = {server.name for server in ring.servers if str(server) == lost.address} - out
-    hit = next((key for key in keys if (s := ring.route(key, out)) and s.name in gone), None)
-    if hit is None:
-        return out
-    out |= gone
-    nutcracker.eject(name, hit, all_out=ring.route(hit, out) is None)
-    return out
+    """Have nutcracker notice who is dead, by address; answer who is out, by name.
+
+    A node that no key is sent to is never missed, until the keys of another one move to it.
+    """
+    gone = {server.name for server in ring.servers if str(server) in dead}
+    while True:
+        routed = ((key, ring.route(key, out)) for key in keys)
+        hit = next(((k, s.name) for k, s in routed if s is not None and s.name in gone), None)
+        if hit is None:
+            return out
+        key, node = hit
+        out |= {node}
+        nutcracker.eject(name, key, all_dead=len(gone) == len(ring.servers))
 
 
 @pytest.mark.parametrize(("hash_", "distribution"), ALL)

@@ -79,14 +79,14 @@ class Nutcracker(Child):
                     line = replies.readline()
                     assert line == b"+OK\r\n", f"SET {key!r}: {line!r}"
 
-    def eject(self, pool: str, key: bytes, *, all_out: bool = False) -> None:
+    def eject(self, pool: str, key: bytes, *, all_dead: bool = False) -> None:
         """Ask for a key of a dead node until another one answers, so that the dead one is out.
 
         Args:
-            all_out: no other one is left; then one error is all there is to see.
+            all_dead: no other one is left; then one error is all there is to see.
         """
         for _ in range(100):
-            if self.places(pool, [key]) != [None] or all_out:
+            if self.places(pool, [key]) != [None] or all_dead:
                 return
         raise AssertionError(f"{pool} does not eject the node of {key!r}\n{self.log_end()}")
 

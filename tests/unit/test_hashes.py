@@ -1,0 +1,73 @@
+"""The key hashes. (That they are nutcracker's: integration/test_ring_nutcracker.py.)"""
+
+from __future__ import annotations
+
+import binascii
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapedeck.config import model
+from tapedeck.sharding.hashes import BITS, HASHES, crc16, crc32, crc32a, fnv1_64, fnv1a_64
+
+# twemproxy 0.5.0, src/test_all.c, which has them from libmemcached's tests.
+APPLE = {
+    "one_at_a_time": 2297466611,
+    "md5": 3195025439,
+    "crc16": 3662830516,
+    "crc32": 10542,
+    "crc32a": 2838417488,
+    "fnv1_32": 67176023,
+    "fnv1a_32": 280767167,
+    "fnv1_64": 473199127,
+    "fnv1a_64": 1488911807,
+    "hsieh": 3738850110,
+    "jenkins": 1442444624,
+    "murmur": 4142305122,
+}
+
+
+def test_every_hash_of_the_configuration_exists() -> None:
+    assert set(HASHES) == set(model.HASHES) == set(APPLE)
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_twemproxys_own_examples_hold(name: str) -> None:
+    assert HASHES[name](b"apple") == APPLE[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "signed"),
+    [
+        # Worked out by hand for one byte, 0xff, which a signed char makes 0xffffffff.
+        ("fnv1_64", (0x84222325 * 0x1B3 % 2**32) ^ 0xFFFFFFFF),
+        ("fnv1a_64", (0x84222325 ^ 0xFFFFFFFF) * 0x1B3 % 2**32),
+        ("fnv1_32", (0x811C9DC5 * 0x1000193 % 2**32) ^ 0xFFFFFFFF),
+        ("fnv1a_32", (0x811C9DC5 ^ 0xFFFFFFFF) * 0x1000193 % 2**32),
+    ],
+)
+def test_bytes_above_127_count_as_negative_numbers(name: str, signed: int) -> None:
+    assert HASHES[name](b"\xff") == signed
+
+
+@given(st.binary(max_size=300))
+def test_any_key_has_a_value_within_the_bits_of_its_hash(key: bytes) -> None:
+    for name, hash_ in HASHES.items():
+        assert 0 <= hash_(key) < 1 << BITS[name], name
+
+
+@given(st.binary(max_size=300))
+def test_the_checksums_are_parts_or_extensions_of_the_standard_ones(key: bytes) -> None:
+    assert crc32a(key) == zlib.crc32(key)
+    assert crc32(key) == zlib.crc32(key) >> 16 & 0x7FFF
+    assert crc16(key) & 0xFFFF == binascii.crc_hqx(key, 0)
+
+
+@given(st.binary(min_size=1, max_size=40))
+def test_the_64_bit_fnv_hashes_follow_from_their_steps(key: bytes) -> None:
+    *_, last = (byte - 256 if byte > 127 else byte for byte in key)
+    before = key[:-1]
+    assert fnv1_64(key) == (fnv1_64(before) * 0x100000001B3 ^ last) % 2**32
+    assert fnv1a_64(key) == (fnv1a_64(before) ^ last) * 0x100000001B3 % 2**32

@@ -1,0 +1,252 @@
+"""The ring's rules. (That they are nutcracker's: integration/test_ring_nutcracker.py.)"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+import random
+import struct
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from uhashring import HashRing
+
+from tapedeck.config.model import Lookup, LookupServer
+from tapedeck.sharding.hashes import HASHES
+from tapedeck.sharding.ring import Ring
+
+KEYS = [b"uid:%d" % number for number in range(3000)]
+
+weights = st.lists(st.integers(1, 100), min_size=1, max_size=12)
+distributions = st.sampled_from(["ketama", "modula"])
+hashes = st.sampled_from(sorted(HASHES))
+
+
+def servers(*weights: int, names: Sequence[str] = ()) -> list[LookupServer]:
+    names = names or [f"tape{number}" for number in range(1, len(weights) + 1)]
+    return [
+        LookupServer(host="127.0.0.1", port=7000 + number, weight=weight, name=name, named=True)
+        for number, (weight, name) in enumerate(zip(weights, names, strict=True))
+    ]
+
+
+def ring(*weights: int, names: Sequence[str] = (), **words: str) -> Ring:
+    return Ring(servers(*weights, names=names), **{"hash": "fnv1a_64", **words})
+
+
+def name_of(server: LookupServer | None) -> str | None:
+    return server.name if server is not None else None
+
+
+def by_the_book(ring: Ring, value: int, out: frozenset[str]) -> str | None:
+    """ketama as twemproxy's source has it, step by step and without any haste."""
+    live = sorted(
+        (server for server in ring.servers if server.name not in out),
+        key=lambda server: (len(server.name), server.name),
+    )
+    points = []
+    for server in live:
+        share = ctypes.c_float(server.weight / sum(other.weight for other in live)).value
+        scaled = ctypes.c_float(ctypes.c_float(share * 160).value / 4).value
+        scaled = ctypes.c_float(scaled * len(live)).value
+        for group in range(math.floor(ctypes.c_float(scaled + 1e-10).value)):
+            digest = hashlib.md5(f"{server.name}-{group}".encode()).digest()
+            points += [(point, server.name) for point in struct.unpack("<4I", digest)]
+    points.sort(key=lambda point: point[0])
+    return next((name for point, name in points if point >= value), points[0][1] if live else None)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    weights,
+    st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=20),
+    st.frozensets(st.integers(1, 12), max_size=12),
+)
+def test_ketama_is_what_twemproxys_source_says_whoever_is_out(
+    weights: list[int], keys: list[bytes], numbers: frozenset[int]
+) -> None:
+    subject = ring(*weights)
+    out = frozenset(f"tape{number}" for number in numbers)
+    for key in keys:
+        expected = by_the_book(subject, HASHES["fnv1a_64"](key), out)
+        assert name_of(subject.route(key, out)) == expected
+
+
+@settings(deadline=None, max_examples=50)
+@given(weights, distributions, hashes, st.binary(max_size=40))
+def test_a_key_has_one_node_whenever_and_by_whomever_it_is_asked(
+    weights: list[int], distribution: str, hash_: str, key: bytes
+) -> None:
+    first = ring(*weights, distribution=distribution, hash=hash_)
+    shuffled = servers(*weights)
+    random.Random(0).shuffle(shuffled)
+    second = Ring(shuffled, distribution=distribution, hash=hash_)
+    assert first.owner(key) == first.owner(key) == first.route(key) == second.owner(key)
+
+
+@settings(deadline=None, max_examples=20)
+@given(weights, distributions, st.binary(max_size=40))
+def test_the_order_of_a_key_is_its_route_as_its_nodes_go_out_one_after_another(
+    weights: list[int], distribution: str, key: bytes
+) -> None:
+    subject = ring(*weights, distribution=distribution)
+    order = subject.order(key)
+    assert sorted(server.name for server in order) == sorted(s.name for s in subject.servers)
+    assert order[0] == subject.owner(key)
+    for gone in range(len(order)):
+        out = frozenset(server.name for server in order[:gone])
+        assert subject.route(key, out) == order[gone]
+
+
+@pytest.mark.parametrize("distribution", ["ketama", "modula"])
+def test_with_every_node_out_there_is_no_route(distribution: str) -> None:
+    subject = ring(1, 2, distribution=distribution)
+    assert subject.route(b"uid:1", frozenset({"tape1", "tape2"})) is None
+
+
+def test_names_that_the_ring_does_not_have_change_nothing_by_being_out() -> None:
+    subject = ring(1, 2, 3)
+    assert all(subject.route(k, frozenset({"gone"})) == subject.owner(k) for k in KEYS)
+
+
+@pytest.mark.parametrize("nodes", range(2, 13))
+def test_a_ketama_node_that_goes_out_moves_its_own_keys_only(nodes: int) -> None:
+    subject = ring(*[1] * nodes)
+    out = frozenset({"tape2"})
+    for key in KEYS:
+        owner, now = subject.owner(key), subject.route(key, out)
+        assert now is not None
+        assert now.name != "tape2"
+        assert owner.name == "tape2" or now == owner
+
+
+def test_routes_stay_right_through_more_sets_of_ejected_nodes_than_are_remembered() -> None:
+    subject = ring(*[1] * 9)
+    names = [server.name for server in subject.servers]
+    sets = [
+        frozenset(n for bit, n in enumerate(names) if mask >> bit & 1) for mask in range(1, 200)
+    ]
+    first = [subject.route(b"uid:1", out) for out in sets]
+    assert [subject.route(b"uid:1", out) for out in sets] == first
+    assert all(s is not None and s.name not in out for s, out in zip(first, sets, strict=True))
+
+
+@settings(deadline=None, max_examples=50)
+@given(weights, distributions, hashes)
+def test_the_shares_of_the_nodes_sum_to_1(
+    weights: list[int], distribution: str, hash_: str
+) -> None:
+    subject = ring(*weights, distribution=distribution, hash=hash_)
+    shares = subject.shares()
+    assert list(shares) == [server.name for server in subject.servers]
+    assert sum(shares.values()) == 1
+    assert all(share >= 0 for share in shares.values())
+
+
+@pytest.mark.parametrize("distribution", ["ketama", "modula"])
+@pytest.mark.parametrize("hash_", ["md5", "crc32", "jenkins"])
+def test_the_shares_are_those_that_keys_are_seen_to_follow(distribution: str, hash_: str) -> None:
+    subject = ring(1, 2, 3, 4, 10, distribution=distribution, hash=hash_)
+    keys = 40_000
+    seen = Counter(subject.owner(b"uid:%d" % number).name for number in range(keys))
+    for name, share in subject.shares().items():
+        # Five standard deviations.
+        assert abs(seen[name] / keys - share) <= 5 * math.sqrt(share * (1 - share) / keys) + 1e-9
+
+
+def test_modula_shares_are_the_weights_and_ketamas_lie_near_them() -> None:
+    weights = (1, 2, 3, 4)
+    modula = ring(*weights, distribution="modula").shares()
+    ketama = ring(*weights, distribution="ketama").shares()
+    for name, weight in zip(modula, weights, strict=True):
+        assert modula[name] == pytest.approx(weight / 10, abs=1e-8)
+        assert ketama[name] == pytest.approx(weight / 10, abs=0.04)
+
+
+def test_a_node_whose_weight_is_lost_beside_the_others_gets_keys_once_they_are_out() -> None:
+    subject = ring(1000, 1)
+    assert subject.shares() == {"tape1": 1, "tape2": 0}
+    assert name_of(subject.route(b"uid:1", frozenset({"tape1"}))) == "tape2"
+
+
+def test_a_key_exactly_on_a_point_belongs_to_it() -> None:
+    names = [f"lookup{number}" for number in range(1, 13)]
+    subject = ring(*[1] * 12, names=names, hash="crc32a")
+    points = HashRing(names, hash_fn="ketama").get_points()
+    values = [value for value, _ in points]
+    differing = 0
+    for key in (b"uid:1303041", b"uid:1698141", b"uid:5719265", b"uid:11984459"):
+        here = values.index(HASHES["crc32a"](key))
+        assert subject.owner(key).name == points[here][1]
+        differing += points[here][1] != points[here + 1][1]
+    assert differing, "no key would show it"
+
+
+@pytest.mark.parametrize("names", [("tape49", "tape344"), ("tape344", "tape49")])
+def test_a_point_of_two_nodes_belongs_to_the_one_whose_name_comes_first(
+    names: tuple[str, str],
+) -> None:
+    subject = ring(1, 1, names=names, hash="crc32a")
+    point = 0xC32948F5
+    near = [b"uid:%d" % n for n in range(100_000)]
+    near = [key for key in near if 0 <= point - HASHES["crc32a"](key) < 500_000]
+    assert near
+    assert {subject.owner(key).name for key in near} == {"tape49"}
+
+
+@pytest.mark.parametrize(
+    ("key", "hashed"),
+    [
+        (b"uid:{7}:pid:1", b"7"),
+        (b"{a}{b}", b"a"),
+        (b"x}{y}", b"y"),
+        (b"{{a}}", b"{a"),
+        (b"{}", b"{}"),
+        (b"{}{b}", b"{}{b}"),
+        (b"{a", b"{a"),
+        (b"a}", b"a}"),
+        (b"plain", b"plain"),
+    ],
+)
+def test_only_what_lies_in_the_first_hash_tag_is_hashed(key: bytes, hashed: bytes) -> None:
+    whole, tagged = ring(*[1] * 12), ring(*[1] * 12, hash_tag="{}")
+    assert tagged.order(key) == whole.order(hashed)
+
+
+def test_a_hash_tag_may_have_the_same_character_twice() -> None:
+    whole, tagged = ring(*[1] * 12), ring(*[1] * 12, hash_tag="$$")
+    assert tagged.order(b"uid:$7$:1") == whole.order(b"7")
+
+
+def test_a_node_that_has_a_name_keeps_its_keys_at_another_address() -> None:
+    here = Lookup(servers="10.0.0.1:6379:1 a,10.0.0.2:6379:1 b").servers
+    there = Lookup(servers="10.9.0.1:6380:1 a,10.9.0.2:6380:1 b").servers
+    before, after = Ring(here, hash="md5"), Ring(there, hash="md5")
+    assert all(before.owner(key).name == after.owner(key).name for key in KEYS)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"hash": "sha1"}, "no hash 'sha1'"),
+        ({"distribution": "random"}, "no distribution 'random'"),
+        ({"hash_tag": "{"}, "not two ASCII characters"),
+        ({"hash_tag": "«»"}, "not two ASCII characters"),
+        ({"names": ["a", "a"]}, "one name"),
+        ({"names": ["a", "b" * 265]}, "longer than 264 bytes"),
+    ],
+)
+def test_what_twemproxy_does_not_have_is_refused_by_name(
+    change: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        ring(1, 1, **change)
+
+
+def test_a_ring_without_servers_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one server"):
+        Ring([], hash="md5")
