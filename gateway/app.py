@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -12,7 +12,7 @@ from tapedeck.gateway.face import Call, Face, Handler, Route
 from tapedeck.gateway.live import Live
 from tapedeck.gateway.openapi import OPERATIONS, Api, Operation, document
 from tapedeck.gateway.player_routes import PlayerApi
-from tapedeck.gateway.replies import encode, plain_error, player_error, response
+from tapedeck.gateway.replies import Style, encode, plain_error, player_error, response
 from tapedeck.gateway.states_routes import StatesApi
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def gateway_face(live: Live, store: Store, catalog: Catalog) -> Face:
         | {"openapi": _description(live)}
     )
     return Face(
-        _routes(("player", "states", "description"), handlers),
-        lambda path: plain_error if path.startswith("/states") else player_error,
+        _routes(("player", "states", "description"), handlers, _gateway_style),
+        _gateway_style,
         max_requests=lambda: live.config.gateway.max_requests,
         log_requests=lambda: live.config.log.requests,
     )
@@ -44,10 +44,20 @@ def gateway_face(live: Live, store: Store, catalog: Catalog) -> Face:
 def admin_face(live: Live, api: AdminApi) -> Face:
     """What operators and Prometheus talk to. It answers however full the gateway is."""
     handlers = api.handlers() | {"openapi": api.guarded(_description(live))}
-    return Face(_routes(("admin", "description"), handlers), lambda _: plain_error)
+    return Face(_routes(("admin", "description"), handlers, _admin_style), _admin_style)
 
 
-def _routes(apis: Iterable[Api], handlers: Mapping[str, Handler]) -> list[Route]:
+def _gateway_style(path: str) -> Style:
+    return plain_error if path.startswith("/states") else player_error
+
+
+def _admin_style(path: str) -> Style:
+    return plain_error
+
+
+def _routes(
+    apis: Iterable[Api], handlers: Mapping[str, Handler], style: Callable[[str], Style]
+) -> list[Route]:
     by_path: dict[str, dict[str, Handler]] = {}
     first: dict[str, Operation] = {}
     for operation in OPERATIONS:
@@ -59,7 +69,7 @@ def _routes(apis: Iterable[Api], handlers: Mapping[str, Handler]) -> list[Route]
         Route(
             path,
             methods,
-            player_error if first[path].api == "player" else plain_error,
+            style(path),
             dot_json=first[path].api == "player",
             always=first[path].always,
         )

@@ -340,6 +340,25 @@ class _Protocol(RequestHandler):
     __slots__ = ("_face",)
     _face: Face
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more. What it has asked in full is answered before we close too.
+
+        Returns:
+            Whether to keep our direction open.
+        """
+        waits = self._waiter is not None and not self._waiter.done()
+        if waits or not self._request_count:
+            return False
+        current = self._current_request
+        if self._messages:
+            complete = self._messages[-1][1].is_eof()
+        else:
+            complete = current is None or current.content.is_eof()
+        if not complete:
+            return False
+        self.close()
+        return True
+
     def handle_error(
         self,
         request: web.BaseRequest,

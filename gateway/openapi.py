@@ -385,7 +385,8 @@ _WORDS = {
 
 
 def _responses(operation: Operation, method: str) -> Json:
-    error = "Error" if operation.api == "player" else "PlainError"
+    # The description is on both ports, and each words errors in its own way.
+    error = {"player": "Error", "description": "AnyError"}.get(operation.api, "PlainError")
     answers: dict[int, str | None] = {
         **dict.fromkeys(_ALWAYS, error),
         **_COMMON[operation.api],

@@ -117,6 +117,7 @@ SCHEMAS: Json = {
     "PlainError": _object(
         {"status": {"type": "string", "pattern": "^[45][0-9]{2} .+$"}, "errors": _SENTENCES}
     ),
+    "AnyError": {"anyOf": [_ref("Error"), _ref("PlainError")]},
     "State": {"type": "object", "description": "Any JSON object."},
     "Stored": _object({"status": {"enum": ["200 OK", "201 Created"]}}),
     "Health": _object({"status": {"const": "ok"}}),
