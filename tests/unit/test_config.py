@@ -230,6 +230,7 @@ def test_no_secret_is_in_the_message_about_broken_yaml(tmp_path: Path, text: str
     assert "YAML" in str(caught.value)
     assert "line 2" in str(caught.value)
     assert SECRET[:10] not in str(caught.value)
+    assert SECRET[-10:] not in str(caught.value)
 
 
 def test_no_secret_is_in_the_text_of_a_configuration() -> None:
