@@ -1,0 +1,124 @@
+"""Proxies: a listening port, an upstream, the toxics between them, and the live connections."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from tapedeck.drills.injector.connection import Connection, Side
+from tapedeck.drills.injector.toxics import STREAMS, Toxic
+
+_BACKLOG = 1024
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Host and port of `host:port`; an IPv6 address stands in brackets.
+
+    Raises:
+        OSError: it is not of that form.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise OSError(f"address {address}: it is not host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class Proxy:
+    """One proxy. It starts disabled.
+
+    Attributes:
+        listen: host:port; the real port once it has been enabled.
+        enabled: whether it accepts connections.
+        toxics: those upstream first, then in the order they were added.
+    """
+
+    def __init__(self, name: str, listen: str, upstream: str) -> None:
+        self.name = name
+        self.listen = listen
+        self.upstream = upstream
+        self.connections: set[Connection] = set()
+        self._toxics: dict[str, Toxic] = {}
+        self._server: asyncio.Server | None = None
+
+    @property
+    def enabled(self) -> bool:
+        return self._server is not None
+
+    @property
+    def toxics(self) -> list[Toxic]:
+        return sorted(self._toxics.values(), key=lambda toxic: STREAMS.index(toxic.stream))
+
+    def as_json(self) -> dict[str, Any]:
+        """PROXY in the words of the API."""
+        return {
+            "name": self.name,
+            "listen": self.listen,
+            "upstream": self.upstream,
+            "enabled": self.enabled,
+            "toxics": [toxic.as_json() for toxic in self.toxics],
+        }
+
+    async def enable(self) -> None:
+        """Listen, if it does not.
+
+        Raises:
+            OSError: it cannot, or an address is malformed; it is disabled then.
+        """
+        if self.enabled:
+            return
+        try:
+            upstream = parse_address(self.upstream)
+            host, port = parse_address(self.listen)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        except OSError as error:
+            raise OSError(f"listen tcp {self.listen}: {error}") from None
+
+        def accept() -> Side:
+            connection = Connection(upstream, lambda: self.toxics, self.connections.discard)
+            self.connections.add(connection)
+            return connection.client
+
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(accept, sock=listener, backlog=_BACKLOG)
+        shown = f"[{host}]" if ":" in host else host
+        self.listen = f"{shown}:{listener.getsockname()[1]}"
+
+    def disable(self) -> None:
+        """Refuse connections and close the live ones. The toxics stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for connection in list(self.connections):
+            connection.cut()
+
+    async def update(self, *, listen: str, upstream: str, enabled: bool) -> None:
+        """Take other addresses, and be enabled or not.
+
+        Raises:
+            OSError: it cannot be enabled.
+        """
+        if (listen, upstream) != (self.listen, self.upstream):
+            self.disable()
+            self.listen, self.upstream = listen, upstream
+        if enabled:
+            await self.enable()
+        else:
+            self.disable()
+
+    def toxic(self, name: str) -> Toxic | None:
+        """The toxic of that name."""
+        return self._toxics.get(name)
+
+    def add(self, toxic: Toxic) -> None:
+        """Expose all connections to it, also those that are open."""
+        self._toxics[toxic.name] = toxic
+        for connection in list(self.connections):
+            connection.attach(toxic)
+
+    def remove(self, toxic: Toxic) -> None:
+        """Free all connections of it."""
+        del self._toxics[toxic.name]
+        for connection in list(self.connections):
+            connection.detach(toxic)
