@@ -156,6 +156,7 @@ class Pair:
         Raises:
             ServerFailed: the primary did not start.
         """
+        self._ending.clear()
         with self._lock:
             self._forget()
             self._make_data()
@@ -170,13 +171,17 @@ class Pair:
             deadline = time.monotonic() + 15
             while not self._known.redundant and time.monotonic() < deadline:
                 self._tick()
-                self._ending.wait(0.02)
+                if self._ending.wait(0.02):
+                    return
             replication.make_writable(self.primary)
             if not self._known.redundant:
                 self._say(f"{self.primary.name} is writable without a standby: not redundant")
-        self._ending.clear()
         self._watcher = threading.Thread(target=self._watch, name="pair", daemon=True)
         self._watcher.start()
+
+    def give_up(self) -> None:
+        """Have a `start` that is under way return soon; `stop` comes next."""
+        self._ending.set()
 
     def stop(self) -> None:
         """Stop both in order: no commit waits for a standby that is gone already."""

@@ -175,9 +175,15 @@ class Child:
                 self._process.wait(seconds)
             except subprocess.TimeoutExpired:
                 return False
-        if self.pid_file is not None:
-            self.pid_file.unlink(missing_ok=True)
+            self.forget_pid(self._process.pid)
         return True
+
+    def forget_pid(self, pid: int | None) -> None:
+        """Remove the pid file of a process that has ended, unless another one is in it by now."""
+        if self.pid_file is not None:
+            with contextlib.suppress(FileNotFoundError):
+                if self.pid_file.read_text().strip() == str(pid):
+                    self.pid_file.unlink()
 
     def log_end(self, lines: int = 15) -> str:
         """The last lines of its log, headed by the log's name."""

@@ -1,0 +1,122 @@
+"""`tapedeck stack`: look at the running local stack, stop and start its servers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tapedeck.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json
+
+app = typer.Typer(no_args_is_help=True, help="The servers of the running local stack.")
+
+
+class Name(StrEnum):
+    """A server of the stack."""
+
+    LOOKUP1 = "lookup1"
+    LOOKUP2 = "lookup2"
+    LOOKUP3 = "lookup3"
+    MYSQL1 = "mysql1"
+    MYSQL2 = "mysql2"
+    GATEWAY = "gateway"
+
+
+ServerName = Annotated[Name, typer.Argument(help="The server.", show_default=False)]
+
+
+@app.callback()
+def stack() -> None:
+    """The servers of the running local stack (`tapedeck up`)."""
+
+
+@app.command()
+def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Say who runs where, who is the primary, and whether the pair is redundant.
+
+    Example: tapedeck stack status --json
+    """
+    answer = _ask(config, do="status")
+    if as_json:
+        print_json(answer)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("server", "state", "pid", "port", "role"):
+        table.add_column(column)
+    for name, server in answer["servers"].items():
+        colour = "green" if server["state"] == "running" else "red"
+        words = (server["pid"] or "-", server["port"], server.get("role", ""))
+        table.add_row(name, f"[{colour}]{server['state']}[/]", *(str(word) for word in words))
+    console = Console(highlight=False)
+    console.print(table)
+    pair = answer["mysql"]
+    waits = "on" if pair["semi_sync"] else "OFF"
+    redundant = "redundant" if pair["redundant"] else "[red]NOT redundant[/]"
+    console.print(
+        f"\nMySQL: {pair['primary']} is the primary (generation {pair['generation']}); "
+        f"{redundant}; semi-sync {waits}; standby: {pair['standby']}",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def stop(
+    name: ServerName, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
+) -> None:
+    """Stop a server; it stays stopped. The loss of the primary promotes its standby.
+
+    Example: tapedeck stack stop lookup2
+    """
+    _order(config, as_json, do="stop", name=name.value)
+
+
+@app.command()
+def start(
+    name: ServerName, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
+) -> None:
+    """Start a server that is dead. An old primary becomes a standby again.
+
+    Example: tapedeck stack start mysql1
+    """
+    _order(config, as_json, do="start", name=name.value)
+
+
+@app.command()
+def promote(
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also if changes that were acknowledged are lost by it."),
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the standby the primary; the primary, if it runs, becomes the standby.
+
+    Example: tapedeck stack promote
+    """
+    _order(config, as_json, do="promote", force=force)
+
+
+def _order(config: Path, as_json: bool, **request: object) -> None:
+    done = _ask(config, **request)
+    if as_json:
+        print_json({"done": done})
+    else:
+        typer.echo(done)
+
+
+def _ask(config: Path, **request: object) -> Any:
+    from tapedeck.localstack.control import NotRunning, ask
+    from tapedeck.localstack.process import ServerFailed
+
+    try:
+        return ask(config.parent / "run", lambda line: typer.echo(f"  {line}", err=True), **request)
+    except NotRunning:
+        fail(f"no local stack runs in {config.parent}: `tapedeck up` (or `make run`) starts one")
+    except ServerFailed as error:
+        fail(str(error))

@@ -1,0 +1,228 @@
+"""`tapedeck up`: the local stack, the gateway and the sample catalog, in the foreground."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tapedeck.cli.common import DEFAULT_CONFIG, Failed, fail
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from rich.console import Console
+
+    from tapedeck.localstack.layout import Layout, Ports
+
+
+class Stopped(BaseException):
+    """A signal asked for the end."""
+
+
+def up(
+    ephemeral: Annotated[
+        bool, typer.Option("--ephemeral", help="Begin empty and keep no data.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=64, help="Processes of the gateway.")
+    ] = 1,
+    gateway_port: Annotated[
+        int, typer.Option("--gateway-port", min=1, max=65535, envvar="TAPEDECK_GATEWAY__PORT")
+    ] = 8080,
+    admin_port: Annotated[
+        int, typer.Option("--admin-port", min=1, max=65535, envvar="TAPEDECK_ADMIN__PORT")
+    ] = 8081,
+    lookup_ports: Annotated[
+        str, typer.Option("--lookup-ports", envvar="TAPEDECK_LOOKUP_PORTS", metavar="A,B,C")
+    ] = "7101,7102,7103",
+    mysql_ports: Annotated[
+        str, typer.Option("--mysql-ports", envvar="TAPEDECK_MYSQL_PORTS", metavar="A,B")
+    ] = "7306,7307",
+    config: Annotated[
+        Path, typer.Option("--config", metavar="FILE", help="The configuration that it writes.")
+    ] = DEFAULT_CONFIG,
+    parent: Annotated[int, typer.Option("--parent", hidden=True)] = 0,
+) -> None:
+    """Run three lookup nodes, a MySQL primary with its standby, and the gateway, until Ctrl-C.
+
+    Everything lies in .tapedeck (the folder of --config) and is kept for the next time.
+
+    Example: tapedeck up --ephemeral --gateway-port 9080
+    """
+    from tapedeck.localstack.layout import Layout, Ports
+
+    watcher = _Watcher(parent)
+    ports = Ports(
+        gateway_port,
+        admin_port,
+        _ports(lookup_ports, 3, "--lookup-ports"),
+        _ports(mysql_ports, 2, "--mysql-ports"),
+    )
+    _run(Layout(config, ephemeral), ports, workers, watcher)
+
+
+def _ports(text: str, count: int, option: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != count or not all(p.isdigit() and 0 < int(p) < 65536 for p in parts):
+        raise typer.BadParameter(f"{option} needs {count} ports: {text!r}")
+    return tuple(int(part) for part in parts)
+
+
+def _run(layout: Layout, ports: Ports, workers: int, watcher: _Watcher) -> None:
+    from rich.console import Console
+
+    from tapedeck.localstack.control import Control
+    from tapedeck.localstack.process import ServerFailed
+    from tapedeck.localstack.stack import Stack
+
+    began = time.monotonic()
+    console = Console(highlight=False, soft_wrap=True)
+    control: Control | None = None
+
+    def say(sentence: str) -> None:
+        # Nobody may read along any more; the stack goes on.
+        with contextlib.suppress(OSError, ValueError):
+            console.print(f"[dim]{time.monotonic() - began:7.1f} s[/]  {sentence}")
+        with contextlib.suppress(OSError):
+            layout.log.mkdir(parents=True, exist_ok=True)
+            with (layout.log / "stack.log").open("a") as log:
+                log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {sentence}\n")
+        if control is not None:
+            control.tell(sentence)
+
+    stack = Stack(layout, ports, workers=workers, say=say)
+    try:
+        stack.claim()
+    except ServerFailed as error:
+        fail(str(error))
+    try:
+        say(f"starting the local stack in {layout.home}" + " (ephemeral)" * layout.ephemeral)
+        stack.start()
+        control = Control(stack)
+        control.start()
+        _show(console, layout, ports, time.monotonic() - began)
+        watcher.wait()
+    except Stopped as reason:
+        say(f"{reason}: stopping")
+    except ServerFailed as error:
+        sentence, _, log = str(error).partition("\n")
+        if log:
+            print(log, file=sys.stderr)
+        raise Failed(sentence) from None
+    finally:
+        watcher.stopping = True
+        if control is not None:
+            control.close()
+        with contextlib.suppress(Stopped):
+            stack.stop()
+    say("stopped; nothing is left running")
+
+
+class _Watcher:
+    """Turns signals, and the end of `make`, into `Stopped` in the main thread.
+
+    Args:
+        parent: the process id of the `make` that runs this as its recipe; 0 for none.
+    """
+
+    def __init__(self, parent: int) -> None:
+        self._parent = parent
+        self._caught_by_parent = 0
+        self.stopping = False
+        self._first = 0.0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._signalled)
+        if parent:
+            from tapedeck.localstack.process import die_with_parent
+
+            try:
+                die_with_parent(parent, signal.SIGTERM)
+            except ProcessLookupError:
+                raise Failed("make has ended: nothing is started") from None
+            self._caught_by_parent = self._catches()
+
+    def _signalled(self, number: int, _: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self._first == 0.0:
+            self._first = time.monotonic()
+            if not self.stopping:
+                raise Stopped("Ctrl-C" if number == signal.SIGINT else name)
+        elif number == signal.SIGINT and time.monotonic() - self._first > 1:
+            # A second Ctrl-C: the kernel ends the children of a process that is gone.
+            os._exit(1)
+
+    def wait(self) -> None:
+        """Wait for the end.
+
+        Raises:
+            Stopped: always.
+        """
+        while True:
+            time.sleep(0.25)
+            # GNU make that got a SIGINT of its own (not the terminal's) waits for its child without
+            # telling it; what can be seen of that is that it no longer catches the signal.
+            if self._caught_by_parent and not self._catches() & self._caught_by_parent:
+                raise Stopped("make was interrupted")
+
+    def _catches(self) -> int:
+        """The bit of SIGINT, if the parent handles that itself."""
+        try:
+            status = Path(f"/proc/{self._parent}/status").read_text()
+        except OSError:
+            return 0
+        mask = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        return int(mask.split()[1], 16) & (1 << (signal.SIGINT - 1))
+
+
+def _show(console: Console, layout: Layout, ports: Ports, seconds: float) -> None:
+    """One screen: where everything is, how to play a mix, what to break."""
+    gateway = f"http://127.0.0.1:{ports.gateway}"
+    admin = f"http://127.0.0.1:{ports.admin}"
+    run = layout.run
+    command = "tapedeck"
+    if shutil.which(command) is None:
+        command = os.path.relpath(sys.argv[0])
+    here = "" if layout.config == DEFAULT_CONFIG else f" --config {layout.config}"
+    pids = {
+        name: (run / f"{name}.pid").read_text().strip()
+        for _, name, _ in ports.uses()
+        if name != "admin"
+    }
+    servers = "  ".join(f"{name} {port} (pid {pids[name]})" for port, name, _ in ports.uses()[:3])
+    mysql = "  ".join(f"{name} {port} (pid {pids[name]})" for port, name, _ in ports.uses()[3:5])
+    cut_out = """sed 's/.*"play_token": *"//; s/".*//'"""
+    lines = [
+        "",
+        f"[bold green]Tapedeck is ready[/] after {seconds:.1f} s. Ctrl-C stops everything.",
+        "",
+        f"  gateway   {gateway}   (pid {pids['gateway']})",
+        f"  admin     {admin}/readyz   /ring   /partitions   /stats",
+        f"  metrics   {admin}/metrics",
+        f"  API       {gateway}/openapi.json",
+        f"  lookup    {servers}",
+        f"  MySQL     {mysql}",
+        f"  files     {layout.config}  {layout.home}/service.key  {layout.log}/",
+        "",
+        "[bold]Play a mix:[/]",
+        f"  TOKEN=$(curl -s {gateway}/sets/new | {cut_out})",
+        f'  curl "{gateway}/sets/$TOKEN/play?mix_id=1"',
+        f'  curl "{gateway}/sets/$TOKEN/next?mix_id=1"',
+        "",
+        "[bold]Break it, and play on:[/]",
+        f"  kill -9 $(cat {run}/lookup2.pid)     {command} stack start lookup2{here}",
+        f"  kill -9 $(cat {run}/mysql1.pid)      {command} stack start mysql1{here}",
+        f"  {command} stack status{here}",
+        "[dim]  (a dead primary's standby is promoted; started again, it is the standby)[/]",
+        "",
+    ]
+    for line in lines:
+        with contextlib.suppress(OSError, ValueError):
+            console.print(line, markup=line.startswith("["), soft_wrap=True)

@@ -1,0 +1,279 @@
+"""The whole local stack: lookup nodes, the MySQL pair, the gateway, the sample catalog."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+from typing import TextIO
+
+from tapedeck.localstack import layout as files_of
+from tapedeck.localstack.gateway import Gateway
+from tapedeck.localstack.layout import LOOKUP_NAMES, NAMES, Layout, Ports
+from tapedeck.localstack.pair import Pair
+from tapedeck.localstack.process import Child, ServerFailed
+from tapedeck.localstack.redis import RedisServer
+
+_LOG_LIMIT = 20_000_000
+
+
+class Stack:
+    """All servers of one `tapedeck up`, children of this process.
+
+    Args:
+        layout: where it keeps its files; one stack at a time lives there.
+        ports: where its servers listen.
+        workers: processes of the gateway.
+        say: is told what happens, one sentence each; called from several threads.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        ports: Ports,
+        *,
+        workers: int = 1,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.layout = layout
+        self.ports = ports
+        self._workers = workers
+        self._say = say
+        self._lock_file: TextIO | None = None
+        self._ending = threading.Event()
+        self._watcher: threading.Thread | None = None
+        # What the stack itself ends is no news.
+        self._expected: set[str] = set()
+        self.lookups: dict[str, RedisServer] = {}
+        self.pair: Pair | None = None
+        self.gateway: Gateway | None = None
+
+    # --- start and stop
+
+    def claim(self) -> None:
+        """Make sure that this is the only stack in its folder, and that its ports are free.
+
+        Raises:
+            ServerFailed: another one runs there, or a port is taken: which, and what to do.
+        """
+        self.layout.run.mkdir(parents=True, exist_ok=True)
+        self._lock_file = (self.layout.run / "up.lock").open("a")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock_file.close()
+            self._lock_file = None
+            raise ServerFailed(
+                f"a stack runs in {self.layout.home} already: see `tapedeck stack status`, "
+                "or stop it with Ctrl-C where it was started"
+            ) from None
+        self._await_the_dead()
+        problems = self.ports.problems()
+        if problems:
+            raise ServerFailed("; ".join(problems))
+
+    def _await_the_dead(self) -> None:
+        """Servers of a stack that was killed a moment ago may not be gone quite yet."""
+        deadline = time.monotonic() + 5
+        for name in NAMES:
+            path = self.layout.pid_file(name)
+            with contextlib.suppress(OSError, ValueError):
+                pid = int(path.read_text())
+                # Another process may have the number by now.
+                home = str(self.layout.home.absolute()).encode()
+                process = Path(f"/proc/{pid}")
+                # (redis-server shows no arguments, but lives in its folder.)
+                while home in process.joinpath("cmdline").read_bytes() or home in bytes(
+                    process.joinpath("cwd").readlink()
+                ):
+                    if time.monotonic() > deadline:
+                        os.kill(pid, signal.SIGKILL)
+                        break
+                    time.sleep(0.05)
+            path.unlink(missing_ok=True)
+
+    def start(self) -> None:
+        """Start everything. `claim` came first.
+
+        Raises:
+            ServerFailed: a server did not start; with the end of its log.
+        """
+        layout = self.layout
+        shutil.rmtree(layout.home / "ephemeral", ignore_errors=True)
+        self._keep_logs_short()
+        passwords = files_of.passwords(layout)
+        files_of.write_config(layout, self.ports, self._workers)
+        self.lookups = {
+            name: RedisServer(
+                name,
+                layout.data.absolute() / name,
+                port=port,
+                log=layout.log / f"{name}.log",
+                pid_file=layout.pid_file(name),
+            )
+            for name, port in zip(LOOKUP_NAMES, self.ports.lookup, strict=True)
+        }
+        self.pair = Pair(
+            layout.data.absolute(),
+            passwords,
+            ports=(self.ports.mysql[0], self.ports.mysql[1]),
+            say=self._say,
+            logs=layout.log,
+            pids=layout.run,
+        )
+        self.gateway = Gateway(
+            layout.config.absolute(),
+            self.ports.admin,
+            layout.log / "gateway.log",
+            layout.pid_file("gateway"),
+        )
+        with ThreadPoolExecutor(2) as starters:
+            pair = starters.submit(self.pair.start)
+            try:
+                for node in self.lookups.values():
+                    node.start()
+                self._say(f"{', '.join(self.lookups)} are ready")
+                pair.result()
+                self._say(f"mysql1 and mysql2 are ready; {self.pair.primary.name} is the primary")
+                catalog = starters.submit(self._import_catalog)
+                self.gateway.start()
+                self._say("the gateway is ready")
+                catalog.result()
+            except BaseException:
+                self.pair.give_up()
+                raise
+        self._watcher = threading.Thread(target=self._watch, name="stack", daemon=True)
+        self._watcher.start()
+
+    def _import_catalog(self) -> None:
+        done = self.layout.data / "catalog.imported"
+        if done.exists():
+            return
+        sample = files("tapedeck.config") / "sample_catalog.jsonl"
+        argv = [sys.executable, "-m", "tapedeck", "catalog", "import", str(sample)]
+        argv += ["--config", str(self.layout.config.absolute())]
+        ran = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if ran.returncode != 0:
+            raise ServerFailed(f"the sample catalog was not imported: {ran.stderr.strip()}")
+        done.touch()
+        self._say("the sample catalog is imported")
+
+    def stop(self) -> None:
+        """Stop everything in order: the gateway first, which finishes what is in flight."""
+        self._ending.set()
+        if self._watcher is not None:
+            self._watcher.join()
+        if self.gateway is not None:
+            self.gateway.stop()
+        if self.pair is not None:
+            self.pair.stop()
+        for node in self.lookups.values():
+            node.stop()
+        if self.layout.ephemeral:
+            shutil.rmtree(self.layout.data, ignore_errors=True)
+        if self._lock_file is not None:
+            self._lock_file.close()
+
+    def _keep_logs_short(self) -> None:
+        for name in (*NAMES, "stack"):
+            path = self.layout.log / f"{name}.log"
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_size > _LOG_LIMIT:
+                    path.replace(path.with_suffix(".log.1"))
+
+    # --- who is there
+
+    def _children(self) -> dict[str, Child]:
+        assert self.pair is not None
+        assert self.gateway is not None
+        return {**self.lookups, **self.pair.servers, "gateway": self.gateway}
+
+    def status(self) -> dict[str, object]:
+        """For people and scripts: each server by name, and the state of the pair."""
+        assert self.pair is not None
+        pair = self.pair.status()
+        servers: dict[str, object] = {}
+        ports = {name: port for port, name, _ in self.ports.uses()}
+        of_pair = pair.pop("servers")
+        assert isinstance(of_pair, dict)
+        for name, child in self._children().items():
+            state = "frozen" if child.stopped else "running" if child.running else "dead"
+            servers[name] = {"state": state, "pid": child.pid, "port": ports[name]} | of_pair.get(
+                name, {}
+            )
+        return {"servers": servers, "mysql": pair}
+
+    def _watch(self) -> None:
+        """Say once what somebody killed; what the pair does about its own, it says itself."""
+        running = {name: child.pid for name, child in self._children().items()}
+        while not self._ending.wait(0.1):
+            for name, child in self._children().items():
+                pid = child.pid
+                before = running[name]
+                if pid == before:
+                    continue
+                running[name] = pid
+                if pid is not None:
+                    continue
+                child.forget_pid(before)
+                if name not in self._expected and name not in files_of.MYSQL_NAMES:
+                    self._say(
+                        f"{name} ended ({_ending_of(child)}); it stays so: "
+                        f"tapedeck stack start {name} brings it back"
+                    )
+
+    # --- orders
+
+    def stop_server(self, name: str) -> str:
+        """Stop one; it stays stopped. Answers what that means.
+
+        Raises:
+            ServerFailed: it does not run.
+        """
+        child = self._children()[name]
+        if not child.running:
+            raise ServerFailed(f"{name} does not run")
+        self._expected.add(name)
+        if self.pair is not None and name in self.pair.servers:
+            return self.pair.stop_server(name)
+        child.stop()
+        return f"{name} is stopped"
+
+    def start_server(self, name: str) -> str:
+        """Start one that is dead. Answers what became of it.
+
+        Raises:
+            ServerFailed: it runs already, or does not start.
+        """
+        assert self.pair is not None
+        self._expected.discard(name)
+        if name in self.pair.servers:
+            return self.pair.start_server(name)
+        child = self._children()[name]
+        if child.stopped:
+            child.kill()
+        assert isinstance(child, RedisServer | Gateway)
+        child.start()
+        return f"{name} is started (pid {child.pid})"
+
+    def promote(self, *, force: bool) -> str:
+        """See `Pair.promote`."""
+        assert self.pair is not None
+        return self.pair.promote(force=force)
+
+
+def _ending_of(child: Child) -> str:
+    status = child.exit_status
+    if status is not None and status < 0:
+        return signal.Signals(-status).name
+    return f"status {status}"
