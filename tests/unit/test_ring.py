@@ -42,8 +42,8 @@ def name_of(server: LookupServer | None) -> str | None:
     return server.name if server is not None else None
 
 
-def by_the_book(ring: Ring, value: int, out: frozenset[str]) -> str | None:
-    """ketama as twemproxy's source has it, step by step and without any haste."""
+def points_by_the_book(ring: Ring, out: frozenset[str] = frozenset()) -> list[tuple[int, str]]:
+    """ketama's points as twemproxy's source has them, step by step and without any haste."""
     live = sorted(
         (server for server in ring.servers if server.name not in out),
         key=lambda server: (len(server.name), server.name),
@@ -57,7 +57,13 @@ def by_the_book(ring: Ring, value: int, out: frozenset[str]) -> str | None:
             digest = hashlib.md5(f"{server.name}-{group}".encode()).digest()
             points += [(point, server.name) for point in struct.unpack("<4I", digest)]
     points.sort(key=lambda point: point[0])
-    return next((name for point, name in points if point >= value), points[0][1] if live else None)
+    return points
+
+
+def at(points: list[tuple[int, str]], value: int) -> str | None:
+    if not points:
+        return None
+    return next((name for point, name in points if point >= value), points[0][1])
 
 
 @settings(deadline=None, max_examples=50)
@@ -71,9 +77,28 @@ def test_ketama_is_what_twemproxys_source_says_whoever_is_out(
 ) -> None:
     subject = ring(*weights)
     out = frozenset(f"tape{number}" for number in numbers)
+    points = points_by_the_book(subject, out)
     for key in keys:
-        expected = by_the_book(subject, HASHES["fnv1a_64"](key), out)
-        assert name_of(subject.route(key, out)) == expected
+        assert name_of(subject.route(key, out)) == at(points, HASHES["fnv1a_64"](key))
+
+
+@pytest.mark.parametrize("weights", [(1,) * 25, (2, 60, 3, 5, 5), (10, 60, 5, 100, 7, 10)])
+def test_points_are_counted_in_single_precision(weights: tuple[int, ...]) -> None:
+    subject = ring(*weights)
+    points = points_by_the_book(subject)
+    exact = 4 * sum(weight * 40 * len(weights) // sum(weights) for weight in weights)
+    assert len(points) < exact, "these weights would not show it"
+    for key in KEYS:
+        assert subject.owner(key).name == at(points, HASHES["fnv1a_64"](key))
+
+
+def test_modulas_slots_are_in_the_order_of_length_and_name() -> None:
+    subject = ring(1, 2, 1, 1, names=["zz", "b", "aaa", "ab"], hash="crc32a", distribution="modula")
+    slots = ["b", "b", "ab", "zz", "aaa"]
+    for key in KEYS:
+        assert subject.owner(key).name == slots[HASHES["crc32a"](key) % 5]
+        without_b = subject.route(key, frozenset({"b"}))
+        assert name_of(without_b) == slots[2:][HASHES["crc32a"](key) % 3]
 
 
 @settings(deadline=None, max_examples=50)
