@@ -1,0 +1,46 @@
+# Everything here works on a fresh Debian or Ubuntu with python3 (3.11 or newer), git and make.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+
+.NOTPARALLEL:
+.PHONY: help run test test-fast test-long lint bench drill
+.SILENT:
+
+help: ## This list
+	sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+# exec: the stack is make's own child, and ends with it, however that ends.
+run: ## Run the whole stack in the foreground (ARGS="--ephemeral" keeps no data)
+	$(PYTHON) localstack/bootstrap.py && exec $(BIN)/tapedeck up --parent $$PPID $(ARGS)
+
+test: ## Everything that takes less than 15 minutes
+	$(PYTHON) localstack/bootstrap.py --test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m 'not long' $(ARGS)
+
+test-fast: ## What needs no server: lint, types, unit tests
+	$(PYTHON) localstack/bootstrap.py --test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/unit -m 'not long' $(ARGS)
+
+test-long: ## What takes longer: the full model, long runs
+	$(PYTHON) localstack/bootstrap.py --test
+	$(BIN)/pytest -m long --timeout 7200 $(ARGS)
+
+lint: ## ruff and mypy
+	$(PYTHON) localstack/bootstrap.py --test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: ## The benchmarks (not there yet)
+	echo "make bench: the benchmarks come with a later change" >&2; exit 1
+
+drill: ## The chaos drills (not there yet)
+	echo "make drill: the chaos drills come with a later change" >&2; exit 1
