@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from typing import cast
 
 from tapedeck.drills.injector.stream import Stream
 from tapedeck.drills.injector.toxics import STREAMS, Ending, Toxic
@@ -36,10 +37,10 @@ class Side(asyncio.Protocol):
         self.open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # No isinstance: uvloop's transports are not asyncio's by class.
+        self.transport = cast("asyncio.Transport", transport)
         self.open = True
-        transport.set_write_buffer_limits(high=_WRITE_BUFFER)
+        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER)
         self._opened()
 
     def data_received(self, data: bytes) -> None:
@@ -113,6 +114,9 @@ class Connection:
         up = self._stream(self.client, self.upstream)
         down = self._stream(self.upstream, self.client)
         self._streams = dict(zip(STREAMS, (up, down), strict=True))
+        # What the client says before the upstream has answered.
+        self._early: list[bytes] = []
+        self.client.reads = self._waiting = Stream(self._wait, self._wait_no_more, _ignore)
 
     def _stream(self, source: Side, sink: Side) -> Stream:
         def ended(ending: Ending) -> None:
@@ -141,8 +145,6 @@ class Connection:
         self.upstream.abort()
 
     def _accepted(self) -> None:
-        # What the client says waits in its socket until somebody is there to take it.
-        self.client.throttle(True)
         self._dial = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -163,9 +165,15 @@ class Connection:
             return
         for toxic in self._toxics():
             self._streams[toxic.stream].attach(toxic)
+        up = self.client.reads = self._streams["upstream"]
+        for data in self._early:
+            up.feed(data)
+        if self._waiting.fed_up:
+            up.finish()
         # A toxic may have closed it by now.
-        if not self.client.transport.is_closing():
+        elif self._early and not self.client.transport.is_closing():
             self.client.throttle(False)
+        self._early.clear()
 
     def _dismiss(self) -> None:
         """No upstream: the client reads EOF.
@@ -176,13 +184,21 @@ class Connection:
         self._streams["upstream"].abandon()
         if self.client.open:
             self.client.end()
-            self.client.reads = Stream(_ignore, self._dismissed, _ignore)
+            if self._waiting.fed_up:
+                self.client.close()
+                return
+            self.client.reads = Stream(_ignore, lambda _: self.client.close(), _ignore)
             self.client.throttle(False)
             loop = asyncio.get_running_loop()
             self._farewell = loop.call_later(_FAREWELL_SECONDS, self.client.abort)
 
-    def _dismissed(self, ending: Ending) -> None:
-        self.client.close()
+    def _wait(self, data: bytes) -> None:
+        self._early.append(data)
+        # Not in `_accepted`: uvloop begins to read after it, whatever was said there.
+        self.client.throttle(True)
+
+    def _wait_no_more(self, ending: Ending) -> None:
+        """The stream remembers it."""
 
     def _ended(self, ending: Ending, sink: Side) -> None:
         """The end of one stream has reached its sink."""
