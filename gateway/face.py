@@ -273,6 +273,8 @@ class Face:
     ) -> web.Response:
         answer.headers["X-Request-Id"] = request_id
         answer.headers["Server"] = "tapedeck"
+        # The Player's GETs change state: no cache on the way may answer in our place.
+        answer.headers["Cache-Control"] = "no-store"
         if self.draining:
             answer.force_close()
         seconds = perf_counter() - started

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -91,6 +92,13 @@ def admin_token(config: Sections) -> str | None:
     return config.admin.token.get_secret_value()
 
 
+def raise_file_limit() -> None:
+    """Each connection is a file: take as many as the system lets us."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def run_alone(source: Source, config: Sections) -> int:
     """Serve in this process until SIGTERM or SIGINT; the exit status.
 
@@ -137,6 +145,7 @@ class Worker:
     async def run(self) -> None:
         """Serve until a signal says stop, then drain."""
         loop = asyncio.get_running_loop()
+        raise_file_limit()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         live = Live(self._config)

@@ -136,11 +136,7 @@ class Supervisor:
         short_lives = 0
         while not self._stop.is_set():
             started = loop.time()
-            slot.process = await self._spawn(slot)
-            ALIVE.inc()
-            status = await slot.process.wait()
-            ALIVE.dec()
-            slot.process = None
+            status = await self._live_once(slot)
             if self._stop.is_set():
                 return
             if status == EXIT_CONFIG:
@@ -155,6 +151,20 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stop.wait()
+
+    async def _live_once(self, slot: _Slot) -> int | str:
+        """One process in the slot, start to end; its exit status, or why none began."""
+        try:
+            slot.process = await self._spawn(slot)
+        except OSError as error:
+            # Out of processes or of memory: that may pass.
+            return str(error)
+        ALIVE.inc()
+        try:
+            return await slot.process.wait()
+        finally:
+            ALIVE.dec()
+            slot.process = None
 
     async def _spawn(self, slot: _Slot) -> asyncio.subprocess.Process:
         handover = Handover(

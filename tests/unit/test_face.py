@@ -314,3 +314,19 @@ async def test_pipelined_requests_are_all_answered_in_order() -> None:
             await reader.readexactly(int(head.split("content-length: ")[1].split("\r")[0]))
         assert statuses == [200, 404, 200]
         writer.close()
+
+
+async def test_a_client_that_closes_its_direction_is_still_answered() -> None:
+    async with serving() as gateway:
+        for _ in range(50):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(b"GET /mixes/1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write_eof()
+            answer = await asyncio.wait_for(reader.read(), 10)
+            assert answer.startswith(b"HTTP/1.1 200 OK")
+            writer.close()
+
+
+async def test_no_cache_may_answer_in_our_place() -> None:
+    async with serving() as gateway, gateway.http.get("/sets/new") as answer:
+        assert answer.headers["Cache-Control"] == "no-store"
