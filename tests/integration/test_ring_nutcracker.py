@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tapedeck.config.model import Lookup
+from tapedeck.localstack.process import free_port
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.hashes import HASHES, crc32a
 from tapedeck.sharding.ring import Ring
@@ -53,6 +54,7 @@ def nodes(_module_nodes: Nodes) -> Nodes:
     """Twelve nodes, all of them running."""
     for node in _module_nodes:
         if not node.running:
+            node.port = free_port()  # somebody else's test may have taken the one it had
             node.start()
             mark(node)
     return _module_nodes
