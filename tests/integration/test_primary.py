@@ -1,0 +1,565 @@
+"""The primary on real MariaDB servers that die, freeze, turn read-only or both claim to be it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+import uvloop
+
+from tapedeck.config.load import parse
+from tapedeck.config.model import MySQL
+from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
+from tapedeck.failover.nodes import Node
+from tapedeck.failover.primary import Primary
+from tapedeck.localstack import datadir
+from tapedeck.localstack.datadir import Passwords
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.redis import RedisServer
+from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.state import Key
+from tests.conftest import StackConfig
+from tests.support.states import bump, count
+
+pytestmark = pytest.mark.stack
+
+KEY = Key(7, 11)
+
+
+def config(stack_config: StackConfig, **mysql: Any) -> MySQL:
+    document = stack_config()
+    document["mysql"] |= mysql
+    return parse(document).mysql
+
+
+@contextlib.asynccontextmanager
+async def watching(config: MySQL) -> AsyncIterator[Primary]:
+    primary = Primary(config)
+    await primary.start()
+    try:
+        yield primary
+    finally:
+        await primary.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(document: dict[str, Any]) -> AsyncIterator[Backend]:
+    backend = await Backend.open(parse(document), prune=False)
+    try:
+        await backend.days.ready()
+        yield backend
+    finally:
+        await backend.close()
+
+
+async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+async def elsewhere(call: Callable[[], Any]) -> Any:
+    """What blocks (starting a server), while this loop goes on."""
+    return await asyncio.to_thread(call)
+
+
+def connections(server: MariaDB) -> list[int]:
+    """The gateway's connections as the server sees them."""
+    return [row[0] for row in server.query("SHOW PROCESSLIST") if row[1] == "tapedeck"]
+
+
+@pytest.fixture(scope="module")
+def _other(
+    tmp_path_factory: pytest.TempPathFactory, data_template: Path, passwords: Passwords
+) -> Iterator[MariaDB]:
+    folder = tmp_path_factory.mktemp("mysql") / "other"
+    datadir.copy(data_template, folder)
+    server = MariaDB("mysql2", folder, passwords)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def other(_other: MariaDB, mysql: MariaDB, database: str) -> Iterator[MariaDB]:
+    """A second server with a database of the same name; both are writable and of generation 1."""
+    _other.thaw()
+    if not _other.running:
+        _other.start()
+    _other.query("SET GLOBAL read_only = 0")
+    _other.create_database(database)
+    yield _other
+    _other.thaw()
+    if _other.running:
+        _other.drop_database(database)
+
+
+@pytest.fixture
+def both(stack_config: StackConfig, mysql: MariaDB, other: MariaDB) -> MySQL:
+    return config(
+        stack_config,
+        hosts=[mysql.address, other.address],
+        deadline=1_500,
+        statement_timeout=1_000,
+        connect_timeout=500,
+    )
+
+
+def set_generation(server: MariaDB, database: str, generation: int) -> None:
+    server.query(f"UPDATE {database}.tapedeck_generation SET generation = {generation}")
+
+
+def generation(server: MariaDB, database: str) -> int:
+    return int(server.query(f"SELECT generation FROM {database}.tapedeck_generation")[0][0])
+
+
+class Load:
+    """Clients that go on counting, each on a key of its own, and what they met."""
+
+    def __init__(self, backend: Backend, clients: int = 8) -> None:
+        self.backend = backend
+        self.counts = {Key(user, 1): 0 for user in range(1, clients + 1)}
+        self.answers: list[tuple[Key, int, int]] = []
+        self._going = True
+
+    async def _client(self, key: Key) -> None:
+        while self._going:
+            answer = (await self.backend.store.change(key, bump)).answer
+            self.counts[key] += 1
+            self.answers.append((key, answer, self.counts[key]))
+            await asyncio.sleep(0.002)
+
+    async def during(self, trouble: Callable[[], Awaitable[None]]) -> None:
+        """Run before, during and after it; every change must be answered."""
+        tasks = [asyncio.create_task(self._client(key)) for key in self.counts]
+        try:
+            await until(lambda: all(self.counts.values()))
+            await trouble()
+            enough = {key: n + 3 for key, n in self.counts.items()}
+            await until(
+                lambda: (
+                    any(task.done() for task in tasks)
+                    or all(self.counts[key] >= n for key, n in enough.items())
+                ),
+                20,
+            )
+        finally:
+            self._going = False
+            await asyncio.gather(*tasks)
+
+    async def check(self) -> None:
+        """Each acknowledged change was counted once, and no other."""
+        assert all(answer == counted for _, answer, counted in self.answers)
+        for key, counted in self.counts.items():
+            assert await count(self.backend.store, key) == counted
+
+
+async def test_requests_wait_for_a_primary_that_was_killed_and_go_on(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    async with opened(stack_config()) as backend:
+        load = Load(backend)
+
+        async def trouble() -> None:
+            mysql.kill()
+            await until(lambda: not backend.primary.adopted)
+            assert backend.readiness().status == "degraded"
+            await elsewhere(mysql.start)
+
+        await load.during(trouble)
+
+        await load.check()
+        assert backend.readiness().status == "ready"
+
+
+async def test_past_the_deadline_the_primary_is_unavailable_and_says_why(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    async with watching(config(stack_config, deadline=400)) as primary:
+        await primary.fetch("SELECT 1")
+        mysql.kill()
+
+        started = time.monotonic()
+        with pytest.raises(PrimaryUnavailable, match="MySQL") as caught:
+            await primary.fetch("SELECT 1")
+
+        assert 0.2 < time.monotonic() - started < 2
+        assert caught.value.retry_after >= 1
+        assert primary.lost_for is not None
+        assert "2003" in primary.problem
+
+
+async def test_changes_wait_while_the_primary_is_read_only(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    async with opened(stack_config()) as backend:
+        load = Load(backend)
+
+        async def trouble() -> None:
+            mysql.query("SET GLOBAL read_only = 1")
+            await until(lambda: not backend.primary.adopted)
+            counts = dict(load.counts)
+            await asyncio.sleep(2)  # it is that long that no change is possible
+            assert load.counts == counts
+            mysql.query("SET GLOBAL read_only = 0")
+
+        await load.during(trouble)
+
+        await load.check()
+
+
+async def test_a_lone_change_that_meets_a_read_only_host_drops_its_connections_at_once(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    async with opened(stack_config()) as backend:
+        await backend.store.change(KEY, bump)
+        await asyncio.gather(*(backend.primary.fetch("SELECT SLEEP(0.05)") for _ in range(8)))
+        mysql.query("SET GLOBAL read_only = 1")
+
+        changing = asyncio.create_task(backend.store.change(KEY, bump))
+        await until(lambda: not backend.primary.adopted, 0.6)
+        mysql.query("SET GLOBAL read_only = 0")
+
+        assert (await changing).answer == 2
+
+
+async def test_killed_connections_cost_no_change(stack_config: StackConfig, mysql: MariaDB) -> None:
+    async with opened(stack_config()) as backend:
+        load = Load(backend)
+
+        async def trouble() -> None:
+            for _ in range(20):
+                for number in connections(mysql):
+                    with contextlib.suppress(pymysql.MySQLError):  # gone already
+                        mysql.query(f"KILL {number}")
+                await asyncio.sleep(0.02)
+
+        await load.during(trouble)
+
+        await load.check()
+
+
+async def test_a_frozen_primary_that_thaws_has_lost_and_doubled_nothing(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    """What was under way when it froze may land when it thaws, and is then recognised."""
+    document = stack_config()
+    document["mysql"] |= {"statement_timeout": 500, "connect_timeout": 300}
+    async with opened(document) as backend:
+        load = Load(backend)
+
+        async def trouble() -> None:
+            for _ in range(3):
+                mysql.freeze()
+                await until(lambda: not backend.primary.adopted)
+                mysql.thaw()
+                await until(lambda: backend.primary.adopted)
+                await asyncio.sleep(0.2)
+
+        await load.during(trouble)
+
+        await load.check()
+
+
+async def test_looking_at_a_frozen_host_leaves_no_connection_behind(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    async with watching(
+        config(stack_config, connect_timeout=50, deadline=500, statement_timeout=100)
+    ) as primary:
+        await primary.fetch("SELECT 1")
+        before = len(os.listdir("/proc/self/fd"))
+        mysql.freeze()
+        await until(lambda: not primary.adopted)
+        await asyncio.sleep(2)  # a dozen looks
+
+        assert len(os.listdir("/proc/self/fd")) <= before + 2
+        mysql.thaw()
+        await primary.fetch("SELECT 1")
+
+
+async def test_the_gateway_starts_while_mysql_is_down(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    document = stack_config()
+    mysql.kill()
+    backend = await Backend.open(parse(document), prune=False)
+    try:
+        assert backend.readiness().status == "unavailable"
+        early = asyncio.create_task(backend.store.change(KEY, bump))
+        await asyncio.sleep(0.1)
+
+        await elsewhere(mysql.start)
+
+        assert (await early).answer == 1
+        assert backend.readiness().status == "ready"
+    finally:
+        await backend.close()
+
+
+@pytest.mark.xfail(strict=True, reason="they share the deadline of the first")
+async def test_a_request_that_came_late_does_not_end_with_the_deadline_of_an_earlier_one(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    """They share the first look at the calendar; each has its own time to wait for it."""
+    document = stack_config()
+    document["mysql"] |= {"deadline": 2_000}
+    mysql.kill()
+    backend = await Backend.open(parse(document), prune=False)
+    try:
+        early = asyncio.create_task(backend.store.change(KEY, bump))
+        await asyncio.sleep(1.5)
+        late = asyncio.create_task(backend.store.change(Key(8, 1), bump))
+        await asyncio.wait([early])
+        await elsewhere(mysql.start)
+
+        assert early.exception() is not None
+        assert (await late).answer == 1
+    finally:
+        await backend.close()
+
+
+async def test_no_more_than_so_many_wait_and_the_next_one_is_refused_at_once(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    mysql.kill()
+    async with watching(config(stack_config, waiting=3, deadline=5_000)) as primary:
+        waiting = [asyncio.create_task(primary.fetch("SELECT 7")) for _ in range(3)]
+        await asyncio.sleep(0.05)
+
+        async with asyncio.timeout(0.5):
+            with pytest.raises(PrimaryUnavailable, match="too many"):
+                await primary.fetch("SELECT 7")
+
+        await elsewhere(mysql.start)
+        assert await asyncio.gather(*waiting) == [[(7,)]] * 3
+
+
+async def test_no_more_connections_are_open_than_configured_and_none_is_lost_to_who_gives_up(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    async with watching(config(stack_config, connections=3)) as primary:
+        await primary.fetch("SELECT 1")
+        for wait in (0.0, 0.001, 0.003, 0.01, 0.03):
+            tasks = [asyncio.create_task(primary.fetch("SELECT SLEEP(0.01)")) for _ in range(30)]
+            await asyncio.sleep(wait)
+            for task in tasks[::2]:
+                task.cancel()
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [r for r in done[1::2] if r != [(0,)]] == []
+
+        # All three places still work, at the same time.
+        sessions = contextlib.AsyncExitStack()
+        async with sessions, asyncio.timeout(5):
+            for _ in range(3):
+                session = await sessions.enter_async_context(primary.session(primary.deadline()))
+                assert await session.fetch("SELECT 1") == [(1,)]
+            # One more for whoever looks at the hosts.
+            assert len(connections(mysql)) <= 4
+
+
+async def test_a_statement_on_a_frozen_host_ends_by_its_timeout(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    async with watching(config(stack_config, statement_timeout=200)) as primary:
+        async with primary.session(primary.deadline()) as session:
+            await session.fetch("SELECT 1")
+            mysql.freeze()
+            started = time.monotonic()
+            with pytest.raises(MySQLError) as caught:
+                await session.fetch("SELECT 2")
+            mysql.thaw()
+
+        assert caught.value.fault is Fault.LOST
+        assert time.monotonic() - started < 1
+        assert session.broken
+        assert await primary.fetch("SELECT 3") == [(3,)]
+
+
+async def test_two_writable_hosts_of_one_generation_are_both_refused(both: MySQL) -> None:
+    async with watching(both) as primary:
+        with pytest.raises(PrimaryUnavailable, match="both writable"):
+            await primary.fetch("SELECT 1")
+
+
+async def test_a_second_writable_host_that_turns_up_stops_the_changes(
+    both: MySQL, other: MariaDB
+) -> None:
+    other.query("SET GLOBAL read_only = 1")
+    async with watching(both) as primary:
+        await primary.fetch("SELECT 1")
+        other.query("SET GLOBAL read_only = 0")
+        await until(lambda: not primary.adopted)
+
+        with pytest.raises(PrimaryUnavailable, match="both writable"):
+            await primary.execute("DO 1")
+
+        other.query("SET GLOBAL read_only = 1")
+        await primary.fetch("SELECT 1")
+
+
+async def test_the_higher_generation_wins_and_the_lower_is_never_believed_again(
+    both: MySQL, mysql: MariaDB, other: MariaDB, database: str
+) -> None:
+    """The old primary was frozen, replaced, and thawed; then its successor dies."""
+    other.query("SET GLOBAL read_only = 1")
+    async with watching(both) as primary:
+        await primary.fetch("SELECT 1")
+        assert primary.address == mysql.address
+        set_generation(other, database, 2)
+        other.query("SET GLOBAL read_only = 0")
+        await until(lambda: primary.address == other.address)
+
+        other.kill()
+        with pytest.raises(PrimaryUnavailable, match="replaced primary"):
+            await primary.fetch("SELECT 1")
+        assert primary.address is None
+
+        await elsewhere(other.start)
+        await primary.fetch("SELECT 1")
+        assert primary.address == other.address
+
+
+async def test_a_frozen_primary_that_was_replaced_is_not_written_to_when_it_thaws(
+    both: MySQL, mysql: MariaDB, other: MariaDB, database: str
+) -> None:
+    other.query("SET GLOBAL read_only = 1")
+    async with watching(both) as primary:
+        await primary.execute("CREATE TABLE marks (n INT)")
+        other.query(f"CREATE TABLE {database}.marks (n INT)")
+        mysql.freeze()
+        set_generation(other, database, 2)
+        other.query("SET GLOBAL read_only = 0")
+        await until(lambda: primary.address == other.address)
+        mysql.thaw()
+
+        for n in range(50):
+            await primary.execute(f"INSERT INTO marks VALUES ({n})")
+            await asyncio.sleep(0.02)
+
+    assert mysql.query(f"SELECT COUNT(*) FROM {database}.marks") == [(0,)]
+    assert other.query(f"SELECT COUNT(*) FROM {database}.marks") == [(50,)]
+
+
+async def test_the_first_to_adopt_a_new_primary_raises_the_generation_once(
+    both: MySQL, mysql: MariaDB, other: MariaDB, database: str
+) -> None:
+    """As behind a managed failover, where nobody else does: five gateways, one step."""
+    other.query("SET GLOBAL read_only = 1")
+    async with contextlib.AsyncExitStack() as stack:
+        gateways = [await stack.enter_async_context(watching(both)) for _ in range(5)]
+        for gateway in gateways:
+            await gateway.fetch("SELECT 1")
+        mysql.query("SET GLOBAL read_only = 1")
+        other.query("SET GLOBAL read_only = 0")
+        for gateway in gateways:
+            await until(lambda gateway=gateway: gateway.address == other.address)  # type: ignore[misc]
+
+        assert generation(other, database) == 2
+        # The old one comes back writable: nobody believes it, and nothing stops.
+        mysql.query("SET GLOBAL read_only = 0")
+        await asyncio.sleep(1.2)
+        for gateway in gateways:
+            await gateway.execute("DO 1")
+            assert gateway.address == other.address
+
+
+class Resetting:
+    """A proxy whose `reset` ends every connection as a machine does that lost its memory: RST."""
+
+    def __init__(self, port: int) -> None:
+        self._upstream = port
+        self._clients: list[asyncio.StreamWriter] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    async def __aenter__(self) -> Resetting:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.reset()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.append(writer)
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+        for source, target in ((reader, up_writer), (up_reader, writer)):
+            task = asyncio.create_task(self._pump(source, target))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, RuntimeError):
+            while data := await source.read(65536):
+                target.write(data)
+        target.close()
+
+    def reset(self) -> None:
+        for client in self._clients:
+            with contextlib.suppress(OSError, AttributeError, RuntimeError):
+                sock = client.transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.transport.abort()
+        self._clients.clear()
+
+
+LOOPS = [pytest.param(asyncio.run, id="asyncio"), pytest.param(uvloop.run, id="uvloop")]
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_a_connection_that_was_reset_while_idle_costs_no_request(
+    stack_config: StackConfig, mysql: MariaDB, run: Callable[[Any], None]
+) -> None:
+    async def scenario() -> None:
+        async with Resetting(mysql.port) as network:
+            hosts = [f"127.0.0.1:{network.port}"]
+            async with watching(config(stack_config, hosts=hosts)) as primary:
+                for _ in range(10):
+                    found = await asyncio.gather(*(primary.fetch("SELECT 5") for _ in range(8)))
+                    assert found == [[(5,)]] * 8
+                    network.reset()
+                    await asyncio.sleep(0.02)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_a_lookup_node_whose_connections_are_reset_raises_nothing(
+    stack_config: StackConfig, lookup_servers: list[RedisServer], run: Callable[[Any], None]
+) -> None:
+    async def scenario() -> None:
+        async with Resetting(lookup_servers[0].port) as network:
+            document = stack_config(
+                lookup={
+                    "servers": [f"127.0.0.1:{network.port}:1 one"],
+                    "server_failure_limit": 1000,
+                }
+            )
+            lookup = parse(document).lookup
+            node = Node(lookup.servers[0], lookup)
+            answered = 0
+            for _ in range(10):
+                replies = await asyncio.gather(*(node.run([("GET", "x")]) for _ in range(4)))
+                assert all(reply in (None, [None]) for reply in replies)
+                answered += sum(reply is not None for reply in replies)
+                network.reset()
+                await asyncio.sleep(0.02)
+            await node.probe()
+            assert answered > 0
+            await node.close()
+
+    run(scenario())
