@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from typing import Any
 
@@ -73,7 +74,10 @@ class Proxy:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         except OSError as error:
-            raise OSError(f"listen tcp {self.listen}: {error}") from None
+            # Python's own words repeat the address.
+            number = error.errno or 0
+            reason = os.strerror(number).lower() if number > 0 else str(error)
+            raise OSError(f"listen tcp {self.listen}: {reason}") from None
 
         def accept() -> Side:
             connection = Connection(upstream, lambda: self.toxics, self.connections.discard)

@@ -263,6 +263,9 @@ class Toxic:
         if kind not in _TYPES:
             raise InvalidToxic("invalid toxic type")
         attributes = {field: _field(given, field, int, 0) for field in _TYPES[kind][1]}
+        for field, value in attributes.items():
+            if abs(value) >= 2**63:
+                raise InvalidToxic(f"bad request body: {field} is out of range")
         return cls(name, kind, stream, toxicity, attributes)
 
     def as_json(self) -> dict[str, Any]:

@@ -223,6 +223,7 @@ def test_a_toxic_has_the_defaults_of_the_api(kind: str) -> None:
         ({"type": "latency", "attributes": {"latency": "5"}}, "latency"),
         ({"type": "latency", "attributes": {"latency": 5.5}}, "latency"),
         ({"type": "latency", "attributes": {"latency": True}}, "latency"),
+        ({"type": "latency", "attributes": {"latency": 2**63}}, "latency"),
         ({"type": 5}, "type"),
     ],
 )
