@@ -1,0 +1,150 @@
+"""One drill from its start to its verdict: the stage, the load, the fault, the checker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import secrets
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tapedeck.drills import verdicts
+from tapedeck.drills.client import Client
+from tapedeck.drills.load import Load
+from tapedeck.drills.result import Result
+from tapedeck.drills.scene import Mark, Scenario, Scene
+from tapedeck.drills.stage import MIXES, SERVE, Stage
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a drill is run.
+
+    Attributes:
+        long: at length.
+        rate: steps a second; None: the scenario's.
+        seed: of the load's choices; None: a new one.
+        commands: see Stage.
+    """
+
+    long: bool = False
+    rate: float | None = None
+    seed: int | None = None
+    commands: Sequence[Sequence[str]] = (SERVE,)
+
+
+async def run(scenario: Scenario, options: Options, tell: Tell) -> Result:
+    """Run a drill. Whatever happens, its servers are gone afterwards.
+
+    Args:
+        tell: is told what happens, one sentence each; called from several threads.
+
+    Raises:
+        ServerFailed: the stage could not be set, or a step of the drill failed.
+    """
+    folder = Path(tempfile.gettempdir()) / f"tapedeck-drill-{secrets.token_hex(4)}"
+    keeper: list[tuple[float, str]] = []
+
+    def said(text: str) -> None:
+        keeper.append((time.monotonic(), text))
+        tell(text)
+
+    stage = Stage(folder, scenario.plan, said, options.commands)
+    tell("the stage is set: servers and gateways start")
+    try:
+        # Shielded: a Ctrl-C in the middle must not leave half a stage behind.
+        starting = asyncio.create_task(asyncio.to_thread(stage.start))
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait([starting])
+            raise
+        return await _on_stage(stage, scenario, options, tell, keeper)
+    finally:
+        await asyncio.shield(asyncio.to_thread(stage.stop))
+
+
+async def _on_stage(
+    stage: Stage,
+    scenario: Scenario,
+    options: Options,
+    tell: Tell,
+    keeper: list[tuple[float, str]],
+) -> Result:
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    rate = scenario.rate if options.rate is None else options.rate
+    began = datetime.now(UTC)
+    async with Client(stage.targets, random.Random(seed)) as client:  # noqa: S311
+        start = time.monotonic()
+        load = Load(client, MIXES, stage.key, rate, seed, steps=150 if options.long else 40)
+        scene = Scene(stage, client, options.long, tell)
+        stop = asyncio.Event()
+        tell(f"listeners and writers begin: {rate:g} steps a second")
+        loading = asyncio.create_task(load.run(stop))
+        playing = asyncio.create_task(_play(scenario, scene))
+        try:
+            await asyncio.wait([loading, playing], return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                await loading  # it ends before the play only by a fault of its own
+            calm = await playing
+            stop.set()
+            end = client.now()
+            await loading
+            tell("every state is read back")
+            verdict = await load.judge(stage.rows)
+        finally:
+            for task in (loading, playing):
+                task.cancel()
+            await asyncio.gather(loading, playing, return_exceptions=True)
+        scene.marks += [Mark(at - start, text) for at, text in keeper if at >= start]
+        scene.marks.sort()
+        return verdicts.build(
+            scene,
+            scenario,
+            verdict,
+            calm=calm,
+            end=end,
+            began=began,
+            seed=seed,
+            rate=rate,
+            dropped=load.dropped,
+            log_errors=log_errors(stage),
+        )
+
+
+async def _play(scenario: Scenario, scene: Scene) -> float:
+    """The acts: warm-up, calm, the fault, and after. Returns when the calm began."""
+    await scene.wait(1.5, 4)
+    if scenario.prepare is not None:
+        await scenario.prepare(scene)
+    calm = scene.client.now()
+    scene.mark("calm: what comes now is what it is compared with")
+    await scene.wait(2, 15)
+    await scenario.steps(scene)
+    await scene.wait(2.5, 15)
+    return calm
+
+
+def log_errors(stage: Stage) -> dict[str, int]:
+    """The events that gateways logged as errors, and how often."""
+    found: Counter[str] = Counter()
+    for gateway in stage.gateways:
+        for line in gateway.log.read_text(errors="replace").splitlines():
+            if '"error"' not in line and "Traceback" not in line:
+                continue
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                found[line.strip()[:100]] += 1
+                continue
+            if entry.get("level") in ("error", "critical"):
+                found[str(entry.get("event"))] += 1
+    return dict(found)

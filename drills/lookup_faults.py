@@ -1,0 +1,271 @@
+"""Drills of lookup nodes: whatever they do, it may cost time and never an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from tapedeck.drills.measure import Met
+from tapedeck.drills.scene import Promise, Scenario, Scene, each
+from tapedeck.drills.stage import Plan
+from tapedeck.drills.toxiproxy import Link
+from tapedeck.localstack.redis import RedisServer
+
+_ONE_NODE = Promise(latency="hint")
+_RETURN = 20.0
+"""Seconds within which a healed node is expected back in the ring."""
+
+
+def out_of_ring(scene: Scene) -> list[int]:
+    """How many lookup nodes each gateway has out of its ring, as its last /readyz said."""
+    last = {look.gateway: look for look in scene.client.looks if look.status}
+    return [sum("out of the ring" in reason for reason in look.reasons) for look in last.values()]
+
+
+async def _ejected(scene: Scene, gateways: int = 2, nodes: int = 1) -> None:
+    """Expect that so many gateways take so many nodes out."""
+    came = await scene.until(
+        lambda: sum(out >= nodes for out in out_of_ring(scene)) >= gateways, 6.0
+    )
+    scene.expect(
+        "the failing node leaves the ring", came, f"nodes out, by gateway: {out_of_ring(scene)}"
+    )
+
+
+async def _returned(scene: Scene) -> None:
+    """Expect all nodes in all rings again."""
+    came = await scene.until(lambda: not any(out_of_ring(scene)), _RETURN)
+    scene.expect(
+        "healed, it returns to the ring", came, f"nodes out, by gateway: {out_of_ring(scene)}"
+    )
+
+
+async def _killed(scene: Scene) -> None:
+    node = scene.stage.lookups[0]
+    await scene.inject(f"{node.name} is killed", node.kill)
+    await _ejected(scene)
+    await scene.wait(2, 30)
+    await scene.heal(f"{node.name} is started, empty", node.start)
+    await _returned(scene)
+
+
+async def _frozen(scene: Scene) -> None:
+    node = scene.stage.lookups[0]
+    await scene.inject(f"{node.name} is frozen (SIGSTOP)", node.freeze)
+    await _ejected(scene)
+    await scene.wait(2, 30)
+    await scene.heal(f"{node.name} is thawed", node.thaw)
+    await _returned(scene)
+
+
+async def _toxic(scene: Scene, words: str, kind: str, **attributes: int) -> None:
+    links = scene.stage.links("lookup", 0)
+    name = scene.stage.lookups[0].name
+
+    def add(link: Link) -> None:
+        link.add(kind, stream="downstream", toxicity=1.0, name=None, **attributes)
+
+    await scene.inject(f"{name} {words}", each(links, add))
+    await _ejected(scene)
+    await scene.wait(2, 30)
+    await scene.heal(f"{name} is well", each(links, Link.heal))
+    await _returned(scene)
+
+
+async def _slow(scene: Scene) -> None:
+    await _toxic(scene, "answers 2 s late", "latency", latency=2000)
+
+
+async def _resetting(scene: Scene) -> None:
+    await _toxic(scene, "resets every connection", "reset_peer", timeout=0)
+
+
+async def _flapping(scene: Scene) -> None:
+    links = scene.stage.links("lookup", 0)
+    name = scene.stage.lookups[0].name
+    flaps = int(scene.pick(6, 40))
+    for _ in range(flaps):
+        await scene.inject(f"{name} goes", each(links, Link.disable))
+        await asyncio.sleep(0.3)
+        await scene.heal(f"{name} comes", each(links, Link.enable))
+        await asyncio.sleep(0.7)
+    counts = [_ejections(scene, gateway) for gateway in range(len(scene.stage.gateways))]
+    scene.expect(
+        f"{flaps} flaps take it out of the ring at most {flaps // 2 + 1} times",
+        0 < max(counts) <= flaps // 2 + 1,
+        f"times out, by gateway: {counts}",
+    )
+    await _returned(scene)
+
+
+def _ejections(scene: Scene, gateway: int) -> int:
+    """How often a gateway was seen to take a node out."""
+    out = [bool(look.reasons) for look in scene.client.looks if look.gateway == gateway]
+    return sum(now and not before for before, now in zip([False, *out], out, strict=False))
+
+
+def _snapshot(node: RedisServer) -> Path:
+    """Have the node write its entries down, and keep them aside."""
+    with node.client() as client:
+        client.save()
+    kept = node.folder / "kept.rdb"
+    shutil.copy(node.folder / "dump.rdb", kept)
+    return kept
+
+
+def _return_with(node: RedisServer, kept: Path) -> None:
+    node.kill()
+    shutil.copy(kept, node.folder / "dump.rdb")
+    node.start()
+
+
+async def _seed_a_week_ago(scene: Scene) -> None:
+    """MySQL's clock is a week behind at first; what is written then is what the snapshots know."""
+    await scene.wait(1, 5)
+    await scene.do(_snapshot, scene.stage.lookups[0])
+    scene.mark("a snapshot is taken, and a week passes")
+    await scene.do(scene.stage.clock_file.write_text, "+0\n")
+    await scene.wait(1, 3)
+
+
+async def _old_snapshot(scene: Scene) -> None:
+    node = scene.stage.lookups[0]
+    await scene.inject(
+        f"{node.name} returns with its entries of a week ago",
+        lambda: _return_with(node, node.folder / "kept.rdb"),
+    )
+    await scene.wait(3, 30)
+    scene.healed = scene.client.now()
+    await _returned(scene)
+
+
+async def _emptied(scene: Scene) -> None:
+    node = scene.stage.lookups[0]
+
+    def flush() -> None:
+        with node.client() as client:
+            client.flushall()
+
+    for _ in range(int(scene.pick(3, 20))):
+        await scene.inject(f"FLUSHALL on {node.name}", flush)
+        await asyncio.sleep(1)
+    scene.healed = scene.client.now()
+
+
+def _limit(node: RedisServer, maxmemory: str, policy: str) -> None:
+    with node.client() as client:
+        client.config_set("maxmemory-policy", policy)
+        client.config_set("maxmemory", maxmemory)
+
+
+async def _refusing(scene: Scene) -> None:
+    node = scene.stage.lookups[0]
+    await scene.inject(
+        f"{node.name} is full and refuses writes", lambda: _limit(node, "1", "noeviction")
+    )
+    await _ejected(scene)
+    await scene.wait(2, 30)
+    await scene.heal(f"{node.name} has room again", lambda: _limit(node, "0", "noeviction"))
+    await _returned(scene)
+
+
+async def _evicting(scene: Scene) -> None:
+    node = scene.stage.lookups[0]
+
+    def crowd() -> int:
+        with node.client() as client:
+            used = int(client.info("memory")["used_memory"])
+            _limit(node, str(used + 30_000), "allkeys-lru")
+            for number in range(2000):
+                client.set(f"crowd:{number}", "x" * 100)
+            return int(client.info("stats")["evicted_keys"])
+
+    evicted = 0
+    for _ in range(int(scene.pick(3, 20))):
+        await scene.inject(f"{node.name} is crowded and evicts entries", lambda: None)
+        evicted = await scene.do(crowd)
+        await asyncio.sleep(1)
+    scene.expect("entries are evicted", evicted > 0, f"{evicted} evicted")
+    await scene.heal(f"{node.name} has room again", lambda: _limit(node, "0", "noeviction"))
+
+
+async def _all_dead(scene: Scene) -> None:
+    nodes = scene.stage.lookups
+    await scene.inject("all lookup nodes are killed", each(nodes, RedisServer.kill))
+    await _ejected(scene, nodes=len(nodes))
+    await scene.wait(3, 30)
+    status = {look.gateway: look.status for look in scene.client.looks}
+    scene.expect(
+        "/readyz stays ready and says degraded",
+        set(status.values()) == {200},
+        f"statuses: {sorted(status.values())}",
+    )
+    await scene.heal("all are started, empty", each(nodes, RedisServer.start))
+    await _returned(scene)
+
+
+async def _over_budget(scene: Scene) -> None:
+    await _all_dead(scene)
+    busy = sum(t.met is Met.BUSY for t in scene.client.tries)
+    scene.expect("the load is past the budget", busy > 0, f"{busy} answers of 503")
+
+
+async def _half_cut_off(scene: Scene) -> None:
+    link = scene.stage.lookup_links[0, 0]
+    await scene.inject("gateway1 is cut off from lookup1", link.disable)
+    await _ejected(scene, gateways=1)
+    await scene.wait(2, 30)
+    await scene.heal("gateway1 reaches lookup1 again", link.enable)
+    await _returned(scene)
+
+
+_PROXIES = Plan(lookup_proxies=True)
+
+LOOKUP_DRILLS = (
+    Scenario("lookup-killed", "a lookup node is killed, and comes back", _ONE_NODE, _killed),
+    Scenario("lookup-frozen", "a lookup node is frozen (SIGSTOP)", _ONE_NODE, _frozen),
+    Scenario("lookup-slow", "a lookup node answers 2 s late", _ONE_NODE, _slow, _PROXIES),
+    Scenario(
+        "lookup-resetting", "a lookup node resets connections", _ONE_NODE, _resetting, _PROXIES
+    ),
+    Scenario("lookup-flapping", "a lookup node comes and goes", _ONE_NODE, _flapping, _PROXIES),
+    Scenario(
+        "lookup-old-snapshot",
+        "a lookup node returns with a week-old snapshot",
+        _ONE_NODE,
+        _old_snapshot,
+        Plan(clock="-604800"),
+        prepare=_seed_a_week_ago,
+    ),
+    Scenario("lookup-emptied", "a lookup node is emptied (FLUSHALL)", _ONE_NODE, _emptied),
+    Scenario(
+        "lookup-refusing-writes",
+        "a lookup node is full and refuses writes (noeviction)",
+        _ONE_NODE,
+        _refusing,
+    ),
+    Scenario(
+        "lookup-evicting", "a lookup node is full and evicts (allkeys-lru)", _ONE_NODE, _evicting
+    ),
+    Scenario(
+        "lookups-all-dead",
+        "all lookup nodes are dead, at a rate within the probe budget",
+        Promise(),
+        _all_dead,
+    ),
+    Scenario(
+        "lookups-all-dead-past-budget",
+        "all lookup nodes are dead, at a rate past the probe budget",
+        Promise(errors=frozenset({Met.BUSY})),
+        _over_budget,
+        Plan(config={"lookup": {"probe_rate": 20, "probe_burst": 20}, "mysql": {"deadline": 1500}}),
+    ),
+    Scenario(
+        "lookup-half-cut-off",
+        "half of the gateways are cut off from one lookup node",
+        _ONE_NODE,
+        _half_cut_off,
+        _PROXIES,
+    ),
+)

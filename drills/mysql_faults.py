@@ -1,0 +1,333 @@
+"""Drills of MySQL: requests wait for it and are then carried out, once."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from tapedeck.drills.measure import Met
+from tapedeck.drills.scene import Promise, Scenario, Scene, each
+from tapedeck.drills.stage import Plan
+from tapedeck.drills.toxiproxy import Link
+from tapedeck.localstack import replication
+from tapedeck.localstack.pair import Pair
+from tapedeck.sharding.partitions import oldest_kept, table, utc_day
+from tapedeck.sharding.rows import create_table
+
+_FAILOVER = Promise(latency="outage")
+_PAIR = Plan(mysql="pair")
+_PROXIES = Plan(mysql_proxies=True)
+_DAY = 86400
+
+
+def _pair(scene: Scene) -> Pair:
+    assert scene.stage.pair is not None
+    return scene.stage.pair
+
+
+async def _replaced(scene: Scene, old: str) -> None:
+    """Wait until the pair has another primary; that is the end of the outage."""
+    pair = _pair(scene)
+    came = await scene.until(lambda: pair.primary.name != old, 20)
+    scene.outage_over(f"{pair.primary.name} is the primary" if came else "nothing was promoted")
+    scene.expect("the standby is promoted", came, f"the primary is {pair.primary.name}")
+
+
+async def _redundant(scene: Scene) -> None:
+    pair = _pair(scene)
+    came = await scene.until(lambda: pair.redundant, 20)
+    scene.expect("the pair is redundant again", came, str(pair.status()["standby"]))
+
+
+async def _primary_killed(scene: Scene) -> None:
+    pair = _pair(scene)
+    old = pair.primary
+    await scene.inject(f"{old.name}, the primary, is killed", old.kill)
+    await _replaced(scene, old.name)
+    await scene.wait(2, 20)
+    await scene.heal(f"{old.name} is started again", lambda: pair.start_server(old.name))
+    await _redundant(scene)
+
+
+async def _primary_frozen(scene: Scene) -> None:
+    pair = _pair(scene)
+    old = pair.primary
+    await scene.inject(f"{old.name}, the primary, is frozen (SIGSTOP)", old.freeze)
+    await _replaced(scene, old.name)
+    await scene.wait(2, 20)
+    await scene.heal(f"{old.name} is started again", lambda: pair.start_server(old.name))
+    await _redundant(scene)
+
+
+async def _primary_thawed(scene: Scene) -> None:
+    old, new = scene.stage.mysql_hosts
+    await scene.inject(f"{old.name}, the primary, is frozen (SIGSTOP)", old.freeze)
+    await scene.do(replication.promote, new, lambda _: None)
+    scene.stage.promoted = new
+    scene.outage_over(f"{new.name} is promoted; nobody ends {old.name}")
+    await scene.wait(3, 20)
+
+    def thaw() -> None:
+        old.thaw()
+        # As a primary whose patience with its lost standby has ended: it answers commits alone.
+        replication.set_semi_sync(old, on=False)
+
+    await scene.heal(f"{old.name} is thawed: two hosts are writable", thaw)
+    await scene.wait(3, 20)
+
+
+async def _standby_killed(scene: Scene) -> None:
+    pair = _pair(scene)
+    standby = pair.standby
+    await scene.inject(f"{standby.name}, the standby, is killed", standby.kill)
+    lost = await scene.until(lambda: not pair.redundant, 10)
+    back = await scene.until(lambda: pair.redundant, 20)
+    scene.outage_over(f"{standby.name} follows again")
+    scene.healed = scene.client.now()
+    scene.expect("the standby is restarted and linked", lost and back, str(pair.status()))
+
+
+async def _without_standby(scene: Scene) -> None:
+    pair = _pair(scene)
+    name = pair.standby.name
+    scene.mark(f"{name}, the standby, is stopped; {pair.primary.name} goes on alone, openly")
+    await scene.do(pair.stop_server, name)
+    await scene.do(replication.set_semi_sync, pair.primary, False)
+    await scene.wait(0.5, 2)
+
+
+async def _killed_alone(scene: Scene) -> None:
+    pair = _pair(scene)
+    old, standby = pair.primary, pair.standby
+    await scene.inject(f"{old.name} is killed while the pair is not redundant", old.kill)
+    scene.mark(f"{standby.name} is started: it lacks acknowledged changes")
+    await scene.do(pair.start_server, standby.name)
+    await scene.wait(3, 15)
+    scene.expect(
+        "nothing is promoted in silence",
+        pair.primary is old,
+        f"the primary is {pair.primary.name}",
+    )
+    await scene.heal(f"{old.name} is started again", lambda: pair.start_server(old.name))
+    await _redundant(scene)
+
+
+async def _cut(scene: Scene) -> None:
+    links = scene.stage.links("mysql")
+    times = int(scene.pick(5, 40))
+    for _ in range(times):
+        await scene.inject("connections to MySQL are cut", each(links, Link.disable))
+        await asyncio.sleep(0.05)
+        await scene.heal("and may be opened again", each(links, Link.enable))
+        await asyncio.sleep(0.35)
+
+
+async def _connections_frozen(scene: Scene) -> None:
+    links = scene.stage.links("mysql")
+
+    def hold(link: Link) -> None:
+        link.add("timeout", timeout=0)
+
+    await scene.inject("answers of MySQL do not arrive", each(links, hold))
+    await scene.wait(2.5, 7)
+    await scene.heal("connections work again", each(links, Link.heal))
+
+
+async def _read_only(scene: Scene) -> None:
+    primary = scene.stage.primary
+    await scene.inject(
+        "MySQL is read-only", lambda: primary.query("SET GLOBAL read_only = 1", timeout=20)
+    )
+    await scene.wait(3, 10)
+    await scene.heal(
+        "MySQL is writable", lambda: primary.query("SET GLOBAL read_only = 0", timeout=20)
+    )
+
+
+async def _past_deadline(scene: Scene) -> None:
+    primary = scene.stage.primary
+    await scene.inject("MySQL is killed", primary.kill)
+    await scene.wait(4, 15)
+    await scene.heal("MySQL is started again", lambda: primary.start())
+    busy = sum(t.met is Met.BUSY for t in scene.client.tries)
+    scene.expect("it is gone for longer than the deadline", busy > 0, f"{busy} answers of 503")
+
+
+# --- the calendar
+
+
+def _shift_to_midnight(scene: Scene, seconds: float) -> float:
+    """Shift the clock so that a midnight is so many seconds ahead; the moment, on the load's."""
+    now = scene.stage.clock_now()
+    to_midnight = _DAY - now % _DAY
+    scene.stage.shift_clock(to_midnight - seconds)
+    return scene.client.now() + seconds
+
+
+async def _before_midnight(scene: Scene) -> None:
+    # 23:59 is where the load begins to write, so that it lives in the partition of the old day.
+    await scene.do(_shift_to_midnight, scene, 60)
+    await scene.wait(1, 5)
+
+
+async def _midnight(scene: Scene) -> None:
+    nodes = scene.stage.lookups
+
+    def die() -> None:
+        for node in nodes:
+            with node.client() as client:
+                client.save()
+            node.kill()
+
+    before = await scene.do(scene.stage.partitions)
+    await scene.inject("all lookup nodes are killed, shortly before midnight", die)
+    midnight = await scene.do(_shift_to_midnight, scene, 1.5)
+    await asyncio.sleep(midnight - scene.client.now())
+    scene.mark("midnight, UTC")
+    await scene.wait(2, 15)
+    await scene.heal("they are started with the entries of yesterday", each(nodes, _start))
+    after = await scene.do(scene.stage.partitions)
+    moved = await scene.do(scene.stage.rows_by_partition)
+    scene.expect(
+        "states move to the new day",
+        len(after) > len(before) and moved.get(after[-2], 0) > 0,
+        f"rows by partition: {moved}",
+    )
+
+
+def _start(node: object) -> None:
+    node.start()  # type: ignore[attr-defined]
+
+
+async def _thirty_days(scene: Scene) -> None:
+    """Partitions as after a month: the oldest is past retention once midnight comes."""
+    await _before_midnight(scene)
+
+    def fill() -> None:
+        today = utc_day(scene.stage.clock_now())
+        day = oldest_kept(today, 30)
+        primary = scene.stage.primary
+        with primary.connect("tapedeck", timeout=20) as connection:
+            cursor = connection.cursor()
+            while day < today:
+                cursor.execute(create_table(day))
+                day += timedelta(days=1)
+            oldest = table(oldest_kept(today, 30))
+            cursor.execute(
+                f"INSERT INTO {oldest} (user_id, playlist_id, version, owner, state, operations)"
+                " SELECT 1000000000000000 + seq, 1, 1, 1, '{}', '' FROM seq_1_to_20000"
+            )
+
+    await scene.do(fill)
+    await scene.wait(1, 5)
+
+
+async def _nightly_drop(scene: Scene) -> None:
+    before = await scene.do(scene.stage.partitions)
+    midnight = await scene.do(_shift_to_midnight, scene, 1.0)
+    await asyncio.sleep(midnight - scene.client.now())
+    oldest = before[0]
+    await scene.inject(f"midnight: {oldest} is past retention", lambda: None)
+
+    def read_for_a_while() -> bool:
+        """A reader's open transaction, as a backup's: the drop must not queue behind it."""
+        with scene.stage.primary.connect("tapedeck", timeout=20) as connection:
+            cursor = connection.cursor()
+            cursor.execute("START TRANSACTION")
+            cursor.execute(f"SELECT COUNT(*), SLEEP(2) FROM {oldest}")
+            connection.rollback()
+        return True
+
+    await scene.do(read_for_a_while)
+    scene.mark("a reader of it has ended")
+    gone = await scene.until(lambda: oldest not in scene.stage.partitions(), 15)
+    scene.healed = scene.client.now()
+    scene.mark(f"{oldest} is dropped" if gone else f"{oldest} is still there")
+    left = await scene.do(scene.stage.partitions)
+    scene.expect(
+        "the partition past retention is dropped, and no other",
+        gone and set(before) - set(left) == {oldest},
+        f"dropped: {sorted(set(before) - set(left))}",
+    )
+
+
+MYSQL_DRILLS = (
+    Scenario(
+        "mysql-primary-killed",
+        "the MySQL primary is killed and its standby promoted",
+        _FAILOVER,
+        _primary_killed,
+        _PAIR,
+    ),
+    Scenario(
+        "mysql-primary-frozen",
+        "the MySQL primary is frozen, ended and replaced",
+        _FAILOVER,
+        _primary_frozen,
+        _PAIR,
+    ),
+    Scenario(
+        "mysql-primary-thawed",
+        "the MySQL primary is frozen, replaced and thawed: two writable hosts",
+        _FAILOVER,
+        _primary_thawed,
+        Plan(mysql="unsupervised pair"),
+    ),
+    Scenario(
+        "mysql-standby-killed",
+        "the MySQL standby is killed: commits wait for it",
+        _FAILOVER,
+        _standby_killed,
+        _PAIR,
+    ),
+    Scenario(
+        "mysql-primary-killed-alone",
+        "the MySQL primary is killed before the pair is redundant again",
+        Promise(errors=frozenset({Met.BUSY})),
+        _killed_alone,
+        _PAIR,
+        prepare=_without_standby,
+    ),
+    Scenario("mysql-connections-cut", "connections to MySQL are cut", _FAILOVER, _cut, _PROXIES),
+    Scenario(
+        "mysql-connections-frozen",
+        "connections to MySQL stay open and answer nothing",
+        _FAILOVER,
+        _connections_frozen,
+        _PROXIES,
+    ),
+    Scenario(
+        "mysql-read-only",
+        "MySQL is read-only for a while",
+        _FAILOVER,
+        _read_only,
+        Plan(config={"mysql": {"deadline": 15_000}}),
+    ),
+    Scenario(
+        "mysql-past-deadline",
+        "MySQL is gone for longer than the deadline",
+        Promise(errors=frozenset({Met.BUSY}), recovery=2.0),
+        _past_deadline,
+        Plan(config={"mysql": {"deadline": 2_000}}),
+    ),
+    Scenario(
+        "midnight-outage",
+        "midnight passes while all lookup nodes are dead; they return with yesterday's entries",
+        Promise(),
+        _midnight,
+        Plan(clock="+0"),
+        prepare=_before_midnight,
+    ),
+    Scenario(
+        "nightly-drop",
+        "a partition past retention is dropped under load, behind a reader",
+        Promise(),
+        _nightly_drop,
+        Plan(
+            clock="+0",
+            gateways_clock=True,
+            config={"partitions": {"prune_every": 1, "drop_after": 0}},
+        ),
+        prepare=_thirty_days,
+    ),
+)

@@ -1,0 +1,11 @@
+"""The table of all drills."""
+
+from __future__ import annotations
+
+from tapedeck.drills.gateway_faults import GATEWAY_DRILLS
+from tapedeck.drills.lookup_faults import LOOKUP_DRILLS
+from tapedeck.drills.mysql_faults import MYSQL_DRILLS
+from tapedeck.drills.scene import by_name
+
+DRILLS = by_name((*LOOKUP_DRILLS, *MYSQL_DRILLS, *GATEWAY_DRILLS))
+"""By name, in the order in which --all runs them."""

@@ -1,0 +1,398 @@
+"""Where a drill takes place: real servers on free ports in a folder of their own, and gateways that
+reach them through the fault injector's proxies where the drill wants some. Calls block."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from tapedeck.drills.client import Target
+from tapedeck.drills.toxiproxy import Injector, Link
+from tapedeck.gateway.catalog_tables import TABLES, write_mixes
+from tapedeck.gateway.mixes import Mix, MixUser, Track
+from tapedeck.localstack import datadir, replication
+from tapedeck.localstack.datadir import Passwords
+from tapedeck.localstack.mariadb import MariaDB, faketime_library
+from tapedeck.localstack.pair import Pair
+from tapedeck.localstack.process import Child, ServerFailed, free_port
+from tapedeck.localstack.redis import RedisServer
+
+SERVE = ("-m", "tapedeck")
+"""What makes a Python process the `tapedeck` command."""
+MIXES = {1: 12, 2: 30, 3: 30, 4: 40, 5: 60}
+"""Ids of the mixes, and how many tracks each has: enough for a session, and some that end."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a drill needs.
+
+    Attributes:
+        mysql: one server; a pair that is supervised as `tapedeck up` does; or a pair that nobody
+            looks after.
+        lookup_proxies, mysql_proxies: whether the injector stands between.
+        clock: by how much MySQL's clock (and with `gateways_clock` the gateways') is shifted at
+            first, as MariaDB's `clock_file` says; None: not, and it cannot be.
+        config: values over the default configuration, by section.
+    """
+
+    mysql: Literal["single", "pair", "unsupervised pair"] = "single"
+    lookup_proxies: bool = False
+    mysql_proxies: bool = False
+    clock: str | None = None
+    gateways_clock: bool = False
+    gateways: int = 2
+    config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Gateway(Child):
+    """A gateway process.
+
+    Args:
+        command: what python is given before `serve` (`SERVE`, or a sabotaged one).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        document: dict[str, Any],
+        command: Sequence[str],
+        env: Mapping[str, str] | None,
+    ) -> None:
+        super().__init__(name, folder / f"{name}.log")
+        self.target = Target(
+            f"http://127.0.0.1:{document['gateway']['port']}",
+            f"http://127.0.0.1:{document['admin']['port']}",
+        )
+        self._config = folder / f"{name}.yml"
+        self._config.write_text(yaml.safe_dump(document))
+        self._config.chmod(0o600)
+        self._command = command
+        self._env = env
+
+    def start(self) -> None:
+        """Start it and wait until it serves.
+
+        Raises:
+            ServerFailed: it does not, after a minute.
+        """
+        argv = [sys.executable, *self._command, "serve", "--config", str(self._config)]
+        self.spawn(argv, env=self._env)
+        self.await_ready(self._serves, 60)
+
+    def stop_patiently(self) -> None:
+        """SIGTERM, and as much time as it may take to finish what is in flight."""
+        self.stop(25)
+
+    def _serves(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.target.admin + "/readyz", timeout=2) as answer:  # noqa: S310
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+class Stage:
+    """Servers and gateways of one drill. Use as a context, or call `start` and `stop`.
+
+    Args:
+        folder: is made, and removed at the end.
+        say: is told what the servers do, one sentence each; called from several threads.
+        commands: python's arguments for each gateway; the last one goes for the rest.
+
+    Attributes:
+        pair: with Plan.mysql == "pair".
+        single: the server, or the first primary of an unsupervised pair.
+        standby: the other one of that; `promoted`: set by the drill that turns them over.
+        lookup_links: the proxies by (gateway, node), both counted from 0.
+        mysql_links: likewise by (gateway, host).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        say: Callable[[str], None] = lambda _: None,
+        commands: Sequence[Sequence[str]] = (SERVE,),
+    ) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.say = say
+        self._commands = commands
+        self.passwords = Passwords()
+        self.key = secrets.token_hex(16)
+        self._token_key = secrets.token_hex(32)
+        self.lookups: list[RedisServer] = []
+        self.gateways: list[Gateway] = []
+        self.pair: Pair | None = None
+        self.single: MariaDB | None = None
+        self.standby: MariaDB | None = None
+        self.promoted: MariaDB | None = None
+        self.lookup_links: dict[tuple[int, int], Link] = {}
+        self.mysql_links: dict[tuple[int, int], Link] = {}
+        self._injector: Injector | None = None
+
+    # --- the parts
+
+    @property
+    def primary(self) -> MariaDB:
+        """The server that is the primary now, or was it last."""
+        if self.pair is not None:
+            return self.pair.primary
+        assert self.single is not None
+        return self.promoted or self.single
+
+    @property
+    def mysql_hosts(self) -> list[MariaDB]:
+        """All MySQL servers, in the configuration's order."""
+        if self.pair is not None:
+            return list(self.pair.servers.values())
+        assert self.single is not None
+        return [self.single] if self.standby is None else [self.single, self.standby]
+
+    @property
+    def targets(self) -> list[Target]:
+        """Where the gateways are."""
+        return [gateway.target for gateway in self.gateways]
+
+    @property
+    def clock_file(self) -> Path:
+        """Its content shifts the clocks; see MariaDB."""
+        return self.folder / "clock"
+
+    def links(self, kind: Literal["lookup", "mysql"], number: int | None = None) -> list[Link]:
+        """The proxies of all gateways to one node or host, or to all of them."""
+        links = self.lookup_links if kind == "lookup" else self.mysql_links
+        return [link for (_, at), link in links.items() if number is None or at == number]
+
+    # --- start and stop
+
+    def start(self) -> None:
+        """Start everything; returns once all gateways serve.
+
+        Raises:
+            ServerFailed: a server did not start.
+            InjectorFailed: likewise.
+        """
+        self.folder.mkdir(parents=True)
+        if self.plan.clock is not None:
+            self.clock_file.write_text(self.plan.clock + "\n")
+        # A snapshot is taken only where a drill says so.
+        self.lookups = [
+            RedisServer(f"lookup{n}", self.folder / f"lookup{n}", options=("--save", ""))
+            for n in (1, 2, 3)
+        ]
+        with ThreadPoolExecutor(6) as starters:
+            mysql = starters.submit(self._start_mysql)
+            injector = starters.submit(self._start_injector)
+            nodes = [starters.submit(server.start) for server in self.lookups]
+            for work in (mysql, injector, *nodes):
+                work.result()
+        self._write_catalog()
+        self._link()
+        for number in range(self.plan.gateways):
+            self.gateways.append(self._gateway(number))
+        with ThreadPoolExecutor(4) as starters:
+            list(starters.map(lambda gateway: gateway.start(), self.gateways))
+
+    def stop(self) -> None:
+        """End every process and remove the folder."""
+        for gateway in self.gateways:
+            gateway.kill()
+        if self._injector is not None:
+            with contextlib.suppress(Exception):
+                self._injector.close()
+        if self.pair is not None:
+            self.pair.kill()
+        for host in (self.single, self.standby):
+            if host is not None:
+                host.kill()
+        for server in self.lookups:
+            server.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Stage:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start_mysql(self) -> None:
+        if self.plan.mysql == "pair":
+            self.pair = Pair(self.folder, self.passwords, say=self.say)
+            self.pair.start()
+            return
+        data = self.folder / "mysql1"
+        datadir.make(data, self.passwords)
+        self.single = MariaDB(
+            "mysql1",
+            data,
+            self.passwords,
+            clock_file=self.clock_file if self.plan.clock is not None else None,
+        )
+        if self.plan.mysql == "single":
+            self.single.start()
+            return
+        datadir.copy(data, self.folder / "mysql2")
+        self.standby = MariaDB("mysql2", self.folder / "mysql2", self.passwords)
+        self.single.start("primary")
+        self.standby.start("standby")
+        replication.link(self.standby, self.single)
+        replication.set_semi_sync(self.single, on=True)
+        deadline = time.monotonic() + 20
+        while not replication.semi_sync(self.single)[1]:
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"mysql2 does not follow mysql1\n{self.standby.log_end()}")
+            time.sleep(0.02)
+        replication.make_writable(self.single)
+
+    def _start_injector(self) -> None:
+        if self.plan.lookup_proxies or self.plan.mysql_proxies:
+            self._injector = Injector.find_or_start(self.folder / "injector.log")
+
+    def _link(self) -> None:
+        injector = self._injector
+        if injector is None:
+            return
+        for gateway in range(self.plan.gateways):
+            if self.plan.lookup_proxies:
+                for number, node in enumerate(self.lookups):
+                    link = injector.link(f"gateway{gateway + 1}_{node.name}", node.address)
+                    self.lookup_links[gateway, number] = link
+            if self.plan.mysql_proxies:
+                for number, host in enumerate(self.mysql_hosts):
+                    link = injector.link(f"gateway{gateway + 1}_{host.name}", host.address)
+                    self.mysql_links[gateway, number] = link
+
+    def _gateway(self, number: int) -> Gateway:
+        commands = self._commands
+        env = {
+            name: value for name, value in os.environ.items() if not name.startswith("TAPEDECK_")
+        }
+        if self.plan.gateways_clock:
+            # The same shift as MySQL's.
+            env["LD_PRELOAD"] = str(faketime_library())
+            env["FAKETIME_TIMESTAMP_FILE"] = str(self.clock_file)
+            env["FAKETIME_NO_CACHE"] = env["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"
+        return Gateway(
+            f"gateway{number + 1}",
+            self.folder,
+            self._document(number),
+            commands[min(number, len(commands) - 1)],
+            env,
+        )
+
+    def _document(self, number: int) -> dict[str, Any]:
+        servers = [
+            f"{self.lookup_links[number, n].listen}:1 {node.name}"
+            if self.lookup_links
+            else node.server
+            for n, node in enumerate(self.lookups)
+        ]
+        hosts = [
+            self.mysql_links[number, n].listen if self.mysql_links else host.address
+            for n, host in enumerate(self.mysql_hosts)
+        ]
+        document: dict[str, Any] = {
+            "gateway": {"port": free_port()},
+            "admin": {"port": free_port()},
+            "auth": {"token_keys": [self._token_key], "service_keys": [self.key]},
+            "lookup": {"servers": servers, "server_retry_timeout": 1000},
+            "mysql": {"hosts": hosts, "user": "tapedeck", "password": self.passwords.gateway},
+        }
+        for section, values in self.plan.config.items():
+            document.setdefault(section, {}).update(values)
+        return document
+
+    def _write_catalog(self) -> None:
+        with self.primary.connect("tapedeck", timeout=20) as connection:
+            cursor = connection.cursor()
+            for statement in TABLES:
+                cursor.execute(statement)
+            write_mixes(cursor, [_mix(number, tracks) for number, tracks in MIXES.items()])
+            connection.commit()
+
+    # --- the clock
+
+    def clock_now(self) -> float:
+        """MySQL's clock, seconds since 1970."""
+        return time.time() + float(self.clock_file.read_text())
+
+    def shift_clock(self, seconds: float) -> None:
+        """Move MySQL's clock ahead, at once."""
+        shift = float(self.clock_file.read_text()) + seconds
+        # Renamed, so that nobody reads half of it.
+        new = self.clock_file.with_suffix(".new")
+        new.write_text(f"{shift:+.3f}\n")
+        new.replace(self.clock_file)
+
+    # --- looking into MySQL
+
+    def partitions(self) -> list[str]:
+        """The names of the day partitions, oldest first."""
+        rows = self.primary.query(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'tapedeck'"
+            " AND table_name LIKE 'player\\_state\\_%' ORDER BY 1",
+            timeout=20,
+        )
+        return [str(name) for (name,) in rows]
+
+    def rows(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[int]]:
+        """The versions of all rows of each key, in whichever partitions they lie."""
+        found: dict[tuple[int, int], list[int]] = {}
+        for name in self.partitions():
+            for begin in range(0, len(keys), 200):
+                among = ",".join(f"({user},{mix})" for user, mix in keys[begin : begin + 200])
+                for user, mix, version in self.primary.query(
+                    f"SELECT user_id, playlist_id, version FROM tapedeck.{name}"
+                    f" WHERE (user_id, playlist_id) IN ({among})",
+                    timeout=20,
+                ):
+                    found.setdefault((user, mix), []).append(version)
+        return found
+
+    def rows_by_partition(self) -> dict[str, int]:
+        """How many rows each day partition has."""
+        return {
+            name: int(self.primary.query(f"SELECT COUNT(*) FROM tapedeck.{name}")[0][0])
+            for name in self.partitions()
+        }
+
+
+def _mix(number: int, tracks: int) -> Mix:
+    listed = tuple(
+        Track(
+            id=number * 1000 + k,
+            name=f"Take {k}",
+            performer="The House Band",
+            release_name=None,
+            year=None,
+            url=None,
+            track_file_stream_url=f"https://audio.example/{number}/{k}.mp3",
+            play_duration=180,
+        )
+        for k in range(1, tracks + 1)
+    )
+    user = MixUser(1, "drill", "drill")
+    name = f"Drill {number}"
+    slug = f"drill-{number}"
+    return Mix(number, name, slug, f"/drill/{slug}", None, "", 180 * tracks, user, listed)
