@@ -59,7 +59,11 @@ def load(path: Path | str, environ: Mapping[str, str] | None = None) -> Sections
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(str(path), [f"is no YAML: {' '.join(str(error).split())}"]) from None
+        # Where, and not what: the parser's own words quote the line, which may hold a secret.
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+        problem = f"is no YAML at {where}: look for quotes, colons and indentation"
+        raise ConfigError(str(path), [problem]) from None
     if document is None:
         document = {}
     if not isinstance(document, dict):

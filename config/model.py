@@ -6,6 +6,7 @@ twemproxy's meaning (its documentation: notes/recommendation.md and README, "Con
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Literal
 
@@ -59,9 +60,8 @@ class LookupServer(HostPort):
     moving it to another address then moves its keys too.
     """
 
-    weight: Annotated[int, Field(ge=1, le=1000)] = 1
-    name: str = ""
-    named: bool = False
+    weight: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    name: Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
 
 
 def _host_port(value: object) -> object:
@@ -81,15 +81,13 @@ def _lookup_server(value: object) -> object:
     if match is None:
         raise ValueError(f"{value!r} is not host:port:weight or host:port:weight name")
     host, port, weight = match["host"], int(match["port"]), int(match["weight"])
-    name = name.strip()
     # twemproxy leaves memcached's port out of the name it makes (conf.c, conf_add_server).
-    default = host if port == 11211 else f"{host}:{port}"
+    default = host if port == 11211 else f"{host}:{match['port']}"
     return {
         "host": host,
         "port": port,
         "weight": weight,
         "name": name or default,
-        "named": bool(name),
     }
 
 
@@ -161,7 +159,9 @@ class Lookup(Section):
     mode: Literal["ring"] = "ring"
     layout: Literal["packed", "flat"] = "packed"
     hash: Literal[HASHES] = "fnv1a_64"  # type: ignore[valid-type]
-    hash_tag: Annotated[str, Field(pattern=r"^(..)?$")] = ""
+    hash_tag: Annotated[
+        str, Field(pattern=r"^([!-~]{2})?$", description="two characters around what is hashed")
+    ] = ""
     distribution: Literal["ketama", "modula"] = "ketama"
     timeout: Annotated[int, Field(ge=1, le=60_000, description="ms, connect and reply")] = 400
     hint_deadline: Annotated[
@@ -292,4 +292,7 @@ class Sections(Section):
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches `host`."""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

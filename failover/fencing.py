@@ -82,8 +82,10 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
                 f"and {seen} was seen: a replaced primary"
             )
         else:
-            # Two names may lead to one server.
-            claims.setdefault(hello.identity, (view, hello))
+            # Two names may lead to one server; the later look at it is the truer one.
+            known = claims.get(hello.identity)
+            if known is None or known[1].generation < hello.generation:
+                claims[hello.identity] = (view, hello)
     if not claims:
         return Nobody("; ".join(reasons) or "no hosts")
     highest = max(hello.generation for _, hello in claims.values())

@@ -56,6 +56,7 @@ class Primary:
         self._watch: asyncio.Task[None] | None = None
         self._since = 0.0
         self._problem = "not contacted yet"
+        self._closed = False
         self._redundant: bool | None = None
         self.mariadb = True
 
@@ -92,12 +93,14 @@ class Primary:
         self._watch = asyncio.create_task(self._watch_hosts(), name="mysql-watch")
 
     async def close(self) -> None:
-        """Stop looking and drop every connection."""
+        """Stop looking, drop every connection, and turn away whoever still waits for one."""
+        self._closed = True
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
         self._drop("closed")
+        self._adopted.set()
 
     def deadline(self) -> float:
         """When a request that starts now gives up, on the loop's clock."""
@@ -160,6 +163,8 @@ class Primary:
         try:
             async with asyncio.timeout_at(deadline):
                 while (pool := self._pool) is None:
+                    if self._closed:
+                        raise PrimaryUnavailable("the gateway stops")
                     await self._adopted.wait()
                 return pool, await pool.acquire()
         except TimeoutError:

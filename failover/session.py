@@ -8,7 +8,6 @@ still arrive and be taken for the next one's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +20,11 @@ Row = tuple[Any, ...]
 
 IDLE_SECONDS = 60
 """How long the server keeps a connection that says nothing."""
+LOCK_SECONDS = 1
+"""How long a statement waits for a row that somebody else holds (MySQL's least)."""
 _SETTINGS = (
     # A row that somebody else holds fails soon, so that it is settled alone.
-    "SET SESSION innodb_lock_wait_timeout = 1, lock_wait_timeout = 2,"
+    f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}, lock_wait_timeout = 2,"
     f" wait_timeout = {IDLE_SECONDS}"
     # A gateway that freezes inside a transaction must not hold its rows (MariaDB alone has this).
     " /*M!100300 , idle_transaction_timeout = 10 */"
@@ -128,8 +129,10 @@ class Session:
 
     async def rollback(self) -> None:
         """End a transaction without its changes; a connection that cannot is closed."""
-        with contextlib.suppress(MySQLError):
+        try:
             await self.execute("ROLLBACK")
+        except MySQLError:
+            self.close()
 
     async def greet(self) -> Hello:
         """Ask the host who it is, and whether it is writable.

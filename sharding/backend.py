@@ -67,6 +67,7 @@ class Backend:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 await self.lookups.drain()
+        self.days.close()
         await self.nodes.close()
         await self.primary.close()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import date
 
 import structlog
 
+from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Hello
 from tapedeck.sharding import rows
@@ -21,6 +23,11 @@ from tapedeck.sharding.partitions import (
 )
 
 log = structlog.get_logger("tapedeck.days")
+
+CLOSE_TO_MIDNIGHT = 60.0
+"""Seconds before midnight from which another gateway may live in tomorrow; far beyond any skew."""
+MAKE_EVERY = 5.0
+"""Seconds between tries to create tomorrow's partition."""
 
 
 class Days:
@@ -39,6 +46,8 @@ class Days:
         self._today: tuple[int, date] | None = None
         self._readable: tuple[date, tuple[date, ...]] | None = None
         self._refreshing: asyncio.Task[None] | None = None
+        self._making: asyncio.Task[None] | None = None
+        self._make_at = 0.0
         self._primary: Primary | None = None
 
     def attach(self, primary: Primary) -> None:
@@ -75,7 +84,7 @@ class Days:
         return oldest_kept(self.today(), self.retention)
 
     def readable(self) -> tuple[date, ...]:
-        """The partitions that hold states now, newest first; T+1 among them."""
+        """The partitions that hold states now, newest first; T+1 among them once it is there."""
         today = self.today()
         if self._readable is None or self._readable[0] != today:
             self._readable = (today, readable(self._existing, today, self.retention))
@@ -86,26 +95,46 @@ class Days:
         return day in self._existing
 
     async def ready(self) -> None:
-        """Return once MySQL's clock is known and today's and tomorrow's partitions are there.
+        """Return once MySQL's clock is known and today's partition is there.
+
+        Tomorrow's is made in the background: what holds up DDL (a backup, a full disk) must not
+        hold up requests a day before that partition is needed. Shortly before midnight somebody
+        else may have made it, and live in it: then the list is looked at anew.
 
         Raises:
             PrimaryUnavailable, MySQLError: MySQL could not be asked.
         """
-        if self._offset is None or tomorrow(self.today()) not in self._existing:
+        if self._offset is None or self.today() not in self._existing:
             await self.refresh()
+        elif tomorrow(self.today()) not in self._existing:
+            if 86400 - self.now() % 86400 < CLOSE_TO_MIDNIGHT:
+                await self._list()
+            self._make_tomorrow()
 
     async def refresh(self) -> None:
         """Look which partitions there are, and create today's and tomorrow's if they are missing.
 
-        Concurrent calls share one look.
+        Concurrent calls share one look, each to its own deadline.
 
         Raises:
             PrimaryUnavailable, MySQLError: MySQL could not be asked.
         """
-        if self._refreshing is None:
-            self._refreshing = asyncio.create_task(self._refresh())
-            self._refreshing.add_done_callback(self._refreshed)
-        await asyncio.shield(self._refreshing)
+        while True:
+            joined = self._refreshing is not None
+            if self._refreshing is None:
+                self._refreshing = asyncio.create_task(self._refresh(), name="days")
+                self._refreshing.add_done_callback(self._refreshed)
+            try:
+                return await asyncio.shield(self._refreshing)
+            except PrimaryUnavailable:
+                if not joined:
+                    raise
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        for task in (self._refreshing, self._making):
+            if task is not None:
+                task.cancel()
 
     def _refreshed(self, task: asyncio.Task[None]) -> None:
         self._refreshing = None
@@ -113,6 +142,14 @@ class Days:
             task.exception()  # whoever waited has seen it
 
     async def _refresh(self) -> None:
+        await self._list()
+        today = self.today()
+        await self._create(today)
+        if not self._making:
+            with contextlib.suppress(MySQLError):
+                await self._create(tomorrow(today))
+
+    async def _list(self) -> None:
         assert self._primary is not None
         listed = await self._primary.fetch(
             f"SELECT table_name, {rows.CLOCK} FROM information_schema.tables"
@@ -120,13 +157,30 @@ class Days:
             f" UNION ALL SELECT '', {rows.CLOCK}"
         )
         self.observe(int(listed[-1][1]))
-        existing = {day for name, _ in listed if (day := day_of(str(name))) is not None}
-        today = self.today()
-        for day in (today, tomorrow(today)):
-            if day not in existing:
-                # DDL commits whatever its connection has open, so it goes through one of its own.
-                await self._primary.execute(rows.create_table(day))
-                log.info("partition created", partition=table(day))
-                existing.add(day)
+        self._know({day for name, _ in listed if (day := day_of(str(name))) is not None})
+
+    async def _create(self, day: date) -> None:
+        assert self._primary is not None
+        if day not in self._existing:
+            # DDL commits whatever its connection has open, so it goes through one of its own.
+            await self._primary.execute(rows.create_table(day))
+            log.info("partition created", partition=table(day))
+            self._know({*self._existing, day})
+
+    def _know(self, existing: set[date]) -> None:
         self._existing = frozenset(existing)
         self._readable = None
+
+    def _make_tomorrow(self) -> None:
+        if self._making is None and self._monotonic() >= self._make_at:
+            self._making = asyncio.create_task(self._keep_making(), name="tomorrow")
+
+    async def _keep_making(self) -> None:
+        try:
+            await self._list()
+            await self._create(tomorrow(self.today()))
+        except (MySQLError, PrimaryUnavailable) as error:
+            log.warning("tomorrow's partition could not be created yet", reason=str(error))
+        finally:
+            self._making = None
+            self._make_at = self._monotonic() + MAKE_EVERY

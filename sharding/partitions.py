@@ -24,9 +24,13 @@ def table(day: date) -> str:
 
 
 def day_of(name: str) -> date | None:
-    """The day of a table's name; None for any name that is not exactly a partition's."""
+    """The day of a table's name; None for any name that is not exactly a partition's.
+
+    A day that no clock of ours can have meant is no partition either.
+    """
     match = _NAME.fullmatch(name)
-    return parse_day(match[1]) if match else None
+    day = parse_day(match[1]) if match else None
+    return day if day is not None and 1970 <= day.year < 2200 else None
 
 
 def parse_day(text: str) -> date | None:
@@ -67,12 +71,11 @@ def tomorrow(day: date) -> date:
 def readable(existing: Iterable[date], today: date, retention: int) -> tuple[date, ...]:
     """The partitions that a load without a hint reads, newest first.
 
-    Those within retention, tomorrow (another gateway may live in it already), and any that lie
-    ahead of that: a clock that was set back must not hide what was written before.
+    Those within retention, and any that lie ahead: another gateway may live in tomorrow already,
+    and a clock that was set back must not hide what was written before.
     """
     oldest = oldest_kept(today, retention)
-    days = {day for day in existing if day >= oldest}
-    return tuple(sorted(days | {today, tomorrow(today)}, reverse=True))
+    return tuple(sorted((day for day in existing if day >= oldest), reverse=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from datetime import date
 
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import Session
+from tapedeck.failover.session import LOCK_SECONDS, Session
 from tapedeck.sharding import metrics, rows
 from tapedeck.sharding.batching import Batcher
 from tapedeck.sharding.days import Days
@@ -63,6 +63,8 @@ class Writer:
         self._days = days
         self._updates = self._batcher("save_in_place")
         self._shifts = self._batcher("save_shift")
+        # Rows that somebody else holds: a few connections are all that they may occupy.
+        self._lone: Batcher[Plan, bool] = Batcher("save_alone", self._save, at_most=1, in_flight=4)
 
     async def save(self, plan: Plan) -> bool:
         """Commit a plan.
@@ -73,17 +75,17 @@ class Writer:
         Raises:
             PrimaryUnavailable, MySQLError: not committed, or not known to be.
         """
-        if plan.alone or plan.strays:
-            saved = (await self._save([plan]))[0]
-            if isinstance(saved, Exception):
-                raise saved
-        else:
-            saved = await (self._updates if plan.in_place else self._shifts).submit(plan)
+        saved = await self._queue(plan).submit(plan)
         if saved:
             metrics.SAVES.labels(_kind(plan)).inc()
         else:
             metrics.CONFLICTS.inc()
         return saved
+
+    def _queue(self, plan: Plan) -> Batcher[Plan, bool]:
+        if plan.alone or plan.strays:
+            return self._lone
+        return self._updates if plan.in_place else self._shifts
 
     def _batcher(self, kind: str) -> Batcher[Plan, bool]:
         return Batcher(
@@ -103,7 +105,17 @@ class Writer:
                     if session.broken:
                         raise
                     metrics.MYSQL_BATCH_FALLBACKS.labels(error.fault.name.lower()).inc()
-            return [await self._settle(session, plan) for plan in plans]
+            return await self._settle_all(session, plans)
+
+    async def _settle_all(self, session: Session, plans: list[Plan]) -> Sequence[bool | Exception]:
+        """One by one; none of them waits for a lock that another of them would wait behind."""
+        impatient = self._primary.mariadb and (len(plans) > 1 or plans[0].alone)
+        if impatient:
+            await session.execute("SET SESSION innodb_lock_wait_timeout = 0")
+        settled = [await self._settle(session, plan) for plan in plans]
+        if impatient and not session.broken:
+            await session.execute(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
+        return settled
 
     async def _settle(self, session: Session, plan: Plan) -> bool | Exception:
         try:
@@ -183,7 +195,11 @@ async def _transaction(session: Session) -> AsyncIterator[None]:
         if not session.broken:
             await session.rollback()
         raise
-    await session.execute("COMMIT")
+    try:
+        await session.execute("COMMIT")
+    except MySQLError:
+        session.close()  # its transaction may be open: nothing else may be written in it
+        raise
 
 
 def _kind(plan: Plan) -> str:

@@ -306,7 +306,6 @@ async def test_the_gateway_starts_while_mysql_is_down(
         await backend.close()
 
 
-@pytest.mark.xfail(strict=True, reason="they share the deadline of the first")
 async def test_a_request_that_came_late_does_not_end_with_the_deadline_of_an_earlier_one(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:

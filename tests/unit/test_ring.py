@@ -29,7 +29,7 @@ hashes = st.sampled_from(sorted(HASHES))
 def servers(*weights: int, names: Sequence[str] = ()) -> list[LookupServer]:
     names = names or [f"tape{number}" for number in range(1, len(weights) + 1)]
     return [
-        LookupServer(host="127.0.0.1", port=7000 + number, weight=weight, name=name, named=True)
+        LookupServer(host="127.0.0.1", port=7000 + number, weight=weight, name=name)
         for number, (weight, name) in enumerate(zip(weights, names, strict=True))
     ]
 
