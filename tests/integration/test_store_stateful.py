@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -230,7 +231,10 @@ class Listeners(RuleBasedStateMachine):
 
     @rule(node=nodes)
     def a_node_freezes(self, node: int) -> None:
-        self.world.servers[node].freeze()
+        server = self.world.servers[node]
+        server.freeze()
+        while server.running and not server.stopped:  # a signal takes its time to arrive
+            time.sleep(0.001)
 
     @rule(node=nodes)
     def a_node_comes_back(self, node: int) -> None:

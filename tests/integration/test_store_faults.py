@@ -1,0 +1,165 @@
+"""What one listener's trouble may cost another: rows that somebody holds, batches that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pymysql
+import pytest
+from pymysql.cursors import Cursor
+
+from tapedeck.config.load import parse
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.partitions import table
+from tapedeck.sharding.state import Key, Owner, Write
+from tests.conftest import StackConfig
+from tests.support.states import bump, count
+
+pytestmark = pytest.mark.stack
+
+
+@contextlib.asynccontextmanager
+async def opened(document: dict[str, Any]) -> AsyncIterator[Backend]:
+    backend = await Backend.open(parse(document), prune=False)
+    try:
+        await backend.days.ready()
+        yield backend
+    finally:
+        await backend.close()
+
+
+@contextlib.contextmanager
+def holding(mysql: MariaDB, database: str, backend: Backend, keys: list[Key]) -> Iterator[Cursor]:
+    """Somebody else's open transaction on the rows of these keys, as of a gateway that froze."""
+    pairs = ",".join(f"({key.user_id},{key.playlist_id})" for key in keys)
+    with mysql.connect(database) as connection, connection.cursor() as cursor:
+        cursor.execute("START TRANSACTION")
+        cursor.execute(
+            f"SELECT version FROM {table(backend.days.today())}"
+            f" WHERE (user_id, playlist_id) IN ({pairs}) FOR UPDATE"
+        )
+        yield cursor
+        with contextlib.suppress(pymysql.MySQLError):
+            cursor.execute("ROLLBACK")
+
+
+async def test_a_row_that_somebody_holds_delays_nobody_else_in_its_batch_for_long(
+    stack_config: StackConfig, mysql: MariaDB, database: str
+) -> None:
+    keys = [Key(user, 1) for user in range(1, 31)]
+    async with opened(stack_config()) as backend:
+        await asyncio.gather(*(backend.store.change(key, bump) for key in keys))
+        with holding(mysql, database, backend, keys[:1]):
+            held = asyncio.create_task(backend.store.change(keys[0], bump))
+            async with asyncio.timeout(4):
+                others = [backend.store.change(key, bump) for key in keys[1:]]
+                answers = await asyncio.gather(*others)
+            assert {outcome.answer for outcome in answers} == {2}
+            assert not held.done()
+
+        assert (await held).answer == 2
+
+
+async def test_many_rows_that_somebody_holds_leave_connections_for_everybody_else(
+    stack_config: StackConfig, mysql: MariaDB, database: str
+) -> None:
+    """As when a gateway freezes within the commit of a batch."""
+    keys = [Key(user, 1) for user in range(1, 41)]
+    other = Key(99, 1)
+    async with opened(stack_config()) as backend:
+        for key in (*keys, other):
+            await backend.store.change(key, bump)
+        with holding(mysql, database, backend, keys):
+            held = [asyncio.create_task(backend.store.change(key, bump)) for key in keys]
+            slowest = 0.0
+            until = time.monotonic() + 5
+            while time.monotonic() < until:
+                started = time.monotonic()
+                await backend.store.load(other)
+                slowest = max(slowest, time.monotonic() - started)
+                await asyncio.sleep(0.01)
+        done = await asyncio.gather(*held)
+
+        assert {outcome.answer for outcome in done} == {2}
+        assert slowest < 0.5
+
+
+@pytest.mark.xfail(strict=True, reason="a batch waits for each held row in turn")
+async def test_changes_of_other_listeners_pass_while_many_rows_are_held(
+    stack_config: StackConfig, mysql: MariaDB, database: str
+) -> None:
+    keys = [Key(user, 1) for user in range(1, 41)]
+    others = [Key(user, 2) for user in range(1, 6)]
+    async with opened(stack_config()) as backend:
+        for key in (*keys, *others):
+            await backend.store.change(key, bump)
+        with holding(mysql, database, backend, keys):
+            held = [asyncio.create_task(backend.store.change(key, bump)) for key in keys]
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(5):
+                answers = await asyncio.gather(*(backend.store.change(key, bump) for key in others))
+            assert {outcome.answer for outcome in answers} == {2}
+        await asyncio.gather(*held)
+
+
+async def test_a_state_that_mysql_will_not_take_fails_alone(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    keys = [Key(user, 1) for user in range(1, 11)]
+    document = stack_config()
+    document["mysql"] |= {"deadline": 2_000}
+    async with opened(document) as backend:
+        for key in keys:
+            await backend.store.change(key, bump)
+        too_large = b"x" * (17 << 20)  # past max_allowed_packet
+
+        answers = await asyncio.gather(
+            backend.store.change(keys[0], lambda _: Write(too_large, Owner.PLAYER, -1)),
+            *(backend.store.change(key, bump) for key in keys[1:]),
+            return_exceptions=True,
+        )
+
+        assert isinstance(answers[0], Exception)
+        assert [getattr(a, "answer", a) for a in answers[1:]] == [2] * 9
+        assert await count(backend.store, keys[0]) == 1
+
+
+async def test_changes_given_up_at_any_moment_leave_nothing_half_done(
+    stack_config: StackConfig, mysql: MariaDB, database: str
+) -> None:
+    """A cancelled change happened whole or not at all, and blocks nobody after it."""
+    keys = [Key(user, 1) for user in range(1, 5)]
+    async with opened(stack_config()) as one, opened(stack_config()) as two:
+        acknowledged = dict.fromkeys(keys, 0)
+        begun = dict.fromkeys(keys, 0)
+
+        async def client(backend: Backend, key: Key, patience: float) -> None:
+            for _ in range(15):
+                begun[key] += 1
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience):
+                        await backend.store.change(key, bump)
+                        acknowledged[key] += 1
+
+        await asyncio.gather(
+            *(
+                client(backend, key, patience)
+                for backend in (one, two)
+                for key in keys
+                for patience in (0.0005, 0.002, 0.005, 0.01, 0.05)
+            )
+        )
+
+        for key in keys:
+            final = await one.store.change(key, bump)
+            assert final.version == final.answer
+            assert acknowledged[key] < final.answer <= begun[key] + 1
+        # Nobody was left in a queue, and every connection is free again.
+        assert not one.store._turns
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(one.primary.fetch("SELECT SLEEP(0.05)") for _ in range(16)))
