@@ -34,8 +34,9 @@ def new_worker() -> str:
 
 def find(log: bytes, worker: str) -> Operation | None:
     """The worker's operation in a row's log."""
-    start = log.find(worker.encode() + b".")
-    if start < 0:
+    own = worker.encode() + b"."
+    start = 0 if log.startswith(own) else log.find(b";" + own) + 1
+    if not start and not log.startswith(own):
         return None
     entry = log[start : log.index(b";", start)].decode()
     name, number, version, seconds = entry.split(".")
