@@ -28,7 +28,7 @@ class World:
     Args:
         mixes: ids of mixes by how many tracks each has; track k of mix m is called m * 1000 + k.
         key: the service key.
-        steps: after so many an actor is done.
+        steps: after so many at most an actor is done.
         give_up: whether nothing is to be repeated any more.
     """
 
@@ -62,6 +62,7 @@ class Actor(ABC):
         self.user = user
         self.playlist = playlist
         self.steps = 0
+        self._most = world.chance.randint(world.steps // 4, world.steps)
 
     @property
     def key(self) -> str:
@@ -71,7 +72,7 @@ class Actor(ABC):
     @property
     def done(self) -> bool:
         """Whether another should take its place."""
-        return self.steps >= self.world.steps
+        return self.steps >= self._most
 
     @abstractmethod
     async def step(self, due: float) -> None:

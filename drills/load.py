@@ -32,7 +32,7 @@ class Load:
     key: the service key.
     rate: steps a second; a step is one request or two.
     seed: of every choice.
-    steps: after so many an actor is done, and another one takes its place.
+    steps: after so many at most an actor is done, and another one takes its place.
     """
 
     def __init__(
@@ -54,7 +54,6 @@ class Load:
         self._actors: list[Actor] = []
         self._idle: deque[Actor] = deque()
         self._busy: set[asyncio.Task[None]] = set()
-        self._users = self._chance.randrange(1, 1 << 40)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the rate until `stop`, then let what is under way end."""
@@ -90,10 +89,11 @@ class Load:
         task.add_done_callback(ended)
 
     def _new_actor(self) -> Actor:
-        self._users += 1
+        # Not one after the other: FNV puts numbers that differ in the last digit side by side.
+        user = self._chance.randrange(1, 1 << 62)
         playlist = self._chance.choice(list(self._world.mixes))
         kind = Writer if self._chance.random() < 0.3 else Listener
-        actor = kind(self._world, self._users, playlist)
+        actor = kind(self._world, user, playlist)
         self._actors.append(actor)
         return actor
 

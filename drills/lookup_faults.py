@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 from pathlib import Path
 
@@ -161,11 +162,21 @@ def _limit(node: RedisServer, maxmemory: str, policy: str) -> None:
 
 async def _refusing(scene: Scene) -> None:
     node = scene.stage.lookups[0]
-    await scene.inject(
-        f"{node.name} is full and refuses writes", lambda: _limit(node, "1", "noeviction")
-    )
-    await _ejected(scene)
-    await scene.wait(2, 30)
+
+    def fill() -> None:
+        with node.client() as client:
+            client.flushall()  # so that every load has something to write
+        _limit(node, "1", "noeviction")
+
+    def refused() -> int:
+        with node.client() as client:
+            stats = client.info("errorstats")
+            return int(stats.get("errorstat_OOM", {}).get("count", 0))
+
+    await scene.inject(f"{node.name} is full and refuses writes", fill)
+    await scene.wait(4, 30)
+    count = await scene.do(refused)
+    scene.expect("writes are refused", count > 0, f"{count} answers of OOM")
     await scene.heal(f"{node.name} has room again", lambda: _limit(node, "0", "noeviction"))
     await _returned(scene)
 
@@ -176,9 +187,12 @@ async def _evicting(scene: Scene) -> None:
     def crowd() -> int:
         with node.client() as client:
             used = int(client.info("memory")["used_memory"])
-            _limit(node, str(used + 30_000), "allkeys-lru")
-            for number in range(2000):
-                client.set(f"crowd:{number}", "x" * 100)
+            _limit(node, str(used + 300_000), "allkeys-lru")
+            for _ in range(20):
+                crowd = client.pipeline(transaction=False)
+                for number in range(200):
+                    crowd.set(f"crowd:{secrets.token_hex(4)}:{number}", "x" * 100)
+                crowd.execute(raise_on_error=False)
             return int(client.info("stats")["evicted_keys"])
 
     evicted = 0

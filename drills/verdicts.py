@@ -1,4 +1,4 @@
-"""From what a drill saw to what it found: each promise, whether it held, and the measured number."""
+"""From what a drill saw to what it found: each promise, whether it held, what was measured."""
 
 from __future__ import annotations
 
