@@ -35,11 +35,10 @@ def new_worker() -> str:
 def find(log: bytes, worker: str) -> Operation | None:
     """The worker's operation in a row's log."""
     own = worker.encode() + b"."
-    start = 0 if log.startswith(own) else log.find(b";" + own) + 1
-    if not start and not log.startswith(own):
+    entry = next((e for e in log.split(b";") if e.startswith(own)), None)
+    if entry is None:
         return None
-    entry = log[start : log.index(b";", start)].decode()
-    name, number, version, seconds = entry.split(".")
+    name, number, version, seconds = entry.decode().split(".")
     return Operation(name, int(number, 16), int(version, 16), int(seconds))
 
 
