@@ -36,13 +36,15 @@ async def opened(document: dict[str, Any]) -> AsyncIterator[Backend]:
 @contextlib.contextmanager
 def holding(mysql: MariaDB, database: str, backend: Backend, keys: list[Key]) -> Iterator[Cursor]:
     """Somebody else's open transaction on the rows of these keys, as of a gateway that froze."""
-    pairs = ",".join(f"({key.user_id},{key.playlist_id})" for key in keys)
+    day = table(backend.days.today())
     with mysql.connect(database) as connection, connection.cursor() as cursor:
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         cursor.execute("START TRANSACTION")
-        cursor.execute(
-            f"SELECT version FROM {table(backend.days.today())}"
-            f" WHERE (user_id, playlist_id) IN ({pairs}) FOR UPDATE"
-        )
+        for user, playlist in keys:  # one by one: a scan would hold the rows between them too
+            cursor.execute(
+                f"SELECT 1 FROM {day} WHERE user_id = {user} AND playlist_id = {playlist}"
+                " FOR UPDATE"
+            )
         yield cursor
         with contextlib.suppress(pymysql.MySQLError):
             cursor.execute("ROLLBACK")
@@ -89,7 +91,6 @@ async def test_many_rows_that_somebody_holds_leave_connections_for_everybody_els
         assert slowest < 0.5
 
 
-@pytest.mark.xfail(strict=True, reason="a batch waits for each held row in turn")
 async def test_changes_of_other_listeners_pass_while_many_rows_are_held(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
@@ -99,8 +100,10 @@ async def test_changes_of_other_listeners_pass_while_many_rows_are_held(
         for key in (*keys, *others):
             await backend.store.change(key, bump)
         with holding(mysql, database, backend, keys):
-            held = [asyncio.create_task(backend.store.change(key, bump)) for key in keys]
-            await asyncio.sleep(0.1)
+            held = []
+            for wave in (keys[:20], keys[20:]):  # so that every batch under way has met them
+                held += [asyncio.create_task(backend.store.change(key, bump)) for key in wave]
+                await asyncio.sleep(0.1)
             async with asyncio.timeout(5):
                 answers = await asyncio.gather(*(backend.store.change(key, bump) for key in others))
             assert {outcome.answer for outcome in answers} == {2}
