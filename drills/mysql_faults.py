@@ -114,21 +114,23 @@ async def _killed_alone(scene: Scene) -> None:
 
 async def _cut(scene: Scene) -> None:
     links = scene.stage.links("mysql")
-    times = int(scene.pick(5, 40))
-    for _ in range(times):
-        await scene.inject("connections to MySQL are cut", each(links, Link.disable))
-        await asyncio.sleep(0.05)
-        await scene.heal("and may be opened again", each(links, Link.enable))
+    for _ in range(int(scene.pick(6, 40))):
+        # What MySQL carries out meanwhile it answers to nobody: those changes happened.
+        await scene.inject("answers of MySQL get lost", each(links, _hold))
+        await asyncio.sleep(0.1)
+        scene.mark("connections to MySQL are cut")
+        await scene.do(each(links, Link.disable))
+        await scene.heal("and may be opened again", each(links, Link.heal))
         await asyncio.sleep(0.35)
+
+
+def _hold(link: Link) -> None:
+    link.add("timeout", timeout=0)
 
 
 async def _connections_frozen(scene: Scene) -> None:
     links = scene.stage.links("mysql")
-
-    def hold(link: Link) -> None:
-        link.add("timeout", timeout=0)
-
-    await scene.inject("answers of MySQL do not arrive", each(links, hold))
+    await scene.inject("answers of MySQL do not arrive", each(links, _hold))
     await scene.wait(2.5, 7)
     await scene.heal("connections work again", each(links, Link.heal))
 

@@ -135,7 +135,8 @@ def windows(result: Result) -> dict[str, Window]:
     tries, injected, healed = result.tries, result.injected, result.healed
     recovered = max(healed, result.over) + 1.0
     found = {
-        "before": window(tries, result.calm, injected),
+        # What the fault caught under way belongs to it.
+        "before": window((t for t in tries if t.ended <= injected), result.calm, injected),
         "during": window(tries, injected - 0.5, max(healed, injected + 0.5)),
         "after": window(tries, recovered, result.end),
     }
@@ -185,7 +186,9 @@ def build(
         dropped=dropped,
     )
     result.windows = windows(result)
-    result.worst_gap = measure.worst_gap(result.tries, calm, end)
+    # A play token needs nothing but its key; it says nothing of the parts behind.
+    tried = [t for t in result.tries if t.what != "new"]
+    result.worst_gap = measure.worst_gap(tried, calm, end)
     result.recovery = measure.recovery(result.tries, over, SLOW)
     result.findings = judge(result, scene.expectations)
     return result
