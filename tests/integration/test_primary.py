@@ -366,6 +366,25 @@ async def test_no_more_connections_are_open_than_configured_and_none_is_lost_to_
             assert len(connections(mysql)) <= 4
 
 
+async def test_a_place_that_was_promised_to_who_gave_up_goes_to_the_next(
+    stack_config: StackConfig,
+) -> None:
+    async with watching(config(stack_config, connections=2)) as primary:
+        for _ in range(3):
+            sessions = contextlib.AsyncExitStack()
+            for _ in range(2):
+                await sessions.enter_async_context(primary.session(primary.deadline()))
+            waiting = [asyncio.create_task(primary.fetch("SELECT 1")) for _ in range(2)]
+            await asyncio.sleep(0.01)
+            await sessions.aclose()  # both places are promised now, and nobody has run yet
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+        async with asyncio.timeout(2):
+            assert await asyncio.gather(*(primary.fetch("SELECT 1") for _ in range(4)))
+
+
 async def test_a_statement_on_a_frozen_host_ends_by_its_timeout(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:

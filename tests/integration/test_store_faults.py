@@ -132,6 +132,33 @@ async def test_a_state_that_mysql_will_not_take_fails_alone(
         assert await count(backend.store, keys[0]) == 1
 
 
+async def test_a_change_that_lands_after_its_connection_was_given_up_is_counted_once(
+    stack_config: StackConfig, mysql: MariaDB, database: str
+) -> None:
+    """Its statement waits for a row while the server freezes; it goes on when the server does."""
+    key = Key(7, 11)
+    document = stack_config()
+    document["mysql"] |= {"statement_timeout": 300, "connect_timeout": 200}
+    async with opened(document) as backend:
+        for n in range(1, 6):
+            await backend.store.change(key, bump)
+            with holding(mysql, database, backend, [key]):
+                changing = asyncio.create_task(backend.store.change(key, bump))
+                while not mysql.query(
+                    "SELECT 1 FROM information_schema.processlist"
+                    " WHERE user = 'tapedeck' AND info LIKE 'UPDATE%'"
+                ):
+                    await asyncio.sleep(0.005)
+                mysql.freeze()
+                while backend.primary.adopted:
+                    await asyncio.sleep(0.005)
+                mysql.thaw()
+            outcome = await changing
+
+            assert (outcome.answer, outcome.version) == (2 * n, 2 * n)
+            assert await count(backend.store, key) == 2 * n
+
+
 async def test_changes_given_up_at_any_moment_leave_nothing_half_done(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:

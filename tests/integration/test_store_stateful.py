@@ -301,7 +301,7 @@ def test_the_answers_are_those_of_a_plain_dictionary_whatever_lookups_do(world: 
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: Listeners(world),
         settings=settings(
-            max_examples=20,
+            max_examples=12,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
