@@ -167,19 +167,20 @@ class _Watcher:
         """
         while True:
             time.sleep(0.25)
-            # GNU make that got a SIGINT of its own (not the terminal's) waits for its child without
-            # telling it; what can be seen of that is that it no longer catches the signal.
-            if self._caught_by_parent and not self._catches() & self._caught_by_parent:
+            # GNU make that got a SIGINT or SIGHUP of its own (not the terminal's) waits for its
+            # child without telling it; all there is to see is that it catches the signal no longer.
+            if self._catches() != self._caught_by_parent:
                 raise Stopped("make was interrupted")
 
     def _catches(self) -> int:
-        """The bit of SIGINT, if the parent handles that itself."""
+        """The bits of SIGINT and SIGHUP, where the parent handles them itself."""
         try:
             status = Path(f"/proc/{self._parent}/status").read_text()
         except OSError:
             return 0
         mask = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
-        return int(mask.split()[1], 16) & (1 << (signal.SIGINT - 1))
+        both = 1 << (signal.SIGINT - 1) | 1 << (signal.SIGHUP - 1)
+        return int(mask.split()[1], 16) & both
 
 
 def _show(console: Console, layout: Layout, ports: Ports, seconds: float) -> None:

@@ -1,0 +1,63 @@
+"""What `make run` says where something is missing that it cannot install itself."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from tapedeck.localstack import bootstrap
+
+
+def test_it_reads_as_python_3_7_and_imports_the_standard_library_alone() -> None:
+    tree = ast.parse(Path(bootstrap.__file__).read_text(), feature_version=(3, 7))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert all(alias.name in sys.stdlib_module_names for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.module in {*sys.stdlib_module_names, "__future__"}
+
+
+def test_without_apt_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    with pytest.raises(bootstrap.Missing, match=r"mariadbd is missing.*no apt-get.*by hand"):
+        bootstrap.ensure_servers({"mariadb-server-core": ("mariadbd",)})
+
+
+def test_without_root_the_command_to_type_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = shutil.which
+    monkeypatch.setattr(
+        shutil, "which", lambda name, **_: "/usr/bin/apt-get" if name == "apt-get" else None
+    )
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(bootstrap.Missing) as caught:
+        bootstrap.ensure_servers(bootstrap.SERVERS)
+    assert "sudo apt-get install --no-install-recommends redis-tools mariadb-server-core" in str(
+        caught.value
+    )
+    assert real is not None
+
+
+def test_what_is_there_is_not_installed_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = tmp_path / "some-server"
+    server.touch()
+    server.chmod(server.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(bootstrap, "install", lambda *_: pytest.fail("it is there"))
+    bootstrap.ensure_servers({"some-package": ("another-name", "some-server")})
+
+
+def test_an_old_python_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2))
+    monkeypatch.setattr(bootstrap, "newer_python", lambda: None)
+    assert bootstrap.main() == 1
+    assert "Python 3.11 or newer is needed" in capsys.readouterr().err
