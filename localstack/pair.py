@@ -495,6 +495,8 @@ class Pair:
         os.replace(new, standby.folder)
         standby.start("standby")
         standby.query("RESET SLAVE ALL")
+        # What the primary wrote itself carries another server's id here: it does not count alone.
+        standby.query("SET GLOBAL gtid_slave_pos = @@gtid_binlog_pos")
         self._answered[standby.name] = time.monotonic()
         self._start_link()
 
