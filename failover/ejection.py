@@ -40,15 +40,18 @@ class Health:
     live: bool = True
     failures: int = 0
     lates: int = 0
+    refusals: int = 0
     since: float = 0.0
     reason: str = ""
     next_probe: float | None = None
     _out_seconds: float = 0.0
 
-    def succeeded(self, now: float) -> None:
-        """A batch was answered in time."""
+    def succeeded(self, now: float, *, wrote: bool = False) -> None:
+        """A batch was answered in time. Answered reads say nothing of refused writes."""
         if self.live:
             self.failures = self.lates = 0
+            if wrote:
+                self.refusals = 0
 
     def failed(self, now: float, reason: str) -> bool:
         """A batch failed. Returns whether that ejected the node."""
@@ -57,6 +60,19 @@ class Health:
         self.failures += 1
         self.reason = reason
         if not self.eject or self.failures < self.limit:
+            return False
+        return self._out(now)
+
+    def refused(self, now: float, reason: str) -> bool:
+        """A write was refused (OOM, READONLY) by a node that may answer reads all the while.
+
+        Returns whether that ejected the node.
+        """
+        if not self.live:
+            return False
+        self.refusals += 1
+        self.reason = reason
+        if not self.eject or self.refusals < self.limit:
             return False
         return self._out(now)
 
@@ -92,7 +108,7 @@ class Health:
             return False
         if problem is None:
             self.live = True
-            self.failures = self.lates = 0
+            self.failures = self.lates = self.refusals = 0
             self.since = now
             self.reason = ""
             self.next_probe = None

@@ -21,13 +21,16 @@ from tapedeck.failover.session import Hello
 class View:
     """What one look at a host showed: its greeting, or why there is none.
 
-    `busy`: it lives, but takes no more connections; that says nothing against it.
+    Attributes:
+        busy: it lives, but takes no more connections; that says nothing against it.
+        redundant: whether a standby acknowledges its commits; None where it was not asked.
     """
 
     address: str
     hello: Hello | None = None
     error: str = ""
     busy: bool = False
+    redundant: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,8 +73,11 @@ class Node:
         """The node's name in the ring."""
         return self.server.name
 
-    async def run(self, commands: Sequence[Command]) -> list[Any] | None:
+    async def run(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any] | None:
         """Send a batch in one round trip, within `timeout`.
+
+        Args:
+            writes: whether the batch writes: a node may refuse that and answer reads.
 
         Returns:
             A reply for each command, where an error that is the entry's own fault (WRONGTYPE)
@@ -88,13 +91,13 @@ class Node:
         for reply in replies:
             # LOADING, MASTERDOWN, OOM, READONLY, NOAUTH, ...: the node cannot do its work.
             if isinstance(reply, RedisError) and not is_wrong_type(reply):
-                self._failed(describe(reply))
+                self._failed(describe(reply), writes=writes)
                 return None
         if late:
             metrics.NODE_FAILURES.labels(self.name, "late").inc()
             self._ejected(self.health.late(time.time(), self._lateness))
         else:
-            self.health.succeeded(time.time())
+            self.health.succeeded(time.time(), wrote=writes)
         return replies
 
     async def probe(self) -> None:
@@ -167,9 +170,10 @@ class Node:
         self._latency.observe(loop.time() - started)
         return replies, late
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, reason: str, *, writes: bool = False) -> None:
         metrics.NODE_FAILURES.labels(self.name, reason.partition(" ")[0].rstrip(":")).inc()
-        self._ejected(self.health.failed(time.time(), reason))
+        judge = self.health.refused if writes else self.health.failed
+        self._ejected(judge(time.time(), reason))
 
     def _ejected(self, ejected: bool) -> None:
         if not ejected:

@@ -21,13 +21,9 @@ from tapedeck.failover.fencing import Adopt, Nobody, Split, View, decide
 from tapedeck.failover.pool import Pool
 from tapedeck.failover.retry import persist
 from tapedeck.failover.session import Hello, Row, Session
+from tapedeck.failover.watch import Watch
 
 log = structlog.get_logger("tapedeck.primary")
-
-LOOK_EVERY = 1.0
-"""Seconds between looks at every host; also the longest that a replaced primary is believed."""
-LOOK_AGAIN = 0.05
-"""Seconds between looks while there is no primary, or after a statement met an error."""
 
 _GENERATION_TABLE = (
     "CREATE TABLE IF NOT EXISTS tapedeck_generation ("
@@ -49,11 +45,10 @@ class Primary:
         self._on_hello = on_hello
         self._pool: Pool | None = None
         self._adopted = asyncio.Event()
-        self._kick = asyncio.Event()
         self._seen = 0
         self._identity: str | None = None
         self._waiting = 0
-        self._watch: asyncio.Task[None] | None = None
+        self._watch = Watch(config, self._judge, lambda: self._pool is not None)
         self._since = 0.0
         self._problem = "not contacted yet"
         self._closed = False
@@ -90,15 +85,12 @@ class Primary:
     async def start(self) -> None:
         """Begin to look for the primary; does not wait for one."""
         self._since = asyncio.get_running_loop().time()
-        self._watch = asyncio.create_task(self._watch_hosts(), name="mysql-watch")
+        self._watch.start()
 
     async def close(self) -> None:
         """Stop looking, drop every connection, and turn away whoever still waits for one."""
         self._closed = True
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+        await self._watch.close()
         self._drop("closed")
         self._adopted.set()
 
@@ -183,7 +175,7 @@ class Primary:
         if error.fault is Fault.READ_ONLY:
             self._drop(str(error))
         if error.fault in (Fault.READ_ONLY, Fault.LOST):
-            self._kick.set()
+            self._watch.kick()
 
     def _drop(self, reason: str) -> None:
         pool, self._pool = self._pool, None
@@ -196,55 +188,31 @@ class Primary:
             if reason != "closed":
                 log.warning("mysql primary lost", host=str(pool.host), reason=reason)
 
-    async def _watch_hosts(self) -> None:
-        while True:
-            try:
-                await self._look()
-            except asyncio.CancelledError:
-                raise
-            except MySQLError as error:
-                self._drop(str(error))
-            except Exception:
-                log.exception("looking for the mysql primary failed")
-            pause = LOOK_EVERY if self._pool is not None else LOOK_AGAIN * 2
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._kick.wait()
-            if self._kick.is_set():
-                await asyncio.sleep(LOOK_AGAIN)
-                self._kick.clear()
-
-    async def _look(self) -> None:
-        views = await asyncio.gather(*(self._view(host) for host in self._config.hosts))
+    async def _judge(self, views: list[View]) -> None:
+        """Adopt, keep or drop, by what the hosts showed; the first view is the newest."""
         verdict = decide(views, self._seen, self._identity)
         metrics.MYSQL_SPLIT.set(isinstance(verdict, Split))
         if isinstance(verdict, Adopt):
-            await self._adopt(verdict)
+            try:
+                await self._adopt(verdict)
+            except MySQLError as error:
+                self._drop(str(error))
+                return
+            newest = views[0]
+            if newest.address == self.address and newest.hello is not None:
+                self._on_hello(newest.hello)
+                self._redundant = newest.redundant
+                if newest.redundant is not None:
+                    metrics.MYSQL_REDUNDANT.set(newest.redundant)
         elif isinstance(verdict, Split):
-            log.error("two mysql primaries: changes are refused", reason=verdict.reason)
+            if self._problem != verdict.reason:
+                log.error("two mysql primaries: changes are refused", reason=verdict.reason)
             self._drop(verdict.reason)
         elif isinstance(verdict, Nobody):
             if self._pool is None:
                 self._problem = verdict.reason
             elif not any(v.busy and v.address == self.address for v in views):
                 self._drop(verdict.reason)
-
-    async def _view(self, host: HostPort) -> View:
-        session = None
-        try:
-            async with asyncio.timeout(self._config.connect_timeout / 1000):
-                session = await Session.open(host, self._config)
-                hello = await session.greet()
-                if not hello.read_only and len(self._config.hosts) > 1:
-                    self._redundant = await _redundant(session)
-                return View(str(host), hello)
-        except TimeoutError:
-            return View(str(host), error="no answer in time")
-        except MySQLError as error:
-            return View(str(host), error=str(error), busy=error.fault is Fault.BUSY)
-        finally:
-            if session is not None:
-                session.close()
 
     async def _adopt(self, verdict: Adopt) -> None:
         hello = verdict.hello
@@ -261,11 +229,8 @@ class Primary:
             log.info("mysql primary adopted", host=str(host), generation=hello.generation)
         self._identity = hello.identity
         self._seen = hello.generation
-        self._on_hello(hello)
         metrics.MYSQL_UP.set(1)
         metrics.MYSQL_GENERATION.set(self._seen)
-        if self._redundant is not None:
-            metrics.MYSQL_REDUNDANT.set(self._redundant)
         self._adopted.set()
 
     async def _raise_generation(self, host: HostPort, hello: Hello) -> Hello:
@@ -284,17 +249,3 @@ class Primary:
         finally:
             session.close()
         return replace(hello, generation=now.generation)
-
-
-async def _redundant(session: Session) -> bool:
-    """Whether a semi-synchronous standby is connected and waited for (MariaDB's and MySQL's words).
-
-    See "Semisynchronous Replication Monitoring" in the MySQL manual.
-    """
-    rows = await session.fetch("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%'")
-    status = {str(name).lower(): str(value) for name, value in rows}
-    on = any(status.get(f"rpl_semi_sync_{role}_status") == "ON" for role in ("master", "source"))
-    clients = any(
-        status.get(f"rpl_semi_sync_{role}_clients", "0") != "0" for role in ("master", "source")
-    )
-    return on and clients

@@ -118,7 +118,9 @@ class Lookups:
     def _putting(self, node: Node) -> Batcher[Put, bool]:
         async def run(puts: list[Put]) -> Sequence[bool]:
             groups = [self.layout.put(put.key, put.day) for put in puts]
-            replies = await node.run([command for group in groups for command in group])
+            replies = await node.run(
+                [command for group in groups for command in group], writes=True
+            )
             if replies is None:
                 return [False] * len(puts)
             after: list[Command] = []
@@ -127,7 +129,7 @@ class Lookups:
                 after += self._afterwards(put, group, replies[position : position + len(group)])
                 position += len(group)
             if after:
-                await node.run(after)
+                await node.run(after, writes=True)
             return [True] * len(puts)
 
         return Batcher("put", run, at_most=128)

@@ -117,6 +117,22 @@ class Reader:
         await asyncio.sleep(max(0.0, deadline - now - 0.05))
         raise PrimaryUnavailable("lookups are down and the probe budget is used up", ceil(wait))
 
+    async def reload(self, key: Key, before: Loaded) -> Loaded:
+        """Find a key's row again, after a conflict or a lost answer.
+
+        Asks no lookup node: a row only ever moves to a later day than it was seen in, and a change
+        that meets an ill node twice would pay for it twice.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: as `load`.
+        """
+        oldest = self._days.oldest()
+        if before.row is not None and before.row.day > oldest:
+            loaded = await self._look(Want(key, before.row.day))
+            if loaded.row is not None:
+                return loaded
+        return await self._look(Want(key, oldest))
+
     async def find(self, key: Key) -> Loaded:
         """Find a key's row in whichever partition it lies; asks no lookup node, repairs nothing.
 

@@ -142,6 +142,7 @@ class _Change:
         self._key = key
         self._transition = transition
         self._number = next(store._numbers)
+        self._loaded: Loaded | None = None
         self._conflicts = 0
         self._alone = False
         # What each try would have answered, by the version that it made: at most one of them lands.
@@ -150,7 +151,11 @@ class _Change:
     async def attempt(self) -> Outcome[Any]:
         """Load, decide, save. Raises what `again` judges."""
         store = self._store
-        loaded = await store._reader.load(self._key, self._deadline)
+        if self._loaded is None:
+            loaded = await store._reader.load(self._key, self._deadline)
+        else:
+            loaded = await store._reader.reload(self._key, self._loaded)
+        self._loaded = loaded
         landed = self._landed(loaded)
         if landed is not None:
             metrics.RECOVERED.inc()

@@ -1,0 +1,146 @@
+"""Looking at every MySQL host, each in its own time.
+
+A frozen host answers nothing for `connect_timeout`; the others must not wait for it, or a failover
+would take that much longer. So each host has its own look after look, and whatever one of them
+shows is judged at once together with what the others showed last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from tapedeck.config.model import HostPort, MySQL
+from tapedeck.failover.errors import Fault, MySQLError
+from tapedeck.failover.fencing import View
+from tapedeck.failover.session import Session
+
+log = structlog.get_logger("tapedeck.primary")
+
+LOOK_EVERY = 1.0
+"""Seconds between looks at a host; also the longest that a replaced primary is believed."""
+LOOK_AGAIN = 0.05
+"""Seconds between looks while there is no primary, or after a statement met an error."""
+SILENT = 0.5
+"""Seconds without an answer after which what a host showed before yields to another's claim."""
+
+
+class Watch:
+    """Looks at the hosts until it is closed.
+
+    Args:
+        config: the hosts, and how long one look may take.
+        judge: called with the views of all hosts whenever one of them was looked at, never twice
+            at a time; the first of them is the one just looked at.
+        calm: whether there is a primary, so that a look a second is enough.
+    """
+
+    def __init__(
+        self,
+        config: MySQL,
+        judge: Callable[[list[View]], Awaitable[None]],
+        calm: Callable[[], bool],
+    ) -> None:
+        self._config = config
+        self._judge = judge
+        self._calm = calm
+        self._judging = asyncio.Lock()
+        self._views: dict[str, View] = {}
+        self._looking_since: dict[str, float] = {}
+        self._kick = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin."""
+        self._tasks = [
+            asyncio.create_task(self._follow(host), name=f"mysql-watch-{host}")
+            for host in self._config.hosts
+        ]
+
+    def kick(self) -> None:
+        """Look again soon: somebody met an error."""
+        self._kick.set()
+
+    async def close(self) -> None:
+        """End."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _follow(self, host: HostPort) -> None:
+        while True:
+            kick = self._kick
+            try:
+                await self._look(host)
+            except Exception:
+                log.exception("looking at a mysql host failed", host=str(host))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY if self._calm() else LOOK_AGAIN):
+                    await kick.wait()
+            if kick.is_set():
+                if self._kick is kick:
+                    self._kick = asyncio.Event()
+                await asyncio.sleep(LOOK_AGAIN)
+
+    async def _look(self, host: HostPort) -> None:
+        name = str(host)
+        self._looking_since[name] = asyncio.get_running_loop().time()
+        try:
+            self._views[name] = await self._view(host)
+        finally:
+            del self._looking_since[name]
+        if len(self._views) < len({str(host) for host in self._config.hosts}):
+            return  # one that was never looked at may be the true primary
+        async with self._judging:
+            await self._judge(self._now(name))
+
+    def _now(self, looked_at: str) -> list[View]:
+        """The views, the one just made first; without those that have fallen silent since, as far
+        as somebody else claims their place."""
+        now = asyncio.get_running_loop().time()
+        silent = {n for n, since in self._looking_since.items() if now - since > SILENT}
+        claimed = any(
+            view.hello is not None and not view.hello.read_only
+            for name, view in self._views.items()
+            if name not in silent
+        )
+        ordered = sorted(self._views.items(), key=lambda item: item[0] != looked_at)
+        return [
+            View(name, error="no answer") if claimed and name in silent else view
+            for name, view in ordered
+        ]
+
+    async def _view(self, host: HostPort) -> View:
+        session = None
+        try:
+            async with asyncio.timeout(self._config.connect_timeout / 1000):
+                session = await Session.open(host, self._config)
+                hello = await session.greet()
+                redundant = None
+                if not hello.read_only and len(self._config.hosts) > 1:
+                    redundant = await _redundant(session)
+                return View(str(host), hello, redundant=redundant)
+        except TimeoutError:
+            return View(str(host), error="no answer in time")
+        except MySQLError as error:
+            return View(str(host), error=str(error), busy=error.fault is Fault.BUSY)
+        finally:
+            if session is not None:
+                session.close()
+
+
+async def _redundant(session: Session) -> bool:
+    """Whether a semi-synchronous standby is connected and waited for (MariaDB's and MySQL's words).
+
+    See "Semisynchronous Replication Monitoring" in the MySQL manual.
+    """
+    rows = await session.fetch("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%'")
+    status = {str(name).lower(): str(value) for name, value in rows}
+    on = any(status.get(f"rpl_semi_sync_{role}_status") == "ON" for role in ("master", "source"))
+    clients = any(
+        status.get(f"rpl_semi_sync_{role}_clients", "0") != "0" for role in ("master", "source")
+    )
+    return on and clients
