@@ -134,7 +134,9 @@ def write_config(layout: Layout, ports: Ports, workers: int) -> None:
             "servers": [
                 f"127.0.0.1:{port}:1 {name}"
                 for port, name in zip(ports.lookup, LOOKUP_NAMES, strict=True)
-            ]
+            ],
+            # Who kills a node by hand wants to see it return.
+            "server_retry_timeout": 2000,
         },
         "mysql": {
             "hosts": [f"127.0.0.1:{port}" for port in ports.mysql],
