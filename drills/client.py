@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import random
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -101,10 +102,10 @@ class Client:
 
     def now(self) -> float:
         """Seconds since the client was entered."""
-        return asyncio.get_running_loop().time() - self._began
+        return time.monotonic() - self._began
 
     async def __aenter__(self) -> Client:
-        self._began = asyncio.get_running_loop().time()
+        self._began = time.monotonic()
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=PATIENCE, sock_connect=5),

@@ -83,7 +83,7 @@ async def _on_stage(
     rate = scenario.rate if options.rate is None else options.rate
     began = datetime.now(UTC)
     async with Client(stage.targets, random.Random(seed)) as client:  # noqa: S311
-        start = time.monotonic()
+        start = time.monotonic() - client.now()
         load = Load(client, MIXES, stage.key, rate, seed, steps=150 if options.long else 40)
         scene = Scene(stage, client, options.long, tell)
         stop = asyncio.Event()

@@ -114,14 +114,24 @@ async def _killed_alone(scene: Scene) -> None:
 
 async def _cut(scene: Scene) -> None:
     links = scene.stage.links("mysql")
+
+    def delay(link: Link) -> None:
+        link.add("latency", latency=40)
+
     for _ in range(int(scene.pick(6, 40))):
-        # What MySQL carries out meanwhile it answers to nobody: those changes happened.
-        await scene.inject("answers of MySQL get lost", each(links, _hold))
-        await asyncio.sleep(0.1)
+        # So that there are always answers on their way, to changes that have happened.
+        await scene.inject("answers of MySQL take 40 ms", each(links, delay))
+        await asyncio.sleep(0.25)
         scene.mark("connections to MySQL are cut")
         await scene.do(each(links, Link.disable))
         await scene.heal("and may be opened again", each(links, Link.heal))
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(0.2)
+    found = await scene.do(scene.stage.metric, "tapedeck_recovered_changes_total")
+    scene.expect(
+        "changes whose answer was lost are found by their operation ids",
+        found > 0,
+        f"{found:.0f} found",
+    )
 
 
 def _hold(link: Link) -> None:
@@ -317,7 +327,7 @@ MYSQL_DRILLS = (
         "midnight passes while all lookup nodes are dead; they return with yesterday's entries",
         Promise(),
         _midnight,
-        Plan(clock="+0"),
+        Plan(clock="before midnight"),
         prepare=_before_midnight,
     ),
     Scenario(
@@ -326,7 +336,7 @@ MYSQL_DRILLS = (
         Promise(),
         _nightly_drop,
         Plan(
-            clock="+0",
+            clock="before midnight",
             gateways_clock=True,
             config={"partitions": {"prune_every": 1, "drop_after": 0}},
         ),

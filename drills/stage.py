@@ -36,6 +36,9 @@ MIXES = {1: 12, 2: 30, 3: 30, 4: 40, 5: 60}
 """Ids of the mixes, and how many tracks each has: enough for a session, and some that end."""
 
 
+_DAY = 86400
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a drill needs.
@@ -45,7 +48,8 @@ class Plan:
             looks after.
         lookup_proxies, mysql_proxies: whether the injector stands between.
         clock: by how much MySQL's clock (and with `gateways_clock` the gateways') is shifted at
-            first, as MariaDB's `clock_file` says; None: not, and it cannot be.
+            first, as MariaDB's `clock_file` says, or "before midnight": to 23:55 UTC; None: not,
+            and it cannot be.
         config: values over the default configuration, by section.
     """
 
@@ -190,7 +194,10 @@ class Stage:
         """
         self.folder.mkdir(parents=True)
         if self.plan.clock is not None:
-            self.clock_file.write_text(self.plan.clock + "\n")
+            shift = self.plan.clock
+            if shift == "before midnight":
+                shift = f"{_DAY - time.time() % _DAY - 300:+.3f}"
+            self.clock_file.write_text(shift + "\n")
         # A snapshot is taken only where a drill says so.
         self.lookups = [
             RedisServer(f"lookup{n}", self.folder / f"lookup{n}", options=("--save", ""))
@@ -345,7 +352,17 @@ class Stage:
         new.write_text(f"{shift:+.3f}\n")
         new.replace(self.clock_file)
 
-    # --- looking into MySQL
+    # --- looking into the gateways, and into MySQL
+
+    def metric(self, name: str) -> float:
+        """The sum of a counter over all gateways and labels."""
+        total = 0.0
+        for gateway in self.gateways:
+            with urllib.request.urlopen(gateway.target.admin + "/metrics", timeout=5) as answer:  # noqa: S310
+                for line in answer.read().decode().splitlines():
+                    if line.startswith((name + " ", name + "{")):
+                        total += float(line.rpartition(" ")[2])
+        return total
 
     def partitions(self) -> list[str]:
         """The names of the day partitions, oldest first."""

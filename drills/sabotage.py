@@ -1,0 +1,149 @@
+"""Gateways with one invariant broken on purpose: the proof that the drills can fail.
+
+    python -m tapedeck.drills.sabotage NAME serve --config FILE
+
+It is `tapedeck serve`, patched in this process alone. The product has no switch for any of this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tapedeck.failover.primary
+import tapedeck.sharding.operations
+import tapedeck.sharding.reader
+import tapedeck.sharding.rows
+import tapedeck.sharding.writer
+from tapedeck.failover.errors import Fault, MySQLError
+from tapedeck.failover.fencing import Adopt, Nobody
+from tapedeck.sharding.partitions import table
+from tapedeck.sharding.reader import Loaded, Reader
+from tapedeck.sharding.rows import NewRow, Row, insert, read
+from tapedeck.sharding.state import Key
+from tapedeck.sharding.writer import Plan, Writer
+
+
+class Sabotage(NamedTuple):
+    """One broken invariant.
+
+    Attributes:
+        about: what is broken.
+        apply: breaks it in this process.
+        drill: the drill that shows it best.
+    """
+
+    about: str
+    apply: Callable[[], None]
+    drill: str
+
+
+def patch(owner: object, name: str, value: object) -> None:
+    """Put something else in the place of what is there; a name that is not there is a mistake."""
+    getattr(owner, name)
+    setattr(owner, name, value)
+
+
+def _no_compare_and_set() -> None:
+    def update(day: Any, row: NewRow) -> str:
+        return (
+            f"UPDATE {table(day)} SET {row.assignments} WHERE user_id={row.key.user_id}"
+            f" AND playlist_id={row.key.playlist_id}"
+        )
+
+    def upsert(day: Any, rows: Sequence[NewRow]) -> str:
+        sets = ",".join(
+            f"{column}=VALUES({column})" for column in ("owner", "state", "operations", "version")
+        )
+        return f"{insert(day, rows)} ON DUPLICATE KEY UPDATE {sets}"
+
+    patch(tapedeck.sharding.rows, "update", update)
+    patch(tapedeck.sharding.rows, "upsert", upsert)
+
+
+def _acknowledged_before_commit() -> None:
+    save = Writer.save
+    under_way: set[asyncio.Task[bool]] = set()
+
+    async def promise(self: Writer, plan: Plan) -> bool:
+        task = asyncio.create_task(save(self, plan))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+        return True
+
+    patch(Writer, "save", promise)
+
+
+def _hints_trusted() -> None:
+    async def load(self: Reader, key: Key, *_: object, **__: object) -> Loaded:
+        await self._days.ready()
+        hint = await self._lookups.ask(key)
+        day = hint.day or self._days.today()
+        try:
+            found = await self._primary.fetch(read({day: [key]}))
+        except MySQLError as error:
+            if error.fault is not Fault.NO_TABLE:
+                raise
+            return Loaded(None)
+        rows = [Row(day, *values) for number, _, _, *values in found if number]
+        return Loaded(rows[0] if rows else None)
+
+    patch(Reader, "load", load)
+
+
+def _operation_ids_ignored() -> None:
+    patch(tapedeck.sharding.operations, "find", lambda *_: None)
+
+
+def _no_fencing() -> None:
+    def believe(views: Sequence[Any], *_: object, **__: object) -> Adopt | Nobody:
+        for view in views:
+            if view.hello is not None and not view.hello.read_only:
+                return Adopt(view.address, view.hello, raise_generation=False)
+        return Nobody("no host is writable")
+
+    patch(tapedeck.failover.primary, "decide", believe)
+
+
+SABOTAGES: Mapping[str, Sabotage] = {
+    "no-compare-and-set": Sabotage(
+        "a save does not look at the version that it was made from",
+        _no_compare_and_set,
+        "lookup-emptied",
+    ),
+    "acknowledged-before-commit": Sabotage(
+        "a change is acknowledged before it is committed",
+        _acknowledged_before_commit,
+        "gateway-killed",
+    ),
+    "hints-trusted": Sabotage(
+        "a lookup is taken for the truth", _hints_trusted, "lookup-old-snapshot"
+    ),
+    "operation-ids-ignored": Sabotage(
+        "a change whose answer was lost is made again without a look",
+        _operation_ids_ignored,
+        "mysql-connections-cut",
+    ),
+    "no-fencing": Sabotage(
+        "the first writable host is believed, whatever its generation",
+        _no_fencing,
+        "mysql-primary-thawed",
+    ),
+}
+
+
+def main() -> None:
+    """Entry point: the name of a sabotage, then the `tapedeck` command's own arguments."""
+    if len(sys.argv) < 2 or sys.argv[1] not in SABOTAGES:
+        print(f"usage: sabotage {'|'.join(SABOTAGES)} serve --config FILE", file=sys.stderr)
+        sys.exit(2)
+    SABOTAGES[sys.argv.pop(1)].apply()
+    from tapedeck.cli.main import main as tapedeck
+
+    tapedeck()
+
+
+if __name__ == "__main__":
+    main()
