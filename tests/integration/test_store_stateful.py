@@ -298,8 +298,8 @@ def world(
 
 
 def test_the_answers_are_those_of_a_plain_dictionary_whatever_lookups_do(world: World) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: Listeners(world),
+    run_state_machine_as_test(
+        lambda: Listeners(world),  # type: ignore[arg-type]
         settings=settings(
             max_examples=12,
             stateful_step_count=30,
