@@ -8,14 +8,12 @@ beside the fencing generation that both servers keep.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pymysql
@@ -25,28 +23,15 @@ from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.pair_rules import Action, Host, Situation, decide
 from tapedeck.localstack.process import ServerFailed
+from tapedeck.localstack.roles import Known
 
 _LOOK_EVERY = 0.25
 _NOTICE_EVERY = 0.05
+_KEPT = "pair.json"
 _RETRY = 3.0
 """Seconds before a standby that could not be brought back is tried again."""
 
 Say = Callable[[str], None]
-
-
-@dataclass
-class Known:
-    """What outlives the processes.
-
-    Attributes:
-        primary: the name of the server that is (or was last) writable.
-        generation: its fencing generation.
-        redundant: see `pair_rules`.
-    """
-
-    primary: str
-    generation: int = 1
-    redundant: bool = False
 
 
 class Pair:
@@ -85,7 +70,7 @@ class Pair:
             )
             for name, port in zip(("mysql1", "mysql2"), ports, strict=True)
         }
-        self._known = self._read()
+        self._known = Known.read(folder / _KEPT)
         self._lock = threading.RLock()
         self._ending = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -165,9 +150,13 @@ class Pair:
                 # Killed in the middle of a promotion: the standby had become the primary.
                 self._say(f"{self.standby.name} was promoted last: it is the primary")
                 self._stop_both()
-                self._write(primary=self.standby.name, redundant=False)
+                self._known.change(self.folder / _KEPT, primary=self.standby.name, redundant=False)
                 self._start_both()
-            self._write(generation=replication.generation(self.primary), redundant=False)
+            self._known.change(
+                self.folder / _KEPT,
+                generation=replication.generation(self.primary),
+                redundant=False,
+            )
             deadline = time.monotonic() + 15
             while not self._known.redundant and time.monotonic() < deadline:
                 self._tick()
@@ -187,7 +176,7 @@ class Pair:
         """Stop both in order: no commit waits for a standby that is gone already."""
         self._end_watching()
         with self._lock:
-            self._write(redundant=False)
+            self._known.change(self.folder / _KEPT, redundant=False)
             if self.primary.running and not self.primary.stopped:
                 with contextlib.suppress(pymysql.MySQLError):
                     replication.set_semi_sync(self.primary, on=False)
@@ -209,7 +198,7 @@ class Pair:
     def _make_data(self) -> None:
         missing = [server for server in self.servers.values() if not server.folder.is_dir()]
         if len(missing) == 1 and missing[0] is self.primary:
-            self._write(primary=self.standby.name, redundant=False)
+            self._known.change(self.folder / _KEPT, primary=self.standby.name, redundant=False)
         if len(missing) < 2:
             return  # one that is missing is copied from the other
         template = self.folder / "template.new"
@@ -262,7 +251,7 @@ class Pair:
             server = self.servers[name]
             self._unwanted.add(name)
             if server is self.standby:
-                self._write(redundant=False)
+                self._known.change(self.folder / _KEPT, redundant=False)
                 server.stop()
                 return f"{name} is stopped; the pair is not redundant"
             redundant = self._known.redundant and self.standby.running
@@ -291,7 +280,7 @@ class Pair:
                 self._refused = self._waits = False
                 replication.make_writable(server)
                 return f"{name} is the primary again, as it was"
-            self._write(redundant=False)
+            self._known.change(self.folder / _KEPT, redundant=False)
             self._restart_standby()
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and self.standby is server:
@@ -414,7 +403,7 @@ class Pair:
         elif action is Action.REFUSE:
             self._refuse()
         elif action is Action.NOT_REDUNDANT:
-            self._write(redundant=False)
+            self._known.change(self.folder / _KEPT, redundant=False)
             self._say(f"{standby.name}, the standby, is lost: the pair is not redundant")
         elif action is Action.GO_ALONE:
             replication.set_semi_sync(primary, on=False)
@@ -430,7 +419,7 @@ class Pair:
         elif action is Action.WAIT_FOR_STANDBY:
             replication.set_semi_sync(primary, on=True)
         elif action is Action.REDUNDANT:
-            self._write(redundant=True)
+            self._known.change(self.folder / _KEPT, redundant=True)
             self._say(f"{standby.name} follows {primary.name}: the pair is redundant")
 
     def _promote(self) -> None:
@@ -440,7 +429,9 @@ class Pair:
         began = time.monotonic()
 
         def write_down(generation: int) -> None:
-            self._write(primary=new.name, generation=generation, redundant=False)
+            self._known.change(
+                self.folder / _KEPT, primary=new.name, generation=generation, redundant=False
+            )
 
         replication.promote(new, write_down)
         self._unwanted.discard(new.name)
@@ -484,7 +475,7 @@ class Pair:
     def _copy(self) -> None:
         """Give the standby a new copy of the primary's data; what it had is kept aside."""
         primary, standby = self.primary, self.standby
-        self._write(redundant=False)
+        self._known.change(self.folder / _KEPT, redundant=False)
         standby.kill()
         self._say(f"{standby.name} gets a new copy of the data of {primary.name}")
         new, old = standby.folder.with_suffix(".new"), standby.folder.with_suffix(".replaced")
@@ -499,19 +490,3 @@ class Pair:
         standby.query("SET GLOBAL gtid_slave_pos = @@gtid_binlog_pos")
         self._answered[standby.name] = time.monotonic()
         self._start_link()
-
-    # --- what is kept
-
-    def _read(self) -> Known:
-        try:
-            return Known(**json.loads((self.folder / "pair.json").read_text()))
-        except (OSError, ValueError, TypeError):
-            return Known(primary="mysql1")
-
-    def _write(self, **changes: str | int | bool) -> None:
-        for name, value in changes.items():
-            setattr(self._known, name, value)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        new = self.folder / "pair.json.new"
-        new.write_text(json.dumps(asdict(self._known)) + "\n")
-        os.replace(new, self.folder / "pair.json")

@@ -1,0 +1,214 @@
+"""`tapedeck up` and `tapedeck stack`, as somebody at a terminal meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tapedeck.localstack.process import free_port
+
+pytestmark = pytest.mark.stack
+
+NAMES = ("lookup1", "lookup2", "lookup3", "mysql1", "mysql2", "gateway")
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def exists(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+class Terminal:
+    """A folder in which `tapedeck up` is run, on ports of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / ".tapedeck"
+        self.ports = [free_port() for _ in range(7)]
+        ports = [str(port) for port in self.ports]
+        self.options = ["--gateway-port", ports[0], "--admin-port", ports[1]]
+        self.options += ["--lookup-ports", ",".join(ports[2:5])]
+        self.options += ["--mysql-ports", ",".join(ports[5:])]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def screen(self) -> str:
+        return (self.folder / "screen").read_text()
+
+    def up(self, *options: str) -> subprocess.Popen[bytes]:
+        """Start it, and wait for its screen."""
+        command = [sys.executable, "-m", "tapedeck", "up", *self.options, *options]
+        with (self.folder / "screen").open("w") as screen:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=screen, stderr=screen
+            )
+        process = self.process
+        assert eventually(lambda: "is ready" in self.screen or process.poll() is not None, 90)
+        assert process.poll() is None, self.screen
+        assert eventually(lambda: "stack status" in self.screen)
+        return process
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "tapedeck", *words],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def pid(self, name: str) -> int:
+        return int((self.home / "run" / f"{name}.pid").read_text())
+
+    def pids(self) -> list[int]:
+        return [self.pid(name) for name in NAMES]
+
+    def get(self, path: str) -> dict[str, object]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[0]}{path}") as answer:
+            found: dict[str, object] = json.load(answer)
+            return found
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    # Deeper than the 107 bytes that the name of a unix socket may have.
+    folder = tmp_path / ("a folder deep down " * 5)
+    folder.mkdir()
+    made = Terminal(folder)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.process.kill()
+        made.process.wait()
+
+
+def test_it_starts_takes_orders_stops_in_order_and_keeps_its_data(terminal: Terminal) -> None:
+    up = terminal.up()
+    pids = terminal.pids()
+    assert all(exists(pid) for pid in pids)
+    assert (terminal.home / "service.key").stat().st_mode & 0o777 == 0o600
+
+    # The screen's own lines play a mix.
+    lines = re.findall(r"^  (TOKEN=.*|curl .*)$", terminal.screen, re.MULTILINE)
+    assert len(lines) == 3
+    played = subprocess.run(
+        ["sh", "-c", "\n".join(lines)], capture_output=True, text=True, check=True
+    )
+    assert played.stdout.count('"200 OK"') == 2
+
+    second = terminal.run("up", *terminal.options)
+    assert second.returncode == 1
+    assert "runs in .tapedeck already" in second.stderr
+
+    # What is killed stays dead, and comes back when told to.
+    os.kill(terminal.pid("lookup2"), signal.SIGKILL)
+    assert eventually(lambda: "lookup2 ended (SIGKILL)" in terminal.screen)
+    assert not (terminal.home / "run" / "lookup2.pid").exists()
+    status = json.loads(terminal.run("stack", "status", "--json").stdout)
+    assert status["servers"]["lookup2"]["state"] == "dead"
+    assert status["mysql"] == {
+        "primary": "mysql1",
+        "generation": 1,
+        "redundant": True,
+        "semi_sync": True,
+        "standby": "following",
+    }
+    assert terminal.run("stack", "start", "lookup2").returncode == 0
+    assert exists(terminal.pid("lookup2"))
+    again = terminal.run("stack", "start", "lookup2")
+    assert again.returncode == 1
+    assert again.stderr.startswith("tapedeck: lookup2 runs already")
+    unknown = terminal.run("stack", "stop", "lookup9")
+    assert unknown.returncode == 2
+    assert "lookup3" in unknown.stderr
+
+    # Except for the primary, whose standby is promoted.
+    os.kill(terminal.pid("mysql1"), signal.SIGKILL)
+    assert eventually(lambda: "mysql2 is the primary now" in terminal.screen)
+    started = terminal.run("stack", "start", "mysql1")
+    assert started.stdout.strip() == "mysql1 is the standby; the pair is redundant"
+
+    up.send_signal(signal.SIGINT)
+    assert up.wait(40) == 0
+    assert not any(exists(pid) for pid in pids)
+    assert list((terminal.home / "run").glob("*.pid")) == []
+    stopped = terminal.run("stack", "status")
+    assert stopped.returncode == 1
+    assert "no local stack runs" in stopped.stderr
+
+    terminal.up()
+    assert terminal.get("/mixes/1.json")["status"] == "200 OK"
+    assert "catalog" not in terminal.screen
+    assert "mysql2 is the primary" in terminal.screen
+
+
+def test_a_taken_port_is_named_before_anything_is_started(terminal: Terminal) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", terminal.ports[2]))
+        other.listen()
+        refused = terminal.run("up", *terminal.options)
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"tapedeck: port {terminal.ports[2]} (lookup1) is taken: "
+        "choose another with --lookup-ports\n"
+    )
+    assert not (terminal.home / "data").exists()
+
+
+def test_a_kill_leaves_no_process_and_the_next_start_finds_the_data(terminal: Terminal) -> None:
+    up = terminal.up()
+    pids = terminal.pids()
+    up.kill()
+    up.wait()
+    assert eventually(lambda: not any(exists(pid) for pid in pids))
+    again = terminal.up()
+    assert terminal.get("/mixes/1.json")["status"] == "200 OK"
+    again.terminate()
+    assert again.wait(40) == 0
+
+
+def test_an_ephemeral_stack_keeps_no_data_and_ends_with_a_killed_make(terminal: Terminal) -> None:
+    command = f"'{sys.executable}' -m tapedeck up --ephemeral {' '.join(terminal.options)}"
+    makefile = terminal.folder / "Makefile"
+    makefile.write_text(f"run:\n\t@true && exec {command} --parent $$PPID\n")
+    with (terminal.folder / "screen").open("w") as screen:
+        make = subprocess.Popen(
+            ["make", "run"],
+            cwd=terminal.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=screen,
+            stderr=screen,
+        )
+    assert eventually(lambda: "is ready" in terminal.screen or make.poll() is not None, 90)
+    assert eventually(lambda: "stack status" in terminal.screen)
+    pids = terminal.pids()
+    assert (terminal.home / "ephemeral" / "mysql1").is_dir()
+    make.kill()
+    make.wait()
+    assert eventually(lambda: not any(exists(pid) for pid in pids), 40)
+    assert eventually(lambda: "nothing is left running" in terminal.screen)
+    assert not (terminal.home / "ephemeral").exists()
+    assert not (terminal.home / "data").exists()
