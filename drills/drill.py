@@ -33,12 +33,14 @@ class Options:
         rate: steps a second; None: the scenario's.
         seed: of the load's choices; None: a new one.
         commands: see Stage.
+        watch: is given the client once the load begins, to show its numbers while it runs.
     """
 
     long: bool = False
     rate: float | None = None
     seed: int | None = None
     commands: Sequence[Sequence[str]] = (SERVE,)
+    watch: Callable[[Client], None] = lambda _: None
 
 
 async def run(scenario: Scenario, options: Options, tell: Tell) -> Result:
@@ -85,6 +87,7 @@ async def _on_stage(
     async with Client(stage.targets, random.Random(seed)) as client:  # noqa: S311
         start = time.monotonic() - client.now()
         load = Load(client, MIXES, stage.key, rate, seed, steps=150 if options.long else 40)
+        options.watch(client)
         scene = Scene(stage, client, options.long, tell)
         stop = asyncio.Event()
         tell(f"listeners and writers begin: {rate:g} steps a second")

@@ -1,0 +1,176 @@
+"""`tapedeck drill`: faults under load, judged."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tapedeck.cli.common import Failed, fail, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tapedeck.drills.drill import Options
+    from tapedeck.drills.result import Result
+    from tapedeck.drills.scene import Scenario
+
+REPORTS = Path(".tapedeck/drills")
+
+
+def drill(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", show_default=False)
+    ] = None,
+    list_them: Annotated[bool, typer.Option("--list", help="Say which drills there are.")] = False,
+    run_all: Annotated[bool, typer.Option("--all", help="Run every drill.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="About 15 s each, not a minute.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Answer as JSON, for scripts; progress goes to stderr.")
+    ] = False,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where reports are written.")
+    ] = REPORTS,
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", min=1, max=5000, help="Steps a second; the drill's own if not set."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the load's choices; a new one if not set.")
+    ] = None,
+) -> None:
+    """Break something under load, heal it, and judge whether its promises held.
+
+    Each drill starts servers and gateways of its own, on free ports, and leaves nothing behind but
+    its report. Exit status 0 only if every promise held.
+
+    Example: tapedeck drill lookup-frozen mysql-primary-killed --short
+    """
+    from rich.console import Console
+
+    from tapedeck.drills.drill import Options
+    from tapedeck.drills.scenarios import DRILLS
+
+    if list_them:
+        _list(list(DRILLS.values()), as_json)
+        return
+    chosen = list(DRILLS) if run_all else names or []
+    unknown = [name for name in chosen if name not in DRILLS]
+    if unknown:
+        raise typer.BadParameter(f"there is no drill {unknown[0]!r}; see --list")
+    if not chosen:
+        raise typer.BadParameter("name a drill, or say --all; see --list")
+    console = Console(stderr=as_json, highlight=False)
+    options = Options(long=not short, rate=rate, seed=seed)
+    outcomes = [_one(console, DRILLS[name], options, out) for name in chosen]
+    held = all(outcome["held"] for outcome in outcomes)
+    if as_json:
+        print_json({"held": held, "drills": outcomes})
+    elif len(outcomes) > 1:
+        _summary(console, outcomes)
+    if not held:
+        broken = [outcome["drill"] for outcome in outcomes if not outcome["held"]]
+        fail(f"{len(broken)} of {len(outcomes)} drills did not hold: {', '.join(broken)}")
+
+
+def _list(drills: list[Scenario], as_json: bool) -> None:
+    if as_json:
+        print_json(
+            [{"drill": d.name, "about": d.about, "promises": d.promise.sentences} for d in drills]
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("drill", no_wrap=True)
+    table.add_column("what happens", overflow="fold")
+    for one in drills:
+        allowed = " and ".join(sorted(met.value for met in one.promise.errors))
+        table.add_row(one.name, one.about + (f" (allowed: {allowed})" if allowed else ""))
+    Console(highlight=False).print(table)
+
+
+def _one(console: Console, scenario: Scenario, options: Options, out: Path) -> dict[str, Any]:
+    """Run one drill, show it, write its report; what it came to, for scripts."""
+    from tapedeck.drills.report import write
+    from tapedeck.drills.toxiproxy import InjectorFailed
+    from tapedeck.localstack.process import ServerFailed
+
+    console.print(f"[bold]{scenario.name}[/]: {scenario.about}")
+    try:
+        result = _run(console, scenario, options)
+    except (ServerFailed, InjectorFailed, OSError) as error:
+        console.print(f"  [red]could not be run:[/] {error}", soft_wrap=True)
+        return {"drill": scenario.name, "held": False, "failed": str(error)}
+    folder = out / f"{scenario.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    page = write(result, folder)
+    _show(console, result)
+    console.print(f"  report: {page}\n", soft_wrap=True)
+    return {**result.as_json(), "report": str(page)}
+
+
+def _run(console: Console, scenario: Scenario, options: Options) -> Result:
+    from dataclasses import replace
+
+    import uvloop
+
+    from tapedeck.drills.drill import run
+    from tapedeck.drills.progress import Progress
+
+    # kill(1) ends a drill as Ctrl-C does: with everything that it started.
+    previous = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    try:
+        with Progress(console) as progress:
+            watched = replace(options, watch=progress.watch)
+            return uvloop.run(run(scenario, watched, progress.tell))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise Failed("interrupted; nothing is left running") from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _show(console: Console, result: Result) -> None:
+    for finding in result.findings:
+        mark = "[green]held  [/]" if finding.held else "[red]BROKEN[/]"
+        console.print(f"  {mark} {finding.promise}: {finding.measured}", soft_wrap=True)
+    for breach in result.verdict.breaches[:10]:
+        console.print(f"    [red]{breach.wrong.name.lower()}[/] {breach.key}: {breach.text}")
+    for text in result.surprises[:5]:
+        console.print(f"    [red]unexpected[/] {text}", markup=True)
+    before, during, after = (result.windows[name] for name in ("before", "during", "after"))
+    console.print(
+        f"  p99 before {before.p99:g} ms, during {during.p99:g} ms, after {after.p99:g} ms; "
+        f"worst gap without an answer {result.worst_gap:.2f} s; "
+        f"{result.verdict.acknowledged} changes acknowledged, {len(result.tries)} requests",
+        soft_wrap=True,
+    )
+
+
+def _summary(console: Console, outcomes: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("drill", "", "requests", "errors", "wrong", "worst gap", "recovery"):
+        table.add_column(column, justify="left" if column in ("drill", "") else "right")
+    for one in outcomes:
+        mark = "[green]held[/]" if one["held"] else "[red]BROKEN[/]"
+        if "failed" in one:
+            table.add_row(one["drill"], mark)
+            continue
+        fine = sum(one["met"].get(name, 0) for name in ("ok", "conflict", "rerouted"))
+        recovery = one["recovery_seconds"]
+        table.add_row(
+            one["drill"],
+            mark,
+            str(one["requests"]),
+            str(one["requests"] - fine),
+            str(sum(one["wrong"].values())),
+            f"{one['worst_gap_seconds']:.2f} s",
+            "never" if recovery is None else f"{recovery:.2f} s",
+        )
+    console.print(table)
