@@ -407,6 +407,7 @@ class Pair:
             self._say(f"{standby.name}, the standby, is lost: the pair is not redundant")
         elif action is Action.GO_ALONE:
             replication.set_semi_sync(primary, on=False)
+            self._waits = False
             self._say(f"{primary.name} goes on without a standby: commits wait for nobody")
         elif action is Action.RESTART_STANDBY:
             if time.monotonic() - self._failed_at > _RETRY:
