@@ -42,5 +42,5 @@ lint: ## ruff and mypy
 bench: ## The benchmarks (not there yet)
 	echo "make bench: the benchmarks come with a later change" >&2; exit 1
 
-drill: ## The chaos drills (not there yet)
-	echo "make drill: the chaos drills come with a later change" >&2; exit 1
+drill: ## Every chaos drill, at length (ARGS="lookup-killed" for one)
+	$(PYTHON) localstack/bootstrap.py --test && $(BIN)/tapedeck drill $(or $(ARGS),--all)

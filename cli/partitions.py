@@ -148,7 +148,7 @@ async def _create(sections: Sections) -> tuple[date, date]:
     from tapedeck.sharding.partitions import tomorrow
 
     async with _janitor(sections) as janitor:
-        await janitor.days.refresh()
+        await janitor.days.complete()
         today = janitor.days.today()
         return today, tomorrow(today)
 

@@ -130,6 +130,9 @@ def _override(
         values = merged.setdefault(section, {})
         if isinstance(values, dict):
             values[key] = value
+            for with_file, file_key, of_key in _SECRET_FILES:
+                if (section, key) == (with_file, of_key):
+                    values.pop(file_key, None)
             origins[(section, key)] = variable
     return origins
 

@@ -70,7 +70,7 @@ def _host_port(value: object) -> object:
     host, _, port = value.rpartition(":")
     if not host or not port.isdigit():
         raise ValueError(f"{value!r} is not host:port")
-    return {"host": host, "port": int(port)}
+    return {"host": host.strip("[]"), "port": int(port)}
 
 
 def _lookup_server(value: object) -> object:
@@ -212,7 +212,11 @@ class MySQL(Section):
         int, Field(ge=1, le=600_000, description="ms a request waits for the primary, then 503")
     ] = 10_000
     waiting: Annotated[
-        int, Field(ge=1, description="requests that wait at most, in one worker; past it 503")
+        int,
+        Field(
+            ge=1,
+            description="work that waits for a connection at most, in one worker; then 503",
+        ),
     ] = 4096
 
 

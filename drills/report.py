@@ -185,6 +185,7 @@ def picture(result: Result) -> str:
         *_fault(result, x, top, second + tall),
         *_throughput(slices, x, top, height),
         *_latency(slices, x, second, tall),
+        *_moments(result, x, top, second + tall),
         *_seconds(end, x, second + tall),
         "</svg>",
     ]
@@ -193,13 +194,17 @@ def picture(result: Result) -> str:
 
 def _fault(result: Result, x: _Scale, top: float, bottom: float) -> list[str]:
     begin, over = x(result.injected), x(max(result.healed, result.injected))
-    parts = [
+    return [
         (
             f'<rect class="fault" x="{begin}" y="{top}" width="{max(2.0, over - begin):.1f}"'
             f' height="{bottom - top}"/>'
         ),
         f'<text class="fault-ink" x="{begin + 3}" y="{top - 8}">fault</text>',
     ]
+
+
+def _moments(result: Result, x: _Scale, top: float, bottom: float) -> list[str]:
+    parts = []
     moments = {"ejected": result.ejected, "over": result.over}
     for name, moment in moments.items():
         if moment is not None and abs(moment - result.healed) > 0.3:

@@ -22,6 +22,7 @@ class View:
     """What one look at a host showed: its greeting, or why there is none.
 
     Attributes:
+        silent: the look took too long.
         busy: it lives, but takes no more connections; that says nothing against it.
         redundant: whether a standby acknowledges its commits; None where it was not asked.
     """
@@ -29,6 +30,7 @@ class View:
     address: str
     hello: Hello | None = None
     error: str = ""
+    silent: bool = False
     busy: bool = False
     redundant: bool | None = None
 

@@ -45,7 +45,7 @@ class Node:
             limit=config.server_failure_limit,
             retry_seconds=config.server_retry_timeout / 1000,
             eject=config.auto_eject_hosts,
-            since=time.time(),
+            since=time.monotonic(),
         )
         seconds = config.timeout / 1000
         self._seconds = seconds
@@ -95,9 +95,9 @@ class Node:
                 return None
         if late:
             metrics.NODE_FAILURES.labels(self.name, "late").inc()
-            self._ejected(self.health.late(time.time(), self._lateness))
+            self._ejected(self.health.late(time.monotonic(), self._lateness))
         else:
-            self.health.succeeded(time.time(), wrote=writes)
+            self.health.succeeded(time.monotonic(), wrote=writes)
         return replies
 
     async def probe(self) -> None:
@@ -113,7 +113,7 @@ class Node:
                     raise reply
         except Exception as error:
             problem = describe(error)
-        if self.health.probed(time.time(), problem):
+        if self.health.probed(time.monotonic(), problem):
             metrics.NODE_RETURNS.labels(self.name).inc()
             self._live.set(1)
             log.info(
@@ -173,7 +173,7 @@ class Node:
     def _failed(self, reason: str, *, writes: bool = False) -> None:
         metrics.NODE_FAILURES.labels(self.name, reason.partition(" ")[0].rstrip(":")).inc()
         judge = self.health.refused if writes else self.health.failed
-        self._ejected(judge(time.time(), reason))
+        self._ejected(judge(time.monotonic(), reason))
 
     def _ejected(self, ejected: bool) -> None:
         if not ejected:
@@ -225,7 +225,7 @@ class Nodes:
     async def _probe_all(self) -> None:
         while True:
             await asyncio.sleep(min(0.25, self._retry_seconds / 4))
-            now = time.time()
+            now = time.monotonic()
             due = [node for node in self._nodes.values() if node.health.probe_due(now)]
             if due:
                 await asyncio.gather(*(node.probe() for node in due))
@@ -243,5 +243,7 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _iso(seconds: float) -> str:
+def _iso(steady: float) -> str:
+    """A time on the steady clock, as the wall clock has it now."""
+    seconds = time.time() + steady - time.monotonic()
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

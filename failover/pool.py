@@ -69,11 +69,17 @@ class Pool:
 
     def release(self, session: Session) -> None:
         """Give a session back; a broken one, or one of a closed pool, is dropped."""
+        now = asyncio.get_running_loop().time()
         if session.broken or self.closed:
             session.close()
             self._forget(session)
         else:
-            self._idle.append((session, asyncio.get_running_loop().time()))
+            self._idle.append((session, now))
+        # The oldest lie at the bottom and are not asked for again after a burst.
+        while self._idle and now - self._idle[0][1] > IDLE_SECONDS * 0.75:
+            old, _ = self._idle.pop(0)
+            old.close()
+            self._forget(old)
         self._free_place()
 
     def close(self) -> None:
@@ -111,6 +117,8 @@ class Pool:
 
     def _forget(self, session: Session) -> None:
         self._open.discard(session)
+        if self.closed:
+            return  # the gauge is the next pool's by now
         metrics.MYSQL_CONNECTIONS.set(len(self._open))
 
     def _free_place(self) -> None:

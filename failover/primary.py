@@ -52,6 +52,7 @@ class Primary:
         self._since = 0.0
         self._problem = "not contacted yet"
         self._closed = False
+        self._silent_looks = 0
         self._redundant: bool | None = None
         self.mariadb = True
 
@@ -193,6 +194,7 @@ class Primary:
         verdict = decide(views, self._seen, self._identity)
         metrics.MYSQL_SPLIT.set(isinstance(verdict, Split))
         if isinstance(verdict, Adopt):
+            self._silent_looks = 0
             try:
                 await self._adopt(verdict)
             except MySQLError as error:
@@ -211,8 +213,17 @@ class Primary:
         elif isinstance(verdict, Nobody):
             if self._pool is None:
                 self._problem = verdict.reason
-            elif not any(v.busy and v.address == self.address for v in views):
+            elif not self._bears_with(next(v for v in views if v.address == self.address)):
                 self._drop(verdict.reason)
+
+    def _bears_with(self, view: View) -> bool:
+        """Whether the primary is kept though a look at it failed, while nobody else claims.
+
+        One look that took too long says more about this machine than about the primary; dropping
+        every connection for it would make the next look slower still.
+        """
+        self._silent_looks = self._silent_looks + 1 if view.silent else 0
+        return view.busy or self._silent_looks == 1
 
     async def _adopt(self, verdict: Adopt) -> None:
         hello = verdict.hello
@@ -237,6 +248,10 @@ class Primary:
         """Mark a new primary: the next generation, written once whoever comes first."""
         session = await Session.open(host, self._config)
         try:
+            # The name may have moved on since it was looked at.
+            there = await session.greet()
+            if there.identity != hello.identity or there.read_only:
+                raise MySQLError(Fault.READ_ONLY, 0, f"{host} is not the same server any more")
             if hello.generation == 0:
                 await session.execute(_GENERATION_TABLE)
                 await session.execute("INSERT IGNORE INTO tapedeck_generation VALUES (1, 1)")

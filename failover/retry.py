@@ -57,6 +57,6 @@ async def persist(
             stop=stop, wait=_WAIT, retry=retry_if_exception(retryable), reraise=True
         )(again)
     except MySQLError as error:
-        if error.passing:
+        if retryable(error):
             raise PrimaryUnavailable(f"MySQL: {error}") from error
         raise

@@ -22,9 +22,12 @@ IDLE_SECONDS = 60
 """How long the server keeps a connection that says nothing."""
 LOCK_SECONDS = 1
 """How long a statement waits for a row that somebody else holds (MySQL's least)."""
+METADATA_LOCK_SECONDS = 2
+"""How long a statement waits for DDL, in seconds."""
 _SETTINGS = (
     # A row that somebody else holds fails soon, so that it is settled alone.
-    f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}, lock_wait_timeout = 2,"
+    f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}, "
+    f" lock_wait_timeout = {METADATA_LOCK_SECONDS},"
     f" wait_timeout = {IDLE_SECONDS}"
     # A gateway that freezes inside a transaction must not hold its rows (MariaDB alone has this).
     " /*M!100300 , idle_transaction_timeout = 10 */"
@@ -77,6 +80,7 @@ class Session:
         Raises:
             MySQLError: refused, timed out, or no such user.
         """
+        connection = None
         try:
             async with asyncio.timeout(config.connect_timeout / 1000):
                 connection = await aiomysql.connect(
@@ -92,7 +96,11 @@ class Session:
                 )
                 cursor = await connection.cursor(_QuietCursor)
                 await cursor.execute(_SETTINGS)
-        except Exception as error:
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if not isinstance(error, Exception):
+                raise
             raise _known(error) from error
         return cls(connection, cursor, config.statement_timeout / 1000)
 
@@ -142,7 +150,8 @@ class Session:
         """
         rows = await self.fetch(
             "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id),"
-            " @@global.read_only OR @@global.innodb_read_only,"
+            # A number, or a word on servers that know more kinds of read-only.
+            " @@global.read_only NOT IN ('0', 'OFF') OR @@global.innodb_read_only,"
             " CAST(UNIX_TIMESTAMP(NOW(6)) * 1000 AS SIGNED), VERSION()"
         )
         identity, read_only, clock_ms, version = rows[0]

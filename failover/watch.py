@@ -124,7 +124,7 @@ class Watch:
                     redundant = await _redundant(session)
                 return View(str(host), hello, redundant=redundant)
         except TimeoutError:
-            return View(str(host), error="no answer in time")
+            return View(str(host), error="no answer in time", silent=True)
         except MySQLError as error:
             return View(str(host), error=str(error), busy=error.fault is Fault.BUSY)
         finally:

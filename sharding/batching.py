@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from tapedeck.failover.errors import PrimaryUnavailable
 from tapedeck.sharding import metrics
 
 Item = TypeVar("Item")
@@ -89,12 +90,15 @@ class Batcher(Generic[Item, Result]):
         self._sizes.observe(len(batch))
         try:
             results = await self._run([item for item, _ in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(results)} results for {len(batch)} items")
         except BaseException as error:
-            failure = error if isinstance(error, Exception) else RuntimeError("stopped")
+            stopped = not isinstance(error, Exception)
+            failure = PrimaryUnavailable("the gateway stops") if stopped else error
             for _, future in batch:
                 if not future.done():
                     future.set_exception(failure)
-            if not isinstance(error, Exception):
+            if stopped:
                 raise
             return
         for (_, future), result in zip(batch, results, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from datetime import date
 
@@ -26,6 +25,8 @@ log = structlog.get_logger("tapedeck.days")
 
 CLOSE_TO_MIDNIGHT = 60.0
 """Seconds before midnight from which another gateway may live in tomorrow; far beyond any skew."""
+FRESH = 0.5
+"""Seconds for which a list of the partitions is good enough then."""
 MAKE_EVERY = 5.0
 """Seconds between tries to create tomorrow's partition."""
 
@@ -48,6 +49,7 @@ class Days:
         self._refreshing: asyncio.Task[None] | None = None
         self._making: asyncio.Task[None] | None = None
         self._make_at = 0.0
+        self._listed_at = 0.0
         self._primary: Primary | None = None
 
     def attach(self, primary: Primary) -> None:
@@ -107,8 +109,9 @@ class Days:
         if self._offset is None or self.today() not in self._existing:
             await self.refresh()
         elif tomorrow(self.today()) not in self._existing:
-            if 86400 - self.now() % 86400 < CLOSE_TO_MIDNIGHT:
-                await self._list()
+            close = 86400 - self.now() % 86400 < CLOSE_TO_MIDNIGHT
+            if close and self._monotonic() - self._listed_at > FRESH:
+                await self.refresh()
             self._make_tomorrow()
 
     async def refresh(self) -> None:
@@ -130,6 +133,15 @@ class Days:
                 if not joined:
                     raise
 
+    async def complete(self) -> None:
+        """Return once tomorrow's partition is there too.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: MySQL could not be asked, or refused.
+        """
+        await self.refresh()
+        await self._create(tomorrow(self.today()))
+
     def close(self) -> None:
         """Stop what is under way."""
         for task in (self._refreshing, self._making):
@@ -143,20 +155,17 @@ class Days:
 
     async def _refresh(self) -> None:
         await self._list()
-        today = self.today()
-        await self._create(today)
-        if not self._making:
-            with contextlib.suppress(MySQLError):
-                await self._create(tomorrow(today))
+        await self._create(self.today())
+        if tomorrow(self.today()) not in self._existing:
+            self._make_tomorrow()
 
     async def _list(self) -> None:
         assert self._primary is not None
         listed = await self._primary.fetch(
-            f"SELECT table_name, {rows.CLOCK} FROM information_schema.tables"
-            " WHERE table_schema = DATABASE() AND table_name LIKE 'player\\_state\\_%'"
-            f" UNION ALL SELECT '', {rows.CLOCK}"
+            f"SELECT table_name, {rows.CLOCK} {rows.PARTITIONS} UNION ALL SELECT '', {rows.CLOCK}"
         )
         self.observe(int(listed[-1][1]))
+        self._listed_at = self._monotonic()
         self._know({day for name, _ in listed if (day := day_of(str(name))) is not None})
 
     async def _create(self, day: date) -> None:

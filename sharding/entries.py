@@ -61,6 +61,12 @@ class Layout:
             ("HSCAN", name, 0, "COUNT", MOST_FIELDS),
         ]
 
+    def remove(self, key: Key) -> Command:
+        """The command that removes an entry."""
+        if self.name == "flat":
+            return ("DEL", self.ring_key(key))
+        return ("HDEL", self.ring_key(key), b"%d" % key.playlist_id)
+
     def prune(self, key: Key, scanned: object, oldest: date) -> Command | None:
         """The command that removes fields past retention, given HSCAN's reply; None for none.
 

@@ -15,14 +15,14 @@ import structlog
 from tapedeck.config.model import Partitions
 from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import Session
+from tapedeck.failover.session import METADATA_LOCK_SECONDS, Session
 from tapedeck.sharding import metrics, rows
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.partitions import Drops, day_of, drops_on, plan_drops, table
 
 log = structlog.get_logger("tapedeck.janitor")
 
-LOCK = "tapedeck_prune"
+LOCK = "CONCAT('tapedeck_prune.', MD5(DATABASE()))"
 EXACT_BELOW = 20_000
 """Rows up to which a partition is counted; above it InnoDB's estimate is shown."""
 DROP_TRIES = 20
@@ -60,7 +60,7 @@ class Pruned:
     Attributes:
         plan: what was past retention, and why it may not be dropped.
         dropped: what was dropped.
-        busy: what readers still held, to be tried again later.
+        busy: what readers still held, or MySQL refused to drop; to be tried again later.
         elsewhere: another gateway was pruning at the moment; nothing was done.
     """
 
@@ -96,9 +96,7 @@ class Janitor:
             PrimaryUnavailable: no primary before the deadline.
         """
         listed = await self._primary.fetch(
-            "SELECT table_name, table_rows, data_length + index_length"
-            " FROM information_schema.tables WHERE table_schema = DATABASE()"
-            " AND table_name LIKE 'player\\_state\\_%'"
+            f"SELECT table_name, table_rows, data_length + index_length {rows.PARTITIONS}"
         )
         found = []
         for name, estimate, size in listed:
@@ -128,7 +126,7 @@ class Janitor:
             if dry_run:
                 return Pruned(await self._plan(session, force))
             # The lock belongs to the connection: it goes when this process does.
-            if (await session.fetch(f"SELECT GET_LOCK('{LOCK}', 0)"))[0][0] != 1:
+            if (await session.fetch(f"SELECT GET_LOCK({LOCK}, 0)"))[0][0] != 1:
                 return Pruned(Drops(), elsewhere=True)
             try:
                 plan = await self._plan(session, force)
@@ -140,7 +138,7 @@ class Janitor:
             finally:
                 if not session.broken:
                     with contextlib.suppress(MySQLError):
-                        await session.fetch(f"SELECT RELEASE_LOCK('{LOCK}')")
+                        await session.fetch(f"SELECT RELEASE_LOCK({LOCK})")
 
     async def keep(self) -> None:
         """Prune for ever, every `prune_every` seconds; what fails is logged and tried again."""
@@ -155,10 +153,7 @@ class Janitor:
             await asyncio.sleep(self._config.prune_every)
 
     async def _plan(self, session: Session, force: bool) -> Drops:
-        listed = await session.fetch(
-            f"SELECT table_name, {rows.CLOCK} FROM information_schema.tables"
-            " WHERE table_schema = DATABASE() AND table_name LIKE 'player\\_state\\_%'"
-        )
+        listed = await session.fetch(f"SELECT table_name, {rows.CLOCK} {rows.PARTITIONS}")
         if not listed:
             return Drops()
         return plan_drops(
@@ -178,8 +173,13 @@ class Janitor:
                 try:
                     await drop_table(session, table(day), mariadb=self._primary.mariadb)
                 except MySQLError as error:
-                    if error.fault is not Fault.RETRY:
+                    if session.broken:
                         raise
+                    reason = str(error)
+                    if error.fault is not Fault.RETRY:
+                        busy.append(day)
+                        log.error("partition not dropped", partition=table(day), reason=reason)
+                        break
                     await asyncio.sleep(0.1)
                     continue
                 metrics.PARTITION_DROPS.inc()
@@ -212,4 +212,4 @@ async def drop_table(session: Session, name: str, *, mariadb: bool) -> None:
         await session.execute(f"DROP TABLE IF EXISTS {name}")
     finally:
         if not session.broken:
-            await session.execute("SET SESSION lock_wait_timeout = DEFAULT")
+            await session.execute(f"SET SESSION lock_wait_timeout = {METADATA_LOCK_SECONDS}")

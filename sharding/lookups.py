@@ -40,10 +40,10 @@ _NO_ANSWER = Hint(Found.NO_ANSWER)
 
 
 class Put(NamedTuple):
-    """A hint to be written."""
+    """A hint to be written, or removed."""
 
     key: Key
-    day: date
+    day: date | None
 
 
 class Lookups:
@@ -87,8 +87,11 @@ class Lookups:
         replies = await node.run([self.layout.ask(key)])
         return _hint(replies[0]) if replies is not None else _NO_ANSWER
 
-    def put(self, key: Key, day: date) -> None:
-        """Write a hint, in the background; what fails is dropped, the next load repairs it."""
+    def put(self, key: Key, day: date | None) -> None:
+        """Write a hint (None: remove it), in the background.
+
+        What fails is dropped: the next load repairs it.
+        """
         server = self.ring.route(self.layout.ring_key(key), self._nodes.out)
         if server is None or len(self._pending) >= 10_000:
             metrics.HINT_WRITES.labels("dropped").inc()
@@ -117,7 +120,10 @@ class Lookups:
 
     def _putting(self, node: Node) -> Batcher[Put, bool]:
         async def run(puts: list[Put]) -> Sequence[bool]:
-            groups = [self.layout.put(put.key, put.day) for put in puts]
+            groups = [
+                self.layout.put(put.key, put.day) if put.day else [self.layout.remove(put.key)]
+                for put in puts
+            ]
             replies = await node.run(
                 [command for group in groups for command in group], writes=True
             )
@@ -137,7 +143,7 @@ class Lookups:
     def _afterwards(self, put: Put, group: list[Command], replies: list[Any]) -> list[Command]:
         """Put right what writing an entry met: another type in its place, fields past retention."""
         if is_wrong_type(replies[0]):
-            return [self.layout.clear(put.key), *group]
+            return [self.layout.clear(put.key), *(group if put.day else ())]
         prune = self.layout.prune(put.key, replies[-1], self._days.oldest())
         return [prune] if prune else []
 

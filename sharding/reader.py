@@ -157,6 +157,8 @@ class Reader:
             else:
                 outcome = "hit" if hint.day == row.day else "stale"
         metrics.LOOKUPS.labels(outcome).inc()
+        if row is None and hint.found in (Found.DAY, Found.GARBAGE):
+            self._lookups.put(key, None)  # it leads to nothing, at every load again
         if row is not None and hint.day != row.day and hint.found is not Found.NO_ANSWER:
             self._lookups.put(key, row.day)
 
@@ -205,13 +207,14 @@ class Reader:
         return [_loaded(by_key.get(want.key)) for want in wants]
 
 
-class _MidnightPassed(Exception):
+class _MidnightPassed(MySQLError):
     """MySQL's day is later than the one that a statement was made for."""
+
+    def __init__(self) -> None:
+        super().__init__(Fault.RETRY, 0, "midnight passed during a read")
 
 
 def _read_again(error: BaseException) -> bool:
-    if isinstance(error, _MidnightPassed):
-        return True
     return isinstance(error, MySQLError) and (error.passing or error.fault is Fault.NO_TABLE)
 
 

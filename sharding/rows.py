@@ -77,6 +77,12 @@ class NewRow:
         return f"CONCAT(x'{self.operations.hex()}',UNIX_TIMESTAMP(),';')"
 
 
+PARTITIONS = (
+    "FROM information_schema.tables WHERE table_schema = DATABASE()"
+    " AND table_type = 'BASE TABLE' AND table_name LIKE 'player\\_state\\_%'"
+)
+"""The tables that may be partitions; their names are checked by `partitions.day_of`."""
+
 _COLUMNS = "user_id,playlist_id,version,owner,state,operations"
 
 

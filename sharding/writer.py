@@ -112,7 +112,13 @@ class Writer:
         impatient = self._primary.mariadb and (len(plans) > 1 or plans[0].alone)
         if impatient:
             await session.execute("SET SESSION innodb_lock_wait_timeout = 0")
-        settled = [await self._settle(session, plan) for plan in plans]
+        settled: list[bool | Exception] = []
+        for plan in plans:
+            waited = next((r for r in settled if isinstance(r, MySQLError)), None)
+            if waited is not None and not impatient:
+                settled.append(waited)  # the next one could wait as long: each goes alone now
+            else:
+                settled.append(await self._settle(session, plan))
         if impatient and not session.broken:
             await session.execute(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
         return settled
