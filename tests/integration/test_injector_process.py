@@ -66,7 +66,11 @@ def answers(port: int) -> bool:
 def sockets_of(injector: Injector) -> int:
     assert injector.child is not None
     links = Path(f"/proc/{injector.child.pid}/fd").iterdir()
-    return sum(os.readlink(link).startswith("socket:") for link in links)
+    count = 0
+    for link in links:
+        with contextlib.suppress(FileNotFoundError):  # closed while we look
+            count += os.readlink(link).startswith("socket:")
+    return count
 
 
 # --- found, started, ended ---
