@@ -35,6 +35,17 @@ def drill(
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Where reports are written.")
     ] = REPORTS,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Of a stack that runs: break that one. Again for each more gateway of it.",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=1, help="How long by-hand goes on.")
+    ] = None,
     rate: Annotated[
         float | None,
         typer.Option("--rate", min=1, max=5000, help="Steps a second; the drill's own if not set."),
@@ -46,27 +57,40 @@ def drill(
     """Break something under load, heal it, and judge whether its promises held.
 
     Each drill starts servers and gateways of its own, on free ports, and leaves nothing behind but
-    its report. Exit status 0 only if every promise held.
+    its report. With --config it is pointed at a stack that runs: it breaks a local stack's servers
+    and brings them back, and `by-hand` leaves the breaking to you. Its listeners' states stay
+    there until retention ends. Exit status 0 only if every promise held.
 
     Example: tapedeck drill lookup-frozen mysql-primary-killed --short
+
+    Example: tapedeck drill by-hand --config .tapedeck/tapedeck.yml --seconds 60
     """
     from rich.console import Console
 
+    from tapedeck.drills.attached import unsuited
+    from tapedeck.drills.by_hand import NAME as BY_HAND
+    from tapedeck.drills.by_hand import by_hand
     from tapedeck.drills.drill import Options
     from tapedeck.drills.scenarios import DRILLS
 
+    known = {**DRILLS, BY_HAND: by_hand(seconds)}
     if list_them:
-        _list(list(DRILLS.values()), as_json)
+        _list(list(known.values()), as_json)
         return
-    chosen = list(DRILLS) if run_all else names or []
-    unknown = [name for name in chosen if name not in DRILLS]
+    chosen = list(names or [])
+    if run_all:
+        # All that can be: on a running stack some need what it does not have.
+        chosen = [n for n, d in DRILLS.items() if not config or not unsuited(d.plan, local=True)]
+    unknown = [name for name in chosen if name not in known]
     if unknown:
         raise typer.BadParameter(f"there is no drill {unknown[0]!r}; see --list")
     if not chosen:
         raise typer.BadParameter("name a drill, or say --all; see --list")
+    if BY_HAND in chosen and not config:
+        raise typer.BadParameter("by-hand needs --config FILE: of the stack that you break")
     console = Console(stderr=as_json, highlight=False)
-    options = Options(long=not short, rate=rate, seed=seed)
-    outcomes = [_one(console, DRILLS[name], options, out) for name in chosen]
+    options = Options(long=not short, rate=rate, seed=seed, configs=config or ())
+    outcomes = [_one(console, known[name], options, out) for name in chosen]
     held = all(outcome["held"] for outcome in outcomes)
     if as_json:
         print_json({"held": held, "drills": outcomes})
@@ -99,12 +123,13 @@ def _one(console: Console, scenario: Scenario, options: Options, out: Path) -> d
     """Run one drill, show it, write its report; what it came to, for scripts."""
     from tapedeck.drills.report import write
     from tapedeck.drills.toxiproxy import InjectorFailed
+    from tapedeck.localstack.control import NotRunning
     from tapedeck.localstack.process import ServerFailed
 
     console.print(f"[bold]{scenario.name}[/]: {scenario.about}")
     try:
         result = _run(console, scenario, options)
-    except (ServerFailed, InjectorFailed, OSError) as error:
+    except (ServerFailed, InjectorFailed, NotRunning, OSError) as error:
         console.print(f"  [red]could not be run:[/] {error}", soft_wrap=True)
         return {"drill": scenario.name, "held": False, "failed": str(error)}
     folder = out / f"{scenario.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"

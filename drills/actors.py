@@ -7,14 +7,21 @@ import asyncio
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 from tapedeck.drills.checker import Breach, CounterHistory, Outcome, Put, Read, Wrong
 from tapedeck.drills.client import Answer, Client, Unanswered
-from tapedeck.drills.walk import DONE, MOST_PENDING, REFUSED, Command, ListenerHistory
+from tapedeck.drills.walk import (
+    DONE,
+    MOST_PENDING,
+    REFUSED,
+    UNKNOWN,
+    Command,
+    ListenerHistory,
+)
 
 _PUT = frozenset({200, 201, 412})
 _GET = frozenset({200, 404})
@@ -26,14 +33,14 @@ class World:
     """What all actors share.
 
     Args:
-        mixes: ids of mixes by how many tracks each has; track k of mix m is called m * 1000 + k.
+        mixes: by the id of each mix, the ids of its tracks in order.
         key: the service key.
         steps: after so many at most an actor is done.
         give_up: whether nothing is to be repeated any more.
     """
 
     client: Client
-    mixes: dict[int, int]
+    mixes: Mapping[int, Sequence[int]]
     key: str
     chance: random.Random
     steps: int
@@ -103,7 +110,8 @@ class Listener(Actor):
 
     def __init__(self, world: World, user: int, playlist: int) -> None:
         super().__init__(world, user, playlist)
-        self.history = ListenerHistory(self.key, world.mixes[playlist])
+        self._tracks = world.mixes[playlist]
+        self.history = ListenerHistory(self.key, len(self._tracks))
         self._token = ""
         self._at = 0
         self._lost_sight = True
@@ -169,7 +177,7 @@ class Listener(Actor):
         """The answer in the checker's words; None for an unexpected one, which is an error."""
         params = {"mix_id": self.playlist}
         if command.track is not None:
-            params["track_id"] = self.playlist * 1000 + command.track
+            params["track_id"] = self._tracks[command.track - 1]
         reply = await self.world.client.ask(
             "POST",
             f"/sets/{self._token}/{command.kind}?{urlencode(params)}",
@@ -188,12 +196,15 @@ class Listener(Actor):
             return self._count(body["tracks"])
         place = body["set"]
         end = self.history.tracks + 1
-        return end if place["at_end"] else int(place["track"]["id"]) - self.playlist * 1000
+        if place["at_end"]:
+            return end
+        current = place["track"]["id"]
+        return self._tracks.index(current) + 1 if current in self._tracks else UNKNOWN
 
     def _count(self, tracks: list[dict[str, Any]]) -> int:
         """How many tracks; any but the first ones in order are a breach."""
-        ids = [track["id"] - self.playlist * 1000 for track in tracks]
-        if ids != list(range(1, len(ids) + 1)):
+        ids = [track["id"] for track in tracks]
+        if ids != list(self._tracks[: len(ids)]):
             self.history.breaches.append(
                 Breach(Wrong.REORDERED, self.key, f"the tracks played are {ids}")
             )

@@ -15,11 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tapedeck.drills import verdicts
+from tapedeck.drills.attached import Attached
+from tapedeck.drills.by_hand import NAME as BY_HAND
 from tapedeck.drills.client import Client
 from tapedeck.drills.load import Load
 from tapedeck.drills.result import Result
 from tapedeck.drills.scene import Mark, Scenario, Scene
-from tapedeck.drills.stage import MIXES, SERVE, Stage
+from tapedeck.drills.stage import SERVE, Stage
 
 Tell = Callable[[str], None]
 
@@ -33,6 +35,8 @@ class Options:
         rate: steps a second; None: the scenario's.
         seed: of the load's choices; None: a new one.
         commands: see Stage.
+        configs: of the gateways of a stack that runs already; without one the drill sets a stage
+            of its own.
         watch: is given the client once the load begins, to show its numbers while it runs.
     """
 
@@ -40,6 +44,7 @@ class Options:
     rate: float | None = None
     seed: int | None = None
     commands: Sequence[Sequence[str]] = (SERVE,)
+    configs: Sequence[Path] = ()
     watch: Callable[[Client], None] = lambda _: None
 
 
@@ -51,6 +56,7 @@ async def run(scenario: Scenario, options: Options, tell: Tell) -> Result:
 
     Raises:
         ServerFailed: the stage could not be set, or a step of the drill failed.
+        ConfigError: a configuration of `options.configs` cannot be used.
     """
     folder = Path(tempfile.gettempdir()) / f"tapedeck-drill-{secrets.token_hex(4)}"
     keeper: list[tuple[float, str]] = []
@@ -59,8 +65,14 @@ async def run(scenario: Scenario, options: Options, tell: Tell) -> Result:
         keeper.append((time.monotonic(), text))
         tell(text)
 
-    stage = Stage(folder, scenario.plan, said, options.commands)
-    tell("the stage is set: servers and gateways start")
+    if options.configs:
+        stage: Stage = Attached(
+            options.configs, None if scenario.name == BY_HAND else scenario.plan, said
+        )
+        tell(f"the stage is what runs at {stage.targets[0].url}")
+    else:
+        stage = Stage(folder, scenario.plan, said, options.commands)
+        tell("the stage is set: servers and gateways start")
     try:
         # Shielded: a Ctrl-C in the middle must not leave half a stage behind.
         starting = asyncio.create_task(asyncio.to_thread(stage.start))
@@ -86,7 +98,7 @@ async def _on_stage(
     began = datetime.now(UTC)
     async with Client(stage.targets, random.Random(seed)) as client:  # noqa: S311
         start = time.monotonic() - client.now()
-        load = Load(client, MIXES, stage.key, rate, seed, steps=150 if options.long else 40)
+        load = Load(client, stage.mixes, stage.key, rate, seed, steps=150 if options.long else 40)
         options.watch(client)
         scene = Scene(stage, client, options.long, tell)
         stop = asyncio.Event()

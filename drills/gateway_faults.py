@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tapedeck.drills.measure import Met
 from tapedeck.drills.scene import Promise, Scenario, Scene
+from tapedeck.drills.stage import Plan
 
 
 async def _killed(scene: Scene) -> None:
@@ -35,6 +36,13 @@ GATEWAY_DRILLS = (
         "a gateway is killed under load",
         Promise(errors=frozenset({Met.CUT})),
         _killed,
+        Plan(own_gateways=True),
     ),
-    Scenario("rolling-restart", "the gateways are restarted one by one", Promise(), _rolling),
+    Scenario(
+        "rolling-restart",
+        "the gateways are restarted one by one",
+        Promise(),
+        _rolling,
+        Plan(own_gateways=True),
+    ),
 )

@@ -28,7 +28,7 @@ Rows = Callable[[Sequence[tuple[int, int]]], Mapping[tuple[int, int], Sequence[i
 class Load:
     """Args:
     client: entered already.
-    mixes: ids, and how many tracks each has.
+    mixes: see World.
     key: the service key.
     rate: steps a second; a step is one request or two.
     seed: of every choice.
@@ -38,7 +38,7 @@ class Load:
     def __init__(
         self,
         client: Client,
-        mixes: dict[int, int],
+        mixes: Mapping[int, Sequence[int]],
         key: str,
         rate: float,
         seed: int,

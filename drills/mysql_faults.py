@@ -7,10 +7,9 @@ from datetime import timedelta
 
 from tapedeck.drills.measure import Met
 from tapedeck.drills.scene import Promise, Scenario, Scene, each
-from tapedeck.drills.stage import Plan
+from tapedeck.drills.stage import Plan, Supervised
 from tapedeck.drills.toxiproxy import Link
 from tapedeck.localstack import replication
-from tapedeck.localstack.pair import Pair
 from tapedeck.sharding.partitions import oldest_kept, table, utc_day
 from tapedeck.sharding.rows import create_table
 
@@ -20,7 +19,7 @@ _PROXIES = Plan(mysql_proxies=True)
 _DAY = 86400
 
 
-def _pair(scene: Scene) -> Pair:
+def _pair(scene: Scene) -> Supervised:
     assert scene.stage.pair is not None
     return scene.stage.pair
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import yaml
 
@@ -51,6 +51,7 @@ class Plan:
             first, as MariaDB's `clock_file` says, or "before midnight": to 23:55 UTC; None: not,
             and it cannot be.
         config: values over the default configuration, by section.
+        own_gateways: whether the drill ends gateways and starts them.
     """
 
     mysql: Literal["single", "pair", "unsupervised pair"] = "single"
@@ -60,6 +61,21 @@ class Plan:
     gateways_clock: bool = False
     gateways: int = 2
     config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    own_gateways: bool = False
+
+
+class Supervised(Protocol):
+    """A pair that somebody looks after: `localstack.pair.Pair`, or the running stack's."""
+
+    @property
+    def primary(self) -> MariaDB: ...
+    @property
+    def standby(self) -> MariaDB: ...
+    @property
+    def redundant(self) -> bool: ...
+    def status(self) -> dict[str, Any]: ...
+    def start_server(self, name: str) -> str: ...
+    def stop_server(self, name: str) -> str: ...
 
 
 class Gateway(Child):
@@ -122,6 +138,7 @@ class Stage:
         pair: with Plan.mysql == "pair".
         single: the server, or the first primary of an unsupervised pair.
         standby: the other one of that; `promoted`: set by the drill that turns them over.
+        mixes: by id, the ids of the tracks.
         lookup_links: the proxies by (gateway, node), both counted from 0.
         mysql_links: likewise by (gateway, host).
     """
@@ -139,10 +156,14 @@ class Stage:
         self._commands = commands
         self.passwords = Passwords()
         self.key = secrets.token_hex(16)
+        self.mixes: Mapping[int, Sequence[int]] = {
+            number: [track.id for track in _mix(number, tracks).tracks]
+            for number, tracks in MIXES.items()
+        }
         self._token_key = secrets.token_hex(32)
         self.lookups: list[RedisServer] = []
         self.gateways: list[Gateway] = []
-        self.pair: Pair | None = None
+        self.pair: Supervised | None = None
         self.single: MariaDB | None = None
         self.standby: MariaDB | None = None
         self.promoted: MariaDB | None = None
@@ -163,7 +184,7 @@ class Stage:
     @property
     def mysql_hosts(self) -> list[MariaDB]:
         """All MySQL servers, in the configuration's order."""
-        if self.pair is not None:
+        if isinstance(self.pair, Pair):
             return list(self.pair.servers.values())
         assert self.single is not None
         return [self.single] if self.standby is None else [self.single, self.standby]
@@ -223,7 +244,7 @@ class Stage:
         if self._injector is not None:
             with contextlib.suppress(Exception):
                 self._injector.close()
-        if self.pair is not None:
+        if isinstance(self.pair, Pair):
             self.pair.kill()
         for host in (self.single, self.standby):
             if host is not None:
@@ -245,8 +266,8 @@ class Stage:
 
     def _start_mysql(self) -> None:
         if self.plan.mysql == "pair":
-            self.pair = Pair(self.folder, self.passwords, say=self.say)
-            self.pair.start()
+            self.pair = pair = Pair(self.folder, self.passwords, say=self.say)
+            pair.start()
             return
         data = self.folder / "mysql1"
         datadir.make(data, self.passwords)
@@ -357,19 +378,25 @@ class Stage:
     def metric(self, name: str) -> float:
         """The sum of a counter over all gateways and labels."""
         total = 0.0
-        for gateway in self.gateways:
-            with urllib.request.urlopen(gateway.target.admin + "/metrics", timeout=5) as answer:  # noqa: S310
+        for target in self.targets:
+            with urllib.request.urlopen(target.admin + "/metrics", timeout=5) as answer:  # noqa: S310
                 for line in answer.read().decode().splitlines():
                     if line.startswith((name + " ", name + "{")):
                         total += float(line.rpartition(" ")[2])
         return total
 
+    def query(self, sql: str) -> list[Any]:
+        """The rows that a statement finds in the gateways' database, on the primary."""
+        with self.primary.connect("tapedeck", timeout=20) as connection:
+            cursor = connection.cursor()
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
     def partitions(self) -> list[str]:
         """The names of the day partitions, oldest first."""
-        rows = self.primary.query(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'tapedeck'"
-            " AND table_name LIKE 'player\\_state\\_%' ORDER BY 1",
-            timeout=20,
+        rows = self.query(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
+            " AND table_name LIKE 'player\\_state\\_%' ORDER BY 1"
         )
         return [str(name) for (name,) in rows]
 
@@ -379,10 +406,9 @@ class Stage:
         for name in self.partitions():
             for begin in range(0, len(keys), 200):
                 among = ",".join(f"({user},{mix})" for user, mix in keys[begin : begin + 200])
-                for user, mix, version in self.primary.query(
-                    f"SELECT user_id, playlist_id, version FROM tapedeck.{name}"
-                    f" WHERE (user_id, playlist_id) IN ({among})",
-                    timeout=20,
+                for user, mix, version in self.query(
+                    f"SELECT user_id, playlist_id, version FROM {name}"
+                    f" WHERE (user_id, playlist_id) IN ({among})"
                 ):
                     found.setdefault((user, mix), []).append(version)
         return found
@@ -390,7 +416,7 @@ class Stage:
     def rows_by_partition(self) -> dict[str, int]:
         """How many rows each day partition has."""
         return {
-            name: int(self.primary.query(f"SELECT COUNT(*) FROM tapedeck.{name}")[0][0])
+            name: int(self.query(f"SELECT COUNT(*) FROM {name}")[0][0])
             for name in self.partitions()
         }
 

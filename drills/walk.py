@@ -16,7 +16,8 @@ from tapedeck.drills.checker import Breach, Wrong
 Kind: TypeAlias = Literal["play", "next", "skip", "report", "tracks_played"]
 REFUSED = -1
 DONE = -2
-"""Answers that are no track number."""
+UNKNOWN = -3
+"""Answers that are no track number; UNKNOWN is a track that the mix does not have."""
 
 
 class Command(NamedTuple):

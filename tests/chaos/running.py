@@ -1,0 +1,46 @@
+"""Runs a drill as `tapedeck drill --short` does, for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from tapedeck.drills import drill
+from tapedeck.drills.checker import Verdict
+from tapedeck.drills.drill import Options
+from tapedeck.drills.report import write
+from tapedeck.drills.result import Result
+from tapedeck.drills.scene import Scenario
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a drill came to.
+
+    Attributes:
+        broken: the promises that did not hold and the first breaches, in words; with the steps.
+    """
+
+    result: Result
+    broken: str
+
+    @property
+    def held(self) -> bool:
+        return self.result.held
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.result.verdict
+
+
+def run_drill(scenario: Scenario, options: Options, folder: Path) -> Ran:
+    """Run it to its end and write its report into a folder."""
+    steps: list[str] = []
+    result = uvloop.run(drill.run(scenario, options, steps.append))
+    page = write(result, folder / "report")
+    lines = [f"{f.promise}: {f.measured}" for f in result.findings if not f.held]
+    lines += [f"{b.wrong.name} {b.key}: {b.text}" for b in result.verdict.breaches[:10]]
+    lines += [*result.surprises[:5], *map(str, result.log_errors.items()), *steps]
+    return Ran(result, "\n".join([f"{scenario.name} (seed {result.seed}), {page}", *lines]))
