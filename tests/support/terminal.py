@@ -1,0 +1,91 @@
+"""A folder in which somebody types `tapedeck` commands, on ports of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from tapedeck.localstack.process import free_port
+
+NAMES = ("lookup1", "lookup2", "lookup3", "mysql1", "mysql2", "gateway")
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def exists(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+class Terminal:
+    """A folder in which `tapedeck up` is run, on ports of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / ".tapedeck"
+        self.ports = [free_port() for _ in range(7)]
+        ports = [str(port) for port in self.ports]
+        self.options = ["--gateway-port", ports[0], "--admin-port", ports[1]]
+        self.options += ["--lookup-ports", ",".join(ports[2:5])]
+        self.options += ["--mysql-ports", ",".join(ports[5:])]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def screen(self) -> str:
+        return (self.folder / "screen").read_text()
+
+    def up(self, *options: str) -> subprocess.Popen[bytes]:
+        """Start it, and wait for its screen."""
+        command = [sys.executable, "-m", "tapedeck", "up", *self.options, *options]
+        with (self.folder / "screen").open("w") as screen:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=screen, stderr=screen
+            )
+        process = self.process
+        assert eventually(lambda: "is ready" in self.screen or process.poll() is not None, 90)
+        assert process.poll() is None, self.screen
+        assert eventually(lambda: "stack status" in self.screen)
+        return process
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "tapedeck", *words],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def pid(self, name: str) -> int:
+        return int((self.home / "run" / f"{name}.pid").read_text())
+
+    def pids(self) -> list[int]:
+        return [self.pid(name) for name in NAMES]
+
+    def get(self, path: str) -> dict[str, object]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[0]}{path}") as answer:
+            found: dict[str, object] = json.load(answer)
+            return found
+
+    def close(self) -> None:
+        """End what still runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
