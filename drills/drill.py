@@ -19,6 +19,7 @@ from tapedeck.drills.attached import Attached
 from tapedeck.drills.by_hand import NAME as BY_HAND
 from tapedeck.drills.client import Client
 from tapedeck.drills.load import Load
+from tapedeck.drills.noise import Heartbeat
 from tapedeck.drills.result import Result
 from tapedeck.drills.scene import Mark, Scenario, Scene
 from tapedeck.drills.stage import SERVE, Stage
@@ -105,6 +106,8 @@ async def _on_stage(
         tell(f"listeners and writers begin: {rate:g} steps a second")
         loading = asyncio.create_task(load.run(stop))
         playing = asyncio.create_task(_play(scenario, scene))
+        heartbeat = Heartbeat(stage.folder, client.now)
+        heartbeat.start()
         try:
             await asyncio.wait([loading, playing], return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
@@ -119,6 +122,7 @@ async def _on_stage(
             for task in (loading, playing):
                 task.cancel()
             await asyncio.gather(loading, playing, return_exceptions=True)
+            await asyncio.to_thread(heartbeat.stop)
         scene.marks += [Mark(at - start, text) for at, text in keeper if at >= start]
         scene.marks.sort()
         return verdicts.build(
@@ -132,6 +136,7 @@ async def _on_stage(
             rate=rate,
             dropped=load.dropped,
             log_errors=log_errors(stage),
+            beats=heartbeat.beats,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from tapedeck.drills.checker import Verdict
 from tapedeck.drills.client import Look
 from tapedeck.drills.measure import Try, Window
+from tapedeck.drills.noise import Beat
 from tapedeck.drills.scene import Finding, Mark, Scenario
 
 
@@ -33,6 +34,7 @@ class Result:
     verdict: Verdict
     surprises: list[str]
     log_errors: dict[str, int]
+    beats: list[Beat] = field(default_factory=list)
     dropped: int = 0
     windows: dict[str, Window] = field(default_factory=dict)
     worst_gap: float = 0.0

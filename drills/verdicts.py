@@ -9,6 +9,7 @@ from tapedeck.drills import measure
 from tapedeck.drills.checker import Verdict
 from tapedeck.drills.client import Look
 from tapedeck.drills.measure import Window, percentile, window
+from tapedeck.drills.noise import Beat
 from tapedeck.drills.result import Result
 from tapedeck.drills.scene import Finding, Scenario, Scene
 
@@ -73,7 +74,7 @@ def _nothing_lost(verdict: Verdict) -> Finding:
 
 
 def _hint(result: Result) -> list[Finding]:
-    """The machine's own share, as its /readyz shows it, is taken off: it asks no node."""
+    """The machine's own share is taken off, see _noise."""
     before = result.windows["before"]
     until = result.windows["until ejection"]
     allowed = before.p99 + HINT_MS + _noise(result, result.injected, result.ejected)
@@ -111,14 +112,16 @@ def _outage(result: Result) -> Finding:
 
 
 def _noise(result: Result, begin: float, end: float | None) -> float:
-    """By how many ms the machine was slower than in the calm, by the p99 of /readyz."""
+    """By how many ms the machine was slower than in the calm, by the p99 of /readyz and of writes
+    to the disk. A commit may wait for the one before it, so the disk counts twice."""
 
-    def p99(looks: Sequence[Look]) -> float:
-        return percentile(sorted(look.took * 1000 for look in looks if look.status), 0.99)
+    def slower(looks: Sequence[Look | Beat]) -> float:
+        def p99(begin: float, end: float) -> float:
+            return percentile(sorted(x.took * 1000 for x in looks if begin <= x.at < end), 0.99)
 
-    calm = [look for look in result.looks if result.calm <= look.at < result.injected]
-    then = [look for look in result.looks if begin <= look.at < (end or result.healed)]
-    return max(0.0, p99(then) - p99(calm))
+        return max(0.0, p99(begin, end or result.healed) - p99(result.calm, result.injected))
+
+    return slower([look for look in result.looks if look.status]) + 2 * slower(result.beats)
 
 
 def ejected_at(looks: Sequence[Look], injected: float) -> float | None:
@@ -160,6 +163,7 @@ def build(
     rate: float,
     dropped: int,
     log_errors: dict[str, int],
+    beats: list[Beat],
 ) -> Result:
     """Put together what was seen, and judge it."""
     client = scene.client
@@ -183,6 +187,7 @@ def build(
         verdict=verdict,
         surprises=client.surprises,
         log_errors=log_errors,
+        beats=beats,
         dropped=dropped,
     )
     result.windows = windows(result)
