@@ -197,6 +197,7 @@ class Nodes:
         self._nodes = {server.name: Node(server, config) for server in config.servers}
         self._retry_seconds = config.server_retry_timeout / 1000
         self._probes: asyncio.Task[None] | None = None
+        self._closed = False
 
     def __getitem__(self, name: str) -> Node:
         return self._nodes[name]
@@ -215,6 +216,7 @@ class Nodes:
 
     async def close(self) -> None:
         """Stop probing, drop every connection."""
+        self._closed = True
         if self._probes is not None:
             self._probes.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -223,7 +225,8 @@ class Nodes:
             await node.close()
 
     async def _probe_all(self) -> None:
-        while True:
+        # A cancellation alone may be lost in redis-py's asyncio.wait_for (bpo-37658, before 3.12).
+        while not self._closed:
             await asyncio.sleep(min(0.25, self._retry_seconds / 4))
             now = time.monotonic()
             due = [node for node in self._nodes.values() if node.health.probe_due(now)]

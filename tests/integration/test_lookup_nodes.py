@@ -1,0 +1,254 @@
+"""Ejection on real nodes: what twemproxy's users asked for, and what listeners never notice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from tapedeck.failover.nodes import Node
+from tapedeck.localstack.redis import RedisServer
+from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.state import Key
+from tests.conftest import StackConfig
+from tests.support.backends import opened
+from tests.support.states import bump, count
+
+pytestmark = pytest.mark.stack
+
+LONG = 60_000
+"""ms: a retry timeout within which no probe comes."""
+
+
+async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def keys_of(backend: Backend, node: str, how_many: int) -> list[Key]:
+    """Keys that the ring gives to a node."""
+    found: list[Key] = []
+    user = 0
+    while len(found) < how_many:
+        user += 7919
+        key = Key(user, 1)
+        if backend.lookups.ring.owner(backend.lookups.layout.ring_key(key)).name == node:
+            found.append(key)
+    return found
+
+
+@pytest.fixture
+async def backend(stack_config: StackConfig) -> AsyncIterator[Backend]:
+    document = stack_config(lookup={"server_failure_limit": 2, "server_retry_timeout": LONG})
+    async with opened(document) as one:
+        yield one
+
+
+async def fail(backend: Backend, key: Key, node: Node) -> None:
+    """One load that its node fails; the failure counts once `timeout` has passed."""
+    before = node.health.failures
+    assert await count(backend.store, key) == 1
+    await until(lambda: node.health.failures > before or not node.health.live)
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_requests_that_meet_a_failing_node_are_answered_from_mysql(
+    stack_config: StackConfig, lookup_servers: list[RedisServer], how: str
+) -> None:
+    # twemproxy: 48 errors in 7 s for 16 clients of which each asked again and again.
+    patience = 5.0
+    document = stack_config(
+        lookup={"hint_deadline": 50, "timeout": patience * 1000, "server_retry_timeout": LONG}
+    )
+    async with opened(document) as backend:
+        keys = keys_of(backend, "lookup1", 8) + keys_of(backend, "lookup2", 8)
+        for key in keys:
+            await backend.store.change(key, bump)
+        await backend.lookups.drain()
+        lookup_servers[0].kill() if how == "killed" else lookup_servers[0].freeze()
+        longest = 0.0
+
+        async def client(key: Key) -> None:
+            nonlocal longest
+            for expected in range(2, 22):
+                started = time.monotonic()
+                assert (await backend.store.change(key, bump)).answer == expected
+                longest = max(longest, time.monotonic() - started)
+
+        await asyncio.gather(*(client(key) for key in keys))
+
+        assert longest < patience / 2, "somebody waited for the node, not for the hint's deadline"
+
+
+async def test_one_batch_that_fails_is_one_failure_of_its_node_however_many_wait_for_it(
+    stack_config: StackConfig, lookup_servers: list[RedisServer]
+) -> None:
+    document = stack_config(
+        lookup={"server_failure_limit": 3, "timeout": 100, "server_retry_timeout": LONG}
+    )
+    async with opened(document) as backend:
+        node = backend.nodes["lookup1"]
+        keys = keys_of(backend, "lookup1", 64)
+        lookup_servers[0].freeze()
+        seen = []
+        for failures in (1, 2, 3):
+            await asyncio.gather(*(count(backend.store, key) for key in keys))
+            await until(lambda wanted=failures: node.health.failures >= wanted)  # type: ignore[misc]
+            seen.append((node.health.failures, node.health.live))
+
+        assert seen == [(1, True), (2, True), (3, False)]
+
+
+async def test_no_request_of_a_client_reaches_a_node_that_is_out_and_a_probe_brings_it_back(
+    backend: Backend, lookup_servers: list[RedisServer]
+) -> None:
+    node, server = backend.nodes["lookup1"], lookup_servers[0]
+    keys = keys_of(backend, "lookup1", 10)
+    for key in keys:
+        await backend.store.change(key, bump)
+    await backend.lookups.drain()
+    server.kill()
+    for key in keys[:2]:
+        await fail(backend, key, node)
+    assert not node.health.live
+
+    server.start()
+    for key in keys:
+        assert (await backend.store.change(key, bump)).answer == 2
+    await backend.lookups.drain()
+    with server.client() as client:
+        commands = client.info("commandstats")
+    assert not {name for name in commands if name in ("cmdstat_hget", "cmdstat_hset")}
+
+    await node.probe()
+
+    assert node.health.live
+    for key in keys:
+        assert await count(backend.store, key) == 2
+    with server.client() as client:
+        assert client.info("commandstats")["cmdstat_hget"]["calls"] == len(keys)
+
+
+async def test_ejection_and_return_are_one_log_line_each_that_names_node_and_reason(
+    backend: Backend, lookup_servers: list[RedisServer]
+) -> None:
+    keys = keys_of(backend, "lookup1", 20)
+    for key in keys:
+        await backend.store.change(key, bump)
+    await backend.lookups.drain()
+    with structlog.testing.capture_logs() as lines:
+        lookup_servers[0].kill()
+        for _ in range(3):
+            await asyncio.gather(*(count(backend.store, key) for key in keys))
+        lookup_servers[0].start()
+        await backend.nodes["lookup1"].probe()
+
+    said = [(line["event"], line["node"], line["log_level"]) for line in lines if "node" in line]
+    assert said == [
+        ("lookup node ejected", "lookup1", "warning"),
+        ("lookup node returned", "lookup1", "info"),
+    ]
+    ejected = next(line for line in lines if line["event"] == "lookup node ejected")
+    assert lookup_servers[0].address == ejected["address"]
+    assert "refused" in ejected["reason"] or "Connect" in ejected["reason"]
+
+
+# --- nodes that answer, and do not do their work
+
+
+def full(server: RedisServer, _: RedisServer) -> None:
+    with server.client() as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", "1")
+
+
+def replica(server: RedisServer, other: RedisServer) -> None:
+    """It answers reads, and refuses writes: READONLY."""
+    with server.client() as client:
+        client.replicaof("127.0.0.1", other.port)
+
+
+def replica_without_master(server: RedisServer, other: RedisServer) -> None:
+    """It refuses reads: MASTERDOWN."""
+    with server.client() as client:
+        client.config_set("replica-serve-stale-data", "no")
+        client.replicaof("127.0.0.1", 1)  # nobody is there
+
+
+def loading(server: RedisServer, _: RedisServer) -> None:
+    """It was started again, and reads its snapshot for 20 s: LOADING."""
+    with server.client() as client:
+        pipe = client.pipeline(transaction=False)
+        for number in range(60_000):
+            pipe.set(f"ballast:{number}", "x" * 100)
+        pipe.execute()
+        client.save()
+    server.kill()
+    server.options = (
+        "--key-load-delay",
+        "300",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    )
+    server.start()  # INFO answers meanwhile
+
+
+@pytest.fixture
+def spare(tmp_path: Path, lookup_servers: list[RedisServer]) -> Iterator[RedisServer]:
+    """A node in lookup1's place that a test may spoil."""
+    server = RedisServer("lookup1", tmp_path / "spare")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (full, "OutOfMemoryError"),
+        (replica, "ReadOnlyError"),
+        (replica_without_master, "MasterDownError"),
+        (loading, "BusyLoadingError"),
+        (lambda server, _: server.freeze(), "timeout"),
+    ],
+    ids=["OOM", "READONLY", "MASTERDOWN", "LOADING", "accepts-and-never-answers"],
+)
+async def test_a_node_that_cannot_do_its_work_leaves_the_ring_and_stays_out_until_it_can(
+    stack_config: StackConfig,
+    lookup_servers: list[RedisServer],
+    spare: RedisServer,
+    spoil: Callable[[RedisServer, RedisServer], None],
+    reason: str,
+) -> None:
+    servers = [spare.server, *(server.server for server in lookup_servers[1:])]
+    document = stack_config(
+        lookup={"servers": servers, "timeout": 200, "server_retry_timeout": LONG}
+    )
+    async with opened(document) as backend:
+        node = backend.nodes["lookup1"]
+        keys = keys_of(backend, "lookup1", 6)
+        for key in keys:
+            await backend.store.change(key, bump)
+        await backend.lookups.drain()
+        with spare.client() as client:
+            client.flushall()  # so that each load has a hint to write
+        spoil(spare, lookup_servers[1])
+
+        expected = 2
+        async with asyncio.timeout(20):
+            while node.health.live:
+                for key in keys:
+                    assert (await backend.store.change(key, bump)).answer == expected
+                expected += 1
+                await backend.lookups.drain()
+        assert reason in node.health.reason
+
+        await node.probe()
+        assert not node.health.live, "a node that answers a probe badly does not come back"
+        for key in keys:
+            assert await count(backend.store, key) == expected - 1
