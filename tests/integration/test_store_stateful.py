@@ -64,6 +64,8 @@ class World:
         """No state of anybody; whatever hints there are stay."""
         for name in self.tables():
             self.sql.execute(f"DELETE FROM {name}")
+        for backend in self.backends:
+            backend.store.sessions.clear()  # as after a restore by hand: versions start over
 
     def move(self, key: Key, age: int) -> None:
         """Make a state as old as if it had been written `age` days ago."""
