@@ -17,7 +17,9 @@ from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.partitions import table
+from tapedeck.sharding.rows import NewRow, Row
 from tapedeck.sharding.state import Keep, Key, Owner, Stored, Unavailable, Write
+from tapedeck.sharding.writer import Plan
 from tests.conftest import StackConfig
 from tests.support.cutting import AckCutter
 from tests.support.states import bump, count, forget
@@ -282,6 +284,26 @@ async def test_groups_in_one_batch_keep_their_versions_apart(
                 assert (outcome.answer, outcome.version) == (totals[key], totals[key])
 
         assert [await count(two.store, key) for key in keys] == list(totals.values())
+
+
+async def test_two_changes_saved_as_one_do_not_pass_for_the_second_of_somebody_elses(
+    stack_config: StackConfig,
+) -> None:
+    """Made from version 1, the row is at 2 by now: 3 must not be taken for the next one."""
+    stale, fine = Key(1, 1), Key(2, 1)
+    async with opened(stack_config()) as backend:
+        plans = []
+        for key in (stale, fine):
+            day = (await backend.store.change(key, bump)).day
+            assert day is not None
+            base = Row(day, 1, int(Owner.STATES_API), b"1", b"")
+            plans.append(Plan(base, day, NewRow(key, 1, 3, base.owner, b"3", b"w.1.3.")))
+        await backend.store.change(stale, bump)
+
+        saved = await asyncio.gather(*(backend.writer.save(plan) for plan in plans))
+
+        assert saved == [False, True]
+        assert [await count(backend.store, key) for key in (stale, fine)] == [2, 3]
 
 
 async def test_stale_rows_in_a_batch_cost_the_others_no_settlement(
