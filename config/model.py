@@ -245,6 +245,14 @@ class States(Section):
     max_bytes: Annotated[int, Field(ge=2, le=4 * 1024 * 1024)] = 64 * 1024
 
 
+class Sessions(Section):
+    """The cache of running sessions' states in each worker. No answer is given from it alone."""
+
+    enabled: bool = True
+    max_entries: Annotated[int, Field(ge=1)] = 100_000
+    max_bytes: Annotated[int, Field(ge=1, description="bodies, logs and bookkeeping")] = 64 << 20
+
+
 class Catalog(Section):
     """The cache of mixes in each worker."""
 
@@ -271,6 +279,7 @@ class Sections(Section):
     partitions: Partitions = Partitions()
     player: Player = Player()
     states: States = States()
+    sessions: Sessions = Sessions()
     catalog: Catalog = Catalog()
     log: Log = Log()
 

@@ -65,13 +65,15 @@ def _no_compare_and_set() -> None:
 
 def _acknowledged_before_commit() -> None:
     save = Writer.save
-    under_way: set[asyncio.Task[bool]] = set()
+    under_way: set[asyncio.Future[bool]] = set()
 
-    async def promise(self: Writer, plan: Plan) -> bool:
-        task = asyncio.create_task(save(self, plan))
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
-        return True
+    def promise(self: Writer, plan: Plan) -> asyncio.Future[bool]:
+        saving = save(self, plan)
+        under_way.add(saving)
+        saving.add_done_callback(under_way.discard)
+        promised: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        promised.set_result(True)
+        return promised
 
     patch(Writer, "save", promise)
 

@@ -8,6 +8,7 @@ still arrive and be taken for the next one's.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +123,35 @@ class Session:
         """
         await self._run(sql, args)
         return int(self._cursor.rowcount)
+
+    async def run_script(self, statements: Sequence[str]) -> list[int]:
+        """Run statements in one round trip; the first that fails ends it.
+
+        Returns:
+            How many rows each of them affected.
+
+        Raises:
+            MySQLError: that of the one that failed. A transaction that was begun is still open.
+        """
+        affected: list[int] = []
+        connection = self._connection
+        try:
+            async with asyncio.timeout(self._seconds):
+                affected.append(await connection.query(";".join(statements)))
+                while connection._result.has_next:
+                    affected.append(await connection.next_result())
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        except Exception as error:
+            known = _known(error)
+            if known.fault in (Fault.LOST, Fault.READ_ONLY):
+                self.close()
+            raise known from error
+        if len(affected) != len(statements):
+            self.close()
+            raise MySQLError(Fault.LOST, 0, "a script was answered in part")
+        return affected
 
     async def _run(self, sql: str, args: tuple[Any, ...] | None) -> None:
         try:

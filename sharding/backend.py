@@ -11,6 +11,7 @@ from typing import Any, Literal
 from tapedeck.config.model import Sections
 from tapedeck.failover.nodes import Nodes
 from tapedeck.failover.primary import Primary
+from tapedeck.failover.session import Hello
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.janitor import Janitor
 from tapedeck.sharding.lookups import Lookups
@@ -33,16 +34,19 @@ class Backend:
     def __init__(self, config: Sections) -> None:
         self.config = config
         self.days = Days(config.partitions.retention_days, time.monotonic)
-        self.primary = Primary(config.mysql, on_hello=self.days.greeted)
+        self.primary = Primary(config.mysql, on_hello=self._greeted)
         self.days.attach(self.primary)
         self.nodes = Nodes(config.lookup)
         self.lookups = Lookups(config.lookup, self.nodes, self.days)
         self.reader = Reader(self.primary, self.lookups, self.days, config.lookup)
         self.writer = Writer(self.primary, self.days)
-        self.store = Store(self.primary, self.reader, self.writer, self.lookups, self.days)
+        self.store = Store(
+            self.primary, self.reader, self.writer, self.lookups, self.days, config.sessions
+        )
         self.janitor = Janitor(self.primary, self.days, config.partitions)
         self._keeping: asyncio.Task[None] | None = None
         self._generation = 1
+        self._primary_generation = 0
 
     @classmethod
     async def open(cls, config: Sections, *, prune: bool = True) -> Backend:
@@ -67,9 +71,18 @@ class Backend:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 await self.lookups.drain()
+        await self.store.close()
         self.days.close()
         await self.nodes.close()
         await self.primary.close()
+
+    def _greeted(self, hello: Hello) -> None:
+        """The primary was adopted, or looked at again."""
+        self.days.greeted(hello)
+        if hello.generation != self._primary_generation:
+            # A forced promotion may have lost what this worker saw committed.
+            self._primary_generation = hello.generation
+            self.store.sessions.clear()
 
     def readiness(self) -> Readiness:
         """Whether this worker can serve, and what it does without."""

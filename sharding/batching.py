@@ -51,6 +51,10 @@ class Batcher(Generic[Item, Result]):
 
     async def submit(self, item: Item) -> Result:
         """Carry out one item. A caller that is cancelled leaves a batch under way unharmed."""
+        return await self.put(item)
+
+    def put(self, item: Item) -> asyncio.Future[Result]:
+        """Have one item carried out; its future is cancelled by who gives it up."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.append((item, future))
         if self._free > 0:
@@ -59,7 +63,7 @@ class Batcher(Generic[Item, Result]):
             task = asyncio.create_task(self._carry_out())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await future
+        return future
 
     async def drain(self) -> None:
         """Wait until nothing is under way."""

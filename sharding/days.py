@@ -96,6 +96,14 @@ class Days:
         """Whether the partition was there when last looked at."""
         return day in self._existing
 
+    @property
+    def settled(self) -> bool:
+        """Whether `ready` has nothing to do."""
+        if self._offset is None:
+            return False
+        today = self.today()
+        return today in self._existing and tomorrow(today) in self._existing
+
     async def ready(self) -> None:
         """Return once MySQL's clock is known and today's partition is there.
 

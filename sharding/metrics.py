@@ -1,6 +1,6 @@
 """Counters of where states were looked for, and what became of changes."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 LOOKUPS = Counter(
     "tapedeck_lookups",
@@ -36,3 +36,17 @@ MYSQL_BATCH_FALLBACKS = Counter(
 )
 PROBES_DELAYED = Counter("tapedeck_probes_delayed", "Loads without a hint that waited their turn")
 PROBES_REFUSED = Counter("tapedeck_probes_refused", "Loads without a hint past the probe budget")
+SESSIONS = Counter(
+    "tapedeck_session_changes",
+    "Changes by what the session cache was worth: hit (saved from it), stale (another gateway came"
+    " first), unchanged (nothing to save, so read again), miss",
+    ["outcome"],
+)
+SESSIONS_EVICTED = Counter(
+    "tapedeck_session_evictions", "States that left the session cache because it was full"
+)
+SESSION_ENTRIES = Gauge("tapedeck_session_entries", "States in the session cache")
+SESSION_BYTES = Gauge("tapedeck_session_bytes", "Bytes of the states in the session cache")
+GROUPED = Counter(
+    "tapedeck_grouped_changes", "Changes that were saved together with another one of their key"
+)

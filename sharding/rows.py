@@ -7,8 +7,9 @@ the checked name of a partition, so nothing is escaped and nothing can be inject
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
+
+from msgspec import Struct
 
 from tapedeck.sharding.partitions import table
 from tapedeck.sharding.state import Key, Owner, Stored
@@ -20,8 +21,7 @@ CLOCK = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000 AS SIGNED)"
 """MySQL's clock, milliseconds since 1970 UTC, whatever the session's time zone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """A row of a day partition.
 
     Attributes:
@@ -46,11 +46,18 @@ class Row:
         return Stored(self.body, self.version, self.day, Owner(self.owner))
 
 
-@dataclass(frozen=True, slots=True)
-class NewRow:
-    """A row to be written: version is the base's plus one; operations lack the newest time."""
+class NewRow(Struct, frozen=True):
+    """A row to be written.
+
+    Attributes:
+        base: the version that it was made from; 0 for none.
+        version: the base's plus the changes that made it.
+        owner, body: as in Row.
+        operations: as in Row, all but the time of the newest entry, which MySQL adds.
+    """
 
     key: Key
+    base: int
     version: int
     owner: int
     body: bytes
@@ -122,6 +129,23 @@ def read(wanted: Mapping[date, Sequence[Key]]) -> str:
     return " UNION ALL ".join(branches)
 
 
+def versions(wanted: Mapping[date, Sequence[Key]]) -> str:
+    """What versions keys have in partitions: rows `(user_id, playlist_id, version)`."""
+    return " UNION ALL ".join(
+        f"SELECT user_id,playlist_id,version FROM {table(day)} WHERE {_among(keys)}"
+        for day, keys in wanted.items()
+    )
+
+
+REQUIREMENT_FAILED = 1242
+"""ER_SUBQUERY_NO_1_ROW, which nothing but `require` can raise here."""
+
+
+def require(count: int) -> str:
+    """Fails unless the statement before it affected `count` rows, so that a script ends here."""
+    return f"SELECT IF(ROW_COUNT()={count},0,(SELECT 1 UNION ALL SELECT 2))"
+
+
 def look_beside(days: Iterable[date], keys: Sequence[Key]) -> str:
     """Lock the keys in other partitions, with MySQL's clock as the row of day 0.
 
@@ -144,7 +168,7 @@ def update(day: date, row: NewRow) -> str:
     """Compare-and-set of one row: affects 1 row, or none on a conflict."""
     return (
         f"UPDATE {table(day)} SET {row.assignments} WHERE user_id={row.key.user_id}"
-        f" AND playlist_id={row.key.playlist_id} AND version={row.version - 1}"
+        f" AND playlist_id={row.key.playlist_id} AND version={row.base}"
     )
 
 
@@ -155,12 +179,23 @@ def upsert(day: date, rows: Sequence[NewRow]) -> str:
     (MySQL manual, "INSERT ... ON DUPLICATE KEY UPDATE"). A row that has moved away is inserted and
     counts 1: any count but 2n must be rolled back.
     """
-    match = "version=VALUES(version)-1"
+    match = f"version=VALUES(version)-{_steps(rows)}"
     sets = ",".join(
         f"{column}=IF({match},VALUES({column}),{column})"
         for column in ("owner", "state", "operations", "version")
     )
     return f"{insert(day, rows)} ON DUPLICATE KEY UPDATE {sets}"
+
+
+def _steps(rows: Sequence[NewRow]) -> str:
+    """How many changes made each row of an upsert: one, except where several were saved at once."""
+    cases = [
+        f" WHEN user_id={row.key.user_id} AND playlist_id={row.key.playlist_id}"
+        f" THEN {row.version - row.base}"
+        for row in rows
+        if row.version - row.base != 1
+    ]
+    return f"(CASE{''.join(cases)} ELSE 1 END)" if cases else "1"
 
 
 def delete(day: date, versions: Mapping[Key, int], today: date | None = None) -> str:

@@ -3,36 +3,35 @@
 A change is carried out as DESIGN's protocol says: load, apply the transition, save under
 compare-and-set, and after a conflict or a lost answer begin again. It has one operation id through
 all its tries, looked for at every reload: a commit whose answer was lost may land at any time.
+
+Changes of one key take turns in a worker; those that wait for the same turn are saved together
+(`sharding.groups`). The first try may begin from a cached row (`sharding.sessions`) under one rule:
+**nothing is answered from it unless a compare-and-set of its version succeeded**. Where nothing is
+to be saved, because the transitions keep, refuse or raise, the row is read from MySQL and they are
+applied again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from collections import deque
+from typing import TypeVar
 
 import structlog
 
+from tapedeck.config.model import Sessions as SessionsConfig
 from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.retry import passing, persist
 from tapedeck.sharding import metrics, operations
 from tapedeck.sharding.days import Days
+from tapedeck.sharding.groups import MOST_TOGETHER, Applied, Member, Result, apply
 from tapedeck.sharding.lookups import Lookups
 from tapedeck.sharding.reader import Loaded, Reader
-from tapedeck.sharding.rows import TOMBSTONE, NewRow
-from tapedeck.sharding.state import (
-    Contended,
-    Key,
-    Outcome,
-    Remove,
-    Stored,
-    Transition,
-    Unavailable,
-    Write,
-)
+from tapedeck.sharding.rows import NewRow, Row
+from tapedeck.sharding.sessions import Sessions
+from tapedeck.sharding.state import Contended, Key, Outcome, Stored, Transition, Unavailable
 from tapedeck.sharding.writer import Plan, Writer
 
 A = TypeVar("A")
@@ -40,14 +39,28 @@ log = structlog.get_logger("tapedeck.store")
 
 MOST_CONFLICTS = 100
 """Tries of one change that lost the compare-and-set, before it gives up."""
+LOOK_EVERY = 0.05
+"""Seconds between looks for changes whose deadline has passed."""
+
+_HIT = metrics.SESSIONS.labels("hit")
+_STALE = metrics.SESSIONS.labels("stale")
+_UNCHANGED = metrics.SESSIONS.labels("unchanged")
+_MISS = metrics.SESSIONS.labels("miss")
 
 
 class Store:
     """States by key. One for a worker: its operation ids are the worker's."""
 
     def __init__(
-        self, primary: Primary, reader: Reader, writer: Writer, lookups: Lookups, days: Days
+        self,
+        primary: Primary,
+        reader: Reader,
+        writer: Writer,
+        lookups: Lookups,
+        days: Days,
+        sessions: SessionsConfig,
     ) -> None:
+        self.sessions = Sessions(sessions)
         self._primary = primary
         self._reader = reader
         self._writer = writer
@@ -55,7 +68,10 @@ class Store:
         self._days = days
         self._worker = operations.new_worker()
         self._numbers = itertools.count(1)
-        self._turns: dict[Key, _Turn] = {}
+        # A key is here while a change of it is under way; in line are those that wait for it.
+        self._lines: dict[Key, _Line] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looking = False
 
     async def load(self, key: Key) -> Stored | None:
         """The state of a key; None if there is none.
@@ -66,12 +82,12 @@ class Store:
         deadline = self._primary.deadline()
         try:
             async with asyncio.timeout_at(deadline):
-                row = (await self._reader.load(key, deadline)).row
+                loaded = await self._load(key, self._cached(key), deadline)
         except TimeoutError:
             raise Unavailable("MySQL: no answer in time") from None
         except (PrimaryUnavailable, MySQLError) as error:
             raise _unavailable(error) from error
-        return row.stored if row is not None else None
+        return loaded.row.stored if loaded.row is not None else None
 
     async def change(self, key: Key, transition: Transition[A]) -> Outcome[A]:
         """Apply a transition to a key's state, and return once that is committed.
@@ -81,32 +97,153 @@ class Store:
             Contended: other changes of the key came first too often.
             Exception: what the transition raises; nothing is stored then.
         """
-        deadline = self._primary.deadline()
-        try:
-            async with asyncio.timeout_at(deadline), self._turn(key):
-                change = _Change(self, key, transition, deadline)
-                return await persist(change.attempt, deadline, change.again)
-        except TimeoutError:
-            raise Unavailable("MySQL: no answer in time") from None
-        except (PrimaryUnavailable, MySQLError) as error:
-            raise _unavailable(error) from error
-        except _Conflict as error:
-            raise Contended("too many changes of this state at once") from error
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Outcome[A]] = loop.create_future()
+        member = Member(transition, answer, self._primary.deadline())
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line()
+            if not self._looking:
+                self._looking = True
+                loop.call_later(LOOK_EVERY, self._look_for_overdue)
+            self._begin(key, line, [member])
+        else:
+            line.waiting.append(member)
+        return await answer
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, key: Key) -> AsyncIterator[None]:
-        """One change of a key at a time in this worker, first come first served."""
-        turn = self._turns.get(key)
-        if turn is None:
-            turn = self._turns[key] = _Turn()
-        turn.wanted += 1
+    async def close(self) -> None:
+        """Give up what is under way; whoever waits for it is told."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # ---- turns ---------------------------------------------------------------------------------
+
+    def _begin(self, key: Key, line: _Line, members: list[Member]) -> None:
+        """Carry a group out, from the cached row if there is one: then within this call but for
+        the save, with no task of its own."""
+        group = line.group = _Group(self, key, members)
+        row = self._cached(key)
+        if row is None or not self._days.settled:
+            _MISS.inc(len(members))
+        else:
+            loaded = Loaded(row)
+            applied = group.apply(loaded)
+            if applied.changes:
+                group.saving = group.save(loaded, applied)
+                group.saving.add_done_callback(lambda saving: self._saved(group, saving))
+                return
+            _UNCHANGED.inc(len(members))
+            group.hint = row
+        self._go_on(group)
+
+    def _saved(self, group: _Group, saving: asyncio.Future[bool]) -> None:
+        """The save of a first try, made from a cached row, came to an end."""
+        group.saving = None
+        if saving.cancelled():
+            self._answer(group, Unavailable("given up"))
+            return
+        error = saving.exception()
+        if error is None and saving.result():
+            _HIT.inc(len(group.members))
+            self._answer(group, group.landed())
+            return
+        _STALE.inc(len(group.members))
+        self.sessions.drop(group.key)
+        assert not isinstance(error, BaseException) or isinstance(error, Exception)
+        group.failed(error)
+        self._go_on(group)
+
+    def _go_on(self, group: _Group) -> None:
+        """Carry a group out from a read of its row."""
+        task = asyncio.create_task(self._carry_out(group))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry_out(self, group: _Group) -> None:
+        deadline = group.deadline
+        results: list[Result] | Exception
         try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.wanted -= 1
-            if not turn.wanted:
-                del self._turns[key]
+            async with asyncio.timeout_at(deadline):
+                results = await persist(group.attempt, deadline, group.again)
+        except TimeoutError:
+            results = Unavailable("MySQL: no answer in time")
+        except (PrimaryUnavailable, MySQLError) as error:
+            results = _unavailable(error)
+        except _Conflict:
+            results = Contended("too many changes of this state at once")
+        except asyncio.CancelledError:
+            self._answer(group, Unavailable("the gateway stops"))
+            raise
+        except Exception as error:  # a fault of ours: the request's handler logs it
+            results = error
+        self._answer(group, results)
+
+    def _answer(self, group: _Group, results: list[Result] | Exception) -> None:
+        """Tell the members, and let the next ones of the key have their turn."""
+        if isinstance(results, Exception):
+            results = [results] * len(group.members)
+        for member, result in zip(group.members, results, strict=True):
+            if member.answer.done():
+                continue
+            if isinstance(result, Exception):
+                member.answer.set_exception(result)
+            else:
+                member.answer.set_result(result)
+        line = self._lines[group.key]
+        members: list[Member] = []
+        while line.waiting and len(members) < MOST_TOGETHER:
+            member = line.waiting.popleft()
+            if not member.answer.done():
+                members.append(member)
+        if members:
+            self._begin(group.key, line, members)
+        else:
+            del self._lines[group.key]
+
+    def _look_for_overdue(self) -> None:
+        """Tell those whose deadline has passed. One look at all of them, as a timer for each
+        costs more than most changes take."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for line in self._lines.values():
+            group = line.group
+            for member in itertools.chain(group.members, line.waiting):
+                if member.deadline <= now and not member.answer.done():
+                    member.answer.set_exception(Unavailable("MySQL: no answer in time"))
+            if group.saving is not None and all(m.answer.done() for m in group.members):
+                group.saving.cancel()  # nobody waits: it leaves the queue, if it still is there
+        self._looking = bool(self._lines)
+        if self._looking:
+            loop.call_later(LOOK_EVERY, self._look_for_overdue)
+
+    # ---- rows ----------------------------------------------------------------------------------
+
+    def _cached(self, key: Key) -> Row | None:
+        row = self.sessions.get(key)
+        if row is not None and row.day < self._days.oldest():
+            # Past retention it is no state any more, wherever the row still lies.
+            self.sessions.drop(key)
+            return None
+        return row
+
+    async def _load(self, key: Key, hint: Row | None, deadline: float) -> Loaded:
+        """Read a key's row; where a cached one says in which partition, no lookup node is asked."""
+        if hint is not None:
+            loaded = await self._reader.reload(key, Loaded(hint))
+        else:
+            loaded = await self._reader.load(key, deadline)
+        self._remember(key, loaded)
+        return loaded
+
+    def _remember(self, key: Key, loaded: Loaded) -> None:
+        """Cache what was read; not where a change that ended meanwhile knows better."""
+        row, known = loaded.row, self.sessions.get(key)
+        if row is None or loaded.strays:
+            self.sessions.drop(key)
+        elif known is None or known.version <= row.version:
+            self.sessions.put(key, row)
 
 
 def _unavailable(error: PrimaryUnavailable | MySQLError) -> Unavailable:
@@ -117,74 +254,122 @@ def _unavailable(error: PrimaryUnavailable | MySQLError) -> Unavailable:
     return Unavailable(f"MySQL refused a statement (error {error.code})", retry_after=5)
 
 
-class _Turn:
-    """The queue of one key."""
+class _Line:
+    """The changes of one key: the group that is under way, and who waits for it to end."""
 
-    __slots__ = ("lock", "wanted")
+    __slots__ = ("group", "waiting")
+    group: _Group
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.wanted = 0
+        self.waiting: deque[Member] = deque()
 
 
 class _Conflict(Exception):
     """Another change of the key came first."""
 
 
-class _Change:
-    """One change through all its tries."""
+class _Group:
+    """Members that are saved together, through all their tries."""
 
-    def __init__(
-        self, store: Store, key: Key, transition: Transition[Any], deadline: float
-    ) -> None:
+    def __init__(self, store: Store, key: Key, members: list[Member]) -> None:
+        self.key = key
+        self.members = members
+        self.hint: Row | None = None
+        self.saving: asyncio.Future[bool] | None = None
         self._store = store
-        self._deadline = deadline
-        self._key = key
-        self._transition = transition
         self._number = next(store._numbers)
         self._loaded: Loaded | None = None
+        self._plan: Plan | None = None
         self._conflicts = 0
         self._alone = False
+        self._failure: Exception | None = None
         # What each try would have answered, by the version that it made: at most one of them lands.
-        self._tried: dict[int, Outcome[Any]] = {}
+        self._tried: dict[int, list[Result]] = {}
 
-    async def attempt(self) -> Outcome[Any]:
+    @property
+    def deadline(self) -> float:
+        """When its last member gives up, on the loop's clock."""
+        return max(member.deadline for member in self.members)
+
+    def apply(self, loaded: Loaded) -> Applied:
+        """Apply the members to a row."""
+        row, today = loaded.row, self._store._days.today()
+        day = today if row is None or row.day < today else row.day
+        return apply([member.transition for member in self.members], row, day)
+
+    def save(self, loaded: Loaded, applied: Applied) -> asyncio.Future[bool]:
+        """Send what was made of a loaded row.
+
+        From here on the group's members are settled: this save stands for all of them.
+        """
+        store, row = self._store, loaded.row
+        self._loaded = loaded
+        self._tried[applied.version] = applied.results
+        kept = b""
+        if row is not None:
+            kept = operations.others(row.operations, store._worker, store._days.now())
+        self._plan = Plan(
+            base=row,
+            day=applied.day,
+            row=NewRow(
+                self.key,
+                row.version if row is not None else 0,
+                applied.version,
+                applied.owner,
+                applied.body,
+                operations.append(kept, store._worker, self._number, applied.version),
+            ),
+            others=kept,
+            changes=applied.changes,
+            strays=loaded.strays,
+            alone=self._alone,
+        )
+        return store._writer.save(self._plan)
+
+    def landed(self) -> list[Result]:
+        """The last save was committed: remember its row, and have the hint follow it."""
+        store, plan = self._store, self._plan
+        assert plan is not None
+        row = plan.row
+        store.sessions.put(self.key, Row(plan.day, row.version, row.owner, row.body, plan.others))
+        if plan.base is None or plan.base.day != plan.day:
+            store._lookups.put(self.key, plan.day)
+        return self._tried[row.version]
+
+    def failed(self, error: Exception | None) -> None:
+        """The save of a first try failed, None: because the row is another one by now."""
+        self._failure = error
+
+    async def attempt(self) -> list[Result]:
         """Load, decide, save. Raises what `again` judges."""
         store = self._store
-        if self._loaded is None:
-            loaded = await store._reader.load(self._key, self._deadline)
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            await self._judge(failure)
+        if self._loaded is not None:
+            loaded = await store._reader.reload(self.key, self._loaded)
+            store._remember(self.key, loaded)
         else:
-            loaded = await store._reader.reload(self._key, self._loaded)
+            loaded = await store._load(self.key, self.hint, self.deadline)
         self._loaded = loaded
-        landed = self._landed(loaded)
+        landed = self._found(loaded)
         if landed is not None:
             metrics.RECOVERED.inc()
             return landed
-        row = loaded.row
-        decision = self._transition(row.stored if row is not None else None)
-        if not isinstance(decision, (Write, Remove)):
-            stored = row.stored if row is not None else None
-            if stored is None:
-                return Outcome(decision.answer, None, None, changed=False)
-            return Outcome(decision.answer, stored.version, stored.day, changed=False)
-        plan = self._plan(loaded, decision)
-        outcome = Outcome(decision.answer, plan.row.version, plan.day, changed=True)
-        self._tried[plan.row.version] = outcome
+        if not self._tried:
+            self.members = [m for m in self.members if not m.answer.done()] or self.members[:1]
+        applied = self.apply(loaded)
+        if not applied.changes:
+            return applied.results
         try:
-            saved = await store._writer.save(plan)
+            saved = await self.save(loaded, applied)
         except MySQLError as error:
-            if error.fault is Fault.NO_TABLE:
-                # The partition was dropped since, or today's is not there yet.
-                await store._days.refresh()
-                raise _Conflict from error
-            if error.fault is Fault.RETRY:
-                self._alone = True
+            await self._judge(error)
             raise
         if not saved:
+            store.sessions.drop(self.key)
             raise _Conflict
-        if row is None or row.day != plan.day:
-            store._lookups.put(self._key, plan.day)
-        return outcome
+        return self.landed()
 
     def again(self, error: BaseException) -> bool:
         """Whether another try is due."""
@@ -193,7 +378,8 @@ class _Change:
             return self._conflicts < MOST_CONFLICTS
         return passing(error)
 
-    def _landed(self, loaded: Loaded) -> Outcome[Any] | None:
+    def _found(self, loaded: Loaded) -> list[Result] | None:
+        """What an earlier try answers, if it landed after all."""
         if not self._tried or loaded.row is None:
             return None
         found = operations.find(loaded.row.operations, self._store._worker)
@@ -201,30 +387,13 @@ class _Change:
             return None
         return self._tried[found.version]
 
-    def _plan(self, loaded: Loaded, decision: Write[Any] | Remove[Any]) -> Plan:
-        store, row = self._store, loaded.row
-        today = store._days.today()
-        version = row.version + 1 if row is not None else 1
-        if isinstance(decision, Write):
-            owner, body = int(decision.owner), decision.body
-        else:
-            owner, body = TOMBSTONE, b""
-        return Plan(
-            base=row,
-            day=max(today, row.day) if row is not None else today,
-            row=NewRow(
-                key=self._key,
-                version=version,
-                owner=owner,
-                body=body,
-                operations=operations.append(
-                    row.operations if row is not None else b"",
-                    store._worker,
-                    self._number,
-                    version,
-                    store._days.now(),
-                ),
-            ),
-            strays=loaded.strays,
-            alone=self._alone,
-        )
+    async def _judge(self, error: Exception) -> None:
+        """Raise what a save failed with, as the next try needs it."""
+        if isinstance(error, MySQLError):
+            if error.fault is Fault.NO_TABLE:
+                # The partition was dropped since, or today's is not there yet.
+                await self._store._days.refresh()
+                raise _Conflict from error
+            if error.fault is Fault.RETRY:
+                self._alone = True
+        raise error

@@ -1,15 +1,19 @@
 """Saves: compare-and-set in place, the move into today, the create; alone or by the batch.
 
-One transaction each, READ COMMITTED. A batch that does not succeed whole is rolled back and its
+One transaction each, READ COMMITTED, sent as one script: MySQL stops at the first statement that
+fails, so a batch costs one round trip. A batch that does not succeed whole is rolled back; the rows
+that had changed since they were loaded leave it, and the rest goes again. Should that fail too, its
 rows are settled one by one, so a row that cannot be saved fails alone.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Sequence
 from datetime import date
+
+from msgspec import Struct
+from prometheus_client import Counter
 
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.primary import Primary
@@ -22,14 +26,15 @@ from tapedeck.sharding.rows import NewRow, Row
 from tapedeck.sharding.state import Key
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One change, ready to be written.
+class Plan(Struct, frozen=True):
+    """One save, ready to be written.
 
     Attributes:
         base: the row it was made from; None creates the key.
         day: W, the partition to write into: the newer of today and the base's.
         row: what to write.
+        others: the other workers' part of its operations.
+        changes: how many acknowledged changes it stands for.
         strays: older rows of the key, to be removed with it.
         alone: not in a batch, because it held one up before.
     """
@@ -37,6 +42,8 @@ class Plan:
     base: Row | None
     day: date
     row: NewRow
+    others: bytes = b""
+    changes: int = 1
     strays: tuple[Row, ...] = ()
     alone: bool = False
 
@@ -66,21 +73,14 @@ class Writer:
         # Rows that somebody else holds: a few connections are all that they may occupy.
         self._lone: Batcher[Plan, bool] = Batcher("save_alone", self._save, at_most=1, in_flight=4)
 
-    async def save(self, plan: Plan) -> bool:
+    def save(self, plan: Plan) -> asyncio.Future[bool]:
         """Commit a plan.
 
         Returns:
-            Whether it was committed; False if the key had changed since it was loaded.
-
-        Raises:
-            PrimaryUnavailable, MySQLError: not committed, or not known to be.
+            Whether it was committed; False if the key had changed since it was loaded. Or, as the
+            future's exception, PrimaryUnavailable or MySQLError: not committed, or not known to be.
         """
-        saved = await self._queue(plan).submit(plan)
-        if saved:
-            metrics.SAVES.labels(_kind(plan)).inc()
-        else:
-            metrics.CONFLICTS.inc()
-        return saved
+        return self._queue(plan).put(plan)
 
     def _queue(self, plan: Plan) -> Batcher[Plan, bool]:
         if plan.alone or plan.strays:
@@ -94,22 +94,69 @@ class Writer:
 
     async def _save(self, plans: list[Plan]) -> Sequence[bool | Exception]:
         async with self._primary.session(self._primary.deadline()) as session:
-            if len(plans) > 1:
-                try:
-                    async with _transaction(session):
-                        await self._write(session, plans)
-                    return [True] * len(plans)
-                except _Mismatch:
-                    pass
-                except MySQLError as error:
-                    if session.broken:
-                        raise
-                    metrics.MYSQL_BATCH_FALLBACKS.labels(error.fault.name.lower()).inc()
-            return await self._settle_all(session, plans)
+            saved = await self._save_in(session, plans)
+        for plan, result in zip(plans, saved, strict=True):
+            if result is True:
+                _SAVES[_kind(plan)].inc(plan.changes)
+                if plan.changes > 1:
+                    metrics.GROUPED.inc(plan.changes)
+            elif result is False:
+                metrics.CONFLICTS.inc()
+        return saved
 
-    async def _settle_all(self, session: Session, plans: list[Plan]) -> Sequence[bool | Exception]:
-        """One by one; none of them waits for a lock that another of them would wait behind."""
-        impatient = self._primary.mariadb and (len(plans) > 1 or plans[0].alone)
+    async def _save_in(self, session: Session, plans: list[Plan]) -> Sequence[bool | Exception]:
+        if len(plans) == 1:
+            return await self._settle_all(session, plans, impatient=plans[0].alone)
+        if await self._together(session, plans):
+            return [True] * len(plans)
+        # A key is in a batch once: a worker has one change of it under way.
+        results: dict[Key, bool | Exception] = {}
+        unchanged = await self._unchanged(session, plans)
+        rest = [plan for plan in plans if plan.key in unchanged]
+        if 1 < len(rest) < len(plans) and await self._together(session, rest):
+            results = {plan.key: True for plan in rest}
+        elif rest:
+            settled = await self._settle_all(session, rest, impatient=True)
+            results = {plan.key: one for plan, one in zip(rest, settled, strict=True)}
+        return [results.get(plan.key, False) for plan in plans]
+
+    async def _together(self, session: Session, plans: list[Plan]) -> bool:
+        """Save all plans in one transaction, or none of them."""
+        try:
+            await self._write(session, plans)
+        except _Mismatch:
+            return False
+        except MySQLError as error:
+            if session.broken:
+                raise
+            metrics.MYSQL_BATCH_FALLBACKS.labels(error.fault.name.lower()).inc()
+            return False
+        return True
+
+    async def _unchanged(self, session: Session, plans: list[Plan]) -> set[Key]:
+        """The keys of plans that may still succeed: a glance, the compare-and-set decides."""
+        by_day: dict[date, list[Key]] = {}
+        for plan in plans:
+            if plan.in_place:
+                by_day.setdefault(plan.day, []).append(plan.key)
+        if not by_day:
+            return {plan.key for plan in plans}
+        try:
+            found = await session.fetch(rows.versions(by_day))
+        except MySQLError:
+            if session.broken:
+                raise
+            return {plan.key for plan in plans}
+        there = {Key(user, playlist): version for user, playlist, version in found}
+        return {
+            plan.key for plan in plans if not plan.in_place or there.get(plan.key) == plan.row.base
+        }
+
+    async def _settle_all(
+        self, session: Session, plans: list[Plan], *, impatient: bool
+    ) -> Sequence[bool | Exception]:
+        """One by one; where `impatient`, none of them waits for a row that somebody holds."""
+        impatient = impatient and self._primary.mariadb
         if impatient:
             await session.execute("SET SESSION innodb_lock_wait_timeout = 0")
         settled: list[bool | Exception] = []
@@ -127,8 +174,7 @@ class Writer:
         try:
             if plan.in_place and not plan.strays:
                 return await session.execute(rows.update(plan.day, plan.row)) == 1
-            async with _transaction(session):
-                await self._write(session, [plan])
+            await self._write(session, [plan])
         except _Mismatch:
             return False
         except MySQLError as error:
@@ -139,27 +185,40 @@ class Writer:
         return True
 
     async def _write(self, session: Session, plans: list[Plan]) -> None:
-        """The statements of a transaction that saves all plans.
+        """Save all plans in one transaction; whatever is raised, none of them is saved.
 
         Rows are locked in one order, by day and key, whoever writes them: no deadlock among
         batches of one day.
+
+        Raises:
+            _Mismatch: a row was not as it was loaded.
+            MySQLError: after a rollback, or with the session closed.
         """
         plans = sorted(plans, key=lambda plan: (plan.day, plan.key))
+        script = _Script()
         for day in sorted({plan.day for plan in plans}):
             mine = [plan for plan in plans if plan.day == day]
             stay = [plan.row for plan in mine if plan.in_place]
             come = [plan.row for plan in mine if not plan.in_place]
-            if stay and await session.execute(rows.upsert(day, stay)) != 2 * len(stay):
-                raise _Mismatch
+            if stay:
+                script.add(rows.upsert(day, stay), must_affect=2 * len(stay))
             if come:
-                await session.execute(rows.insert(day, come))
-        await self._leave(session, plans)
-        for day in sorted({plan.day for plan in plans}):
-            created = [plan.key for plan in plans if plan.day == day and plan.base is None]
-            if created:
-                await self._look_beside(session, day, created)
+                script.add(rows.insert(day, come))
+        self._leave(script, plans)
+        creates = any(plan.base is None for plan in plans)
+        if not creates:
+            script.add("COMMIT")
+        try:
+            await script.run(session)
+            if creates:
+                await self._look_beside(session, plans)
+                await session.execute("COMMIT")
+        except (_Mismatch, MySQLError):
+            if not session.broken:
+                await session.rollback()
+            raise
 
-    async def _leave(self, session: Session, plans: list[Plan]) -> None:
+    def _leave(self, script: _Script, plans: list[Plan]) -> None:
         """Delete moved rows where they were, each only in the version that was loaded.
 
         After the insert, and only while MySQL's day is the one moved into (see rows.delete).
@@ -173,42 +232,68 @@ class Writer:
             for stray in plan.strays:
                 strays.setdefault(stray.day, {})[plan.key] = stray.version
         for (day, into), versions in sorted(moved.items()):
-            if await session.execute(rows.delete(day, versions, into)) != len(versions):
-                raise _Mismatch
+            script.add(rows.delete(day, versions, into), must_affect=len(versions))
         for day in sorted(strays):
-            removed = await session.execute(rows.delete(day, strays[day]))
-            metrics.STRAYS.inc(removed)
+            script.add(rows.delete(day, strays[day]), counter=metrics.STRAYS)
 
-    async def _look_beside(self, session: Session, day: date, keys: list[Key]) -> None:
+    async def _look_beside(self, session: Session, plans: list[Plan]) -> None:
         """After the insert: has a gateway on the other side of midnight made the same key?
 
         Both insert before they look, so at least one of them sees the other's row, or waits for it.
         """
-        beside = [other for other in neighbours(day) if self._days.exists(other)]
-        found = await session.fetch(rows.look_beside(beside, keys))
-        clock_ms = next(int(value) for number, value in found if number == 0)
-        self._days.observe(clock_ms)
-        if len(found) > 1 or day != utc_day(clock_ms / 1000):
-            raise _Mismatch
+        for day in sorted({plan.day for plan in plans if plan.base is None}):
+            keys = [plan.key for plan in plans if plan.day == day and plan.base is None]
+            beside = [other for other in neighbours(day) if self._days.exists(other)]
+            found = await session.fetch(rows.look_beside(beside, keys))
+            clock_ms = next(int(value) for number, value in found if number == 0)
+            self._days.observe(clock_ms)
+            if len(found) > 1 or day != utc_day(clock_ms / 1000):
+                raise _Mismatch
 
 
-@contextlib.asynccontextmanager
-async def _transaction(session: Session) -> AsyncIterator[None]:
-    await session.execute("START TRANSACTION")
-    try:
-        yield
-    except (_Mismatch, MySQLError):
-        if not session.broken:
-            await session.rollback()
-        raise
-    try:
-        await session.execute("COMMIT")
-    except MySQLError:
-        session.close()  # its transaction may be open: nothing else may be written in it
-        raise
+class _Script:
+    """The statements of one transaction, up to where MySQL's answer is needed to go on."""
+
+    def __init__(self) -> None:
+        self._statements = ["START TRANSACTION"]
+        self._counters: list[tuple[int, Counter]] = []
+
+    def add(
+        self, statement: str, *, must_affect: int | None = None, counter: Counter | None = None
+    ) -> None:
+        """Put a statement behind the others.
+
+        Args:
+            must_affect: rows; with any other number the script ends there.
+            counter: counts the rows that it affects.
+        """
+        if counter is not None:
+            self._counters.append((len(self._statements), counter))
+        self._statements.append(statement)
+        if must_affect is not None:
+            self._statements.append(rows.require(must_affect))
+
+    async def run(self, session: Session) -> None:
+        """Run it.
+
+        Raises:
+            _Mismatch: a statement did not affect what it must.
+            MySQLError: one failed. Either way the transaction is open.
+        """
+        try:
+            affected = await session.run_script(self._statements)
+        except MySQLError as error:
+            if error.code == rows.REQUIREMENT_FAILED:
+                raise _Mismatch from None
+            raise
+        for number, counter in self._counters:
+            counter.inc(affected[number])
 
 
 def _kind(plan: Plan) -> str:
     if plan.base is None:
         return "create"
-    return "in_place" if plan.in_place else "move"
+    return "in_place" if plan.base.day == plan.day else "move"
+
+
+_SAVES = {kind: metrics.SAVES.labels(kind) for kind in ("create", "in_place", "move")}

@@ -36,9 +36,18 @@ async def opened(document: dict[str, Any]) -> AsyncIterator[Backend]:
         await backend.close()
 
 
+@pytest.fixture(params=[True, False], ids=["cached", "uncached"])
+async def backend(
+    stack_config: StackConfig, request: pytest.FixtureRequest
+) -> AsyncIterator[Backend]:
+    async with opened(stack_config(sessions={"enabled": request.param})) as one:
+        yield one
+
+
 @pytest.fixture
-async def backend(stack_config: StackConfig) -> AsyncIterator[Backend]:
-    async with opened(stack_config()) as one:
+async def uncached(stack_config: StackConfig) -> AsyncIterator[Backend]:
+    """A gateway that asks the lookup nodes at every request."""
+    async with opened(stack_config(sessions={"enabled": False})) as one:
         yield one
 
 
@@ -175,7 +184,8 @@ async def test_todays_partition_is_made_when_a_save_finds_it_missing(backend: Ba
 async def test_no_hint_changes_an_answer(
     stack_config: StackConfig, lookup_servers: list[RedisServer], layout: str, hint: str | None
 ) -> None:
-    async with opened(stack_config(lookup={"layout": layout})) as backend:
+    document = stack_config(lookup={"layout": layout}, sessions={"enabled": False})
+    async with opened(document) as backend:
         await backend.store.change(KEY, bump)
         await put_back(backend, KEY, 4)
         await backend.lookups.drain()
@@ -191,7 +201,8 @@ async def test_no_hint_changes_an_answer(
 async def test_another_type_in_an_entrys_place_is_put_right(
     stack_config: StackConfig, lookup_servers: list[RedisServer], layout: str
 ) -> None:
-    async with opened(stack_config(lookup={"layout": layout})) as backend:
+    document = stack_config(lookup={"layout": layout}, sessions={"enabled": False})
+    async with opened(document) as backend:
         await backend.store.change(KEY, bump)
         await backend.lookups.drain()
         for server in lookup_servers:
@@ -206,15 +217,15 @@ async def test_another_type_in_an_entrys_place_is_put_right(
         assert (await backend.lookups.ask(KEY)).day == backend.days.today()
 
 
-async def test_a_wrong_hint_is_repaired_in_the_background(backend: Backend) -> None:
-    await backend.store.change(KEY, bump)
-    await backend.lookups.drain()
-    then = await put_back(backend, KEY, 9)
+async def test_a_wrong_hint_is_repaired_in_the_background(uncached: Backend) -> None:
+    await uncached.store.change(KEY, bump)
+    await uncached.lookups.drain()
+    then = await put_back(uncached, KEY, 9)
 
-    await backend.store.load(KEY)
-    await backend.lookups.drain()
+    await uncached.store.load(KEY)
+    await uncached.lookups.drain()
 
-    assert (await backend.lookups.ask(KEY)).day == then
+    assert (await uncached.lookups.ask(KEY)).day == then
 
 
 async def test_flat_entries_are_those_of_the_original_system(
@@ -268,7 +279,8 @@ async def test_all_lookup_nodes_dead_costs_no_error(
 async def test_a_frozen_lookup_node_costs_the_hints_deadline_at_most(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
-    async with opened(stack_config(lookup={"hint_deadline": 50, "timeout": 400})) as backend:
+    lookup = {"hint_deadline": 50, "timeout": 400}
+    async with opened(stack_config(lookup=lookup, sessions={"enabled": False})) as backend:
         await backend.store.change(KEY, bump)
         await backend.lookups.drain()
         for server in lookup_servers:
@@ -328,6 +340,7 @@ async def test_many_keys_at_once_through_two_gateways_lose_nothing(
             await one.store.change(key, bump)
         for key in keys[:10]:
             await put_back(one, key, 6)
+        await two.days.refresh()
 
         async def client(backend: Backend, key: Key) -> None:
             for _ in range(5):

@@ -35,7 +35,9 @@ from tests.support.states import bump, forget
 pytestmark = pytest.mark.stack
 
 KEYS = [Key(1, 1), Key(1, 2), Key(2, 1), Key(2**63 - 1, 2**63 - 1)]
-AGES = (1, 2, 15, 30)
+AGES = (1, 2, 15, 27)
+MIDNIGHTS = 3
+"""At most, in one example: none of these ages is past retention then."""
 
 keys = st.sampled_from(KEYS)
 nodes = st.integers(0, 2)
@@ -55,6 +57,7 @@ class World:
     servers: list[RedisServer]
     sql: Cursor
     layout: str
+    clock: Callable[[float], object]
 
     def tables(self) -> list[str]:
         self.sql.execute("SHOW TABLES LIKE 'player\\_state\\_%'")
@@ -64,11 +67,18 @@ class World:
         """No state of anybody; whatever hints there are stay."""
         for name in self.tables():
             self.sql.execute(f"DELETE FROM {name}")
+        for backend in self.backends:
+            backend.store.sessions.clear()  # as after a restore by hand: versions start over
 
     def move(self, key: Key, age: int) -> None:
         """Make a state as old as if it had been written `age` days ago."""
         today = self.backends[0].days.today()
-        then = table(today - timedelta(days=age))
+        day = today - timedelta(days=age)
+        if not self.backends[0].days.exists(day):
+            self.sql.execute(create_table(day))
+            for backend in self.backends:
+                self.run(backend.days.refresh())
+        then = table(day)
         where = f"WHERE user_id = {key.user_id} AND playlist_id = {key.playlist_id}"
         others = [name for name in self.tables() if name != then]
         self.sql.execute("START TRANSACTION")
@@ -113,6 +123,9 @@ class Listeners(RuleBasedStateMachine):
         self.world = world
         self.states: dict[Key, int] = {}
         self.versions = dict.fromkeys(KEYS, 0)
+        self.midnights = 0
+        world.clock(0)
+        self.all_see_the_clock()
         world.clear()
 
     def teardown(self) -> None:
@@ -199,6 +212,49 @@ class Listeners(RuleBasedStateMachine):
     @rule(key=keys, age=st.sampled_from(AGES))
     def a_state_grows_old(self, key: Key, age: int) -> None:
         self.world.move(key, age)
+
+    @rule(key=keys, gateway=gateways, members=st.lists(st.sampled_from("+-?"), max_size=9))
+    def changes_of_all_kinds_wait_together(self, key: Key, gateway: int, members: str) -> None:
+        async def together() -> list[Any]:
+            transitions: dict[str, Any] = {
+                "+": bump,
+                "-": forget,
+                "?": lambda s: Keep(None if s is None else int(s.body)),
+            }
+            outcomes = await asyncio.gather(
+                *(self.store(gateway).change(key, transitions[kind]) for kind in members)
+            )
+            return [outcome.answer for outcome in outcomes]
+
+        expected: list[Any] = []
+        for kind in members:
+            if kind == "+":
+                self.states[key] = self.states.get(key, 0) + 1
+                self.versions[key] += 1
+                expected.append(self.states[key])
+            elif kind == "-":
+                expected.append(key in self.states)
+                self.versions[key] += self.states.pop(key, None) is not None
+            else:
+                expected.append(self.states.get(key))
+        assert self.world.run(together()) == expected
+
+    @rule(noticed=st.booleans())
+    def midnight_passes(self, noticed: bool) -> None:
+        """Everything that is cached is yesterday's; the gateways may not know yet."""
+        if self.midnights < MIDNIGHTS:
+            self.midnights += 1
+            self.world.clock(86400 * self.midnights)
+            if noticed:
+                self.all_see_the_clock()
+
+    def all_see_the_clock(self) -> None:
+        for backend in self.world.backends:
+            self.world.run(backend.days.complete())
+
+    @rule(gateway=gateways)
+    def a_gateway_forgets_its_sessions(self, gateway: int) -> None:
+        self.store(gateway).sessions.clear()
 
     @rule(key=keys, node=nodes, hint=hints)
     def a_node_lies(self, key: Key, node: int, hint: str | int) -> None:
@@ -290,7 +346,16 @@ def world(
 
         backends = runner.run(start())
         try:
-            yield World(runner.run, backends, lookup_servers, cursor, request.param)
+            assert mysql.clock_file is not None
+            write = mysql.clock_file.write_text
+            yield World(
+                runner.run,
+                backends,
+                lookup_servers,
+                cursor,
+                request.param,
+                lambda seconds: write(f"+{seconds:.0f}\n"),
+            )
         finally:
             with contextlib.suppress(Exception):
                 for backend in backends:
@@ -301,7 +366,7 @@ def test_the_answers_are_those_of_a_plain_dictionary_whatever_lookups_do(world: 
     run_state_machine_as_test(
         lambda: Listeners(world),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=12,
+            max_examples=16,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

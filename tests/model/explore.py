@@ -74,6 +74,7 @@ def explore(
                         share(after.log, after.log),  # type: ignore[arg-type]
                         tuple([share(w, w) for w in after.workers]),  # type: ignore[misc]
                         share(after.late, after.late),  # type: ignore[arg-type]
+                        share(after.past, after.past),  # type: ignore[arg-type]
                     )
                     parent[kept] = state
                     following.append(kept)

@@ -38,6 +38,8 @@ from protocol_words import (
     COMMIT,
     DELETE,
     FRESH,
+    GROUP,
+    GROUPS,
     IDLE,
     INSERT,
     LOOK_AFTER,
@@ -49,6 +51,7 @@ from protocol_words import (
     UPDATE,
     UPSERT,
     Bounds,
+    Effect,
     Found,
     Late,
     Row,
@@ -57,6 +60,8 @@ from protocol_words import (
     Step,
     Worker,
     Writes,
+    effect,
+    truth,
 )
 from protocol_world import World
 
@@ -106,15 +111,44 @@ class Model(World):
         who, operation = w.id or number, w.operation + 1
         if not self.rules.one_change_a_worker:
             who, operation = 1, number
-        for delete in (0, 1) if self.bounds.deletes else (0,):
-            change = 2 * number + delete
+        changes = [2 * number, 2 * number + 1] if self.bounds.deletes else [2 * number]
+        for kind, name in enumerate(GROUPS, 1):
+            if name in self.bounds.groups:
+                changes.append(GROUP * kind + 2 * number)
+        for change in changes:
             begun = Worker(READ, who, operation, change, len(s.log), 0, s.day, (), (), 0, 0, 0)
             after = s._replace(started=number)
             if number == self.bounds.changes:
                 after = after._replace(
-                    workers=tuple(FRESH if v.at == IDLE else v for v in s.workers)
+                    workers=tuple(FRESH if v.at == IDLE else v for v in s.workers), past=()
                 )
             yield (who, "starts change", change), self.put(after, i, begun), ""
+            yield from self.start_cached(after, i, begun, s.past)
+
+    def start_cached(
+        self, s: State, i: int, w: Worker, past: tuple[tuple[int, Row], ...]
+    ) -> Iterator[Step]:
+        """f: the request finds a row in the worker's cache, whichever was committed at any time.
+
+        Where it changes something the save comes at once; where it does not, the row is read.
+        """
+        done = set()
+        for found in past:
+            for today in range(1, s.top + 1):
+                if self.rules.cache_within_retention and found[0] < self.oldest(today):
+                    continue
+                target = max(today, found[0])
+                if (target, found) in done:
+                    continue
+                done.add((target, found))
+                label = (w.id, "starts change", w.change, "from a cached row", found)
+                if self.effect(w, found).changed:
+                    for after in self.ways(s, i, w, today, found):
+                        yield label, after, ""
+                elif not self.rules.cache_backed:
+                    _, live, _ = truth(s.log)
+                    bad = "I3: it changes nothing, says the cache, where it would have"
+                    yield label, self.put(s, i, self.idle(s, w)), bad if live else ""
 
     def again(self, s: State, w: Worker) -> Worker:
         """Save 2: reload, apply the transition again, and retry. 4: the operation id stays."""
@@ -124,14 +158,15 @@ class Model(World):
         if not rules.at_every_reload:
             reloads = min(2, reloads + 1)
         return Worker(
-            READ, w.id, operation, w.change, len(s.log), 0, s.day, (), (), reloads, 0, 0
+            READ, w.id, operation, w.change, len(s.log), 0, s.day, (), (), reloads, 0, 0, w.tried
         )  # fmt: skip
 
     def next(
         self, s: State, w: Worker, at: int, today: int, loaded: Found, aside: int = 0
     ) -> Worker:
         return Worker(
-            at, w.id, w.operation, w.change, w.floor, today, s.day, loaded, (), w.reloads, 0, aside
+            at, w.id, w.operation, w.change, w.floor, today, s.day, loaded, (), w.reloads, 0, aside,
+            w.tried,
         )  # fmt: skip
 
     # ---- load ----------------------------------------------------------------------------------
@@ -217,13 +252,23 @@ class Model(World):
         if row and looks:
             for who, operation, version, _ in row.operations:  # c
                 if who == w.id and operation == w.operation:
-                    yield self.acknowledge(s, i, w, (*label, "| finds its operation"), version, bad)
+                    answers = (version,)
+                    if w.tried:
+                        answers = dict(w.tried).get(version) or w.tried[-1][1]
+                    label = (*label, "| finds its operation")
+                    yield self.acknowledge(s, i, w, label, answers, bad)
                     return
-        if w.change & 1 and not (row and row.live):  # nothing to delete
+        if not self.effect(w, found).changed:  # nothing to delete
             late = tuple(z._replace(denied=True) if z.change == w.change else z for z in s.late)
             after = self.put(s, i, self.idle(s, w))._replace(late=late)
             yield (*label, "| nothing to delete"), after, bad
             return
+        for after in self.ways(s, i, w, today, found):
+            yield label, after, bad
+
+    def ways(self, s: State, i: int, w: Worker, today: int, found: Found) -> Iterator[State]:
+        """Save 1: which statements save what is made of a row."""
+        rules = self.rules
         target = today  # 1: W
         if found and rules.newer_of_both:
             target = max(today, found[0])
@@ -234,21 +279,24 @@ class Model(World):
             ways = (DELETE,)
         elif not found and not rules.look_after_insert:
             ways = (CLOCK,)
+        if w.change >= GROUP:
+            made = self.effect(w, found)
+            tried = dict(w.tried) if rules.tries_remembered else {}
+            tried[made.row.version] = made.answers
+            if not rules.tries_remembered and w.tried:
+                tried = dict(w.tried)
+            w = w._replace(tried=tuple(tried.items()))
         for at in ways:
-            yield label, self.put(s, i, self.next(s, w, at, target, found)), bad
+            yield self.put(s, i, self.next(s, w, at, target, found))
 
     # ---- save ----------------------------------------------------------------------------------
 
     def new_row(self, s: State, w: Worker) -> Row:
         """The transition applied to what was loaded, and its operation entry (4, 5, c)."""
         day = s.day if self.rules.prune == "short" else 0
-        version, kept = 1, []
-        content: tuple[int, ...] = (w.change,)
+        made, kept = self.effect(w, w.loaded).row, []
         if w.loaded:
             row = w.loaded[1]
-            version, content = row.version + 1, (*row.content, w.change)
-            if not self.rules.version_goes_on and not row.live:
-                version = 1
             if self.rules.prune == "age":
                 # An entry is old when no change that could look for it can still be under way.
                 busy = {(v.id, v.operation) for v in s.workers if v.at != IDLE}
@@ -257,10 +305,25 @@ class Model(World):
                 kept = [e for e in row.operations if e[0] != w.id and (e[0], e[1]) in busy]
             elif self.rules.prune == "short":
                 kept = [e for e in row.operations if e[0] != w.id and e[3] == day]
-        operations = tuple(sorted([*kept, (w.id, w.operation, version, day)]))
-        if w.change & 1:
-            return Row(version, False, (), operations)
-        return Row(version, True, content, operations)
+        return made._replace(
+            operations=tuple(sorted([*kept, (w.id, w.operation, made.version, day)]))
+        )
+
+    def effect(self, w: Worker, found: Found) -> Effect:
+        """What the worker's change, or group, makes of a row (4, 5)."""
+        if not found:
+            return effect(w.change, 0, False, ())
+        row = found[1]
+        version = row.version if row.live or self.rules.version_goes_on else 0
+        return effect(w.change, version, row.live, row.content)
+
+    def compares(self, w: Worker, row: Row) -> bool:
+        """Save 1, in place: whether the compare-and-set takes this row for the one loaded."""
+        if not self.rules.compare_and_set:
+            return True
+        if not self.rules.match_base:
+            return row.version == self.effect(w, w.loaded).row.version - 1
+        return row.version == w.loaded[1].version  # type: ignore[misc]
 
     def written(self, s: State, w: Worker, writes: Writes, at: int) -> Worker:
         """The worker with these writes in its transaction, before the statement `at`."""
@@ -276,7 +339,7 @@ class Model(World):
         row = s.rows[p]
         if self.locked(s, p, i):
             return
-        if row and (row.version == before.version or not self.rules.compare_and_set):
+        if row and self.compares(w, row):
             yield from self.commit_and_answer(s, i, w, writes)
         else:
             yield (w.id, "UPDATE", p, "changes nothing"), self.put(s, i, self.again(s, w)), ""
@@ -286,14 +349,11 @@ class Model(World):
 
         Its count is 2 for a changed row, 1 for a new one, 0 for another version.
         """
-        p, before = w.loaded  # type: ignore[misc]
+        p = w.loaded[0]  # type: ignore[misc]
         if self.locked(s, p, i):
             return
         row = s.rows[p]
-        if row:
-            count = 2 if row.version == before.version or not self.rules.compare_and_set else 0
-        else:
-            count = 1
+        count = 1 if not row else 2 if self.compares(w, row) else 0
         label = (w.id, "UPSERT", p, "count", count)
         if count == 2 or (count and not self.rules.upsert_count):
             gone = w.change & 1 and not self.rules.tombstones
@@ -371,7 +431,8 @@ class Model(World):
     def send_commit(self, s: State, i: int, w: Worker) -> Iterator[Step]:
         """COMMIT."""
         if not self.rules.acknowledge_after_commit:
-            yield self.acknowledge(s, i, w, (w.id, "before COMMIT"), w.floor + 1, "")
+            answers = self.effect(w, w.loaded).answers
+            yield self.acknowledge(s, i, w, (w.id, "before COMMIT"), answers, "")
             return
         yield from self.abandon(s, i, w, 0, w.writes)
         yield from self.commit_and_answer(s, i, w, w.writes)
@@ -379,15 +440,18 @@ class Model(World):
     def abandon(self, s: State, i: int, w: Worker, expects: int, writes: Writes) -> Iterator[Step]:
         """The client gives the answer up (timeout, lost connection); the write is on its way."""
         if len(s.late) < self.bounds.late:
-            late = tuple(sorted((*s.late, Late(w.change, expects, writes, False, w.midnights))))
+            changed = self.effect(w, w.loaded).changed
+            given_up = Late(w.change, changed, expects, writes, False, w.midnights)
+            late = tuple(sorted((*s.late, given_up)))
             after = self.put(s, i, self.again(s, w))._replace(late=late)
+            if not self.rules.cache_committed:
+                after = self.cached(after, writes)
             yield (w.id, NAMES[w.at], "gets no answer and is on its way"), after, ""
 
     def commit_and_answer(self, s: State, i: int, w: Worker, writes: Writes) -> Iterator[Step]:
         """Save 3: the commit happens, and then its answer arrives, or is lost."""
-        rows, log, bad = self.commit(s, w.change, writes)
-        after = s._replace(rows=rows, log=log)
+        made = self.effect(w, w.loaded)
+        after, bad = self.commit(s, made.changed, writes)
         label = (w.id, NAMES[w.at], writes)
         yield (*label, "done, the answer is lost"), self.put(after, i, self.again(after, w)), bad
-        version = w.loaded[1].version + 1 if w.loaded else 1
-        yield self.acknowledge(after, i, w, label, version, bad)
+        yield self.acknowledge(after, i, w, label, made.answers, bad)

@@ -38,6 +38,12 @@ class Rules:
     tombstones: bool = True  # 5: a delete leaves a row, with its operations
     version_goes_on: bool = True  # 5: when a deleted state is created again
     insert_first: bool = True  # 1, e: move inserts, then deletes
+    # The session cache, and changes that are saved together
+    cache_backed: bool = True  # f: nothing is answered from a cached row without a save
+    cache_committed: bool = True  # f: only what was committed is cached
+    cache_within_retention: bool = True  # f: a cached row past retention is no base
+    match_base: bool = True  # g: compare with the version loaded, not with the new one minus one
+    tries_remembered: bool = True  # g: which try landed is told by the version it made
     # Taking these out breaks nothing; they are about cost.
     from_hint_up: bool = True  # Load 2: from D up, not D alone
     reread_what_was_found: bool = True  # a: also when the statement found the row
@@ -52,7 +58,9 @@ class Bounds:
     changes, `back` how often MySQL's clock steps back a day (a failover to a host that is a second
     behind, just after midnight), `midnights_in_transaction` how many a transaction may live
     through (None: any; the product's deadlines keep it far below one whole day), `retention` the
-    number of days kept before today (None: all).
+    number of days kept before today (None: all). With `cache` a change may begin from any row that
+    ever was committed, as if this worker had cached it. `groups` names changes that are saved
+    together, beside single ones: "append append", "delete append".
     """
 
     workers: int = 2
@@ -65,6 +73,8 @@ class Bounds:
     start: tuple[str, ...] = ("nothing", "yesterday", "today", "tombstone")
     midnights_in_transaction: int | None = 1
     retention: int | None = None
+    cache: bool = False
+    groups: tuple[str, ...] = ()
 
 
 class Row(NamedTuple):
@@ -84,7 +94,7 @@ class Worker(NamedTuple):
     at: int  # the next statement
     id: int
     operation: int
-    change: int  # even: append; odd: delete
+    change: int  # even: append; odd: delete; from GROUP on a group (see `members`)
     floor: int
     today: int  # READ: T, 0 any; saving: W
     clock: int  # the day when the next statement was sent
@@ -93,12 +103,14 @@ class Worker(NamedTuple):
     reloads: int  # counted only where a rule was taken out
     midnights: int  # since the transaction's first write, if it matters
     aside: int  # what a mutant must remember
+    tried: tuple[tuple[int, tuple[int, ...]], ...] = ()  # a group's answers, by version made
 
 
 class Late(NamedTuple):
     """A write whose client saw an error, and which may still take effect."""
 
     change: int
+    changed: tuple[int, ...]  # its members that change something
     expects: int  # an UPDATE on its way, for this version; 0: a COMMIT on its way
     writes: Writes
     denied: bool  # somebody was told that it changed nothing
@@ -114,6 +126,7 @@ class State(NamedTuple):
     log: tuple[int, ...]
     workers: tuple[Worker, ...]  # sorted: workers are alike, and named in the order they start in
     late: tuple[Late, ...]
+    past: tuple[tuple[int, Row], ...] = ()  # what may be cached: partition and row, as committed
 
 
 Step: TypeAlias = tuple[tuple[object, ...], State, str]  # label, next state, violation or ""
@@ -127,10 +140,48 @@ NAMES = [
 FRESH = Worker(IDLE, 0, 0, 0, 0, 0, 0, (), (), 0, 0, 0)
 
 
+GROUP = 100
+GROUPS = {"append append": (0, 20), "delete append": (1, 20)}
+
+
+@cache
+def members(change: int) -> tuple[int, ...]:
+    """The changes that are saved as this one: itself, or those of a group."""
+    if change < GROUP:
+        return (change,)
+    kind, number = divmod(change, GROUP)
+    return tuple(number + each for each in list(GROUPS.values())[kind - 1])
+
+
+class Effect(NamedTuple):
+    """What a change, or a group, makes of a row."""
+
+    row: Row  # without operations
+    changed: tuple[int, ...]  # the members that change something
+    answers: tuple[int, ...]  # for each member the version after it; 0: it changes nothing
+
+
+@cache
+def effect(change: int, version: int, live: bool, content: tuple[int, ...]) -> Effect:
+    """Apply the members one after the other: an append always changes something, a delete only
+    where there is something."""
+    changed, answers = [], []
+    for member in members(change):
+        if member & 1 and not live:
+            answers.append(0)
+            continue
+        version += 1
+        live = not member & 1
+        content = (*content, member) if live else ()
+        changed.append(member)
+        answers.append(version)
+    return Effect(Row(version, live, content, ()), tuple(changed), tuple(answers))
+
+
 @cache
 def truth(log: tuple[int, ...]) -> tuple[int, bool, tuple[int, ...]]:
     """Version, live and content after these changes, one by one."""
     content: tuple[int, ...] = ()
     for change in log:
         content = () if change & 1 else (*content, change)
-    return len(log), not log[-1] & 1, content
+    return len(log), bool(log) and not log[-1] & 1, content

@@ -15,6 +15,7 @@ from protocol_words import (
     Step,
     Worker,
     Writes,
+    members,
     truth,
 )
 
@@ -47,7 +48,8 @@ class World:
             if found:
                 rows[found[0]] = found[1]
             workers = (FRESH,) * self.bounds.workers
-            states.append(State(1, 1, 0, 0, tuple(rows), log, workers, ()))
+            past = (found,) if found and self.bounds.cache else ()
+            states.append(State(1, 1, 0, 0, tuple(rows), log, workers, (), past))
         return states
 
     def midnight(self, s: State) -> Iterator[Step]:
@@ -87,11 +89,10 @@ class World:
                     continue
                 if self.rules.compare_and_set and row.version != z.expects:
                     continue
-            rows, log, bad = self.commit(rest, z.change, z.writes)
+            after, bad = self.commit(rest, z.changed, z.writes)
             if z.denied and self.bounds.retention is None:
                 bad = bad or f"I3: change {z.change} was answered as changing nothing, and landed"
-            landed = rest._replace(rows=rows, log=log)
-            yield ("late write of change", z.change, "lands"), landed, bad
+            yield ("late write of change", z.change, "lands"), after, bad
 
     def locked(self, s: State, p: int, i: int) -> bool:
         """Whether a transaction other than worker i's holds the key's row in partition p."""
@@ -102,22 +103,20 @@ class World:
                         return True
         return any(q == p for z in s.late if not z.expects for q, _ in z.writes)
 
-    def commit(
-        self, s: State, change: int, writes: Writes
-    ) -> tuple[tuple[Row | tuple[()], ...], tuple[int, ...], str]:
-        """The rows and the log after a commit, and what it broke."""
+    def commit(self, s: State, changed: tuple[int, ...], writes: Writes) -> tuple[State, str]:
+        """The state after a commit of these changes, and what it broke."""
         rows = list(s.rows)
         for p, row in writes:
             rows[p] = row
-        log = (*s.log, change)
+        log = (*s.log, *changed)
         bad = ""
         keep = self.bounds.retention
         oldest = 0 if keep is None else max(0, s.day - keep)
         there = [row for row in rows[oldest:] if row]
         if len(there) > 1:
             bad = "I2: the key has two rows"
-        elif change in s.log:
-            bad = f"I5: change {change} was applied twice"
+        elif any(change in s.log for change in changed):
+            bad = f"I5: change {changed} was applied twice"
         elif keep is None:
             version, live, content = truth(log)
             if not there:
@@ -126,22 +125,39 @@ class World:
                 bad = f"I3: the row says {there[0].content}, the changes made {content}"
             elif there[0].version != version:
                 bad = f"I3 (version): {there[0].version} after {version} changes"
-        return tuple(rows), log, bad
+        return self.cached(s._replace(rows=tuple(rows), log=log), writes), bad
+
+    def cached(self, s: State, writes: Writes) -> State:
+        """The state once somebody may have these rows in its cache."""
+        if not self.bounds.cache or s.started == self.bounds.changes:
+            return s  # nobody begins a change any more
+        past = {*s.past, *((p, row) for p, row in writes if row)}
+        return s._replace(past=tuple(sorted(past)))  # type: ignore[arg-type]
 
     def acknowledge(
-        self, s: State, i: int, w: Worker, label: tuple[object, ...], version: int, bad: str
-    ) -> Step:
-        """Save 3: the client is told that its change made this version."""
-        if not bad and w.change not in s.log:
-            bad = f"I1: change {w.change} is acknowledged and not committed"
-        elif not bad and self.bounds.retention is None and s.log.index(w.change) + 1 != version:
-            bad = f"I3 (version): change {w.change} is answered with version {version}"
+        self, s: State, i: int, w: Worker, label: tuple[object, ...],
+        answers: tuple[int, ...], bad: str,
+    ) -> Step:  # fmt: skip
+        """Save 3: each client is told which version its change made; 0: that it changed nothing."""
+        known = self.bounds.retention is None
+        changed = [m for m, version in zip(members(w.change), answers, strict=True) if version]
+        for change, version in zip(members(w.change), answers, strict=True):
+            if bad:
+                break
+            if version and change not in s.log:
+                bad = f"I1: change {change} is acknowledged and not committed"
+            elif version and known and s.log.index(change) + 1 != version:
+                bad = f"I3 (version): change {change} is answered with version {version}"
+            elif not version and known and change in s.log:
+                bad = f"I3: change {change} was answered as changing nothing, and is committed"
+            elif not version and known and truth(s.log[: s.log.index(changed[0])])[1]:
+                bad = f"I3: change {change} was answered as changing nothing where it would have"
         return (*label, "| ACKNOWLEDGED"), self.put(s, i, self.idle(s, w)), bad
 
     def put(self, s: State, i: int, w: Worker) -> State:
         """The state with worker i replaced."""
         workers = (*s.workers[:i], w, *s.workers[i + 1 :])
-        return State(*s[:6], tuple(sorted(workers)), s.late)
+        return State(*s[:6], tuple(sorted(workers)), s.late, s.past)
 
     def idle(self, s: State, w: Worker) -> Worker:
         if s.started == self.bounds.changes:

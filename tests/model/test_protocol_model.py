@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from explore import explore
 from protocol_model import Model
-from protocol_words import Bounds, Rules
+from protocol_words import GROUPS, Bounds, Rules
 
 VERSIONS = ("I3 (version)", "I3 (load)")
+
+GROUPED = tuple(GROUPS)
 
 HOLDS = {
     "two workers, one midnight": Bounds(),
@@ -33,6 +35,15 @@ HOLDS = {
         changes=3, midnights=0, deletes=True, start=("nothing", "tombstone")
     ),
     "three workers on one day": Bounds(workers=3, changes=3, midnights=0, deletes=True, late=0),
+    "cached rows": Bounds(cache=True, deletes=True),
+    "cached rows, the clock steps back": Bounds(cache=True, back=1, batches=False),
+    "cached rows, three changes on one day": Bounds(
+        cache=True, changes=3, midnights=0, deletes=True, start=("nothing", "tombstone")
+    ),
+    "cached rows about to expire": Bounds(
+        cache=True, retention=2, midnights=2, start=("yesterday",), batches=False
+    ),
+    "changes saved together, from cached rows": Bounds(cache=True, groups=GROUPED, batches=False),
 }
 
 HOLDS_LONG = {
@@ -46,10 +57,20 @@ HOLDS_LONG = {
         midnights=2, back=1, deletes=True, batches=False
     ),
     "two midnights, two late writes": Bounds(midnights=2, late=2),
+    "cached rows, three changes": Bounds(cache=True, changes=3, deletes=True, batches=False),
+    "cached rows, two midnights and a step back": Bounds(cache=True, midnights=2, back=1),
+    "changes saved together, two midnights": Bounds(
+        cache=True, groups=GROUPED, midnights=2, deletes=True, batches=False
+    ),
+    "changes saved together, three of them": Bounds(
+        cache=True, groups=GROUPED, changes=3, midnights=0, deletes=True
+    ),
 }
 
 NEW_KEY = ("nothing",)
 QUIET = Bounds(changes=3, deletes=True, midnights=0, late=0, batches=False, start=("today",))
+# A retention of a day and two midnights in one change: only that a key has one row holds there.
+EXPIRING = Bounds(cache=True, retention=1, midnights=2, start=("yesterday",), batches=False, late=0)
 
 # What is taken out, where it is missed, and what breaks then.
 NEEDED: dict[str, tuple[dict[str, Any], Bounds, str]] = {
@@ -115,6 +136,32 @@ NEEDED: dict[str, tuple[dict[str, Any], Bounds, str]] = {
     "Save 5: a delete forgets the operations": ({"tombstones": False}, Bounds(deletes=True), "I5"),
     "Save 5: a delete forgets the version": ({"tombstones": False}, QUIET, "I3: "),
     "Save 5: the version starts over": ({"version_goes_on": False}, QUIET, "I3: "),
+    "Cache f: an answer comes from it without a save": (
+        {"cache_backed": False},
+        Bounds(cache=True, deletes=True, start=("tombstone",)),
+        "I3: it changes nothing",
+    ),
+    "Cache f: it holds what was not committed yet": (
+        {"cache_committed": False},
+        Bounds(cache=True, changes=3, midnights=0, batches=False, start=("today",)),
+        "I3",
+    ),
+    "Cache f: a row past retention is a base": (
+        {"cache_within_retention": False},
+        EXPIRING,
+        "I2",
+    ),
+    "Cache: no compare-and-set": ({"compare_and_set": False}, Bounds(cache=True), "I3"),
+    "Together g: compares with the new version minus one": (
+        {"match_base": False},
+        Bounds(groups=GROUPED, start=("today",)),
+        "I3",
+    ),
+    "Together g: a later try is answered as the first one": (
+        {"tries_remembered": False},
+        Bounds(groups=GROUPED, deletes=True, start=("today",)),
+        "I3 (version)",
+    ),
 }
 
 # Taking these out was found to break nothing.
@@ -151,6 +198,9 @@ def test_without_the_rule_an_invariant_breaks(name: str) -> None:
     ignore: tuple[str, ...] = VERSIONS if "Save 5" in name else ()
     if bounds == QUIET:
         ignore += ("I5",)
+    if bounds == EXPIRING:
+        ignore += ("I1", "I5")
+        assert not explore(Model(Rules(), bounds), ignore=ignore).violation
     found = explore(Model(Rules(**without), bounds), ignore=ignore)
     print(f"{name}: {found}")
     assert found.violation.startswith(breaks), f"{name} breaks nothing: {found}"
@@ -198,8 +248,14 @@ def test_every_branch_of_the_protocol_is_explored() -> None:
         "killed": _says("is killed and replaced"),
         "given up": _says("gives the change up"),
         "acknowledged": _says("| ACKNOWLEDGED"),
+        "begins from a cached row": _says("from a cached row"),
+        "a group lands in part": lambda label, after: any(
+            0 in answers and any(answers) for w in after.workers for _, answers in w.tried
+        ),
     }
-    model = Model(Rules(), Bounds(deletes=True, start=("nothing", "today")))
+    model = Model(
+        Rules(), Bounds(deletes=True, start=("nothing", "today"), cache=True, groups=GROUPED)
+    )
     seen = set(model.initial())
     level = list(seen)
     while level and wanted:

@@ -46,7 +46,7 @@ class AckCutter:
 
         async def forward() -> None:
             while data := await reader.read(65536):
-                if self.cut and (data[5:11] == b"COMMIT" or data[5:11] == b"UPDATE"):
+                if self.cut and (data.endswith(b"COMMIT") or data[5:11] == b"UPDATE"):
                     self.cut -= 1
                     doomed.set()
                 up_writer.write(data)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.sharding.operations import KEEP_SECONDS, Operation, append, find, new_worker
+from tapedeck.sharding.operations import (
+    KEEP_SECONDS,
+    Operation,
+    append,
+    find,
+    new_worker,
+    others,
+)
 
 NOW = 1_800_000_000
 
@@ -15,7 +22,7 @@ numbers = st.integers(1, 2**63 - 1)
 
 def written(log: bytes, worker: str, number: int, version: int, now: float) -> bytes:
     """The log as it lies in MySQL: the statement puts its own time behind the newest entry."""
-    return append(log, worker, number, version, now) + b"%d;" % now
+    return append(others(log, worker, now), worker, number, version) + b"%d;" % now
 
 
 @given(workers, numbers, numbers)

@@ -1,0 +1,380 @@
+"""The session cache and changes saved together, over real servers: cheap, and never wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from tapedeck.config.load import parse
+from tapedeck.failover.session import Hello
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.redis import RedisServer
+from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.partitions import table
+from tapedeck.sharding.rows import NewRow, Row
+from tapedeck.sharding.state import Keep, Key, Owner, Stored, Unavailable, Write
+from tapedeck.sharding.writer import Plan
+from tests.conftest import StackConfig
+from tests.support.cutting import AckCutter
+from tests.support.states import bump, count, forget
+
+pytestmark = pytest.mark.stack
+
+KEY = Key(7, 11)
+DAY = 86400
+
+
+@contextlib.asynccontextmanager
+async def opened(document: dict[str, Any]) -> AsyncIterator[Backend]:
+    backend = await Backend.open(parse(document), prune=False)
+    try:
+        await backend.days.complete()
+        yield backend
+    finally:
+        await backend.close()
+
+
+def statements(mysql: MariaDB) -> dict[str, int]:
+    found = mysql.query(
+        "SHOW GLOBAL STATUS WHERE variable_name IN"
+        " ('Com_select', 'Com_update', 'Com_insert', 'Com_commit', 'Com_rollback')"
+    )
+    return {str(name)[4:]: int(value) for name, value in found}
+
+
+def since(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    return {name: after[name] - before[name] for name in after if after[name] > before[name]}
+
+
+def redis_commands(servers: list[RedisServer]) -> int:
+    total = 0
+    for server in servers:
+        with server.client() as client:
+            stats = client.info("commandstats")
+            total += sum(
+                each["calls"]
+                for name, each in stats.items()
+                if name.partition("_")[2]
+                in ("hget", "hset", "hmget", "get", "set", "eval", "expire")
+            )
+    return total
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"tapedeck_{name}_total", labels) or 0.0
+
+
+def look(stored: Stored | None) -> Keep[int | None]:
+    return Keep(None if stored is None else int(stored.body))
+
+
+async def set_clock(mysql: MariaDB, backend: Backend, seconds: float) -> None:
+    assert mysql.clock_file is not None
+    mysql.clock_file.write_text(f"{seconds:+.0f}\n")
+    await backend.days.complete()
+
+
+async def test_a_change_in_a_running_session_is_one_statement_and_asks_nobody_else(
+    stack_config: StackConfig, mysql: MariaDB, lookup_servers: list[RedisServer]
+) -> None:
+    async with opened(stack_config()) as backend:
+        await backend.store.change(KEY, bump)
+        await backend.lookups.drain()
+        mysql_before, redis_before = statements(mysql), redis_commands(lookup_servers)
+
+        for expected in range(2, 22):
+            assert (await backend.store.change(KEY, bump)).answer == expected
+
+        assert since(mysql_before, statements(mysql)) == {"update": 20}
+        assert redis_commands(lookup_servers) == redis_before
+
+
+async def test_what_a_running_session_reads_is_asked_of_mysql_alone(
+    stack_config: StackConfig, mysql: MariaDB, lookup_servers: list[RedisServer]
+) -> None:
+    async with opened(stack_config()) as one, opened(stack_config()) as two:
+        await one.store.change(KEY, bump)
+        await two.store.change(KEY, bump)
+        await one.lookups.drain()
+        redis_before = redis_commands(lookup_servers)
+
+        assert await count(one.store, KEY) == 2
+
+        assert redis_commands(lookup_servers) == redis_before
+
+
+async def test_a_state_that_another_gateway_changed_is_read_again(
+    stack_config: StackConfig,
+) -> None:
+    async with opened(stack_config()) as one, opened(stack_config()) as two:
+        for expected, backend in enumerate((one, two, one, two, two, one), 1):
+            outcome = await backend.store.change(KEY, bump)
+            assert (outcome.answer, outcome.version) == (expected, expected)
+
+
+@pytest.mark.parametrize("what", ["looked at", "deleted", "refused"])
+async def test_what_changes_nothing_is_answered_from_mysql_and_not_from_the_cache(
+    stack_config: StackConfig, what: str
+) -> None:
+    async with opened(stack_config()) as one, opened(stack_config()) as two:
+        await one.store.change(KEY, bump)
+        if what == "deleted":
+            await one.store.change(KEY, forget)  # now it has a tombstone in its cache
+            await two.store.change(KEY, bump)
+            assert (await one.store.change(KEY, forget)).answer is True
+            return
+        await two.store.change(KEY, bump)
+        if what == "looked at":
+            assert (await one.store.change(KEY, look)).answer == 2
+            return
+
+        def refuse(stored: Stored | None) -> Write[int]:
+            assert stored is not None
+            raise ValueError(stored.version)
+
+        with pytest.raises(ValueError, match="2"):
+            await one.store.change(KEY, refuse)
+
+
+async def test_a_condition_on_a_version_holds_against_the_row_and_not_the_cache(
+    stack_config: StackConfig,
+) -> None:
+    """As `If-Match` of the states API: the cached version matches, the stored one does not."""
+
+    def put_on_1(stored: Stored | None) -> Write[bool] | Keep[bool]:
+        if stored is None or stored.version != 1:
+            return Keep(False)
+        return Write(b"100", Owner.STATES_API, True)
+
+    async with opened(stack_config()) as one, opened(stack_config()) as two:
+        await one.store.change(KEY, bump)
+        await two.store.change(KEY, bump)
+
+        assert (await one.store.change(KEY, put_on_1)).answer is False
+        assert await count(one.store, KEY) == 2
+
+
+async def test_a_session_that_runs_over_midnight_moves_into_the_new_day(
+    stack_config: StackConfig, mysql: MariaDB, database: str
+) -> None:
+    async with opened(stack_config()) as backend:
+        await backend.store.change(KEY, bump)
+        yesterday = backend.days.today()
+        await set_clock(mysql, backend, DAY)
+        before = statements(mysql)
+
+        outcome = await backend.store.change(KEY, bump)
+
+        assert (outcome.answer, outcome.version) == (2, 2)
+        assert outcome.day == yesterday + timedelta(days=1)
+        assert since(before, statements(mysql)).get("rollback", 0) == 0
+        assert mysql.query(f"SELECT COUNT(*) FROM {database}.{table(yesterday)}") == [(0,)]
+        assert (await backend.store.change(KEY, bump)).answer == 3
+
+
+async def test_a_cached_state_past_retention_is_gone(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    document = stack_config(partitions={"retention_days": 2})
+    async with opened(document) as backend:
+        await backend.store.change(KEY, bump)
+        await set_clock(mysql, backend, 3 * DAY)
+
+        outcome = await backend.store.change(KEY, bump)
+
+        assert (outcome.answer, outcome.version) == (1, 1)
+
+
+async def test_a_hot_key_does_not_conflict_with_itself(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    async with opened(stack_config()) as backend:
+        await backend.store.change(KEY, bump)
+        before, conflicts = statements(mysql), counted("conflicts")
+        answers: list[int] = []
+
+        async def client() -> None:
+            for _ in range(20):
+                outcome = await backend.store.change(KEY, bump)
+                assert outcome.version == outcome.answer
+                answers.append(outcome.answer)
+
+        await asyncio.gather(*(client() for _ in range(64)))
+
+        assert answers == list(range(2, 1282))  # in the order in which they came
+        assert counted("conflicts") == conflicts
+        assert since(before, statements(mysql))["update"] < 1280 / 8
+
+
+async def test_members_of_a_group_are_each_told_their_own(stack_config: StackConfig) -> None:
+    def refuse(stored: Stored | None) -> Write[int]:
+        raise ValueError("refused at", None if stored is None else int(stored.body))
+
+    async with opened(stack_config()) as backend:
+        await backend.store.change(KEY, bump)
+        answers = await asyncio.gather(
+            *(
+                backend.store.change(KEY, transition)  # type: ignore[arg-type]
+                for transition in (bump, bump, refuse, look, forget, look, bump, refuse, bump)
+            ),
+            return_exceptions=True,
+        )
+
+        told = [a.args[1] if isinstance(a, ValueError) else a.answer for a in answers]  # type: ignore
+        assert told == [2, 3, 3, 3, True, None, 1, 1, 2]
+        versions = [a.version for a in answers if not isinstance(a, BaseException)]
+        assert versions == [2, 3, 3, 4, None, 5, 6]
+        stored = await backend.store.load(KEY)
+        assert stored is not None
+        assert (stored.version, stored.body) == (6, b"2")
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_lost_acknowledgement_of_a_group_is_found_and_applied_once(
+    stack_config: StackConfig, mysql: MariaDB, cached: bool
+) -> None:
+    async with AckCutter(mysql.port) as cutter:
+        document = stack_config(
+            mysql={"hosts": [f"127.0.0.1:{cutter.port}"]}, sessions={"enabled": cached}
+        )
+        async with opened(document) as backend:
+            await backend.store.change(KEY, bump)
+            expected = 1
+            for _ in range(8):
+                cutter.cut = 2
+                outcomes = await asyncio.gather(
+                    *(backend.store.change(KEY, bump) for _ in range(10))
+                )
+                cutter.cut = 0
+                assert [(o.answer, o.version) for o in outcomes] == [
+                    (expected + n, expected + n) for n in range(1, 11)
+                ]
+                expected += 10
+
+            assert cutter.lost >= 8
+            assert await count(backend.store, KEY) == expected
+
+
+async def test_groups_in_one_batch_keep_their_versions_apart(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    """Rows of one statement grow by different numbers of changes; another gateway adds one."""
+    keys = [Key(user, 1) for user in range(1, 11)]
+    async with opened(stack_config()) as one, opened(stack_config()) as two:
+        totals = dict.fromkeys(keys, 1)
+        for key in keys:
+            await one.store.change(key, bump)
+        for lap in range(6):
+            if lap % 2:
+                # One change by somebody else: a match on the new version minus one would take it.
+                await asyncio.gather(*(two.store.change(key, bump) for key in keys[::3]))
+                for key in keys[::3]:
+                    totals[key] += 1
+            wanted = [key for n, key in enumerate(keys) for _ in range(n % 4 + 1)]
+            # The first of each key leaves alone, the others meet in its wake.
+            outcomes = await asyncio.gather(*(one.store.change(key, bump) for key in wanted))
+            for key, outcome in zip(wanted, outcomes, strict=True):
+                totals[key] += 1
+                assert (outcome.answer, outcome.version) == (totals[key], totals[key])
+
+        assert [await count(two.store, key) for key in keys] == list(totals.values())
+
+
+async def test_two_changes_saved_as_one_do_not_pass_for_the_second_of_somebody_elses(
+    stack_config: StackConfig,
+) -> None:
+    """Made from version 1, the row is at 2 by now: 3 must not be taken for the next one."""
+    stale, fine = Key(1, 1), Key(2, 1)
+    async with opened(stack_config()) as backend:
+        plans = []
+        for key in (stale, fine):
+            day = (await backend.store.change(key, bump)).day
+            assert day is not None
+            base = Row(day, 1, int(Owner.STATES_API), b"1", b"")
+            plans.append(Plan(base, day, NewRow(key, 1, 3, base.owner, b"3", b"w.1.3.")))
+        await backend.store.change(stale, bump)
+
+        saved = await asyncio.gather(*(backend.writer.save(plan) for plan in plans))
+
+        assert saved == [False, True]
+        assert [await count(backend.store, key) for key in (stale, fine)] == [2, 3]
+
+
+async def test_stale_rows_in_a_batch_cost_the_others_no_settlement(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    keys = [Key(user, 1) for user in range(1, 31)]
+    async with opened(stack_config()) as one, opened(stack_config()) as two:
+        await asyncio.gather(*(one.store.change(key, bump) for key in keys))
+        await two.store.change(keys[0], bump)
+        before = statements(mysql)
+
+        outcomes = await asyncio.gather(*(one.store.change(key, bump) for key in keys))
+
+        assert [o.answer for o in outcomes] == [3] + [2] * 29
+        assert since(before, statements(mysql)).get("update", 0) <= 1
+
+
+async def test_a_cache_of_one_state_serves_many_listeners_at_once(
+    stack_config: StackConfig,
+) -> None:
+    """Each state is evicted while its change is under way."""
+    keys = [Key(user, 1) for user in range(1, 21)]
+    async with opened(stack_config(sessions={"max_entries": 1})) as backend:
+        for expected in range(1, 6):
+            outcomes = await asyncio.gather(*(backend.store.change(key, bump) for key in keys))
+            assert {outcome.answer for outcome in outcomes} == {expected}
+        assert len(backend.store.sessions) == 1
+
+
+async def test_another_generation_of_the_primary_empties_the_cache(
+    stack_config: StackConfig,
+) -> None:
+    async with opened(stack_config()) as backend:
+        await backend.store.change(KEY, bump)
+        assert len(backend.store.sessions) == 1
+        generation = backend._primary_generation
+
+        same = Hello("h", False, generation, int(backend.days.now() * 1000), True)
+        backend._greeted(same)
+        assert len(backend.store.sessions) == 1
+        backend._greeted(Hello("h", False, generation + 1, same.clock_ms, True))
+
+        assert len(backend.store.sessions) == 0
+        assert (await backend.store.change(KEY, bump)).answer == 2
+
+
+async def test_changes_that_wait_while_mysql_is_frozen_give_up_at_their_deadline_and_leave_nothing(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    document = stack_config()
+    document["mysql"] |= {"deadline": 700, "statement_timeout": 300, "connect_timeout": 300}
+    keys = [Key(user, 1) for user in range(1, 201)]
+    async with opened(document) as backend:
+        await asyncio.gather(*(backend.store.change(key, bump) for key in keys))
+        mysql.freeze()
+        try:
+            loop = asyncio.get_running_loop()
+            started = loop.time()
+            answers = await asyncio.gather(
+                *(backend.store.change(key, bump) for key in keys for _ in "ab"),
+                return_exceptions=True,
+            )
+            assert loop.time() - started < 1.5
+            assert all(isinstance(answer, Unavailable) for answer in answers)
+        finally:
+            mysql.thaw()
+        async with asyncio.timeout(10):
+            while backend.store._lines:
+                await asyncio.sleep(0.02)
+            while True:
+                with contextlib.suppress(Unavailable):
+                    outcomes = [await backend.store.change(key, bump) for key in keys]
+                    break
+        assert all(o.answer == o.version and 2 <= o.answer <= 4 for o in outcomes)

@@ -1,0 +1,76 @@
+"""The session cache keeps to its bounds, and forgets what was not used for longest."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapedeck.config.model import Sessions as Config
+from tapedeck.sharding.rows import Row
+from tapedeck.sharding.sessions import OVERHEAD, Sessions
+from tapedeck.sharding.state import Key
+
+DAY = date(2026, 1, 1)
+
+
+def row(version: int, size: int = 10) -> Row:
+    return Row(DAY, version, 1, b"x" * size, b"")
+
+
+def test_the_least_recently_written_state_leaves_first() -> None:
+    sessions = Sessions(Config(max_entries=2))
+    for user in (1, 2):
+        sessions.put(Key(user, 1), row(1))
+    sessions.put(Key(1, 1), row(2))
+
+    sessions.put(Key(3, 1), row(1))
+
+    assert sessions.get(Key(1, 1)) == row(2)
+    assert sessions.get(Key(2, 1)) is None
+    assert sessions.get(Key(3, 1)) == row(1)
+
+
+def test_large_states_make_room_by_their_bytes() -> None:
+    sessions = Sessions(Config(max_bytes=3 * (OVERHEAD + 1000)))
+    for user in range(1, 6):
+        sessions.put(Key(user, 1), row(1, 1000))
+
+    assert len(sessions) == 3
+    sessions.put(Key(9, 1), row(1, 2 * OVERHEAD + 3000))
+
+    assert len(sessions) == 1
+
+
+def test_switched_off_it_keeps_nothing() -> None:
+    sessions = Sessions(Config(enabled=False))
+
+    sessions.put(Key(1, 1), row(1))
+
+    assert sessions.get(Key(1, 1)) is None
+    assert (len(sessions), sessions.bytes) == (0, 0)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["put", "drop", "clear"]), st.integers(1, 6), st.integers(0, 4000)
+        ),
+        max_size=60,
+    )
+)
+def test_its_bytes_are_those_of_what_it_holds(steps: list[tuple[str, int, int]]) -> None:
+    sessions = Sessions(Config(max_entries=4, max_bytes=3 * OVERHEAD + 4000))
+    for what, user, size in steps:
+        if what == "put":
+            sessions.put(Key(user, 1), row(1, size))
+        elif what == "drop":
+            sessions.drop(Key(user, 1))
+        else:
+            sessions.clear()
+
+    held = [found for user in range(1, 7) if (found := sessions.get(Key(user, 1))) is not None]
+    assert len(held) == len(sessions) <= 4
+    assert sessions.bytes == sum(len(each.body) + OVERHEAD for each in held)
+    assert sessions.bytes <= 3 * OVERHEAD + 4000
