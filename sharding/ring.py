@@ -27,12 +27,11 @@ from math import floor
 
 from uhashring import HashRing
 
-from tapedeck.config.model import LookupServer
+from tapedeck.config.model import NAME_BYTES, LookupServer
+from tapedeck.config.nutcracker import RANDOM_REFUSED
 from tapedeck.sharding.hashes import BITS, HASHES
 
 _POINTS = 160
-# Longer names twemproxy cuts off (at 272 bytes with the group's number), so that points coincide.
-_NAME_BYTES = 264
 # One for each set of nodes that were out lately.
 _MOST_RINGS = 128
 
@@ -129,12 +128,14 @@ class Ring:
         if len({server.name for server in servers}) < len(servers):
             raise ValueError("two servers of the ring have one name")
         for server in servers:
-            if len(server.name.encode()) > _NAME_BYTES:
-                raise ValueError(f"server name {server.name!r} is longer than {_NAME_BYTES} bytes")
+            if len(server.name.encode()) > NAME_BYTES:
+                raise ValueError(f"server name {server.name!r} is longer than {NAME_BYTES} bytes")
         if hash not in HASHES:
             raise ValueError(f"there is no hash {hash!r}")
         if hash_tag and (len(hash_tag) != 2 or not hash_tag.isascii()):
             raise ValueError(f"hash_tag {hash_tag!r} is not two ASCII characters")
+        if distribution == "random":
+            raise ValueError(RANDOM_REFUSED)
         if distribution not in _DISTRIBUTIONS:
             raise ValueError(f"there is no distribution {distribution!r}")
         self.servers = tuple(servers)
