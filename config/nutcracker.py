@@ -145,6 +145,12 @@ def _judge(
         )
     if pool.get("redis_auth"):
         words["password"] = pool["redis_auth"]
+        if words["redis_db"]:
+            notes["redis_db"] = (
+                f"{words['redis_db']} beside redis_auth comes to 0: nutcracker 0.5.0 selects it "
+                "before it has authenticated, is refused, and goes on in 0; so does the gateway"
+            )
+            words["redis_db"] = 0
     if words.get("auto_eject_hosts") is False:
         notes["auto_eject_hosts"] = (
             "false, as in twemproxy (its default): a node that fails stays in the ring, and each "

@@ -100,7 +100,6 @@ def test_every_word_of_a_pool_is_obeyed() -> None:
             "preconnect": "true",
             "tcpkeepalive": "true",
             "redis": "true",
-            "redis_auth": "a secret",
             "redis_db": "3",
             "server_connections": "4",
             "auto_eject_hosts": "true",
@@ -113,13 +112,22 @@ def test_every_word_of_a_pool_is_obeyed() -> None:
 
     assert (words.hash, words.hash_tag, words.distribution) == ("murmur", "$$", "modula")
     assert (words.timeout, words.preconnect, words.tcpkeepalive) == (250, True, True)
-    assert words.password is not None
-    assert words.password.get_secret_value() == "a secret"
     assert (words.redis_db, words.server_connections) == (3, 4)
     assert (words.auto_eject_hosts, words.server_retry_timeout) == (True, 1500)
     assert words.server_failure_limit == 1  # 0 is 1: nc_server.c asks after counting
     assert [(s.name, s.weight) for s in words.servers] == [("one", 3), ("redis.example", 1)]
     assert set(pool.notes) == {"listen, backlog, client_connections"}
+
+
+def test_with_a_password_the_database_is_0_as_nutcracker_never_leaves_it_then() -> None:
+    servers = ["a:1:1"]
+    pool = translate("p", {"redis": "true", "redis_auth": "x", "redis_db": "3", "servers": servers})
+    words = Lookup.model_validate(pool.words)
+
+    assert words.password is not None
+    assert words.password.get_secret_value() == "x"
+    assert words.redis_db == 0
+    assert pool.notes["redis_db"].startswith("3 beside redis_auth comes to 0")
 
 
 def test_a_pool_makes_the_ring_that_the_same_words_of_ours_make(folder: Path) -> None:
