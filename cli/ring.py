@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,10 +12,12 @@ from tapedeck.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
+    fail,
     print_json,
     read_config,
     run,
 )
+from tapedeck.cli.ring_plan import plan
 
 if TYPE_CHECKING:
     from tapedeck.config.model import Sections
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from tapedeck.sharding.state import Key
 
 app = typer.Typer(no_args_is_help=True, help="The ring of lookup nodes.")
+app.command()(plan)
 
 _ID = typer.Argument(min=1, max=2**63 - 1)
 
@@ -58,15 +62,31 @@ def show(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> 
 
 @app.command()
 def where(
-    user: Annotated[int, _ID],
-    playlist: Annotated[int, _ID],
+    user: Annotated[int | None, _ID] = None,
+    playlist: Annotated[int | None, _ID] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--keys", metavar="FILE", help="Raw lookup keys, one a line (-: standard input)."
+        ),
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
     """Say where one state lies: its owner among the nodes, what that says, and what is true.
 
+    With --keys it says on which node each lookup key of a file belongs, and asks no server: one
+    line, or with --json one object {"key", "node"}, for each line of the file.
+
     Example: tapedeck ring where 4711 1
+
+    Example: tapedeck ring where --keys keys.txt --json
     """
+    if keys is not None and (user, playlist) == (None, None):
+        _where_keys(read_config(config), keys, as_json)
+        return
+    if keys is not None or user is None or playlist is None:
+        raise typer.BadParameter("give USER and PLAYLIST, or --keys FILE")
     sections = read_config(config)
     answer = run(_where(sections, user, playlist))
     if as_json:
@@ -85,6 +105,15 @@ def where(
     print(f"version      {state['version']}")
     print(f"belongs to   {state['owner']}")
     print(f"state        {state['body']}")
+
+
+def _where_keys(sections: Sections, keys: Path, as_json: bool) -> None:
+    from tapedeck.cli.ring_keys import print_places
+    from tapedeck.sharding.ring import ring_of
+
+    if sections.lookup.mode == "cluster":
+        fail("in a Redis Cluster the servers alone know the node: redis-cli cluster keyslot KEY")
+    print_places(ring_of(sections.lookup), keys, as_json=as_json)
 
 
 async def _show(sections: Sections) -> list[dict[str, Any]]:
