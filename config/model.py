@@ -191,6 +191,10 @@ class Lookup(Section):
     ] = 2_000
     probe_burst: Annotated[float, Field(ge=1, description="of them at once")] = 2_000
     probe_overload: Literal["wait", "today"] = "wait"
+    capacity_every: Annotated[
+        float,
+        Field(ge=0, description="seconds between two looks at the nodes' memory and at some keys"),
+    ] = 60
     username: Text | None = None
     password: SecretStr | None = None
     redis_db: Annotated[int, Field(ge=0)] = 0

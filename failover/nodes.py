@@ -90,6 +90,18 @@ class Node:
             self.health.succeeded(time.monotonic(), wrote=writes)
         return replies
 
+    async def look(self, commands: Sequence[Command]) -> list[Any]:
+        """Send a batch that no request waits for: its end says nothing of the node's health.
+
+        Returns:
+            A reply for each command; an error stands as the exception.
+
+        Raises:
+            Exception: no answer within `timeout`.
+        """
+        replies, _ = await self._send(commands)
+        return replies
+
     async def probe(self) -> None:
         """Ask an ejected node to write and read an entry; take it back if it can."""
         problem: str | None = None
