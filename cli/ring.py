@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,18 +12,21 @@ from tapedeck.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
+    fail,
     print_json,
     read_config,
     run,
 )
+from tapedeck.cli.ring_nodes import look_at, print_nodes
+from tapedeck.cli.ring_plan import plan
 
 if TYPE_CHECKING:
     from tapedeck.config.model import Sections
-    from tapedeck.failover.nodes import Node
     from tapedeck.sharding.backend import Backend
     from tapedeck.sharding.state import Key
 
 app = typer.Typer(no_args_is_help=True, help="The ring of lookup nodes.")
+app.command()(plan)
 
 _ID = typer.Argument(min=1, max=2**63 - 1)
 
@@ -31,42 +35,49 @@ _ID = typer.Argument(min=1, max=2**63 - 1)
 def show(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show each lookup node: weight, share of the keys, entries, memory, whether it answers.
 
+    "oldest" is the age in days of the oldest entry among some that were looked at; "full in" the
+    days until the memory is full, as a running gateway sees it grow.
+
     Example: tapedeck ring show
     """
     sections = read_config(config)
     nodes = run(_show(sections))
+    problem = _add_what_the_gateway_saw(sections, nodes)
     if as_json:
         print_json({"nodes": nodes})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("node", "address", "weight", "share", "entries", "memory", "state", box=None)
-    for node in nodes:
-        alive = node["state"] == "answers"
-        table.add_row(
-            node["name"],
-            node["address"],
-            str(node["weight"]),
-            f"{node['share']:.1%}",
-            f"{node['keys']:,}" if alive else "-",
-            f"{node['memory_bytes'] / 1e6:,.1f} MB" if alive else "-",
-            node["state"] if alive else f"[red]{node['state']}[/red]",
-        )
-    Console().print(table)
+    print_nodes(nodes, sections.partitions.retention_days)
+    if problem:
+        print(f"full in: not known, {problem}")
 
 
 @app.command()
 def where(
-    user: Annotated[int, _ID],
-    playlist: Annotated[int, _ID],
+    user: Annotated[int | None, _ID] = None,
+    playlist: Annotated[int | None, _ID] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--keys", metavar="FILE", help="Raw lookup keys, one a line (-: standard input)."
+        ),
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
     """Say where one state lies: its owner among the nodes, what that says, and what is true.
 
+    With --keys it says on which node each lookup key of a file belongs, and asks no server: one
+    line, or with --json one object {"key", "node"}, for each line of the file.
+
     Example: tapedeck ring where 4711 1
+
+    Example: tapedeck ring where --keys keys.txt --json
     """
+    if keys is not None and (user, playlist) == (None, None):
+        _where_keys(read_config(config), keys, as_json)
+        return
+    if keys is not None or user is None or playlist is None:
+        raise typer.BadParameter("give USER and PLAYLIST, or --keys FILE")
     sections = read_config(config)
     answer = run(_where(sections, user, playlist))
     if as_json:
@@ -87,36 +98,44 @@ def where(
     print(f"state        {state['body']}")
 
 
+def _where_keys(sections: Sections, keys: Path, as_json: bool) -> None:
+    from tapedeck.cli.ring_keys import print_places
+    from tapedeck.sharding.ring import ring_of
+
+    if sections.lookup.mode == "cluster":
+        fail("in a Redis Cluster the servers alone know the node: redis-cli cluster keyslot KEY")
+    print_places(ring_of(sections.lookup), keys, as_json=as_json)
+
+
 async def _show(sections: Sections) -> list[dict[str, Any]]:
     from tapedeck.sharding.backend import Backend
 
     backend = Backend(sections)
     shares = backend.lookups.ring.shares()
     try:
-        return list(
-            await asyncio.gather(*(_look(node, shares[node.name]) for node in backend.nodes))
-        )
+        return await look_at(backend, shares)
     finally:
         await backend.nodes.close()
 
 
-async def _look(node: Node, share: float) -> dict[str, Any]:
-    replies = await node.run([("DBSIZE",), ("INFO", "memory")])
-    described: dict[str, Any] = {
-        "name": node.name,
-        "address": f"{node.server.host}:{node.server.port}",
-        "weight": node.server.weight,
-        "share": share,
-        "state": "answers",
-        "keys": None,
-        "memory_bytes": None,
-    }
-    if replies is None:
-        described["state"] = node.health.reason
-    else:
-        described["keys"] = int(replies[0])
-        described["memory_bytes"] = int(replies[1]["used_memory"])
-    return described
+def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -> str | None:
+    """Put in what only time shows: growth, and evictions of the last hour. Says why it could not.
+
+    It is a remark, no failure: the nodes were looked at all the same.
+    """
+    from tapedeck.cli.admin import NoAnswer, admin_url, ask
+
+    try:
+        ring = ask(admin_url(sections), "/ring", sections, seconds=3)
+    except NoAnswer as error:
+        return str(error)
+    seen = {node["name"]: node.get("capacity") or {} for node in ring.get("nodes", ())}
+    for node in nodes:
+        for name in ("evicted_last_hour", "growth_bytes_per_day", "full_in_days"):
+            value = seen.get(node["name"], {}).get(name)
+            if value is not None:
+                node[name] = value
+    return None
 
 
 async def _where(sections: Sections, user: int, playlist: int) -> dict[str, Any]:

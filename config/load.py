@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from tapedeck.config.model import Sections
+from tapedeck.config.nutcracker import PLACEMENT, NutcrackerError, read_pool
 
 PREFIX = "TAPEDECK_"
 DEFAULT_PATH = Path(".tapedeck/tapedeck.yml")
@@ -101,6 +102,7 @@ def parse(
     }
     from_environment = _override(merged, environ or {}, problems)
     _read_secrets(merged, base, problems)
+    _read_nutcracker(merged, base, problems)
     try:
         sections = Sections.model_validate(merged)
     except ValidationError as error:
@@ -157,6 +159,35 @@ def _read_secrets(merged: dict[str, Any], base: Path, problems: list[str]) -> No
             problems.append(f"{where}: {path} is empty")
             continue
         values[key] = secrets if key.endswith("keys") else secrets[0]
+
+
+def _read_nutcracker(merged: dict[str, Any], base: Path, problems: list[str]) -> None:
+    """Put a pool of a nutcracker.yml in the place of the words that it decides.
+
+    Words that say where keys lie cannot stand beside it; the others of the section stand over it.
+    """
+    lookup = merged.get("lookup")
+    if not isinstance(lookup, dict):
+        return
+    if not lookup.get("nutcracker"):
+        if lookup.get("pool"):
+            problems.append("lookup.pool: needs lookup.nutcracker, the file that has the pool")
+        return
+    path = (base / str(lookup["nutcracker"])).absolute()
+    lookup["nutcracker"] = str(path)
+    double = [word for word in PLACEMENT if lookup.get(word) is not None]
+    problems.extend(
+        f"lookup.{word}: is said by the pool of lookup.nutcracker; only one of them can hold"
+        for word in double
+    )
+    name = lookup.get("pool")
+    try:
+        words = read_pool(path, None if name is None else str(name)).words
+    except NutcrackerError as error:
+        problems.extend(f"lookup.nutcracker: {problem}" for problem in error.problems)
+        # One that is never used: that there are no servers would be no news.
+        words = {"servers": ["127.0.0.1:1:1"]}
+    merged["lookup"] = {**words, **{k: v for k, v in lookup.items() if v is not None}}
 
 
 def _sentences(error: ValidationError, origins: Mapping[tuple[str, ...], str]) -> list[str]:

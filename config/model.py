@@ -21,6 +21,10 @@ from pydantic import (
     model_validator,
 )
 
+from tapedeck.config.nutcracker import RANDOM_REFUSED
+
+NAME_BYTES = 264
+"""Longer names twemproxy cuts off (at 272 bytes with the group's number): points would coincide."""
 HASHES = (
     "one_at_a_time",
     "md5",
@@ -91,6 +95,12 @@ def _lookup_server(value: object) -> object:
     }
 
 
+def _seed(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"[^\s:]+:\d+", value):
+        return f"{value}:1"
+    return value
+
+
 def _listed(value: object) -> object:
     """`a,b` from an environment variable reads like a list of two."""
     if isinstance(value, str):
@@ -154,9 +164,13 @@ class Auth(Section):
 
 
 class Lookup(Section):
-    """The ring of lookup nodes."""
+    """The ring of lookup nodes, or the Redis Cluster that takes its place."""
 
-    mode: Literal["ring"] = "ring"
+    mode: Literal["ring", "cluster"] = "ring"
+    nutcracker: Text | None = Field(
+        None, description="a nutcracker.yml: what its pool says stands in the place of these words"
+    )
+    pool: Text | None = Field(None, description="which of its pools")
     layout: Literal["packed", "flat"] = "packed"
     hash: Literal[HASHES] = "fnv1a_64"  # type: ignore[valid-type]
     hash_tag: Annotated[
@@ -177,9 +191,45 @@ class Lookup(Section):
     ] = 2_000
     probe_burst: Annotated[float, Field(ge=1, description="of them at once")] = 2_000
     probe_overload: Literal["wait", "today"] = "wait"
+    capacity_every: Annotated[
+        float,
+        Field(ge=0, description="seconds between two looks at the nodes' memory and at some keys"),
+    ] = 60
     username: Text | None = None
     password: SecretStr | None = None
+    redis_db: Annotated[int, Field(ge=0)] = 0
+    preconnect: bool = Field(False, description="connect to every node at the start")
+    tcpkeepalive: bool = True
+    server_connections: Annotated[
+        int | None, Field(ge=1, description="to a node at most, in one worker")
+    ] = None
     servers: Annotated[tuple[Server, ...], BeforeValidator(_listed), Field(min_length=1)]
+
+    @field_validator("distribution", mode="before")
+    @classmethod
+    def _found_again(cls, distribution: object) -> object:
+        if distribution == "random":
+            raise ValueError(RANDOM_REFUSED)
+        return distribution
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seeds(cls, values: object) -> object:
+        """In a cluster servers are only where to ask for the nodes: `host:port` is enough."""
+        if isinstance(values, dict) and values.get("mode") == "cluster":
+            servers = _listed(values.get("servers"))
+            if isinstance(servers, (list, tuple)):
+                return {**values, "servers": [_seed(server) for server in servers]}
+        return values
+
+    @model_validator(mode="after")
+    def _of_its_mode(self) -> Lookup:
+        if self.mode == "cluster":
+            if self.nutcracker is not None:
+                raise ValueError("mode: cluster has no ring: lookup.nutcracker cannot stand beside")
+            if self.redis_db:
+                raise ValueError("mode: cluster has the database 0 alone, not redis_db")
+        return self
 
     @field_validator("servers")
     @classmethod
@@ -188,6 +238,8 @@ class Lookup(Section):
         for server in servers:
             if server.name in seen:
                 raise ValueError(f"two servers are called {server.name!r}")
+            if len(server.name.encode()) > NAME_BYTES:
+                raise ValueError(f"the name {server.name!r} is longer than {NAME_BYTES} bytes")
             seen.add(server.name)
         return servers
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
@@ -53,17 +53,7 @@ class Node:
         self._lateness = (
             f"answers later than the hint's deadline, {config.hint_seconds * 1000:g} ms"
         )
-        self._client = Redis(
-            host=server.host,
-            port=server.port,
-            username=config.username,
-            password=config.password.get_secret_value() if config.password else None,
-            socket_timeout=seconds,
-            socket_connect_timeout=seconds,
-            retry=Retry(NoBackoff(), 0),
-            client_name="tapedeck",
-            protocol=2,
-        )
+        self._client = Redis.from_pool(_pool(server, config))
         self._latency = metrics.NODE_SECONDS.labels(server.name)
         self._live = metrics.NODE_LIVE.labels(server.name)
         self._live.set(1)
@@ -98,6 +88,18 @@ class Node:
             self._ejected(self.health.late(time.monotonic(), self._lateness))
         else:
             self.health.succeeded(time.monotonic(), wrote=writes)
+        return replies
+
+    async def look(self, commands: Sequence[Command]) -> list[Any]:
+        """Send a batch that no request waits for: its end says nothing of the node's health.
+
+        Returns:
+            A reply for each command; an error stands as the exception.
+
+        Raises:
+            Exception: no answer within `timeout`.
+        """
+        replies, _ = await self._send(commands)
         return replies
 
     async def probe(self) -> None:
@@ -190,12 +192,34 @@ class Node:
         )
 
 
+def _pool(server: LookupServer, config: Lookup) -> ConnectionPool:
+    words: dict[str, Any] = {
+        "host": server.host,
+        "port": server.port,
+        "db": config.redis_db,
+        "username": config.username,
+        "password": config.password.get_secret_value() if config.password else None,
+        "socket_timeout": config.timeout / 1000,
+        "socket_connect_timeout": config.timeout / 1000,
+        "socket_keepalive": config.tcpkeepalive,
+        "retry": Retry(NoBackoff(), 0),
+        "client_name": "tapedeck",
+        "protocol": 2,
+    }
+    if config.server_connections is None:
+        return ConnectionPool(**words)
+    # Whoever finds none free waits for one, within the time that its batch has anyway.
+    most = config.server_connections
+    return BlockingConnectionPool(max_connections=most, timeout=None, **words)
+
+
 class Nodes:
     """All lookup nodes of one configuration."""
 
     def __init__(self, config: Lookup) -> None:
         self._nodes = {server.name: Node(server, config) for server in config.servers}
         self._retry_seconds = config.server_retry_timeout / 1000
+        self._preconnect = config.preconnect
         self._probes: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -211,7 +235,9 @@ class Nodes:
         return frozenset([n.name for n in self._nodes.values() if not n.health.live])
 
     async def start(self) -> None:
-        """Begin to probe ejected nodes."""
+        """Begin to probe ejected nodes; connect to all of them now, with `preconnect`."""
+        if self._preconnect:
+            await asyncio.gather(*(node.run([("PING",)]) for node in self._nodes.values()))
         self._probes = asyncio.create_task(self._probe_all(), name="lookup-probes")
 
     async def close(self) -> None:

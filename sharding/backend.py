@@ -17,6 +17,7 @@ from tapedeck.sharding.janitor import Janitor
 from tapedeck.sharding.lookups import Lookups
 from tapedeck.sharding.reader import Reader
 from tapedeck.sharding.store import Store
+from tapedeck.sharding.survey import Parts, Survey
 from tapedeck.sharding.writer import Writer
 
 
@@ -44,6 +45,8 @@ class Backend:
             self.primary, self.reader, self.writer, self.lookups, self.days, config.sessions
         )
         self.janitor = Janitor(self.primary, self.days, config.partitions)
+        self.survey = Survey(config.lookup.capacity_every)
+        self._surveying: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._generation = 1
         self._primary_generation = 0
@@ -60,14 +63,22 @@ class Backend:
         await backend.nodes.start()
         if prune and config.partitions.prune:
             backend._keeping = asyncio.create_task(backend.janitor.keep(), name="janitor")
+        if config.lookup.capacity_every:
+            looking = backend.survey.keep(backend.looked_at)
+            backend._surveying = asyncio.create_task(looking, name="capacity")
         return backend
+
+    def looked_at(self) -> Parts:
+        """What the survey of the nodes' capacity looks at."""
+        return self.nodes, self.lookups.layout, self.days.today() if self.days.known else None
 
     async def close(self) -> None:
         """Finish what is written in the background, then drop every connection."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeping
+        for task in (self._keeping, self._surveying):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 await self.lookups.drain()
@@ -91,6 +102,7 @@ class Backend:
             for node in self.nodes
             if not node.health.live
         ]
+        reasons += self.survey.alarms
         if not self.primary.adopted:
             lost = self.primary.lost_for
             if lost is None or lost > self.config.mysql.deadline / 1000:
@@ -109,6 +121,8 @@ class Backend:
         for node in self.nodes:
             described = node.describe()
             described["share"] = round(shares[node.name], 6)
+            found = self.survey.found.get(node.name)
+            described["capacity"] = None if found is None else found.as_json()
             nodes.append(described)
         return {"generation": self._generation, "nodes": nodes}
 

@@ -64,6 +64,11 @@ class Days:
         """MySQL said what time it is, milliseconds since 1970."""
         self._offset = clock_ms / 1000 - self._monotonic()
 
+    @property
+    def known(self) -> bool:
+        """Whether MySQL was heard, so that there is a today."""
+        return self._offset is not None
+
     def now(self) -> float:
         """MySQL's time, seconds since 1970, as far as this worker knows.
 

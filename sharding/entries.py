@@ -91,6 +91,11 @@ def read(reply: object) -> date | Garbage | None:
     return _day(reply) or Garbage()
 
 
+def days_in(scanned: object) -> list[date]:
+    """The days in an HSCAN reply; what is no day is left out."""
+    return [day for _, value in _pairs(scanned) if (day := _day(value))]
+
+
 def _day(value: object) -> date | None:
     if not isinstance(value, bytes) or len(value) != 8:
         return None

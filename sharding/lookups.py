@@ -14,7 +14,7 @@ from tapedeck.sharding import metrics
 from tapedeck.sharding.batching import Batcher
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.entries import Command, Garbage, Layout, read
-from tapedeck.sharding.ring import Ring
+from tapedeck.sharding.ring import ring_of
 from tapedeck.sharding.state import Key
 
 
@@ -56,12 +56,7 @@ class Lookups:
     """
 
     def __init__(self, config: Lookup, nodes: Nodes, days: Days) -> None:
-        self.ring = Ring(
-            config.servers,
-            hash=config.hash,
-            hash_tag=config.hash_tag,
-            distribution=config.distribution,
-        )
+        self.ring = ring_of(config)
         self.layout = Layout(config.layout, days.retention)
         self._deadline = config.hint_seconds
         self._nodes = nodes

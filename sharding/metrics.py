@@ -28,6 +28,10 @@ BATCH_SIZE = Histogram(
     ["kind"],
     buckets=(1, 2, 4, 8, 16, 32, 64, 128),
 )
+LOST = Counter(
+    "tapedeck_lookups_lost",
+    "Hints that were missing for a state that MySQL has: vanished, or never written",
+)
 HINT_WRITES = Counter("tapedeck_hint_writes", "Lookup entries written", ["result"])
 PARTITION_DROPS = Counter("tapedeck_partition_drops", "Partitions dropped past retention")
 PRUNE_REFUSED = Counter("tapedeck_prune_refused", "Prunes refused: look at the log")

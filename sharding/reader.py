@@ -157,6 +157,8 @@ class Reader:
             else:
                 outcome = "hit" if hint.day == row.day else "stale"
         metrics.LOOKUPS.labels(outcome).inc()
+        if row is not None and hint.found is Found.NOTHING:
+            metrics.LOST.inc()
         if row is None and hint.found in (Found.DAY, Found.GARBAGE):
             self._lookups.put(key, None)  # it leads to nothing, at every load again
         if row is not None and hint.day != row.day and hint.found is not Found.NO_ANSWER:

@@ -23,16 +23,17 @@ import struct
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
-from math import floor
+from math import floor, lcm
 
 from uhashring import HashRing
 
-from tapedeck.config.model import LookupServer
+from tapedeck.config.model import NAME_BYTES, Lookup, LookupServer
+from tapedeck.config.nutcracker import RANDOM_REFUSED
 from tapedeck.sharding.hashes import BITS, HASHES
 
 _POINTS = 160
-# Longer names twemproxy cuts off (at 272 bytes with the group's number), so that points coincide.
-_NAME_BYTES = 264
+# Values at which two modula rings are compared, where they repeat later than that.
+_MOST_SLOTS = 1 << 18
 # One for each set of nodes that were out lately.
 _MOST_RINGS = 128
 
@@ -70,6 +71,10 @@ class _Ketama:
         index = bisect_left(self._values, value)
         return self._servers[index if index < len(self._servers) else 0]
 
+    def steps(self, space: int) -> list[int]:
+        """The values after which the next node may begin; the last one is space-1."""
+        return [*(value for value in self._values if value < space - 1), space - 1]
+
     def counts(self, space: int) -> dict[str, int]:
         """How many of the hash values 0 to space-1 each node has."""
         counts: dict[str, int] = {}
@@ -89,6 +94,11 @@ class _Modula:
 
     def at(self, value: int) -> LookupServer:
         return self._slots[value % len(self._slots)]
+
+    @property
+    def slots(self) -> int:
+        """After so many values it begins anew."""
+        return len(self._slots)
 
     def counts(self, space: int) -> dict[str, int]:
         """How many of the hash values 0 to space-1 each node has."""
@@ -129,12 +139,14 @@ class Ring:
         if len({server.name for server in servers}) < len(servers):
             raise ValueError("two servers of the ring have one name")
         for server in servers:
-            if len(server.name.encode()) > _NAME_BYTES:
-                raise ValueError(f"server name {server.name!r} is longer than {_NAME_BYTES} bytes")
+            if len(server.name.encode()) > NAME_BYTES:
+                raise ValueError(f"server name {server.name!r} is longer than {NAME_BYTES} bytes")
         if hash not in HASHES:
             raise ValueError(f"there is no hash {hash!r}")
         if hash_tag and (len(hash_tag) != 2 or not hash_tag.isascii()):
             raise ValueError(f"hash_tag {hash_tag!r} is not two ASCII characters")
+        if distribution == "random":
+            raise ValueError(RANDOM_REFUSED)
         if distribution not in _DISTRIBUTIONS:
             raise ValueError(f"there is no distribution {distribution!r}")
         self.servers = tuple(servers)
@@ -181,6 +193,34 @@ class Ring:
         counts = self._whole.counts(self._space)
         return {server.name: counts.get(server.name, 0) / self._space for server in self.servers}
 
+    def moves(self, after: Ring) -> dict[tuple[str, str], float]:
+        """What share of the hash's values goes from which node to which other one, by name.
+
+        Exact for ketama, and for modula rings that repeat soon enough; else to about 0.1 %.
+
+        Args:
+            after: the ring that takes this one's place, with the same hash and distribution.
+        """
+        one, two, space = self._whole, after._whole, self._space
+        moved: dict[tuple[str, str], float] = {}
+        if isinstance(one, _Ketama) and isinstance(two, _Ketama):
+            steps = sorted({*one.steps(space), *two.steps(space)})
+            sizes = [step - before for before, step in pairwise([-1, *steps])]
+            total = space
+        else:
+            assert isinstance(one, _Modula)
+            assert isinstance(two, _Modula)
+            cycle = min(lcm(one.slots, two.slots), space)
+            # An odd stride, so that a sample meets every residue of the slots alike.
+            stride = 1 if cycle <= _MOST_SLOTS else (space // _MOST_SLOTS) | 1
+            steps = [n * stride % space for n in range(min(cycle, _MOST_SLOTS))]
+            sizes, total = [1] * len(steps), len(steps)
+        for step, size in zip(steps, sizes, strict=True):
+            pair = one.at(step).name, two.at(step).name
+            if pair[0] != pair[1]:
+                moved[pair] = moved.get(pair, 0) + size
+        return {pair: size / total for pair, size in moved.items()}
+
     def _value(self, key: bytes) -> int:
         if self._tag:
             start = key.find(self._tag[:1]) + 1
@@ -196,3 +236,13 @@ class Ring:
             del self._without[next(iter(self._without))]
         self._without[out] = ring
         return ring
+
+
+def ring_of(config: Lookup) -> Ring:
+    """The ring that a configuration says."""
+    return Ring(
+        config.servers,
+        hash=config.hash,
+        hash_tag=config.hash_tag,
+        distribution=config.distribution,
+    )

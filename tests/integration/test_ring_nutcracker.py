@@ -52,12 +52,17 @@ def _module_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 @pytest.fixture
 def nodes(_module_nodes: Nodes) -> Nodes:
     """Twelve nodes, all of them running."""
-    for node in _module_nodes:
+    return running(_module_nodes)
+
+
+def running(nodes: Nodes) -> Nodes:
+    """The nodes, those that were killed started again (at other addresses)."""
+    for node in nodes:
         if not node.running:
             node.port = free_port()  # somebody else's test may have taken the one it had
             node.start()
             mark(node)
-    return _module_nodes
+    return nodes
 
 
 def pool(servers: Sequence[str], **words: Any) -> Pool:
@@ -73,10 +78,10 @@ def pool(servers: Sequence[str], **words: Any) -> Pool:
     }
 
 
-def servers_of(nodes: Nodes, weights: Sequence[int]) -> list[str]:
-    """The first nodes, under names that are not in their order."""
+def servers_of(nodes: Nodes, weights: Sequence[int], *, named: bool = True) -> list[str]:
+    """The first nodes, under names that are not in their order, or without names."""
     return [
-        f"{node.address}:{weight} tape{number * 7 % 12}"
+        f"{node.address}:{weight}" + (f" tape{number * 7 % 12}" if named else "")
         for number, (node, weight) in enumerate(zip(nodes, weights, strict=False))
     ]
 
@@ -101,16 +106,23 @@ def own_places(
 
 
 def some_keys(count: int, seed: str) -> list[bytes]:
-    """Keys of this service, of others, of any bytes, and of up to 250 bytes."""
+    """Keys of this service, of others, of any bytes, and of up to 250 bytes, all different.
+
+    Some of each kind have a hash tag.
+    """
     rnd = random.Random(seed)
-    ours = [b"uid:%d" % rnd.randrange(1, 2**62) for _ in range(count // 4)]
-    flat = [
-        b"uid:%d:pid:%d" % (rnd.randrange(1, 10**8), rnd.randrange(1, 10**8))
-        for _ in range(count // 4)
-    ]
-    binary = [rnd.randbytes(rnd.randint(1, 40)) for _ in range(count // 4)]
-    long = [rnd.randbytes(rnd.randint(100, 250)) for _ in range(count - len(ours) * 3)]
-    return [*ours, *flat, *binary, *long]
+    kinds = (
+        lambda: b"u:%d" % rnd.randrange(1, 2**62),
+        lambda: b"uid:%d:pid:%d" % (rnd.randrange(1, 10**8), rnd.randrange(1, 10**8)),
+        lambda: rnd.randbytes(rnd.randint(1, 40)),
+        lambda: rnd.randbytes(rnd.randint(100, 240)),
+        lambda: b"uid:{%d}:%d" % (rnd.randrange(1, 10**8), rnd.randrange(1, 10**8)),
+        lambda: b"%b{%b}%b" % tuple(rnd.randbytes(rnd.randint(0, 9)) for _ in range(3)),
+    )
+    keys: dict[bytes, None] = {}
+    while len(keys) < count:
+        keys[kinds[len(keys) % len(kinds)]()] = None
+    return list(keys)
 
 
 def assert_same(found: list[str | None], expected: list[str | None], keys: Sequence[bytes]) -> None:
@@ -177,6 +189,12 @@ def test_keys_lie_where_nutcracker_puts_them_also_with_a_node_ejected(
         name: pool(servers_of(nodes, weights), hash=hash_, distribution=distribution)
         for name, weights in sizes.items()
     }
+    pools["unnamed"] = pool(
+        servers_of(nodes, UNEQUAL[:4], named=False),
+        hash=hash_,
+        distribution=distribution,
+        hash_tag="{}",
+    )
     check(nodes, tmp_path, pools, [*some_keys(1200, hash_), b""], lose=1)
 
 
@@ -185,14 +203,25 @@ def test_keys_lie_where_nutcracker_puts_them_also_with_a_node_ejected(
 def test_ten_thousand_keys_lie_where_nutcracker_puts_them_on_rings_of_1_to_12_nodes(
     nodes: Nodes, tmp_path: Path, hash_: str, distribution: str
 ) -> None:
-    pools = {
-        f"{kind}{size}": pool(
-            servers_of(nodes, weights[:size]), hash=hash_, distribution=distribution
-        )
-        for kind, weights in (("equal", (1,) * 12), ("unequal", UNEQUAL))
-        for size in range(1, 13)
+    kinds: dict[str, tuple[Sequence[int], bool, str]] = {
+        "even": ((1,) * 12, True, ""),
+        "uneven": (UNEQUAL, True, "{}"),
+        "bare": ((1,) * 12, False, "{}"),
+        "mixed": (UNEQUAL, False, ""),
     }
-    check(nodes, tmp_path, pools, some_keys(10_000, f"long {hash_}"), lose=2)
+    keys = some_keys(10_000, f"long {hash_}")
+    for kind, (weights, named, tag) in kinds.items():
+        running(nodes)
+        pools = {
+            f"{kind}{size}": pool(
+                servers_of(nodes, weights[:size], named=named),
+                hash=hash_,
+                distribution=distribution,
+                **({"hash_tag": tag} if tag else {}),
+            )
+            for size in range(1, 13)
+        }
+        check(nodes, tmp_path / kind, pools, keys, lose=1)
 
 
 @pytest.mark.parametrize("distribution", ["ketama", "modula"])

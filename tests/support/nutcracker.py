@@ -25,6 +25,10 @@ def mark(node: RedisServer) -> None:
         client.set(_IDENTITY, node.name)
 
 
+class NutcrackerSaidNo(Exception):
+    """An error for an answer."""
+
+
 class Nutcracker(Child):
     """One process with some pools; each listens on a UNIX socket in `folder`.
 
@@ -37,6 +41,11 @@ class Nutcracker(Child):
         self.folder = folder
         self.pools = pools
 
+    @property
+    def file(self) -> Path:
+        """Its configuration."""
+        return self.folder / "nutcracker.yml"
+
     def start(self) -> None:
         """Start it and wait until every pool listens.
 
@@ -48,9 +57,8 @@ class Nutcracker(Child):
             name: {"listen": str(self._socket(name)), "redis": True, **pool}
             for name, pool in self.pools.items()
         }
-        file = self.folder / "nutcracker.yml"
-        file.write_text(yaml.safe_dump(document, allow_unicode=True, width=1000))
-        self.spawn(["nutcracker", "-c", str(file), "-s", str(free_port()), "-a", "127.0.0.1"])
+        self.file.write_text(yaml.safe_dump(document, allow_unicode=True, width=1000))
+        self.spawn(["nutcracker", "-c", str(self.file), "-s", str(free_port()), "-a", "127.0.0.1"])
         self.await_ready(lambda: all(self._listens(name) for name in self.pools), 20)
 
     def places(self, pool: str, keys: Sequence[bytes]) -> list[str | None]:
@@ -78,6 +86,24 @@ class Nutcracker(Child):
                 for key in batch:
                     line = replies.readline()
                     assert line == b"+OK\r\n", f"SET {key!r}: {line!r}"
+
+    def ask(self, pool: str, *words: bytes) -> bytes | None:
+        """Carry out one command as an application does; None for nothing.
+
+        Raises:
+            NutcrackerSaidNo: it answered with an error, as for a node that it has not ejected yet.
+        """
+        with self._connect(pool) as connection, connection.makefile("rb") as replies:
+            if password := self.pools[pool].get("redis_auth"):
+                connection.sendall(_command(b"AUTH", password.encode()))
+                assert replies.readline() == b"+OK\r\n"
+            connection.sendall(_command(*words))
+            line = replies.readline().rstrip()
+            if line[:1] == b"-":
+                raise NutcrackerSaidNo(line.decode())
+            if line[:1] != b"$":
+                return line[1:]
+            return None if line == b"$-1" else replies.read(int(line[1:]))
 
     def eject(self, pool: str, key: bytes, *, all_dead: bool = False) -> None:
         """Ask for a key of a dead node until another one answers, so that the dead one is out.

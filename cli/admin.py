@@ -1,0 +1,60 @@
+"""Asking the admin port of a running gateway."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tapedeck.config.model import Sections
+
+SECONDS = 10.0
+
+
+class NoAnswer(Exception):
+    """The gateway did not answer, or not as it should; the message says which and why."""
+
+
+def admin_url(config: Sections) -> str:
+    """Where a gateway with this configuration has its admin port, seen from this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.admin.host, config.admin.host)  # noqa: S104
+    return f"http://{host}:{config.admin.port}"
+
+
+def ask(
+    url: str, path: str, config: Sections, body: Any = None, *, seconds: float = SECONDS
+) -> Any:
+    """The JSON that an admin port answers; POST where there is a body.
+
+    Args:
+        url: of the admin port.
+        config: whose `admin.token` is shown, if it has one.
+
+    Raises:
+        NoAnswer: none, or an error.
+    """
+    headers = {"Content-Type": "application/json"}
+    if config.admin.token is not None:
+        headers["Authorization"] = f"Bearer {config.admin.token.get_secret_value()}"
+    if not url.startswith(("http://", "https://")):
+        raise NoAnswer(f"{url} is no http:// or https:// URL")
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url.rstrip("/") + path, data=data, headers=headers)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        raise NoAnswer(f"{url}: {_reason(error)}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise NoAnswer(f"no gateway answers at {url}: {reason}") from None
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    try:
+        sentences = json.loads(error.read())["errors"]
+        return f"{error.code}: {' '.join(sentences)}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{error.code} {error.reason}: is this the admin port of a gateway?"

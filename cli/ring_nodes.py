@@ -1,0 +1,81 @@
+"""`tapedeck ring show`: the nodes as they stand, and the table of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tapedeck.sharding.backend import Backend
+
+LOOKS = 4
+"""How often some random keys of each node are looked at."""
+
+
+async def look_at(backend: Backend, shares: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Ask each node how it stands; connections are left open.
+
+    Args:
+        shares: of the key space, by node name.
+    """
+    today = datetime.now(UTC).date()
+    for _ in range(LOOKS):
+        await backend.survey.look(backend.nodes, backend.lookups.layout, today)
+    described = []
+    for node in backend.nodes:
+        found = backend.survey.found.get(node.name)
+        state = "answers"
+        if found is None:
+            # Why it does not, in the words that the gateway has for it.
+            replies = await node.run([("PING",)])
+            state = node.health.reason if replies is None else "refuses to say how it stands"
+        described.append(
+            {
+                "name": node.name,
+                "address": str(node.server),
+                "weight": node.server.weight,
+                "share": shares[node.name],
+                "state": state,
+                **(found.as_json() if found is not None else {"keys": None, "memory_bytes": None}),
+            }
+        )
+    return described
+
+
+def print_nodes(nodes: list[dict[str, Any]], retention_days: int) -> None:
+    """The table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ("node", "address", "weight", "share", "entries", "memory", "evicted", "oldest")
+    table = Table(*columns, "full in", "state", box=None)
+    for node in nodes:
+        alive = node["state"] == "answers"
+        evicted = node.get("evicted")
+        table.add_row(
+            node["name"],
+            node["address"],
+            str(node["weight"]),
+            f"{node['share']:.1%}",
+            f"{node['entries']:,}" if alive else "-",
+            _memory(node) if alive else "-",
+            "-" if evicted is None else f"[red]{evicted:,}[/red]" if evicted else "0",
+            _days(node.get("oldest_entry_days")),
+            _days(node.get("full_in_days")),
+            node["state"] if alive else f"[red]{node['state']}[/red]",
+        )
+    Console().print(table)
+    if any(node.get("evicted") for node in nodes):
+        print(f"evicted: entries that went before the retention of {retention_days} days was over")
+
+
+def _memory(node: dict[str, Any]) -> str:
+    used = f"{node['memory_bytes'] / 1e6:,.1f}"
+    most = node["maxmemory_bytes"]
+    return f"{used} of {most / 1e6:,.1f} MB" if most else f"{used} MB"
+
+
+def _days(days: float | None) -> str:
+    return "-" if days is None else f"{days:g} d"

@@ -1,0 +1,148 @@
+"""`tapedeck ring plan`: what other nodes or weights would do, before anyone does it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tapedeck.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    fail,
+    print_json,
+    read_config,
+    run,
+)
+
+if TYPE_CHECKING:
+    from tapedeck.config.model import Lookup
+    from tapedeck.sharding.forecast import Held
+
+
+def plan(
+    add: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--add", metavar="'HOST:PORT:WEIGHT NAME'", help="A node that would be added; repeat."
+        ),
+    ] = None,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option("--remove", metavar="NAME", help="A node that would be removed; repeat."),
+    ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option("--weight", metavar="NAME=WEIGHT", help="A node's other weight; repeat."),
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what adding, removing or re-weighting lookup nodes would do. Changes nothing.
+
+    It prints the share of the keys that would move, against what the weights ask for; from which
+    node to which; and the keys and the memory that each node would have, by what it has now.
+
+    Example: tapedeck ring plan --add "10.0.0.4:6379:1 lookup4"
+    """
+    from tapedeck.sharding.forecast import forecast
+    from tapedeck.sharding.ring import ring_of
+
+    if not (add or remove or weight):
+        raise typer.BadParameter("say what would change: --add, --remove or --weight")
+    before = read_config(config).lookup
+    if before.mode == "cluster":
+        fail("a Redis Cluster places its own slots: see redis-cli --cluster rebalance")
+    after = _changed(before, add or [], remove or [], weight or [])
+    held = run(_held(before))
+    answer = forecast(ring_of(before), ring_of(after), held)
+    answer["silent"] = [name for name, what in held.items() if what is None]
+    if as_json:
+        print_json(answer)
+    else:
+        _print(answer)
+
+
+def _changed(before: Lookup, add: list[str], remove: list[str], weight: list[str]) -> Lookup:
+    from pydantic import ValidationError
+
+    from tapedeck.config.model import Lookup
+
+    names = {server.name for server in before.servers}
+    weights: dict[str, str] = {}
+    for text in weight:
+        name, _, number = text.rpartition("=")
+        weights[name] = number
+    for name in (*remove, *weights):
+        if name not in names:
+            fail(f"there is no node {name!r}; there are {', '.join(sorted(names))}")
+    servers: list[Any] = [
+        {**server.model_dump(), "weight": weights.get(server.name, server.weight)}
+        for server in before.servers
+        if server.name not in remove
+    ]
+    try:
+        changed = Lookup.model_validate({"servers": [*servers, *add]})
+    except ValidationError as error:
+        problems = (problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+        fail("; ".join(problems))
+    return before.model_copy(update={"servers": changed.servers})
+
+
+async def _held(config: Lookup) -> dict[str, Held | None]:
+    from tapedeck.failover.nodes import Nodes
+    from tapedeck.sharding.forecast import Held
+
+    nodes = Nodes(config)
+
+    async def look(node: Any) -> Held | None:
+        replies = await node.run([("DBSIZE",), ("INFO", "memory")])
+        if replies is None:
+            return None
+        info = replies[1]
+        # An empty node takes memory too: that part does not move.
+        used = int(info["used_memory"]) - int(info.get("used_memory_startup", 0))
+        return Held(int(replies[0]), max(0, used))
+
+    try:
+        found = await asyncio.gather(*(look(node) for node in nodes))
+        return {node.name: what for node, what in zip(nodes, found, strict=True)}
+    finally:
+        await nodes.close()
+
+
+def _print(answer: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(
+        f"{answer['moved']:.1%} of the key space would move; by the weights alone it would be"
+        f" {answer['ideal']:.1%}"
+    )
+    if answer["silent"]:
+        print(f"keys and memory are not known: {', '.join(answer['silent'])} did not answer")
+    nodes = Table("node", "weight", "share", "keys", "memory", box=None)
+    for node in answer["nodes"]:
+        nodes.add_row(
+            node["name"],
+            _both(node, "weight", lambda n: "-" if n is None else str(n)),
+            _both(node, "share", lambda n: f"{n:.1%}"),
+            _both(node, "keys", lambda n: "-" if n is None else f"{n:,}"),
+            _both(node, "memory_bytes", lambda n: "-" if n is None else f"{n / 1e6:,.1f} MB"),
+        )
+    console.print(nodes)
+    if not answer["moves"]:
+        return
+    moves = Table("from", "to", "share", "keys", box=None)
+    for move in answer["moves"]:
+        keys = "-" if move["keys"] is None else f"{move['keys']:,}"
+        moves.add_row(move["from"], move["to"], f"{move['share']:.1%}", keys)
+    console.print(moves)
+
+
+def _both(node: dict[str, Any], what: str, shown: Any) -> str:
+    before, after = shown(node[f"{what}_before"]), shown(node[what])
+    return before if before == after else f"{before} -> {after}"

@@ -1,0 +1,150 @@
+"""How the nodes stand, on real ones: what a gateway and an operator see of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from typer.testing import CliRunner
+
+from tapedeck.cli.main import app
+from tapedeck.config.load import parse
+from tapedeck.failover.nodes import Nodes
+from tapedeck.localstack.redis import RedisServer
+from tapedeck.sharding.entries import Layout
+from tapedeck.sharding.state import Key
+from tapedeck.sharding.survey import Survey
+from tests.conftest import StackConfig
+from tests.support.gateways import Gateway
+
+pytestmark = pytest.mark.stack
+
+TODAY = datetime.now(UTC).date()
+
+
+def fill(server: RedisServer, layout: Layout, users: int, ages: tuple[int, ...]) -> None:
+    with server.client() as client:
+        pipe = client.pipeline(transaction=False)
+        for user in range(users):
+            for playlist, age in enumerate(ages):
+                for command in layout.put(Key(user, playlist), TODAY - timedelta(days=age)):
+                    pipe.execute_command(*command)
+        pipe.set("somebody:else", "17")
+        pipe.set("uid:1:pid:2:garbage", "17")
+        pipe.execute()
+
+
+@pytest.mark.parametrize("name", ["flat", "packed"])
+async def test_entries_their_age_and_the_memory_are_seen(
+    stack_config: StackConfig, lookup_servers: list[RedisServer], name: Any
+) -> None:
+    layout = Layout(name, 30)
+    fill(lookup_servers[0], layout, 300, (0, 3, 21))
+    with lookup_servers[0].client() as client:
+        client.config_set("maxmemory", "50mb")
+    nodes = Nodes(parse(stack_config()).lookup)
+    survey = Survey(60)
+    try:
+        for _ in range(8):
+            await survey.look(nodes, layout, TODAY)
+    finally:
+        await nodes.close()
+    first, other = (survey.found[server.name].as_json() for server in lookup_servers[:2])
+
+    assert first["oldest_entry_days"] == 21
+    assert first["entries"] == pytest.approx(900, rel=0.1)
+    assert first["maxmemory_bytes"] == 50 * 1024 * 1024
+    assert 100_000 < first["memory_bytes"] < 10_000_000
+    assert (other["entries"], other["oldest_entry_days"], other["maxmemory_bytes"]) == (
+        0,
+        None,
+        None,
+    )
+    assert survey.alarms == []
+
+
+async def test_a_look_at_an_ill_node_neither_fails_nor_ejects_it_nor_forgets_what_was_seen(
+    stack_config: StackConfig, lookup_servers: list[RedisServer]
+) -> None:
+    document = stack_config(lookup={"timeout": 100, "server_failure_limit": 1})
+    nodes = Nodes(parse(document).lookup)
+    survey = Survey(60)
+    try:
+        await survey.look(nodes, Layout("packed", 30), TODAY)
+        lookup_servers[0].freeze()
+        lookup_servers[1].kill()
+        for _ in range(3):
+            await survey.look(nodes, Layout("packed", 30), TODAY)
+        assert not nodes.out
+        assert set(survey.found) == {server.name for server in lookup_servers}
+    finally:
+        await nodes.close()
+
+
+@pytest.fixture
+def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
+    with Gateway(stack_config(lookup={"capacity_every": 0.2}), tmp_path) as gateway:
+        yield gateway
+
+
+async def test_evictions_degrade_the_gateway_and_are_logged_counted_and_shown(
+    gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    await gateway.until(
+        "/ring", lambda _, ring: all(node.get("capacity") for node in ring["nodes"])
+    )
+
+    def overfill() -> None:
+        with lookup_servers[0].client() as client:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            client.config_set("maxmemory", client.info("memory")["used_memory"] + 200_000)
+            for n in range(2000):
+                client.set(f"uid:{n}:pid:1", "20260101" * 20)
+
+    await asyncio.to_thread(overfill)
+    name = lookup_servers[0].name
+    ready = await gateway.until("/readyz", lambda _, body: body["status"] == "degraded")
+    assert ready["reasons"][0].startswith(f"lookup node {name} evicts entries before the reten")
+    ring = await gateway.until("/ring", lambda _, __: True)
+    found = {node["name"]: node["capacity"] for node in ring["nodes"]}
+    assert found[name]["evicted_last_hour"] > 100
+    assert found[lookup_servers[1].name]["evicted_last_hour"] == 0
+    (line,) = gateway.lines("lookup entries vanish before the retention is over")
+    assert (line["node"], line["policy"]) == (name, "allkeys-lru")
+    async with aiohttp.ClientSession(gateway.admin) as http, http.get("/metrics") as answer:
+        text = await answer.text()
+    assert f'tapedeck_capacity_alarm{{node="{name}"}} 1.0' in text
+    assert f'tapedeck_capacity_alarm{{node="{lookup_servers[1].name}"}} 0.0' in text
+
+    shown = await asyncio.to_thread(
+        CliRunner().invoke, app, ["ring", "show", "--config", str(gateway.config), "--json"]
+    )
+    nodes = {node["name"]: node for node in json.loads(shown.stdout)["nodes"]}
+    assert nodes[name]["evicted_last_hour"] > 100
+    assert nodes[name]["maxmemory_policy"] == "allkeys-lru"
+    table = await asyncio.to_thread(
+        CliRunner().invoke, app, ["ring", "show", "--config", str(gateway.config)]
+    )
+    assert "evicted: entries that went before the retention of 30 days" in table.stdout
+
+
+def test_the_nodes_are_shown_also_without_a_gateway_and_with_one_of_them_dead(
+    stack_config: StackConfig, lookup_servers: list[RedisServer], tmp_path: Path
+) -> None:
+    config = tmp_path / "tapedeck.yml"
+    config.write_text(json.dumps(stack_config()))
+    lookup_servers[2].kill()
+    done = CliRunner().invoke(app, ["ring", "show", "--config", str(config), "--json"])
+
+    assert done.exit_code == 0
+    nodes = json.loads(done.stdout)["nodes"]
+    assert [node["state"] == "answers" for node in nodes] == [True, True, False]
+    assert "ConnectionError" in nodes[2]["state"]
+    table = CliRunner().invoke(app, ["ring", "show", "--config", str(config)]).stdout
+    assert "full in: not known, no gateway answers at http://127.0.0.1:" in table

@@ -1,0 +1,131 @@
+"""What another ring would do, said before anyone makes it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tapedeck.config.model import LookupServer
+from tapedeck.sharding.forecast import Held, forecast, ideal
+from tapedeck.sharding.hashes import BITS
+from tapedeck.sharding.ring import Ring
+
+weights = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 9), min_size=1, max_size=8)
+distributions = st.sampled_from(["ketama", "modula"])
+
+
+def servers(weights: dict[str, int]) -> list[LookupServer]:
+    return [LookupServer(host="h", port=1, weight=w, name=n) for n, w in weights.items()]
+
+
+def ring(weights: dict[str, int], distribution: str = "ketama", hash_: str = "fnv1a_64") -> Ring:
+    return Ring(servers(weights), hash=hash_, distribution=distribution)
+
+
+def equal(names: str) -> dict[str, int]:
+    return dict.fromkeys(names, 1)
+
+
+@settings(deadline=None, max_examples=25)
+@given(weights, weights, distributions)
+def test_moves_are_what_each_single_value_says(
+    before: dict[str, int], after: dict[str, int], distribution: str
+) -> None:
+    # crc32 has few enough values to try them all.
+    one, two = ring(before, distribution, "crc32"), ring(after, distribution, "crc32")
+    space = 1 << BITS["crc32"]
+    pairs = Counter((one._whole.at(v).name, two._whole.at(v).name) for v in range(space))
+    expected = {pair: n / space for pair, n in pairs.items() if pair[0] != pair[1]}
+    # A modula ring that repeats is looked at once around: what is over of the space is left out.
+    assert one.moves(two) == pytest.approx(expected, abs=0.05 if distribution == "modula" else 0)
+
+
+@settings(deadline=None, max_examples=25)
+@given(weights, weights, distributions)
+def test_what_moves_is_the_difference_of_the_shares(
+    before: dict[str, int], after: dict[str, int], distribution: str
+) -> None:
+    one, two = ring(before, distribution), ring(after, distribution)
+    shares = Counter(one.shares())
+    for (source, target), share in one.moves(two).items():
+        shares[source] -= share
+        shares[target] += share
+    for name in {*before, *after}:
+        assert shares[name] == pytest.approx(two.shares().get(name, 0), abs=1e-4)
+
+
+def test_nothing_moves_between_rings_that_are_alike() -> None:
+    for distribution in ("ketama", "modula"):
+        one, two = (ring(equal("abc"), distribution) for _ in range(2))
+        assert one.moves(two) == {}
+
+
+def test_rings_of_slots_that_repeat_late_are_compared_by_a_sample() -> None:
+    before = ring({"a": 99_991, "b": 99_989}, "modula")
+    after = ring({"a": 99_991, "b": 99_989, "c": 99_961}, "modula")
+    moved = sum(before.moves(after).values())
+
+    keys = [b"uid:%d" % n for n in range(20_000)]
+    seen = sum(before.owner(k).name != after.owner(k).name for k in keys) / len(keys)
+    assert moved == pytest.approx(seen, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [
+        (equal("abc"), equal("abcd"), 1 / 4),
+        (equal("abcd"), equal("abc"), 1 / 4),
+        (equal("ab"), {"a": 3, "b": 1}, 1 / 4),
+        (equal("ab"), equal("ab"), 0),
+        (equal("ab"), equal("cd"), 1),
+    ],
+)
+def test_the_ideal_is_what_the_weights_ask_for(
+    before: dict[str, int], after: dict[str, int], share: float
+) -> None:
+    assert ideal(servers(before), servers(after)) == pytest.approx(share)
+
+
+def test_what_each_node_would_have_is_worked_out_from_what_it_has() -> None:
+    held: dict[str, Held | None] = {
+        "a": Held(1000, 100_000),
+        "b": Held(500, 50_000),
+        "c": Held(700, 70_000),
+    }
+    answer = forecast(ring(equal("abc")), ring(equal("abcd")), held)
+    nodes = {node["name"]: node for node in answer["nodes"]}
+
+    assert sum(node["keys"] for node in nodes.values()) == pytest.approx(2200, abs=3)
+    assert sum(n["memory_bytes"] for n in nodes.values()) == pytest.approx(220_000, abs=3)
+    for name in "abc":
+        assert nodes[name]["keys_before"] == held[name].keys  # type: ignore[union-attr]
+        assert nodes[name]["keys"] < nodes[name]["keys_before"]
+    assert nodes["d"]["keys"] == sum(m["keys"] for m in answer["moves"])
+    assert (nodes["d"]["weight_before"], nodes["d"]["weight"]) == (None, 1)
+    assert answer["moved"] == pytest.approx(nodes["d"]["share"])
+    assert {move["to"] for move in answer["moves"]} == {"d"}
+
+
+def test_a_removed_node_has_nothing_afterwards() -> None:
+    held: dict[str, Held | None] = dict.fromkeys("abc", Held(900, 9000))
+    nodes = {
+        node["name"]: node
+        for node in forecast(ring(equal("abc")), ring(equal("bc")), held)["nodes"]
+    }
+
+    assert (nodes["a"]["keys"], nodes["a"]["share"], nodes["a"]["weight"]) == (0, 0.0, None)
+    assert nodes["b"]["keys"] + nodes["c"]["keys"] == pytest.approx(2700, abs=2)
+
+
+@pytest.mark.parametrize("held", [None, {"a": Held(1, 1), "b": None}])
+def test_without_an_answer_of_every_node_only_shares_are_said(
+    held: dict[str, Held | None] | None,
+) -> None:
+    answer = forecast(ring(equal("ab")), ring(equal("abc")), held)
+
+    assert all(node["keys"] is None for node in answer["nodes"])
+    assert all(move["keys"] is None for move in answer["moves"])
+    assert answer["moved"] > 0
