@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import measure, seed
+from bench import measure, seed, workloads
 from bench.load import Load, Measured
 from bench.peers import processes
 from bench.peers.processes import GATEWAY, GATEWAY2, Kind, Peer
@@ -33,6 +33,7 @@ class Scale:
         seconds: of one run, warm-up included.
         warmup: seconds of it that are not counted.
         bulk: rows in each partition before anything begins.
+        purged: rows of the day that is purged.
     """
 
     name: str
@@ -40,6 +41,12 @@ class Scale:
     seconds: float
     warmup: float
     bulk: int
+    purged: int = 300_000
+
+    @property
+    def wide(self) -> bool:
+        """Whether there is time for every peer and every step."""
+        return self.name in ("full", "long")
 
 
 @dataclass
@@ -59,6 +66,7 @@ class Lab:
     records: list[Record] = field(default_factory=list)
     peers: dict[Kind, Peer] = field(default_factory=dict)
     _rates: dict[tuple[str, str], float] = field(default_factory=dict)
+    _warm: set[Peer] = field(default_factory=set)
 
     def peer(self, kind: Kind) -> Peer:
         """The peer's process, started when it is first asked for."""
@@ -159,6 +167,7 @@ class Lab:
         """
         seconds = seconds or self.scale.seconds
         peer = self.peer(kind)
+        self._warm_up(kind, peer)
         prepared = self.prepare(kind, workload, seconds, rate)
         before = measure.usage(self.servers, peer.pid)
         load = self.load(
@@ -197,13 +206,23 @@ class Lab:
         )
         return record
 
+    def _warm_up(self, kind: Kind, peer: Peer) -> None:
+        """Before its first run a peer opens its connections and fills its caches, uncounted."""
+        if peer in self._warm:
+            return
+        self._warm.add(peer)
+        prepared = workloads.WARM.prepare(self.servers, kind.store, 40_000)
+        seconds = max(0.5, 2 * self.scale.warmup)
+        self.load(kind, prepared.path, connections=64, seconds=seconds, warmup=0).finish()
+        prepared.path.unlink()
+
     def changes_lost(self, kind: Kind, prepared: Prepared, measured: Measured) -> Record:
         """Acknowledged changes that no row counts: each change raises a version by one.
 
         A change that was made though its answer got lost would hide one; where no request failed
         there is none.
         """
-        if kind.store not in ("gateway", "plain", "table"):
+        if kind.store not in ("gateway", "plain", "table") or not prepared.users:
             return {"lost": None}
         acknowledged = sum(1 for s in measured.samples if s.status == 200)
         return {"lost": prepared.before + acknowledged - self.written(kind, prepared.users)}

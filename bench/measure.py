@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,9 @@ def usage(servers: Servers, peer_pid: int | None) -> Usage:
         name: sum(cpu_seconds(pid) for pid in group if pid is not None)
         for name, group in pids.items()
     }
+    # Of the children that have ended: between two looks that is the load generator alone.
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu["generator"] = ended.ru_utime + ended.ru_stime
     names = {"Com_commit": "commits", "Questions": "statements", "Innodb_os_log_fsyncs": "fsyncs"}
     wanted = ",".join(f"'{name}'" for name in names)
     told = servers.mysql.query(f"SHOW GLOBAL STATUS WHERE Variable_name IN ({wanted})")

@@ -1,6 +1,6 @@
 """What listeners do, as files of prepared paths for the load generator.
 
-Every request of every workload changes the listener's state, for each peer alike. Each run has
+Where not said otherwise every request changes a state, for each peer alike. Each run has
 listeners of its own, so that no run finds what another one left behind.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,6 +185,31 @@ def _hot_keys(servers: Servers, _: str, requests: int) -> Prepared:
     return Prepared(path, users)
 
 
+def _catalog(servers: Servers, _: str, requests: int) -> Prepared:
+    """No state at all: what a request costs before the store comes into it."""
+    users = new_listeners(1)
+    path = servers.folder / f"sessions-{users.start}"
+    _write(path, ([f"/mixes/{_mix(number)}"] for number in range(requests)))
+    return Prepared(path, range(0))
+
+
+def unknown(servers: Servers, requests: int) -> Prepared:
+    """Loads alone, of states that exist nowhere."""
+    users = new_listeners(requests)
+    token = _tokens(servers)
+    path = servers.folder / f"sessions-{users.start}"
+    _write(path, ([f"/sets/{token(user)}/tracks_played?mix_id=1"] for user in users))
+    return Prepared(path, users)
+
+
+def known(servers: Servers, keys: Sequence[Key]) -> Path:
+    """Loads alone, of these states."""
+    token = _tokens(servers)
+    path = servers.folder / f"sessions-{new_listeners(1).start}"
+    _write(path, ([f"/sets/{token(user)}/tracks_played?mix_id={mix}"] for user, mix in keys))
+    return path
+
+
 WARM = Workload("warm", "warm sessions, first request and all", SESSION, _whole_sessions)
 OPEN = Workload("open", "warm sessions, after the first request", SESSION - 1, _open_sessions)
 COLD = Workload(
@@ -193,4 +218,5 @@ COLD = Workload(
 BACK = Workload("back", "back after 2 to 29 days", 1, _first_touches(lambda k: 2 + k))
 MISS = Workload("miss", "a state that exists nowhere", 1, _nobody_knows)
 HOT = Workload("hot", "one hot key at a time", catalog.HOT_TRACKS, _hot_keys)
-ALL = (WARM, OPEN, COLD, BACK, MISS, HOT)
+CATALOG = Workload("catalog", "a mix of the catalog, no state", 1, _catalog)
+ALL = (WARM, OPEN, COLD, BACK, MISS, HOT, CATALOG)
