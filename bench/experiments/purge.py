@@ -1,0 +1,122 @@
+"""The nightly purge under load: a day's rows go by dropped partition, or by batched DELETE.
+
+Both under the same open-loop load. What is compared is each design's p99 while the rows go with its
+own p99 right before, and how long it takes until they are gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from bench import seed, stats, workloads
+from bench.experiments.open_loop import saturation
+from bench.lab import Lab
+from bench.load import Measured
+from bench.peers import processes as peers
+from bench.peers.processes import Kind
+from bench.servers import GATEWAY, TABLE
+from tapedeck.sharding import rows
+from tapedeck.sharding.partitions import table
+
+BATCH = 2_000
+"""Rows of one DELETE: small enough that nobody waits long for its locks."""
+SHARE = 0.5
+"""Of plain Go's saturation: the load meanwhile. (By night there is less.)"""
+AFTER = 2.0
+"""Seconds after the last row went that still count as `during`: what a purge leaves behind."""
+CONNECTIONS = 256
+
+
+def purges(lab: Lab) -> None:
+    """Both, in turn, round by round."""
+    rate = round(saturation(lab) * SHARE)
+    wide = lab.scale.wide
+    rounds = min(lab.scale.rounds, 3) if wide else 1
+    for number in range(rounds):
+        _run(lab, peers.GATEWAY, number, rate, 16.0 if wide else 8.0, _drop)
+        _run(lab, peers.GO_TABLE, number, rate, 45.0 if wide else 16.0, _delete)
+
+
+def _run(
+    lab: Lab,
+    kind: Kind,
+    number: int,
+    rate: int,
+    seconds: float,
+    purge: Callable[[Lab], float],
+) -> None:
+    past = seed.days_ago(seed.RETENTION + 1)
+    users = workloads.new_listeners(lab.scale.purged)
+    if kind is peers.GATEWAY:
+        with lab.servers.connect(GATEWAY) as cursor:
+            cursor.execute(rows.create_table(past))
+        seed.gateway_rows(lab.servers, past, users, 1)
+    else:
+        seed.table_rows(lab.servers, past, users, 1)
+    prepared = lab.prepare(kind, workloads.WARM, seconds, rate)
+    load = lab.load(
+        kind,
+        prepared.path,
+        connections=CONNECTIONS,
+        seconds=seconds,
+        warmup=lab.scale.warmup,
+        rate=rate,
+    )
+    quiet = seconds * 0.3
+    time.sleep(quiet)  # the load goes on alone meanwhile: this is what is compared with
+    started = time.monotonic()
+    took = purge(lab)
+    ended = time.monotonic()
+    measured = load.finish()
+    prepared.path.unlink()
+    before = measured.between(measured.began + lab.scale.warmup, started)
+    during = measured.between(started, ended + AFTER)
+    low, high = (stats.percentile(part, 0.99) if part else 0.0 for part in (before, during))
+    record = lab.record(
+        "purge",
+        peer=kind.name,
+        round=number,
+        asked=rate,
+        rows=lab.scale.purged,
+        took=round(took, 4),
+        p99_before=round(low, 3),
+        p99_during=round(high, 3),
+        errors=measured.errors,
+        purge_started=round(started - measured.began, 3),
+        purge_ended=round(ended - measured.began, 3),
+        windows=_windows(measured) if number == 0 else None,
+        **lab.changes_lost(kind, prepared, measured),
+    )
+    how = "dropped" if kind is peers.GATEWAY else "deleted"
+    lab.say(
+        f"{lab.scale.purged} rows {how} in {took:.3f} s at {rate}/s, {kind.title}: "
+        f"p99 {low:.1f} ms before, {high:.1f} ms during ({record['errors']} errors)"
+    )
+
+
+def _windows(measured: Measured) -> list[list[float]]:
+    cut = stats.windows(
+        [s.due for s in measured.samples], [s.latency for s in measured.samples], 0.25
+    )
+    return [[w.start, w.count, round(w.p50, 3), round(w.p99, 3)] for w in cut]
+
+
+def _drop(lab: Lab) -> float:
+    """The janitor's statement; seconds that it took."""
+    name = table(seed.days_ago(seed.RETENTION + 1))
+    with lab.servers.connect(GATEWAY) as cursor:
+        started = time.monotonic()
+        cursor.execute(f"DROP TABLE IF EXISTS {name} NOWAIT")
+        return time.monotonic() - started
+
+
+def _delete(lab: Lab) -> float:
+    """Batches, each a transaction, on an index over the day; seconds until the last row is gone."""
+    oldest = seed.days_ago(seed.RETENTION)
+    statement = f"DELETE FROM player_state WHERE written_on < '{oldest:%Y-%m-%d}' LIMIT {BATCH}"
+    with lab.servers.connect(TABLE) as cursor:
+        started = time.monotonic()
+        while cursor.execute(statement):
+            pass
+        return time.monotonic() - started

@@ -1,0 +1,257 @@
+"""One measurement: a peer under a workload, with what it cost, kept as a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import measure, seed, workloads
+from bench.load import Load, Measured
+from bench.peers import processes
+from bench.peers.processes import GATEWAY, GATEWAY2, Kind, Peer
+from bench.servers import GATEWAY as GATEWAY_DATABASE
+from bench.servers import PLAIN, TABLE, Servers
+from bench.workloads import Prepared, Workload
+from tapedeck.localstack.process import ServerFailed
+from tapedeck.sharding.partitions import table
+
+Record = dict[str, Any]
+
+_FIRST_GUESS = {"": 40_000, "gateway": 16_000, "redis": 16_000}
+"""Requests a second that a store's peer may reach, before anything is known."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured.
+
+    Attributes:
+        name: quick, full or long.
+        rounds: of each comparison.
+        seconds: of one run, warm-up included.
+        warmup: seconds of it that are not counted.
+        bulk: rows in each partition before anything begins.
+        purged: rows of the day that is purged.
+    """
+
+    name: str
+    rounds: int
+    seconds: float
+    warmup: float
+    bulk: int
+    purged: int = 300_000
+
+    @property
+    def wide(self) -> bool:
+        """Whether there is time for every peer and every step."""
+        return self.name in ("full", "long")
+
+
+@dataclass
+class Lab:
+    """Servers, peers and what was measured so far.
+
+    Attributes:
+        go, generator: the binaries.
+        say: is told each result in a line.
+    """
+
+    servers: Servers
+    scale: Scale
+    go: Path
+    generator: Path
+    say: Callable[[str], None]
+    records: list[Record] = field(default_factory=list)
+    peers: dict[Kind, Peer] = field(default_factory=dict)
+    _rates: dict[tuple[str, str], float] = field(default_factory=dict)
+    _warm: set[Peer] = field(default_factory=set)
+
+    def peer(self, kind: Kind) -> Peer:
+        """The peer's process, started when it is first asked for."""
+        if kind not in self.peers:
+            if kind in (GATEWAY, GATEWAY2):
+                document = self.servers.gateway()
+                peer = processes.gateway(
+                    self.servers, document, workers=2 if kind is GATEWAY2 else 1
+                )
+            else:
+                peer = processes.plain(kind, self.servers, self.go)
+            self.peers[kind] = peer
+            peer.start()
+        return self.peers[kind]
+
+    def stop(self, kind: Kind) -> None:
+        """End a peer's process; it is started anew when it is asked for again."""
+        peer = self.peers.pop(kind, None)
+        if peer is not None:
+            peer.kill()
+
+    def stop_all(self) -> None:
+        """End all peers."""
+        for kind in list(self.peers):
+            self.stop(kind)
+
+    def seed_bulk(self) -> None:
+        """Tables of all designs, with rows of listeners whom nobody plays."""
+        seed.make_tables(self.servers)
+        for number in range(1, seed.RETENTION + 1):
+            users = range(number * 200_000, number * 200_000 + self.scale.bulk)
+            seed.gateway_rows(self.servers, seed.days_ago(number), users, 1)
+            seed.plain_rows(self.servers, seed.days_ago(number), users, 1)
+            seed.table_rows(self.servers, seed.days_ago(number), users, 1)
+
+    def record(self, experiment: str, **fields: Any) -> Record:
+        """Keep a result."""
+        made = {"experiment": experiment, **fields}
+        self.records.append(made)
+        return made
+
+    # --- runs
+
+    def prepare(self, kind: Kind, workload: Workload, seconds: float, rate: float = 0) -> Prepared:
+        """Enough sessions for a run, and what has to be there before it."""
+        name = kind.store, workload.name
+        expected = rate or self._rates.get(name, _FIRST_GUESS.get(kind.store, 8_000))
+        prepared = workload.prepare(self.servers, kind.store, int(expected * 1.4 * seconds) + 1000)
+        if prepared.opening is not None:
+            opened = self.load(
+                kind, prepared.opening, connections=64, seconds=120, warmup=0
+            ).finish()
+            if opened.errors:
+                raise ServerFailed(f"{kind.title} could not open the sessions: {opened.statuses}")
+            prepared.opening.unlink()
+        return prepared
+
+    def load(
+        self,
+        kind: Kind,
+        sessions: Path,
+        *,
+        connections: int,
+        seconds: float,
+        warmup: float,
+        rate: float = 0,
+        seed: int = 1,
+    ) -> Load:
+        """Start the load generator."""
+        return Load(
+            self.generator,
+            self.peer(kind).port,
+            sessions,
+            connections=connections,
+            seconds=seconds,
+            warmup=warmup,
+            rate=rate,
+            seed=seed,
+        )
+
+    def run(
+        self,
+        experiment: str,
+        kind: Kind,
+        workload: Workload,
+        number: int,
+        *,
+        connections: int = 64,
+        rate: float = 0,
+        seconds: float | None = None,
+        **fields: Any,
+    ) -> Record:
+        """One run of a peer under a workload.
+
+        Args:
+            number: the round.
+            fields: more for the record.
+        """
+        seconds = seconds or self.scale.seconds
+        peer = self.peer(kind)
+        self._warm_up(kind, peer)
+        prepared = self.prepare(kind, workload, seconds, rate)
+        before = measure.usage(self.servers, peer.pid)
+        load = self.load(
+            kind,
+            prepared.path,
+            connections=connections,
+            seconds=seconds,
+            warmup=self.scale.warmup,
+            rate=rate,
+            seed=number + 1,
+        )
+        measured = load.finish()
+        after = measure.usage(self.servers, peer.pid)
+        prepared.path.unlink()
+        if not rate:
+            self._rates[kind.store, workload.name] = max(
+                measured.rate, 0.7 * self._rates.get((kind.store, workload.name), 0)
+            )
+        record = self.record(
+            experiment,
+            workload=workload.name,
+            peer=kind.name,
+            round=number,
+            connections=connections,
+            asked=rate,
+            **figures(measured),
+            **{k: round(v, 4) for k, v in after.since(before, len(measured.samples)).items()},
+            **self.changes_lost(kind, prepared, measured),
+            **fields,
+        )
+        self.say(
+            f"{workload.title:<42} {kind.title:<20} {connections:>4} conn  round {number + 1}: "
+            f"{record['rate']:>7.0f}/s  p50 {record['p50']:>6.2f}  p99 {record['p99']:>7.2f} ms"
+            + (f"  {record['errors']} errors" if record["errors"] else "")
+            + (f"  {record['lost']} lost" if record["lost"] else "")
+        )
+        return record
+
+    def _warm_up(self, kind: Kind, peer: Peer) -> None:
+        """Before its first run a peer opens its connections and fills its caches, uncounted."""
+        if peer in self._warm:
+            return
+        self._warm.add(peer)
+        prepared = workloads.WARM.prepare(self.servers, kind.store, 40_000)
+        seconds = max(0.5, 2 * self.scale.warmup)
+        self.load(kind, prepared.path, connections=64, seconds=seconds, warmup=0).finish()
+        prepared.path.unlink()
+
+    def changes_lost(self, kind: Kind, prepared: Prepared, measured: Measured) -> Record:
+        """Acknowledged changes that no row counts: each change raises a version by one.
+
+        A change that was made though its answer got lost would hide one; where no request failed
+        there is none.
+        """
+        if kind.store not in ("gateway", "plain", "table") or not prepared.users:
+            return {"lost": None}
+        acknowledged = sum(1 for s in measured.samples if s.status == 200)
+        return {"lost": prepared.before + acknowledged - self.written(kind, prepared.users)}
+
+    def written(self, kind: Kind, users: range) -> int:
+        """The sum of these listeners' versions, over all tables."""
+        database = {"gateway": GATEWAY_DATABASE, "plain": PLAIN, "table": TABLE}[kind.store]
+        names = (
+            ["player_state"]
+            if kind.store == "table"
+            else [table(seed.days_ago(n)) for n in range(-1, seed.RETENTION + 1)]
+        )
+        among = f"user_id BETWEEN {users.start} AND {users.stop - 1}"
+        rows = " UNION ALL ".join(f"SELECT user_id, version FROM {n} WHERE {among}" for n in names)
+        # The plain peers leave a state of an earlier day where it was, beside the newer one.
+        newest = f"SELECT MAX(version) AS v FROM ({rows}) AS r GROUP BY user_id"
+        with self.servers.connect(database) as cursor:
+            cursor.execute(f"SELECT COALESCE(SUM(v), 0) FROM ({newest}) AS n")
+            return int(cursor.fetchone()[0])
+
+
+def figures(measured: Measured) -> Record:
+    """The figures of a run that every table has."""
+    return {
+        "rate": round(measured.rate, 1),
+        "requests": len(measured.samples),
+        "p50": round(measured.percentile(0.5), 3),
+        "p99": round(measured.percentile(0.99), 3),
+        "p999": round(measured.percentile(0.999), 3),
+        "errors": measured.errors,
+        "statuses": measured.statuses,
+    }

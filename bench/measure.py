@@ -1,0 +1,100 @@
+"""What a run cost: CPU time by process, Redis commands, MySQL's counters."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.servers import Servers
+from tapedeck.localstack.redis import RedisServer
+
+_TICK = os.sysconf("SC_CLK_TCK")
+# Ours, not the clients': the bench asks INFO itself, and the gateway's probes PING.
+_NOT_COUNTED = ("info", "ping", "client|setinfo", "client|setname", "hello", "config|resetstat")
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    found = [pid]
+    for at in found:
+        for task in Path(f"/proc/{at}/task").glob("*/children"):
+            found.extend(int(child) for child in task.read_text().split())
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process and its living descendants have used so far; proc(5), stat."""
+    total = 0
+    for one in tree(pid):
+        try:
+            words = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += int(words[11]) + int(words[12])
+    return total / _TICK
+
+
+def redis_commands(nodes: list[RedisServer]) -> int:
+    """Commands that the nodes have carried out for clients."""
+    total = 0
+    for node in nodes:
+        if not node.running:
+            continue
+        with node.client() as client:
+            for name, counted in client.info("commandstats").items():
+                if name.removeprefix("cmdstat_") not in _NOT_COUNTED:
+                    total += int(counted["calls"])
+    return total
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Counters at one moment.
+
+    Attributes:
+        cpu: seconds, by what used them.
+        redis: commands.
+        mysql: of SHOW GLOBAL STATUS.
+    """
+
+    cpu: Mapping[str, float]
+    redis: int
+    mysql: Mapping[str, int]
+
+    def since(self, before: Usage, requests: int) -> dict[str, float]:
+        """What was used meanwhile, for each of so many requests: microseconds, commands."""
+        each = max(1, requests)
+        found = {
+            f"cpu_{name}_us": (used - before.cpu.get(name, 0.0)) / each * 1e6
+            for name, used in self.cpu.items()
+        }
+        found["redis_commands"] = (self.redis - before.redis) / each
+        for name, value in self.mysql.items():
+            found[name] = (value - before.mysql[name]) / each
+        return found
+
+
+def usage(servers: Servers, peer_pid: int | None) -> Usage:
+    """Look at everything now."""
+    lookups = [node for node in (*servers.lookups, servers.alone) if node.pid is not None]
+    pids: dict[str, list[int | None]] = {
+        "gateway": [peer_pid],
+        "mysql": [servers.mysql.pid],
+        "redis": [node.pid for node in lookups],
+        "twemproxy": [servers.nutcracker.pid if servers.nutcracker else None],
+    }
+    cpu = {
+        name: sum(cpu_seconds(pid) for pid in group if pid is not None)
+        for name, group in pids.items()
+    }
+    # Of the children that have ended: between two looks that is the load generator alone.
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu["generator"] = ended.ru_utime + ended.ru_stime
+    names = {"Com_commit": "commits", "Questions": "statements", "Innodb_os_log_fsyncs": "fsyncs"}
+    wanted = ",".join(f"'{name}'" for name in names)
+    told = servers.mysql.query(f"SHOW GLOBAL STATUS WHERE Variable_name IN ({wanted})")
+    mysql = {names[str(name)]: int(value) for name, value in told if str(name) in names}
+    return Usage(cpu, redis_commands(lookups), mysql)

@@ -1,0 +1,40 @@
+"""aiohttp answering a constant of an answer's size: what a Python gateway cannot be faster than.
+
+On aiohttp's low-level server and uvloop, as the gateway itself: no routing, no parsing of queries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import uvloop
+from aiohttp import web
+
+from bench.peers.shared import PlainPlayer, settings
+from tapedeck.gateway.replies import Envelope, SetReply, encode, response, status_line, track_reply
+
+HERE = settings(__doc__ or "")
+MIX = next(iter(PlainPlayer(HERE.catalog).mixes.values()))
+BODY = encode(
+    Envelope(
+        status=status_line(200), set=SetReply(True, False, False, True, track_reply(MIX.tracks[0]))
+    )
+)
+
+
+async def handle(request: web.BaseRequest) -> web.Response:
+    """Always the same."""
+    return response(200, BODY)
+
+
+async def main() -> None:
+    """Serve until killed."""
+    server = web.Server(handle, access_log=None)
+    listening = await asyncio.get_running_loop().create_server(
+        server, "127.0.0.1", HERE.port, backlog=1024
+    )
+    await listening.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,180 @@
+"""What the plain Python peers share: the command line, and the Player without a store.
+
+They use the gateway's own tokens, rules and answers, so that only the way of the data differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import uvloop
+from aiohttp import web
+
+from tapedeck.config.model import Player as Rules
+from tapedeck.gateway import player
+from tapedeck.gateway.mixes import Mix, MixUser, Track
+from tapedeck.gateway.player import Place, Refused
+from tapedeck.gateway.replies import (
+    Envelope,
+    NoTrack,
+    SetReply,
+    encode,
+    response,
+    status_line,
+    track_reply,
+)
+from tapedeck.gateway.tokens import BadToken, TokenKeys
+from tapedeck.sharding.state import Owner, Stored, Write
+
+LOOKUP_SECONDS = 32 * 86400
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The command line."""
+
+    port: int
+    redis_port: int
+    mysql_port: int
+    database: str
+    connections: int
+    catalog: Path
+
+    @property
+    def password(self) -> str:
+        """Of the MySQL user `tapedeck`."""
+        return os.environ["PLAIN_PASSWORD"]
+
+
+def settings(what: str) -> Settings:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--redis-port", type=int, default=0, help="twemproxy's")
+    parser.add_argument("--mysql-port", type=int, default=0)
+    parser.add_argument("--database", default="")
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--catalog", type=Path, required=True)
+    return Settings(**vars(parser.parse_args()))
+
+
+def today() -> str:
+    """The UTC day as YYYYMMDD, by this machine's clock."""
+    return f"{datetime.now(UTC):%Y%m%d}"
+
+
+def lookup_key(user: int, playlist: int) -> str:
+    """The original system's."""
+    return f"uid:{user}:pid:{playlist}"
+
+
+def select(day: str, user: int, playlist: int) -> str:
+    """The statement that reads a state."""
+    return (
+        f"SELECT version,state FROM player_state_{day}"
+        f" WHERE user_id={user} AND playlist_id={playlist}"
+    )
+
+
+def upsert(day: str, user: int, playlist: int, version: int, body: bytes) -> str:
+    """The statement that writes one, whatever is there."""
+    return (
+        f"INSERT INTO player_state_{day} (user_id,playlist_id,version,state)"
+        f" VALUES ({user},{playlist},{version},x'{body.hex()}')"
+        " ON DUPLICATE KEY UPDATE version=VALUES(version),state=VALUES(state)"
+    )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that was understood."""
+
+    user: int
+    mix: Mix
+    action: str
+    track_id: int
+    logged_in: bool
+
+
+class PlainPlayer:
+    """Requests to states, and states to answers."""
+
+    def __init__(self, catalog: Path) -> None:
+        mixes = msgspec.json.decode(catalog.read_bytes(), type=dict[int, tuple[Track, ...]])
+        nobody = MixUser(1, "bench", "bench")
+        self.mixes = {
+            number: Mix(number, "", "", "", None, "", 0, nobody, tracks)
+            for number, tracks in mixes.items()
+        }
+        self._keys = TokenKeys([os.environ["PLAIN_TOKEN_KEY"].encode()], 86400)
+        self._rules = Rules()
+
+    def asked(self, request: web.Request) -> Asked:
+        """What a request asks for.
+
+        Raises:
+            web.HTTPException: 401, 404.
+        """
+        try:
+            listener = self._keys.verify(request.match_info["token"], time.time())
+        except BadToken as error:
+            raise web.HTTPUnauthorized(text=error.reason) from None
+        mix = self.mixes.get(int(request.query["mix_id"]))
+        if mix is None:
+            raise web.HTTPNotFound
+        return Asked(
+            listener.user_id,
+            mix,
+            request.match_info["action"],
+            int(request.query.get("track_id", "0")),
+            listener.logged_in,
+        )
+
+    def apply(self, asked: Asked, version: int, body: bytes) -> tuple[bytes, web.Response]:
+        """The new state and the answer.
+
+        Args:
+            version: 0 where there is no state.
+        """
+        stored = Stored(body, version, datetime.now(UTC).date(), Owner.PLAYER) if version else None
+        now = time.time()
+        if asked.action == "play":
+            decision = player.play(asked.mix, stored, now, self._rules)
+        elif asked.action == "next":
+            decision = player.next_track(asked.mix, stored, now, self._rules)
+        elif asked.action == "skip":
+            decision = player.skip(asked.mix, stored, now, self._rules)
+        else:
+            decision = player.report(asked.mix, stored, asked.track_id)
+        answer = decision.answer
+        envelope = Envelope(status=status_line(200), logged_in=asked.logged_in)
+        if isinstance(answer, Place):
+            track = NoTrack() if answer.track is None else track_reply(answer.track)
+            envelope.set = SetReply(
+                answer.at_beginning, answer.at_last_track, answer.at_end, answer.skip_allowed, track
+            )
+        if isinstance(answer, Refused):
+            envelope = Envelope(status=status_line(403), notices=[answer.notice])
+            return body, response(403, encode(envelope))
+        new = decision.body if isinstance(decision, Write) else body
+        return new, response(200, encode(envelope))
+
+
+def serve(application: Callable[[], web.Application], port: int) -> None:
+    """Serve until killed, on uvloop."""
+    web.run_app(
+        application(),
+        host="127.0.0.1",
+        port=port,
+        access_log=None,
+        backlog=1024,
+        print=lambda *_: None,
+        loop=uvloop.new_event_loop(),
+    )

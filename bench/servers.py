@@ -1,0 +1,192 @@
+"""The servers of a run, the same ones for every peer: Redis, twemproxy, MariaDB.
+
+MariaDB stands alone and flushes its log to the disk at each commit: no binlog, no standby. A
+semi-synchronous pair would make each commit dearer, and so favour the gateway, which shares
+commits, over the peers, which do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench import catalog
+from tapedeck.gateway.catalog_tables import TABLES, write_mixes
+from tapedeck.localstack import datadir
+from tapedeck.localstack.datadir import Passwords
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.process import Child, free_port
+from tapedeck.localstack.redis import RedisServer
+
+GATEWAY = "tapedeck"
+"""The gateway's database."""
+PLAIN = "tapedeck_plain"
+"""That of the plain peers: one table a day."""
+TABLE = "tapedeck_table"
+"""That of the one big table."""
+
+BUFFER_POOL = 1 << 30
+MYSQL = (
+    "--innodb-flush-log-at-trx-commit=1",
+    "--innodb-flush-method=O_DIRECT",
+    f"--innodb-buffer-pool-size={BUFFER_POOL}",
+    "--innodb-buffer-pool-chunk-size=16M",
+    "--innodb-log-file-size=512M",
+    "--innodb-log-buffer-size=16M",
+    "--innodb-stats-persistent=0",
+)
+RETRY_MS, FAILURES, TIMEOUT_MS = 30_000, 2, 400
+"""When a lookup node is taken out of the ring, twemproxy's words and the gateway's defaults."""
+
+
+class Nutcracker(Child):
+    """twemproxy in front of the lookup nodes."""
+
+    def __init__(self, folder: Path, nodes: Sequence[RedisServer]) -> None:
+        super().__init__("twemproxy", folder / "nutcracker.log")
+        self.port = free_port()
+        self._file = folder / "nutcracker.yml"
+        pool = {
+            "listen": f"127.0.0.1:{self.port}",
+            "redis": True,
+            "hash": "fnv1a_64",
+            "distribution": "ketama",
+            "auto_eject_hosts": True,
+            "server_failure_limit": FAILURES,
+            "server_retry_timeout": RETRY_MS,
+            "timeout": TIMEOUT_MS,
+            "preconnect": True,
+            "servers": [node.server for node in nodes],
+        }
+        self._file.write_text(yaml.safe_dump({"lookups": pool}, width=1000))
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        self.spawn(["nutcracker", "-c", str(self._file), "-s", str(free_port()), "-m", "16384"])
+        self.await_ready(self._listens, 20)
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+
+class Servers:
+    """All of them, in a folder of their own. Use as a context.
+
+    Args:
+        folder: is made, and removed at the end.
+
+    Attributes:
+        lookups: the ring's nodes.
+        alone: the Redis that holds the states itself, in the design without MySQL.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.passwords = Passwords()
+        self.token_key = secrets.token_hex(32)
+        self.service_key = secrets.token_hex(16)
+        self.catalog = folder / "catalog.json"
+        quiet = ("--save", "")
+        self.lookups = [
+            RedisServer(f"lookup{n}", folder / f"lookup{n}", options=quiet) for n in (1, 2, 3)
+        ]
+        lru = (*quiet, "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
+        self.alone = RedisServer("redis_alone", folder / "redis_alone", options=lru)
+        self.mysql = MariaDB("mysql", folder / "mysql", self.passwords, options=MYSQL)
+        self.nutcracker: Nutcracker | None = None
+
+    def __enter__(self) -> Servers:
+        try:
+            self.folder.mkdir(parents=True)
+            with ThreadPoolExecutor(5) as starters:
+                work = [starters.submit(node.start) for node in (*self.lookups, self.alone)]
+                work.append(starters.submit(self._start_mysql))
+                for one in work:
+                    one.result()
+            self.nutcracker = Nutcracker(self.folder, self.lookups)
+            self.nutcracker.start()
+            catalog.write(self.catalog)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in (self.nutcracker, *self.lookups, self.alone, self.mysql):
+            if server is not None:
+                server.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start_mysql(self) -> None:
+        datadir.make(self.mysql.folder, self.passwords)
+        self.mysql.start()
+        for name in (PLAIN, TABLE):
+            self.mysql.create_database(name)
+        self.prepare(GATEWAY)
+
+    def prepare(self, database: str) -> None:
+        """Write the catalog into a database of the gateway's."""
+        with self.connect(database) as cursor:
+            for statement in TABLES:
+                cursor.execute(statement)
+            write_mixes(cursor, catalog.mixes())
+            cursor.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def connect(self, database: str, timeout: float = 600) -> Iterator[Any]:
+        """A cursor of the administrator's, autocommit."""
+        with (
+            self.mysql.connect(database, timeout=timeout) as connection,
+            connection.cursor() as cursor,
+        ):
+            yield cursor
+
+    def set_buffer_pool(self, size: int) -> None:
+        """Resize InnoDB's buffer pool (bytes), and wait until that is done."""
+        if self.mysql.query("SELECT @@innodb_buffer_pool_size")[0][0] == size:
+            return
+        began = self._resized()
+        self.mysql.query(f"SET GLOBAL innodb_buffer_pool_size = {size}", timeout=120)
+        # It ends with the time, so that two of them differ.
+        self.mysql.await_ready(
+            lambda: (told := self._resized()) != began and told.startswith("Completed"), 300
+        )
+
+    def _resized(self) -> str:
+        status = "SHOW STATUS LIKE 'Innodb_buffer_pool_resize_status'"
+        return str(self.mysql.query(status)[0][1])
+
+    def gateway(self, database: str = GATEWAY, **sections: dict[str, Any]) -> dict[str, Any]:
+        """A configuration of the gateway on these servers, with values laid over the defaults."""
+        document: dict[str, Any] = {
+            "gateway": {"port": free_port()},
+            "admin": {"port": free_port()},
+            "auth": {"token_keys": [self.token_key], "service_keys": [self.service_key]},
+            "lookup": {
+                "servers": [node.server for node in self.lookups],
+                "server_retry_timeout": RETRY_MS,
+                "server_failure_limit": FAILURES,
+                "timeout": TIMEOUT_MS,
+            },
+            "mysql": {
+                "hosts": [self.mysql.address],
+                "user": "tapedeck",
+                "password": self.passwords.gateway,
+                "database": database,
+            },
+        }
+        for name, values in sections.items():
+            document.setdefault(name, {}).update(values)
+        return document

@@ -1,0 +1,191 @@
+"""What was to be reached, and whether it was: medians of ratios within a round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench.lab import Record
+from bench.stats import Summary, paired, summary
+
+
+@dataclass(frozen=True)
+class Target:
+    """One figure.
+
+    Attributes:
+        title: what is measured.
+        least, aim: what was to be reached; the aim is None where there is none.
+        less_is_better: which way is up.
+        unit: behind a value; `x` for a ratio.
+        find: the figure in a run's records; ValueError where they do not have it.
+    """
+
+    title: str
+    least: float
+    aim: float | None
+    less_is_better: bool
+    unit: str
+    find: Callable[[Sequence[Record]], Summary]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A target and what became of it.
+
+    Attributes:
+        reached: None where it was not measured.
+        words: `aim reached`, `reached`, `missed: ...`, `not measured`.
+    """
+
+    target: Target
+    reached: Summary | None
+    words: str
+
+
+def judge(target: Target, records: Sequence[Record]) -> Verdict:
+    """Compare the median with what was to be reached."""
+    try:
+        found = target.find(records)
+    except ValueError:
+        return Verdict(target, None, "not measured")
+    value = found.median
+    if target.aim is not None and _as_good(value, target.aim, target.less_is_better):
+        return Verdict(target, found, "aim reached")
+    if _as_good(value, target.least, target.less_is_better):
+        return Verdict(target, found, "reached")
+    if target.least == 0:
+        return Verdict(target, found, f"missed: {value:g} instead of 0")
+    share = value / target.least
+    off = f"{(share - 1) * 100:.0f} % above" if share > 1 else f"{(1 - share) * 100:.0f} % below"
+    return Verdict(target, found, f"missed: {off} the least")
+
+
+def _as_good(value: float, limit: float, less: bool) -> bool:
+    return value <= limit if less else value >= limit
+
+
+# --- where the figures are in the records
+
+
+def select(records: Sequence[Record], experiment: str, **fields: object) -> list[Record]:
+    """The records of an experiment with these values."""
+    return [
+        r
+        for r in records
+        if r["experiment"] == experiment and all(r.get(k) == v for k, v in fields.items())
+    ]
+
+
+def by_round(records: Sequence[Record], value: str) -> dict[int, float]:
+    """A value by round; the last one where a round has several."""
+    return {int(r["round"]): float(r[value]) for r in records}
+
+
+def ratio(
+    experiment: str, value: str, ours: str, theirs: str, **fields: object
+) -> Callable[[Sequence[Record]], Summary]:
+    """Of one peer's value to another one's, in the same round."""
+
+    def find(records: Sequence[Record]) -> Summary:
+        sides = [
+            by_round(select(records, experiment, peer=peer, **fields), value)
+            for peer in (ours, theirs)
+        ]
+        return paired(*sides)
+
+    return find
+
+
+def value(experiment: str, name: str, **fields: object) -> Callable[[Sequence[Record]], Summary]:
+    """Of the gateway itself."""
+    return lambda records: summary(float(r[name]) for r in select(records, experiment, **fields))
+
+
+def _purge_p99(records: Sequence[Record]) -> Summary:
+    ours = select(records, "purge", peer="gateway")
+    return paired(by_round(ours, "p99_during"), by_round(ours, "p99_before"))
+
+
+def _purge_speed(records: Sequence[Record]) -> Summary:
+    return paired(
+        by_round(select(records, "purge", peer="go_table"), "took"),
+        by_round(select(records, "purge", peer="gateway"), "took"),
+    )
+
+
+def _lost(records: Sequence[Record]) -> Summary:
+    lost = [
+        int(r["lost"])
+        for r in records
+        if r.get("peer") in ("gateway", "gateway2") and r.get("lost") is not None
+    ]
+    if not lost:
+        raise ValueError("nothing was counted")
+    return Summary(sum(lost), min(lost), max(lost), len(lost))
+
+
+def _pinned_workers(records: Sequence[Record]) -> Summary:
+    places = {r["place"] for r in select(records, "workers")}
+    best = [
+        ratio("workers", "rate", "gateway2", "gateway", workload="warm", place=place)(records)
+        for place in places
+    ]
+    if not best:
+        raise ValueError("not measured")
+    return max(best, key=lambda found: found.median)
+
+
+_GO = ("gateway", "go")
+TARGETS = (
+    Target(
+        "warm sessions, requests/s, against plain Go",
+        3, 4, False, "x",
+        ratio("throughput", "rate", *_GO, workload="warm"),
+    ),
+    Target(
+        "first touch of the day with a hint, against plain Go",
+        1.7, 2.2, False, "x",
+        ratio("throughput", "rate", *_GO, workload="cold"),
+    ),
+    Target(
+        "a state that exists nowhere, against plain Go",
+        1, 1.5, False, "x",
+        ratio("throughput", "rate", *_GO, workload="miss"),
+    ),
+    Target(
+        "warm, one worker, against aiohttp's constant",
+        0.45, 0.6, False, "x",
+        ratio("throughput", "rate", "gateway", "constant", workload="warm"),
+    ),
+    Target(
+        "p99 at the load that saturates plain Go at 80 %, against its p99",
+        0.3, 0.15, True, "x",
+        ratio("open_loop", "p99", *_GO, share=0.8),
+    ),
+    Target(
+        "Redis commands a request, a session after its first request",
+        0.02, 0, True, "",
+        value("throughput", "redis_commands", peer="gateway", workload="open"),
+    ),
+    Target(
+        "MySQL CPU a request, warm sessions, against plain Go",
+        0.3, 0.15, True, "x",
+        ratio("throughput", "cpu_mysql_us", *_GO, workload="warm"),
+    ),
+    Target(
+        "bytes a lookup, 30 playlists a user",
+        20, 17, True, "",
+        value("memory", "bytes", layout="packed"),
+    ),
+    Target("p99 during the nightly drop, against p99 before", 1.3, 1.1, True, "x", _purge_p99),
+    Target("dropping a day against deleting its rows", 100, None, False, "x", _purge_speed),
+    Target("two workers against one, warm, the better placement", 1.5, None, False, "x",
+           _pinned_workers),
+    Target("lost updates, all runs", 0, 0, True, "", _lost),
+)  # fmt: skip
+
+
+def verdicts(records: Sequence[Record]) -> list[Verdict]:
+    """All targets, in order."""
+    return [judge(target, records) for target in TARGETS]

@@ -1,0 +1,222 @@
+"""What listeners do, as files of prepared paths for the load generator.
+
+Where not said otherwise every request changes a state, for each peer alike. Each run has
+listeners of its own, so that no run finds what another one left behind.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import catalog, seed
+from bench.servers import Servers
+from tapedeck.gateway.tokens import TokenKeys
+from tapedeck.sharding.state import Key
+
+SESSION = 20
+"""Requests of a session in one mix."""
+FIRST_USER = 10_000_000
+"""Listeners below it are the bulk of the seeded rows, which nobody plays."""
+
+_starts = itertools.count(FIRST_USER, 4_000_000)
+
+
+def new_listeners(count: int) -> range:
+    """User ids that nobody has used in this run of the benchmark.
+
+    Raises:
+        ValueError: more than a run may have.
+    """
+    if count > 4_000_000:
+        raise ValueError(f"{count} listeners in one run")
+    start = next(_starts)
+    return range(start, start + count)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A file for the generator, and whom it is about.
+
+    Attributes:
+        path: of the file.
+        users: the listeners.
+        before: the sum of the versions of their states before they are measured.
+        opening: a file with the first requests of all sessions, to be asked before measuring;
+            None where the first request is part of what is measured.
+    """
+
+    path: Path
+    users: range
+    before: int = 0
+    opening: Path | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One kind of load.
+
+    Attributes:
+        name: short.
+        title: for people.
+        requests_each: of one listener.
+    """
+
+    name: str
+    title: str
+    requests_each: int
+    prepare: Callable[[Servers, str, int], Prepared]
+
+
+def _tokens(servers: Servers) -> Callable[[int], str]:
+    keys, now = TokenKeys([servers.token_key.encode()], 86400), time.time()
+    return lambda user: keys.issue(user, now)
+
+
+def session(token: str, mix: int, chance: random.Random) -> list[str]:
+    """The paths of one session: the first track, then reports, steps and two skips."""
+    paths, at, skips, reported = [f"/sets/{token}/play?mix_id={mix}"], 1, 0, 0
+    while len(paths) < SESSION:
+        drawn = chance.random()
+        if reported < at and drawn < 0.4:
+            track = catalog.track_id(mix, at)
+            paths.append(f"/sets/{token}/report?mix_id={mix}&track_id={track}")
+            reported = at
+            continue
+        skip = skips < 2 and drawn > 0.92
+        skips += skip
+        at += 1
+        paths.append(f"/sets/{token}/{'skip' if skip else 'next'}?mix_id={mix}")
+    return paths
+
+
+def _mix(user: int) -> int:
+    return 1 + user % len(catalog.MIXES)
+
+
+def _write(path: Path, sessions: Iterator[list[str]]) -> None:
+    with path.open("w") as file:
+        for paths in sessions:
+            file.write("\n".join(paths))
+            file.write("\n\n")
+
+
+def _whole_sessions(servers: Servers, _: str, requests: int) -> Prepared:
+    users = new_listeners(requests // SESSION + 600)  # more than there are connections
+    token, chance = _tokens(servers), random.Random(users.start)
+    path = servers.folder / f"sessions-{users.start}"
+    _write(path, (session(token(user), _mix(user), chance) for user in users))
+    return Prepared(path, users)
+
+
+def _open_sessions(servers: Servers, _: str, requests: int) -> Prepared:
+    users = new_listeners(requests // (SESSION - 1) + 600)
+    token, chance = _tokens(servers), random.Random(users.start)
+    path = servers.folder / f"sessions-{users.start}"
+    opening = servers.folder / f"opening-{users.start}"
+    paths = [session(token(user), _mix(user), chance) for user in users]
+    _write(opening, ([first] for first, *_ in paths))
+    _write(path, (rest for _, *rest in paths))
+    return Prepared(path, users, len(users), opening)
+
+
+def _first_touches(days_back: Callable[[int], int]) -> Callable[[Servers, str, int], Prepared]:
+    """Listeners whose state lies in an older partition, with a lookup that says so."""
+
+    def prepare(servers: Servers, store: str, requests: int) -> Prepared:
+        users = new_listeners(requests)
+        mix = 1
+        # Runs of ids have one day, and are asked in another order than they lie in.
+        runs = 28
+        bounds = [users.start + len(users) * k // runs for k in range(runs + 1)]
+        entries = []
+        for k, (start, stop) in enumerate(itertools.pairwise(bounds)):
+            day, part = seed.days_ago(days_back(k)), range(start, stop)
+            if not part:
+                continue
+            if store == "gateway":
+                seed.gateway_rows(servers, day, part, mix)
+            elif store == "plain":
+                seed.plain_rows(servers, day, part, mix)
+            elif store == "table":
+                seed.table_rows(servers, day, part, mix)
+            entries += [(Key(user, mix), day) for user in part]
+        if store == "gateway":
+            seed.gateway_lookups(servers, entries)
+        elif store == "plain":
+            seed.plain_lookups(servers, entries)
+        token = _tokens(servers)
+        shuffled = list(users)
+        random.Random(users.start).shuffle(shuffled)
+        path = servers.folder / f"sessions-{users.start}"
+        _write(path, ([f"/sets/{token(user)}/next?mix_id={mix}"] for user in shuffled))
+        return Prepared(path, users, before=seed.VERSION * len(users))
+
+    return prepare
+
+
+def _nobody_knows(servers: Servers, _: str, requests: int) -> Prepared:
+    users = new_listeners(requests)
+    token = _tokens(servers)
+    shuffled = list(users)
+    random.Random(users.start).shuffle(shuffled)
+    path = servers.folder / f"sessions-{users.start}"
+    _write(path, ([f"/sets/{token(user)}/play?mix_id={_mix(user)}"] for user in shuffled))
+    return Prepared(path, users)
+
+
+def _hot_keys(servers: Servers, _: str, requests: int) -> Prepared:
+    """All connections on one listener in one mix, through all of its tracks; then on the next."""
+    users = new_listeners(requests // catalog.HOT_TRACKS + 1)
+    token = _tokens(servers)
+    path = servers.folder / f"sessions-{users.start}"
+    _write(
+        path,
+        (
+            [f"/sets/{token(user)}/next?mix_id={catalog.HOT}"]
+            for user in users
+            for _ in range(catalog.HOT_TRACKS)
+        ),
+    )
+    return Prepared(path, users)
+
+
+def _catalog(servers: Servers, _: str, requests: int) -> Prepared:
+    """No state at all: what a request costs before the store comes into it."""
+    users = new_listeners(1)
+    path = servers.folder / f"sessions-{users.start}"
+    _write(path, ([f"/mixes/{_mix(number)}"] for number in range(requests)))
+    return Prepared(path, range(0))
+
+
+def unknown(servers: Servers, requests: int) -> Prepared:
+    """Loads alone, of states that exist nowhere."""
+    users = new_listeners(requests)
+    token = _tokens(servers)
+    path = servers.folder / f"sessions-{users.start}"
+    _write(path, ([f"/sets/{token(user)}/tracks_played?mix_id=1"] for user in users))
+    return Prepared(path, users)
+
+
+def known(servers: Servers, keys: Sequence[Key]) -> Path:
+    """Loads alone, of these states."""
+    token = _tokens(servers)
+    path = servers.folder / f"sessions-{new_listeners(1).start}"
+    _write(path, ([f"/sets/{token(user)}/tracks_played?mix_id={mix}"] for user, mix in keys))
+    return path
+
+
+WARM = Workload("warm", "warm sessions, first request and all", SESSION, _whole_sessions)
+OPEN = Workload("open", "warm sessions, after the first request", SESSION - 1, _open_sessions)
+COLD = Workload(
+    "cold", "first touch of the day, state of yesterday", 1, _first_touches(lambda _: 1)
+)
+BACK = Workload("back", "back after 2 to 29 days", 1, _first_touches(lambda k: 2 + k))
+MISS = Workload("miss", "a state that exists nowhere", 1, _nobody_knows)
+HOT = Workload("hot", "one hot key at a time", catalog.HOT_TRACKS, _hot_keys)
+CATALOG = Workload("catalog", "a mix of the catalog, no state", 1, _catalog)
+ALL = (WARM, OPEN, COLD, BACK, MISS, HOT, CATALOG)
