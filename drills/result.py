@@ -46,6 +46,11 @@ class Result:
         """Whether every promise held."""
         return all(finding.held for finding in self.findings)
 
+    @property
+    def only_late(self) -> bool:
+        """Whether all that did not hold is about time."""
+        return not self.held and all(finding.held or finding.timing for finding in self.findings)
+
     def as_json(self) -> dict[str, Any]:
         """For scripts."""
         return {

@@ -61,11 +61,16 @@ class Mark(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A promise, whether it held, and what was measured."""
+    """A promise, whether it held, and what was measured.
+
+    Attributes:
+        timing: it is about time, so that a machine with too much else to do can break it.
+    """
 
     promise: str
     held: bool
     measured: str
+    timing: bool = False
 
 
 @dataclass

@@ -36,6 +36,7 @@ def judge(result: Result, expectations: Sequence[Finding]) -> list[Finding]:
                 f"recovery within {promise.recovery:g} s",
                 recovery is not None and recovery <= promise.recovery,
                 "never" if recovery is None else f"{recovery:.2f} s",
+                timing=recovery is not None,
             )
         )
     else:
@@ -51,6 +52,7 @@ def judge(result: Result, expectations: Sequence[Finding]) -> list[Finding]:
             "the load kept its rate",
             not result.dropped,
             f"{result.dropped} steps left out, {len(result.tries)} requests sent",
+            timing=True,
         )
     )
     return [*findings, *expectations]
@@ -83,6 +85,7 @@ def _hint(result: Result) -> list[Finding]:
             "until ejection: at most the hint's deadline more",
             until.p99 <= allowed,
             f"p99 {until.p99:.0f} ms, before {before.p99:.0f} ms, allowed {allowed:.0f} ms",
+            timing=True,
         )
     ]
     if result.ejected is not None:
@@ -94,6 +97,7 @@ def _hint(result: Result) -> list[Finding]:
                 "after ejection: p99 under 2x that before",
                 after.p99 < allowed,
                 f"p99 {after.p99:.0f} ms, before {before.p99:.0f} ms, allowed {allowed:.0f} ms",
+                timing=True,
             )
         )
     return findings
@@ -108,6 +112,7 @@ def _outage(result: Result) -> Finding:
         "no request takes longer than the outage plus 1 s",
         longest <= allowed,
         f"longest {longest:.2f} s, outage {outage:.2f} s, allowed {allowed:.2f} s",
+        timing=True,
     )
 
 

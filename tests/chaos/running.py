@@ -31,6 +31,10 @@ class Ran:
         return self.result.held
 
     @property
+    def only_late(self) -> bool:
+        return self.result.only_late
+
+    @property
     def verdict(self) -> Verdict:
         return self.result.verdict
 
