@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
-from aiohttp import web
 
 from tapedeck.config.load import ConfigError
 from tapedeck.config.model import Sections
 from tapedeck.gateway import telemetry
-from tapedeck.gateway.face import Call, Handler, read_body
+from tapedeck.gateway.face import Answer, Call, Handler, read_body
 from tapedeck.gateway.live import Live, Source, bearer_digest, bearer_matches
 from tapedeck.gateway.replies import Refusal, json_response
+from tapedeck.gateway.wire import Reply
 
 if TYPE_CHECKING:
     from tapedeck.sharding.backend import Backend
@@ -136,7 +136,7 @@ class AdminApi:
         if digests is None:
             return handler
 
-        async def check(call: Call) -> web.Response:
+        async def check(call: Call) -> Answer:
             if not bearer_matches(call.request.headers.get("Authorization"), digests):
                 raise Refusal(
                     401,
@@ -147,11 +147,11 @@ class AdminApi:
 
         return check
 
-    async def healthz(self, call: Call) -> web.Response:
+    async def healthz(self, call: Call) -> Answer:
         """The process lives."""
         return json_response({"status": "ok"})
 
-    async def readyz(self, call: Call) -> web.Response:
+    async def readyz(self, call: Call) -> Answer:
         """Whether to send traffic here."""
         status, reasons = await self._insight.readiness()
         return json_response(
@@ -159,25 +159,23 @@ class AdminApi:
             200 if status in ("ready", "degraded") else 503,
         )
 
-    async def ring(self, call: Call) -> web.Response:
+    async def ring(self, call: Call) -> Answer:
         """The lookup nodes."""
         return json_response(await self._insight.ring())
 
-    async def partitions(self, call: Call) -> web.Response:
+    async def partitions(self, call: Call) -> Answer:
         """The day partitions."""
         return json_response(await self._insight.partitions())
 
-    async def stats(self, call: Call) -> web.Response:
+    async def stats(self, call: Call) -> Answer:
         """Counters as JSON."""
         return json_response(await self._insight.stats())
 
-    async def metrics(self, call: Call) -> web.Response:
+    async def metrics(self, call: Call) -> Answer:
         """Counters as Prometheus text."""
-        return web.Response(
-            body=await self._insight.metrics(), headers={"Content-Type": telemetry.TEXT}
-        )
+        return Reply(200, await self._insight.metrics(), content_type=telemetry.TEXT)
 
-    async def reload(self, call: Call) -> web.Response:
+    async def reload(self, call: Call) -> Answer:
         """Read the configuration again."""
         body = await read_body(call.request, 1024 * 1024)
         try:

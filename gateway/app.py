@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
 from tapedeck.gateway.admin import AdminApi
 from tapedeck.gateway.face import Call, Face, Handler, Route
 from tapedeck.gateway.live import Live
@@ -14,6 +12,7 @@ from tapedeck.gateway.openapi import OPERATIONS, Api, Operation, document
 from tapedeck.gateway.player_routes import PlayerApi
 from tapedeck.gateway.replies import Style, encode, plain_error, player_error, response
 from tapedeck.gateway.states_routes import StatesApi
+from tapedeck.gateway.wire import Reply
 
 if TYPE_CHECKING:
     from tapedeck.gateway.catalog import Catalog
@@ -38,6 +37,7 @@ def gateway_face(live: Live, store: Store, catalog: Catalog) -> Face:
         _gateway_style,
         max_requests=lambda: live.config.gateway.max_requests,
         log_requests=lambda: live.config.log.requests,
+        lean=True,
     )
 
 
@@ -80,7 +80,7 @@ def _routes(
 def _description(live: Live) -> Handler:
     body = encode(document(live.config))
 
-    async def describe(call: Call) -> web.Response:
+    async def describe(call: Call) -> Reply:
         return response(200, body)
 
     return describe

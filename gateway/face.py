@@ -11,17 +11,20 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import cast
 
 import structlog
 from aiohttp import web
-from aiohttp.http import HttpVersion11
+from aiohttp.http import HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong, PayloadEncodingError
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from tapedeck.failover.errors import PrimaryUnavailable
 from tapedeck.gateway import logs, telemetry
 from tapedeck.gateway.params import unescape
 from tapedeck.gateway.replies import Refusal, Style, response
+from tapedeck.gateway.wire import Asked, Reply, Request, target_of
 from tapedeck.sharding.state import Unavailable
 
 KEEPALIVE_SECONDS = 75.0
@@ -36,20 +39,23 @@ class Call:
     """One request on its way through a handler.
 
     Attributes:
-        request: aiohttp's.
+        request: aiohttp's, or the part of it that one without a body has.
+        query: the raw query string.
         values: what stands in the place of the path's `{names}`, decoded.
         logged_in: for the error envelope: the handler says so as soon as it knows.
     """
 
-    __slots__ = ("logged_in", "request", "values")
+    __slots__ = ("logged_in", "query", "request", "values")
 
-    def __init__(self, request: web.BaseRequest, values: Mapping[str, str]) -> None:
+    def __init__(self, request: Request, query: str, values: Mapping[str, str]) -> None:
         self.request = request
+        self.query = query
         self.values = values
         self.logged_in = False
 
 
-Handler = Callable[[Call], Awaitable[web.Response]]
+Answer = Reply | web.Response
+Handler = Callable[[Call], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,7 @@ class Face:
         style: how errors are worded where no route is known, by the path.
         max_requests: how many may be in flight, asked at each request; None for no limit.
         log_requests: whether to log each request, asked at each.
+        lean: whether every answer is a `Reply`; requests without a body then go a shorter way.
 
     Attributes:
         in_flight: requests that are being served.
@@ -153,7 +160,9 @@ class Face:
         *,
         max_requests: Callable[[], int] | None = None,
         log_requests: Callable[[], bool] = lambda: False,
+        lean: bool = False,
     ) -> None:
+        self.lean = lean
         self.routes = Routes(routes)
         self.in_flight = 0
         self.draining = False
@@ -172,15 +181,16 @@ class Face:
             self._quiet = asyncio.Event()
             await self._quiet.wait()
 
-    async def __call__(self, request: web.BaseRequest) -> web.Response:
+    async def __call__(self, request: Request) -> Answer:
         """Answer one request."""
         started = perf_counter()
         request_id = logs.request_id(request.headers.get("X-Request-Id"))
         logs.REQUEST_ID.set(request_id)
-        route, values = self.routes.find(request.rel_url.raw_path)
+        path, query = target_of(request)
+        route, values = self.routes.find(path)
         self.in_flight += 1
         try:
-            answer = await self._answer(request, route, values)
+            answer = await self._answer(request, path, query, route, values)
         finally:
             self.in_flight -= 1
             if self._quiet is not None and not self.in_flight:
@@ -190,13 +200,11 @@ class Face:
         )
 
     async def _answer(
-        self, request: web.BaseRequest, route: Route | None, raw: list[str]
-    ) -> web.Response:
+        self, request: Request, path: str, query: str, route: Route | None, raw: list[str]
+    ) -> Answer:
         if route is None:
-            return self._error(
-                self._style(request.rel_url.raw_path), Refusal(404, "There is no such path.")
-            )
-        call = Call(request, {})
+            return self._error(self._style(path), Refusal(404, "There is no such path."))
+        call = Call(request, query, {})
         try:
             handler = route.handlers.get(request.method)
             if handler is None:
@@ -240,7 +248,7 @@ class Face:
                 logged_in=call.logged_in,
             )
 
-    def malformed(self, error: BaseException | None, status: int) -> web.Response:
+    def malformed(self, error: BaseException | None, status: int) -> Answer:
         """Answer what could not be read as HTTP; the connection ends with it."""
         started = perf_counter()
         request_id = logs.request_id(None)
@@ -261,7 +269,7 @@ class Face:
         answer = self._error(self._style("/"), Refusal(status, sentence, close=True))
         return self._finish(answer, request_id, "malformed", "other", started)
 
-    def _error(self, style: Style, refusal: Refusal, *, logged_in: bool = False) -> web.Response:
+    def _error(self, style: Style, refusal: Refusal, *, logged_in: bool = False) -> Answer:
         body = style(refusal.status, refusal.sentences, logged_in=logged_in)
         answer = response(refusal.status, body, refusal.headers)
         if refusal.close:
@@ -269,12 +277,14 @@ class Face:
         return answer
 
     def _finish(
-        self, answer: web.Response, request_id: str, route: str, method: str, started: float
-    ) -> web.Response:
-        answer.headers["X-Request-Id"] = request_id
-        answer.headers["Server"] = "tapedeck"
-        # The Player's GETs change state: no cache on the way may answer in our place.
-        answer.headers["Cache-Control"] = "no-store"
+        self, answer: Answer, request_id: str, route: str, method: str, started: float
+    ) -> Answer:
+        if isinstance(answer, Reply):
+            answer.request_id = request_id
+        else:
+            answer.headers["X-Request-Id"] = request_id
+            answer.headers["Server"] = "tapedeck"
+            answer.headers["Cache-Control"] = "no-store"
         if self.draining:
             answer.force_close()
         seconds = perf_counter() - started
@@ -290,7 +300,7 @@ class Face:
         return answer
 
 
-async def read_body(request: web.BaseRequest, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
     """The whole body, as it came; empty where there is none.
 
     Args:
@@ -300,7 +310,7 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
     Raises:
         Refusal: 400 broken off or broken framing, 408 too slow, 413 too long, 415 compressed, 417.
     """
-    if not request.body_exists:
+    if isinstance(request, Asked) or not request.body_exists:
         return b""
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() not in ("", "identity"):
@@ -342,6 +352,76 @@ class _Protocol(RequestHandler):
     __slots__ = ("_face",)
     _face: Face
 
+    async def start(self) -> None:
+        """Answer requests as they come, until the connection ends."""
+        if not self._face.lean or await self._others_next():
+            await super().start()
+        elif not self._force_close:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    async def _others_next(self) -> bool:
+        """Answer requests without a body, in this task: else the loop of aiohttp's `start`.
+
+        Returns:
+            True at the first request of another kind, which is still waiting; False at the end.
+        """
+        loop = self._loop
+        while not self._force_close:
+            if not self._messages:
+                try:
+                    self._waiter = loop.create_future()
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            message, payload = self._messages[0]
+            parser = self._parser
+            if parser is None or payload is not EMPTY_PAYLOAD or self._upgraded:
+                return not self._force_close
+            if not isinstance(message, RawRequestMessage) or message.upgrade:
+                return True
+            self._messages.popleft()
+            parser.message_consumed()
+            if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+                self._resume_reading_if_drained()
+            if not await self._answer_one(Asked(message)):
+                return False
+            self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
+            if self._keepalive_handle is None:
+                self._keepalive_handle = loop.call_at(
+                    self._next_keepalive_close_time, self._process_keepalive
+                )
+        return False
+
+    async def _answer_one(self, request: Asked) -> bool:
+        """Answer a request; whether the connection goes on."""
+        self._request_in_progress = True
+        try:
+            reply = await self._face(request)
+            assert isinstance(reply, Reply)
+            transport = self.transport
+            if transport is None or transport.is_closing():
+                return False
+            transport.write(reply.encode(request))
+            if self._paused:
+                await self._drain_helper()
+        except ConnectionError:
+            return False
+        except asyncio.CancelledError:
+            self.force_close()
+            raise
+        except Exception:
+            _log.exception("request_failed")
+            self.force_close()
+            return False
+        finally:
+            self._request_in_progress = False
+            if self._handler_waiter is not None:
+                self._handler_waiter.set_result(None)
+        self._keepalive = bool(reply.keep_alive)
+        return self._keepalive and not self._close and not self._force_close
+
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more. What it has asked in full is answered before we close too.
 
@@ -370,7 +450,8 @@ class _Protocol(RequestHandler):
     ) -> web.StreamResponse:
         if request.writer.output_size > 0:
             raise ConnectionError("the answer had begun already")
-        return self._face.malformed(exc, status)
+        # aiohttp asks nothing of it that a Reply has not.
+        return cast(web.StreamResponse, self._face.malformed(exc, status))
 
 
 class Server(web.Server):
@@ -378,7 +459,7 @@ class Server(web.Server):
 
     def __init__(self, face: Face) -> None:
         super().__init__(
-            face,
+            face,  # type: ignore[arg-type]  # a Reply is enough of a StreamResponse
             keepalive_timeout=KEEPALIVE_SECONDS,
             access_log=None,
             auto_decompress=False,

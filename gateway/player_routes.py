@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from time import time
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
 from tapedeck.gateway import player
 from tapedeck.gateway.face import Call, Handler, read_body
 from tapedeck.gateway.live import Live
@@ -28,6 +26,7 @@ from tapedeck.gateway.replies import (
     track_reply,
 )
 from tapedeck.gateway.tokens import BadToken, Listener, anonymous_user_id
+from tapedeck.gateway.wire import Reply
 from tapedeck.sharding.state import Decision, Key, Outcome, Stored
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class PlayerApi:
             "mix_set": self.mix_set,
         }
 
-    async def new_set(self, call: Call) -> web.Response:
+    async def new_set(self, call: Call) -> Reply:
         """A play token, for somebody anonymous or, with the service key, for a known user."""
         parameters = await _parameters(call)
         given = parameters.get("user_id")
@@ -93,13 +92,13 @@ class PlayerApi:
         token = self._live.tokens.issue(user_id, self._clock())
         return _ok(Envelope(status=_OK, logged_in=given is not None, play_token=token))
 
-    async def play(self, call: Call) -> web.Response:
+    async def play(self, call: Call) -> Reply:
         """Start or resume."""
         listener, mix, _ = await self._asked(call)
         now, rules = self._clock(), self._live.config.player
         return await self._change(call, listener, mix, lambda s: player.play(mix, s, now, rules))
 
-    async def next(self, call: Call) -> web.Response:
+    async def next(self, call: Call) -> Reply:
         """To the next track."""
         listener, mix, parameters = await self._asked(call)
         now, rules, track_id = self._clock(), self._live.config.player, _track_id(parameters)
@@ -107,7 +106,7 @@ class PlayerApi:
             call, listener, mix, lambda s: player.next_track(mix, s, now, rules, track_id)
         )
 
-    async def skip(self, call: Call) -> web.Response:
+    async def skip(self, call: Call) -> Reply:
         """To the next track, as far as the licence allows."""
         listener, mix, parameters = await self._asked(call)
         now, rules, track_id = self._clock(), self._live.config.player, _track_id(parameters)
@@ -115,13 +114,13 @@ class PlayerApi:
             call, listener, mix, lambda s: player.skip(mix, s, now, rules, track_id)
         )
 
-    async def report(self, call: Call) -> web.Response:
+    async def report(self, call: Call) -> Reply:
         """A track was listened to."""
         listener, mix, parameters = await self._asked(call, "track_id")
         track_id = whole_number(parameters.get("track_id"), "track_id")
         return await self._change(call, listener, mix, lambda s: player.report(mix, s, track_id))
 
-    async def tracks_played(self, call: Call) -> web.Response:
+    async def tracks_played(self, call: Call) -> Reply:
         """What was played, in order."""
         listener, mix, _ = await self._asked(call)
         stored = await self._store.load(Key(listener.user_id, mix.id))
@@ -137,7 +136,7 @@ class PlayerApi:
             )
         )
 
-    async def next_mix(self, call: Call) -> web.Response:
+    async def next_mix(self, call: Call) -> Reply:
         """The mix to go on with."""
         _, mix, _ = await self._asked(call)
         following = await self._catalog.after(mix.id)
@@ -145,13 +144,13 @@ class PlayerApi:
             raise Refusal(404, f"There is no mix after mix {mix.id}.")
         return _ok(Envelope(status=_OK, logged_in=call.logged_in, next_mix=mix_reply(following)))
 
-    async def mix(self, call: Call) -> web.Response:
+    async def mix(self, call: Call) -> Reply:
         """One mix."""
         await _parameters(call)
         mix = await self._mix(whole_number(call.values["id"], "The mix's id"))
         return _ok(Envelope(status=_OK, mix=mix_reply(mix)))
 
-    async def mix_set(self, call: Call) -> web.Response:
+    async def mix_set(self, call: Call) -> Reply:
         """All mixes, a page at a time."""
         parameters = await _parameters(call)
         page = whole_number(parameters.get("page", "1"), "page", PAGE_MAX)
@@ -192,7 +191,7 @@ class PlayerApi:
 
     async def _change(
         self, call: Call, listener: Listener, mix: Mix, transition: _Transition
-    ) -> web.Response:
+    ) -> Reply:
         try:
             outcome: Outcome[Answer] = await self._store.change(
                 Key(listener.user_id, mix.id), transition
@@ -232,8 +231,8 @@ async def _parameters(call: Call) -> Mapping[str, str]:
     """Query and form together, unknown ones included (they change nothing)."""
     request = call.request
     body = await read_body(request, FORM_MAX) if request.body_exists else b""
-    return gather(request.rel_url.raw_query_string, body, request.headers.get("Content-Type", ""))
+    return gather(call.query, body, request.headers.get("Content-Type", ""))
 
 
-def _ok(envelope: Envelope) -> web.Response:
+def _ok(envelope: Envelope) -> Reply:
     return response(200, encode(envelope))

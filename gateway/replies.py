@@ -8,33 +8,20 @@ come from `status_line`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, Protocol
 
 import msgspec
-from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
 from tapedeck.gateway.mixes import Mix, MixUser, Track
+from tapedeck.gateway.phrases import JSON, LINES, status_line
+from tapedeck.gateway.wire import Reply
 
-JSON = "application/json; charset=utf-8"
+__all__ = ["JSON", "status_line"]
+
 API_VERSION = 3
 
-# Python's phrases change between versions (413 and 422 did): these are RFC 9110's.
-_PHRASES = {status.value: status.phrase for status in HTTPStatus} | {
-    413: "Content Too Large",
-    414: "URI Too Long",
-    416: "Range Not Satisfiable",
-    422: "Unprocessable Content",
-}
-_LINES = {status: f"{status} {phrase}" for status, phrase in _PHRASES.items()}
-
 encode = msgspec.json.Encoder().encode
-
-
-def status_line(status: int) -> str:
-    """`412 Precondition Failed` for 412."""
-    return _LINES[status]
 
 
 class Refusal(Exception):
@@ -174,23 +161,19 @@ class Style(Protocol):
 
 def player_error(status: int, sentences: Sequence[str], *, logged_in: bool = False) -> bytes:
     """An error in the Player's envelope."""
-    return encode(Envelope(status=_LINES[status], errors=sentences, logged_in=logged_in))
+    return encode(Envelope(status=LINES[status], errors=sentences, logged_in=logged_in))
 
 
 def plain_error(status: int, sentences: Sequence[str], *, logged_in: bool = False) -> bytes:
     """An error of the states API or the admin port."""
-    return encode({"status": _LINES[status], "errors": sentences})
+    return encode({"status": LINES[status], "errors": sentences})
 
 
-def response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+def response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
     """A JSON answer of bytes that are ready to send."""
-    answer = web.Response(status=status, reason=_PHRASES[status], body=body, headers=headers)
-    answer.headers["Content-Type"] = JSON
-    return answer
+    return Reply(status, body, headers)
 
 
-def json_response(
-    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
-) -> web.Response:
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """A JSON answer of anything that msgspec can encode."""
-    return response(status, encode(value), headers)
+    return Reply(status, encode(value), headers)

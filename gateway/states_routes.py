@@ -10,13 +10,13 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 import msgspec
-from aiohttp import web
 
 from tapedeck.gateway.conditions import Conditions, read_conditions
 from tapedeck.gateway.face import Call, Handler, read_body
 from tapedeck.gateway.live import Live
 from tapedeck.gateway.params import media_type, require_utf8, user_number, whole_number
-from tapedeck.gateway.replies import JSON, Refusal, response, status_line
+from tapedeck.gateway.replies import Refusal, response, status_line
+from tapedeck.gateway.wire import Reply, Request
 from tapedeck.sharding.state import Key, Owner, Remove, Stored, Write
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class StatesApi:
         """By the operation names of `openapi.py`."""
         return {"get_state": self.get, "put_state": self.put, "delete_state": self.delete}
 
-    async def get(self, call: Call) -> web.Response:
+    async def get(self, call: Call) -> Reply:
         """The state as it was stored."""
         key = self._key(call)
         conditions = _conditions(call.request)
@@ -54,10 +54,10 @@ class StatesApi:
             raise _failed(stored)
         unchanged = conditions.if_none_match
         if unchanged is not None and unchanged.match(stored.version):
-            return web.Response(status=304, headers=headers)
+            return Reply(304, headers=headers)
         return response(200, stored.body, headers)
 
-    async def put(self, call: Call) -> web.Response:
+    async def put(self, call: Call) -> Reply:
         """Create or replace a state."""
         key = self._key(call)
         request = call.request
@@ -91,13 +91,13 @@ class StatesApi:
         outcome = await self._store.change(key, transition)
         assert outcome.version is not None
         assert outcome.day is not None
-        return web.Response(
-            status=outcome.answer,
-            headers={**_headers(outcome.version, outcome.day), "Content-Type": JSON},
-            body=_STORED[outcome.answer],
+        return response(
+            outcome.answer,
+            _STORED[outcome.answer],
+            _headers(outcome.version, outcome.day),
         )
 
-    async def delete(self, call: Call) -> web.Response:
+    async def delete(self, call: Call) -> Reply:
         """Delete a state."""
         key = self._key(call)
         conditions = _conditions(call.request)
@@ -114,7 +114,7 @@ class StatesApi:
             return Remove(None)
 
         await self._store.change(key, transition)
-        return web.Response(status=204)
+        return Reply(204)
 
     def _key(self, call: Call) -> Key:
         if not self._live.is_service(call.request.headers.get("Authorization")):
@@ -156,7 +156,7 @@ def check_object(body: bytes) -> None:
         raise Refusal(400, f"The body is no JSON: {error}.") from None
 
 
-def _conditions(request: web.BaseRequest) -> Conditions:
+def _conditions(request: Request) -> Conditions:
     headers = request.headers
     return read_conditions(headers.getall("If-Match", []), headers.getall("If-None-Match", []))
 

@@ -1,0 +1,21 @@
+"""Status lines: RFC 9110's phrases, whatever Python version runs."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+JSON = "application/json; charset=utf-8"
+
+# Python's phrases change between versions (413 and 422 did): these are RFC 9110's.
+_PHRASES = {status.value: status.phrase for status in HTTPStatus} | {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+LINES = {status: f"{status} {phrase}" for status, phrase in _PHRASES.items()}
+
+
+def status_line(status: int) -> str:
+    """`412 Precondition Failed` for 412."""
+    return LINES[status]
