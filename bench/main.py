@@ -65,7 +65,8 @@ CORES = 2
 def main() -> int:
     """Parse the arguments, run, report; the exit status."""
     args = _arguments()
-    console = Console()
+    # A file or a pipe has no width: lines are left whole there.
+    console = Console(width=None if sys.stdout.isatty() else 180)
     if args.report is not None:
         try:
             meta, records = report.read(args.report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -106,8 +105,3 @@ def windows(due: Sequence[float], latency: Sequence[float], width: float) -> lis
         p50, p99 = (percentile(values, share) if values else 0.0 for share in (0.5, 0.99))
         found.append(Window(number * width, len(values), p50, p99))
     return found
-
-
-def share_above(ordered: Sequence[float], limit: float) -> float:
-    """The share of values, given in ascending order, that are `limit` or more."""
-    return 1 - bisect_left(ordered, limit) / len(ordered) if ordered else 0.0

@@ -1,4 +1,4 @@
-"""What `make run` and `make test` need before anything of Tapedeck can run.
+"""What `make run`, `make test` and `make bench` need before anything of Tapedeck can run.
 
 Run by whatever python3 the machine has, so it imports the standard library alone, and its grammar
 is that of Python 3.7: one that is too old must be told so in a sentence. It makes `.venv`,
@@ -30,6 +30,19 @@ FOR_TESTS = {
     "nutcracker": ("nutcracker",),
     "libfaketime": ("faketime/libfaketimeMT.so.1",),
 }
+# The benchmark's load generator and its plain Go peer are built from source, with Debian's drivers.
+FOR_BENCH = {
+    "nutcracker": ("nutcracker",),
+    "golang-go": ("go",),
+    "golang-github-gomodule-redigo-dev": ("/usr/share/gocode/src/github.com/gomodule/redigo",),
+    "golang-github-go-sql-driver-mysql-dev": (
+        "/usr/share/gocode/src/github.com/go-sql-driver/mysql",
+    ),
+    "gcc": ("gcc",),
+    "libc6-dev": ("/usr/include/stdio.h",),
+}
+EXTRAS = {"dev": FOR_TESTS, "bench": FOR_BENCH}
+OPTIONS = {"--test": "dev", "--bench": "bench"}
 # Debian starts a package's service when it installs it, unless this file says no.
 INSTALL = """
 set -e
@@ -112,7 +125,9 @@ def install(packages: list[str], why: str) -> None:
 
 
 def is_there(what: str) -> bool:
-    """Whether a command is on PATH or where servers lie, or a library in the system's folders."""
+    """Whether a path, a system library or a command (on PATH or where servers lie) exists."""
+    if what.startswith("/"):
+        return Path(what).exists()
     if "/" in what:
         folders = [*Path("/usr/lib").glob("*-linux-gnu*"), Path("/usr/lib")]
         return any((folder / what).exists() for folder in folders)
@@ -159,29 +174,33 @@ def ensure_venv() -> None:
     place.write_text(str(VENV))
 
 
-def ensure_dependencies(for_tests: bool) -> None:
-    """Install what constraints.txt pins, unless that was done for these very files."""
+def ensure_dependencies(extra: str) -> None:
+    """Install what constraints.txt pins, unless that was done for these very files.
+
+    `extra` is a group of pyproject.toml's optional dependencies; empty for none.
+    """
     state = hashlib.sha256()
     for name in ("pyproject.toml", "constraints.txt"):
         state.update((ROOT / name).read_bytes())
     state.update(subprocess.check_output([str(PYTHON), "-V"], stdin=subprocess.DEVNULL))
     wanted = state.hexdigest()
-    plain, tests = VENV / ".installed", VENV / ".installed-for-tests"
-    for stamp in (tests,) if for_tests else (plain, tests):
+    stamps = {name: VENV / f".installed{name and '-' + name}" for name in ("", *EXTRAS)}
+    for stamp in (stamps[extra],) if extra else stamps.values():
         if stamp.exists() and stamp.read_text() == wanted:
             return
     say("installing the pinned Python packages into .venv (a minute the first time)")
     argv = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    argv += ["--no-input", "-c", "constraints.txt", "-e", ".[dev]" if for_tests else "."]
+    argv += ["--no-input", "-c", "constraints.txt", "-e", f".[{extra}]" if extra else "."]
     done = subprocess.run(argv, cwd=str(ROOT), stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
         raise Missing(f"pip failed (see above); what it was asked: {' '.join(argv)}")
-    (tests if for_tests else plain).write_text(wanted)
+    stamps[extra].write_text(wanted)
 
 
 def main() -> int:
     """Do what is missing; answer the process's exit status."""
-    for_tests = "--test" in sys.argv[1:]
+    asked = [extra for option, extra in OPTIONS.items() if option in sys.argv[1:]]
+    extra = asked[0] if asked else ""
     if sys.version_info < OLDEST:
         newer = newer_python()
         if newer is not None:
@@ -201,9 +220,9 @@ def main() -> int:
             say("another run is installing; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            ensure_servers({**SERVERS, **FOR_TESTS} if for_tests else SERVERS)
+            ensure_servers({**SERVERS, **EXTRAS.get(extra, {})})
             ensure_venv()
-            ensure_dependencies(for_tests)
+            ensure_dependencies(extra)
         except Missing as problem:
             print(f"tapedeck: {problem}", file=sys.stderr)
             return 1

@@ -138,7 +138,7 @@ def plain(kind: Kind, servers: Servers, go: Path | None) -> Peer:
     env = {
         "PLAIN_PASSWORD": servers.passwords.gateway,
         "PLAIN_TOKEN_KEY": servers.token_key,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(":")]),
     }
     database = TABLE if kind is GO_TABLE else PLAIN
     if kind in (GO, GO_TABLE, GO_REDIS):

@@ -1,0 +1,135 @@
+"""What a benchmark's records are made into."""
+
+from __future__ import annotations
+
+import random
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from bench import catalog, report, targets, workloads
+from bench.tables import tables
+from bench.targets import Target
+
+from tapedeck.config.model import Player as Rules
+from tapedeck.gateway import player
+from tapedeck.sharding.state import Owner, Stored, Write
+
+
+def _run(peer: str, number: int, rate: float, **fields: Any) -> dict[str, Any]:
+    costs = {f"cpu_{part}_us": 10.0 for part in ("gateway", "mysql", "redis", "twemproxy")}
+    made = {
+        "experiment": "throughput",
+        "workload": "warm",
+        "peer": peer,
+        "round": number,
+        "rate": rate,
+        "p50": 1.0,
+        "p99": 2.0,
+        "errors": 0,
+        "lost": 0,
+        "redis_commands": 0.0,
+    }
+    return made | costs | fields
+
+
+def _target(**fields: Any) -> Target:
+    wanted: dict[str, Any] = {
+        "title": "t",
+        "least": 3,
+        "aim": 4,
+        "less_is_better": False,
+        "unit": "x",
+    } | fields
+    return Target(
+        **wanted, find=targets.ratio("throughput", "rate", "gateway", "go", workload="warm")
+    )
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [(400, "aim reached"), (399, "reached"), (300, "reached"), (270, "missed: 10 % below")],
+)
+def test_a_verdict_says_how_far_a_figure_is_from_its_target(rate: float, words: str) -> None:
+    records = [_run("go", 0, 100), _run("gateway", 0, rate)]
+    assert targets.judge(_target(), records).words.startswith(words)
+
+
+def test_where_less_is_better_more_is_missed() -> None:
+    records = [_run("go", 0, 100), _run("gateway", 0, 45)]
+    found = targets.judge(_target(least=0.3, aim=0.15, less_is_better=True), records)
+    assert found.words == "missed: 50 % above the least"
+
+
+def test_what_was_not_measured_is_said_and_not_guessed() -> None:
+    assert targets.judge(_target(), [_run("gateway", 0, 400)]).words == "not measured"
+    assert all(v.words == "not measured" for v in targets.verdicts([]))
+
+
+def test_one_lost_update_in_any_run_of_the_gateway_is_missed_and_a_peers_are_its_own() -> None:
+    records = [_run("gateway", 0, 1), _run("gateway2", 1, 1, lost=1), _run("go", 0, 1, lost=99)]
+    *_, lost = targets.verdicts(records)
+    assert lost.target.title.startswith("lost updates")
+    assert lost.words == "missed: 1 instead of 0"
+
+
+def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    meta = {
+        "date": "d",
+        "commit": "c",
+        "scale": "tiny",
+        "rounds": 1,
+        "seconds": 0.5,
+        "took_minutes": 1,
+        "load_before": 0,
+        "machine": {"CPU": "some"},
+        "broken_off": "without purge",
+    }
+    records = [_run("go", 0, 100), _run("gateway", 0, 410)]
+    report.write(meta, records, tmp_path)
+    assert report.read(tmp_path / report.RESULTS) == (meta, records)
+    page = (tmp_path / report.PAGE).read_text()
+    assert "4.1x" in page
+    assert "**Not a whole run:** without purge" in page
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(ValueError, match="no results"):
+        report.read(tmp_path / "other.json")
+
+
+def test_every_peer_of_a_workload_has_a_row() -> None:
+    first = tables([_run("go", 0, 100), _run("gateway", 0, 410), _run("constant", 0, 900)])[0]
+    assert [row[0] for row in first.rows] == [
+        "plain Go",
+        "Tapedeck, 1 worker",
+        "aiohttp, a constant",
+    ]
+    assert [row[2] for row in first.rows] == ["1", "4.1", "9"]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_every_request_of_a_session_changes_the_state(seed: int) -> None:
+    mix = next(m for m in catalog.mixes() if m.id == 1 + seed % len(catalog.MIXES))
+    paths = workloads.session("token", mix.id, random.Random(seed))
+    assert len(paths) == workloads.SESSION
+    stored, rules = None, Rules()
+    for version, path in enumerate(paths, 1):
+        action = urlsplit(path).path.rpartition("/")[2]
+        query = parse_qs(urlsplit(path).query)
+        assert query["mix_id"] == [str(mix.id)]
+        decision: Any
+        if action == "report":
+            decision = player.report(mix, stored, int(query["track_id"][0]))
+        else:
+            rule = {"play": player.play, "next": player.next_track, "skip": player.skip}[action]
+            decision = rule(mix, stored, 1000.0, rules)
+        assert isinstance(decision, Write), f"{path} changes nothing"
+        stored = Stored(decision.body, version, date(2026, 1, 1), Owner.PLAYER)
+
+
+def test_two_runs_have_no_listener_in_common() -> None:
+    one, two = workloads.new_listeners(10), workloads.new_listeners(4_000_000)
+    assert not set(one) & set(two)
+    with pytest.raises(ValueError, match="listeners in one run"):
+        workloads.new_listeners(4_000_001)
