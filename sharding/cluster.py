@@ -138,9 +138,10 @@ class ClusterLookups:
         groups = [self._group(put) for put in puts]
         found = await self._carry_out(node, groups, writes=True)
         after: list[Group] = []
+        cleared: set[bytes] = set()
         for put, group, replies in zip(puts, groups, found, strict=True):
             if replies is not None:
-                after += self._afterwards(put, group, replies)
+                after += self._afterwards(put, group, replies, cleared)
         if after:
             await self._carry_out(node, after, writes=True)
         return [replies is not None for replies in found]
@@ -148,10 +149,20 @@ class ClusterLookups:
     def _group(self, put: Put) -> Group:
         return self.layout.put(put.key, put.day) if put.day else [self.layout.remove(put.key)]
 
-    def _afterwards(self, put: Put, group: Group, replies: Replies) -> list[Group]:
-        """Put right what writing an entry met: another type in its place, fields past retention."""
+    def _afterwards(
+        self, put: Put, group: Group, replies: Replies, cleared: set[bytes]
+    ) -> list[Group]:
+        """Put right what writing an entry met: another type in its place, fields past retention.
+
+        Args:
+            cleared: Redis keys that this batch has cleared: a second time would undo the first.
+        """
         if is_wrong_type(replies[0]):
-            return [[self.layout.clear(put.key), *(group if put.day else ())]]
+            name = self.layout.ring_key(put.key)
+            clear = [] if name in cleared else [self.layout.clear(put.key)]
+            cleared.add(name)
+            again = [*clear, *(group if put.day else ())]
+            return [again] if again else []
         prune = self.layout.prune(put.key, replies[-1], self._days.oldest())
         return [[prune]] if prune else []
 
