@@ -17,7 +17,7 @@ from tapedeck.cli.common import (
     read_config,
     run,
 )
-from tapedeck.cli.ring_nodes import look_at, print_nodes
+from tapedeck.cli.ring_nodes import find_cluster, look_at, print_nodes
 from tapedeck.cli.ring_plan import plan
 
 if TYPE_CHECKING:
@@ -111,9 +111,9 @@ async def _show(sections: Sections) -> list[dict[str, Any]]:
     from tapedeck.sharding.backend import Backend
 
     backend = Backend(sections)
-    shares = backend.lookups.ring.shares()
     try:
-        return await look_at(backend, shares)
+        await find_cluster(backend)
+        return await look_at(backend, backend.lookups.ring.shares())
     finally:
         await backend.nodes.close()
 
@@ -144,6 +144,7 @@ async def _where(sections: Sections, user: int, playlist: int) -> dict[str, Any]
 
     backend = await Backend.open(sections, prune=False)
     try:
+        await find_cluster(backend)
         return await _find(backend, Key(user, playlist))
     finally:
         await backend.close()
@@ -163,7 +164,7 @@ async def _find(backend: Backend, key: Key) -> dict[str, Any]:
         "user_id": key.user_id,
         "playlist_id": key.playlist_id,
         "lookup_key": name.decode(),
-        "owner": order[0],
+        "owner": order[0] if order else None,
         "order": order,
         "hints": [
             {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from tapedeck.cli.common import fail
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -12,6 +14,16 @@ if TYPE_CHECKING:
 
 LOOKS = 4
 """How often some random keys of each node are looked at."""
+
+
+async def find_cluster(backend: Backend) -> None:
+    """Find the primaries of a Redis Cluster; a ring's nodes are known already."""
+    from tapedeck.failover.cluster import ClusterNodes
+
+    if isinstance(backend.nodes, ClusterNodes):
+        await backend.nodes.refresh()
+        if backend.nodes.problems:
+            fail(backend.nodes.problems[0])
 
 
 async def look_at(backend: Backend, shares: Mapping[str, float]) -> list[dict[str, Any]]:

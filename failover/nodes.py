@@ -17,7 +17,13 @@ import structlog
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from tapedeck.config.model import Lookup, LookupServer
 from tapedeck.failover import metrics
@@ -28,6 +34,7 @@ log = structlog.get_logger("tapedeck.nodes")
 PROBE_KEY = b"tapedeck:probe"
 LAG = 0.01
 """Seconds by which this process itself may be late."""
+_OF_A_CLUSTER = (AskError, ClusterDownError, TryAgainError)  # (MOVED is an AskError)
 Command = Sequence[bytes | int | str]
 
 
@@ -37,10 +44,14 @@ class Node:
     Args:
         server: its address, weight and name.
         config: timeouts and ejection.
+
+    Attributes:
+        probe_key: what a probe writes and reads.
     """
 
     def __init__(self, server: LookupServer, config: Lookup) -> None:
         self.server = server
+        self.probe_key = PROBE_KEY
         self.health = Health(
             limit=config.server_failure_limit,
             retry_seconds=config.server_retry_timeout / 1000,
@@ -63,15 +74,19 @@ class Node:
         """The node's name in the ring."""
         return self.server.name
 
-    async def run(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any] | None:
+    async def run(
+        self, commands: Sequence[Command], *, writes: bool = False, clustered: bool = False
+    ) -> list[Any] | None:
         """Send a batch in one round trip, within `timeout`.
 
         Args:
             writes: whether the batch writes: a node may refuse that and answer reads.
+            clustered: whether the node is one of a Redis Cluster, and may send entries elsewhere.
 
         Returns:
-            A reply for each command, where an error that is the entry's own fault (WRONGTYPE)
-            stands as the exception; None if the node failed, which counts as one failure.
+            A reply for each command, where an error that is the entry's own fault (WRONGTYPE; of a
+            cluster also MOVED, ASK, TRYAGAIN and CLUSTERDOWN) stands as the exception; None if the
+            node failed, which counts as one failure.
         """
         try:
             replies, late = await self._send(commands)
@@ -80,7 +95,9 @@ class Node:
             return None
         for reply in replies:
             # LOADING, MASTERDOWN, OOM, READONLY, NOAUTH, ...: the node cannot do its work.
-            if isinstance(reply, RedisError) and not is_wrong_type(reply):
+            if isinstance(reply, RedisError) and not (
+                is_wrong_type(reply) or (clustered and isinstance(reply, _OF_A_CLUSTER))
+            ):
                 self._failed(describe(reply), writes=writes)
                 return None
         if late:
@@ -107,7 +124,7 @@ class Node:
         problem: str | None = None
         try:
             replies, late = await self._send(
-                [("SET", PROBE_KEY, b"1", "EX", 60), ("GET", PROBE_KEY)]
+                [("SET", self.probe_key, b"1", "EX", 60), ("GET", self.probe_key)]
             )
             problem = self._lateness if late else None
             for reply in replies:
@@ -233,6 +250,10 @@ class Nodes:
     def out(self) -> frozenset[str]:
         """The names of the nodes that are ejected."""
         return frozenset([n.name for n in self._nodes.values() if not n.health.live])
+
+    def describe(self, node: Node) -> dict[str, Any]:
+        """A node as `/ring` shows it, without its share."""
+        return node.describe()
 
     async def start(self) -> None:
         """Begin to probe ejected nodes; connect to all of them now, with `preconnect`."""

@@ -8,10 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tapedeck.config.model import Sections
+from tapedeck.config.model import Lookup, Sections
+from tapedeck.failover.cluster import ClusterNodes
 from tapedeck.failover.nodes import Nodes
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Hello
+from tapedeck.sharding.cluster import AnyLookups, ClusterLookups
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.janitor import Janitor
 from tapedeck.sharding.lookups import Lookups
@@ -37,8 +39,7 @@ class Backend:
         self.days = Days(config.partitions.retention_days, time.monotonic)
         self.primary = Primary(config.mysql, on_hello=self._greeted)
         self.days.attach(self.primary)
-        self.nodes = Nodes(config.lookup)
-        self.lookups = Lookups(config.lookup, self.nodes, self.days)
+        self.nodes, self.lookups = _lookups(config.lookup, self.days)
         self.reader = Reader(self.primary, self.lookups, self.days, config.lookup)
         self.writer = Writer(self.primary, self.days)
         self.store = Store(
@@ -102,6 +103,8 @@ class Backend:
             for node in self.nodes
             if not node.health.live
         ]
+        if isinstance(self.nodes, ClusterNodes):
+            reasons += self.nodes.problems
         reasons += self.survey.alarms
         if not self.primary.adopted:
             lost = self.primary.lost_for
@@ -119,7 +122,7 @@ class Backend:
         shares = self.lookups.ring.shares()
         nodes = []
         for node in self.nodes:
-            described = node.describe()
+            described = self.nodes.describe(node)
             described["share"] = round(shares[node.name], 6)
             found = self.survey.found.get(node.name)
             described["capacity"] = None if found is None else found.as_json()
@@ -129,3 +132,11 @@ class Backend:
     async def partitions(self) -> list[dict[str, Any]]:
         """The partitions as `/partitions` shows them."""
         return [partition.as_json() for partition in await self.janitor.partitions()]
+
+
+def _lookups(config: Lookup, days: Days) -> tuple[Nodes | ClusterNodes, AnyLookups]:
+    if config.mode == "cluster":
+        cluster = ClusterNodes(config)
+        return cluster, ClusterLookups(config, cluster, days)
+    nodes = Nodes(config)
+    return nodes, Lookups(config, nodes, days)

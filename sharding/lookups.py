@@ -36,7 +36,7 @@ class Hint(NamedTuple):
 
 _NOTHING = Hint(Found.NOTHING)
 _GARBAGE = Hint(Found.GARBAGE)
-_NO_ANSWER = Hint(Found.NO_ANSWER)
+NO_ANSWER = Hint(Found.NO_ANSWER)
 
 
 class Put(NamedTuple):
@@ -69,18 +69,18 @@ class Lookups:
         """The hint for a key. Never raises, never takes longer than the hint's deadline."""
         server = self.ring.route(self.layout.ring_key(key), self._nodes.out)
         if server is None:
-            return _NO_ANSWER
+            return NO_ANSWER
         try:
             # The batch goes on past this deadline, to `timeout`: that is what counts as a failure.
             async with asyncio.timeout(self._deadline):
                 return await self._asks[server.name].submit(key)
         except TimeoutError:
-            return _NO_ANSWER
+            return NO_ANSWER
 
     async def peek(self, key: Key, node: Node) -> Hint:
         """What one node says of a key, whether the ring names it or not; waits for `timeout`."""
         replies = await node.run([self.layout.ask(key)])
-        return _hint(replies[0]) if replies is not None else _NO_ANSWER
+        return hint_of(replies[0]) if replies is not None else NO_ANSWER
 
     def put(self, key: Key, day: date | None) -> None:
         """Write a hint (None: remove it), in the background.
@@ -108,8 +108,8 @@ class Lookups:
         async def run(keys: list[Key]) -> Sequence[Hint]:
             replies = await node.run([self.layout.ask(key) for key in keys])
             if replies is None:
-                return [_NO_ANSWER] * len(keys)
-            return [_hint(reply) for reply in replies]
+                return [NO_ANSWER] * len(keys)
+            return [hint_of(reply) for reply in replies]
 
         return Batcher("ask", run, at_most=256)
 
@@ -143,7 +143,8 @@ class Lookups:
         return [prune] if prune else []
 
 
-def _hint(reply: object) -> Hint:
+def hint_of(reply: object) -> Hint:
+    """The hint that a reply to `Layout.ask` is."""
     if is_wrong_type(reply):
         return _GARBAGE
     day = read(reply)

@@ -21,8 +21,9 @@ from tapedeck.failover.primary import Primary
 from tapedeck.failover.retry import persist
 from tapedeck.sharding import metrics, rows
 from tapedeck.sharding.batching import Batcher
+from tapedeck.sharding.cluster import AnyLookups
 from tapedeck.sharding.days import Days
-from tapedeck.sharding.lookups import Found, Hint, Lookups
+from tapedeck.sharding.lookups import Found, Hint
 from tapedeck.sharding.partitions import tomorrow, utc_day
 from tapedeck.sharding.rows import Row
 from tapedeck.sharding.state import Key
@@ -59,7 +60,7 @@ class Reader:
             the budget, or read today's alone.
     """
 
-    def __init__(self, primary: Primary, lookups: Lookups, days: Days, config: Lookup) -> None:
+    def __init__(self, primary: Primary, lookups: AnyLookups, days: Days, config: Lookup) -> None:
         self._primary = primary
         self._lookups = lookups
         self._days = days

@@ -25,9 +25,9 @@ from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.retry import passing, persist
 from tapedeck.sharding import metrics, operations
+from tapedeck.sharding.cluster import AnyLookups
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.groups import MOST_TOGETHER, Applied, Member, Result, apply
-from tapedeck.sharding.lookups import Lookups
 from tapedeck.sharding.reader import Loaded, Reader
 from tapedeck.sharding.rows import NewRow, Row
 from tapedeck.sharding.sessions import Sessions
@@ -56,7 +56,7 @@ class Store:
         primary: Primary,
         reader: Reader,
         writer: Writer,
-        lookups: Lookups,
+        lookups: AnyLookups,
         days: Days,
         sessions: SessionsConfig,
     ) -> None:

@@ -1,0 +1,247 @@
+"""Hints kept in a Redis Cluster: the same promises, other routes.
+
+A batch goes to one primary. Entries that it redirects (their slot moved, or is on its way) are
+asked for once more where it says, all of a target in one batch; what is redirected again has no
+hint this time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
+
+from tapedeck.config.model import Lookup, LookupServer
+from tapedeck.failover.cluster import ClusterNodes
+from tapedeck.failover.nodes import Node, is_wrong_type
+from tapedeck.sharding import metrics
+from tapedeck.sharding.batching import Batcher
+from tapedeck.sharding.days import Days
+from tapedeck.sharding.entries import Command, Layout
+from tapedeck.sharding.lookups import NO_ANSWER, Hint, Lookups, Put, hint_of
+from tapedeck.sharding.state import Key
+
+Group = list[Command]
+"""The commands of one entry."""
+Replies = list[Any]
+
+
+class Slots:
+    """What a ring is to the ring's users, of a cluster: who has a key, and how much has whom."""
+
+    def __init__(self, nodes: ClusterNodes) -> None:
+        self._nodes = nodes
+
+    def shares(self) -> dict[str, float]:
+        """By name, the share of the slots that a primary has."""
+        return self._nodes.shares()
+
+    def order(self, key: bytes) -> list[LookupServer]:
+        """The primary of a key: it has no other."""
+        node = self._nodes.owner(key)
+        return [] if node is None else [node.server]
+
+
+class ClusterLookups:
+    """The lookup entries of all listeners, in a Redis Cluster.
+
+    Args:
+        config: layout and deadline.
+        nodes: the primaries.
+        days: the calendar, for what is past retention.
+    """
+
+    def __init__(self, config: Lookup, nodes: ClusterNodes, days: Days) -> None:
+        self.ring = Slots(nodes)
+        self.layout = Layout(config.layout, days.retention)
+        self._deadline = config.hint_seconds
+        self._cluster = nodes
+        self._days = days
+        self._asking: dict[Node, Batcher[Key, Hint]] = {}
+        self._putting: dict[Node, Batcher[Put, bool]] = {}
+        self._pending: set[asyncio.Task[None]] = set()
+
+    async def ask(self, key: Key) -> Hint:
+        """The hint for a key. Never raises, never takes longer than the hint's deadline."""
+        node = self._cluster.route(self.layout.ring_key(key))
+        if node is None:
+            return NO_ANSWER
+        try:
+            # The batch goes on past this deadline, to `timeout`: that is what counts as a failure.
+            async with asyncio.timeout(self._deadline):
+                return await self._asks(node).submit(key)
+        except TimeoutError:
+            return NO_ANSWER
+
+    async def peek(self, key: Key, node: Node) -> Hint:
+        """What the cluster says of a key when this node is asked; waits for `timeout`."""
+        (replies,) = await self._carry_out(node, [[self.layout.ask(key)]])
+        return hint_of(replies[0]) if replies is not None else NO_ANSWER
+
+    def put(self, key: Key, day: date | None) -> None:
+        """Write a hint (None: remove it), in the background.
+
+        What fails is dropped: the next load repairs it.
+        """
+        node = self._cluster.route(self.layout.ring_key(key))
+        if node is None or len(self._pending) >= 10_000:
+            metrics.HINT_WRITES.labels("dropped").inc()
+            return
+        task = asyncio.create_task(self._put_into(node, Put(key, day)))
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    async def drain(self) -> None:
+        """Wait for the hints that are being written."""
+        if self._pending:
+            await asyncio.wait(self._pending)
+
+    async def _put_into(self, node: Node, put: Put) -> None:
+        written = await self._puts(node).submit(put)
+        metrics.HINT_WRITES.labels("written" if written else "dropped").inc()
+
+    # --- batches
+
+    def _asks(self, node: Node) -> Batcher[Key, Hint]:
+        batcher = self._asking.get(node)
+        if batcher is None:
+            self._forget_the_gone()
+
+            async def run(keys: list[Key]) -> Sequence[Hint]:
+                groups: list[Group] = [[self.layout.ask(key)] for key in keys]
+                found = await self._carry_out(node, groups)
+                return [NO_ANSWER if one is None else hint_of(one[0]) for one in found]
+
+            batcher = self._asking[node] = Batcher("ask", run, at_most=256)
+        return batcher
+
+    def _puts(self, node: Node) -> Batcher[Put, bool]:
+        batcher = self._putting.get(node)
+        if batcher is None:
+
+            async def run(puts: list[Put]) -> Sequence[bool]:
+                return await self._write(node, puts)
+
+            batcher = self._putting[node] = Batcher("put", run, at_most=128)
+        return batcher
+
+    def _forget_the_gone(self) -> None:
+        """Primaries come and go: keep the batchers of those that are there."""
+        here = set(self._cluster)
+        self._asking = {node: asks for node, asks in self._asking.items() if node in here}
+        self._putting = {node: puts for node, puts in self._putting.items() if node in here}
+
+    async def _write(self, node: Node, puts: list[Put]) -> list[bool]:
+        groups = [self._group(put) for put in puts]
+        found = await self._carry_out(node, groups, writes=True)
+        after: list[Group] = []
+        cleared: set[bytes] = set()
+        for put, group, replies in zip(puts, groups, found, strict=True):
+            if replies is not None:
+                after += self._afterwards(put, group, replies, cleared)
+        if after:
+            await self._carry_out(node, after, writes=True)
+        return [replies is not None for replies in found]
+
+    def _group(self, put: Put) -> Group:
+        return self.layout.put(put.key, put.day) if put.day else [self.layout.remove(put.key)]
+
+    def _afterwards(
+        self, put: Put, group: Group, replies: Replies, cleared: set[bytes]
+    ) -> list[Group]:
+        """Put right what writing an entry met: another type in its place, fields past retention.
+
+        Args:
+            cleared: Redis keys that this batch has cleared: a second time would undo the first.
+        """
+        if is_wrong_type(replies[0]):
+            name = self.layout.ring_key(put.key)
+            clear = [] if name in cleared else [self.layout.clear(put.key)]
+            cleared.add(name)
+            again = [*clear, *(group if put.day else ())]
+            return [again] if again else []
+        prune = self.layout.prune(put.key, replies[-1], self._days.oldest())
+        return [[prune]] if prune else []
+
+    async def _carry_out(
+        self, node: Node, groups: list[Group], *, writes: bool = False
+    ) -> list[Replies | None]:
+        """The replies to each group; None where there are none."""
+        found = await _send(node, groups, asking=False, writes=writes)
+        elsewhere: dict[tuple[Node, bool], list[int]] = {}
+        for number, replies in enumerate(found):
+            error = _refusal(replies)
+            if error is None:
+                continue
+            found[number] = None
+            if isinstance(error, MovedError):  # (a kind of AskError)
+                target = self._cluster.moved(error, node)
+                elsewhere.setdefault((target, False), []).append(number)
+            elif isinstance(error, AskError):
+                target = self._cluster.asked(error, node)
+                elsewhere.setdefault((target, True), []).append(number)
+            elif isinstance(error, ClusterDownError):
+                self._cluster.down(node, f"CLUSTERDOWN: {error}")
+        if elsewhere:
+            await asyncio.gather(
+                *(
+                    self._again(target, asking, numbers, groups, found, writes)
+                    for (target, asking), numbers in elsewhere.items()
+                    if target.health.live
+                )
+            )
+        return found
+
+    async def _again(
+        self,
+        target: Node,
+        asking: bool,
+        numbers: list[int],
+        groups: list[Group],
+        found: list[Replies | None],
+        writes: bool,
+    ) -> None:
+        mine = [groups[number] for number in numbers]
+        answers = await _send(target, mine, asking=asking, writes=writes)
+        for number, replies in zip(numbers, answers, strict=True):
+            if _refusal(replies) is None:
+                found[number] = replies
+
+
+async def _send(
+    node: Node, groups: list[Group], *, asking: bool, writes: bool
+) -> list[Replies | None]:
+    """One round trip; the replies by group."""
+    commands: list[Command] = []
+    for group in groups:
+        for command in group:
+            # Of one connection it holds for the next command alone.
+            commands += [("ASKING",), command] if asking else [command]
+    replies = await node.run(commands, writes=writes, clustered=True)
+    if replies is None:
+        return [None] * len(groups)
+    if asking:
+        replies = replies[1::2]
+    found: list[Replies | None] = []
+    position = 0
+    for group in groups:
+        found.append(replies[position : position + len(group)])
+        position += len(group)
+    return found
+
+
+def _refusal(replies: Replies | None) -> RedisError | None:
+    """The first reply that says that the entry is not served here; None if it was."""
+    if replies is None:
+        return None
+    return next(
+        (r for r in replies if isinstance(r, RedisError) and not is_wrong_type(r)),
+        None,
+    )
+
+
+AnyLookups = Lookups | ClusterLookups
+"""Where hints are: on a ring's nodes, or in a cluster."""

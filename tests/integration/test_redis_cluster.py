@@ -1,0 +1,373 @@
+"""Lookups in a real Redis Cluster of six: three primaries, three replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.crc import key_slot
+from typer.testing import CliRunner
+
+from tapedeck.cli.main import app
+from tapedeck.config.load import parse
+from tapedeck.failover.cluster import ClusterNodes
+from tapedeck.localstack.redis import RedisServer
+from tapedeck.localstack.redis_cluster import RedisCluster
+from tapedeck.sharding import metrics
+from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.lookups import Found, Hint
+from tapedeck.sharding.state import Key
+from tests.conftest import StackConfig
+from tests.support.gateways import Gateway
+from tests.support.states import bump, count
+
+pytestmark = pytest.mark.stack
+
+KEYS = [Key(user, playlist) for user in range(1, 61) for playlist in (1, 2)]
+SECONDS = 20.0
+
+
+@pytest.fixture(scope="module")
+def _module_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.kill()
+
+
+@pytest.fixture
+def cluster(_module_cluster: RedisCluster) -> RedisCluster:
+    """The cluster, well and empty, whatever a test before did to it. Roles are as they are."""
+    for server in _module_cluster.servers:
+        server.thaw()
+        if not server.running:
+            server.start()
+    _module_cluster.until(_module_cluster.healthy)
+    for server in _module_cluster.servers:
+        if _module_cluster.is_primary(server):
+            with server.client() as client:
+                client.flushall()
+    return _module_cluster
+
+
+def primaries(cluster: RedisCluster) -> list[RedisServer]:
+    return [server for server in cluster.servers if cluster.is_primary(server)]
+
+
+def document(stack_config: StackConfig, cluster: RedisCluster, **words: Any) -> dict[str, Any]:
+    """Two of its nodes are enough to find the others."""
+    seeds = [server.address for server in cluster.servers[1:3]]
+    made = stack_config()
+    made["lookup"] = {"mode": "cluster", "servers": seeds, "server_retry_timeout": 500, **words}
+    return made
+
+
+@contextlib.asynccontextmanager
+async def opened(given: dict[str, Any], *, found: bool = True) -> AsyncIterator[Backend]:
+    backend = await Backend.open(parse(given), prune=False)
+    try:
+        await backend.days.ready()
+        if found:
+            await until(lambda: backend.readiness().status == "ready")
+        yield backend
+    finally:
+        await backend.close()
+
+
+async def until(done: Any) -> None:
+    end = time.monotonic() + SECONDS
+    while not done():
+        assert time.monotonic() < end, "it did not come to it"
+        await asyncio.sleep(0.02)
+
+
+async def play(backend: Backend, keys: list[Key] = KEYS) -> None:
+    await asyncio.gather(*(backend.store.change(key, bump) for key in keys))
+    await backend.lookups.drain()
+
+
+async def asked(backend: Backend, keys: list[Key] = KEYS) -> list[Hint]:
+    return await asyncio.gather(*(backend.lookups.ask(key) for key in keys))
+
+
+class Load:
+    """Changes every key again and again, counts them, and times how long hints take."""
+
+    def __init__(self, backend: Backend, keys: list[Key]) -> None:
+        self._backend = backend
+        self._keys = keys
+        self.acknowledged = dict.fromkeys(keys, 0)
+        self.slowest = 0.0
+        self.rounds = 0
+        self._end = False
+
+    async def __aenter__(self) -> Load:
+        self._tasks = [asyncio.create_task(self._run(n)) for n in range(4)]
+        await until(lambda: self.rounds >= 8)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._end = True
+        await asyncio.gather(*self._tasks)  # raises what a client would have seen
+
+    async def more(self, rounds: int = 8) -> None:
+        """Wait until that much more has been done."""
+        enough = self.rounds + rounds
+        await until(lambda: self.rounds >= enough or any(task.done() for task in self._tasks))
+
+    async def _run(self, number: int) -> None:
+        while not self._end:
+            for key in self._keys[number::4]:
+                await self._backend.store.change(key, bump)
+                self.acknowledged[key] += 1
+                started = time.monotonic()
+                await self._backend.lookups.ask(key)
+                self.slowest = max(self.slowest, time.monotonic() - started)
+            self.rounds += 1
+
+
+@pytest.mark.parametrize("layout", ["packed", "flat"])
+async def test_hints_are_kept_on_the_primaries_of_their_slots(
+    stack_config: StackConfig, cluster: RedisCluster, layout: str
+) -> None:
+    async with opened(document(stack_config, cluster, layout=layout)) as backend:
+        await play(backend)
+        today = backend.days.today()
+        assert set(await asked(backend)) == {Hint(Found.DAY, today)}
+        names = {backend.lookups.layout.ring_key(key) for key in KEYS}
+        held: dict[str, int] = {}
+        for server in primaries(cluster):
+            with server.client() as client:
+                keys = [key for key in client.scan_iter(count=1000) if key in names]
+                held[server.address] = len(keys)
+        assert sum(held.values()) == len(names)
+        shares = backend.lookups.ring.shares()
+        assert set(shares) == set(held)
+        assert sum(shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("layout", ["packed", "flat"])
+async def test_hints_that_lie_are_put_right(
+    stack_config: StackConfig, cluster: RedisCluster, layout: str
+) -> None:
+    async with opened(document(stack_config, cluster, layout=layout)) as backend:
+        await play(backend)
+        today = backend.days.today()
+        for key in KEYS[:40]:
+            backend.lookups.put(key, today - timedelta(days=9))
+        await backend.lookups.drain()
+        for key in KEYS[40:60]:  # another type in its place
+            name = backend.lookups.layout.ring_key(key)
+            node = backend.nodes.owner(name)  # type: ignore[union-attr]
+            await node.look([("DEL", name), ("LPUSH", name, "x")])
+        for key in KEYS:
+            assert await count(backend.store, key) == 1
+        await backend.lookups.drain()
+        assert set(await asked(backend)) == {Hint(Found.DAY, today)}
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+async def test_a_primary_is_lost_and_its_replica_takes_over_and_nobody_notices(
+    stack_config: StackConfig, cluster: RedisCluster, fault: str
+) -> None:
+    async with opened(document(stack_config, cluster)) as backend:
+        await play(backend)
+        victim = primaries(cluster)[0]
+        async with Load(backend, KEYS) as load:
+            getattr(victim, fault)()
+            await until(lambda: victim.address not in backend.lookups.ring.shares())
+            await until(lambda: backend.readiness().status == "ready")
+            await load.more()
+        # (its own lateness, on a busy machine, comes on top of the deadline of 50 ms)
+        assert load.slowest < 0.4
+        for key, acknowledged in load.acknowledged.items():
+            assert await count(backend.store, key) == acknowledged + 1
+        await backend.lookups.drain()
+        assert {hint.found for hint in await asked(backend)} == {Found.DAY}
+        assert len(backend.lookups.ring.shares()) == 3
+
+
+async def test_a_frozen_primary_costs_its_first_requests_one_deadline_and_the_rest_nothing(
+    stack_config: StackConfig, cluster: RedisCluster
+) -> None:
+    words = {"server_failure_limit": 1, "timeout": 100, "hint_deadline": 50}
+    async with opened(document(stack_config, cluster, **words)) as backend:
+        await play(backend)
+        victim = primaries(cluster)[0]
+        mine = [
+            key
+            for key in KEYS
+            if backend.nodes.owner(backend.lookups.layout.ring_key(key)).name  # type: ignore[union-attr]
+            == victim.address
+        ]
+        victim.freeze()
+        started = time.monotonic()
+        assert {hint.found for hint in await asked(backend, mine)} == {Found.NO_ANSWER}
+        assert time.monotonic() - started < 0.4
+        await until(lambda: backend.nodes.out)
+        started = time.monotonic()
+        for key in mine:
+            await backend.lookups.ask(key)
+        assert time.monotonic() - started < 0.05
+        assert any("is out of the ring: timeout" in r for r in backend.readiness().reasons)
+
+
+async def test_slots_that_move_under_load_lose_no_hint(
+    stack_config: StackConfig, cluster: RedisCluster
+) -> None:
+    async with opened(document(stack_config, cluster)) as backend:
+        await play(backend)
+        source, target, *_ = primaries(cluster)
+        shares = backend.lookups.ring.shares()
+        names = {backend.lookups.layout.ring_key(key) for key in KEYS}
+        slots = sorted(
+            slot
+            for slot in {key_slot(name) for name in names}
+            if backend.nodes._slots[slot].name == source.address  # type: ignore[union-attr]
+        )
+        assert len(slots) > 10
+        before = metrics.LOOKUPS.labels("unavailable")._value.get()
+        missed = metrics.LOST._value.get()
+        async with Load(backend, KEYS) as load:
+            for slot in slots:
+                await asyncio.to_thread(cluster.move_slot, slot, source, target)
+            await load.more()
+        assert metrics.LOOKUPS.labels("unavailable")._value.get() == before
+        assert metrics.LOST._value.get() == missed
+        assert {hint.found for hint in await asked(backend)} == {Found.DAY}
+        for key, acknowledged in load.acknowledged.items():
+            assert await count(backend.store, key) == acknowledged + 1
+        await until(lambda: backend.lookups.ring.shares() != shares)
+        assert backend.readiness().status == "ready"
+
+
+async def test_while_a_slot_is_on_its_way_its_keys_are_found_on_either_side(
+    stack_config: StackConfig, cluster: RedisCluster
+) -> None:
+    async with opened(document(stack_config, cluster, layout="flat")) as backend:
+        await play(backend)
+        source, target, *_ = primaries(cluster)
+        nodes = backend.nodes
+        assert isinstance(nodes, ClusterNodes)
+        here = next(
+            key
+            for key in KEYS
+            if nodes.owner(backend.lookups.layout.ring_key(key)).name == source.address  # type: ignore[union-attr]
+        )
+        name = backend.lookups.layout.ring_key(here)
+        slot = key_slot(name)
+        cluster._ask(target, "CLUSTER", "SETSLOT", str(slot), "IMPORTING", cluster.id_of(source))
+        cluster._ask(source, "CLUSTER", "SETSLOT", str(slot), "MIGRATING", cluster.id_of(target))
+        today = backend.days.today()
+        assert await backend.lookups.ask(here) == Hint(Found.DAY, today)
+        cluster._ask(source, "MIGRATE", "127.0.0.1", str(target.port), name, "0", "5000")
+        # Many at once: ASKING and its command must take one connection.
+        hints = await asyncio.gather(*(backend.lookups.ask(here) for _ in range(200)))
+        assert set(hints) == {Hint(Found.DAY, today)}
+        yesterday = today - timedelta(days=1)
+        backend.lookups.put(here, yesterday)
+        await backend.lookups.drain()
+        assert await backend.lookups.ask(here) == Hint(Found.DAY, yesterday)
+        for server in (target, source):
+            cluster._ask(server, "CLUSTER", "SETSLOT", str(slot), "NODE", cluster.id_of(target))
+        assert await backend.lookups.ask(here) == Hint(Found.DAY, yesterday)
+
+
+async def test_a_cluster_that_is_down_costs_nothing_and_hints_return_with_it(
+    stack_config: StackConfig, cluster: RedisCluster
+) -> None:
+    async with opened(document(stack_config, cluster)) as backend:
+        await play(backend)
+        victim = primaries(cluster)[0]
+        replica = next(
+            server
+            for server in cluster.servers
+            if not cluster.is_primary(server) and cluster._ask(server, "ROLE")[2] == victim.port
+        )
+        async with Load(backend, KEYS) as load:
+            replica.kill()
+            victim.kill()
+            await until(lambda: any("CLUSTERDOWN" in r for r in backend.readiness().reasons))
+            assert backend.readiness().status == "degraded"
+            started = time.monotonic()
+            for key in KEYS:
+                await backend.lookups.ask(key)
+            assert time.monotonic() - started < 1
+            await load.more()
+            await asyncio.to_thread(victim.start)
+            await asyncio.to_thread(replica.start)
+            await until(lambda: backend.readiness().status == "ready")
+            await load.more()
+        assert load.slowest < 0.4
+        await backend.lookups.drain()
+        assert {hint.found for hint in await asked(backend)} == {Found.DAY}
+
+
+async def test_a_gateway_serves_before_the_cluster_is_there_and_finds_it_when_it_comes(
+    stack_config: StackConfig, cluster: RedisCluster
+) -> None:
+    for server in cluster.servers:
+        server.kill()
+    async with opened(document(stack_config, cluster), found=False) as backend:
+        await play(backend)
+        readiness = backend.readiness()
+        assert readiness.status == "degraded"
+        assert readiness.reasons[0].startswith("the Redis Cluster gives no hints: ")
+        for server in cluster.servers:
+            await asyncio.to_thread(server.start)
+        # It is found before its nodes have agreed that it works.
+        end = time.monotonic() + SECONDS
+        while {hint.found for hint in await asked(backend)} != {Found.DAY}:
+            assert time.monotonic() < end
+            for key in KEYS:
+                assert await count(backend.store, key) == 1
+            await backend.lookups.drain()
+        assert backend.readiness().status == "ready"
+
+
+async def test_servers_that_are_no_cluster_are_named(
+    stack_config: StackConfig, lookup_servers: list[RedisServer]
+) -> None:
+    made = stack_config()
+    made["lookup"] = {"mode": "cluster", "servers": [lookup_servers[0].address]}
+    async with opened(made, found=False) as backend:
+        await play(backend)
+        await until(lambda: "Cluster mode is not enabled" in backend.readiness().reasons[0])
+
+
+async def test_the_primaries_are_shown(
+    stack_config: StackConfig, cluster: RedisCluster, tmp_path: Path
+) -> None:
+    made = document(stack_config, cluster, capacity_every=0.2)
+    addresses = {server.address for server in primaries(cluster)}
+    gateway = Gateway(made, tmp_path)
+    try:
+        await asyncio.to_thread(gateway.start)
+        ring = await gateway.until(
+            "/ring", lambda _, ring: ring["nodes"] and all(n["capacity"] for n in ring["nodes"])
+        )
+        assert {node["address"] for node in ring["nodes"]} == addresses
+        assert {node["state"] for node in ring["nodes"]} == {"live"}
+        assert sum(node["share"] for node in ring["nodes"]) == pytest.approx(1, abs=1e-5)
+
+        def tapedeck(*args: str) -> Any:
+            return CliRunner().invoke(app, ["ring", *args, "--config", str(gateway.config)])
+
+        shown = json.loads((await asyncio.to_thread(tapedeck, "show", "--json")).stdout)
+        assert {node["address"] for node in shown["nodes"]} == addresses
+        where = json.loads((await asyncio.to_thread(tapedeck, "where", "7", "1", "--json")).stdout)
+        assert where["owner"] in addresses
+        assert where["order"] == [where["owner"]]
+        for refused in (("where", "--keys", "x"), ("plan", "--remove", "x")):
+            assert (await asyncio.to_thread(tapedeck, *refused)).exit_code == 1
+    finally:
+        gateway.kill()
