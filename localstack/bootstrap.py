@@ -29,6 +29,12 @@ SERVERS = {
 FOR_TESTS = {
     "nutcracker": ("nutcracker",),
     "libfaketime": ("faketime/libfaketimeMT.so.1",),
+    # What deploy/ is for, or is checked by.
+    "haproxy": ("haproxy",),
+    "mariadb-client-core": ("mariadb",),
+    "nginx": ("nginx",),
+    "prometheus": ("promtool",),
+    "systemd": ("systemd-analyze",),
 }
 # Debian starts a package's service when it installs it, unless this file says no.
 INSTALL = """
