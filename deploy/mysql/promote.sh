@@ -13,7 +13,7 @@ case "${1:---help}" in -h | --help)
     exit 2 ;;
 esac
 
-ask() { mariadb --batch --skip-column-names "$@"; }
+ask() { mariadb "$@" --batch --skip-column-names; }  # --defaults-extra-file only works in front
 fail() { echo "promote: $*; nothing is promoted" >&2; exit 1; }
 
 ask "$@" -e 'SELECT 1' >/dev/null || fail "the standby does not answer"
