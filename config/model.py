@@ -124,8 +124,8 @@ Text = Annotated[str, AfterValidator(_one_line)]
 class Gateway(Section):
     """Where player traffic arrives."""
 
-    host: Text = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    host: Text = Field("127.0.0.1", description="name or address to listen on; 0.0.0.0 for all")
+    port: Annotated[int, Field(ge=0, le=65535, description="0 for any free one")] = 8080
     workers: Annotated[int, Field(ge=1, le=64, description="processes on one port")] = 1
     drain_seconds: Annotated[
         float, Field(ge=0, le=600, description="how long a stop waits for requests in flight")
@@ -139,19 +139,23 @@ class Admin(Section):
     """Where operators and Prometheus look. Anywhere but on loopback it asks for the token."""
 
     host: Text = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8081
-    token: SecretStr | None = None
-    token_file: str | None = None
+    port: Annotated[int, Field(ge=0, le=65535, description="0 for any free one")] = 8081
+    token: SecretStr | None = Field(None, description="asked for as `Authorization: Bearer TOKEN`")
+    token_file: str | None = Field(None, description="a file with the token")
 
 
 class Auth(Section):
     """Secrets: keys that sign play tokens and keys of services. The first token key signs; all of
     them verify, so a new key is put in front and the old one removed once its tokens expired."""
 
-    token_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed)] = ()
+    token_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed)] = Field(
+        (), description="sign play tokens; newest first, 32 characters or more"
+    )
     token_keys_file: str | None = Field(None, description="one key a line, newest first")
     token_days: Annotated[float, Field(gt=0, le=3650)] = 365
-    service_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed)] = ()
+    service_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed)] = Field(
+        (), description="let services use the states API and name users"
+    )
     service_keys_file: str | None = Field(None, description="one key a line")
 
     @field_validator("token_keys")
@@ -166,7 +170,9 @@ class Auth(Section):
 class Lookup(Section):
     """The ring of lookup nodes, or the Redis Cluster that takes its place."""
 
-    mode: Literal["ring", "cluster"] = "ring"
+    mode: Literal["ring", "cluster"] = Field(
+        "ring", description="who places keys: the gateway itself, or a Redis Cluster"
+    )
     nutcracker: Text | None = Field(
         None, description="a nutcracker.yml: what its pool says stands in the place of these words"
     )
@@ -176,12 +182,14 @@ class Lookup(Section):
     hash_tag: Annotated[
         str, Field(pattern=r"^([!-~]{2})?$", description="two characters around what is hashed")
     ] = ""
-    distribution: Literal["ketama", "modula"] = "ketama"
+    distribution: Literal["ketama", "modula"] = Field(
+        "ketama", description="how the ring places keys, as twemproxy does"
+    )
     timeout: Annotated[int, Field(ge=1, le=60_000, description="ms, connect and reply")] = 400
     hint_deadline: Annotated[
         int, Field(ge=1, le=60_000, description="ms; the smaller of it and timeout holds")
     ] = 50
-    auto_eject_hosts: bool = True
+    auto_eject_hosts: bool = Field(True, description="take a failing node out of the ring")
     server_retry_timeout: Annotated[int, Field(ge=1, description="ms out of the ring")] = 30_000
     server_failure_limit: Annotated[int, Field(ge=1)] = 2
     on_lookup_failure: Literal["probe", "today"] = "probe"
@@ -195,11 +203,11 @@ class Lookup(Section):
         float,
         Field(ge=0, description="seconds between two looks at the nodes' memory and at some keys"),
     ] = 60
-    username: Text | None = None
-    password: SecretStr | None = None
-    redis_db: Annotated[int, Field(ge=0)] = 0
+    username: Text | None = Field(None, description="Redis ACL user; without it, `default`")
+    password: SecretStr | None = Field(None, description="of that user, on every node")
+    redis_db: Annotated[int, Field(ge=0, description="number of the database on each node")] = 0
     preconnect: bool = Field(False, description="connect to every node at the start")
-    tcpkeepalive: bool = True
+    tcpkeepalive: bool = Field(True, description="of the connections to the nodes")
     server_connections: Annotated[
         int | None, Field(ge=1, description="to a node at most, in one worker")
     ] = None
@@ -254,9 +262,11 @@ class MySQL(Section):
 
     hosts: Annotated[tuple[Address, ...], BeforeValidator(_listed), Field(min_length=1)]
     user: Text
-    password: SecretStr = SecretStr("")
-    password_file: str | None = None
-    database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_$]{1,64}$")] = "tapedeck"
+    password: SecretStr = Field(SecretStr(""), description="of `user`")
+    password_file: str | None = Field(None, description="a file with the password")
+    database: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9_$]{1,64}$", description="holds the partitions alone")
+    ] = "tapedeck"
     connections: Annotated[int, Field(ge=2, le=512, description="at most, in one worker")] = 16
     connect_timeout: Annotated[int, Field(ge=1, description="ms")] = 2_000
     statement_timeout: Annotated[int, Field(ge=1, description="ms without an answer")] = 5_000
@@ -275,7 +285,9 @@ class MySQL(Section):
 class Partitions(Section):
     """One table a UTC day; dropped whole once past retention."""
 
-    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    retention_days: Annotated[
+        int, Field(ge=1, le=3650, description="days that a state is kept after its last write")
+    ] = 30
     prune: bool = Field(True, description="one gateway drops what is past retention by itself")
     prune_every: Annotated[float, Field(ge=1, description="seconds between its looks")] = 300
     drop_after: Annotated[
@@ -294,14 +306,16 @@ class Player(Section):
 class States(Section):
     """The states API."""
 
-    max_bytes: Annotated[int, Field(ge=2, le=4 * 1024 * 1024)] = 64 * 1024
+    max_bytes: Annotated[
+        int, Field(ge=2, le=4 * 1024 * 1024, description="of one state; past it 413")
+    ] = 64 * 1024
 
 
 class Sessions(Section):
     """The cache of running sessions' states in each worker. No answer is given from it alone."""
 
-    enabled: bool = True
-    max_entries: Annotated[int, Field(ge=1)] = 100_000
+    enabled: bool = Field(True, description="off: every change reads its state first")
+    max_entries: Annotated[int, Field(ge=1, description="states")] = 100_000
     max_bytes: Annotated[int, Field(ge=1, description="bodies, logs and bookkeeping")] = 64 << 20
 
 
@@ -315,7 +329,9 @@ class Catalog(Section):
 class Log(Section):
     """JSON lines on standard output."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="this and worse is logged"
+    )
     requests: bool = Field(False, description="a line for every request, not only for failed ones")
 
 

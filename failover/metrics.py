@@ -15,8 +15,11 @@ NODE_SECONDS = Histogram(
 
 MYSQL_UP = Gauge("tapedeck_mysql_primary_up", "1 while a primary is adopted")
 MYSQL_REDUNDANT = Gauge(
-    "tapedeck_mysql_redundant", "1 while a standby acknowledges what the primary commits"
+    "tapedeck_mysql_redundant",
+    "1 while a standby acknowledges what the primary commits; NaN with a single host",
 )
+# Not known is not lost: with one host (a managed service's endpoint) nobody is to be woken.
+MYSQL_REDUNDANT.set(float("nan"))
 MYSQL_GENERATION = Gauge("tapedeck_mysql_generation", "The highest generation of a primary seen")
 MYSQL_SPLIT = Gauge("tapedeck_mysql_split", "1 while two hosts claim to be the primary")
 MYSQL_FAILOVERS = Counter("tapedeck_mysql_failovers", "Times another primary was adopted")

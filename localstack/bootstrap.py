@@ -29,6 +29,12 @@ SERVERS = {
 FOR_TESTS = {
     "nutcracker": ("nutcracker",),
     "libfaketime": ("faketime/libfaketimeMT.so.1",),
+    # What deploy/ is for, or is checked by.
+    "haproxy": ("haproxy",),
+    "mariadb-client-core": ("mariadb",),
+    "nginx": ("nginx",),
+    "prometheus": ("promtool",),
+    "systemd": ("systemd-analyze",),
 }
 # The benchmark's load generator and its plain Go peer are built from source, with Debian's drivers.
 FOR_BENCH = {

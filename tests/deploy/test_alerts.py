@@ -1,0 +1,290 @@
+"""Rules, dashboard, runbooks and what a running gateway exports, held against each other.
+
+Another metric, alert or panel needs no change here: everything is read from the files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+import tapedeck.gateway.workers  # registers every family
+from tapedeck.gateway.openapi import OPERATIONS
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.redis import RedisServer
+from tests.deploy.test_files import run
+from tests.support.faces import a_mix
+from tests.support.gateways import Gateway, put_mixes
+from tests.support.prometheus import Prometheus
+
+pytestmark = pytest.mark.stack
+
+StackConfig = Callable[..., dict[str, Any]]
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+RUNBOOKS = ROOT / "docs" / "runbooks"
+DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "tapedeck.json").read_text())
+RULES: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((PROMETHEUS / "rules.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+ALERTS = [rule for rule in RULES if "alert" in rule]
+RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+PAGES = sorted(RUNBOOKS.glob("Tapedeck*.md"))
+SECTIONS = ["What it means", "What to look at", "What to type"]
+FOREIGN = {"up", "ALERTS"}
+"""Prometheus' own."""
+
+_METRIC = re.compile(r"\b(?:tapedeck|process|python)_[a-z0-9_]+")
+_SELECTOR = re.compile(r"\b((?:tapedeck|process)_[a-z0-9_]+)\{([^}]*)\}")
+_MATCHER = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
+
+
+def panels() -> list[dict[str, Any]]:
+    return [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+
+
+def dashboard_queries() -> list[str]:
+    found = [target["expr"] for panel in panels() for target in panel["targets"]]
+    found += [annotation["expr"] for annotation in DASHBOARD["annotations"]["list"]]
+    # Grafana fills these in.
+    return [
+        expression.replace("$__rate_interval", "1m").replace("$instance", ".*")
+        for expression in found
+    ]
+
+
+def expressions() -> list[tuple[str, str]]:
+    """Every PromQL expression, with where it stands."""
+    found = [(str(rule.get("alert") or rule["record"]), str(rule["expr"])) for rule in RULES]
+    return found + [("the dashboard", query) for query in dashboard_queries()]
+
+
+@cache
+def exported() -> dict[str, set[str]]:
+    """The label names of every series that a gateway can export, by the series' name."""
+    series: dict[str, set[str]] = {}
+    for collector in list(REGISTRY._collector_to_names):
+        labels = set(getattr(collector, "_labelnames", ()))
+        for family in collector.collect():
+            names = {family.name}
+            if family.type == "counter":
+                names = {f"{family.name}_total"}
+            if family.type == "histogram":
+                names = {f"{family.name}_{part}" for part in ("bucket", "count", "sum")}
+            for name in names:
+                of_samples = {key for sample in family.samples for key in sample.labels}
+                series[name] = labels | of_samples | {"worker", "job", "instance"}
+                if name.endswith("_bucket"):
+                    series[name].add("le")
+    return series
+
+
+# --- the files
+
+
+def test_promtool_accepts_the_rules_and_their_tests_pass() -> None:
+    run("promtool", "check", "rules", "--lint=all", "--lint-fatal", PROMETHEUS / "rules.yml")
+    run("promtool", "test", "rules", PROMETHEUS / "rules_test.yml")
+
+
+@pytest.mark.parametrize("name", ["prometheus.yml", "kubernetes.yml"])
+def test_promtool_accepts_the_configurations(name: str, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.touch()
+    text = re.sub(r"/run/secrets/[\w/]+", str(token), (PROMETHEUS / name).read_text())
+    config = yaml.safe_load(text)
+    for job in config["scrape_configs"]:
+        # Debian builds Prometheus without Kubernetes' discovery.
+        if job.pop("kubernetes_sd_configs", None):
+            job["static_configs"] = [{"targets": ["127.0.0.1:8081"]}]
+    (tmp_path / name).write_text(yaml.safe_dump(config))
+    (tmp_path / "rules.yml").write_text((PROMETHEUS / "rules.yml").read_text())
+    assert "SUCCESS" in run("promtool", "check", "config", tmp_path / name)
+
+
+def test_each_alert_wakes_somebody_and_says_what_to_read() -> None:
+    for rule in ALERTS:
+        assert rule["labels"] == {"severity": "page"}, "what wakes nobody is on the dashboard"
+        assert rule["annotations"]["runbook"] == f"docs/runbooks/{rule['alert']}.md"
+        assert rule["annotations"]["summary"]
+
+
+def test_each_alert_is_seen_to_fire_and_seen_to_be_silent_in_the_rules_own_tests() -> None:
+    fires: set[str] = set()
+    silent: set[str] = set()
+    for case in yaml.safe_load((PROMETHEUS / "rules_test.yml").read_text())["tests"]:
+        for test in case["alert_rule_test"]:
+            (fires if test.get("exp_alerts") else silent).add(test["alertname"])
+    names = {rule["alert"] for rule in ALERTS}
+    assert fires == names
+    assert silent >= names
+
+
+def test_each_alert_has_a_runbook_and_each_runbook_an_alert() -> None:
+    assert [page.stem for page in PAGES] == sorted(rule["alert"] for rule in ALERTS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_runbook_says_what_it_means_what_to_look_at_and_what_to_type(page: Path) -> None:
+    text = page.read_text()
+    assert re.findall(r"^# (.*)", text, re.MULTILINE) == [page.stem]
+    assert re.findall(r"^## (.*)", text, re.MULTILINE)[:3] == SECTIONS
+    for title in SECTIONS:
+        body = text.partition(f"## {title}\n")[2].partition("\n## ")[0]
+        assert len(body.split()) > 15, f"{title} is next to empty"
+    assert re.search(r"^(    |```sh)", text.partition("## What to type")[2], re.MULTILINE)
+    for name in _METRIC.findall(text):
+        assert name in exported(), f"no gateway exports {name}"
+
+
+# --- against what is exported
+
+
+@pytest.mark.parametrize(("where", "expression"), expressions())
+def test_an_expression_asks_for_what_is_exported(where: str, expression: str) -> None:
+    for name in _METRIC.findall(expression):
+        assert name in exported(), f"{where}: no gateway exports {name}"
+    for name, matchers in _SELECTOR.findall(expression):
+        for label in _MATCHER.findall(re.sub(r'"[^"]*"', '""', matchers)):
+            assert label in exported()[name], f"{where}: {name} has no label {label}"
+    for name in re.findall(r"\btapedeck:[a-z0-9_:]+", expression):
+        assert name in RECORDED, f"{where}: no rule records {name}"
+
+
+def test_the_routes_of_listeners_and_services_are_counted_and_no_others() -> None:
+    patterns = {p for _, e in expressions() for p in re.findall(r'route=~"([^"]*)"', e)}
+    assert len(patterns) == 1, "one idea of what counts"
+    (pattern,) = patterns
+    for operation in OPERATIONS:
+        counts = re.fullmatch(pattern, operation.path) is not None
+        assert counts == (operation.api in ("player", "states")), operation.path
+
+
+def test_the_latency_that_alerts_is_a_bucket_of_the_histogram() -> None:
+    bounds = {
+        sample.labels["le"]
+        for family in REGISTRY.collect()
+        if family.name == "tapedeck_http_request_seconds"
+        for sample in family.samples
+        if "le" in sample.labels
+    }
+    tapedeck.gateway.telemetry.observe("/mixes/{id}", "GET", 200, 0.001)
+    bounds |= {
+        sample.labels["le"]
+        for family in REGISTRY.collect()
+        if family.name == "tapedeck_http_request_seconds"
+        for sample in family.samples
+        if "le" in sample.labels
+    }
+    for _, expression in expressions():
+        for bound in re.findall(r'le="([^"]*)"', expression):
+            assert bound in bounds
+
+
+def test_the_dashboard_has_its_panels_side_by_side_and_each_with_an_axis_and_a_query() -> None:
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(ids)) == len(ids)
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {
+            (place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])
+        }
+        assert not cells & taken, f"{panel['title']} lies on another panel"
+        taken |= cells
+    for panel in panels():
+        assert panel["targets"], panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+
+
+# --- a real Prometheus in front of real gateways
+
+
+@pytest.fixture
+def gateways(stack_config: StackConfig, tmp_path: Path) -> Iterator[list[Gateway]]:
+    """One of a single process, one with two workers."""
+    documents = [stack_config(lookup={"server_retry_timeout": 500}) for _ in range(2)]
+    put_mixes(documents[0], [a_mix(1, tracks=50)])
+    with (
+        Gateway(documents[0], tmp_path) as alone,
+        Gateway(documents[1], tmp_path, "--workers", "2") as fleet,
+    ):
+        yield [alone, fleet]
+
+
+@pytest.fixture
+async def listening(gateways: list[Gateway]) -> AsyncIterator[None]:
+    """New listeners all the time, at every worker, for as long as the test lasts."""
+    over = False
+
+    async def listen(gateway: Gateway) -> None:
+        while not over:
+            # A connection each: the kernel gives it to a worker by chance.
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                async with aiohttp.ClientSession(gateway.url) as http:
+                    async with http.get("/sets/new") as answer:
+                        token = (await answer.json())["play_token"]
+                    for path in ("play", "next"):
+                        async with http.get(f"/sets/{token}/{path}?mix_id=1") as answer:
+                            await answer.read()
+            await asyncio.sleep(0.05)
+
+    listeners = [asyncio.create_task(listen(gateway)) for gateway in gateways]
+    yield
+    over = True
+    await asyncio.gather(*listeners)
+
+
+@pytest.mark.usefixtures("listening")
+async def test_alerts_are_silent_over_healthy_gateways_and_speak_when_a_part_is_lost(
+    gateways: list[Gateway],
+    mysql: MariaDB,
+    lookup_servers: list[RedisServer],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "prometheus").mkdir()
+    targets = [gateway.admin.removeprefix("http://") for gateway in gateways]
+    with Prometheus(targets, tmp_path / "prometheus") as prometheus:
+
+        async def measured() -> bool:
+            ratio = await prometheus.query("tapedeck:slow_ratio:rate5m")
+            return bool(ratio) and len(await prometheus.query("up == 1")) == 2
+
+        await prometheus.until(measured, "two gateways are measured")
+        assert await prometheus.alerts() == {}
+
+        # Every question of the dashboard is one that Prometheus understands, and those about what
+        # goes on all the time have an answer.
+        for query in dashboard_queries():
+            found = await prometheus.query(query)
+            if "rate(" not in query and "increase(" not in query and "changes(" not in query:
+                assert found or "ALERTS" in query, f"no answer: {query}"
+
+        async def says(alert: str) -> bool:
+            return alert in await prometheus.alerts()
+
+        for server in lookup_servers[:2]:
+            server.kill()
+        await prometheus.until(lambda: says("TapedeckLookupsLost"), "the lookup nodes are missed")
+        assert set(await prometheus.alerts()) == {"TapedeckLookupsLost"}
+
+        mysql.kill()
+        await prometheus.until(lambda: says("TapedeckMySQLPrimaryLost"), "the primary is missed")
+        for gateway in gateways:
+            gateway.kill()
+        await prometheus.until(lambda: says("TapedeckGatewaysDown"), "the gateways are missed")

@@ -1,0 +1,398 @@
+"""Each file of deploy/ against the tool that reads it, or against that tool's own schema."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import compose_spec
+import kubernetes_validate
+import pytest
+import yaml
+
+from tapedeck.config.load import load
+from tapedeck.config.model import Sections
+from tapedeck.localstack.datadir import executable
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+COMPOSE = DEPLOY / "compose"
+KUBERNETES = DEPLOY / "kubernetes"
+BIN = Path(sys.executable).parent
+
+pytestmark = pytest.mark.stack
+
+
+def run(*argv: str | Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> str:
+    """What the command prints, both ways; it must end with status 0."""
+    path = f"{BIN}:{os.environ.get('PATH', '')}:/usr/sbin"
+    done = subprocess.run(
+        [str(word) for word in argv],
+        env={**os.environ, "PATH": path, **(env or {})},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{' '.join(map(str, argv))}\n{done.stdout}"
+    return done.stdout
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(text) if document is not None]
+
+
+# --- Docker
+
+
+def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:
+    assert run("hadolint", DEPLOY / "docker" / "Dockerfile") == ""
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Of the Dockerfile, with its lines joined."""
+    text = (DEPLOY / "docker" / "Dockerfile").read_text()
+    text = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", "")
+    split = [line.partition(" ") for line in text.splitlines() if line.strip()]
+    return [(name, rest.strip()) for name, _, rest in split]
+
+
+def test_the_image_runs_as_a_user_without_rights_and_says_whether_it_lives() -> None:
+    last = dict(instructions())  # of several, the last holds
+    user, _, group = last["USER"].partition(":")
+    assert int(user) >= 10_000, "Kubernetes' runAsNonRoot wants a number"
+    assert int(group) >= 10_000
+    assert "/healthz" in last["HEALTHCHECK"]
+    assert last["STOPSIGNAL"] == "SIGTERM"
+
+
+def test_the_build_context_has_whatever_the_package_links_to() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    let_in = {line[1:] for line in lines if line.startswith("!")}
+    for link in (ROOT / "src" / "tapedeck").iterdir():
+        if link.is_symlink():
+            assert link.readlink().name in let_in, f".dockerignore leaves out {link.name}"
+    for needed in ("pyproject.toml", "constraints.txt", "README.md", "src"):
+        assert needed in let_in
+
+
+@pytest.mark.long
+def test_what_the_dockerfile_runs_makes_a_tapedeck_that_starts(tmp_path: Path) -> None:
+    """No engine here: the build stage's commands, in folders of this test's own."""
+    context, prefix = tmp_path / "context", tmp_path / "opt"
+    context.mkdir()
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if line.startswith("!"):
+            source = ROOT / line[1:]
+            if source.is_dir():
+                shutil.copytree(
+                    source,
+                    context / line[1:],
+                    symlinks=True,
+                    ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"),
+                )
+            else:
+                shutil.copy(source, context)
+    build = list(instructions())[: [i for i, (n, _) in enumerate(instructions()) if n == "FROM"][1]]
+    for name, command in build:
+        if name == "RUN":
+            here = command.replace("/opt/tapedeck", str(prefix)).replace(
+                "/tmp/needed.txt", str(tmp_path / "needed.txt")
+            )
+            run("sh", "-ec", here, cwd=context)
+    program = prefix / "bin" / "tapedeck"
+    assert run(program, "--version", cwd=tmp_path).startswith("tapedeck ")
+    (tmp_path / "tapedeck.yml").write_text(
+        "lookup: {servers: ['127.0.0.1:1:1 a']}\nmysql: {hosts: ['127.0.0.1:1'], user: u}\n"
+    )
+    assert "ketama" in run(program, "check-config", "tapedeck.yml", cwd=tmp_path)
+    # Nothing of the sources is needed any more.
+    shutil.rmtree(context)
+    run(program, "serve", "--help", cwd=tmp_path)
+
+
+# --- compose
+
+
+@pytest.fixture(scope="module")
+def composed() -> dict[str, Any]:
+    loaded = yaml.safe_load((COMPOSE / "compose.yml").read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def test_compose_yml_is_what_the_compose_specification_says(composed: dict[str, Any]) -> None:
+    project = compose_spec.PyCompose.from_yaml(yaml.safe_dump(composed))
+    project.validate()  # secrets, networks and volumes that are used are defined
+    assert {"lookup1", "lookup2", "lookup3", "mysql1", "mysql2", "prometheus", "grafana"} <= set(
+        project.service_names()
+    )
+
+
+def test_the_compose_linter_finds_nothing_grave() -> None:
+    assert "PASS" in run("compose-lint", "check", "--fail-on", "high", COMPOSE / "compose.yml")
+
+
+def test_what_compose_mounts_and_builds_from_is_there(composed: dict[str, Any]) -> None:
+    for name, service in composed["services"].items():
+        for volume in service.get("volumes", ()):
+            source = volume.partition(":")[0]
+            if source.startswith("."):
+                assert (COMPOSE / source).exists(), f"{name} mounts {source}"
+        for needed in service.get("depends_on", ()):
+            assert needed in composed["services"]
+    build = composed["services"]["gateway1"]["build"]
+    assert (COMPOSE / build["context"] / build["dockerfile"]).is_file()
+
+
+def test_make_secrets_makes_those_that_compose_names_and_keeps_them(
+    composed: dict[str, Any], tmp_path: Path
+) -> None:
+    run(COMPOSE / "make-secrets", tmp_path / "secrets")
+    made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+    assert set(made) == {Path(secret["file"]).name for secret in composed["secrets"].values()}
+    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in made.values())
+    run(COMPOSE / "make-secrets", tmp_path / "secrets")
+    assert made == {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+
+
+# --- the configurations
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    run(COMPOSE / "make-secrets", tmp_path / "secrets")
+    return tmp_path / "secrets"
+
+
+@pytest.mark.parametrize(
+    ("file", "place"),
+    [
+        ("compose/tapedeck.yml", "/run/secrets/"),
+        ("kubernetes/base/tapedeck.yml", "/run/secrets/tapedeck/"),
+        ("kubernetes/production/tapedeck.yml", "/run/secrets/tapedeck/"),
+        ("systemd/tapedeck.yml", "secrets/"),
+    ],
+)
+def test_each_configuration_is_one(file: str, place: str, secrets: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "tapedeck.yml"
+    copy.write_text((DEPLOY / file).read_text().replace(place, f"{secrets}/"))
+    sections = load(copy, {})
+    assert isinstance(sections, Sections)
+    assert sections.mode == "production"
+    # Several share a port by the kernel's choice, which knows no listener.
+    assert sections.gateway.workers == 1
+
+
+# --- Kubernetes
+
+KUBERNETES_VERSIONS = ("1.30", "1.37")
+
+
+def manifests() -> Iterator[Path]:
+    for path in sorted(KUBERNETES.rglob("*.yaml")):
+        if path.name != "kustomization.yaml":
+            yield path
+
+
+@pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
+def test_every_manifest_is_what_kubernetes_reads(version: str) -> None:
+    for path in manifests():
+        for document in documents(path.read_text()):
+            kubernetes_validate.validate(document, version, strict=True)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What `kubectl apply -k deploy/kubernetes/production` would send."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed (no registry of ours has a current one)")
+    version = run(kubectl, "version", "--client")
+    if "Kustomize Version: v5" not in version:
+        pytest.skip(f"kubectl is too old for these files: {version}")
+    copy = tmp_path_factory.mktemp("kubernetes") / "kubernetes"
+    shutil.copytree(KUBERNETES, copy)
+    run(COMPOSE / "make-secrets", copy / "production" / "secrets")
+    return documents(run(kubectl, "kustomize", copy / "production"))
+
+
+def test_what_kustomize_builds_is_valid_too(built: list[dict[str, Any]]) -> None:
+    for document in built:
+        for version in KUBERNETES_VERSIONS:
+            kubernetes_validate.validate(document, version, strict=True)
+
+
+def of_kind(built: list[dict[str, Any]], *kinds: str) -> list[dict[str, Any]]:
+    return [document for document in built if document["kind"] in kinds]
+
+
+def test_every_selector_finds_a_pod_and_every_mount_its_source(built: list[dict[str, Any]]) -> None:
+    pods = [
+        (document["metadata"]["name"], document["spec"]["template"])
+        for document in of_kind(built, "StatefulSet", "Deployment")
+    ]
+    pods += [
+        (document["metadata"]["name"], document["spec"]["jobTemplate"]["spec"]["template"])
+        for document in of_kind(built, "CronJob")
+    ]
+    names = {
+        kind: {document["metadata"]["name"] for document in of_kind(built, kind)}
+        for kind in ("ConfigMap", "Secret")
+    }
+
+    def found(selector: dict[str, str]) -> bool:
+        return any(selector.items() <= pod["metadata"]["labels"].items() for _, pod in pods)
+
+    for document in of_kind(built, "Service"):
+        assert found(document["spec"]["selector"]), document["metadata"]["name"]
+    for document in of_kind(built, "PodDisruptionBudget", "StatefulSet", "Deployment"):
+        assert found(document["spec"]["selector"]["matchLabels"]), document["metadata"]["name"]
+    for document in of_kind(built, "NetworkPolicy"):
+        selectors = [document["spec"]["podSelector"]]
+        for direction, key in (("ingress", "from"), ("egress", "to")):
+            for rule in document["spec"].get(direction, ()):
+                selectors += [peer.get("podSelector", {}) for peer in rule.get(key, ())]
+        for selector in selectors:
+            assert found(selector.get("matchLabels", {})), document["metadata"]["name"]
+            for expression in selector.get("matchExpressions", ()):
+                for value in expression["values"]:
+                    assert found({expression["key"]: value})
+    for name, pod in pods:
+        for volume in pod["spec"].get("volumes", ()):
+            if "configMap" in volume:
+                assert volume["configMap"]["name"] in names["ConfigMap"], name
+            if "secret" in volume:
+                assert volume["secret"]["secretName"] in names["Secret"], name
+
+
+def test_no_pod_has_rights_and_each_has_bounds_probes_and_a_pinned_image(
+    built: list[dict[str, Any]],
+) -> None:
+    for document in of_kind(built, "StatefulSet", "Deployment", "CronJob"):
+        spec = document["spec"]
+        pod = spec.get("template", spec.get("jobTemplate", {}).get("spec", {}).get("template"))[
+            "spec"
+        ]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert "memory" in container["resources"]["limits"]
+            assert ":" in container["image"].rpartition("/")[2]
+            if document["kind"] != "CronJob":
+                assert {"readinessProbe", "livenessProbe"} <= container.keys()
+
+
+def test_a_pod_has_longer_to_stop_than_the_gateway_drains(built: list[dict[str, Any]]) -> None:
+    (config,) = (
+        yaml.safe_load(document["data"]["tapedeck.yml"])
+        for document in of_kind(built, "ConfigMap")
+        if "tapedeck.yml" in document["data"]
+    )
+    (gateway,) = (d for d in of_kind(built, "StatefulSet") if d["metadata"]["name"] == "tapedeck")
+    drain = config["gateway"]["drain_seconds"]
+    assert gateway["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= drain + 10
+    unit = (DEPLOY / "systemd" / "tapedeck@.service").read_text()
+    assert int(re.findall(r"TimeoutStopSec=(\d+)", unit)[0]) >= drain + 10
+
+
+def test_the_balancer_knows_every_gateway_that_the_autoscaler_may_start() -> None:
+    (scaler,) = (
+        d
+        for d in documents((KUBERNETES / "base" / "gateway.yaml").read_text())
+        if d["kind"] == "HorizontalPodAutoscaler"
+    )
+    text = (KUBERNETES / "base" / "haproxy.cfg").read_text()
+    known = re.findall(
+        r"^ +server \S+ tapedeck-(\d+)\.tapedeck-gateways\.tapedeck\.svc", text, re.M
+    )
+    assert known == [str(n) for n in range(scaler["spec"]["maxReplicas"])]
+
+
+# --- balancers
+
+
+def test_both_haproxy_configurations_are_valid_and_say_the_same() -> None:
+    ours, theirs = DEPLOY / "balance" / "haproxy.cfg", KUBERNETES / "base" / "haproxy.cfg"
+    assert "Warnings" not in run("haproxy", "-c", "-f", ours)
+    # Its names lead nowhere here: that is a warning, and it starts all the same.
+    assert "Configuration file is valid" in run("haproxy", "-c", "-f", theirs)
+
+    def rules(path: Path) -> list[str]:
+        lines = [line.strip() for line in path.read_text().splitlines()]
+        return [
+            line for line in lines if line and not line.startswith(("#", "server ", "presetenv"))
+        ]
+
+    assert list(difflib.unified_diff(rules(ours), rules(theirs), lineterm="", n=0)) == []
+
+
+def test_nginx_accepts_its_configuration(tmp_path: Path) -> None:
+    text = (DEPLOY / "balance" / "nginx.conf").read_text()
+    text = text.replace("/run/nginx-tapedeck", f"{tmp_path}/nginx")
+    (tmp_path / "nginx.conf").write_text(text)
+    assert "test is successful" in run("nginx", "-t", "-c", tmp_path / "nginx.conf")
+
+
+# --- systemd
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """The units, with the program that is here in the place of the installed one."""
+    for path in (DEPLOY / "systemd").iterdir():
+        if path.suffix != ".yml":
+            text = path.read_text().replace("/opt/tapedeck/bin/tapedeck", f"{BIN}/tapedeck")
+            (tmp_path / path.name).write_text(text)
+    return tmp_path
+
+
+def test_systemd_accepts_every_unit(units: Path) -> None:
+    names = [path.name.replace("@.", "@01.") for path in units.iterdir()]
+    assert len(names) == 5
+    assert run("systemd-analyze", "verify", *(f"./{name}" for name in names), cwd=units) == ""
+
+
+@pytest.mark.parametrize("unit", ["tapedeck@.service", "tapedeck-prune.service"])
+def test_the_services_have_next_to_no_rights(unit: str, units: Path) -> None:
+    """systemd's own measure, 0 (none) to 10; below 2 it says OK."""
+    run("systemd-analyze", "security", "--offline=true", "--threshold=20", f"./{unit}", cwd=units)
+
+
+def test_both_services_are_bounded_alike() -> None:
+    def bounds(name: str) -> str:
+        text = (DEPLOY / "systemd" / name).read_text()
+        return text[text.index("ConfigurationDirectory=") :].partition("\n[")[0].strip()
+
+    assert bounds("tapedeck@.service") == bounds("tapedeck-prune.service")
+
+
+def test_the_timer_runs_after_the_hour_at_which_partitions_may_be_dropped() -> None:
+    text = (DEPLOY / "systemd" / "tapedeck-prune.timer").read_text()
+    (calendar,) = re.findall(r"OnCalendar=(.*)", text)
+    assert "00:30:00 UTC" in run("systemd-analyze", "calendar", calendar)
+
+
+# --- MySQL
+
+
+def test_mariadb_knows_every_option_of_the_pair() -> None:
+    config = DEPLOY / "mysql" / "pair.cnf"
+    shown = run(executable(), f"--defaults-file={config}", "--user=root", "--help", "--verbose")
+    for name in re.findall(r"^(\w+) *=", config.read_text(), re.MULTILINE):
+        assert re.search(rf"^{name.replace('_', '[-_]')}\s", shown, re.MULTILINE), name
+    assert re.search(r"^rpl-semi-sync-master-wait-point +AFTER_SYNC", shown, re.MULTILINE)
