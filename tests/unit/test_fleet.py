@@ -86,21 +86,23 @@ def test_a_rotated_token_key_signs_and_the_old_one_still_verifies() -> None:
 @pytest.mark.parametrize(
     ("header", "good"),
     [
-        (f"Bearer {SERVICE_KEY}", True),
-        (f"bearer  {SERVICE_KEY} ", True),
+        ("Bearer {key}", True),
+        ("bearer  {key} ", True),
         ("Bearer another-key", True),
         (None, False),
         ("", False),
         ("Bearer", False),
         ("Bearer ", False),
-        (SERVICE_KEY, False),
-        (f"Basic {SERVICE_KEY}", False),
-        (f"Bearer {SERVICE_KEY}x", False),
-        (f"Bearer {SERVICE_KEY[:-1]}", False),
+        ("{key}", False),
+        ("Basic {key}", False),
+        ("Bearer {key}x", False),
+        ("Bearer {shorter}", False),
         ("Bearer \udcff", False),
     ],
 )
 def test_only_the_very_key_opens_the_service_door(header: str | None, good: bool) -> None:
+    if header is not None:
+        header = header.format(key=SERVICE_KEY, shorter=SERVICE_KEY[:-1])
     assert Live(a_config()).is_service(header) is good
 
 
