@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6, help="each run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--listeners", type=int, default=4000)
+    parser.add_argument("--listeners", type=int, default=200)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--uncached", action="store_true", help="without the session cache")
     parser.add_argument("--profile", type=int, metavar="S", help="py-spy for so many seconds")
@@ -255,6 +255,8 @@ def main() -> None:
     overrides = {"sessions": {"enabled": not args.uncached}}
     with tempfile.TemporaryDirectory(prefix="tapedeck-bench-") as name:
         folder = Path(name)
+        # A mariadbd that starts clears temporary tables away, also those of another that starts.
+        os.environ["TMPDIR"] = name
         tokens = TokenKeys([KEY.encode()], 86400)
         listeners = folder / "listeners"
         listeners.write_text(
@@ -272,7 +274,17 @@ def main() -> None:
                 out = Path("profile.txt")
                 spy = subprocess.Popen(
                     [
-                        *("py-spy", "record", "-r", "500", "-d", str(args.profile), "-f", "raw"),
+                        *(
+                            "py-spy",
+                            "record",
+                            "-n",
+                            "-r",
+                            "400",
+                            "-d",
+                            str(args.profile),
+                            "-f",
+                            "raw",
+                        ),
                         *("-o", str(out), "-p", str(stack.pids()[-1])),
                     ]
                 )

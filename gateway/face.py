@@ -47,7 +47,7 @@ class Call:
 
     __slots__ = ("logged_in", "query", "request", "values")
 
-    def __init__(self, request: Request, query: str, values: Mapping[str, str]) -> None:
+    def __init__(self, request: Request, query: str, values: dict[str, str]) -> None:
         self.request = request
         self.query = query
         self.values = values
@@ -221,10 +221,8 @@ class Face:
                 telemetry.REFUSED.inc()
                 raise Refusal(503, "Too many requests are in flight.", headers={"Retry-After": "1"})
             if raw:
-                names = self._names[route.template]
-                call.values = {
-                    name: unescape(value, name) for name, value in zip(names, raw, strict=True)
-                }
+                for name, value in zip(self._names[route.template], raw, strict=True):
+                    call.values[name] = unescape(value, name)
             return await handler(call)
         except Refusal as refusal:
             return self._error(route.style, refusal, logged_in=call.logged_in)

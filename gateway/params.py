@@ -142,6 +142,12 @@ def gather(query: str, body: bytes = b"", content_type: str = "") -> Mapping[str
     """
     if not query and not body:
         return {}
+    if not body and "%" not in query and "+" not in query and query.isascii():
+        # Nothing to decode, as in nearly every request. What is amiss is told below.
+        pairs = [part.partition("=") for part in query.split("&", FIELDS_MAX) if part]
+        plain = {name: value for name, _, value in pairs}
+        if len(plain) == len(pairs) < FIELDS_MAX:
+            return plain
     found: dict[str, str] = {}
     for name, value in split_query(query):
         _put(found, name, value)

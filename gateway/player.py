@@ -55,7 +55,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeAlias
 
@@ -78,8 +77,7 @@ class UnreadableState(Exception):
     """The stored body is none that the Player wrote. Nothing was changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where a listener is, as the API's `set` says it.
 
     Attributes:
@@ -94,8 +92,7 @@ class Place:
     track: Track | None
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """A skip that is not allowed; `notice` is a sentence for the listener."""
 
     notice: str
@@ -352,7 +349,15 @@ def _count(number: int, what: str) -> str:
 
 
 def _order(mix: Mix) -> dict[int, int]:
-    return {track.id: index for index, track in enumerate(mix.tracks)}
+    """The numbers of a mix's tracks, by their ids; kept, as a mix is asked for again and again."""
+    kept = _orders.get(mix.id)
+    if kept is not None and kept[0] is mix:
+        return kept[1]
+    order = {track.id: index for index, track in enumerate(mix.tracks)}
+    if len(_orders) >= MOST_ORDERS:
+        _orders.clear()
+    _orders[mix.id] = mix, order
+    return order
 
 
 def _check_track(track_id: int, order: dict[int, int], state: _State) -> None:
@@ -360,6 +365,10 @@ def _check_track(track_id: int, order: dict[int, int], state: _State) -> None:
     if track_id not in order and track_id not in state.played:
         raise UnknownTrack(f"There is no track {track_id} in this mix.")
 
+
+_orders: dict[int, tuple[Mix, dict[int, int]]] = {}
+MOST_ORDERS = 10_000
+"""Mixes whose track numbers are kept."""
 
 _decoder = msgspec.json.Decoder(_State)
 _encode = msgspec.json.Encoder().encode

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import os
 import resource
 import secrets
@@ -99,6 +100,18 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def spare_the_collector() -> None:
+    """Keep the cyclic garbage collector off the requests' way.
+
+    What was imported and built by now stays for as long as the process: it is not looked at again.
+    A request leaves hardly any cycles, so that looks can be rare; measured, they took a tenth of
+    the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 def run_alone(source: Source, config: Sections) -> int:
     """Serve in this process until SIGTERM or SIGINT; the exit status.
 
@@ -159,6 +172,9 @@ class Worker:
         admin = Listening(admin_face(live, AdminApi(insight, self._token)), self._sockets[1])
         await admin.start()
         await gateway.start()
+        telemetry.SESSION_ENTRIES.set_function(lambda: len(backend.store.sessions))
+        telemetry.SESSION_BYTES.set_function(lambda: backend.store.sessions.bytes)
+        spare_the_collector()
         _log.info("listening", gateway=gateway.address, pid=os.getpid())
         await self._stop.wait()
         await self._drain(gateway, admin, live.config.gateway.drain_seconds)

@@ -25,6 +25,7 @@ import math
 import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,10 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{44}")
 # Labels keep these MACs apart from any other use of the same key.
 _TOKEN_LABEL = b"tapedeck play token v1\0"
 _KEY_LABEL = b"tapedeck play token key id v1\0"
+
+
+KNOWN_TOKENS = 20_000
+"""Verified tokens that are remembered, about 300 bytes each."""
 
 
 class BadToken(Exception):
@@ -91,6 +96,9 @@ class TokenKeys:
             raise ValueError(f"a play token's lifetime is above 0 s, not {lifetime_seconds}")
         self._keys = [(_key_id(key), key) for key in keys]
         self._lifetime = lifetime_seconds
+        # Tokens whose signature was found good, with their expiry: a session shows the same one
+        # at each request. Dropped with this object when the keys change.
+        self._known: OrderedDict[str, tuple[Listener, int]] = OrderedDict()
 
     def issue(self, user_id: int, now: float) -> str:
         """A token for `user_id` (1 to 2^63-1) that expires a lifetime after `now` (epoch seconds).
@@ -116,6 +124,9 @@ class TokenKeys:
         Raises:
             BadToken: it is malformed, not signed by one of the keys, or expired at `now`.
         """
+        known = self._known.get(token)
+        if known is not None and now < known[1]:
+            return known[0]
         if _TOKEN.fullmatch(token) is None:
             raise BadToken(MALFORMED)
         raw = urlsafe_b64decode(token)
@@ -130,10 +141,16 @@ class TokenKeys:
             if known_id == key_id
         ):
             raise BadToken(NOT_OURS)
-        if now >= int.from_bytes(signed[-_EXPIRY_BYTES:], "big"):
+        expiry = int.from_bytes(signed[-_EXPIRY_BYTES:], "big")
+        if now >= expiry:
             raise BadToken(EXPIRED)
         user_id = int.from_bytes(signed[1 + _KEY_ID_BYTES : -_EXPIRY_BYTES], "big")
-        return Listener(user_id, logged_in=user_id <= USER_MAX)
+        listener = Listener(user_id, logged_in=user_id <= USER_MAX)
+        if len(self._known) >= KNOWN_TOKENS:
+            # The oldest goes; its listener's next request is verified again, which costs little.
+            self._known.popitem(last=False)
+        self._known[token] = listener, expiry
+        return listener
 
 
 def anonymous_user_id() -> int:

@@ -44,7 +44,8 @@ class Days:
         self._monotonic = monotonic
         self._offset: float | None = None
         self._existing: frozenset[date] = frozenset()
-        self._today: tuple[int, date] | None = None
+        self._number = -1
+        self._today = self._oldest = self._tomorrow = date.min
         self._readable: tuple[date, tuple[date, ...]] | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._making: asyncio.Task[None] | None = None
@@ -82,13 +83,17 @@ class Days:
     def today(self) -> date:
         """T."""
         number = int(self.now() // 86400)
-        if self._today is None or self._today[0] != number:
-            self._today = (number, utc_day(number * 86400.0))
-        return self._today[1]
+        if self._number != number:
+            self._number = number
+            self._today = utc_day(number * 86400.0)
+            self._tomorrow = tomorrow(self._today)
+            self._oldest = oldest_kept(self._today, self.retention)
+        return self._today
 
     def oldest(self) -> date:
         """The first day that is read."""
-        return oldest_kept(self.today(), self.retention)
+        self.today()
+        return self._oldest
 
     def readable(self) -> tuple[date, ...]:
         """The partitions that hold states now, newest first; T+1 among them once it is there."""
@@ -106,8 +111,7 @@ class Days:
         """Whether `ready` has nothing to do."""
         if self._offset is None:
             return False
-        today = self.today()
-        return today in self._existing and tomorrow(today) in self._existing
+        return self.today() in self._existing and self._tomorrow in self._existing
 
     async def ready(self) -> None:
         """Return once MySQL's clock is known and today's partition is there.

@@ -21,7 +21,7 @@ CLOCK = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000 AS SIGNED)"
 """MySQL's clock, milliseconds since 1970 UTC, whatever the session's time zone."""
 
 
-class Row(Struct, frozen=True):
+class Row(Struct, frozen=True, gc=False):
     """A row of a day partition.
 
     Attributes:
@@ -46,7 +46,7 @@ class Row(Struct, frozen=True):
         return Stored(self.body, self.version, self.day, Owner(self.owner))
 
 
-class NewRow(Struct, frozen=True):
+class NewRow(Struct, frozen=True, gc=False):
     """A row to be written.
 
     Attributes:

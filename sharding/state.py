@@ -38,7 +38,7 @@ class Owner(IntEnum):
     STATES_API = 2
 
 
-class Stored(Struct, frozen=True):
+class Stored(Struct, frozen=True, gc=False):
     """A state as it lies in MySQL.
 
     Attributes:
