@@ -237,6 +237,9 @@ class Lookup(Section):
                 raise ValueError("mode: cluster has no ring: lookup.nutcracker cannot stand beside")
             if self.redis_db:
                 raise ValueError("mode: cluster has the database 0 alone, not redis_db")
+            for word in ("hash", "hash_tag", "distribution", "preconnect"):
+                if getattr(self, word) != type(self).model_fields[word].default:
+                    raise ValueError(f"mode: cluster has slots of its own: {word} means nothing")
         return self
 
     @field_validator("servers")

@@ -83,8 +83,11 @@ def shared(lookup_servers: list[RedisServer], tmp_path: Path) -> Iterator[Callab
 async def opened(
     stack_config: StackConfig, nutcracker: Nutcracker, **beside: Any
 ) -> AsyncIterator[Backend]:
-    document = stack_config()
-    document["lookup"] = {"nutcracker": str(nutcracker.file), "layout": "flat", **beside}
+    # A state that a worker remembers needs no hint.
+    document = stack_config(sessions={"enabled": False})
+    # The machine may be busy with something else: no hint is late here.
+    words = {"layout": "flat", "hint_deadline": 400, **beside}
+    document["lookup"] = {"nutcracker": str(nutcracker.file), **words}
     backend = await Backend.open(parse(document), prune=False)
     try:
         await backend.days.ready()

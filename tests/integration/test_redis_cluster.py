@@ -66,7 +66,8 @@ def primaries(cluster: RedisCluster) -> list[RedisServer]:
 def document(stack_config: StackConfig, cluster: RedisCluster, **words: Any) -> dict[str, Any]:
     """Two of its nodes are enough to find the others."""
     seeds = [server.address for server in cluster.servers[1:3]]
-    made = stack_config()
+    # A state that a worker remembers needs no hint.
+    made = stack_config(sessions={"enabled": False})
     made["lookup"] = {"mode": "cluster", "servers": seeds, "server_retry_timeout": 500, **words}
     return made
 
@@ -97,6 +98,15 @@ async def play(backend: Backend, keys: list[Key] = KEYS) -> None:
 
 async def asked(backend: Backend, keys: list[Key] = KEYS) -> list[Hint]:
     return await asyncio.gather(*(backend.lookups.ask(key) for key in keys))
+
+
+async def answered(backend: Backend) -> set[Hint]:
+    """All hints, once none of them is late: the machine may be busy with something else."""
+    end = time.monotonic() + SECONDS
+    while True:
+        hints = set(await asked(backend))
+        if Hint(Found.NO_ANSWER) not in hints or time.monotonic() > end:
+            return hints
 
 
 class Load:
@@ -142,7 +152,7 @@ async def test_hints_are_kept_on_the_primaries_of_their_slots(
     async with opened(document(stack_config, cluster, layout=layout)) as backend:
         await play(backend)
         today = backend.days.today()
-        assert set(await asked(backend)) == {Hint(Found.DAY, today)}
+        assert await answered(backend) == {Hint(Found.DAY, today)}
         names = {backend.lookups.layout.ring_key(key) for key in KEYS}
         held: dict[str, int] = {}
         for server in primaries(cluster):
@@ -172,7 +182,7 @@ async def test_hints_that_lie_are_put_right(
         for key in KEYS:
             assert await count(backend.store, key) == 1
         await backend.lookups.drain()
-        assert set(await asked(backend)) == {Hint(Found.DAY, today)}
+        assert await answered(backend) == {Hint(Found.DAY, today)}
 
 
 @pytest.mark.parametrize("fault", ["kill", "freeze"])
@@ -192,7 +202,7 @@ async def test_a_primary_is_lost_and_its_replica_takes_over_and_nobody_notices(
         for key, acknowledged in load.acknowledged.items():
             assert await count(backend.store, key) == acknowledged + 1
         await backend.lookups.drain()
-        assert {hint.found for hint in await asked(backend)} == {Found.DAY}
+        assert {hint.found for hint in await answered(backend)} == {Found.DAY}
         assert len(backend.lookups.ring.shares()) == 3
 
 
@@ -224,7 +234,7 @@ async def test_a_frozen_primary_costs_its_first_requests_one_deadline_and_the_re
 async def test_slots_that_move_under_load_lose_no_hint(
     stack_config: StackConfig, cluster: RedisCluster
 ) -> None:
-    async with opened(document(stack_config, cluster)) as backend:
+    async with opened(document(stack_config, cluster, hint_deadline=400)) as backend:
         await play(backend)
         source, target, *_ = primaries(cluster)
         shares = backend.lookups.ring.shares()
@@ -243,7 +253,7 @@ async def test_slots_that_move_under_load_lose_no_hint(
             await load.more()
         assert metrics.LOOKUPS.labels("unavailable")._value.get() == before
         assert metrics.LOST._value.get() == missed
-        assert {hint.found for hint in await asked(backend)} == {Found.DAY}
+        assert {hint.found for hint in await answered(backend)} == {Found.DAY}
         for key, acknowledged in load.acknowledged.items():
             assert await count(backend.store, key) == acknowledged + 1
         await until(lambda: backend.lookups.ring.shares() != shares)
@@ -253,7 +263,8 @@ async def test_slots_that_move_under_load_lose_no_hint(
 async def test_while_a_slot_is_on_its_way_its_keys_are_found_on_either_side(
     stack_config: StackConfig, cluster: RedisCluster
 ) -> None:
-    async with opened(document(stack_config, cluster, layout="flat")) as backend:
+    words = {"layout": "flat", "hint_deadline": 400}
+    async with opened(document(stack_config, cluster, **words)) as backend:
         await play(backend)
         source, target, *_ = primaries(cluster)
         nodes = backend.nodes
@@ -309,7 +320,7 @@ async def test_a_cluster_that_is_down_costs_nothing_and_hints_return_with_it(
             await load.more()
         assert load.slowest < 0.4
         await backend.lookups.drain()
-        assert {hint.found for hint in await asked(backend)} == {Found.DAY}
+        assert {hint.found for hint in await answered(backend)} == {Found.DAY}
 
 
 async def test_a_gateway_serves_before_the_cluster_is_there_and_finds_it_when_it_comes(

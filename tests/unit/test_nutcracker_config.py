@@ -259,3 +259,27 @@ def test_the_notes_are_for_reading_and_hold_no_secret() -> None:
 
     assert "hush" not in "".join(pool.notes.values())
     assert read_pool(EXAMPLE, "alpha").words["servers"] == ["127.0.0.1:6379:1"]
+
+
+def test_a_cluster_needs_some_addresses_and_nothing_of_a_ring() -> None:
+    words = Lookup.model_validate({"mode": "cluster", "servers": ["10.0.0.1:7000", "redis-2:7001"]})
+    assert [(s.host, s.port) for s in words.servers] == [("10.0.0.1", 7000), ("redis-2", 7001)]
+    # As a supervisor hands it to its workers: every word said.
+    assert Lookup.model_validate(words.model_dump()) == words
+    with pytest.raises(ValueError, match="is not host:port:weight"):
+        Lookup.model_validate({"servers": ["10.0.0.1:7000"]})
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("hash", "md5"),
+        ("hash_tag", "{}"),
+        ("distribution", "modula"),
+        ("redis_db", 1),
+        ("nutcracker", "nutcracker.yml"),
+    ],
+)
+def test_what_a_cluster_does_not_have_is_refused_by_name(word: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"mode: cluster .*{word}"):
+        Lookup.model_validate({"mode": "cluster", "servers": ["h:1"], word: value})
