@@ -48,7 +48,7 @@ SCALES = {
     "tiny": Scale("tiny", rounds=1, seconds=0.5, warmup=0.1, bulk=50, purged=5_000),
 }
 STEPS: dict[str, tuple[str, Callable[[Lab], None]]] = {
-    "memory": ("what a lookup costs in Redis", memory.lookups),
+    "memory": ("what Redis's memory holds", memory.everything),
     "throughput": ("peers and gateway, by workload", throughput.by_workload),
     "open_loop": ("latency at a load that does not wait", open_loop.latencies),
     "connections": ("1 to 512 connections", throughput.by_connections),

@@ -264,6 +264,20 @@ def memory(records: Sequence[Record]) -> list[Table]:
     return [Table("Redis memory, 30 playlists a user", "", columns, rows)] if rows else []
 
 
+def evictions(records: Sequence[Record]) -> list[Table]:
+    """Redis alone."""
+    rows = [
+        [
+            f"{r['maxmemory'] >> 20} MB",
+            *(f"{r[name]:,}" for name in ("written", "kept", "bytes_a_state")),
+        ]
+        for r in select(records, "evictions")
+    ]
+    note = "The design without MySQL: what does not fit is lost, without a word."
+    columns = ["maxmemory", "states written", "still there", "bytes a state"]
+    return [Table("Redis alone, allkeys-lru", note, columns, rows)] if rows else []
+
+
 def loads(records: Sequence[Record]) -> list[Table]:
     """By partitions, and by rows."""
     tables = []
@@ -308,6 +322,7 @@ _ALL: tuple[Callable[[Sequence[Record]], list[Table]], ...] = (
     purge,
     node_loss,
     memory,
+    evictions,
     loads,
 )
 
