@@ -112,6 +112,8 @@ def _arguments() -> argparse.Namespace:
     args = parser.parse_args()
     args.steps = args.only.split(",") if args.only else list(STEPS)
     unknown = [name for name in args.steps if name not in STEPS]
+    if args.rounds is not None and args.rounds < 1:
+        parser.error("--rounds is 1 or more")
     if unknown:
         parser.error(f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS)}")
     return args
