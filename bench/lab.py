@@ -19,8 +19,8 @@ from tapedeck.sharding.partitions import table
 
 Record = dict[str, Any]
 
-_FIRST_GUESS = {"": 40_000, "gateway": 16_000, "redis": 16_000}
-"""Requests a second that a store's peer may reach, before anything is known."""
+_FIRST_GUESS = {"": 40_000, "gateway": 20_000, "redis": 16_000}
+"""Warm requests a second that a store's peer may reach, before anything is known."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ class Lab:
     def prepare(self, kind: Kind, workload: Workload, seconds: float, rate: float = 0) -> Prepared:
         """Enough sessions for a run, and what has to be there before it."""
         name = kind.store, workload.name
-        expected = rate or self._rates.get(name, _FIRST_GUESS.get(kind.store, 8_000))
+        guess = 8_000 if workload.requests_each == 1 else _FIRST_GUESS.get(kind.store, 8_000)
+        expected = rate or self._rates.get(name, guess)
         prepared = workload.prepare(self.servers, kind.store, int(expected * 1.4 * seconds) + 1000)
         if prepared.opening is not None:
             opened = self.load(

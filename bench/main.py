@@ -48,7 +48,7 @@ SCALES = {
     "tiny": Scale("tiny", rounds=1, seconds=0.5, warmup=0.1, bulk=50, purged=5_000),
 }
 STEPS: dict[str, tuple[str, Callable[[Lab], None]]] = {
-    "memory": ("what a lookup costs in Redis", memory.lookups),
+    "memory": ("what Redis's memory holds", memory.everything),
     "throughput": ("peers and gateway, by workload", throughput.by_workload),
     "open_loop": ("latency at a load that does not wait", open_loop.latencies),
     "connections": ("1 to 512 connections", throughput.by_connections),
@@ -112,6 +112,8 @@ def _arguments() -> argparse.Namespace:
     args = parser.parse_args()
     args.steps = args.only.split(",") if args.only else list(STEPS)
     unknown = [name for name in args.steps if name not in STEPS]
+    if args.rounds is not None and args.rounds < 1:
+        parser.error("--rounds is 1 or more")
     if unknown:
         parser.error(f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS)}")
     return args

@@ -195,7 +195,7 @@ def _purge(records: Sequence[Record], pyplot: Any) -> Any:
             color="black", alpha=0.15, linewidth=0,
         )  # fmt: skip
 
-    return _over_time(select(records, "purge"), pyplot, "300,000 rows go (grey)", marks)
+    return _over_time(select(records, "purge"), pyplot, "a day's rows go (grey)", marks)
 
 
 def _node_loss(records: Sequence[Record], pyplot: Any) -> Any:
@@ -209,7 +209,8 @@ def _loads(records: Sequence[Record], pyplot: Any) -> Any:
     counts, found = select(records, "by_count"), select(records, "by_rows")
     if not counts:
         return None
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3))
+    figure, panes = pyplot.subplots(1, 2 if found else 1, figsize=(10, 3), squeeze=False)
+    left, right = panes[0][0], panes[0][-1]
     for connections, style in ((1, "o-"), (64, "s--")):
         mine = [r for r in counts if r["connections"] == connections]
         left.plot(
@@ -219,17 +220,17 @@ def _loads(records: Sequence[Record], pyplot: Any) -> Any:
     left.set_title("a load without a hint: p50 ms by partitions", loc="left")
     left.set_ylim(bottom=0)
     left.legend(frameon=False)
-    for pool, colour in (("large", _COLOURS["gateway"]), ("small", _COLOURS["go"])):
-        mine = [r for r in found if r["pool"] == pool and r["connections"] == 1]
-        right.plot(
-            [r["rows"] for r in mine], [r["p50"] for r in mine], "o-", color=colour,
-            label=f"{'all' if pool == 'large' else 'a quarter'} of the data in memory",
-        )  # fmt: skip
     if found:
+        for pool, colour in (("large", _COLOURS["gateway"]), ("small", _COLOURS["go"])):
+            mine = [r for r in found if r["pool"] == pool and r["connections"] == 1]
+            right.plot(
+                [r["rows"] for r in mine], [r["p50"] for r in mine], "o-", color=colour,
+                label=f"{'all' if pool == 'large' else 'a quarter'} of the data in memory",
+            )  # fmt: skip
         right.set_xscale("log")
         right.legend(frameon=False)
-    right.set_title("a load with a hint: p50 ms by rows, 1 connection", loc="left")
-    right.set_ylim(bottom=0)
+        right.set_title("a load with a hint: p50 ms by rows, 1 connection", loc="left")
+        right.set_ylim(bottom=0)
     figure.tight_layout()
     return figure
 

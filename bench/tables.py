@@ -229,8 +229,10 @@ def purge(records: Sequence[Record]) -> list[Table]:
     rows = _simple(
         records, "purge", ("asked", "took", "p99_before", "p99_during", "errors", "lost")
     )
+    gone = max((int(r["rows"]) for r in select(records, "purge")), default=0)
     note = (
-        "300,000 rows go under load: the gateway drops a partition, the big table deletes by 2,000."
+        f"{gone:,} rows go under load: the gateway drops a partition, the big table deletes in "
+        "batches of 2,000. during: from the start until 2 s after the last row went."
     )
     columns = ["design", "load /s", "seconds", "p99 before", "p99 during", "errors", "lost"]
     return [Table("The nightly purge", note, columns, rows)] if rows else []
@@ -262,6 +264,20 @@ def memory(records: Sequence[Record]) -> list[Table]:
     rows = [[str(r["layout"]), str(r["bytes"])] for r in found]
     columns = ["layout", "bytes a lookup"]
     return [Table("Redis memory, 30 playlists a user", "", columns, rows)] if rows else []
+
+
+def evictions(records: Sequence[Record]) -> list[Table]:
+    """Redis alone."""
+    rows = [
+        [
+            f"{r['maxmemory'] >> 20} MB",
+            *(f"{r[name]:,}" for name in ("written", "kept", "bytes_a_state")),
+        ]
+        for r in select(records, "evictions")
+    ]
+    note = "The design without MySQL: what does not fit is lost, without a word."
+    columns = ["maxmemory", "states written", "still there", "bytes a state"]
+    return [Table("Redis alone, allkeys-lru", note, columns, rows)] if rows else []
 
 
 def loads(records: Sequence[Record]) -> list[Table]:
@@ -308,6 +324,7 @@ _ALL: tuple[Callable[[Sequence[Record]], list[Table]], ...] = (
     purge,
     node_loss,
     memory,
+    evictions,
     loads,
 )
 

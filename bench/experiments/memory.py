@@ -1,4 +1,4 @@
-"""What a lookup costs in Redis: bytes an entry, packed and flat."""
+"""What Redis holds: bytes a lookup, packed and flat; states in a Redis that is too small."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ HIGHEST = 10_000_000
 LAYOUTS: tuple[Literal["packed", "flat"], ...] = ("packed", "flat")
 
 
+def everything(lab: Lab) -> None:
+    """Both."""
+    lookups(lab)
+    evictions(lab)
+
+
 def lookups(lab: Lab) -> None:
     """Fill a fresh node with each layout, and look at its memory before and after."""
     users = 30_000 if lab.scale.wide else 2_000
@@ -35,6 +41,34 @@ def lookups(lab: Lab) -> None:
         each = (after - before) / (users * PLAYLISTS)
         lab.record("memory", layout=name, users=users, playlists=PLAYLISTS, bytes=round(each, 2))
         lab.say(f"a lookup, {name}, {PLAYLISTS} playlists a user: {each:.1f} bytes")
+
+
+def evictions(lab: Lab) -> None:
+    """Redis alone, allkeys-lru: of the states that were written, how many are still there."""
+    written = 400_000 if lab.scale.name != "tiny" else 5_000
+    node = lab.servers.alone
+    body = seed.VERSION.to_bytes(8, "big") + seed.state_body(1)
+    layout = Layout("flat", seed.RETENTION)
+    seconds = str(seed.RETENTION * 86400)
+    with node.client() as client:
+        client.flushall()
+        seed.send(
+            node.port,
+            (
+                ("SET", layout.ring_key(Key(user, 1)), body, "EX", seconds)
+                for user in range(1, written + 1)
+            ),
+        )
+        kept, limit = int(client.dbsize()), int(client.config_get("maxmemory")["maxmemory"])
+        each = int(client.info("memory")["used_memory"]) / max(1, kept)
+        client.flushall()
+    lab.record(
+        "evictions", written=written, kept=kept, maxmemory=limit, bytes_a_state=round(each, 1)
+    )
+    lab.say(
+        f"Redis alone with {limit >> 20} MB: {kept} of {written} states are kept, "
+        f"{each:.0f} bytes each"
+    )
 
 
 def _entries(layout: Layout, users: int) -> Iterator[Command]:

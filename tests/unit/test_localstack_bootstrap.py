@@ -54,6 +54,11 @@ def test_what_is_there_is_not_installed_again(
     bootstrap.ensure_servers({"some-package": ("another-name", "some-server")})
 
 
+def test_a_path_of_a_package_is_looked_for_where_it_is(tmp_path: Path) -> None:
+    assert bootstrap.is_there(str(tmp_path))
+    assert not bootstrap.is_there(str(tmp_path / "missing"))
+
+
 def test_an_old_python_is_told_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
