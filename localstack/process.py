@@ -125,6 +125,15 @@ class Child:
         """What it ended with (negative: the signal); None while it runs or before its start."""
         return self._process.poll() if self._process is not None else None
 
+    def wait(self, seconds: float) -> int:
+        """What it ends with (negative: the signal).
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs after so many seconds.
+        """
+        assert self._process is not None
+        return self._process.wait(seconds)
+
     def await_ready(self, ready: Callable[[], bool], seconds: float) -> None:
         """Wait until `ready()`.
 

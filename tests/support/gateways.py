@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import yaml
 
 from tapedeck.gateway.catalog_tables import TABLES, write_mixes
 from tapedeck.gateway.mixes import Mix
+from tapedeck.localstack.process import Child
 
 SECONDS = 30.0
 """Within this everything a test waits for has happened, also on a busy machine."""
@@ -46,20 +46,17 @@ class Gateway:
         self.admin = f"http://127.0.0.1:{document['admin']['port']}"
         self.key = {"Authorization": f"Bearer {document['auth']['service_keys'][0]}"}
         self._args = args
-        self._process: subprocess.Popen[bytes] | None = None
+        # Not a plain subprocess: whoever kills the tests kills it, too.
+        self._child = Child("gateway", self.log)
 
     def start(self, *, ready: bool = True) -> Gateway:
         """Start it; wait until it serves, or else until it answers /healthz."""
         self.write_config()
         code = "from tapedeck.cli.main import main; main()"
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code, "serve", "--config", str(self.config), *self._args],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={k: v for k, v in os.environ.items() if not k.startswith("TAPEDECK_")},
-            )
+        self._child.spawn(
+            [sys.executable, "-c", code, "serve", "--config", str(self.config), *self._args],
+            env={k: v for k, v in os.environ.items() if not k.startswith("TAPEDECK_")},
+        )
         asyncio.run(self.until("/readyz" if ready else "/healthz", lambda status, _: status == 200))
         return self
 
@@ -87,23 +84,21 @@ class Gateway:
     @property
     def pid(self) -> int:
         """Of the process that was started: the supervisor, where there is one."""
-        assert self._process is not None
-        return self._process.pid
+        assert self._child.pid is not None
+        return self._child.pid
 
     @property
     def running(self) -> bool:
         """Whether that process lives."""
-        return self._process is not None and self._process.poll() is None
+        return self._child.running
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
-        assert self._process is not None
-        self._process.send_signal(number)
+        self._child.send(number)
 
     def wait(self, seconds: float = SECONDS) -> int:
         """Its exit status."""
-        assert self._process is not None
-        return self._process.wait(seconds)
+        return self._child.wait(seconds)
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""
