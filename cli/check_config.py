@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tapedeck.cli.common import DEFAULT_CONFIG, ConfigOption, Failed, JsonOption
+from tapedeck.cli.common import DEFAULT_CONFIG, ConfigOption, Failed, JsonOption, print_json
+
+if TYPE_CHECKING:
+    from tapedeck.config.model import Sections
 
 if TYPE_CHECKING:
     from tapedeck.config.model import Lookup
@@ -19,6 +22,10 @@ def check_config(
         Path | None, typer.Argument(metavar="[FILE]", help="The configuration to check.")
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="URL", help="The admin URL of a running gateway."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a configuration, with the environment's TAPEDECK_<SECTION>__<KEY> over it.
@@ -26,7 +33,10 @@ def check_config(
     Prints what it became, defaults included and secrets as ***; or every problem, a line each.
     What `lookup.nutcracker` names is read too, with a remark where twemproxy means something else.
 
-    Example: tapedeck check-config tapedeck.yml
+    With --against it prints what a reload of that gateway would change, and which share of the
+    keys would move. Nothing is changed, and no secret is sent.
+
+    Example: tapedeck check-config tapedeck.yml --against http://127.0.0.1:8081
     """
     import yaml
 
@@ -44,6 +54,9 @@ def check_config(
                 typer.echo(problem)
         number = len(error.problems)
         raise Failed(f"{path}: {number} problem{'s' if number > 1 else ''}") from None
+    if against is not None:
+        _compare(sections, path, against, as_json)
+        return
     shown = masked(sections)
     notes = _notes(sections.lookup)
     if as_json:
@@ -74,3 +87,41 @@ def _notes(lookup: Lookup) -> list[str]:
             "entries (layout: flat is the original's)"
         )
     return notes
+
+
+def _compare(sections: Sections, path: Path, against: str, as_json: bool) -> None:
+    import secrets
+
+    from tapedeck.cli.admin import NoAnswer, ask
+    from tapedeck.gateway.reloading import veiled
+
+    nonce = secrets.token_hex(16)
+    question = {"config": veiled(sections, nonce), "nonce": nonce}
+    try:
+        answer = ask(against, "/reload/check", sections, question)
+    except NoAnswer as error:
+        raise Failed(str(error)) from None
+    if as_json:
+        print_json({"source": str(path), "against": against, **answer})
+        return
+    for title, key in (
+        ("changes", "changed"),
+        ("needs a restart", "needs_restart"),
+        ("overridden where the gateway runs", "overridden"),
+    ):
+        for name in answer[key]:
+            typer.echo(f"{title}: {name}{_values(answer['values'].get(name))}")
+    if ring := answer.get("ring"):
+        for change in ring["changes"]:
+            typer.echo(f"ring: {change}")
+        typer.echo(f"ring: {ring['moves']:.1%} of the keys move; at least {ring['ideal']:.1%} must")
+    if not any(answer[key] for key in ("changed", "needs_restart", "overridden")):
+        typer.echo("nothing differs")
+
+
+def _values(values: list[Any] | None) -> str:
+    """Old and new, where they fit on a line."""
+    if values is None:
+        return ""
+    old, new = (json.dumps(value) for value in values)
+    return f": {old} -> {new}" if len(old) + len(new) < 70 else ""

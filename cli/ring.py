@@ -17,6 +17,8 @@ from tapedeck.cli.common import (
     read_config,
     run,
 )
+from tapedeck.cli.ring_clean import clean
+from tapedeck.cli.ring_move import print_move
 from tapedeck.cli.ring_nodes import find_cluster, look_at, print_nodes
 from tapedeck.cli.ring_plan import plan
 
@@ -27,13 +29,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The ring of lookup nodes.")
 app.command()(plan)
+app.command()(clean)
 
 _ID = typer.Argument(min=1, max=2**63 - 1)
 
 
 @app.command()
 def show(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Show each lookup node: weight, share of the keys, entries, memory, whether it answers.
+    """Show each lookup node: weight, share of the keys, entries, memory, whether it answers; and
+    how far the copying after a reload is.
 
     "oldest" is the age in days of the oldest entry among some that were looked at; "full in" the
     days until the memory is full, as a running gateway sees it grow.
@@ -42,13 +46,15 @@ def show(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> 
     """
     sections = read_config(config)
     nodes = run(_show(sections))
-    problem = _add_what_the_gateway_saw(sections, nodes)
+    gateway = _add_what_the_gateway_saw(sections, nodes)
     if as_json:
-        print_json({"nodes": nodes})
+        print_json({"nodes": nodes, "gateway": gateway})
         return
     print_nodes(nodes, sections.partitions.retention_days)
-    if problem:
-        print(f"full in: not known, {problem}")
+    if "problem" in gateway:
+        print(f"full in: not known, {gateway['problem']}")
+    else:
+        print_move(gateway)
 
 
 @app.command()
@@ -118,24 +124,26 @@ async def _show(sections: Sections) -> list[dict[str, Any]]:
         await backend.nodes.close()
 
 
-def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -> str | None:
-    """Put in what only time shows: growth, and evictions of the last hour. Says why it could not.
+def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Put in what only time shows: growth, and evictions of the last hour.
 
-    It is a remark, no failure: the nodes were looked at all the same.
+    Returns:
+        What the gateway says of reloads; or, as `problem`, why it says nothing. That is a remark,
+        no failure: the nodes were looked at all the same.
     """
     from tapedeck.cli.admin import NoAnswer, admin_url, ask
 
     try:
         ring = ask(admin_url(sections), "/ring", sections, seconds=3)
     except NoAnswer as error:
-        return str(error)
+        return {"problem": str(error)}
     seen = {node["name"]: node.get("capacity") or {} for node in ring.get("nodes", ())}
     for node in nodes:
         for name in ("evicted_last_hour", "growth_bytes_per_day", "full_in_days"):
             value = seen.get(node["name"], {}).get(name)
             if value is not None:
                 node[name] = value
-    return None
+    return {name: ring.get(name) for name in ("generation", "move", "warm_up")}
 
 
 async def _where(sections: Sections, user: int, playlist: int) -> dict[str, Any]:

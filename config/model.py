@@ -199,6 +199,13 @@ class Lookup(Section):
     ] = 2_000
     probe_burst: Annotated[float, Field(ge=1, description="of them at once")] = 2_000
     probe_overload: Literal["wait", "today"] = "wait"
+    batch: Annotated[
+        int, Field(ge=1, le=1024, description="entries asked of one node in one round trip")
+    ] = 256
+    move_rate: Annotated[
+        float,
+        Field(gt=0, description="entries a second that are looked at, and copied, after a reload"),
+    ] = 2_000
     capacity_every: Annotated[
         float,
         Field(ge=0, description="seconds between two looks at the nodes' memory and at some keys"),
@@ -276,6 +283,9 @@ class MySQL(Section):
     deadline: Annotated[
         int, Field(ge=1, le=600_000, description="ms a request waits for the primary, then 503")
     ] = 10_000
+    batch: Annotated[
+        int, Field(ge=1, le=1024, description="loads or changes in one statement at most")
+    ] = 64
     waiting: Annotated[
         int,
         Field(
@@ -329,6 +339,13 @@ class Catalog(Section):
     max_age: Annotated[float, Field(ge=0, description="seconds")] = 60
 
 
+class Reload(Section):
+    """When the file is read again without being told to (SIGHUP, POST /reload)."""
+
+    on_change: bool = Field(False, description="as soon as it changed")
+    look_every: Annotated[float, Field(ge=0.1, le=3600, description="seconds between looks")] = 2.0
+
+
 class Log(Section):
     """JSON lines on standard output."""
 
@@ -353,6 +370,7 @@ class Sections(Section):
     sessions: Sessions = Sessions()
     catalog: Catalog = Catalog()
     log: Log = Log()
+    reload: Reload = Reload()
 
     @model_validator(mode="after")
     def _guarded(self) -> Sections:

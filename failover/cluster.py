@@ -242,7 +242,9 @@ class ClusterNodes:
 
     def _node(self, host: str, port: int) -> Node:
         server = LookupServer(host=host, port=port, name=f"{host}:{port}")
-        return Node(server, self._config)
+        node = Node(server, self._config)
+        node.show(current=True)
+        return node
 
     def _connect(self, seconds: float) -> RedisCluster:
         password = self._config.password

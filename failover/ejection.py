@@ -46,6 +46,15 @@ class Health:
     next_probe: float | None = None
     _out_seconds: float = 0.0
 
+    def adjust(self, now: float, limit: int, retry_seconds: float, eject: bool) -> None:
+        """Other settings hold from now on. What the node went through stays.
+
+        A shorter time out of the ring holds at once; without ejection nobody waits for it at all.
+        """
+        self.limit, self.retry_seconds, self.eject = limit, retry_seconds, eject
+        if self.next_probe is not None:
+            self.next_probe = min(self.next_probe, now + retry_seconds) if eject else now
+
     def succeeded(self, now: float, *, wrote: bool = False) -> None:
         """A batch was answered in time. Answered reads say nothing of refused writes."""
         if self.live:

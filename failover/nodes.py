@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,7 +35,65 @@ PROBE_KEY = b"tapedeck:probe"
 LAG = 0.01
 """Seconds by which this process itself may be late."""
 _OF_A_CLUSTER = (AskError, ClusterDownError, TryAgainError)  # (MOVED is an AskError)
+_OF_CONNECTIONS = ("timeout", "username", "password", "tcpkeepalive", "server_connections")
+DRAIN_SECONDS = 5.0
+"""How long a node that left the ring has to answer what it was asked before."""
 Command = Sequence[bytes | int | str]
+
+
+def connect(server: LookupServer, config: Lookup, seconds: float) -> Redis:
+    """A client of one node, that tries each command once; it connects when it is used.
+
+    Args:
+        seconds: for a connect, and for an answer.
+    """
+    words: dict[str, Any] = {
+        "host": server.host,
+        "port": server.port,
+        "db": config.redis_db,
+        "username": config.username,
+        "password": config.password.get_secret_value() if config.password else None,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "socket_keepalive": config.tcpkeepalive,
+        "retry": Retry(NoBackoff(), 0),
+        "client_name": "tapedeck",
+        "protocol": 2,
+    }
+    if config.server_connections is None:
+        return Redis.from_pool(ConnectionPool(**words))
+    # Whoever finds none free waits for one, within the time that its batch has anyway.
+    most = config.server_connections
+    return Redis.from_pool(BlockingConnectionPool(max_connections=most, timeout=None, **words))
+
+
+class _Link:
+    """The connections of a node under one set of settings, and the batches that use them."""
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __enter__(self) -> Redis:
+        self._busy += 1
+        self._idle.clear()
+        return self.client
+
+    def __exit__(self, *_: object) -> None:
+        self._busy -= 1
+        if not self._busy:
+            self._idle.set()
+
+    async def close(self, patience: float) -> None:
+        """Close them once what is under way was answered."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._busy:
+                    await self._idle.wait()
+        with contextlib.suppress(RedisError, OSError):
+            await self.client.aclose()
 
 
 class Node:
@@ -52,27 +110,65 @@ class Node:
     def __init__(self, server: LookupServer, config: Lookup) -> None:
         self.server = server
         self.probe_key = PROBE_KEY
+        self.current = False
         self.health = Health(
             limit=config.server_failure_limit,
             retry_seconds=config.server_retry_timeout / 1000,
             eject=config.auto_eject_hosts,
             since=time.monotonic(),
         )
-        seconds = config.timeout / 1000
-        self._seconds = seconds
-        self._hint_seconds = config.hint_seconds
-        self._lateness = (
-            f"answers later than the hint's deadline, {config.hint_seconds * 1000:g} ms"
-        )
-        self._client = Redis.from_pool(_pool(server, config))
-        self._latency = metrics.NODE_SECONDS.labels(server.name)
-        self._live = metrics.NODE_LIVE.labels(server.name)
-        self._live.set(1)
+        self._closing: set[asyncio.Task[None]] = set()
+        self._link = _Link(connect(server, config, config.timeout / 1000))
+        self._settle(config)
 
     @property
     def name(self) -> str:
         """The node's name in the ring."""
         return self.server.name
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        return f"{self.server.host}:{self.server.port}"
+
+    def configure(self, server: LookupServer, config: Lookup) -> None:
+        """Take other settings over; batches under way end under the old ones.
+
+        Args:
+            server: with the same name and address.
+        """
+        if any(getattr(self._config, word) != getattr(config, word) for word in _OF_CONNECTIONS):
+            self._retire(self._link)
+            self._link = _Link(connect(server, config, config.timeout / 1000))
+        self.server = server
+        self._settle(config)
+        self.health.adjust(
+            time.monotonic(),
+            config.server_failure_limit,
+            config.server_retry_timeout / 1000,
+            config.auto_eject_hosts,
+        )
+
+    def show(self, *, current: bool) -> None:
+        """Say whether the node is in the ring: only then its state is a metric."""
+        self.current = current
+        if current:
+            metrics.NODE_LIVE.labels(self.name).set(self.health.live)
+
+    def _settle(self, config: Lookup) -> None:
+        self._config = config
+        self._seconds = config.timeout / 1000
+        self._hint_seconds = config.hint_seconds
+        self._lateness = (
+            f"answers later than the hint's deadline, {config.hint_seconds * 1000:g} ms"
+        )
+        self._latency = metrics.NODE_SECONDS.labels(self.name)
+
+    def _retire(self, link: _Link) -> None:
+        # Twice what a batch may take: one under way, and one that its batcher has gathered since.
+        task = asyncio.create_task(link.close(2 * self._seconds + 1), name=f"retire-{self.name}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def run(
         self, commands: Sequence[Command], *, writes: bool = False, clustered: bool = False
@@ -134,24 +230,25 @@ class Node:
             problem = describe(error)
         if self.health.probed(time.monotonic(), problem):
             metrics.NODE_RETURNS.labels(self.name).inc()
-            self._live.set(1)
-            log.info(
-                "lookup node returned",
-                node=self.name,
-                address=f"{self.server.host}:{self.server.port}",
-            )
+            self.show(current=self.current)
+            log.info("lookup node returned", node=self.name, address=self.address)
 
-    async def close(self) -> None:
-        """Drop the connections."""
-        with contextlib.suppress(RedisError, OSError):
-            await self._client.aclose()
+    async def close(self, patience: float = 0.0) -> None:
+        """Drop the connections, once what is under way was answered.
+
+        Args:
+            patience: seconds to wait for that.
+        """
+        await self._link.close(patience)
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     def describe(self) -> dict[str, Any]:
         """The node as `/ring` shows it, without its share."""
         health = self.health
         return {
             "name": self.name,
-            "address": f"{self.server.host}:{self.server.port}",
+            "address": self.address,
             "weight": self.server.weight,
             "state": "live" if health.live else "ejected",
             "since": _iso(health.since),
@@ -177,13 +274,14 @@ class Node:
 
         watch = loop.call_at(due, deadline_passed)
         try:
-            async with (
-                asyncio.timeout(self._seconds),
-                self._client.pipeline(transaction=False) as pipe,
-            ):
-                for command in commands:
-                    pipe.execute_command(*command)
-                replies: list[Any] = await pipe.execute(raise_on_error=False)
+            with self._link as client:
+                async with (
+                    asyncio.timeout(self._seconds),
+                    client.pipeline(transaction=False) as pipe,
+                ):
+                    for command in commands:
+                        pipe.execute_command(*command)
+                    replies: list[Any] = await pipe.execute(raise_on_error=False)
         finally:
             watch.cancel()
         self._latency.observe(loop.time() - started)
@@ -198,52 +296,33 @@ class Node:
         if not ejected:
             return
         metrics.NODE_EJECTIONS.labels(self.name).inc()
-        self._live.set(0)
+        self.show(current=self.current)
         log.warning(
             "lookup node ejected",
             node=self.name,
-            address=f"{self.server.host}:{self.server.port}",
+            address=self.address,
             reason=self.health.reason,
             failures=self.health.failures,
             next_probe=_iso(self.health.next_probe or 0),
         )
 
 
-def _pool(server: LookupServer, config: Lookup) -> ConnectionPool:
-    words: dict[str, Any] = {
-        "host": server.host,
-        "port": server.port,
-        "db": config.redis_db,
-        "username": config.username,
-        "password": config.password.get_secret_value() if config.password else None,
-        "socket_timeout": config.timeout / 1000,
-        "socket_connect_timeout": config.timeout / 1000,
-        "socket_keepalive": config.tcpkeepalive,
-        "retry": Retry(NoBackoff(), 0),
-        "client_name": "tapedeck",
-        "protocol": 2,
-    }
-    if config.server_connections is None:
-        return ConnectionPool(**words)
-    # Whoever finds none free waits for one, within the time that its batch has anyway.
-    most = config.server_connections
-    return BlockingConnectionPool(max_connections=most, timeout=None, **words)
-
-
 class Nodes:
-    """All lookup nodes of one configuration."""
+    """The lookup nodes of the configuration, and those of rings before it that are still asked."""
 
     def __init__(self, config: Lookup) -> None:
-        self._nodes = {server.name: Node(server, config) for server in config.servers}
-        self._retry_seconds = config.server_retry_timeout / 1000
+        self._nodes: dict[str, Node] = {}
+        self._former: set[Node] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._preconnect = config.preconnect
-        self._probes: asyncio.Task[None] | None = None
         self._closed = False
+        self._probes: asyncio.Task[None] | None = None
+        self.turn(self.plan(config.servers, config), config)
 
     def __getitem__(self, name: str) -> Node:
         return self._nodes[name]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Node]:
         return iter(self._nodes.values())
 
     @property
@@ -254,6 +333,42 @@ class Nodes:
     def describe(self, node: Node) -> dict[str, Any]:
         """A node as `/ring` shows it, without its share."""
         return node.describe()
+
+    def plan(self, servers: Iterable[LookupServer], config: Lookup) -> dict[str, Node]:
+        """A node for each server, by name; those that are known (by name and address) are the same
+        objects, with all that they went through. Changes nothing."""
+        known = {(n.name, n.address): n for n in (*self._former, *self._nodes.values())}
+        return {
+            server.name: known.get((server.name, f"{server.host}:{server.port}"))
+            or Node(server, config)
+            for server in servers
+        }
+
+    def turn(self, planned: Mapping[str, Node], config: Lookup) -> None:
+        """Make what was planned the nodes of the ring. The others are kept until `keep`."""
+        before = self._nodes
+        self._nodes = dict(planned)
+        self._retry_seconds = config.server_retry_timeout / 1000
+        self._former |= set(before.values())
+        self._former -= set(planned.values())
+        for name, node in before.items():
+            node.show(current=False)
+            if name not in planned:
+                with contextlib.suppress(KeyError):
+                    metrics.NODE_LIVE.remove(name)
+        for server in config.servers:
+            planned[server.name].configure(server, config)
+            planned[server.name].show(current=True)
+
+    def keep(self, former: Iterable[Node]) -> None:
+        """Of the nodes that are no longer in the ring keep these; drain and close the others."""
+        kept = set(former) - set(self._nodes.values())
+        for node in self._former - kept:
+            log.info("lookup node left", node=node.name, address=node.address)
+            task = asyncio.create_task(node.close(DRAIN_SECONDS), name=f"drain-{node.name}")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        self._former = kept
 
     async def start(self) -> None:
         """Begin to probe ejected nodes; connect to all of them now, with `preconnect`."""
@@ -268,15 +383,18 @@ class Nodes:
             self._probes.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._probes
-        for node in self._nodes.values():
+        for node in (*self._nodes.values(), *self._former):
             await node.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     async def _probe_all(self) -> None:
         # A cancellation alone may be lost in redis-py's asyncio.wait_for (bpo-37658, before 3.12).
         while not self._closed:
             await asyncio.sleep(min(0.25, self._retry_seconds / 4))
             now = time.monotonic()
-            due = [node for node in self._nodes.values() if node.health.probe_due(now)]
+            nodes = (*self._nodes.values(), *self._former)
+            due = [node for node in nodes if node.health.probe_due(now)]
             if due:
                 await asyncio.gather(*(node.probe() for node in due))
 

@@ -35,6 +35,12 @@ class Pool:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.closed = False
 
+    def configure(self, config: MySQL) -> None:
+        """Other timeouts hold from the next statement, and the next connect, on."""
+        self._config = config
+        for session in self._open:
+            session.statement_seconds = config.statement_timeout / 1000
+
     async def acquire(self) -> Session:
         """A session, waiting for one of the places if all are taken.
 

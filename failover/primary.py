@@ -83,6 +83,17 @@ class Primary:
         """Whether a standby acknowledges commits; None where it is not known or not asked for."""
         return self._redundant
 
+    def configure(self, config: MySQL) -> None:
+        """Other limits hold from the next request, and from the next statement, on.
+
+        Args:
+            config: with the same hosts, user, database and number of connections.
+        """
+        self._config = config
+        self._watch.configure(config)
+        if self._pool is not None:
+            self._pool.configure(config)
+
     async def start(self) -> None:
         """Begin to look for the primary; does not wait for one."""
         self._since = asyncio.get_running_loop().time()

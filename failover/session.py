@@ -70,7 +70,7 @@ class Session:
     def __init__(self, connection: Any, cursor: Any, statement_seconds: float) -> None:
         self._connection = connection
         self._cursor = cursor
-        self._seconds = statement_seconds
+        self.statement_seconds = statement_seconds
         self.broken = False
         self.hello: Hello | None = None
 
@@ -136,7 +136,7 @@ class Session:
         affected: list[int] = []
         connection = self._connection
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self.statement_seconds):
                 affected.append(await connection.query(";".join(statements)))
                 while connection._result.has_next:
                     affected.append(await connection.next_result())
@@ -155,7 +155,7 @@ class Session:
 
     async def _run(self, sql: str, args: tuple[Any, ...] | None) -> None:
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self.statement_seconds):
                 await self._cursor.execute(sql, args)
         except asyncio.CancelledError:
             self.close()

@@ -53,6 +53,10 @@ class Watch:
         self._kick = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
+    def configure(self, config: MySQL) -> None:
+        """Other limits hold from the next look on."""
+        self._config = config
+
     def start(self) -> None:
         """Begin."""
         self._tasks = [

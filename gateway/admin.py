@@ -6,6 +6,7 @@ differs is the `Insight` behind them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +14,7 @@ import structlog
 
 from tapedeck.config.load import ConfigError
 from tapedeck.config.model import Sections
-from tapedeck.gateway import telemetry
+from tapedeck.gateway import reloading, telemetry
 from tapedeck.gateway.face import Answer, Call, Handler, read_body
 from tapedeck.gateway.live import Live, Source, bearer_digest, bearer_matches
 from tapedeck.gateway.replies import Refusal, json_response
@@ -41,11 +42,19 @@ class Insight(Protocol):
 
     async def metrics(self) -> bytes: ...
 
-    async def reload(self, body: bytes) -> dict[str, list[str]]:
+    async def reload(self, body: bytes) -> dict[str, Any]:
         """Read the configuration again; `body` is the request's.
 
         Raises:
             ConfigError: it has problems; nothing changed.
+        """
+        ...
+
+    async def check(self, body: bytes) -> dict[str, Any]:
+        """What a reload would change: of the file, or of what `body` says.
+
+        Raises:
+            ConfigError: it has problems.
         """
         ...
 
@@ -71,6 +80,7 @@ class OwnInsight:
         self._live = live
         self._reread = reread
         self._draining = draining
+        self._reloading = asyncio.Lock()
 
     async def readiness(self) -> tuple[str, list[str]]:
         """Draining first, then what the backend says."""
@@ -95,11 +105,23 @@ class OwnInsight:
         """This process's counters as text."""
         return telemetry.exposition(telemetry.families())
 
-    async def reload(self, body: bytes) -> dict[str, list[str]]:
+    async def reload(self, body: bytes) -> dict[str, Any]:
         """Take over what can follow."""
-        outcome = self._live.reload(self._reread(body))
-        _log.info("reloaded", **outcome)
-        return outcome
+        async with self._reloading:
+            with reloading.counted():
+                step = await reloading.weigh(self._live, self._backend.history, self._reread(body))
+                planned = self._backend.plan(step.merged)
+                self._backend.reload(step.merged, planned, step.history)
+                self._live.take(step.merged)
+        _log.info("reloaded", **step.outcome)
+        return step.outcome
+
+    async def check(self, body: bytes) -> dict[str, Any]:
+        """Compare, and change nothing."""
+        if body:
+            return await reloading.compare(self._live, body)
+        step = await reloading.weigh(self._live, self._backend.history, self._reread(b""))
+        return step.outcome
 
 
 class AdminApi:
@@ -124,6 +146,7 @@ class AdminApi:
             "stats": self.stats,
             "metrics": self.metrics,
             "reload": self.reload,
+            "reload_check": self.reload_check,
         }
         return {
             name: handler if name in _OPEN else self.guarded(handler)
@@ -174,6 +197,14 @@ class AdminApi:
     async def metrics(self, call: Call) -> Answer:
         """Counters as Prometheus text."""
         return Reply(200, await self._insight.metrics(), content_type=telemetry.TEXT)
+
+    async def reload_check(self, call: Call) -> Answer:
+        """Say what a reload would change."""
+        body = await read_body(call.request, 1024 * 1024)
+        try:
+            return json_response(await self._insight.check(body))
+        except ConfigError as error:
+            raise Refusal(422, *error.problems) from None
 
     async def reload(self, call: Call) -> Answer:
         """Read the configuration again."""

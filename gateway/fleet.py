@@ -10,11 +10,13 @@ import aiohttp
 import msgspec
 import structlog
 
+from tapedeck.config.load import ConfigError
 from tapedeck.config.model import Sections
-from tapedeck.gateway import telemetry
+from tapedeck.gateway import reloading, telemetry
 from tapedeck.gateway.live import Live, revealed
 from tapedeck.gateway.replies import Refusal, encode
 from tapedeck.gateway.serve import ReloadOrder
+from tapedeck.sharding.placement import History
 
 ANSWER_SECONDS = 5.0
 """How long a worker has to answer its supervisor."""
@@ -45,6 +47,13 @@ def worst(answers: Mapping[int, tuple[str, list[str]]], workers: int) -> tuple[s
 def merge_rings(rings: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One ring for all: a node that any worker has ejected is shown as that worker sees it."""
     merged = dict(rings[0])
+    # The one that copies knows its progress first.
+    moves = [ring["move"] for ring in rings if ring.get("move")]
+    if moves:
+        merged["move"] = max(moves, key=lambda move: (move["here"], move["progress"]))
+    for ring in rings[1:]:
+        for name, count in ring.get("warm_up", {}).items():
+            merged["warm_up"] = {**merged["warm_up"], name: merged["warm_up"][name] + count}
     nodes = {node["name"]: node for node in merged["nodes"]}
     for ring in rings[1:]:
         merged["generation"] = max(merged["generation"], ring["generation"])
@@ -122,6 +131,7 @@ class FleetInsight:
         self._draining = draining
         self._restart = restart
         self._reloading = asyncio.Lock()
+        self.history = History()
 
     async def readiness(self) -> tuple[str, list[str]]:
         """The worst of what the workers say."""
@@ -155,30 +165,47 @@ class FleetInsight:
         """Counters as text, each sample with its worker."""
         return telemetry.exposition(await self._families())
 
-    async def reload(self, body: bytes) -> dict[str, list[str]]:
+    async def reload(self, body: bytes) -> dict[str, Any]:
         """Ask every worker whether it can take the new configuration, then tell all to.
 
         Raises:
             ConfigError: it has problems; nothing changed.
+            Refusal: a worker does not answer; nothing changed.
         """
         async with self._reloading:
-            new = self._reread()
-            plain = revealed(new)
-            checked = await self._order(ReloadOrder(plain, apply=False))
-            if missing := [door.number for door in self._doors if door.number not in checked]:
+            with reloading.counted():
+                new = self._reread()
+                step = await reloading.weigh(self._live, self.history, new)
+                order = ReloadOrder(revealed(new), step.history.as_json(), apply=False)
+                self._all_agree(await self._order(order))
+                # From here on a worker that is born has it, and there is no way back.
+                self._live.take(step.merged)
+                self.history = step.history
+                applied = await self._order(msgspec.structs.replace(order, apply=True))
+                for door in self._doors:
+                    if not applied.get(door.number, {}).get("taken"):
+                        self._restart(door.number)
+        _log.info("reloaded", **step.outcome)
+        return step.outcome
+
+    async def check(self, body: bytes) -> dict[str, Any]:
+        """Compare, and change nothing. The supervisor knows what all of them have."""
+        if body:
+            return await reloading.compare(self._live, body)
+        return (await reloading.weigh(self._live, self.history, self._reread())).outcome
+
+    def _all_agree(self, answers: Mapping[int, Any]) -> None:
+        for door in self._doors:
+            answer = answers.get(door.number)
+            if answer is None:
                 raise Refusal(
                     503,
-                    f"Nothing changed: worker {missing[0]} does not answer; try again.",
+                    f"Nothing changed: worker {door.number} does not answer; try again.",
                     headers={"Retry-After": "1"},
                 )
-            applied = await self._order(ReloadOrder(plain, apply=True))
-            outcome = self._live.reload(new)
-            for door in self._doors:
-                if door.number not in applied:
-                    # A new process takes what the supervisor has now.
-                    self._restart(door.number)
-        _log.info("reloaded", **outcome)
-        return outcome
+            if "taken" not in answer:
+                problems = answer.get("errors") or ["it does not say why"]
+                raise ConfigError(f"worker {door.number}", [str(problem) for problem in problems])
 
     async def _order(self, order: ReloadOrder) -> dict[int, Any]:
         return await self._ask_all("/reload", method="POST", body=encode(order))

@@ -17,11 +17,15 @@ from typing import Any
 import structlog
 from pydantic import BaseModel, SecretStr
 
-from tapedeck.config.load import load
-from tapedeck.config.model import Sections
+from tapedeck.config.load import PREFIX, load
+from tapedeck.config.model import Lookup, Sections
 from tapedeck.gateway import logs
 from tapedeck.gateway.tokens import TokenKeys
 
+_OF_THE_START = {"mode", "redis_db", "preconnect"}
+_OF_A_CLUSTER = {
+    *("on_lookup_failure", "probe_rate", "probe_burst", "probe_overload", "capacity_every"),
+}
 FOLLOWS = frozenset(
     {
         "auth.service_keys",
@@ -33,12 +37,25 @@ FOLLOWS = frozenset(
         "gateway.max_requests",
         "log.level",
         "log.requests",
+        *(f"lookup.{name}" for name in Lookup.model_fields if name not in _OF_THE_START),
+        "mysql.batch",
+        "mysql.connect_timeout",
+        "mysql.deadline",
+        "mysql.statement_timeout",
+        "mysql.waiting",
+        "partitions.drop_after",
+        "partitions.drop_at_most",
+        "partitions.prune",
+        "partitions.prune_every",
+        "partitions.retention_days",
         "player.skip_limit",
         "player.skip_window",
+        "reload.look_every",
+        "reload.on_change",
         "states.max_bytes",
     }
 )
-"""What a reload applies. Everything else needs a restart."""
+"""What a reload applies, for a ring. Everything else needs a restart."""
 
 _DAY = 86_400
 _log = structlog.get_logger()
@@ -64,20 +81,52 @@ class Source:
         """
         return load(self.path, {**os.environ, **self.overrides})
 
+    @property
+    def pinned(self) -> frozenset[str]:
+        """The values, `section.key`, that the environment or the command line says: no file
+        changes them."""
+        variables = {**os.environ, **self.overrides}
+        names = (name.removeprefix(PREFIX).lower() for name in variables if name.startswith(PREFIX))
+        return frozenset(name.replace("__", ".", 1) for name in names)
+
+    def print_of(self, config: Sections) -> bytes:
+        """A fingerprint of the file, and of the files with secrets that `config` names."""
+        digest = hashlib.sha256()
+        named = (
+            value
+            for section in Sections.model_fields
+            if isinstance(part := getattr(config, section), BaseModel)
+            for key in type(part).model_fields
+            if (key.endswith("_file") or key == "nutcracker") and (value := getattr(part, key))
+        )
+        for path in (self.path, *(self.path.parent / name for name in named)):
+            try:
+                digest.update(path.read_bytes())
+            except OSError as error:
+                digest.update(repr(error.errno).encode())
+        return digest.digest()
+
 
 class Live:
     """What handlers look at.
 
     Args:
         config: the configuration at the start; its token keys must be filled in.
+        pinned: see Source.
 
     Attributes:
         config: as it holds now.
         tokens: signs and verifies play tokens.
     """
 
-    def __init__(self, config: Sections) -> None:
+    def __init__(self, config: Sections, pinned: frozenset[str] = frozenset()) -> None:
+        self.pinned = pinned
         self._set(config)
+
+    def take(self, config: Sections) -> None:
+        """From now on this holds."""
+        self._set(config)
+        logs.set_level(config.log.level)
 
     def _set(self, config: Sections) -> None:
         self.config = config
@@ -91,31 +140,36 @@ class Live:
         """Whether the Authorization header carries one of the service keys."""
         return bearer_matches(authorization, self._service_keys)
 
-    def reload(self, new: Sections, *, apply: bool = True) -> dict[str, list[str]]:
-        """Take over from `new` what can follow.
+    def merged(self, new: Sections) -> tuple[Sections, dict[str, list[str]]]:
+        """The configuration that holds, with what of `new` can follow; changes nothing.
 
         Args:
             new: valid, and filled in like the first one.
-            apply: False only says what would happen.
 
         Returns:
-            `changed`: the names of what holds from now on; `needs_restart`: of what differs still.
+            It, and: `changed`, the names of what is new in it; `needs_restart`, of what differs
+            still.
         """
         names = sorted(differences(self.config, new))
-        changed = [name for name in names if name in FOLLOWS]
-        if apply and changed:
-            merged = self.config
-            for name in changed:
-                section, _, key = name.partition(".")
-                part = getattr(merged, section)
-                value = getattr(getattr(new, section), key)
-                merged = merged.model_copy(update={section: part.model_copy(update={key: value})})
-            self._set(merged)
-            logs.set_level(merged.log.level)
-        return {
+        changed = [name for name in names if follows(name, self.config)]
+        merged = self.config
+        for name in changed:
+            section, _, key = name.partition(".")
+            part = getattr(merged, section)
+            value = getattr(getattr(new, section), key)
+            merged = merged.model_copy(update={section: part.model_copy(update={key: value})})
+        return merged, {
             "changed": changed,
-            "needs_restart": [name for name in names if name not in FOLLOWS],
+            "needs_restart": [name for name in names if name not in changed],
         }
+
+
+def follows(name: str, config: Sections) -> bool:
+    """Whether a reload applies a value, `section.key`; a cluster is given its limits once."""
+    section, _, key = name.partition(".")
+    if section == "lookup" and config.lookup.mode == "cluster":
+        return key in _OF_A_CLUSTER
+    return name in FOLLOWS
 
 
 def differences(old: Sections, new: Sections) -> set[str]:

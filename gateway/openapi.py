@@ -236,6 +236,14 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: "Reloaded", 422: "PlainError"},
     ),
     Operation(
+        "reload_check",
+        "admin",
+        "/reload/check",
+        ("POST",),
+        "What a reload would change, and which share of the keys would move; nothing changes",
+        {200: "Reloaded", 400: "PlainError", 422: "PlainError"},
+    ),
+    Operation(
         "openapi",
         "description",
         "/openapi.json",

@@ -164,7 +164,8 @@ SCHEMAS: Json = {
         {
             "changed": {"type": "array", "items": _TEXT},
             "needs_restart": {"type": "array", "items": _TEXT},
-        }
+        },
+        open_to_more=True,
     ),
     "Description": {"type": "object"},
 }

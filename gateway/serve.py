@@ -16,7 +16,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from importlib.metadata import version
 from typing import Any
 
@@ -27,13 +27,14 @@ from pydantic import ValidationError
 
 from tapedeck.config.load import ConfigError
 from tapedeck.config.model import Sections, is_loopback
-from tapedeck.gateway import logs, telemetry
+from tapedeck.gateway import logs, reloading, telemetry
 from tapedeck.gateway.admin import AdminApi, OwnInsight, from_file
 from tapedeck.gateway.app import admin_face, gateway_face
 from tapedeck.gateway.catalog import Catalog
 from tapedeck.gateway.live import Live, Source, with_token_keys
 from tapedeck.gateway.ports import Listening, bind
 from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.placement import History
 
 NOTICE_SECONDS = 0.5
 """How long a stopping worker goes on accepting, so that whoever asks /readyz sends traffic away."""
@@ -55,6 +56,7 @@ class Handover(msgspec.Struct):
         admin_fd: the UNIX socket on which the supervisor asks, inherited.
         admin_token: which it shows there.
         config: the configuration with its secrets.
+        history: where keys were before, as sharding.placement.History has it.
     """
 
     worker: int
@@ -63,12 +65,14 @@ class Handover(msgspec.Struct):
     admin_fd: int
     admin_token: str
     config: dict[str, Any]
+    history: dict[str, Any]
 
 
 class ReloadOrder(msgspec.Struct):
     """The body with which a supervisor reloads its workers: first asks all, then tells all."""
 
     config: dict[str, Any]
+    history: dict[str, Any]
     apply: bool
 
 
@@ -122,7 +126,14 @@ def run_alone(source: Source, config: Sections) -> int:
     gateway = bind(config.gateway.host, config.gateway.port, "gateway.port", "--port")
     admin = bind(config.admin.host, config.admin.port, "admin.port", "--admin-port")
     fill = fill_in(config)
-    worker = Worker(fill(config), gateway, admin, admin_token(config), from_file(source, fill))
+    worker = Worker(
+        fill(config),
+        gateway,
+        admin,
+        admin_token(config),
+        from_file(source, fill),
+        source=source,
+    )
     uvloop.run(worker.run())
     return 0
 
@@ -136,6 +147,9 @@ class Worker:
         admin: bound socket for operators, or for the supervisor.
         token: what the admin socket asks for.
         reread: gives the configuration to reload.
+        insight: what the admin socket shows.
+        source: to look at for changes; None where a supervisor does.
+        history: the rings before this one.
     """
 
     def __init__(
@@ -146,12 +160,16 @@ class Worker:
         token: str | None,
         reread: Callable[[bytes], Sections],
         insight: type[OwnInsight] = OwnInsight,
+        source: Source | None = None,
+        history: History | None = None,
     ) -> None:
         self._config = config
         self._sockets = gateway, admin
         self._token = token
         self._reread = reread
         self._insight_type = insight
+        self._source = source
+        self._history = history
         self._stop = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -161,8 +179,8 @@ class Worker:
         raise_file_limit()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        live = Live(self._config)
-        backend = await Backend.open(self._config)
+        live = Live(self._config, self._source.pinned if self._source else frozenset())
+        backend = await Backend.open(self._config, move=True, history=self._history)
         face = gateway_face(live, backend.store, Catalog(backend.primary, self._config.catalog))
         insight = self._insight_type(backend, live, self._reread, lambda: face.draining)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
@@ -176,6 +194,9 @@ class Worker:
         telemetry.SESSION_BYTES.set_function(lambda: backend.store.sessions.bytes)
         spare_the_collector()
         _log.info("listening", gateway=gateway.address, pid=os.getpid())
+        if self._source is not None:
+            looking = reloading.watch(self._source, live, lambda: insight.reload(b""))
+            self._keep(looking)
         await self._stop.wait()
         await self._drain(gateway, admin, live.config.gateway.drain_seconds)
         with contextlib.suppress(TimeoutError):
@@ -194,28 +215,26 @@ class Worker:
         await admin.stop(1.0)
 
     def _hang_up(self, insight: OwnInsight) -> None:
-        task = asyncio.get_running_loop().create_task(reload_logged(insight.reload(b"")))
+        self._keep(reloading.reload_logged(insight.reload(b"")))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-async def reload_logged(reloading: Any) -> None:
-    """Await a reload that nobody waits for, as after SIGHUP: its problems go to the log."""
-    try:
-        await reloading
-    except ConfigError as error:
-        _log.error("reload_refused", source=error.source, problems=error.problems)
-    except Exception:
-        _log.exception("reload_failed")
 
 
 class _OrderedInsight(OwnInsight):
     """A worker's insight: it reloads what its supervisor sends."""
 
-    async def reload(self, body: bytes) -> dict[str, list[str]]:
+    async def reload(self, body: bytes) -> dict[str, Any]:
         order = msgspec.json.decode(body, type=ReloadOrder)
-        new = Sections.model_validate(order.config)
-        return self._live.reload(new, apply=order.apply)
+        merged, outcome = self._live.merged(Sections.model_validate(order.config))
+        planned = self._backend.plan(merged)
+        history = History.from_json(order.history)
+        if order.apply:
+            self._backend.reload(merged, planned, history)
+            self._live.take(merged)
+        return {"taken": order.apply, **outcome}
 
 
 def die_with(parent: int) -> None:
@@ -241,6 +260,7 @@ def main() -> int:
             handover.admin_token,
             lambda _: config,
             _OrderedInsight,
+            history=History.from_json(handover.history),
         )
         uvloop.run(worker.run())
     except (ConfigError, ValidationError) as error:

@@ -14,20 +14,23 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge
 
 from tapedeck.config.model import Sections
-from tapedeck.gateway import logs
+from tapedeck.gateway import logs, reloading
 from tapedeck.gateway.admin import AdminApi
 from tapedeck.gateway.app import admin_face
 from tapedeck.gateway.fleet import FleetInsight, WorkerDoor
 from tapedeck.gateway.live import Live, Source, revealed
 from tapedeck.gateway.ports import BACKLOG, Listening, bind, bind_shared
 from tapedeck.gateway.replies import encode
-from tapedeck.gateway.serve import EXIT_CONFIG, Handover, admin_token, fill_in, reload_logged
+from tapedeck.gateway.serve import EXIT_CONFIG, Handover, admin_token, fill_in
+from tapedeck.sharding.placement import History
 
 SHORT_LIFE_SECONDS = 5.0
 """A worker that dies sooner than this died of its start."""
@@ -86,7 +89,9 @@ class Supervisor:
         admin: socket.socket,
     ) -> None:
         fill = fill_in(config)
-        self._live = Live(fill(config))
+        self._source = source
+        self._live = Live(fill(config), source.pinned)
+        self._history: Callable[[], History] = History
         self._reread = lambda: fill(source.load())
         self._token = secrets.token_hex(32)
         self._slots = [self._slot(n, sock) for n, sock in enumerate(gateways, 1)]
@@ -116,12 +121,16 @@ class Supervisor:
             self._stop.is_set,
             self._replace,
         )
+        self._history = lambda: insight.history
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
         face = admin_face(self._live, AdminApi(insight, admin_token(self._live.config)))
         admin = Listening(face, self._admin)
         await admin.start()
         _log.info("supervising", workers=len(self._slots), admin=admin.address, pid=os.getpid())
         keepers = [asyncio.create_task(self._keep(slot)) for slot in self._slots]
+        self._keep_in_background(
+            reloading.watch(self._source, self._live, lambda: insight.reload(b""))
+        )
         await self._stop.wait()
         await self._stop_all(keepers)
         await admin.stop(1.0)
@@ -167,13 +176,15 @@ class Supervisor:
             slot.process = None
 
     async def _spawn(self, slot: _Slot) -> asyncio.subprocess.Process:
+        config, history = self._live.config, self._history()
         handover = Handover(
             worker=slot.number,
             supervisor=os.getpid(),
             gateway_fd=slot.gateway.fileno(),
             admin_fd=slot.admin.fileno(),
             admin_token=self._token,
-            config=revealed(self._live.config),
+            config=revealed(config),
+            history=history.as_json(),
         )
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "tapedeck.gateway.serve", f"worker={slot.number}"),
@@ -186,7 +197,8 @@ class Supervisor:
             process.stdin.write(encode(handover))
             await process.stdin.drain()
         process.stdin.close()
-        if self._stop.is_set():
+        if self._stop.is_set() or self._live.config is not config:
+            # In the latter case a reload came meanwhile, and found nobody here to tell.
             _signal(process, signal.SIGTERM)
         return process
 
@@ -214,7 +226,10 @@ class Supervisor:
             _signal(slot.process, signal.SIGTERM)
 
     def _hang_up(self, insight: FleetInsight) -> None:
-        task = asyncio.get_running_loop().create_task(reload_logged(insight.reload(b"")))
+        self._keep_in_background(reloading.reload_logged(insight.reload(b"")))
+
+    def _keep_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 

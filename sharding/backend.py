@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tapedeck.config.load import ConfigError
 from tapedeck.config.model import Lookup, Sections
 from tapedeck.failover.cluster import ClusterNodes
 from tapedeck.failover.nodes import Nodes
@@ -15,8 +17,11 @@ from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Hello
 from tapedeck.sharding.cluster import AnyLookups, ClusterLookups
 from tapedeck.sharding.days import Days
+from tapedeck.sharding.epoch import Epoch
 from tapedeck.sharding.janitor import Janitor
 from tapedeck.sharding.lookups import Lookups
+from tapedeck.sharding.mover import Mover
+from tapedeck.sharding.placement import History
 from tapedeck.sharding.reader import Reader
 from tapedeck.sharding.store import Store
 from tapedeck.sharding.survey import Parts, Survey
@@ -34,7 +39,7 @@ class Readiness:
 class Backend:
     """One worker's access to states. Make it with `open`."""
 
-    def __init__(self, config: Sections) -> None:
+    def __init__(self, config: Sections, history: History | None = None) -> None:
         self.config = config
         self.days = Days(config.partitions.retention_days, time.monotonic)
         self.primary = Primary(config.mysql, on_hello=self._greeted)
@@ -42,6 +47,7 @@ class Backend:
         self.nodes, self.lookups = _lookups(config.lookup, self.days)
         self.reader = Reader(self.primary, self.lookups, self.days, config.lookup)
         self.writer = Writer(self.primary, self.days)
+        self._batches(config.mysql.batch)
         self.store = Store(
             self.primary, self.reader, self.writer, self.lookups, self.days, config.sessions
         )
@@ -49,33 +55,105 @@ class Backend:
         self.survey = Survey(config.lookup.capacity_every)
         self._surveying: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
-        self._generation = 1
+        self._moving: asyncio.Task[None] | None = None
+        self._prune = False
+        # Of a cluster the servers place the keys, and move them themselves.
+        self.mover: Mover | None = None
+        if isinstance(self.lookups, Lookups):
+            before = history or History()
+            self.mover = Mover(self.primary, self.lookups, config.lookup, before, self.days)
         self._primary_generation = 0
 
     @classmethod
-    async def open(cls, config: Sections, *, prune: bool = True) -> Backend:
+    async def open(
+        cls,
+        config: Sections,
+        *,
+        prune: bool = True,
+        move: bool = False,
+        history: History | None = None,
+    ) -> Backend:
         """Start the background work. Does not wait for MySQL.
 
         Args:
             prune: whether this process may be the one that prunes.
+            move: whether it may be the one that copies entries after a reload.
+            history: the rings before this one, where another process of this gateway had them.
         """
-        backend = cls(config)
+        backend = cls(config, history)
         await backend.primary.start()
         await backend.nodes.start()
-        if prune and config.partitions.prune:
-            backend._keeping = asyncio.create_task(backend.janitor.keep(), name="janitor")
-        if config.lookup.capacity_every:
-            looking = backend.survey.keep(backend.looked_at)
-            backend._surveying = asyncio.create_task(looking, name="capacity")
+        backend._prune = prune
+        backend._keep_house()
+        if move and backend.mover is not None:
+            backend._moving = asyncio.create_task(backend.mover.keep(), name="mover")
         return backend
 
     def looked_at(self) -> Parts:
         """What the survey of the nodes' capacity looks at."""
         return self.nodes, self.lookups.layout, self.days.today() if self.days.known else None
 
+    @property
+    def history(self) -> History:
+        """The placements of this gateway; in a cluster there is but one."""
+        return self.mover.history if self.mover is not None else History()
+
+    def plan(self, config: Sections) -> Epoch | None:
+        """What a configuration would make of the ring; None for a cluster. Changes nothing.
+
+        Raises:
+            ConfigError: it makes no ring.
+        """
+        if not isinstance(self.lookups, Lookups):
+            return None
+        try:
+            return self.lookups.plan(config.lookup)
+        except ValueError as error:
+            raise ConfigError("configuration", [f"lookup.servers: {error}"]) from None
+
+    def reload(self, config: Sections, planned: Epoch | None, history: History) -> None:
+        """From the next request on another configuration holds; requests under way end as they are.
+
+        Nothing in here can fail: what could has been done by `plan`.
+
+        Args:
+            config: differs from the present one only in what can follow (see gateway.live).
+            planned: from `plan`, with `config`.
+            history: with the present ring in it, if the new one is another.
+        """
+        self.config = config
+        self.days.configure(config.partitions.retention_days)
+        self.primary.configure(config.mysql)
+        if isinstance(self.lookups, Lookups) and planned is not None and self.mover is not None:
+            # Rings that were forgotten since stay forgotten, whatever the history says.
+            known = (self.lookups.placement, *self.lookups.previous)
+            previous = [p for p in history.previous if p in known]
+            self.lookups.turn(config.lookup, planned, previous)
+            self.mover.turn(config.lookup, history)
+        self.reader.configure(config.lookup)
+        self._batches(config.mysql.batch)
+        self.janitor.configure(config.partitions)
+        self.survey.every = config.lookup.capacity_every
+        self._keep_house()
+
+    def _batches(self, size: int) -> None:
+        self.reader.resize(size)
+        self.writer.resize(size)
+
+    def _keep_house(self) -> None:
+        """Have the work in the background that the configuration asks for."""
+        self._keeping = _kept(
+            self._keeping, self._prune and self.config.partitions.prune, self.janitor.keep
+        )
+        self._surveying = _kept(
+            self._surveying,
+            bool(self.config.lookup.capacity_every),
+            lambda: self.survey.keep(self.looked_at),
+        )
+
     async def close(self) -> None:
         """Finish what is written in the background, then drop every connection."""
-        for task in (self._keeping, self._surveying):
+        for task in (self._keeping, self._surveying, self._moving):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -127,11 +205,29 @@ class Backend:
             found = self.survey.found.get(node.name)
             described["capacity"] = None if found is None else found.as_json()
             nodes.append(described)
-        return {"generation": self._generation, "nodes": nodes}
+        warm_up: dict[str, int] = {}
+        if isinstance(self.lookups, Lookups):
+            warm_up = {**self.lookups.warm_up, "partitions_saved": self.reader.warm_up_saved}
+        return {
+            "generation": self.history.generation,
+            "nodes": nodes,
+            "move": self.mover.describe() if self.mover is not None else None,
+            "warm_up": warm_up,
+        }
 
     async def partitions(self) -> list[dict[str, Any]]:
         """The partitions as `/partitions` shows them."""
         return [partition.as_json() for partition in await self.janitor.partitions()]
+
+
+def _kept(
+    task: asyncio.Task[None] | None, wanted: bool, work: Callable[[], Coroutine[Any, Any, None]]
+) -> asyncio.Task[None] | None:
+    if wanted:
+        return task or asyncio.create_task(work())
+    if task is not None:
+        task.cancel()
+    return None
 
 
 def _lookups(config: Lookup, days: Days) -> tuple[Nodes | ClusterNodes, AnyLookups]:

@@ -25,7 +25,7 @@ class Batcher(Generic[Item, Result]):
         kind: its name in the metrics.
         run: carries out a batch; returns for each item its result or the exception to raise.
             What it raises itself is raised to every item of the batch.
-        at_most: items in a batch.
+        at_most: items in a batch; may be changed while it works.
         in_flight: batches under way at once.
         size: bytes of an item; a batch stops growing at `max_bytes`.
     """
@@ -41,7 +41,7 @@ class Batcher(Generic[Item, Result]):
         max_bytes: int = 1 << 20,
     ) -> None:
         self._run = run
-        self._at_most = at_most
+        self.at_most = at_most
         self._free = in_flight
         self._size = size
         self._max_bytes = max_bytes
@@ -80,7 +80,7 @@ class Batcher(Generic[Item, Result]):
     def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
         weight = 0
-        while self._queue and len(batch) < self._at_most:
+        while self._queue and len(batch) < self.at_most:
             item, future = self._queue[0]
             if not future.done():
                 weight += self._size(item)

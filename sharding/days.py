@@ -53,6 +53,11 @@ class Days:
         self._listed_at = 0.0
         self._primary: Primary | None = None
 
+    def configure(self, retention: int) -> None:
+        """Another retention holds from now on."""
+        self.retention = retention
+        self._readable = None
+
     def attach(self, primary: Primary) -> None:
         """Say where partitions are listed and created."""
         self._primary = primary

@@ -72,7 +72,7 @@ class Layout:
 
         Fields that are no playlist of ours are left alone.
         """
-        gone = [field for field, value in _pairs(scanned) if (day := _day(value)) and day < oldest]
+        gone = [field for field, value in pairs(scanned) if (day := _day(value)) and day < oldest]
         return ("HDEL", self.ring_key(key), *gone) if gone else None
 
     def clear(self, key: Key) -> Command:
@@ -93,7 +93,7 @@ def read(reply: object) -> date | Garbage | None:
 
 def days_in(scanned: object) -> list[date]:
     """The days in an HSCAN reply; what is no day is left out."""
-    return [day for _, value in _pairs(scanned) if (day := _day(value))]
+    return [day for _, value in pairs(scanned) if (day := _day(value))]
 
 
 def _day(value: object) -> date | None:
@@ -102,7 +102,7 @@ def _day(value: object) -> date | None:
     return parse_day(value.decode("latin-1"))
 
 
-def _pairs(scanned: object) -> Iterable[tuple[bytes, object]]:
+def pairs(scanned: object) -> Iterable[tuple[bytes, object]]:
     """The fields of an HSCAN reply, whichever shape the client gives it."""
     if not isinstance(scanned, (list, tuple)) or len(scanned) != 2:
         return

@@ -89,6 +89,10 @@ class Janitor:
         self._config = config
         self._wall = wall
 
+    def configure(self, config: Partitions) -> None:
+        """Another configuration holds from the next look on."""
+        self._config = config
+
     async def partitions(self) -> list[Partition]:
         """Every partition there is, oldest first.
 

@@ -1,49 +1,26 @@
-"""Hints: asked of the ring's nodes under a short deadline, repaired in the background."""
+"""Hints: asked of the ring's nodes under a short deadline, repaired in the background.
+
+After a reload that moved keys, a hint that the new owner does not have is asked of the owner before
+it: a read of every partition is what that saves. Nothing depends on the answer being the last word.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
-from enum import Enum
-from typing import Any, NamedTuple
 
 from tapedeck.config.model import Lookup
-from tapedeck.failover.nodes import Node, Nodes, is_wrong_type
+from tapedeck.failover.nodes import Node, Nodes
 from tapedeck.sharding import metrics
-from tapedeck.sharding.batching import Batcher
 from tapedeck.sharding.days import Days
-from tapedeck.sharding.entries import Command, Garbage, Layout, read
-from tapedeck.sharding.ring import ring_of
+from tapedeck.sharding.entries import Layout
+from tapedeck.sharding.epoch import NO_ANSWER, Epoch, Found, Hint, Put, hint_of
+from tapedeck.sharding.placement import Placement
+from tapedeck.sharding.ring import Ring
 from tapedeck.sharding.state import Key
 
-
-class Found(Enum):
-    """What asking for a hint came to."""
-
-    DAY = "day"
-    NOTHING = "miss"
-    GARBAGE = "garbage"
-    NO_ANSWER = "unavailable"
-
-
-class Hint(NamedTuple):
-    """Where a state may lie. `day` is set with Found.DAY alone."""
-
-    found: Found
-    day: date | None = None
-
-
-_NOTHING = Hint(Found.NOTHING)
-_GARBAGE = Hint(Found.GARBAGE)
-NO_ANSWER = Hint(Found.NO_ANSWER)
-
-
-class Put(NamedTuple):
-    """A hint to be written, or removed."""
-
-    key: Key
-    day: date | None
+__all__ = ["NO_ANSWER", "Found", "Hint", "Lookups", "Put", "hint_of"]
 
 
 class Lookups:
@@ -56,26 +33,94 @@ class Lookups:
     """
 
     def __init__(self, config: Lookup, nodes: Nodes, days: Days) -> None:
-        self.ring = ring_of(config)
-        self.layout = Layout(config.layout, days.retention)
-        self._deadline = config.hint_seconds
         self._nodes = nodes
         self._days = days
-        self._asks = {node.name: self._asking(node) for node in nodes}
-        self._puts = {node.name: self._putting(node) for node in nodes}
+        self._config = config
+        self._epoch = self.plan(config)
+        self._previous: tuple[Epoch, ...] = ()
+        # Previous owners that left somebody waiting, and until when nobody asks them.
+        self._silent: dict[Node, float] = {}
         self._pending: set[asyncio.Task[None]] = set()
+        self.warm_up = {"hit": 0, "miss": 0, "unavailable": 0}
+        self._settle(config)
+
+    @property
+    def ring(self) -> Ring:
+        """The ring of now."""
+        return self._epoch.ring
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of now."""
+        return self._epoch.layout
+
+    @property
+    def placement(self) -> Placement:
+        """Where keys lie now."""
+        return self._epoch.placement
+
+    @property
+    def previous(self) -> tuple[Placement, ...]:
+        """Where entries may lie still, newest first."""
+        return tuple(epoch.placement for epoch in self._previous)
+
+    # --- a reload
+
+    def plan(self, config: Lookup) -> Epoch:
+        """What a configuration makes of the ring. Changes nothing.
+
+        Raises:
+            ValueError: it makes no ring.
+        """
+        placement = Placement.of(config)
+        nodes = self._nodes.plan(config.servers, config)
+        return Epoch(placement, nodes, self._days, config.batch)
+
+    def turn(self, config: Lookup, planned: Epoch, previous: Sequence[Placement]) -> None:
+        """From the next request on the planned ring holds. Old requests end where they are.
+
+        Args:
+            planned: from `plan`, with the same configuration.
+            previous: whose owners are asked for what the new ones do not know, newest first.
+        """
+        if planned.placement != self._epoch.placement:
+            self._epoch = planned
+        self._epoch.configure(config.batch)
+        self._nodes.turn(planned.nodes, config)
+        self._settle(config)
+        self.remember(previous)
+
+    def remember(self, previous: Sequence[Placement]) -> None:
+        """Ask the owners by these placements for what the owners of now do not know."""
+        self._previous = tuple(
+            Epoch(
+                placement,
+                self._nodes.plan(placement.servers, self._config),
+                self._days,
+                self._config.batch,
+            )
+            for placement in previous
+        )
+        kept = {node for epoch in self._previous for node in epoch.nodes.values()}
+        self._silent = {node: until for node, until in self._silent.items() if node in kept}
+        self._nodes.keep(kept)
+
+    def _settle(self, config: Lookup) -> None:
+        self._config = config
+        self._deadline = config.hint_seconds
+        self._silence = config.server_retry_timeout / 1000
+
+    # --- requests
 
     async def ask(self, key: Key) -> Hint:
         """The hint for a key. Never raises, never takes longer than the hint's deadline."""
-        server = self.ring.route(self.layout.ring_key(key), self._nodes.out)
-        if server is None:
-            return NO_ANSWER
-        try:
-            # The batch goes on past this deadline, to `timeout`: that is what counts as a failure.
-            async with asyncio.timeout(self._deadline):
-                return await self._asks[server.name].submit(key)
-        except TimeoutError:
-            return NO_ANSWER
+        epoch = self._epoch
+        node = epoch.route(key, self._nodes.out)
+        until = asyncio.get_running_loop().time() + self._deadline
+        hint = NO_ANSWER if node is None else await _in_time(epoch, node, key, until)
+        if hint.found is Found.DAY or not self._previous:
+            return hint
+        return await self._warm(key, epoch, node, hint, until)
 
     async def peek(self, key: Key, node: Node) -> Hint:
         """What one node says of a key, whether the ring names it or not; waits for `timeout`."""
@@ -87,11 +132,12 @@ class Lookups:
 
         What fails is dropped: the next load repairs it.
         """
-        server = self.ring.route(self.layout.ring_key(key), self._nodes.out)
-        if server is None or len(self._pending) >= 10_000:
+        epoch = self._epoch
+        node = epoch.route(key, self._nodes.out)
+        if node is None or len(self._pending) >= 10_000:
             metrics.HINT_WRITES.labels("dropped").inc()
             return
-        task = asyncio.create_task(self._put(server.name, Put(key, day)))
+        task = asyncio.create_task(self._put(epoch, node, Put(key, day)))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
@@ -100,56 +146,58 @@ class Lookups:
         if self._pending:
             await asyncio.wait(self._pending)
 
-    async def _put(self, name: str, put: Put) -> None:
-        written = await self._puts[name].submit(put)
+    async def _put(self, epoch: Epoch, node: Node, put: Put) -> None:
+        written = await epoch.put(node, put)
         metrics.HINT_WRITES.labels("written" if written else "dropped").inc()
 
-    def _asking(self, node: Node) -> Batcher[Key, Hint]:
-        async def run(keys: list[Key]) -> Sequence[Hint]:
-            replies = await node.run([self.layout.ask(key) for key in keys])
-            if replies is None:
-                return [NO_ANSWER] * len(keys)
-            return [hint_of(reply) for reply in replies]
+    async def _warm(
+        self, key: Key, epoch: Epoch, node: Node | None, hint: Hint, until: float
+    ) -> Hint:
+        """What previous owners say of a key that its owner does not know; else `hint`.
 
-        return Batcher("ask", run, at_most=256)
+        One that leaves a request waiting is not asked again for server_retry_timeout: it costs one
+        deadline, once.
+        """
+        now = asyncio.get_running_loop().time
+        outcome = None
+        for before, owner in self._owners(key, epoch, node):
+            if until <= now():
+                break
+            if not owner.health.live or self._silent.get(owner, 0.0) > now():
+                outcome = outcome or "unavailable"
+                continue
+            said = await _in_time(before, owner, key, until)
+            if said.found is Found.DAY:
+                self._count("hit")
+                return said._replace(warmed=True)
+            if said.found is Found.NO_ANSWER:
+                self._silent[owner] = now() + self._silence
+                outcome = "unavailable"
+            else:
+                outcome = outcome or "miss"
+        if outcome is not None:
+            self._count(outcome)
+        return hint
 
-    def _putting(self, node: Node) -> Batcher[Put, bool]:
-        async def run(puts: list[Put]) -> Sequence[bool]:
-            groups = [
-                self.layout.put(put.key, put.day) if put.day else [self.layout.remove(put.key)]
-                for put in puts
-            ]
-            replies = await node.run(
-                [command for group in groups for command in group], writes=True
-            )
-            if replies is None:
-                return [False] * len(puts)
-            after: list[Command] = []
-            position = 0
-            for put, group in zip(puts, groups, strict=True):
-                after += self._afterwards(put, group, replies[position : position + len(group)])
-                position += len(group)
-            if after:
-                await node.run(after, writes=True)
-            return [True] * len(puts)
+    def _count(self, outcome: str) -> None:
+        self.warm_up[outcome] += 1
+        metrics.WARM_UPS.labels(outcome).inc()
 
-        return Batcher("put", run, at_most=128)
-
-    def _afterwards(self, put: Put, group: list[Command], replies: list[Any]) -> list[Command]:
-        """Put right what writing an entry met: another type in its place, fields past retention."""
-        if is_wrong_type(replies[0]):
-            return [self.layout.clear(put.key), *(group if put.day else ())]
-        prune = self.layout.prune(put.key, replies[-1], self._days.oldest())
-        return [prune] if prune else []
+    def _owners(self, key: Key, epoch: Epoch, node: Node | None) -> Iterator[tuple[Epoch, Node]]:
+        """Where previous rings had a key, newest first, but for where it was looked for already."""
+        asked = {(node.address, epoch.placement.layout)} if node is not None else set()
+        for before in self._previous:
+            owner = before.owner(key)
+            place = owner.address, before.placement.layout
+            if place not in asked:
+                asked.add(place)
+                yield before, owner
 
 
-def hint_of(reply: object) -> Hint:
-    """The hint that a reply to `Layout.ask` is."""
-    if is_wrong_type(reply):
-        return _GARBAGE
-    day = read(reply)
-    if day is None:
-        return _NOTHING
-    if isinstance(day, Garbage):
-        return _GARBAGE
-    return Hint(Found.DAY, day)
+async def _in_time(epoch: Epoch, node: Node, key: Key, until: float) -> Hint:
+    try:
+        # The batch goes on past this deadline, to `timeout`: that is what counts as a failure.
+        async with asyncio.timeout_at(until):
+            return await epoch.ask(node, key)
+    except TimeoutError:
+        return NO_ANSWER

@@ -33,6 +33,15 @@ LOST = Counter(
     "Hints that were missing for a state that MySQL has: vanished, or never written",
 )
 HINT_WRITES = Counter("tapedeck_hint_writes", "Lookup entries written", ["result"])
+WARM_UPS = Counter(
+    "tapedeck_warm_ups",
+    "Hints asked of a previous owner after a reload: hit, miss, unavailable",
+    ["outcome"],
+)
+WARM_UP_SAVED = Counter(
+    "tapedeck_warm_up_partitions_saved", "Partitions not read because a previous owner had the hint"
+)
+RING_GENERATION = Gauge("tapedeck_ring_generation", "Grows by one with each reload that moves keys")
 PARTITION_DROPS = Counter("tapedeck_partition_drops", "Partitions dropped past retention")
 PRUNE_REFUSED = Counter("tapedeck_prune_refused", "Prunes refused: look at the log")
 MYSQL_BATCH_FALLBACKS = Counter(
@@ -53,4 +62,9 @@ SESSION_ENTRIES = Gauge("tapedeck_session_entries", "States in the session cache
 SESSION_BYTES = Gauge("tapedeck_session_bytes", "Bytes of the states in the session cache")
 GROUPED = Counter(
     "tapedeck_grouped_changes", "Changes that were saved together with another one of their key"
+)
+MOVED = Counter(
+    "tapedeck_moved_entries",
+    "Entries that moved after a reload: copied, kept (the owner knew as much or more), failed",
+    ["outcome"],
 )

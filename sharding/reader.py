@@ -64,12 +64,23 @@ class Reader:
         self._primary = primary
         self._lookups = lookups
         self._days = days
-        self._today_alone = config.on_lookup_failure == "today"
-        self._today_in_overload = config.probe_overload == "today"
+        self.warm_up_saved = 0
         self._budget = Budget(config.probe_rate, config.probe_burst, config.probe_burst, 0.0)
         # Apart, so that a read of thirty partitions does not hold up those of one or two.
         self._near: Batcher[Want, Loaded] = Batcher("read_near", self._read, at_most=64)
         self._deep: Batcher[Want, Loaded] = Batcher("read_deep", self._read, at_most=32)
+        self.configure(config)
+
+    def resize(self, batch: int) -> None:
+        """From the next batch on at most so many loads share a statement; half as many where it
+        reads every partition."""
+        self._near.at_most, self._deep.at_most = batch, max(1, batch // 2)
+
+    def configure(self, config: Lookup) -> None:
+        """From the next load on these rules hold."""
+        self._today_alone = config.on_lookup_failure == "today"
+        self._today_in_overload = config.probe_overload == "today"
+        self._budget.rate, self._budget.burst = config.probe_rate, config.probe_burst
 
     async def load(self, key: Key, deadline: float) -> Loaded:
         """Find a key's row.
@@ -162,7 +173,14 @@ class Reader:
             metrics.LOST.inc()
         if row is None and hint.found in (Found.DAY, Found.GARBAGE):
             self._lookups.put(key, None)  # it leads to nothing, at every load again
-        if row is not None and hint.day != row.day and hint.found is not Found.NO_ANSWER:
+        if row is None or hint.found is Found.NO_ANSWER:
+            return
+        if hint.warmed and hint.day is not None and hint.day <= row.day:
+            older = sum(day < hint.day for day in self._days.readable())
+            saved = older if hint.day >= self._days.oldest() else 0
+            self.warm_up_saved += saved
+            metrics.WARM_UP_SAVED.inc(saved)
+        if hint.warmed or hint.day != row.day:
             self._lookups.put(key, row.day)
 
     async def _look(self, want: Want) -> Loaded:

@@ -73,6 +73,10 @@ class Writer:
         # Rows that somebody else holds: a few connections are all that they may occupy.
         self._lone: Batcher[Plan, bool] = Batcher("save_alone", self._save, at_most=1, in_flight=4)
 
+    def resize(self, batch: int) -> None:
+        """From the next batch on at most so many changes are saved in one transaction."""
+        self._updates.at_most = self._shifts.at_most = batch
+
     def save(self, plan: Plan) -> asyncio.Future[bool]:
         """Commit a plan.
 

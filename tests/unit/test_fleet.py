@@ -65,20 +65,21 @@ def test_a_reload_takes_over_what_can_follow_and_names_the_rest() -> None:
         "changed": ["auth.service_keys", "log.level", "player.skip_limit"],
         "needs_restart": ["gateway.port"],
     }
-    assert live.reload(new, apply=False) == expected
+    merged, outcome = live.merged(new)
+    assert outcome == expected
     assert live.config.player.skip_limit == 2
-    assert live.reload(new) == expected
+    live.take(merged)
     assert live.config.player.skip_limit == 5
     assert live.config.gateway.port == 8080
     assert live.is_service("Bearer a-new-key")
     assert not live.is_service(f"Bearer {SERVICE_KEY}")
-    assert live.reload(new) == {"changed": [], "needs_restart": ["gateway.port"]}
+    assert live.merged(new)[1] == {"changed": [], "needs_restart": ["gateway.port"]}
 
 
 def test_a_rotated_token_key_signs_and_the_old_one_still_verifies() -> None:
     live = Live(a_config())
     old = live.tokens.issue(5, now=0)
-    live.reload(a_config(auth={"token_keys": ["n" * 32, "k" * 32]}))
+    live.take(live.merged(a_config(auth={"token_keys": ["n" * 32, "k" * 32]}))[0])
     assert live.tokens.verify(old, now=1).user_id == 5
     assert live.tokens.issue(5, now=0) != old
 

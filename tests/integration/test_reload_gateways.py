@@ -1,0 +1,329 @@
+"""Reloads of whole gateways: every worker or none, two gateways at different times, kills."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from tapedeck.localstack.redis import RedisServer
+from tests.support.gateways import Gateway
+from tests.support.rings import servers
+from tests.support.traffic import Traffic
+
+pytestmark = pytest.mark.stack
+
+StackConfig = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def gateway(
+    stack_config: StackConfig, lookup_servers: list[RedisServer], tmp_path: Path
+) -> Iterator[Gateway]:
+    """Two workers, on two of the three nodes."""
+    document = stack_config(lookup={"servers": servers(*lookup_servers[:2])})
+    gateway = Gateway(document, tmp_path, "--workers", "2")
+    gateway.start()
+    asyncio.run(gateway.until("/readyz", lambda _, body: body["status"] == "ready"))
+    yield gateway
+    gateway.kill()
+
+
+async def post(gateway: Gateway, path: str = "/reload") -> tuple[int, Any]:
+    async with aiohttp.ClientSession(gateway.admin) as http, http.post(path) as answer:
+        return answer.status, await answer.json()
+
+
+async def metric(gateway: Gateway, name: str, **labels: str) -> list[float]:
+    """The values of a metric in all processes of a gateway that have it."""
+    async with aiohttp.ClientSession(gateway.admin) as http, http.get("/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    return [
+        float(line.rpartition(" ")[2])
+        for line in lines
+        if re.match(rf"{name}[ {{]", line) and all(label in line for label in wanted)
+    ]
+
+
+async def generations(gateway: Gateway) -> list[float]:
+    """Of each worker that answers."""
+    return sorted(await metric(gateway, "tapedeck_ring_generation"))
+
+
+def set_lookup(gateway: Gateway, **lookup: Any) -> None:
+    gateway.document["lookup"].update(lookup)
+    gateway.write_config()
+
+
+def workers(gateway: Gateway) -> dict[int, int]:
+    return {line["worker"]: line["pid"] for line in gateway.lines("listening")}
+
+
+def tapedeck(*args: str) -> subprocess.CompletedProcess[str]:
+    code = "from tapedeck.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={k: v for k, v in os.environ.items() if not k.startswith("TAPEDECK_")},
+    )
+
+
+async def test_a_worker_that_does_not_answer_keeps_every_worker_on_the_old_ring(
+    gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    set_lookup(gateway, servers=servers(*lookup_servers))
+    os.kill(workers(gateway)[2], signal.SIGSTOP)
+    try:
+        status, body = await post(gateway)
+        assert status == 503
+        assert "worker 2" in body["errors"][0]
+        assert "Nothing changed" in body["errors"][0]
+    finally:
+        os.kill(workers(gateway)[2], signal.SIGCONT)
+    await gateway.until("/readyz", lambda _, body: body["status"] == "ready")
+    assert [g for g in await generations(gateway) if g] == [1, 1]
+    assert (await post(gateway))[0] == 200
+    assert [g for g in await generations(gateway) if g] == [2, 2]
+    assert await metric(gateway, "tapedeck_reloads_total", result="failed") == [1]
+    assert await metric(gateway, "tapedeck_reloads_total", result="applied") == [1]
+    assert len(gateway.lines("reloaded")) == 1
+
+
+async def test_a_worker_that_is_born_after_or_during_a_reload_has_the_new_ring(
+    gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    first = workers(gateway)
+    for number in range(6):
+        nodes = lookup_servers if number % 2 == 0 else lookup_servers[:2]
+        set_lookup(gateway, servers=servers(*nodes))
+        os.kill(workers(gateway)[1], signal.SIGKILL)
+        status = 503
+        while status == 503:  # the one that was killed does not answer yet
+            status, body = await post(gateway)
+        assert status == 200, body
+    os.kill(workers(gateway)[2], signal.SIGKILL)
+
+    def born(_: int, body: Any) -> bool:
+        pids = workers(gateway)
+        return body["status"] == "ready" and first[2] != pids[2]
+
+    await gateway.until("/readyz", born)
+    assert [g for g in await generations(gateway) if g] == [7, 7]
+    async with aiohttp.ClientSession(gateway.admin) as http, http.get("/ring") as answer:
+        body = await answer.json()
+    assert {node["name"] for node in body["nodes"]} == {"lookup1", "lookup2"}
+
+
+async def test_a_ring_that_cannot_be_changes_nothing_and_says_why(
+    gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    set_lookup(gateway, servers=[*servers(*lookup_servers), f"127.0.0.1:1:1 {'x' * 300}"])
+    status, body = await post(gateway)
+    assert status == 422
+    assert "longer than 264 bytes" in body["errors"][0]
+    gateway.send(signal.SIGHUP)
+    await gateway.until("/healthz", lambda *_: len(gateway.lines("reload_refused")) == 2)
+    assert [g for g in await generations(gateway) if g] == [1, 1]
+    assert await metric(gateway, "tapedeck_reloads_total", result="refused") == [2]
+    status, body = await post(gateway, "/reload/check")
+    assert status == 422
+
+
+async def test_sighup_and_a_change_of_the_file_reload_too(
+    gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    set_lookup(gateway, servers=servers(*lookup_servers))
+    gateway.document["reload"] = {"on_change": True, "look_every": 0.1}
+    gateway.write_config()
+    gateway.send(signal.SIGHUP)
+    await gateway.until("/ring", lambda _, body: body["generation"] == 2)
+
+    set_lookup(gateway, servers=servers(*lookup_servers[:1]))
+    await gateway.until("/ring", lambda _, body: body["generation"] == 3)
+    gateway.config.write_text(gateway.config.read_text().replace("servers:", "nonsense:"))
+    await gateway.until("/healthz", lambda *_: len(gateway.lines("reload_refused")) == 1)
+    set_lookup(gateway, servers=servers(*lookup_servers[:2]))
+    await gateway.until("/ring", lambda _, body: body["generation"] == 4)
+    assert len(gateway.lines("reload_refused")) == 1
+
+
+async def test_limits_follow_and_what_does_not_is_named(gateway: Gateway) -> None:
+    document = gateway.document
+    document["lookup"] |= {"timeout": 123, "hint_deadline": 7, "server_failure_limit": 9}
+    document["lookup"] |= {"auto_eject_hosts": False, "batch": 5, "probe_rate": 10}
+    document["mysql"] |= {"deadline": 1234, "statement_timeout": 999, "batch": 3}
+    document["partitions"] = {"retention_days": 7, "prune": False}
+    document["log"] = {"level": "warning"}
+    gateway.write_config()
+    status, body = await post(gateway)
+    assert status == 200
+    assert body["needs_restart"] == []
+    assert set(body["changed"]) == {
+        *(f"lookup.{key}" for key in ("timeout", "hint_deadline", "server_failure_limit")),
+        *(f"lookup.{key}" for key in ("auto_eject_hosts", "batch", "probe_rate")),
+        *(f"mysql.{key}" for key in ("deadline", "statement_timeout", "batch")),
+        *("partitions.retention_days", "partitions.prune", "log.level"),
+    }
+    assert "ring" not in body
+    async with Traffic([gateway.url], gateway.key).running() as traffic:
+        await traffic.more()
+    assert traffic.problems == []
+    document["gateway"]["workers"] = 3
+    document["mysql"]["hosts"] = ["127.0.0.1:1"]
+    document["catalog"] = {"max_age": 1}
+    gateway.write_config()
+    status, body = await post(gateway)
+    assert (status, body["changed"]) == (200, [])
+    assert set(body["needs_restart"]) == {"mysql.hosts", "catalog.max_age"}
+
+
+@pytest.mark.parametrize("layout", ["packed", "flat"])
+async def test_while_one_of_two_gateways_has_reloaded_no_change_is_lost(
+    stack_config: StackConfig, lookup_servers: list[RedisServer], tmp_path: Path, layout: str
+) -> None:
+    one, two, three = lookup_servers
+    lookup = {"servers": servers(one, two), "layout": layout}
+    pair = [Gateway(stack_config(lookup=lookup), tmp_path) for _ in range(2)]
+    for gateway in pair:
+        await asyncio.to_thread(gateway.start)
+    try:
+        urls = [gateway.url for gateway in pair]
+        async with Traffic(urls, pair[0].key).running() as traffic:
+            await traffic.more()
+            for nodes in ((one, two, three), (two, three), (one,)):
+                for gateway in pair:
+                    set_lookup(gateway, servers=servers(*nodes))
+                    assert (await post(gateway))[0] == 200
+                    await traffic.more(250)  # one has the new ring, the other the old one
+        assert traffic.problems == []
+        for gateway in pair:
+            await gateway.until("/ring", lambda _, b: b["move"]["previous_rings"] == 0)
+    finally:
+        for gateway in pair:
+            gateway.kill()
+
+
+async def test_a_gateway_killed_during_a_move_goes_on_with_it_when_it_is_back(
+    stack_config: StackConfig, lookup_servers: list[RedisServer], tmp_path: Path
+) -> None:
+    one, two, _ = lookup_servers
+    today = time.strftime("%Y%m%d", time.gmtime())
+    with one.client() as redis_one:
+        pipe = redis_one.pipeline(transaction=False)
+        for user in range(1, 1001):
+            pipe.hset(f"u:{user}", "1", today)
+        pipe.execute()
+    document = stack_config(lookup={"servers": servers(one), "move_rate": 40})
+    gateway = Gateway(document, tmp_path, "--workers", "2")
+    await asyncio.to_thread(gateway.start)
+    try:
+        set_lookup(gateway, servers=servers(two))
+        assert (await post(gateway))[0] == 200
+        await gateway.until("/ring", lambda _, b: b["move"] and b["move"]["copied"] > 100)
+        shown = tapedeck("ring", "show", "--config", str(gateway.config))
+        assert re.search(r"move +moving, \d+%", shown.stdout), shown
+        refused = tapedeck("ring", "clean", "--config", str(gateway.config))
+        assert refused.returncode == 1
+        assert "still being copied" in refused.stderr
+        gateway.kill()
+
+        set_lookup(gateway, move_rate=1_000_000)
+        await asyncio.to_thread(gateway.start)
+        body = await gateway.until("/ring", lambda _, b: b["move"] and b["move"]["state"] == "done")
+        assert body["move"]["progress"] == 1
+        assert body["move"]["copied"] < 1000 + 100  # it did not begin anew
+        assert len(gateway.lines("unfinished move found")) >= 1
+        with two.client() as redis_two:
+            assert len(redis_two.keys("u:*")) == 1000
+    finally:
+        gateway.kill()
+
+
+async def test_check_config_shows_what_a_reload_would_change_and_sends_no_secret(
+    gateway: Gateway, lookup_servers: list[RedisServer], tmp_path: Path
+) -> None:
+    file = tmp_path / "new.yml"
+    document = {**gateway.document, "lookup": {"servers": servers(*lookup_servers)}}
+    document["player"] = {"skip_limit": 5}
+    document["mysql"] = {**document["mysql"], "password": "another", "connections": 3}
+    document["gateway"] = {**document["gateway"], "workers": 7}
+    file.write_text(yaml.safe_dump(document))
+    shown = tapedeck("check-config", str(file), "--against", gateway.admin)
+    assert shown.returncode == 0, shown
+    lines = shown.stdout.splitlines()
+    assert "changes: player.skip_limit: 2 -> 5" in lines
+    assert "needs a restart: mysql.connections: 16 -> 3" in lines
+    assert "needs a restart: mysql.password" in lines
+    assert "overridden where the gateway runs: gateway.workers: 2 -> 7" in lines
+    assert any(re.fullmatch(r"ring: lookup3 \(.+\) is added", line) for line in lines)
+    moves = re.search(r"ring: ([\d.]+)% of the keys move", lines[-1])
+    assert moves is not None
+    assert 22 < float(moves[1]) < 45
+    assert "at least 33.3% must" in lines[-1]
+    assert "another" not in shown.stdout
+
+    gateway.document["gateway"]["workers"] = 2
+    file.write_text(yaml.safe_dump(gateway.document))
+    same = tapedeck("check-config", str(file), "--against", gateway.admin)
+    assert same.stdout == "nothing differs\n", same.stdout
+    assert [g for g in await generations(gateway) if g] == [1, 1]
+
+    nobody = tapedeck("check-config", str(file), "--against", "http://127.0.0.1:1")
+    assert nobody.returncode == 1
+    assert "no gateway answers at http://127.0.0.1:1" in nobody.stderr
+    status, body = await post(gateway, "/reload/check")
+    assert (status, body) == (200, {"changed": [], "needs_restart": []})
+
+
+async def test_clean_removes_what_nodes_no_longer_own_and_nothing_else(
+    gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    one, two, three = lookup_servers
+    async with Traffic([gateway.url], gateway.key).running() as traffic:
+        await traffic.more(300)
+    with one.client() as admin:
+        admin.set("u:notours", "x")
+    set_lookup(gateway, servers=servers(two, three))
+    assert (await post(gateway))[0] == 200
+    await gateway.until("/ring", lambda _, b: b["move"] and b["move"]["state"] == "done")
+    before = {node.name: _entries(node) for node in lookup_servers}
+    args = ("ring", "clean", "--config", str(gateway.config), "--node", one.address)
+
+    dry = tapedeck(*args, "--dry-run")
+    assert dry.returncode == 0, dry
+    assert f"{one.address}: {len(before['lookup1']):,} would be removed" in dry.stdout
+    assert {node.name: _entries(node) for node in lookup_servers} == before
+
+    assert tapedeck(*args).returncode == 0
+    assert _entries(one) == set()
+    assert _entries(two) | _entries(three) == set.union(*before.values())
+    assert not _entries(two) & _entries(three)
+    with one.client() as admin:
+        assert admin.get("u:notours") == b"x"
+    async with Traffic([gateway.url], gateway.key, first_user=100).running() as traffic:
+        await traffic.more(50)
+    assert traffic.problems == []
+
+    set_lookup(gateway, layout="flat")
+    refused = tapedeck(*args)
+    assert refused.returncode == 1
+    assert "--flat" in refused.stderr
+
+
+def _entries(node: RedisServer) -> set[bytes]:
+    with node.client() as client:
+        return {key for key in client.keys("u:*") if key != b"u:notours"}

@@ -1,0 +1,130 @@
+"""The ring changes under traffic: 0 failed requests, 0 places lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tapedeck.localstack.redis import RedisServer
+from tests.support.gateways import Gateway
+from tests.support.traffic import Traffic
+
+pytestmark = pytest.mark.stack
+
+StackConfig = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def _extra_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
+    folder = tmp_path_factory.mktemp("more-lookups")
+    servers = [RedisServer(f"lookup{n}", folder / f"lookup{n}") for n in (4, 5)]
+    for server in servers:
+        server.start()
+    yield servers
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def more_servers(_extra_servers: list[RedisServer]) -> list[RedisServer]:
+    """Two nodes more, running and empty."""
+    for server in _extra_servers:
+        server.thaw()
+        if not server.running:
+            server.start()
+        with server.client() as client:
+            client.flushall()
+    return _extra_servers
+
+
+async def post(gateway: Gateway, path: str = "/reload") -> tuple[int, Any]:
+    async with aiohttp.ClientSession(gateway.admin) as http, http.post(path) as answer:
+        return answer.status, await answer.json()
+
+
+async def reloaded(gateway: Gateway, **lookup: Any) -> dict[str, Any]:
+    """Write the file with other values of `lookup`, reload, and give the answer."""
+    gateway.document["lookup"].update(lookup)
+    gateway.write_config()
+    status, body = await post(gateway)
+    assert status == 200, body
+    return dict(body)
+
+
+async def ring(gateway: Gateway) -> dict[str, Any]:
+    async with aiohttp.ClientSession(gateway.admin) as http, http.get("/ring") as answer:
+        return dict(await answer.json())
+
+
+async def moved(gateway: Gateway) -> dict[str, Any]:
+    """The ring once the move is done and forgotten."""
+    body: dict[str, Any] = await gateway.until(
+        "/ring",
+        lambda _, b: b["move"] and b["move"]["state"] == "done" and not b["move"]["previous_rings"],
+    )
+    return body
+
+
+def servers(*nodes: RedisServer, weight: int = 1) -> list[str]:
+    return [f"{node.address}:{weight} {node.name}" for node in nodes]
+
+
+def names(body: dict[str, Any]) -> set[str]:
+    return {node["name"] for node in body["nodes"]}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_nodes_are_added_removed_reweighted_renamed_and_readdressed_while_clients_play(
+    stack_config: StackConfig,
+    lookup_servers: list[RedisServer],
+    more_servers: list[RedisServer],
+    tmp_path: Path,
+    workers: int,
+) -> None:
+    one, two, three = lookup_servers
+    four, five = more_servers
+    gateway = Gateway(stack_config(), tmp_path, "--workers", str(workers))
+    await asyncio.to_thread(gateway.start)
+    try:
+        async with Traffic([gateway.url], gateway.key).running() as traffic:
+            await traffic.more()
+            answer = await reloaded(gateway, servers=servers(one, two, three, four))
+            assert answer["changed"] == ["lookup.servers"]
+            assert answer["ring"]["generation"] == 2
+            assert answer["ring"]["ideal"] == 0.25
+            assert 0.15 < answer["ring"]["moves"] < 0.35
+            await traffic.more()
+            after = await moved(gateway)
+            assert names(after) == {"lookup1", "lookup2", "lookup3", "lookup4"}
+            assert after["generation"] == 2
+            assert 0.1 < after["move"]["moved_share"] < 0.4
+
+            for number, change in enumerate(
+                (
+                    {"servers": servers(two, three, four)},
+                    {"servers": [*servers(two, weight=5), *servers(three, four)]},
+                    {"servers": [f"{two.address}:5 another-name", *servers(three, four)]},
+                    {"servers": [f"{five.address}:5 another-name", *servers(three, four)]},
+                    {"hash": "murmur", "distribution": "modula"},
+                    {"hash_tag": "::"},
+                    {"layout": "flat"},
+                    {"layout": "packed", "servers": servers(one, two)},
+                ),
+                3,
+            ):
+                answer = await reloaded(gateway, **change)
+                assert answer["needs_restart"] == []
+                if "hash_tag" not in change:  # no key of ours has that tag: nothing moves
+                    assert answer["ring"]["moves"] > 0
+                await traffic.more()
+                assert (await ring(gateway))["generation"] == number
+            assert names(await moved(gateway)) == {"lookup1", "lookup2"}
+        assert traffic.problems == []
+        assert not gateway.lines("mover failed")
+    finally:
+        gateway.kill()

@@ -1,0 +1,61 @@
+"""Reloads of a backend in this process, as gateway.admin carries them out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from tapedeck.config.load import parse
+from tapedeck.localstack.redis import RedisServer
+from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.placement import Placement
+
+SECONDS = 20.0
+
+
+def servers(*nodes: RedisServer, weight: int = 1) -> list[str]:
+    """For lookup.servers."""
+    return [f"{node.address}:{weight} {node.name}" for node in nodes]
+
+
+@contextlib.asynccontextmanager
+async def opened(document: dict[str, Any], *, move: bool = True) -> AsyncIterator[Backend]:
+    """A backend that is ready."""
+    backend = await Backend.open(parse(document), prune=False, move=move)
+    try:
+        await backend.days.ready()
+        yield backend
+    finally:
+        await backend.close()
+
+
+def reload(backend: Backend, document: dict[str, Any]) -> None:
+    """Let another configuration hold."""
+    new = parse(document)
+    before, after = Placement.of(backend.config.lookup), Placement.of(new.lookup)
+    history = backend.mover.history.turned(before, after)
+    backend.reload(new, backend.plan(new), history)
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + SECONDS
+    while not condition():
+        assert loop.time() < end, f"not in {SECONDS} s: {what}"
+        await asyncio.sleep(0.01)
+
+
+async def all_moved(backend: Backend) -> dict[str, Any]:
+    """The move once it is done and the ring before it forgotten."""
+
+    def done() -> bool:
+        move = backend.mover.describe()
+        return move is not None and move["state"] == "done" and not move["previous_rings"]
+
+    await until(done, "the move is done")
+    described = backend.mover.describe()
+    assert described is not None
+    return described
