@@ -59,6 +59,10 @@ class Tally:
         self.counts = dict.fromkeys(values, 0)
         REGISTRY.register(self)
 
+    def describe(self) -> Iterable[Metric]:
+        """For the registry, and for docs/metrics.md."""
+        return self.collect()
+
     def collect(self) -> Iterable[Metric]:
         """For the registry."""
         name, documentation, label = self._words
