@@ -151,8 +151,8 @@ def metrics() -> str:
     ]
     families = []
     for collector in list(REGISTRY._collector_to_names):
-        labels = getattr(collector, "_labelnames", ())
         for family in collector.describe() if hasattr(collector, "describe") else ():
+            labels = getattr(collector, "_labelnames", None) or getattr(family, "_labelnames", ())
             if family.name.startswith("tapedeck_"):
                 name = f"{family.name}_total" if family.type == "counter" else family.name
                 families.append((name, family.type, labels, family.documentation))

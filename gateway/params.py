@@ -177,11 +177,12 @@ def whole_number(text: str | None, name: str, highest: int = PLAYLIST_MAX) -> in
         raise Refusal(400, f"The parameter {name} is missing.")
     if text == "":
         raise Refusal(400, f"{name} is empty; it must be a whole number from 1 to {highest}.")
-    if _ID.fullmatch(text) is None or not 1 <= int(text) <= highest:
+    number = int(text) if _ID.fullmatch(text) else 0
+    if not 1 <= number <= highest:
         raise Refusal(
             400, f"{name} must be a whole number from 1 to {highest}, not {_shown(text)}."
         )
-    return int(text)
+    return number
 
 
 def user_number(text: str | None) -> int:

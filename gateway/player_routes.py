@@ -179,8 +179,10 @@ class PlayerApi:
         parameters = await _parameters(call)
         mix_id = whole_number(parameters.get("mix_id"), "mix_id")
         # Malformed before unknown: a client that sends nonsense learns so in one go.
-        for name in {*needed, *({"track_id"} & parameters.keys())}:
+        for name in needed:
             whole_number(parameters.get(name), name)
+        if "track_id" in parameters and "track_id" not in needed:
+            whole_number(parameters["track_id"], "track_id")
         return listener, await self._mix(mix_id), parameters
 
     async def _mix(self, mix_id: int) -> Mix:
@@ -231,6 +233,8 @@ async def _parameters(call: Call) -> Mapping[str, str]:
     """Query and form together, unknown ones included (they change nothing)."""
     request = call.request
     body = await read_body(request, FORM_MAX) if request.body_exists else b""
+    if not body:
+        return gather(call.query)
     return gather(call.query, body, request.headers.get("Content-Type", ""))
 
 

@@ -53,6 +53,9 @@ class _Requests:
         self.counts: dict[tuple[str, str, int], int] = {}
         self.seconds: dict[str, list[float]] = {}
 
+    def describe(self) -> Iterable[Metric]:
+        return self.collect()
+
     def collect(self) -> Iterable[Metric]:
         counter = CounterMetricFamily(
             "tapedeck_http_requests", "Requests answered", labels=["route", "method", "status"]

@@ -21,9 +21,10 @@ from tapedeck.gateway.phrases import JSON, status_line
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
-_HEADS = {
-    # The Player's GETs change state: no cache on the way may answer in our place.
-    status: f"HTTP/1.1 {status_line(status)}\r\nServer: tapedeck\r\nCache-Control: no-store\r\n"
+# The Player's GETs change state: no cache on the way may answer in our place.
+_ALWAYS = "Server: tapedeck\r\nCache-Control: no-store\r\n"
+_USUAL = {
+    status: f"HTTP/1.1 {status_line(status)}\r\n{_ALWAYS}Content-Type: {JSON}\r\nContent-Length: "
     for status in (200, 201, 403)
 }
 _NO_BODY = frozenset({204, 304})
@@ -117,14 +118,18 @@ class Reply:
         version, status = request.version, self.status
         if self.keep_alive is None:
             self.keep_alive = request.keep_alive
-        if version == HttpVersion11 and status in _HEADS:
-            head = _HEADS[status]
-        else:
-            number = "1.0" if version == HttpVersion10 else "1.1"
+        usual = _USUAL.get(status) if self.keep_alive and self.headers is None else None
+        if usual is not None and version == HttpVersion11 and self.content_type is JSON:
             head = (
-                f"HTTP/{number} {status_line(status)}\r\nServer: tapedeck\r\n"
-                "Cache-Control: no-store\r\n"
-            )
+                f"{usual}{len(self.body)}\r\nX-Request-Id: {self.request_id}\r\n"
+                f"Date: {rfc822_formatted_time()}\r\n\r\n"
+            ).encode("latin-1")
+            return head if request.method == "HEAD" else head + self.body
+        return self._encode(request, version, status)
+
+    def _encode(self, request: Request, version: HttpVersion, status: int) -> bytes:
+        number = "1.0" if version == HttpVersion10 else "1.1"
+        head = f"HTTP/{number} {status_line(status)}\r\n{_ALWAYS}"
         if status not in _NO_BODY:
             head += f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\n"
         if self.headers:

@@ -47,6 +47,7 @@ class Batcher(Generic[Item, Result]):
         self._max_bytes = max_bytes
         self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._sizes = metrics.BATCH_SIZE.labels(kind)
 
     async def submit(self, item: Item) -> Result:
@@ -55,7 +56,9 @@ class Batcher(Generic[Item, Result]):
 
     def put(self, item: Item) -> asyncio.Future[Result]:
         """Have one item carried out; its future is cancelled by who gives it up."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = self._loop.create_future()
         self._queue.append((item, future))
         if self._free > 0:
             self._free -= 1

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from math import ceil
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from tapedeck.config.model import Lookup
 from tapedeck.failover.budget import Budget
@@ -36,8 +37,7 @@ class Want(NamedTuple):
     oldest: date
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True, gc=False):
     """What lies in MySQL for a key.
 
     Attributes:

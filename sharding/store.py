@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -42,10 +43,7 @@ MOST_CONFLICTS = 100
 LOOK_EVERY = 0.05
 """Seconds between looks for changes whose deadline has passed."""
 
-_HIT = metrics.SESSIONS.labels("hit")
-_STALE = metrics.SESSIONS.labels("stale")
-_UNCHANGED = metrics.SESSIONS.labels("unchanged")
-_MISS = metrics.SESSIONS.labels("miss")
+_counts = metrics.SESSIONS.counts
 
 
 class Store:
@@ -107,6 +105,8 @@ class Store:
                 self._looking = True
                 loop.call_later(LOOK_EVERY, self._look_for_overdue)
             self._begin(key, line, [member])
+        elif line.waiting is None:
+            line.waiting = deque([member])
         else:
             line.waiting.append(member)
         return await answer
@@ -126,15 +126,15 @@ class Store:
         group = line.group = _Group(self, key, members)
         row = self._cached(key)
         if row is None or not self._days.settled:
-            _MISS.inc(len(members))
+            _counts["miss"] += len(members)
         else:
             loaded = Loaded(row)
             applied = group.apply(loaded)
             if applied.changes:
                 group.saving = group.save(loaded, applied)
-                group.saving.add_done_callback(lambda saving: self._saved(group, saving))
+                group.saving.add_done_callback(partial(self._saved, group))
                 return
-            _UNCHANGED.inc(len(members))
+            _counts["unchanged"] += len(members)
             group.hint = row
         self._go_on(group)
 
@@ -146,10 +146,10 @@ class Store:
             return
         error = saving.exception()
         if error is None and saving.result():
-            _HIT.inc(len(group.members))
+            _counts["hit"] += len(group.members)
             self._answer(group, group.landed())
             return
-        _STALE.inc(len(group.members))
+        _counts["stale"] += len(group.members)
         self.sessions.drop(group.key)
         assert not isinstance(error, BaseException) or isinstance(error, Exception)
         group.failed(error)
@@ -192,6 +192,9 @@ class Store:
             else:
                 member.answer.set_result(result)
         line = self._lines[group.key]
+        if not line.waiting:
+            del self._lines[group.key]
+            return
         members: list[Member] = []
         while line.waiting and len(members) < MOST_TOGETHER:
             member = line.waiting.popleft()
@@ -209,7 +212,7 @@ class Store:
         now = loop.time()
         for line in self._lines.values():
             group = line.group
-            for member in itertools.chain(group.members, line.waiting):
+            for member in itertools.chain(group.members, line.waiting or ()):
                 if member.deadline <= now and not member.answer.done():
                     member.answer.set_exception(Unavailable("MySQL: no answer in time"))
             if group.saving is not None and all(m.answer.done() for m in group.members):
@@ -261,7 +264,7 @@ class _Line:
     group: _Group
 
     def __init__(self) -> None:
-        self.waiting: deque[Member] = deque()
+        self.waiting: deque[Member] | None = None
 
 
 class _Conflict(Exception):
@@ -271,6 +274,11 @@ class _Conflict(Exception):
 class _Group:
     """Members that are saved together, through all their tries."""
 
+    __slots__ = (
+        *("_alone", "_conflicts", "_failure", "_loaded", "_number", "_plan", "_store", "_tried"),
+        *("hint", "key", "members", "saving"),
+    )
+
     def __init__(self, store: Store, key: Key, members: list[Member]) -> None:
         self.key = key
         self.members = members
@@ -279,12 +287,12 @@ class _Group:
         self._store = store
         self._number = next(store._numbers)
         self._loaded: Loaded | None = None
-        self._plan: Plan | None = None
         self._conflicts = 0
         self._alone = False
         self._failure: Exception | None = None
         # What each try would have answered, by the version that it made: at most one of them lands.
         self._tried: dict[int, list[Result]] = {}
+        self._plan: Plan | None = None
 
     @property
     def deadline(self) -> float:

@@ -9,11 +9,12 @@ rows are settled one by one, so a row that cannot be saved fails alone.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 
 from msgspec import Struct
-from prometheus_client import Counter
+from prometheus_client import Counter as Metric
 
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.primary import Primary
@@ -51,6 +52,13 @@ class Plan(Struct, frozen=True):
     def key(self) -> Key:
         """Whose state."""
         return self.row.key
+
+    @property
+    def kind(self) -> str:
+        """How it is counted: create, in_place or move."""
+        if self.base is None:
+            return "create"
+        return "in_place" if self.base.day == self.day else "move"
 
     @property
     def in_place(self) -> bool:
@@ -99,13 +107,16 @@ class Writer:
     async def _save(self, plans: list[Plan]) -> Sequence[bool | Exception]:
         async with self._primary.session(self._primary.deadline()) as session:
             saved = await self._save_in(session, plans)
+        counts: Counter[str] = Counter()
         for plan, result in zip(plans, saved, strict=True):
             if result is True:
-                _SAVES[_kind(plan)].inc(plan.changes)
+                counts[plan.kind] += plan.changes
                 if plan.changes > 1:
                     metrics.GROUPED.inc(plan.changes)
             elif result is False:
                 metrics.CONFLICTS.inc()
+        for kind, changes in counts.items():
+            metrics.SAVES.labels(kind).inc(changes)
         return saved
 
     async def _save_in(self, session: Session, plans: list[Plan]) -> Sequence[bool | Exception]:
@@ -260,10 +271,14 @@ class _Script:
 
     def __init__(self) -> None:
         self._statements = ["START TRANSACTION"]
-        self._counters: list[tuple[int, Counter]] = []
+        self._counters: list[tuple[int, Metric]] = []
 
     def add(
-        self, statement: str, *, must_affect: int | None = None, counter: Counter | None = None
+        self,
+        statement: str,
+        *,
+        must_affect: int | None = None,
+        counter: Metric | None = None,
     ) -> None:
         """Put a statement behind the others.
 
@@ -292,12 +307,3 @@ class _Script:
             raise
         for number, counter in self._counters:
             counter.inc(affected[number])
-
-
-def _kind(plan: Plan) -> str:
-    if plan.base is None:
-        return "create"
-    return "in_place" if plan.base.day == plan.day else "move"
-
-
-_SAVES = {kind: metrics.SAVES.labels(kind) for kind in ("create", "in_place", "move")}
