@@ -75,6 +75,12 @@ def _cell(records: Iterable[Record], name: str) -> str:
     return spread(summary(values)) if values else "-"
 
 
+def _middle(records: Iterable[Record], name: str) -> str:
+    """A median alone."""
+    values = [float(r[name]) for r in records if r.get(name) is not None]
+    return _number(summary(values).median) if values else "-"
+
+
 def _groups(records: Sequence[Record], *names: str) -> list[tuple[object, ...]]:
     """The distinct values of these fields, in order of appearance."""
     return list(dict.fromkeys(tuple(r.get(name) for name in names) for r in records))
@@ -122,13 +128,13 @@ def throughput(records: Sequence[Record]) -> list[Table]:
                     PEERS[str(peer)],
                     _cell(mine, "rate"),
                     against,
-                    _cell(mine, "p50"),
+                    _middle(mine, "p50"),
                     _cell(mine, "p99"),
                     *(
-                        _cell(mine, f"cpu_{part}_us")
+                        _middle(mine, f"cpu_{part}_us")
                         for part in ("gateway", "mysql", "redis", "twemproxy")
                     ),
-                    _cell(mine, "redis_commands"),
+                    _middle(mine, "redis_commands"),
                     str(sum(r["errors"] for r in mine)),
                     str(sum(r["lost"] or 0 for r in mine)),
                 ]

@@ -125,7 +125,7 @@ def _lost(records: Sequence[Record]) -> Summary:
     return Summary(sum(lost), min(lost), max(lost), len(lost))
 
 
-def _pinned_workers(records: Sequence[Record]) -> Summary:
+def _two_workers(records: Sequence[Record]) -> Summary:
     places = {r["place"] for r in select(records, "workers")}
     best = [
         ratio("workers", "rate", "gateway2", "gateway", workload="warm", place=place)(records)
@@ -181,7 +181,7 @@ TARGETS = (
     Target("p99 during the nightly drop, against p99 before", 1.3, 1.1, True, "x", _purge_p99),
     Target("dropping a day against deleting its rows", 100, None, False, "x", _purge_speed),
     Target("two workers against one, warm, the better placement", 1.5, None, False, "x",
-           _pinned_workers),
+           _two_workers),
     Target("lost updates, all runs", 0, 0, True, "", _lost),
 )  # fmt: skip
 
