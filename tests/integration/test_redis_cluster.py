@@ -291,6 +291,7 @@ async def test_while_a_slot_is_on_its_way_its_keys_are_found_on_either_side(
         for server in (target, source):
             cluster._ask(server, "CLUSTER", "SETSLOT", str(slot), "NODE", cluster.id_of(target))
         assert await backend.lookups.ask(here) == Hint(Found.DAY, yesterday)
+        assert nodes.owner(name).name == target.address  # type: ignore[union-attr]
 
 
 async def test_a_cluster_that_is_down_costs_nothing_and_hints_return_with_it(
