@@ -125,7 +125,7 @@ async def _show(sections: Sections) -> list[dict[str, Any]]:
 
 
 def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put in what only time shows: growth, and evictions of the last hour.
+    """Put in what only a gateway knows: who is in its ring, growth, and evictions of the last hour.
 
     Returns:
         What the gateway says of reloads; or, as `problem`, why it says nothing. That is a remark,
@@ -138,7 +138,11 @@ def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -
     except NoAnswer as error:
         return {"problem": str(error)}
     seen = {node["name"]: node.get("capacity") or {} for node in ring.get("nodes", ())}
+    standing = {node["name"]: node for node in ring.get("nodes", ())}
     for node in nodes:
+        if node["name"] in standing:
+            node["ring"] = standing[node["name"]]["state"]
+            node["reason"] = standing[node["name"]]["reason"]
         for name in ("evicted_last_hour", "growth_bytes_per_day", "full_in_days"):
             value = seen.get(node["name"], {}).get(name)
             if value is not None:

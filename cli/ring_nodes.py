@@ -62,7 +62,7 @@ def print_nodes(nodes: list[dict[str, Any]], retention_days: int) -> None:
     from rich.table import Table
 
     columns = ("node", "address", "weight", "share", "entries", "memory", "evicted", "oldest")
-    table = Table(*columns, "full in", "state", box=None)
+    table = Table(*columns, "full in", "state", box=None, pad_edge=False)
     for node in nodes:
         alive = node["state"] == "answers"
         evicted = node.get("evicted")
@@ -76,11 +76,22 @@ def print_nodes(nodes: list[dict[str, Any]], retention_days: int) -> None:
             "-" if evicted is None else f"[red]{evicted:,}[/red]" if evicted else "0",
             _days(node.get("oldest_entry_days")),
             _days(node.get("full_in_days")),
-            node["state"] if alive else f"[red]{node['state']}[/red]",
+            _standing(node),
         )
-    Console().print(table)
+    # Whole also where nobody says how wide the page is: no address may be cut off.
+    needed = Console(width=1000).measure(table).maximum
+    Console(width=max(Console().width, needed)).print(table)
     if any(node.get("evicted") for node in nodes):
         print(f"evicted: entries that went before the retention of {retention_days} days was over")
+
+
+def _standing(node: dict[str, Any]) -> str:
+    """Whether it answers, and what the gateway makes of it."""
+    if node["state"] != "answers":
+        return f"[red]{node['state']}[/red]"
+    if node.get("ring") == "ejected":
+        return f"[red]answers; out of the ring: {node['reason']}[/red]"
+    return "live" if node.get("ring") else "answers"
 
 
 def _memory(node: dict[str, Any]) -> str:
