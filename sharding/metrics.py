@@ -83,10 +83,11 @@ class Tally:
 
 SESSIONS = Tally(
     "tapedeck_session_changes",
-    "Changes by what the session cache was worth: hit (saved from it), stale (another gateway came"
-    " first), unchanged (nothing to save, so read again), miss",
+    "Changes by what the session cache was worth: hit (saved from it), stale (another worker came"
+    " first), doubted (read first, as that happened lately), unchanged (nothing to save, so read"
+    " again), miss",
     "outcome",
-    ("hit", "stale", "unchanged", "miss"),
+    ("hit", "stale", "doubted", "unchanged", "miss"),
 )
 SESSIONS_EVICTED = Counter(
     "tapedeck_session_evictions", "States that left the session cache because it was full"

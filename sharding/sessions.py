@@ -17,9 +17,16 @@ from tapedeck.sharding.state import Key
 OVERHEAD = 600
 """Bytes that an entry takes beside its body and its log (measured with tracemalloc, rounded up)."""
 
+CONFIRMATIONS = 4
+"""Reads in a row that must find a doubted row unchanged before it is believed again."""
+
 
 class Sessions:
     """Rows by key, the least recently used one leaves first.
+
+    A key whose row turned out to be another one by then is doubted: changes of it read it first,
+    until it was found unchanged a few times in a row. So a listener whose requests reach several
+    workers in turn costs a read each time, as without a cache, and not a conflict.
 
     Args:
         config: bounds, in entries and bytes; `enabled: false` keeps nothing.
@@ -29,6 +36,7 @@ class Sessions:
         self._max_entries = config.max_entries if config.enabled else 0
         self._max_bytes = config.max_bytes
         self._rows: OrderedDict[Key, Row] = OrderedDict()
+        self._doubts: dict[Key, int] = {}
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -50,19 +58,40 @@ class Sessions:
             self.bytes -= _size(old)
             rows.move_to_end(key)
         while len(rows) > self._max_entries or self.bytes > self._max_bytes:
-            _, gone = rows.popitem(last=False)
+            evicted, gone = rows.popitem(last=False)
+            self._doubts.pop(evicted, None)
             self.bytes -= _size(gone)
             metrics.SESSIONS_EVICTED.inc()
+
+    def doubted(self, key: Key) -> bool:
+        """Whether the row is to be read before it is changed."""
+        return key in self._doubts
+
+    def doubt(self, key: Key) -> None:
+        """Another worker changed the row."""
+        if key in self._rows:
+            self._doubts[key] = CONFIRMATIONS
+
+    def confirm(self, key: Key) -> None:
+        """The row was read and is the one that is here."""
+        left = self._doubts.get(key)
+        if left is not None:
+            if left > 1:
+                self._doubts[key] = left - 1
+            else:
+                del self._doubts[key]
 
     def drop(self, key: Key) -> None:
         """Forget a row that turned out not to be the key's any more."""
         row = self._rows.pop(key, None)
+        self._doubts.pop(key, None)
         if row is not None:
             self.bytes -= _size(row)
 
     def clear(self) -> None:
         """Forget everything, as after a failover: what was lost with a host was never there."""
         self._rows.clear()
+        self._doubts.clear()
         self.bytes = 0
 
 

@@ -127,6 +127,9 @@ class Store:
         row = self._cached(key)
         if row is None or not self._days.settled:
             _counts["miss"] += len(members)
+        elif self.sessions.doubted(key):
+            _counts["doubted"] += len(members)
+            group.hint = row
         else:
             loaded = Loaded(row)
             applied = group.apply(loaded)
@@ -150,7 +153,7 @@ class Store:
             self._answer(group, group.landed())
             return
         _counts["stale"] += len(group.members)
-        self.sessions.drop(group.key)
+        self.sessions.doubt(group.key)
         assert not isinstance(error, BaseException) or isinstance(error, Exception)
         group.failed(error)
         self._go_on(group)
@@ -245,8 +248,13 @@ class Store:
         row, known = loaded.row, self.sessions.get(key)
         if row is None or loaded.strays:
             self.sessions.drop(key)
-        elif known is None or known.version <= row.version:
+        elif known is None:
             self.sessions.put(key, row)
+        elif known.version < row.version or known.day > row.day:
+            self.sessions.put(key, row)
+            self.sessions.doubt(key)
+        elif known.version == row.version:
+            self.sessions.confirm(key)
 
 
 def _unavailable(error: PrimaryUnavailable | MySQLError) -> Unavailable:
@@ -375,7 +383,6 @@ class _Group:
             await self._judge(error)
             raise
         if not saved:
-            store.sessions.drop(self.key)
             raise _Conflict
         return self.landed()
 

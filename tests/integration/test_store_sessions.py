@@ -118,6 +118,26 @@ async def test_a_state_that_another_gateway_changed_is_read_again(
             assert (outcome.answer, outcome.version) == (expected, expected)
 
 
+async def test_a_listener_that_reaches_two_gateways_in_turn_costs_a_read_and_not_a_conflict(
+    stack_config: StackConfig, mysql: MariaDB, lookup_servers: list[RedisServer]
+) -> None:
+    async with opened(stack_config()) as one, opened(stack_config()) as two:
+        for backend in (one, two, one, two):
+            await backend.store.change(KEY, bump)
+        for backend in (one, two):
+            await backend.lookups.drain()
+        conflicts, before = counted("conflicts"), statements(mysql)
+        redis_before = redis_commands(lookup_servers)
+
+        for expected in range(5, 25, 2):
+            assert (await one.store.change(KEY, bump)).answer == expected
+            assert (await two.store.change(KEY, bump)).answer == expected + 1
+
+        assert counted("conflicts") == conflicts
+        assert since(before, statements(mysql))["update"] == 20
+        assert redis_commands(lookup_servers) == redis_before
+
+
 @pytest.mark.parametrize("what", ["looked at", "deleted", "refused"])
 async def test_what_changes_nothing_is_answered_from_mysql_and_not_from_the_cache(
     stack_config: StackConfig, what: str

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tapedeck.config.model import Sessions as Config
 from tapedeck.sharding.rows import Row
-from tapedeck.sharding.sessions import OVERHEAD, Sessions
+from tapedeck.sharding.sessions import CONFIRMATIONS, OVERHEAD, Sessions
 from tapedeck.sharding.state import Key
 
 DAY = date(2026, 1, 1)
@@ -50,6 +50,34 @@ def test_switched_off_it_keeps_nothing() -> None:
 
     assert sessions.get(Key(1, 1)) is None
     assert (len(sessions), sessions.bytes) == (0, 0)
+
+
+def test_a_doubted_state_is_believed_again_once_it_was_confirmed_often_enough() -> None:
+    sessions = Sessions(Config())
+    key = Key(1, 1)
+    sessions.put(key, row(1))
+    sessions.doubt(key)
+    for _ in range(CONFIRMATIONS - 1):
+        sessions.confirm(key)
+    sessions.put(key, row(2))
+    assert sessions.doubted(key)
+
+    sessions.confirm(key)
+
+    assert not sessions.doubted(key)
+
+
+def test_doubts_leave_with_the_state() -> None:
+    sessions = Sessions(Config(max_entries=1))
+    for user in (1, 2):
+        sessions.put(Key(user, 1), row(1))
+        sessions.doubt(Key(user, 1))
+
+    assert not sessions.doubted(Key(1, 1))
+    sessions.drop(Key(2, 1))
+    assert not sessions.doubted(Key(2, 1))
+    sessions.doubt(Key(3, 1))
+    assert not sessions.doubted(Key(3, 1))
 
 
 @given(
