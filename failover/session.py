@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiomysql
 
@@ -59,6 +59,13 @@ class Hello:
     generation: int
     clock_ms: int
     mariadb: bool
+
+
+class Ran(NamedTuple):
+    """What a statement of a script did: rows that it affected, rows that it read."""
+
+    affected: int
+    rows: Sequence[Row]
 
 
 class Session:
@@ -124,22 +131,24 @@ class Session:
         await self._run(sql, args)
         return int(self._cursor.rowcount)
 
-    async def run_script(self, statements: Sequence[str]) -> list[int]:
+    async def run_script(self, statements: Sequence[str]) -> list[Ran]:
         """Run statements in one round trip; the first that fails ends it.
 
         Returns:
-            How many rows each of them affected.
+            What each of them did.
 
         Raises:
             MySQLError: that of the one that failed. A transaction that was begun is still open.
         """
-        affected: list[int] = []
+        ran: list[Ran] = []
         connection = self._connection
         try:
             async with asyncio.timeout(self.statement_seconds):
-                affected.append(await connection.query(";".join(statements)))
+                affected = await connection.query(";".join(statements))
+                ran.append(Ran(affected, connection._result.rows or ()))
                 while connection._result.has_next:
-                    affected.append(await connection.next_result())
+                    affected = await connection.next_result()
+                    ran.append(Ran(affected, connection._result.rows or ()))
         except asyncio.CancelledError:
             self.close()
             raise
@@ -148,10 +157,10 @@ class Session:
             if known.fault in (Fault.LOST, Fault.READ_ONLY):
                 self.close()
             raise known from error
-        if len(affected) != len(statements):
+        if len(ran) != len(statements):
             self.close()
             raise MySQLError(Fault.LOST, 0, "a script was answered in part")
-        return affected
+        return ran
 
     async def _run(self, sql: str, args: tuple[Any, ...] | None) -> None:
         try:

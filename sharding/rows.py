@@ -142,8 +142,11 @@ REQUIREMENT_FAILED = 1242
 
 
 def require(count: int) -> str:
-    """Fails unless the statement before it affected `count` rows, so that a script ends here."""
-    return f"SELECT IF(ROW_COUNT()={count},0,(SELECT 1 UNION ALL SELECT 2))"
+    """Fails unless the statement before it affected `count` rows, so that a script ends here.
+
+    (SET rather than SELECT: its answer is one packet, a result set is five.)
+    """
+    return f"SET @tapedeck=IF(ROW_COUNT()={count},0,(SELECT 1 UNION ALL SELECT 2))"
 
 
 def look_beside(days: Iterable[date], keys: Sequence[Key]) -> str:

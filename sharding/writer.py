@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 
 from msgspec import Struct
-from prometheus_client import Counter as Metric
 
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import LOCK_SECONDS, Session
+from tapedeck.failover.session import LOCK_SECONDS, Ran, Session
 from tapedeck.sharding import metrics, rows
 from tapedeck.sharding.batching import Batcher
 from tapedeck.sharding.days import Days
@@ -220,18 +220,31 @@ class Writer:
             if come:
                 script.add(rows.insert(day, come))
         self._leave(script, plans)
-        creates = any(plan.base is None for plan in plans)
-        if not creates:
+        created = sorted({plan.day for plan in plans if plan.base is None})
+        for day in created:
+            keys = [plan.key for plan in plans if plan.day == day and plan.base is None]
+            beside = [other for other in neighbours(day) if self._days.exists(other)]
+            script.add(rows.look_beside(beside, keys), then=partial(self._judge_beside, day))
+        if not created:
             script.add("COMMIT")
         try:
             await script.run(session)
-            if creates:
-                await self._look_beside(session, plans)
+            if created:
                 await session.execute("COMMIT")
         except (_Mismatch, MySQLError):
             if not session.broken:
                 await session.rollback()
             raise
+
+    def _judge_beside(self, day: date, found: Ran) -> None:
+        """After the insert: has a gateway on the other side of midnight made the same key?
+
+        Both insert before they look, so at least one of them sees the other's row, or waits for it.
+        """
+        clock_ms = next(int(value) for number, value in found.rows if number == 0)
+        self._days.observe(clock_ms)
+        if len(found.rows) > 1 or day != utc_day(clock_ms / 1000):
+            raise _Mismatch
 
     def _leave(self, script: _Script, plans: list[Plan]) -> None:
         """Delete moved rows where they were, each only in the version that was loaded.
@@ -249,21 +262,9 @@ class Writer:
         for (day, into), versions in sorted(moved.items()):
             script.add(rows.delete(day, versions, into), must_affect=len(versions))
         for day in sorted(strays):
-            script.add(rows.delete(day, strays[day]), counter=metrics.STRAYS)
-
-    async def _look_beside(self, session: Session, plans: list[Plan]) -> None:
-        """After the insert: has a gateway on the other side of midnight made the same key?
-
-        Both insert before they look, so at least one of them sees the other's row, or waits for it.
-        """
-        for day in sorted({plan.day for plan in plans if plan.base is None}):
-            keys = [plan.key for plan in plans if plan.day == day and plan.base is None]
-            beside = [other for other in neighbours(day) if self._days.exists(other)]
-            found = await session.fetch(rows.look_beside(beside, keys))
-            clock_ms = next(int(value) for number, value in found if number == 0)
-            self._days.observe(clock_ms)
-            if len(found) > 1 or day != utc_day(clock_ms / 1000):
-                raise _Mismatch
+            script.add(
+                rows.delete(day, strays[day]), then=lambda ran: metrics.STRAYS.inc(ran.affected)
+            )
 
 
 class _Script:
@@ -271,23 +272,23 @@ class _Script:
 
     def __init__(self) -> None:
         self._statements = ["START TRANSACTION"]
-        self._counters: list[tuple[int, Metric]] = []
+        self._judges: list[tuple[int, Callable[[Ran], None]]] = []
 
     def add(
         self,
         statement: str,
         *,
         must_affect: int | None = None,
-        counter: Metric | None = None,
+        then: Callable[[Ran], None] | None = None,
     ) -> None:
         """Put a statement behind the others.
 
         Args:
             must_affect: rows; with any other number the script ends there.
-            counter: counts the rows that it affects.
+            then: is told, once all of them ran, what this one did; may raise _Mismatch.
         """
-        if counter is not None:
-            self._counters.append((len(self._statements), counter))
+        if then is not None:
+            self._judges.append((len(self._statements), then))
         self._statements.append(statement)
         if must_affect is not None:
             self._statements.append(rows.require(must_affect))
@@ -296,14 +297,14 @@ class _Script:
         """Run it.
 
         Raises:
-            _Mismatch: a statement did not affect what it must.
-            MySQLError: one failed. Either way the transaction is open.
+            _Mismatch: a statement did not affect what it must, or its judge says so.
+            MySQLError: one failed. Either way the transaction may be open.
         """
         try:
-            affected = await session.run_script(self._statements)
+            ran = await session.run_script(self._statements)
         except MySQLError as error:
             if error.code == rows.REQUIREMENT_FAILED:
                 raise _Mismatch from None
             raise
-        for number, counter in self._counters:
-            counter.inc(affected[number])
+        for number, judge in self._judges:
+            judge(ran[number])

@@ -17,7 +17,7 @@ from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.partitions import table
-from tapedeck.sharding.rows import NewRow, Row
+from tapedeck.sharding.rows import CLOCK, NewRow, Row
 from tapedeck.sharding.state import Keep, Key, Owner, Stored, Unavailable, Write
 from tapedeck.sharding.writer import Plan
 from tests.conftest import StackConfig
@@ -339,6 +339,18 @@ async def test_stale_rows_in_a_batch_cost_the_others_no_settlement(
 
         assert [o.answer for o in outcomes] == [3] + [2] * 29
         assert since(before, statements(mysql)).get("update", 0) <= 1
+
+
+async def test_each_statement_of_a_script_has_its_own_clock(stack_config: StackConfig) -> None:
+    """The model's moves and creates look at the clock after the insert, not before."""
+    async with (
+        opened(stack_config()) as backend,
+        backend.primary.session(backend.primary.deadline()) as session,
+    ):
+        ran = await session.run_script([f"SELECT {CLOCK}", "DO SLEEP(0.05)", f"SELECT {CLOCK}"])
+
+        before, after = (int(each.rows[0][0]) for each in (ran[0], ran[2]))
+        assert after - before >= 50
 
 
 async def test_a_cache_of_one_state_serves_many_listeners_at_once(
