@@ -249,11 +249,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--uncached", action="store_true", help="without the session cache")
     parser.add_argument("--profile", type=int, metavar="S", help="py-spy for so many seconds")
+    parser.add_argument("--folder", help="for the servers' data; /dev/shm leaves the disk out")
     parser.add_argument("--json", action="store_true", help="answer as JSON")
     args = parser.parse_args()
     threads = 2
     overrides = {"sessions": {"enabled": not args.uncached}}
-    with tempfile.TemporaryDirectory(prefix="tapedeck-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="tapedeck-bench-", dir=args.folder) as name:
         folder = Path(name)
         # A mariadbd that starts clears temporary tables away, also those of another that starts.
         os.environ["TMPDIR"] = name

@@ -1,0 +1,231 @@
+"""Where the CPU time of one warm request goes, piece by piece, within one process.
+
+    python -m bench.pieces
+
+No server and no socket: what is missing from the sum is the event loop, system calls and the
+driver (see bench/hot_path.py, which measures the whole). docs/performance.md shows what came out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import uvloop
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpRequestParser, RawRequestMessage
+
+from bench.hot_path import KEY, mixes
+from tapedeck.config.load import parse
+from tapedeck.config.model import Sessions
+from tapedeck.failover.primary import Primary
+from tapedeck.failover.session import Ran
+from tapedeck.gateway import player, telemetry
+from tapedeck.gateway.app import gateway_face
+from tapedeck.gateway.catalog import Catalog
+from tapedeck.gateway.live import Live
+from tapedeck.gateway.logs import request_id
+from tapedeck.gateway.params import gather, whole_number
+from tapedeck.gateway.player_routes import _set
+from tapedeck.gateway.replies import Envelope, encode
+from tapedeck.gateway.wire import Asked, Reply
+from tapedeck.sharding.days import Days
+from tapedeck.sharding.lookups import Lookups
+from tapedeck.sharding.partitions import tomorrow
+from tapedeck.sharding.reader import Loaded, Reader
+from tapedeck.sharding.state import Key, Owner, Stored, Write
+from tapedeck.sharding.store import Store
+from tapedeck.sharding.writer import Plan, Writer
+
+TIMES = 20_000
+AT_ONCE = 32
+"""Requests whose saves share a batch, as with 64 connections and two batches under way."""
+
+
+class NoDatabase:
+    """Says that every script did what it must."""
+
+    broken = False
+    mariadb = True
+
+    def deadline(self) -> float:
+        """Ten seconds from now."""
+        return asyncio.get_running_loop().time() + 10
+
+    @contextlib.asynccontextmanager
+    async def session(self, deadline: float) -> AsyncIterator[NoDatabase]:
+        """Itself."""
+        yield self
+
+    async def run_script(self, statements: Sequence[str]) -> list[Ran]:
+        """Nothing."""
+        ";".join(statements).encode()
+        return [Ran(1, [(0, int(time.time() * 1000))])] * len(statements)
+
+    async def execute(self, statement: str) -> int:
+        """Nothing."""
+        statement.encode()
+        return 1
+
+    async def load(self, key: Key, deadline: float) -> Loaded:
+        """No state."""
+        return Loaded(None)
+
+    async def reload(self, key: Key, before: Loaded) -> Loaded:
+        """As it was."""
+        return before
+
+    def put(self, key: Key, day: object) -> None:
+        """Nothing."""
+
+
+class Unsaved(Writer):
+    """A writer that stops short of the SQL."""
+
+    async def _save(self, plans: list[Plan]) -> Sequence[bool | Exception]:
+        return [True] * len(plans)
+
+
+def show(what: str, seconds: float, times: int = TIMES) -> None:
+    """One line."""
+    print(f"{what:<58}{seconds / times * 1e6:>7.2f} us")
+
+
+def piece(what: str, call: Callable[[], object]) -> None:
+    """Time a function."""
+    call()
+    before = time.process_time()
+    for _ in range(TIMES):
+        call()
+    show(what, time.process_time() - before)
+
+
+async def together(call: Callable[[int], Awaitable[object]]) -> float:
+    """CPU seconds of TIMES calls, so many at once."""
+
+    async def one(number: int) -> None:
+        for _ in range(TIMES // AT_ONCE):
+            await call(number)
+
+    before = time.process_time()
+    await asyncio.gather(*(one(number) for number in range(AT_ONCE)))
+    return time.process_time() - before
+
+
+async def main() -> None:
+    """Every piece, and then all of them in one."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    document: dict[str, Any] = {
+        "auth": {"token_keys": [KEY], "service_keys": [KEY]},
+        "lookup": {"servers": ["127.0.0.1:1:1 lookup1"]},
+        "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody"},
+    }
+    live = Live(parse(document))
+    tokens = [live.tokens.issue(2**62 + n, time.time()) for n in range(AT_ONCE)]
+    mix = mixes()[0]
+    loop = asyncio.get_running_loop()
+    request = (
+        f"GET /sets/{tokens[0]}/next?mix_id=1 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n".encode()
+    )
+    parser = HttpRequestParser(BaseProtocol(loop), loop, 2**16)
+
+    def parsed() -> RawRequestMessage:
+        messages, _, _ = parser.feed_data(request)
+        parser.message_consumed()
+        return cast(RawRequestMessage, messages[0][0])
+
+    asked = Asked(parsed())
+    rules = live.config.player
+    stored = Stored(b"{}", 1, time_to_day(), Owner.PLAYER)
+    for version in range(2, 10):
+        made = player.next_track(mix, stored, 1.0, rules)
+        assert isinstance(made, Write)
+        stored = Stored(made.body, version, stored.day, Owner.PLAYER)
+    answer = player.next_track(mix, stored, 1.0, rules).answer
+    assert isinstance(answer, player.Place)
+
+    database = NoDatabase()
+    primary = cast(Primary, database)
+    days = Days(30, time.monotonic)
+    days.observe(int(time.time() * 1000))
+    days._know({days.today(), tomorrow(days.today())})
+    catalog = SimpleNamespace(mix=_always(mix))
+
+    def store(kind: type[Writer]) -> Store:
+        return Store(
+            primary,
+            cast(Reader, database),
+            kind(primary, days),
+            cast(Lookups, database),
+            days,
+            Sessions(),
+        )
+
+    def face(kind: type[Writer]) -> Callable[[Any], Awaitable[Any]]:
+        return gateway_face(live, store(kind), cast(Catalog, catalog))
+
+    body = encode(Envelope(status="200 OK", set=_set(answer)))
+    route = "/sets/{play_token}/next"
+    found = gateway_face(live, store(Unsaved), cast(Catalog, catalog)).routes
+    piece("aiohttp's parser (C), with the URL that it makes", parsed)
+    piece("route", lambda: found.find(f"/sets/{tokens[0]}/next"))
+    piece("token, verified before", lambda: live.tokens.verify(tokens[0], time.time()))
+    piece("parameters and id", lambda: whole_number(gather("mix_id=1")["mix_id"], "mix_id"))
+    piece("the Player's rule", lambda: player.next_track(mix, stored, 1.0, rules))
+    piece("the answer's JSON", lambda: encode(Envelope(status="200 OK", set=_set(answer))))
+    piece("its head", lambda: Reply(200, body).encode(asked))
+    piece(
+        "request id and metrics",
+        lambda: (request_id(None), telemetry.observe(route, "GET", 200, 0.004)),
+    )
+
+    def kept(before: Stored | None) -> Write[int]:
+        return Write(stored.body, Owner.PLAYER, 1)
+
+    bare, whole = store(Unsaved), store(Writer)
+    await together(lambda n: bare.change(Key(n + 1, 1), kept))
+    await together(lambda n: whole.change(Key(n + 1, 1), kept))
+    unsaved = await together(lambda n: bare.change(Key(n + 1, 1), kept))
+    show(f"store: turn, cache, group, batch ({AT_ONCE} at once)", unsaved)
+    saved = await together(lambda n: whole.change(Key(n + 1, 1), kept))
+    show("the save's SQL", saved - unsaved)
+
+    serve = face(Writer)
+    asks = [Asked(asked._message._replace(path=f"/sets/{token}/next?mix_id=1")) for token in tokens]
+    plays = [
+        Asked(asked._message._replace(path=f"/sets/{token}/play?mix_id=1")) for token in tokens
+    ]
+    steps = [0] * AT_ONCE
+
+    async def listen(number: int) -> None:
+        steps[number] += 1
+        listener = plays if steps[number] % 20 == 1 else asks
+        (await serve(listener[number])).encode(listener[number])
+
+    await together(listen)
+    show("all of it, but parser, sockets and driver", await together(listen))
+
+
+def time_to_day() -> Any:
+    """Today, UTC."""
+    days = Days(30, time.monotonic)
+    days.observe(int(time.time() * 1000))
+    return days.today()
+
+
+def _always(value: Any) -> Callable[[int], Awaitable[Any]]:
+    async def give(_: int) -> Any:
+        return value
+
+    return give
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
