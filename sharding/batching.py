@@ -27,6 +27,9 @@ class Batcher(Generic[Item, Result]):
             What it raises itself is raised to every item of the batch.
         at_most: items in a batch; may be changed while it works.
         in_flight: batches under way at once.
+        crowd: items that must wait before there may be more than two; where a round trip takes
+            long, many at once are not kept waiting for it, and where it is short, batches stay
+            large.
         size: bytes of an item; a batch stops growing at `max_bytes`.
     """
 
@@ -37,12 +40,15 @@ class Batcher(Generic[Item, Result]):
         *,
         at_most: int = 64,
         in_flight: int = 2,
+        crowd: int = 0,
         size: Callable[[Item], int] = lambda _: 0,
         max_bytes: int = 1 << 20,
     ) -> None:
         self._run = run
         self.at_most = at_most
         self._free = in_flight
+        self._for_crowds = max(0, in_flight - 2) if crowd else 0
+        self._crowd = crowd
         self._size = size
         self._max_bytes = max_bytes
         self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
@@ -60,7 +66,7 @@ class Batcher(Generic[Item, Result]):
             self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = self._loop.create_future()
         self._queue.append((item, future))
-        if self._free > 0:
+        if self._free > self._for_crowds or (self._free and len(self._queue) >= self._crowd):
             self._free -= 1
             # The task's first step comes after everything that is ready to run now has queued.
             task = asyncio.create_task(self._carry_out())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from datetime import date
 
@@ -44,7 +45,8 @@ class Days:
         self._monotonic = monotonic
         self._offset: float | None = None
         self._existing: frozenset[date] = frozenset()
-        self._number = -1
+        # Today's end on the monotonic clock: until then it needs no arithmetic.
+        self._ends = -math.inf
         self._today = self._oldest = self._tomorrow = date.min
         self._readable: tuple[date, tuple[date, ...]] | None = None
         self._refreshing: asyncio.Task[None] | None = None
@@ -69,6 +71,7 @@ class Days:
     def observe(self, clock_ms: int) -> None:
         """MySQL said what time it is, milliseconds since 1970."""
         self._offset = clock_ms / 1000 - self._monotonic()
+        self._ends = -math.inf
 
     @property
     def known(self) -> bool:
@@ -87,12 +90,13 @@ class Days:
 
     def today(self) -> date:
         """T."""
-        number = int(self.now() // 86400)
-        if self._number != number:
-            self._number = number
-            self._today = utc_day(number * 86400.0)
+        if self._monotonic() >= self._ends:
+            number = self.now() // 86400
+            self._today = utc_day(number * 86400)
             self._tomorrow = tomorrow(self._today)
             self._oldest = oldest_kept(self._today, self.retention)
+            assert self._offset is not None
+            self._ends = (number + 1) * 86400 - self._offset
         return self._today
 
     def oldest(self) -> date:

@@ -66,8 +66,8 @@ class Store:
         self._days = days
         self._worker = operations.new_worker()
         self._numbers = itertools.count(1)
-        # A key is here while a change of it is under way; in line are those that wait for it.
-        self._lines: dict[Key, _Line] = {}
+        # By key, the changes of it that are under way. There is no other one in this worker.
+        self._groups: dict[Key, _Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking = False
 
@@ -98,17 +98,16 @@ class Store:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outcome[A]] = loop.create_future()
         member = Member(transition, answer, self._primary.deadline())
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = _Line()
+        group = self._groups.get(key)
+        if group is None:
+            self._begin(_Group(self, key, [member]))
             if not self._looking:
                 self._looking = True
                 loop.call_later(LOOK_EVERY, self._look_for_overdue)
-            self._begin(key, line, [member])
-        elif line.waiting is None:
-            line.waiting = deque([member])
+        elif group.waiting is None:
+            group.waiting = deque([member])
         else:
-            line.waiting.append(member)
+            group.waiting.append(member)
         return await answer
 
     async def close(self) -> None:
@@ -120,15 +119,16 @@ class Store:
 
     # ---- turns ---------------------------------------------------------------------------------
 
-    def _begin(self, key: Key, line: _Line, members: list[Member]) -> None:
+    def _begin(self, group: _Group) -> None:
         """Carry a group out, from the cached row if there is one: then within this call but for
         the save, with no task of its own."""
-        group = line.group = _Group(self, key, members)
+        key, members = group.key, len(group.members)
+        self._groups[key] = group
         row = self._cached(key)
         if row is None or not self._days.settled:
-            _counts["miss"] += len(members)
+            _counts["miss"] += members
         elif self.sessions.doubted(key):
-            _counts["doubted"] += len(members)
+            _counts["doubted"] += members
             group.hint = row
         else:
             loaded = Loaded(row)
@@ -137,7 +137,7 @@ class Store:
                 group.saving = group.save(loaded, applied)
                 group.saving.add_done_callback(partial(self._saved, group))
                 return
-            _counts["unchanged"] += len(members)
+            _counts["unchanged"] += members
             group.hint = row
         self._go_on(group)
 
@@ -194,33 +194,29 @@ class Store:
                 member.answer.set_exception(result)
             else:
                 member.answer.set_result(result)
-        line = self._lines[group.key]
-        if not line.waiting:
-            del self._lines[group.key]
-            return
+        waiting = group.waiting
         members: list[Member] = []
-        while line.waiting and len(members) < MOST_TOGETHER:
-            member = line.waiting.popleft()
+        while waiting and len(members) < MOST_TOGETHER:
+            member = waiting.popleft()
             if not member.answer.done():
                 members.append(member)
         if members:
-            self._begin(group.key, line, members)
+            self._begin(_Group(self, group.key, members, waiting))
         else:
-            del self._lines[group.key]
+            del self._groups[group.key]
 
     def _look_for_overdue(self) -> None:
         """Tell those whose deadline has passed. One look at all of them, as a timer for each
         costs more than most changes take."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for line in self._lines.values():
-            group = line.group
-            for member in itertools.chain(group.members, line.waiting or ()):
+        for group in self._groups.values():
+            for member in itertools.chain(group.members, group.waiting or ()):
                 if member.deadline <= now and not member.answer.done():
                     member.answer.set_exception(Unavailable("MySQL: no answer in time"))
             if group.saving is not None and all(m.answer.done() for m in group.members):
                 group.saving.cancel()  # nobody waits: it leaves the queue, if it still is there
-        self._looking = bool(self._lines)
+        self._looking = bool(self._groups)
         if self._looking:
             loop.call_later(LOOK_EVERY, self._look_for_overdue)
 
@@ -265,31 +261,28 @@ def _unavailable(error: PrimaryUnavailable | MySQLError) -> Unavailable:
     return Unavailable(f"MySQL refused a statement (error {error.code})", retry_after=5)
 
 
-class _Line:
-    """The changes of one key: the group that is under way, and who waits for it to end."""
-
-    __slots__ = ("group", "waiting")
-    group: _Group
-
-    def __init__(self) -> None:
-        self.waiting: deque[Member] | None = None
-
-
 class _Conflict(Exception):
     """Another change of the key came first."""
 
 
 class _Group:
-    """Members that are saved together, through all their tries."""
+    """Members that are saved together, through all their tries, and who waits for their end."""
 
     __slots__ = (
         *("_alone", "_conflicts", "_failure", "_loaded", "_number", "_plan", "_store", "_tried"),
-        *("hint", "key", "members", "saving"),
+        *("hint", "key", "members", "saving", "waiting"),
     )
 
-    def __init__(self, store: Store, key: Key, members: list[Member]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key: Key,
+        members: list[Member],
+        waiting: deque[Member] | None = None,
+    ) -> None:
         self.key = key
         self.members = members
+        self.waiting = waiting
         self.hint: Row | None = None
         self.saving: asyncio.Future[bool] | None = None
         self._store = store

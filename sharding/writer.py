@@ -101,7 +101,13 @@ class Writer:
 
     def _batcher(self, kind: str) -> Batcher[Plan, bool]:
         return Batcher(
-            kind, self._save, at_most=64, size=lambda plan: len(plan.row.body), max_bytes=1 << 20
+            kind,
+            self._save,
+            at_most=64,
+            in_flight=4,
+            crowd=16,
+            size=lambda plan: len(plan.row.body),
+            max_bytes=1 << 20,
         )
 
     async def _save(self, plans: list[Plan]) -> Sequence[bool | Exception]:

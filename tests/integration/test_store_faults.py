@@ -190,6 +190,6 @@ async def test_changes_given_up_at_any_moment_leave_nothing_half_done(
             assert final.version == final.answer
             assert acknowledged[key] < final.answer <= begun[key] + 1
         # Nobody was left in a queue, and every connection is free again.
-        assert not one.store._lines
+        assert not one.store._groups
         async with asyncio.timeout(5):
             await asyncio.gather(*(one.primary.fetch("SELECT SLEEP(0.05)") for _ in range(16)))

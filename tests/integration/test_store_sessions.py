@@ -403,7 +403,7 @@ async def test_changes_that_wait_while_mysql_is_frozen_give_up_at_their_deadline
         finally:
             mysql.thaw()
         async with asyncio.timeout(10):
-            while backend.store._lines:
+            while backend.store._groups:
                 await asyncio.sleep(0.02)
             while True:
                 with contextlib.suppress(Unavailable):

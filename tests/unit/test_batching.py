@@ -240,3 +240,35 @@ def test_every_item_is_carried_out_once_in_order_and_answered_for_itself(
         assert all(0 < len(batch) <= at_most for batch in works.batches)
 
     asyncio.run(scenario())
+
+
+async def test_a_crowd_is_not_kept_waiting_for_the_two_batches_that_are_under_way() -> None:
+    """Few items gather behind two batches; many start a third one, up to `in_flight`."""
+    gate = asyncio.Event()
+    begun: list[int] = []
+
+    async def run(items: list[int]) -> list[int]:
+        begun.append(len(items))
+        await gate.wait()
+        return items
+
+    batcher: Batcher[int, int] = Batcher("test", run, in_flight=3, crowd=4)
+
+    async def some(count: int) -> list[asyncio.Task[int]]:
+        tasks = [asyncio.create_task(batcher.submit(n)) for n in range(count)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return tasks
+
+    tasks = await some(1) + await some(1)
+    assert begun == [1, 1]
+    tasks += await some(3)
+    assert begun == [1, 1]
+    tasks += await some(1)
+    assert begun == [1, 1, 4]
+    tasks += await some(9)
+    assert begun == [1, 1, 4]
+
+    gate.set()
+    await asyncio.gather(*tasks)
+    assert begun == [1, 1, 4, 9]
