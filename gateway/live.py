@@ -52,6 +52,9 @@ FOLLOWS = frozenset(
         "player.skip_window",
         "reload.look_every",
         "reload.on_change",
+        "sessions.enabled",
+        "sessions.max_bytes",
+        "sessions.max_entries",
         "states.max_bytes",
     }
 )

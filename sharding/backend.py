@@ -131,6 +131,7 @@ class Backend:
             self.lookups.turn(config.lookup, planned, previous)
             self.mover.turn(config.lookup, history)
         self.reader.configure(config.lookup)
+        self.store.sessions.configure(config.sessions)
         self._batches(config.mysql.batch)
         self.janitor.configure(config.partitions)
         self.survey.every = config.lookup.capacity_every

@@ -59,6 +59,7 @@ class Days:
         """Another retention holds from now on."""
         self.retention = retention
         self._readable = None
+        self._ends = -math.inf
 
     def attach(self, primary: Primary) -> None:
         """Say where partitions are listed and created."""

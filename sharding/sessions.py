@@ -33,11 +33,16 @@ class Sessions:
     """
 
     def __init__(self, config: Config) -> None:
-        self._max_entries = config.max_entries if config.enabled else 0
-        self._max_bytes = config.max_bytes
         self._rows: OrderedDict[Key, Row] = OrderedDict()
         self._doubts: dict[Key, int] = {}
         self.bytes = 0
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Other bounds hold from now on."""
+        self._max_entries = config.max_entries if config.enabled else 0
+        self._max_bytes = config.max_bytes
+        self._make_room()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -57,8 +62,11 @@ class Sessions:
         if old is not None:
             self.bytes -= _size(old)
             rows.move_to_end(key)
-        while len(rows) > self._max_entries or self.bytes > self._max_bytes:
-            evicted, gone = rows.popitem(last=False)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while len(self._rows) > self._max_entries or self.bytes > self._max_bytes:
+            evicted, gone = self._rows.popitem(last=False)
             self._doubts.pop(evicted, None)
             self.bytes -= _size(gone)
             metrics.SESSIONS_EVICTED.inc()

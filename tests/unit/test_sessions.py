@@ -52,6 +52,18 @@ def test_switched_off_it_keeps_nothing() -> None:
     assert (len(sessions), sessions.bytes) == (0, 0)
 
 
+def test_other_bounds_hold_at_once() -> None:
+    sessions = Sessions(Config())
+    for user in range(1, 6):
+        sessions.put(Key(user, 1), row(1))
+
+    sessions.configure(Config(max_entries=2))
+    assert (len(sessions), sessions.get(Key(5, 1))) == (2, row(1))
+
+    sessions.configure(Config(enabled=False))
+    assert (len(sessions), sessions.bytes) == (0, 0)
+
+
 def test_a_doubted_state_is_believed_again_once_it_was_confirmed_often_enough() -> None:
     sessions = Sessions(Config())
     key = Key(1, 1)
