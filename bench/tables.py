@@ -304,13 +304,13 @@ def loads(records: Sequence[Record]) -> list[Table]:
         rows = [
             [
                 f"{r['rows']:,} rows, {r['bytes'] >> 20} MB",
-                str(r["pool"]),
+                f"{r['pool_bytes'] >> 20} MB",
                 str(r["connections"]),
             ]
             + [_number(r[name]) for name in ("rate", "p50", "p99")]
             for r in found
         ]
-        note = "large: the data fits in InnoDB's buffer pool; small: a quarter of it does."
+        note = "Loads of states that exist, with a right hint; pool: InnoDB's buffer pool."
         tables.append(
             Table(
                 "A load by the number of rows",
