@@ -152,7 +152,7 @@ def throughput(records: Sequence[Record]) -> list[Table]:
             "lost",
         ]
         note = (
-            "Closed loop, 64 connections. us: CPU time a request: of more use than requests/s where "
+            "Closed loop, 64 connections. us: CPU time a request: says more than requests/s where "
             "the machine does other things too. lost: acknowledged changes."
         )
         tables.append(Table(WORKLOADS[str(name)], note, columns, rows))
