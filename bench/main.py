@@ -58,8 +58,6 @@ STEPS: dict[str, tuple[str, Callable[[Lab], None]]] = {
     "partitions": ("loads by the number of partitions", partitions.by_count),
     "rows": ("loads by the number of rows", partitions.by_rows),
 }
-CORES = 2
-"""That everything shares, on any machine."""
 
 
 def main() -> int:
@@ -125,9 +123,11 @@ def _measure(args: argparse.Namespace, console: Console) -> int:
         scale = Scale(scale.name, args.rounds, scale.seconds, scale.warmup, scale.bulk)
     cores = sorted(os.sched_getaffinity(0))
     # Children inherit it.
-    os.sched_setaffinity(0, cores[:CORES])
-    if len(cores) < CORES:
-        console.print(f"bench: {len(cores)} core; the figures are meant for {CORES}", style="bold")
+    os.sched_setaffinity(0, cores[: report.CORES])
+    if len(cores) < report.CORES:
+        console.print(
+            f"bench: {len(cores)} core; the figures are meant for {report.CORES}", style="bold"
+        )
     started, begun = time.monotonic(), datetime.now(UTC)
     load_before = os.getloadavg()[0]
     folder = HOME / f"run-{os.getpid()}"
@@ -178,6 +178,8 @@ def _measure(args: argparse.Namespace, console: Console) -> int:
                 drawn = report.write(meta(broken_off), lab.records, args.out)
     for table in tables(lab.records):
         table.show(console)
+    if warning := report.busy(lab.records):
+        console.print(warning, style="bold")
     if not drawn:
         say("no plots: matplotlib is not installed (pip install -e '.[bench]')")
     say(f"written to {args.out}: {report.RESULTS}, {report.PAGE} and {len(drawn)} plots")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,17 +51,32 @@ def redis_commands(nodes: list[RedisServer]) -> int:
     return total
 
 
+def busy_seconds() -> float:
+    """CPU time that the cores in use have spent on anything; proc(5), /proc/stat."""
+    total = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name[3:].isdigit() and name[:3] == "cpu" and int(name[3:]) in os.sched_getaffinity(0):
+            user, nice, system, _, _, irq, softirq, steal, *_ = (int(t) for t in ticks)
+            total += user + nice + system + irq + softirq + steal
+    return total / _TICK
+
+
 @dataclass(frozen=True)
 class Usage:
     """Counters at one moment.
 
     Attributes:
         cpu: seconds, by what used them.
+        busy: seconds that the cores were, with whatever.
+        at: seconds on the monotonic clock.
         redis: commands.
         mysql: of SHOW GLOBAL STATUS.
     """
 
     cpu: Mapping[str, float]
+    busy: float
+    at: float
     redis: int
     mysql: Mapping[str, int]
 
@@ -71,6 +87,9 @@ class Usage:
             f"cpu_{name}_us": (used - before.cpu.get(name, 0.0)) / each * 1e6
             for name, used in self.cpu.items()
         }
+        # Cores that others than this run's processes had. (Ticks are coarse: a little is nothing.)
+        ours = sum(self.cpu.values()) - sum(before.cpu.values())
+        found["foreign_cores"] = max(0.0, self.busy - before.busy - ours) / (self.at - before.at)
         found["redis_commands"] = (self.redis - before.redis) / each
         for name, value in self.mysql.items():
             found[name] = (value - before.mysql[name]) / each
@@ -93,8 +112,10 @@ def usage(servers: Servers, peer_pid: int | None) -> Usage:
     # Of the children that have ended: between two looks that is the load generator alone.
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu["generator"] = ended.ru_utime + ended.ru_stime
-    names = {"Com_commit": "commits", "Questions": "statements", "Innodb_os_log_fsyncs": "fsyncs"}
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    cpu["bench"] = own.ru_utime + own.ru_stime
+    names = {"Com_commit": "commits", "Questions": "statements", "Innodb_data_fsyncs": "fsyncs"}
     wanted = ",".join(f"'{name}'" for name in names)
     told = servers.mysql.query(f"SHOW GLOBAL STATUS WHERE Variable_name IN ({wanted})")
     mysql = {names[str(name)]: int(value) for name, value in told if str(name) in names}
-    return Usage(cpu, redis_commands(lookups), mysql)
+    return Usage(cpu, busy_seconds(), time.monotonic(), redis_commands(lookups), mysql)

@@ -225,7 +225,7 @@ def _loads(records: Sequence[Record], pyplot: Any) -> Any:
             mine = [r for r in found if r["pool"] == pool and r["connections"] == 1]
             right.plot(
                 [r["rows"] for r in mine], [r["p50"] for r in mine], "o-", color=colour,
-                label=f"{'all' if pool == 'large' else 'a quarter'} of the data in memory",
+                label=f"{'less' if pool == 'large' else 'more'} data than the buffer pool holds",
             )  # fmt: skip
         right.set_xscale("log")
         right.legend(frameon=False)

@@ -6,12 +6,15 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench import plots
 from bench.lab import Record
 from bench.tables import tables
 
+CORES = 2
+"""That everything shares, on any machine."""
 RESULTS, PAGE = "results.json", "README.md"
 
 HOW = """\
@@ -70,6 +73,33 @@ def publish(source: Path, target: Path) -> None:
             shutil.copy(file, target / file.name)
 
 
+BUSY = 0.15
+"""Cores that others may have before figures are not to be believed."""
+
+
+def foreign(records: Sequence[Record]) -> float:
+    """Cores that other processes than the benchmark's had, in the median run; 0 if unknown."""
+    found = [float(r["foreign_cores"]) for r in records if "foreign_cores" in r]
+    return median(found) if found else 0.0
+
+
+def busy(records: Sequence[Record]) -> str:
+    """A warning, where the machine did other things too; else nothing."""
+    share = foreign(records)
+    if share < BUSY:
+        return ""
+    return (
+        f"The machine was busy: others had {share:.1f} of {CORES} cores in the median run. "
+        "Whoever runs as one process suffers most from that; only CPU time and counts hold. "
+        "Repeat it where nothing else runs."
+    )
+
+
+def _busy(records: Sequence[Record]) -> list[str]:
+    warning = busy(records)
+    return ["", f"**{warning}**"] if warning else []
+
+
 def page(meta: dict[str, Any], records: Sequence[Record], drawn: Sequence[Path]) -> str:
     """The page of Markdown."""
     *measured, reach = tables(records)
@@ -83,6 +113,7 @@ def page(meta: dict[str, Any], records: Sequence[Record], drawn: Sequence[Path])
             f"{meta['took_minutes']} minutes; load average {meta['load_before']} before it. "
             f"{machine}."
         ),
+        *_busy(records),
         *(["", f"**Not a whole run:** {meta['broken_off']}"] if meta.get("broken_off") else []),
         "",
         HOW,

@@ -34,11 +34,13 @@ TABLE = "tapedeck_table"
 """That of the one big table."""
 
 BUFFER_POOL = 1 << 30
+CHUNK = 8 << 20
+"""The buffer pool is resized in steps of so many bytes."""
 MYSQL = (
     "--innodb-flush-log-at-trx-commit=1",
     "--innodb-flush-method=O_DIRECT",
     f"--innodb-buffer-pool-size={BUFFER_POOL}",
-    "--innodb-buffer-pool-chunk-size=16M",
+    f"--innodb-buffer-pool-chunk-size={CHUNK}",
     "--innodb-log-file-size=512M",
     "--innodb-log-buffer-size=16M",
     "--innodb-stats-persistent=0",
@@ -154,19 +156,18 @@ class Servers:
             yield cursor
 
     def set_buffer_pool(self, size: int) -> None:
-        """Resize InnoDB's buffer pool (bytes), and wait until that is done."""
-        if self.mysql.query("SELECT @@innodb_buffer_pool_size")[0][0] == size:
-            return
-        began = self._resized()
-        self.mysql.query(f"SET GLOBAL innodb_buffer_pool_size = {size}", timeout=120)
-        # It ends with the time, so that two of them differ.
-        self.mysql.await_ready(
-            lambda: (told := self._resized()) != began and told.startswith("Completed"), 300
-        )
+        """Resize InnoDB's buffer pool (bytes, in steps of CHUNK), and wait until that is done.
 
-    def _resized(self) -> str:
-        status = "SHOW STATUS LIKE 'Innodb_buffer_pool_resize_status'"
-        return str(self.mysql.query(status)[0][1])
+        Late versions of MariaDB 10.11 do it before they answer, earlier ones behind the answer.
+        """
+        self.mysql.query(f"SET GLOBAL innodb_buffer_pool_size = {size}", timeout=120)
+        self.mysql.await_ready(lambda: self._buffer_pool_is(size), 120)
+
+    def _buffer_pool_is(self, size: int) -> bool:
+        status = self.mysql.query("SHOW STATUS LIKE 'Innodb_buffer_pool_resize_status'")
+        under_way = bool(status) and str(status[0][1]).startswith(("Resizing", "Withdrawing"))
+        now = self.mysql.query("SELECT @@innodb_buffer_pool_size")[0][0]
+        return bool(now == size and not under_way)
 
     def gateway(self, database: str = GATEWAY, **sections: dict[str, Any]) -> dict[str, Any]:
         """A configuration of the gateway on these servers, with values laid over the defaults."""

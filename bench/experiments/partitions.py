@@ -19,8 +19,6 @@ COUNTS = (3, 5, 10, 20, 30, 45, 60)
 BY_COUNT = "tapedeck_counts"
 BY_ROWS = "tapedeck_rows"
 CONNECTIONS = (1, 64)
-CHUNK = 16 << 20
-"""The buffer pool is resized in steps of so many bytes."""
 
 
 def by_count(lab: Lab) -> None:
@@ -59,7 +57,7 @@ def by_rows(lab: Lab) -> None:
     """Loads of states that exist, with a right hint: the data in memory, and larger than it."""
     server = lab.servers
     totals = {"full": (100_000, 1_000_000), "long": (100_000, 1_000_000, 10_000_000)}.get(
-        lab.scale.name, (100_000,)
+        lab.scale.name, (20_000 if lab.scale.name == "tiny" else 300_000,)
     )
     for total in totals:
         server.mysql.create_database(BY_ROWS)
@@ -83,14 +81,18 @@ def by_rows(lab: Lab) -> None:
                 size += int(cursor.fetchone()[0])
         chance.shuffle(asked)
         seed.gateway_lookups(server, asked)
-        pools = {"large": max(servers.BUFFER_POOL, size * 3 // 2), "small": max(CHUNK, size // 4)}
+        pools = {
+            "large": max(servers.BUFFER_POOL, size * 3 // 2),
+            "small": max(servers.CHUNK, size // 4),
+        }
         peer = peers.gateway(
             server, server.gateway(BY_ROWS, partitions={"prune": False}), label=f"gateway-{total}"
         )
         peer.start()
         try:
             for pool, wanted in pools.items():
-                server.set_buffer_pool(wanted // CHUNK * CHUNK)
+                memory = wanted // servers.CHUNK * servers.CHUNK
+                server.set_buffer_pool(memory)
                 for connections in CONNECTIONS:
                     path = workloads.known(server, [key for key, _ in asked])
                     record = _measure(lab, peer, path, connections)
@@ -99,12 +101,13 @@ def by_rows(lab: Lab) -> None:
                         rows=total,
                         bytes=size,
                         pool=pool,
+                        pool_bytes=memory,
                         connections=connections,
                         **record,
                     )
                     lab.say(
-                        f"a load among {total} rows ({size >> 20} MB), {pool} buffer pool, "
-                        f"{connections} connections: p50 {record['p50']:.2f}, "
+                        f"a load among {total} rows ({size >> 20} MB), {memory >> 20} MB of buffer "
+                        f"pool, {connections} connections: p50 {record['p50']:.2f}, "
                         f"p99 {record['p99']:.2f} ms, {record['rate']:.0f}/s"
                     )
         finally:

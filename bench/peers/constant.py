@@ -1,6 +1,6 @@
 """aiohttp answering a constant of an answer's size: what a Python gateway cannot be faster than.
 
-On aiohttp's low-level server and uvloop, as the gateway itself: no routing, no parsing of queries.
+On aiohttp's low-level server and uvloop: no routing, no parsing of queries.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import asyncio
 import uvloop
 from aiohttp import web
 
-from bench.peers.shared import PlainPlayer, settings
-from tapedeck.gateway.replies import Envelope, SetReply, encode, response, status_line, track_reply
+from bench.peers.shared import PlainPlayer, answered, settings
+from tapedeck.gateway.replies import Envelope, SetReply, encode, status_line, track_reply
 
 HERE = settings(__doc__ or "")
 MIX = next(iter(PlainPlayer(HERE.catalog).mixes.values()))
@@ -24,7 +24,7 @@ BODY = encode(
 
 async def handle(request: web.BaseRequest) -> web.Response:
     """Always the same."""
-    return response(200, BODY)
+    return answered(200, BODY)
 
 
 async def main() -> None:

@@ -26,7 +26,6 @@ from tapedeck.gateway.replies import (
     NoTrack,
     SetReply,
     encode,
-    response,
     status_line,
     track_reply,
 )
@@ -162,9 +161,14 @@ class PlainPlayer:
             )
         if isinstance(answer, Refused):
             envelope = Envelope(status=status_line(403), notices=[answer.notice])
-            return body, response(403, encode(envelope))
+            return body, answered(403, encode(envelope))
         new = decision.body if isinstance(decision, Write) else body
-        return new, response(200, encode(envelope))
+        return new, answered(200, encode(envelope))
+
+
+def answered(status: int, body: bytes) -> web.Response:
+    """A JSON answer, as aiohttp makes it."""
+    return web.Response(status=status, body=body, content_type="application/json", charset="utf-8")
 
 
 def serve(application: Callable[[], web.Application], port: int) -> None:

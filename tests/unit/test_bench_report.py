@@ -98,6 +98,14 @@ def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         report.read(tmp_path / "other.json")
 
 
+def test_a_busy_machine_is_said_first() -> None:
+    quiet = [_run("go", n, 1, foreign_cores=0.02) for n in range(3)]
+    assert report.busy(quiet) == ""
+    assert report.busy([]) == ""
+    busy = [_run("go", n, 1, foreign_cores=0.9) for n in range(4)]
+    assert report.busy([*quiet, *busy]).startswith("The machine was busy: others had 0.9")
+
+
 def test_every_peer_of_a_workload_has_a_row() -> None:
     first = tables([_run("go", 0, 100), _run("gateway", 0, 410), _run("constant", 0, 900)])[0]
     assert [row[0] for row in first.rows] == [
