@@ -78,8 +78,9 @@ def exported() -> dict[str, set[str]]:
     """The label names of every series that a gateway can export, by the series' name."""
     series: dict[str, set[str]] = {}
     for collector in list(REGISTRY._collector_to_names):
-        labels = set(getattr(collector, "_labelnames", ()))
+        of_collector = set(getattr(collector, "_labelnames", ()))
         for family in collector.collect():
+            labels = of_collector | set(getattr(family, "_labelnames", ()))
             names = {family.name}
             if family.type == "counter":
                 names = {f"{family.name}_total"}

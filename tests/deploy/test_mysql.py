@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,104 +12,13 @@ import aiohttp
 import pymysql
 import pytest
 
-from tapedeck.localstack import datadir
 from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB
 from tests.support.gateways import Gateway
+from tests.support.pair import AS_STANDBY, Host
 
 pytestmark = pytest.mark.stack
 
 StackConfig = Callable[..., dict[str, Any]]
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-
-
-class Host(MariaDB):
-    """A server with deploy/mysql/pair.cnf as it is, but for the memory that it takes."""
-
-    def start_as(self, *options: str) -> None:
-        """Start it with more options and wait until it answers."""
-        self.spawn(
-            [
-                datadir.executable(),
-                f"--defaults-file={DEPLOY}/mysql/pair.cnf",
-                *datadir.as_user(),
-                *datadir.SMALL_AND_SAFE,
-                f"--datadir={self.folder}",
-                f"--port={self.port}",
-                f"--server-id={self.port}",
-                "--bind-address=127.0.0.1",
-                "--socket=",
-                f"--pid-file={self.folder}/mariadbd.pid",
-                *options,
-            ]
-        )
-        self.await_ready(self._answers, 60)
-
-    def value(self, sql: str) -> Any:
-        """Of a query that gives one."""
-        ((value,),) = self.query(sql)
-        return value
-
-
-AS_STANDBY = ("--init-rpl-role=SLAVE", "--rpl-semi-sync-slave-enabled=1")
-
-
-@pytest.fixture
-def hosts(tmp_path: Path, data_template: Path, passwords: Passwords) -> Iterator[list[Host]]:
-    hosts = []
-    for name in ("mysql1", "mysql2"):
-        datadir.copy(data_template, tmp_path / name)
-        hosts.append(Host(name, tmp_path / name, passwords))
-    try:
-        for host in hosts:
-            host.start_as()
-            # As a fresh server: without a database and without the users of ours.
-            with host.connect() as connection, connection.cursor() as cursor:
-                cursor.execute("SET SESSION sql_log_bin = 0")
-                cursor.execute("DROP DATABASE tapedeck")
-                cursor.execute("DROP USER tapedeck@'127.0.0.1', replication@'127.0.0.1'")
-        yield hosts
-    finally:
-        for host in hosts:
-            host.kill()
-
-
-@pytest.fixture
-def link(tmp_path: Path, passwords: Passwords) -> Callable[[Host, Host], str]:
-    """deploy/compose/link PRIMARY STANDBY; what it prints, or CalledProcessError."""
-    secrets = tmp_path / "secrets"
-    secrets.mkdir()
-    for name, value in (
-        ("mysql_root", passwords.admin),
-        ("mysql_gateway", passwords.gateway),
-        ("mysql_replication", passwords.replication),
-    ):
-        (secrets / name).write_text(value)
-    env = {**os.environ, "SETUP": f"{DEPLOY}/mysql", "SECRETS": str(secrets), "ADMIN": "stack"}
-
-    def run(primary: Host, standby: Host) -> str:
-        argv = ["sh", f"{DEPLOY}/compose/link", primary.address, standby.address]
-        return subprocess.run(
-            argv, env=env, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        ).stdout
-
-    return run
-
-
-@pytest.fixture
-def promote(tmp_path: Path, passwords: Passwords) -> Callable[[Host], str]:
-    """deploy/mysql/promote.sh for a host, likewise."""
-    admin = tmp_path / "admin.cnf"
-    admin.write_text(f"[client]\nuser=stack\npassword={passwords.admin}\nprotocol=tcp\n")
-
-    def run(host: Host) -> str:
-        argv = [f"{DEPLOY}/mysql/promote.sh", f"--defaults-extra-file={admin}"]
-        argv += ["--host=127.0.0.1", f"--port={host.port}"]
-        return subprocess.run(
-            argv, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        ).stdout
-
-    return run
 
 
 async def change(gateway: Gateway, condition: dict[str, str], body: str) -> str:

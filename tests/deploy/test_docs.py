@@ -1,0 +1,296 @@
+"""Every command in the README and the docs is run, but for those that NOT_HERE names with a reason.
+
+A page's commands run in order, in one shell, in a folder where `tapedeck up` runs on ports of its
+own; names of hosts and files that a reader has are replaced by what is there (`Place.adapt`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tapedeck.config.model import Sections
+from tapedeck.gateway.live import FOLLOWS
+from tests.support.commands import Command, commands
+from tests.support.pair import Host
+from tests.support.terminal import NAMES, Terminal
+
+pytestmark = pytest.mark.stack
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "deploy" / "README.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ]
+)
+
+PICTURES = {
+    "player ──HTTP──> gateway (any number of workers, any number of gateways)",
+    "lookup: {nutcracker: /etc/nutcracker/nutcracker.yml, pool: lookups, layout: flat}",
+    'lookup: {mode: cluster, servers: ["10.0.0.1:6379", "10.0.0.2:6379"]}',
+}
+"""How the indented blocks begin that are nothing to type."""
+
+_PAIR = "turns a MySQL pair over: run on one of its own, below"
+_INSTALL = "installs on the machine as root"
+NOT_HERE = {
+    r"docker ": "there is no container engine on a test machine",
+    r"kubectl (?!kustomize)": "there is no cluster",
+    r"(systemctl|journalctl|timedatectl) ": "systemd does not run a test machine",
+    r"until curl .*; do": "waits for a gateway that systemctl has restarted",
+    r"/opt/tapedeck/|python3 -m venv /opt|useradd |install -|mkdir -p /opt": _INSTALL,
+    r"cp deploy/(systemd|balance)|deploy/compose/make-secrets /etc": _INSTALL,
+    r"mariadb-backup|mbstream": "needs mariadb-backup, and the data directory of a server",
+    r".*gtid_slave_pos = '0-1-12345'": "the position is the reader's",
+    r"SETUP=deploy/mysql": "tests/deploy/test_mysql.py runs it on a pair of its own",
+    r"deploy/mysql/promote\.sh|.*<deploy/mysql/primary\.sql": _PAIR,
+    r".*(SET GLOBAL (read_only|rpl_semi)|generation = generation \+ 1|STOP SLAVE)": _PAIR,
+}
+"""By how a command begins: why it is not run by its page."""
+_NOT_HERE = re.compile("|".join(f"(?:{pattern})" for pattern in NOT_HERE))
+
+DRY = {
+    # The whole of it has tests of its own, or is what runs this one.
+    r"^make (\S.*)$": r"make -n \1",
+    r"--listeners 10000": "--listeners 100",
+    r"tapedeck drill \w+-.*": "tapedeck drill --list",
+}
+"""What is run in the place of what takes long."""
+
+
+_ANSWERS = re.compile(r"(curl|mariadb|redis-cli|tapedeck)\b")
+"""What succeeds in silence has failed."""
+
+
+def all_commands() -> list[Command]:
+    return [command for page in PAGES for command in commands(page, ROOT, _NOT_HERE)[0]]
+
+
+def test_every_block_that_is_indented_is_known_for_what_it_is() -> None:
+    pictures = {line for page in PAGES for line in commands(page, ROOT, _NOT_HERE)[1]}
+    assert pictures == PICTURES, "a command whose program is not here, or a picture: name it"
+
+
+def test_there_is_no_reason_without_a_command() -> None:
+    texts = [command.text for command in all_commands()]
+    for pattern in NOT_HERE:
+        assert any(re.match(pattern, text) for text in texts), pattern
+
+
+class Place:
+    """A folder with a local stack, where the pages' commands are typed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.terminal = Terminal(folder)
+        self.folder = folder
+        for name in (".venv", "config", "deploy", "docs", "bench", "tests", "Makefile"):
+            (folder / name).symlink_to(ROOT / name)
+        # What the pages copy into deploy/ does not belong into ours.
+        (folder / "deploy").unlink()
+        shutil.copytree(ROOT / "deploy", folder / "deploy")
+        self.terminal.up("--ephemeral")
+        secrets = next(self.terminal.home.rglob("secrets/admin"))
+        self.admin = folder / "admin.cnf"
+        self.admin.write_text(
+            f"[client]\nuser=stack\npassword={secrets.read_text().strip()}\nprotocol=tcp\n"
+        )
+
+    def adapt(self, text: str) -> str:
+        """The command with what is here in the place of what a reader has."""
+        gateway, admin, *others = self.terminal.ports
+        text = re.sub(r"localhost:8080", f"127.0.0.1:{gateway}", text)
+        text = re.sub(r"localhost:8081", f"127.0.0.1:{admin}", text)
+        for number, port in enumerate(others[:3], 1):
+            text = text.replace(f"redis-cli -h lookup{number}", f"redis-cli -p {port}")
+        for number, port in enumerate(others[3:], 1):
+            text = text.replace(f"--host=mysql{number}", f"--host=127.0.0.1 --port={port}")
+        text = text.replace("/root/admin.cnf", str(self.admin))
+        text = text.replace("/etc/tapedeck/tapedeck.yml", ".tapedeck/tapedeck.yml")
+        if "bench.sessions" in text and "--url" not in text:
+            text += f" --url http://127.0.0.1:{gateway}"
+        for pattern, instead in DRY.items():
+            text = re.sub(pattern, instead, text)
+        return text
+
+    def type(self, typed: list[Command]) -> list[str]:
+        """Type them in one shell; what went wrong."""
+        script = "set -o pipefail\n" + "".join(
+            f"echo '@@ {number}'\n{self.adapt(command.text)}\nprintf '\\n@@ %s %s\\n' {number} $?\n"
+            for number, command in enumerate(typed)
+        )
+        env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("TAPEDECK_")},
+            "PATH": f"{ROOT}/.venv/bin:{os.environ.get('PATH', '')}:/usr/sbin",
+        }
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=self.folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        wrong = []
+        for number, command in enumerate(typed):
+            match = re.search(
+                rf"^@@ {number}\n(.*?)^@@ {number} (\d+)$", done.stdout, re.MULTILINE | re.DOTALL
+            )
+            if match is None:
+                wrong.append(f"{command}\n  did not end:\n{done.stdout[-2000:]}")
+            elif match[2] != "0":
+                wrong.append(f"{command}\n  status {match[2]}: {match[1].strip()[-1000:]}")
+            elif _ANSWERS.match(command.text) and not match[1].strip():
+                wrong.append(f"{command}\n  says nothing")
+        return wrong
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    made = Place(tmp_path_factory.mktemp("reader"))
+    yield made
+    process = made.terminal.process
+    assert process is not None
+    process.terminate()
+    process.wait(60)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_commands_of_a_page_work(page: Path, place: Place) -> None:
+    typed = [c for c in commands(page, ROOT, _NOT_HERE)[0] if not _NOT_HERE.match(c.text)]
+    if not typed:
+        return
+    for name in NAMES:  # what a page before has killed
+        if not (place.terminal.home / "run" / f"{name}.pid").exists():
+            place.terminal.run("stack", "start", name)
+    wrong = place.type(typed)
+    assert not wrong, "\n".join(wrong)
+
+
+# --- what turns a pair over, each on a pair that was just linked
+
+_OF_A_PAIR = sorted(
+    {
+        command.text
+        for command in all_commands()
+        for pattern, reason in NOT_HERE.items()
+        if reason == _PAIR and re.match(pattern, command.text)
+    }
+)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("text", _OF_A_PAIR)
+def test_what_turns_a_pair_over_works(
+    text: str, hosts: list[Host], linked: Path, tmp_path: Path
+) -> None:
+    for number, host in enumerate(hosts, 1):
+        text = text.replace(f"--host=mysql{number}", f"--host=127.0.0.1 --port={host.port}")
+    text = text.replace("/root/admin.cnf", str(linked))
+    done = subprocess.run(
+        ["bash", "-c", text],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+# --- what is written from the code
+
+
+def script(name: str) -> ModuleType:
+    """docs/NAME.py."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_references_are_what_the_code_says() -> None:
+    for path, text in script("generate").pages().items():
+        assert path.read_text() == text, "run: .venv/bin/python docs/generate.py"
+
+
+def test_the_configuration_reference_explains_every_value() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w.]+)`(?: ↻)? \|.*\| ([^|]*) \|$", text, re.MULTILINE))
+    for name, section in script("generate").sections():
+        for key in section.model_fields:
+            assert rows[f"{name}.{key}"].strip(), f"{name}.{key} has no description"
+    assert set(re.findall(r"`([\w.]+)` ↻", text)) == set(FOLLOWS)
+    assert set(Sections.model_fields) - {"mode"} == {n for n, _ in script("generate").sections()}
+
+
+def test_the_links_of_a_page_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            # docs/bench is written by a whole run of `make bench`.
+            if "://" not in target and "docs/bench" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for path in re.findall(
+            r"`((?:tests|deploy|docs|gateway|failover|sharding|config|bench)/[\w./-]+)`",
+            page.read_text(),
+        ):
+            if not path.startswith("docs/bench"):
+                assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+# --- sizing
+
+
+def test_the_tables_of_the_sizing_page_are_what_the_formulas_say() -> None:
+    text = (ROOT / "docs" / "sizing.md").read_text()
+    assert script("sizing").page(text) == text, "run: .venv/bin/python docs/sizing.py --write"
+
+
+def test_the_formulas_on_numbers_that_can_be_checked_by_hand() -> None:
+    sizing = script("sizing")
+    size = sizing.size(
+        sizing.Load(listeners=86_400, playlists=1, requests=10, changes=1, peak=2, retention=28),
+        sizing.Figures(gateway_cpu_ms=30, mysql_cpu_ms=6, row_bytes=1000, batch=4),
+        sizing.Machines(busy=0.5, mysql_cores=0.1),
+    )
+    assert size.states == 86_400 * 28
+    assert size.requests_per_second == size.changes_per_second == 20
+    assert size.gateways == 3  # 20 x 30 ms are 0.6 cores, 1.2 at half load: 2 and one more
+    assert size.mysql_cores == pytest.approx(0.24)
+    assert size.primaries == 3
+    assert size.data_bytes == 86_400 * 30 * 1000
+    assert size.iops == 20 / 4 * 2 + 20 * 0.3
+
+
+def test_twice_the_listeners_take_twice_as_much_and_never_fewer_machines() -> None:
+    sizing = script("sizing")
+    for listeners in (1, 1000, 500_000, 50_000_000):
+        one, two = (
+            sizing.size(sizing.Load(listeners=n), sizing.Figures(), sizing.Machines())
+            for n in (listeners, listeners * 2)
+        )
+        assert two.data_bytes == pytest.approx(2 * one.data_bytes)
+        assert two.iops == pytest.approx(2 * one.iops)
+        for name in ("gateways", "lookups", "primaries"):
+            assert getattr(two, name) >= getattr(one, name)
+        assert one.gateways >= 2, "one may be away"
+        assert one.lookups >= 3
