@@ -49,6 +49,8 @@ def unsuited(plan: Plan, *, local: bool) -> str | None:
         return "it shifts clocks"
     if plan.mysql == "unsupervised pair":
         return "it needs a MySQL pair that nobody looks after"
+    if plan.cluster:
+        return "it needs a Redis Cluster of its own"
     if plan.own_gateways:
         return "it ends and starts gateways, and needs two of them"
     if plan.config:

@@ -29,6 +29,7 @@ from tapedeck.localstack.mariadb import MariaDB, faketime_library
 from tapedeck.localstack.pair import Pair
 from tapedeck.localstack.process import Child, ServerFailed, free_port
 from tapedeck.localstack.redis import RedisServer
+from tapedeck.localstack.redis_cluster import RedisCluster
 
 SERVE = ("-m", "tapedeck")
 """What makes a Python process the `tapedeck` command."""
@@ -52,6 +53,7 @@ class Plan:
             and it cannot be.
         config: values over the default configuration, by section.
         own_gateways: whether the drill ends gateways and starts them.
+        cluster: whether lookups are in a Redis Cluster of six; `lookups` is empty then.
     """
 
     mysql: Literal["single", "pair", "unsupervised pair"] = "single"
@@ -62,6 +64,7 @@ class Plan:
     gateways: int = 2
     config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     own_gateways: bool = False
+    cluster: bool = False
 
 
 class Supervised(Protocol):
@@ -162,6 +165,7 @@ class Stage:
         }
         self._token_key = secrets.token_hex(32)
         self.lookups: list[RedisServer] = []
+        self.cluster: RedisCluster | None = None
         self.gateways: list[Gateway] = []
         self.pair: Supervised | None = None
         self.single: MariaDB | None = None
@@ -220,14 +224,19 @@ class Stage:
                 shift = f"{_DAY - time.time() % _DAY - 300:+.3f}"
             self.clock_file.write_text(shift + "\n")
         # A snapshot is taken only where a drill says so.
-        self.lookups = [
-            RedisServer(f"lookup{n}", self.folder / f"lookup{n}", options=("--save", ""))
-            for n in (1, 2, 3)
-        ]
+        if self.plan.cluster:
+            self.cluster = RedisCluster(self.folder)
+        else:
+            self.lookups = [
+                RedisServer(f"lookup{n}", self.folder / f"lookup{n}", options=("--save", ""))
+                for n in (1, 2, 3)
+            ]
         with ThreadPoolExecutor(6) as starters:
             mysql = starters.submit(self._start_mysql)
             injector = starters.submit(self._start_injector)
             nodes = [starters.submit(server.start) for server in self.lookups]
+            if self.cluster is not None:
+                nodes.append(starters.submit(self.cluster.start))
             for work in (mysql, injector, *nodes):
                 work.result()
         self._write_catalog()
@@ -251,6 +260,8 @@ class Stage:
                 host.kill()
         for server in self.lookups:
             server.kill()
+        if self.cluster is not None:
+            self.cluster.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Stage:
@@ -347,6 +358,9 @@ class Stage:
             "lookup": {"servers": servers, "server_retry_timeout": 1000},
             "mysql": {"hosts": hosts, "user": "tapedeck", "password": self.passwords.gateway},
         }
+        if self.cluster is not None:
+            seeds = [server.address for server in self.cluster.servers[:2]]
+            document["lookup"].update({"mode": "cluster", "servers": seeds})
         for section, values in self.plan.config.items():
             document.setdefault(section, {}).update(values)
         return document

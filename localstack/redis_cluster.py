@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from tapedeck.localstack.process import ServerFailed, free_port
 from tapedeck.localstack.redis import RedisServer
@@ -112,6 +112,11 @@ class RedisCluster:
     def id_of(self, server: RedisServer) -> str:
         """Its name within the cluster."""
         return str(self._ask(server, "CLUSTER", "MYID").decode())
+
+    def slots_with_keys(self, server: RedisServer) -> list[int]:
+        """The slots in which it has keys now."""
+        with server.client() as client:
+            return sorted({key_slot(key) for key in client.scan_iter(count=1000)})
 
     def move_slot(self, slot: int, source: RedisServer, target: RedisServer) -> None:
         """Move one slot with all its keys, as redis-cli --cluster reshard does it."""
