@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.state import Key
@@ -114,29 +115,35 @@ async def test_a_change_of_layout_copies_every_entry_into_its_new_shape(
 
 
 async def test_a_hint_is_asked_of_the_previous_owner_and_its_partitions_are_not_read(
-    stack_config: StackConfig, lookup_servers: list[RedisServer]
+    stack_config: StackConfig, lookup_servers: list[RedisServer], mysql: MariaDB
 ) -> None:
     one, two, three = lookup_servers
-    async with opened(stack_config(lookup={"servers": servers(one, two)}), move=False) as backend:
-        keys = [Key(user, 1) for user in USERS[:60]]
+    small = stack_config(lookup={"servers": servers(one, two)})
+    assert mysql.clock_file is not None
+    mysql.clock_file.write_text("-864000")
+    async with opened(small, move=False):
+        pass  # two partitions that are older than all states
+    mysql.clock_file.write_text("-432000")
+    keys = [Key(user, 1) for user in USERS[:60]]
+    async with opened(small, move=False) as backend:
         await asyncio.gather(*(backend.store.change(key, bump) for key in keys))
         await backend.lookups.drain()
+    mysql.clock_file.write_text("+0")
+    async with opened(small, move=False) as backend:
         reload(backend, stack_config(lookup={"servers": servers(one, two, three)}))
         moving = [
-            key
-            for key in keys
-            if backend.lookups.ring.owner(b"u:%d" % key.user_id).name == "lookup3"
+            k for k in keys if backend.lookups.ring.owner(b"u:%d" % k.user_id).port == three.port
         ]
         assert 5 < len(moving) < 40
 
         assert [await count(backend.store, key) for key in keys] == [1] * len(keys)
         await backend.lookups.drain()
 
-        # There is one partition older than today's in no test: what counts is who was asked.
-        assert backend.lookups.warm_up["hit"] == len(moving)
-        assert backend.lookups.warm_up["miss"] == 0
+        assert backend.lookups.warm_up == {"hit": len(moving), "miss": 0, "unavailable": 0}
+        assert backend.ring()["warm_up"]["partitions_saved"] == 2 * len(moving)
         with client(three) as owner:
             assert sorted(owner.keys("u:*")) == sorted(b"u:%d" % k.user_id for k in moving)
+        # Now the owner knows.
         assert [await count(backend.store, key) for key in moving] == [1] * len(moving)
         assert backend.lookups.warm_up["hit"] == len(moving)
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from tapedeck.config.load import parse
+from tapedeck.config.model import Sections
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.placement import Placement
@@ -22,8 +23,8 @@ def servers(*nodes: RedisServer, weight: int = 1) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def opened(document: dict[str, Any], *, move: bool = True) -> AsyncIterator[Backend]:
-    """A backend that is ready."""
-    backend = await Backend.open(parse(document), prune=False, move=move)
+    """A backend that is ready; it asks for a hint at every load."""
+    backend = await Backend.open(_parsed(document), prune=False, move=move)
     try:
         await backend.days.ready()
         yield backend
@@ -33,10 +34,16 @@ async def opened(document: dict[str, Any], *, move: bool = True) -> AsyncIterato
 
 def reload(backend: Backend, document: dict[str, Any]) -> None:
     """Let another configuration hold."""
-    new = parse(document)
+    new = _parsed(document)
     before, after = Placement.of(backend.config.lookup), Placement.of(new.lookup)
     history = backend.mover.history.turned(before, after)
     backend.reload(new, backend.plan(new), history)
+
+
+def _parsed(document: dict[str, Any]) -> Sections:
+    # A busy machine must not miss the deadline, where a test does not mean it to.
+    lookup = {"hint_deadline": 2000, "timeout": 4000, **document["lookup"]}
+    return parse({**document, "lookup": lookup, "sessions": {"enabled": False}})
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
