@@ -7,6 +7,7 @@ The server keeps it, so that a page opened now shows what was before. It is boun
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from datetime import datetime
 from typing import Any
@@ -63,6 +64,7 @@ class History:
         self._generation: int | None = None
         self._primary: str | None = None
         self._window: Window | None = None
+        self._began = math.inf
 
     # --- what is asked
 
@@ -91,16 +93,18 @@ class History:
 
     def learn(self, seen: Observation) -> None:
         """Take an observation in; they come in the order of their times."""
+        self._began = min(self._began, seen.at)
         reading = read(seen.at, seen.families)
         before = self._readings[-1] if self._readings else None
+        known = set(self._open)
         self._count(reading)
-        self._judge(seen)
         if seen.ring is not None:
             self._look_at_ring(seen)
         if seen.mysql is not None:
             self._look_at_mysql(seen)
         if before is not None:
             self._look_at_counters(Window(before, reading), seen.at)
+        self._judge(seen, [event for key, event in self._open.items() if key not in known])
         while self.events and (self.events[0].until or seen.at) < seen.at - KEEP:
             self.events.popleft()
             self.changed += 1
@@ -119,14 +123,20 @@ class History:
             self.points.append({"at": round(reading.at, 1), **drawn})
             self._stepped = reading
 
-    def _judge(self, seen: Observation) -> None:
+    def _judge(self, seen: Observation, begun: list[Event]) -> None:
+        """Keep since when the status and each reason hold.
+
+        Args:
+            begun: the faults that this look found. What began between two looks tells when.
+        """
         if self._status is None or self._status[0] != seen.status:
-            self._status = seen.status, seen.at
-        stems = {_stem(reason) for reason in seen.reasons}
-        self._since = {
-            **dict.fromkeys(stems, seen.at),
-            **{stem: at for stem, at in self._since.items() if stem in stems},
-        }
+            self._status = seen.status, min([seen.at, *(event.at for event in begun)])
+        since = {}
+        for reason in seen.reasons:
+            times = [event.at for event in begun if event.part in reason]
+            stem = _stem(reason)
+            since[stem] = self._since.get(stem, min([seen.at, *times]))
+        self._since = since
         self._reasons = list(seen.reasons)
 
     def _look_at_ring(self, seen: Observation) -> None:
@@ -162,6 +172,8 @@ class History:
         else:
             self._end("split", "MySQL", seen.at)
         if primary is None:
+            if mysql["lost_for"] is None and self._primary is None and seen.at < self._began + STEP:
+                return  # the process has only just begun to look
             text = f"No MySQL primary: {mysql['problem']}"
             self._begin("mysql_down", "MySQL", text, seen.at - (mysql.get("lost_for") or 0.0))
             return

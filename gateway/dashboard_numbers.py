@@ -6,6 +6,7 @@ worker's counters begin at 0 when it is started again, so differences are made w
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -162,6 +163,7 @@ def _served(labels: dict[str, str]) -> bool:
 def point(window: Window) -> dict[str, Any]:
     """What the charts draw of one stretch of time. Rates are a second, times milliseconds."""
     latency = window.quantiles("tapedeck_http_request_seconds", (0.5, 0.95, 0.99), _served)
+    (partitions,) = window.quantiles("tapedeck_partitions_read", (0.99,))
     return {
         "requests": window.rates("tapedeck_http_requests_total", _api),
         "errors": window.rates("tapedeck_http_requests_total", _error),
@@ -169,7 +171,8 @@ def point(window: Window) -> dict[str, Any]:
         "lookups": window.rates("tapedeck_lookups_total", lambda labels: labels["outcome"]),
         "partitions": [
             window.mean("tapedeck_partitions_read"),
-            *window.quantiles("tapedeck_partitions_read", (0.99,)),
+            # Partitions are whole, whatever lies between two buckets' bounds.
+            None if partitions is None else math.ceil(partitions),
         ],
         "waiting": window.gauge("tapedeck_mysql_waiting"),
     }
