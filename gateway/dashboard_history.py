@@ -25,6 +25,13 @@ MOST_EVENTS = 200
 """A node that flaps for long must not fill the memory."""
 
 
+_RELOADS = {
+    "applied": "The configuration was reloaded",
+    "refused": "A reload was refused: the configuration has problems; nothing changed",
+    "failed": "A reload failed; nothing changed",
+}
+
+
 class Event(msgspec.Struct):
     """Something that happened.
 
@@ -32,7 +39,7 @@ class Event(msgspec.Struct):
         id: grows; an event that ends keeps its own.
         at, until: seconds since 1970. `until` is None while it lasts, and is `at` for what has no
             length.
-        kind: `ejected`, `mysql_down`, `not_redundant`, `split`, `failover`, `reload`,
+        kind: `ejected`, `mysql_down`, `not_redundant`, `split`, `failover`, `reload`, `move`,
             `worker`, `ring`.
         part: what it happened to.
         text: one sentence.
@@ -162,6 +169,11 @@ class History:
         if self._generation is not None and generation != self._generation:
             self._note("ring", "ring", f"The ring is now generation {generation}", seen.at)
         self._generation = generation
+        move = ring.get("move")
+        if move is not None and move.get("progress", 1.0) < 1.0:
+            self._begin("move", "ring", "Entries move to their new owners", seen.at)
+        else:
+            self._end("move", "ring", seen.at)
 
     def _look_at_mysql(self, seen: Observation) -> None:
         mysql = seen.mysql
@@ -197,9 +209,14 @@ class History:
             known = ended and (ended[-1].until is None or ended[-1].until > at - window.seconds)
             if grown and not known:
                 self._note("ejected", node, f"Lookup node {node} was out for a moment", at)
-        reloads = sum(g for _, g in window.increases("tapedeck_reloads_total"))
-        if reloads:
-            self._note("reload", "configuration", "The configuration was reloaded", at)
+        reloads = {
+            labels.get("result", "applied")
+            for labels, grown in window.increases("tapedeck_reloads_total")
+            if grown
+        }
+        for result in sorted(reloads):
+            words = _RELOADS.get(result, f"A reload ended: {result}")
+            self._note("reload", "configuration", words, at)
         restarts = sum(g for _, g in window.increases("tapedeck_worker_restarts_total"))
         if restarts:
             self._note("worker", "workers", "A worker died and was started again", at)

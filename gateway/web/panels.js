@@ -287,7 +287,7 @@ export function workers(state) {
 
 const WORDS = {
   ejected: "ejection", mysql_down: "no primary", not_redundant: "not redundant", split: "split",
-  failover: "failover", reload: "reload", worker: "worker", ring: "ring",
+  failover: "failover", reload: "reload", worker: "worker", ring: "ring", move: "keys move",
 };
 
 export function events(state, list) {

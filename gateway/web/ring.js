@@ -107,23 +107,24 @@ function legend(ring) {
 // A reload's moved keys and how far the mover is, where the ring tells it.
 function mover(ring) {
   const box = byId("mover");
-  const move = ring.mover ?? ring.move ?? null;
+  const move = ring.move ?? null;
   box.hidden = !move;
   if (!move) return;
-  const done = move.done ?? move.scanned ?? move.copied ?? 0;
-  const total = move.total ?? null;
-  const share = move.share_moved ?? move.moved_share ?? null;
   if (!box.firstChild) {
-    box.append(h("b", {}, "Moving keys"), h("div", { class: "meter" }, h("i")), h("p", { class: "muted" }));
+    box.append(h("b", {}, ""), h("div", { class: "meter" }, h("i")), h("p", { class: "muted" }));
   }
-  const [, meter, line] = box.children;
-  const part = total ? Math.min(1, done / total) : move.progress ?? (move.state === "done" ? 1 : 0);
+  const [head, meter, line] = box.children;
+  const part = move.progress ?? (move.state === "done" ? 1 : 0);
+  text(head, `Moving keys to their new owners: ${move.state}, ${percent(part)}`);
   meter.firstChild.style.width = `${(part * 100).toFixed(1)}%`;
+  const saved = ring.warm_up ? Object.entries(ring.warm_up).map(([name, count]) => `${name} ${number(count)}`).join(", ") : "";
   text(line, [
-    move.state ?? "moving",
-    total ? `${number(done)} of ${number(total)} keys looked at` : percent(part),
-    move.copied === undefined ? "" : `${number(move.copied)} copied`,
-    share === null ? "" : `${percent(share)} of the keys have a new owner`,
+    move.moved_share === null || move.moved_share === undefined ? "" : `${percent(move.moved_share)} of the entries have a new owner`,
+    `${number(move.scanned)} looked at`,
+    `${number(move.copied)} copied`,
+    `${number(move.kept)} newer there already`,
+    move.failed ? `${number(move.failed)} failed` : "",
+    saved && `previous owners asked: ${saved}`,
   ].filter(Boolean).join(" · "));
 }
 
