@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Awaitable, Callable
-from functools import cache
-from importlib import resources
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +21,7 @@ from tapedeck.gateway.dashboard_numbers import node_numbers, totals, worker_numb
 from tapedeck.gateway.dashboard_stream import Viewer, Viewers, event
 from tapedeck.gateway.live import Live
 from tapedeck.gateway.observation import Observation
+from tapedeck.gateway.pages import page, part
 from tapedeck.gateway.replies import Refusal
 
 if TYPE_CHECKING:
@@ -33,25 +31,6 @@ WATCHED_SECONDS = 1.0
 """Between two observations while somebody looks."""
 ASK_SECONDS = 10.0
 """Between two questions for the day partitions while somebody looks."""
-
-_TYPES = {
-    "css": "text/css; charset=utf-8",
-    "html": "text/html; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "svg": "image/svg+xml",
-}
-_NAME = re.compile(r"[a-z_]{1,40}\.(css|js|svg)")
-HEADERS = {
-    # Node names and states are whatever somebody wrote: nothing but our own files may run or load.
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 
 _log = structlog.get_logger()
 
@@ -96,7 +75,7 @@ class Dashboard:
 
     def page(self) -> web.Response:
         """The page, empty: it asks for everything itself."""
-        return static("tapedeck.gateway", "index.html")
+        return page("tapedeck.gateway")
 
     def file(self, name: str) -> web.Response:
         """A part of the page.
@@ -104,9 +83,7 @@ class Dashboard:
         Raises:
             Refusal: 404.
         """
-        if _NAME.fullmatch(name) is None:
-            raise Refusal(404, "There is no such file.")
-        return static("tapedeck.gateway", name)
+        return part("tapedeck.gateway", name)
 
     def events(self, request: web.BaseRequest) -> web.Response:
         """The stream for one viewer.
@@ -240,25 +217,3 @@ def _circle(seen: Observation | None) -> Any:
         return None
     nodes = tuple((n["name"], n["share"], n["state"]) for n in seen.ring["nodes"])
     return seen.ring.get("generation"), nodes
-
-
-@cache
-def _content(package: str, name: str) -> bytes | None:
-    try:
-        return resources.files(package).joinpath("web", name).read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def static(package: str, name: str) -> web.Response:
-    """A file of a package's `web` folder, with the headers that keep a page to itself.
-
-    Raises:
-        Refusal: 404.
-    """
-    body = _content(package, name)
-    if body is None:
-        raise Refusal(404, "There is no such file.")
-    answer = web.Response(body=body, headers=HEADERS)
-    answer.headers["Content-Type"] = _TYPES[name.rpartition(".")[2]]
-    return answer
