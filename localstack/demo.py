@@ -160,7 +160,7 @@ class Demo:
             )
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
-        return _answer(self._stack.status())
+        return _answer({**self._stack.status(), "dashboard": f"{self._admin}/"})
 
     async def _order(self, request: web.Request) -> web.StreamResponse:
         order, name = request.match_info["order"], request.match_info["name"]

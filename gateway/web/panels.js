@@ -190,7 +190,7 @@ export function partitions(state, days) {
       h("div", { class: "day-names" }, h("span"), h("span")),
       h("p", { class: "legend-line" }),
       h("dl", { class: "facts partitions-facts" }),
-      h("details", {}, h("summary", {}, "All of them as a table"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Day partitions" }, h("table"))));
+      h("details", {}, h("summary", {}, "All of them as a table"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of day partitions" }, h("table"))));
   }
   const [row, names, legend, list, more] = box.children;
   const there = new Map(days.map((day) => [day.day, day]));

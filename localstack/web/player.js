@@ -181,6 +181,7 @@ async function place() {
 }
 
 function servers(status) {
+  byId("dashboard").href = status.dashboard;
   const list = Object.entries(status.servers).filter(([name]) => name !== "gateway");
   keyed(byId("servers"), list, ([name]) => name, ([name]) => {
     const [line, button] = [h("p"), h("button", { class: "quiet" })];
