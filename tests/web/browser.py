@@ -77,7 +77,7 @@ class Browser:
 
     def console(self) -> list[str]:
         """What the console said since it was asked last: errors, refused loads, CSP violations."""
-        return [str(line["message"]) for line in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
+        return [str(line["message"]) for line in self.driver.get_log("browser")]
 
     def find(self, css: str) -> WebElement:
         """The first element."""
@@ -94,7 +94,7 @@ class Browser:
 
     def run(self, script: str, *args: Any) -> Any:
         """The value of JavaScript (which says `return`)."""
-        return self.driver.execute_script(script, *args)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(script, *args)
 
     def until(self, sees: Callable[[], Any], seconds: float = SECONDS) -> float:
         """Wait until `sees()`; the seconds that it took."""
@@ -113,7 +113,7 @@ class Browser:
     def faults(self) -> list[str]:
         """What axe-core finds against WCAG 2.1 A and AA."""
         self.run(_AXE)
-        found = self.driver.execute_async_script(  # type: ignore[no-untyped-call]
+        found = self.driver.execute_async_script(
             "const done = arguments[arguments.length - 1];"
             "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa',"
             " 'best-practice']}).then(r => done(r.violations));"
