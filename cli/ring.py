@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,8 +23,6 @@ from tapedeck.cli.ring_plan import plan
 
 if TYPE_CHECKING:
     from tapedeck.config.model import Sections
-    from tapedeck.sharding.backend import Backend
-    from tapedeck.sharding.state import Key
 
 app = typer.Typer(no_args_is_help=True, help="The ring of lookup nodes.")
 app.command()(plan)
@@ -153,46 +150,11 @@ def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -
 async def _where(sections: Sections, user: int, playlist: int) -> dict[str, Any]:
     from tapedeck.sharding.backend import Backend
     from tapedeck.sharding.state import Key
+    from tapedeck.sharding.whereabouts import find
 
     backend = await Backend.open(sections, prune=False)
     try:
         await find_cluster(backend)
-        return await _find(backend, Key(user, playlist))
+        return await find(backend, Key(user, playlist))
     finally:
         await backend.close()
-
-
-async def _find(backend: Backend, key: Key) -> dict[str, Any]:
-    from tapedeck.sharding.partitions import table
-
-    name = backend.lookups.layout.ring_key(key)
-    order = [server.name for server in backend.lookups.ring.order(name)]
-    hints = await asyncio.gather(
-        *(backend.lookups.peek(key, backend.nodes[node]) for node in order)
-    )
-    row = (await backend.reader.find(key)).row
-    stored = row.stored if row is not None else None
-    return {
-        "user_id": key.user_id,
-        "playlist_id": key.playlist_id,
-        "lookup_key": name.decode(),
-        "owner": order[0] if order else None,
-        "order": order,
-        "hints": [
-            {
-                "node": node,
-                "outcome": hint.found.value,
-                "day": f"{hint.day:%Y%m%d}" if hint.day is not None else None,
-            }
-            for node, hint in zip(order, hints, strict=True)
-        ],
-        "state": None
-        if stored is None
-        else {
-            "partition": table(stored.day),
-            "day": f"{stored.day:%Y%m%d}",
-            "version": stored.version,
-            "owner": "player" if stored.owner == 1 else "states API",
-            "body": stored.body.decode("utf-8", "replace"),
-        },
-    }

@@ -46,6 +46,17 @@ def up(
     mysql_ports: Annotated[
         str, typer.Option("--mysql-ports", envvar="TAPEDECK_MYSQL_PORTS", metavar="A,B")
     ] = "7306,7307",
+    player_port: Annotated[
+        int | None,
+        typer.Option(
+            "--player-port",
+            min=1,
+            max=65535,
+            envvar="TAPEDECK_PLAYER_PORT",
+            help="The demo player's.  [default: 8082, or any free one]",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
         Path, typer.Option("--config", metavar="FILE", help="The configuration that it writes.")
     ] = DEFAULT_CONFIG,
@@ -66,7 +77,7 @@ def up(
         _ports(lookup_ports, 3, "--lookup-ports"),
         _ports(mysql_ports, 2, "--mysql-ports"),
     )
-    _run(Layout(config, ephemeral), ports, workers, watcher)
+    _run(Layout(config, ephemeral), ports, workers, watcher, player_port)
 
 
 def _ports(text: str, count: int, option: str) -> tuple[int, ...]:
@@ -76,16 +87,20 @@ def _ports(text: str, count: int, option: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _run(layout: Layout, ports: Ports, workers: int, watcher: _Watcher) -> None:
+def _run(
+    layout: Layout, ports: Ports, workers: int, watcher: _Watcher, player_port: int | None
+) -> None:
     from rich.console import Console
 
     from tapedeck.localstack.control import Control
+    from tapedeck.localstack.demo import Demo, bind
     from tapedeck.localstack.process import ServerFailed
     from tapedeck.localstack.stack import Stack
 
     began = time.monotonic()
     console = Console(highlight=False, soft_wrap=True)
     control: Control | None = None
+    demo: Demo | None = None
 
     def say(sentence: str) -> None:
         # Nobody may read along any more; the stack goes on.
@@ -100,6 +115,7 @@ def _run(layout: Layout, ports: Ports, workers: int, watcher: _Watcher) -> None:
 
     stack = Stack(layout, ports, workers=workers, say=say)
     try:
+        player = bind(player_port)
         stack.claim()
     except ServerFailed as error:
         fail(str(error))
@@ -108,7 +124,9 @@ def _run(layout: Layout, ports: Ports, workers: int, watcher: _Watcher) -> None:
         stack.start()
         control = Control(stack)
         control.start()
-        _show(console, layout, ports, time.monotonic() - began)
+        demo = Demo(stack, player)
+        demo.start()
+        _show(console, layout, ports, demo.url, time.monotonic() - began)
         watcher.wait()
     except Stopped as reason:
         say(f"{reason}: stopping")
@@ -119,6 +137,8 @@ def _run(layout: Layout, ports: Ports, workers: int, watcher: _Watcher) -> None:
         raise Failed(sentence) from None
     finally:
         watcher.stopping = True
+        if demo is not None:
+            demo.close()
         if control is not None:
             control.close()
         with contextlib.suppress(Stopped):
@@ -183,7 +203,7 @@ class _Watcher:
         return int(mask.split()[1], 16) & both
 
 
-def _show(console: Console, layout: Layout, ports: Ports, seconds: float) -> None:
+def _show(console: Console, layout: Layout, ports: Ports, player: str, seconds: float) -> None:
     """One screen: where everything is, how to play a mix, what to break."""
     gateway = f"http://127.0.0.1:{ports.gateway}"
     admin = f"http://127.0.0.1:{ports.admin}"
@@ -204,6 +224,8 @@ def _show(console: Console, layout: Layout, ports: Ports, seconds: float) -> Non
         "",
         f"[bold green]Tapedeck is ready[/] after {seconds:.1f} s. Ctrl-C stops everything.",
         "",
+        f"  [bold]player    {player}[/]   play a mix in the browser, and kill what it plays on",
+        f"  [bold]dashboard {admin}/[/]   is it well?",
         f"  gateway   {gateway}   (pid {pids['gateway']})",
         f"  admin     {admin}/readyz   /ring   /partitions   /stats",
         f"  metrics   {admin}/metrics",
@@ -226,4 +248,4 @@ def _show(console: Console, layout: Layout, ports: Ports, seconds: float) -> Non
     ]
     for line in lines:
         with contextlib.suppress(OSError, ValueError):
-            console.print(line, markup=line.startswith("["), soft_wrap=True)
+            console.print(line, markup=line.lstrip().startswith("["), soft_wrap=True)

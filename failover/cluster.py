@@ -102,6 +102,11 @@ class ClusterNodes:
         counts = Counter(node.name for node in self._slots if node is not None)
         return {name: counts[name] / REDIS_CLUSTER_HASH_SLOTS for name in self._nodes}
 
+    def outline(self, parts: int) -> list[str | None]:
+        """Whose the slots at `parts` evenly spaced places are, to draw them; None: nobody's."""
+        places = (self._slots[part * REDIS_CLUSTER_HASH_SLOTS // parts] for part in range(parts))
+        return [None if node is None else node.name for node in places]
+
     def describe(self, node: Node) -> dict[str, Any]:
         """A primary as `/ring` shows it, without its share."""
         described = node.describe()

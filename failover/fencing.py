@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tapedeck.failover.session import Hello
 
@@ -33,6 +33,26 @@ class View:
     silent: bool = False
     busy: bool = False
     redundant: bool | None = None
+
+    def as_json(self, primary: str | None) -> dict[str, Any]:
+        """The host as `/mysql` shows it.
+
+        Args:
+            primary: the address that is the primary now.
+        """
+        if self.hello is None:
+            role = "unknown"
+        elif self.address == primary:
+            role = "primary"
+        else:
+            # Writable, and yet not the primary: an old one, or one of two.
+            role = "standby" if self.hello.read_only else "fenced"
+        return {
+            "address": self.address,
+            "role": role,
+            "generation": self.hello.generation if self.hello is not None else None,
+            "error": self.error or None,
+        }
 
 
 @dataclass(frozen=True, slots=True)

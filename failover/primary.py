@@ -54,6 +54,7 @@ class Primary:
         self._closed = False
         self._silent_looks = 0
         self._redundant: bool | None = None
+        self._split = False
         self.mariadb = True
 
     @property
@@ -93,6 +94,19 @@ class Primary:
         self._watch.configure(config)
         if self._pool is not None:
             self._pool.configure(config)
+
+    def describe(self) -> dict[str, Any]:
+        """The pair as `/mysql` shows it."""
+        return {
+            "primary": self.address,
+            "generation": self._seen,
+            "redundant": self._redundant,
+            "split": self._split,
+            "lost_for": self.lost_for,
+            "problem": self.problem or None,
+            "waiting": self._waiting,
+            "hosts": [view.as_json(self.address) for view in self._watch.views()],
+        }
 
     async def start(self) -> None:
         """Begin to look for the primary; does not wait for one."""
@@ -203,7 +217,8 @@ class Primary:
     async def _judge(self, views: list[View]) -> None:
         """Adopt, keep or drop, by what the hosts showed; the first view is the newest."""
         verdict = decide(views, self._seen, self._identity)
-        metrics.MYSQL_SPLIT.set(isinstance(verdict, Split))
+        self._split = isinstance(verdict, Split)
+        metrics.MYSQL_SPLIT.set(self._split)
         if isinstance(verdict, Adopt):
             self._silent_looks = 0
             try:

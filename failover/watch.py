@@ -74,6 +74,13 @@ class Watch:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def views(self) -> list[View]:
+        """What each host showed last, in the order of the configuration."""
+        never = "not looked at yet"
+        return [
+            self._views.get(str(host), View(str(host), error=never)) for host in self._config.hosts
+        ]
+
     async def _follow(self, host: HostPort) -> None:
         while True:
             kick = self._kick

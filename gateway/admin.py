@@ -7,23 +7,35 @@ differs is the `Insight` behind them.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
+from aiohttp.web import BaseRequest
 
 from tapedeck.config.load import ConfigError
 from tapedeck.config.model import Sections
+from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
 from tapedeck.gateway import reloading, telemetry
 from tapedeck.gateway.face import Answer, Call, Handler, read_body
 from tapedeck.gateway.live import Live, Source, bearer_digest, bearer_matches
+from tapedeck.gateway.observation import Observation
+from tapedeck.gateway.openapi import OPEN
+from tapedeck.gateway.params import whole_number
 from tapedeck.gateway.replies import Refusal, json_response
 from tapedeck.gateway.wire import Reply
+from tapedeck.sharding import whereabouts
+from tapedeck.sharding.state import PLAYLIST_MAX, Key
 
 if TYPE_CHECKING:
+    from tapedeck.gateway.dashboard import Dashboard
     from tapedeck.sharding.backend import Backend
 
-_OPEN = frozenset({"healthz", "readyz"})
+OUTLINE_PARTS = 720
+"""Places of the ring's circle that are told: half a degree each."""
+WHERE_SECONDS = 4.0
+"""How long MySQL has to say where a state lies; a supervisor waits little longer."""
 _log = structlog.get_logger()
 
 
@@ -35,6 +47,20 @@ class Insight(Protocol):
         ...
 
     async def ring(self) -> dict[str, Any]: ...
+
+    async def outline(self) -> dict[str, Any]:
+        """The ring's circle: whose each of `OUTLINE_PARTS` places is, and who serves it."""
+        ...
+
+    async def mysql(self) -> dict[str, Any]: ...
+
+    async def where(self, key: Key) -> dict[str, Any]:
+        """Where one state lies."""
+        ...
+
+    async def observe(self) -> Observation:
+        """Everything at one moment, for the dashboard."""
+        ...
 
     async def partitions(self) -> list[dict[str, Any]]: ...
 
@@ -93,6 +119,37 @@ class OwnInsight:
         """The nodes as this worker sees them."""
         return self._backend.ring()
 
+    async def outline(self) -> dict[str, Any]:
+        """The circle as this worker sees it."""
+        return self._backend.outline(OUTLINE_PARTS)
+
+    async def mysql(self) -> dict[str, Any]:
+        """The hosts as this worker sees them."""
+        return self._backend.mysql()
+
+    async def where(self, key: Key) -> dict[str, Any]:
+        """Asked of every lookup node and of MySQL."""
+        try:
+            async with asyncio.timeout(WHERE_SECONDS):
+                return await whereabouts.find(self._backend, key)
+        except (TimeoutError, MySQLError, PrimaryUnavailable) as error:
+            reason = str(error) or "no answer in time"
+            raise Refusal(
+                503, f"MySQL cannot be asked right now: {reason}.", headers={"Retry-After": "1"}
+            ) from None
+
+    async def observe(self) -> Observation:
+        """What this process knows without asking anybody."""
+        status, reasons = await self.readiness()
+        return Observation(
+            at=time.time(),
+            status=status,
+            reasons=reasons,
+            ring=self._backend.ring(),
+            mysql=self._backend.mysql(),
+            families=telemetry.families(),
+        )
+
     async def partitions(self) -> list[dict[str, Any]]:
         """The day partitions as MySQL has them."""
         return await self._backend.partitions()
@@ -130,10 +187,14 @@ class AdminApi:
     Args:
         insight: what to show.
         token: what must stand behind `Bearer`; None where the port is on loopback.
+        dashboard: the page; None in a worker, whose supervisor has it.
     """
 
-    def __init__(self, insight: Insight, token: str | None) -> None:
+    def __init__(
+        self, insight: Insight, token: str | None, dashboard: Dashboard | None = None
+    ) -> None:
         self._insight = insight
+        self._dashboard = dashboard
         self._digests = None if token is None else [bearer_digest(token)]
 
     def handlers(self) -> dict[str, Handler]:
@@ -142,6 +203,12 @@ class AdminApi:
             "healthz": self.healthz,
             "readyz": self.readyz,
             "ring": self.ring,
+            "outline": self.outline,
+            "mysql": self.mysql,
+            "where": self.where,
+            "dashboard": self.page,
+            "dashboard_file": self.file,
+            "dashboard_events": self.events,
             "partitions": self.partitions,
             "stats": self.stats,
             "metrics": self.metrics,
@@ -149,7 +216,7 @@ class AdminApi:
             "reload_check": self.reload_check,
         }
         return {
-            name: handler if name in _OPEN else self.guarded(handler)
+            name: handler if name in OPEN else self.guarded(handler)
             for name, handler in open_to_all.items()
         }
 
@@ -185,6 +252,41 @@ class AdminApi:
     async def ring(self, call: Call) -> Answer:
         """The lookup nodes."""
         return json_response(await self._insight.ring())
+
+    async def outline(self, call: Call) -> Answer:
+        """The ring's circle."""
+        return json_response(await self._insight.outline())
+
+    async def mysql(self, call: Call) -> Answer:
+        """The MySQL hosts."""
+        return json_response(await self._insight.mysql())
+
+    async def where(self, call: Call) -> Answer:
+        """Where one state lies."""
+        # Anonymous listeners lie above the known users: they may be looked for too.
+        key = Key(
+            whole_number(call.values["user_id"], "user_id", PLAYLIST_MAX),
+            whole_number(call.values["playlist_id"], "playlist_id", PLAYLIST_MAX),
+        )
+        return json_response(await self._insight.where(key))
+
+    async def page(self, call: Call) -> Answer:
+        """The dashboard."""
+        return self._the_dashboard().page()
+
+    async def file(self, call: Call) -> Answer:
+        """A part of the page."""
+        return self._the_dashboard().file(call.values["file"])
+
+    async def events(self, call: Call) -> Answer:
+        """What the page shows, live."""
+        assert isinstance(call.request, BaseRequest)  # this face is not lean
+        return self._the_dashboard().events(call.request)
+
+    def _the_dashboard(self) -> Dashboard:
+        if self._dashboard is None:
+            raise Refusal(404, "There is no such path.")
+        return self._dashboard
 
     async def partitions(self, call: Call) -> Answer:
         """The day partitions."""

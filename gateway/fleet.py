@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,12 +15,16 @@ from tapedeck.config.load import ConfigError
 from tapedeck.config.model import Sections
 from tapedeck.gateway import reloading, telemetry
 from tapedeck.gateway.live import Live, revealed
+from tapedeck.gateway.observation import Observation
 from tapedeck.gateway.replies import Refusal, encode
 from tapedeck.gateway.serve import ReloadOrder
 from tapedeck.sharding.placement import History
+from tapedeck.sharding.state import Key
 
 ANSWER_SECONDS = 5.0
 """How long a worker has to answer its supervisor."""
+GLANCE_SECONDS = 1.0
+"""How long it has when the dashboard looks: a page that is live does not wait for a dead worker."""
 _ORDER = ("draining", "unavailable", "degraded", "ready")
 
 _log = structlog.get_logger()
@@ -63,6 +68,25 @@ def merge_rings(rings: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 nodes[node["name"]] = node
     merged["nodes"] = list(nodes.values())
     return merged
+
+
+def out_in(rings: Mapping[int, dict[str, Any]]) -> dict[str, list[int]]:
+    """By node name, the workers that have it ejected: each judges by what it meets itself."""
+    found: dict[str, list[int]] = {}
+    for number, ring in rings.items():
+        for node in ring["nodes"]:
+            if node["state"] != "live":
+                found.setdefault(node["name"], []).append(number)
+    return found
+
+
+def merge_mysql(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One view of the pair for all: that of the worker that is worst off; what waits adds up."""
+    worst_off = max(
+        seen,
+        key=lambda m: (m["primary"] is None, m["split"], m["redundant"] is False, m["generation"]),
+    )
+    return {**worst_off, "waiting": sum(m["waiting"] for m in seen)}
 
 
 class WorkerDoor:
@@ -147,15 +171,51 @@ class FleetInsight:
         """The ring, with the nodes that any worker has ejected."""
         return merge_rings(self._some(await self._ask_all("/ring")))
 
+    async def outline(self) -> dict[str, Any]:
+        """From the first worker that can say."""
+        outline: dict[str, Any] = await self._first("/ring/outline")
+        return outline
+
+    async def mysql(self) -> dict[str, Any]:
+        """The pair, as the worker sees it that is worst off."""
+        return merge_mysql(self._some(await self._ask_all("/mysql")))
+
+    async def where(self, key: Key) -> dict[str, Any]:
+        """From the first worker that can say."""
+        found: dict[str, Any] = await self._first(f"/where/{key.user_id}/{key.playlist_id}")
+        return found
+
+    async def observe(self) -> Observation:
+        """What the workers say at this moment; one that is slow is missing."""
+        paths = ("/readyz", "/ring", "/mysql")
+        asked = [self._ask_all(path, seconds=GLANCE_SECONDS) for path in paths]
+        ready, rings, mysql = await asyncio.gather(*asked)
+        families = await self._families(seconds=GLANCE_SECONDS)
+        if self._draining():
+            status, reasons = "draining", ["the gateway is stopping"]
+        else:
+            said = {number: (body["status"], body["reasons"]) for number, body in ready.items()}
+            status, reasons = worst(said, len(self._doors))
+        ring = merge_rings(list(rings.values())) if rings else None
+        if ring is not None:
+            out = out_in(rings)
+            for node in ring["nodes"]:
+                node["out_in"] = out.get(node["name"], [])
+        return Observation(
+            at=time.time(),
+            status=status,
+            reasons=reasons,
+            ring=ring,
+            mysql=merge_mysql(list(mysql.values())) if mysql else None,
+            families=families,
+            workers={number: body["status"] for number, body in ready.items()},
+            missing=[door.number for door in self._doors if door.number not in ready],
+        )
+
     async def partitions(self) -> list[dict[str, Any]]:
         """From the first worker that can say."""
-        for door in self._doors:
-            try:
-                found: list[dict[str, Any]] = msgspec.json.decode(await door.ask("/partitions"))
-                return found
-            except (OSError, TimeoutError, aiohttp.ClientError, msgspec.DecodeError):
-                continue
-        raise _nobody()
+        found: list[dict[str, Any]] = await self._first("/partitions")
+        return found
 
     async def stats(self) -> dict[str, Any]:
         """Counters as JSON, added up."""
@@ -210,9 +270,20 @@ class FleetInsight:
     async def _order(self, order: ReloadOrder) -> dict[int, Any]:
         return await self._ask_all("/reload", method="POST", body=encode(order))
 
-    async def _families(self) -> list[Any]:
+    async def _first(self, path: str) -> Any:
+        """The answer of the first worker that has one."""
+        for door in self._doors:
+            try:
+                return msgspec.json.decode(await door.ask(path))
+            except (OSError, TimeoutError, aiohttp.ClientError, msgspec.DecodeError):
+                continue
+        raise Refusal(
+            503, "No worker can say right now; /readyz tells why.", headers={"Retry-After": "1"}
+        )
+
+    async def _families(self, *, seconds: float = ANSWER_SECONDS) -> list[Any]:
         texts = await _gather(
-            {door.number: door.ask("/metrics") for door in self._doors}, bytes.decode
+            {door.number: door.ask("/metrics") for door in self._doors}, bytes.decode, seconds
         )
         own = telemetry.exposition(telemetry.families()).decode()
         return telemetry.merge(
@@ -220,10 +291,15 @@ class FleetInsight:
         )
 
     async def _ask_all(
-        self, path: str, *, method: str = "GET", body: bytes | None = None
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        body: bytes | None = None,
+        seconds: float = ANSWER_SECONDS,
     ) -> dict[int, Any]:
         asked = {door.number: door.ask(path, method=method, body=body) for door in self._doors}
-        return await _gather(asked, msgspec.json.decode)
+        return await _gather(asked, msgspec.json.decode, seconds)
 
     @staticmethod
     def _some(answers: dict[int, Any]) -> list[Any]:
@@ -233,11 +309,13 @@ class FleetInsight:
 
 
 async def _gather(
-    asked: Mapping[int, Awaitable[bytes]], decode: Callable[[bytes], Any]
+    asked: Mapping[int, Awaitable[bytes]],
+    decode: Callable[[bytes], Any],
+    seconds: float = ANSWER_SECONDS,
 ) -> dict[int, Any]:
-    """What was answered, by worker; who does not answer is left out."""
+    """What was answered, by worker; who does not answer within `seconds` is left out."""
     answers: Iterable[bytes | BaseException] = await asyncio.gather(
-        *asked.values(), return_exceptions=True
+        *(asyncio.wait_for(answer, seconds) for answer in asked.values()), return_exceptions=True
     )
     return {
         number: decode(answer)

@@ -18,6 +18,9 @@ from tapedeck.sharding.state import PLAYLIST_MAX, USER_MAX
 Api: TypeAlias = Literal["player", "states", "admin", "description"]
 Json: TypeAlias = dict[str, Any]
 
+OPEN = frozenset({"healthz", "readyz", "dashboard", "dashboard_file"})
+"""Operations of the admin port that ask for no token. The page asks for it, and shows nothing
+before."""
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -211,6 +214,56 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: "Ring"},
     ),
     Operation(
+        "outline",
+        "admin",
+        "/ring/outline",
+        ("GET", "HEAD"),
+        "The ring's circle in evenly spaced places: whose each is, and who serves it now",
+        {200: "Outline", 503: "PlainError"},
+    ),
+    Operation(
+        "mysql",
+        "admin",
+        "/mysql",
+        ("GET", "HEAD"),
+        "The MySQL hosts: which one is the primary, and whether a standby acknowledges its commits",
+        {200: "MySQL", 503: "PlainError"},
+    ),
+    Operation(
+        "where",
+        "admin",
+        "/where/{user_id}/{playlist_id}",
+        ("GET", "HEAD"),
+        "Where one state lies: owner, hints, partition, version, the state itself",
+        {200: "Where", 400: "PlainError", 503: "PlainError"},
+        (_id("user_id", "The user, or an anonymous listener."), _id("playlist_id", "The mix.")),
+    ),
+    Operation(
+        "dashboard",
+        "admin",
+        "/",
+        ("GET", "HEAD"),
+        "The dashboard, for a browser; it asks for the admin token where one is needed",
+        {200: "Page"},
+    ),
+    Operation(
+        "dashboard_file",
+        "admin",
+        "/dashboard/{file}",
+        ("GET", "HEAD"),
+        "A part of the dashboard's page",
+        {200: "PagePart"},
+        (Parameter("file", "Its name.", {"type": "string"}),),
+    ),
+    Operation(
+        "dashboard_events",
+        "admin",
+        "/dashboard/events",
+        ("GET",),
+        "What the dashboard shows, live: server-sent events whose data is JSON",
+        {200: "Events", 503: "PlainError"},
+    ),
+    Operation(
         "partitions",
         "admin",
         "/partitions",
@@ -318,7 +371,7 @@ def _operation(operation: Operation, method: str, config: Sections) -> Json:
         described["security"] = [{"serviceKey": []}]
     elif operation.name == "new_set":
         described["security"] = [{}, {"serviceKey": []}]
-    elif operation.api == "admin" and operation.name not in ("healthz", "readyz"):
+    elif operation.api == "admin" and operation.name not in OPEN:
         described["security"] = [{}, {"adminToken": []}]
     return described
 
@@ -392,6 +445,15 @@ _WORDS = {
 }
 
 
+_KINDS = {
+    "Metrics": "text/plain",
+    "Page": "text/html",
+    "PagePart": "*/*",
+    "Events": "text/event-stream",
+}
+"""Media types by schema, where it is not JSON."""
+
+
 def _responses(operation: Operation, method: str) -> Json:
     # The description is on both ports, and each words errors in its own way.
     error = {"player": "Error", "description": "AnyError"}.get(operation.api, "PlainError")
@@ -417,6 +479,6 @@ def _response(operation: Operation, method: str, status: int, schema: str | None
         headers["Retry-After"] = {"schema": {"type": "integer"}, "description": "seconds"}
     described: Json = {"description": _WORDS[status], "headers": headers}
     if schema is not None and method != "HEAD":
-        kind = "text/plain" if schema == "Metrics" else "application/json"
+        kind = _KINDS.get(schema, "application/json")
         described["content"] = {kind: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     return described

@@ -152,6 +152,75 @@ SCHEMAS: Json = {
         },
         open_to_more=True,
     ),
+    "Outline": _object(
+        {
+            name: {"type": "array", "items": _TEXT_OR_NULL, "description": "Node names."}
+            for name in ("owners", "serving")
+        }
+    ),
+    "MySQL": _object(
+        {
+            "primary": _TEXT_OR_NULL,
+            "generation": _COUNT,
+            "redundant": {"type": ["boolean", "null"]},
+            "split": _FLAG,
+            "lost_for": {"type": ["number", "null"], "description": "seconds"},
+            "problem": _TEXT_OR_NULL,
+            "waiting": _COUNT,
+            "hosts": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "address": _TEXT,
+                        "role": {"enum": ["primary", "standby", "fenced", "unknown"]},
+                        "generation": {"type": ["integer", "null"]},
+                        "error": _TEXT_OR_NULL,
+                    },
+                    open_to_more=True,
+                ),
+            },
+        },
+        open_to_more=True,
+    ),
+    "Where": _object(
+        {
+            "user_id": _ID,
+            "playlist_id": _ID,
+            "lookup_key": _TEXT,
+            "owner": _TEXT,
+            "order": {"type": "array", "items": _TEXT},
+            "hints": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "node": _TEXT,
+                        "outcome": {"enum": ["day", "miss", "garbage", "unavailable"]},
+                        "day": _TEXT_OR_NULL,
+                    },
+                    open_to_more=True,
+                ),
+            },
+            "state": {
+                "anyOf": [
+                    {"type": "null"},
+                    _object(
+                        {
+                            "partition": _TEXT,
+                            "day": _DAY,
+                            "version": _ID,
+                            "owner": {"enum": ["player", "states API"]},
+                            "body": _TEXT,
+                        },
+                        open_to_more=True,
+                    ),
+                ]
+            },
+        },
+        open_to_more=True,
+    ),
+    "Page": _TEXT,
+    "PagePart": _TEXT,
+    "Events": _TEXT,
     "Partitions": {
         "type": "array",
         "items": _object(

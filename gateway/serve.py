@@ -31,6 +31,7 @@ from tapedeck.gateway import logs, reloading, telemetry
 from tapedeck.gateway.admin import AdminApi, OwnInsight, from_file
 from tapedeck.gateway.app import admin_face, gateway_face
 from tapedeck.gateway.catalog import Catalog
+from tapedeck.gateway.dashboard import Dashboard
 from tapedeck.gateway.live import Live, Source, with_token_keys
 from tapedeck.gateway.ports import Listening, bind
 from tapedeck.sharding.backend import Backend
@@ -150,6 +151,7 @@ class Worker:
         insight: what the admin socket shows.
         source: to look at for changes; None where a supervisor does.
         history: the rings before this one.
+        dashboard: whether the admin socket has the page; a supervisor's has it for its workers.
     """
 
     def __init__(
@@ -162,6 +164,8 @@ class Worker:
         insight: type[OwnInsight] = OwnInsight,
         source: Source | None = None,
         history: History | None = None,
+        *,
+        dashboard: bool = True,
     ) -> None:
         self._config = config
         self._sockets = gateway, admin
@@ -170,6 +174,7 @@ class Worker:
         self._insight_type = insight
         self._source = source
         self._history = history
+        self._with_dashboard = dashboard
         self._stop = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -187,24 +192,31 @@ class Worker:
         telemetry.IN_FLIGHT.set_function(lambda: face.in_flight)
         telemetry.BUILD.labels(version("tapedeck")).set(1)
         gateway = Listening(face, self._sockets[0])
-        admin = Listening(admin_face(live, AdminApi(insight, self._token)), self._sockets[1])
+        dashboard = Dashboard(insight, live) if self._with_dashboard else None
+        api = AdminApi(insight, self._token, dashboard)
+        admin = Listening(admin_face(live, api), self._sockets[1])
         await admin.start()
         await gateway.start()
         telemetry.SESSION_ENTRIES.set_function(lambda: len(backend.store.sessions))
         telemetry.SESSION_BYTES.set_function(lambda: backend.store.sessions.bytes)
         spare_the_collector()
+        if dashboard is not None:
+            dashboard.start()
         _log.info("listening", gateway=gateway.address, pid=os.getpid())
         if self._source is not None:
             looking = reloading.watch(self._source, live, lambda: insight.reload(b""))
             self._keep(looking)
         await self._stop.wait()
-        await self._drain(gateway, admin, live.config.gateway.drain_seconds)
+        await self._drain(gateway, live.config.gateway.drain_seconds)
+        if dashboard is not None:
+            await dashboard.close()
+        await admin.stop(1.0)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await backend.close()
         _log.info("stopped")
 
-    async def _drain(self, gateway: Listening, admin: Listening, seconds: float) -> None:
+    async def _drain(self, gateway: Listening, seconds: float) -> None:
         _log.info("draining", in_flight=gateway.face.in_flight, seconds=seconds)
         # /readyz says so from here on, and every answer ends its connection.
         gateway.face.draining = True
@@ -212,7 +224,6 @@ class Worker:
         await asyncio.sleep(notice)
         if not await gateway.stop(seconds - notice):
             _log.warning("drain_cut", seconds=seconds)
-        await admin.stop(1.0)
 
     def _hang_up(self, insight: OwnInsight) -> None:
         self._keep(reloading.reload_logged(insight.reload(b"")))
@@ -261,6 +272,7 @@ def main() -> int:
             lambda _: config,
             _OrderedInsight,
             history=History.from_json(handover.history),
+            dashboard=False,
         )
         uvloop.run(worker.run())
     except (ConfigError, ValidationError) as error:

@@ -25,6 +25,7 @@ from tapedeck.config.model import Sections
 from tapedeck.gateway import logs, reloading
 from tapedeck.gateway.admin import AdminApi
 from tapedeck.gateway.app import admin_face
+from tapedeck.gateway.dashboard import Dashboard
 from tapedeck.gateway.fleet import FleetInsight, WorkerDoor
 from tapedeck.gateway.live import Live, Source, revealed
 from tapedeck.gateway.ports import BACKLOG, Listening, bind, bind_shared
@@ -123,9 +124,11 @@ class Supervisor:
         )
         self._history = lambda: insight.history
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
-        face = admin_face(self._live, AdminApi(insight, admin_token(self._live.config)))
-        admin = Listening(face, self._admin)
+        dashboard = Dashboard(insight, self._live)
+        api = AdminApi(insight, admin_token(self._live.config), dashboard)
+        admin = Listening(admin_face(self._live, api), self._admin)
         await admin.start()
+        dashboard.start()
         _log.info("supervising", workers=len(self._slots), admin=admin.address, pid=os.getpid())
         keepers = [asyncio.create_task(self._keep(slot)) for slot in self._slots]
         self._keep_in_background(
@@ -133,6 +136,7 @@ class Supervisor:
         )
         await self._stop.wait()
         await self._stop_all(keepers)
+        await dashboard.close()
         await admin.stop(1.0)
         for slot in self._slots:
             await slot.door.close()

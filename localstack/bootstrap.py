@@ -35,6 +35,8 @@ FOR_TESTS = {
     "nginx": ("nginx",),
     "prometheus": ("promtool",),
     "systemd": ("systemd-analyze",),
+    "chromium": ("chromium",),
+    "chromium-driver": ("chromedriver",),
 }
 # The benchmark's load generator and its plain Go peer are built from source, with Debian's drivers.
 FOR_BENCH = {

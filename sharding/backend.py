@@ -15,7 +15,7 @@ from tapedeck.failover.cluster import ClusterNodes
 from tapedeck.failover.nodes import Nodes
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Hello
-from tapedeck.sharding.cluster import AnyLookups, ClusterLookups
+from tapedeck.sharding.cluster import AnyLookups, ClusterLookups, Slots
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.epoch import Epoch
 from tapedeck.sharding.janitor import Janitor
@@ -215,6 +215,18 @@ class Backend:
             "move": self.mover.describe() if self.mover is not None else None,
             "warm_up": warm_up,
         }
+
+    def outline(self, parts: int) -> dict[str, Any]:
+        """The ring's circle in `parts` places: whose each is, and who serves it now."""
+        ring = self.lookups.ring
+        owners = ring.outline(parts)
+        if isinstance(self.nodes, ClusterNodes) or isinstance(ring, Slots):
+            return {"owners": owners, "serving": owners}
+        return {"owners": owners, "serving": ring.outline(parts, self.nodes.out)}
+
+    def mysql(self) -> dict[str, Any]:
+        """The MySQL hosts as `/mysql` shows them."""
+        return self.primary.describe()
 
     async def partitions(self) -> list[dict[str, Any]]:
         """The partitions as `/partitions` shows them."""

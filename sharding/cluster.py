@@ -39,6 +39,10 @@ class Slots:
         """By name, the share of the slots that a primary has."""
         return self._nodes.shares()
 
+    def outline(self, parts: int) -> list[str | None]:
+        """Whose the slots at evenly spaced places are, by name."""
+        return self._nodes.outline(parts)
+
     def order(self, key: bytes) -> list[LookupServer]:
         """The primary of a key: it has no other."""
         node = self._nodes.owner(key)

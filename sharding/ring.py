@@ -221,6 +221,16 @@ class Ring:
                 moved[pair] = moved.get(pair, 0) + size
         return {pair: size / total for pair, size in moved.items()}
 
+    def outline(self, parts: int, out: frozenset[str] = frozenset()) -> list[str | None]:
+        """Whose the hash values at `parts` evenly spaced places are, to draw the ring.
+
+        Args:
+            out: nodes that are ejected; None stands for nobody.
+        """
+        ring = self._lay_out(out) if out else self._whole
+        places = (part * self._space // parts for part in range(parts))
+        return [None if ring is None else ring.at(place).name for place in places]
+
     def _value(self, key: bytes) -> int:
         if self._tag:
             start = key.find(self._tag[:1]) + 1

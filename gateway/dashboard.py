@@ -1,0 +1,219 @@
+"""The dashboard: one page on the admin port, kept live by what is observed here.
+
+One loop observes for all viewers together: once a second while somebody looks, and every
+`history.STEP` seconds otherwise, for the history. What has to be asked of MySQL (the partitions) is
+asked only while somebody looks, and more slowly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from aiohttp import web
+
+from tapedeck.gateway.dashboard_history import KEEP, STEP, History
+from tapedeck.gateway.dashboard_numbers import node_numbers, totals, worker_numbers
+from tapedeck.gateway.dashboard_stream import Viewer, Viewers, event
+from tapedeck.gateway.live import Live
+from tapedeck.gateway.observation import Observation
+from tapedeck.gateway.pages import page, part
+from tapedeck.gateway.replies import Refusal
+
+if TYPE_CHECKING:
+    from tapedeck.gateway.admin import Insight
+
+WATCHED_SECONDS = 1.0
+"""Between two observations while somebody looks."""
+ASK_SECONDS = 10.0
+"""Between two questions for the day partitions while somebody looks."""
+
+_log = structlog.get_logger()
+
+
+class Dashboard:
+    """The page and what keeps it live.
+
+    Args:
+        insight: what there is to see.
+        live: the configuration that holds.
+    """
+
+    def __init__(self, insight: Insight, live: Live) -> None:
+        self._insight = insight
+        self._live = live
+        self._history = History()
+        self._seen: Observation | None = None
+        self._answers: dict[str, tuple[int, Any]] = {}
+        self._versions = 0
+        self._viewers = Viewers(self._feed, self._arrived)
+        self._wanted = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._circle: Any = None
+
+    # --- life
+
+    def start(self) -> None:
+        """Begin to observe."""
+        self._tasks = [
+            asyncio.create_task(self._observe_for_ever(), name="dashboard"),
+            asyncio.create_task(self._ask_for_ever(), name="dashboard-asks"),
+        ]
+
+    async def close(self) -> None:
+        """End every stream and stop observing."""
+        self._viewers.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- answers
+
+    def page(self) -> web.Response:
+        """The page, empty: it asks for everything itself."""
+        return page("tapedeck.gateway")
+
+    def file(self, name: str) -> web.Response:
+        """A part of the page.
+
+        Raises:
+            Refusal: 404.
+        """
+        return part("tapedeck.gateway", name)
+
+    def events(self, request: web.BaseRequest) -> web.Response:
+        """The stream for one viewer.
+
+        Raises:
+            Refusal: 503, too many look already.
+        """
+        return self._viewers.answer(request)
+
+    # --- observing
+
+    def _arrived(self) -> None:
+        self._wanted.set()
+
+    async def _observe_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await self._careful(self._observe)
+            pause = WATCHED_SECONDS if len(self._viewers) else STEP
+            self._wanted.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(began + pause):
+                    if len(self._viewers):
+                        await asyncio.sleep(pause)
+                    else:
+                        await self._wanted.wait()
+
+    async def _observe(self) -> None:
+        self._seen = seen = await self._insight.observe()
+        self._history.learn(seen)
+        self._viewers.tell()
+
+    async def _ask_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = 0.0
+        while True:
+            await asyncio.sleep(0.5)
+            if not len(self._viewers):
+                continue
+            # The circle is drawn anew as soon as a node comes or goes.
+            circle = _circle(self._seen)
+            if circle != self._circle:
+                self._circle = circle
+                await self._careful(self._ask, "outline", self._insight.outline)
+            if loop.time() >= due:
+                due = loop.time() + ASK_SECONDS
+                await self._careful(self._ask, "partitions", self._insight.partitions)
+
+    async def _ask(self, name: str, question: Callable[[], Awaitable[Any]]) -> None:
+        answer = await question()
+        if name not in self._answers or self._answers[name][1] != answer:
+            self._versions += 1
+            self._answers[name] = self._versions, answer
+            self._viewers.tell()
+
+    async def _careful(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """The page outlives whatever it looks at."""
+        try:
+            await work(*args)
+        except Refusal:
+            pass  # nobody answers right now; the status says so
+        except Exception:
+            _log.exception("dashboard_failed", at=getattr(work, "__name__", ""))
+
+    # --- what viewers are sent
+
+    def _feed(self, viewer: Viewer) -> list[bytes]:
+        if self._seen is None:
+            return []
+        sent, chunks = viewer.sent, []
+        points = self._history.points_after(sent.get("points", 0.0))
+        if points:
+            sent["points"] = points[-1]["at"]
+            chunks.append(event("points", points))
+        if sent.get("events") != self._history.changed:
+            sent["events"] = self._history.changed
+            chunks.append(event("events", list(self._history.events)))
+        for name, (number, answer) in self._answers.items():
+            if sent.get(name) != number:
+                sent[name] = number
+                chunks.append(event(name, answer))
+        if sent.get("state") != self._seen.at:
+            sent["state"] = self._seen.at
+            chunks.append(event("state", self._state(self._seen)))
+        return chunks
+
+    def _state(self, seen: Observation) -> dict[str, Any]:
+        window = self._history.window
+        config = self._live.config
+        ring = seen.ring
+        if ring is not None and window is not None:
+            nodes = [{**n, "numbers": node_numbers(window, n["name"])} for n in ring["nodes"]]
+            ring = {**ring, "nodes": nodes}
+        return {
+            "at": seen.at,
+            "gateway": f"{config.gateway.host}:{config.gateway.port}",
+            "version": version("tapedeck"),
+            "mode": config.mode,
+            "keep": KEEP,
+            **self._history.status,
+            "ring": ring,
+            "mysql": seen.mysql,
+            "deadline": config.mysql.deadline / 1000,
+            "retention": config.partitions.retention_days,
+            "drop_after": config.partitions.drop_after,
+            "now": totals(window) if window is not None else None,
+            "workers": self._workers(seen),
+        }
+
+    def _workers(self, seen: Observation) -> list[dict[str, Any]]:
+        """Each worker; a process alone is the only one."""
+        window = self._history.window
+        if window is None:
+            return []
+        if not seen.workers and not seen.missing:
+            return [{"worker": 1, "status": seen.status, **worker_numbers(window, "")}]
+        return [
+            {
+                "worker": number,
+                "status": seen.workers.get(number, "missing"),
+                **worker_numbers(window, str(number)),
+            }
+            for number in sorted({*seen.workers, *seen.missing})
+        ]
+
+
+def _circle(seen: Observation | None) -> Any:
+    """What the ring's circle depends on."""
+    if seen is None or seen.ring is None:
+        return None
+    nodes = tuple((n["name"], n["share"], n["state"]) for n in seen.ring["nodes"])
+    return seen.ring.get("generation"), nodes

@@ -1,0 +1,267 @@
+"""The dashboard over a real socket: who may look, what viewers are sent, and that none of them
+holds anything up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tapedeck.gateway import dashboard as dashboard_module
+from tapedeck.gateway import dashboard_stream, telemetry
+from tapedeck.gateway.admin import AdminApi
+from tapedeck.gateway.app import admin_face
+from tapedeck.gateway.dashboard import Dashboard
+from tapedeck.gateway.live import Live
+from tapedeck.gateway.observation import Observation
+from tapedeck.gateway.ports import Listening, bind
+from tests.support.faces import a_config
+
+TOKEN = "the-admin-token"
+KEY = {"Authorization": f"Bearer {TOKEN}"}
+
+
+class Seen:
+    """An insight that counts how often it is looked at. What is seen is large: viewers that take
+    nothing fill their sockets soon."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.asked = 0
+        self.node = "lookup1"
+
+    async def observe(self) -> Observation:
+        self.looks += 1
+        nodes = [{"name": self.node, "state": "live", "share": 1.0, "pad": "x" * 200_000}]
+        ring = {"generation": 1, "nodes": nodes}
+        return Observation(self.looks * 5.0, "ready", [], ring, None, telemetry.families())
+
+    async def outline(self) -> dict[str, Any]:
+        return {"owners": [self.node], "serving": [self.node]}
+
+    async def holdings(self) -> dict[str, Any]:
+        self.asked += 1
+        return {self.node: None}
+
+    async def partitions(self) -> list[dict[str, Any]]:
+        raise RuntimeError("the page outlives this")
+
+
+class Admin:
+    """A running admin port."""
+
+    def __init__(self, seen: Seen, board: Dashboard, listening: Listening, port: int) -> None:
+        self.seen = seen
+        self.board = board
+        self.listening = listening
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    @property
+    def viewers(self) -> int:
+        return len(self.board._viewers)
+
+
+@pytest.fixture
+async def admin(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Admin]:
+    monkeypatch.setattr(dashboard_module, "WATCHED_SECONDS", 0.02)
+    monkeypatch.setattr(dashboard_module, "STEP", 0.2)
+    seen, live = Seen(), Live(a_config())
+    board = Dashboard(seen, live)  # type: ignore[arg-type]
+    sock = bind("127.0.0.1", 0, "admin.port", "--admin-port")
+    port = sock.getsockname()[1]
+    face = admin_face(live, AdminApi(seen, TOKEN, board))  # type: ignore[arg-type]
+    listening = Listening(face, sock)
+    await listening.start()
+    board.start()
+    try:
+        yield Admin(seen, board, listening, port)
+    finally:
+        await board.close()
+        with contextlib.suppress(OSError):  # stopped by the test
+            await listening.stop(0.1)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, Any]]:
+    rest = b""
+    async for chunk in answer.content.iter_any():
+        *blocks, rest = (rest + chunk).split(b"\n\n")
+        for block in blocks:
+            lines = dict(line.split(": ", 1) for line in block.decode().split("\n"))
+            if "event" in lines:
+                yield lines["event"], json.loads(lines["data"])
+
+
+async def test_the_page_is_open_and_what_it_shows_asks_for_the_token(admin: Admin) -> None:
+    async with aiohttp.ClientSession(admin.url) as http:
+        for path in ("/", "/dashboard/main.js", "/dashboard/page.css", "/dashboard/icon.svg"):
+            async with http.get(path) as answer:
+                assert answer.status == 200, path
+                assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+                assert TOKEN not in await answer.text()
+        for path in (
+            "/dashboard/events",
+            "/ring/outline",
+            "/ring/holdings",
+            "/mysql",
+            "/where/1/1",
+        ):
+            async with http.get(path) as answer:
+                assert answer.status == 401, path
+            async with http.get(path, headers={"Authorization": "Bearer wrong"}) as answer:
+                assert answer.status == 401, path
+
+
+@pytest.mark.parametrize(
+    "name", ["..%2fdashboard.py", "%2e%2e/admin.py", "main.py", "nothing.js", "index.html"]
+)
+async def test_only_the_pages_own_files_are_served(admin: Admin, name: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", admin.port)
+    writer.write(f"GET /dashboard/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert (await reader.readline()).split()[1] == b"404"
+    writer.close()
+
+
+async def test_a_viewer_gets_what_was_and_then_what_is(admin: Admin) -> None:
+    await until(lambda: admin.seen.looks > 3)
+    async with (
+        aiohttp.ClientSession(admin.url) as http,
+        http.get("/dashboard/events", headers=KEY) as answer,
+    ):
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        assert answer.headers["X-Request-Id"]
+        got: dict[str, list[Any]] = {}
+        async for name, data in events(answer):
+            got.setdefault(name, []).append(data)
+            if len(got.get("state", ())) > 3 and "outline" in got and "holdings" in got:
+                break
+    assert len(got["points"][0]) >= 2
+    times = [point["at"] for points in got["points"] for point in points]
+    assert times == sorted(set(times))
+    assert [state["at"] for state in got["state"]] == sorted({s["at"] for s in got["state"]})
+    assert got["state"][0]["ring"]["nodes"][0]["name"] == "lookup1"
+
+
+async def test_nobody_looks_and_little_is_done(admin: Admin) -> None:
+    before = admin.seen.looks
+    await until(lambda: admin.seen.looks > before + 3)
+    assert admin.seen.asked == 0
+    began = asyncio.get_running_loop().time()
+    before = admin.seen.looks
+    await until(lambda: admin.seen.looks >= before + 3)
+    assert asyncio.get_running_loop().time() - began > 0.3
+
+
+async def test_many_viewers_cost_as_many_looks_as_one(admin: Admin) -> None:
+    async with aiohttp.ClientSession(admin.url) as http, contextlib.AsyncExitStack() as stack:
+        streams = [
+            events(await stack.enter_async_context(http.get("/dashboard/events", headers=KEY)))
+            for _ in range(8)
+        ]
+        before = admin.seen.looks
+        for stream in streams:
+            states = 0
+            async for name, _ in stream:
+                states += name == "state"
+                if states == 5:
+                    break
+        assert admin.seen.looks - before < 40
+
+
+async def test_a_viewer_that_goes_is_forgotten(admin: Admin) -> None:
+    async with aiohttp.ClientSession(admin.url) as http:
+        async with http.get("/dashboard/events", headers=KEY) as answer:
+            await answer.content.read(100)
+            await until(lambda: admin.viewers == 1)
+            answer.close()
+        await until(lambda: admin.viewers == 0)
+
+
+async def test_a_viewer_that_takes_nothing_is_cut_off_and_holds_up_nobody(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dashboard_stream, "STALLED_SECONDS", 0.5)
+    _, stuck = await asyncio.open_connection("127.0.0.1", admin.port, limit=1024)
+    stuck.transport.pause_reading()  # type: ignore[attr-defined]
+    request = f"GET /dashboard/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+    stuck.write(request.encode())
+    await until(lambda: admin.viewers == 1)
+    async with (
+        aiohttp.ClientSession(admin.url) as http,
+        http.get("/dashboard/events", headers=KEY) as answer,
+    ):
+        states = 0
+        async for name, _ in events(answer):
+            states += name == "state"
+            if states > 20 and admin.viewers == 1:
+                break
+    stuck.close()
+
+
+async def test_only_so_many_may_look(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard_stream, "MOST_VIEWERS", 1)
+    async with (
+        aiohttp.ClientSession(admin.url) as http,
+        http.get("/dashboard/events", headers=KEY) as first,
+    ):
+        await first.content.read(10)
+        async with http.get("/dashboard/events", headers=KEY) as second:
+            assert second.status == 503
+            assert second.headers["Retry-After"]
+
+
+async def test_a_stop_says_goodbye_and_waits_for_no_viewer(admin: Admin) -> None:
+    loop = asyncio.get_running_loop()
+    async with (
+        aiohttp.ClientSession(admin.url) as http,
+        http.get("/dashboard/events", headers=KEY) as answer,
+    ):
+        names = []
+        began = loop.time()
+        async for name, _ in events(answer):
+            names.append(name)
+            if len(names) == 3:
+                began = loop.time()
+                closing = asyncio.create_task(admin.board.close())
+        await closing
+        assert names[-1] == "bye"
+        assert await admin.listening.stop(1.0)
+        assert loop.time() - began < 1.5
+
+
+async def test_a_stop_waits_for_no_viewer_that_takes_nothing(admin: Admin) -> None:
+    _, stuck = await asyncio.open_connection("127.0.0.1", admin.port, limit=1024)
+    stuck.transport.pause_reading()  # type: ignore[attr-defined]
+    request = f"GET /dashboard/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+    stuck.write(request.encode())
+    await until(lambda: admin.viewers == 1)
+    before = admin.seen.looks
+    await until(lambda: admin.seen.looks > before + 30)
+    async with asyncio.timeout(5):
+        await admin.board.close()
+        await admin.listening.stop(1.0)
+    await until(lambda: admin.viewers == 0)
+    stuck.close()
+
+
+async def test_a_worker_behind_a_supervisor_has_no_page() -> None:
+    live = Live(a_config())
+    face = admin_face(live, AdminApi(Seen(), None))  # type: ignore[arg-type]
+    listening = Listening(face, sock := bind("127.0.0.1", 0, "admin.port", "--admin-port"))
+    await listening.start()
+    url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
+    async with aiohttp.ClientSession() as http, http.get(url) as answer:
+        assert answer.status == 404
+    await listening.stop(0.1)

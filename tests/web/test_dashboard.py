@@ -1,0 +1,347 @@
+"""The dashboard as somebody sees it in a real Chromium, on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from tapedeck.gateway.dashboard_history import STEP
+from tapedeck.localstack.process import free_port
+from tapedeck.localstack.redis import RedisServer
+from tests.support.faces import a_mix
+from tests.support.gateways import Gateway, put_mixes
+from tests.web.browser import Browser
+
+pytestmark = pytest.mark.stack
+
+StackConfig = Callable[..., dict[str, Any]]
+NASTY = "<img/src=x/onerror=document.title='broken'>"
+
+
+class Load:
+    """Listeners who play through a gateway until the block ends."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._play()))
+        self.statuses: list[int] = []
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join(20)
+
+    async def _play(self) -> None:
+        async with aiohttp.ClientSession(self._gateway.url) as http:
+            while not self._end.is_set():
+                async with http.get("/sets/new") as answer:
+                    token = (await answer.json())["play_token"]
+                for action in ("play", "next", "next"):
+                    async with http.post(f"/sets/{token}/{action}?mix_id=3") as answer:
+                        self.statuses.append(answer.status)
+
+
+@pytest.fixture
+def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
+    document = stack_config(lookup={"server_retry_timeout": 300, "timeout": 200})
+    put_mixes(document, [a_mix(3, tracks=8)])
+    with Gateway(document, tmp_path) as gateway:
+        asyncio.run(gateway.until("/readyz", lambda _, body: body["status"] == "ready"))
+        yield gateway
+
+
+def is_well(browser: Browser) -> bool:
+    return browser.text("#headline") == "All is well"
+
+
+def figure(browser: Browser, css: str) -> float:
+    """The number that stands there."""
+    return float(re.sub(r"[^0-9.]", "", browser.text(css)) or 0)
+
+
+def test_the_page_under_load_says_that_all_is_well_and_shows_the_traffic(
+    browser: Browser, gateway: Gateway
+) -> None:
+    with Load(gateway):
+        browser.open(gateway.admin)
+        browser.until(lambda: is_well(browser) and browser.text("#contact") == "live")
+        browser.until(lambda: figure(browser, ".chart:first-child .key b") > 5)
+        browser.until(lambda: browser.all(".chart .area.c1"))
+        browser.until(lambda: [n.text.count("live") for n in browser.all(".node")] == [1] * 3)
+        browser.until(lambda: len(browser.all(".arc[data-level=ok]")) == 3)
+        # Entries and memory are asked of the nodes, rows of MySQL.
+        browser.until(lambda: "KiB" in browser.text(".node") or "MiB" in browser.text(".node"))
+        browser.until(lambda: len(browser.all(".day[data-kind=today]")) == 1)
+        assert "is the primary" in browser.text("#parts")
+        assert browser.text("#workers").splitlines()[1].startswith("1 ready")
+    shares = [int(re.findall(r"(\d+) %", node.text)[0]) for node in browser.all(".node")]
+    assert sum(shares) in (99, 100, 101)
+    asked = browser.run("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert len(asked) > 8
+    assert all(address.startswith(gateway.admin + "/") for address in asked)
+    assert browser.console() == []
+
+
+def test_a_page_that_is_opened_later_shows_what_was_before(
+    browser: Browser, gateway: Gateway
+) -> None:
+    with Load(gateway):
+        # Nobody may look meanwhile, so there is nothing to wait for but the history's own pace.
+        time.sleep(STEP + 1.5)
+    browser.open(gateway.admin)
+    browser.until(lambda: browser.all(".chart .area.c1"))
+    ago = browser.find("#moment")
+    ago.send_keys(Keys.ARROW_LEFT * 1)
+    browser.until(lambda: browser.text("#moment-note").startswith("at "))
+    assert figure(browser, ".chart:first-child .key b") > 5
+
+
+def test_an_ejection_appears_within_two_seconds_and_its_end_too(
+    browser: Browser, gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    with Load(gateway) as load:
+        browser.open(gateway.admin)
+        browser.until(lambda: is_well(browser) and len(browser.all(".arc[data-level=ok]")) == 3)
+        lookup_servers[1].kill()
+        asyncio.run(gateway.until("/ring", lambda _, ring: ring["nodes"][1]["state"] == "ejected"))
+        took = browser.until(lambda: "out of the ring" in browser.text(".node:nth-child(2)"), 2)
+        assert took < 2
+        assert browser.text("#headline") == "Degraded, and serving"
+        assert "lookup2" in browser.text("#reasons")
+        assert re.search(r"since \d\d:\d\d:\d\d", browser.text("#reasons"))
+        assert "lookup2 since" in browser.text("#parts")
+        assert browser.find(".node:nth-child(2)").get_attribute("data-level") == "bad"
+        # The ring shows its arcs as out, and that the two others serve them.
+        browser.until(lambda: len(browser.all(".arc[data-level=bad]")) == 1)
+        browser.until(
+            lambda: sum(bool(a.get_attribute("d")) for a in browser.all(".arc.takes")) == 2
+        )
+        browser.until(lambda: browser.all(".chart .band"))
+        assert "lookup2 was ejected" in browser.text("#events")
+        lookup_servers[1].start()
+        browser.until(lambda: is_well(browser))
+        browser.until(lambda: "lasted" in browser.text("#events"))
+        assert browser.all(".chart .band")
+    assert set(load.statuses) == {200}
+    assert browser.console() == []
+
+
+def test_a_reload_is_drawn_into_the_time_axis(browser: Browser, gateway: Gateway) -> None:
+    pytest.importorskip("tapedeck.gateway.reloading", reason="reloads are not counted yet")
+    browser.open(gateway.admin)
+    browser.until(lambda: is_well(browser))
+    gateway.document["player"] = {"skip_limit": 5}
+    gateway.write_config()
+    gateway.send(signal.SIGHUP)
+    browser.until(lambda: "The configuration was reloaded" in browser.text("#events"))
+    assert browser.all(".chart .flag.note")
+    gateway.document["player"] = {"skip_limit": -5}
+    gateway.write_config()
+    gateway.send(signal.SIGHUP)
+    browser.until(lambda: "nothing changed" in browser.text("#events"))
+
+
+def test_a_listener_is_found_by_user_and_playlist(browser: Browser, gateway: Gateway) -> None:
+    body = json.dumps({"note": NASTY, "position": 3})
+
+    async def put() -> None:
+        headers = {**gateway.key, "If-None-Match": "*", "Content-Type": "application/json"}
+        async with (
+            aiohttp.ClientSession(gateway.url) as http,
+            http.put("/states/4711/9", headers=headers, data=body) as answer,
+        ):
+            assert answer.status == 201
+
+    asyncio.run(put())
+    browser.open(gateway.admin)
+    browser.until(lambda: is_well(browser))
+
+    def look(user: str, playlist: str) -> None:
+        for name, value in (("user", user), ("playlist", playlist)):
+            field = browser.find(f"[name={name}]")
+            field.clear()
+            field.send_keys(value)
+        browser.find("[name=playlist]").send_keys(Keys.ENTER)
+
+    look("4711", "9")
+    browser.until(lambda: "player_state_" in browser.text("#found"))
+    found = browser.text("#found")
+    assert "u:4711" in found
+    assert re.search(r"lookup[123] says \d{8}", found)
+    assert "The hint is right" in found
+    assert "the states API" in found
+    assert '"position": 3' in found
+    # What somebody stored is shown, and is nothing but text.
+    assert NASTY in found
+    assert browser.run("return document.title").startswith("Tapedeck")
+    assert not browser.all("#found img")
+    look("4712", "9")
+    browser.until(lambda: "no state in this playlist" in browser.text("#found"))
+    look("9999999999999999999", "9")
+    browser.until(lambda: "user_id must be a whole number" in browser.text("#found"))
+
+
+def test_names_and_reasons_are_text_whatever_they_hold(
+    browser: Browser, stack_config: StackConfig, tmp_path: Path
+) -> None:
+    document = stack_config(lookup={"servers": [f"127.0.0.1:{free_port()}:1 {NASTY}"]})
+    with Gateway(document, tmp_path) as gateway:
+        asyncio.run(_load(gateway, 8))
+        browser.open(gateway.admin)
+        browser.until(lambda: "out of the ring" in browser.text("#nodes"))
+        browser.until(lambda: NASTY in browser.text("#reasons"))
+        browser.until(lambda: NASTY in browser.text("#events"))
+        assert not browser.all("main img")
+        assert "broken" not in browser.run("return document.title")
+
+
+async def _load(gateway: Gateway, requests: int) -> None:
+    async with aiohttp.ClientSession(gateway.url, headers=gateway.key) as http:
+        for number in range(1, requests + 1):
+            async with http.get(f"/states/{number * 7919}/1") as answer:
+                assert answer.status == 404
+
+
+def test_the_token_is_asked_for_kept_in_the_tab_and_never_in_an_address(
+    browser: Browser, stack_config: StackConfig, tmp_path: Path
+) -> None:
+    token = "correct-horse-battery-staple"
+    document = stack_config(admin={"host": "0.0.0.0", "token": token})
+    with Gateway(document, tmp_path) as gateway:
+        browser.open(gateway.admin)
+        browser.until(lambda: browser.find("#ask").is_displayed())
+        assert browser.text("#headline") == "Looking"
+
+        def give(words: str) -> None:
+            browser.find("#token").send_keys(words, Keys.ENTER)
+
+        give("wrong")
+        browser.until(lambda: "refused" in browser.text("#ask-why"))
+        give(token)
+        browser.until(lambda: is_well(browser))
+        assert not browser.find("#ask").is_displayed()
+        browser.open(gateway.admin + "/?again")
+        browser.until(lambda: is_well(browser))
+        browser.find("[name=user]").send_keys("1")
+        browser.find("[name=playlist]").send_keys("1", Keys.ENTER)
+        browser.until(lambda: "no state" in browser.text("#found"))
+        asked = browser.run("return performance.getEntriesByType('resource').map(e => e.name)")
+        assert not any(token in address for address in [*asked, browser.driver.current_url])
+        assert token not in gateway.log.read_text()
+
+
+def test_several_workers_are_shown_each_and_as_a_whole(
+    browser: Browser, stack_config: StackConfig, tmp_path: Path
+) -> None:
+    document = stack_config()
+    put_mixes(document, [a_mix(3, tracks=8)])
+    with Gateway(document, tmp_path, "--workers", "2") as gateway:
+        asyncio.run(gateway.until("/readyz", lambda _, body: body["status"] == "ready"))
+        browser.open(gateway.admin)
+        with Load(gateway), Load(gateway), Load(gateway):
+            browser.until(lambda: len(browser.text("#workers").splitlines()) == 4)
+            browser.until(lambda: figure(browser, ".chart:first-child .key b") > 5)
+            rows = [row.text.split() for row in browser.all("#workers tbody tr")]
+        assert [row[0] for row in rows] == ["1", "2", "all"]
+        assert float(rows[2][2]) == pytest.approx(float(rows[0][2]) + float(rows[1][2]), abs=2)
+        # One that freezes is missed by the page, which stays live.
+        pid = gateway.lines("listening")[0]
+        frozen = pid["worker"]
+        os.kill(pid["pid"], signal.SIGSTOP)
+        try:
+            browser.until(lambda: f"Worker {frozen} does not answer" in browser.text("#parts"))
+            assert browser.text("#contact") == "live"
+        finally:
+            os.kill(pid["pid"], signal.SIGCONT)
+        browser.until(lambda: is_well(browser))
+
+
+def test_a_gateway_that_stops_lets_go_of_the_page_and_the_page_says_that_it_is_old(
+    browser: Browser, gateway: Gateway
+) -> None:
+    browser.open(gateway.admin)
+    browser.until(lambda: is_well(browser))
+    began = time.monotonic()
+    assert gateway.stop() == 0
+    assert time.monotonic() - began < 5
+    browser.until(lambda: "what is shown is old" in browser.text("#contact"))
+    gateway.start()
+    browser.until(lambda: browser.text("#contact") == "live")
+
+
+def test_it_is_readable_and_usable_for_everybody(
+    browser: Browser, gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    def faults() -> dict[str, list[str]]:
+        found = {}
+        for dark in (False, True):
+            browser.look(dark=dark)
+            found["dark" if dark else "light"] = browser.faults()
+        return found
+
+    browser.open(gateway.admin)
+    browser.until(lambda: is_well(browser) and len(browser.all(".arc")) == 6)
+    browser.until(lambda: browser.all(".day[data-kind=today]"))
+    assert faults() == {"light": [], "dark": []}
+    lookup_servers[2].kill()
+    asyncio.run(_load(gateway, 40))
+    browser.until(lambda: browser.text("#headline") == "Degraded, and serving")
+    browser.find("[name=user]").send_keys("1")
+    browser.find("[name=playlist]").send_keys("1", Keys.ENTER)
+    browser.until(lambda: "no state" in browser.text("#found"))
+    assert faults() == {"light": [], "dark": []}
+
+
+def test_the_keyboard_reaches_everything(browser: Browser, gateway: Gateway) -> None:
+    browser.open(gateway.admin)
+    browser.until(lambda: is_well(browser) and len(browser.all(".node")) == 3)
+    browser.until(lambda: browser.all(".day[data-kind=today]"))
+    reached = []
+    for _ in range(16):
+        browser.driver.switch_to.active_element.send_keys(Keys.TAB)
+        reached.append(
+            browser.run(
+                "const e = document.activeElement; const s = getComputedStyle(e);"
+                "return [e.className || e.id || e.name || e.tagName.toLowerCase(),"
+                " s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) > 0]"
+            )
+        )
+    names = [name for name, _ in reached]
+    for wanted in ("skip", "node", "moment", "summary", "user", "playlist", "button"):
+        assert wanted in names, names
+    assert all(outlined for name, outlined in reached if name != "body"), reached
+    # A node that has the focus stands out in the ring.
+    browser.run("document.querySelector('.node:nth-child(2)').focus()")
+    assert len(browser.all(".lane-group[data-picked]")) == 1
+
+
+def test_it_fits_into_a_narrow_window(
+    browser: Browser, gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    lookup_servers[2].kill()
+    asyncio.run(_load(gateway, 40))
+    browser.open(gateway.admin)
+    browser.until(lambda: browser.text("#headline") == "Degraded, and serving")
+    browser.until(lambda: browser.all(".day[data-kind=today]"))
+    for width in (320, 390, 768, 1024):
+        browser.resize(width, 800)
+        assert browser.overflows() == []
+        assert browser.run("return document.documentElement.scrollWidth") <= width
+        # The verdict is what one sees first.
+        assert browser.run("return headline.getBoundingClientRect().bottom") < 300
