@@ -8,7 +8,6 @@ import { follow } from "./stream.js";
 import "./where.js";
 
 let state = null;
-let holdings = null;
 let days = null;
 let happened = [];
 let lastWord = 0;
@@ -20,7 +19,7 @@ function show() {
   if (state.ring) ring.forget(new Set(state.ring.nodes.map((node) => node.name)));
   for (const panel of [
     () => panels.verdict(state, days),
-    () => ring.show(state, holdings),
+    () => ring.show(state),
     () => panels.mysql(state),
     () => panels.partitions(state, days),
     () => panels.workers(state),
@@ -47,7 +46,6 @@ const on = {
     ring.setOutline(value);
     show();
   },
-  holdings: (value) => { holdings = value; },
   partitions: (value) => {
     days = value;
     show();

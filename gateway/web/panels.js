@@ -250,12 +250,16 @@ function slotsOf(state, days) {
   return [...names].sort();
 }
 
-// Whether entries live as long as the states that they point to; told where capacity is measured.
+// Whether entries live as long as the states that they point to.
 function lookupLife(state) {
-  const nodes = (state.ring?.nodes ?? []).filter((node) => node.oldest_days !== undefined && node.oldest_days !== null);
-  if (!nodes.length) return [];
-  const least = Math.min(...nodes.map((node) => node.oldest_days));
-  return [["life of lookups", `${number(least)} of ${state.retention} days`]];
+  const known = (state.ring?.nodes ?? []).map((node) => node.capacity).filter(Boolean);
+  if (!known.length) return [];
+  const evicted = known.reduce((total, one) => total + one.evicted_last_hour, 0);
+  const ages = known.map((one) => one.oldest_entry_days).filter((days) => days !== null);
+  return [
+    ["oldest lookups", ages.length ? `${Math.max(...ages)} of ${state.retention} days` : "–"],
+    ["lookups evicted", evicted ? `${number(evicted)} in the last hour: they live shorter than states` : "none in the last hour"],
+  ];
 }
 
 function table(element, heads, rows) {

@@ -16,13 +16,13 @@ export function setOutline(value) {
   outline = value;
 }
 
-export function show(state, holdings) {
+export function show(state) {
   const ring = state.ring;
   if (!ring) return;
   const live = ring.nodes.filter((node) => node.state === "live").length;
   text(byId("ring-note"), `${live} of ${ring.nodes.length} live · generation ${ring.generation}`);
   keyed(byId("nodes"), ring.nodes.map((node, index) => ({ node, index })), (n) => n.node.name, makeNode);
-  for (const { part, node } of parts.values()) part(node, state, holdings);
+  for (const { part, node } of parts.values()) part(node, state);
   legend(ring);
   mover(ring);
   const now = JSON.stringify([ring.nodes.map((n) => [n.name, n.state]), outline?.owners, outline?.serving]);
@@ -49,18 +49,17 @@ function makeNode({ node: first }) {
   element.addEventListener("blur", pick(false));
   const entry = { node: first, part: null };
   parts.set(first.name, entry);
-  entry.part = (node, state, holdings) => {
+  entry.part = (node, state) => {
     data(element, "level", level(node));
     data(badge, "level", level(node));
     text(badge, word(node));
     text(where, `${node.address}${node.weight === 1 ? "" : ` · weight ${node.weight}`}`);
     text(why, reason(node, state));
-    const held = holdings?.[node.name];
     const numbers = node.numbers ?? {};
     facts(figures, [
       ["share", percent(node.share)],
-      ["entries", number(node.entries ?? held?.entries)],
-      ["memory", memory(node, held)],
+      ["entries", number(node.capacity?.entries)],
+      ["memory", memory(node.capacity)],
       ["median", milliseconds(numbers.p50)],
       ["p99", milliseconds(numbers.p99)],
       ["failures /s", number(numbers.failed ?? 0)],
@@ -75,10 +74,10 @@ function makeNode({ node: first }) {
   };
 }
 
-function memory(node, held) {
-  const used = node.memory_bytes ?? held?.memory_bytes;
-  const limit = node.memory_limit ?? held?.memory_limit;
-  return limit ? `${bytes(used)} (${percent(used / limit)})` : bytes(used);
+function memory(capacity) {
+  if (!capacity) return "–";
+  const { memory_bytes: used, maxmemory_bytes: limit, full_in_days: days } = capacity;
+  return [bytes(used), limit ? `of ${bytes(limit)}` : "", days ? `full in ${number(days)} d` : ""].filter(Boolean).join(", ");
 }
 
 function reason(node, state) {

@@ -44,11 +44,8 @@ class Seen:
     async def outline(self) -> dict[str, Any]:
         return {"owners": [self.node], "serving": [self.node]}
 
-    async def holdings(self) -> dict[str, Any]:
-        self.asked += 1
-        return {self.node: None}
-
     async def partitions(self) -> list[dict[str, Any]]:
+        self.asked += 1
         raise RuntimeError("the page outlives this")
 
 
@@ -114,7 +111,6 @@ async def test_the_page_is_open_and_what_it_shows_asks_for_the_token(admin: Admi
         for path in (
             "/dashboard/events",
             "/ring/outline",
-            "/ring/holdings",
             "/mysql",
             "/where/1/1",
         ):
@@ -145,7 +141,7 @@ async def test_a_viewer_gets_what_was_and_then_what_is(admin: Admin) -> None:
         got: dict[str, list[Any]] = {}
         async for name, data in events(answer):
             got.setdefault(name, []).append(data)
-            if len(got.get("state", ())) > 3 and "outline" in got and "holdings" in got:
+            if len(got.get("state", ())) > 3 and "outline" in got:
                 break
     assert len(got["points"][0]) >= 2
     times = [point["at"] for points in got["points"] for point in points]
