@@ -121,6 +121,15 @@ def _one_line(value: str) -> str:
 Text = Annotated[str, AfterValidator(_one_line)]
 
 
+def _url(value: str) -> str:
+    if re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value) is None:
+        raise ValueError(f"{value!r} is not http://host:port")
+    return value
+
+
+Url = Annotated[str, AfterValidator(_url)]
+
+
 class Gateway(Section):
     """Where player traffic arrives."""
 
@@ -142,6 +151,14 @@ class Admin(Section):
     port: Annotated[int, Field(ge=0, le=65535, description="0 for any free one")] = 8081
     token: SecretStr | None = Field(None, description="asked for as `Authorization: Bearer TOKEN`")
     token_file: str | None = Field(None, description="a file with the token")
+    peers: Annotated[
+        tuple[Url, ...],
+        BeforeValidator(_listed),
+        Field(
+            description="admin URLs of other gateways, shown on the dashboard; "
+            "they are asked with this token"
+        ),
+    ] = ()
 
 
 class Auth(Section):

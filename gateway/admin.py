@@ -209,6 +209,7 @@ class AdminApi:
             "dashboard": self.page,
             "dashboard_file": self.file,
             "dashboard_events": self.events,
+            "overview": self.overview,
             "partitions": self.partitions,
             "stats": self.stats,
             "metrics": self.metrics,
@@ -282,6 +283,10 @@ class AdminApi:
         """What the page shows, live."""
         assert isinstance(call.request, BaseRequest)  # this face is not lean
         return self._the_dashboard().events(call.request)
+
+    async def overview(self, call: Call) -> Answer:
+        """This gateway in a few words."""
+        return json_response(self._the_dashboard().overview())
 
     def _the_dashboard(self) -> Dashboard:
         if self._dashboard is None:

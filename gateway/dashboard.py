@@ -18,6 +18,7 @@ from aiohttp import web
 
 from tapedeck.gateway.dashboard_history import KEEP, STEP, History
 from tapedeck.gateway.dashboard_numbers import node_numbers, totals, worker_numbers
+from tapedeck.gateway.dashboard_peers import Peers
 from tapedeck.gateway.dashboard_stream import Viewer, Viewers, event
 from tapedeck.gateway.live import Live
 from tapedeck.gateway.observation import Observation
@@ -31,6 +32,11 @@ WATCHED_SECONDS = 1.0
 """Between two observations while somebody looks."""
 ASK_SECONDS = 10.0
 """Between two questions for the day partitions while somebody looks."""
+PEERS_SECONDS = 2.0
+"""Between two questions to the other gateways while somebody looks."""
+
+FAILING = ("failed", "unavailable")
+"""Errors that are ours."""
 
 _log = structlog.get_logger()
 
@@ -54,6 +60,7 @@ class Dashboard:
         self._wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._circle: Any = None
+        self._peers = Peers(live)
 
     # --- life
 
@@ -62,6 +69,7 @@ class Dashboard:
         self._tasks = [
             asyncio.create_task(self._observe_for_ever(), name="dashboard"),
             asyncio.create_task(self._ask_for_ever(), name="dashboard-asks"),
+            asyncio.create_task(self._ask_peers_for_ever(), name="dashboard-peers"),
         ]
 
     async def close(self) -> None:
@@ -70,6 +78,7 @@ class Dashboard:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._peers.close()
 
     # --- answers
 
@@ -92,6 +101,34 @@ class Dashboard:
             Refusal: 503, too many look already.
         """
         return self._viewers.answer(request)
+
+    def overview(self) -> dict[str, Any]:
+        """This gateway in a few words, for the dashboards of the others.
+
+        Raises:
+            Refusal: 503, nothing was observed yet.
+        """
+        seen, window = self._seen, self._history.window
+        if seen is None or window is None:
+            raise Refusal(503, "Nothing was observed yet.", headers={"Retry-After": "1"})
+        now = totals(window)
+        status = self._history.status
+        ring, mysql = seen.ring or {"nodes": [], "generation": None}, seen.mysql or {}
+        return {
+            "at": seen.at,
+            "gateway": self._name(),
+            "version": version("tapedeck"),
+            "status": status["status"],
+            "since": status["since"],
+            "reasons": [reason["text"] for reason in status["reasons"]],
+            "workers": max(1, len(seen.workers) + len(seen.missing)),
+            "requests": round(sum(now["requests"].values()), 3),
+            "failing": round(sum(now["errors"].get(kind, 0) for kind in FAILING), 3),
+            "latency": now["latency"],
+            "out": [node["name"] for node in ring["nodes"] if node["state"] != "live"],
+            "generation": ring["generation"],
+            "primary": mysql.get("primary"),
+        }
 
     # --- observing
 
@@ -132,6 +169,14 @@ class Dashboard:
             if loop.time() >= due:
                 due = loop.time() + ASK_SECONDS
                 await self._careful(self._ask, "partitions", self._insight.partitions)
+
+    async def _ask_peers_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(PEERS_SECONDS)
+            if len(self._viewers) and (
+                self._live.config.admin.peers or "gateways" in self._answers
+            ):
+                await self._careful(self._ask, "gateways", self._peers.ask)
 
     async def _ask(self, name: str, question: Callable[[], Awaitable[Any]]) -> None:
         answer = await question()
@@ -180,7 +225,7 @@ class Dashboard:
             ring = {**ring, "nodes": nodes}
         return {
             "at": seen.at,
-            "gateway": f"{config.gateway.host}:{config.gateway.port}",
+            "gateway": self._name(),
             "version": version("tapedeck"),
             "mode": config.mode,
             "keep": KEEP,
@@ -193,6 +238,10 @@ class Dashboard:
             "now": totals(window) if window is not None else None,
             "workers": self._workers(seen),
         }
+
+    def _name(self) -> str:
+        gateway = self._live.config.gateway
+        return f"{gateway.host}:{gateway.port}"
 
     def _workers(self, seen: Observation) -> list[dict[str, Any]]:
         """Each worker; a process alone is the only one."""

@@ -28,6 +28,7 @@ _OF_A_CLUSTER = {
 }
 FOLLOWS = frozenset(
     {
+        "admin.peers",
         "auth.service_keys",
         "auth.service_keys_file",
         "auth.token_days",

@@ -264,6 +264,14 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: "Events", 503: "PlainError"},
     ),
     Operation(
+        "overview",
+        "admin",
+        "/overview",
+        ("GET", "HEAD"),
+        "This gateway in a few words, as the dashboards of other gateways show it",
+        {200: "Overview", 503: "PlainError"},
+    ),
+    Operation(
         "partitions",
         "admin",
         "/partitions",

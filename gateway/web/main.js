@@ -10,6 +10,7 @@ import "./where.js";
 let state = null;
 let days = null;
 let happened = [];
+let gateways = [];
 let lastWord = 0;
 
 function show() {
@@ -18,11 +19,12 @@ function show() {
   text(byId("clock"), clock(state.at));
   if (state.ring) ring.forget(new Set(state.ring.nodes.map((node) => node.name)));
   for (const panel of [
-    () => panels.verdict(state, days),
+    () => panels.verdict(state, days, gateways),
     () => ring.show(state),
     () => panels.mysql(state),
     () => panels.partitions(state, days),
-    () => panels.workers(state),
+    () => panels.workers(state, gateways),
+    () => panels.gateways(state, gateways),
     () => panels.events(state, happened),
     () => charts.show(state),
   ]) {
@@ -50,6 +52,7 @@ const on = {
     days = value;
     show();
   },
+  gateways: (value) => { gateways = value; },
   state: (value) => {
     state = value;
     show();

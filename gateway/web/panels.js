@@ -16,7 +16,7 @@ const HEADLINES = {
 };
 const MARKS = { ok: "✓", warn: "!", bad: "✕" };
 
-export function verdict(state, partitions) {
+export function verdict(state, partitions, others) {
   const level = LEVELS[state.status] ?? "bad";
   data(byId("verdict"), "level", level);
   text(byId("verdict-mark"), MARKS[level]);
@@ -34,7 +34,7 @@ export function verdict(state, partitions) {
       update: (reason, now) => { text(what, sentence(reason.text)); text(when, since(reason.since, now)); },
     };
   }, state.at);
-  keyed(byId("parts"), [gatewayPart(state), ringPart(state), mysqlPart(state), partitionsPart(state, partitions)], (part) => part.name, ({ name }) => {
+  keyed(byId("parts"), [gatewayPart(state), ringPart(state), mysqlPart(state), partitionsPart(state, partitions), ...othersPart(others)], (part) => part.name, ({ name }) => {
     const badge = h("span", { class: "badge" });
     const line = h("p");
     return {
@@ -59,6 +59,16 @@ function gatewayPart(state) {
   if (gone.length) return { name: "Gateway", level: "warn", word: "a worker is away", line: `Worker ${gone.map((w) => w.worker).join(", ")} does not answer` };
   if (failed) return { name: "Gateway", level: "warn", word: "requests fail", line: `${number(failed)} /s of ${number(sum(state.now.requests))} /s; ${busy}` };
   return { name: "Gateway", level: "ok", word: "well", line: busy };
+}
+
+function othersPart(others) {
+  if (!others.length) return [];
+  const ill = others.filter((one) => one.problem || one.status !== "ready");
+  if (!ill.length) return [{ name: "Other gateways", level: "ok", word: "well", line: `${others.length} of ${others.length} ready` }];
+  return [{
+    name: "Other gateways", level: "warn", word: `${ill.length} of ${others.length} not well`,
+    line: ill.map((one) => `${one.url}: ${one.problem ?? one.status}`).join("; "),
+  }];
 }
 
 function ringPart(state) {
@@ -262,20 +272,28 @@ function lookupLife(state) {
   ];
 }
 
+// Written into the cells that are there already: what has the focus, or is selected, keeps it.
 function table(element, heads, rows) {
-  const now = JSON.stringify(rows);
-  if (element.shown === now) return;
-  element.shown = now;
-  element.replaceChildren(
-    h("thead", {}, h("tr", {}, ...heads.map((head) => (head ? h("th", { scope: "col" }, head) : h("td"))))),
-    h("tbody", {}, ...rows.map((row) => h("tr", {}, ...row.map((cell) => h("td", {}, cell))))));
+  if (!element.tHead) {
+    element.append(h("thead", {}, h("tr", {}, ...heads.map((head) => (head ? h("th", { scope: "col" }, head) : h("td"))))), h("tbody"));
+  }
+  const body = element.tBodies[0];
+  while (body.rows.length > rows.length) body.lastChild.remove();
+  rows.forEach((cells, index) => {
+    const row = body.rows[index] ?? body.appendChild(h("tr", {}, ...cells.map(() => h("td"))));
+    cells.forEach((cell, column) => {
+      const there = row.cells[column];
+      if (typeof cell === "string") text(there, cell);
+      else if (there.firstChild?.href !== cell.href || there.textContent !== cell.textContent) there.replaceChildren(cell);
+    });
+  });
 }
 
 // --- workers
 
-export function workers(state) {
+export function workers(state, others) {
   const one = state.workers.length === 1;
-  text(byId("workers-note"), `${one ? "one process" : `${state.workers.length} processes on one port`}; this page shows this gateway alone`);
+  text(byId("workers-note"), `${one ? "one process" : `${state.workers.length} processes on one port`}${others.length ? "" : "; this page shows this gateway alone (admin.peers names others)"}`);
   const rows = state.workers.map((worker) => [
     String(worker.worker), worker.status, number(worker.requests), number(worker.errors),
     milliseconds(worker.p99), number(worker.in_flight), percent(worker.cpu), bytes(worker.memory)]);
@@ -285,6 +303,43 @@ export function workers(state) {
       number(of("in_flight")), percent(of("cpu")), bytes(of("memory"))]);
   }
   table(byId("workers"), ["worker", "status", "requests/s", "errors/s", "p99", "in flight", "CPU", "memory"], rows);
+}
+
+// --- other gateways
+
+export function gateways(state, others) {
+  byId("gateways-card").hidden = !others.length;
+  if (!others.length) return;
+  const now = state.now;
+  const own = {
+    url: "", gateway: `${state.gateway} (this one)`, status: state.status, workers: state.workers.length,
+    requests: sum(now?.requests), failing: (now?.errors.failed ?? 0) + (now?.errors.unavailable ?? 0),
+    latency: now?.latency ?? [null, null, null],
+    out: (state.ring?.nodes ?? []).filter((node) => node.state !== "live").map((node) => node.name),
+    generation: state.ring?.generation, primary: state.mysql?.primary,
+  };
+  const all = [own, ...others];
+  const well = all.filter((one) => !one.problem);
+  const total = (key) => well.reduce((count, one) => count + (one[key] ?? 0), 0);
+  const worst = well.map((one) => one.latency?.[2]).filter((value) => value !== null && value !== undefined);
+  const differ = (key) => new Set(well.map((one) => one[key])).size > 1;
+  text(byId("gateways-note"), [
+    `${well.length} of ${all.length} answer`,
+    differ("primary") ? "they do not agree on the MySQL primary" : "",
+    differ("generation") ? "their rings have different generations: each counts its own reloads" : "",
+  ].filter(Boolean).join(" · "));
+  const rows = all.map((one) => (one.problem
+    ? [one.url, one.problem, "–", "–", "–", "–", "–", "–"]
+    : [one.url ? link(one) : one.gateway, one.status, number(one.workers), number(one.requests), number(one.failing),
+      milliseconds(one.latency?.[2]), one.out?.join(", ") || "none", one.primary ?? "none"]));
+  rows.push(["all", "", number(total("workers")), number(total("requests")), number(total("failing")),
+    worst.length ? `${milliseconds(Math.max(...worst))} at worst` : "–", "", ""]);
+  table(byId("gateways"), ["gateway", "status", "workers", "requests/s", "failing/s", "p99", "nodes out", "primary"], rows);
+}
+
+// Each gateway has its own page. Addresses come from the configuration, which takes http alone.
+function link(one) {
+  return h("a", { href: `${one.url.replace(/\/$/, "")}/`, rel: "noreferrer" }, one.gateway);
 }
 
 // --- events

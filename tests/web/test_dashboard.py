@@ -272,6 +272,31 @@ def test_several_workers_are_shown_each_and_as_a_whole(
         browser.until(lambda: is_well(browser))
 
 
+def test_other_gateways_are_shown_beside_this_one(
+    browser: Browser, stack_config: StackConfig, tmp_path: Path
+) -> None:
+    token = "one-token-for-all-of-them"
+    other = stack_config(admin={"host": "0.0.0.0", "token": token})
+    put_mixes(other, [a_mix(3, tracks=8)])
+    peers = [f"http://127.0.0.1:{port}" for port in (other["admin"]["port"], free_port())]
+    this = stack_config(admin={"token": token, "peers": peers})
+    with Gateway(this, tmp_path) as gateway, Gateway(other, tmp_path) as second:
+        browser.open(gateway.admin)
+        browser.until(lambda: len(browser.all("#gateways tbody tr")) == 4)
+        rows = [row.text for row in browser.all("#gateways tbody tr")]
+        assert "(this one) ready" in rows[0]
+        assert f"127.0.0.1:{other['gateway']['port']} ready" in rows[1]
+        assert f"{peers[1]} does not answer" in rows[2]
+        with Load(second):
+            # What the other one serves is part of the whole.
+            browser.until(lambda: float(browser.all("#gateways tbody tr")[3].text.split()[2]) > 1)
+        assert "1 of 2 not well" in browser.text("#parts")
+        assert browser.faults() == []
+        second.kill()
+        browser.until(lambda: "2 of 2 not well" in browser.text("#parts"))
+        assert is_well(browser)
+
+
 def test_a_gateway_that_stops_lets_go_of_the_page_and_the_page_says_that_it_is_old(
     browser: Browser, gateway: Gateway
 ) -> None:

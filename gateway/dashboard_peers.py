@@ -1,0 +1,64 @@
+"""The other gateways on the dashboard: each is asked for its own overview.
+
+Their addresses are `admin.peers`; the admin token, where there is one, must be the same on all of
+them, and goes to these addresses alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from tapedeck.gateway.live import Live
+
+ANSWER_SECONDS = 2.0
+"""How long a gateway has to answer."""
+_MOST_BYTES = 64 * 1024
+
+
+class Peers:
+    """The gateways that `admin.peers` names.
+
+    Args:
+        live: the configuration that holds; asked at each round.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._session: aiohttp.ClientSession | None = None
+
+    async def ask(self) -> list[dict[str, Any]]:
+        """What each of them says of itself, in the order of the configuration, with its `url`;
+        `problem` stands in the place of what one does not say."""
+        return list(
+            await asyncio.gather(*(self._one(url) for url in self._live.config.admin.peers))
+        )
+
+    async def close(self) -> None:
+        """Forget the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _one(self, url: str) -> dict[str, Any]:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+            self._session = aiohttp.ClientSession(timeout=timeout)
+        token = self._live.config.admin.token
+        headers = {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
+        try:
+            # Nobody else gets the token, wherever an answer points.
+            async with self._session.get(
+                f"{url.rstrip('/')}/overview", headers=headers, allow_redirects=False
+            ) as answer:
+                body = await answer.content.read(_MOST_BYTES)
+                if answer.status != 200:
+                    return {"url": url, "problem": f"answers {answer.status}"}
+                said: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+                return {**said, "url": url}
+        except TimeoutError:
+            return {"url": url, "problem": "does not answer"}
+        except (aiohttp.ClientError, OSError, msgspec.DecodeError) as error:
+            return {"url": url, "problem": f"does not answer ({type(error).__name__})"}
