@@ -156,6 +156,11 @@ def _error(labels: dict[str, str]) -> str | None:
     return "refused" if status.startswith("4") else None
 
 
+def _session(labels: dict[str, str]) -> str | None:
+    """Changes of a running session ask no lookup node."""
+    return "session" if labels["outcome"] == "hit" else None
+
+
 def _served(labels: dict[str, str]) -> bool:
     return labels["route"] in _SERVED
 
@@ -168,7 +173,8 @@ def point(window: Window) -> dict[str, Any]:
         "requests": window.rates("tapedeck_http_requests_total", _api),
         "errors": window.rates("tapedeck_http_requests_total", _error),
         "latency": [_milliseconds(value) for value in latency],
-        "lookups": window.rates("tapedeck_lookups_total", lambda labels: labels["outcome"]),
+        "lookups": window.rates("tapedeck_lookups_total", lambda labels: labels["outcome"])
+        | window.rates("tapedeck_session_changes_total", _session),
         "partitions": [
             window.mean("tapedeck_partitions_read"),
             # Partitions are whole, whatever lies between two buckets' bounds.

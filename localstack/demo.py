@@ -48,6 +48,8 @@ def bind(port: int | None) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind(("127.0.0.1", wanted))
+            # Two sockets may be bound to one port until one of them listens.
+            sock.listen()
         except OSError:
             sock.close()
             continue

@@ -21,7 +21,7 @@ const CHARTS = [
   lines("Latency", milliseconds, (p, s) => p.latency[s], [
     [0, "median", 1], [1, "p95", 2], [2, "p99", 5]]),
   stacked("Lookup outcomes per second", number, (p, s) => p.lookups[s] ?? 0, [
-    ["hit", "hit", 3], ["miss", "miss", 6], ["stale", "stale", 1], ["ahead", "ahead", 4],
+    ["session", "not asked: session", 7], ["hit", "hit", 3], ["miss", "miss", 6], ["stale", "stale", 1], ["ahead", "ahead", 4],
     ["garbage", "garbage", 2], ["unavailable", "no answer", 5]]),
   lines("Partitions read per load", number, (p, s) => p.partitions[s], [
     [0, "mean", 1], [1, "p99", 5]]),

@@ -110,6 +110,7 @@ async def test_the_page_is_open_and_what_it_shows_asks_for_the_token(admin: Admi
                 assert TOKEN not in await answer.text()
         for path in (
             "/dashboard/events",
+            "/overview",
             "/ring/outline",
             "/mysql",
             "/where/1/1",

@@ -77,7 +77,8 @@ class Browser:
 
     def console(self) -> list[str]:
         """What the console said since it was asked last: errors, refused loads, CSP violations."""
-        return [str(line["message"]) for line in self.driver.get_log("browser")]
+        driver: Any = self.driver
+        return [str(line["message"]) for line in driver.get_log("browser")]
 
     def find(self, css: str) -> WebElement:
         """The first element."""
