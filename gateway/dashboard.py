@@ -140,7 +140,9 @@ class Dashboard:
         while True:
             began = loop.time()
             await self._careful(self._observe)
-            pause = WATCHED_SECONDS if len(self._viewers) else STEP
+            # Without a second look there are no rates yet.
+            soon = len(self._viewers) or self._history.window is None
+            pause = WATCHED_SECONDS if soon else STEP
             self._wanted.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(began + pause):
