@@ -80,6 +80,17 @@ def out_in(rings: Mapping[int, dict[str, Any]]) -> dict[str, list[int]]:
     return found
 
 
+def earliest(rings: Mapping[int, dict[str, Any]], name: str) -> str | None:
+    """Since when a node is out, by the worker that ejected it first."""
+    times = [
+        node["since"]
+        for ring in rings.values()
+        for node in ring["nodes"]
+        if node["name"] == name and node["state"] != "live"
+    ]
+    return min(times, default=None)
+
+
 def merge_mysql(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One view of the pair for all: that of the worker that is worst off; what waits adds up."""
     worst_off = max(
@@ -201,6 +212,8 @@ class FleetInsight:
             out = out_in(rings)
             for node in ring["nodes"]:
                 node["out_in"] = out.get(node["name"], [])
+                if node["out_in"]:
+                    node["since"] = earliest(rings, node["name"])
         return Observation(
             at=time.time(),
             status=status,

@@ -43,8 +43,13 @@ async def test_every_admin_answer_has_its_described_shape(gateway: Gateway) -> N
     description = describe(parse(gateway.document))
     async with aiohttp.ClientSession(gateway.url) as http, http.get("/mixes/7") as answer:
         assert answer.status == 200
-    for path in ("/healthz", "/readyz", "/ring", "/partitions", "/stats", "/openapi.json"):
+    paths = ["/healthz", "/readyz", "/ring", "/partitions", "/stats", "/openapi.json"]
+    for path in [*paths, "/mysql", "/ring/outline"]:
         valid(description, path, "GET", 200, await get(gateway, path))
+    where = await get(gateway, "/where/9223372036854775807/7")
+    valid(description, "/where/{user_id}/{playlist_id}", "GET", 200, where)
+    await gateway.until("/overview", lambda status, _: status == 200)
+    valid(description, "/overview", "GET", 200, await get(gateway, "/overview"))
     ring = await get(gateway, "/ring")
     assert [node["state"] for node in ring["nodes"]] == ["live"] * 3
     assert sum(node["share"] for node in ring["nodes"]) == pytest.approx(1, abs=1e-4)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from tapedeck.config.model import Sections
-from tapedeck.gateway.fleet import merge_rings, worst
+from tapedeck.gateway.fleet import earliest, merge_mysql, merge_rings, out_in, worst
 from tapedeck.gateway.live import Live, masked, revealed, with_token_keys
 from tests.support.faces import SERVICE_KEY, a_config
 
@@ -123,3 +123,31 @@ def test_a_configuration_is_shown_without_its_secrets() -> None:
     for secret in (SERVICE_KEY, "k" * 32, "hunter22", "t0ken", "another-key"):
         assert secret not in shown
     assert "***" in shown
+
+
+def test_a_node_is_out_since_the_first_worker_ejected_it() -> None:
+    def ring(state: str, since: str) -> dict[str, Any]:
+        return {"nodes": [{"name": "a", "state": state, "since": since}]}
+
+    rings = {
+        1: ring("live", "2026-01-01T00:00:01+00:00"),
+        2: ring("ejected", "2026-01-01T00:00:09+00:00"),
+        3: ring("ejected", "2026-01-01T00:00:07+00:00"),
+    }
+    assert out_in(rings) == {"a": [2, 3]}
+    assert earliest(rings, "a") == "2026-01-01T00:00:07+00:00"
+
+
+def test_the_pair_is_shown_as_the_worker_sees_it_that_is_worst_off() -> None:
+    def pair(primary: str | None, waiting: int, redundant: bool = True) -> dict[str, Any]:
+        return {
+            "primary": primary,
+            "split": False,
+            "redundant": redundant,
+            "generation": 1,
+            "waiting": waiting,
+        }
+
+    merged = merge_mysql([pair("db1", 1), pair(None, 5), pair("db1", 0, redundant=False)])
+    assert (merged["primary"], merged["waiting"]) == (None, 6)
+    assert merge_mysql([pair("db1", 1), pair("db1", 0, redundant=False)])["redundant"] is False

@@ -143,7 +143,6 @@ def test_an_ejection_appears_within_two_seconds_and_its_end_too(
 
 
 def test_a_reload_is_drawn_into_the_time_axis(browser: Browser, gateway: Gateway) -> None:
-    pytest.importorskip("tapedeck.gateway.reloading", reason="reloads are not counted yet")
     browser.open(gateway.admin)
     browser.until(lambda: is_well(browser))
     gateway.document["player"] = {"skip_limit": 5}
@@ -155,6 +154,35 @@ def test_a_reload_is_drawn_into_the_time_axis(browser: Browser, gateway: Gateway
     gateway.write_config()
     gateway.send(signal.SIGHUP)
     browser.until(lambda: "nothing changed" in browser.text("#events"))
+
+
+def test_a_reload_that_moves_keys_is_followed_to_its_end(
+    browser: Browser, gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    asyncio.run(_create(gateway, 60))
+    browser.open(gateway.admin)
+    browser.until(lambda: is_well(browser) and len(browser.all(".node")) == 3)
+    before = browser.find(".lane-group .arc").get_attribute("d")
+    gateway.document["lookup"]["servers"] = [server.server for server in lookup_servers[:2]]
+    gateway.write_config()
+    gateway.send(signal.SIGHUP)
+    browser.until(lambda: "2 of 2 live · generation 2" in browser.text("#ring-note"))
+    browser.until(lambda: len(browser.all(".node")) == 2)
+    browser.until(lambda: browser.find(".lane-group .arc").get_attribute("d") != before)
+    browser.until(lambda: "The ring is now generation 2" in browser.text("#events"))
+    # What the node that left held is copied to the others.
+    browser.until(lambda: "done, 100 %" in browser.text("#mover"))
+    copied = re.findall(r"([0-9,]+) copied", browser.text("#mover"))
+    assert int(copied[0]) > 0
+    assert browser.all(".chart .flag.note")
+
+
+async def _create(gateway: Gateway, states: int) -> None:
+    headers = {**gateway.key, "If-None-Match": "*", "Content-Type": "application/json"}
+    async with aiohttp.ClientSession(gateway.url, headers=headers) as http:
+        for number in range(1, states + 1):
+            async with http.put(f"/states/{number * 7919}/1", data=b"{}") as answer:
+                assert answer.status == 201
 
 
 def test_a_listener_is_found_by_user_and_playlist(browser: Browser, gateway: Gateway) -> None:
