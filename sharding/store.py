@@ -122,8 +122,15 @@ class Store:
     def _begin(self, group: _Group) -> None:
         """Carry a group out, from the cached row if there is one: then within this call but for
         the save, with no task of its own."""
+        self._groups[group.key] = group
+        try:
+            self._try_cached(group)
+        except Exception as error:  # a fault of ours must not stop the key for ever
+            log.exception("a change could not begin")
+            self._answer(group, error)
+
+    def _try_cached(self, group: _Group) -> None:
         key, members = group.key, len(group.members)
-        self._groups[key] = group
         row = self._cached(key)
         if row is None or not self._days.settled:
             _counts["miss"] += members
@@ -150,7 +157,11 @@ class Store:
         error = saving.exception()
         if error is None and saving.result():
             _counts["hit"] += len(group.members)
-            self._answer(group, group.landed())
+            try:
+                self._answer(group, group.landed())
+            except Exception as fault:  # as above
+                log.exception("a change could not be answered")
+                self._answer(group, fault)
             return
         _counts["stale"] += len(group.members)
         self.sessions.doubt(group.key)

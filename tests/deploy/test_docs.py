@@ -66,6 +66,7 @@ DRY = {
     r"^make (\S.*)$": r"make -n \1",
     r"--listeners 10000": "--listeners 100",
     r"tapedeck drill \w+-.*": "tapedeck drill --list",
+    r"bench\.hot_path.*": "bench.hot_path --help",
 }
 """What is run in the place of what takes long."""
 

@@ -410,3 +410,18 @@ async def test_changes_that_wait_while_mysql_is_frozen_give_up_at_their_deadline
                     outcomes = [await backend.store.change(key, bump) for key in keys]
                     break
         assert all(o.answer == o.version and 2 <= o.answer <= 4 for o in outcomes)
+
+
+async def test_a_fault_of_ours_costs_its_own_request_and_not_the_key(
+    stack_config: StackConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(stack_config()) as backend:
+        await backend.store.change(KEY, bump)
+        with monkeypatch.context() as broken:
+            broken.setattr(backend.store.sessions, "doubted", lambda _: 1 / 0)
+            answers = await asyncio.gather(
+                *(backend.store.change(KEY, bump) for _ in range(3)), return_exceptions=True
+            )
+            assert {type(answer) for answer in answers} == {ZeroDivisionError}
+
+        assert (await backend.store.change(KEY, bump)).answer == 2
