@@ -1,0 +1,17 @@
+"""Load and measurements. `make bench` runs it all; `python -m bench --help` says how to run parts.
+
+| where | what |
+| --- | --- |
+| `main.py` | the steps, their order, Ctrl-C |
+| `servers.py`, `catalog.py`, `seed.py` | what is there before: servers, mixes, states, lookups |
+| `peers/` | the plain gateways that Tapedeck runs beside (`peers/plain/`: Go), and starting them |
+| `workloads.py` | what listeners ask, as files of paths |
+| `loadgen/`, `load.py` | the load generator in C, and running it |
+| `measure.py` | CPU time, Redis commands, what others had of the machine |
+| `lab.py` | one run: a peer under a workload becomes a record |
+| `experiments/` | which runs: one file a question |
+| `stats.py`, `targets.py` | percentiles, medians, paired ratios; what was to be reached |
+| `tables.py`, `plots.py`, `report.py` | what is shown of the records |
+| `sessions.py` | ten thousand listeners against any running gateway, each answer checked |
+| `hot_path.py` | CPU time of the warm path alone, and a profile |
+"""
