@@ -56,7 +56,7 @@ NOT_HERE = {
     r".*gtid_slave_pos = '0-1-12345'": "the position is the reader's",
     r"SETUP=deploy/mysql": "tests/deploy/test_mysql.py runs it on a pair of its own",
     r"deploy/mysql/promote\.sh|.*<deploy/mysql/primary\.sql": _PAIR,
-    r".*(SET GLOBAL (read_only|rpl_semi)|generation = generation \+ 1|STOP SLAVE)": _PAIR,
+    r".*(SET GLOBAL (read_only|rpl_semi)|generation = generation \+ 1000|STOP SLAVE)": _PAIR,
 }
 """By how a command begins: why it is not run by its page."""
 _NOT_HERE = re.compile("|".join(f"(?:{pattern})" for pattern in NOT_HERE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import aiohttp
 import pymysql
 import pytest
 
+from tapedeck.localstack import datadir
 from tapedeck.localstack.datadir import Passwords
 from tests.support.gateways import Gateway
 from tests.support.pair import AS_STANDBY, Host
@@ -86,6 +88,73 @@ async def test_a_pair_is_linked_fails_over_by_hand_and_is_linked_again(
         " AND table_name LIKE 'player_state%' AND table_rows > 0"
     )
     assert first.value(f"SELECT version FROM tapedeck.{day}") == 3
+
+
+async def test_a_backup_is_restored_under_running_gateways(
+    hosts: list[Host],
+    link: Callable[[Host, Host], str],
+    stack_config: StackConfig,
+    passwords: Passwords,
+    tmp_path: Path,
+) -> None:
+    """docs/operations.md, "Restore from a backup"; the backup is a copy of a stopped server."""
+    server = hosts[0]
+    link(*hosts)
+    server.query("SET GLOBAL rpl_semi_sync_master_enabled = 0")
+
+    def start_writable() -> None:
+        server.start_as()
+        server.query("SET GLOBAL read_only = 0")
+
+    document = stack_config(
+        mysql={
+            "hosts": [server.address],
+            "user": "tapedeck",
+            "password": passwords.gateway,
+            "database": "tapedeck",
+        }
+    )
+    gateway = Gateway(document, tmp_path)
+    try:
+        await asyncio.to_thread(gateway.start)
+        etag = await change(gateway, {"If-None-Match": "*"}, '{"a": 1}')
+        server.stop()
+        backup = tmp_path / "backup"
+        datadir.copy(server.folder, backup)
+        start_writable()
+        await gateway.until("/readyz", lambda status, _: status == 200)
+        late = await change(gateway, {"If-Match": etag}, '{"a": "a mistake"}')
+        assert (etag, late) == ('"1"', '"2"')
+        # Somebody was promoted since the backup: the gateways have seen that generation.
+        server.query("UPDATE tapedeck.tapedeck_generation SET generation = generation + 1")
+        await gateway.until("/readyz", lambda status, _: status == 200)
+        async with aiohttp.ClientSession(gateway.admin) as http:
+            while True:
+                async with http.get("/metrics") as answer:
+                    if "tapedeck_mysql_generation 2.0" in await answer.text():
+                        break
+                await asyncio.sleep(0.1)
+
+        server.stop()
+        shutil.rmtree(server.folder)
+        datadir.copy(backup, server.folder)
+        start_writable()
+        body = await gateway.until("/readyz", lambda _, b: "a replaced primary" in str(b))
+        assert body["status"] != "ready", "what was restored is believed too early"
+        server.query("UPDATE tapedeck.tapedeck_generation SET generation = generation + 1000")
+        await gateway.until(
+            "/readyz", lambda status, body: (status, body["status"]) == (200, "ready")
+        )
+
+        async with (
+            aiohttp.ClientSession(gateway.url, headers=gateway.key) as http,
+            http.get("/states/1/1") as answer,
+        ):
+            assert await answer.json() == {"a": 1}
+            assert answer.headers["ETag"] == etag
+        assert await change(gateway, {"If-Match": etag}, '{"a": 2}') == '"2"'
+    finally:
+        gateway.kill()
 
 
 def test_only_a_standby_is_promoted(
