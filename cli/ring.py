@@ -85,7 +85,13 @@ def where(
     answer = run(_where(sections, user, playlist))
     if as_json:
         print_json(answer)
-        return
+    else:
+        _print_place(answer)
+    if problem := answer.get("problem"):
+        fail(f"MySQL cannot say where the state is: {problem}")
+
+
+def _print_place(answer: dict[str, Any]) -> None:
     print(f"lookup key   {answer['lookup_key']}")
     print(f"owner        {answer['owner']}")
     print(f"fallback     {', '.join(answer['order'][1:]) or 'none'}")
@@ -93,7 +99,8 @@ def where(
         print(f"hint         {hint['node']}: {hint['day'] or hint['outcome']}")
     state = answer["state"]
     if state is None:
-        print("state        none in any partition")
+        if "problem" not in answer:
+            print("state        none in any partition")
         return
     print(f"partition    {state['partition']}")
     print(f"version      {state['version']}")
@@ -155,6 +162,6 @@ async def _where(sections: Sections, user: int, playlist: int) -> dict[str, Any]
     backend = await Backend.open(sections, prune=False)
     try:
         await find_cluster(backend)
-        return await find(backend, Key(user, playlist))
+        return await find(backend, Key(user, playlist), all_or_nothing=False)
     finally:
         await backend.close()

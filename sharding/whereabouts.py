@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
 from tapedeck.sharding.partitions import table
 from tapedeck.sharding.state import Key, Owner
 
@@ -12,8 +13,12 @@ if TYPE_CHECKING:
     from tapedeck.sharding.backend import Backend
 
 
-async def find(backend: Backend, key: Key) -> dict[str, Any]:
+async def find(backend: Backend, key: Key, *, all_or_nothing: bool = True) -> dict[str, Any]:
     """Where a state lies: the owner among the nodes, what every node says, and what is true.
+
+    Args:
+        all_or_nothing: False: without MySQL the lookups are told all the same, and `problem` says
+            why there is no more.
 
     Raises:
         PrimaryUnavailable, MySQLError: MySQL could not be asked.
@@ -23,9 +28,16 @@ async def find(backend: Backend, key: Key) -> dict[str, Any]:
     hints = await asyncio.gather(
         *(backend.lookups.peek(key, backend.nodes[node]) for node in order)
     )
-    row = (await backend.reader.find(key)).row
+    row, problem = None, None
+    try:
+        row = (await backend.reader.find(key)).row
+    except (PrimaryUnavailable, MySQLError) as error:
+        if all_or_nothing:
+            raise
+        problem = str(error)
     stored = row.stored if row is not None else None
     return {
+        **({} if problem is None else {"problem": problem}),
         "user_id": key.user_id,
         "playlist_id": key.playlist_id,
         "lookup_key": name.decode(),

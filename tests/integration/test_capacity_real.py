@@ -148,3 +148,24 @@ def test_the_nodes_are_shown_also_without_a_gateway_and_with_one_of_them_dead(
     assert "ConnectionError" in nodes[2]["state"]
     table = CliRunner().invoke(app, ["ring", "show", "--config", str(config)]).stdout
     assert "full in: not known, no gateway answers at http://127.0.0.1:" in table
+
+
+def test_where_a_lookup_lies_is_said_also_while_mysql_is_down(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    document = stack_config()
+    document["mysql"] |= {"hosts": ["127.0.0.1:1"], "deadline": 300}
+    config = tmp_path / "tapedeck.yml"
+    config.write_text(json.dumps(document))
+    done = CliRunner().invoke(app, ["ring", "where", "7", "1", "--config", str(config)])
+
+    assert done.exit_code == 1
+    assert "lookup key   u:7" in done.stdout
+    assert "hint         lookup" in done.stdout
+    assert "MySQL cannot say where the state is: " in str(done.exception)
+    as_json = CliRunner().invoke(
+        app, ["ring", "where", "7", "1", "--json", "--config", str(config)]
+    )
+    answer = json.loads(as_json.stdout)
+    assert len(answer["order"]) == 3
+    assert answer["problem"]

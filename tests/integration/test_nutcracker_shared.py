@@ -15,8 +15,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import redis
+import yaml
 
 from tapedeck.config.load import ConfigError, parse
 from tapedeck.config.nutcracker import NutcrackerError, read_pool
@@ -25,6 +27,7 @@ from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.lookups import Found, Hint
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
+from tests.support.gateways import Gateway
 from tests.support.nutcracker import Nutcracker, NutcrackerSaidNo, mark
 from tests.support.states import bump
 
@@ -255,6 +258,46 @@ async def test_a_database_a_password_and_the_number_of_connections_are_obeyed(
         nutcracker.kill()
         for node in nodes:
             node.kill()
+
+
+async def test_the_file_is_read_again_at_a_reload(
+    stack_config: StackConfig,
+    shared: Callable[..., Nutcracker],
+    lookup_servers: list[RedisServer],
+    tmp_path: Path,
+) -> None:
+    nutcracker = shared()
+    document = stack_config()
+    document["lookup"] = {"nutcracker": "n/nutcracker.yml", "layout": "flat"}
+    gateway = Gateway(document, tmp_path)
+    servers = nutcracker.pools["lookups"]["servers"]
+    file = yaml.safe_load(nutcracker.file.read_text())
+
+    async def reload(**words: Any) -> tuple[int, Any]:
+        nutcracker.file.write_text(yaml.safe_dump({"lookups": {**file["lookups"], **words}}))
+        async with aiohttp.ClientSession(gateway.admin) as http, http.post("/reload") as answer:
+            return answer.status, await answer.json()
+
+    async def nodes() -> set[str]:
+        ring = await gateway.until("/ring", lambda status, _: status == 200)
+        return {node["name"] for node in ring["nodes"]}
+
+    try:
+        await asyncio.to_thread(gateway.start)
+        assert await nodes() == {server.name for server in lookup_servers}
+        status, answer = await reload(servers=servers[:2], timeout=300)
+        assert (status, await nodes()) == (200, {server.name for server in lookup_servers[:2]})
+        assert {"lookup.servers", "lookup.timeout"} <= set(answer["changed"])
+        for words, complaint in (
+            ({"redis": False}, "pool lookups speaks memcached"),
+            ({"distribution": "random"}, "a lookup could not be found again"),
+        ):
+            status, answer = await reload(**words)
+            assert status == 422
+            assert complaint in answer["errors"][0]
+            assert await nodes() == {server.name for server in lookup_servers[:2]}
+    finally:
+        gateway.kill()
 
 
 VARIANTS = {

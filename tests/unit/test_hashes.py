@@ -52,6 +52,24 @@ def test_bytes_above_127_count_as_negative_numbers(name: str, signed: int) -> No
     assert HASHES[name](b"\xff") == signed
 
 
+def test_so_do_those_of_one_at_a_time_and_the_last_of_three_in_hsieh() -> None:
+    value = -1 * 0x401 % 2**32
+    value ^= value >> 6
+    value = value * 9 % 2**32
+    value ^= value >> 11
+    assert HASHES["one_at_a_time"](b"\xff") == value * 0x8001 % 2**32
+
+    # src/hashkit/nc_hsieh.c, case 3, with its casts: the third byte is a `char`, the others not.
+    value = 0xFFFF
+    value ^= value << 16 & 0xFFFFFFFF
+    value ^= (-1 << 18) & 0xFFFFFFFF
+    value = value + (value >> 11) & 0xFFFFFFFF
+    for shift, add in ((3, 5), (4, 17), (25, 6)):
+        value ^= value << shift & 0xFFFFFFFF
+        value = value + (value >> add) & 0xFFFFFFFF
+    assert HASHES["hsieh"](b"\xff\xff\xff") == value
+
+
 @given(st.binary(max_size=300))
 def test_any_key_has_a_value_within_the_bits_of_its_hash(key: bytes) -> None:
     for name, hash_ in HASHES.items():
