@@ -52,7 +52,7 @@ def unsuited(plan: Plan, *, local: bool) -> str | None:
     if plan.cluster:
         return "it needs a Redis Cluster of its own"
     if plan.own_gateways:
-        return "it ends and starts gateways, and needs two of them"
+        return "it ends, starts or reloads gateways, and needs two of them"
     if plan.config:
         return f"it needs settings of its own ({', '.join(plan.config)})"
     return None

@@ -4,6 +4,7 @@ reach them through the fault injector's proxies where the drill wants some. Call
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -52,8 +53,9 @@ class Plan:
             first, as MariaDB's `clock_file` says, or "before midnight": to 23:55 UTC; None: not,
             and it cannot be.
         config: values over the default configuration, by section.
-        own_gateways: whether the drill ends gateways and starts them.
+        own_gateways: whether the drill ends gateways and starts them, or reloads them.
         cluster: whether lookups are in a Redis Cluster of six; `lookups` is empty then.
+        spares: lookup nodes that run and are in no ring yet.
     """
 
     mysql: Literal["single", "pair", "unsupervised pair"] = "single"
@@ -65,6 +67,7 @@ class Plan:
     config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     own_gateways: bool = False
     cluster: bool = False
+    spares: int = 0
 
 
 class Supervised(Protocol):
@@ -102,8 +105,8 @@ class Gateway(Child):
             f"http://127.0.0.1:{document['admin']['port']}",
         )
         self._config = folder / f"{name}.yml"
-        self._config.write_text(yaml.safe_dump(document))
-        self._config.chmod(0o600)
+        self._document = document
+        self._write_config()
         self._command = command
         self._env = env
 
@@ -116,6 +119,30 @@ class Gateway(Child):
         argv = [sys.executable, *self._command, "serve", "--config", str(self._config)]
         self.spawn(argv, env=self._env)
         self.await_ready(self._serves, 60)
+
+    def reload(self, section: str, **values: Any) -> dict[str, Any]:
+        """Write other values into its file and have it read that; its answer.
+
+        Raises:
+            ServerFailed: it refused.
+        """
+        self._document = {**self._document, section: {**self._document[section], **values}}
+        self._write_config()
+        request = urllib.request.Request(self.target.admin + "/reload", method="POST")  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+                return dict(json.loads(answer.read()))
+        except urllib.error.HTTPError as error:
+            raise ServerFailed(f"{self.name} refused: {error.read().decode()}") from None
+
+    def ring(self) -> dict[str, Any]:
+        """What its /ring says."""
+        with urllib.request.urlopen(self.target.admin + "/ring", timeout=5) as answer:  # noqa: S310
+            return dict(json.loads(answer.read()))
+
+    def _write_config(self) -> None:
+        self._config.write_text(yaml.safe_dump(self._document))
+        self._config.chmod(0o600)
 
     def stop_patiently(self) -> None:
         """SIGTERM, and as much time as it may take to finish what is in flight."""
@@ -166,6 +193,7 @@ class Stage:
         self._token_key = secrets.token_hex(32)
         self.lookups: list[RedisServer] = []
         self.cluster: RedisCluster | None = None
+        self.spares: list[RedisServer] = []
         self.gateways: list[Gateway] = []
         self.pair: Supervised | None = None
         self.single: MariaDB | None = None
@@ -229,12 +257,13 @@ class Stage:
         else:
             self.lookups = [
                 RedisServer(f"lookup{n}", self.folder / f"lookup{n}", options=("--save", ""))
-                for n in (1, 2, 3)
+                for n in range(1, 4 + self.plan.spares)
             ]
+            self.lookups, self.spares = self.lookups[:3], self.lookups[3:]
         with ThreadPoolExecutor(6) as starters:
             mysql = starters.submit(self._start_mysql)
             injector = starters.submit(self._start_injector)
-            nodes = [starters.submit(server.start) for server in self.lookups]
+            nodes = [starters.submit(server.start) for server in (*self.lookups, *self.spares)]
             if self.cluster is not None:
                 nodes.append(starters.submit(self.cluster.start))
             for work in (mysql, injector, *nodes):
@@ -258,7 +287,7 @@ class Stage:
         for host in (self.single, self.standby):
             if host is not None:
                 host.kill()
-        for server in self.lookups:
+        for server in (*self.lookups, *self.spares):
             server.kill()
         if self.cluster is not None:
             self.cluster.kill()

@@ -73,6 +73,20 @@ class Pool:
             self._free_place()
             raise
 
+    async def lend(self) -> Session:
+        """A session beside the places, for work that takes long; end it with `end`.
+
+        Raises:
+            MySQLError: as `acquire`.
+        """
+        self._check_open()
+        return await self._connect()
+
+    def end(self, session: Session) -> None:
+        """Close a session that was lent."""
+        session.close()
+        self._forget(session)
+
     def release(self, session: Session) -> None:
         """Give a session back; a broken one, or one of a closed pool, is dropped."""
         now = asyncio.get_running_loop().time()

@@ -148,6 +148,35 @@ class Primary:
         finally:
             pool.release(session)
 
+    @contextlib.asynccontextmanager
+    async def session_apart(self, deadline: float) -> AsyncIterator[Session]:
+        """A session that takes no place from requests: for work of minutes, or that holds a lock.
+
+        Raises:
+            PrimaryUnavailable: no primary until the deadline.
+            MySQLError: the primary could not be reached, or an error of the work.
+        """
+        pool = await self._adopted_until(deadline)
+        session = await pool.lend()
+        try:
+            yield session
+        except MySQLError as error:
+            self.report(error)
+            raise
+        finally:
+            pool.end(session)
+
+    async def _adopted_until(self, deadline: float) -> Pool:
+        try:
+            async with asyncio.timeout_at(deadline):
+                while (pool := self._pool) is None:
+                    if self._closed:
+                        raise PrimaryUnavailable("the gateway stops")
+                    await self._adopted.wait()
+                return pool
+        except TimeoutError:
+            raise PrimaryUnavailable(f"MySQL: {self.problem}") from None
+
     async def fetch(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
         """Read on the primary, repeated to the deadline.
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,19 +132,25 @@ def counted() -> Iterator[None]:
     RELOADS.labels("applied").inc()
 
 
-async def reload_logged(reloading: Any) -> None:
-    """Await a reload that nobody waits for, as after SIGHUP: its problems go to the log."""
+async def reload_logged(reloading: Awaitable[object]) -> bool:
+    """Await a reload that nobody waits for, as after SIGHUP: its problems go to the log.
+
+    Returns:
+        Whether it came to an end; False if the same reload may succeed later.
+    """
     try:
         await reloading
     except ConfigError as error:
         _log.error("reload_refused", source=error.source, problems=error.problems)
     except Refusal as refusal:
-        _log.error("reload_failed", reason=str(refusal))
+        _log.error("reload_failed", reason=" ".join(refusal.sentences))
+        return False
     except Exception:
         _log.exception("reload_failed")
+    return True
 
 
-async def watch(source: Source, live: Live, reload: Callable[[], Any]) -> None:
+async def watch(source: Source, live: Live, reload: Callable[[], Awaitable[object]]) -> None:
     """While `reload.on_change` is set, reload whenever the file, or one that it names, has changed
     and stays the same for one look more: nobody reads half a file. Runs until it is cancelled."""
     known = pending = await asyncio.to_thread(source.print_of, live.config)
@@ -155,9 +161,9 @@ async def watch(source: Source, live: Live, reload: Callable[[], Any]) -> None:
             known = pending = now
             continue
         if now == pending != known:
-            known = now
             _log.info("configuration_changed", file=str(source.path))
-            await reload_logged(reload())
+            if await reload_logged(reload()):
+                known = now
         pending = now
 
 

@@ -176,7 +176,7 @@ class Worker:
         self._history = history
         self._with_dashboard = dashboard
         self._stop = asyncio.Event()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> None:
         """Serve until a signal says stop, then drain."""
@@ -228,7 +228,7 @@ class Worker:
     def _hang_up(self, insight: OwnInsight) -> None:
         self._keep(reloading.reload_logged(insight.reload(b"")))
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def _keep(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)

@@ -99,7 +99,7 @@ class Supervisor:
         self._admin = admin
         self._stop: asyncio.Event = asyncio.Event()
         self._status = 0
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
 
     def _slot(self, number: int, gateway: socket.socket) -> _Slot:
         admin = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -232,7 +232,7 @@ class Supervisor:
     def _hang_up(self, insight: FleetInsight) -> None:
         self._keep_in_background(reloading.reload_logged(insight.reload(b"")))
 
-    def _keep_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _keep_in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)

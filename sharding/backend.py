@@ -154,6 +154,8 @@ class Backend:
 
     async def close(self) -> None:
         """Finish what is written in the background, then drop every connection."""
+        if self.mover is not None:
+            self.mover.close()
         for task in (self._keeping, self._surveying, self._moving):
             if task is not None:
                 task.cancel()

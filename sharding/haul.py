@@ -144,6 +144,7 @@ class Haul:
                 visited = await self._page(source)
             except Unreachable as error:
                 self._met(source, error)
+                await self._hang_up(error.at)
                 continue
             worked = True
             source.problem = ""
@@ -154,8 +155,14 @@ class Haul:
 
     async def close(self) -> None:
         """Drop the connections."""
-        for client in self._clients.values():
-            with contextlib.suppress(RedisError, OSError):
+        for at in tuple(self._clients):
+            await self._hang_up(at)
+
+    async def _hang_up(self, at: str) -> None:
+        """Connect anew the next time: another server may be there by then, with other cursors."""
+        client = self._clients.pop(at, None)
+        if client is not None:
+            with contextlib.suppress(RedisError, OSError, RuntimeError):
                 await client.aclose()
 
     def _met(self, source: Source, error: Unreachable) -> None:

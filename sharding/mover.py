@@ -64,7 +64,9 @@ class Mover:
         self._give_up = give_up
         self._moves = Moves(primary)
         self._opened = ""
+        self._own = {history.move}
         self._left: list[str] = []
+        self._closed = False
         self._state: Move | None = None
         self._haul: Haul | None = None
         self._wake = asyncio.Event()
@@ -79,16 +81,19 @@ class Mover:
         if self._haul is not None:
             self._haul.config = config
         if history.move != self.history.move:
-            if self.history.move:
+            # Another gateway's that this one took part in is not for it to end.
+            if self.history.move and self.history.move in self._own:
                 self._left.append(self.history.move)
+            self._own = {history.move}
             self._state = None
         self.history = history
         metrics.RING_GENERATION.set(history.generation)
         self._wake.set()
 
     async def keep(self) -> None:
-        """Follow moves for ever; what fails is tried again."""
-        while True:
+        """Follow moves until `close`; what fails is tried again."""
+        # A cancellation alone may be lost in redis-py's asyncio.wait_for (bpo-37658, before 3.12).
+        while not self._closed:
             self._wake.clear()
             try:
                 await self._follow()
@@ -100,6 +105,11 @@ class Mover:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS if pending else IDLE_SECONDS):
                     await self._wake.wait()
+
+    def close(self) -> None:
+        """End soon; a move under way is gone on with later, or by somebody else."""
+        self._closed = True
+        self._wake.set()
 
     def describe(self) -> dict[str, Any] | None:
         """The last move as `/ring` shows it; None before the first."""
@@ -169,7 +179,10 @@ class Mover:
     async def _make(self, move: Move) -> Move:
         """Copy, if nobody else does; the move as it is then."""
         await self._days.ready()
-        async with self._primary.session(self._primary.deadline()) as session:
+        if not await self._moves.nobody_copies():
+            return move
+        # The lock is the connection's: it goes when this process does.
+        async with self._primary.session_apart(self._primary.deadline()) as session:
             if not await moves.take_lock(session):
                 return move
             try:
@@ -194,7 +207,7 @@ class Mover:
         saved = loop.time()
         state = moves.MOVING
         try:
-            while state == moves.MOVING and move.id == self.history.move:
+            while state == moves.MOVING and move.id == self.history.move and not self._closed:
                 await work.step()
                 if work.over:
                     state = moves.DONE

@@ -65,8 +65,8 @@ class Moves:
             await self._primary.execute(_TABLE)
             self._made = True
         await self._primary.execute(
-            f"DELETE FROM tapedeck_moves WHERE state <> '{MOVING}'"
-            f" AND touched < UTC_TIMESTAMP(6) - INTERVAL {_KEPT_DAYS} DAY"
+            "DELETE FROM tapedeck_moves"
+            f" WHERE touched < UTC_TIMESTAMP(6) - INTERVAL {_KEPT_DAYS} DAY"
         )
         await self._primary.execute(
             "INSERT IGNORE INTO tapedeck_moves VALUES"
@@ -97,6 +97,10 @@ class Moves:
             (ring.fingerprint,),
         )
         return _move(rows[0]) if rows else None
+
+    async def nobody_copies(self) -> bool:
+        """Whether the lock looks free: only then it is worth a connection to ask for it."""
+        return bool((await self._primary.fetch(f"SELECT IS_FREE_LOCK({LOCK})"))[0][0] == 1)
 
     async def leave(self, move: str) -> None:
         """Its gateway has another ring by now."""

@@ -121,8 +121,8 @@ async def test_a_hint_is_asked_of_the_previous_owner_and_its_partitions_are_not_
     small = stack_config(lookup={"servers": servers(one, two)})
     assert mysql.clock_file is not None
     mysql.clock_file.write_text("-864000")
-    async with opened(small, move=False):
-        pass  # two partitions that are older than all states
+    async with opened(small, move=False) as backend:
+        await backend.days.complete()  # two partitions that are older than all states
     mysql.clock_file.write_text("-432000")
     keys = [Key(user, 1) for user in USERS[:60]]
     async with opened(small, move=False) as backend:

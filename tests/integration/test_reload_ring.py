@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,38 @@ async def test_nodes_are_added_removed_reweighted_renamed_and_readdressed_while_
         assert not gateway.lines("mover failed")
     finally:
         gateway.kill()
+
+
+async def test_reloads_one_upon_the_other_lose_nothing_and_end_in_the_last_ring(
+    stack_config: StackConfig,
+    lookup_servers: list[RedisServer],
+    more_servers: list[RedisServer],
+    tmp_path: Path,
+) -> None:
+    chance = random.Random(7)
+    nodes = [*lookup_servers, *more_servers]
+    gateways = [
+        Gateway(stack_config(lookup={"move_rate": 50}), tmp_path, "--workers", workers)
+        for workers in ("2", "1")
+    ]
+    try:
+        for gateway in gateways:
+            await asyncio.to_thread(gateway.start)
+        urls = [gateway.url for gateway in gateways]
+        async with Traffic(urls, gateways[0].key).running() as traffic:
+            for _ in range(20):
+                gateway = chance.choice(gateways)
+                some = chance.sample(nodes, chance.randint(1, 4))
+                weighted = [f"{n.address}:{chance.randint(1, 3)} {n.name}" for n in some]
+                await reloaded(gateway, servers=weighted, layout=chance.choice(["packed", "flat"]))
+                await traffic.more(20)
+            for gateway in gateways:
+                await reloaded(gateway, servers=servers(*nodes), move_rate=100_000, layout="flat")
+            for gateway in gateways:
+                assert names(await moved(gateway)) == {node.name for node in nodes}
+        assert traffic.problems == []
+        for gateway in gateways:
+            assert not [line for line in gateway.lines() if line["level"] == "error"]
+    finally:
+        for gateway in gateways:
+            gateway.kill()

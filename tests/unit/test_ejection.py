@@ -224,3 +224,20 @@ TestNode.settings = settings(max_examples=60, stateful_step_count=40, deadline=N
 @pytest.mark.parametrize("seconds", [0, 1, RETRY - 1])
 def test_a_node_is_never_asked_while_it_is_live(seconds: float) -> None:
     assert not a_node().probe_due(seconds)
+
+
+def test_other_settings_keep_what_the_node_went_through_and_a_shorter_time_out_holds_at_once() -> (
+    None
+):
+    health = Health(limit=1, retry_seconds=30)
+    assert health.failed(100.0, "refused")
+    health.adjust(101.0, limit=3, retry_seconds=5, eject=True)
+    assert not health.live
+    assert health.since == 100.0
+    assert health.next_probe == 106.0
+    health.adjust(102.0, limit=3, retry_seconds=60, eject=True)
+    assert health.next_probe == 106.0
+    health.adjust(103.0, limit=3, retry_seconds=60, eject=False)
+    assert health.probe_due(103.0)
+    assert health.probed(103.0, None)
+    assert [health.failed(104.0, "refused") for _ in range(9)] == [False] * 9

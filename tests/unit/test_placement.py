@@ -1,0 +1,96 @@
+"""What a reload moves, and which rings a gateway remembers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapedeck.config.load import parse
+from tapedeck.sharding.placement import History, Placement, differences, moved
+
+
+def placement(*servers: str, **words: str) -> Placement:
+    document = {"lookup": {"servers": list(servers), **words}, "mysql": MYSQL}
+    return Placement.of(parse(document).lookup)
+
+
+MYSQL = {"hosts": ["127.0.0.1:1"], "user": "nobody"}
+A = "127.0.0.1:7001:1 a"
+B = "127.0.0.1:7002:1 b"
+C = "127.0.0.1:7003:1 c"
+D = "127.0.0.1:7004:1 d"
+
+
+@pytest.mark.parametrize(("nodes", "ideal"), [([A], 1 / 2), ([A, B], 1 / 3), ([A, B, C], 1 / 4)])
+def test_one_node_more_moves_about_its_share_of_the_keys(nodes: list[str], ideal: float) -> None:
+    share, least = moved(placement(*nodes), placement(*nodes, D))
+    assert least == pytest.approx(ideal)
+    assert share == pytest.approx(ideal, abs=0.08)
+
+
+def test_modula_moves_far_more_than_it_must() -> None:
+    before = placement(A, B, C, distribution="modula")
+    assert moved(before, placement(A, B, C, D, distribution="modula")).share > 0.6
+
+
+def test_a_removed_node_moves_its_keys_and_no_others() -> None:
+    share, ideal = moved(placement(A, B, C), placement(A, B))
+    assert ideal == pytest.approx(1 / 3)
+    assert share == pytest.approx(1 / 3, abs=0.08)
+
+
+def test_a_node_that_is_renamed_or_has_another_address_moves_keys_and_the_order_moves_none() -> (
+    None
+):
+    assert moved(placement(A, B), placement("127.0.0.1:7009:1 a", B)).share > 0.3
+    assert moved(placement(A, B), placement("127.0.0.1:7001:1 other", B)).share > 0.1
+    assert moved(placement(A, B), placement(B, A)) == (0, 0)
+    assert placement(A, B).fingerprint == placement(B, A).fingerprint
+
+
+def test_another_layout_moves_everything() -> None:
+    assert moved(placement(A), placement(A, layout="flat")) == (1, 1)
+
+
+def test_changes_are_said_in_words() -> None:
+    after = placement("127.0.0.1:7001:3 a", "127.0.0.1:7009:1 b", C, hash="md5")
+    assert differences(placement(A, B, D), after) == [
+        "c (127.0.0.1:7003) is added",
+        "d (127.0.0.1:7004) is removed",
+        "a weighs 3 instead of 1",
+        "b moves from 127.0.0.1:7002 to 127.0.0.1:7009",
+        "hash is 'md5', was 'fnv1a_64'",
+    ]
+
+
+def test_a_history_remembers_where_entries_may_lie_and_not_the_ring_of_now() -> None:
+    one, two, three, four, five = (placement(s) for s in (A, B, C, D, "127.0.0.1:7005:1 e"))
+    history = History()
+    assert history.turned(one, one) is history
+    assert history.turned(placement(A, B), placement(B, A)) is history
+    second = history.turned(one, two)
+    assert (second.generation, second.previous) == (2, (one,))
+    third = second.turned(two, three)
+    assert (third.generation, third.previous) == (3, (two, one))
+    assert third.move != second.move
+    back = third.turned(three, one)
+    assert (back.generation, back.previous) == (4, (three, two))
+    assert third.turned(three, four).turned(four, five).previous == (four, three, two)
+
+
+@given(
+    st.lists(st.sampled_from([A, B, C, D]), min_size=1, max_size=4, unique=True),
+    st.sampled_from(["packed", "flat"]),
+    st.sampled_from(["", "{}"]),
+    st.sampled_from(["ketama", "modula"]),
+    st.sampled_from(["md5", "crc32", "fnv1a_64"]),
+)
+def test_a_history_is_handed_on_as_it_is(
+    servers: list[str], layout: str, hash_tag: str, distribution: str, hash_: str
+) -> None:
+    words = {"layout": layout, "hash_tag": hash_tag, "distribution": distribution, "hash": hash_}
+    history = History().turned(placement(*servers, **words), placement("127.0.0.1:9:1 z"))
+    assert History.from_json(json.loads(json.dumps(history.as_json()))) == history
