@@ -22,6 +22,8 @@ pytestmark = pytest.mark.stack
 
 LONG = 60_000
 """ms: a retry timeout within which no probe comes."""
+NO_SESSIONS = {"enabled": False}
+"""So that each request asks its lookup node, as one of a listener who is new to the worker."""
 
 
 async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
@@ -44,7 +46,9 @@ def keys_of(backend: Backend, node: str, how_many: int) -> list[Key]:
 
 @pytest.fixture
 async def backend(stack_config: StackConfig) -> AsyncIterator[Backend]:
-    document = stack_config(lookup={"server_failure_limit": 2, "server_retry_timeout": LONG})
+    document = stack_config(
+        lookup={"server_failure_limit": 2, "server_retry_timeout": LONG}, sessions=NO_SESSIONS
+    )
     async with opened(document) as one:
         yield one
 
@@ -63,7 +67,8 @@ async def test_requests_that_meet_a_failing_node_are_answered_from_mysql(
     # twemproxy: 48 errors in 7 s for 16 clients of which each asked again and again.
     patience = 5.0
     document = stack_config(
-        lookup={"hint_deadline": 50, "timeout": patience * 1000, "server_retry_timeout": LONG}
+        lookup={"hint_deadline": 50, "timeout": patience * 1000, "server_retry_timeout": LONG},
+        sessions=NO_SESSIONS,
     )
     async with opened(document) as backend:
         keys = keys_of(backend, "lookup1", 8) + keys_of(backend, "lookup2", 8)
@@ -89,7 +94,8 @@ async def test_one_batch_that_fails_is_one_failure_of_its_node_however_many_wait
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
     document = stack_config(
-        lookup={"server_failure_limit": 3, "timeout": 100, "server_retry_timeout": LONG}
+        lookup={"server_failure_limit": 3, "timeout": 100, "server_retry_timeout": LONG},
+        sessions=NO_SESSIONS,
     )
     async with opened(document) as backend:
         node = backend.nodes["lookup1"]
@@ -227,7 +233,8 @@ async def test_a_node_that_cannot_do_its_work_leaves_the_ring_and_stays_out_unti
 ) -> None:
     servers = [spare.server, *(server.server for server in lookup_servers[1:])]
     document = stack_config(
-        lookup={"servers": servers, "timeout": 200, "server_retry_timeout": LONG}
+        lookup={"servers": servers, "timeout": 200, "server_retry_timeout": LONG},
+        sessions=NO_SESSIONS,
     )
     async with opened(document) as backend:
         node = backend.nodes["lookup1"]
