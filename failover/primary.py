@@ -100,7 +100,7 @@ class Primary:
         return {
             "primary": self.address,
             "generation": self._seen,
-            "redundant": self._redundant,
+            "redundant": self._redundant if self.adopted else None,
             "split": self._split,
             "lost_for": self.lost_for,
             "problem": self.problem or None,

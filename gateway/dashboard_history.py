@@ -140,7 +140,7 @@ class History:
             self._status = seen.status, min([seen.at, *(event.at for event in begun)])
         since = {}
         for reason in seen.reasons:
-            times = [event.at for event in begun if event.part in reason]
+            times = [event.at for event in self._open.values() if _is_of(reason, event.part)]
             stem = _stem(reason)
             since[stem] = self._since.get(stem, min([seen.at, *times]))
         self._since = since
@@ -238,6 +238,11 @@ class History:
         self.events.append(event)
         self.changed += 1
         return event
+
+
+def _is_of(reason: str, part: str) -> bool:
+    """Whether a reason is about that node, or about MySQL."""
+    return f"node {part} " in reason or (part == "MySQL" and part in reason)
 
 
 def _stem(reason: str) -> str:

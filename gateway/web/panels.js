@@ -22,7 +22,7 @@ export function verdict(state, partitions, others) {
   text(byId("verdict-mark"), MARKS[level]);
   text(byId("headline"), HEADLINES[state.status] ?? state.status);
   const now = state.now;
-  const traffic = now
+  const traffic = state.status === "unavailable" ? "clients get 503 with Retry-After; nothing acknowledged is lost" : now
     ? `${number(sum(now.requests))} requests/s, p99 ${milliseconds(now.latency[2])}, ${failing(now)}`
     : "no numbers yet";
   text(byId("subline"), `${since(state.since, state.at)} · ${traffic}`);
@@ -57,6 +57,7 @@ function gatewayPart(state) {
   const many = state.workers.length === 1 ? "1 worker" : `${state.workers.length} workers`;
   const busy = `${many}, ${number(state.now?.in_flight ?? 0)} requests in flight`;
   if (gone.length) return { name: "Gateway", level: "warn", word: "a worker is away", line: `Worker ${gone.map((w) => w.worker).join(", ")} does not answer` };
+  if (state.status === "unavailable") return { name: "Gateway", level: "bad", word: "answers 503", line: busy };
   if (failed) return { name: "Gateway", level: "warn", word: "requests fail", line: `${number(failed)} /s of ${number(sum(state.now.requests))} /s; ${busy}` };
   return { name: "Gateway", level: "ok", word: "well", line: busy };
 }
@@ -103,7 +104,10 @@ function mysqlPart(state) {
 }
 
 function partitionsPart(state, partitions) {
-  if (!partitions) return { name: "Partitions", level: "", word: "asking", line: "" };
+  if (!partitions) {
+    const asked = state.mysql?.primary;
+    return { name: "Partitions", level: "", word: asked ? "asking" : "unknown", line: asked ? "" : "MySQL cannot be asked" };
+  }
   const late = partitions.filter((p) => dayStart(p.drops_on) + state.drop_after + 3600 < state.at);
   const next = nextDrop(state, partitions);
   if (late.length) return { name: "Partitions", level: "warn", word: "not pruned", line: `${late.length} past retention` };
@@ -162,8 +166,8 @@ function makeWire() {
 function wire(pair) {
   const line = byId("hosts").querySelector(".wire");
   if (!line) return;
-  data(line, "level", pair.redundant === false ? "warn" : pair.redundant ? "ok" : null);
-  text(line, pair.redundant === false ? "✕ nobody acknowledges commits: not redundant"
+  data(line, "level", pair.redundant === false || !pair.primary ? "warn" : pair.redundant ? "ok" : null);
+  text(line, !pair.primary ? "✕ nobody commits" : pair.redundant === false ? "✕ nobody acknowledges commits: not redundant"
     : pair.redundant ? "↓ acknowledges every commit" : "↓ acknowledgement not asked for");
 }
 

@@ -156,6 +156,18 @@ def test_since_when_is_kept_while_the_words_of_a_reason_change() -> None:
     }
 
 
+def test_no_primary_is_told_since_it_was_lost_whatever_it_is_called() -> None:
+    down = {**PAIR, "primary": None, "problem": "gone", "lost_for": 0.5}
+    history = learnt(
+        look(0, mysql=PAIR),
+        look(1, mysql=down, status="degraded", reasons=("MySQL fails over: gone",)),
+        look(9, mysql=down, status="unavailable", reasons=("no MySQL primary: gone",)),
+    )
+    # The requests fail since the deadline; the primary is gone for longer.
+    assert history.status["since"] == START + 9
+    assert history.status["reasons"][0]["since"] == START + 0.5
+
+
 @pytest.mark.parametrize(
     ("result", "words"), [("applied", "was reloaded"), ("refused", "nothing changed")]
 )
