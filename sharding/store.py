@@ -213,7 +213,7 @@ class Store:
         if members:
             self._begin(_Group(self, group.key, members, waiting))
         else:
-            del self._groups[group.key]
+            self._groups.pop(group.key, None)
 
     def _look_for_overdue(self) -> None:
         """Tell those whose deadline has passed. One look at all of them, as a timer for each
