@@ -19,6 +19,7 @@ import tapedeck.sharding.rows
 import tapedeck.sharding.writer
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.fencing import Adopt, Nobody
+from tapedeck.sharding.batching import Waiter
 from tapedeck.sharding.partitions import table
 from tapedeck.sharding.reader import Loaded, Reader
 from tapedeck.sharding.rows import NewRow, Row, insert, read
@@ -68,13 +69,13 @@ def _acknowledged_before_commit() -> None:
     save = Writer.save
     under_way: set[asyncio.Future[bool]] = set()
 
-    def promise(self: Writer, plan: Plan) -> asyncio.Future[bool]:
-        saving = save(self, plan)
+    def promise(self: Writer, plan: Plan, waiter: Waiter[bool]) -> None:
+        loop = asyncio.get_running_loop()
+        saving: asyncio.Future[bool] = loop.create_future()
         under_way.add(saving)
         saving.add_done_callback(under_way.discard)
-        promised: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        promised.set_result(True)
-        return promised
+        save(self, plan, saving)
+        loop.call_soon(waiter.set_result, True)
 
     patch(Writer, "save", promise)
 

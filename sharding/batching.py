@@ -9,13 +9,30 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from tapedeck.failover.errors import PrimaryUnavailable
 from tapedeck.sharding import metrics
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Told = TypeVar("Told", contravariant=True)
+
+
+class Waiter(Protocol[Told]):
+    """Who is told what became of an item: a future, or whatever spares one.
+
+    It is told within the batch's own step: what it does then must be short and not raise.
+    """
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, result: Told, /) -> None:
+        """It was carried out."""
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """It was not, or that is not known."""
 
 
 class Batcher(Generic[Item, Result]):
@@ -51,28 +68,25 @@ class Batcher(Generic[Item, Result]):
         self._crowd = crowd
         self._size = size
         self._max_bytes = max_bytes
-        self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._queue: deque[tuple[Item, Waiter[Result]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._sizes = metrics.BATCH_SIZE.labels(kind)
 
     async def submit(self, item: Item) -> Result:
         """Carry out one item. A caller that is cancelled leaves a batch under way unharmed."""
-        return await self.put(item)
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.put(item, future)
+        return await future
 
-    def put(self, item: Item) -> asyncio.Future[Result]:
-        """Have one item carried out; its future is cancelled by who gives it up."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = self._loop.create_future()
-        self._queue.append((item, future))
+    def put(self, item: Item, waiter: Waiter[Result]) -> None:
+        """Have one item carried out. One whose waiter is done by then leaves the queue."""
+        self._queue.append((item, waiter))
         if self._free > self._for_crowds or (self._free and len(self._queue) >= self._crowd):
             self._free -= 1
             # The task's first step comes after everything that is ready to run now has queued.
             task = asyncio.create_task(self._carry_out())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return future
 
     async def drain(self) -> None:
         """Wait until nothing is under way."""
@@ -86,20 +100,20 @@ class Batcher(Generic[Item, Result]):
         finally:
             self._free += 1
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
-        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+    def _take(self) -> list[tuple[Item, Waiter[Result]]]:
+        batch: list[tuple[Item, Waiter[Result]]] = []
         weight = 0
         while self._queue and len(batch) < self.at_most:
-            item, future = self._queue[0]
-            if not future.done():
+            item, waiter = self._queue[0]
+            if not waiter.done():
                 weight += self._size(item)
                 if batch and weight > self._max_bytes:
                     break
-                batch.append((item, future))
+                batch.append((item, waiter))
             self._queue.popleft()
         return batch
 
-    async def _carry_out_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _carry_out_batch(self, batch: list[tuple[Item, Waiter[Result]]]) -> None:
         self._sizes.observe(len(batch))
         try:
             results = await self._run([item for item, _ in batch])
@@ -107,17 +121,19 @@ class Batcher(Generic[Item, Result]):
                 raise RuntimeError(f"{len(results)} results for {len(batch)} items")
         except BaseException as error:
             stopped = not isinstance(error, Exception)
-            failure = PrimaryUnavailable("the gateway stops") if stopped else error
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(failure)
+            failure = (
+                error if isinstance(error, Exception) else PrimaryUnavailable("the gateway stops")
+            )
+            for _, waiter in batch:
+                if not waiter.done():
+                    waiter.set_exception(failure)
             if stopped:
                 raise
             return
-        for (_, future), result in zip(batch, results, strict=True):
-            if future.done():
+        for (_, waiter), result in zip(batch, results, strict=True):
+            if waiter.done():
                 continue
             if isinstance(result, Exception):
-                future.set_exception(result)
+                waiter.set_exception(result)
             else:
-                future.set_result(result)
+                waiter.set_result(result)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -26,6 +25,7 @@ from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.retry import passing, persist
 from tapedeck.sharding import metrics, operations
+from tapedeck.sharding.batching import Waiter
 from tapedeck.sharding.cluster import AnyLookups
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.groups import MOST_TOGETHER, Applied, Member, Result, apply
@@ -70,6 +70,7 @@ class Store:
         self._groups: dict[Key, _Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking = False
+        self._closed = False
 
     async def load(self, key: Key) -> Stored | None:
         """The state of a key; None if there is none.
@@ -112,6 +113,7 @@ class Store:
 
     async def close(self) -> None:
         """Give up what is under way; whoever waits for it is told."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -141,36 +143,33 @@ class Store:
             loaded = Loaded(row)
             applied = group.apply(loaded)
             if applied.changes:
-                group.saving = group.save(loaded, applied)
-                group.saving.add_done_callback(partial(self._saved, group))
+                group.first_try = True
+                group.save(loaded, applied, group)
                 return
             _counts["unchanged"] += members
             group.hint = row
         self._go_on(group)
 
-    def _saved(self, group: _Group, saving: asyncio.Future[bool]) -> None:
-        """The save of a first try, made from a cached row, came to an end."""
-        group.saving = None
-        if saving.cancelled():
-            self._answer(group, Unavailable("given up"))
-            return
-        error = saving.exception()
-        if error is None and saving.result():
-            _counts["hit"] += len(group.members)
-            try:
-                self._answer(group, group.landed())
-            except Exception as fault:  # as above
-                log.exception("a change could not be answered")
-                self._answer(group, fault)
-            return
+    def _saved(self, group: _Group) -> None:
+        """The save of a first try, made from a cached row, was committed."""
+        _counts["hit"] += len(group.members)
+        try:
+            self._answer(group, group.landed())
+        except Exception as error:  # as in `_begin`
+            log.exception("a change could not be answered")
+            self._answer(group, error)
+
+    def _not_saved(self, group: _Group) -> None:
+        """It was not, or that is not known."""
         _counts["stale"] += len(group.members)
         self.sessions.doubt(group.key)
-        assert not isinstance(error, BaseException) or isinstance(error, Exception)
-        group.failed(error)
         self._go_on(group)
 
     def _go_on(self, group: _Group) -> None:
         """Carry a group out from a read of its row."""
+        if self._closed:
+            self._answer(group, Unavailable("the gateway stops"))
+            return
         task = asyncio.create_task(self._carry_out(group))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -214,19 +213,24 @@ class Store:
         if members:
             self._begin(_Group(self, group.key, members, waiting))
         else:
-            del self._groups[group.key]
+            self._groups.pop(group.key, None)
 
     def _look_for_overdue(self) -> None:
         """Tell those whose deadline has passed. One look at all of them, as a timer for each
         costs more than most changes take."""
         loop = asyncio.get_running_loop()
         now = loop.time()
+        given_up: list[_Group] = []
         for group in self._groups.values():
             for member in itertools.chain(group.members, group.waiting or ()):
                 if member.deadline <= now and not member.answer.done():
                     member.answer.set_exception(Unavailable("MySQL: no answer in time"))
-            if group.saving is not None and all(m.answer.done() for m in group.members):
-                group.saving.cancel()  # nobody waits: it leaves the queue, if it still is there
+            if group.first_try and all(m.answer.done() for m in group.members):
+                given_up.append(group)
+        for group in given_up:
+            # Nobody waits: its save leaves the queue, if it still is there.
+            group.first_try = False
+            self._answer(group, Unavailable("given up"))
         self._looking = bool(self._groups)
         if self._looking:
             loop.call_later(LOOK_EVERY, self._look_for_overdue)
@@ -281,7 +285,7 @@ class _Group:
 
     __slots__ = (
         *("_alone", "_conflicts", "_failure", "_loaded", "_number", "_plan", "_store", "_tried"),
-        *("hint", "key", "members", "saving", "waiting"),
+        *("first_try", "hint", "key", "members", "waiting"),
     )
 
     def __init__(
@@ -295,7 +299,7 @@ class _Group:
         self.members = members
         self.waiting = waiting
         self.hint: Row | None = None
-        self.saving: asyncio.Future[bool] | None = None
+        self.first_try = False
         self._store = store
         self._number = next(store._numbers)
         self._loaded: Loaded | None = None
@@ -317,7 +321,7 @@ class _Group:
         day = today if row is None or row.day < today else row.day
         return apply([member.transition for member in self.members], row, day)
 
-    def save(self, loaded: Loaded, applied: Applied) -> asyncio.Future[bool]:
+    def save(self, loaded: Loaded, applied: Applied, waiter: Waiter[bool]) -> None:
         """Send what was made of a loaded row.
 
         From here on the group's members are settled: this save stands for all of them.
@@ -344,7 +348,7 @@ class _Group:
             strays=loaded.strays,
             alone=self._alone,
         )
-        return store._writer.save(self._plan)
+        store._writer.save(self._plan, waiter)
 
     def landed(self) -> list[Result]:
         """The last save was committed: remember its row, and have the hint follow it."""
@@ -356,9 +360,25 @@ class _Group:
             store._lookups.put(self.key, plan.day)
         return self._tried[row.version]
 
-    def failed(self, error: Exception | None) -> None:
-        """The save of a first try failed, None: because the row is another one by now."""
-        self._failure = error
+    # The group is itself the waiter of its first try, which spares a future and a turn of the loop.
+
+    def done(self) -> bool:
+        """Whether the first try was given up."""
+        return not self.first_try
+
+    def set_result(self, saved: bool, /) -> None:
+        """The first try was saved, or the row is another one by now."""
+        self.first_try = False
+        if saved:
+            self._store._saved(self)
+        else:
+            self._store._not_saved(self)
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """The first try failed, or may land later."""
+        self.first_try = False
+        self._failure = exception
+        self._store._not_saved(self)
 
     async def attempt(self) -> list[Result]:
         """Load, decide, save. Raises what `again` judges."""
@@ -382,7 +402,9 @@ class _Group:
         if not applied.changes:
             return applied.results
         try:
-            saved = await self.save(loaded, applied)
+            saving: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            self.save(loaded, applied, saving)
+            saved = await saving
         except MySQLError as error:
             await self._judge(error)
             raise

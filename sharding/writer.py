@@ -8,7 +8,6 @@ rows are settled one by one, so a row that cannot be saved fails alone.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -20,7 +19,7 @@ from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import LOCK_SECONDS, Ran, Session
 from tapedeck.sharding import metrics, rows
-from tapedeck.sharding.batching import Batcher
+from tapedeck.sharding.batching import Batcher, Waiter
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.partitions import neighbours, utc_day
 from tapedeck.sharding.rows import NewRow, Row
@@ -85,14 +84,13 @@ class Writer:
         """From the next batch on at most so many changes are saved in one transaction."""
         self._updates.at_most = self._shifts.at_most = batch
 
-    def save(self, plan: Plan) -> asyncio.Future[bool]:
+    def save(self, plan: Plan, waiter: Waiter[bool]) -> None:
         """Commit a plan.
 
-        Returns:
-            Whether it was committed; False if the key had changed since it was loaded. Or, as the
-            future's exception, PrimaryUnavailable or MySQLError: not committed, or not known to be.
+        The waiter is told whether it was committed, False if the key had changed since it was
+        loaded; or PrimaryUnavailable or MySQLError: not committed, or not known to be.
         """
-        return self._queue(plan).put(plan)
+        self._queue(plan).put(plan, waiter)
 
     def _queue(self, plan: Plan) -> Batcher[Plan, bool]:
         if plan.alone or plan.strays:

@@ -320,9 +320,12 @@ async def test_two_changes_saved_as_one_do_not_pass_for_the_second_of_somebody_e
             plans.append(Plan(base, day, NewRow(key, 1, 3, base.owner, b"3", b"w.1.3.")))
             await backend.store.change(key, bump)
 
-        saved = await asyncio.gather(*(backend.writer.save(plan) for plan in plans))
+        loop = asyncio.get_running_loop()
+        waiters: list[asyncio.Future[bool]] = [loop.create_future() for _ in plans]
+        for plan, waiter in zip(plans, waiters, strict=True):
+            backend.writer.save(plan, waiter)
 
-        assert saved == [False, False]
+        assert await asyncio.gather(*waiters) == [False, False]
         assert [await count(backend.store, key) for key in keys] == [2, 2]
 
 

@@ -63,7 +63,13 @@ HOLDS_LONG = {
         cache=True, groups=GROUPED, midnights=2, deletes=True, batches=False
     ),
     "changes saved together, three of them": Bounds(
-        cache=True, groups=GROUPED, changes=3, midnights=0, deletes=True
+        cache=True,
+        groups=GROUPED,
+        changes=3,
+        midnights=0,
+        late=0,
+        deletes=True,
+        batches=False,
     ),
 }
 
