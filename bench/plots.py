@@ -116,6 +116,50 @@ def _throughput(records: Sequence[Record], pyplot: Any) -> Any:
     return figure
 
 
+def _cost(records: Sequence[Record], pyplot: Any) -> Any:
+    """CPU time a request by what used it: it says who scales, also on a machine that is busy."""
+    found = [r for r in select(records, "throughput") if r["workload"] in _SHORT]
+    if not found:
+        return None
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), width_ratios=(1, 1.1))
+    warm = [r for r in found if r["workload"] == "warm"]
+    bars = [(PEERS[p], _costs(warm, p)) for p in dict.fromkeys(str(r["peer"]) for r in warm)]
+    _stacked(left, bars)
+    left.set_title("warm sessions: CPU us a request", loc="left")
+    bars = []
+    for name, title in _SHORT.items():
+        mine = [r for r in found if r["workload"] == name]
+        for peer in ("go", "gateway"):
+            if any(r["peer"] == peer for r in mine):
+                label = f"{' '.join(title.split())}, {PEERS[peer].partition(',')[0]}"
+                bars.append((label, _costs(mine, peer)))
+    _stacked(right, bars)
+    right.set_title("other workloads, beside plain Go", loc="left")
+    right.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+_PARTS = {"gateway": "#0072B2", "mysql": "#E69F00", "redis": "#D55E00", "twemproxy": "#CC79A7"}
+
+
+def _costs(records: Sequence[Record], peer: str) -> list[float]:
+    mine = [r for r in records if r["peer"] == peer]
+    return [_median(mine, f"cpu_{part}_us") for part in _PARTS]
+
+
+def _stacked(axes: Any, bars: Sequence[tuple[str, Sequence[float]]]) -> None:
+    labels = [label for label, _ in bars]
+    begin = [0.0] * len(bars)
+    for number, (part, colour) in enumerate(_PARTS.items()):
+        lengths = [costs[number] for _, costs in bars]
+        axes.barh(labels, lengths, left=begin, color=colour, label=part)
+        begin = [a + b for a, b in zip(begin, lengths, strict=True)]
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", labelsize=8)
+    axes.grid(axis="y", visible=False)
+
+
 def _lines(axes: Any, records: Sequence[Record], by: str, value: str, ticks: bool = True) -> None:
     for peer in dict.fromkeys(str(r["peer"]) for r in records):
         mine = [r for r in records if r["peer"] == peer]
@@ -237,6 +281,7 @@ def _loads(records: Sequence[Record], pyplot: Any) -> Any:
 
 _PLOTS: dict[str, Callable[[Sequence[Record], Any], Any]] = {
     "throughput": _throughput,
+    "cost": _cost,
     "connections": _connections,
     "open_loop": _open_loop,
     "purge": _purge,

@@ -45,6 +45,8 @@ def write(meta: dict[str, Any], records: Sequence[Record], folder: Path) -> list
     lines = ",\n".join(json.dumps(r, separators=(",", ":")) for r in records)
     partial.write_text(f'{{"meta": {json.dumps(meta, indent=1)},\n"records": [\n{lines}\n]}}\n')
     partial.replace(folder / RESULTS)
+    for old in folder.glob("*.png"):
+        old.unlink()
     drawn = plots.draw(records, folder)
     (folder / PAGE).write_text(page(meta, records, drawn))
     return drawn

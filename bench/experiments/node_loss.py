@@ -13,13 +13,13 @@ from bench.servers import GATEWAY, PLAIN
 from tapedeck.sharding.partitions import table
 
 SHARE = 0.4
-"""Of plain Go's saturation: the load meanwhile."""
+"""Of what the slower of both reaches: the load meanwhile."""
 CONNECTIONS = 256
 
 
 def losses(lab: Lab) -> None:
     """Listeners who come back after days; the node with a third of their lookups goes."""
-    rate = round(saturation(lab) * SHARE)
+    rate = round(saturation(lab, workloads.BACK, (peers.GO, peers.GATEWAY)) * SHARE)
     wide = lab.scale.wide
     for number in range(min(lab.scale.rounds, 3) if wide else 1):
         for kind in (peers.GO, peers.GATEWAY):

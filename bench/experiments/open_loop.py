@@ -6,28 +6,32 @@ each one's latency counts from then: a stall is paid by all who would have met i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 
 from bench import workloads
 from bench.lab import Lab
 from bench.peers import processes as peers
+from bench.peers.processes import Kind
+from bench.targets import select
+from bench.workloads import Workload
 
 SHARES = (0.2, 0.5, 0.8, 0.9)
 """Of the rate at which plain Go is saturated."""
 CONNECTIONS = 256
 
 
-def saturation(lab: Lab) -> float:
-    """Plain Go's warm requests a second, as measured in this run."""
-    rates = [
-        r["rate"]
-        for r in lab.records
-        if r["experiment"] == "throughput" and r["peer"] == "go" and r["workload"] == "warm"
-    ]
-    if not rates:
-        found = lab.run("throughput", peers.GO, workloads.WARM, 0)
-        rates = [found["rate"]]
-    return float(median(rates))
+def saturation(
+    lab: Lab, workload: Workload = workloads.WARM, kinds: Sequence[Kind] = (peers.GO,)
+) -> float:
+    """Requests a second that the slowest of these peers reached in this run's closed loop."""
+    lowest = []
+    for kind in kinds:
+        same = {"peer": kind.name, "workload": workload.name}
+        if not select(lab.records, "throughput", **same):
+            lab.run("throughput", kind, workload, 0)
+        lowest.append(median(r["rate"] for r in select(lab.records, "throughput", **same)))
+    return float(min(lowest))
 
 
 def latencies(lab: Lab) -> None:

@@ -22,7 +22,7 @@ from tapedeck.sharding.partitions import table
 BATCH = 2_000
 """Rows of one DELETE: small enough that nobody waits long for its locks."""
 SHARE = 0.5
-"""Of plain Go's saturation: the load meanwhile. (By night there is less.)"""
+"""Of what the slower of both reaches: the load meanwhile. (By night there is less.)"""
 AFTER = 2.0
 """Seconds after the last row went that still count as `during`: what a purge leaves behind."""
 CONNECTIONS = 256
@@ -30,7 +30,8 @@ CONNECTIONS = 256
 
 def purges(lab: Lab) -> None:
     """Both, in turn, round by round."""
-    rate = round(saturation(lab) * SHARE)
+    both = (peers.GATEWAY, peers.GO_TABLE)
+    rate = round(saturation(lab, workloads.WARM, both) * SHARE)
     wide = lab.scale.wide
     rounds = min(lab.scale.rounds, 3) if wide else 1
     for number in range(rounds):
