@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.server
+import re
 import signal
 import threading
 import time
@@ -214,6 +215,16 @@ async def test_where_no_gateway_answers_the_client_is_told_when_to_come_back(sit
                 assert answer.headers["Retry-After"] == "2"
                 assert body["status"] == "503 Service Unavailable"
                 assert body["errors"]
+        if site.balancer.name == "haproxy":
+            # Which Prometheus hears of, as the dashboard asks for it.
+            async with http.get(f"http://127.0.0.1:{site.balancer.monitor}/metrics") as answer:
+                text = await answer.text()
+            (count,) = re.findall(
+                r'^haproxy_frontend_http_responses_total\{proxy="listeners",code="5xx"\} (\d+)',
+                text,
+                re.MULTILINE,
+            )
+            assert int(count) == 3
 
 
 class Dropper:

@@ -30,12 +30,14 @@ class Balancer(Child):
         super().__init__(kind, folder / f"{kind}.log", None)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.monitor = 0
         self._folder = folder
         self._gateways = gateways
         self._argv, self._env = self._haproxy() if kind == "haproxy" else self._nginx()
 
     def _haproxy(self) -> tuple[list[str], dict[str, str]]:
-        env = {"LISTEN": f"127.0.0.1:{self.port}"}
+        self.monitor = free_port()
+        env = {"LISTEN": f"127.0.0.1:{self.port}", "MONITOR": f"127.0.0.1:{self.monitor}"}
         for number, (port, admin) in enumerate(self._gateways, 1):
             env |= {f"GATEWAY_{number}": f"127.0.0.1:{port}", f"CHECK_{number}": str(admin)}
         return ["haproxy", "-db", "-f", str(HAPROXY)], env
