@@ -207,13 +207,34 @@ async def test_old_connections_are_drained_then_closed_and_its_metric_goes(
         await asyncio.gather(*(backend.store.change(Key(user, 1), bump) for user in USERS[:59]))
         await backend.lookups.drain()
         assert ours() > 0
+        gone = backend.nodes["lookup3"]
         reload(backend, stack_config(lookup={"servers": servers(one, two)}))
         asked = [backend.lookups.ask(Key(user, 1)) for user in USERS[:59]]
         assert {hint.day for hint in await asyncio.gather(*asked)} == {backend.days.today()}
         await all_moved(backend)
         await until(lambda: ours() == 0, "its connections are closed")
+        assert gone.name not in {node.name for node in backend.nodes}
         assert REGISTRY.get_sample_value("tapedeck_lookup_node_live", {"node": "lookup3"}) is None
         assert REGISTRY.get_sample_value("tapedeck_lookup_node_live", {"node": "lookup1"}) == 1
+
+
+async def test_what_a_node_was_asked_before_it_left_is_still_answered(
+    stack_config: StackConfig, lookup_servers: list[RedisServer]
+) -> None:
+    one, two, _ = lookup_servers
+    async with opened(stack_config(lookup={"servers": servers(one)}), move=False) as backend:
+        key = Key(7, 1)
+        backend.lookups.put(key, day(backend, 1))
+        await backend.lookups.drain()
+        one.freeze()
+        asked = asyncio.create_task(backend.lookups.ask(key))
+        link = backend.nodes["lookup1"]._link
+        await until(lambda: not link._idle.is_set(), "the question is under way")
+        reload(backend, stack_config(lookup={"servers": servers(two)}))
+        backend.lookups.remember(())  # as after a move: the node is drained from here on
+        await asyncio.sleep(0.1)  # what would close the connections at once has done it by then
+        one.thaw()
+        assert (await asked).day == day(backend, 1)
 
 
 async def test_ejection_outlives_a_reload_where_the_node_stays_and_nowhere_else(
