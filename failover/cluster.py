@@ -148,6 +148,16 @@ class ClusterNodes:
 
     # --- the map of slots
 
+    def configure(self, config: Lookup) -> None:
+        """Other credentials, or TLS, hold from the next connect on; what is open goes on.
+
+        Args:
+            config: with the same servers and settings otherwise.
+        """
+        self._config = config
+        for node in (*self._nodes.values(), *self._importing.values()):
+            node.configure(config)
+
     async def start(self) -> None:
         """Begin to look for the nodes; does not wait until they are found."""
         self._watching = asyncio.create_task(self._watch(), name="redis-cluster")
@@ -263,6 +273,11 @@ class ClusterNodes:
             retry=Retry(NoBackoff(), 0),
             client_name="tapedeck-cluster",
             protocol=2,
+            ssl=self._config.tls,
+            ssl_ca_certs=self._config.tls_ca_file,
+            ssl_certfile=self._config.tls_certificate_file,
+            ssl_keyfile=self._config.tls_key_file,
+            ssl_check_hostname=self._config.tls_verify_names,
         )
 
     async def _forget_client(self) -> None:
