@@ -30,6 +30,8 @@ from tapedeck.gateway.replies import Refusal, Style, response
 from tapedeck.gateway.wire import Asked, Reply, Request, target_of
 from tapedeck.sharding.state import Unavailable
 
+PATIENCE_SECONDS = 1.0
+"""What Retry-After says where the gateway is full."""
 _DEFAULTS = Limits()
 
 _log = structlog.get_logger()
@@ -372,7 +374,7 @@ async def _continue(request: web.BaseRequest) -> None:
 class _Protocol(RequestHandler):
     """aiohttp's connection, except that errors below the face are worded by the face."""
 
-    __slots__ = ("_connection", "_face", "peer", "slow_since", "unread_since")
+    __slots__ = ("_connection", "_face", "_refused_until", "peer", "slow_since", "unread_since")
     _face: Face
 
     @property
@@ -385,7 +387,7 @@ class _Protocol(RequestHandler):
         super().connection_made(transport)
         # aiohttp forgets its own when it closes; until all was read the connection is there still.
         self._connection = cast(asyncio.Transport, transport)
-        self.slow_since = self.unread_since = 0.0
+        self.slow_since = self.unread_since = self._refused_until = 0.0
         name = transport.get_extra_info("peername")
         self.peer: str = name[0] if isinstance(name, tuple) else ""
         guard = self._face.guard
@@ -475,6 +477,8 @@ class _Protocol(RequestHandler):
         try:
             reply = await self._face(request)
             assert isinstance(reply, Reply)
+            if reply.status == 503:
+                await self._not_too_soon()
             transport = self.transport
             if transport is None or transport.is_closing():
                 return False
@@ -496,6 +500,19 @@ class _Protocol(RequestHandler):
                 self._handler_waiter.set_result(None)
         self._keepalive = bool(reply.keep_alive)
         return self._keepalive and not self._close and not self._force_close
+
+    async def _not_too_soon(self) -> None:
+        """Who was told to come back later and does not wait for it is told so again only then.
+
+        Refusing costs little, but not nothing: clients that ask again at once would keep a worker
+        busy with refusals. A proxy is not to blame for its clients.
+        """
+        now = self._loop.time()
+        early, self._refused_until = self._refused_until - now, now + PATIENCE_SECONDS
+        guard = self._face.guard
+        if early > 0 and not self._face.draining and guard and not guard.is_proxy(self.peer):
+            self._refused_until += early
+            await asyncio.sleep(early)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more. What it has asked in full is answered before we close too.

@@ -131,6 +131,10 @@ class Guard:
         if wait:
             raise _limited("address", "from this address", wait)
 
+    def is_proxy(self, peer: str) -> bool:
+        """Whether the other end of a connection is a trusted proxy."""
+        return self._addresses.is_proxy(peer)
+
     def admit_listener(self, user_id: int) -> None:
         """Count a request for its listener.
 
@@ -157,7 +161,7 @@ class Guard:
         if (
             most is not None
             and self._per_address[address] > most
-            and not self._addresses.is_proxy(connection.peer)
+            and not self.is_proxy(connection.peer)
         ):
             CUT_OFF.labels("address_connections").inc()
             return "Too many connections are open from this address."

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 LOOK_SECONDS = 0.05
 """Between two looks at the loop."""
-PATIENCE = 3
+PATIENCE = 2
 """Looks in a row that must find it late."""
 CUT = 0.75
 GROWTH = 1.05
@@ -32,7 +32,7 @@ class Governor:
         limit: requests that may be in flight now.
 
     >>> governor = Governor(target=0.1, floor=10, ceiling=1000)
-    >>> for _ in range(4):
+    >>> for _ in range(3):
     ...     governor.look(late=0.3, in_flight=400)
     >>> governor.limit
     225

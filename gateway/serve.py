@@ -190,6 +190,7 @@ class Worker:
         insight = self._insight_type(backend, live, self._reread, lambda: face.draining)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
         telemetry.IN_FLIGHT.set_function(lambda: face.in_flight)
+        telemetry.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         telemetry.BUILD.labels(version("tapedeck")).set(1)
         gateway = Listening(face, self._sockets[0], lambda: live.config.gateway)
         dashboard = Dashboard(insight, live) if self._with_dashboard else None
