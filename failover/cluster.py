@@ -148,16 +148,6 @@ class ClusterNodes:
 
     # --- the map of slots
 
-    def configure(self, config: Lookup) -> None:
-        """Other credentials, or TLS, hold from the next connect on; what is open goes on.
-
-        Args:
-            config: with the same servers and settings otherwise.
-        """
-        self._config = config
-        for node in (*self._nodes.values(), *self._importing.values()):
-            node.configure(config)
-
     async def start(self) -> None:
         """Begin to look for the nodes; does not wait until they are found."""
         self._watching = asyncio.create_task(self._watch(), name="redis-cluster")

@@ -32,6 +32,7 @@ from tapedeck.sharding.state import Unavailable
 
 PATIENCE_SECONDS = 1.0
 """What Retry-After says where the gateway is full."""
+_LINGER_SECONDS = 0.5
 _DEFAULTS = Limits()
 
 _log = structlog.get_logger()
@@ -416,7 +417,12 @@ class _Protocol(RequestHandler):
     def too_slow(self) -> None:
         """Headers did not come in time."""
         seconds = self.limits.header_seconds
-        self._end(Refusal(408, f"The request did not arrive within {seconds:g} s."))
+        refusal = Refusal(408, f"The request did not arrive within {seconds:g} s.")
+        self._connection.write(self._face.last_words(refusal))
+        # What still trickles in is read and dropped for a while: closing on it would be a reset,
+        # which may overtake the answer.
+        self.close()
+        self._loop.call_later(_LINGER_SECONDS, self.force_close)
 
     def cut(self) -> None:
         """End the connection, whatever is unread."""

@@ -367,7 +367,9 @@ async def test_a_rotated_redis_password_is_taken_over_while_old_connections_go_o
             client.execute_command("ACL", "SETUSER", "tapedeck", ">second-password")
             client.execute_command("ACL", "SETUSER", "tapedeck", "<first-password")
         assert await node.run([("HGET", b"u:1", b"2")]) is not None
-        node.configure(node_config(secured, authority, password="second-password"))
+        node.configure(
+            config.servers[0], node_config(secured, authority, password="second-password")
+        )
         assert await node.run([("HGET", b"u:1", b"2")]) is not None
         secured.kill()
         secured.start()

@@ -113,7 +113,7 @@ async def test_limits_follow_a_reload() -> None:
                 )
             }
         )
-        gateway.live.reload(new)
+        gateway.live.take(gateway.live.merged(new)[0])
         statuses = []
         for _ in range(2):
             async with gateway.http.get("/mixes/1") as answer:
