@@ -231,7 +231,8 @@ async def until(ask: Callable[[], Any], wanted: Callable[[Any], bool], seconds: 
 
 LEAST = (
     *("on", "resetkeys", "~u:*", "~uid:*", "~tapedeck:*", "nocommands"),
-    *("+hget", "+hset", "+hdel", "+hscan", "+hlen", "+get", "+set", "+del", "+expire"),
+    *("+hget", "+hset", "+hdel", "+hscan", "+hlen", "+get", "+set", "+del"),
+    *("+expire", "+pexpire", "+pttl", "+scan", "+eval", "+exists", "+unlink"),
     *("+ping", "+info", "+dbsize", "+randomkey", "+client|setname"),
 )
 """What docs/security.md says that the gateway's user needs."""
