@@ -61,6 +61,8 @@ def try_out(gateway: Gateway, folder: Path, face: str, tags: list[str], seconds:
     argv += ["run", f"{url}/openapi.json", "--url", url]
     for tag in tags:
         argv += ["--include-tag", tag]
+    # An answer without an end, which is no JSON: tests/web reads it.
+    argv += ["--exclude-path", "/dashboard/events"]
     argv += ["--header", f"Authorization: {gateway.key['Authorization']}"]
     argv += ["--max-time", str(seconds), "--no-color", "--warnings", "off"]
     argv += ["--continue-on-failure", "--generation-database", "none"]
