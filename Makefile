@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .NOTPARALLEL:
-.PHONY: help run test test-fast test-long lint bench drill
+.PHONY: help run test test-fast test-long lint audit bench drill
 .SILENT:
 
 help: ## This list
@@ -39,6 +39,11 @@ lint: ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: ## Known holes in the pinned packages (asks pypi.org; what it could not look at fails too)
+	$(PYTHON) localstack/bootstrap.py
+	test -x .tapedeck/audit/bin/pip-audit || { $(PYTHON) -m venv .tapedeck/audit && .tapedeck/audit/bin/pip install --quiet 'pip-audit>=2.10,<3'; }
+	.tapedeck/audit/bin/pip-audit --strict -r constraints.txt --no-deps --disable-pip --progress-spinner off
 
 bench: ## The benchmarks, under an hour (ARGS=--quick: under 5 minutes; ARGS=--help)
 	$(PYTHON) localstack/bootstrap.py --bench && exec $(BIN)/python -m bench $(ARGS)

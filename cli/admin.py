@@ -20,7 +20,8 @@ class NoAnswer(Exception):
 def admin_url(config: Sections) -> str:
     """Where a gateway with this configuration has its admin port, seen from this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.admin.host, config.admin.host)  # noqa: S104
-    return f"http://{host}:{config.admin.port}"
+    scheme = "https" if config.admin.tls_certificate_file else "http"
+    return f"{scheme}://{host}:{config.admin.port}"
 
 
 def ask(
@@ -35,6 +36,8 @@ def ask(
     Raises:
         NoAnswer: none, or an error.
     """
+    from tapedeck.config.tls import own_port_context
+
     headers = {"Content-Type": "application/json"}
     if config.admin.token is not None:
         headers["Authorization"] = f"Bearer {config.admin.token.get_secret_value()}"
@@ -43,7 +46,8 @@ def ask(
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url.rstrip("/") + path, data=data, headers=headers)  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
+        context = own_port_context(config.admin)
+        with urllib.request.urlopen(request, timeout=seconds, context=context) as answer:  # noqa: S310
             return json.loads(answer.read())
     except urllib.error.HTTPError as error:
         raise NoAnswer(f"{url}: {_reason(error)}") from None

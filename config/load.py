@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from tapedeck.config import tls
 from tapedeck.config.model import Sections
 from tapedeck.config.nutcracker import PLACEMENT, NutcrackerError, read_pool
 
@@ -25,6 +26,7 @@ _SECRET_FILES = (
     ("auth", "token_keys_file", "token_keys"),
     ("auth", "service_keys_file", "service_keys"),
     ("admin", "token_file", "token"),
+    ("lookup", "password_file", "password"),
     ("mysql", "password_file", "password"),
 )
 
@@ -102,11 +104,14 @@ def parse(
     }
     from_environment = _override(merged, environ or {}, problems)
     _read_secrets(merged, base, problems)
+    _place_tls_files(merged, base)
     _read_nutcracker(merged, base, problems)
     try:
         sections = Sections.model_validate(merged)
     except ValidationError as error:
         problems.extend(_sentences(error, from_environment))
+    else:
+        problems.extend(tls.problems(sections))
     if problems:
         raise ConfigError(source, problems)
     return sections
@@ -159,6 +164,15 @@ def _read_secrets(merged: dict[str, Any], base: Path, problems: list[str]) -> No
             problems.append(f"{where}: {path} is empty")
             continue
         values[key] = secrets if key.endswith("keys") else secrets[0]
+
+
+def _place_tls_files(merged: dict[str, Any], base: Path) -> None:
+    """Relative names of PEM files start from the configuration's folder, whoever opens them."""
+    for section in merged.values():
+        if isinstance(section, dict):
+            for key, value in section.items():
+                if key in tls.FILES and isinstance(value, str) and value:
+                    section[key] = str((base / value).absolute())
 
 
 def _read_nutcracker(merged: dict[str, Any], base: Path, problems: list[str]) -> None:

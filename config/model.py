@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -130,7 +130,63 @@ def _url(value: str) -> str:
 Url = Annotated[str, AfterValidator(_url)]
 
 
-class Gateway(Section):
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"is no network such as 10.0.0.0/8: {error}") from None
+
+
+Network = Annotated[str, AfterValidator(_network)]
+
+
+class ServerTls(Section):
+    """TLS of a port that we listen on. Every reload reads the files again."""
+
+    tls_certificate_file: str | None = Field(None, description="PEM, with its chain; turns TLS on")
+    tls_key_file: str | None = Field(None, description="PEM; its private key, without a password")
+    tls_client_ca_file: str | None = Field(
+        None, description="PEM; clients then need a certificate of one of these authorities"
+    )
+    tls_minimum: Literal["1.2", "1.3"] = Field("1.2", description="the oldest version accepted")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_certificate_file and tls_key_file need each other")
+        if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
+            raise ValueError("tls_client_ca_file needs tls_certificate_file and tls_key_file")
+        return self
+
+
+class ClientTls(Section):
+    """TLS towards servers that we connect to. New connections see files that changed."""
+
+    tls: bool = Field(False, description="connect with TLS or not at all")
+    tls_ca_file: str | None = Field(
+        None, description="PEM; authorities to believe in the place of the system's"
+    )
+    tls_certificate_file: str | None = Field(None, description="PEM; to show where one is asked")
+    tls_key_file: str | None = Field(None, description="PEM; its private key")
+    tls_verify_names: bool = Field(
+        True, description="the certificate must name the host as it is written here"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        given = [
+            name
+            for name in ("tls_ca_file", "tls_certificate_file", "tls_key_file")
+            if getattr(self, name) is not None
+        ]
+        if given and not self.tls:
+            raise ValueError(f"{given[0]} needs tls: true")
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_certificate_file and tls_key_file need each other")
+        return self
+
+
+class Gateway(ServerTls):
     """Where player traffic arrives."""
 
     host: Text = Field("127.0.0.1", description="name or address to listen on; 0.0.0.0 for all")
@@ -144,7 +200,7 @@ class Gateway(Section):
     ] = 4096
 
 
-class Admin(Section):
+class Admin(ServerTls):
     """Where operators and Prometheus look. Anywhere but on loopback it asks for the token."""
 
     host: Text = "127.0.0.1"
@@ -184,7 +240,7 @@ class Auth(Section):
         return keys
 
 
-class Lookup(Section):
+class Lookup(ClientTls):
     """The ring of lookup nodes, or the Redis Cluster that takes its place."""
 
     mode: Literal["ring", "cluster"] = Field(
@@ -229,6 +285,7 @@ class Lookup(Section):
     ] = 60
     username: Text | None = Field(None, description="Redis ACL user; without it, `default`")
     password: SecretStr | None = Field(None, description="of that user, on every node")
+    password_file: str | None = Field(None, description="a file with the password")
     redis_db: Annotated[int, Field(ge=0, description="number of the database on each node")] = 0
     preconnect: bool = Field(False, description="connect to every node at the start")
     tcpkeepalive: bool = Field(True, description="of the connections to the nodes")
@@ -284,7 +341,7 @@ class Lookup(Section):
         return min(self.hint_deadline, self.timeout) / 1000
 
 
-class MySQL(Section):
+class MySQL(ClientTls):
     """The hosts of which one is the primary: the one that is writable."""
 
     hosts: Annotated[tuple[Address, ...], BeforeValidator(_listed), Field(min_length=1)]
@@ -310,6 +367,51 @@ class MySQL(Section):
             description="work that waits for a connection at most, in one worker; then 503",
         ),
     ] = 4096
+
+
+class Limits(Section):
+    """What one client may take, and when the gateway refuses rather than be late. Each worker
+    counts for itself; null is no limit."""
+
+    address_rate: Annotated[
+        float | None, Field(gt=0, description="requests a second from one address; past it 429")
+    ] = None
+    address_burst: Annotated[float, Field(ge=1, description="of them at once")] = 100
+    token_rate: Annotated[
+        float | None, Field(gt=0, description="requests a second by one listener; past it 429")
+    ] = None
+    token_burst: Annotated[float, Field(ge=1, description="of them at once")] = 30
+    remembered: Annotated[
+        int, Field(ge=100, le=10_000_000, description="addresses and listeners at most, each")
+    ] = 100_000
+    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_listed)] = Field(
+        (), description="networks whose X-Forwarded-For is believed"
+    )
+    connections: Annotated[int, Field(ge=1, description="open at once, in one worker")] = 20_000
+    address_connections: Annotated[
+        int | None, Field(ge=1, description="of one address, in one worker")
+    ] = None
+    header_bytes: Annotated[
+        int, Field(ge=1024, le=65_536, description="of the request line, and of one header")
+    ] = 8_190
+    headers: Annotated[int, Field(ge=16, le=1024, description="of one request")] = 128
+    header_seconds: Annotated[
+        float, Field(gt=0, le=3600, description="for a request's line and headers; then 408")
+    ] = 10
+    body_seconds: Annotated[float, Field(gt=0, le=3600, description="for a body; then 408")] = 30
+    write_seconds: Annotated[
+        float, Field(gt=0, le=3600, description="that a client may leave an answer unread")
+    ] = 30
+    keepalive_seconds: Annotated[
+        float, Field(gt=0, le=3600, description="an idle connection is kept")
+    ] = 75
+    queueing_target: Annotated[
+        int | None,
+        Field(ge=10, le=60_000, description="ms a worker may be behind; past it 503, by degrees"),
+    ] = 150
+    always_accepted: Annotated[
+        int, Field(ge=1, description="requests in flight below which none is refused for that")
+    ] = 32
 
 
 class Partitions(Section):
@@ -386,6 +488,7 @@ class Sections(Section):
     states: States = States()
     sessions: Sessions = Sessions()
     catalog: Catalog = Catalog()
+    limits: Limits = Limits()
     log: Log = Log()
     reload: Reload = Reload()
 

@@ -263,6 +263,11 @@ class ClusterNodes:
             retry=Retry(NoBackoff(), 0),
             client_name="tapedeck-cluster",
             protocol=2,
+            ssl=self._config.tls,
+            ssl_ca_certs=self._config.tls_ca_file,
+            ssl_certfile=self._config.tls_certificate_file,
+            ssl_keyfile=self._config.tls_key_file,
+            ssl_check_hostname=self._config.tls_verify_names,
         )
 
     async def _forget_client(self) -> None:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -26,8 +25,10 @@ from redis.exceptions import (
 )
 
 from tapedeck.config.model import Lookup, LookupServer
+from tapedeck.config.tls import in_words
 from tapedeck.failover import metrics
 from tapedeck.failover.ejection import Health
+from tapedeck.failover.redis_link import OF_CONNECTIONS, connect
 
 log = structlog.get_logger("tapedeck.nodes")
 
@@ -35,36 +36,9 @@ PROBE_KEY = b"tapedeck:probe"
 LAG = 0.01
 """Seconds by which this process itself may be late."""
 _OF_A_CLUSTER = (AskError, ClusterDownError, TryAgainError)  # (MOVED is an AskError)
-_OF_CONNECTIONS = ("timeout", "username", "password", "tcpkeepalive", "server_connections")
 DRAIN_SECONDS = 5.0
 """How long a node that left the ring has to answer what it was asked before."""
 Command = Sequence[bytes | int | str]
-
-
-def connect(server: LookupServer, config: Lookup, seconds: float) -> Redis:
-    """A client of one node, that tries each command once; it connects when it is used.
-
-    Args:
-        seconds: for a connect, and for an answer.
-    """
-    words: dict[str, Any] = {
-        "host": server.host,
-        "port": server.port,
-        "db": config.redis_db,
-        "username": config.username,
-        "password": config.password.get_secret_value() if config.password else None,
-        "socket_timeout": seconds,
-        "socket_connect_timeout": seconds,
-        "socket_keepalive": config.tcpkeepalive,
-        "retry": Retry(NoBackoff(), 0),
-        "client_name": "tapedeck",
-        "protocol": 2,
-    }
-    if config.server_connections is None:
-        return Redis.from_pool(ConnectionPool(**words))
-    # Whoever finds none free waits for one, within the time that its batch has anyway.
-    most = config.server_connections
-    return Redis.from_pool(BlockingConnectionPool(max_connections=most, timeout=None, **words))
 
 
 class _Link:
@@ -137,7 +111,7 @@ class Node:
         Args:
             server: with the same name and address.
         """
-        if any(getattr(self._config, word) != getattr(config, word) for word in _OF_CONNECTIONS):
+        if any(getattr(self._config, word) != getattr(config, word) for word in OF_CONNECTIONS):
             self._retire(self._link)
             self._link = _Link(connect(server, config, config.timeout / 1000))
         self.server = server
@@ -408,6 +382,9 @@ def describe(error: Exception) -> str:
     """A failure in a few words."""
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)) or "Timeout" in type(error).__name__:
         return "timeout"
+    below = error.__cause__ or error.__context__
+    if isinstance(below, ssl.SSLError):
+        return f"TLS: {in_words(below).removeprefix('TLS: ')}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

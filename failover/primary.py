@@ -87,8 +87,10 @@ class Primary:
     def configure(self, config: MySQL) -> None:
         """Other limits hold from the next request, and from the next statement, on.
 
+        Another user or password holds from the next connect on: sessions that are open go on.
+
         Args:
-            config: with the same hosts, user, database and number of connections.
+            config: with the same hosts, database and number of connections.
         """
         self._config = config
         self._watch.configure(config)

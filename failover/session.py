@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import aiomysql
+from pymysql.constants import CLIENT, CR
+from pymysql.err import OperationalError
 
 from tapedeck.config.model import HostPort, MySQL
+from tapedeck.config.tls import ClientContexts, TlsProblem, in_words
 from tapedeck.failover.errors import Fault, MySQLError, classify
 
 Row = tuple[Any, ...]
@@ -25,6 +28,7 @@ LOCK_SECONDS = 1
 """How long a statement waits for a row that somebody else holds (MySQL's least)."""
 METADATA_LOCK_SECONDS = 2
 """How long a statement waits for DDL, in seconds."""
+_ACCESS_DENIED = 1045
 _SETTINGS = (
     # A row that somebody else holds fails soon, so that it is settled alone.
     f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}, "
@@ -33,6 +37,22 @@ _SETTINGS = (
     # A gateway that freezes inside a transaction must not hold its rows (MariaDB alone has this).
     " /*M!100300 , idle_transaction_timeout = 10 */"
 )
+
+
+_contexts = ClientContexts()
+
+
+class _Connection(aiomysql.Connection):  # type: ignore[misc]
+    """aiomysql's connection, except that TLS is not given up in silence.
+
+    Asked for TLS, aiomysql goes on without it where the server says that it has none: so does
+    somebody on the way who wants to read the password's exchange.
+    """
+
+    async def _request_authentication(self) -> None:
+        if self._ssl_context is not None and not self.server_capabilities & CLIENT.SSL:
+            raise OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server offers no TLS")
+        await super()._request_authentication()
 
 
 class _QuietCursor(aiomysql.Cursor):  # type: ignore[misc]
@@ -91,7 +111,7 @@ class Session:
         connection = None
         try:
             async with asyncio.timeout(config.connect_timeout / 1000):
-                connection = await aiomysql.connect(
+                connection = _Connection(
                     host=host.host,
                     port=host.port,
                     user=config.user,
@@ -102,7 +122,9 @@ class Session:
                     # No connect_timeout: aiomysql's is asyncio.wait_for, which before Python 3.12
                     # swallows a cancellation that comes with the connection (bpo-37658).
                     init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+                    ssl=_contexts.get(config),
                 )
+                await connection._connect()
                 cursor = await connection.cursor(_QuietCursor)
                 await cursor.execute(_SETTINGS)
         except BaseException as error:
@@ -110,7 +132,12 @@ class Session:
                 connection.close()
             if not isinstance(error, Exception):
                 raise
-            raise _known(error) from error
+            known = _known(error)
+            if known.code == _ACCESS_DENIED and not config.tls:
+                # MariaDB says no more than that to a user who has to come by TLS.
+                hint = f"{known.reason} (or it takes TLS alone: mysql.tls)"
+                known = MySQLError(known.fault, known.code, hint)
+            raise known from error
         return cls(connection, cursor, config.statement_timeout / 1000)
 
     async def fetch(self, sql: str, args: tuple[Any, ...] | None = None) -> list[Row]:
@@ -219,7 +246,15 @@ class Session:
 def _known(error: Exception) -> MySQLError:
     """What an exception of the driver means.
 
+    A connect that failed says why, where a certificate or a name is the reason: the driver says
+    "Can't connect" alone.
+
     One that is not MySQL's says that the connection is in a state the driver did not expect (uvloop
     raises RuntimeError on a transport that was reset while idle): it is not to be trusted any more.
     """
+    if isinstance(error, TlsProblem):
+        return MySQLError(Fault.LOST, 0, f"mysql.{error}")
+    if isinstance(error, OperationalError) and isinstance(error.__cause__, OSError):
+        reason = in_words(error.__cause__)
+        return MySQLError(Fault.LOST, CR.CR_CONN_HOST_ERROR, f"cannot connect: {reason}")
     return classify(error) or MySQLError(Fault.LOST, 0, repr(error))

@@ -12,6 +12,7 @@ import pymysql
 from pymysql.cursors import Cursor
 
 from tapedeck.config.model import HostPort, MySQL
+from tapedeck.config.tls import client_context
 from tapedeck.failover.fencing import Adopt, View, decide
 from tapedeck.failover.session import Hello
 
@@ -80,6 +81,8 @@ def _connect(host: HostPort, config: MySQL, statement_seconds: float) -> pymysql
         read_timeout=statement_seconds,
         write_timeout=statement_seconds,
         init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        # None leaves it to the driver: TLS where the server has it, unverified.
+        ssl=client_context(config),
     )
 
 

@@ -186,16 +186,19 @@ class AdminApi:
 
     Args:
         insight: what to show.
-        token: what must stand behind `Bearer`; None where the port is on loopback.
+        token: gives what must stand behind `Bearer` now; None where the port is on loopback.
         dashboard: the page; None in a worker, whose supervisor has it.
     """
 
     def __init__(
-        self, insight: Insight, token: str | None, dashboard: Dashboard | None = None
+        self,
+        insight: Insight,
+        token: Callable[[], str | None] = lambda: None,
+        dashboard: Dashboard | None = None,
     ) -> None:
         self._insight = insight
         self._dashboard = dashboard
-        self._digests = None if token is None else [bearer_digest(token)]
+        self._token = token
 
     def handlers(self) -> dict[str, Handler]:
         """By the operation names of `openapi.py`."""
@@ -223,12 +226,12 @@ class AdminApi:
 
     def guarded(self, handler: Handler) -> Handler:
         """The handler, behind the token where one is asked for."""
-        digests = self._digests
-        if digests is None:
-            return handler
 
         async def check(call: Call) -> Answer:
-            if not bearer_matches(call.request.headers.get("Authorization"), digests):
+            token = self._token()
+            if token is not None and not bearer_matches(
+                call.request.headers.get("Authorization"), [bearer_digest(token)]
+            ):
                 raise Refusal(
                     401,
                     "This needs the admin token: Authorization: Bearer TOKEN.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tapedeck.gateway.admin import AdminApi
 from tapedeck.gateway.face import Call, Face, Handler, Route
+from tapedeck.gateway.guard import Guard
 from tapedeck.gateway.live import Live
 from tapedeck.gateway.openapi import OPERATIONS, Api, Operation, document
 from tapedeck.gateway.player_routes import PlayerApi
@@ -27,15 +28,17 @@ def gateway_face(live: Live, store: Store, catalog: Catalog) -> Face:
         store: where states lie.
         catalog: the mixes.
     """
+    guard = Guard(live.config)
+    live.followers.append(guard.configure)
     handlers = (
-        PlayerApi(store, catalog, live).handlers()
+        PlayerApi(store, catalog, live, guard).handlers()
         | StatesApi(store, live).handlers()
         | {"openapi": _description(live)}
     )
     return Face(
         _routes(("player", "states", "description"), handlers, _gateway_style),
         _gateway_style,
-        max_requests=lambda: live.config.gateway.max_requests,
+        guard=guard,
         log_requests=lambda: live.config.log.requests,
         lean=True,
     )

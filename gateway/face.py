@@ -20,17 +20,20 @@ from aiohttp.http_exceptions import LineTooLong, PayloadEncodingError
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
+from tapedeck.config.model import Limits
 from tapedeck.failover.errors import PrimaryUnavailable
 from tapedeck.gateway import logs, telemetry
+from tapedeck.gateway.guard import Guard
 from tapedeck.gateway.params import unescape
+from tapedeck.gateway.phrases import JSON, status_line
 from tapedeck.gateway.replies import Refusal, Style, response
 from tapedeck.gateway.wire import Asked, Reply, Request, target_of
 from tapedeck.sharding.state import Unavailable
 
-KEEPALIVE_SECONDS = 75.0
-"""How long an idle connection is kept."""
-BODY_SECONDS = 30.0
-"""How long a client may take to send a body."""
+PATIENCE_SECONDS = 1.0
+"""What Retry-After says where the gateway is full."""
+_LINGER_SECONDS = 0.5
+_DEFAULTS = Limits()
 
 _log = structlog.get_logger()
 
@@ -67,7 +70,7 @@ class Route:
         handlers: by method.
         style: how errors are worded.
         dot_json: whether `.json` may stand behind the path.
-        always: served even when max_requests are in flight.
+        always: served even when the gateway is full.
     """
 
     template: str
@@ -144,7 +147,7 @@ class Face:
     Args:
         routes: what it serves.
         style: how errors are worded where no route is known, by the path.
-        max_requests: how many may be in flight, asked at each request; None for no limit.
+        guard: the limits that hold here; None for none (the admin port).
         log_requests: whether to log each request, asked at each.
         lean: whether every answer is a `Reply`; requests without a body then go a shorter way.
 
@@ -158,7 +161,7 @@ class Face:
         routes: Sequence[Route],
         style: Callable[[str], Style],
         *,
-        max_requests: Callable[[], int] | None = None,
+        guard: Guard | None = None,
         log_requests: Callable[[], bool] = lambda: False,
         lean: bool = False,
     ) -> None:
@@ -167,7 +170,7 @@ class Face:
         self.in_flight = 0
         self.draining = False
         self._style = style
-        self._max_requests = max_requests
+        self.guard = guard
         self._log_requests = log_requests
         self._names = {
             route.template: [part[1:-1] for part in route.template.split("/") if part[:1] == "{"]
@@ -213,13 +216,15 @@ class Face:
                     f"This path answers {route.allow}.",
                     headers={"Allow": route.allow},
                 )
-            if (
-                self._max_requests is not None
-                and not route.always
-                and self.in_flight > self._max_requests()
-            ):
-                telemetry.REFUSED.inc()
-                raise Refusal(503, "Too many requests are in flight.", headers={"Retry-After": "1"})
+            guard = self.guard
+            if guard is not None and not route.always:
+                if self.in_flight > guard.allowed:
+                    telemetry.REFUSED.inc()
+                    raise Refusal(
+                        503, "Too many requests are in flight.", headers={"Retry-After": "1"}
+                    )
+                if guard.by_address:
+                    guard.admit(_peer(request), _forwarded(request))
             if raw:
                 for name, value in zip(self._names[route.template], raw, strict=True):
                     call.values[name] = unescape(value, name)
@@ -267,6 +272,16 @@ class Face:
         answer = self._error(self._style("/"), Refusal(status, sentence, close=True))
         return self._finish(answer, request_id, "malformed", "other", started)
 
+    def last_words(self, refusal: Refusal) -> bytes:
+        """What a connection is told on which no request was read, as HTTP."""
+        body = self._style("/")(refusal.status, refusal.sentences, logged_in=False)
+        telemetry.observe("malformed", "other", refusal.status, 0.0)
+        head = {**(refusal.headers or {}), "Content-Type": JSON, "Connection": "close"}
+        lines = [f"HTTP/1.1 {status_line(refusal.status)}", "Server: tapedeck"]
+        lines += [f"{name}: {value}" for name, value in head.items()]
+        lines += [f"X-Request-Id: {logs.request_id(None)}", f"Content-Length: {len(body)}", "", ""]
+        return "\r\n".join(lines).encode("latin-1") + body
+
     def _error(self, style: Style, refusal: Refusal, *, logged_in: bool = False) -> Answer:
         body = style(refusal.status, refusal.sentences, logged_in=logged_in)
         answer = response(refusal.status, body, refusal.headers)
@@ -298,6 +313,18 @@ class Face:
         return answer
 
 
+def _peer(request: Request) -> str:
+    if isinstance(request, Asked):
+        return request.peer
+    protocol = request.protocol
+    return protocol.peer if isinstance(protocol, _Protocol) else ""
+
+
+def _forwarded(request: Request) -> str | None:
+    given = request.headers.getall("X-Forwarded-For", ())
+    return ",".join(given) if given else None
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body, as it came; empty where there is none.
 
@@ -317,17 +344,18 @@ async def read_body(request: Request, limit: int) -> bytes:
     if (request.content_length or 0) > limit:
         raise too_long
     await _continue(request)
+    protocol = request.protocol
+    limits = protocol.limits if isinstance(protocol, _Protocol) else _DEFAULTS
+    seconds = limits.body_seconds
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             while chunk := await request.content.readany():
                 body += chunk
                 if len(body) > limit:
                     raise too_long
     except TimeoutError:
-        raise Refusal(
-            408, f"The body did not arrive within {BODY_SECONDS:.0f} s.", close=True
-        ) from None
+        raise Refusal(408, f"The body did not arrive within {seconds:g} s.", close=True) from None
     except (RequestPayloadError, PayloadEncodingError, ConnectionError):
         raise Refusal(400, "The body is broken or incomplete.", close=True) from None
     return bytes(body)
@@ -347,8 +375,65 @@ async def _continue(request: web.BaseRequest) -> None:
 class _Protocol(RequestHandler):
     """aiohttp's connection, except that errors below the face are worded by the face."""
 
-    __slots__ = ("_face",)
+    __slots__ = ("_connection", "_face", "_refused_until", "peer", "slow_since", "unread_since")
     _face: Face
+
+    @property
+    def limits(self) -> Limits:
+        """Those that hold on this port."""
+        guard = self._face.guard
+        return _DEFAULTS if guard is None else guard.limits
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # aiohttp forgets its own when it closes; until all was read the connection is there still.
+        self._connection = cast(asyncio.Transport, transport)
+        self.slow_since = self.unread_since = self._refused_until = 0.0
+        name = transport.get_extra_info("peername")
+        self.peer: str = name[0] if isinstance(name, tuple) else ""
+        guard = self._face.guard
+        if guard is not None and (reason := guard.opened(self)) is not None:
+            self._end(Refusal(503, reason, headers={"Retry-After": "1"}))
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self._face.guard is not None:
+            self._face.guard.closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            # A request is complete, or its body arrives; but at the very start nobody waits yet.
+            begun = self._request_count or self._messages
+            self.slow_since = 0.0 if begun else self.slow_since or self._loop.time()
+        elif not self.slow_since:
+            self.slow_since = self._loop.time()
+
+    def unread(self) -> int:
+        """Bytes that wait to be taken by the client."""
+        return self._connection.get_write_buffer_size()
+
+    def too_slow(self) -> None:
+        """Headers did not come in time."""
+        seconds = self.limits.header_seconds
+        refusal = Refusal(408, f"The request did not arrive within {seconds:g} s.")
+        self._connection.write(self._face.last_words(refusal))
+        # What still trickles in is read and dropped for a while: closing on it would be a reset,
+        # which may overtake the answer.
+        self.close()
+        self._loop.call_later(_LINGER_SECONDS, self.force_close)
+
+    def cut(self) -> None:
+        """End the connection, whatever is unread."""
+        self.force_close()
+        self._connection.abort()
+
+    def _end(self, refusal: Refusal) -> None:
+        """Say why, and close."""
+        if not self._connection.is_closing():
+            self._connection.write(self._face.last_words(refusal))
+        self.force_close()
 
     async def start(self) -> None:
         """Answer requests as they come, until the connection ends."""
@@ -383,7 +468,7 @@ class _Protocol(RequestHandler):
             parser.message_consumed()
             if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
                 self._resume_reading_if_drained()
-            if not await self._answer_one(Asked(message)):
+            if not await self._answer_one(Asked(message, self.peer)):
                 return False
             self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
             if self._keepalive_handle is None:
@@ -398,6 +483,8 @@ class _Protocol(RequestHandler):
         try:
             reply = await self._face(request)
             assert isinstance(reply, Reply)
+            if reply.status == 503:
+                await self._not_too_soon()
             transport = self.transport
             if transport is None or transport.is_closing():
                 return False
@@ -419,6 +506,19 @@ class _Protocol(RequestHandler):
                 self._handler_waiter.set_result(None)
         self._keepalive = bool(reply.keep_alive)
         return self._keepalive and not self._close and not self._force_close
+
+    async def _not_too_soon(self) -> None:
+        """Who was told to come back later and does not wait for it is told so again only then.
+
+        Refusing costs little, but not nothing: clients that ask again at once would keep a worker
+        busy with refusals. A proxy is not to blame for its clients.
+        """
+        now = self._loop.time()
+        early, self._refused_until = self._refused_until - now, now + PATIENCE_SECONDS
+        guard = self._face.guard
+        if early > 0 and not self._face.draining and guard and not guard.is_proxy(self.peer):
+            self._refused_until += early
+            await asyncio.sleep(early)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more. What it has asked in full is answered before we close too.
@@ -456,9 +556,13 @@ class Server(web.Server):
     """aiohttp's low-level server with a face in front. To be made inside the running loop."""
 
     def __init__(self, face: Face) -> None:
+        limits = _DEFAULTS if face.guard is None else face.guard.limits
         super().__init__(
             face,  # type: ignore[arg-type]  # a Reply is enough of a StreamResponse
-            keepalive_timeout=KEEPALIVE_SECONDS,
+            keepalive_timeout=limits.keepalive_seconds,
+            max_line_size=limits.header_bytes,
+            max_field_size=limits.header_bytes,
+            max_headers=limits.headers,
             access_log=None,
             auto_decompress=False,
             lingering_time=2.0,

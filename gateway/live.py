@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import structlog
 from pydantic import BaseModel, SecretStr
 
 from tapedeck.config.load import PREFIX, load
-from tapedeck.config.model import Lookup, Sections
+from tapedeck.config.model import ClientTls, Limits, Lookup, Sections, ServerTls
 from tapedeck.gateway import logs
 from tapedeck.gateway.tokens import TokenKeys
 
@@ -26,9 +26,13 @@ _OF_THE_START = {"mode", "redis_db", "preconnect"}
 _OF_A_CLUSTER = {
     *("on_lookup_failure", "probe_rate", "probe_burst", "probe_overload", "capacity_every"),
 }
+# The parser of each connection is made with these; keep-alive's timer too.
+_PARSER = frozenset({"header_bytes", "headers", "keepalive_seconds"})
 FOLLOWS = frozenset(
     {
         "admin.peers",
+        "admin.token",
+        "admin.token_file",
         "auth.service_keys",
         "auth.service_keys_file",
         "auth.token_days",
@@ -37,12 +41,16 @@ FOLLOWS = frozenset(
         "gateway.drain_seconds",
         "gateway.max_requests",
         "log.level",
+        *(f"limits.{key}" for key in Limits.model_fields if key not in _PARSER),
         "log.requests",
         *(f"lookup.{name}" for name in Lookup.model_fields if name not in _OF_THE_START),
         "mysql.batch",
         "mysql.connect_timeout",
         "mysql.deadline",
+        "mysql.password",
+        "mysql.password_file",
         "mysql.statement_timeout",
+        "mysql.user",
         "mysql.waiting",
         "partitions.drop_after",
         "partitions.drop_at_most",
@@ -57,6 +65,8 @@ FOLLOWS = frozenset(
         "sessions.max_bytes",
         "sessions.max_entries",
         "states.max_bytes",
+        *(f"{section}.{key}" for section in ("gateway", "admin") for key in ServerTls.model_fields),
+        *(f"mysql.{key}" for key in ClientTls.model_fields),
     }
 )
 """What a reload applies, for a ring. Everything else needs a restart."""
@@ -121,9 +131,12 @@ class Live:
     Attributes:
         config: as it holds now.
         tokens: signs and verifies play tokens.
+        followers: called with the configuration after each reload, also one that changed no value:
+            the files that it names may hold something else.
     """
 
     def __init__(self, config: Sections, pinned: frozenset[str] = frozenset()) -> None:
+        self.followers: list[Callable[[Sections], None]] = []
         self.pinned = pinned
         self._set(config)
 
@@ -131,6 +144,8 @@ class Live:
         """From now on this holds."""
         self._set(config)
         logs.set_level(config.log.level)
+        for follow in self.followers:
+            follow(config)
 
     def _set(self, config: Sections) -> None:
         self.config = config

@@ -68,6 +68,7 @@ def _id(name: str, description: str, highest: int = PLAYLIST_MAX, needed: bool =
     return Parameter(name, description, schema, needed)
 
 
+_ENTITY_TAG: Json = {"type": "string", "pattern": r'^(\*|"[0-9]{1,19}")$'}
 _TOKEN = Parameter("play_token", "From /sets/new.", {"type": "string"})
 _MIX_ID = _id("mix_id", "The mix.")
 _BELIEVED = _id(
@@ -387,14 +388,21 @@ def _operation(operation: Operation, method: str, config: Sections) -> Json:
 def _in_url(operation: Operation, method: str) -> Iterable[Parameter]:
     yield from operation.parameters
     if operation.api == "states":
-        tags = {"type": "string"}
+        star = {"type": "string", "enum": ["*"]}
+        version = "The version, or `*`. Not together with If-None-Match."
         described = {
-            "GET": [("If-None-Match", "304 where it holds this version."), ("If-Match", "Or 412.")],
-            "PUT": [("If-None-Match", "`*`: create."), ("If-Match", "The version, or `*`.")],
-            "DELETE": [("If-Match", "The version, or `*`.")],
+            "GET": [
+                ("If-None-Match", "304 where it holds this version.", _ENTITY_TAG),
+                ("If-Match", "Or 412. Not together with If-None-Match.", _ENTITY_TAG),
+            ],
+            "PUT": [
+                ("If-None-Match", "`*`: create. It or If-Match is needed.", star),
+                ("If-Match", version, _ENTITY_TAG),
+            ],
+            "DELETE": [("If-Match", "The version, or `*`; needed.", _ENTITY_TAG)],
         }
-        for name, text in described.get("GET" if method == "HEAD" else method, []):
-            yield Parameter(name, text, tags, needed=False)
+        for name, text, schema in described.get("GET" if method == "HEAD" else method, []):
+            yield Parameter(name, text, schema, needed=False)
 
 
 def _parameter(parameter: Parameter, operation: Operation, method: str) -> Json:

@@ -195,5 +195,9 @@ def user_number(text: str | None) -> int:
 
 
 def _shown(text: str) -> str:
-    """Somebody's input in a sentence: short, and printable."""
-    return repr(text if len(text) <= 40 else text[:40] + "...")
+    """Somebody's input in a sentence: short, and printable.
+
+    What is longer than a number may be a key or a token that stands in the wrong place, and answers
+    are logged by clients and proxies.
+    """
+    return repr(text) if len(text) <= 20 else f"{len(text)} other characters"

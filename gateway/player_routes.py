@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tapedeck.gateway import player
 from tapedeck.gateway.face import Call, Handler, read_body
+from tapedeck.gateway.guard import Guard
 from tapedeck.gateway.live import Live
 from tapedeck.gateway.mixes import Mix
 from tapedeck.gateway.params import gather, user_number, whole_number
@@ -50,15 +51,22 @@ class PlayerApi:
         store: where states lie.
         catalog: the mixes.
         live: the configuration.
+        guard: how much one listener may ask.
         clock: epoch seconds.
     """
 
     def __init__(
-        self, store: Store, catalog: Catalog, live: Live, clock: Callable[[], float] = time
+        self,
+        store: Store,
+        catalog: Catalog,
+        live: Live,
+        guard: Guard,
+        clock: Callable[[], float] = time,
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._live = live
+        self._guard = guard
         self._clock = clock
 
     def handlers(self) -> dict[str, Handler]:
@@ -176,6 +184,7 @@ class PlayerApi:
         except BadToken as error:
             raise Refusal(401, error.reason) from None
         call.logged_in = listener.logged_in
+        self._guard.admit_listener(listener.user_id)
         parameters = await _parameters(call)
         mix_id = whole_number(parameters.get("mix_id"), "mix_id")
         # Malformed before unknown: a client that sends nonsense learns so in one go.

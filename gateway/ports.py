@@ -5,13 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
+from collections.abc import Callable
 
+import structlog
+
+from tapedeck.config.model import ServerTls
+from tapedeck.config.tls import TlsProblem, server_context
 from tapedeck.gateway.face import Face, Server
 
 BACKLOG = 1024
 SETTLE_SECONDS = 0.25
 """How long a connection that was accepted last has to send its request."""
+HANDSHAKE_SECONDS = 10.0
+"""How long a TLS handshake may take."""
 _ACCEPT_AT_MOST = 65_536
+
+_log = structlog.get_logger()
 
 
 class PortTaken(Exception):
@@ -71,13 +81,19 @@ class Listening:
     Args:
         face: what answers.
         sock: bound; TCP or UNIX.
+        tls: gives the section that says whether to speak TLS now; a UNIX socket never does.
     """
 
-    def __init__(self, face: Face, sock: socket.socket) -> None:
+    def __init__(
+        self, face: Face, sock: socket.socket, tls: Callable[[], ServerTls] = ServerTls
+    ) -> None:
         self.face = face
         self._sock = sock
+        self._tls = tls
         self._server = Server(face)
         self._accepting: asyncio.AbstractServer | None = None
+        self._context: ssl.SSLContext | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
@@ -95,10 +111,37 @@ class Listening:
                 self._server, sock=mine, backlog=BACKLOG
             )
         else:
-            self._accepting = await loop.create_server(self._server, sock=mine, backlog=BACKLOG)
+            self._context = server_context(self._tls())
+            self._accepting = await loop.create_server(
+                self._server,
+                sock=mine,
+                backlog=BACKLOG,
+                ssl=self._context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._context else None,
+            )
+
+    def renew(self) -> None:
+        """Read the certificate files again, for connections from now on; open ones go on."""
+        if self._sock.family != socket.AF_UNIX:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew(self._renewing))
+
+    async def _renew(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await before
+        former = self._accepting
+        if former is None or (self._context is None and self._tls().tls_certificate_file is None):
+            return
+        try:
+            await self.start()
+            former.close()
+        except (TlsProblem, OSError) as error:
+            # The files changed again since the reload looked at them.
+            _log.error("certificate_refused", reason=str(error))
 
     async def stop_accepting(self) -> None:
         """Refuse new connections; the ones that the kernel had accepted already are served."""
+        if self._renewing is not None:
+            await self._renewing
         if self._accepting is not None:
             self._accepting.close()
             self._accepting = None
@@ -112,7 +155,7 @@ class Listening:
         for connection in waiting:
             connection.setblocking(False)
             with contextlib.suppress(OSError):
-                await loop.connect_accepted_socket(self._server, connection)
+                await loop.connect_accepted_socket(self._server, connection, ssl=self._context)
 
     async def stop(self, seconds: float) -> bool:
         """Stop accepting, finish what is in flight, close.

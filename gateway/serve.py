@@ -131,7 +131,7 @@ def run_alone(source: Source, config: Sections) -> int:
         fill(config),
         gateway,
         admin,
-        admin_token(config),
+        admin_token,
         from_file(source, fill),
         source=source,
     )
@@ -146,7 +146,7 @@ class Worker:
         config: complete.
         gateway: bound socket for players and services.
         admin: bound socket for operators, or for the supervisor.
-        token: what the admin socket asks for.
+        token: gives what the admin socket asks for, by a configuration.
         reread: gives the configuration to reload.
         insight: what the admin socket shows.
         source: to look at for changes; None where a supervisor does.
@@ -159,7 +159,7 @@ class Worker:
         config: Sections,
         gateway: socket.socket,
         admin: socket.socket,
-        token: str | None,
+        token: Callable[[Sections], str | None],
         reread: Callable[[bytes], Sections],
         insight: type[OwnInsight] = OwnInsight,
         source: Source | None = None,
@@ -190,13 +190,17 @@ class Worker:
         insight = self._insight_type(backend, live, self._reread, lambda: face.draining)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
         telemetry.IN_FLIGHT.set_function(lambda: face.in_flight)
+        telemetry.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         telemetry.BUILD.labels(version("tapedeck")).set(1)
-        gateway = Listening(face, self._sockets[0])
+        gateway = Listening(face, self._sockets[0], lambda: live.config.gateway)
         dashboard = Dashboard(insight, live) if self._with_dashboard else None
-        api = AdminApi(insight, self._token, dashboard)
-        admin = Listening(admin_face(live, api), self._sockets[1])
+        api = AdminApi(insight, lambda: self._token(live.config), dashboard)
+        admin = Listening(admin_face(live, api), self._sockets[1], lambda: live.config.admin)
+        live.followers += [lambda _: gateway.renew(), lambda _: admin.renew()]
         await admin.start()
         await gateway.start()
+        assert face.guard is not None
+        face.guard.start(lambda: face.in_flight)
         telemetry.SESSION_ENTRIES.set_function(lambda: len(backend.store.sessions))
         telemetry.SESSION_BYTES.set_function(lambda: backend.store.sessions.bytes)
         spare_the_collector()
@@ -213,6 +217,7 @@ class Worker:
         await admin.stop(1.0)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
+                await face.guard.close()
                 await backend.close()
         _log.info("stopped")
 
@@ -268,7 +273,7 @@ def main() -> int:
             config,
             socket.socket(fileno=handover.gateway_fd),
             socket.socket(fileno=handover.admin_fd),
-            handover.admin_token,
+            lambda _: handover.admin_token,
             lambda _: config,
             _OrderedInsight,
             history=History.from_json(handover.history),

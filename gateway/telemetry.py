@@ -27,11 +27,10 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 IN_FLIGHT = Gauge("tapedeck_http_requests_in_flight", "Requests being served now")
-REFUSED = Counter(
-    "tapedeck_http_requests_shed", "Requests refused because gateway.max_requests were in flight"
-)
+REFUSED = Counter("tapedeck_http_requests_shed", "Requests refused because too many were in flight")
 SESSION_ENTRIES = metrics.SESSION_ENTRIES
 SESSION_BYTES = metrics.SESSION_BYTES
+TASKS = Gauge("tapedeck_asyncio_tasks", "Tasks of a worker's event loop; they must not add up")
 BUILD = Gauge("tapedeck_build_info", "1; the label is the version", ["version"])
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})

@@ -33,12 +33,13 @@ _NO_BODY = frozenset({204, 304})
 class Asked:
     """A request without a body, as far as handlers look at one (see `web.BaseRequest`)."""
 
-    __slots__ = ("_message", "headers", "method", "version")
+    __slots__ = ("_message", "headers", "method", "peer", "version")
     body_exists = False
     content_length = None
 
-    def __init__(self, message: RawRequestMessage) -> None:
+    def __init__(self, message: RawRequestMessage, peer: str = "") -> None:
         self._message = message
+        self.peer = peer
         self.method: str = message.method
         self.version: HttpVersion = message.version
         self.headers: CIMultiDictProxy[str] = message.headers

@@ -125,8 +125,10 @@ class Supervisor:
         self._history = lambda: insight.history
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
         dashboard = Dashboard(insight, self._live)
-        api = AdminApi(insight, admin_token(self._live.config), dashboard)
-        admin = Listening(admin_face(self._live, api), self._admin)
+        api = AdminApi(insight, lambda: admin_token(self._live.config), dashboard)
+        face = admin_face(self._live, api)
+        admin = Listening(face, self._admin, lambda: self._live.config.admin)
+        self._live.followers.append(lambda _: admin.renew())
         await admin.start()
         dashboard.start()
         _log.info("supervising", workers=len(self._slots), admin=admin.address, pid=os.getpid())

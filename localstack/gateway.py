@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from tapedeck.config.load import load
+from tapedeck.config.tls import own_port_context
 from tapedeck.localstack.process import Child
 
 DRAIN = 25.0
@@ -39,7 +41,15 @@ class Gateway(Child):
         super().stop(seconds)
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=2)
+        # The environment may turn TLS on.
+        context = own_port_context(load(self.config).admin)
+        connection = (
+            http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=2)
+            if context is None
+            else http.client.HTTPSConnection(
+                "127.0.0.1", self.admin_port, timeout=2, context=context
+            )
+        )
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == http.client.OK

@@ -13,8 +13,9 @@ from redis.exceptions import RedisError
 
 from tapedeck.config.model import LookupServer, Sections
 from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
-from tapedeck.failover.nodes import connect, describe
+from tapedeck.failover.nodes import describe
 from tapedeck.failover.primary import Primary
+from tapedeck.failover.redis_link import connect
 from tapedeck.sharding import copying
 from tapedeck.sharding.moves import Moves
 from tapedeck.sharding.placement import Placement, address

@@ -19,7 +19,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from tapedeck.config.model import Lookup, LookupServer
-from tapedeck.failover.nodes import connect, describe
+from tapedeck.failover.nodes import describe
+from tapedeck.failover.redis_link import connect
 from tapedeck.sharding import copying, metrics
 from tapedeck.sharding.copying import Entry
 from tapedeck.sharding.days import Days

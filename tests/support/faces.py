@@ -134,8 +134,11 @@ async def serving(**sections: Any) -> AsyncIterator[Served]:
     port = sock.getsockname()[1]
     listening = Listening(face, sock)
     await listening.start()
+    assert face.guard is not None
+    face.guard.start(lambda: face.in_flight)
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
             yield Served(http, port, face, live, store, catalog)
     finally:
         await listening.stop(0.02)
+        await face.guard.close()

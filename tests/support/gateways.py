@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ class Gateway:
         self.url = f"http://127.0.0.1:{document['gateway']['port']}"
         self.admin = f"http://127.0.0.1:{document['admin']['port']}"
         self.key = {"Authorization": f"Bearer {document['auth']['service_keys'][0]}"}
+        self.admin_tls: ssl.SSLContext | bool = True
         self._args = args
         # Not a plain subprocess: whoever kills the tests kills it, too.
         self._child = Child("gateway", self.log)
@@ -72,7 +74,7 @@ class Gateway:
             while time.monotonic() < end:
                 assert self.running, f"the gateway ended:\n{self.log.read_text()[-3000:]}"
                 try:
-                    async with http.get(path) as answer:
+                    async with http.get(path, ssl=self.admin_tls) as answer:
                         last = answer.status, await answer.json(content_type=None)
                     if wanted(*last):
                         return last[1]

@@ -56,7 +56,7 @@ async def test_the_gateway_serves_what_is_described() -> None:
 
 
 def test_the_admin_port_serves_what_is_described() -> None:
-    face = admin_face(Live(a_config()), AdminApi(None, None))  # type: ignore[arg-type]
+    face = admin_face(Live(a_config()), AdminApi(None))  # type: ignore[arg-type]
     assert served(face) == described("admin", "description")
 
 

@@ -1,0 +1,211 @@
+"""TLS contexts from PEM files, and sentences for what is wrong with them.
+
+A file is looked at when the configuration is loaded, so that a reload with a broken certificate is
+refused and the one before goes on; and again where a connection is made, so that files that are
+rotated in place need no restart.
+"""
+
+from __future__ import annotations
+
+import _ssl
+import ssl
+import time
+from pathlib import Path
+
+from tapedeck.config.model import ClientTls, Sections, ServerTls
+
+FILES = ("tls_certificate_file", "tls_key_file", "tls_ca_file", "tls_client_ca_file")
+_MINIMUM = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+class TlsProblem(ValueError):
+    """A PEM file cannot be used. The text begins with the value's name, such as `tls_key_file`."""
+
+
+def problems(config: Sections) -> list[str]:
+    """Everything that is wrong with the PEM files of a configuration, `section.key: what`."""
+    found = []
+    for name in ("gateway", "admin", "lookup", "mysql"):
+        section = getattr(config, name)
+        try:
+            if isinstance(section, ServerTls):
+                server_context(section)
+            else:
+                client_context(section)
+        except TlsProblem as problem:
+            found.append(f"{name}.{problem}")
+    return found
+
+
+def server_context(config: ServerTls) -> ssl.SSLContext | None:
+    """For a port that we listen on; None without TLS.
+
+    Raises:
+        TlsProblem: a file is missing, is no PEM, has expired, or the key is another one's.
+    """
+    if config.tls_certificate_file is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _MINIMUM[config.tls_minimum]
+    context.set_alpn_protocols(["http/1.1"])
+    _certificate(context, config)
+    if config.tls_client_ca_file is not None:
+        _authorities(context, "tls_client_ca_file", config.tls_client_ca_file)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_context(config: ClientTls) -> ssl.SSLContext | None:
+    """For connections to a server; None without TLS. The certificate is always verified.
+
+    Raises:
+        TlsProblem: as for a server.
+    """
+    if not config.tls:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = config.tls_verify_names
+    if config.tls_ca_file is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
+        _authorities(context, "tls_ca_file", config.tls_ca_file)
+    if config.tls_certificate_file is not None:
+        _certificate(context, config)
+    return context
+
+
+def own_port_context(config: ServerTls) -> ssl.SSLContext | None:
+    """For a command on the gateway's own machine: believes the certificate that the port shows by
+    its file, whatever name it carries; None without TLS.
+
+    Raises:
+        TlsProblem: the file cannot be read.
+    """
+    if config.tls_certificate_file is None:
+        return None
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    _authorities(context, "tls_certificate_file", config.tls_certificate_file)
+    return context
+
+
+class ClientContexts:
+    """The context of one section, made again when its files or its settings changed.
+
+    >>> from tapedeck.config.model import ClientTls
+    >>> contexts = ClientContexts()
+    >>> contexts.get(ClientTls()) is None
+    True
+    """
+
+    def __init__(self) -> None:
+        self._made_of: object = None
+        self._context: ssl.SSLContext | None = None
+
+    def get(self, config: ClientTls) -> ssl.SSLContext | None:
+        """The context to connect with now; None without TLS.
+
+        A file that cannot be used any more (half-written, expired) leaves the context as it was:
+        the next connection looks again.
+
+        Raises:
+            TlsProblem: it cannot be used, and there was none before.
+        """
+        if not config.tls:
+            return None
+        made_of = _print_of(config)
+        if made_of != self._made_of:
+            try:
+                self._context = client_context(config)
+                self._made_of = made_of
+            except TlsProblem:
+                if self._context is None:
+                    raise
+        return self._context
+
+
+def _print_of(config: ClientTls) -> object:
+    """Another value when the settings or the files did change."""
+    names = (config.tls_ca_file, config.tls_certificate_file, config.tls_key_file)
+    stamps = []
+    for name in names:
+        try:
+            stat = None if name is None else Path(name).stat()
+        except OSError:
+            stat = None
+        stamps.append(stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return config.tls_verify_names, names, tuple(stamps)
+
+
+def _certificate(context: ssl.SSLContext, config: ServerTls | ClientTls) -> None:
+    certificate, key = config.tls_certificate_file, config.tls_key_file
+    assert certificate is not None
+    assert key is not None
+    for name, path in (("tls_certificate_file", certificate), ("tls_key_file", key)):
+        _readable(name, path)
+    try:
+        # Never asked for: the terminal would wait for somebody who is not there.
+        context.load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            reason = f"tls_key_file: {key} is not the key of {certificate}"
+        elif _expiry(certificate) is None:
+            reason = f"tls_certificate_file: {certificate} holds no PEM certificate"
+        else:
+            reason = f"tls_key_file: {key} holds no PEM key without a password"
+        raise TlsProblem(reason) from None
+    expiry = _expiry(certificate)
+    if expiry is not None and expiry < time.time():
+        day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(expiry))
+        raise TlsProblem(f"tls_certificate_file: {certificate} expired on {day}")
+
+
+def _authorities(context: ssl.SSLContext, name: str, path: str) -> None:
+    _readable(name, path)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        raise TlsProblem(f"{name}: {path} holds no PEM certificate") from None
+
+
+def _readable(name: str, path: str) -> None:
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        raise TlsProblem(f"{name}: {path} cannot be read: {error.strerror}") from None
+
+
+def _expiry(path: str) -> float | None:
+    """When the first certificate of a file ends, epoch seconds; None where there is none."""
+    try:
+        # Not in the documentation, and there since Python 2.6; a parser of our own would be more.
+        decoded = _ssl._test_decode_cert(path)  # type: ignore[attr-defined]
+        return ssl.cert_time_to_seconds(str(decoded["notAfter"]))
+    except (ssl.SSLError, KeyError, ValueError):
+        return None
+
+
+def in_words(error: OSError) -> str:
+    """What a connect met, in a sentence that an operator can act on.
+
+    >>> in_words(ConnectionRefusedError(111, "Connection refused"))
+    'Connection refused'
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message.rstrip('.')}"
+    if isinstance(error, ssl.SSLError):
+        reason = (error.reason or str(error)).replace("_", " ").lower()
+        return _ALERTS.get(reason, f"TLS: {reason}")
+    return error.strerror or str(error) or "no answer in time"
+
+
+_ALERTS = {
+    "tlsv13 alert certificate required": "it asks for a client certificate",
+    "tlsv1 alert unknown ca": "it does not know the authority of our client certificate",
+    "sslv3 alert certificate expired": "our client certificate has expired",
+    "sslv3 alert bad certificate": "it refuses our client certificate",
+    "sslv3 alert handshake failure": "it accepts no version or cipher of ours, or no certificate",
+    "wrong version number": "it answers without TLS",
+}

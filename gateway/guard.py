@@ -1,0 +1,252 @@
+"""What keeps one client, or too many of them, from taking the gateway away from the others.
+
+Pure rules are next door: `limits.py` says how much one client may take, `overload.py` when a worker
+is behind. Here they meet connections and the clock. Each worker guards itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+from prometheus_client import Counter as Counted
+from prometheus_client import Gauge
+
+from tapedeck.config.model import Limits, Sections
+from tapedeck.gateway.limits import Addresses, Buckets, one_client, retry_after
+from tapedeck.gateway.overload import LOOK_SECONDS, Governor
+from tapedeck.gateway.replies import Refusal
+
+SWEEP_SECONDS = 1.0
+"""Between two looks at slow connections."""
+
+LIMITED = Counted(
+    "tapedeck_http_requests_limited",
+    "Requests refused with 429: too many from an address, or by a listener",
+    ["by"],
+)
+CUT_OFF = Counted(
+    "tapedeck_http_connections_cut_off",
+    "Connections ended: too many of all or of an address, headers too slow, answers not read",
+    ["reason"],
+)
+OPEN = Gauge("tapedeck_http_connections", "Open connections on the gateway's port")
+LATE = Gauge("tapedeck_loop_late_seconds", "How far a worker is behind")
+ALLOWED = Gauge("tapedeck_http_requests_allowed", "Requests that may be in flight in a worker now")
+
+_log = structlog.get_logger()
+
+
+class Connection(Protocol):
+    """What the guard asks of a connection.
+
+    Attributes:
+        peer: the address of the other end.
+        slow_since: since when a request's headers are incomplete, on the loop's clock; 0: not.
+        unread_since: since when something lies unread; kept by the guard.
+    """
+
+    peer: str
+    slow_since: float
+    unread_since: float
+
+    def unread(self) -> int:
+        """Bytes that wait to be taken by the client."""
+        ...
+
+    def too_slow(self) -> None:
+        """End it: 408."""
+        ...
+
+    def cut(self) -> None:
+        """End it at once."""
+        ...
+
+
+class Guard:
+    """The limits of one worker's port.
+
+    Args:
+        config: as it holds; `configure` changes it.
+
+    Attributes:
+        allowed: requests that may be in flight now.
+        by_address: whether requests are counted by address at all.
+        limits: the section.
+    """
+
+    def __init__(self, config: Sections) -> None:
+        self.limits = Limits()
+        self._connections: set[Connection] = set()
+        self._per_address: Counter[str] = Counter()
+        self._governor = Governor(None, 1, config.gateway.max_requests)
+        self._task: asyncio.Task[None] | None = None
+        self._shedding = False
+        self._in_flight: Callable[[], int] = lambda: 0
+        self.configure(config)
+
+    def configure(self, config: Sections) -> None:
+        """Other limits hold from the next request on. Counts begin anew where their limit did."""
+        before, limits = self.limits, config.limits
+        self.limits = limits
+        target = None if limits.queueing_target is None else limits.queueing_target / 1000
+        self._governor.configure(target, limits.always_accepted, config.gateway.max_requests)
+        self.allowed = self._governor.limit
+        self._addresses = Addresses(limits.trusted_proxies)
+        self.by_address = limits.address_rate is not None
+        fresh = before.remembered != limits.remembered or not hasattr(self, "_of_address")
+        if fresh or (before.address_rate, before.address_burst) != (
+            limits.address_rate,
+            limits.address_burst,
+        ):
+            self._of_address = _buckets(limits.address_rate, limits.address_burst, limits)
+        if fresh or (before.token_rate, before.token_burst) != (
+            limits.token_rate,
+            limits.token_burst,
+        ):
+            self._of_listener = _buckets(limits.token_rate, limits.token_burst, limits)
+
+    # --- requests
+
+    def admit(self, peer: str, forwarded: str | None) -> None:
+        """Count a request for its address.
+
+        Args:
+            peer: the other end of the connection.
+            forwarded: X-Forwarded-For.
+
+        Raises:
+            Refusal: 429.
+        """
+        if self._of_address is None:
+            return
+        client = self._addresses.client(peer, forwarded)
+        if client is None:
+            return
+        wait = self._of_address.take(client, asyncio.get_running_loop().time())
+        if wait:
+            raise _limited("address", "from this address", wait)
+
+    def is_proxy(self, peer: str) -> bool:
+        """Whether the other end of a connection is a trusted proxy."""
+        return self._addresses.is_proxy(peer)
+
+    def admit_listener(self, user_id: int) -> None:
+        """Count a request for its listener.
+
+        Raises:
+            Refusal: 429.
+        """
+        if self._of_listener is None:
+            return
+        wait = self._of_listener.take(user_id, asyncio.get_running_loop().time())
+        if wait:
+            raise _limited("listener", "by this listener", wait)
+
+    # --- connections
+
+    def opened(self, connection: Connection) -> str | None:
+        """A connection came. Why it cannot stay; None if it can. It is counted in any case."""
+        address = one_client(connection.peer)
+        self._connections.add(connection)
+        self._per_address[address] += 1
+        if len(self._connections) > self.limits.connections:
+            CUT_OFF.labels("connections").inc()
+            return "Too many connections are open."
+        most = self.limits.address_connections
+        if (
+            most is not None
+            and self._per_address[address] > most
+            and not self.is_proxy(connection.peer)
+        ):
+            CUT_OFF.labels("address_connections").inc()
+            return "Too many connections are open from this address."
+        return None
+
+    def closed(self, connection: Connection) -> None:
+        """A connection ended."""
+        if connection not in self._connections:
+            return
+        self._connections.discard(connection)
+        address = one_client(connection.peer)
+        self._per_address[address] -= 1
+        if not self._per_address[address]:
+            del self._per_address[address]
+
+    # --- time
+
+    def start(self, in_flight: Callable[[], int]) -> None:
+        """Begin to look at the loop and at slow connections.
+
+        Args:
+            in_flight: gives the number of requests that are being served.
+        """
+        self._in_flight = in_flight
+        self._task = asyncio.create_task(self._watch(), name="guard")
+
+    async def close(self) -> None:
+        """End that."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        sweep_at = loop.time() + SWEEP_SECONDS
+        while True:
+            due = loop.time() + LOOK_SECONDS
+            await asyncio.sleep(LOOK_SECONDS)
+            now = loop.time()
+            self.look(now - due)
+            if now >= sweep_at:
+                self.sweep(now)
+                sweep_at = now + SWEEP_SECONDS
+
+    def look(self, late: float) -> None:
+        """Take it into account that the loop was so many seconds late."""
+        governor = self._governor
+        governor.look(late, self._in_flight())
+        self.allowed = governor.limit
+        LATE.set(late)
+        ALLOWED.set(governor.limit)
+        shedding = governor.limit < governor.ceiling
+        if shedding and not self._shedding:
+            _log.warning("overloaded", late=round(late, 3), in_flight=self._in_flight())
+        elif self._shedding and not shedding:
+            _log.info("overload_over")
+        self._shedding = shedding
+
+    def sweep(self, now: float) -> None:
+        """End connections whose client is too slow."""
+        limits = self.limits
+        OPEN.set(len(self._connections))
+        for connection in list(self._connections):
+            if connection.slow_since and now - connection.slow_since > limits.header_seconds:
+                CUT_OFF.labels("slow_headers").inc()
+                connection.slow_since = 0.0
+                connection.too_slow()
+            if not connection.unread():
+                connection.unread_since = 0.0
+            elif not connection.unread_since:
+                connection.unread_since = now
+            elif now - connection.unread_since > limits.write_seconds:
+                CUT_OFF.labels("unread_answers").inc()
+                connection.cut()
+
+
+def _buckets(rate: float | None, burst: float, limits: Limits) -> Buckets | None:
+    return None if rate is None else Buckets(rate, burst, limits.remembered)
+
+
+def _limited(by: str, whose: str, wait: float) -> Refusal:
+    LIMITED.labels(by).inc()
+    return Refusal(
+        429,
+        f"Too many requests {whose}; try again later.",
+        headers={"Retry-After": retry_after(wait)},
+    )

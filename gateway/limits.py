@@ -1,0 +1,151 @@
+"""How much one client may take: token buckets by address and by listener. No I/O.
+
+Memory is bounded: the bucket that was asked least recently is forgotten first, which gives its
+owner a full one. Past that many addresses at once it is the connections' limits that hold.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import lru_cache
+
+_IPV6_PREFIX = 64
+"""What one customer of a network has at least (RFC 6177): addresses within are one client."""
+
+
+class Buckets:
+    """A token bucket for each key.
+
+    Args:
+        rate: tokens a second.
+        burst: tokens at most, and at first.
+        remembered: keys at most.
+
+    >>> buckets = Buckets(rate=1, burst=2, remembered=100)
+    >>> [buckets.take("a", now=0.0) for _ in range(3)]
+    [0.0, 0.0, 1.0]
+    >>> buckets.take("a", now=1.0)
+    0.0
+    """
+
+    __slots__ = ("_burst", "_level", "_rate", "_remembered")
+
+    def __init__(self, rate: float, burst: float, remembered: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._remembered = remembered
+        self._level: OrderedDict[object, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._level)
+
+    def take(self, key: object, now: float) -> float:
+        """Take a token: 0, or the seconds until there is one; then none is taken.
+
+        Args:
+            now: seconds on any steady clock.
+        """
+        known = self._level.get(key)
+        if known is None:
+            if len(self._level) >= self._remembered:
+                self._level.popitem(last=False)
+            self._level[key] = (self._burst - 1, now)
+            return 0.0
+        level, at = known
+        level = min(self._burst, level + (now - at) * self._rate)
+        self._level.move_to_end(key)
+        if level < 1:
+            self._level[key] = (level, now)
+            return (1 - level) / self._rate
+        self._level[key] = (level - 1, now)
+        return 0.0
+
+
+def retry_after(seconds: float) -> str:
+    """The header Retry-After for a wait: whole seconds, at least one."""
+    return str(max(1, math.ceil(seconds)))
+
+
+class Addresses:
+    """Who a request is from.
+
+    Args:
+        trusted: networks of proxies, as `10.0.0.0/8`.
+
+    >>> addresses = Addresses(["10.0.0.0/8"])
+    >>> addresses.client("10.1.2.3", "198.51.100.7, 10.9.9.9")
+    '198.51.100.7'
+    >>> addresses.client("203.0.113.5", "198.51.100.7")
+    '203.0.113.5'
+    """
+
+    def __init__(self, trusted: Sequence[str]) -> None:
+        self._trusted = tuple(ipaddress.ip_network(network) for network in trusted)
+        self._is_proxy = lru_cache(maxsize=4096)(self._look)
+
+    def _look(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        mapped = getattr(parsed, "ipv4_mapped", None) or parsed
+        return any(mapped in network for network in self._trusted)
+
+    def is_proxy(self, address: str) -> bool:
+        """Whether an address is a trusted proxy's."""
+        return bool(self._trusted) and self._is_proxy(address)
+
+    def client(self, peer: str, forwarded: str | None) -> str | None:
+        """The address that a request counts for; None for a trusted proxy's own (its probes).
+
+        X-Forwarded-For is read from its end, for as long as who wrote an entry is trusted: what
+        stands before that may be anybody's invention.
+
+        Args:
+            peer: the other end of the connection.
+            forwarded: X-Forwarded-For, several joined by commas.
+        """
+        if not self.is_proxy(peer):
+            return one_client(peer)
+        for entry in reversed((forwarded or "").split(",")):
+            address = _bare(entry)
+            if address is None:
+                return None
+            if not self.is_proxy(address):
+                return one_client(address)
+        return None
+
+
+@lru_cache(maxsize=4096)
+def one_client(address: str) -> str:
+    """An address as its client is counted: an IPv6 one by its network, an embedded IPv4 as such.
+
+    >>> one_client("2001:db8:1:2:3:4:5:6"), one_client("::ffff:192.0.2.1")
+    ('2001:db8:1:2::', '192.0.2.1')
+    """
+    if ":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    kept = int(parsed) >> (128 - _IPV6_PREFIX) << (128 - _IPV6_PREFIX)
+    return str(ipaddress.IPv6Address(kept))
+
+
+def _bare(entry: str) -> str | None:
+    """An entry of X-Forwarded-For without its port; None for no address."""
+    entry = entry.strip()
+    if entry.startswith("["):
+        entry = entry[1:].partition("]")[0]
+    elif entry.count(":") == 1:
+        entry = entry.partition(":")[0]
+    try:
+        return str(ipaddress.ip_address(entry))
+    except ValueError:
+        return None

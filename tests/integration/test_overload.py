@@ -1,0 +1,78 @@
+"""More than a worker can do: what it accepts is answered in time, and operators still see it."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tapedeck.gateway.tokens import TokenKeys
+from tests.conftest import StackConfig
+from tests.support import pressure
+from tests.support.faces import a_mix
+from tests.support.gateways import Gateway, put_mixes
+
+pytestmark = pytest.mark.stack
+
+CONNECTIONS = 600
+"""To each gateway: far more than one worker answers within its target."""
+WARM, SECONDS = 5, 12
+
+
+def paths(document: dict[str, Any], folder: Path, listeners: range) -> Path:
+    """Listeners who start a mix again and again, in a file."""
+    keys = TokenKeys([document["auth"]["token_keys"][0].encode()], 86_400)
+    tokens = [keys.issue(2**62 + n, time.time()) for n in listeners]
+    file = folder / f"paths-{listeners.start}"
+    file.write_text("\n".join(f"/sets/{token}/play?mix_id=3" for token in tokens))
+    return file
+
+
+def test_a_worker_that_is_given_too_much_sheds_and_answers_the_rest_in_time(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    """The same pressure on one that sheds and on one that does not, at the same time: machines
+    differ, and so does what else they do."""
+    plain = stack_config(limits={"queueing_target": None})
+    sheds = stack_config(limits={"queueing_target": 50})
+    put_mixes(plain, [a_mix(3, 8)])
+    gateways = [Gateway(document, tmp_path) for document in (plain, sheds)]
+    looks = []
+    with gateways[0], gateways[1]:
+        loads = [
+            pressure.start(
+                gateway.document["gateway"]["port"],
+                paths(plain, tmp_path, range(10_000 * n, 10_000 * n + 3000)),
+                connections=CONNECTIONS,
+                seconds=SECONDS,
+                warm=WARM,
+            )
+            for n, gateway in enumerate(gateways)
+        ]
+        try:
+            while any(load.poll() is None for load in loads):
+                started = time.monotonic()
+                with urllib.request.urlopen(f"{gateways[1].admin}/readyz", timeout=20) as answer:
+                    assert answer.status == 200
+                looks.append(time.monotonic() - started)
+                time.sleep(0.1)
+        finally:
+            for load in loads:
+                load.kill()
+        without, shed = (json.loads(load.communicate()[0]) for load in loads)
+    print("without", without, "with", shed, "readyz", sorted(looks)[len(looks) // 2], max(looks))
+    assert without["statuses"].keys() == {"200"}
+    assert shed["statuses"].keys() == {"200", "503"}
+    assert not shed["broken"]
+    # Useful work goes on beside the refusals ...
+    assert shed["statuses"]["200"] > 0.2 * without["statuses"]["200"]
+    # ... what is accepted does not wait behind all the rest ...
+    assert shed["p50"] < 0.7 * without["p50"]
+    assert shed["p99"] < 0.8 * without["p99"]
+    # ... and operators are answered before listeners would have been.
+    assert sorted(looks)[len(looks) // 2] < without["p50"]
+    assert gateways[1].lines("overloaded")

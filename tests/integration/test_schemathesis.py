@@ -1,0 +1,99 @@
+"""schemathesis reads /openapi.json and tries on a real gateway what it says, and what not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StackConfig
+from tests.support.faces import a_mix
+from tests.support.gateways import Gateway, put_mixes
+
+pytestmark = pytest.mark.stack
+
+QUICK_SECONDS = 8
+"""For each of the two faces in `make test`."""
+LONG_SECONDS = 120
+CONFIG = """
+# A listener of ours: bent tokens have a test of their own (unit/test_token_fuzz.py).
+[parameters]
+play_token = "{token}"
+
+# What OpenAPI has no words for: of two conditions one is needed, and not both; a parameter may
+# stand in the query or in the form, and not in both.
+[[operations]]
+include-path-regex = "^/states/"
+checks.positive_data_acceptance.expected-statuses = [200, 201, 204, 304, 400, 404, 409, 412, 428]
+
+[[operations]]
+include-method = "POST"
+checks.positive_data_acceptance.expected-statuses = [200, 400, 401, 403, 404, 409]
+"""
+
+
+@pytest.fixture
+def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
+    document = stack_config()
+    gateway = Gateway(document, tmp_path)
+    put_mixes(document, [a_mix(1), a_mix(2, 1), a_mix(3, 8)])
+    with gateway:
+        yield gateway
+
+
+def new_token(gateway: Gateway) -> str:
+    with urllib.request.urlopen(f"{gateway.url}/sets/new") as answer:
+        return str(json.load(answer)["play_token"])
+
+
+def try_out(gateway: Gateway, folder: Path, face: str, tags: list[str], seconds: int) -> None:
+    """Fail with schemathesis' own report unless it finds nothing."""
+    url = gateway.admin if face == "admin" else gateway.url
+    config = folder / "schemathesis.toml"
+    config.write_text(CONFIG.replace("{token}", new_token(gateway)))
+    argv = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)]
+    argv += ["run", f"{url}/openapi.json", "--url", url]
+    for tag in tags:
+        argv += ["--include-tag", tag]
+    # An answer without an end, which is no JSON: tests/web reads it.
+    argv += ["--exclude-path", "/dashboard/events"]
+    argv += ["--header", f"Authorization: {gateway.key['Authorization']}"]
+    argv += ["--max-time", str(seconds), "--no-color", "--warnings", "off"]
+    argv += ["--continue-on-failure", "--generation-database", "none"]
+    done = subprocess.run(
+        argv,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds + 120,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert not gateway.lines("request_failed")
+
+
+FACES = pytest.mark.parametrize(
+    ("face", "tags"), [("gateway", ["player", "states", "description"]), ("admin", ["admin"])]
+)
+
+
+@FACES
+def test_both_faces_do_what_they_say(
+    gateway: Gateway, tmp_path: Path, face: str, tags: list[str]
+) -> None:
+    try_out(gateway, tmp_path, face, tags, QUICK_SECONDS)
+
+
+@pytest.mark.long
+@FACES
+def test_both_faces_do_what_they_say_at_length(
+    gateway: Gateway, tmp_path: Path, face: str, tags: list[str]
+) -> None:
+    try_out(gateway, tmp_path, face, tags, LONG_SECONDS)

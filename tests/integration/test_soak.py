@@ -1,0 +1,151 @@
+"""Saturation for twenty minutes: nothing adds up.
+
+TAPEDECK_SOAK_SECONDS says how long (1200); two minutes show a leak that matters too:
+
+    TAPEDECK_SOAK_SECONDS=150 .venv/bin/pytest -m long -s tests/integration/test_soak.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.redis import RedisServer
+from tests.conftest import StackConfig
+from tests.integration.test_overload import paths
+from tests.support import pressure
+from tests.support.faces import a_mix
+from tests.support.gateways import Gateway, put_mixes
+
+pytestmark = [pytest.mark.stack, pytest.mark.long]
+
+SECONDS = float(os.environ.get("TAPEDECK_SOAK_SECONDS", "1200"))
+EVERY = max(1.0, SECONDS / 120)
+GROWTH = 0.04
+"""Of the memory from the second quarter to the last: what an allocator's mood may be."""
+
+
+async def sample(
+    http: aiohttp.ClientSession, gateway: Gateway, nodes: list[RedisServer], mysql: MariaDB
+) -> dict[str, float]:
+    """What could leak, now."""
+    async with http.get(f"{gateway.admin}/stats") as answer:
+        stats: dict[str, Any] = await answer.json()
+
+    def redis() -> int:
+        total = 0
+        for node in nodes:
+            with node.client() as client:
+                total += len([c for c in client.client_list() if c["name"] == "tapedeck"])
+        return total
+
+    folder = Path(f"/proc/{gateway.pid}")
+    memory = next(
+        int(line.split()[1]) / 1024
+        for line in (folder / "status").read_text().splitlines()
+        if line.startswith("VmRSS")
+    )
+    ((mysql_connections,),) = await asyncio.to_thread(
+        mysql.query,
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'tapedeck' AND db = %s",
+        (gateway.document["mysql"]["database"],),
+    )
+    return {
+        "memory MB": memory,
+        "descriptors": len(list((folder / "fd").iterdir())),
+        "threads": len(list((folder / "task").iterdir())),
+        "tasks": stats["tapedeck_asyncio_tasks"],
+        "http connections": stats["tapedeck_http_connections"],
+        "mysql connections": mysql_connections,
+        "redis connections": await asyncio.to_thread(redis),
+    }
+
+
+async def test_nothing_adds_up_at_saturation(
+    stack_config: StackConfig,
+    tmp_path: Path,
+    lookup_servers: list[RedisServer],
+    mysql: MariaDB,
+) -> None:
+    document = stack_config(
+        # Full soon: then what still grows is a leak.
+        sessions={"max_entries": 1000},
+        limits={
+            "address_rate": 1e6,
+            "token_rate": 1e6,
+            "remembered": 1000,
+            "header_seconds": 2,
+            "write_seconds": 5,
+        },
+    )
+    put_mixes(document, [a_mix(1), a_mix(3, 8)])
+    gateway = Gateway(document, tmp_path)
+    await asyncio.to_thread(_start, gateway)
+    try:
+        load = pressure.start(
+            document["gateway"]["port"],
+            paths(document, tmp_path, range(3000)),
+            connections=96,
+            seconds=SECONDS,
+            churn=200,
+        )
+        samples: list[dict[str, float]] = []
+        async with aiohttp.ClientSession() as http:
+            began = time.monotonic()
+            while load.poll() is None:
+                found = await sample(http, gateway, lookup_servers, mysql)
+                samples.append(found)
+                print(f"{time.monotonic() - began:6.0f} s", found, flush=True)
+                await asyncio.sleep(EVERY)
+            assert load.stdout is not None
+            outcome = json.loads(load.stdout.read())
+            print(outcome)
+            # Half requests and unread answers are cut off by then, the rest was closed.
+            async with asyncio.timeout(60):
+                while True:
+                    after = await sample(http, gateway, lookup_servers, mysql)
+                    if after["http connections"] == 0:
+                        break
+                    await asyncio.sleep(0.5)
+        print(" after", after)
+    finally:
+        gateway.kill()
+    judge(samples, after, outcome)
+    assert not gateway.lines("request_failed")
+
+
+def _start(gateway: Gateway) -> None:
+    gateway.start()
+
+
+def judge(
+    samples: list[dict[str, float]], after: dict[str, float], outcome: dict[str, Any]
+) -> None:
+    """Fail where something grew."""
+    assert outcome["statuses"]["200"] > 100 * SECONDS, "this was no saturation"
+    assert outcome["statuses"].keys() <= {"200", "503"}
+    quarter = len(samples) // 4
+    assert quarter >= 4
+    early, late = samples[quarter : 2 * quarter], samples[-quarter:]
+
+    def typical(part: list[dict[str, float]], what: str) -> float:
+        return statistics.median(one[what] for one in part)
+
+    slope = (typical(late, "memory MB") - typical(early, "memory MB")) / (SECONDS / 2) * 3600
+    print(f"memory: {slope:+.1f} MB an hour")
+    assert typical(late, "memory MB") < typical(early, "memory MB") * (1 + GROWTH) + 2
+    for what in ("mysql connections", "redis connections", "threads"):
+        assert typical(late, what) <= typical(early, what) + 2, what
+        assert max(one[what] for one in samples) < 60, what
+    # When everybody has gone, what is left is what a fresh gateway has.
+    assert after["tasks"] < 40
+    assert after["descriptors"] < 40 + after["mysql connections"] + after["redis connections"]

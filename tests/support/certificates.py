@@ -1,0 +1,44 @@
+"""Certificates of a test's own authorities, as PEM files."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import trustme
+
+
+class Authority:
+    """A certificate authority that nobody else knows, and what it issues.
+
+    Attributes:
+        file: its own certificate.
+    """
+
+    def __init__(self, folder: Path, name: str = "ca") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._ca = trustme.CA(organization_name=f"Tapedeck tests {name}")
+        self._folder = folder
+        self.file = str(folder / f"{name}.pem")
+        self._ca.cert_pem.write_to_path(self.file)
+
+    def issue(self, name: str, *names: str, days: float = 30) -> tuple[str, str]:
+        """A certificate's file and its key's file, made anew each time.
+
+        Args:
+            name: of the files.
+            names: that it is for; 127.0.0.1 and localhost by default.
+            days: until it expires; below 0 for one that has.
+        """
+        now = datetime.now(UTC)
+        made = self._ca.issue_cert(
+            *(names or ("127.0.0.1", "localhost")),
+            common_name=name,
+            not_before=now - timedelta(days=60),
+            not_after=now + timedelta(days=days),
+        )
+        certificate, key = self._folder / f"{name}.pem", self._folder / f"{name}.key"
+        # Two files cannot be replaced at once: a reader between them sees a pair that does not fit.
+        key.write_bytes(made.private_key_pem.bytes())
+        certificate.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
+        return str(certificate), str(key)

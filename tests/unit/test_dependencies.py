@@ -1,0 +1,103 @@
+"""What is installed with Tapedeck: every package pinned, known, needed, and free to use.
+
+Whether one of them has a known hole is asked by `make audit`, which needs the network.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+# Of what a gateway in production loads. A word of the licence's name is enough.
+FREE = re.compile(
+    r"MIT|BSD|Apache|ISC|MPL|Mozilla Public|PSF|Python Software Foundation|Unlicense|0BSD|Zlib",
+    re.IGNORECASE,
+)
+# Named in the metadata not at all, or only by a text: looked at by hand.
+KNOWN = {"uhashring": "BSD-3-Clause", "toxiproxy-python": "MIT", "tapedeck": "ours"}
+
+
+def pins() -> dict[str, str]:
+    found = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, _, version = line.partition("==")
+            found[canonicalize_name(name)] = version
+    return found
+
+
+def installed(name: str) -> Distribution | None:
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        return None
+
+
+def closure(*extras: str) -> dict[str, Distribution]:
+    """Everything that Tapedeck with these extras needs here, directly or not."""
+    found: dict[str, Distribution] = {}
+    open_ends = [("tapedeck", frozenset(extras))]
+    seen = set()
+    while open_ends:
+        name, wanted = open_ends.pop()
+        if (name, wanted) in seen or (one := installed(name)) is None:
+            continue
+        seen.add((name, wanted))
+        found[canonicalize_name(name)] = one
+        for line in one.requires or ():
+            requirement = Requirement(line)
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({"extra": e}) for e in (*wanted, "")):
+                open_ends.append((requirement.name, frozenset(requirement.extras)))
+    del found["tapedeck"]
+    return found
+
+
+def test_every_line_pins_one_version_of_one_package() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    for line in lines:
+        assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), line
+    names = [canonicalize_name(line.partition("==")[0]) for line in lines if line[:1] != "#"]
+    assert len(names) == len(set(names))
+
+
+def test_everything_that_is_needed_is_pinned_and_installed_as_pinned() -> None:
+    pinned = pins()
+    for name, one in closure("dev").items():
+        assert pinned.get(name) == one.version, f"{name} {one.version} is not what is pinned"
+
+
+def test_nothing_is_pinned_that_nobody_needs() -> None:
+    """A name that nobody knows is how a stranger's package comes in."""
+    needed = set(closure("dev", "bench"))
+    # Not installed here: what another Python or machine needs, or `make bench`.
+    elsewhere = {name for name in pins() if installed(name) is None}
+    unknown = set(pins()) - needed - elsewhere
+    assert not unknown, "pinned, installed, and needed by nothing"
+
+
+def test_no_package_comes_from_an_address() -> None:
+    direct = [*PROJECT["dependencies"]]
+    for extra in PROJECT["optional-dependencies"].values():
+        direct += extra
+    for line in direct:
+        assert Requirement(line).url is None, line
+    for text in ((ROOT / "constraints.txt").read_text(), (ROOT / "pyproject.toml").read_text()):
+        assert not re.search(r"https?://|git\+|--(extra-)?index-url|--find-links", text)
+
+
+@pytest.mark.parametrize("name", sorted(closure()))
+def test_what_runs_in_production_is_free_to_use(name: str) -> None:
+    metadata = closure()[name].metadata
+    said = [metadata.get("License-Expression"), metadata.get("License"), KNOWN.get(name)]
+    said += [c for c in metadata.get_all("Classifier") or [] if c.startswith("License ::")]
+    assert FREE.search(" ".join(text[:200] for text in said if text)), (name, said)

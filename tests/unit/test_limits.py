@@ -1,0 +1,147 @@
+"""Token buckets, addresses behind proxies, and when a worker is behind: the pure rules."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapedeck.gateway.limits import Addresses, Buckets, one_client, retry_after
+from tapedeck.gateway.overload import PATIENCE, Governor
+
+PAUSES = st.lists(st.floats(0, 5), min_size=1, max_size=60)
+
+
+@given(PAUSES, st.floats(0.1, 50), st.integers(1, 20))
+def test_a_bucket_never_gives_more_than_its_burst_and_its_rate(
+    pauses: list[float], rate: float, burst: int
+) -> None:
+    buckets, now, given_out = Buckets(rate, burst, 100), 0.0, 0
+    for pause in pauses:
+        now += pause
+        given_out += buckets.take("a", now) == 0
+    assert given_out <= burst + now * rate + 1e-6
+
+
+@given(PAUSES, st.floats(0.1, 50), st.integers(1, 20))
+def test_who_waits_as_long_as_it_was_told_gets_a_token(
+    pauses: list[float], rate: float, burst: int
+) -> None:
+    buckets, now = Buckets(rate, burst, 100), 0.0
+    for pause in pauses:
+        now += pause
+        wait = buckets.take("a", now)
+        if wait:
+            now += wait + 1e-9
+            assert buckets.take("a", now) == 0
+
+
+def test_one_client_s_bucket_is_not_another_s() -> None:
+    buckets = Buckets(1, 1, 100)
+    assert buckets.take("a", 0) == 0
+    assert buckets.take("a", 0) > 0
+    assert buckets.take("b", 0) == 0
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=300))
+def test_buckets_are_bounded_and_the_least_recent_one_is_forgotten(keys: list[int]) -> None:
+    buckets = Buckets(0.001, 1, 100)
+    for key in keys:
+        buckets.take(key, 0)
+        assert buckets.take(key, 0) > 0, "who was just here is remembered"
+        assert len(buckets) <= 100
+
+
+def test_retry_after_is_whole_seconds_and_never_nought() -> None:
+    assert [retry_after(wait) for wait in (0.001, 1.0, 1.2)] == ["1", "1", "2"]
+
+
+def test_x_forwarded_for_is_believed_of_trusted_proxies_alone() -> None:
+    addresses = Addresses(["10.0.0.0/8", "::1/128"])
+    cases = [
+        ("203.0.113.5", None, "203.0.113.5"),
+        ("203.0.113.5", "1.2.3.4", "203.0.113.5"),  # a client that makes itself another
+        ("10.0.0.1", "203.0.113.5", "203.0.113.5"),
+        ("10.0.0.1", "1.2.3.4, 203.0.113.5", "203.0.113.5"),  # what the client wrote itself
+        ("10.0.0.1", "203.0.113.5, 10.2.2.2", "203.0.113.5"),
+        ("10.0.0.1", "203.0.113.5:4711", "203.0.113.5"),
+        ("10.0.0.1", "[2001:db8::1]:4711", "2001:db8::"),
+        ("::ffff:10.0.0.1", "203.0.113.5", "203.0.113.5"),
+        ("::1", "203.0.113.5", "203.0.113.5"),
+        ("10.0.0.1", None, None),  # its own probes
+        ("10.0.0.1", "unknown", None),
+        ("10.0.0.1", "10.3.3.3", None),
+    ]
+    for peer, forwarded, client in cases:
+        assert addresses.client(peer, forwarded) == client, (peer, forwarded)
+
+
+@given(st.text(max_size=60))
+def test_no_header_breaks_the_reading_of_addresses(forwarded: str) -> None:
+    Addresses(["10.0.0.0/8"]).client("10.0.0.1", forwarded)
+
+
+def test_ipv6_addresses_count_by_network() -> None:
+    assert one_client("2001:db8::1") == one_client("2001:db8::ffff") != one_client("2001:db8:1::1")
+
+
+# --- overload
+
+
+def test_one_long_turn_of_the_loop_is_no_overload() -> None:
+    governor = Governor(target=0.1, floor=32, ceiling=4096)
+    for _ in range(50):
+        for _ in range(PATIENCE - 1):
+            governor.look(late=5.0, in_flight=3000)
+        governor.look(late=0.0, in_flight=10)
+    assert governor.limit == 4096
+
+
+def test_lateness_that_stays_cuts_what_may_be_in_flight_and_its_end_gives_it_back() -> None:
+    governor = Governor(target=0.1, floor=32, ceiling=4096)
+    for _ in range(PATIENCE):
+        governor.look(late=0.5, in_flight=800)
+    assert governor.limit == 600
+    for _ in range(100):
+        governor.look(late=0.5, in_flight=800)
+    assert governor.limit == 32
+    for _ in range(200):
+        governor.look(late=0.01, in_flight=32)
+    assert governor.limit == 4096
+
+
+def test_requests_that_only_wait_are_no_overload() -> None:
+    """As in a failover of MySQL: thousands in flight, and an idle loop."""
+    governor = Governor(target=0.1, floor=32, ceiling=4096)
+    for _ in range(500):
+        governor.look(late=0.0, in_flight=4000)
+    assert governor.limit == 4096
+
+
+def test_without_a_target_nothing_is_ever_cut() -> None:
+    governor = Governor(target=None, floor=32, ceiling=4096)
+    for _ in range(100):
+        governor.look(late=9.0, in_flight=4000)
+    assert governor.limit == 4096
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.integers(0, 10_000)), max_size=200))
+def test_the_limit_stays_between_floor_and_ceiling(looks: list[tuple[float, int]]) -> None:
+    governor = Governor(target=0.1, floor=32, ceiling=4096)
+    for late, in_flight in looks:
+        governor.look(late, in_flight)
+        assert 32 <= governor.limit <= 4096
+
+
+def test_a_worker_that_can_do_so_much_settles_near_its_target() -> None:
+    """Requests cost 1 ms each and their clients ask again at once: 2000 of them, one after
+    another, would be 2 s late."""
+    governor = Governor(target=0.1, floor=32, ceiling=4096)
+    lates = []
+    for _ in range(400):
+        served = min(2000, governor.limit)
+        refused = 2000 - served
+        late = served * 0.001 + refused * 0.00001
+        governor.look(late, served)
+        lates.append(late)
+    assert max(lates[50:]) < 0.3
+    assert sum(lates[50:]) / 350 > 0.02, "the worker is not idle"

@@ -1,0 +1,30 @@
+"""Each line of the threat model names tests that exist, and every claim is a line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINES = [
+    line
+    for line in (ROOT / "docs" / "threat-model.md").read_text().splitlines()
+    if line.startswith("| ") and not line.startswith(("| who | may", "| ---"))
+]
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+
+
+def test_the_page_is_one_table_of_who_may_what() -> None:
+    assert len(LINES) >= 15
+    assert all(len(line.split("|")) == 6 for line in LINES)
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.split("|")[1].strip()[:40] or "more")
+def test_each_line_is_shown_by_a_test_that_exists(line: str) -> None:
+    named = NAMED.findall(line.rpartition(" | ")[2])
+    assert named, "no test shows this"
+    for file, name in named:
+        text = (ROOT / file).read_text()
+        assert re.search(rf"^(async )?def {name}\(", text, re.MULTILINE), f"{file}::{name}"
