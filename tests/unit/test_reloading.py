@@ -1,0 +1,95 @@
+"""A reload before anything changes: what follows, what is compared, what is looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tapedeck.config.load import load, parse
+from tapedeck.gateway import reloading
+from tapedeck.gateway.live import Live, Source, with_token_keys
+from tapedeck.gateway.replies import Refusal
+from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.placement import History
+from tests.support.faces import SERVICE_KEY, a_config
+from tests.unit.test_placement import MYSQL, A, B
+
+
+def in_cluster(**lookup: Any) -> Any:
+    words = {"mode": "cluster", "servers": ["127.0.0.1:1"], "capacity_every": 0, **lookup}
+    return with_token_keys(parse({"lookup": words, "mysql": MYSQL}), "k" * 32)
+
+
+async def test_a_cluster_is_given_its_limits_once_and_what_loads_do_without_it_follows() -> None:
+    live, backend = Live(in_cluster()), Backend(in_cluster())
+    step = await reloading.weigh(
+        live, backend.history, in_cluster(timeout=9, servers=["127.0.0.1:2"], probe_rate=7)
+    )
+    assert step.outcome == {
+        "changed": ["lookup.probe_rate"],
+        "needs_restart": ["lookup.servers", "lookup.timeout"],
+    }
+    backend.reload(step.merged, backend.plan(step.merged), step.history)
+    assert backend.ring()["generation"] == 1
+    assert backend.ring()["move"] is None
+
+
+async def test_only_what_moves_keys_is_another_generation() -> None:
+    live = Live(a_config(lookup={"servers": [A, B]}))
+
+    async def outcome(**lookup: Any) -> dict[str, Any]:
+        new = a_config(lookup={"servers": [A, B], **lookup})
+        return (await reloading.weigh(live, History(), new)).outcome
+
+    assert "ring" not in await outcome(timeout=9, move_rate=5, server_failure_limit=1)
+    assert "ring" not in await outcome(servers=[B, A])
+    weighted = (await outcome(servers=["127.0.0.1:7001:3 a", B]))["ring"]
+    assert weighted["generation"] == 2
+    assert weighted["ideal"] == 0.25
+    assert weighted["changes"] == ["a weighs 3 instead of 1"]
+
+
+async def test_secrets_are_compared_without_being_sent() -> None:
+    live = Live(a_config())
+
+    async def asked(config: Any) -> dict[str, Any]:
+        question = reloading.Question(reloading.veiled(config, "n"), "n")
+        body = msgspec.json.encode(question)
+        assert SERVICE_KEY.encode() not in body
+        assert b"kkkkkkkk" not in body
+        return await reloading.compare(live, body)
+
+    assert (await asked(a_config()))["changed"] == []
+    other = await asked(a_config(auth={"service_keys": ["another"]}, mysql={"password": "p"}))
+    assert other["changed"] == ["auth.service_keys"]
+    assert other["needs_restart"] == ["mysql.password"]
+    assert other["values"] == {}
+
+
+@pytest.mark.parametrize("body", [b"x", b"{}", b'{"config": {}, "nonce": "n"}', b"[1]"])
+async def test_a_question_that_is_none_is_refused(body: bytes) -> None:
+    with pytest.raises(Refusal) as refused:
+        await reloading.compare(Live(a_config()), body)
+    assert refused.value.status == 400
+
+
+def test_the_files_that_a_configuration_names_are_looked_at_too(tmp_path: Path) -> None:
+    secret, file = tmp_path / "service.key", tmp_path / "tapedeck.yml"
+    secret.write_text("one\n")
+    file.write_text(
+        "auth: {service_keys_file: service.key}\n"
+        f"lookup: {{servers: ['{A}']}}\n"
+        "mysql: {hosts: ['127.0.0.1:1'], user: nobody}\n"
+    )
+    source, config = Source(file, {"TAPEDECK_GATEWAY__PORT": "1"}), load(file, {})
+    before = source.print_of(config)
+    assert source.print_of(config) == before
+    secret.write_text("two\n")
+    after = source.print_of(config)
+    assert after != before
+    file.unlink()
+    assert source.print_of(config) not in (before, after)
+    assert "gateway.port" in source.pinned
