@@ -38,6 +38,11 @@ LAG = 0.01
 _OF_A_CLUSTER = (AskError, ClusterDownError, TryAgainError)  # (MOVED is an AskError)
 DRAIN_SECONDS = 5.0
 """How long a node that left the ring has to answer what it was asked before."""
+CHECK_AFTER = 1.0
+"""Seconds without a request after which a live node is asked how it is: running sessions need no
+lookups, and a node that nobody asks would be found dead by the next listener who is new."""
+CHECK_AGAIN = 0.25
+"""The same after a failure."""
 Command = Sequence[bytes | int | str]
 
 
@@ -91,6 +96,8 @@ class Node:
             eject=config.auto_eject_hosts,
             since=time.monotonic(),
         )
+        self._asked = time.monotonic()
+        self._checking: asyncio.Task[Any] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._link = _Link(connect(server, config, config.timeout / 1000))
         self._settle(config)
@@ -158,6 +165,7 @@ class Node:
             cluster also MOVED, ASK, TRYAGAIN and CLUSTERDOWN) stands as the exception; None if the
             node failed, which counts as one failure.
         """
+        self._asked = time.monotonic()
         try:
             replies, late = await self._send(commands)
         except Exception as error:  # the client's own too: uvloop raises RuntimeError on a reset
@@ -189,13 +197,30 @@ class Node:
         replies, _ = await self._send(commands)
         return replies
 
+    def check(self, now: float) -> None:
+        """See that a live node that nobody asks can still write and read, in the background.
+
+        It counts as any batch does. Does nothing where that could not eject the node.
+        """
+        health = self.health
+        troubled = health.failures or health.refusals
+        patience = CHECK_AGAIN if troubled else CHECK_AFTER
+        if not (health.live and health.eject) or now - self._asked < patience:
+            return
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(
+                self.run(self._probing, writes=True), name=f"check-{self.name}"
+            )
+
+    @property
+    def _probing(self) -> list[Command]:
+        return [("SET", self.probe_key, b"1", "EX", 60), ("GET", self.probe_key)]
+
     async def probe(self) -> None:
         """Ask an ejected node to write and read an entry; take it back if it can."""
         problem: str | None = None
         try:
-            replies, late = await self._send(
-                [("SET", self.probe_key, b"1", "EX", 60), ("GET", self.probe_key)]
-            )
+            replies, late = await self._send(self._probing)
             problem = self._lateness if late else None
             for reply in replies:
                 if isinstance(reply, RedisError):
@@ -213,6 +238,8 @@ class Node:
         Args:
             patience: seconds to wait for that.
         """
+        if self._checking is not None:
+            self._checking.cancel()
         await self._link.close(patience)
         if self._closing:
             await asyncio.wait(self._closing)
@@ -345,7 +372,10 @@ class Nodes:
         self._former = kept
 
     async def start(self) -> None:
-        """Begin to probe ejected nodes; connect to all of them now, with `preconnect`."""
+        """Begin to probe ejected nodes, and to check those that nobody asks.
+
+        With `preconnect` all of them are connected to now.
+        """
         if self._preconnect:
             await asyncio.gather(*(node.run([("PING",)]) for node in self._nodes.values()))
         self._probes = asyncio.create_task(self._probe_all(), name="lookup-probes")
@@ -367,6 +397,8 @@ class Nodes:
         while not self._closed:
             await asyncio.sleep(min(0.25, self._retry_seconds / 4))
             now = time.monotonic()
+            for node in self._nodes.values():
+                node.check(now)
             nodes = (*self._nodes.values(), *self._former)
             due = [node for node in nodes if node.health.probe_due(now)]
             if due:

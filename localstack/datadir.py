@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,7 +92,10 @@ def make(folder: Path, passwords: Passwords) -> None:
     argv += [f"--datadir={folder}", "--log-warnings=0", "--enforce-storage-engine="]
     # Nothing has to survive a crash half-way: the caller begins anew.
     argv += ["--innodb-flush-log-at-trx-commit=0", "--max-allowed-packet=8M"]
-    done = subprocess.run(argv, input=sql, capture_output=True, text=True, check=False)
+    # Two of them at once in one folder for temporary tables have met in one name.
+    with tempfile.TemporaryDirectory() as temporary:
+        argv.append(f"--tmpdir={temporary}")
+        done = subprocess.run(argv, input=sql, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         end = "\n".join(done.stderr.splitlines()[-15:])
         raise ServerFailed(f"mariadbd could not make the data directory {folder}:\n{end}")

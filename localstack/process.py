@@ -22,6 +22,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
+_given: set[int] = set()
 _forker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forker")
 
 
@@ -215,8 +216,12 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_port() -> int:
-    """A free port below the ephemeral ones, so that no outgoing connection takes it meanwhile."""
+    """A free port below the ephemeral ones, so that no outgoing connection takes it meanwhile.
+
+    No port is given twice by one process: it is free until whoever got it listens there.
+    """
     while True:
         port = random.randrange(12_000, 30_000)  # noqa: S311 - not a secret
-        if port_is_free(port):
+        if port not in _given and port_is_free(port):
+            _given.add(port)
             return port

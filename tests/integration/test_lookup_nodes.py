@@ -45,6 +45,13 @@ def keys_of(backend: Backend, node: str, how_many: int) -> list[Key]:
 
 
 @pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only requests find out what is wrong with a node."""
+    monkeypatch.setattr("tapedeck.failover.nodes.CHECK_AFTER", 1e9)
+    monkeypatch.setattr("tapedeck.failover.nodes.CHECK_AGAIN", 1e9)
+
+
+@pytest.fixture
 async def backend(stack_config: StackConfig) -> AsyncIterator[Backend]:
     document = stack_config(
         lookup={"server_failure_limit": 2, "server_retry_timeout": LONG}, sessions=NO_SESSIONS
@@ -90,6 +97,17 @@ async def test_requests_that_meet_a_failing_node_are_answered_from_mysql(
         assert longest < patience / 2, "somebody waited for the node, not for the hint's deadline"
 
 
+async def test_a_node_that_nobody_asks_is_found_dead_before_a_listener_meets_it(
+    backend: Backend, lookup_servers: list[RedisServer]
+) -> None:
+    lookup_servers[0].kill()
+
+    await until(lambda: not backend.nodes["lookup1"].health.live)
+
+    assert backend.nodes.out == {"lookup1"}
+
+
+@pytest.mark.usefixtures("unchecked")
 async def test_one_batch_that_fails_is_one_failure_of_its_node_however_many_wait_for_it(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
