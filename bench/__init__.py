@@ -13,5 +13,5 @@
 | `stats.py`, `targets.py` | percentiles, medians, paired ratios; what was to be reached |
 | `tables.py`, `plots.py`, `report.py` | what is shown of the records |
 | `sessions.py` | ten thousand listeners against any running gateway, each answer checked |
-| `hot_path.py` | CPU time of the warm path alone, and a profile |
+| `hot_path.py`, `pieces.py` | CPU time of the warm path alone, and where it goes |
 """
