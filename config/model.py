@@ -408,10 +408,10 @@ class Limits(Section):
     queueing_target: Annotated[
         int | None,
         Field(ge=10, le=60_000, description="ms a worker may be behind; past it 503, by degrees"),
-    ] = 150
+    ] = 250
     always_accepted: Annotated[
         int, Field(ge=1, description="requests in flight below which none is refused for that")
-    ] = 32
+    ] = 64
 
 
 class Partitions(Section):

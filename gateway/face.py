@@ -224,7 +224,7 @@ class Face:
                         503, "Too many requests are in flight.", headers={"Retry-After": "1"}
                     )
                 if guard.by_address:
-                    guard.admit(_peer(request), _forwarded(request))
+                    guard.admit(_peer(request), _forwarded(request) if guard.proxied else None)
             if raw:
                 for name, value in zip(self._names[route.template], raw, strict=True):
                     call.values[name] = unescape(value, name)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable
+from time import monotonic
 from typing import Protocol
 
 import structlog
@@ -76,6 +77,7 @@ class Guard:
     Attributes:
         allowed: requests that may be in flight now.
         by_address: whether requests are counted by address at all.
+        proxied: whether X-Forwarded-For may say whose a request is.
         limits: the section.
     """
 
@@ -98,6 +100,7 @@ class Guard:
         self.allowed = self._governor.limit
         self._addresses = Addresses(limits.trusted_proxies)
         self.by_address = limits.address_rate is not None
+        self.proxied = bool(limits.trusted_proxies)
         fresh = before.remembered != limits.remembered or not hasattr(self, "_of_address")
         if fresh or (before.address_rate, before.address_burst) != (
             limits.address_rate,
@@ -127,7 +130,7 @@ class Guard:
         client = self._addresses.client(peer, forwarded)
         if client is None:
             return
-        wait = self._of_address.take(client, asyncio.get_running_loop().time())
+        wait = self._of_address.take(client, monotonic())
         if wait:
             raise _limited("address", "from this address", wait)
 
@@ -143,7 +146,7 @@ class Guard:
         """
         if self._of_listener is None:
             return
-        wait = self._of_listener.take(user_id, asyncio.get_running_loop().time())
+        wait = self._of_listener.take(user_id, monotonic())
         if wait:
             raise _limited("listener", "by this listener", wait)
 

@@ -19,28 +19,31 @@ _IPV6_PREFIX = 64
 class Buckets:
     """A token bucket for each key.
 
+    What is kept for a key is one number, the time at which its bucket is full again (the generic
+    cell rate algorithm, ITU-T I.371): the same as counting tokens, and half the work.
+
     Args:
         rate: tokens a second.
         burst: tokens at most, and at first.
         remembered: keys at most.
 
     >>> buckets = Buckets(rate=1, burst=2, remembered=100)
-    >>> [buckets.take("a", now=0.0) for _ in range(3)]
+    >>> [buckets.take("a", now=10.0) for _ in range(3)]
     [0.0, 0.0, 1.0]
-    >>> buckets.take("a", now=1.0)
+    >>> buckets.take("a", now=11.0)
     0.0
     """
 
-    __slots__ = ("_burst", "_level", "_rate", "_remembered")
+    __slots__ = ("_each", "_full", "_remembered", "_span")
 
     def __init__(self, rate: float, burst: float, remembered: int) -> None:
-        self._rate = rate
-        self._burst = burst
+        self._each = 1 / rate
+        self._span = burst / rate
         self._remembered = remembered
-        self._level: OrderedDict[object, tuple[float, float]] = OrderedDict()
+        self._full: OrderedDict[object, float] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._level)
+        return len(self._full)
 
     def take(self, key: object, now: float) -> float:
         """Take a token: 0, or the seconds until there is one; then none is taken.
@@ -48,19 +51,20 @@ class Buckets:
         Args:
             now: seconds on any steady clock.
         """
-        known = self._level.get(key)
-        if known is None:
-            if len(self._level) >= self._remembered:
-                self._level.popitem(last=False)
-            self._level[key] = (self._burst - 1, now)
+        full = self._full
+        at = full.get(key)
+        if at is None:
+            if len(full) >= self._remembered:
+                full.popitem(last=False)
+            full[key] = now + self._each
             return 0.0
-        level, at = known
-        level = min(self._burst, level + (now - at) * self._rate)
-        self._level.move_to_end(key)
-        if level < 1:
-            self._level[key] = (level, now)
-            return (1 - level) / self._rate
-        self._level[key] = (level - 1, now)
+        full.move_to_end(key)
+        at = (at if at > now else now) + self._each
+        wait = at - now - self._span
+        # Sums of floating point numbers: a nanosecond is none.
+        if wait > 1e-9:
+            return wait
+        full[key] = at
         return 0.0
 
 

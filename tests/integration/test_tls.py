@@ -29,9 +29,13 @@ from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.process import free_port
 from tapedeck.localstack.redis import RedisServer
+from tapedeck.sharding.lookups import Found
+from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
+from tests.support.backends import opened
 from tests.support.certificates import Authority
 from tests.support.gateways import Gateway
+from tests.support.states import bump
 
 pytestmark = pytest.mark.stack
 
@@ -226,6 +230,20 @@ async def until(ask: Callable[[], Any], wanted: Callable[[Any], bool], seconds: 
         await asyncio.sleep(0.05)
 
 
+async def test_a_certificate_that_is_replaced_is_taken_over_by_itself_with_on_change(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    """As cert-manager does it, and nobody tells the gateway."""
+    authority = Authority(tmp_path / "tls")
+    gateway = gateway_with(stack_config, tmp_path, authority.issue("gateway"))
+    gateway.document["reload"] = {"on_change": True, "look_every": 0.1}
+    port = gateway.document["gateway"]["port"]
+    with await_started(gateway):
+        before = serial_at(port, authority)
+        authority.issue("gateway")
+        await until(lambda: serial_at(port, authority), lambda serial: serial != before)
+
+
 # --- the lookup nodes
 
 
@@ -381,6 +399,52 @@ async def test_a_rotated_redis_password_is_taken_over_while_old_connections_go_o
         assert await node.run([("HGET", b"u:1", b"2")]) is not None
     finally:
         await node.close()
+
+
+async def test_a_redis_cluster_is_reached_by_tls_and_as_its_user(
+    stack_config: StackConfig, tmp_path: Path, authority: Authority
+) -> None:
+    certificate, key = authority.issue("cluster-node")
+    port = str(free_port())
+    server = RedisServer(
+        "cluster",
+        tmp_path / "cluster",
+        options=(
+            *("--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key),
+            *("--tls-ca-cert-file", authority.file, "--tls-auth-clients", "no"),
+            *("--cluster-enabled", "yes", "--tls-cluster", "yes"),
+            *("--cluster-announce-ip", "127.0.0.1", "--cluster-port", str(free_port())),
+        ),
+    )
+    server.start()
+    try:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            words = (*LEAST, "+cluster", "+asking", "+readonly", "+command", ">pw")
+            client.execute_command("ACL", "SETUSER", "tapedeck", *words)
+        document = stack_config(
+            lookup={
+                "mode": "cluster",
+                "servers": [f"127.0.0.1:{port}"],
+                "username": "tapedeck",
+                "password": "pw",
+                "tls": True,
+                "tls_ca_file": authority.file,
+            }
+        )
+        async with opened(document) as backend:
+            found, user = Found.NOTHING, 0
+            async with asyncio.timeout(20):
+                # It takes a moment until the cluster calls itself up.
+                while found is not Found.DAY:
+                    await asyncio.sleep(0.05)
+                    user += 1
+                    await backend.store.change(Key(user, 1), bump)
+                    await backend.lookups.drain()
+                    found = (await backend.lookups.ask(Key(user, 1))).found
+            assert not backend.readiness().reasons
+    finally:
+        server.kill()
 
 
 # --- MySQL
