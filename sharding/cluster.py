@@ -21,7 +21,8 @@ from tapedeck.sharding import metrics
 from tapedeck.sharding.batching import Batcher
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.entries import Command, Layout
-from tapedeck.sharding.lookups import NO_ANSWER, Hint, Lookups, Put, hint_of
+from tapedeck.sharding.epoch import NO_ANSWER, Hint, Put, hint_of, mend
+from tapedeck.sharding.lookups import Lookups
 from tapedeck.sharding.state import Key
 
 Group = list[Command]
@@ -144,31 +145,17 @@ class ClusterLookups:
         after: list[Group] = []
         cleared: set[bytes] = set()
         for put, group, replies in zip(puts, groups, found, strict=True):
-            if replies is not None:
-                after += self._afterwards(put, group, replies, cleared)
+            if replies is None:
+                continue
+            mending = mend(self.layout, self._days.oldest(), put, group, replies, cleared)
+            if mending:
+                after.append(mending)
         if after:
             await self._carry_out(node, after, writes=True)
         return [replies is not None for replies in found]
 
     def _group(self, put: Put) -> Group:
         return self.layout.put(put.key, put.day) if put.day else [self.layout.remove(put.key)]
-
-    def _afterwards(
-        self, put: Put, group: Group, replies: Replies, cleared: set[bytes]
-    ) -> list[Group]:
-        """Put right what writing an entry met: another type in its place, fields past retention.
-
-        Args:
-            cleared: Redis keys that this batch has cleared: a second time would undo the first.
-        """
-        if is_wrong_type(replies[0]):
-            name = self.layout.ring_key(put.key)
-            clear = [] if name in cleared else [self.layout.clear(put.key)]
-            cleared.add(name)
-            again = [*clear, *(group if put.day else ())]
-            return [again] if again else []
-        prune = self.layout.prune(put.key, replies[-1], self._days.oldest())
-        return [[prune]] if prune else []
 
     async def _carry_out(
         self, node: Node, groups: list[Group], *, writes: bool = False

@@ -119,9 +119,11 @@ class Epoch:
             if replies is None:
                 return [False] * len(puts)
             after: list[Command] = []
+            cleared: set[bytes] = set()
             position = 0
             for put, group in zip(puts, groups, strict=True):
-                after += self._afterwards(put, group, replies[position : position + len(group)])
+                found = replies[position : position + len(group)]
+                after += mend(self.layout, self._days.oldest(), put, group, found, cleared)
                 position += len(group)
             if after:
                 await node.run(after, writes=True)
@@ -129,12 +131,29 @@ class Epoch:
 
         return Batcher("put", run, at_most=self._batch)
 
-    def _afterwards(self, put: Put, group: list[Command], replies: list[Any]) -> list[Command]:
-        """Put right what writing an entry met: another type in its place, fields past retention."""
-        if is_wrong_type(replies[0]):
-            return [self.layout.clear(put.key), *(group if put.day else ())]
-        prune = self.layout.prune(put.key, replies[-1], self._days.oldest())
-        return [prune] if prune else []
+
+def mend(
+    layout: Layout,
+    oldest: date,
+    put: Put,
+    group: Sequence[Command],
+    replies: Sequence[Any],
+    cleared: set[bytes],
+) -> list[Command]:
+    """What puts right what writing an entry met: another type in its place, fields past retention.
+
+    Args:
+        oldest: the first day within retention.
+        group: the commands that wrote the entry, and `replies`, what they met.
+        cleared: Redis keys that this batch has cleared: a second time would undo the first.
+    """
+    if is_wrong_type(replies[0]):
+        name = layout.ring_key(put.key)
+        clear = [] if name in cleared else [layout.clear(put.key)]
+        cleared.add(name)
+        return [*clear, *(group if put.day else ())]
+    prune = layout.prune(put.key, replies[-1], oldest)
+    return [prune] if prune else []
 
 
 def hint_of(reply: object) -> Hint:

@@ -217,6 +217,23 @@ async def test_another_type_in_an_entrys_place_is_put_right(
         assert (await backend.lookups.ask(KEY)).day == backend.days.today()
 
 
+async def test_two_entries_of_one_listener_in_anothers_place_are_put_right_together(
+    stack_config: StackConfig, lookup_servers: list[RedisServer]
+) -> None:
+    keys = [Key(KEY.user_id, playlist) for playlist in (1, 2, 3)]
+    async with opened(stack_config(sessions={"enabled": False})) as backend:
+        for server in lookup_servers:
+            with server.client() as client:
+                client.rpush(f"u:{KEY.user_id}", "a list")
+
+        await asyncio.gather(*(backend.store.change(key, bump) for key in keys))
+        await backend.lookups.drain()
+
+        owner = backend.lookups.ring.owner(backend.lookups.layout.ring_key(KEY))
+        with next(s for s in lookup_servers if s.name == owner.name).client() as client:
+            assert client.hlen(f"u:{KEY.user_id}") == len(keys)
+
+
 async def test_a_wrong_hint_is_repaired_in_the_background(uncached: Backend) -> None:
     await uncached.store.change(KEY, bump)
     await uncached.lookups.drain()
