@@ -92,7 +92,7 @@ def make(folder: Path, passwords: Passwords) -> None:
     argv += [f"--datadir={folder}", "--log-warnings=0", "--enforce-storage-engine="]
     # Nothing has to survive a crash half-way: the caller begins anew.
     argv += ["--innodb-flush-log-at-trx-commit=0", "--max-allowed-packet=8M"]
-    # Two of them at once in one folder for temporary tables have met in one name.
+    # Not /tmp: a mariadbd that starts removes what others have there.
     with tempfile.TemporaryDirectory() as temporary:
         argv.append(f"--tmpdir={temporary}")
         done = subprocess.run(argv, input=sql, capture_output=True, text=True, check=False)

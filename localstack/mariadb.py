@@ -116,6 +116,8 @@ class MariaDB(Child):
             "primary": _PAIR,
             "standby": (*_PAIR, *_STANDBY),
         }
+        temporary = self.folder.with_suffix(".tmp")
+        temporary.mkdir(exist_ok=True)
         argv = [datadir.executable(), "--no-defaults", *datadir.as_user()]
         argv += [*datadir.SMALL_AND_SAFE, *roles[role]]
         argv += [
@@ -125,6 +127,8 @@ class MariaDB(Child):
             "--bind-address=127.0.0.1",
             "--socket=",  # its path could be too long, and nobody uses it
             f"--pid-file={self.folder}/mariadbd.pid",
+            # Not /tmp: a mariadbd that starts removes what others have there.
+            f"--tmpdir={temporary}",
             "--skip-name-resolve",
             "--max-connections=500",
             "--character-set-server=utf8mb4",
