@@ -246,11 +246,15 @@ async def test_the_longest_honest_answers_are_read(
     node = Node(config.servers[0], config)
     try:
         fields = [word for n in range(500) for word in (2**62 + n, b"20260301")]
-        assert await node.run([("HSET", b"u:1", *fields)], writes=True)
+        assert await node.run([("HSET", b"u:1", *fields)], writes=True), node.health.reason
         replies = await node.run([("HSCAN", b"u:1", 0, "COUNT", 512)] * 128)
-        assert replies is not None
+        assert replies is not None, node.health.reason
         assert sum(len(reply[1]) for reply in replies) >= 500
-        assert await node.run([("SET", b"x", b"y\r\n*999999\r\n"[:4])], writes=True)
-        assert await node.run([("SET", b"*999999", b"1"), ("RANDOMKEY",)], writes=True)
+        assert await node.run([("SET", b"x", b"y\r\n*999999\r\n"[:4])], writes=True), (
+            node.health.reason
+        )
+        assert await node.run([("SET", b"*999999", b"1"), ("RANDOMKEY",)], writes=True), (
+            node.health.reason
+        )
     finally:
         await node.close()

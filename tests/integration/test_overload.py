@@ -18,7 +18,7 @@ from tests.support.gateways import Gateway, put_mixes
 
 pytestmark = pytest.mark.stack
 
-CONNECTIONS = 600
+CONNECTIONS = 1200
 """To each gateway: far more than one worker answers within its target."""
 WARM, SECONDS = 5, 12
 
@@ -72,7 +72,7 @@ def test_a_worker_that_is_given_too_much_sheds_and_answers_the_rest_in_time(
     assert shed["statuses"]["200"] > 0.2 * without["statuses"]["200"]
     # ... what is accepted does not wait behind all the rest ...
     assert shed["p50"] < 0.7 * without["p50"]
-    assert shed["p99"] < 0.8 * without["p99"]
+    assert shed["p99"] < 0.9 * without["p99"]
     # ... and operators are answered before listeners would have been.
     assert sorted(looks)[len(looks) // 2] < without["p50"]
     assert gateways[1].lines("overloaded")

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -119,6 +120,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--warm", type=float, default=0, help="latencies count from then on")
     parser.add_argument("--churn", type=int, default=0)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     print(json.dumps(uvloop.run(press(parser.parse_args()))))
 
 
