@@ -92,7 +92,7 @@ def test_by_hand_checks_a_load_while_somebody_else_breaks_things(terminal: Termi
         ("lookup-slow", "fault injector"),
         ("midnight-outage", "clocks"),
         ("mysql-past-deadline", r"settings of its own \(mysql\)"),
-        ("gateway-killed", "starts gateways"),
+        ("gateway-killed", "needs two of them"),
     ],
 )
 def test_what_cannot_be_done_to_a_running_stack_is_refused_with_the_reason(
