@@ -129,6 +129,9 @@ class Crowd:
 
     async def listen(self) -> None:
         async with aiohttp.ClientSession(self.site.url) as http:
+            # HAProxy closes the client's connection where a reused one to a gateway broke, and
+            # aiohttp would send a GET again, unasked: a bare `next` would move twice.
+            http._retry_connection = False
             token = await new_token(http, self.site)
             place = await self.ask(http, f"/sets/{token}/play?mix_id=1")
             unsure = 0
@@ -145,7 +148,7 @@ class Crowd:
                     self.wrong.append(f"from {place} to {track} with {unsure} unanswered")
                 place, unsure = track, 0
                 self.moves += 1
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.03)
 
     async def ask(self, http: aiohttp.ClientSession, path: str) -> int | None:
         try:

@@ -38,7 +38,7 @@ def test_a_worker_that_is_given_too_much_sheds_and_answers_the_rest_in_time(
     """The same pressure on one that sheds and on one that does not, at the same time: machines
     differ, and so does what else they do."""
     plain = stack_config(limits={"queueing_target": None})
-    sheds = stack_config(limits={"queueing_target": 50})
+    sheds = stack_config(limits={"queueing_target": 10})
     put_mixes(plain, [a_mix(3, 8)])
     gateways = [Gateway(document, tmp_path) for document in (plain, sheds)]
     looks = []
