@@ -12,7 +12,7 @@ from tapedeck.drills.sabotage import SABOTAGES
 from tapedeck.drills.scenarios import DRILLS
 from tests.chaos.running import run_drill
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.timeout(180)]
 
 SHOWN_AS = {
     "no-compare-and-set": {Wrong.LOST, Wrong.UNDONE, Wrong.VERSION},
