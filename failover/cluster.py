@@ -31,6 +31,7 @@ from redis.exceptions import AskError, MovedError, RedisError
 from tapedeck.config.model import Lookup, LookupServer
 from tapedeck.failover import metrics
 from tapedeck.failover.nodes import Node, describe
+from tapedeck.failover.tasks import stop
 
 log = structlog.get_logger("tapedeck.cluster")
 
@@ -154,10 +155,7 @@ class ClusterNodes:
 
     async def close(self) -> None:
         """Stop looking, drop every connection."""
-        if self._watching is not None:
-            self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
+        await stop(self._watching)
         await self._forget_client()
         for node in (*self._nodes.values(), *self._importing.values()):
             await node.close()

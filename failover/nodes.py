@@ -29,6 +29,7 @@ from tapedeck.config.tls import in_words
 from tapedeck.failover import metrics
 from tapedeck.failover.ejection import Health
 from tapedeck.failover.redis_link import OF_CONNECTIONS, connect
+from tapedeck.failover.tasks import stop
 
 log = structlog.get_logger("tapedeck.nodes")
 
@@ -238,8 +239,7 @@ class Node:
         Args:
             patience: seconds to wait for that.
         """
-        if self._checking is not None:
-            self._checking.cancel()
+        await stop(self._checking)
         await self._link.close(patience)
         if self._closing:
             await asyncio.wait(self._closing)
@@ -316,7 +316,6 @@ class Nodes:
         self._former: set[Node] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._preconnect = config.preconnect
-        self._closed = False
         self._probes: asyncio.Task[None] | None = None
         self.turn(self.plan(config.servers, config), config)
 
@@ -382,19 +381,14 @@ class Nodes:
 
     async def close(self) -> None:
         """Stop probing, drop every connection."""
-        self._closed = True
-        if self._probes is not None:
-            self._probes.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._probes
+        await stop(self._probes)
         for node in (*self._nodes.values(), *self._former):
             await node.close()
         if self._closing:
             await asyncio.wait(self._closing)
 
     async def _probe_all(self) -> None:
-        # A cancellation alone may be lost in redis-py's asyncio.wait_for (bpo-37658, before 3.12).
-        while not self._closed:
+        while True:
             await asyncio.sleep(min(0.25, self._retry_seconds / 4))
             now = time.monotonic()
             for node in self._nodes.values():

@@ -63,6 +63,12 @@ class Primary:
         return self._pool is not None
 
     @property
+    def generation(self) -> int:
+        """The highest generation of a primary that was seen. While it stays the same, nothing
+        that was committed is lost."""
+        return self._seen
+
+    @property
     def address(self) -> str | None:
         """Where the primary is, `host:port`."""
         return str(self._pool.host) if self._pool is not None else None
@@ -141,7 +147,7 @@ class Primary:
         try:
             yield session
         except MySQLError as error:
-            self.report(error)
+            self.report(error, pool)
             raise
         except BaseException:
             # Cancelled, or a fault of ours: whatever was under way may still be.
@@ -226,10 +232,14 @@ class Primary:
             self._waiting -= 1
             metrics.MYSQL_WAITING.set(self._waiting)
 
-    def report(self, error: MySQLError) -> None:
-        """Say what a statement met, where that does not leave a `session` as an exception."""
+    def report(self, error: MySQLError, pool: Pool | None = None) -> None:
+        """Say what a statement met, where that does not leave a `session` as an exception.
+
+        Args:
+            pool: whose session met it; what one of a replaced primary meets says nothing of this.
+        """
         metrics.MYSQL_ERRORS.labels(error.fault.name.lower()).inc()
-        if error.fault is Fault.READ_ONLY:
+        if error.fault is Fault.READ_ONLY and pool in (None, self._pool):
             self._drop(str(error))
         if error.fault in (Fault.READ_ONLY, Fault.LOST):
             self._watch.kick()
@@ -270,17 +280,20 @@ class Primary:
         elif isinstance(verdict, Nobody):
             if self._pool is None:
                 self._problem = verdict.reason
-            elif not self._bears_with(next(v for v in views if v.address == self.address)):
+            elif not self._bears_with(views):
                 self._drop(verdict.reason)
 
-    def _bears_with(self, view: View) -> bool:
+    def _bears_with(self, views: list[View]) -> bool:
         """Whether the primary is kept though a look at it failed, while nobody else claims.
 
         One look that took too long says more about this machine than about the primary; dropping
-        every connection for it would make the next look slower still.
+        every connection for it would make the next look slower still. (A look at another host is
+        none at the primary: what that showed last is counted once.)
         """
-        self._silent_looks = self._silent_looks + 1 if view.silent else 0
-        return view.busy or self._silent_looks == 1
+        own = next(view for view in views if view.address == self.address)
+        if own is views[0]:
+            self._silent_looks = self._silent_looks + 1 if own.silent else 0
+        return own.busy or (own.silent and self._silent_looks <= 1)
 
     async def _adopt(self, verdict: Adopt) -> None:
         hello = verdict.hello
@@ -297,6 +310,8 @@ class Primary:
             log.info("mysql primary adopted", host=str(host), generation=hello.generation)
         self._identity = hello.identity
         self._seen = hello.generation
+        # Before anybody goes on: what depends on the generation must know of a new one first.
+        self._on_hello(hello)
         metrics.MYSQL_UP.set(1)
         metrics.MYSQL_GENERATION.set(self._seen)
         self._adopted.set()
@@ -320,4 +335,4 @@ class Primary:
             now = await session.greet()
         finally:
             session.close()
-        return replace(hello, generation=now.generation)
+        return replace(hello, generation=now.generation, clock_ms=now.clock_ms)

@@ -55,6 +55,15 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]
         await super()._request_authentication()
 
 
+GREETING = (
+    "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id),"
+    # A number, or a word on servers that know more kinds of read-only.
+    " @@global.read_only NOT IN ('0', 'OFF') OR @@global.innodb_read_only,"
+    " CAST(UNIX_TIMESTAMP(NOW(6)) * 1000 AS SIGNED), VERSION()"
+)
+"""Which server it is, whether it refuses writes, its clock in ms since 1970 UTC, its version."""
+
+
 class _QuietCursor(aiomysql.Cursor):  # type: ignore[misc]
     """A cursor that does not ask for the text of warnings: that is a round trip a statement."""
 
@@ -215,12 +224,7 @@ class Session:
         Raises:
             MySQLError: it did not answer.
         """
-        rows = await self.fetch(
-            "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id),"
-            # A number, or a word on servers that know more kinds of read-only.
-            " @@global.read_only NOT IN ('0', 'OFF') OR @@global.innodb_read_only,"
-            " CAST(UNIX_TIMESTAMP(NOW(6)) * 1000 AS SIGNED), VERSION()"
-        )
+        rows = await self.fetch(GREETING)
         identity, read_only, clock_ms, version = rows[0]
         try:
             found = await self.fetch("SELECT generation FROM tapedeck_generation WHERE id = 1")

@@ -14,13 +14,8 @@ from pymysql.cursors import Cursor
 from tapedeck.config.model import HostPort, MySQL
 from tapedeck.config.tls import client_context
 from tapedeck.failover.fencing import Adopt, View, decide
-from tapedeck.failover.session import Hello
+from tapedeck.failover.session import GREETING, Hello
 
-_GREETING = (
-    "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id),"
-    " @@global.read_only OR @@global.innodb_read_only,"
-    " CAST(UNIX_TIMESTAMP(NOW(6)) * 1000 AS SIGNED), VERSION()"
-)
 _NO_SUCH_TABLE = 1146
 
 
@@ -88,7 +83,7 @@ def _connect(host: HostPort, config: MySQL, statement_seconds: float) -> pymysql
 
 def _greet(connection: pymysql.Connection[Cursor]) -> Hello:
     with connection.cursor() as cursor:
-        cursor.execute(_GREETING)
+        cursor.execute(GREETING)
         row = cursor.fetchone()
         assert row is not None
         identity, read_only, clock_ms, version = row

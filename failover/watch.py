@@ -17,6 +17,7 @@ from tapedeck.config.model import HostPort, MySQL
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.fencing import View
 from tapedeck.failover.session import Session
+from tapedeck.failover.tasks import stop
 
 log = structlog.get_logger("tapedeck.primary")
 
@@ -70,9 +71,7 @@ class Watch:
 
     async def close(self) -> None:
         """End."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await stop(*self._tasks)
 
     def views(self) -> list[View]:
         """What each host showed last, in the order of the configuration."""

@@ -15,6 +15,7 @@ from tapedeck.failover.cluster import ClusterNodes
 from tapedeck.failover.nodes import Nodes
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Hello
+from tapedeck.failover.tasks import stop
 from tapedeck.sharding.cluster import AnyLookups, ClusterLookups, Slots
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.epoch import Epoch
@@ -156,11 +157,7 @@ class Backend:
         """Finish what is written in the background, then drop every connection."""
         if self.mover is not None:
             self.mover.close()
-        for task in (self._keeping, self._surveying, self._moving):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        await stop(self._keeping, self._surveying, self._moving)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 await self.lookups.drain()
@@ -172,9 +169,9 @@ class Backend:
     def _greeted(self, hello: Hello) -> None:
         """The primary was adopted, or looked at again."""
         self.days.greeted(hello)
-        if hello.generation != self._primary_generation:
+        if self.primary.generation != self._primary_generation:
             # A forced promotion may have lost what this worker saw committed.
-            self._primary_generation = hello.generation
+            self._primary_generation = self.primary.generation
             self.store.sessions.clear()
 
     def readiness(self) -> Readiness:

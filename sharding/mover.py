@@ -92,7 +92,6 @@ class Mover:
 
     async def keep(self) -> None:
         """Follow moves until `close`; what fails is tried again."""
-        # A cancellation alone may be lost in redis-py's asyncio.wait_for (bpo-37658, before 3.12).
         while not self._closed:
             self._wake.clear()
             try:

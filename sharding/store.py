@@ -24,6 +24,7 @@ from tapedeck.config.model import Sessions as SessionsConfig
 from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.retry import passing, persist
+from tapedeck.failover.tasks import stop
 from tapedeck.sharding import metrics, operations
 from tapedeck.sharding.batching import Waiter
 from tapedeck.sharding.cluster import AnyLookups
@@ -114,10 +115,7 @@ class Store:
     async def close(self) -> None:
         """Give up what is under way; whoever waits for it is told."""
         self._closed = True
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await stop(*self._tasks)
 
     # ---- turns ---------------------------------------------------------------------------------
 
@@ -144,6 +142,7 @@ class Store:
             applied = group.apply(loaded)
             if applied.changes:
                 group.first_try = True
+                group.generation = self._primary.generation
                 group.save(loaded, applied, group)
                 return
             _counts["unchanged"] += members
@@ -247,15 +246,19 @@ class Store:
 
     async def _load(self, key: Key, hint: Row | None, deadline: float) -> Loaded:
         """Read a key's row; where a cached one says in which partition, no lookup node is asked."""
+        generation = self._primary.generation
         if hint is not None:
             loaded = await self._reader.reload(key, Loaded(hint))
         else:
             loaded = await self._reader.load(key, deadline)
-        self._remember(key, loaded)
+        self._remember(key, loaded, generation)
         return loaded
 
-    def _remember(self, key: Key, loaded: Loaded) -> None:
-        """Cache what was read; not where a change that ended meanwhile knows better."""
+    def _remember(self, key: Key, loaded: Loaded, generation: int) -> None:
+        """Cache what was read; not where a change that ended meanwhile knows better, nor what may
+        come from a primary that was replaced since."""
+        if generation != self._primary.generation:
+            return
         row, known = loaded.row, self.sessions.get(key)
         if row is None or loaded.strays:
             self.sessions.drop(key)
@@ -285,7 +288,7 @@ class _Group:
 
     __slots__ = (
         *("_alone", "_conflicts", "_failure", "_loaded", "_number", "_plan", "_store", "_tried"),
-        *("first_try", "hint", "key", "members", "waiting"),
+        *("first_try", "generation", "hint", "key", "members", "waiting"),
     )
 
     def __init__(
@@ -300,6 +303,7 @@ class _Group:
         self.waiting = waiting
         self.hint: Row | None = None
         self.first_try = False
+        self.generation = 0
         self._store = store
         self._number = next(store._numbers)
         self._loaded: Loaded | None = None
@@ -347,6 +351,7 @@ class _Group:
             changes=applied.changes,
             strays=loaded.strays,
             alone=self._alone,
+            generation=self.generation,
         )
         store._writer.save(self._plan, waiter)
 
@@ -355,7 +360,9 @@ class _Group:
         store, plan = self._store, self._plan
         assert plan is not None
         row = plan.row
-        store.sessions.put(self.key, Row(plan.day, row.version, row.owner, row.body, plan.others))
+        if plan.generation == store._primary.generation:
+            made = Row(plan.day, row.version, row.owner, row.body, plan.others)
+            store.sessions.put(self.key, made)
         if plan.base is None or plan.base.day != plan.day:
             store._lookups.put(self.key, plan.day)
         return self._tried[row.version]
@@ -386,9 +393,10 @@ class _Group:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             await self._judge(failure)
+        self.generation = store._primary.generation
         if self._loaded is not None:
             loaded = await store._reader.reload(self.key, self._loaded)
-            store._remember(self.key, loaded)
+            store._remember(self.key, loaded, self.generation)
         else:
             loaded = await store._load(self.key, self.hint, self.deadline)
         self._loaded = loaded

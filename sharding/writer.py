@@ -37,6 +37,8 @@ class Plan(Struct, frozen=True):
         changes: how many acknowledged changes it stands for.
         strays: older rows of the key, to be removed with it.
         alone: not in a batch, because it held one up before.
+        generation: of the primary that `base` is from. Another one may lack the base, and have
+            another row of the same version.
     """
 
     base: Row | None
@@ -46,6 +48,7 @@ class Plan(Struct, frozen=True):
     changes: int = 1
     strays: tuple[Row, ...] = ()
     alone: bool = False
+    generation: int = 0
 
     @property
     def key(self) -> Key:
@@ -110,7 +113,11 @@ class Writer:
 
     async def _save(self, plans: list[Plan]) -> Sequence[bool | Exception]:
         async with self._primary.session(self._primary.deadline()) as session:
-            saved = await self._save_in(session, plans)
+            generation = self._primary.generation
+            fresh = [plan for plan in plans if plan.generation == generation]
+            done = await self._save_in(session, fresh) if fresh else ()
+        results = iter(done)
+        saved = [next(results) if plan.generation == generation else False for plan in plans]
         counts: Counter[str] = Counter()
         for plan, result in zip(plans, saved, strict=True):
             if result is True:
