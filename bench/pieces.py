@@ -53,6 +53,8 @@ class NoDatabase:
     broken = False
     mariadb = True
 
+    generation = 1
+
     def deadline(self) -> float:
         """Ten seconds from now."""
         return asyncio.get_running_loop().time() + 10

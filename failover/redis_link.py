@@ -25,7 +25,8 @@ REPLY_BYTES = 256 * 1024
 """Of one reply at most. The longest that is asked for, HSCAN's of a packed entry, has some tens."""
 ELEMENTS = REPLY_BYTES // 4
 """Of one reply at most, however nested: each takes four bytes or more. hiredis makes room for as
-many as a header promises, before any of them came."""
+many as a header promises, before any of them came. (Text that looks like a header counts as one:
+ours never does, and a neighbour's key ends no more than a look at it.)"""
 _PROMISE = re.compile(rb"\n[*%~|>](\d+)\r")
 _HEADER_BYTES = 32
 _RESP2 = frozenset({bytes, str, int, list, type(None)})

@@ -345,8 +345,12 @@ async def test_a_node_that_cannot_be_trusted_or_entered_says_why(
     if words.get("tls_ca_file") == "other":
         words = {"tls_ca_file": Authority(tmp_path / "unknown", "unknown").file}
     config = node_config(secured, authority, server_failure_limit=1, **words)
-    replies, said = await ask(config)
-    assert replies is None
+    for _ in range(20):
+        replies, said = await ask(config)
+        assert replies is None
+        # A node that turns us away after the handshake (TLS 1.3) may close before it is read why.
+        if reason in said:
+            break
     assert reason in said
 
 
