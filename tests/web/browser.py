@@ -9,7 +9,10 @@ from typing import Any
 
 import axe_core_python
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import (
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -104,8 +107,8 @@ class Browser:
             try:
                 if sees():
                     return time.monotonic() - began
-            except StaleElementReferenceException:
-                pass
+            except (NoSuchElementException, StaleElementReferenceException):
+                pass  # not drawn yet, or drawn anew
             if time.monotonic() - began > seconds:
                 shown = self.text("body")
                 raise AssertionError(f"not seen in {seconds} s. The page says:\n{shown}")

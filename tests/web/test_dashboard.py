@@ -162,6 +162,7 @@ def test_a_reload_that_moves_keys_is_followed_to_its_end(
     asyncio.run(_create(gateway, 60))
     browser.open(gateway.admin)
     browser.until(lambda: is_well(browser) and len(browser.all(".node")) == 3)
+    browser.until(lambda: browser.find(".lane-group .arc"))
     before = browser.find(".lane-group .arc").get_attribute("d")
     gateway.document["lookup"]["servers"] = [server.server for server in lookup_servers[:2]]
     gateway.write_config()
