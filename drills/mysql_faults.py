@@ -10,6 +10,7 @@ from tapedeck.drills.scene import Promise, Scenario, Scene, each
 from tapedeck.drills.stage import Plan, Supervised
 from tapedeck.drills.toxiproxy import Link
 from tapedeck.localstack import replication
+from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.partitions import oldest_kept, table, utc_day
 from tapedeck.sharding.rows import create_table
 
@@ -196,7 +197,9 @@ async def _midnight(scene: Scene) -> None:
     await asyncio.sleep(midnight - scene.client.now())
     scene.mark("midnight, UTC")
     await scene.wait(2, 15)
-    await scene.heal("they are started with the entries of yesterday", each(nodes, _start))
+    await scene.heal(
+        "they are started with the entries of yesterday", each(nodes, RedisServer.start)
+    )
     after = await scene.do(scene.stage.partitions)
     moved = await scene.do(scene.stage.rows_by_partition)
     scene.expect(
@@ -204,10 +207,6 @@ async def _midnight(scene: Scene) -> None:
         len(after) > len(before) and moved.get(after[-2], 0) > 0,
         f"rows by partition: {moved}",
     )
-
-
-def _start(node: object) -> None:
-    node.start()  # type: ignore[attr-defined]
 
 
 async def _thirty_days(scene: Scene) -> None:

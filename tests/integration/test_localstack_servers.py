@@ -20,25 +20,9 @@ from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.process import Child, ServerFailed
 from tapedeck.localstack.redis import RedisServer
+from tests.support.terminal import eventually, exists
 
 pytestmark = pytest.mark.stack
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def exists(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def as_gateway(server: MariaDB, database: str) -> pymysql.Connection[pymysql.cursors.Cursor]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 import pytest
 
-from tapedeck.config.load import parse
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.backend import Backend
@@ -18,22 +15,13 @@ from tapedeck.sharding.partitions import table
 from tapedeck.sharding.rows import create_table
 from tapedeck.sharding.state import Key, Owner, Stored, Write
 from tests.conftest import StackConfig
+from tests.support.backends import opened
 from tests.support.cutting import AckCutter
 from tests.support.states import bump, count, forget
 
 pytestmark = pytest.mark.stack
 
 KEY = Key(7, 11)
-
-
-@contextlib.asynccontextmanager
-async def opened(document: dict[str, Any]) -> AsyncIterator[Backend]:
-    backend = await Backend.open(parse(document), prune=False)
-    try:
-        await backend.days.ready()
-        yield backend
-    finally:
-        await backend.close()
 
 
 @pytest.fixture(params=[True, False], ids=["cached", "uncached"])

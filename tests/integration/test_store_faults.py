@@ -5,32 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
-from tapedeck.config.load import parse
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.partitions import table
 from tapedeck.sharding.state import Key, Owner, Write
 from tests.conftest import StackConfig
+from tests.support.backends import opened
 from tests.support.states import bump, count
 
 pytestmark = pytest.mark.stack
-
-
-@contextlib.asynccontextmanager
-async def opened(document: dict[str, Any]) -> AsyncIterator[Backend]:
-    backend = await Backend.open(parse(document), prune=False)
-    try:
-        await backend.days.ready()
-        yield backend
-    finally:
-        await backend.close()
 
 
 @contextlib.contextmanager
