@@ -8,6 +8,7 @@ types, which hiredis would read all the same) ends the connection.
 from __future__ import annotations
 
 import re
+import ssl
 from typing import Any
 
 from redis._parsers import _AsyncHiredisParser
@@ -87,6 +88,9 @@ class BoundedParser(_AsyncHiredisParser):
         self._line = seen[last : last + _HEADER_BYTES]
 
 
+_NO_CERTIFICATE = "it may ask for a client certificate: lookup.tls_certificate_file"
+
+
 class _Connection(Connection):
     """A connection that looks at the certificate files whenever it connects, also again."""
 
@@ -97,6 +101,24 @@ class _Connection(Connection):
 
     def _connection_arguments(self) -> dict[str, Any]:
         return {**super()._connection_arguments(), "ssl": self._contexts.get(self._lookup)}
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        """Log in.
+
+        Raises:
+            redis.exceptions.RedisError: the node turned us away.
+        """
+        try:
+            await super().on_connect_check_health(check_health)
+        except (RedisConnectionError, OSError, RuntimeError) as error:
+            # With TLS 1.3 a node judges our certificate after the handshake; where it closes with
+            # our first command unread, the alert that says so is lost on the way.
+            said_why = isinstance(error.__cause__ or error.__context__, ssl.SSLError) or (
+                isinstance(error, RedisConnectionError) and type(error) is not RedisConnectionError
+            )
+            if said_why or not self._lookup.tls or self._lookup.tls_certificate_file:
+                raise
+            raise RedisConnectionError(f"{error}; {_NO_CERTIFICATE}") from None
 
 
 OF_CONNECTIONS = (
