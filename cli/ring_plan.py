@@ -93,6 +93,7 @@ def _changed(before: Lookup, add: list[str], remove: list[str], weight: list[str
 
 async def _held(config: Lookup) -> dict[str, Held | None]:
     from tapedeck.failover.nodes import Nodes
+    from tapedeck.failover.redis_link import info_of
     from tapedeck.sharding.forecast import Held
 
     nodes = Nodes(config)
@@ -101,7 +102,7 @@ async def _held(config: Lookup) -> dict[str, Held | None]:
         replies = await node.run([("DBSIZE",), ("INFO", "memory")])
         if replies is None:
             return None
-        info = replies[1]
+        info = info_of(replies[1])
         # An empty node takes memory too: that part does not move.
         used = int(info["used_memory"]) - int(info.get("used_memory_startup", 0))
         return Held(int(replies[0]), max(0, used))

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -28,7 +27,7 @@ from tapedeck.config.model import Lookup, LookupServer
 from tapedeck.config.tls import in_words
 from tapedeck.failover import metrics
 from tapedeck.failover.ejection import Health
-from tapedeck.failover.redis_link import OF_CONNECTIONS, connect
+from tapedeck.failover.redis_link import OF_CONNECTIONS, Command, Link
 from tapedeck.failover.tasks import stop
 
 log = structlog.get_logger("tapedeck.nodes")
@@ -44,36 +43,6 @@ CHECK_AFTER = 1.0
 lookups, and a node that nobody asks would be found dead by the next listener who is new."""
 CHECK_AGAIN = 0.25
 """The same after a failure."""
-Command = Sequence[bytes | int | str]
-
-
-class _Link:
-    """The connections of a node under one set of settings, and the batches that use them."""
-
-    def __init__(self, client: Redis) -> None:
-        self.client = client
-        self._busy = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    def __enter__(self) -> Redis:
-        self._busy += 1
-        self._idle.clear()
-        return self.client
-
-    def __exit__(self, *_: object) -> None:
-        self._busy -= 1
-        if not self._busy:
-            self._idle.set()
-
-    async def close(self, patience: float) -> None:
-        """Close them once what is under way was answered."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while self._busy:
-                    await self._idle.wait()
-        with contextlib.suppress(RedisError, OSError):
-            await self.client.aclose()
 
 
 class Node:
@@ -100,7 +69,7 @@ class Node:
         self._asked = time.monotonic()
         self._checking: asyncio.Task[Any] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self._link = _Link(connect(server, config, config.timeout / 1000))
+        self._link = Link(server, config, config.timeout / 1000)
         self._settle(config)
 
     @property
@@ -121,7 +90,7 @@ class Node:
         """
         if any(getattr(self._config, word) != getattr(config, word) for word in OF_CONNECTIONS):
             self._retire(self._link)
-            self._link = _Link(connect(server, config, config.timeout / 1000))
+            self._link = Link(server, config, config.timeout / 1000)
         self.server = server
         self._settle(config)
         self.health.adjust(
@@ -146,7 +115,7 @@ class Node:
         )
         self._latency = metrics.NODE_SECONDS.labels(self.name)
 
-    def _retire(self, link: _Link) -> None:
+    def _retire(self, link: Link) -> None:
         # Twice what a batch may take: one under way, and one that its batcher has gathered since.
         task = asyncio.create_task(link.close(2 * self._seconds + 1), name=f"retire-{self.name}")
         self._closing.add(task)
@@ -275,14 +244,8 @@ class Node:
 
         watch = loop.call_at(due, deadline_passed)
         try:
-            with self._link as client:
-                async with (
-                    asyncio.timeout(self._seconds),
-                    client.pipeline(transaction=False) as pipe,
-                ):
-                    for command in commands:
-                        pipe.execute_command(*command)
-                    replies: list[Any] = await pipe.execute(raise_on_error=False)
+            async with asyncio.timeout(self._seconds):
+                replies = await self._link.ask(commands)
         finally:
             watch.cancel()
         self._latency.observe(loop.time() - started)

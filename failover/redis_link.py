@@ -7,13 +7,18 @@ types, which hiredis would read all the same) ends the connection.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import ssl
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
+import hiredis
 from redis._parsers import _AsyncHiredisParser
+from redis._parsers.helpers import parse_info
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
-from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis
+from redis.asyncio import Connection, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -21,6 +26,9 @@ from redis.exceptions import InvalidResponse
 
 from tapedeck.config.model import ClientTls, Lookup, LookupServer
 from tapedeck.config.tls import ClientContexts
+
+Command: TypeAlias = tuple[bytes | int | str, ...]
+_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 REPLY_BYTES = 256 * 1024
 """Of one reply at most. The longest that is asked for, HSCAN's of a packed entry, has some tens."""
@@ -57,14 +65,9 @@ class BoundedParser(_AsyncHiredisParser):
         if not self._connected:
             raise RedisConnectionError("the node closed the connection")
         reader: Any = self._reader
-        stream: Any = self._stream
         reply = reader.gets(False) if disable_decoding else reader.gets()
         while reply is NOT_ENOUGH_DATA:
-            data = await stream.read(self._read_size)
-            if not data:
-                raise RedisConnectionError("the node closed the connection")
-            self._check(data)
-            reader.feed(data)
+            await self._feed()
             reply = reader.gets(False) if disable_decoding else reader.gets()
         self._bytes = self._promised = 0
         if reply.__class__ not in _RESP2:
@@ -73,6 +76,23 @@ class BoundedParser(_AsyncHiredisParser):
             if not isinstance(reply, Exception):
                 raise InvalidResponse(f"a reply of type {type(reply).__name__}, which nobody asked")
         return reply
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing came but what was asked for."""
+        # redis-py waits for a read that times out to know this.
+        reader: Any = self._reader
+        stream: Any = self._stream
+        return not reader.has_data() and not stream._buffer
+
+    async def _feed(self) -> None:
+        stream: Any = self._stream
+        reader: Any = self._reader
+        data = await stream.read(self._read_size)
+        if not data:
+            raise RedisConnectionError("the node closed the connection")
+        self._check(data)
+        reader.feed(data)
 
     def _check(self, data: bytes) -> None:
         self._bytes += len(data)
@@ -89,6 +109,18 @@ class BoundedParser(_AsyncHiredisParser):
 
 
 _NO_CERTIFICATE = "it may ask for a client certificate: lookup.tls_certificate_file"
+
+
+def info_of(reply: object) -> dict[str, Any]:
+    """What INFO said, by word.
+
+    Raises:
+        ValueError: it is no answer to INFO.
+    """
+    if not isinstance(reply, bytes):
+        raise ValueError(f"INFO answered {reply!r}")
+    parse: Callable[[object], dict[str, Any]] = parse_info
+    return parse(reply)
 
 
 class _Connection(Connection):
@@ -120,6 +152,110 @@ class _Connection(Connection):
                 raise
             raise RedisConnectionError(f"{error}; {_NO_CERTIFICATE}") from None
 
+    async def ask(self, packed: bytes, count: int) -> list[Any]:
+        """Send commands, packed, and read as many replies; an error stands as the exception.
+
+        The way of redis-py's pipelines takes some fifty microseconds a command, for what nobody
+        uses here: retries, decoding, callbacks, observability.
+
+        Raises:
+            Exception: the connection is of no use any more.
+        """
+        writer: Any = self._writer
+        parser: Any = self._parser
+        writer.write(packed)
+        await writer.drain()
+        return [await parser.read_response() for _ in range(count)]
+
+    @property
+    def usable(self) -> bool:
+        """Whether another batch can be sent: connected, and nothing unasked came."""
+        reader: Any = self._reader
+        writer: Any = self._writer
+        parser: Any = self._parser
+        return (
+            reader is not None
+            and not reader.at_eof()
+            and reader.exception() is None
+            and not writer.is_closing()
+            and parser.idle
+        )
+
+    def drop(self) -> None:
+        """Close it at once, whatever is under way."""
+        writer: Any = self._writer
+        parser: Any = self._parser
+        if writer is not None:
+            writer.transport.abort()
+        parser.on_disconnect()
+        self._reader = self._writer = None
+
+
+class Link:
+    """A few connections to one node, each for one batch at a time.
+
+    Args:
+        seconds: for a connect.
+    """
+
+    def __init__(self, server: LookupServer, config: Lookup, seconds: float) -> None:
+        self._words = _words(server, config, seconds)
+        self._free: list[_Connection] = []
+        most = config.server_connections
+        # Whoever finds none free waits for one, within the time that its batch has anyway.
+        self._places = asyncio.Semaphore(most) if most is not None else contextlib.nullcontext()
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """A reply for each command, in one round trip; an error stands as the exception.
+
+        Raises:
+            Exception: no connection, or it failed.
+        """
+        packed = b"".join([_pack(command) for command in commands])
+        self._busy += 1
+        self._idle.clear()
+        try:
+            async with self._places:
+                connection = self._take()
+                try:
+                    if not connection.is_connected:
+                        await connection.connect()  # type: ignore[no-untyped-call]
+                    replies = await connection.ask(packed, len(commands))
+                except BaseException:
+                    connection.drop()
+                    raise
+                self._free.append(connection)
+                return replies
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self._idle.set()
+
+    def _take(self) -> _Connection:
+        """A connection, perhaps not made yet; the one that was used last, if it is in order."""
+        while self._free:
+            connection = self._free.pop()
+            if connection.usable:
+                return connection
+            connection.drop()
+        return _Connection(**self._words)
+
+    async def close(self, patience: float) -> None:
+        """Close them once what is under way was answered.
+
+        Args:
+            patience: seconds to wait for that.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._busy:
+                    await self._idle.wait()
+        while self._free:
+            self._free.pop().drop()
+
 
 OF_CONNECTIONS = (
     *("timeout", "username", "password", "tcpkeepalive", "server_connections"),
@@ -129,13 +265,19 @@ OF_CONNECTIONS = (
 
 
 def connect(server: LookupServer, config: Lookup, seconds: float) -> Redis:
-    """A client of one node, that tries each command once; it connects when it is used.
+    """A client of one node for work in the background, that tries each command once.
+
+    It connects when it is used.
 
     Args:
         seconds: for a connect, and for an answer.
     """
-    words: dict[str, Any] = {
-        "connection_class": _Connection,
+    words = _words(server, config, seconds)
+    return Redis.from_pool(ConnectionPool(connection_class=_Connection, **words))
+
+
+def _words(server: LookupServer, config: Lookup, seconds: float) -> dict[str, Any]:
+    return {
         "lookup": config,
         "contexts": ClientContexts(),
         "host": server.host,
@@ -150,8 +292,3 @@ def connect(server: LookupServer, config: Lookup, seconds: float) -> Redis:
         "client_name": "tapedeck",
         "protocol": 2,
     }
-    if config.server_connections is None:
-        return Redis.from_pool(ConnectionPool(**words))
-    # Whoever finds none free waits for one, within the time that its batch has anyway.
-    most = config.server_connections
-    return Redis.from_pool(BlockingConnectionPool(max_connections=most, timeout=None, **words))

@@ -48,6 +48,7 @@ class Batcher(Generic[Item, Result]):
             long, many at once are not kept waiting for it, and where it is short, batches stay
             large.
         size: bytes of an item; a batch stops growing at `max_bytes`.
+        linger: seconds that the first item of a batch waits for others; for what nobody waits for.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Batcher(Generic[Item, Result]):
         crowd: int = 0,
         size: Callable[[Item], int] = lambda _: 0,
         max_bytes: int = 1 << 20,
+        linger: float = 0,
     ) -> None:
         self._run = run
         self.at_most = at_most
@@ -68,6 +70,7 @@ class Batcher(Generic[Item, Result]):
         self._crowd = crowd
         self._size = size
         self._max_bytes = max_bytes
+        self._linger = linger
         self._queue: deque[tuple[Item, Waiter[Result]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sizes = metrics.BATCH_SIZE.labels(kind)
@@ -83,10 +86,16 @@ class Batcher(Generic[Item, Result]):
         self._queue.append((item, waiter))
         if self._free > self._for_crowds or (self._free and len(self._queue) >= self._crowd):
             self._free -= 1
-            # The task's first step comes after everything that is ready to run now has queued.
-            task = asyncio.create_task(self._carry_out())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            if self._linger:
+                asyncio.get_running_loop().call_later(self._linger, self._start)
+            else:
+                self._start()
+
+    def _start(self) -> None:
+        # The task's first step comes after everything that is ready to run now has queued.
+        task = asyncio.create_task(self._carry_out())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def drain(self) -> None:
         """Wait until nothing is under way."""

@@ -17,13 +17,13 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError
 from tapedeck.config.model import Lookup, LookupServer
 from tapedeck.failover.cluster import ClusterNodes
 from tapedeck.failover.nodes import Node, is_wrong_type
-from tapedeck.sharding import metrics
 from tapedeck.sharding.batching import Batcher
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.entries import Command, Layout
-from tapedeck.sharding.epoch import NO_ANSWER, Hint, Put, hint_of, mend
+from tapedeck.sharding.epoch import LINGER, NO_ANSWER, Hint, Put, hint_of, mend
 from tapedeck.sharding.lookups import Lookups
 from tapedeck.sharding.state import Key
+from tapedeck.sharding.waiting import Patience, Writes
 
 Group = list[Command]
 """The commands of one entry."""
@@ -62,24 +62,23 @@ class ClusterLookups:
     def __init__(self, config: Lookup, nodes: ClusterNodes, days: Days) -> None:
         self.ring = Slots(nodes)
         self.layout = Layout(config.layout, days.retention)
-        self._deadline = config.hint_seconds
+        self._patience = Patience(config.hint_seconds, NO_ANSWER)
         self._cluster = nodes
         self._days = days
         self._asking: dict[Node, Batcher[Key, Hint]] = {}
         self._putting: dict[Node, Batcher[Put, bool]] = {}
-        self._pending: set[asyncio.Task[None]] = set()
+        self._writes = Writes()
 
     async def ask(self, key: Key) -> Hint:
         """The hint for a key. Never raises, never takes longer than the hint's deadline."""
         node = self._cluster.route(self.layout.ring_key(key))
         if node is None:
             return NO_ANSWER
-        try:
-            # The batch goes on past this deadline, to `timeout`: that is what counts as a failure.
-            async with asyncio.timeout(self._deadline):
-                return await self._asks(node).submit(key)
-        except TimeoutError:
-            return NO_ANSWER
+        # The batch goes on past the deadline, to `timeout`: that is what counts as a failure.
+        answer: asyncio.Future[Hint] = asyncio.get_running_loop().create_future()
+        self._asks(node).put(key, answer)
+        self._patience.watch(answer)
+        return await answer
 
     async def peek(self, key: Key, node: Node) -> Hint:
         """What the cluster says of a key when this node is asked; waits for `timeout`."""
@@ -92,21 +91,14 @@ class ClusterLookups:
         What fails is dropped: the next load repairs it.
         """
         node = self._cluster.route(self.layout.ring_key(key))
-        if node is None or len(self._pending) >= 10_000:
-            metrics.HINT_WRITES.labels("dropped").inc()
-            return
-        task = asyncio.create_task(self._put_into(node, Put(key, day)))
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
+        if node is None:
+            self._writes.drop()
+        elif self._writes.begin():
+            self._puts(node).put(Put(key, day), self._writes)
 
     async def drain(self) -> None:
         """Wait for the hints that are being written."""
-        if self._pending:
-            await asyncio.wait(self._pending)
-
-    async def _put_into(self, node: Node, put: Put) -> None:
-        written = await self._puts(node).submit(put)
-        metrics.HINT_WRITES.labels("written" if written else "dropped").inc()
+        await self._writes.drain()
 
     # --- batches
 
@@ -130,7 +122,7 @@ class ClusterLookups:
             async def run(puts: list[Put]) -> Sequence[bool]:
                 return await self._write(node, puts)
 
-            batcher = self._putting[node] = Batcher("put", run, at_most=128)
+            batcher = self._putting[node] = Batcher("put", run, at_most=128, linger=LINGER)
         return batcher
 
     def _forget_the_gone(self) -> None:
@@ -142,17 +134,34 @@ class ClusterLookups:
     async def _write(self, node: Node, puts: list[Put]) -> list[bool]:
         groups = [self._group(put) for put in puts]
         found = await self._carry_out(node, groups, writes=True)
-        after: list[Group] = []
+        mending: list[Group] = []
+        looks: dict[bytes, Command] = {}
         cleared: set[bytes] = set()
         for put, group, replies in zip(puts, groups, found, strict=True):
             if replies is None:
                 continue
-            mending = mend(self.layout, self._days.oldest(), put, group, replies, cleared)
-            if mending:
-                after.append(mending)
-        if after:
-            await self._carry_out(node, after, writes=True)
+            if is_wrong_type(replies[0]):
+                mending.append(mend(self.layout, put, group, cleared))
+            elif (look := self.layout.look_for_old(put.key, replies[0])) is not None:
+                looks[self.layout.ring_key(put.key)] = look
+        if mending:
+            await self._carry_out(node, mending, writes=True)
+        if looks:
+            await self._prune(node, looks)
         return [replies is not None for replies in found]
+
+    async def _prune(self, node: Node, looks: dict[bytes, Command]) -> None:
+        """Remove fields past retention of entries that have grown."""
+        scanned = await self._carry_out(node, [[look] for look in looks.values()])
+        oldest = self._days.oldest()
+        prunes: list[Group] = [
+            [prune]
+            for name, found in zip(looks, scanned, strict=True)
+            if found is not None
+            and (prune := self.layout.prune(name, found[0], oldest)) is not None
+        ]
+        if prunes:
+            await self._carry_out(node, prunes, writes=True)
 
     def _group(self, put: Put) -> Group:
         return self.layout.put(put.key, put.day) if put.day else [self.layout.remove(put.key)]

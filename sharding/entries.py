@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from tapedeck.sharding.partitions import parse_day
@@ -50,16 +51,23 @@ class Layout:
     def put(self, key: Key, day: date) -> list[Command]:
         """The commands that write an entry, with its expiry."""
         seconds = (self.retention + EXTRA_DAYS) * 86400
-        value = f"{day:%Y%m%d}".encode()
-        if self.name == "flat":
-            return [("SET", self.ring_key(key), value, "EX", seconds)]
+        value = _spelled(day)
         name = self.ring_key(key)
-        return [
-            ("HSET", name, b"%d" % key.playlist_id, value),
-            ("EXPIRE", name, seconds),
-            # Looked at in passing: a hash expires as a whole, its fields must be pruned.
-            ("HSCAN", name, 0, "COUNT", MOST_FIELDS),
-        ]
+        if self.name == "flat":
+            return [("SET", name, value, "EX", seconds)]
+        return [("HSET", name, b"%d" % key.playlist_id, value), ("EXPIRE", name, seconds)]
+
+    def look_for_old(self, key: Key, written: object) -> Command | None:
+        """The command that reads an entry's fields, where it has grown by `put`; else None.
+
+        A hash expires as a whole, so its fields must be pruned: at the latest when it grows.
+
+        Args:
+            written: the reply to the first command of `put`: the fields that it added.
+        """
+        if self.name == "flat" or written != 1:
+            return None
+        return ("HSCAN", self.ring_key(key), 0, "COUNT", MOST_FIELDS)
 
     def remove(self, key: Key) -> Command:
         """The command that removes an entry."""
@@ -67,13 +75,16 @@ class Layout:
             return ("DEL", self.ring_key(key))
         return ("HDEL", self.ring_key(key), b"%d" % key.playlist_id)
 
-    def prune(self, key: Key, scanned: object, oldest: date) -> Command | None:
+    def prune(self, name: bytes, scanned: object, oldest: date) -> Command | None:
         """The command that removes fields past retention, given HSCAN's reply; None for none.
 
         Fields that are no playlist of ours are left alone.
+
+        Args:
+            name: the entry's Redis key.
         """
         gone = [field for field, value in pairs(scanned) if (day := _day(value)) and day < oldest]
-        return ("HDEL", self.ring_key(key), *gone) if gone else None
+        return ("HDEL", name, *gone) if gone else None
 
     def clear(self, key: Key) -> Command:
         """The command that removes something of another type from an entry's place."""
@@ -99,7 +110,17 @@ def days_in(scanned: object) -> list[date]:
 def _day(value: object) -> date | None:
     if not isinstance(value, bytes) or len(value) != 8:
         return None
+    return _parsed(value)
+
+
+@lru_cache(512)
+def _parsed(value: bytes) -> date | None:
     return parse_day(value.decode("latin-1"))
+
+
+@lru_cache(512)
+def _spelled(day: date) -> bytes:
+    return f"{day:%Y%m%d}".encode()
 
 
 def pairs(scanned: object) -> Iterable[tuple[bytes, object]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tapedeck.failover.nodes import Node, is_wrong_type
-from tapedeck.sharding.batching import Batcher
+from tapedeck.sharding.batching import Batcher, Waiter
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.entries import Command, Garbage, Layout, read
 from tapedeck.sharding.placement import Placement
@@ -90,13 +90,13 @@ class Epoch:
         server = self.ring.route(self.layout.ring_key(key), out)
         return None if server is None else self.nodes[server.name]
 
-    async def ask(self, node: Node, key: Key) -> Hint:
-        """What a node says of a key. Goes on past a caller's deadline, to the node's `timeout`."""
-        return await self._asks[node.name].submit(key)
+    def ask(self, node: Node, key: Key, waiter: Waiter[Hint]) -> None:
+        """Ask a node for a hint; the waiter is told within the node's `timeout`."""
+        self._asks[node.name].put(key, waiter)
 
-    async def put(self, node: Node, put: Put) -> bool:
-        """Write or remove a hint; whether that was done."""
-        return await self._puts[node.name].submit(put)
+    def put(self, node: Node, put: Put, waiter: Waiter[bool]) -> None:
+        """Write or remove a hint; the waiter is told whether that was done."""
+        self._puts[node.name].put(put, waiter)
 
     def _asking(self, node: Node) -> Batcher[Key, Hint]:
         async def run(keys: list[Key]) -> Sequence[Hint]:
@@ -118,42 +118,56 @@ class Epoch:
             )
             if replies is None:
                 return [False] * len(puts)
-            after: list[Command] = []
+            mending: list[Command] = []
+            looks: dict[bytes, Command] = {}
             cleared: set[bytes] = set()
             position = 0
             for put, group in zip(puts, groups, strict=True):
-                found = replies[position : position + len(group)]
-                after += mend(self.layout, self._days.oldest(), put, group, found, cleared)
+                first = replies[position]
                 position += len(group)
-            if after:
-                await node.run(after, writes=True)
+                if is_wrong_type(first):
+                    mending += mend(self.layout, put, group, cleared)
+                elif (look := self.layout.look_for_old(put.key, first)) is not None:
+                    looks[self.layout.ring_key(put.key)] = look
+            if mending:
+                await node.run(mending, writes=True)
+            if looks:
+                await self._prune(node, looks)
             return [True] * len(puts)
 
-        return Batcher("put", run, at_most=self._batch)
+        return Batcher("put", run, at_most=self._batch, linger=LINGER)
+
+    async def _prune(self, node: Node, looks: Mapping[bytes, Command]) -> None:
+        """Remove fields past retention of entries that have grown."""
+        scanned = await node.run(list(looks.values()))
+        if scanned is None:
+            return
+        oldest = self._days.oldest()
+        prunes = [
+            prune
+            for name, found in zip(looks, scanned, strict=True)
+            if (prune := self.layout.prune(name, found, oldest)) is not None
+        ]
+        if prunes:
+            await node.run(prunes, writes=True)
 
 
-def mend(
-    layout: Layout,
-    oldest: date,
-    put: Put,
-    group: Sequence[Command],
-    replies: Sequence[Any],
-    cleared: set[bytes],
-) -> list[Command]:
-    """What puts right what writing an entry met: another type in its place, fields past retention.
+LINGER = 0.004
+"""Seconds that a hint waits for others to be written with it: no request waits for it, and until
+it is there a load reads one partition more."""
+
+
+def mend(layout: Layout, put: Put, group: Sequence[Command], cleared: set[bytes]) -> list[Command]:
+    """What puts another type in an entry's place right.
 
     Args:
-        oldest: the first day within retention.
-        group: the commands that wrote the entry, and `replies`, what they met.
+        group: the commands that were to write the entry.
         cleared: Redis keys that this batch has cleared: a second time would undo the first.
     """
-    if is_wrong_type(replies[0]):
-        name = layout.ring_key(put.key)
-        clear = [] if name in cleared else [layout.clear(put.key)]
-        cleared.add(name)
-        return [*clear, *(group if put.day else ())]
-    prune = layout.prune(put.key, replies[-1], oldest)
-    return [prune] if prune else []
+    name = layout.ring_key(put.key)
+    clear = [] if name in cleared else [layout.clear(put.key)]
+    cleared.add(name)
+    return [*clear, *(group if put.day else ())]
 
 
 def hint_of(reply: object) -> Hint:

@@ -19,6 +19,7 @@ from tapedeck.sharding.epoch import NO_ANSWER, Epoch, Found, Hint, Put, hint_of
 from tapedeck.sharding.placement import Placement
 from tapedeck.sharding.ring import Ring
 from tapedeck.sharding.state import Key
+from tapedeck.sharding.waiting import Patience, Writes
 
 __all__ = ["NO_ANSWER", "Found", "Hint", "Lookups", "Put", "hint_of"]
 
@@ -40,7 +41,8 @@ class Lookups:
         self._previous: tuple[Epoch, ...] = ()
         # Previous owners that left somebody waiting, and until when nobody asks them.
         self._silent: dict[Node, float] = {}
-        self._pending: set[asyncio.Task[None]] = set()
+        self._patience = Patience(config.hint_seconds, NO_ANSWER)
+        self._writes = Writes()
         self.warm_up = {"hit": 0, "miss": 0, "unavailable": 0}
         self._settle(config)
 
@@ -107,7 +109,7 @@ class Lookups:
 
     def _settle(self, config: Lookup) -> None:
         self._config = config
-        self._deadline = config.hint_seconds
+        self._patience.seconds = config.hint_seconds
         self._silence = config.server_retry_timeout / 1000
 
     # --- requests
@@ -116,8 +118,15 @@ class Lookups:
         """The hint for a key. Never raises, never takes longer than the hint's deadline."""
         epoch = self._epoch
         node = epoch.route(key, self._nodes.out)
-        until = asyncio.get_running_loop().time() + self._deadline
-        hint = NO_ANSWER if node is None else await _in_time(epoch, node, key, until)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._patience.seconds
+        hint = NO_ANSWER
+        if node is not None:
+            # The batch goes on past the deadline, to `timeout`: that is what counts as a failure.
+            answer: asyncio.Future[Hint] = loop.create_future()
+            epoch.ask(node, key, answer)
+            self._patience.watch(answer)
+            hint = await answer
         if hint.found is Found.DAY or not self._previous:
             return hint
         return await self._warm(key, epoch, node, hint, until)
@@ -134,21 +143,14 @@ class Lookups:
         """
         epoch = self._epoch
         node = epoch.route(key, self._nodes.out)
-        if node is None or len(self._pending) >= 10_000:
-            metrics.HINT_WRITES.labels("dropped").inc()
-            return
-        task = asyncio.create_task(self._put(epoch, node, Put(key, day)))
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
+        if node is None:
+            self._writes.drop()
+        elif self._writes.begin():
+            epoch.put(node, Put(key, day), self._writes)
 
     async def drain(self) -> None:
         """Wait for the hints that are being written."""
-        if self._pending:
-            await asyncio.wait(self._pending)
-
-    async def _put(self, epoch: Epoch, node: Node, put: Put) -> None:
-        written = await epoch.put(node, put)
-        metrics.HINT_WRITES.labels("written" if written else "dropped").inc()
+        await self._writes.drain()
 
     async def _warm(
         self, key: Key, epoch: Epoch, node: Node | None, hint: Hint, until: float
@@ -195,9 +197,10 @@ class Lookups:
 
 
 async def _in_time(epoch: Epoch, node: Node, key: Key, until: float) -> Hint:
+    answer: asyncio.Future[Hint] = asyncio.get_running_loop().create_future()
+    epoch.ask(node, key, answer)
     try:
-        # The batch goes on past this deadline, to `timeout`: that is what counts as a failure.
         async with asyncio.timeout_at(until):
-            return await epoch.ask(node, key)
+            return await answer
     except TimeoutError:
         return NO_ANSWER

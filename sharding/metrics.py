@@ -5,17 +5,48 @@ from collections.abc import Iterable
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, Metric
 
-LOOKUPS = Counter(
+
+class Tally:
+    """A counter with one label or none, counted in the event loop's thread alone.
+
+    Plain numbers that a scrape makes a metric of: prometheus-client's own take a lock each time.
+
+    Attributes:
+        counts: by the label's value ("" without a label), to be added to.
+    """
+
+    def __init__(
+        self, name: str, documentation: str, label: str = "", values: Iterable[str] = ("",)
+    ) -> None:
+        self._words = name, documentation, label
+        self.counts = dict.fromkeys(values, 0)
+        REGISTRY.register(self)
+
+    def describe(self) -> Iterable[Metric]:
+        """For the registry, and for docs/metrics.md."""
+        return self.collect()
+
+    def collect(self) -> Iterable[Metric]:
+        """For the registry."""
+        name, documentation, label = self._words
+        family = CounterMetricFamily(name, documentation, labels=[label] if label else [])
+        for value, count in self.counts.items():
+            family.add_metric([value] if label else [], count)
+        yield family
+
+
+LOOKUPS = Tally(
     "tapedeck_lookups",
     "Hints by outcome: hit, miss, stale, ahead, garbage, unavailable",
-    ["outcome"],
+    "outcome",
+    ("hit", "miss", "stale", "ahead", "garbage", "unavailable"),
 )
 PARTITIONS_READ = Histogram(
     "tapedeck_partitions_read",
     "Partitions that one load read",
     buckets=(1, 2, 3, 4, 8, 16, 32, 64),
 )
-LOADS = Counter("tapedeck_loads", "States loaded from MySQL")
+LOADS = Tally("tapedeck_loads", "States loaded from MySQL")
 SAVES = Counter("tapedeck_saves", "Changes committed", ["kind"])
 CONFLICTS = Counter("tapedeck_conflicts", "Saves that met another change of the same key")
 RECOVERED = Counter(
@@ -35,7 +66,6 @@ LOST = Counter(
     "tapedeck_lookups_lost",
     "Hints that were missing for a state that MySQL has: vanished, or never written",
 )
-HINT_WRITES = Counter("tapedeck_hint_writes", "Lookup entries written", ["result"])
 WARM_UPS = Counter(
     "tapedeck_warm_ups",
     "Hints asked of a previous owner after a reload: hit, miss, unavailable",
@@ -54,33 +84,9 @@ PROBES_DELAYED = Counter("tapedeck_probes_delayed", "Loads without a hint that w
 PROBES_REFUSED = Counter("tapedeck_probes_refused", "Loads without a hint past the probe budget")
 
 
-class Tally:
-    """A counter with one label, counted in the event loop's thread alone.
-
-    Plain numbers that a scrape makes a metric of: prometheus-client's own take a lock each time.
-
-    Attributes:
-        counts: by the label's value, to be added to.
-    """
-
-    def __init__(self, name: str, documentation: str, label: str, values: Iterable[str]) -> None:
-        self._words = name, documentation, label
-        self.counts = dict.fromkeys(values, 0)
-        REGISTRY.register(self)
-
-    def describe(self) -> Iterable[Metric]:
-        """For the registry, and for docs/metrics.md."""
-        return self.collect()
-
-    def collect(self) -> Iterable[Metric]:
-        """For the registry."""
-        name, documentation, label = self._words
-        family = CounterMetricFamily(name, documentation, labels=[label])
-        for value, count in self.counts.items():
-            family.add_metric([value], count)
-        yield family
-
-
+HINT_WRITES = Tally(
+    "tapedeck_hint_writes", "Lookup entries written", "result", ("written", "dropped")
+)
 SESSIONS = Tally(
     "tapedeck_session_changes",
     "Changes by what the session cache was worth: hit (saved from it), stale (another worker came"

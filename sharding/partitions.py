@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 
 PREFIX = "player_state_"
 _NAME = re.compile(r"player_state_([0-9]{8})")
@@ -18,9 +19,16 @@ CLOCKS_AGREE = 3600.0
 """Seconds that the gateway's and MySQL's clocks may differ before nothing is dropped."""
 
 
+@lru_cache(512)
 def table(day: date) -> str:
     """The name of a day's table: `player_state_YYYYMMDD`."""
     return f"{PREFIX}{day:%Y%m%d}"
+
+
+@lru_cache(512)
+def number_of(day: date) -> int:
+    """A day as the number YYYYMMDD."""
+    return int(f"{day:%Y%m%d}")
 
 
 def day_of(name: str) -> date | None:

@@ -25,7 +25,7 @@ from tapedeck.sharding.batching import Batcher
 from tapedeck.sharding.cluster import AnyLookups
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.lookups import Found, Hint
-from tapedeck.sharding.partitions import tomorrow, utc_day
+from tapedeck.sharding.partitions import number_of, tomorrow, utc_day
 from tapedeck.sharding.rows import Row
 from tapedeck.sharding.state import Key
 
@@ -94,7 +94,7 @@ class Reader:
         """
         await self._days.ready()
         hint = await self._lookups.ask(key)
-        metrics.LOADS.inc()
+        metrics.LOADS.counts[""] += 1
         if hint.found is Found.NO_ANSWER and not await self._may_probe(deadline):
             metrics.TODAY_ONLY.inc()
             loaded = await self._look(Want(key, self._days.today()))
@@ -168,7 +168,7 @@ class Reader:
                 outcome = "ahead"
             else:
                 outcome = "hit" if hint.day == row.day else "stale"
-        metrics.LOOKUPS.labels(outcome).inc()
+        metrics.LOOKUPS.counts[outcome] += 1
         if row is not None and hint.found is Found.NOTHING:
             metrics.LOST.inc()
         if row is None and hint.found in (Found.DAY, Found.GARBAGE):
@@ -198,11 +198,7 @@ class Reader:
     async def _read_once(self, wants: list[Want], deadline: float) -> Sequence[Loaded]:
         await self._days.ready()
         today = self._days.today()
-        wanted: dict[date, list[Key]] = {}
-        for day in self._days.readable():
-            keys = sorted({want.key for want in wants if want.oldest <= day})
-            if keys:
-                wanted[day] = keys
+        wanted = _by_day(wants, self._days.readable())
         try:
             async with self._primary.session(deadline) as session:
                 found = await session.fetch(rows.read(wanted))
@@ -212,7 +208,7 @@ class Reader:
             raise
         by_key: dict[Key, list[Row]] = {}
         clock_ms = 0
-        days = {int(f"{day:%Y%m%d}"): day for day in wanted}
+        days = {number_of(day): day for day in wanted}
         for number, user, playlist, version, owner, body, operations in found:
             if number == 0:
                 clock_ms = int(version)
@@ -233,6 +229,24 @@ class _MidnightPassed(MySQLError):
 
     def __init__(self) -> None:
         super().__init__(Fault.RETRY, 0, "midnight passed during a read")
+
+
+def _by_day(wants: Sequence[Want], readable: Sequence[date]) -> dict[date, Sequence[Key]]:
+    """The keys to be looked for in each partition, sorted; newest partition first."""
+    oldest: dict[Key, date] = {}
+    for key, day in wants:
+        oldest[key] = min(day, oldest.get(key, day))
+    keys = sorted(oldest)
+    first, last = min(oldest.values()), max(oldest.values())
+    wanted: dict[date, Sequence[Key]] = {}
+    for day in readable:
+        if day >= last:
+            wanted[day] = keys
+        elif day >= first:
+            wanted[day] = [key for key in keys if oldest[key] <= day]
+        else:
+            break
+    return wanted
 
 
 def _read_again(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from datetime import date
 
 from msgspec import Struct
 
-from tapedeck.sharding.partitions import table
+from tapedeck.sharding.partitions import number_of, table
 from tapedeck.sharding.state import Key, Owner, Stored
 
 TOMBSTONE = 0
@@ -121,10 +121,13 @@ def read(wanted: Mapping[date, Sequence[Key]]) -> str:
     Rows are `(YYYYMMDD, user_id, playlist_id, version, owner, state, operations)`; the clock is the
     row of day 0, with the milliseconds as its version.
     """
-    branches = [
-        f"SELECT {day:%Y%m%d},{_COLUMNS} FROM {table(day)} WHERE {_among(keys)}"
-        for day, keys in wanted.items()
-    ]
+    branches = []
+    before: Sequence[Key] = ()
+    for day, keys in wanted.items():
+        # Most often all partitions are asked for the same keys.
+        if keys is not before:
+            before, among = keys, _among(keys)
+        branches.append(f"SELECT {number_of(day)},{_COLUMNS} FROM {table(day)} WHERE {among}")
     branches.append(f"SELECT 0,0,0,{CLOCK},0,x'',x''")
     return " UNION ALL ".join(branches)
 
@@ -155,7 +158,7 @@ def look_beside(days: Iterable[date], keys: Sequence[Key]) -> str:
     Rows are `(YYYYMMDD or 0, user_id or milliseconds)`.
     """
     branches = [
-        f"(SELECT {day:%Y%m%d},user_id FROM {table(day)} WHERE {_among(keys)} FOR UPDATE)"
+        f"(SELECT {number_of(day)},user_id FROM {table(day)} WHERE {_among(keys)} FOR UPDATE)"
         for day in days
     ]
     branches.append(f"(SELECT 0,{CLOCK})")

@@ -169,7 +169,7 @@ class Store:
         if self._closed:
             self._answer(group, Unavailable("the gateway stops"))
             return
-        task = asyncio.create_task(self._carry_out(group))
+        task = group.task = asyncio.create_task(self._carry_out(group))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -177,15 +177,13 @@ class Store:
         deadline = group.deadline
         results: list[Result] | Exception
         try:
-            async with asyncio.timeout_at(deadline):
-                results = await persist(group.attempt, deadline, group.again)
-        except TimeoutError:
-            results = Unavailable("MySQL: no answer in time")
+            results = await persist(group.attempt, deadline, group.again)
         except (PrimaryUnavailable, MySQLError) as error:
             results = _unavailable(error)
         except _Conflict:
             results = Contended("too many changes of this state at once")
         except asyncio.CancelledError:
+            # Of those whose deadline has passed nobody waits any more.
             self._answer(group, Unavailable("the gateway stops"))
             raise
         except Exception as error:  # a fault of ours: the request's handler logs it
@@ -224,8 +222,11 @@ class Store:
             for member in itertools.chain(group.members, group.waiting or ()):
                 if member.deadline <= now and not member.answer.done():
                     member.answer.set_exception(Unavailable("MySQL: no answer in time"))
-            if group.first_try and all(m.answer.done() for m in group.members):
-                given_up.append(group)
+            if group.first_try:
+                if all(member.answer.done() for member in group.members):
+                    given_up.append(group)
+            elif group.task is not None and group.deadline <= now:
+                group.task.cancel()  # again at the next look, should it get lost on the way
         for group in given_up:
             # Nobody waits: its save leaves the queue, if it still is there.
             group.first_try = False
@@ -288,7 +289,7 @@ class _Group:
 
     __slots__ = (
         *("_alone", "_conflicts", "_failure", "_loaded", "_number", "_plan", "_store", "_tried"),
-        *("first_try", "generation", "hint", "key", "members", "waiting"),
+        *("first_try", "generation", "hint", "key", "members", "task", "waiting"),
     )
 
     def __init__(
@@ -303,6 +304,7 @@ class _Group:
         self.waiting = waiting
         self.hint: Row | None = None
         self.first_try = False
+        self.task: asyncio.Task[None] | None = None
         self.generation = 0
         self._store = store
         self._number = next(store._numbers)

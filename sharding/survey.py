@@ -14,6 +14,7 @@ from prometheus_client import Gauge as Metric
 from redis.exceptions import RedisError
 
 from tapedeck.failover.nodes import Node
+from tapedeck.failover.redis_link import info_of
 from tapedeck.sharding import capacity
 from tapedeck.sharding.capacity import Capacity, Gauge, Sampled
 from tapedeck.sharding.entries import Garbage, Layout, days_in, read
@@ -101,7 +102,7 @@ class Survey:
                 [("INFO",), ("DBSIZE",), *[("RANDOMKEY",)] * KEYS]
             )
             sampled = await _sample(node, layout, random_keys)
-            reading = capacity.reading(time.monotonic(), info, int(keys))
+            reading = capacity.reading(time.monotonic(), info_of(info), int(keys))
         except (RedisError, OSError, TimeoutError, RuntimeError, KeyError, ValueError, TypeError):
             return  # that it is ill is told elsewhere
         gauge = self._gauges.setdefault(node.name, Gauge())

@@ -247,13 +247,13 @@ async def test_slots_that_move_under_load_lose_no_hint(
             if backend.nodes._slots[slot].name == source.address  # type: ignore[union-attr]
         )
         assert len(slots) > 10
-        before = metrics.LOOKUPS.labels("unavailable")._value.get()
+        before = metrics.LOOKUPS.counts["unavailable"]
         missed = metrics.LOST._value.get()
         async with Load(backend, KEYS) as load:
             for slot in slots:
                 await asyncio.to_thread(cluster.move_slot, slot, source, target)
             await load.more()
-        assert metrics.LOOKUPS.labels("unavailable")._value.get() == before
+        assert metrics.LOOKUPS.counts["unavailable"] == before
         assert metrics.LOST._value.get() == missed
         assert {hint.found for hint in await answered(backend)} == {Found.DAY}
         for key, acknowledged in load.acknowledged.items():

@@ -124,7 +124,7 @@ def test_pruning_removes_exactly_the_fields_past_retention(
     flat = [word for pair in fields.items() for word in pair]
     oldest = DAY - timedelta(days=30)
 
-    command = PACKED.prune(KEY, [0, fields if as_dict else flat], oldest)
+    command = PACKED.prune(b"u:7", [0, fields if as_dict else flat], oldest)
 
     gone = {b"%d" % playlist for playlist, age in ages.items() if age > 30}
     if gone:
@@ -138,13 +138,18 @@ def test_pruning_removes_exactly_the_fields_past_retention(
 def test_pruning_leaves_fields_alone_that_are_no_entries() -> None:
     fields = {b"11": b"garbage", b"x": b"", b"12": b"2000010"}
 
-    assert PACKED.prune(KEY, [0, fields], DAY) is None
+    assert PACKED.prune(b"u:7", [0, fields], DAY) is None
 
 
 @pytest.mark.parametrize("scanned", [None, b"OK", [], [0], [0, None], [0, [b"odd"]], (0, {}), 5])
 def test_an_odd_answer_to_the_scan_prunes_nothing(scanned: object) -> None:
-    assert PACKED.prune(KEY, scanned, DAY) is None
+    assert PACKED.prune(b"u:7", scanned, DAY) is None
+
+
+def test_fields_are_looked_at_for_old_ones_when_an_entry_has_grown() -> None:
+    assert PACKED.look_for_old(KEY, 1) == ("HSCAN", b"u:7", 0, "COUNT", 512)
+    assert PACKED.look_for_old(KEY, 0) is None
 
 
 def test_flat_entries_expire_by_themselves() -> None:
-    assert FLAT.prune(KEY, True, DAY) is None
+    assert FLAT.look_for_old(KEY, b"OK") is None

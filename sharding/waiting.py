@@ -1,0 +1,100 @@
+"""Who waits for a node: requests, a short while, and hints that are written behind their back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Generic, TypeVar
+
+from tapedeck.sharding import metrics
+
+T = TypeVar("T")
+
+
+class Patience(Generic[T]):
+    """Gives futures an answer that nobody else gave in time.
+
+    One timer for all of them: asyncio.timeout for each costs more than most answers take.
+
+    Args:
+        seconds: that each may wait; may be changed, for those that come then.
+        answer: what they get.
+    """
+
+    def __init__(self, seconds: float, answer: T) -> None:
+        self.seconds = seconds
+        self._answer = answer
+        self._waiting: deque[tuple[float, asyncio.Future[T]]] = deque()
+        self._timed = False
+
+    def watch(self, future: asyncio.Future[T]) -> None:
+        """See that a future is answered within `seconds` from now."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self.seconds
+        self._waiting.append((due, future))
+        if not self._timed:
+            self._timed = True
+            loop.call_at(due, self._look)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        waiting = self._waiting
+        while waiting and (waiting[0][0] <= now or waiting[0][1].done()):
+            _, future = waiting.popleft()
+            if not future.done():
+                future.set_result(self._answer)
+        self._timed = bool(waiting)
+        if waiting:
+            loop.call_at(waiting[0][0], self._look)
+
+
+class Writes:
+    """Hints that are being written; the waiter of each of them."""
+
+    MOST = 10_000
+    """At once; what comes beyond is dropped."""
+
+    def __init__(self) -> None:
+        self._pending = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def begin(self) -> bool:
+        """Count one more, if there may be one more."""
+        if self._pending >= self.MOST:
+            self.drop()
+            return False
+        self._pending += 1
+        self._none.clear()
+        return True
+
+    def drop(self) -> None:
+        """One is not written."""
+        metrics.HINT_WRITES.counts["dropped"] += 1
+
+    def done(self) -> bool:
+        """Never: nobody takes a hint back."""
+        return False
+
+    def set_result(self, written: bool, /) -> None:
+        """One was written, or not."""
+        if written:
+            metrics.HINT_WRITES.counts["written"] += 1
+        else:
+            self.drop()
+        self._end()
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """One was not written."""
+        self.drop()
+        self._end()
+
+    def _end(self) -> None:
+        self._pending -= 1
+        if not self._pending:
+            self._none.set()
+
+    async def drain(self) -> None:
+        """Wait until none is under way."""
+        await self._none.wait()
