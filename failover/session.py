@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiomysql
-from pymysql.constants import CLIENT, CR
+from pymysql.constants import CLIENT, COMMAND, CR
 from pymysql.err import OperationalError
 
 from tapedeck.config.model import HostPort, MySQL
 from tapedeck.config.tls import ClientContexts, TlsProblem, in_words
+from tapedeck.failover.answers import Answers, Ran
 from tapedeck.failover.errors import Fault, MySQLError, classify
 
 Row = tuple[Any, ...]
@@ -88,13 +89,6 @@ class Hello:
     generation: int
     clock_ms: int
     mariadb: bool
-
-
-class Ran(NamedTuple):
-    """What a statement of a script did: rows that it affected, rows that it read."""
-
-    affected: int
-    rows: Sequence[Row]
 
 
 class Session:
@@ -171,20 +165,16 @@ class Session:
         """Run statements in one round trip; the first that fails ends it.
 
         Returns:
-            What each of them did.
+            What each of them did; the values of rows as MySQL spells them.
 
         Raises:
             MySQLError: that of the one that failed. A transaction that was begun is still open.
         """
-        ran: list[Ran] = []
         connection = self._connection
         try:
             async with asyncio.timeout(self.statement_seconds):
-                affected = await connection.query(";".join(statements))
-                ran.append(Ran(affected, connection._result.rows or ()))
-                while connection._result.has_next:
-                    affected = await connection.next_result()
-                    ran.append(Ran(affected, connection._result.rows or ()))
+                await connection._execute_command(COMMAND.COM_QUERY, ";".join(statements))
+                ran = await Answers(connection._reader).read()
         except asyncio.CancelledError:
             self.close()
             raise

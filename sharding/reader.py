@@ -201,7 +201,7 @@ class Reader:
         wanted = _by_day(wants, self._days.readable())
         try:
             async with self._primary.session(deadline) as session:
-                found = await session.fetch(rows.read(wanted))
+                (ran,) = await session.run_script([rows.read(wanted)])
         except MySQLError as error:
             if error.fault is Fault.NO_TABLE:
                 await self._days.refresh()
@@ -209,13 +209,12 @@ class Reader:
         by_key: dict[Key, list[Row]] = {}
         clock_ms = 0
         days = {number_of(day): day for day in wanted}
-        for number, user, playlist, version, owner, body, operations in found:
-            if number == 0:
+        for number, user, playlist, version, owner, body, operations in ran.rows:
+            if number == b"0":
                 clock_ms = int(version)
                 continue
-            by_key.setdefault(Key(user, playlist), []).append(
-                Row(days[number], version, owner, body, operations)
-            )
+            row = Row(days[int(number)], int(version), int(owner), body, operations)
+            by_key.setdefault(Key(int(user), int(playlist)), []).append(row)
         self._days.observe(clock_ms)
         if utc_day(clock_ms / 1000) > today:
             # Midnight passed unnoticed: somebody may live in a partition that was not read.

@@ -15,9 +15,10 @@ from functools import partial
 
 from msgspec import Struct
 
+from tapedeck.failover.answers import Ran
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import LOCK_SECONDS, Ran, Session
+from tapedeck.failover.session import LOCK_SECONDS, Session
 from tapedeck.sharding import metrics, rows
 from tapedeck.sharding.batching import Batcher, Waiter
 from tapedeck.sharding.days import Days
@@ -252,7 +253,7 @@ class Writer:
 
         Both insert before they look, so at least one of them sees the other's row, or waits for it.
         """
-        clock_ms = next(int(value) for number, value in found.rows if number == 0)
+        clock_ms = next(int(value) for number, value in found.rows if number == b"0")
         self._days.observe(clock_ms)
         if len(found.rows) > 1 or day != utc_day(clock_ms / 1000):
             raise _Mismatch
