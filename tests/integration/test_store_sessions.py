@@ -101,6 +101,7 @@ async def test_what_a_running_session_reads_is_asked_of_mysql_alone(
         await one.store.change(KEY, bump)
         await two.store.change(KEY, bump)
         await one.lookups.drain()
+        await two.lookups.drain()
         redis_before = redis_commands(lookup_servers)
 
         assert await count(one.store, KEY) == 2
