@@ -140,6 +140,16 @@ def _network(value: str) -> str:
 Network = Annotated[str, AfterValidator(_network)]
 
 
+def _host_name(value: str) -> str:
+    name = value.strip("[]").lower().removesuffix(".")
+    if re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f]*:[0-9a-f:.]+", name) is None:
+        raise ValueError(f"{value!r} is no name or address such as admin.example (without a port)")
+    return name
+
+
+HostName = Annotated[str, AfterValidator(_host_name)]
+
+
 class ServerTls(Section):
     """TLS of a port that we listen on. Every reload reads the files again."""
 
@@ -201,12 +211,17 @@ class Gateway(ServerTls):
 
 
 class Admin(ServerTls):
-    """Where operators and Prometheus look. Anywhere but on loopback it asks for the token."""
+    """Where operators and Prometheus look. Anywhere but on loopback it asks for the token; there it
+    answers only those who call it by one of loopback's names."""
 
     host: Text = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="0 for any free one")] = 8081
     token: SecretStr | None = Field(None, description="asked for as `Authorization: Bearer TOKEN`")
     token_file: str | None = Field(None, description="a file with the token")
+    allowed_hosts: Annotated[tuple[HostName, ...], BeforeValidator(_listed)] = Field(
+        (),
+        description="other names that it is called by on loopback, as a proxy's; without a port",
+    )
     peers: Annotated[
         tuple[Url, ...],
         BeforeValidator(_listed),

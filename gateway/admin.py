@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -19,9 +19,10 @@ from tapedeck.config.model import Sections
 from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
 from tapedeck.gateway import reloading, telemetry
 from tapedeck.gateway.face import Answer, Call, Handler, read_body
+from tapedeck.gateway.hosts import is_ours, refuse_strangers
 from tapedeck.gateway.live import Live, Source, bearer_digest, bearer_matches
 from tapedeck.gateway.observation import Observation
-from tapedeck.gateway.openapi import OPEN
+from tapedeck.gateway.openapi import OPEN, PROBES
 from tapedeck.gateway.params import whole_number
 from tapedeck.gateway.replies import Refusal, json_response
 from tapedeck.gateway.wire import Reply
@@ -188,6 +189,7 @@ class AdminApi:
         insight: what to show.
         token: gives what must stand behind `Bearer` now; None where the port is on loopback.
         dashboard: the page; None in a worker, whose supervisor has it.
+        hosts: gives the names, beside loopback's own, under which it is asked without a token.
     """
 
     def __init__(
@@ -195,14 +197,16 @@ class AdminApi:
         insight: Insight,
         token: Callable[[], str | None] = lambda: None,
         dashboard: Dashboard | None = None,
+        hosts: Callable[[], Collection[str]] = lambda: (),
     ) -> None:
         self._insight = insight
         self._dashboard = dashboard
         self._token = token
+        self._hosts = hosts
 
     def handlers(self) -> dict[str, Handler]:
         """By the operation names of `openapi.py`."""
-        open_to_all = {
+        handlers = {
             "healthz": self.healthz,
             "readyz": self.readyz,
             "ring": self.ring,
@@ -220,17 +224,25 @@ class AdminApi:
             "reload_check": self.reload_check,
         }
         return {
-            name: handler if name in OPEN else self.guarded(handler)
-            for name, handler in open_to_all.items()
+            name: handler if name in PROBES else self.guarded(handler, without_token=name in OPEN)
+            for name, handler in handlers.items()
         }
 
-    def guarded(self, handler: Handler) -> Handler:
-        """The handler, behind the token where one is asked for."""
+    def guarded(self, handler: Handler, *, without_token: bool = False) -> Handler:
+        """The handler, behind the token where one is asked for, and behind the names where not.
+
+        Args:
+            handler: what is done.
+            without_token: whether it never asks for the token.
+        """
 
         async def check(call: Call) -> Answer:
-            token = self._token()
-            if token is not None and not bearer_matches(
-                call.request.headers.get("Authorization"), [bearer_digest(token)]
+            token, headers = self._token(), call.request.headers
+            if token is None:
+                host, origin = headers.get("Host"), headers.get("Origin")
+                refuse_strangers(call.request.method, host, origin, self._hosts())
+            elif not without_token and not bearer_matches(
+                headers.get("Authorization"), [bearer_digest(token)]
             ):
                 raise Refusal(
                     401,
@@ -246,8 +258,14 @@ class AdminApi:
         return json_response({"status": "ok"})
 
     async def readyz(self, call: Call) -> Answer:
-        """Whether to send traffic here."""
+        """Whether to send traffic here.
+
+        Health checks call us by any name (a backend's, a cluster's): they are told the status.
+        """
         status, reasons = await self._insight.readiness()
+        host = call.request.headers.get("Host")
+        if reasons and host and self._token() is None and not is_ours(host, self._hosts()):
+            reasons = ["why is told to localhost, and to the names in admin.allowed_hosts"]
         return json_response(
             {"status": status, "reasons": reasons},
             200 if status in ("ready", "degraded") else 503,

@@ -30,6 +30,7 @@ _OF_A_CLUSTER = {
 _PARSER = frozenset({"header_bytes", "headers", "keepalive_seconds"})
 FOLLOWS = frozenset(
     {
+        "admin.allowed_hosts",
         "admin.peers",
         "admin.token",
         "admin.token_file",

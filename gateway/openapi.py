@@ -18,7 +18,9 @@ from tapedeck.sharding.state import PLAYLIST_MAX, USER_MAX
 Api: TypeAlias = Literal["player", "states", "admin", "description"]
 Json: TypeAlias = dict[str, Any]
 
-OPEN = frozenset({"healthz", "readyz", "dashboard", "dashboard_file"})
+PROBES = frozenset({"healthz", "readyz"})
+"""Operations of the admin port that answer whoever asks, under whatever name."""
+OPEN = PROBES | {"dashboard", "dashboard_file"}
 """Operations of the admin port that ask for no token. The page asks for it, and shows nothing
 before."""
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
@@ -433,7 +435,7 @@ def _form(operation: Operation) -> Json | None:
 _COMMON: dict[Api, dict[int, str]] = {
     "player": {400: "Error", 408: "Error", 413: "Error", 415: "Error", 503: "Error"},
     "states": {400: "PlainError", 401: "PlainError", 503: "PlainError"},
-    "admin": {401: "PlainError"},
+    "admin": {401: "PlainError", 403: "PlainError"},
     "description": {},
 }
 # Any path may meet these.
@@ -445,7 +447,7 @@ _WORDS = {
     304: "It still has this version",
     400: "A parameter, a condition or the body is missing or malformed",
     401: "Token or key",
-    403: "The licence does not allow it",
+    403: "The licence does not allow it; or another site's page asked",
     404: "There is no such thing",
     405: "The path does not answer this method",
     408: "The body did not arrive in time",

@@ -194,7 +194,12 @@ class Worker:
         telemetry.BUILD.labels(version("tapedeck")).set(1)
         gateway = Listening(face, self._sockets[0], lambda: live.config.gateway)
         dashboard = Dashboard(insight, live) if self._with_dashboard else None
-        api = AdminApi(insight, lambda: self._token(live.config), dashboard)
+        api = AdminApi(
+            insight,
+            lambda: self._token(live.config),
+            dashboard,
+            lambda: live.config.admin.allowed_hosts,
+        )
         admin = Listening(admin_face(live, api), self._sockets[1], lambda: live.config.admin)
         live.followers += [lambda _: gateway.renew(), lambda _: admin.renew()]
         await admin.start()

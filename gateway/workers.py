@@ -125,7 +125,12 @@ class Supervisor:
         self._history = lambda: insight.history
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
         dashboard = Dashboard(insight, self._live)
-        api = AdminApi(insight, lambda: admin_token(self._live.config), dashboard)
+        api = AdminApi(
+            insight,
+            lambda: admin_token(self._live.config),
+            dashboard,
+            lambda: self._live.config.admin.allowed_hosts,
+        )
         face = admin_face(self._live, api)
         admin = Listening(face, self._admin, lambda: self._live.config.admin)
         self._live.followers.append(lambda _: admin.renew())

@@ -199,6 +199,33 @@ async def test_elsewhere_than_on_loopback_the_admin_port_asks_for_its_token(
     assert "the-admin-token" not in gateway.log.read_text()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_on_loopback_it_answers_to_names_that_are_its_own(
+    stack_config: StackConfig, tmp_path: Path, workers: int
+) -> None:
+    gateway = Gateway(stack_config(gateway={"workers": workers}), tmp_path)
+    foreign = {"Host": "tapedeck.example"}
+    try:
+        await asyncio.to_thread(gateway.start)
+        async with aiohttp.ClientSession(gateway.admin) as http:
+            for path in ("/", "/stats", "/metrics", "/where/1/1", "/dashboard/events"):
+                async with http.get(path, headers=foreign) as answer:
+                    assert answer.status == 403, path
+            async with http.get("/readyz", headers=foreign) as answer:
+                assert answer.status == 200
+            gateway.document["admin"]["allowed_hosts"] = ["tapedeck.example"]
+            gateway.write_config()
+            async with http.post("/reload", headers=foreign) as answer:
+                assert answer.status == 403
+                assert (await answer.json())["status"] == "403 Forbidden"
+            changed = {"changed": ["admin.allowed_hosts"], "needs_restart": []}
+            assert await reload(gateway) == (200, changed)
+            async with http.get("/stats", headers=foreign) as answer:
+                assert answer.status == 200
+    finally:
+        gateway.kill()
+
+
 async def test_a_stop_finishes_what_was_accepted_and_exits_0(gateway: Gateway) -> None:
     """Clients that ask without a pause, on kept and on new connections, see no broken answer."""
     stopping = asyncio.Event()
