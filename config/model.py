@@ -230,6 +230,33 @@ class Admin(ServerTls):
             "they are asked with this token"
         ),
     ] = ()
+    peers_tls_ca_file: str | None = Field(
+        None, description="PEM; authorities to believe of https peers, not the system's"
+    )
+    peers_tls_certificate_file: str | None = Field(
+        None, description="PEM; to show to peers that ask for one"
+    )
+    peers_tls_key_file: str | None = Field(None, description="PEM; its private key")
+    peers_tls_verify_names: bool = Field(
+        True, description="a peer's certificate must name its host as `peers` does"
+    )
+
+    @model_validator(mode="after")
+    def _pair_for_peers(self) -> Self:
+        if (self.peers_tls_certificate_file is None) != (self.peers_tls_key_file is None):
+            raise ValueError("peers_tls_certificate_file and peers_tls_key_file need each other")
+        return self
+
+    @property
+    def peers_tls(self) -> ClientTls:
+        """TLS towards the peers whose URL says https."""
+        return ClientTls(
+            tls=True,
+            tls_ca_file=self.peers_tls_ca_file,
+            tls_certificate_file=self.peers_tls_certificate_file,
+            tls_key_file=self.peers_tls_key_file,
+            tls_verify_names=self.peers_tls_verify_names,
+        )
 
 
 class Auth(Section):

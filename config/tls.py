@@ -14,7 +14,10 @@ from pathlib import Path
 
 from tapedeck.config.model import ClientTls, Sections, ServerTls
 
-FILES = ("tls_certificate_file", "tls_key_file", "tls_ca_file", "tls_client_ca_file")
+FILES = (
+    *("tls_certificate_file", "tls_key_file", "tls_ca_file", "tls_client_ca_file"),
+    *("peers_tls_certificate_file", "peers_tls_key_file", "peers_tls_ca_file"),
+)
 _MINIMUM = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -24,16 +27,22 @@ class TlsProblem(ValueError):
 
 def problems(config: Sections) -> list[str]:
     """Everything that is wrong with the PEM files of a configuration, `section.key: what`."""
+    sections: dict[str, ServerTls | ClientTls] = {
+        "gateway.": config.gateway,
+        "admin.": config.admin,
+        "admin.peers_": config.admin.peers_tls,
+        "lookup.": config.lookup,
+        "mysql.": config.mysql,
+    }
     found = []
-    for name in ("gateway", "admin", "lookup", "mysql"):
-        section = getattr(config, name)
+    for prefix, section in sections.items():
         try:
             if isinstance(section, ServerTls):
                 server_context(section)
             else:
                 client_context(section)
         except TlsProblem as problem:
-            found.append(f"{name}.{problem}")
+            found.append(f"{prefix}{problem}")
     return found
 
 

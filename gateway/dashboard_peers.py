@@ -1,7 +1,7 @@
 """The other gateways on the dashboard: each is asked for its own overview.
 
 Their addresses are `admin.peers`; the admin token, where there is one, must be the same on all of
-them, and goes to these addresses alone.
+them, and goes to these addresses alone. By https they are verified as `admin.peers_tls_...` say.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from tapedeck.config.tls import ClientContexts, TlsProblem, in_words
 from tapedeck.gateway.live import Live
 
 ANSWER_SECONDS = 2.0
@@ -29,6 +30,7 @@ class Peers:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._session: aiohttp.ClientSession | None = None
+        self._contexts = ClientContexts()
 
     async def ask(self) -> list[dict[str, Any]]:
         """What each of them says of itself, in the order of the configuration, with its `url`;
@@ -46,12 +48,18 @@ class Peers:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
             self._session = aiohttp.ClientSession(timeout=timeout)
-        token = self._live.config.admin.token
-        headers = {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
+        admin = self._live.config.admin
+        headers = {}
+        if admin.token is not None:
+            headers["Authorization"] = f"Bearer {admin.token.get_secret_value()}"
         try:
+            context = self._contexts.get(admin.peers_tls) if url.startswith("https:") else None
             # Nobody else gets the token, wherever an answer points.
             async with self._session.get(
-                f"{url.rstrip('/')}/overview", headers=headers, allow_redirects=False
+                f"{url.rstrip('/')}/overview",
+                headers=headers,
+                allow_redirects=False,
+                ssl=context or True,
             ) as answer:
                 body = await answer.content.read(_MOST_BYTES)
                 if answer.status != 200:
@@ -60,5 +68,18 @@ class Peers:
                 return {**said, "url": url}
         except TimeoutError:
             return {"url": url, "problem": "does not answer"}
+        except TlsProblem as problem:
+            return {"url": url, "problem": f"cannot be asked: admin.peers_{problem}"}
         except (aiohttp.ClientError, OSError, msgspec.DecodeError) as error:
-            return {"url": url, "problem": f"does not answer ({type(error).__name__})"}
+            return {"url": url, "problem": f"does not answer ({_why(url, error)})"}
+
+
+def _why(url: str, error: Exception) -> str:
+    """What an operator can do something about, where there is such a thing."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return in_words(error.os_error)
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        if url.startswith("https:"):
+            return "it ends the connection: does it want admin.peers_tls_certificate_file?"
+        return "it ends the connection: does it take https alone?"
+    return type(error).__name__

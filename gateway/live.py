@@ -32,6 +32,7 @@ FOLLOWS = frozenset(
     {
         "admin.allowed_hosts",
         "admin.peers",
+        *(f"admin.peers_{key}" for key in ClientTls.model_fields if key != "tls"),
         "admin.token",
         "admin.token_file",
         "auth.service_keys",

@@ -1,0 +1,159 @@
+"""The other gateways on a dashboard, asked by https with authorities of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tapedeck.config.load import ConfigError, parse
+from tapedeck.gateway.admin import AdminApi
+from tapedeck.gateway.app import admin_face
+from tapedeck.gateway.dashboard import Dashboard
+from tapedeck.gateway.dashboard_peers import Peers
+from tapedeck.gateway.live import Live
+from tapedeck.gateway.ports import Listening, bind
+from tapedeck.localstack.process import free_port
+from tests.support.certificates import Authority
+from tests.support.faces import a_config
+
+TOKEN = "one-token-for-all-of-them"
+
+
+class Overview(Dashboard):
+    """One that has something to say at once."""
+
+    def overview(self) -> dict[str, Any]:
+        return {"gateway": "another", "status": "ready"}
+
+
+@contextlib.asynccontextmanager
+async def an_admin_port(**tls: str) -> AsyncIterator[str]:
+    """A real one; its address, without the scheme."""
+    live = Live(a_config(admin={"token": TOKEN, **tls}))
+    api = AdminApi(None, lambda: TOKEN, Overview(None, live))  # type: ignore[arg-type]
+    sock = bind("127.0.0.1", 0, "admin.port", "--admin-port")
+    listening = Listening(admin_face(live, api), sock, lambda: live.config.admin)
+    await listening.start()
+    try:
+        yield f"127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        await listening.stop(0.1)
+
+
+def tls_of(pair: tuple[str, str]) -> dict[str, str]:
+    return {"tls_certificate_file": pair[0], "tls_key_file": pair[1]}
+
+
+async def said(*urls: str, **values: Any) -> list[dict[str, Any]]:
+    """What a gateway with these values learns of its peers."""
+    peers = Peers(Live(a_config(admin={"token": TOKEN, "peers": list(urls), **values})))
+    try:
+        return await peers.ask()
+    finally:
+        await peers.close()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "ours")
+
+
+async def test_a_peer_of_a_private_authority_is_asked_and_believed(authority: Authority) -> None:
+    async with an_admin_port(**tls_of(authority.issue("peer"))) as address:
+        (peer,) = await said(f"https://{address}", peers_tls_ca_file=authority.file)
+        assert peer == {"gateway": "another", "status": "ready", "url": f"https://{address}"}
+
+
+async def test_http_and_https_peers_stand_beside_each_other(authority: Authority) -> None:
+    async with an_admin_port() as plain, an_admin_port(**tls_of(authority.issue("p"))) as secure:
+        urls = [f"http://{plain}", f"https://{secure}"]
+        found = await said(*urls, peers_tls_ca_file=authority.file)
+        assert [peer.get("status") for peer in found] == ["ready", "ready"]
+
+
+async def test_a_peer_that_is_not_to_be_believed_is_not_shown_the_token_and_says_why(
+    authority: Authority, tmp_path: Path
+) -> None:
+    stranger = Authority(tmp_path / "other")
+    elsewhere = authority.issue("elsewhere", "elsewhere.example")
+    ca = {"peers_tls_ca_file": authority.file}
+    async with an_admin_port(**tls_of(stranger.issue("peer"))) as address:
+        for values in ({}, ca):
+            (peer,) = await said(f"https://{address}", **values)
+            assert "its certificate is refused" in peer["problem"]
+    async with an_admin_port(**tls_of(elsewhere)) as address:
+        (peer,) = await said(f"https://{address}", **ca)
+        assert "not valid for '127.0.0.1'" in peer["problem"]
+        (peer,) = await said(f"https://{address}", **ca, peers_tls_verify_names=False)
+        assert peer["status"] == "ready"
+        (peer,) = await said(f"http://{address}", **ca)
+        assert "https" in peer["problem"]
+    async with an_admin_port() as address:
+        (peer,) = await said(f"https://{address}", **ca)
+        assert "it answers without TLS" in peer["problem"]
+    (peer,) = await said(f"https://127.0.0.1:{free_port()}", **ca)
+    assert peer["problem"].startswith("does not answer")
+
+
+async def test_a_peer_that_asks_for_a_certificate_is_shown_one(
+    authority: Authority, tmp_path: Path
+) -> None:
+    clients = Authority(tmp_path / "clients", "clients")
+    certificate, key = clients.issue("gateway")
+    asking = tls_of(authority.issue("peer")) | {"tls_client_ca_file": clients.file}
+    async with an_admin_port(**asking) as address:
+        ca = {"peers_tls_ca_file": authority.file}
+        (peer,) = await said(f"https://{address}", **ca)
+        assert "admin.peers_tls_certificate_file" in peer["problem"]
+        shown = {"peers_tls_certificate_file": certificate, "peers_tls_key_file": key}
+        (peer,) = await said(f"https://{address}", **ca, **shown)
+        assert peer["status"] == "ready"
+
+
+async def test_an_authority_that_is_replaced_in_place_is_seen(
+    authority: Authority, tmp_path: Path
+) -> None:
+    stranger = Authority(tmp_path / "other")
+    file = tmp_path / "peers.pem"
+    shutil.copy(stranger.file, file)
+    async with an_admin_port(**tls_of(authority.issue("peer"))) as address:
+        config = {"token": TOKEN, "peers": [f"https://{address}"], "peers_tls_ca_file": str(file)}
+        peers = Peers(Live(a_config(admin=config)))
+        try:
+            assert "certificate is refused" in (await peers.ask())[0]["problem"]
+            shutil.copy(authority.file, file)
+            assert (await peers.ask())[0]["status"] == "ready"
+        finally:
+            await peers.close()
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"peers_tls_ca_file": "no.pem"}, "admin.peers_tls_ca_file: "),
+        (
+            {"peers_tls_certificate_file": "no.pem", "peers_tls_key_file": "no.key"},
+            "admin.peers_tls_certificate_file: ",
+        ),
+        ({"peers_tls_key_file": "no.key"}, "admin: peers_tls_certificate_file and"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named(
+    values: dict[str, str], problem: str, tmp_path: Path
+) -> None:
+    document = {
+        "lookup": {"servers": ["127.0.0.1:1:1 lookup1"]},
+        "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody"},
+        "admin": values,
+    }
+    with pytest.raises(ConfigError) as refused:
+        parse(document, base=tmp_path)
+    (said,) = refused.value.problems
+    assert said.startswith(problem)
+    if "no.pem" in values.values():
+        assert str(tmp_path / "no.pem") in said
