@@ -19,9 +19,10 @@ class NoAnswer(Exception):
 
 def admin_url(config: Sections) -> str:
     """Where a gateway with this configuration has its admin port, seen from this machine."""
+    from tapedeck.config.tls import scheme
+
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.admin.host, config.admin.host)  # noqa: S104
-    scheme = "https" if config.admin.tls_certificate_file else "http"
-    return f"{scheme}://{host}:{config.admin.port}"
+    return f"{scheme(config.admin)}://{host}:{config.admin.port}"
 
 
 def ask(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -205,8 +206,16 @@ class _Watcher:
 
 def _show(console: Console, layout: Layout, ports: Ports, player: str, seconds: float) -> None:
     """One screen: where everything is, how to play a mix, what to break."""
-    gateway = f"http://127.0.0.1:{ports.gateway}"
-    admin = f"http://127.0.0.1:{ports.admin}"
+    from tapedeck.config.load import load
+    from tapedeck.config.tls import scheme
+
+    # The environment may turn TLS on.
+    sections = load(layout.config)
+    gateway = f"{scheme(sections.gateway)}://127.0.0.1:{ports.gateway}"
+    admin = f"{scheme(sections.admin)}://127.0.0.1:{ports.admin}"
+    curl = "curl"
+    if sections.gateway.tls_certificate_file is not None:
+        curl += f" --cacert {shlex.quote(sections.gateway.tls_certificate_file)}"
     run = layout.run
     command = "tapedeck"
     if shutil.which(command) is None:
@@ -235,9 +244,9 @@ def _show(console: Console, layout: Layout, ports: Ports, player: str, seconds: 
         f"  files     {layout.config}  {layout.home}/service.key  {layout.log}/",
         "",
         "[bold]Play a mix:[/]",
-        f"  TOKEN=$(curl -s {gateway}/sets/new | {cut_out})",
-        f'  curl "{gateway}/sets/$TOKEN/play?mix_id=1"',
-        f'  curl "{gateway}/sets/$TOKEN/next?mix_id=1"',
+        f"  TOKEN=$({curl} -s {gateway}/sets/new | {cut_out})",
+        f'  {curl} "{gateway}/sets/$TOKEN/play?mix_id=1"',
+        f'  {curl} "{gateway}/sets/$TOKEN/next?mix_id=1"',
         "",
         "[bold]Break it, and play on:[/]",
         f"  kill -9 $(cat {run}/lookup2.pid)     {command} stack start lookup2{here}",

@@ -84,6 +84,11 @@ def client_context(config: ClientTls) -> ssl.SSLContext | None:
     return context
 
 
+def scheme(config: ServerTls) -> str:
+    """What the URL of a port that we listen on begins with: `http` or `https`."""
+    return "http" if config.tls_certificate_file is None else "https"
+
+
 def own_port_context(config: ServerTls) -> ssl.SSLContext | None:
     """For a command on the gateway's own machine: believes the certificate that the port shows by
     its file, whatever name it carries; None without TLS.

@@ -19,6 +19,8 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 from aiohttp import web
 
+from tapedeck.config.load import load
+from tapedeck.config.tls import own_port_context, scheme
 from tapedeck.gateway.pages import HEADERS, page, part
 from tapedeck.gateway.replies import Refusal
 from tapedeck.localstack.layout import LOOKUP_NAMES, MYSQL_NAMES
@@ -68,8 +70,14 @@ class Demo:
     def __init__(self, stack: Stack, sock: socket.socket) -> None:
         self._stack = stack
         self._sock = sock
-        self._gateway = f"http://127.0.0.1:{stack.ports.gateway}"
-        self._admin = f"http://127.0.0.1:{stack.ports.admin}"
+        # The environment may turn TLS on.
+        config = load(stack.layout.config)
+        self._gateway = f"{scheme(config.gateway)}://127.0.0.1:{stack.ports.gateway}"
+        self._admin = f"{scheme(config.admin)}://127.0.0.1:{stack.ports.admin}"
+        self._tls = {
+            self._gateway: own_port_context(config.gateway) or True,
+            self._admin: own_port_context(config.admin) or True,
+        }
         port = sock.getsockname()[1]
         self._hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
         self.url = f"http://127.0.0.1:{port}/"
@@ -141,20 +149,22 @@ class Demo:
         key = (self._stack.layout.home / "service.key").read_text().strip()
         assert self._session is not None
         async with self._session.post(
-            f"{self._gateway}/sets/new?user_id={user}", headers={"Authorization": f"Bearer {key}"}
+            f"{self._gateway}/sets/new?user_id={user}",
+            headers={"Authorization": f"Bearer {key}"},
+            ssl=self._tls[self._gateway],
         ) as answer:
             body = await answer.json()
         return _answer({"user_id": str(user), "play_token": body.get("play_token")}, answer.status)
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
-        return await self._ask(request.method, self._gateway + request.raw_path)
+        return await self._ask(request.method, self._gateway, request.raw_path)
 
     async def _where(self, request: web.Request) -> web.StreamResponse:
-        return await self._ask("GET", self._admin + request.raw_path)
+        return await self._ask("GET", self._admin, request.raw_path)
 
-    async def _ask(self, method: str, url: str) -> web.StreamResponse:
+    async def _ask(self, method: str, port: str, path: str) -> web.StreamResponse:
         assert self._session is not None
-        async with self._session.request(method, url) as answer:
+        async with self._session.request(method, port + path, ssl=self._tls[port]) as answer:
             return web.Response(
                 status=answer.status,
                 body=await answer.read(),

@@ -9,11 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import Authority
 from tests.support.terminal import Terminal, eventually, exists
 
 pytestmark = pytest.mark.stack
@@ -87,6 +89,37 @@ def test_it_starts_takes_orders_stops_in_order_and_keeps_its_data(terminal: Term
     assert terminal.get("/mixes/1.json")["status"] == "200 OK"
     assert "catalog" not in terminal.screen
     assert "mysql2 is the primary" in terminal.screen
+
+
+def test_with_tls_what_it_prints_and_its_player_work_as_they_stand(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = Authority(tmp_path / "the tls").issue("gateway")
+    for section in ("GATEWAY", "ADMIN"):
+        monkeypatch.setenv(f"TAPEDECK_{section}__TLS_CERTIFICATE_FILE", certificate)
+        monkeypatch.setenv(f"TAPEDECK_{section}__TLS_KEY_FILE", key)
+    terminal.up("--ephemeral")
+    gateway, admin = (f"127.0.0.1:{port}" for port in terminal.ports[:2])
+    assert f"http://{gateway}" not in terminal.screen
+    assert f"http://{admin}" not in terminal.screen
+    assert f"dashboard https://{admin}/" in terminal.screen
+    assert f"API       https://{gateway}/openapi.json" in terminal.screen
+    lines = re.findall(r"^  (TOKEN=.*|curl .*)$", terminal.screen, re.MULTILINE)
+    played = subprocess.run(
+        ["sh", "-c", "\n".join(lines)], capture_output=True, text=True, check=True
+    )
+    assert played.stdout.count('"200 OK"') == 2
+
+    (player,) = re.findall(r"player +(http://\S+/) ", terminal.screen)
+    with urllib.request.urlopen(f"{player}mixes/1") as answer:
+        assert json.load(answer)["status"] == "200 OK"
+    with urllib.request.urlopen(f"{player}where/1/1") as answer:
+        assert answer.status == 200
+    with urllib.request.urlopen(f"{player}stack") as answer:
+        assert json.load(answer)["dashboard"] == f"https://{admin}/"
+    order = urllib.request.Request(f"{player}listener", headers={"X-Tapedeck-Demo": "player"})
+    with urllib.request.urlopen(order, data=b"") as answer:
+        assert json.load(answer)["play_token"]
 
 
 def test_a_taken_port_is_named_before_anything_is_started(terminal: Terminal) -> None:
