@@ -1,7 +1,9 @@
 """A Redis Cluster in the place of the ring: which primary has a key, and which of them are well.
 
-redis-py's cluster client finds the nodes and keeps the map of slots. Batches take the connections
-of `Node`, each primary its own, since of that client's pipelines (redis-py 8.1, asyncio/cluster.py)
+Not by redis-py's cluster client (8.1, asyncio/cluster.py). Of its map
+- replies have no limit, and a range of slots may be as long as a node says,
+- the whole list of commands (COMMAND) is asked for each time that it begins anew.
+And in its pipelines
 - redirected commands are sent again one by one, up to 16 times each,
 - ASKING and the command that it is for may take two different connections,
 - each fifth MOVED and each CLUSTERDOWN close the connections to every node, those in use too,
@@ -10,27 +12,30 @@ of `Node`, each primary its own, since of that client's pipelines (redis-py 8.1,
 A primary's keys have no other place to go, so one that fails is left alone until it answers a
 probe, or until a refresh of the map shows who took its place: requests for its keys go on without a
 hint and wait for nobody. So do those for a primary that says CLUSTERDOWN.
+
+A node that lies can send us to any servers it likes, and costs no more than hints: how many we know
+is bounded, and a slot is given away by its primary alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections import Counter
 from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
 import structlog
-from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from pydantic import ValidationError
+from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, RedisError
 
-from tapedeck.config.model import Lookup, LookupServer
+from tapedeck.config.model import HostPort, Lookup, LookupServer
 from tapedeck.failover import metrics
 from tapedeck.failover.nodes import Node, describe
+from tapedeck.failover.redis_link import Link, SlotMapParser
+from tapedeck.failover.slots import MOST_PRIMARIES, SLOTS, SlotMap, probe_keys, slot_map
 from tapedeck.failover.tasks import stop
 
 log = structlog.get_logger("tapedeck.cluster")
@@ -39,6 +44,11 @@ STEADY = 10.0
 """Seconds between two refreshes of the map while all is well; MOVED asks for one at once."""
 SOON = 0.25
 """Seconds between two refreshes, and between two probes, while something is not."""
+ASKED = 3
+"""Of the configured nodes, of the primaries, and of those who may know the map, asked in one
+refresh: each may take `timeout` to say nothing."""
+MOST_IMPORTING = 64
+"""Targets of ASK without a slot that are kept."""
 
 
 class ClusterNodes:
@@ -50,13 +60,15 @@ class ClusterNodes:
 
     def __init__(self, config: Lookup) -> None:
         self._config = config
-        self._client: RedisCluster | None = None
+        self._seeds = [HostPort(host=s.host, port=s.port) for s in config.servers]
+        self._replicas: set[HostPort] = set()
         self._nodes: dict[str, Node] = {}
         # Targets of ASK that have no slot yet.
         self._importing: dict[str, Node] = {}
-        self._slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        self._slots: list[Node | None] = [None] * SLOTS
         self._down: dict[Node, str] = {}
         self._problem = "it was not reached yet"
+        self._told = False
         self._refresh_wanted = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -101,11 +113,11 @@ class ClusterNodes:
     def shares(self) -> dict[str, float]:
         """By name, the share of the slots that a primary has."""
         counts = Counter(node.name for node in self._slots if node is not None)
-        return {name: counts[name] / REDIS_CLUSTER_HASH_SLOTS for name in self._nodes}
+        return {name: counts[name] / SLOTS for name in self._nodes}
 
     def outline(self, parts: int) -> list[str | None]:
         """Whose the slots at `parts` evenly spaced places are, to draw them; None: nobody's."""
-        places = (self._slots[part * REDIS_CLUSTER_HASH_SLOTS // parts] for part in range(parts))
+        places = (self._slots[part * SLOTS // parts] for part in range(parts))
         return [None if node is None else node.name for node in places]
 
     def describe(self, node: Node) -> dict[str, Any]:
@@ -117,35 +129,55 @@ class ClusterNodes:
 
     # --- what replies tell
 
-    def moved(self, error: MovedError, said_by: Node) -> Node:
-        """A slot belongs to another primary: from now on its keys go there."""
-        node = self._find(error, said_by)
-        self._importing.pop(node.name, None)
-        self._nodes.setdefault(node.name, node)
-        self._slots[error.slot_id] = node
+    def moved(self, error: MovedError, said_by: Node) -> Node | None:
+        """A slot belongs to another primary: from now on its keys go there.
+
+        Returns:
+            Whom to ask now; None if it names nobody.
+        """
         self._refresh_wanted.set()
+        mine = 0 <= error.slot_id < SLOTS and self._slots[error.slot_id] is said_by
+        if not mine or len(self._nodes) >= 2 * MOST_PRIMARIES:
+            # Whoever the slot belongs to by now knows better.
+            return self.asked(error, said_by)
+        node = self._find(error, said_by)
+        if node is not None:
+            self._importing.pop(node.name, None)
+            self._nodes.setdefault(node.name, node)
+            self._slots[error.slot_id] = node
         return node
 
-    def asked(self, error: AskError, said_by: Node) -> Node:
-        """This once a key is to be asked for elsewhere: its slot is on its way there."""
+    def asked(self, error: AskError, said_by: Node) -> Node | None:
+        """This once a key is to be asked for elsewhere: its slot is on its way there.
+
+        Returns:
+            Whom to ask now; None if it names nobody.
+        """
         node = self._find(error, said_by)
-        if node.name not in self._nodes:
+        if node is not None and node.name not in self._nodes:
             self._importing[node.name] = node
+            if len(self._importing) > MOST_IMPORTING:
+                self._leave([self._importing.pop(next(iter(self._importing)))])
         return node
 
     def down(self, node: Node, reason: str) -> None:
         """A primary says that the cluster is down."""
+        if self._nodes.get(node.name) is not node:
+            return
         if node not in self._down:
             log.warning("redis cluster down", node=node.name, reason=reason)
         self._down[node] = reason
         self._refresh_wanted.set()
 
-    def _find(self, error: AskError, said_by: Node) -> Node:
+    def _find(self, error: AskError, said_by: Node) -> Node | None:
         # Without a host it means the one that said it.
         host = error.host or said_by.server.host
         name = f"{host}:{error.port}"
         known = self._nodes.get(name) or self._importing.get(name)
-        return known or self._node(host, error.port)
+        try:
+            return known or self._node(HostPort(host=host, port=error.port))
+        except ValidationError:
+            return None
 
     # --- the map of slots
 
@@ -156,7 +188,6 @@ class ClusterNodes:
     async def close(self) -> None:
         """Stop looking, drop every connection."""
         await stop(self._watching)
-        await self._forget_client()
         for node in (*self._nodes.values(), *self._importing.values()):
             await node.close()
         if self._closing:
@@ -164,23 +195,48 @@ class ClusterNodes:
 
     async def refresh(self) -> None:
         """Ask the cluster who has which slot. What it cannot tell stays as it was."""
+        best = SlotMap()
+        problems = set()
+        for address in self._whom_to_ask():
+            try:
+                found = await self._ask_for_slots(address)
+            except Exception as error:  # whatever one of them does, the next one may not
+                problems.add(f"{address} {_in_words(error)}")
+                continue
+            if found.covered > best.covered:
+                best = found
+            if best.covered == SLOTS:
+                break
+        if best.covered:
+            self._take(best)
+            return
+        self._problem = "; ".join(sorted(problems)) or "no node of it has a slot"
+        if not self._told:
+            log.warning("redis cluster not reached", reason=self._problem)
+            self._told = True
+
+    def _whom_to_ask(self) -> list[HostPort]:
+        """Those that should know the slots, in no order: one that lies is not always the first; and
+        after them those that might. Of the configured ones always some: what the map says may be a
+        lie."""
+        nodes = self._nodes.values()
+        well = [_address(node) for node in nodes if node.health.live]
+        ill = [_address(node) for node in nodes if not node.health.live]
+        first, then = [*_some(self._seeds), *_some(well)], _some([*ill, *self._replicas])
+        random.shuffle(first)
+        return list(dict.fromkeys([*first, *then]))
+
+    async def _ask_for_slots(self, address: HostPort) -> SlotMap:
         seconds = self._config.timeout / 1000
+        link = Link(address, self._config, seconds, SlotMapParser)
         try:
-            # One node after another may not answer.
-            async with asyncio.timeout(seconds * (len(self._nodes) + 4)):
-                if self._client is None:
-                    self._client = self._connect(seconds)
-                    await self._client.initialize()
-                else:
-                    await self._client.nodes_manager.initialize()
-            self._take(self._client)
-        except Exception as error:  # whatever the client meets, the next look may not
-            problem = describe(error)
-            if problem != self._problem:
-                log.warning("redis cluster not reached", reason=problem)
-            self._problem = problem
-            # The nodes that it knew may all be gone: begin anew with the configured ones.
-            await self._forget_client()
+            async with asyncio.timeout(seconds):
+                (reply,) = await link.ask([("CLUSTER", "SLOTS")])
+        finally:
+            await link.close(0)
+        if isinstance(reply, RedisError):
+            raise reply
+        return slot_map(reply, address)
 
     async def _watch(self) -> None:
         while True:
@@ -208,71 +264,63 @@ class ClusterNodes:
                 del self._down[node]
                 log.info("redis cluster up", node=node.name)
 
-    def _take(self, client: RedisCluster) -> None:
-        """Make the map that the client has found ours."""
+    def _take(self, found: SlotMap) -> None:
+        """Make a map that a node told ours."""
         known = {**self._importing, **self._nodes}
-        nodes: dict[str, Node] = {}
-        slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
-        for slot, owners in client.nodes_manager.slots_cache.items():
-            name = owners[0].name
-            node = nodes.get(name)
+        nodes: dict[HostPort, Node] = {}
+        slots: list[Node | None] = [None] * SLOTS
+        for slot, address in enumerate(found.primaries):
+            if address is None:
+                continue
+            node = nodes.get(address)
             if node is None:
-                found = known.get(name) or self._node(str(owners[0].host), int(owners[0].port))
-                node = nodes[name] = found
+                node = nodes[address] = known.get(str(address)) or self._node(address)
+                node.probe_key = probe_keys()[slot]
             slots[slot] = node
-        gone = [node for name, node in self._nodes.items() if name not in nodes]
-        self._importing = {n: node for n, node in self._importing.items() if n not in nodes}
-        self._nodes, self._slots, self._problem = nodes, slots, ""
-        for node in nodes.values():
-            if slots[key_slot(node.probe_key)] is not node:
-                node.probe_key = self._probe_key(node)
-        for node in gone:
-            self._leave(node)
+        former, self._nodes = self._nodes, {node.name: node for node in nodes.values()}
+        self._importing = {n: node for n, node in self._importing.items() if n not in self._nodes}
+        self._slots, self._replicas = slots, found.replicas
+        self._problem, self._told = "", False
+        gone = [node for name, node in former.items() if name not in self._nodes]
+        if gone:
+            names = [node.name for node in gone]
+            log.info(
+                "redis cluster nodes are no primaries any more", nodes=names[:8], of=len(names)
+            )
+            self._leave(gone)
 
-    def _leave(self, node: Node) -> None:
-        log.info("redis cluster node is no primary any more", node=node.name)
-        self._down.pop(node, None)
-        with contextlib.suppress(KeyError):
-            metrics.NODE_LIVE.remove(node.name)
-        task = asyncio.create_task(node.close(), name=f"close-{node.name}")
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+    def _leave(self, nodes: list[Node]) -> None:
+        for node in nodes:
+            self._down.pop(node, None)
+            task = asyncio.create_task(self._close(node), name=f"close-{node.name}")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
-    def _probe_key(self, node: Node) -> bytes:
-        """A key in one of the slots of a primary, of which it has at least one."""
-        keys = (b"tapedeck:probe:%d" % number for number in count())
-        return next(key for key in keys if self._slots[key_slot(key)] is node)
+    async def _close(self, node: Node) -> None:
+        """Let a node go, once what it was asked is answered."""
+        await node.close(2 * self._config.timeout / 1000)
+        if node.name not in self._nodes and node.name not in self._importing:
+            metrics.forget(node.name)
 
-    def _node(self, host: str, port: int) -> Node:
-        server = LookupServer(host=host, port=port, name=f"{host}:{port}")
+    def _node(self, address: HostPort) -> Node:
+        server = LookupServer(host=address.host, port=address.port, name=str(address))
         node = Node(server, self._config)
         node.show(current=True)
         return node
 
-    def _connect(self, seconds: float) -> RedisCluster:
-        password = self._config.password
-        return RedisCluster(
-            startup_nodes=[ClusterNode(seed.host, seed.port) for seed in self._config.servers],
-            username=self._config.username,
-            password=password.get_secret_value() if password else None,
-            socket_timeout=seconds,
-            socket_connect_timeout=seconds,
-            require_full_coverage=False,
-            retry=Retry(NoBackoff(), 0),
-            client_name="tapedeck-cluster",
-            protocol=2,
-            ssl=self._config.tls,
-            ssl_ca_certs=self._config.tls_ca_file,
-            ssl_certfile=self._config.tls_certificate_file,
-            ssl_keyfile=self._config.tls_key_file,
-            ssl_check_hostname=self._config.tls_verify_names,
-        )
 
-    async def _forget_client(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            with contextlib.suppress(RedisError, OSError, RuntimeError):
-                await client.aclose()
+def _address(node: Node) -> HostPort:
+    return HostPort(host=node.server.host, port=node.server.port)
+
+
+def _some(addresses: list[HostPort]) -> list[HostPort]:
+    return random.sample(addresses, min(ASKED, len(addresses)))
+
+
+def _in_words(error: Exception) -> str:
+    if "cluster support disabled" in str(error):
+        return "says: Cluster mode is not enabled"
+    return describe(error)
 
 
 def _now() -> float:

@@ -13,6 +13,13 @@ NODE_SECONDS = Histogram(
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
 )
 
+
+def forget(node: str) -> None:
+    """Drop what was counted of a node that is none any more: in a cluster others come and go."""
+    for family in (NODE_LIVE, NODE_EJECTIONS, NODE_RETURNS, NODE_FAILURES, NODE_SECONDS):
+        family.remove_by_labels({"node": node})
+
+
 MYSQL_UP = Gauge("tapedeck_mysql_primary_up", "1 while a primary is adopted")
 MYSQL_REDUNDANT = Gauge(
     "tapedeck_mysql_redundant",

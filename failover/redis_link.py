@@ -24,7 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 
-from tapedeck.config.model import ClientTls, Lookup, LookupServer
+from tapedeck.config.model import ClientTls, HostPort, Lookup, LookupServer
 from tapedeck.config.tls import ClientContexts
 
 Command: TypeAlias = tuple[bytes | int | str, ...]
@@ -45,6 +45,8 @@ class BoundedParser(_AsyncHiredisParser):
     """redis-py's parser on hiredis, for RESP2 alone and with limits."""
 
     __slots__ = ("_bytes", "_line", "_promised")
+    most_bytes = REPLY_BYTES
+    most_elements = ELEMENTS
 
     def on_connect(self, connection: Any) -> None:
         """A connection begins."""
@@ -96,16 +98,25 @@ class BoundedParser(_AsyncHiredisParser):
 
     def _check(self, data: bytes) -> None:
         self._bytes += len(data)
-        if self._bytes > REPLY_BYTES:
-            raise InvalidResponse(f"a reply longer than {REPLY_BYTES} bytes")
+        if self._bytes > self.most_bytes:
+            raise InvalidResponse(f"a reply longer than {self.most_bytes} bytes")
         seen = self._line + data
         for match in _PROMISE.finditer(seen):
             # More digits than any number has: hiredis refuses them.
             self._promised += int(match[1][:20])
-        if self._promised > ELEMENTS:
-            raise InvalidResponse(f"a reply with more than {ELEMENTS} elements")
+        if self._promised > self.most_elements:
+            raise InvalidResponse(f"a reply with more than {self.most_elements} elements")
         last = seen.rfind(b"\n")
         self._line = seen[last : last + _HEADER_BYTES]
+
+
+class SlotMapParser(BoundedParser):
+    """The same, for the slots of a cluster: a thousand primaries with their replicas, and some
+    ranges of slots each, take a megabyte."""
+
+    __slots__ = ()
+    most_bytes = 16 * REPLY_BYTES
+    most_elements = 16 * ELEMENTS
 
 
 _NO_CERTIFICATE = "it may ask for a client certificate: lookup.tls_certificate_file"
@@ -127,7 +138,7 @@ class _Connection(Connection):
     """A connection that looks at the certificate files whenever it connects, also again."""
 
     def __init__(self, *, lookup: Lookup, contexts: ClientContexts, **words: Any) -> None:
-        super().__init__(parser_class=BoundedParser, **words)
+        super().__init__(**words)
         self._lookup = lookup
         self._contexts = contexts
 
@@ -196,10 +207,17 @@ class Link:
 
     Args:
         seconds: for a connect.
+        parser: which limits the replies.
     """
 
-    def __init__(self, server: LookupServer, config: Lookup, seconds: float) -> None:
-        self._words = _words(server, config, seconds)
+    def __init__(
+        self,
+        server: HostPort,
+        config: Lookup,
+        seconds: float,
+        parser: type[BoundedParser] = BoundedParser,
+    ) -> None:
+        self._words = {**_words(server, config, seconds), "parser_class": parser}
         self._free: list[_Connection] = []
         most = config.server_connections
         # Whoever finds none free waits for one, within the time that its batch has anyway.
@@ -276,8 +294,9 @@ def connect(server: LookupServer, config: Lookup, seconds: float) -> Redis:
     return Redis.from_pool(ConnectionPool(connection_class=_Connection, **words))
 
 
-def _words(server: LookupServer, config: Lookup, seconds: float) -> dict[str, Any]:
+def _words(server: HostPort, config: Lookup, seconds: float) -> dict[str, Any]:
     return {
+        "parser_class": BoundedParser,
         "lookup": config,
         "contexts": ClientContexts(),
         "host": server.host,

@@ -177,14 +177,16 @@ class ClusterLookups:
             if error is None:
                 continue
             found[number] = None
+            target: Node | None = None
             if isinstance(error, MovedError):  # (a kind of AskError)
                 target = self._cluster.moved(error, node)
-                elsewhere.setdefault((target, False), []).append(number)
             elif isinstance(error, AskError):
                 target = self._cluster.asked(error, node)
-                elsewhere.setdefault((target, True), []).append(number)
             elif isinstance(error, ClusterDownError):
                 self._cluster.down(node, f"CLUSTERDOWN: {error}")
+            if target is not None:
+                asking = not isinstance(error, MovedError)
+                elsewhere.setdefault((target, asking), []).append(number)
         if elsewhere:
             await asyncio.gather(
                 *(

@@ -1,0 +1,273 @@
+"""A Redis Cluster whose nodes lie about their slots: it may cost hints, and nothing else.
+
+The liar is the only node that the configuration names. A real server, which says nothing of slots,
+plays the part of a primary where a map is to be honest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+from redis.crc import key_slot
+
+from tapedeck.failover.cluster import MOST_IMPORTING, ClusterNodes
+from tapedeck.failover.slots import SLOTS
+from tapedeck.localstack.process import free_port
+from tapedeck.localstack.redis import RedisServer
+from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.lookups import Found
+from tapedeck.sharding.state import Key
+from tests.conftest import StackConfig
+from tests.integration.test_lying_node import ANYTHING, STREAMS, megabytes, told_the_truth
+from tests.support.backends import opened
+from tests.support.liar import Liar, Script
+
+pytestmark = pytest.mark.stack
+
+
+def resp(value: Any) -> bytes:
+    """RESP2."""
+    if isinstance(value, int):
+        return b":%d\r\n" % value
+    if isinstance(value, str):
+        value = value.encode()
+    if value is None:
+        return b"$-1\r\n"
+    if isinstance(value, bytes):
+        return b"$%d\r\n%s\r\n" % (len(value), value)
+    return b"*%d\r\n" % len(value) + b"".join(resp(part) for part in value)
+
+
+def slots_of(*servers: tuple[Any, Any]) -> bytes:
+    """A map that shares the slots out evenly."""
+    bounds = [n * SLOTS // len(servers) for n in range(len(servers) + 1)]
+    return resp(
+        [
+            [bounds[n], bounds[n + 1] - 1, [host, port, "0" * 40, []]]
+            for n, (host, port) in enumerate(servers)
+        ]
+    )
+
+
+def says(of_slots: Any, otherwise: bytes = b"$-1\r\n") -> Script:
+    """Answers CLUSTER SLOTS with this, everything else with nil."""
+    return lambda words: of_slots if words[0] == b"CLUSTER" else otherwise
+
+
+@pytest.fixture
+async def liar() -> AsyncIterator[Liar]:
+    async with Liar(says(resp([]))) as one:
+        yield one
+
+
+@pytest.fixture
+async def backend(stack_config: StackConfig, liar: Liar) -> AsyncIterator[Backend]:
+    document = stack_config(sessions={"enabled": False})
+    document["lookup"] = {
+        "mode": "cluster",
+        "servers": [f"127.0.0.1:{liar.port}"],
+        "timeout": 150,
+        "hint_deadline": 50,
+        "server_retry_timeout": 200,
+        "capacity_every": 0,
+    }
+    async with opened(document) as one:
+        yield one
+
+
+def nodes_of(backend: Backend) -> ClusterNodes:
+    assert isinstance(backend.nodes, ClusterNodes)
+    return backend.nodes
+
+
+async def until(done: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not done():
+            await asyncio.sleep(0.02)
+
+
+def reasons(backend: Backend) -> str:
+    return "; ".join(backend.readiness().reasons)
+
+
+@pytest.mark.parametrize("what", STREAMS)
+async def test_a_map_without_an_end_costs_neither_memory_nor_an_answer_and_is_told(
+    backend: Backend, liar: Liar, what: str
+) -> None:
+    liar.script = says(STREAMS[what])
+    await nodes_of(backend).refresh()
+    await told_the_truth(backend)
+    before = megabytes()
+    for _ in range(3):
+        await nodes_of(backend).refresh()
+        await told_the_truth(backend)
+    assert megabytes() - before < 64
+    assert f"the Redis Cluster gives no hints: 127.0.0.1:{liar.port} " in reasons(backend)
+    assert backend.readiness().status == "degraded"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (resp([]), "no node of it has a slot"),
+        (resp([[0, 2**62, ["a", 1]]]), "slots that there are not"),
+        (resp([[0, 1]]), "a range without a primary"),
+        (resp([[0, 1, ["a", 70000]]]), "a server without a port"),
+        (resp([[0, 1, ["a b", 7]]]), "no name and no address"),
+        (resp([[0, 9, ["a", 1]], [9, 9, ["b", 1]]]), "two primaries of one slot"),
+        (resp([[n, n, ["127.0.0.1", n + 1]] for n in range(1001)]), "more than 1000 primaries"),
+        (b"+OK\r\n", "not with a list"),
+        (b"-ERR no\r\n", "ResponseError: no"),
+        (b"-MOVED 1 127.0.0.1:1\r\n", "MovedError"),
+        (b"-MOVED x\r\n", "ValueError"),
+        (b"%1\r\n+a\r\n*0\r\n", "reply of type dict"),
+        (b">2\r\n+a\r\n+b\r\n", "Invalid"),
+        (b"*3000000\r\n", "more than"),
+        (b"$50000000\r\n" + b"x" * 5_000_000, "longer than"),
+        (None, "closed the connection"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+async def test_what_is_no_map_is_named_and_every_request_is_answered(
+    backend: Backend, liar: Liar, said: Any, reason: str
+) -> None:
+    liar.script = says(said)
+    await nodes_of(backend).refresh()
+    assert reason in reasons(backend)
+    await told_the_truth(backend)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    st.lists(ANYTHING, min_size=1, max_size=4),
+    st.sampled_from(["127.0.0.1", "127.0.0.2", "", None, "?", "nowhere.invalid"]),
+    st.booleans(),
+)
+async def test_whatever_it_says_of_slots_and_entries_requests_are_answered_with_the_truth(
+    backend: Backend, liar: Liar, said: list[bytes | None], host: str | None, honest: bool
+) -> None:
+    turns = itertools.cycle(said)
+    honestly = slots_of((host, liar.port))
+    liar.script = lambda words: honestly if honest and words[0] == b"CLUSTER" else next(turns)
+    await nodes_of(backend).refresh()
+    await told_the_truth(backend)
+
+
+async def test_slots_sent_to_hosts_that_do_not_exist_are_told_and_cost_no_answer(
+    backend: Backend, liar: Liar
+) -> None:
+    gone = [("nowhere.invalid", 7000), ("127.0.0.1", free_port()), ("127.0.0.1", 1)]
+    liar.script = says(slots_of(*gone))
+    await nodes_of(backend).refresh()
+    for _ in range(3):
+        await told_the_truth(backend)
+    # Each of them is named once enough keys of its slots were asked for.
+    await until(lambda: len(nodes_of(backend).out) == len(gone))
+    for host, port in gone:
+        assert f"lookup node {host}:{port} is out of the ring" in reasons(backend)
+    started = time.monotonic()
+    for user in range(1000, 1050):
+        assert (await backend.lookups.ask(Key(user, 1))).found is Found.NO_ANSWER
+    assert time.monotonic() - started < 0.5
+
+
+async def test_other_hosts_at_every_look_leave_nothing_behind(backend: Backend, liar: Liar) -> None:
+    numbers = itertools.count()
+
+    def script(words: list[bytes]) -> bytes:
+        if words[0] != b"CLUSTER":
+            return b"$-1\r\n"
+        return slots_of(*((f"n{next(numbers)}.invalid", 7000) for _ in range(300)))
+
+    liar.script = script
+    nodes = nodes_of(backend)
+    await nodes.refresh()
+    await told_the_truth(backend)
+    for _ in range(10):
+        await nodes.refresh()
+    assert next(numbers) > 3000
+    assert len(list(nodes)) == 300
+    await until(lambda: len(nodes._closing) == 0)
+    named = {
+        sample.labels["node"]
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        if sample.labels.get("node", "").endswith(".invalid:7000")
+    }
+    # (the looks go on in the background)
+    assert len(named) <= 600
+    assert len(asyncio.all_tasks()) < 1000
+
+
+async def test_redirections_lead_to_a_bounded_number_of_servers_and_to_no_error(
+    backend: Backend, liar: Liar
+) -> None:
+    numbers = itertools.count()
+    honest = slots_of(("127.0.0.1", liar.port))
+
+    def script(words: list[bytes]) -> bytes:
+        if words[0] == b"CLUSTER":
+            return honest
+        if words[0] not in (b"HGET", b"GET", b"HSET"):
+            return b"$-1\r\n"
+        slot, number = key_slot(words[1]), next(numbers)
+        return (
+            b"-ASK %d n%d.invalid:7000\r\n" % (slot, number),
+            b"-ASK %d 127.0.0.1:99999\r\n" % slot,
+            b"-MOVED 99999 127.0.0.1:1\r\n",
+            b"-MOVED -1 127.0.0.1:1\r\n",
+            b"-MOVED %d :70000\r\n" % slot,
+            b"-MOVED %d a\tb:1\r\n" % slot,
+        )[number % 6]
+
+    liar.script = script
+    nodes = nodes_of(backend)
+    await nodes.refresh()
+    for _ in range(20):
+        await told_the_truth(backend)
+        await asyncio.gather(*(backend.lookups.ask(Key(next(numbers), 2)) for _ in range(64)))
+        await nodes.refresh()
+    assert next(numbers) > 1000
+    assert len(nodes._importing) <= MOST_IMPORTING
+    assert len(list(nodes)) < 10
+
+
+async def test_a_primary_gives_away_only_slots_of_its_own(
+    backend: Backend, liar: Liar, lookup_servers: list[RedisServer]
+) -> None:
+    real = lookup_servers[0]
+    half = slots_of(("127.0.0.1", liar.port), ("127.0.0.1", real.port))
+    stolen = SLOTS - 1
+    liar.script = says(half, b"-MOVED %d 127.0.0.1:%d\r\n" % (stolen, liar.port))
+    nodes = nodes_of(backend)
+    await nodes.refresh()
+    for user in range(200):
+        await backend.lookups.ask(Key(user + 1, 1))
+    owner = nodes._slots[stolen]
+    assert owner is not None
+    assert owner.name == real.address
+
+
+async def test_once_it_tells_the_truth_hints_are_kept(
+    backend: Backend, liar: Liar, lookup_servers: list[RedisServer]
+) -> None:
+    liar.script = says(STREAMS["one line without an end"])
+    await nodes_of(backend).refresh()
+    await told_the_truth(backend)
+    liar.script = says(slots_of(("127.0.0.1", lookup_servers[0].port)))
+    await until(lambda: backend.readiness().status == "ready")
+    await told_the_truth(backend)
+    with lookup_servers[0].client() as client:
+        assert [key for key in client.scan_iter() if key.startswith(b"u:")]
