@@ -18,12 +18,13 @@ from tapedeck.config.load import ConfigError
 from tapedeck.config.model import Sections
 from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
 from tapedeck.gateway import reloading, telemetry
-from tapedeck.gateway.face import Answer, Call, Handler, read_body
+from tapedeck.gateway.body import read_body
 from tapedeck.gateway.live import Live, Source, bearer_digest, bearer_matches
 from tapedeck.gateway.observation import Observation
 from tapedeck.gateway.openapi import OPEN
 from tapedeck.gateway.params import whole_number
 from tapedeck.gateway.replies import Refusal, json_response
+from tapedeck.gateway.routes import Answer, Call, Handler
 from tapedeck.gateway.wire import Reply
 from tapedeck.sharding import whereabouts
 from tapedeck.sharding.state import PLAYLIST_MAX, Key
