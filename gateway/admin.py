@@ -21,7 +21,7 @@ from tapedeck.gateway import reloading, telemetry
 from tapedeck.gateway.body import read_body
 from tapedeck.gateway.live import Live, Source, bearer_digest, bearer_matches
 from tapedeck.gateway.observation import Observation
-from tapedeck.gateway.openapi import OPEN
+from tapedeck.gateway.operations import OPEN
 from tapedeck.gateway.params import whole_number
 from tapedeck.gateway.replies import Refusal, json_response
 from tapedeck.gateway.routes import Answer, Call, Handler
@@ -202,7 +202,7 @@ class AdminApi:
         self._token = token
 
     def handlers(self) -> dict[str, Handler]:
-        """By the operation names of `openapi.py`."""
+        """By the operation names of `operations.py`."""
         open_to_all = {
             "healthz": self.healthz,
             "readyz": self.readyz,

@@ -71,7 +71,7 @@ class PlayerApi:
         self._clock = clock
 
     def handlers(self) -> dict[str, Handler]:
-        """By the operation names of `openapi.py`."""
+        """By the operation names of `operations.py`."""
         return {
             "new_set": self.new_set,
             "play": self.play,
