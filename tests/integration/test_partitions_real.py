@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import date, timedelta
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -20,22 +19,13 @@ from tapedeck.sharding.partitions import table
 from tapedeck.sharding.rows import create_table
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
+from tests.support.backends import opened
 from tests.support.states import bump, count
 
 pytestmark = pytest.mark.stack
 
 YEAR = 366 * 86400
 KEY = Key(7, 11)
-
-
-@contextlib.asynccontextmanager
-async def opened(document: dict[str, Any]) -> AsyncIterator[Backend]:
-    backend = await Backend.open(parse(document), prune=False)
-    try:
-        await backend.days.ready()
-        yield backend
-    finally:
-        await backend.close()
 
 
 @pytest.fixture
