@@ -124,6 +124,7 @@ class Stack:
         datadir.make(folder / "data", passwords)
         self.mysql = MariaDB("mysql1", folder / "data", passwords)
         self.redis = [RedisServer(f"lookup{n}", folder / f"lookup{n}") for n in (1, 2, 3)]
+        self.servers: list[MariaDB | RedisServer] = [self.mysql, *self.redis]
         self.port, self.admin, self.constant_port = free_port(), free_port(), free_port()
         self.workers = workers
         self.overrides = overrides
@@ -134,7 +135,7 @@ class Stack:
     def running(self) -> Iterator[Stack]:
         """Everything up; everything down again."""
         try:
-            for server in (self.mysql, *self.redis):
+            for server in self.servers:
                 server.start()
             self.mysql.create_database("tapedeck_bench")
             document = {
@@ -186,7 +187,7 @@ class Stack:
                 if process is not None:
                     process.kill()
                     process.wait()
-            for server in (*self.redis, self.mysql):
+            for server in self.servers:
                 server.kill()
 
     def _until_ready(self) -> None:

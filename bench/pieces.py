@@ -141,7 +141,7 @@ async def main() -> None:
     def parsed() -> RawRequestMessage:
         messages, _, _ = parser.feed_data(request)
         parser.message_consumed()
-        return cast(RawRequestMessage, messages[0][0])
+        return messages[0][0]
 
     asked = Asked(parsed())
     rules = live.config.player
@@ -173,6 +173,10 @@ async def main() -> None:
     def face(kind: type[Writer]) -> Callable[[Any], Awaitable[Any]]:
         return gateway_face(live, store(kind), cast(Catalog, catalog))
 
+    def counted() -> None:
+        request_id(None)
+        telemetry.observe(route, "GET", 200, 0.004)
+
     body = encode(Envelope(status="200 OK", set=_set(answer)))
     route = "/sets/{play_token}/next"
     found = gateway_face(live, store(Unsaved), cast(Catalog, catalog)).routes
@@ -183,10 +187,7 @@ async def main() -> None:
     piece("the Player's rule", lambda: player.next_track(mix, stored, 1.0, rules))
     piece("the answer's JSON", lambda: encode(Envelope(status="200 OK", set=_set(answer))))
     piece("its head", lambda: Reply(200, body).encode(asked))
-    piece(
-        "request id and metrics",
-        lambda: (request_id(None), telemetry.observe(route, "GET", 200, 0.004)),
-    )
+    piece("request id and metrics", counted)
 
     def kept(before: Stored | None) -> Write[int]:
         return Write(stored.body, Owner.PLAYER, 1)

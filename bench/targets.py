@@ -145,27 +145,18 @@ def _two_workers(records: Sequence[Record]) -> Summary:
 
 
 _GO = ("gateway", "go")
+
+
+def _against_go(title: str, least: float, aim: float, workload: str) -> Target:
+    find = ratio("throughput", "rate", *_GO, workload=workload)
+    return Target(f"{title}, against plain Go", least, aim, False, "x", find)
+
+
 TARGETS = (
-    Target(
-        "warm sessions, first request and all, requests/s, against plain Go",
-        3, 4, False, "x",
-        ratio("throughput", "rate", *_GO, workload="warm"),
-    ),
-    Target(
-        "warm sessions, after the first request, requests/s, against plain Go",
-        3, 4, False, "x",
-        ratio("throughput", "rate", *_GO, workload="open"),
-    ),
-    Target(
-        "first touch of the day with a hint, against plain Go",
-        1.7, 2.2, False, "x",
-        ratio("throughput", "rate", *_GO, workload="cold"),
-    ),
-    Target(
-        "a state that exists nowhere, against plain Go",
-        1, 1.5, False, "x",
-        ratio("throughput", "rate", *_GO, workload="miss"),
-    ),
+    _against_go("warm sessions, first request and all, requests/s", 3, 4, "warm"),
+    _against_go("warm sessions, after the first request, requests/s", 3, 4, "open"),
+    _against_go("first touch of the day with a hint", 1.7, 2.2, "cold"),
+    _against_go("a state that exists nowhere", 1, 1.5, "miss"),
     Target(
         "warm, first request and all, one worker, against aiohttp's constant",
         0.45, 0.6, False, "x",

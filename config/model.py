@@ -1,17 +1,15 @@
-"""The typed configuration: every section, every default, every rule of one value.
+"""The typed configuration: every section, every default, every rule between values.
 
-Times carry their unit in the name or in the description. Words that twemproxy has are used with
-twemproxy's meaning (its documentation: notes/recommendation.md and README, "Configuration").
+How single values are written is in `values.py`. Times carry their unit in the name or in the
+description. Words that twemproxy has are used with twemproxy's meaning (its documentation:
+notes/recommendation.md and README, "Configuration").
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,6 +20,17 @@ from pydantic import (
 )
 
 from tapedeck.config.nutcracker import RANDOM_REFUSED
+from tapedeck.config.values import (
+    HostName,
+    Network,
+    Text,
+    Url,
+    host_port,
+    is_loopback,
+    listed,
+    lookup_server,
+    seed,
+)
 
 NAME_BYTES = 264
 """Longer names twemproxy cuts off (at 272 bytes with the group's number): points would coincide."""
@@ -68,86 +77,8 @@ class LookupServer(HostPort):
     name: Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
 
 
-def _host_port(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"{value!r} is not host:port")
-    return {"host": host.strip("[]"), "port": int(port)}
-
-
-def _lookup_server(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    address, _, name = value.strip().partition(" ")
-    match = re.fullmatch(r"(?P<host>.+):(?P<port>\d+):(?P<weight>\d+)", address)
-    if match is None:
-        raise ValueError(f"{value!r} is not host:port:weight or host:port:weight name")
-    host, port, weight = match["host"], int(match["port"]), int(match["weight"])
-    # twemproxy leaves memcached's port out of the name it makes (conf.c, conf_add_server).
-    default = host if port == 11211 else f"{host}:{match['port']}"
-    return {
-        "host": host,
-        "port": port,
-        "weight": weight,
-        "name": name or default,
-    }
-
-
-def _seed(value: object) -> object:
-    if isinstance(value, str) and re.fullmatch(r"[^\s:]+:\d+", value):
-        return f"{value}:1"
-    return value
-
-
-def _listed(value: object) -> object:
-    """`a,b` from an environment variable reads like a list of two."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-Address = Annotated[HostPort, BeforeValidator(_host_port)]
-Server = Annotated[LookupServer, BeforeValidator(_lookup_server)]
-
-
-def _one_line(value: str) -> str:
-    if not value or any(ord(c) < 32 for c in value):
-        raise ValueError("must be one line of text")
-    return value
-
-
-Text = Annotated[str, AfterValidator(_one_line)]
-
-
-def _url(value: str) -> str:
-    if re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value) is None:
-        raise ValueError(f"{value!r} is not http://host:port")
-    return value
-
-
-Url = Annotated[str, AfterValidator(_url)]
-
-
-def _network(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value))
-    except ValueError as error:
-        raise ValueError(f"is no network such as 10.0.0.0/8: {error}") from None
-
-
-Network = Annotated[str, AfterValidator(_network)]
-
-
-def _host_name(value: str) -> str:
-    name = value.strip("[]").lower().removesuffix(".")
-    if re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f]*:[0-9a-f:.]+", name) is None:
-        raise ValueError(f"{value!r} is no name or address such as admin.example (without a port)")
-    return name
-
-
-HostName = Annotated[str, AfterValidator(_host_name)]
+Address = Annotated[HostPort, BeforeValidator(host_port)]
+Server = Annotated[LookupServer, BeforeValidator(lookup_server)]
 
 
 class ServerTls(Section):
@@ -218,13 +149,13 @@ class Admin(ServerTls):
     port: Annotated[int, Field(ge=0, le=65535, description="0 for any free one")] = 8081
     token: SecretStr | None = Field(None, description="asked for as `Authorization: Bearer TOKEN`")
     token_file: str | None = Field(None, description="a file with the token")
-    allowed_hosts: Annotated[tuple[HostName, ...], BeforeValidator(_listed)] = Field(
+    allowed_hosts: Annotated[tuple[HostName, ...], BeforeValidator(listed)] = Field(
         (),
         description="other names that it is called by on loopback, as a proxy's; without a port",
     )
     peers: Annotated[
         tuple[Url, ...],
-        BeforeValidator(_listed),
+        BeforeValidator(listed),
         Field(
             description="admin URLs of other gateways, shown on the dashboard; "
             "they are asked with this token"
@@ -263,12 +194,12 @@ class Auth(Section):
     """Secrets: keys that sign play tokens and keys of services. The first token key signs; all of
     them verify, so a new key is put in front and the old one removed once its tokens expired."""
 
-    token_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed)] = Field(
+    token_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(listed)] = Field(
         (), description="sign play tokens; newest first, 32 characters or more"
     )
     token_keys_file: str | None = Field(None, description="one key a line, newest first")
     token_days: Annotated[float, Field(gt=0, le=3650)] = 365
-    service_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed)] = Field(
+    service_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(listed)] = Field(
         (), description="let services use the states API and name users"
     )
     service_keys_file: str | None = Field(None, description="one key a line")
@@ -334,7 +265,7 @@ class Lookup(ClientTls):
     server_connections: Annotated[
         int | None, Field(ge=1, description="to a node at most, in one worker")
     ] = None
-    servers: Annotated[tuple[Server, ...], BeforeValidator(_listed), Field(min_length=1)]
+    servers: Annotated[tuple[Server, ...], BeforeValidator(listed), Field(min_length=1)]
 
     @field_validator("distribution", mode="before")
     @classmethod
@@ -348,9 +279,9 @@ class Lookup(ClientTls):
     def _seeds(cls, values: object) -> object:
         """In a cluster servers are only where to ask for the nodes: `host:port` is enough."""
         if isinstance(values, dict) and values.get("mode") == "cluster":
-            servers = _listed(values.get("servers"))
+            servers = listed(values.get("servers"))
             if isinstance(servers, (list, tuple)):
-                return {**values, "servers": [_seed(server) for server in servers]}
+                return {**values, "servers": [seed(server) for server in servers]}
         return values
 
     @model_validator(mode="after")
@@ -386,7 +317,7 @@ class Lookup(ClientTls):
 class MySQL(ClientTls):
     """The hosts of which one is the primary: the one that is writable."""
 
-    hosts: Annotated[tuple[Address, ...], BeforeValidator(_listed), Field(min_length=1)]
+    hosts: Annotated[tuple[Address, ...], BeforeValidator(listed), Field(min_length=1)]
     user: Text
     password: SecretStr = Field(SecretStr(""), description="of `user`")
     password_file: str | None = Field(None, description="a file with the password")
@@ -426,7 +357,7 @@ class Limits(Section):
     remembered: Annotated[
         int, Field(ge=100, le=10_000_000, description="addresses and listeners at most, each")
     ] = 100_000
-    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_listed)] = Field(
+    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(listed)] = Field(
         (), description="networks whose X-Forwarded-For is believed"
     )
     connections: Annotated[int, Field(ge=1, description="open at once, in one worker")] = 20_000
@@ -552,11 +483,3 @@ class Sections(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return self
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -13,8 +13,10 @@ import argparse
 import math
 import re
 import sys
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
+from typing import TypeVar
 
 PAGE = Path(__file__).resolve().parent / "sizing.md"
 DAY = 86_400
@@ -66,6 +68,16 @@ class Machines:
     lookup_gib: float = named(4, "memory of a lookup node: small ones, for their loss costs less")
     binlog_days: float = named(3, "days of binlog kept")
     full: float = named(0.6, "of a disk, and of a buffer pool, that may be used")
+
+
+Kind = TypeVar("Kind", Load, Figures, Machines)
+
+
+def options() -> Iterator[tuple[str, Field[float]]]:
+    """Every named figure, with the option that sets it."""
+    for kind in (Load, Figures, Machines):
+        for one in fields(kind):
+            yield "--" + one.name.replace("_", "-"), one
 
 
 @dataclass(frozen=True)
@@ -184,10 +196,8 @@ def worked() -> str:
 def inputs() -> str:
     """The named figures."""
     lines = ["| option | default | |", "| --- | --- | --- |"]
-    for kind in (Load, Figures, Machines):
-        for one in fields(kind):
-            option = "--" + one.name.replace("_", "-")
-            lines.append(f"| `{option}` | {one.default:,} | {one.metadata['text']} |")
+    for option, one in options():
+        lines.append(f"| `{option}` | {one.default:,} | {one.metadata['text']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -206,24 +216,19 @@ def main(arguments: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write", action="store_true", help="write the tables of sizing.md")
-    for kind in (Load, Figures, Machines):
-        for one in fields(kind):
-            option = "--" + one.name.replace("_", "-")
-            help_ = f"{one.metadata['text']} (default: {one.default:,})"
-            parser.add_argument(option, type=float, default=one.default, help=help_)
+    for option, one in options():
+        help_ = f"{one.metadata['text']} (default: {one.default:,})"
+        parser.add_argument(option, type=float, default=one.default, help=help_)
     given = vars(parser.parse_args(arguments))
     if given.pop("write"):
         PAGE.write_text(page(PAGE.read_text()))
         return 0
-    parts = [
-        kind(**{one.name: given[one.name] for one in fields(kind)})
-        for kind in (Load, Figures, Machines)
-    ]
-    load, figures, machines = parts
-    assert isinstance(load, Load)
-    assert isinstance(figures, Figures)
-    assert isinstance(machines, Machines)
-    for what, value in in_words(size(load, figures, machines), load, machines):
+
+    def of(kind: type[Kind]) -> Kind:
+        return kind(**{one.name: given[one.name] for one in fields(kind)})
+
+    load, machines = of(Load), of(Machines)
+    for what, value in in_words(size(load, of(Figures), machines), load, machines):
         print(f"{what:45} {value}")
     return 0
 

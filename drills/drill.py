@@ -18,11 +18,12 @@ from tapedeck.drills import verdicts
 from tapedeck.drills.attached import Attached
 from tapedeck.drills.by_hand import NAME as BY_HAND
 from tapedeck.drills.client import Client
+from tapedeck.drills.gateway import SERVE
 from tapedeck.drills.load import Load
 from tapedeck.drills.noise import Heartbeat
 from tapedeck.drills.result import Result
 from tapedeck.drills.scene import Mark, Scenario, Scene
-from tapedeck.drills.stage import SERVE, Stage
+from tapedeck.drills.stage import Stage
 
 Tell = Callable[[str], None]
 

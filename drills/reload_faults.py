@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tapedeck.drills.gateway import Gateway
 from tapedeck.drills.scene import Promise, Scenario, Scene
-from tapedeck.drills.stage import Gateway, Plan
+from tapedeck.drills.stage import Plan
 from tapedeck.localstack.redis import RedisServer
 
 _MOVED = 30.0

@@ -4,13 +4,10 @@ reach them through the fault injector's proxies where the drill wants some. Call
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
-import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,25 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import yaml
-
+from tapedeck.drills import catalog
 from tapedeck.drills.client import Target
+from tapedeck.drills.gateway import SERVE, Gateway
 from tapedeck.drills.toxiproxy import Injector, Link
 from tapedeck.gateway.catalog_tables import TABLES, write_mixes
-from tapedeck.gateway.mixes import Mix, MixUser, Track
 from tapedeck.localstack import datadir, replication
 from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB, faketime_library
 from tapedeck.localstack.pair import Pair
-from tapedeck.localstack.process import Child, ServerFailed, free_port
+from tapedeck.localstack.process import ServerFailed, free_port
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.localstack.redis_cluster import RedisCluster
-
-SERVE = ("-m", "tapedeck")
-"""What makes a Python process the `tapedeck` command."""
-MIXES = {1: 12, 2: 30, 3: 30, 4: 40, 5: 60}
-"""Ids of the mixes, and how many tracks each has: enough for a session, and some that end."""
-
 
 _DAY = 86400
 
@@ -84,78 +74,6 @@ class Supervised(Protocol):
     def stop_server(self, name: str) -> str: ...
 
 
-class Gateway(Child):
-    """A gateway process.
-
-    Args:
-        command: what python is given before `serve` (`SERVE`, or a sabotaged one).
-    """
-
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        document: dict[str, Any],
-        command: Sequence[str],
-        env: Mapping[str, str] | None,
-    ) -> None:
-        super().__init__(name, folder / f"{name}.log")
-        self.target = Target(
-            f"http://127.0.0.1:{document['gateway']['port']}",
-            f"http://127.0.0.1:{document['admin']['port']}",
-        )
-        self._config = folder / f"{name}.yml"
-        self._document = document
-        self._write_config()
-        self._command = command
-        self._env = env
-
-    def start(self) -> None:
-        """Start it and wait until it serves.
-
-        Raises:
-            ServerFailed: it does not, after a minute.
-        """
-        argv = [sys.executable, *self._command, "serve", "--config", str(self._config)]
-        self.spawn(argv, env=self._env)
-        self.await_ready(self._serves, 60)
-
-    def reload(self, section: str, **values: Any) -> dict[str, Any]:
-        """Write other values into its file and have it read that; its answer.
-
-        Raises:
-            ServerFailed: it refused.
-        """
-        self._document = {**self._document, section: {**self._document[section], **values}}
-        self._write_config()
-        request = urllib.request.Request(self.target.admin + "/reload", method="POST")  # noqa: S310
-        try:
-            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
-                return dict(json.loads(answer.read()))
-        except urllib.error.HTTPError as error:
-            raise ServerFailed(f"{self.name} refused: {error.read().decode()}") from None
-
-    def ring(self) -> dict[str, Any]:
-        """What its /ring says."""
-        with urllib.request.urlopen(self.target.admin + "/ring", timeout=5) as answer:  # noqa: S310
-            return dict(json.loads(answer.read()))
-
-    def _write_config(self) -> None:
-        self._config.write_text(yaml.safe_dump(self._document))
-        self._config.chmod(0o600)
-
-    def stop_patiently(self) -> None:
-        """SIGTERM, and as much time as it may take to finish what is in flight."""
-        self.stop(25)
-
-    def _serves(self) -> bool:
-        try:
-            with urllib.request.urlopen(self.target.admin + "/readyz", timeout=2) as answer:  # noqa: S310
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
-
-
 class Stage:
     """Servers and gateways of one drill. Use as a context, or call `start` and `stop`.
 
@@ -187,8 +105,7 @@ class Stage:
         self.passwords = Passwords()
         self.key = secrets.token_hex(16)
         self.mixes: Mapping[int, Sequence[int]] = {
-            number: [track.id for track in _mix(number, tracks).tracks]
-            for number, tracks in MIXES.items()
+            mix.id: [track.id for track in mix.tracks] for mix in catalog.mixes()
         }
         self._token_key = secrets.token_hex(32)
         self.lookups: list[RedisServer] = []
@@ -399,7 +316,7 @@ class Stage:
             cursor = connection.cursor()
             for statement in TABLES:
                 cursor.execute(statement)
-            write_mixes(cursor, [_mix(number, tracks) for number, tracks in MIXES.items()])
+            write_mixes(cursor, catalog.mixes())
             connection.commit()
 
     # --- the clock
@@ -462,23 +379,3 @@ class Stage:
             name: int(self.query(f"SELECT COUNT(*) FROM {name}")[0][0])
             for name in self.partitions()
         }
-
-
-def _mix(number: int, tracks: int) -> Mix:
-    listed = tuple(
-        Track(
-            id=number * 1000 + k,
-            name=f"Take {k}",
-            performer="The House Band",
-            release_name=None,
-            year=None,
-            url=None,
-            track_file_stream_url=f"https://audio.example/{number}/{k}.mp3",
-            play_duration=180,
-        )
-        for k in range(1, tracks + 1)
-    )
-    user = MixUser(1, "drill", "drill")
-    name = f"Drill {number}"
-    slug = f"drill-{number}"
-    return Mix(number, name, slug, f"/drill/{slug}", None, "", 180 * tracks, user, listed)

@@ -18,13 +18,14 @@ from tapedeck.config.load import ConfigError
 from tapedeck.config.model import Sections
 from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
 from tapedeck.gateway import reloading, telemetry
-from tapedeck.gateway.face import Answer, Call, Handler, read_body
+from tapedeck.gateway.body import read_body
 from tapedeck.gateway.hosts import is_ours, refuse_strangers
 from tapedeck.gateway.live import Live, Source, bearer_digest, bearer_matches
 from tapedeck.gateway.observation import Observation
-from tapedeck.gateway.openapi import OPEN, PROBES
+from tapedeck.gateway.operations import OPEN, PROBES
 from tapedeck.gateway.params import whole_number
 from tapedeck.gateway.replies import Refusal, json_response
+from tapedeck.gateway.routes import Answer, Call, Handler
 from tapedeck.gateway.wire import Reply
 from tapedeck.sharding import whereabouts
 from tapedeck.sharding.state import PLAYLIST_MAX, Key
@@ -205,7 +206,7 @@ class AdminApi:
         self._hosts = hosts
 
     def handlers(self) -> dict[str, Handler]:
-        """By the operation names of `openapi.py`."""
+        """By the operation names of `operations.py`."""
         handlers = {
             "healthz": self.healthz,
             "readyz": self.readyz,

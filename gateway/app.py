@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tapedeck.gateway.admin import AdminApi
-from tapedeck.gateway.face import Call, Face, Handler, Route
+from tapedeck.gateway.face import Face
 from tapedeck.gateway.guard import Guard
 from tapedeck.gateway.live import Live
-from tapedeck.gateway.openapi import OPERATIONS, Api, Operation, document
+from tapedeck.gateway.openapi import document
+from tapedeck.gateway.operations import OPERATIONS, Api, Operation
 from tapedeck.gateway.player_routes import PlayerApi
 from tapedeck.gateway.replies import Style, encode, plain_error, player_error, response
+from tapedeck.gateway.routes import Call, Handler, Route
 from tapedeck.gateway.states_routes import StatesApi
 from tapedeck.gateway.wire import Reply
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from prometheus_client.core import Metric
 
-from tapedeck.gateway.openapi import OPERATIONS
+from tapedeck.gateway.operations import OPERATIONS
 from tapedeck.gateway.telemetry import quantile
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]

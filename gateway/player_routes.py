@@ -7,7 +7,7 @@ from time import time
 from typing import TYPE_CHECKING
 
 from tapedeck.gateway import player
-from tapedeck.gateway.face import Call, Handler, read_body
+from tapedeck.gateway.body import read_body
 from tapedeck.gateway.guard import Guard
 from tapedeck.gateway.live import Live
 from tapedeck.gateway.mixes import Mix
@@ -26,6 +26,7 @@ from tapedeck.gateway.replies import (
     status_line,
     track_reply,
 )
+from tapedeck.gateway.routes import Call, Handler
 from tapedeck.gateway.tokens import BadToken, Listener, anonymous_user_id
 from tapedeck.gateway.wire import Reply
 from tapedeck.sharding.state import Decision, Key, Outcome, Stored
@@ -70,7 +71,7 @@ class PlayerApi:
         self._clock = clock
 
     def handlers(self) -> dict[str, Handler]:
-        """By the operation names of `openapi.py`."""
+        """By the operation names of `operations.py`."""
         return {
             "new_set": self.new_set,
             "play": self.play,

@@ -12,7 +12,8 @@ import structlog
 
 from tapedeck.config.model import ServerTls
 from tapedeck.config.tls import TlsProblem, server_context
-from tapedeck.gateway.face import Face, Server
+from tapedeck.gateway.connection import Server
+from tapedeck.gateway.face import Face
 
 BACKLOG = 1024
 SETTLE_SECONDS = 0.25

@@ -26,7 +26,8 @@ import uvloop
 from pydantic import ValidationError
 
 from tapedeck.config.load import ConfigError
-from tapedeck.config.model import Sections, is_loopback
+from tapedeck.config.model import Sections
+from tapedeck.config.values import is_loopback
 from tapedeck.gateway import logs, reloading, telemetry
 from tapedeck.gateway.admin import AdminApi, OwnInsight, from_file
 from tapedeck.gateway.app import admin_face, gateway_face

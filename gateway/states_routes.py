@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tapedeck.gateway.body import read_body
 from tapedeck.gateway.conditions import Conditions, read_conditions
-from tapedeck.gateway.face import Call, Handler, read_body
 from tapedeck.gateway.live import Live
 from tapedeck.gateway.params import media_type, require_utf8, user_number, whole_number
 from tapedeck.gateway.replies import Refusal, response, status_line
+from tapedeck.gateway.routes import Call, Handler
 from tapedeck.gateway.wire import Reply, Request
 from tapedeck.sharding.state import Key, Owner, Remove, Stored, Write
 
@@ -38,7 +39,7 @@ class StatesApi:
         self._live = live
 
     def handlers(self) -> dict[str, Handler]:
-        """By the operation names of `openapi.py`."""
+        """By the operation names of `operations.py`."""
         return {"get_state": self.get, "put_state": self.put, "delete_state": self.delete}
 
     async def get(self, call: Call) -> Reply:

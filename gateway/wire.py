@@ -70,6 +70,15 @@ def target_of(request: Request) -> tuple[str, str]:
     return request.rel_url.raw_path, request.rel_url.raw_query_string
 
 
+def peer_of(request: Request) -> str:
+    """The address of the other end of a request's connection; empty where there is none."""
+    if isinstance(request, Asked):
+        return request.peer
+    # Our connections have it (`connection.py`); one that is lost is None.
+    peer: str = getattr(request.protocol, "peer", "")
+    return peer
+
+
 class Reply:
     """An answer: a status, some headers, a body that is ready to send.
 

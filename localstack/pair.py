@@ -1,8 +1,8 @@
 """The MySQL primary and its semi-synchronous standby: the part that a managed database plays.
 
-`Pair` looks at both servers a few times a second, asks `pair_rules` what to do and does it, and
-takes orders (stop, start, promote) in between. Which server is the primary is kept in a file,
-beside the fencing generation that both servers keep.
+`Pair` has both servers looked at a few times a second (`pair_monitor`), asks `pair_rules` what to
+do and does it, and takes orders (stop, start, promote) in between. Which server is the primary is
+kept in a file, beside the fencing generation that both servers keep.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ import pymysql
 from tapedeck.localstack import datadir, replication
 from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.pair_rules import Action, Host, Situation, decide
+from tapedeck.localstack.pair_monitor import RETRY_SECONDS, Monitor
+from tapedeck.localstack.pair_rules import Action, decide
 from tapedeck.localstack.process import ServerFailed
 from tapedeck.localstack.roles import Known
 
 _LOOK_EVERY = 0.25
 _NOTICE_EVERY = 0.05
 _KEPT = "pair.json"
-_RETRY = 3.0
-"""Seconds before a standby that could not be brought back is tried again."""
 
 Say = Callable[[str], None]
 
@@ -74,16 +73,14 @@ class Pair:
         self._lock = threading.RLock()
         self._ending = threading.Event()
         self._watcher: threading.Thread | None = None
+        self._monitor = Monitor(self.servers.values())
         self._forget()
 
     def _forget(self) -> None:
-        now = time.monotonic()
-        self._answered = dict.fromkeys(self.servers, now)
         self._unwanted: set[str] = set()
-        self._followed = now
-        self._waits = self._refused = False
-        self._link = replication.Link(following=False)
-        self._linked_at = self._failed_at = 0.0
+        self._refused = False
+        self._failed_at = 0.0
+        self._monitor.forget()
 
     # --- who is who
 
@@ -118,15 +115,15 @@ class Pair:
             }
         if not self.standby.running:
             link = "no standby"
-        elif self._link.following:
+        elif self._monitor.link.following:
             link = "following"
         else:
-            link = self._link.trouble or "linking"
+            link = self._monitor.link.trouble or "linking"
         return {
             "primary": self._known.primary,
             "generation": self._known.generation,
             "redundant": self._known.redundant,
-            "semi_sync": self._waits and self.primary.running,
+            "semi_sync": self._monitor.waits and self.primary.running,
             "standby": link,
             "servers": servers,
         }
@@ -214,7 +211,7 @@ class Pair:
             standby = starters.submit(self._start_standby)
             primary.result()
             standby_started = standby.result()
-        self._started()
+        self._monitor.forget()
         if not standby_started:
             self._copy()
 
@@ -232,13 +229,6 @@ class Pair:
     def _stop_both(self) -> None:
         for server in self.servers.values():
             server.kill()
-
-    def _started(self) -> None:
-        now = time.monotonic()
-        self._answered = dict.fromkeys(self.servers, now)
-        self._followed = now
-        self._linked_at = 0.0
-        self._link = replication.Link(following=False)
 
     # --- orders
 
@@ -276,8 +266,8 @@ class Pair:
             if server is self.primary:
                 server.kill()
                 server.start("primary")
-                self._started()
-                self._refused = self._waits = False
+                self._monitor.forget()
+                self._refused = False
                 replication.make_writable(server)
                 return f"{name} is the primary again, as it was"
             self._known.change(self.folder / _KEPT, redundant=False)
@@ -335,7 +325,12 @@ class Pair:
 
     def _tick(self) -> None:
         try:
-            seen = self._look()
+            seen = self._monitor.look(
+                self.primary,
+                self.standby,
+                redundant=self._known.redundant,
+                unwanted=self._unwanted,
+            )
             if self._refused and not seen.primary.lost:
                 self._refused = False
                 self._unwanted.discard(self._known.primary)
@@ -344,53 +339,9 @@ class Pair:
                 self._do(action)
         except (pymysql.MySQLError, ServerFailed, OSError) as error:
             # A server that goes away in the middle is what the next look finds.
-            if time.monotonic() - self._failed_at > _RETRY:
+            if time.monotonic() - self._failed_at > RETRY_SECONDS:
                 self._failed_at = time.monotonic()
                 self._say(f"the pair: {error}")
-
-    def _look(self) -> Situation:
-        clients = committed = 0
-        self._answering: set[MariaDB] = set()
-        primary, standby = self.primary, self.standby
-        if primary.running:
-            with contextlib.suppress(pymysql.MySQLError):
-                self._waits, clients = replication.semi_sync(primary)
-                committed = replication.committed(primary)
-                self._heard(primary)
-        if standby.running:
-            with contextlib.suppress(pymysql.MySQLError):
-                self._link = replication.look_at_link(standby, primary)
-                self._heard(standby)
-        following = standby.running and self._link.following and clients > 0
-        if following:
-            self._followed = time.monotonic()
-        now = time.monotonic()
-        return Situation(
-            primary=self._host(primary),
-            standby=self._host(standby),
-            redundant=self._known.redundant,
-            waits=self._waits,
-            following=following,
-            hopeless=self._link.hopeless,
-            linking=self._linked_at > 0 and now - self._linked_at < 2 * _RETRY,
-            behind=max(0, committed - self._link.received),
-            unlinked=now - self._followed,
-        )
-
-    def _host(self, server: MariaDB) -> Host:
-        return Host(
-            running=server.running,
-            stopped=server.stopped,
-            silent=0.0 if server in self._answering else self._silent(server),
-            wanted=server.name not in self._unwanted,
-        )
-
-    def _heard(self, server: MariaDB) -> None:
-        self._answering.add(server)
-        self._answered[server.name] = time.monotonic()
-
-    def _silent(self, server: MariaDB) -> float:
-        return time.monotonic() - self._answered[server.name]
 
     def _do(self, action: Action) -> None:
         primary, standby = self.primary, self.standby
@@ -407,15 +358,15 @@ class Pair:
             self._say(f"{standby.name}, the standby, is lost: the pair is not redundant")
         elif action is Action.GO_ALONE:
             replication.set_semi_sync(primary, on=False)
-            self._waits = False
+            self._monitor.waits = False
             self._say(f"{primary.name} goes on without a standby: commits wait for nobody")
         elif action is Action.RESTART_STANDBY:
-            if time.monotonic() - self._failed_at > _RETRY:
+            if time.monotonic() - self._failed_at > RETRY_SECONDS:
                 self._restart_standby()
         elif action is Action.LINK:
             self._start_link()
         elif action is Action.COPY:
-            self._say(f"{standby.name} cannot follow {primary.name}: {self._link.trouble}")
+            self._say(f"{standby.name} cannot follow {primary.name}: {self._monitor.link.trouble}")
             self._copy()
         elif action is Action.WAIT_FOR_STANDBY:
             replication.set_semi_sync(primary, on=True)
@@ -436,8 +387,8 @@ class Pair:
 
         replication.promote(new, write_down)
         self._unwanted.discard(new.name)
-        self._refused = self._waits = False
-        self._started()
+        self._refused = False
+        self._monitor.forget()
         self._say(
             f"{new.name} is the primary now (generation {self._known.generation}, "
             f"{time.monotonic() - began:.1f} s); not redundant until {old.name} is started: "
@@ -463,13 +414,12 @@ class Pair:
         if not self._start_standby():
             self._copy()
             return
-        self._answered[standby.name] = time.monotonic()
+        self._monitor.heard(standby)
         self._say(f"{standby.name} is started again")
         self._start_link()
 
     def _start_link(self) -> None:
-        self._linked_at = time.monotonic()
-        self._link = replication.Link(following=False)
+        self._monitor.linking()
         if self.primary.running:
             replication.link(self.standby, self.primary)
 
@@ -489,5 +439,5 @@ class Pair:
         standby.query("RESET SLAVE ALL")
         # What the primary wrote itself carries another server's id here: it does not count alone.
         standby.query("SET GLOBAL gtid_slave_pos = @@gtid_binlog_pos")
-        self._answered[standby.name] = time.monotonic()
+        self._monitor.heard(standby)
         self._start_link()

@@ -69,13 +69,5 @@ async def handle(request: web.Request) -> web.Response:
     return answer
 
 
-def application() -> web.Application:
-    """The routes."""
-    app = web.Application()
-    app.router.add_get("/sets/{token}/{action}", handle)
-    app.cleanup_ctx.append(connections)
-    return app
-
-
 if __name__ == "__main__":
-    serve(application, HERE.port)
+    serve(handle, HERE.port, connections)

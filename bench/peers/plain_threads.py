@@ -71,12 +71,5 @@ async def handle(request: web.Request) -> web.Response:
     return await asyncio.get_running_loop().run_in_executor(THREADS, carry_out, asked)
 
 
-def application() -> web.Application:
-    """The routes."""
-    app = web.Application()
-    app.router.add_get("/sets/{token}/{action}", handle)
-    return app
-
-
 if __name__ == "__main__":
-    serve(application, HERE.port)
+    serve(handle, HERE.port)

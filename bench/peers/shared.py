@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -171,10 +171,21 @@ def answered(status: int, body: bytes) -> web.Response:
     return web.Response(status=status, body=body, content_type="application/json", charset="utf-8")
 
 
-def serve(application: Callable[[], web.Application], port: int) -> None:
-    """Serve until killed, on uvloop."""
+def serve(
+    handle: Callable[[web.Request], Awaitable[web.Response]],
+    port: int,
+    *contexts: Callable[[web.Application], AsyncIterator[None]],
+) -> None:
+    """Have the Player's requests handled until killed, on uvloop.
+
+    Args:
+        contexts: what is opened before, and closed at the end.
+    """
+    app = web.Application()
+    app.router.add_get("/sets/{token}/{action}", handle)
+    app.cleanup_ctx.extend(contexts)
     web.run_app(
-        application(),
+        app,
         host="127.0.0.1",
         port=port,
         access_log=None,

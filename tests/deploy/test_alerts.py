@@ -20,7 +20,7 @@ import yaml
 from prometheus_client import REGISTRY
 
 import tapedeck.gateway.workers  # registers every family
-from tapedeck.gateway.openapi import OPERATIONS
+from tapedeck.gateway.operations import OPERATIONS
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.redis import RedisServer
 from tests.deploy.test_files import run

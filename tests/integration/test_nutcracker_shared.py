@@ -10,7 +10,8 @@ import contextlib
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.lookups import Found, Hint
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
+from tests.support import backends
 from tests.support.gateways import Gateway
 from tests.support.nutcracker import Nutcracker, NutcrackerSaidNo, mark
 from tests.support.states import bump
@@ -82,21 +84,15 @@ def shared(lookup_servers: list[RedisServer], tmp_path: Path) -> Iterator[Callab
         nutcracker.kill()
 
 
-@contextlib.asynccontextmanager
-async def opened(
+def opened(
     stack_config: StackConfig, nutcracker: Nutcracker, **beside: Any
-) -> AsyncIterator[Backend]:
+) -> AbstractAsyncContextManager[Backend]:
     # A state that a worker remembers needs no hint.
     document = stack_config(sessions={"enabled": False})
     # The machine may be busy with something else: no hint is late here.
     words = {"layout": "flat", "hint_deadline": 400, **beside}
     document["lookup"] = {"nutcracker": str(nutcracker.file), **words}
-    backend = await Backend.open(parse(document), prune=False)
-    try:
-        await backend.days.ready()
-        yield backend
-    finally:
-        await backend.close()
+    return backends.opened(document)
 
 
 async def play(backend: Backend, keys: list[Key]) -> None:

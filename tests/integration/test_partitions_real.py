@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import date, timedelta
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,27 +14,18 @@ from structlog.testing import capture_logs
 from tapedeck.config.load import parse
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.janitor import Janitor
+from tapedeck.sharding.janitor import Janitor, Pruned
 from tapedeck.sharding.partitions import table
 from tapedeck.sharding.rows import create_table
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
+from tests.support.backends import opened
 from tests.support.states import bump, count
 
 pytestmark = pytest.mark.stack
 
 YEAR = 366 * 86400
 KEY = Key(7, 11)
-
-
-@contextlib.asynccontextmanager
-async def opened(document: dict[str, Any]) -> AsyncIterator[Backend]:
-    backend = await Backend.open(parse(document), prune=False)
-    try:
-        await backend.days.ready()
-        yield backend
-    finally:
-        await backend.close()
 
 
 @pytest.fixture
@@ -71,6 +61,23 @@ def of_another_clock(backend: Backend, wall: Callable[[], float]) -> Janitor:
 def pruning(database: str) -> str:
     """The query that says whether somebody prunes this database."""
     return f"SELECT IS_USED_LOCK(CONCAT('tapedeck_prune.', MD5('{database}'))) IS NOT NULL"
+
+
+@contextlib.contextmanager
+def reading(mysql: MariaDB, database: str, day: date) -> Iterator[None]:
+    """A transaction that has read a partition and stays open: a drop has to wait for it."""
+    with mysql.connect(database) as reader, reader.cursor() as cursor:
+        cursor.execute("START TRANSACTION")
+        cursor.execute(f"SELECT * FROM {table(day)}")
+        yield
+
+
+async def begun(janitor: Janitor, mysql: MariaDB, database: str) -> asyncio.Task[Pruned]:
+    """A prune that others can see under way."""
+    task = asyncio.create_task(janitor.prune())
+    while not mysql.query(pruning(database))[0][0]:
+        await asyncio.sleep(0.005)
+    return task
 
 
 async def test_today_and_tomorrow_are_made_and_nothing_else(
@@ -208,9 +215,7 @@ async def test_a_partition_that_is_read_is_put_off_and_makes_nobody_wait(
     backend: Backend, mysql: MariaDB, database: str
 ) -> None:
     held, free = await past(backend, 32, 31)
-    with mysql.connect(database) as reader, reader.cursor() as cursor:
-        cursor.execute("START TRANSACTION")
-        cursor.execute(f"SELECT * FROM {table(held)}")
+    with reading(mysql, database, held):
         pruning = asyncio.create_task(backend.janitor.prune())
         slowest = 0.0
         while not pruning.done():
@@ -235,12 +240,8 @@ async def test_of_two_janitors_at_once_one_works(
     """The first is held up by a reader of the oldest partition, so that both are at it."""
     held, other = await past(backend, 32, 31)
     async with opened(stack_config(partitions={"drop_after": 0})) as second:
-        with mysql.connect(database) as reader, reader.cursor() as cursor:
-            cursor.execute("START TRANSACTION")
-            cursor.execute(f"SELECT * FROM {table(held)}")
-            first = asyncio.create_task(backend.janitor.prune())
-            while not mysql.query(pruning(database))[0][0]:
-                await asyncio.sleep(0.005)
+        with reading(mysql, database, held):
+            first = await begun(backend.janitor, mysql, database)
 
             mine = await second.janitor.prune()
 
@@ -257,12 +258,8 @@ async def test_a_janitor_that_dies_leaves_the_work_to_the_next(
 ) -> None:
     held, other = await past(backend, 32, 31)
     async with opened(stack_config(partitions={"drop_after": 0})) as second:
-        with mysql.connect(database) as reader, reader.cursor() as cursor:
-            cursor.execute("START TRANSACTION")
-            cursor.execute(f"SELECT * FROM {table(held)}")
-            dying = asyncio.create_task(second.janitor.prune())
-            while not mysql.query(pruning(database))[0][0]:
-                await asyncio.sleep(0.005)
+        with reading(mysql, database, held):
+            dying = await begun(second.janitor, mysql, database)
             dying.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await dying

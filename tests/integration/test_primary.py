@@ -28,6 +28,7 @@ from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
+from tests.support.backends import opened
 from tests.support.states import bump, count
 
 pytestmark = pytest.mark.stack
@@ -49,16 +50,6 @@ async def watching(config: MySQL) -> AsyncIterator[Primary]:
         yield primary
     finally:
         await primary.close()
-
-
-@contextlib.asynccontextmanager
-async def opened(document: dict[str, Any]) -> AsyncIterator[Backend]:
-    backend = await Backend.open(parse(document), prune=False)
-    try:
-        await backend.days.ready()
-        yield backend
-    finally:
-        await backend.close()
 
 
 async def until(holds: Callable[[], bool], seconds: float = 10) -> None:

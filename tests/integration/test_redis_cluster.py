@@ -16,7 +16,6 @@ from redis.crc import key_slot
 from typer.testing import CliRunner
 
 from tapedeck.cli.main import app
-from tapedeck.config.load import parse
 from tapedeck.failover.cluster import ClusterNodes
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.localstack.redis_cluster import RedisCluster
@@ -25,6 +24,7 @@ from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.lookups import Found, Hint
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
+from tests.support import backends
 from tests.support.gateways import Gateway
 from tests.support.states import bump, count
 
@@ -74,14 +74,10 @@ def document(stack_config: StackConfig, cluster: RedisCluster, **words: Any) -> 
 
 @contextlib.asynccontextmanager
 async def opened(given: dict[str, Any], *, found: bool = True) -> AsyncIterator[Backend]:
-    backend = await Backend.open(parse(given), prune=False)
-    try:
-        await backend.days.ready()
+    async with backends.opened(given) as backend:
         if found:
             await until(lambda: backend.readiness().status == "ready")
         yield backend
-    finally:
-        await backend.close()
 
 
 async def until(done: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from types import TracebackType
+
+from tests.support.listener import Listener
 
 Script = Callable[[list[bytes]], "bytes | Iterator[bytes] | None"]
 """What to answer to a command (its words); an iterator is sent piece by piece, without an end to
@@ -14,7 +15,7 @@ wait for; None closes the connection."""
 OK = b"+OK\r\n"
 
 
-class Liar:
+class Liar(Listener):
     """A server on 127.0.0.1. Connecting to it works; everything else is as `script` says.
 
     Attributes:
@@ -22,33 +23,10 @@ class Liar:
     """
 
     def __init__(self, script: Script = lambda _: OK) -> None:
+        super().__init__()
         self.script = script
-        self.port = 0
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Liar:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 words = await _command(reader)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from tapedeck.config.load import parse
-from tapedeck.config.model import Sections
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.placement import Placement
+from tests.support import backends
 
 SECONDS = 20.0
 
@@ -21,29 +21,23 @@ def servers(*nodes: RedisServer, weight: int = 1) -> list[str]:
     return [f"{node.address}:{weight} {node.name}" for node in nodes]
 
 
-@contextlib.asynccontextmanager
-async def opened(document: dict[str, Any], *, move: bool = True) -> AsyncIterator[Backend]:
+def opened(document: dict[str, Any], *, move: bool = True) -> AbstractAsyncContextManager[Backend]:
     """A backend that is ready; it asks for a hint at every load."""
-    backend = await Backend.open(_parsed(document), prune=False, move=move)
-    try:
-        await backend.days.ready()
-        yield backend
-    finally:
-        await backend.close()
+    return backends.opened(_asking(document), move=move)
 
 
 def reload(backend: Backend, document: dict[str, Any]) -> None:
     """Let another configuration hold."""
-    new = _parsed(document)
+    new = parse(_asking(document))
     before, after = Placement.of(backend.config.lookup), Placement.of(new.lookup)
     history = backend.mover.history.turned(before, after)
     backend.reload(new, backend.plan(new), history)
 
 
-def _parsed(document: dict[str, Any]) -> Sections:
+def _asking(document: dict[str, Any]) -> dict[str, Any]:
     # A busy machine must not miss the deadline, where a test does not mean it to.
     lookup = {"hint_deadline": 2000, "timeout": 4000, **document["lookup"]}
-    return parse({**document, "lookup": lookup, "sessions": {"enabled": False}})
+    return {**document, "lookup": lookup, "sessions": {"enabled": False}}
 
 
 async def until(condition: Callable[[], object], what: str) -> None:

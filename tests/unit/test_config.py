@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tapedeck.config.load import ConfigError, load, parse
-from tapedeck.config.model import HASHES, LookupServer, Sections, is_loopback
+from tapedeck.config.model import HASHES, LookupServer, Sections
+from tapedeck.config.values import is_loopback
 
 SECRET = "do-not-print-me-0123456789abcdefghij"
 

@@ -14,7 +14,8 @@ from tapedeck.gateway.admin import AdminApi
 from tapedeck.gateway.app import admin_face
 from tapedeck.gateway.face import Face
 from tapedeck.gateway.live import Live
-from tapedeck.gateway.openapi import OPERATIONS, document
+from tapedeck.gateway.openapi import document
+from tapedeck.gateway.operations import OPERATIONS
 from tests.support.faces import SERVICE_KEY, a_config, serving
 
 KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}

@@ -1,0 +1,91 @@
+"""A gateway of a drill: a process of its own, whose configuration file the drill may change."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tapedeck.drills.client import Target
+from tapedeck.localstack.process import Child, ServerFailed
+
+SERVE = ("-m", "tapedeck")
+"""What makes a Python process the `tapedeck` command."""
+
+
+class Gateway(Child):
+    """A gateway process.
+
+    Args:
+        command: what python is given before `serve` (`SERVE`, or a sabotaged one).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        document: dict[str, Any],
+        command: Sequence[str],
+        env: Mapping[str, str] | None,
+    ) -> None:
+        super().__init__(name, folder / f"{name}.log")
+        self.target = Target(
+            f"http://127.0.0.1:{document['gateway']['port']}",
+            f"http://127.0.0.1:{document['admin']['port']}",
+        )
+        self._config = folder / f"{name}.yml"
+        self._document = document
+        self._write_config()
+        self._command = command
+        self._env = env
+
+    def start(self) -> None:
+        """Start it and wait until it serves.
+
+        Raises:
+            ServerFailed: it does not, after a minute.
+        """
+        argv = [sys.executable, *self._command, "serve", "--config", str(self._config)]
+        self.spawn(argv, env=self._env)
+        self.await_ready(self._serves, 60)
+
+    def reload(self, section: str, **values: Any) -> dict[str, Any]:
+        """Write other values into its file and have it read that; its answer.
+
+        Raises:
+            ServerFailed: it refused.
+        """
+        self._document = {**self._document, section: {**self._document[section], **values}}
+        self._write_config()
+        request = urllib.request.Request(self.target.admin + "/reload", method="POST")  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+                return dict(json.loads(answer.read()))
+        except urllib.error.HTTPError as error:
+            raise ServerFailed(f"{self.name} refused: {error.read().decode()}") from None
+
+    def ring(self) -> dict[str, Any]:
+        """What its /ring says."""
+        with urllib.request.urlopen(self.target.admin + "/ring", timeout=5) as answer:  # noqa: S310
+            return dict(json.loads(answer.read()))
+
+    def _write_config(self) -> None:
+        self._config.write_text(yaml.safe_dump(self._document))
+        self._config.chmod(0o600)
+
+    def stop_patiently(self) -> None:
+        """SIGTERM, and as much time as it may take to finish what is in flight."""
+        self.stop(25)
+
+    def _serves(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.target.admin + "/readyz", timeout=2) as answer:  # noqa: S310
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
