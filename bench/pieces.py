@@ -23,8 +23,8 @@ from aiohttp.http import HttpRequestParser, RawRequestMessage
 from bench.hot_path import KEY, mixes
 from tapedeck.config.load import parse
 from tapedeck.config.model import Sessions
+from tapedeck.failover.answers import Ran
 from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import Ran
 from tapedeck.gateway import player, telemetry
 from tapedeck.gateway.app import gateway_face
 from tapedeck.gateway.catalog import Catalog
@@ -67,7 +67,7 @@ class NoDatabase:
     async def run_script(self, statements: Sequence[str]) -> list[Ran]:
         """Nothing."""
         ";".join(statements).encode()
-        return [Ran(1, [(0, int(time.time() * 1000))])] * len(statements)
+        return [Ran(1, [(b"0", b"%d" % int(time.time() * 1000))])] * len(statements)
 
     async def execute(self, statement: str) -> int:
         """Nothing."""

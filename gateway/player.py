@@ -271,7 +271,8 @@ class _Turn:
             # After an edit a track may come up twice; it then counts as played where it came last.
             current = self.mix.tracks[index].id
             still = [i for i in still if i != current] + [current]
-        state = msgspec.structs.replace(self.state, played=tuple(still), at_end=at_end, skips=skips)
+        before = self.state
+        state = _State(tuple(still), at_end, skips, before.reported, before.listened)
         place = self._place(None if at_end else index, skips)
         return Write(_encode(state), Owner.PLAYER, place)
 

@@ -27,7 +27,8 @@ import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from tapedeck.sharding.state import PLAYLIST_MAX, USER_MAX
 
@@ -68,8 +69,7 @@ NOT_OURS = "The play token was not issued by this service."
 EXPIRED = "The play token has expired: ask /sets/new for another."
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(Struct, frozen=True, gc=False):
     """Who a token speaks for.
 
     Attributes:
@@ -135,11 +135,10 @@ class TokenKeys:
             raise BadToken(NOT_OURS)
         key_id = signed[1 : 1 + _KEY_ID_BYTES]
         # Two keys may share an id by chance, so each key with this id gets its say.
-        if not any(
-            hmac.compare_digest(_mac(key, signed), mac)
-            for known_id, key in self._keys
-            if known_id == key_id
-        ):
+        for known_id, key in self._keys:
+            if known_id == key_id and hmac.compare_digest(_mac(key, signed), mac):
+                break
+        else:
             raise BadToken(NOT_OURS)
         expiry = int.from_bytes(signed[-_EXPIRY_BYTES:], "big")
         if now >= expiry:

@@ -92,7 +92,8 @@ class Reader:
             PrimaryUnavailable: MySQL did not answer, or the budget had no probe, before then.
             MySQLError: one that repeating does not mend.
         """
-        await self._days.ready()
+        if not self._days.settled:
+            await self._days.ready()
         hint = await self._lookups.ask(key)
         metrics.LOADS.counts[""] += 1
         if hint.found is Found.NO_ANSWER and not await self._may_probe(deadline):
