@@ -222,6 +222,7 @@ class Link:
         most = config.server_connections
         # Whoever finds none free waits for one, within the time that its batch has anyway.
         self._places = asyncio.Semaphore(most) if most is not None else contextlib.nullcontext()
+        self._closed = False
         self._busy = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -245,7 +246,10 @@ class Link:
                 except BaseException:
                     connection.drop()
                     raise
-                self._free.append(connection)
+                if self._closed:
+                    connection.drop()
+                else:
+                    self._free.append(connection)
                 return replies
         finally:
             self._busy -= 1
@@ -262,7 +266,7 @@ class Link:
         return _Connection(**self._words)
 
     async def close(self, patience: float) -> None:
-        """Close them once what is under way was answered.
+        """Close them once what is under way was answered; what comes later closes its own.
 
         Args:
             patience: seconds to wait for that.
@@ -271,6 +275,7 @@ class Link:
             async with asyncio.timeout(patience):
                 while self._busy:
                     await self._idle.wait()
+        self._closed = True
         while self._free:
             self._free.pop().drop()
 

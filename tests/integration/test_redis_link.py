@@ -1,0 +1,110 @@
+"""Connections to a lookup node: no answer is taken for another one's, none is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tapedeck.config.load import parse
+from tapedeck.failover.redis_link import Link
+from tapedeck.localstack.redis import RedisServer
+
+pytestmark = pytest.mark.stack
+
+
+def link_to(server: RedisServer, **words: object) -> Link:
+    config = parse(
+        {
+            "lookup": {"servers": [server.server], **words},
+            "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody"},
+        }
+    ).lookup
+    return Link(config.servers[0], config, 2.0)
+
+
+@pytest.fixture
+async def link(lookup_servers: list[RedisServer]) -> AsyncIterator[Link]:
+    one = link_to(lookup_servers[0])
+    yield one
+    await one.close(1)
+
+
+def connections(server: RedisServer) -> int:
+    with server.client() as client:
+        return sum(each["name"] == "tapedeck" for each in client.client_list())
+
+
+async def until_connections(server: RedisServer, wanted: int) -> None:
+    async with asyncio.timeout(5):
+        while await asyncio.to_thread(connections, server) != wanted:
+            await asyncio.sleep(0.01)
+
+
+async def test_batches_use_one_connection_one_after_the_other(
+    link: Link, lookup_servers: list[RedisServer]
+) -> None:
+    for number in range(5):
+        assert await link.ask([("SET", "a", number), ("GET", "a")]) == [b"OK", b"%d" % number]
+    assert connections(lookup_servers[0]) == 1
+
+
+async def test_an_error_is_the_reply_to_its_own_command_alone(link: Link) -> None:
+    set_, wrong, get = await link.ask([("SET", "a", "1"), ("LPUSH", "a", "x"), ("GET", "a")])
+    assert (set_, get) == (b"OK", b"1")
+    assert "WRONGTYPE" in str(wrong)
+
+
+async def test_a_connection_that_died_idle_costs_no_batch(
+    link: Link, lookup_servers: list[RedisServer]
+) -> None:
+    server = lookup_servers[0]
+    await link.ask([("PING",)])
+    server.kill()
+    server.start()
+    await asyncio.sleep(0)  # its end is read
+    await until_connections(server, 0)
+
+    assert await link.ask([("PING",)]) == [b"PONG"]
+
+
+async def test_a_batch_that_is_cut_short_leaves_its_answer_to_nobody(
+    link: Link, lookup_servers: list[RedisServer]
+) -> None:
+    server = lookup_servers[0]
+    await link.ask([("SET", "a", "1")])
+    waiting = asyncio.create_task(link.ask([("BLPOP", "nothing", 10)]))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    assert await link.ask([("GET", "a")]) == [b"1"]
+    await until_connections(server, 1)
+
+
+async def test_no_more_connections_than_server_connections(
+    lookup_servers: list[RedisServer],
+) -> None:
+    link = link_to(lookup_servers[0], server_connections=2)
+    try:
+        asked = [link.ask([("BLPOP", "nothing", 0.1), ("PING",)]) for _ in range(6)]
+        replies = asyncio.gather(*asked)
+        await until_connections(lookup_servers[0], 2)
+        assert await replies == [[None, b"PONG"]] * 6
+    finally:
+        await link.close(1)
+
+
+async def test_a_batch_that_ends_after_the_link_was_closed_closes_its_connection(
+    lookup_servers: list[RedisServer],
+) -> None:
+    link = link_to(lookup_servers[0])
+    late = asyncio.create_task(link.ask([("BLPOP", "nothing", 0.3), ("PING",)]))
+    await until_connections(lookup_servers[0], 1)
+
+    await link.close(0.01)
+
+    assert await late == [None, b"PONG"]
+    await until_connections(lookup_servers[0], 0)
