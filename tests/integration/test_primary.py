@@ -403,6 +403,23 @@ async def test_a_statement_on_a_frozen_host_ends_by_its_timeout(
         assert await primary.fetch("SELECT 3") == [(3,)]
 
 
+async def test_a_reload_reaches_a_connection_that_is_being_made(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    patient, hasty = config(stack_config), config(stack_config, statement_timeout=100)
+    async with watching(patient) as primary:
+        await primary.fetch("SELECT 1")
+        async with primary.session(primary.deadline()):  # the one that is open
+            connecting = asyncio.create_task(primary._pool.acquire())  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+            assert not connecting.done()
+            primary.configure(hasty)
+            session = await connecting
+            with pytest.raises(MySQLError):
+                await session.fetch("SELECT SLEEP(2)")
+            primary._pool.release(session)  # type: ignore[union-attr]
+
+
 async def test_two_writable_hosts_of_one_generation_are_both_refused(both: MySQL) -> None:
     async with watching(both) as primary:
         with pytest.raises(PrimaryUnavailable, match="both writable"):
