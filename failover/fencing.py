@@ -24,6 +24,7 @@ class View:
     Attributes:
         silent: the look took too long.
         busy: it lives, but takes no more connections; that says nothing against it.
+        before: what it said last, where it is too busy to say it again.
         redundant: whether a standby acknowledges its commits; None where it was not asked.
     """
 
@@ -32,6 +33,7 @@ class View:
     error: str = ""
     silent: bool = False
     busy: bool = False
+    before: Hello | None = None
     redundant: bool | None = None
 
     def as_json(self, primary: str | None) -> dict[str, Any]:
@@ -96,28 +98,36 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
     claims: dict[str, tuple[View, Hello]] = {}
     reasons = []
     for view in views:
-        hello = view.hello
-        if hello is None:
+        hello = view.hello or view.before
+        if view.hello is None:
             reasons.append(f"{view.address}: {view.error}")
-        elif hello.read_only:
+        elif view.hello.read_only:
             reasons.append(f"{view.address}: read-only")
-        elif hello.generation < seen:
+        elif view.hello.generation < seen:
             reasons.append(
-                f"{view.address}: writable, but of generation {hello.generation}, "
+                f"{view.address}: writable, but of generation {view.hello.generation}, "
                 f"and {seen} was seen: a replaced primary"
             )
-        else:
-            # Two names may lead to one server; the later look at it is the truer one.
-            known = claims.get(hello.identity)
-            if known is None or known[1].generation < hello.generation:
-                claims[hello.identity] = (view, hello)
-    if not claims:
-        return Nobody("; ".join(reasons) or "no hosts")
-    highest = max(hello.generation for _, hello in claims.values())
+        if hello is None or hello.read_only or hello.generation < seen:
+            continue
+        # Two names may lead to one server; the later look at it is the truer one.
+        known = claims.get(hello.identity)
+        if known is None or _weight(known[0], known[1]) < _weight(view, hello):
+            claims[hello.identity] = (view, hello)
+    highest = max((hello.generation for _, hello in claims.values()), default=0)
     best = [(view, hello) for view, hello in claims.values() if hello.generation == highest]
     if len(best) > 1:
-        hosts = " and ".join(view.address for view, _ in best)
+        hosts = " and ".join(
+            view.address + " (too busy to say so again)" * (view.hello is None) for view, _ in best
+        )
         return Split(f"{hosts} are both writable with generation {highest}")
+    if not best or best[0][0].hello is None:
+        # One that is busy is no news: whoever has it keeps it, and nobody else takes its place.
+        return Nobody("; ".join(reasons) or "no hosts")
     view, hello = best[0]
     is_new = identity is not None and hello.identity != identity
     return Adopt(view.address, hello, raise_generation=is_new and hello.generation == seen)
+
+
+def _weight(view: View, hello: Hello) -> tuple[int, bool]:
+    return hello.generation, view.hello is not None

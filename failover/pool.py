@@ -127,6 +127,8 @@ class Pool:
         except BaseException:
             session.close()
             raise
+        # A reload may have come while it connected.
+        session.statement_seconds = self._config.statement_timeout / 1000
         self._open.add(session)
         metrics.MYSQL_CONNECTIONS.set(len(self._open))
         return session

@@ -240,6 +240,8 @@ class Primary:
         """
         metrics.MYSQL_ERRORS.labels(error.fault.name.lower()).inc()
         if error.fault is Fault.READ_ONLY and pool in (None, self._pool):
+            if self._pool is not None:
+                self._watch.disbelieve(str(self._pool.host))
             self._drop(str(error))
         if error.fault in (Fault.READ_ONLY, Fault.LOST):
             self._watch.kick()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 
@@ -69,6 +70,11 @@ class Watch:
         """Look again soon: somebody met an error."""
         self._kick.set()
 
+    def disbelieve(self, address: str) -> None:
+        """Forget what a host said of itself: a statement that it refused says otherwise."""
+        if address in self._views:
+            self._views[address] = View(address, error="it refused a change: read-only")
+
     async def close(self) -> None:
         """End."""
         await stop(*self._tasks)
@@ -99,7 +105,12 @@ class Watch:
         name = str(host)
         self._looking_since[name] = asyncio.get_running_loop().time()
         try:
-            self._views[name] = await self._view(host)
+            view = await self._view(host)
+            known = self._views.get(name)
+            if view.busy and known is not None:
+                # It is what it was: that it turns us away is no sign that it lost its place.
+                view = replace(view, before=known.hello or known.before)
+            self._views[name] = view
         finally:
             del self._looking_since[name]
         if len(self._views) < len({str(host) for host in self._config.hosts}):

@@ -127,7 +127,8 @@ class Store:
             self._try_cached(group)
         except Exception as error:  # a fault of ours must not stop the key for ever
             log.exception("a change could not begin")
-            self._answer(group, error)
+            # Not from here: the next group may meet it too, and there may be thousands.
+            asyncio.get_running_loop().call_soon(self._answer, group, error)
 
     def _try_cached(self, group: _Group) -> None:
         key, members = group.key, len(group.members)
@@ -202,6 +203,11 @@ class Store:
             else:
                 member.answer.set_result(result)
         waiting = group.waiting
+        if self._closed and waiting:
+            for member in waiting:
+                if not member.answer.done():
+                    member.answer.set_exception(Unavailable("the gateway stops"))
+            waiting.clear()
         members: list[Member] = []
         while waiting and len(members) < MOST_TOGETHER:
             member = waiting.popleft()

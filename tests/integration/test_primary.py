@@ -394,6 +394,23 @@ async def test_a_statement_on_a_frozen_host_ends_by_its_timeout(
         assert await primary.fetch("SELECT 3") == [(3,)]
 
 
+async def test_a_reload_reaches_a_connection_that_is_being_made(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    patient, hasty = config(stack_config), config(stack_config, statement_timeout=100)
+    async with watching(patient) as primary:
+        await primary.fetch("SELECT 1")
+        async with primary.session(primary.deadline()):  # the one that is open
+            connecting = asyncio.create_task(primary._pool.acquire())  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+            assert not connecting.done()
+            primary.configure(hasty)
+            session = await connecting
+            with pytest.raises(MySQLError):
+                await session.fetch("SELECT SLEEP(2)")
+            primary._pool.release(session)  # type: ignore[union-attr]
+
+
 async def test_two_writable_hosts_of_one_generation_are_both_refused(both: MySQL) -> None:
     async with watching(both) as primary:
         with pytest.raises(PrimaryUnavailable, match="both writable"):
@@ -414,6 +431,80 @@ async def test_a_second_writable_host_that_turns_up_stops_the_changes(
 
         other.query("SET GLOBAL read_only = 1")
         await primary.fetch("SELECT 1")
+
+
+async def test_a_primary_that_is_too_busy_to_be_looked_at_keeps_its_place(
+    both: MySQL, mysql: MariaDB, other: MariaDB, database: str
+) -> None:
+    """Somebody makes the standby writable, or takes "Too many connections" for a dead primary."""
+    other.query("SET GLOBAL read_only = 1")
+    with crowded(mysql, both) as crowd:
+        async with watching(both) as primary:
+            assert await primary.fetch("SELECT 1") == [(1,)]
+            crowd()
+            await until(lambda: "max_user_connections" in str(primary.describe()["hosts"][0]))
+            # On its own that changes nothing: sessions that are open go on.
+            await asyncio.sleep(1.2)
+            assert await primary.fetch("SELECT 2") == [(2,)]
+
+            other.query("SET GLOBAL read_only = 0")
+            await until(lambda: not primary.adopted)
+            with pytest.raises(PrimaryUnavailable, match="both writable"):
+                await primary.execute("DO 1")
+            assert primary.address is None
+            generation = f"SELECT generation FROM {database}.tapedeck_generation"
+            assert other.query(generation) == [(1,)]
+
+            # One that was promoted as it should be takes over all the same.
+            set_generation(other, database, 2)
+            await until(lambda: primary.address == other.address)
+
+
+async def test_a_busy_primary_that_refuses_a_change_has_lost_its_place(
+    both: MySQL, mysql: MariaDB, other: MariaDB
+) -> None:
+    other.query("SET GLOBAL read_only = 1")
+    with crowded(mysql, both) as crowd:
+        async with watching(both) as primary:
+            assert await primary.execute("CREATE TABLE marks (n INT)") == 0
+            crowd()
+            await until(lambda: "max_user_connections" in str(primary.describe()["hosts"][0]))
+            # A switchover by hand, at that very moment.
+            mysql.query("SET GLOBAL read_only = 1")
+            with contextlib.suppress(PrimaryUnavailable):
+                await primary.execute("INSERT INTO marks VALUES (1)")
+            other.query("SET GLOBAL read_only = 0")
+            await until(lambda: primary.address == other.address)
+
+
+@contextlib.contextmanager
+def crowded(server: MariaDB, config: MySQL) -> Iterator[Callable[[], None]]:
+    """Gives a function that takes the last connection that the gateways' user may have there."""
+    user = server.query("SELECT CONCAT(user, '@', '\"', host, '\"') FROM mysql.user")
+    name = next(row[0] for row in user if row[0].startswith("tapedeck@"))
+    held: list[Any] = []
+
+    def crowd() -> None:
+        # Only connections from here on are counted; a look may have the place at this moment.
+        server.query(f"ALTER USER {name} WITH MAX_USER_CONNECTIONS 1")
+        password = config.password.get_secret_value()
+        end = time.monotonic() + 10
+        while not held:
+            with contextlib.suppress(pymysql.err.OperationalError):
+                held.append(
+                    pymysql.connect(
+                        host="127.0.0.1", port=server.port, user=config.user, password=password
+                    )
+                )
+            assert held or time.monotonic() < end
+
+    try:
+        yield crowd
+    finally:
+        server.query(f"ALTER USER {name} WITH MAX_USER_CONNECTIONS 0")
+        server.query("SET GLOBAL read_only = 0")
+        for connection in held:
+            connection.close()
 
 
 async def test_the_higher_generation_wins_and_the_lower_is_never_believed_again(

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import pymysql
 import pytest
 from pymysql.cursors import Cursor
+from structlog.testing import capture_logs
 
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.partitions import table
-from tapedeck.sharding.state import Key, Owner, Write
+from tapedeck.sharding.state import Key, Owner, Unavailable, Write
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.states import bump, count
@@ -182,3 +183,48 @@ async def test_changes_given_up_at_any_moment_leave_nothing_half_done(
         assert not one.store._groups
         async with asyncio.timeout(5):
             await asyncio.gather(*(one.primary.fetch("SELECT SLEEP(0.05)") for _ in range(16)))
+
+
+async def test_a_stop_tells_everybody_who_waits_for_one_hot_key(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    """Tens of thousands: more turns than Python's stack is deep."""
+    key = Key(1, 1)
+    async with opened(stack_config()) as backend:
+        await backend.store.change(key, bump)
+        mysql.freeze()
+        try:
+            asked = [asyncio.create_task(backend.store.change(key, bump)) for _ in range(40_000)]
+            while backend.store._groups.get(key) is None:
+                await asyncio.sleep(0)
+            await backend.close()
+        finally:
+            mysql.thaw()
+        async with asyncio.timeout(5):
+            told = await asyncio.gather(*asked, return_exceptions=True)
+        assert {str(error) for error in told if isinstance(error, Unavailable)} == {
+            "the gateway stops"
+        }
+        assert all(isinstance(error, Unavailable) for error in told)
+
+
+async def test_a_fault_of_ours_is_told_to_everybody_who_waits_for_one_hot_key(
+    stack_config: StackConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Key(1, 1)
+    async with opened(stack_config()) as backend:
+        await backend.store.change(key, bump)
+        asked = [asyncio.create_task(backend.store.change(key, bump)) for _ in range(40_000)]
+        while backend.store._groups.get(key) is None:
+            await asyncio.sleep(0)
+
+        def fault(_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(backend.store, "_try_cached", fault)
+        with capture_logs():  # (a traceback for each of a thousand groups takes its time)
+            async with asyncio.timeout(20):
+                told = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(one) for one in told if isinstance(one, Exception)} == {ZeroDivisionError}
+        monkeypatch.undo()
+        assert (await backend.store.change(key, bump)).answer > 1

@@ -32,6 +32,11 @@ hosts = st.sampled_from([A, B, C])
 views = st.lists(
     st.one_of(
         hosts.map(down),
+        st.builds(
+            lambda host, said: View(host, error="1040", busy=True, before=said),
+            hosts,
+            st.none() | st.builds(hello, hosts, st.integers(0, 4), read_only=st.booleans()),
+        ),
         st.builds(standby, hosts, st.integers(0, 4)),
         st.builds(writable, hosts, st.integers(0, 4), st.sampled_from([None, A, B, C, "alias"])),
     ),
@@ -79,6 +84,46 @@ def test_of_two_writable_hosts_the_one_of_the_higher_generation_is_believed() ->
         assert verdict.address == B
 
 
+def busy(address: str, before: Hello | None = None) -> View:
+    return View(address, error="1040 Too many connections", busy=True, before=before)
+
+
+def test_a_primary_that_is_busy_keeps_its_claim_against_another_of_its_generation() -> None:
+    for pair in ([busy(A, hello(A, 3)), writable(B, 3)], [writable(B, 3), busy(A, hello(A, 3))]):
+        verdict = decide(pair, seen=3, identity=A)
+
+        assert isinstance(verdict, Split)
+        assert f"{A} (too busy" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("before", "seen"),
+    [
+        (None, 3),  # nothing is known of it
+        (hello(A, 3, read_only=True), 3),
+        (hello(A, 2), 3),  # it was replaced
+        (hello(A, 3), 3),  # it is to be: whoever promoted B raised the generation
+    ],
+)
+def test_one_that_is_busy_stops_nobody_who_has_more_right(before: Hello | None, seen: int) -> None:
+    generation = 4 if before == hello(A, 3) else 3
+    verdict = decide([busy(A, before), writable(B, generation)], seen, identity=A)
+
+    assert isinstance(verdict, Adopt)
+    assert verdict.address == B
+
+
+def test_one_that_is_busy_is_adopted_by_no_word_that_it_said_before() -> None:
+    verdict = decide([busy(A, hello(A, 3)), standby(B, 3)], seen=3, identity=A)
+
+    assert isinstance(verdict, Nobody)
+    assert "1040" in verdict.reason
+    # By its other name it answers.
+    both = [busy(A, hello("server", 3)), writable(B, 3, identity="server")]
+    for pair in (both, both[::-1]):
+        assert isinstance(decide(pair, seen=3, identity="server"), Adopt)
+
+
 @pytest.mark.parametrize("identity", [None, A, B])
 def test_two_writable_hosts_of_one_generation_are_both_refused(identity: str | None) -> None:
     verdict = decide([writable(A, 3), writable(B, 3)], seen=3, identity=identity)
@@ -124,7 +169,8 @@ def test_only_a_writable_host_of_the_highest_generation_ever_seen_is_adopted(
     verdict = decide(looked_at, seen, identity)
 
     claims = [v for v in looked_at if v.hello and not v.hello.read_only]
-    able = [v.hello for v in claims if v.hello and v.hello.generation >= seen]
+    said = [v.hello or v.before for v in looked_at]
+    able = [h for h in said if h and not h.read_only and h.generation >= seen]
     if isinstance(verdict, Adopt):
         assert verdict.hello.generation >= seen
         assert not verdict.hello.read_only
@@ -136,7 +182,10 @@ def test_only_a_writable_host_of_the_highest_generation_ever_seen_is_adopted(
         assert len({h.identity for h in able}) > 1
         assert sum(h.generation == highest for h in able) > 1
     else:
-        assert not able
+        # Nobody who says so now has more right than those who said so before.
+        now = [h for v in claims if (h := v.hello) and h.generation >= seen]
+        best = max((h.generation for h in able), default=0)
+        assert all(h.generation < best for h in now)
 
 
 @given(views, st.sampled_from([None, A, B, C]))
