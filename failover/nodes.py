@@ -32,6 +32,7 @@ from tapedeck.failover.tasks import stop
 
 log = structlog.get_logger("tapedeck.nodes")
 
+_NOBODY: frozenset[str] = frozenset()
 PROBE_KEY = b"tapedeck:probe"
 LAG = 0.01
 """Seconds by which this process itself may be late."""
@@ -291,7 +292,10 @@ class Nodes:
     @property
     def out(self) -> frozenset[str]:
         """The names of the nodes that are ejected."""
-        return frozenset([n.name for n in self._nodes.values() if not n.health.live])
+        for node in self._nodes.values():
+            if not node.health.live:
+                return frozenset([n.name for n in self._nodes.values() if not n.health.live])
+        return _NOBODY
 
     def describe(self, node: Node) -> dict[str, Any]:
         """A node as `/ring` shows it, without its share."""

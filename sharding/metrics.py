@@ -95,7 +95,7 @@ SESSIONS = Tally(
     "outcome",
     ("hit", "stale", "doubted", "unchanged", "miss"),
 )
-SESSIONS_EVICTED = Counter(
+SESSIONS_EVICTED = Tally(
     "tapedeck_session_evictions", "States that left the session cache because it was full"
 )
 SESSION_ENTRIES = Gauge("tapedeck_session_entries", "States in the session cache")

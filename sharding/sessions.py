@@ -69,7 +69,7 @@ class Sessions:
             evicted, gone = self._rows.popitem(last=False)
             self._doubts.pop(evicted, None)
             self.bytes -= _size(gone)
-            metrics.SESSIONS_EVICTED.inc()
+            metrics.SESSIONS_EVICTED.counts[""] += 1
 
     def doubted(self, key: Key) -> bool:
         """Whether the row is to be read before it is changed."""

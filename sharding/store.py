@@ -325,7 +325,8 @@ class _Group:
     @property
     def deadline(self) -> float:
         """When its last member gives up, on the loop's clock."""
-        return max(member.deadline for member in self.members)
+        members = self.members
+        return members[0].deadline if len(members) == 1 else max(m.deadline for m in members)
 
     def apply(self, loaded: Loaded) -> Applied:
         """Apply the members to a row."""
