@@ -36,13 +36,14 @@ class Answers:
 
     Args:
         stream: of the connection, with nothing but these answers to come.
+        sequence: the number of their first packet: 1 after a command of one packet.
     """
 
-    def __init__(self, stream: asyncio.StreamReader) -> None:
+    def __init__(self, stream: asyncio.StreamReader, sequence: int = 1) -> None:
         self._stream = stream
         self._buffer = b""
         self._at = 0
-        self._sequence = 1
+        self._sequence = sequence
 
     async def read(self) -> list[Ran]:
         """What each statement did; the first that failed ends them.

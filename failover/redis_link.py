@@ -206,7 +206,7 @@ class Link:
     """A few connections to one node, each for one batch at a time.
 
     Args:
-        seconds: for a connect.
+        seconds: for a connect, and for the first batch after it.
         parser: which limits the replies.
     """
 
@@ -218,6 +218,7 @@ class Link:
         parser: type[BoundedParser] = BoundedParser,
     ) -> None:
         self._words = {**_words(server, config, seconds), "parser_class": parser}
+        self._seconds = seconds
         self._free: list[_Connection] = []
         most = config.server_connections
         # Whoever finds none free waits for one, within the time that its batch has anyway.
@@ -240,9 +241,14 @@ class Link:
             async with self._places:
                 connection = self._take()
                 try:
-                    if not connection.is_connected:
+                    if connection.is_connected:
+                        replies = await connection.ask(packed, len(commands))
+                    else:
                         await connection.connect()  # type: ignore[no-untyped-call]
-                    replies = await connection.ask(packed, len(commands))
+                        # A bound of its own: redis-py may have swallowed the caller's while it
+                        # logged in (see failover.tasks).
+                        async with asyncio.timeout(self._seconds):
+                            replies = await connection.ask(packed, len(commands))
                 except BaseException:
                     connection.drop()
                     raise

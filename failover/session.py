@@ -174,7 +174,7 @@ class Session:
         try:
             async with asyncio.timeout(self.statement_seconds):
                 await connection._execute_command(COMMAND.COM_QUERY, ";".join(statements))
-                ran = await Answers(connection._reader).read()
+                ran = await Answers(connection._reader, connection._next_seq_id).read()
         except asyncio.CancelledError:
             self.close()
             raise

@@ -142,7 +142,7 @@ class ClusterLookups:
                 continue
             if is_wrong_type(replies[0]):
                 mending.append(mend(self.layout, put, group, cleared))
-            elif (look := self.layout.look_for_old(put.key, replies[0])) is not None:
+            elif put.day and (look := self.layout.look_for_old(put.key, replies[0])):
                 looks[self.layout.ring_key(put.key)] = look
         if mending:
             await self._carry_out(node, mending, writes=True)

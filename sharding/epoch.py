@@ -127,7 +127,7 @@ class Epoch:
                 position += len(group)
                 if is_wrong_type(first):
                     mending += mend(self.layout, put, group, cleared)
-                elif (look := self.layout.look_for_old(put.key, first)) is not None:
+                elif put.day and (look := self.layout.look_for_old(put.key, first)):
                     looks[self.layout.ring_key(put.key)] = look
             if mending:
                 await node.run(mending, writes=True)

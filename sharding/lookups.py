@@ -109,7 +109,8 @@ class Lookups:
 
     def _settle(self, config: Lookup) -> None:
         self._config = config
-        self._patience.seconds = config.hint_seconds
+        if self._patience.seconds != config.hint_seconds:
+            self._patience = Patience(config.hint_seconds, NO_ANSWER)
         self._silence = config.server_retry_timeout / 1000
 
     # --- requests

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -172,7 +173,14 @@ class Store:
             return
         task = group.task = asyncio.create_task(self._carry_out(group))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._ended, group))
+
+    def _ended(self, group: _Group, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            # Not told by the task itself: it may have been cancelled before its first step, and
+            # the key's next change would wait for ever.
+            self._answer(group, Unavailable("the gateway stops"))
 
     async def _carry_out(self, group: _Group) -> None:
         deadline = group.deadline
@@ -183,10 +191,6 @@ class Store:
             results = _unavailable(error)
         except _Conflict:
             results = Contended("too many changes of this state at once")
-        except asyncio.CancelledError:
-            # Of those whose deadline has passed nobody waits any more.
-            self._answer(group, Unavailable("the gateway stops"))
-            raise
         except Exception as error:  # a fault of ours: the request's handler logs it
             results = error
         self._answer(group, results)

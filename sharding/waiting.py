@@ -17,7 +17,7 @@ class Patience(Generic[T]):
     One timer for all of them: asyncio.timeout for each costs more than most answers take.
 
     Args:
-        seconds: that each may wait; may be changed, for those that come then.
+        seconds: that each may wait.
         answer: what they get.
     """
 

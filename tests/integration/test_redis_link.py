@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 
 from tapedeck.config.load import parse
+from tapedeck.failover.nodes import Node
 from tapedeck.failover.redis_link import Link
 from tapedeck.localstack.redis import RedisServer
 
@@ -108,3 +111,56 @@ async def test_a_batch_that_ends_after_the_link_was_closed_closes_its_connection
 
     assert await late == [None, b"PONG"]
     await until_connections(lookup_servers[0], 0)
+
+
+def test_a_node_that_is_silent_after_a_late_login_is_waited_for_with_a_bound() -> None:
+    """redis-py logs in through asyncio.wait_for, which may swallow the caller's timeout."""
+    # The loop of the product; on asyncio's own the moment is hardly ever met.
+    uvloop.run(_ask_the_silent(patience=0.05, times=400))
+
+
+async def _ask_the_silent(patience: float, times: int) -> None:
+    logins = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal logins
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while words := await read_command(reader):
+                if words[:2] == [b"CLIENT", b"SETNAME"]:
+                    logins += 1
+                    # All around the moment at which the caller gives up.
+                    await asyncio.sleep(patience - 0.0001 * (logins % 40))
+                if words[0] == b"CLIENT":
+                    writer.write(b"+OK\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=1000)
+    config = parse(
+        {
+            "lookup": {
+                "servers": [f"127.0.0.1:{server.sockets[0].getsockname()[1]}:1 silent"],
+                "timeout": round(patience * 1000),
+                "auto_eject_hosts": False,
+            },
+            "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody"},
+        }
+    ).lookup
+    nodes = [Node(config.servers[0], config) for _ in range(times)]
+    try:
+        async with asyncio.timeout(20):
+            for at in range(0, times, 20):
+                asked = (node.run([("PING",)]) for node in nodes[at : at + 20])
+                assert await asyncio.gather(*asked) == [None] * 20
+    finally:
+        for node in nodes:
+            await node.close()
+        server.close()
+
+
+async def read_command(reader: asyncio.StreamReader) -> list[bytes]:
+    header = await reader.readline()
+    words = []
+    for _ in range(int(header[1:] or 0)):
+        length = int((await reader.readline())[1:])
+        words.append((await reader.readexactly(length + 2))[:-2])
+    return words

@@ -26,9 +26,8 @@ from tests.support import pressure
 from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
 
-pytestmark = [pytest.mark.stack, pytest.mark.long]
-
 SECONDS = float(os.environ.get("TAPEDECK_SOAK_SECONDS", "1200"))
+pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.timeout(SECONDS + 300)]
 EVERY = max(1.0, SECONDS / 120)
 GROWTH = 0.04
 """Of the memory from the second quarter to the last: what an allocator's mood may be."""

@@ -228,3 +228,34 @@ async def test_a_fault_of_ours_is_told_to_everybody_who_waits_for_one_hot_key(
         assert {type(one) for one in told if isinstance(one, Exception)} == {ZeroDivisionError}
         monkeypatch.undo()
         assert (await backend.store.change(key, bump)).answer > 1
+
+
+async def test_a_change_given_up_before_it_began_leaves_its_key_to_the_next_one(
+    stack_config: StackConfig,
+) -> None:
+    """The look for what is overdue may come between a task's making and its first step."""
+    key = Key(1, 1)
+    async with opened(stack_config()) as backend:
+        store = backend.store
+        change = store.change(key, bump)
+        change.send(None)  # up to where it waits for its answer
+        store._groups[key].members[0].deadline = 0
+        store._look_for_overdue()
+
+        with pytest.raises(Unavailable):
+            change.send(None)
+        async with asyncio.timeout(2):
+            assert (await store.change(key, bump)).answer == 1
+
+
+async def test_changes_that_have_not_begun_are_told_when_the_gateway_stops(
+    stack_config: StackConfig,
+) -> None:
+    async with opened(stack_config()) as backend:
+        change = backend.store.change(Key(1, 1), bump)
+        change.send(None)
+
+        await backend.store.close()
+
+        with pytest.raises(Unavailable, match="stops"):
+            change.send(None)
