@@ -163,6 +163,14 @@ class _Connection(Connection):
                 raise
             raise RedisConnectionError(f"{error}; {_NO_CERTIFICATE}") from None
 
+    async def disconnect(self, *args: Any, **words: Any) -> None:
+        """Close it at once: a frozen node takes neither what is still to be sent nor TLS's
+        farewell."""
+        writer: Any = self._writer
+        if writer is not None:
+            writer.transport.abort()
+        await super().disconnect(*args, **words)
+
     async def ask(self, packed: bytes, count: int) -> list[Any]:
         """Send commands, packed, and read as many replies; an error stands as the exception.
 

@@ -44,11 +44,20 @@ _contexts = ClientContexts()
 
 
 class _Connection(aiomysql.Connection):  # type: ignore[misc]
-    """aiomysql's connection, except that TLS is not given up in silence.
+    """aiomysql's connection, except that TLS is not given up in silence and that a close is one.
 
     Asked for TLS, aiomysql goes on without it where the server says that it has none: so does
     somebody on the way who wants to read the password's exchange.
+
+    Its close, also the one by which it answers a cancellation, lets the transport send what is left
+    and, with TLS, wait for the server's farewell. A frozen host lets neither happen: the socket
+    and what was to be sent would stay until it thaws.
     """
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.transport.abort()
+        super().close()
 
     async def _request_authentication(self) -> None:
         if self._ssl_context is not None and not self.server_capabilities & CLIENT.SSL:
@@ -232,7 +241,7 @@ class Session:
         return self.hello
 
     def close(self) -> None:
-        """Drop the connection at once."""
+        """Drop the connection at once, whatever is still to be sent."""
         self.broken = True
         self._connection.close()
 

@@ -57,6 +57,7 @@ class Backend:
         self._surveying: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._moving: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
         self._prune = False
         # Of a cluster the servers place the keys, and move them themselves.
         self.mover: Mover | None = None
@@ -144,20 +145,37 @@ class Backend:
 
     def _keep_house(self) -> None:
         """Have the work in the background that the configuration asks for."""
-        self._keeping = _kept(
+        self._keeping = self._kept(
             self._keeping, self._prune and self.config.partitions.prune, self.janitor.keep
         )
-        self._surveying = _kept(
+        self._surveying = self._kept(
             self._surveying,
             bool(self.config.lookup.capacity_every),
             lambda: self.survey.keep(self.looked_at),
         )
+
+    def _kept(
+        self,
+        task: asyncio.Task[None] | None,
+        wanted: bool,
+        work: Callable[[], Coroutine[Any, Any, None]],
+    ) -> asyncio.Task[None] | None:
+        if wanted:
+            return task or asyncio.create_task(work())
+        if task is not None:
+            # One cancellation may get lost, and nobody would ask again.
+            ending = asyncio.create_task(stop(task))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+        return None
 
     async def close(self) -> None:
         """Finish what is written in the background, then drop every connection."""
         if self.mover is not None:
             self.mover.close()
         await stop(self._keeping, self._surveying, self._moving)
+        if self._ending:
+            await asyncio.wait(self._ending)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 await self.lookups.drain()
@@ -230,16 +248,6 @@ class Backend:
     async def partitions(self) -> list[dict[str, Any]]:
         """The partitions as `/partitions` shows them."""
         return [partition.as_json() for partition in await self.janitor.partitions()]
-
-
-def _kept(
-    task: asyncio.Task[None] | None, wanted: bool, work: Callable[[], Coroutine[Any, Any, None]]
-) -> asyncio.Task[None] | None:
-    if wanted:
-        return task or asyncio.create_task(work())
-    if task is not None:
-        task.cancel()
-    return None
 
 
 def _lookups(config: Lookup, days: Days) -> tuple[Nodes | ClusterNodes, AnyLookups]:

@@ -75,14 +75,14 @@ class Survey:
         return capacity.alarms(self.found)
 
     async def keep(self, parts: Callable[[], Parts]) -> None:
-        """Look again and again, until cancelled.
+        """Look again and again, until cancelled or until `every` is 0.
 
         Args:
             parts: what there is to look at; asked each time, since a reload changes it.
         """
         # Workers that start together look one after another.
         await asyncio.sleep(random.uniform(0, min(self.every, _FIRST)))  # noqa: S311
-        while True:
+        while self.every:
             await self.look(*parts())
             await asyncio.sleep(self.every * random.uniform(0.9, 1.1))  # noqa: S311
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tapedeck.gateway.live import Live, Source, with_token_keys
 from tapedeck.gateway.replies import Refusal
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.placement import History
+from tapedeck.sharding.survey import Survey
 from tests.support.faces import SERVICE_KEY, a_config
 from tests.unit.test_placement import MYSQL, A, B
 
@@ -35,6 +37,49 @@ async def test_a_cluster_is_given_its_limits_once_and_what_loads_do_without_it_f
     backend.reload(step.merged, backend.plan(step.merged), step.history)
     assert backend.ring()["generation"] == 1
     assert backend.ring()["move"] is None
+
+
+async def test_work_that_a_reload_ends_does_end_also_where_it_loses_a_cancellation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `asyncio.wait_for` does before Python 3.12, where it comes with the result (bpo-37658)."""
+    live, backend = Live(a_config()), Backend(a_config())
+    lost, ended = asyncio.Event(), asyncio.Event()
+
+    async def keep(_: Any) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            lost.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(backend.survey, "keep", keep)
+    backend._keep_house()
+    await asyncio.sleep(0)
+    step = await reloading.weigh(live, backend.history, a_config(lookup={"capacity_every": 0}))
+    assert step.outcome["changed"] == ["lookup.capacity_every"]
+    backend.reload(step.merged, backend.plan(step.merged), step.history)
+    async with asyncio.timeout(5):
+        await lost.wait()
+        await ended.wait()
+    await backend.close()
+
+
+async def test_a_survey_that_is_turned_off_looks_no_more_even_if_nobody_ends_it() -> None:
+    survey, looks = Survey(0.01), 0
+
+    def parts() -> Any:
+        nonlocal looks
+        looks += 1
+        survey.every = 0
+        return [], None, None
+
+    async with asyncio.timeout(5):
+        await survey.keep(parts)
+    assert looks == 1
 
 
 async def test_only_what_moves_keys_is_another_generation() -> None:

@@ -1,0 +1,165 @@
+"""Connections to servers that are frozen (SIGSTOP) end when we end them, not when those thaw."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from redis.exceptions import RedisError
+
+from tapedeck.config.load import parse
+from tapedeck.failover.errors import Fault, MySQLError
+from tapedeck.failover.redis_link import connect
+from tapedeck.failover.session import Session
+from tapedeck.localstack import datadir
+from tapedeck.localstack.datadir import Passwords
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.process import free_port
+from tapedeck.localstack.redis import RedisServer
+from tests.support.certificates import Authority
+
+pytestmark = pytest.mark.stack
+
+MANY = 8
+MORE_THAN_BUFFERS_HOLD = 8_000_000
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """The gateway runs on uvloop, the commands on asyncio's own loop."""
+    given: Run = request.param
+    return given
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def secure_mysql(
+    tmp_path_factory: pytest.TempPathFactory,
+    data_template: Path,
+    passwords: Passwords,
+    authority: Authority,
+) -> Iterator[MariaDB]:
+    folder = tmp_path_factory.mktemp("secure") / "data"
+    datadir.copy(data_template, folder)
+    certificate, key = authority.issue("mariadb")
+    options = (f"--ssl-cert={certificate}", f"--ssl-key={key}")
+    server = MariaDB("secure", folder, passwords, options=options)
+    server.start()
+    yield server
+    server.thaw()
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[RedisServer]:
+    certificate, key = authority.issue("node")
+    tls = ("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no")
+    tls_port = str(free_port())
+    server = RedisServer(
+        "node",
+        tmp_path_factory.mktemp("node"),
+        options=("--tls-port", tls_port, "--tls-ca-cert-file", authority.file, *tls),
+    )
+    server.start()
+    server.tls_port = int(tls_port)  # type: ignore[attr-defined]
+    yield server
+    server.thaw()
+    server.kill()
+
+
+def sockets() -> int:
+    """How many this process has open."""
+    found = 0
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found += os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
+        except OSError:
+            continue
+    return found
+
+
+async def all_end(before: int) -> None:
+    """A turn or two of the loop is what a close may take."""
+    async with asyncio.timeout(2):
+        while sockets() > before:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("size", [1, MORE_THAN_BUFFERS_HOLD], ids=["short", "long"])
+def test_a_session_with_a_frozen_mysql_leaves_nothing_open(
+    run: Run, secure_mysql: MariaDB, authority: Authority, tls: bool, size: int
+) -> None:
+    config = parse(
+        {
+            "lookup": {"servers": ["127.0.0.1:1:1 node"]},
+            "mysql": {
+                "hosts": [secure_mysql.address],
+                "user": "tapedeck",
+                "password": secure_mysql.passwords.gateway,
+                "statement_timeout": 300,
+                "connect_timeout": 5000,
+                **({"tls": True, "tls_ca_file": authority.file} if tls else {}),
+            },
+        }
+    ).mysql
+
+    async def scene() -> None:
+        before = sockets()
+        sessions = [await Session.open(config.hosts[0], config) for _ in range(MANY)]
+        secure_mysql.freeze()
+        try:
+            asked = [session.fetch("SELECT '" + "x" * size + "'") for session in sessions]
+            for error in await asyncio.gather(*asked, return_exceptions=True):
+                assert isinstance(error, MySQLError)
+                assert error.fault is Fault.LOST
+            await all_end(before)
+        finally:
+            secure_mysql.thaw()
+
+    run(scene())
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("size", [1, MORE_THAN_BUFFERS_HOLD], ids=["short", "long"])
+def test_background_work_with_a_frozen_lookup_node_leaves_nothing_open(
+    run: Run, redis: RedisServer, authority: Authority, tls: bool, size: int
+) -> None:
+    port = redis.tls_port if tls else redis.port  # type: ignore[attr-defined]
+    config = parse(
+        {
+            "lookup": {
+                "servers": [f"127.0.0.1:{port}:1 node"],
+                **({"tls": True, "tls_ca_file": authority.file} if tls else {}),
+            },
+            "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody"},
+        }
+    ).lookup
+
+    async def scene() -> None:
+        before = sockets()
+        clients = [connect(config.servers[0], config, 0.5) for _ in range(MANY)]
+        for client in clients:
+            await client.ping()
+        redis.freeze()
+        try:
+            asked = [client.set("key", b"x" * size) for client in clients]
+            for error in await asyncio.gather(*asked, return_exceptions=True):
+                assert isinstance(error, (RedisError, TimeoutError))
+            await asyncio.gather(*(client.aclose() for client in clients))
+            await all_end(before)
+        finally:
+            redis.thaw()
+
+    run(scene())
