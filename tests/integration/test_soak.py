@@ -89,14 +89,14 @@ async def test_nothing_adds_up_at_saturation(
     put_mixes(document, [a_mix(1), a_mix(3, 8)])
     gateway = Gateway(document, tmp_path)
     await asyncio.to_thread(_start, gateway)
+    load = pressure.start(
+        document["gateway"]["port"],
+        paths(document, tmp_path, range(3000)),
+        connections=96,
+        seconds=SECONDS,
+        churn=200,
+    )
     try:
-        load = pressure.start(
-            document["gateway"]["port"],
-            paths(document, tmp_path, range(3000)),
-            connections=96,
-            seconds=SECONDS,
-            churn=200,
-        )
         samples: list[dict[str, float]] = []
         async with aiohttp.ClientSession() as http:
             began = time.monotonic()
@@ -117,6 +117,7 @@ async def test_nothing_adds_up_at_saturation(
                     await asyncio.sleep(0.5)
         print(" after", after)
     finally:
+        load.kill()
         gateway.kill()
     judge(samples, after, outcome)
     assert not gateway.lines("request_failed")
