@@ -19,7 +19,7 @@ from tapedeck.failover.session import Session
 from tapedeck.localstack import datadir
 from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.process import free_port
+from tapedeck.localstack.process import Child, free_port
 from tapedeck.localstack.redis import RedisServer
 from tests.support.certificates import Authority
 
@@ -78,6 +78,19 @@ def redis(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Ite
     server.kill()
 
 
+async def freeze(server: Child) -> None:
+    """SIGSTOP, and wait until every thread of it stands still: one could answer until then."""
+    server.freeze()
+    async with asyncio.timeout(5):
+        while set(_states(server)) != {"T"}:
+            await asyncio.sleep(0.005)
+
+
+def _states(server: Child) -> list[str]:
+    threads = Path(f"/proc/{server.pid}/task").glob("*/stat")
+    return [stat.read_text().rpartition(")")[2].split()[0] for stat in threads]
+
+
 def sockets() -> int:
     """How many this process has open."""
     found = 0
@@ -118,8 +131,8 @@ def test_a_session_with_a_frozen_mysql_leaves_nothing_open(
     async def scene() -> None:
         before = sockets()
         sessions = [await Session.open(config.hosts[0], config) for _ in range(MANY)]
-        secure_mysql.freeze()
         try:
+            await freeze(secure_mysql)
             asked = [session.fetch("SELECT '" + "x" * size + "'") for session in sessions]
             for error in await asyncio.gather(*asked, return_exceptions=True):
                 assert isinstance(error, MySQLError)
@@ -152,8 +165,8 @@ def test_background_work_with_a_frozen_lookup_node_leaves_nothing_open(
         clients = [connect(config.servers[0], config, 0.5) for _ in range(MANY)]
         for client in clients:
             await client.ping()
-        redis.freeze()
         try:
+            await freeze(redis)
             asked = [client.set("key", b"x" * size) for client in clients]
             for error in await asyncio.gather(*asked, return_exceptions=True):
                 assert isinstance(error, (RedisError, TimeoutError))
