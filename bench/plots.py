@@ -20,6 +20,7 @@ _COLOURS = {
     "asyncio": "#009E73",
     "threads": "#CC79A7",
     "constant": "#999999",
+    "constant_app": "#bbbbbb",
     "go_table": "#E69F00",
     "go_redis": "#F0E442",
 }

@@ -152,7 +152,7 @@ class Epoch:
             await node.run(prunes, writes=True)
 
 
-LINGER = 0.004
+LINGER = 0.01
 """Seconds that a hint waits for others to be written with it: no request waits for it, and until
 it is there a load reads one partition more."""
 

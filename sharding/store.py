@@ -80,14 +80,17 @@ class Store:
         Raises:
             Unavailable: MySQL did not answer within the deadline.
         """
-        deadline = self._primary.deadline()
+        deadline, generation = self._primary.deadline(), self._primary.generation
+        cached = self._cached(key)
+        before = None if cached is None else Loaded(cached)
         try:
             async with asyncio.timeout_at(deadline):
-                loaded = await self._load(key, self._cached(key), deadline)
+                loaded = await self._read(key, before, deadline)
         except TimeoutError:
             raise Unavailable("MySQL: no answer in time") from None
         except (PrimaryUnavailable, MySQLError) as error:
             raise _unavailable(error) from error
+        self._remember(key, loaded, generation)
         return loaded.row.stored if loaded.row is not None else None
 
     async def change(self, key: Key, transition: Transition[A]) -> Outcome[A]:
@@ -255,15 +258,12 @@ class Store:
             return None
         return row
 
-    async def _load(self, key: Key, hint: Row | None, deadline: float) -> Loaded:
-        """Read a key's row; where a cached one says in which partition, no lookup node is asked."""
-        generation = self._primary.generation
-        if hint is not None:
-            loaded = await self._reader.reload(key, Loaded(hint))
-        else:
-            loaded = await self._reader.load(key, deadline)
-        self._remember(key, loaded, generation)
-        return loaded
+    async def _read(self, key: Key, before: Loaded | None, deadline: float) -> Loaded:
+        """Read a key's row; where one is known that says in which partition, no lookup node is
+        asked."""
+        if before is not None:
+            return await self._reader.reload(key, before)
+        return await self._reader.load(key, deadline)
 
     def _remember(self, key: Key, loaded: Loaded, generation: int) -> None:
         """Cache what was read; not where a change that ended meanwhile knows better, nor what may
@@ -407,19 +407,19 @@ class _Group:
             failure, self._failure = self._failure, None
             await self._judge(failure)
         self.generation = store._primary.generation
-        if self._loaded is not None:
-            loaded = await store._reader.reload(self.key, self._loaded)
-            store._remember(self.key, loaded, self.generation)
-        else:
-            loaded = await store._load(self.key, self.hint, self.deadline)
+        before = self._loaded or (None if self.hint is None else Loaded(self.hint))
+        loaded = await store._read(self.key, before, self.deadline)
         self._loaded = loaded
         landed = self._found(loaded)
         if landed is not None:
+            store._remember(self.key, loaded, self.generation)
             metrics.RECOVERED.inc()
             return landed
         if not self._tried:
             self.members = [m for m in self.members if not m.answer.done()] or self.members[:1]
         applied = self.apply(loaded)
+        if not applied.changes or store.sessions.get(self.key) is not None:
+            store._remember(self.key, loaded, self.generation)
         if not applied.changes:
             return applied.results
         try:

@@ -22,6 +22,7 @@ EVERYBODY = (
     peers.GO_TABLE,
     peers.GO_REDIS,
     peers.CONSTANT,
+    peers.CONSTANT_APP,
 )
 CONNECTIONS = (1, 4, 16, 64, 256, 512)
 

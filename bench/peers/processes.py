@@ -42,10 +42,11 @@ GATEWAY2 = Kind("gateway2", "Tapedeck, 2 workers", "gateway")
 GO = Kind("go", "plain Go", "plain")
 ASYNCIO = Kind("asyncio", "plain Python", "plain")
 THREADS = Kind("threads", "PyMySQL in threads", "plain")
-CONSTANT = Kind("constant", "aiohttp, a constant", "")
+CONSTANT = Kind("constant", "aiohttp's server, a constant", "")
+CONSTANT_APP = Kind("constant_app", "aiohttp application, a constant", "")
 GO_TABLE = Kind("go_table", "Go, one big table", "table")
 GO_REDIS = Kind("go_redis", "Go, Redis alone", "redis")
-KINDS = (GATEWAY, GATEWAY2, GO, ASYNCIO, THREADS, CONSTANT, GO_TABLE, GO_REDIS)
+KINDS = (GATEWAY, GATEWAY2, GO, ASYNCIO, THREADS, CONSTANT, CONSTANT_APP, GO_TABLE, GO_REDIS)
 
 
 def build_go(into: Path) -> Path:
@@ -156,7 +157,7 @@ def plain(kind: Kind, servers: Servers, go: Path | None) -> Peer:
         if kind is not GO_REDIS:
             argv.append(f"-mysql={dsn}")
     else:
-        module = {ASYNCIO: "plain_asyncio", THREADS: "plain_threads", CONSTANT: "constant"}[kind]
+        module = {ASYNCIO: "plain_asyncio", THREADS: "plain_threads"}.get(kind, kind.name)
         argv = [
             sys.executable,
             "-m",
@@ -167,6 +168,6 @@ def plain(kind: Kind, servers: Servers, go: Path | None) -> Peer:
             f"--database={database}",
             f"--catalog={servers.catalog}",
         ]
-        if kind is not CONSTANT:
+        if kind in (ASYNCIO, THREADS):
             argv.append(f"--connections={CONNECTIONS // 2}")
     return Peer(kind, servers, argv, port, (port, "/"), env)

@@ -111,7 +111,7 @@ def test_every_peer_of_a_workload_has_a_row() -> None:
     assert [row[0] for row in first.rows] == [
         "plain Go",
         "Tapedeck, 1 worker",
-        "aiohttp, a constant",
+        "aiohttp's server, a constant",
     ]
     assert [row[2] for row in first.rows] == ["1", "4.1", "9"]
 
