@@ -1,6 +1,6 @@
 """`make bench`: the whole benchmark, step by step.
 
-    make bench                        # everything but the very long runs, under an hour
+    make bench                        # everything, under an hour
     make bench ARGS=--quick           # a look, under five minutes
     make bench ARGS="--only throughput,purge"
     make bench ARGS=--publish         # and put page, plots and results into docs/bench/
@@ -95,7 +95,7 @@ def _arguments() -> argparse.Namespace:
     scale = parser.add_mutually_exclusive_group()
     for name, text in (
         ("quick", "a look, under five minutes"),
-        ("long", "hours: more rounds, 10 million rows"),
+        ("long", "longer runs and more rounds"),
         ("tiny", "only whether it runs"),
     ):
         scale.add_argument(f"--{name}", dest="scale", action="store_const", const=name, help=text)

@@ -25,11 +25,11 @@ _COLOURS = {
     "go_redis": "#F0E442",
 }
 _SHORT = {
-    "warm": "warm sessions",
+    "warm": "warm\nsessions",
     "cold": "first touch\nof the day",
     "back": "back after\n2 to 29 days",
     "miss": "exists\nnowhere",
-    "hot": "one hot key",
+    "hot": "one\nhot key",
 }
 
 

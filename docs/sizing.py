@@ -44,14 +44,15 @@ class Load:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured: one worker without a session cache, MariaDB 10.11 and Redis 7, 64 sessions
-    at a time, on two shared cores. Rough; replace them by those of `make bench`."""
+    """What `make bench` measured (docs/bench): one worker with its session cache, whole sessions at
+    3,300 requests a second, on two shared cores. On purpose not at its limit: there, at five times
+    that, batches are large and a request costs a third. Replace them by your own."""
 
-    gateway_cpu_ms: float = named(0.32, "CPU of a gateway for a request")
-    mysql_cpu_ms: float = named(0.11, "CPU of the MySQL primary for a request")
-    lookup_cpu_ms: float = named(0.017, "CPU of the lookup nodes for a request")
+    gateway_cpu_ms: float = named(0.165, "CPU of a gateway for a request")
+    mysql_cpu_ms: float = named(0.1, "CPU of the MySQL primary for a request")
+    lookup_cpu_ms: float = named(0.003, "CPU of the lookup nodes for a request")
     wide_cpu_ms: float = named(0.3, "CPU of MySQL for a load without a hint (31 partitions)")
-    batch: float = named(6.5, "changes in one commit at peak")
+    batch: float = named(1.3, "changes in one flush of the log at peak")
     row_bytes: float = named(520, "a state in a partition, InnoDB's overhead included")
     binlog_bytes: float = named(555, "the binlog of a change")
     user_bytes: float = named(155, "a user in Redis (layout packed)")

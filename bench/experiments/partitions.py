@@ -56,9 +56,8 @@ def by_count(lab: Lab) -> None:
 def by_rows(lab: Lab) -> None:
     """Loads of states that exist, with a right hint: the data in memory, and larger than it."""
     server = lab.servers
-    totals = {"full": (100_000, 1_000_000), "long": (100_000, 1_000_000, 10_000_000)}.get(
-        lab.scale.name, (20_000 if lab.scale.name == "tiny" else 300_000,)
-    )
+    few = 20_000 if lab.scale.name == "tiny" else 300_000
+    totals = (100_000, 1_000_000, 10_000_000) if lab.scale.wide else (few,)
     for total in totals:
         server.mysql.create_database(BY_ROWS)
         server.prepare(BY_ROWS)
