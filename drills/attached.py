@@ -24,6 +24,7 @@ import redis
 
 from tapedeck.config.load import load
 from tapedeck.config.model import Sections
+from tapedeck.config.tls import client_context, own_port_context, scheme
 from tapedeck.drills.client import Target
 from tapedeck.drills.stage import Plan, Stage
 from tapedeck.localstack.control import NotRunning, ask
@@ -156,6 +157,11 @@ class Attached(Stage):
         self._breaks = plan is not None
         self._loaded = [load(path) for path in configs]
         first = self._loaded[0]
+        for path, config in zip(configs, self._loaded, strict=True):
+            if config.gateway.tls_client_ca_file or config.admin.tls_client_ca_file:
+                raise ServerFailed(
+                    f"{path} has its gateway ask clients for certificates, and drills have none"
+                )
         if not first.auth.service_keys:
             raise ServerFailed(f"{configs[0]} names no service key: the drill's writers need one")
         self.key = first.auth.service_keys[0].get_secret_value()
@@ -172,8 +178,11 @@ class Attached(Stage):
     def targets(self) -> list[Target]:
         return [
             Target(
-                f"http://{config.gateway.host}:{config.gateway.port}",
-                f"http://{config.admin.host}:{config.admin.port}",
+                f"{scheme(config.gateway)}://{config.gateway.host}:{config.gateway.port}",
+                f"{scheme(config.admin)}://{config.admin.host}:{config.admin.port}",
+                own_port_context(config.gateway),
+                own_port_context(config.admin),
+                config.admin.token.get_secret_value() if config.admin.token else "",
             )
             for config in self._loaded
         ]
@@ -186,11 +195,10 @@ class Attached(Stage):
         """
         for target in self.targets:
             try:
-                with urllib.request.urlopen(target.admin + "/readyz", timeout=5):  # noqa: S310
-                    pass
-            except (urllib.error.URLError, OSError) as error:
+                target.ask_admin("/readyz")
+            except OSError as error:
                 raise ServerFailed(f"the gateway at {target.url} is not ready: {error}") from None
-        self.mixes = _learn_mixes(self.targets[0].url)
+        self.mixes = _learn_mixes(self.targets[0])
         for node in self.lookups:
             with contextlib.suppress(redis.RedisError), node.client() as client:
                 self._memory[node.name] = {name: client.config_get(name)[name] for name in _MEMORY}
@@ -224,6 +232,7 @@ class Attached(Stage):
                     database=mysql.database,
                     connect_timeout=5,
                     read_timeout=20,
+                    ssl=client_context(mysql),
                 )
                 with contextlib.closing(connection), connection.cursor() as cursor:
                     cursor.execute("SELECT @@global.read_only")
@@ -258,23 +267,28 @@ class Attached(Stage):
         return True
 
 
-def _learn_mixes(url: str) -> dict[int, list[int]]:
+def _learn_mixes(target: Target) -> dict[int, list[int]]:
     """The tracks of some mixes, by id: a new listener walks through each."""
+    url = target.url
+
+    def get(path: str) -> dict[str, Any]:
+        with urllib.request.urlopen(url + path, timeout=15, context=target.tls) as answer:  # noqa: S310
+            found: dict[str, Any] = json.load(answer)
+            return found
+
     try:
-        listed = _get(f"{url}/mix_sets/all?per_page=100")["mix_set"]["mixes"]
+        listed = get("/mix_sets/all?per_page=100")["mix_set"]["mixes"]
         usable = [mix for mix in listed if mix["tracks_count"] >= _TRACKS_AT_LEAST]
         # The longest ones: a listener has more to do in them.
         usable.sort(key=lambda mix: -int(mix["tracks_count"]))
-        token = _get(f"{url}/sets/new")["play_token"]
+        token = get("/sets/new")["play_token"]
         found = {}
         for mix in usable[:MIXES_AT_MOST]:
-            place = _get(f"{url}/sets/{token}/play?mix_id={mix['id']}")["set"]
+            place = get(f"/sets/{token}/play?mix_id={mix['id']}")["set"]
             tracks: list[int] = []
             while not place["at_end"] and len(tracks) < int(mix["tracks_count"]):
                 tracks.append(place["track"]["id"])
-                place = _get(f"{url}/sets/{token}/next?mix_id={mix['id']}&track_id={tracks[-1]}")[
-                    "set"
-                ]
+                place = get(f"/sets/{token}/next?mix_id={mix['id']}&track_id={tracks[-1]}")["set"]
             if len(set(tracks)) == len(tracks):
                 found[int(mix["id"])] = tracks
     except (urllib.error.URLError, OSError, KeyError, ValueError) as error:
@@ -284,9 +298,3 @@ def _learn_mixes(url: str) -> dict[int, list[int]]:
             f"{url} has no mix of {_TRACKS_AT_LEAST} tracks or more: `tapedeck catalog import FILE`"
         )
     return found
-
-
-def _get(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=15) as answer:  # noqa: S310
-        found: dict[str, Any] = json.load(answer)
-        return found

@@ -8,7 +8,9 @@ import contextlib
 import itertools
 import json
 import random
+import ssl
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,10 +26,30 @@ _OK = frozenset({200})
 
 
 class Target(NamedTuple):
-    """Where a gateway serves, and where it tells how it is."""
+    """Where a gateway serves, and where it tells how it is.
+
+    Attributes:
+        tls, admin_tls: whose certificates are believed there, with https.
+        token: the admin port's, if it asks for one.
+    """
 
     url: str
     admin: str
+    tls: ssl.SSLContext | None = None
+    admin_tls: ssl.SSLContext | None = None
+    token: str = ""
+
+    def ask_admin(self, path: str, *, method: str = "GET", timeout: float = 5) -> bytes:
+        """What the admin port answers.
+
+        Raises:
+            OSError: no answer, or (as urllib.error.HTTPError) none with a status of 200.
+        """
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        request = urllib.request.Request(self.admin + path, method=method, headers=headers)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=timeout, context=self.admin_tls) as answer:  # noqa: S310
+            found: bytes = answer.read()
+            return found
 
 
 class Look(NamedTuple):
@@ -195,9 +217,11 @@ class Client:
         allowed: frozenset[int],
     ) -> tuple[Met, tuple[int, Mapping[str, str], bytes] | None]:
         assert self._http is not None
-        url = self.targets[number].url + path
+        target = self.targets[number]
         try:
-            async with self._http.request(method, url, headers=headers, data=body) as reply:
+            async with self._http.request(
+                method, target.url + path, headers=headers, data=body, ssl=target.tls or True
+            ) as reply:
                 answer = reply.status, reply.headers, await reply.read()
         except aiohttp.ClientConnectorError:
             return Met.REROUTED, None
@@ -214,12 +238,15 @@ class Client:
 
     async def _watch(self, number: int) -> None:
         assert self._http is not None
-        url = self.targets[number].admin + "/readyz"
+        target = self.targets[number]
+        url, tls = target.admin + "/readyz", target.admin_tls or True
         while True:
             at = self.now()
             status, reasons = 0, ()
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
-                async with self._http.get(url, timeout=aiohttp.ClientTimeout(total=2)) as reply:
+                async with self._http.get(
+                    url, timeout=aiohttp.ClientTimeout(total=2), ssl=tls
+                ) as reply:
                     status, reasons = reply.status, tuple((await reply.json())["reasons"])
             self._ready[number] = status == 200
             self.looks.append(Look(at, self.now() - at, number, status, reasons))

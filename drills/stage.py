@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -339,10 +338,9 @@ class Stage:
         """The sum of a counter over all gateways and labels."""
         total = 0.0
         for target in self.targets:
-            with urllib.request.urlopen(target.admin + "/metrics", timeout=5) as answer:  # noqa: S310
-                for line in answer.read().decode().splitlines():
-                    if line.startswith((name + " ", name + "{")):
-                        total += float(line.rpartition(" ")[2])
+            for line in target.ask_admin("/metrics").decode().splitlines():
+                if line.startswith((name + " ", name + "{")):
+                    total += float(line.rpartition(" ")[2])
         return total
 
     def query(self, sql: str) -> list[Any]:

@@ -1,0 +1,77 @@
+"""A drill pointed at gateways as they run in production: https, a token on the admin port."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from pathlib import Path
+
+import pytest
+
+from tapedeck.drills.attached import Attached
+from tapedeck.drills.client import Client
+from tapedeck.localstack.process import ServerFailed
+from tests.conftest import StackConfig
+from tests.support.certificates import Authority
+from tests.support.faces import a_mix
+from tests.support.gateways import Gateway, put_mixes
+
+pytestmark = pytest.mark.stack
+
+
+def secured(stack_config: StackConfig, authority: Authority, **more: str) -> dict[str, object]:
+    """A configuration with TLS on both ports and a token on the admin port."""
+    plain = stack_config()
+    certificate, key = authority.issue("gateway")
+    tls = {"tls_certificate_file": certificate, "tls_key_file": key, **more}
+    admin = {
+        **plain["admin"],
+        **tls,
+        "host": "0.0.0.0",
+        "token": "an-admin-token-of-32-characters!",
+    }
+    return stack_config(gateway={**plain["gateway"], **tls}, admin=admin)
+
+
+def test_it_makes_its_load_by_https_and_shows_the_admin_token(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    document = secured(stack_config, authority)
+    put_mixes(document, [a_mix(1, 4)])
+    gateway = Gateway(document, tmp_path)
+    gateway.admin = gateway.admin.replace("http:", "https:")
+    gateway.admin_tls = ssl.create_default_context(cafile=authority.file)
+    gateway.start()
+    try:
+        stage = Attached([gateway.config], None, lambda _: None)
+        stage.start()
+
+        assert stage.mixes == {1: [101, 102, 103, 104]}
+        assert stage.metric("tapedeck_loads_total") > 0
+        assert stage.partitions()
+        assert asyncio.run(_look_and_ask(stage)) == (200, 200)
+    finally:
+        gateway.kill()
+
+
+async def _look_and_ask(stage: Attached) -> tuple[int, int]:
+    async with Client(stage.targets, random.Random(1)) as client:
+        answer = await client.ask("GET", "/sets/new", what="new")
+        async with asyncio.timeout(5):
+            while not client.looks:
+                await asyncio.sleep(0.01)
+        return answer.status, client.looks[0].status
+
+
+def test_gateways_that_ask_clients_for_certificates_are_refused_by_name(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    document = secured(stack_config, authority, tls_client_ca_file=authority.file)
+    gateway = Gateway(document, tmp_path)
+    gateway.write_config()
+
+    with pytest.raises(ServerFailed, match="ask clients for certificates"):
+        Attached([gateway.config], None, lambda _: None)
