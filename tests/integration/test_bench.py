@@ -99,7 +99,16 @@ def test_every_step_runs(tmp_path: Path) -> None:
     assert "not measured" not in out
     records = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
     peers = {r["peer"] for r in records if r["experiment"] == "throughput"}
-    assert peers == {"gateway", "go", "asyncio", "threads", "constant", "go_table", "go_redis"}
+    assert peers == {
+        "gateway",
+        "go",
+        "asyncio",
+        "threads",
+        "constant",
+        "constant_app",
+        "go_table",
+        "go_redis",
+    }
     assert not _left_behind()
 
 
