@@ -117,6 +117,7 @@ def page(meta: dict[str, Any], records: Sequence[Record], drawn: Sequence[Path])
         ),
         *_busy(records),
         *(["", f"**Not a whole run:** {meta['broken_off']}"] if meta.get("broken_off") else []),
+        *(["", meta["also"]] if meta.get("also") else []),
         "",
         HOW,
         reach.markdown().replace("### ", "## ", 1),
