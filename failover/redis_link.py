@@ -18,7 +18,7 @@ import hiredis
 from redis._parsers import _AsyncHiredisParser
 from redis._parsers.helpers import parse_info
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
-from redis.asyncio import Connection, ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -309,8 +309,12 @@ def connect(server: LookupServer, config: Lookup, seconds: float) -> Redis:
     Args:
         seconds: for a connect, and for an answer.
     """
-    words = _words(server, config, seconds)
-    return Redis.from_pool(ConnectionPool(connection_class=_Connection, **words))
+    words = {"connection_class": _Connection, **_words(server, config, seconds)}
+    if config.server_connections is None:
+        return Redis.from_pool(ConnectionPool(**words))
+    # Whoever finds none free waits for one, within the time that its batch has anyway.
+    most = config.server_connections
+    return Redis.from_pool(BlockingConnectionPool(max_connections=most, timeout=None, **words))
 
 
 def _words(server: HostPort, config: Lookup, seconds: float) -> dict[str, Any]:

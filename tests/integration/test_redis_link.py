@@ -10,20 +10,25 @@ import pytest
 import uvloop
 
 from tapedeck.config.load import parse
+from tapedeck.config.model import Lookup
 from tapedeck.failover.nodes import Node
-from tapedeck.failover.redis_link import Link
+from tapedeck.failover.redis_link import Link, connect
 from tapedeck.localstack.redis import RedisServer
+from tests.support.liar import read_command
 
 pytestmark = pytest.mark.stack
 
 
+def config_of(server: RedisServer, **words: object) -> Lookup:
+    document = {
+        "lookup": {"servers": [server.server], **words},
+        "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody"},
+    }
+    return parse(document).lookup
+
+
 def link_to(server: RedisServer, **words: object) -> Link:
-    config = parse(
-        {
-            "lookup": {"servers": [server.server], **words},
-            "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody"},
-        }
-    ).lookup
+    config = config_of(server, **words)
     return Link(config.servers[0], config, 2.0)
 
 
@@ -157,10 +162,15 @@ async def _ask_the_silent(patience: float, times: int) -> None:
         server.close()
 
 
-async def read_command(reader: asyncio.StreamReader) -> list[bytes]:
-    header = await reader.readline()
-    words = []
-    for _ in range(int(header[1:] or 0)):
-        length = int((await reader.readline())[1:])
-        words.append((await reader.readexactly(length + 2))[:-2])
-    return words
+async def test_a_client_for_the_background_keeps_to_server_connections_too(
+    lookup_servers: list[RedisServer],
+) -> None:
+    config = config_of(lookup_servers[0], server_connections=1)
+    client = connect(config.servers[0], config, 2.0)
+    try:
+        waiting = asyncio.gather(*(client.blpop(["nothing"], timeout=0.2) for _ in range(3)))
+        await until_connections(lookup_servers[0], 1)
+        assert await waiting == [None] * 3
+        assert connections(lookup_servers[0]) == 1
+    finally:
+        await client.aclose()

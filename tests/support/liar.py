@@ -29,7 +29,7 @@ class Liar(Listener):
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
-                words = await _command(reader)
+                words = await read_command(reader)
                 if words[0].upper() in (b"CLIENT", b"AUTH", b"SELECT", b"HELLO"):
                     writer.write(OK)
                     continue
@@ -47,7 +47,8 @@ class Liar(Listener):
         writer.close()
 
 
-async def _command(reader: asyncio.StreamReader) -> list[bytes]:
+async def read_command(reader: asyncio.StreamReader) -> list[bytes]:
+    """The words of the next command."""
     count = int((await reader.readexactly(4)).strip(b"*\r\n") or b"0")
     words = []
     for _ in range(count):
