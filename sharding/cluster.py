@@ -20,7 +20,16 @@ from tapedeck.failover.nodes import Node, is_wrong_type
 from tapedeck.sharding.batching import Batcher
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.entries import Command, Layout
-from tapedeck.sharding.epoch import LINGER, NO_ANSWER, Hint, Put, hint_of, mend
+from tapedeck.sharding.epoch import (
+    LINGER,
+    NO_ANSWER,
+    Hint,
+    Put,
+    follow_up,
+    hint_of,
+    prune,
+    written,
+)
 from tapedeck.sharding.lookups import Lookups
 from tapedeck.sharding.state import Key
 from tapedeck.sharding.waiting import Patience, Writes
@@ -132,39 +141,19 @@ class ClusterLookups:
         self._putting = {node: puts for node, puts in self._putting.items() if node in here}
 
     async def _write(self, node: Node, puts: list[Put]) -> list[bool]:
-        groups = [self._group(put) for put in puts]
+        groups = [written(self.layout, put) for put in puts]
         found = await self._carry_out(node, groups, writes=True)
-        mending: list[Group] = []
-        looks: dict[bytes, Command] = {}
-        cleared: set[bytes] = set()
-        for put, group, replies in zip(puts, groups, found, strict=True):
-            if replies is None:
-                continue
-            if is_wrong_type(replies[0]):
-                mending.append(mend(self.layout, put, group, cleared))
-            elif put.day and (look := self.layout.look_for_old(put.key, replies[0])):
-                looks[self.layout.ring_key(put.key)] = look
+        firsts = [None if replies is None else replies[0] for replies in found]
+        mending, looks = follow_up(self.layout, puts, groups, firsts)
         if mending:
             await self._carry_out(node, mending, writes=True)
         if looks:
-            await self._prune(node, looks)
+            scans = await self._carry_out(node, [[look] for look in looks.values()])
+            scanned = [None if replies is None else replies[0] for replies in scans]
+            prunes = prune(self.layout, looks, scanned, self._days.oldest())
+            if prunes:
+                await self._carry_out(node, [[one] for one in prunes], writes=True)
         return [replies is not None for replies in found]
-
-    async def _prune(self, node: Node, looks: dict[bytes, Command]) -> None:
-        """Remove fields past retention of entries that have grown."""
-        scanned = await self._carry_out(node, [[look] for look in looks.values()])
-        oldest = self._days.oldest()
-        prunes: list[Group] = [
-            [prune]
-            for name, found in zip(looks, scanned, strict=True)
-            if found is not None
-            and (prune := self.layout.prune(name, found[0], oldest)) is not None
-        ]
-        if prunes:
-            await self._carry_out(node, prunes, writes=True)
-
-    def _group(self, put: Put) -> Group:
-        return self.layout.put(put.key, put.day) if put.day else [self.layout.remove(put.key)]
 
     async def _carry_out(
         self, node: Node, groups: list[Group], *, writes: bool = False

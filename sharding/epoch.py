@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from enum import Enum
 from typing import NamedTuple
@@ -109,47 +110,25 @@ class Epoch:
 
     def _putting(self, node: Node) -> Batcher[Put, bool]:
         async def run(puts: list[Put]) -> Sequence[bool]:
-            groups = [
-                self.layout.put(put.key, put.day) if put.day else [self.layout.remove(put.key)]
-                for put in puts
-            ]
+            groups = [written(self.layout, put) for put in puts]
             replies = await node.run(
                 [command for group in groups for command in group], writes=True
             )
             if replies is None:
                 return [False] * len(puts)
-            mending: list[Command] = []
-            looks: dict[bytes, Command] = {}
-            cleared: set[bytes] = set()
-            position = 0
-            for put, group in zip(puts, groups, strict=True):
-                first = replies[position]
-                position += len(group)
-                if is_wrong_type(first):
-                    mending += mend(self.layout, put, group, cleared)
-                elif put.day and (look := self.layout.look_for_old(put.key, first)):
-                    looks[self.layout.ring_key(put.key)] = look
+            starts = itertools.accumulate((len(group) for group in groups), initial=0)
+            firsts = [replies[start] for start, _ in zip(starts, puts, strict=False)]
+            mending, looks = follow_up(self.layout, puts, groups, firsts)
             if mending:
-                await node.run(mending, writes=True)
+                await node.run([c for group in mending for c in group], writes=True)
             if looks:
-                await self._prune(node, looks)
+                scanned = await node.run(list(looks.values()))
+                prunes = prune(self.layout, looks, scanned or (), self._days.oldest())
+                if prunes:
+                    await node.run(prunes, writes=True)
             return [True] * len(puts)
 
         return Batcher("put", run, at_most=self._batch, linger=LINGER)
-
-    async def _prune(self, node: Node, looks: Mapping[bytes, Command]) -> None:
-        """Remove fields past retention of entries that have grown."""
-        scanned = await node.run(list(looks.values()))
-        if scanned is None:
-            return
-        oldest = self._days.oldest()
-        prunes = [
-            prune
-            for name, found in zip(looks, scanned, strict=True)
-            if (prune := self.layout.prune(name, found, oldest)) is not None
-        ]
-        if prunes:
-            await node.run(prunes, writes=True)
 
 
 LINGER = 0.01
@@ -157,17 +136,54 @@ LINGER = 0.01
 it is there a load reads one partition more."""
 
 
-def mend(layout: Layout, put: Put, group: Sequence[Command], cleared: set[bytes]) -> list[Command]:
-    """What puts another type in an entry's place right.
+def written(layout: Layout, put: Put) -> list[Command]:
+    """The commands that write a hint, or remove it."""
+    return layout.put(put.key, put.day) if put.day else [layout.remove(put.key)]
+
+
+def follow_up(
+    layout: Layout, puts: Sequence[Put], groups: Sequence[list[Command]], firsts: Sequence[object]
+) -> tuple[list[list[Command]], dict[bytes, Command]]:
+    """What a batch of written hints asks for afterwards.
 
     Args:
-        group: the commands that were to write the entry.
-        cleared: Redis keys that this batch has cleared: a second time would undo the first.
+        groups: the commands that wrote each hint.
+        firsts: the reply to the first of them; None where the hint was not written.
+
+    Returns:
+        The groups of commands that put right where another type lay in an entry's place, and, by
+        Redis key, the commands that look for fields past retention in entries that have grown.
     """
-    name = layout.ring_key(put.key)
-    clear = [] if name in cleared else [layout.clear(put.key)]
-    cleared.add(name)
-    return [*clear, *(group if put.day else ())]
+    mending: list[list[Command]] = []
+    looks: dict[bytes, Command] = {}
+    cleared: set[bytes] = set()
+    for put, group, first in zip(puts, groups, firsts, strict=True):
+        name = layout.ring_key(put.key)
+        if is_wrong_type(first):
+            # Once in a batch: a second time would undo the first.
+            clear = [] if name in cleared else [layout.clear(put.key)]
+            cleared.add(name)
+            mending.append([*clear, *(group if put.day else ())])
+        elif put.day and (look := layout.look_for_old(put.key, first)):
+            looks[name] = look
+    return mending, looks
+
+
+def prune(
+    layout: Layout, looks: Iterable[bytes], scanned: Iterable[object], oldest: date
+) -> list[Command]:
+    """The commands that remove fields past retention.
+
+    Args:
+        looks: the Redis keys that were looked through.
+        scanned: what was found in each; nothing at all if the node failed.
+        oldest: the first day within retention.
+    """
+    return [
+        gone
+        for name, found in zip(looks, scanned, strict=False)
+        if (gone := layout.prune(name, found, oldest)) is not None
+    ]
 
 
 def hint_of(reply: object) -> Hint:
