@@ -19,10 +19,9 @@ class NoAnswer(Exception):
 
 def admin_url(config: Sections) -> str:
     """Where a gateway with this configuration has its admin port, seen from this machine."""
-    from tapedeck.config.tls import scheme
+    from tapedeck.config.tls import own_url
 
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.admin.host, config.admin.host)  # noqa: S104
-    return f"{scheme(config.admin)}://{host}:{config.admin.port}"
+    return own_url(config.admin)
 
 
 def ask(

@@ -12,7 +12,7 @@ import ssl
 import time
 from pathlib import Path
 
-from tapedeck.config.model import ClientTls, Sections, ServerTls
+from tapedeck.config.model import Admin, ClientTls, Gateway, Sections, ServerTls
 
 FILES = (
     *("tls_certificate_file", "tls_key_file", "tls_ca_file", "tls_client_ca_file"),
@@ -87,6 +87,12 @@ def client_context(config: ClientTls) -> ssl.SSLContext | None:
 def scheme(config: ServerTls) -> str:
     """What the URL of a port that we listen on begins with: `http` or `https`."""
     return "http" if config.tls_certificate_file is None else "https"
+
+
+def own_url(config: Gateway | Admin) -> str:
+    """Where a port that we listen on is, seen from this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)  # noqa: S104
+    return f"{scheme(config)}://{host}:{config.port}"
 
 
 def own_port_context(config: ServerTls) -> ssl.SSLContext | None:

@@ -24,7 +24,7 @@ import redis
 
 from tapedeck.config.load import load
 from tapedeck.config.model import Sections
-from tapedeck.config.tls import client_context, own_port_context, scheme
+from tapedeck.config.tls import client_context, own_port_context, own_url
 from tapedeck.drills.client import Target
 from tapedeck.drills.stage import Plan, Stage
 from tapedeck.localstack.control import NotRunning, ask
@@ -178,8 +178,8 @@ class Attached(Stage):
     def targets(self) -> list[Target]:
         return [
             Target(
-                f"{scheme(config.gateway)}://{config.gateway.host}:{config.gateway.port}",
-                f"{scheme(config.admin)}://{config.admin.host}:{config.admin.port}",
+                own_url(config.gateway),
+                own_url(config.admin),
                 own_port_context(config.gateway),
                 own_port_context(config.admin),
                 config.admin.token.get_secret_value() if config.admin.token else "",
