@@ -18,6 +18,7 @@ from pymysql.err import OperationalError
 
 from tapedeck.config.model import HostPort, MySQL
 from tapedeck.config.tls import ClientContexts, TlsProblem, in_words
+from tapedeck.failover import clock_sql
 from tapedeck.failover.answers import Answers, Ran
 from tapedeck.failover.errors import Fault, MySQLError, classify
 
@@ -69,7 +70,7 @@ GREETING = (
     "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id),"
     # A number, or a word on servers that know more kinds of read-only.
     " @@global.read_only NOT IN ('0', 'OFF') OR @@global.innodb_read_only,"
-    " CAST(UNIX_TIMESTAMP(NOW(6)) * 1000 AS SIGNED), VERSION()"
+    f" {clock_sql.MILLISECONDS}, VERSION()"
 )
 """Which server it is, whether it refuses writes, its clock in ms since 1970 UTC, its version."""
 

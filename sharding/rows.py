@@ -11,14 +11,15 @@ from datetime import date
 
 from msgspec import Struct
 
+from tapedeck.failover import clock_sql
 from tapedeck.sharding.partitions import number_of, table
 from tapedeck.sharding.state import Key, Owner, Stored
 
 TOMBSTONE = 0
 """The owner of a deleted state: reads as absent, keeps the version and the operations."""
 
-CLOCK = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000 AS SIGNED)"
-"""MySQL's clock, milliseconds since 1970 UTC, whatever the session's time zone."""
+CLOCK = clock_sql.MILLISECONDS
+"""MySQL's clock, milliseconds since 1970 UTC."""
 
 
 class Row(Struct, frozen=True, gc=False):
@@ -81,7 +82,7 @@ class NewRow(Struct, frozen=True, gc=False):
 
     @property
     def _operations(self) -> str:
-        return f"CONCAT(x'{self.operations.hex()}',UNIX_TIMESTAMP(),';')"
+        return f"CONCAT(x'{self.operations.hex()}',{clock_sql.SECONDS},';')"
 
 
 PARTITIONS = (

@@ -1,0 +1,62 @@
+"""MySQL's time is the same whatever time zone its server lives in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tapedeck.failover import clock_sql
+from tapedeck.failover.session import GREETING
+from tapedeck.localstack import datadir
+from tapedeck.localstack.datadir import Passwords
+from tapedeck.localstack.mariadb import MariaDB
+
+# In POSIX' words: clocks change at 00:00 UTC, ahead on 29 March and back on 25 October.
+ZONE = "LOC0DST,M3.5.0/0,M10.5.0/1"
+
+
+@pytest.fixture
+def server(
+    tmp_path: Path,
+    data_template: Path,
+    passwords: Passwords,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[MariaDB]:
+    """A MariaDB whose own zone changes its clocks at midnight UTC."""
+    monkeypatch.setenv("TZ", ZONE)
+    datadir.copy(data_template, tmp_path / "data")
+    server = MariaDB("mysql1", tmp_path / "data", passwords, clock_file=tmp_path / "clock")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.mark.parametrize(
+    ("moment", "local_hour"),
+    [
+        pytest.param(datetime(2027, 3, 28, 0, 30, tzinfo=UTC), 1, id="the hour left out"),
+        pytest.param(datetime(2026, 10, 24, 23, 30, tzinfo=UTC), 0, id="the hour, first time"),
+        pytest.param(datetime(2026, 10, 25, 0, 30, tzinfo=UTC), 0, id="the hour, repeated"),
+    ],
+)
+def test_mysqls_time_does_not_follow_daylight_saving_time(
+    server: MariaDB, moment: datetime, local_hour: int
+) -> None:
+    assert server.clock_file is not None
+    shift = moment.timestamp() - time.time()
+    server.clock_file.write_text(f"{shift:+.0f}\n")
+
+    ((local, milliseconds, seconds),) = server.query(
+        f"SELECT HOUR(NOW()), {clock_sql.MILLISECONDS}, {clock_sql.SECONDS}"
+    )
+    with server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(GREETING)
+        ((_, _, greeted, _),) = cursor.fetchall()
+
+    assert local == local_hour, "the server does not live in the zone that this test is about"
+    for told in (milliseconds / 1000, seconds, greeted / 1000):
+        assert abs(told - moment.timestamp()) < 5
