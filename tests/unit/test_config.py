@@ -429,8 +429,10 @@ def test_parsing_leaves_the_document_as_it_was(tmp_path: Path) -> None:
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=8,
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2)
+    ),
+    max_leaves=4,
 )
 
 
@@ -441,7 +443,9 @@ plain = st.recursive(
         | st.dictionaries(
             st.sampled_from(["servers", "hosts", "port", "password", "password_file", "token"]),
             plain,
+            max_size=3,
         ),
+        max_size=4,
     )
 )
 def test_any_document_is_a_configuration_or_a_list_of_problems(given: dict[str, Any]) -> None:
