@@ -34,6 +34,7 @@ from redis.exceptions import AskError, MovedError, RedisError
 from tapedeck.config.model import HostPort, Lookup, LookupServer
 from tapedeck.failover import metrics
 from tapedeck.failover.nodes import Node, describe
+from tapedeck.failover.presence import Presence
 from tapedeck.failover.redis_link import Link, SlotMapParser
 from tapedeck.failover.slots import MOST_PRIMARIES, SLOTS, SlotMap, probe_keys, slot_map
 from tapedeck.failover.tasks import stop
@@ -60,6 +61,7 @@ class ClusterNodes:
 
     def __init__(self, config: Lookup) -> None:
         self._config = config
+        self._presence = Presence()
         self._seeds = [HostPort(host=s.host, port=s.port) for s in config.servers]
         self._replicas: set[HostPort] = set()
         self._nodes: dict[str, Node] = {}
@@ -183,10 +185,12 @@ class ClusterNodes:
 
     async def start(self) -> None:
         """Begin to look for the nodes; does not wait until they are found."""
+        self._presence.start()
         self._watching = asyncio.create_task(self._watch(), name="redis-cluster")
 
     async def close(self) -> None:
         """Stop looking, drop every connection."""
+        self._presence.close()
         await stop(self._watching)
         for node in (*self._nodes.values(), *self._importing.values()):
             await node.close()
@@ -304,7 +308,7 @@ class ClusterNodes:
 
     def _node(self, address: HostPort) -> Node:
         server = LookupServer(host=address.host, port=address.port, name=str(address))
-        node = Node(server, self._config)
+        node = Node(server, self._config, self._presence)
         node.show(current=True)
         return node
 

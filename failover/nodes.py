@@ -27,6 +27,7 @@ from tapedeck.config.model import Lookup, LookupServer
 from tapedeck.config.tls import in_words
 from tapedeck.failover import metrics
 from tapedeck.failover.ejection import Health
+from tapedeck.failover.presence import Presence, was_there
 from tapedeck.failover.redis_link import OF_CONNECTIONS, Command, Link
 from tapedeck.failover.tasks import stop
 
@@ -34,8 +35,6 @@ log = structlog.get_logger("tapedeck.nodes")
 
 _NOBODY: frozenset[str] = frozenset()
 PROBE_KEY = b"tapedeck:probe"
-LAG = 0.01
-"""Seconds by which this process itself may be late."""
 _OF_A_CLUSTER = (AskError, ClusterDownError, TryAgainError)  # (MOVED is an AskError)
 DRAIN_SECONDS = 5.0
 """How long a node that left the ring has to answer what it was asked before."""
@@ -46,19 +45,30 @@ CHECK_AGAIN = 0.25
 """The same after a failure."""
 
 
+class _Absent(Exception):
+    """An answer did not come in time, and this process was not there for most of that time."""
+
+    def __str__(self) -> str:
+        return "this gateway got no CPU time to read the answer"
+
+
 class Node:
     """One lookup node.
 
     Args:
         server: its address, weight and name.
         config: timeouts and ejection.
+        presence: what this process misses; without it, it is taken to be there always.
 
     Attributes:
         probe_key: what a probe writes and reads.
     """
 
-    def __init__(self, server: LookupServer, config: Lookup) -> None:
+    def __init__(
+        self, server: LookupServer, config: Lookup, presence: Presence | None = None
+    ) -> None:
         self.server = server
+        self._presence = presence or Presence()
         self.probe_key = PROBE_KEY
         self.current = False
         self.health = Health(
@@ -139,6 +149,9 @@ class Node:
         self._asked = time.monotonic()
         try:
             replies, late = await self._send(commands)
+        except _Absent:
+            metrics.NODE_FAILURES.labels(self.name, "absent").inc()
+            return None
         except Exception as error:  # the client's own too: uvloop raises RuntimeError on a reset
             self._failed(describe(error))
             return None
@@ -147,6 +160,9 @@ class Node:
             if isinstance(reply, RedisError) and not (
                 is_wrong_type(reply) or (clustered and isinstance(reply, _OF_A_CLUSTER))
             ):
+                # It may not be the node that is wanted any more (a demoted primary, a rotated
+                # password): the next connection asks for the name anew, and logs in anew.
+                self._link.renew()
                 self._failed(describe(reply), writes=writes)
                 return None
         if late:
@@ -188,8 +204,12 @@ class Node:
         return [("SET", self.probe_key, b"1", "EX", 60), ("GET", self.probe_key)]
 
     async def probe(self) -> None:
-        """Ask an ejected node to write and read an entry; take it back if it can."""
+        """Ask an ejected node to write and read an entry; take it back if it can.
+
+        It connects anew: what answers at its name now may be another server.
+        """
         problem: str | None = None
+        self._link.renew()
         try:
             replies, late = await self._send(self._probing)
             problem = self._lateness if late else None
@@ -231,22 +251,33 @@ class Node:
     async def _send(self, commands: Sequence[Command]) -> tuple[list[Any], bool]:
         """The replies, and whether they came after the hint's deadline.
 
-        They count as late only if this process was there to see it: had it been busy itself when
-        the deadline passed, every node would look slow.
+        They count as late, and a timeout as the node's, only if this process was there to see it:
+        had it been busy itself, or without CPU time, every node would look slow.
+
+        Raises:
+            _Absent: the time ran out while this process was away.
+            Exception: the node failed.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
+        presence, absent = self._presence, self._presence.absent
         due = started + self._hint_seconds
         late = False
 
         def deadline_passed() -> None:
             nonlocal late
-            late = loop.time() - due < LAG
+            now = loop.time()
+            late = was_there(now - started, presence.missed(now, absent))
 
         watch = loop.call_at(due, deadline_passed)
         try:
             async with asyncio.timeout(self._seconds):
                 replies = await self._link.ask(commands)
+        except TimeoutError:
+            now = loop.time()
+            if not was_there(now - started, presence.missed(now, absent)):
+                raise _Absent from None
+            raise
         finally:
             watch.cancel()
         self._latency.observe(loop.time() - started)
@@ -276,6 +307,7 @@ class Nodes:
     """The lookup nodes of the configuration, and those of rings before it that are still asked."""
 
     def __init__(self, config: Lookup) -> None:
+        self._presence = Presence()
         self._nodes: dict[str, Node] = {}
         self._former: set[Node] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -307,7 +339,7 @@ class Nodes:
         known = {(n.name, n.address): n for n in (*self._former, *self._nodes.values())}
         return {
             server.name: known.get((server.name, f"{server.host}:{server.port}"))
-            or Node(server, config)
+            or Node(server, config, self._presence)
             for server in servers
         }
 
@@ -342,12 +374,14 @@ class Nodes:
 
         With `preconnect` all of them are connected to now.
         """
+        self._presence.start()
         if self._preconnect:
             await asyncio.gather(*(node.run([("PING",)]) for node in self._nodes.values()))
         self._probes = asyncio.create_task(self._probe_all(), name="lookup-probes")
 
     async def close(self) -> None:
         """Stop probing, drop every connection."""
+        self._presence.close()
         await stop(self._probes)
         for node in (*self._nodes.values(), *self._former):
             await node.close()
@@ -373,6 +407,8 @@ def is_wrong_type(reply: object) -> bool:
 
 def describe(error: Exception) -> str:
     """A failure in a few words."""
+    if isinstance(error, _Absent):
+        return str(error)
     if isinstance(error, (TimeoutError, asyncio.TimeoutError)) or "Timeout" in type(error).__name__:
         return "timeout"
     below = error.__cause__ or error.__context__

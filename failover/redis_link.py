@@ -279,6 +279,14 @@ class Link:
             connection.drop()
         return _Connection(**self._words)
 
+    def renew(self) -> None:
+        """Close those that wait for a batch, so that the next batch connects anew.
+
+        What is under way ends as it will.
+        """
+        while self._free:
+            self._free.pop().drop()
+
     async def close(self, patience: float) -> None:
         """Close them once what is under way was answered; what comes later closes its own.
 
@@ -290,8 +298,7 @@ class Link:
                 while self._busy:
                     await self._idle.wait()
         self._closed = True
-        while self._free:
-            self._free.pop().drop()
+        self.renew()
 
 
 OF_CONNECTIONS = (
@@ -331,6 +338,8 @@ def _words(server: HostPort, config: Lookup, seconds: float) -> dict[str, Any]:
         "socket_connect_timeout": seconds,
         "socket_keepalive": config.tcpkeepalive,
         "retry": Retry(NoBackoff(), 0),
-        "client_name": "tapedeck",
+        # No CLIENT SETNAME, no CLIENT SETINFO: there are nodes (renamed commands, Envoy, KeyDB,
+        # twemproxy) that refuse them, or hang up.
+        "driver_info": None,
         "protocol": 2,
     }

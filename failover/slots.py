@@ -86,10 +86,10 @@ def _server(said: Any, asked: HostPort) -> HostPort | None:
     host, port = said[:2]
     if not isinstance(port, int) or not 0 < port < 65536:
         raise NoSlotMap("CLUSTER SLOTS was answered with a server without a port")
-    if host is None or host == b"":
+    # Unknown to the node itself ("?": it is to announce a hostname, and has none): the host that
+    # was asked is the one that is known to work (Redis documentation, "CLUSTER SLOTS").
+    if host in (None, b"", b"?"):
         return HostPort(host=asked.host, port=port)
-    if host == b"?":  # announced by hostname, and has none
-        return None
     if not isinstance(host, bytes) or _HOST.fullmatch(host) is None:
         raise NoSlotMap("CLUSTER SLOTS was answered with a host that is no name and no address")
     return HostPort(host=host.decode(), port=port)

@@ -1,0 +1,59 @@
+"""How much of a span of time this process was there for.
+
+A process that gets no CPU time (a throttled container, a stopped one, a long call on the event
+loop) finds answers late that were on time, and its own timers ring before it has read them. What it
+concludes about others from such a span is about itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+TICK = 0.02
+"""Seconds between two looks at the clock."""
+
+
+class Presence:
+    """Adds up by how much this process's event loop was late. One for a worker.
+
+    `absent` is read before and after a span: the difference is what the process missed of it, but
+    for the time since the last tick.
+    """
+
+    def __init__(self) -> None:
+        self.absent = 0.0
+        self._due = 0.0
+        self._tick: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to tick on the running loop."""
+        if self._tick is None:
+            self._arm(asyncio.get_running_loop())
+
+    def close(self) -> None:
+        """End."""
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+
+    def missed(self, now: float, absent_before: float) -> float:
+        """Seconds that were missed since `absent` was `absent_before`.
+
+        Args:
+            now: the loop's clock.
+        """
+        late_now = max(0.0, now - self._due) if self._tick is not None else 0.0
+        return self.absent - absent_before + late_now
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._due = loop.time() + TICK
+        self._tick = loop.call_at(self._due, self._ticked, loop)
+
+    def _ticked(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.absent += max(0.0, loop.time() - self._due)
+        self._arm(loop)
+
+
+def was_there(span: float, missed: float) -> bool:
+    """Whether a process that missed so much of a span can judge others by it: it saw half."""
+    return missed <= span / 2

@@ -1,0 +1,142 @@
+"""A lookup node's name that leads to another server by now, and a gateway that gets no CPU time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tapedeck.config.load import parse
+from tapedeck.failover.nodes import Nodes
+from tapedeck.localstack.redis import RedisServer
+from tests.conftest import StackConfig
+
+pytestmark = pytest.mark.stack
+
+
+class Name:
+    """An address that leads to one server, and later to another: as a DNS name or a virtual
+    address that moves, connections that are open stay where they are."""
+
+    def __init__(self, port: int) -> None:
+        self.leads_to = port
+        self.port = 0
+        self._pipes: set[asyncio.Task[None]] = set()
+
+    @contextlib.asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            server.close()
+            for pipe in self._pipes:
+                pipe.cancel()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self.leads_to)
+        for source, sink in ((reader, back), (there, writer)):
+            pipe = asyncio.create_task(self._pipe(source, sink))
+            self._pipes.add(pipe)
+            pipe.add_done_callback(self._pipes.discard)
+
+    async def _pipe(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+
+async def until_live(nodes: Nodes, *, live: bool) -> None:
+    async with asyncio.timeout(10):
+        while nodes["lookup1"].health.live is not live:
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def started(document: dict[str, object]) -> AsyncIterator[Nodes]:
+    nodes = Nodes(parse(document).lookup)
+    await nodes.start()
+    try:
+        yield nodes
+    finally:
+        await nodes.close()
+
+
+async def test_a_demoted_node_is_left_once_its_name_leads_to_the_new_one(
+    stack_config: StackConfig, lookup_servers: list[RedisServer]
+) -> None:
+    old, new, _ = lookup_servers
+    name = Name(old.port)
+    async with name.kept():
+        lookup = {"servers": [f"127.0.0.1:{name.port}:1 lookup1"], "server_retry_timeout": 200}
+        async with started(stack_config(lookup=lookup)) as nodes:
+            assert await nodes["lookup1"].run([("SET", "k", 1)], writes=True) == [b"OK"]
+            with old.client() as admin:
+                await asyncio.to_thread(admin.replicaof, "127.0.0.1", new.port)
+                try:
+                    await until_live(nodes, live=False)
+                    assert "READONLY" in nodes["lookup1"].health.reason.upper()
+
+                    name.leads_to = new.port
+
+                    await until_live(nodes, live=True)
+                finally:
+                    await asyncio.to_thread(admin.replicaof, "NO", "ONE")
+
+
+async def test_a_node_that_refuses_client_setname_is_a_lookup_node_all_the_same(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    server = RedisServer("lookup1", tmp_path, options=("--rename-command", "CLIENT", ""))
+    server.start()
+    try:
+        async with started(stack_config(lookup={"servers": [server.server]})) as nodes:
+            assert await nodes["lookup1"].run([("PING",)]) == [b"PONG"]
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def tight(stack_config: StackConfig) -> dict[str, object]:
+    """Timeouts that a stall of 90 ms outlasts, and one failure ejects."""
+    lookup = {"timeout": 60, "hint_deadline": 20, "server_failure_limit": 1}
+    return stack_config(lookup={**lookup, "server_retry_timeout": 60_000})
+
+
+async def test_a_starved_gateway_ejects_no_healthy_node(tight: dict[str, object]) -> None:
+    async with started(tight) as nodes:
+        for _ in range(10):
+            batches = [node.run([("SET", "k", 1), ("GET", "k")]) for node in nodes]
+            asking = asyncio.gather(*batches)
+            # The answers come while this process gets no CPU time.
+            asyncio.get_running_loop().call_later(0.001, time.sleep, 0.09)
+            await asking
+        assert nodes.out == set()
+
+
+@pytest.fixture
+def frozen(lookup_servers: list[RedisServer]) -> Iterator[RedisServer]:
+    lookup_servers[0].freeze()
+    yield lookup_servers[0]
+    lookup_servers[0].thaw()
+
+
+@pytest.mark.usefixtures("frozen")
+async def test_a_gateway_that_is_a_little_late_still_ejects_a_frozen_node(
+    tight: dict[str, object],
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with started(tight) as nodes:
+        async with asyncio.timeout(10):
+            while nodes["lookup1"].health.live:
+                asking = asyncio.create_task(nodes["lookup1"].run([("GET", "k")]))
+                loop.call_later(0.03, time.sleep, 0.02)
+                assert await asking is None
+        assert nodes.out == {"lookup1"}
