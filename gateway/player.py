@@ -42,8 +42,11 @@ catalog moves nobody. If the edit took the very track away, its place is behind 
 track that is still there, or, where none is left, at its old number: so no track is jumped that
 was not heard. In a state that was written, `played` holds each track of the mix at most once.
 
-Clocks of several gateways differ, and one may be set back: a skip counts while it is less than a
-window away from now, on either side. A skip that a mad clock put a year ahead locks nobody out.
+The time is MySQL's, the same for every gateway. Two servers' clocks may differ at a failover, and
+one may be set back: a skip counts while it is less than a window away from now, on either side, so
+a skip that a mad clock put a year ahead locks nobody out. And no clock takes a skip out of the
+state: the last ones accepted stay there, twice as many as the licence allows, which is what two
+clocks that differ need.
 
 The body
 ========
@@ -107,7 +110,7 @@ class _State(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         played: ids of the tracks since the last start, in order; the last one is the current one.
         at_end: the last of them was left behind.
-        skips: when skips were accepted, epoch seconds.
+        skips: when the last skips were accepted, epoch seconds, in the order of their acceptance.
         reported: ids of the tracks reported as listened to.
         listened: the mix was listened to: its last track was reported once.
     """
@@ -134,7 +137,7 @@ def play(mix: Mix, stored: Stored | None, now: float, rules: Rules) -> Decision[
     Args:
         mix: as the catalog has it now, which may be another edition than the one played so far.
         stored: the listener's state in it.
-        now: epoch seconds.
+        now: MySQL's time, epoch seconds.
         rules: the licence's.
 
     Raises:
@@ -211,7 +214,7 @@ class _Turn:
         self.now = now
         self.rules = rules
         self.order = _order(mix)
-        self.skips = tuple(s for s in self.state.skips if abs(now - s) < rules.skip_window)
+        self.counted = tuple(s for s in self.state.skips if abs(now - s) < rules.skip_window)
         if track_id is not None:
             _check_track(track_id, self.order, self.state)
         self.situation = self._situation(track_id)
@@ -229,22 +232,22 @@ class _Turn:
         return _Situation.PLAYING if state.played[-1] in self.order else _Situation.LOST
 
     def start(self) -> Decision[Answer]:
-        return self._move_to(0, played=(), skips=self.skips)
+        return self._move_to(0, played=())
 
     def stay(self) -> Decision[Answer]:
         ended = self.state.at_end or not self.mix.tracks
-        return Keep(self._place(None if ended else self._index(), self.skips))
+        return Keep(self._place(None if ended else self._index(), len(self.counted)))
 
     def settle(self) -> Decision[Answer]:
-        return self._move_to(self._index(), self.state.played, self.skips)
+        return self._move_to(self._index(), self.state.played)
 
     def step(self) -> Decision[Answer]:
-        return self._move_to(self._following(), self.state.played, self.skips)
+        return self._move_to(self._following(), self.state.played)
 
     def counted_step(self) -> Decision[Answer]:
-        if len(self.skips) >= self.rules.skip_limit:
-            return Keep(Refused(_licence(self.skips, self.now, self.rules)))
-        return self._move_to(self._following(), self.state.played, (*self.skips, self.now))
+        if len(self.counted) >= self.rules.skip_limit:
+            return Keep(Refused(_licence(self.counted, self.now, self.rules)))
+        return self._move_to(self._following(), self.state.played, skipped=True)
 
     def refuse_at_end(self) -> Decision[Answer]:
         return Keep(Refused("The mix is at its end: there is no track to skip."))
@@ -263,7 +266,7 @@ class _Turn:
         return min(self._following(), len(self.mix.tracks) - 1) if current is None else current
 
     def _move_to(
-        self, index: int, played: tuple[int, ...], skips: tuple[float, ...]
+        self, index: int, played: tuple[int, ...], *, skipped: bool = False
     ) -> Decision[Answer]:
         still = [i for i in played if i in self.order]
         at_end = index >= len(self.mix.tracks)
@@ -271,12 +274,14 @@ class _Turn:
             # After an edit a track may come up twice; it then counts as played where it came last.
             current = self.mix.tracks[index].id
             still = [i for i in still if i != current] + [current]
-        before = self.state
+        before, skips = self.state, self.state.skips
+        if skipped:
+            skips = (*skips, self.now)[-2 * self.rules.skip_limit :]
         state = _State(tuple(still), at_end, skips, before.reported, before.listened)
-        place = self._place(None if at_end else index, skips)
+        place = self._place(None if at_end else index, len(self.counted) + skipped)
         return Write(_encode(state), Owner.PLAYER, place)
 
-    def _place(self, index: int | None, skips: tuple[float, ...]) -> Place:
+    def _place(self, index: int | None, counted: int) -> Place:
         if index is None:
             return Place(
                 at_beginning=False,
@@ -289,7 +294,7 @@ class _Turn:
             at_beginning=index == 0,
             at_last_track=index == len(self.mix.tracks) - 1,
             at_end=False,
-            skip_allowed=len(skips) < self.rules.skip_limit,
+            skip_allowed=counted < self.rules.skip_limit,
             track=self.mix.tracks[index],
         )
 

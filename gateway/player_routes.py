@@ -53,7 +53,7 @@ class PlayerApi:
         catalog: the mixes.
         live: the configuration.
         guard: how much one listener may ask.
-        clock: epoch seconds.
+        clock: this machine's, epoch seconds: how long a token is good. A state's time is MySQL's.
     """
 
     def __init__(
@@ -104,13 +104,14 @@ class PlayerApi:
     async def play(self, call: Call) -> Reply:
         """Start or resume."""
         listener, mix, _ = await self._asked(call)
-        now, rules = self._clock(), self._live.config.player
+        now, rules = await self._store.now(), self._live.config.player
         return await self._change(call, listener, mix, lambda s: player.play(mix, s, now, rules))
 
     async def next(self, call: Call) -> Reply:
         """To the next track."""
         listener, mix, parameters = await self._asked(call)
-        now, rules, track_id = self._clock(), self._live.config.player, _track_id(parameters)
+        rules, track_id = self._live.config.player, _track_id(parameters)
+        now = await self._store.now()
         return await self._change(
             call, listener, mix, lambda s: player.next_track(mix, s, now, rules, track_id)
         )
@@ -118,7 +119,8 @@ class PlayerApi:
     async def skip(self, call: Call) -> Reply:
         """To the next track, as far as the licence allows."""
         listener, mix, parameters = await self._asked(call)
-        now, rules, track_id = self._clock(), self._live.config.player, _track_id(parameters)
+        rules, track_id = self._live.config.player, _track_id(parameters)
+        now = await self._store.now()
         return await self._change(
             call, listener, mix, lambda s: player.skip(mix, s, now, rules, track_id)
         )

@@ -74,6 +74,22 @@ class Store:
         self._looking = False
         self._closed = False
 
+    async def now(self) -> float:
+        """MySQL's time, seconds since 1970: a transition's, which is fixed before the change.
+
+        Raises:
+            Unavailable: MySQL did not say it within the deadline.
+        """
+        if not self._days.settled:
+            try:
+                async with asyncio.timeout_at(self._primary.deadline()):
+                    await self._days.ready()
+            except TimeoutError:
+                raise Unavailable("MySQL: no answer in time") from None
+            except (PrimaryUnavailable, MySQLError) as error:
+                raise _unavailable(error) from error
+        return self._days.now()
+
     async def load(self, key: Key) -> Stored | None:
         """The state of a key; None if there is none.
 

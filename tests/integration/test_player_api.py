@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,30 @@ async def test_a_state_of_the_states_api_is_409_for_the_player(
     for command in ("play", "next", "skip", "tracks_played"):
         assert (await listener(command, mix_id=7))[0] == 409
     assert (await listener("report", mix_id=7, track_id=MIX.tracks[0].id))[0] == 409
+
+
+async def test_gateways_whose_clocks_differ_allow_no_skip_more(
+    gateway: Gateway, tmp_path: Path, stack_config: Callable[..., dict[str, Any]]
+) -> None:
+    """One machine's clock is two hours ahead, twice the skip window."""
+    document = {**gateway.document, **{k: stack_config()[k] for k in ("gateway", "admin")}}
+    ahead = Gateway(document, tmp_path, clock=7200)
+    await asyncio.to_thread(ahead.start)
+    try:
+        async with (
+            aiohttp.ClientSession(gateway.url) as here,
+            aiohttp.ClientSession(ahead.url) as there,
+        ):
+            token = (await newcomer(here)).token
+            await Listener(here, token)("play", mix_id=7)
+            statuses = [
+                (await Listener(http, token)("skip", mix_id=7))[0]
+                for http in (here, there, here, there, here, there)
+            ]
+            status, body = await Listener(there, token)("play", mix_id=7)
+    finally:
+        ahead.kill()
+
+    assert statuses == [200, 200, 403, 403, 403, 403]
+    assert status == 200
+    assert body["set"]["track"]["id"] == MIX.tracks[2].id

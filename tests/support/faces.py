@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import date
@@ -78,6 +79,11 @@ class DictStore:
     def __init__(self) -> None:
         self.states: dict[Key, Stored] = {}
         self.raises: BaseException | None = None
+
+    async def now(self) -> float:
+        if self.raises is not None:
+            raise self.raises
+        return time.time()
 
     async def load(self, key: Key) -> Stored | None:
         if self.raises is not None:

@@ -20,6 +20,7 @@ import yaml
 
 from tapedeck.gateway.catalog_tables import TABLES, write_mixes
 from tapedeck.gateway.mixes import Mix
+from tapedeck.localstack.mariadb import faketime_library
 from tapedeck.localstack.process import Child
 
 SECONDS = 30.0
@@ -33,13 +34,16 @@ class Gateway:
         document: its configuration.
         folder: for the configuration file and the log.
         args: for the command line.
+        clock: seconds that its machine's clock is ahead of the real time.
 
     Attributes:
         url, admin: where it listens.
         key: the Authorization header of a service.
     """
 
-    def __init__(self, document: dict[str, Any], folder: Path, *args: str) -> None:
+    def __init__(
+        self, document: dict[str, Any], folder: Path, *args: str, clock: float = 0
+    ) -> None:
         self.document = document
         self.config = folder / f"tapedeck-{document['gateway']['port']}.yml"
         self.log = self.config.with_suffix(".log")
@@ -48,6 +52,13 @@ class Gateway:
         self.key = {"Authorization": f"Bearer {document['auth']['service_keys'][0]}"}
         self.admin_tls: ssl.SSLContext | bool = True
         self._args = args
+        self._env = {k: v for k, v in os.environ.items() if not k.startswith("TAPEDECK_")}
+        if clock:
+            self._env |= {
+                "LD_PRELOAD": str(faketime_library()),
+                "FAKETIME": f"{clock:+.0f}",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
         # Not a plain subprocess: whoever kills the tests kills it, too.
         self._child = Child("gateway", self.log)
 
@@ -57,7 +68,7 @@ class Gateway:
         code = "from tapedeck.cli.main import main; main()"
         self._child.spawn(
             [sys.executable, "-c", code, "serve", "--config", str(self.config), *self._args],
-            env={k: v for k, v in os.environ.items() if not k.startswith("TAPEDECK_")},
+            env=self._env,
         )
         asyncio.run(self.until("/readyz" if ready else "/healthz", lambda status, _: status == 200))
         return self

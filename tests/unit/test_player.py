@@ -226,13 +226,26 @@ def test_a_skip_comes_back_once_an_old_one_is_a_window_away():
     assert at(listener.skip()) == 4
 
 
-def test_skips_outside_the_window_are_not_stored_any_longer():
+def test_no_clock_takes_a_skip_out_of_the_state():
     listener = Listener()
     listener.play()
     listener.skip()
     listener.now += 7200
     listener.skip()
-    assert listener.body["skips"] == [listener.now]
+    assert listener.body["skips"] == [NOW, NOW + 7200]
+    listener.next()
+    listener.now -= 7200
+    listener.skip()
+    assert isinstance(listener.skip(), Refused)
+
+
+def test_as_many_skips_are_kept_as_two_clocks_need():
+    listener = Listener(mix_of(*range(1, 30)))
+    listener.play()
+    for _ in range(10):
+        listener.skip()
+        listener.now += 3600
+    assert listener.body["skips"] == [NOW + 3600 * hour for hour in range(6, 10)]
 
 
 def test_skipping_the_last_track_ends_the_mix():

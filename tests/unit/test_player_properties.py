@@ -166,6 +166,31 @@ def test_skip_allowed_foretells_the_next_skip(ids, rules, commands):
             assert answer.skip_allowed == (not refused)
 
 
+@given(
+    rules.filter(lambda rules: rules.skip_limit > 0),
+    st.lists(
+        st.tuples(st.booleans(), st.sampled_from(["skip", "skip", "next"]), steps), max_size=60
+    ),
+    st.sampled_from([-7200, -3600, -60, 60, 3600, 7200, 86400]),
+)
+def test_two_clocks_that_differ_give_no_more_skips_than_each_of_them_alone(rules, commands, apart):
+    """As of an old primary and a new one, whose clocks were not the same."""
+    mix, now = mix_of(list(range(1, 100))), START
+    _, state = apply("play", mix, None, START, rules, None)
+    accepted: dict[bool, list[float]] = {False: [], True: []}
+    for other, command, step in commands:
+        now += step
+        told = now + apart * other
+        before = len(tracks_played(mix, state))
+        _, state = apply(command, mix, state, told, rules, None)
+        if command == "skip" and len(tracks_played(mix, state)) > before:
+            accepted[other].append(told)
+        for times in accepted.values():
+            for start in times:
+                inside = [t for t in times if start <= t < start + rules.skip_window]
+                assert len(inside) <= rules.skip_limit
+
+
 any_time = st.floats(-1e11, 1e11) | st.integers(START - 7200, START + 7200)
 edited = st.lists(st.tuples(name, track, any_time, st.none() | tracks), max_size=40)
 
