@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from email import policy
-from email.message import Message
-from email.parser import BytesParser
 from urllib.parse import unquote_to_bytes
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from tapedeck.gateway.replies import Refusal
 from tapedeck.sharding.state import PLAYLIST_MAX, USER_MAX
@@ -25,7 +25,13 @@ MULTIPART = "multipart/form-data"
 _ID = re.compile(r"[0-9]{1,19}")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
-_MULTIPART_POLICY = policy.HTTP.clone(raise_on_defect=False)
+MULTIPART_TYPE_MAX = 256
+"""Characters of a multipart form's Content-Type. A boundary has at most 70 (RFC 2046, 5.1.1)."""
+PART_HEADER_MAX = 512
+"""Bytes of one header line of a part."""
+PART_HEADERS_MAX = 4
+"""Header lines of a part. RFC 7578 knows three."""
+_AS_IT_IS = (b"7bit", b"8bit", b"binary")
 
 
 def unescape(text: str, what: str) -> str:
@@ -103,30 +109,78 @@ def split_form(body: bytes, content_type: str) -> Iterator[tuple[str, str]]:
 
 
 def _multipart(body: bytes, content_type: str) -> Iterator[tuple[str, str]]:
-    header = content_type.encode("utf-8", "surrogateescape")
-    message = BytesParser(policy=_MULTIPART_POLICY).parsebytes(
-        b"Content-Type: " + header + b"\r\n\r\n" + body
-    )
+    """The fields of a multipart form (RFC 7578), in order."""
     broken = Refusal(400, "The multipart form is broken.")
-    if not message.is_multipart() or message.defects:
+    if len(content_type) > MULTIPART_TYPE_MAX:
+        raise Refusal(
+            400, f"The Content-Type of a multipart form has more than {MULTIPART_TYPE_MAX} bytes."
+        )
+    try:
+        boundary = parse_options_header(content_type)[1].get(b"boundary")
+        if not boundary:
+            raise broken
+        fields = _Fields()
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": fields.begin,
+                "on_header_field": fields.header_name,
+                "on_header_value": fields.header_value,
+                "on_header_end": fields.header_ends,
+                "on_part_data": fields.data,
+                "on_end": fields.end,
+            },
+            max_header_count=PART_HEADERS_MAX,
+            max_header_size=PART_HEADER_MAX,
+        )
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, UnicodeError):
+        raise broken from None
+    if not fields.complete:
         raise broken
-    parts = message.get_payload()
-    if not isinstance(parts, list) or len(parts) > FIELDS_MAX:
-        raise Refusal(400, f"There are more than {FIELDS_MAX} parameters in the form.")
-    for part in parts:
-        if not isinstance(part, Message):
+    for headers, value in fields.found:
+        kind, words = parse_options_header(headers.get(b"content-disposition"))
+        name = words.get(b"name")
+        encoding = headers.get(b"content-transfer-encoding", b"binary").strip().lower()
+        if kind != b"form-data" or name is None or encoding not in _AS_IT_IS:
             raise broken
-        name = part.get_param("name", header="content-disposition")
-        value = part.get_payload(decode=True)
-        if part.defects or not isinstance(name, str) or not isinstance(value, bytes):
-            raise broken
-        if part.get_filename() is not None:
+        if b"filename" in words:
             raise Refusal(400, "A form's field is a file; parameters are plain text.")
         try:
-            name.encode()
-            yield name, value.decode("utf-8")
+            yield name.decode("utf-8"), bytes(value).decode("utf-8")
         except UnicodeError:
             raise Refusal(400, "The form is not UTF-8.") from None
+
+
+class _Fields:
+    """Collects what the parser finds in a multipart form."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[dict[bytes, bytes], bytearray]] = []
+        self.complete = False
+        self._name = self._value = b""
+
+    def begin(self) -> None:
+        if len(self.found) >= FIELDS_MAX:
+            raise Refusal(400, f"There are more than {FIELDS_MAX} parameters in the form.")
+        self.found.append(({}, bytearray()))
+
+    def header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def header_ends(self) -> None:
+        self.found[-1][0][self._name.lower()] = self._value
+        self._name = self._value = b""
+
+    def data(self, data: bytes, start: int, end: int) -> None:
+        self.found[-1][1].extend(data[start:end])
+
+    def end(self) -> None:
+        self.complete = True
 
 
 def gather(query: str, body: bytes = b"", content_type: str = "") -> Mapping[str, str]:

@@ -1,0 +1,135 @@
+"""What a client sends is read in time that grows with its length, and no faster.
+
+Growth is measured, not seconds: four times as much of anything may take four times as long (here:
+less than ten times, where a quadratic reader takes sixteen).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tapedeck.gateway.conditions import read_conditions
+from tapedeck.gateway.hosts import name_of, refuse_strangers
+from tapedeck.gateway.params import FIELDS_MAX, gather, media_type, require_utf8, whole_number
+from tapedeck.gateway.replies import Refusal
+from tapedeck.gateway.states_routes import check_object
+from tapedeck.gateway.tokens import BadToken, TokenKeys
+
+SHORT = 16 * 1024
+LONG = 4 * SHORT
+NOISE = 0.003
+"""Seconds that a measurement may be off by on a busy machine."""
+
+FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data; boundary=b"
+PIECES = [
+    *(";", ";;", "; ", ";a=", ';a="', '"', '\\"', "=", "&", "&a", "%", "%41", "%ff", "+", ",", " "),
+    *("\t", "\r", "\n", "\r\n", "\r\n ", "\r\n--b", "\r\n--b\r\n", "--b", "-", ":", "a", "a:\r\n"),
+    *(
+        "\0",
+        "é",
+        "[",
+        "{",
+        '{"a":',
+        "[[",
+        '"a",',
+        "1",
+        "1e",
+        "/",
+        "//",
+        ".",
+        "..",
+        "W/",
+        '"",',
+        "*",
+    ),
+    *("(", "\\", "\\u0041", "charset=", "charset", "boundary=", 'Content-Disposition: form-data;"'),
+]
+
+tokens = TokenKeys([b"k" * 32], 60)
+
+
+def part(text: str) -> bytes:
+    return f"--b\r\n{text}\r\n--b--\r\n".encode()
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "a query": lambda text: gather(text),
+    "a form": lambda text: gather("", text.encode(), FORM),
+    "a form's type": lambda text: gather("", b"a=1", f"{FORM}; {text}"),
+    "a multipart form": lambda text: gather("", text.encode(), MULTIPART),
+    "a part": lambda text: gather("", part(text), MULTIPART),
+    "a part's header": lambda text: gather(
+        "", part(f"Content-Disposition: {text}\r\n\r\n1"), MULTIPART
+    ),
+    "a part's name": lambda text: gather(
+        "", part(f'Content-Disposition: form-data; name="{text}"\r\n\r\n1'), MULTIPART
+    ),
+    "a part's value": lambda text: gather(
+        "", part(f'Content-Disposition: form-data; name="a"\r\n\r\n{text}'), MULTIPART
+    ),
+    "a multipart form's type": lambda text: gather("", part("a"), f"multipart/form-data; {text}"),
+    "a media type": media_type,
+    "a charset": lambda text: require_utf8(f"a/b; {text}"),
+    "a condition": lambda text: read_conditions([text], []),
+    "an entity tag": lambda text: read_conditions([], [f'"{text}"']),
+    "a state": lambda text: check_object(text.encode()),
+    "a state's member": lambda text: check_object(f'{{"a": {text}}}'.encode()),
+    "a token": lambda text: tokens.verify(text, 0),
+    "an id": lambda text: whole_number(text, "mix_id"),
+    "a host": name_of,
+    "an origin": lambda text: refuse_strangers("POST", "localhost", f"http://{text}", []),
+}
+
+
+def seconds(read: Callable[[str], object], text: str) -> float:
+    """Of this thread's CPU, the least of three."""
+
+    def once() -> float:
+        started = time.thread_time()
+        with contextlib.suppress(Refusal, BadToken):
+            read(text)
+        return time.thread_time() - started
+
+    return min(once() for _ in range(3))
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_nothing_that_is_read_costs_more_than_its_length(name: str) -> None:
+    read = READERS[name]
+    for piece in PIECES:
+        short, long = (seconds(read, piece * (length // len(piece))) for length in (SHORT, LONG))
+        assert long < 10 * short + NOISE, (
+            f"{name} made of {piece!r} is read in more than its length"
+        )
+
+
+def test_a_form_of_many_small_parts_is_refused_before_it_is_read_whole() -> None:
+    one = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
+    with pytest.raises(Refusal, match=f"more than {FIELDS_MAX}"):
+        gather("", one * (FIELDS_MAX + 1) + b"--b--\r\n", MULTIPART)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(part("Content-Disposition: " + ";" * 64_000 + "\r\n\r\n1"), id="semicolons"),
+        pytest.param(part("a: b\r\n" * 5 + "\r\n1"), id="headers"),
+        pytest.param(
+            part(
+                'Content-Disposition: form-data; name="a"\r\n'
+                "Content-Transfer-Encoding: base64\r\n\r\nMQ=="
+            ),
+            id="an encoding",
+        ),
+        pytest.param(part('Content-Disposition: attachment; name="a"\r\n\r\n1'), id="no field"),
+    ],
+)
+def test_a_part_that_no_form_has_is_400(body: bytes) -> None:
+    with pytest.raises(Refusal) as refusal:
+        gather("", body, MULTIPART)
+    assert refusal.value.status == 400
