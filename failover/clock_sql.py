@@ -12,6 +12,3 @@ _EPOCH = "'1970-01-01'"
 
 MILLISECONDS = f"TIMESTAMPDIFF(MICROSECOND,{_EPOCH},UTC_TIMESTAMP(6)) DIV 1000"
 """Milliseconds since 1970 UTC, when the statement began."""
-
-SECONDS = f"TIMESTAMPDIFF(SECOND,{_EPOCH},UTC_TIMESTAMP())"
-"""Seconds since 1970 UTC, when the statement began."""

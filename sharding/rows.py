@@ -53,8 +53,7 @@ class NewRow(Struct, frozen=True, gc=False):
     Attributes:
         base: the version that it was made from; 0 for none.
         version: the base's plus the changes that made it.
-        owner, body: as in Row.
-        operations: as in Row, all but the time of the newest entry, which MySQL adds.
+        owner, body, operations: as in Row.
     """
 
     key: Key
@@ -69,7 +68,7 @@ class NewRow(Struct, frozen=True, gc=False):
         """The row as a VALUES tuple."""
         return (
             f"({self.key.user_id},{self.key.playlist_id},{self.version},{self.owner},"
-            f"x'{self.body.hex()}',{self._operations})"
+            f"x'{self.body.hex()}',x'{self.operations.hex()}')"
         )
 
     @property
@@ -77,12 +76,8 @@ class NewRow(Struct, frozen=True, gc=False):
         """The row as the SET of an UPDATE."""
         return (
             f"version={self.version},owner={self.owner},state=x'{self.body.hex()}',"
-            f"operations={self._operations}"
+            f"operations=x'{self.operations.hex()}'"
         )
-
-    @property
-    def _operations(self) -> str:
-        return f"CONCAT(x'{self.operations.hex()}',{clock_sql.SECONDS},';')"
 
 
 PARTITIONS = (
@@ -103,7 +98,7 @@ def create_table(day: date) -> str:
         "version BIGINT NOT NULL,"
         "owner TINYINT UNSIGNED NOT NULL COMMENT '0 deleted, 1 Player, 2 states API',"
         "state MEDIUMBLOB NOT NULL,"
-        "operations BLOB NOT NULL COMMENT 'worker.operation.version.time; of late writers',"
+        "operations BLOB NOT NULL COMMENT 'worker.operation.version; of late writers',"
         "PRIMARY KEY (user_id, playlist_id)"
         ") ENGINE=InnoDB"
     )

@@ -206,6 +206,8 @@ class Store:
         results: list[Result] | Exception
         try:
             results = await persist(group.attempt, deadline, group.again)
+        except Unavailable as error:
+            results = error
         except (PrimaryUnavailable, MySQLError) as error:
             results = _unavailable(error)
         except _Conflict:
@@ -315,6 +317,7 @@ class _Group:
 
     __slots__ = (
         *("_alone", "_conflicts", "_failure", "_loaded", "_number", "_plan", "_store", "_tried"),
+        "_unsure",
         *("first_try", "generation", "hint", "key", "members", "task", "waiting"),
     )
 
@@ -341,6 +344,8 @@ class _Group:
         # What each try would have answered, by the version that it made: at most one of them lands.
         self._tried: dict[int, list[Result]] = {}
         self._plan: Plan | None = None
+        # The lowest version that a try made which may have landed, or may land yet.
+        self._unsure: int | None = None
 
     @property
     def deadline(self) -> float:
@@ -364,7 +369,7 @@ class _Group:
         self._tried[applied.version] = applied.results
         kept = b""
         if row is not None:
-            kept = operations.others(row.operations, store._worker, store._days.now())
+            kept = operations.others(row.operations, store._worker)
         self._plan = Plan(
             base=row,
             day=applied.day,
@@ -457,17 +462,31 @@ class _Group:
         return passing(error)
 
     def _found(self, loaded: Loaded) -> list[Result] | None:
-        """What an earlier try answers, if it landed after all."""
+        """What an earlier try answers, if it landed after all.
+
+        Raises:
+            Unavailable: it may have landed, and its entry may be gone from the row's log.
+        """
         if not self._tried or loaded.row is None:
             return None
-        found = operations.find(loaded.row.operations, self._store._worker)
-        if found is None or found.number != self._number:
-            return None
-        return self._tried[found.version]
+        log_of_row = loaded.row.operations
+        found = operations.find(log_of_row, self._store._worker)
+        if found is not None and found.number == self._number:
+            return self._tried[found.version]
+        if self._unsure is not None and operations.forgotten(log_of_row, self._unsure):
+            raise Unavailable(
+                "MySQL's answer to this change was lost, and many others changed the state since:"
+                " it is not known whether the change was made"
+            )
+        return None
 
     async def _judge(self, error: Exception) -> None:
         """Raise what a save failed with, as the next try needs it."""
         if isinstance(error, MySQLError):
+            if error.fault is not Fault.RETRY:
+                assert self._plan is not None
+                version = self._plan.row.version
+                self._unsure = version if self._unsure is None else min(version, self._unsure)
             if error.fault is Fault.NO_TABLE:
                 # The partition was dropped since, or today's is not there yet.
                 await self._store._days.refresh()

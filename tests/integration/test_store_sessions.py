@@ -312,7 +312,7 @@ async def test_two_changes_saved_as_one_do_not_pass_for_the_second_of_somebody_e
             day = (await backend.store.change(key, bump)).day
             assert day is not None
             base = Row(day, 1, int(Owner.STATES_API), b"1", b"")
-            row = NewRow(key, 1, 3, base.owner, b"3", b"w.1.3.")
+            row = NewRow(key, 1, 3, base.owner, b"3", b"w.1.3")
             plans.append(Plan(base, day, row, generation=backend.primary.generation))
             await backend.store.change(key, bump)
 

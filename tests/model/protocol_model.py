@@ -158,15 +158,21 @@ class Model(World):
         if not rules.at_every_reload:
             reloads = min(2, reloads + 1)
         return Worker(
-            READ, w.id, operation, w.change, len(s.log), 0, s.day, (), (), reloads, 0, 0, w.tried
+            READ, w.id, operation, w.change, len(s.log), 0, s.day, (), (), reloads, 0, 0, w.tried,
+            w.unsure,
         )  # fmt: skip
+
+    def unanswered(self, s: State, w: Worker) -> Worker:
+        """4: as `again`, and the try may have landed, or land yet."""
+        version = self.effect(w, w.loaded).row.version
+        return self.again(s, w)._replace(unsure=min(version, w.unsure or version))
 
     def next(
         self, s: State, w: Worker, at: int, today: int, loaded: Found, aside: int = 0
     ) -> Worker:
         return Worker(
             at, w.id, w.operation, w.change, w.floor, today, s.day, loaded, (), w.reloads, 0, aside,
-            w.tried,
+            w.tried, w.unsure,
         )  # fmt: skip
 
     # ---- load ----------------------------------------------------------------------------------
@@ -258,6 +264,10 @@ class Model(World):
                     label = (*label, "| finds its operation")
                     yield self.acknowledge(s, i, w, label, answers, bad)
                     return
+            if rules.forgotten_given_up and self.forgotten(w, row):
+                label = (*label, "| cannot know whether it landed, gives up")
+                yield label, self.put(s, i, self.idle(s, w)), bad
+                return
         if not self.effect(w, found).changed:  # nothing to delete
             late = tuple(z._replace(denied=True) if z.change == w.change else z for z in s.late)
             after = self.put(s, i, self.idle(s, w))._replace(late=late)
@@ -265,6 +275,11 @@ class Model(World):
             return
         for after in self.ways(s, i, w, today, found):
             yield label, after, bad
+
+    def forgotten(self, w: Worker, row: Row) -> bool:
+        """4: whether an entry of a try without an answer may have been dropped from a full log."""
+        versions = [version for _, _, version, _ in row.operations]
+        return len(versions) >= self.bounds.entries and 0 < w.unsure < min(versions)
 
     def ways(self, s: State, i: int, w: Worker, today: int, found: Found) -> Iterator[State]:
         """Save 1: which statements save what is made of a row."""
@@ -293,21 +308,19 @@ class Model(World):
 
     def new_row(self, s: State, w: Worker) -> Row:
         """The transition applied to what was loaded, and its operation entry (4, 5, c)."""
-        day = s.day if self.rules.prune == "short" else 0
+        day = s.day if self.rules.prune == "clock" else 0
         made, kept = self.effect(w, w.loaded).row, []
         if w.loaded:
             row = w.loaded[1]
-            if self.rules.prune == "age":
-                # An entry is old when no change that could look for it can still be under way.
+            kept = [e for e in row.operations if e[0] != w.id]
+            if self.rules.prune == "clock":
+                # Old is what nobody can look for any more: so age has it while no clock jumps.
+                # A midnight at once is a jump ahead: all that was written before it looks old.
                 busy = {(v.id, v.operation) for v in s.workers if v.at != IDLE}
-                if not self.rules.new_worker_id:
-                    busy.update((who, operation) for who, operation, _, _ in row.operations)
-                kept = [e for e in row.operations if e[0] != w.id and (e[0], e[1]) in busy]
-            elif self.rules.prune == "short":
-                kept = [e for e in row.operations if e[0] != w.id and e[3] == day]
-        return made._replace(
-            operations=tuple(sorted([*kept, (w.id, w.operation, made.version, day)]))
-        )
+                kept = [e for e in kept if e[:2] in busy and e[3] == day]
+            else:
+                kept = kept[len(kept) - min(len(kept), self.bounds.entries - 1) :]
+        return made._replace(operations=(*kept, (w.id, w.operation, made.version, day)))
 
     def effect(self, w: Worker, found: Found) -> Effect:
         """What the worker's change, or group, makes of a row (4, 5)."""
@@ -443,7 +456,7 @@ class Model(World):
             changed = self.effect(w, w.loaded).changed
             given_up = Late(w.change, changed, expects, writes, False, w.midnights)
             late = tuple(sorted((*s.late, given_up)))
-            after = self.put(s, i, self.again(s, w))._replace(late=late)
+            after = self.put(s, i, self.unanswered(s, w))._replace(late=late)
             if not self.rules.cache_committed:
                 after = self.cached(after, writes)
             yield (w.id, NAMES[w.at], "gets no answer and is on its way"), after, ""
@@ -453,5 +466,6 @@ class Model(World):
         made = self.effect(w, w.loaded)
         after, bad = self.commit(s, made.changed, writes)
         label = (w.id, NAMES[w.at], writes)
-        yield (*label, "done, the answer is lost"), self.put(after, i, self.again(after, w)), bad
+        unanswered = self.put(after, i, self.unanswered(after, w))
+        yield (*label, "done, the answer is lost"), unanswered, bad
         yield self.acknowledge(after, i, w, label, made.answers, bad)

@@ -32,7 +32,8 @@ class Rules:
     look_for_operation: bool = True  # 4, c: at a reload
     at_every_reload: bool = True  # 4: not at the first one alone
     operation_kept: bool = True  # 4: one operation id through all retries
-    prune: str = "age"  # 4: "age"; or "count": the newest alone; or "short": within a change
+    prune: str = "count"  # 4: the newest `Bounds.entries`; or "clock": by age on MySQL's clock
+    forgotten_given_up: bool = True  # 4: an entry that may have been dropped is not taken for none
     new_worker_id: bool = True  # 4: a restarted worker is a new one
     one_change_a_worker: bool = True  # 4: of a key at a time
     tombstones: bool = True  # 5: a delete leaves a row, with its operations
@@ -58,7 +59,8 @@ class Bounds:
     changes, `back` how often MySQL's clock steps back a day (a failover to a host that is a second
     behind, just after midnight), `midnights_in_transaction` how many a transaction may live
     through (None: any; the product's deadlines keep it far below one whole day), `retention` the
-    number of days kept before today (None: all). With `cache` a change may begin from any row that
+    number of days kept before today (None: all), `entries` how many workers' operations a row
+    keeps. With `cache` a change may begin from any row that
     ever was committed, as if this worker had cached it. `groups` names changes that are saved
     together, beside single ones: "append append", "delete append".
     """
@@ -73,6 +75,7 @@ class Bounds:
     start: tuple[str, ...] = ("nothing", "yesterday", "today", "tombstone")
     midnights_in_transaction: int | None = 1
     retention: int | None = None
+    entries: int = 1
     cache: bool = False
     groups: tuple[str, ...] = ()
 
@@ -104,6 +107,7 @@ class Worker(NamedTuple):
     midnights: int  # since the transaction's first write, if it matters
     aside: int  # what a mutant must remember
     tried: tuple[tuple[int, tuple[int, ...]], ...] = ()  # a group's answers, by version made
+    unsure: int = 0  # the lowest version that a try made whose answer did not come; 0: none
 
 
 class Late(NamedTuple):

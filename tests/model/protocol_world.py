@@ -53,7 +53,7 @@ class World:
         return states
 
     def midnight(self, s: State) -> Iterator[Step]:
-        """The day changes, or MySQL's clock steps back over midnight."""
+        """The day changes, or MySQL's clock jumps there, or it steps back over midnight."""
         limit = self.transaction_limit
         if s.day < self.last_day:
             workers, late = s.workers, s.late
@@ -72,7 +72,7 @@ class World:
                 )
             day = s.day + 1
             after = s._replace(day=day, top=max(day, s.top), workers=workers, late=late)
-            yield ("midnight: day", day), after, ""
+            yield ("midnight, or a jump: day", day), after, ""
         if s.day > 1 and s.steps_back < self.bounds.back:
             back = s._replace(day=s.day - 1, steps_back=s.steps_back + 1)
             yield ("MySQL's clock steps back: day", s.day - 1), back, ""

@@ -1,0 +1,127 @@
+"""A change whose answer was lost is made once, whatever MySQL's clock does and whoever writes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.operations import KEPT, new_worker
+from tapedeck.sharding.partitions import table
+from tapedeck.sharding.reader import Loaded
+from tapedeck.sharding.state import Key, Outcome, Unavailable
+from tests.conftest import StackConfig
+from tests.support.backends import opened
+from tests.support.cutting import AckCutter
+from tests.support.states import bump, count
+
+pytestmark = pytest.mark.stack
+
+KEY = Key(7, 11)
+
+
+@contextlib.asynccontextmanager
+async def answer_lost(
+    stack_config: StackConfig, mysql: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[asyncio.Task[Outcome[int]], asyncio.Event, Backend]]:
+    """The second change of a state, which landed, and of which the gateway does not know that.
+
+    It looks at the row again once the event is set. The other gateway is free to do as it likes.
+    """
+    async with AckCutter(mysql.port) as cutter:
+        cut = stack_config(mysql={"hosts": [f"127.0.0.1:{cutter.port}"]})
+        async with opened(cut) as backend, opened(stack_config()) as other:
+            await backend.store.change(KEY, bump)
+            read, may_look = backend.store._read, asyncio.Event()
+
+            async def read_later(key: Key, before: Loaded | None, deadline: float) -> Loaded:
+                await may_look.wait()
+                return await read(key, before, deadline)
+
+            monkeypatch.setattr(backend.store, "_read", read_later)
+            cutter.cut = 1
+            changing = asyncio.create_task(backend.store.change(KEY, bump))
+            async with asyncio.timeout(5):
+                while not cutter.lost:
+                    await asyncio.sleep(0.001)
+            try:
+                yield changing, may_look, other
+            finally:
+                changing.cancel()
+
+
+async def change_as_another_worker(backend: Backend) -> None:
+    backend.store._worker = new_worker()
+    backend.store.sessions.clear()
+    await backend.store.change(KEY, bump)
+
+
+async def test_a_change_is_made_once_when_mysqls_clock_jumps_an_hour_ahead_while_its_answer_is_lost(
+    stack_config: StackConfig, mysql: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mysql.clock_file is not None
+    mysql.clock_file.write_text("-1830\n")
+    async with answer_lost(stack_config, mysql, monkeypatch) as (changing, may_look, other):
+        mysql.clock_file.write_text("+1830\n")
+        assert (await other.store.change(KEY, bump)).answer == 3
+
+        may_look.set()
+
+        outcome = await changing
+        assert (outcome.answer, outcome.version) == (2, 2)
+        assert await count(other.store, KEY) == 3
+
+
+@pytest.mark.parametrize("others", [KEPT - 1, KEPT])
+async def test_a_change_that_so_many_workers_wrote_over_that_nobody_knows_it_is_not_made_again(
+    stack_config: StackConfig, mysql: MariaDB, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    async with answer_lost(stack_config, mysql, monkeypatch) as (changing, may_look, other):
+        for _ in range(others):
+            await change_as_another_worker(other)
+
+        may_look.set()
+
+        if others < KEPT:
+            assert (await changing).version == 2
+        else:
+            with pytest.raises(Unavailable, match="not known whether"):
+                await changing
+        assert await count(other.store, KEY) == 2 + others
+
+
+async def test_a_change_that_did_not_land_is_made_after_other_workers_changes(
+    stack_config: StackConfig, mysql: MariaDB, monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    """That its entry is missing means something: none was dropped yet."""
+    async with answer_lost(stack_config, mysql, monkeypatch) as (changing, may_look, other):
+        partition = f"{database}.{table(other.days.today())}"
+        # As if the statement had never arrived.
+        mysql.query(f"UPDATE {partition} SET version = 1, state = '1', operations = ''")
+        for _ in range(KEPT - 1):
+            await change_as_another_worker(other)
+
+        may_look.set()
+
+        outcome = await changing
+        assert (outcome.answer, outcome.version) == (KEPT + 1, KEPT + 1)
+
+
+async def test_a_log_of_the_earlier_format_is_read_and_carried_on(
+    stack_config: StackConfig, mysql: MariaDB, database: str
+) -> None:
+    async with opened(stack_config()) as backend, opened(stack_config()) as other:
+        day = (await backend.store.change(KEY, bump)).day
+        assert day is not None
+        entries = "".join(f"{n:016x}.1f.{n:x}.1796000000;" for n in range(1, 100))
+        mysql.query(f"UPDATE {database}.{table(day)} SET version = 100, operations = '{entries}'")
+
+        assert (await other.store.change(KEY, bump)).version == 101
+        assert (await backend.store.change(KEY, bump)).version == 102
+
+        ((log,),) = mysql.query(f"SELECT operations FROM {database}.{table(day)}")
+        assert bytes(log).count(b";") == KEPT - 1
