@@ -26,6 +26,7 @@ from redis.exceptions import InvalidResponse
 
 from tapedeck.config.model import ClientTls, HostPort, Lookup, LookupServer
 from tapedeck.config.tls import ClientContexts
+from tapedeck.failover.names import PATIENCE, connect_by_name
 
 Command: TypeAlias = tuple[bytes | int | str, ...]
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
@@ -141,9 +142,26 @@ class _Connection(Connection):
         super().__init__(**words)
         self._lookup = lookup
         self._contexts = contexts
+        self._address: str = self.host
+        self._seconds = float(words["socket_connect_timeout"])
 
     def _connection_arguments(self) -> dict[str, Any]:
-        return {**super()._connection_arguments(), "ssl": self._contexts.get(self._lookup)}
+        words: dict[str, Any] = {"host": self._address, "port": self.port}
+        if (context := self._contexts.get(self._lookup)) is not None:
+            words |= {"ssl": context, "server_hostname": self.host}
+        return words
+
+    async def _connect(self) -> None:
+        connect: Any = super()._connect
+
+        async def to(address: str) -> None:
+            self._address = address
+            await connect()
+
+        seconds: float = self._seconds
+        async with asyncio.timeout(seconds):
+            # Most of the time is the node's.
+            await connect_by_name(self.host, to, min(PATIENCE, seconds / 4))
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         """Log in.

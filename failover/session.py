@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiomysql
@@ -21,6 +22,7 @@ from tapedeck.config.tls import ClientContexts, TlsProblem, in_words
 from tapedeck.failover import clock_sql
 from tapedeck.failover.answers import Answers, Ran
 from tapedeck.failover.errors import Fault, MySQLError, classify
+from tapedeck.failover.names import connect_by_name
 
 Row = tuple[Any, ...]
 
@@ -53,7 +55,14 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]
     Its close, also the one by which it answers a cancellation, lets the transport send what is left
     and, with TLS, wait for the server's farewell. A frozen host lets neither happen: the socket
     and what was to be sent would stay until it thaws.
+
+    Args:
+        name: what the certificate must carry; `host` is a numeric address.
     """
+
+    def __init__(self, name: str, **words: Any) -> None:
+        super().__init__(**words)
+        self._name = name
 
     def close(self) -> None:
         if self._writer is not None:
@@ -63,6 +72,8 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]
     async def _request_authentication(self) -> None:
         if self._ssl_context is not None and not self.server_capabilities & CLIENT.SSL:
             raise OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server offers no TLS")
+        # From here on aiomysql uses it to verify the certificate, and in errors.
+        self._host = self._name
         await super()._request_authentication()
 
 
@@ -116,7 +127,7 @@ class Session:
 
     @classmethod
     async def open(cls, host: HostPort, config: MySQL) -> Session:
-        """Connect; the name is resolved anew each time, as a name that moves demands.
+        """Connect; the name is looked up anew each time, as a name that moves demands.
 
         Raises:
             MySQLError: refused, timed out, or no such user.
@@ -124,20 +135,7 @@ class Session:
         connection = None
         try:
             async with asyncio.timeout(config.connect_timeout / 1000):
-                connection = _Connection(
-                    host=host.host,
-                    port=host.port,
-                    user=config.user,
-                    password=config.password.get_secret_value(),
-                    db=config.database,
-                    charset="utf8mb4",
-                    autocommit=True,
-                    # No connect_timeout: aiomysql's is asyncio.wait_for, which before Python 3.12
-                    # swallows a cancellation that comes with the connection (bpo-37658).
-                    init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-                    ssl=_contexts.get(config),
-                )
-                await connection._connect()
+                connection = await connect_by_name(host.host, partial(_connect, host, config))
                 cursor = await connection.cursor(_QuietCursor)
                 await cursor.execute(_SETTINGS)
         except BaseException as error:
@@ -145,7 +143,7 @@ class Session:
                 connection.close()
             if not isinstance(error, Exception):
                 raise
-            known = _known(error)
+            known = _cannot_connect(error)
             if known.code == _ACCESS_DENIED and not config.tls:
                 # MariaDB says no more than that to a user who has to come by TLS.
                 hint = f"{known.reason} (or it takes TLS alone: mysql.tls)"
@@ -247,18 +245,44 @@ class Session:
         self._connection.close()
 
 
+async def _connect(host: HostPort, config: MySQL, address: str) -> _Connection:
+    connection = _Connection(
+        host.host,
+        host=address,
+        port=host.port,
+        user=config.user,
+        password=config.password.get_secret_value(),
+        db=config.database,
+        charset="utf8mb4",
+        autocommit=True,
+        # No connect_timeout: aiomysql's is asyncio.wait_for, which before Python 3.12
+        # swallows a cancellation that comes with the connection (bpo-37658).
+        init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        ssl=_contexts.get(config),
+    )
+    try:
+        await connection._connect()
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, OperationalError) and isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None  # the driver says "Can't connect" alone
+        raise
+    return connection
+
+
+def _cannot_connect(error: Exception) -> MySQLError:
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+        reason = f"cannot connect: {in_words(error)}"
+        return MySQLError(Fault.LOST, CR.CR_CONN_HOST_ERROR, reason)
+    return _known(error)
+
+
 def _known(error: Exception) -> MySQLError:
     """What an exception of the driver means.
-
-    A connect that failed says why, where a certificate or a name is the reason: the driver says
-    "Can't connect" alone.
 
     One that is not MySQL's says that the connection is in a state the driver did not expect (uvloop
     raises RuntimeError on a transport that was reset while idle): it is not to be trusted any more.
     """
     if isinstance(error, TlsProblem):
         return MySQLError(Fault.LOST, 0, f"mysql.{error}")
-    if isinstance(error, OperationalError) and isinstance(error.__cause__, OSError):
-        reason = in_words(error.__cause__)
-        return MySQLError(Fault.LOST, CR.CR_CONN_HOST_ERROR, f"cannot connect: {reason}")
     return classify(error) or MySQLError(Fault.LOST, 0, repr(error))

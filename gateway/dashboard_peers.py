@@ -7,17 +7,43 @@ them, and goes to these addresses alone. By https they are verified as `admin.pe
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tapedeck.config.tls import ClientContexts, TlsProblem, in_words
+from tapedeck.failover.names import NAMES
 from tapedeck.gateway.live import Live
 
 ANSWER_SECONDS = 2.0
 """How long a gateway has to answer."""
 _MOST_BYTES = 64 * 1024
+
+
+class _Names(AbstractResolver):
+    """Names as they are looked up for MySQL and the lookup nodes: a silent one blocks no thread
+    of the event loop's."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in await NAMES.look_up(host)
+        ]
+
+    async def close(self) -> None:
+        """Nothing is kept here."""
 
 
 class Peers:
@@ -47,7 +73,8 @@ class Peers:
     async def _one(self, url: str) -> dict[str, Any]:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-            self._session = aiohttp.ClientSession(timeout=timeout)
+            connector = aiohttp.TCPConnector(resolver=_Names())
+            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         admin = self._live.config.admin
         headers = {}
         if admin.token is not None:

@@ -35,6 +35,7 @@ class Gateway:
         folder: for the configuration file and the log.
         args: for the command line.
         clock: seconds that its machine's clock is ahead of the real time.
+        within: a command that runs the rest of its arguments, such as `unshare`.
 
     Attributes:
         url, admin: where it listens.
@@ -42,7 +43,12 @@ class Gateway:
     """
 
     def __init__(
-        self, document: dict[str, Any], folder: Path, *args: str, clock: float = 0
+        self,
+        document: dict[str, Any],
+        folder: Path,
+        *args: str,
+        clock: float = 0,
+        within: Sequence[str] = (),
     ) -> None:
         self.document = document
         self.config = folder / f"tapedeck-{document['gateway']['port']}.yml"
@@ -59,6 +65,7 @@ class Gateway:
                 "FAKETIME": f"{clock:+.0f}",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }
+        self._within = within
         # Not a plain subprocess: whoever kills the tests kills it, too.
         self._child = Child("gateway", self.log)
 
@@ -67,7 +74,10 @@ class Gateway:
         self.write_config()
         code = "from tapedeck.cli.main import main; main()"
         self._child.spawn(
-            [sys.executable, "-c", code, "serve", "--config", str(self.config), *self._args],
+            [
+                *(*self._within, sys.executable, "-c", code),
+                *("serve", "--config", str(self.config), *self._args),
+            ],
             env=self._env,
         )
         asyncio.run(self.until("/readyz" if ready else "/healthz", lambda status, _: status == 200))

@@ -1,0 +1,91 @@
+"""A DNS server whose answer for each name the test decides: an address, a failure, or silence."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+
+ADDRESS = "127.0.77.53"
+"""Where it listens, on port 53: a resolver knows no other."""
+
+_A = 1
+_SERVFAIL = 2
+_NXDOMAIN = 3
+
+
+class Dns:
+    """Answers until it is closed (RFC 1035, section 4).
+
+    Attributes:
+        names: an address for each name; None: silence; "" (also for a name that is not here):
+            there is no such name; "fail": SERVFAIL.
+        asked: how often each name was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, str | None] = {}
+        self.asked: Counter[str] = Counter()
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((ADDRESS, 53))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def within(self, folder: Path) -> tuple[str, ...]:
+        """A command that runs its arguments so that they ask this server alone."""
+        file = folder / "resolv.conf"
+        file.write_text(f"nameserver {ADDRESS}\n")
+        script = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+        return ("unshare", "--mount", "sh", "-c", script, str(file))
+
+    def __enter__(self) -> Dns:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                query, client = self._socket.recvfrom(4096)
+                if not query:
+                    return
+                answer = self._answer(query)
+                if answer is not None:
+                    self._socket.sendto(answer, client)
+
+    def _answer(self, query: bytes) -> bytes | None:
+        labels, at = [], 12
+        while length := query[at]:
+            labels.append(query[at + 1 : at + 1 + length].decode())
+            at += 1 + length
+        name = ".".join(labels).lower()
+        question = query[12 : at + 5]
+        kind = int.from_bytes(query[at + 1 : at + 3], "big")
+        self.asked[name] += 1
+        said = self.names.get(name, "")
+        if said is None:
+            return None
+        if said in ("", "fail"):
+            return _head(query, _NXDOMAIN if said == "" else _SERVFAIL, 0) + question
+        if kind != _A:
+            return _head(query, 0, 0) + question
+        # The name once more, by its place; type A, class IN, TTL 0, four bytes.
+        record = b"\xc0\x0c\x00\x01\x00\x01" + bytes(4) + b"\x00\x04" + socket.inet_aton(said)
+        return _head(query, 0, 1) + question + record
+
+
+def _head(query: bytes, code: int, answers: int) -> bytes:
+    flags = (0x8180 | code).to_bytes(2, "big")
+    return query[:2] + flags + b"\x00\x01" + answers.to_bytes(2, "big") + bytes(4)
