@@ -31,7 +31,13 @@ async def read_body(request: Request, limit: int) -> bytes:
         return b""
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() not in ("", "identity"):
-        raise Refusal(415, "The body must not be compressed (Content-Encoding).", close=True)
+        # With what would be taken, as RFC 9110, 15.5.16, asks.
+        raise Refusal(
+            415,
+            "The body must not be compressed (Content-Encoding).",
+            headers={"Accept-Encoding": "identity"},
+            close=True,
+        )
     too_long = Refusal(413, f"The body is longer than {limit} bytes.", close=True)
     if (request.content_length or 0) > limit:
         raise too_long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -65,6 +66,14 @@ class _Node:
     route: Route | None = None
 
 
+# A letter that is percent-encoded without need is the same letter (RFC 3986, 6.2.2.2).
+_ESCAPED = re.compile(r"%(?:4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe]|3[0-9]|2[DdEe])")
+
+
+def _plain(escape: re.Match[str]) -> str:
+    return chr(int(escape[0][1:], 16))
+
+
 class Routes:
     """The routes of a face, found segment by segment.
 
@@ -89,6 +98,8 @@ class Routes:
 
     def find(self, path: str) -> tuple[Route | None, list[str]]:
         """The route of a raw path, and the raw segments in the place of its names, in order."""
+        if "%" in path:
+            path = _ESCAPED.sub(_plain, path)
         segments = path.split("/")
         route, values = self._walk(segments)
         if path.endswith(".json") and (route is None or (route.dot_json and values)):

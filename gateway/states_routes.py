@@ -51,10 +51,8 @@ class StatesApi:
             raise Refusal(404, f"User {key.user_id} has no state in playlist {key.playlist_id}.")
         _own(stored)
         headers = _headers(stored.version, stored.day)
-        if conditions.if_match is not None and not conditions.if_match.match(stored.version):
-            raise _failed(stored)
-        unchanged = conditions.if_none_match
-        if unchanged is not None and unchanged.match(stored.version):
+        conditions.require_match(stored.version)
+        if conditions.is_unchanged(stored.version):
             return Reply(304, headers=headers)
         return response(200, stored.body, headers)
 
@@ -69,10 +67,10 @@ class StatesApi:
         body = await read_body(request, self._live.config.states.max_bytes)
         check_object(body)
         conditions = _conditions(request)
-        if_match, if_none_match = conditions.if_match, conditions.if_none_match
-        if if_none_match is not None and not if_none_match.anything:
-            raise Refusal(400, "If-None-Match takes nothing but * with PUT.")
-        if if_match is None and if_none_match is None:
+        replaces, absent = conditions.if_match is not None, conditions.if_none_match
+        if not replaces and absent is not None and not absent.anything:
+            raise Refusal(400, "Without If-Match, If-None-Match takes only * with PUT.")
+        if not replaces and absent is None:
             raise Refusal(
                 428,
                 "PUT needs a condition: If-None-Match: * to create a state, "
@@ -81,13 +79,8 @@ class StatesApi:
 
         def transition(stored: Stored | None) -> Write[int]:
             _own(stored)
-            if if_match is None:
-                if stored is not None:
-                    raise _failed(stored)
-                return Write(body, Owner.STATES_API, 201)
-            if stored is None or not if_match.match(stored.version):
-                raise _failed(stored)
-            return Write(body, Owner.STATES_API, 200)
+            conditions.require(None if stored is None else stored.version)
+            return Write(body, Owner.STATES_API, 200 if replaces else 201)
 
         outcome = await self._store.change(key, transition)
         assert outcome.version is not None
@@ -102,16 +95,14 @@ class StatesApi:
         """Delete a state."""
         key = self._key(call)
         conditions = _conditions(call.request)
-        if_match = conditions.if_match
-        if conditions.if_none_match is not None:
-            raise Refusal(400, "DELETE takes If-Match, not If-None-Match.")
-        if if_match is None:
+        if conditions.if_match is None:
+            if conditions.if_none_match is not None:
+                raise Refusal(400, "DELETE takes If-Match, not If-None-Match.")
             raise Refusal(428, 'DELETE needs a condition: If-Match: "<version>", or *.')
 
         def transition(stored: Stored | None) -> Remove[None]:
             _own(stored)
-            if stored is None or not if_match.match(stored.version):
-                raise _failed(stored)
+            conditions.require(None if stored is None else stored.version)
             return Remove(None)
 
         await self._store.change(key, transition)
@@ -165,16 +156,6 @@ def _conditions(request: Request) -> Conditions:
 def _own(stored: Stored | None) -> None:
     if stored is not None and stored.owner is not Owner.STATES_API:
         raise Refusal(409, "The state of this user in this playlist belongs to the Player.")
-
-
-def _failed(stored: Stored | None) -> Refusal:
-    if stored is None:
-        return Refusal(412, "There is no state of this user in this playlist.")
-    return Refusal(
-        412,
-        f"The state exists with another version than the condition allows: {stored.version}.",
-        headers={"ETag": f'"{stored.version}"'},
-    )
 
 
 def _headers(version: int, day: date) -> dict[str, str]:

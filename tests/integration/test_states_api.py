@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yarl
 
 from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
@@ -75,6 +76,46 @@ async def test_the_life_of_a_state(http: aiohttp.ClientSession) -> None:
     status, _, headers = await call(http, "PUT", path, b"{}", If_None_Match="*")
     assert status == 201
     assert int(headers["ETag"].strip('"')) > 4, "a version must never come twice"
+
+
+async def test_a_proxy_that_compresses_may_weaken_tags(http: aiohttp.ClientSession) -> None:
+    path = "/states/1/2"
+    await call(http, "PUT", path, b"{}", If_None_Match="*")
+    assert (await call(http, "GET", path, If_None_Match='W/"1"'))[0] == 304
+    status, body, headers = await call(http, "PUT", path, b"{}", If_Match='W/"1"')
+    assert (status, headers["ETag"]) == (412, '"1"')
+    assert b"weak tag" in body
+    assert (await call(http, "DELETE", path, If_Match='W/"1"'))[0] == 412
+
+
+async def test_both_conditions_are_looked_at_in_order(http: aiohttp.ClientSession) -> None:
+    path = "/states/1/2"
+    await call(http, "PUT", path, b"{}", If_None_Match="*")
+    both = {"If_Match": '"1"', "If_None_Match": '"2"'}
+    assert (await call(http, "GET", path, If_Match='"2"', If_None_Match='"1"'))[0] == 412
+    assert (await call(http, "GET", path, If_Match='"1"', If_None_Match='"1"'))[0] == 304
+    assert (await call(http, "GET", path, **both))[0] == 200
+    assert (await call(http, "PUT", path, b"{}", If_Match='"1"', If_None_Match="*"))[0] == 412
+    assert (await call(http, "PUT", path, b"{}", **both))[0] == 200
+    assert (await call(http, "DELETE", path, If_Match='"2"', If_None_Match='"2"'))[0] == 412
+    assert (await call(http, "DELETE", path, If_Match='"2"', If_None_Match='"1"'))[0] == 204
+
+
+async def test_a_compressed_body_is_told_what_is_taken(http: aiohttp.ClientSession) -> None:
+    status, _, headers = await call(
+        http, "PUT", "/states/1/2", b"{}", If_None_Match="*", Content_Encoding="gzip"
+    )
+    assert (status, headers["Accept-Encoding"]) == (415, "identity")
+
+
+async def test_letters_that_are_percent_encoded_are_the_same_letters(
+    gateway: Gateway,
+) -> None:
+    async with aiohttp.ClientSession() as http:
+        for path in ("/s%65ts/new", "/sets/ne%77%2ejson", "/%73ets%2Fnew"):
+            url = yarl.URL(f"{gateway.url}{path}", encoded=True)
+            async with http.get(url) as answer:
+                assert answer.status == (404 if "%2F" in path else 200), path
 
 
 async def test_of_many_writers_with_one_version_one_wins(http: aiohttp.ClientSession) -> None:

@@ -213,8 +213,33 @@ def test_reading_a_condition_ends_in_tags_or_400(line: str) -> None:
     assert found.status == 400 if isinstance(found, Refusal) else found.strong is not None
 
 
-def test_both_conditions_at_once_are_400_and_versions_match_exactly() -> None:
-    assert refused(read_conditions, ['"1"'], ["*"]).status == 400
+@pytest.mark.parametrize(
+    ("if_match", "if_none_match", "version", "allowed"),
+    [
+        ('"7"', '"8"', 7, True),
+        ('"7"', '"7"', 7, False),
+        ('"7"', 'W/"7"', 7, False),
+        ('"7"', "*", 7, False),
+        ('"8"', '"9"', 7, False),
+        ("*", '"7"', None, False),
+    ],
+)
+def test_both_conditions_must_hold(
+    if_match: str, if_none_match: str, version: int | None, allowed: bool
+) -> None:
+    found = attempt(read_conditions([if_match], [if_none_match]).require, version)
+    assert found is None if allowed else found.status == 412
+
+
+def test_a_weak_tag_is_unchanged_for_a_read_and_matches_no_change() -> None:
+    assert read_conditions([], ['W/"7"']).is_unchanged(7)
+    assert not read_conditions([], ['W/"7"']).is_unchanged(8)
+    refusal = refused(read_conditions(['W/"7"'], []).require, 7)
+    assert refusal.status == 412
+    assert 'send "7"' in str(refusal)
+
+
+def test_versions_match_exactly() -> None:
     condition = read_tags(['"7"'], "If-Match")
     assert condition is not None
     assert condition.match(7)
