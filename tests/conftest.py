@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tapedeck.localstack import datadir
 from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.process import free_port
 from tapedeck.localstack.redis import RedisServer
+
+# No test is timed: on a busy machine a property would fail for how long an example took.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 _numbers = itertools.count(1)
 
