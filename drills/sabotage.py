@@ -101,6 +101,7 @@ def _hints_trusted() -> None:
 
 def _operation_ids_ignored() -> None:
     patch(tapedeck.sharding.operations, "find", lambda *_: None)
+    patch(tapedeck.sharding.operations, "forgotten", lambda *_: False)
 
 
 def _no_fencing() -> None:
