@@ -368,6 +368,18 @@ class Limits(Section):
         int, Field(ge=1024, le=65_536, description="of the request line, and of one header")
     ] = 8_190
     headers: Annotated[int, Field(ge=16, le=1024, description="of one request")] = 128
+    request_head_bytes: Annotated[
+        int,
+        Field(ge=1024, le=1_048_576, description="of a request's line and headers together; 431"),
+    ] = 32_768
+    unfinished_bytes: Annotated[
+        int,
+        Field(
+            ge=65_536,
+            description="memory of unfinished request heads, of all connections of one worker "
+            "together; past it those that hold most get 503",
+        ),
+    ] = 32 * 1024 * 1024
     header_seconds: Annotated[
         float, Field(gt=0, le=3600, description="for a request's line and headers; then 408")
     ] = 10

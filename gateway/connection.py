@@ -12,11 +12,13 @@ from typing import cast
 import structlog
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import PayloadEncodingError
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from tapedeck.config.model import Limits
 from tapedeck.gateway.face import Face
+from tapedeck.gateway.heads import END, HeadTooLarge, Unfinished, size_of
 from tapedeck.gateway.replies import Refusal
 from tapedeck.gateway.wire import Asked, Reply
 
@@ -31,7 +33,17 @@ _log = structlog.get_logger()
 class HttpConnection(RequestHandler):
     """aiohttp's connection, except that errors below the face are worded by the face."""
 
-    __slots__ = ("_connection", "_face", "_refused_until", "peer", "slow_since", "unread_since")
+    __slots__ = (
+        "_connection",
+        "_deaf",
+        "_face",
+        "_refused_until",
+        "_unfinished",
+        "held",
+        "peer",
+        "slow_since",
+        "unread_since",
+    )
     _face: Face
 
     @property
@@ -45,6 +57,9 @@ class HttpConnection(RequestHandler):
         # aiohttp forgets its own when it closes; until all was read the connection is there still.
         self._connection = cast(asyncio.Transport, transport)
         self.slow_since = self.unread_since = self._refused_until = 0.0
+        self.held = 0
+        self._deaf = False
+        self._unfinished = Unfinished()
         name = transport.get_extra_info("peername")
         self.peer: str = name[0] if isinstance(name, tuple) else ""
         guard = self._face.guard
@@ -57,7 +72,27 @@ class HttpConnection(RequestHandler):
             self._face.guard.closed(self)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        if self._deaf:
+            return
+        unfinished = self._unfinished
+        before, in_body = self._request_count, unfinished.in_body
+        exact = data[-4:] == END
+        if exact or len(data) < 2:
+            super().data_received(data)
+            self._note(before)
+        else:
+            # The last byte by itself: a body that it completes has nothing behind it.
+            super().data_received(data[:-1])
+            self._note(before)
+            open_until_last = unfinished.in_body
+            if not self._deaf:
+                count = self._request_count
+                super().data_received(data[-1:])
+                self._note(count)
+            exact = open_until_last and not unfinished.in_body
+        completed = self._request_count != before
+        if not exact or self._buffer_paused or self._upgraded or len(data) > 1024 or self.held:
+            self._count(data, self._request_count - before, completed, in_body, exact)
         waiter = self._waiter
         if waiter is None or waiter.done():
             # A request is complete, or its body arrives; but at the very start nobody waits yet.
@@ -66,6 +101,66 @@ class HttpConnection(RequestHandler):
         elif not self.slow_since:
             self.slow_since = self._loop.time()
 
+    def _note(self, before: int) -> None:
+        """Requests past the `before` first have come."""
+        if self._request_count != before and self._messages:
+            message, payload = self._messages[-1]
+            self._unfinished.begin_body(payload)
+            # What is no HTTP is answered, and what follows it means nothing.
+            self._deaf = not isinstance(message, RawRequestMessage)
+
+    def _count(self, data: bytes, new: int, begun: bool, was_in_body: bool, exact: bool) -> None:
+        """Bound what heads may hold: one request's, and those of all connections."""
+        unfinished, most = self._unfinished, self.limits.request_head_bytes
+        if new and self.held + len(data) > most:
+            for at in range(max(len(self._messages) - new, 0), len(self._messages)):
+                message = self._messages[at][0]
+                if isinstance(message, RawRequestMessage) and size_of(message) > most:
+                    while len(self._messages) > at:
+                        self._messages.pop()
+                    self._refuse_head(most, self.held + len(data))
+                    return
+        unfinished.came(
+            data,
+            begun=begun or (was_in_body and not unfinished.in_body),
+            exact=exact,
+            waits=self._buffer_paused or self._upgraded,
+        )
+        if unfinished.bytes > most:
+            waiter = self._waiter
+            if unfinished.in_body:
+                self._deaf = True
+                self._hold(0)
+                self._count_refused(unfinished.memory)
+                unfinished.body.set_exception(
+                    PayloadEncodingError("more trailers or chunk extensions than are read")
+                )
+            elif waiter is None or waiter.done():
+                self._refuse_head(most, unfinished.memory)
+            else:
+                self._count_refused(unfinished.memory)
+                self._say_and_drop(Refusal(431, HeadTooLarge(most).message))
+        else:
+            self._hold(unfinished.memory)
+
+    def _count_refused(self, size: int) -> None:
+        if self._face.guard is not None:
+            self._face.guard.refused(size)
+
+    def _refuse_head(self, most: int, size: int) -> None:
+        """Answer with 431 once what was asked before is answered, and read no more."""
+        self._deaf = True
+        self._hold(0)
+        self._count_refused(size)
+        error = HeadTooLarge(most)
+        info = _ErrInfo(status=error.code, exc=error, message=error.message)
+        self._messages.append((info, EMPTY_PAYLOAD))
+
+    def _hold(self, held: int) -> None:
+        guard = self._face.guard
+        if guard is not None and held != self.held:
+            guard.holds(self, held)
+
     def unread(self) -> int:
         """Bytes that wait to be taken by the client."""
         return self._connection.get_write_buffer_size()
@@ -73,7 +168,28 @@ class HttpConnection(RequestHandler):
     def too_slow(self) -> None:
         """Headers did not come in time."""
         seconds = self.limits.header_seconds
-        refusal = Refusal(408, f"The request did not arrive within {seconds:g} s.")
+        self._say_and_drop(Refusal(408, f"The request did not arrive within {seconds:g} s."))
+
+    def crowded_out(self) -> None:
+        """Other connections need the memory."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            # An answer is under way: words of ours would be taken for it.
+            self.cut()
+            return
+        self._say_and_drop(
+            Refusal(
+                503,
+                "Too many requests have begun and are not finished; send yours at once.",
+                headers={"Retry-After": "1"},
+            )
+        )
+
+    def _say_and_drop(self, refusal: Refusal) -> None:
+        """Say why to who waits for no other answer, and close."""
+        self._deaf = True
+        self.slow_since = 0.0
+        self._hold(0)
         self._connection.write(self._face.last_words(refusal))
         # What still trickles in is read and dropped for a while: closing on it would be a reset,
         # which may overtake the answer.

@@ -18,6 +18,7 @@ from aiohttp.http_exceptions import LineTooLong
 from tapedeck.failover.errors import PrimaryUnavailable
 from tapedeck.gateway import logs, telemetry
 from tapedeck.gateway.guard import Guard
+from tapedeck.gateway.heads import HeadTooLarge
 from tapedeck.gateway.params import unescape
 from tapedeck.gateway.phrases import JSON, status_line
 from tapedeck.gateway.replies import Refusal, Style, response
@@ -143,7 +144,9 @@ class Face:
         started = perf_counter()
         request_id = logs.request_id(None)
         logs.REQUEST_ID.set(request_id)
-        if isinstance(error, LineTooLong):
+        if isinstance(error, HeadTooLarge):
+            sentence = error.message
+        elif isinstance(error, LineTooLong):
             sentence = "The request line or a header is too long."
         elif status < 500:
             sentence = "The request is not valid HTTP."

@@ -19,11 +19,18 @@ from prometheus_client import Gauge
 
 from tapedeck.config.model import Limits, Sections
 from tapedeck.gateway.limits import Addresses, Buckets, one_client, retry_after
+from tapedeck.gateway.memory import give_back
 from tapedeck.gateway.overload import LOOK_SECONDS, Governor
 from tapedeck.gateway.replies import Refusal
 
 SWEEP_SECONDS = 1.0
 """Between two looks at slow connections."""
+CONNECTION_BYTES = 16 * 1024
+"""About what an open connection takes by itself."""
+WORTH_GIVING_BACK = 8 * 1024 * 1024
+"""Once connections have used this much and half of it is free, it is given back ..."""
+GIVE_BACK_SECONDS = 10.0
+"""... but not sooner than so long after the last time: it takes some milliseconds."""
 
 LIMITED = Counted(
     "tapedeck_http_requests_limited",
@@ -32,7 +39,8 @@ LIMITED = Counted(
 )
 CUT_OFF = Counted(
     "tapedeck_http_connections_cut_off",
-    "Connections ended: too many of all or of an address, headers too slow, answers not read",
+    "Connections ended: too many of all or of an address, headers too slow or too much of them, "
+    "answers not read",
     ["reason"],
 )
 OPEN = Gauge("tapedeck_http_connections", "Open connections on the gateway's port")
@@ -49,11 +57,13 @@ class Connection(Protocol):
         peer: the address of the other end.
         slow_since: since when a request's headers are incomplete, on the loop's clock; 0: not.
         unread_since: since when something lies unread; kept by the guard.
+        held: bytes of memory that what it has not finished to send takes; kept by the guard.
     """
 
     peer: str
     slow_since: float
     unread_since: float
+    held: int
 
     def unread(self) -> int:
         """Bytes that wait to be taken by the client."""
@@ -61,6 +71,10 @@ class Connection(Protocol):
 
     def too_slow(self) -> None:
         """End it: 408."""
+        ...
+
+    def crowded_out(self) -> None:
+        """End it: 503, what it has begun takes memory that others need."""
         ...
 
     def cut(self) -> None:
@@ -79,12 +93,17 @@ class Guard:
         by_address: whether requests are counted by address at all.
         proxied: whether X-Forwarded-For may say whose a request is.
         limits: the section.
+        held: bytes of memory that requests take which clients have begun and not finished.
     """
 
     def __init__(self, config: Sections) -> None:
         self.limits = Limits()
         self._connections: set[Connection] = set()
         self._per_address: Counter[str] = Counter()
+        self.held = 0
+        self._peak = 0
+        self._refused = 0
+        self._give_back_at = 0.0
         self._governor = Governor(None, 1, config.gateway.max_requests)
         self._task: asyncio.Task[None] | None = None
         self._shedding = False
@@ -156,6 +175,7 @@ class Guard:
         """A connection came. Why it cannot stay; None if it can. It is counted in any case."""
         address = one_client(connection.peer)
         self._connections.add(connection)
+        self._peak = max(self._peak, self._usage())
         self._per_address[address] += 1
         if len(self._connections) > self.limits.connections:
             CUT_OFF.labels("connections").inc()
@@ -175,10 +195,40 @@ class Guard:
         if connection not in self._connections:
             return
         self._connections.discard(connection)
+        self.holds(connection, 0)
         address = one_client(connection.peer)
         self._per_address[address] -= 1
         if not self._per_address[address]:
             del self._per_address[address]
+
+    def holds(self, connection: Connection, held: int) -> None:
+        """What a connection has not finished to send takes so many bytes of memory now.
+
+        Past `unfinished_bytes` those that hold most are ended until a quarter is free: a request
+        that came in two pieces is not sent away for others' sake, and who is ended is looked for
+        once for many.
+        """
+        self.held += held - connection.held
+        connection.held = held
+        if self.held <= self.limits.unfinished_bytes:
+            return
+        self._peak = max(self._peak, self._usage())
+        enough = self.limits.unfinished_bytes * 3 // 4
+        for largest in sorted(self._connections, key=lambda each: each.held, reverse=True):
+            if self.held <= enough:
+                return
+            self.held -= largest.held
+            largest.held = 0
+            CUT_OFF.labels("unfinished").inc()
+            largest.crowded_out()
+
+    def refused(self, size: int) -> None:
+        """So many bytes of a request were read and are dropped."""
+        CUT_OFF.labels("large_headers").inc()
+        self._refused += size
+
+    def _usage(self) -> int:
+        return self.held + len(self._connections) * CONNECTION_BYTES
 
     # --- time
 
@@ -228,6 +278,12 @@ class Guard:
         """End connections whose client is too slow."""
         limits = self.limits
         OPEN.set(len(self._connections))
+        usage = self._usage()
+        left = self._peak > WORTH_GIVING_BACK and usage < self._peak // 2
+        if (left or self._refused > WORTH_GIVING_BACK) and now >= self._give_back_at:
+            give_back()
+            self._give_back_at = now + GIVE_BACK_SECONDS
+            self._peak, self._refused = usage, 0
         for connection in list(self._connections):
             if connection.slow_since and now - connection.slow_since > limits.header_seconds:
                 CUT_OFF.labels("slow_headers").inc()
