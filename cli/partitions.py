@@ -110,6 +110,31 @@ def prune(
         fail(f"not dropped, because it is still being read: {days}; try again later")
 
 
+@app.command("believe-clock")
+def believe_clock(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Say that MySQL's clock is right, to a gateway that does not believe it.
+
+    A gateway serves nothing while MySQL's clock contradicts both its machine's clock and what it
+    counted itself, by more than an hour. If a clock is wrong, set that one right instead: the
+    gateway then goes on by itself. Tell each gateway, at its own admin port.
+
+    Example: tapedeck partitions believe-clock
+    """
+    from tapedeck.cli.admin import NoAnswer, admin_url, ask
+
+    sections = read_config(config)
+    try:
+        told = ask(admin_url(sections), "/partitions/believe-clock", sections, {})
+    except NoAnswer as error:
+        fail(str(error))
+    if as_json:
+        print_json(told)
+    elif told["was_in_doubt"]:
+        print(f"The gateway believes MySQL's clock again: {told['mysql_time']}.")
+    else:
+        print(f"MySQL's clock was not in doubt; nothing changed: {told['mysql_time']}.")
+
+
 def _say(pruned: Pruned, dry_run: bool) -> None:
     if not pruned.plan.days and not pruned.elsewhere:
         print("No partition is past retention.")

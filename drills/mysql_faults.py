@@ -325,7 +325,7 @@ MYSQL_DRILLS = (
         "midnight passes while all lookup nodes are dead; they return with yesterday's entries",
         Promise(),
         _midnight,
-        Plan(clock="before midnight", config={"sessions": {"enabled": False}}),
+        Plan(clock="before midnight", gateways_clock=True, config={"sessions": {"enabled": False}}),
         prepare=_before_midnight,
     ),
     Scenario(

@@ -230,6 +230,13 @@ class FleetInsight:
         found: list[dict[str, Any]] = await self._first("/partitions")
         return found
 
+    async def believe_clock(self) -> dict[str, Any]:
+        """Every worker is told, as each judges for itself."""
+        answers = self._some(await self._ask_all("/partitions/believe-clock", method="POST"))
+        doubted = [answer for answer in answers if answer["was_in_doubt"]]
+        told: dict[str, Any] = (doubted or answers)[0]
+        return told
+
     async def stats(self) -> dict[str, Any]:
         """Counters as JSON, added up."""
         return telemetry.stats(await self._families())

@@ -276,6 +276,14 @@ OPERATIONS: tuple[Operation, ...] = (
         "The day partitions",
         {200: "Partitions", 503: "PlainError"},
     ),
+    Operation(
+        "believe_clock",
+        "admin",
+        "/partitions/believe-clock",
+        ("POST",),
+        "MySQL's clock is right although this gateway's contradict it: it is believed again",
+        {200: "BelievedClock", 503: "PlainError"},
+    ),
     Operation("stats", "admin", "/stats", ("GET", "HEAD"), "All counters as JSON", {200: "Stats"}),
     Operation(
         "metrics",

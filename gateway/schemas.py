@@ -249,6 +249,9 @@ SCHEMAS: Json = {
             {"day": _DAY, "rows": _COUNT, "bytes": _COUNT, "drops_on": _DAY}, open_to_more=True
         ),
     },
+    "BelievedClock": _object(
+        {"was_in_doubt": {"type": "boolean"}, "mysql_time": _TEXT}, open_to_more=True
+    ),
     "Stats": {"type": "object", "description": "By metric: a value, or values with labels."},
     "Metrics": _TEXT,
     "Reloaded": _object(

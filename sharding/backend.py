@@ -22,6 +22,7 @@ from tapedeck.sharding.epoch import Epoch
 from tapedeck.sharding.janitor import Janitor
 from tapedeck.sharding.lookups import Lookups
 from tapedeck.sharding.mover import Mover
+from tapedeck.sharding.partitions import CLOCKS_AGREE, span
 from tapedeck.sharding.placement import History
 from tapedeck.sharding.reader import Reader
 from tapedeck.sharding.store import Store
@@ -40,9 +41,14 @@ class Readiness:
 class Backend:
     """One worker's access to states. Make it with `open`."""
 
-    def __init__(self, config: Sections, history: History | None = None) -> None:
+    def __init__(
+        self,
+        config: Sections,
+        history: History | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.config = config
-        self.days = Days(config.partitions.retention_days, time.monotonic)
+        self.days = Days(config.partitions.retention_days, time.monotonic, wall)
         self.primary = Primary(config.mysql, on_hello=self._greeted)
         self.days.attach(self.primary)
         self.nodes, self.lookups = _lookups(config.lookup, self.days)
@@ -52,7 +58,7 @@ class Backend:
         self.store = Store(
             self.primary, self.reader, self.writer, self.lookups, self.days, config.sessions
         )
-        self.janitor = Janitor(self.primary, self.days, config.partitions)
+        self.janitor = Janitor(self.primary, self.days, config.partitions, wall)
         self.survey = Survey(config.lookup.capacity_every)
         self._surveying: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -74,6 +80,7 @@ class Backend:
         prune: bool = True,
         move: bool = False,
         history: History | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> Backend:
         """Start the background work. Does not wait for MySQL.
 
@@ -81,8 +88,9 @@ class Backend:
             prune: whether this process may be the one that prunes.
             move: whether it may be the one that copies entries after a reload.
             history: the rings before this one, where another process of this gateway had them.
+            wall: this machine's clock, seconds since 1970.
         """
-        backend = cls(config, history)
+        backend = cls(config, history, wall)
         await backend.primary.start()
         await backend.nodes.start()
         backend._prune = prune
@@ -202,6 +210,13 @@ class Backend:
         if isinstance(self.nodes, ClusterNodes):
             reasons += self.nodes.problems
         reasons += self.survey.alarms
+        if self.days.doubt:
+            return Readiness("unavailable", [self.days.doubt, *reasons])
+        if abs(self.days.apart) > CLOCKS_AGREE:
+            reasons.append(
+                f"this machine's clock and MySQL's differ by {span(abs(self.days.apart))}: set the "
+                "wrong one right; until then no partition is dropped"
+            )
         if not self.primary.adopted:
             lost = self.primary.lost_for
             if lost is None or lost > self.config.mysql.deadline / 1000:

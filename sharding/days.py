@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Callable
-from datetime import date
+import time
+from collections.abc import Callable, Collection
+from datetime import UTC, date, datetime
+from typing import Any
 
 import structlog
 
 from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Hello
-from tapedeck.sharding import rows
+from tapedeck.sharding import metrics, rows
+from tapedeck.sharding.clock import Clock
 from tapedeck.sharding.partitions import (
     day_of,
     oldest_kept,
@@ -38,12 +42,20 @@ class Days:
     Args:
         retention: days a state is kept after its last write.
         monotonic: seconds on a clock that never jumps, to count on from MySQL's last word.
+        wall: this machine's clock, seconds since 1970, to judge MySQL's by.
     """
 
-    def __init__(self, retention: int, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        retention: int,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.retention = retention
         self._monotonic = monotonic
-        self._offset: float | None = None
+        self._wall = wall
+        self._clock = Clock()
+        self._doubted = False
         self._existing: frozenset[date] = frozenset()
         # Today's end on the monotonic clock: until then it needs no arithmetic.
         self._ends = -math.inf
@@ -51,6 +63,7 @@ class Days:
         self._readable: tuple[date, tuple[date, ...]] | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._making: asyncio.Task[None] | None = None
+        self._deciding: asyncio.Task[None] | None = None
         self._make_at = 0.0
         self._listed_at = 0.0
         self._primary: Primary | None = None
@@ -67,17 +80,63 @@ class Days:
 
     def greeted(self, hello: Hello) -> None:
         """A host that is the primary said what time it is."""
-        self.observe(hello.clock_ms)
+        if not self.observe(hello.clock_ms) and not self.known and self._deciding is None:
+            # The partitions are the other witness, and nobody may ask for a state meanwhile.
+            self._deciding = asyncio.create_task(self._decide(), name="first look at partitions")
 
-    def observe(self, clock_ms: int) -> None:
-        """MySQL said what time it is, milliseconds since 1970."""
-        self._offset = clock_ms / 1000 - self._monotonic()
+    def observe(self, clock_ms: int, partitions: Collection[date] | None = None) -> bool:
+        """MySQL said what time it is, milliseconds since 1970; whether that is believed.
+
+        Args:
+            partitions: as in `Clock.hear`.
+        """
+        first = not self.known
+        believed = self._clock.hear(clock_ms / 1000, self._wall(), self._monotonic(), partitions)
         self._ends = -math.inf
+        if believed or not first or partitions is not None:
+            self._tell()
+        return believed
+
+    def believe(self) -> dict[str, Any]:
+        """An operator says that MySQL's clock is right, if it is in doubt; as the command shows it.
+
+        Raises:
+            PrimaryUnavailable: MySQL was not heard yet.
+        """
+        changed = self._clock.believe()
+        self._ends = -math.inf
+        self._tell()
+        if not self.known:
+            raise PrimaryUnavailable("MySQL was not heard yet")
+        now = datetime.fromtimestamp(self.now(), UTC)
+        return {"was_in_doubt": changed, "mysql_time": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
+
+    def _tell(self) -> None:
+        doubted = bool(self._clock.doubt)
+        if doubted == self._doubted:
+            return
+        self._doubted = doubted
+        metrics.CLOCK_DOUBTED.set(doubted)
+        if doubted:
+            log.error("mysql clock not believed", reason=self._clock.doubt)
+        else:
+            log.warning("mysql clock believed again", ahead_of_ours=round(self._clock.apart))
+
+    @property
+    def doubt(self) -> str:
+        """Why MySQL's clock is not believed; empty while it is. Nothing may be read or written
+        meanwhile."""
+        return self._clock.doubt
+
+    @property
+    def apart(self) -> float:
+        """By how many seconds MySQL was ahead of this machine when it was heard last."""
+        return self._clock.apart
 
     @property
     def known(self) -> bool:
-        """Whether MySQL was heard, so that there is a today."""
-        return self._offset is not None
+        """Whether MySQL was heard and believed once, so that there is a today."""
+        return self._clock.offset is not None
 
     def now(self) -> float:
         """MySQL's time, seconds since 1970, as far as this worker knows.
@@ -85,9 +144,9 @@ class Days:
         Raises:
             RuntimeError: MySQL was not heard yet (see `ready`).
         """
-        if self._offset is None:
+        if self._clock.offset is None:
             raise RuntimeError("MySQL's clock is not known yet")
-        return self._monotonic() + self._offset
+        return self._monotonic() + self._clock.offset
 
     def today(self) -> date:
         """T."""
@@ -96,8 +155,8 @@ class Days:
             self._today = utc_day(number * 86400)
             self._tomorrow = tomorrow(self._today)
             self._oldest = oldest_kept(self._today, self.retention)
-            assert self._offset is not None
-            self._ends = (number + 1) * 86400 - self._offset
+            assert self._clock.offset is not None
+            self._ends = (number + 1) * 86400 - self._clock.offset
         return self._today
 
     def oldest(self) -> date:
@@ -119,7 +178,7 @@ class Days:
     @property
     def settled(self) -> bool:
         """Whether `ready` has nothing to do."""
-        if self._offset is None:
+        if not self.known or self._clock.doubt:
             return False
         return self.today() in self._existing and self._tomorrow in self._existing
 
@@ -131,9 +190,12 @@ class Days:
         else may have made it, and live in it: then the list is looked at anew.
 
         Raises:
-            PrimaryUnavailable, MySQLError: MySQL could not be asked.
+            PrimaryUnavailable, MySQLError: MySQL could not be asked, or its clock is not believed.
         """
-        if self._offset is None or self.today() not in self._existing:
+        if self.known and self._clock.doubt:
+            # It is heard each second: no request has to ask.
+            raise PrimaryUnavailable(self._clock.doubt)
+        if not self.known or self.today() not in self._existing:
             await self.refresh()
         elif tomorrow(self.today()) not in self._existing:
             close = 86400 - self.now() % 86400 < CLOSE_TO_MIDNIGHT
@@ -147,7 +209,7 @@ class Days:
         Concurrent calls share one look, each to its own deadline.
 
         Raises:
-            PrimaryUnavailable, MySQLError: MySQL could not be asked.
+            PrimaryUnavailable, MySQLError: MySQL could not be asked, or its clock is not believed.
         """
         while True:
             joined = self._refreshing is not None
@@ -171,7 +233,7 @@ class Days:
 
     def close(self) -> None:
         """Stop what is under way."""
-        for task in (self._refreshing, self._making):
+        for task in (self._refreshing, self._making, self._deciding):
             if task is not None:
                 task.cancel()
 
@@ -186,14 +248,23 @@ class Days:
         if tomorrow(self.today()) not in self._existing:
             self._make_tomorrow()
 
+    async def _decide(self) -> None:
+        try:
+            with contextlib.suppress(MySQLError, PrimaryUnavailable):  # at the next greeting again
+                await self._list()
+        finally:
+            self._deciding = None
+
     async def _list(self) -> None:
         assert self._primary is not None
         listed = await self._primary.fetch(
             f"SELECT table_name, {rows.CLOCK} {rows.PARTITIONS} UNION ALL SELECT '', {rows.CLOCK}"
         )
-        self.observe(int(listed[-1][1]))
+        there = {day for name, _ in listed if (day := day_of(str(name))) is not None}
+        if not self.observe(int(listed[-1][1]), there):
+            raise PrimaryUnavailable(self._clock.doubt)
         self._listed_at = self._monotonic()
-        self._know({day for name, _ in listed if (day := day_of(str(name))) is not None})
+        self._know(there)
 
     async def _create(self, day: date) -> None:
         assert self._primary is not None

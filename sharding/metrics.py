@@ -77,6 +77,9 @@ WARM_UP_SAVED = Counter(
 RING_GENERATION = Gauge("tapedeck_ring_generation", "Grows by one with each reload that moves keys")
 PARTITION_DROPS = Counter("tapedeck_partition_drops", "Partitions dropped past retention")
 PRUNE_REFUSED = Counter("tapedeck_prune_refused", "Prunes refused: look at the log")
+CLOCK_DOUBTED = Gauge(
+    "tapedeck_mysql_clock_doubted", "1 while MySQL's clock is not believed: nothing is served"
+)
 MYSQL_BATCH_FALLBACKS = Counter(
     "tapedeck_batch_fallbacks", "Batches that an error had settled row by row", ["fault"]
 )

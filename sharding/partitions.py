@@ -130,7 +130,7 @@ def plan_drops(
     if due and apart > CLOCKS_AGREE:
         return Drops(
             due,
-            f"this machine's clock and MySQL's differ by {_span(apart)}: set the wrong one right "
+            f"this machine's clock and MySQL's differ by {span(apart)}: set the wrong one right "
             "(--force does not override this)",
             kept,
         )
@@ -144,5 +144,6 @@ def plan_drops(
     return Drops(due, "", kept)
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A difference of clocks in words."""
     return f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.1f} hours"

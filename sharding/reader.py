@@ -216,7 +216,9 @@ class Reader:
                 continue
             row = Row(days[int(number)], int(version), int(owner), body, operations)
             by_key.setdefault(Key(int(user), int(playlist)), []).append(row)
-        self._days.observe(clock_ms)
+        if not self._days.observe(clock_ms):
+            # What was not read may lie in a partition that is read by the true time.
+            raise PrimaryUnavailable(self._days.doubt)
         if utc_day(clock_ms / 1000) > today:
             # Midnight passed unnoticed: somebody may live in a partition that was not read.
             raise _MidnightPassed

@@ -254,8 +254,8 @@ class Writer:
         Both insert before they look, so at least one of them sees the other's row, or waits for it.
         """
         clock_ms = next(int(value) for number, value in found.rows if number == b"0")
-        self._days.observe(clock_ms)
-        if len(found.rows) > 1 or day != utc_day(clock_ms / 1000):
+        believed = self._days.observe(clock_ms)
+        if not believed or len(found.rows) > 1 or day != utc_day(clock_ms / 1000):
             raise _Mismatch
 
     def _leave(self, script: _Script, plans: list[Plan]) -> None:

@@ -20,6 +20,7 @@ from tapedeck.sharding.rows import create_table
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support.backends import opened
+from tests.support.clocks import wall_of
 from tests.support.states import bump, count
 
 pytestmark = pytest.mark.stack
@@ -331,18 +332,19 @@ async def test_the_scheduler_prunes_by_itself_and_goes_on_after_a_failure(
 
 
 async def test_a_new_day_is_served_while_something_holds_up_all_ddl(
-    backend: Backend, mysql: MariaDB
+    stack_config: StackConfig, mysql: MariaDB
 ) -> None:
     """As a backup does (BACKUP STAGE BLOCK_DDL), at midnight: today's partition is there."""
-    await backend.store.change(KEY, bump)
-    with mysql.connect() as other, other.cursor() as cursor:
-        cursor.execute("BACKUP STAGE START")
-        cursor.execute("BACKUP STAGE BLOCK_DDL")
-        shift(mysql, 86400)
+    async with opened(stack_config(), wall=wall_of(mysql)) as backend:
+        await backend.store.change(KEY, bump)
+        with mysql.connect() as other, other.cursor() as cursor:
+            cursor.execute("BACKUP STAGE START")
+            cursor.execute("BACKUP STAGE BLOCK_DDL")
+            shift(mysql, 86400)
 
-        async with asyncio.timeout(5):
-            assert (await backend.store.change(KEY, bump)).answer == 2
-        cursor.execute("BACKUP STAGE END")
+            async with asyncio.timeout(5):
+                assert (await backend.store.change(KEY, bump)).answer == 2
+            cursor.execute("BACKUP STAGE END")
 
 
 async def test_a_gateway_that_starts_while_ddl_is_held_up_serves_at_once(

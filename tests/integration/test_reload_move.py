@@ -16,6 +16,7 @@ from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
+from tests.support.clocks import wall_of
 from tests.support.rings import all_moved, opened, reload, servers, until
 from tests.support.states import bump, count
 
@@ -121,15 +122,15 @@ async def test_a_hint_is_asked_of_the_previous_owner_and_its_partitions_are_not_
     small = stack_config(lookup={"servers": servers(one, two)})
     assert mysql.clock_file is not None
     mysql.clock_file.write_text("-864000")
-    async with opened(small, move=False) as backend:
+    async with opened(small, move=False, wall=wall_of(mysql)) as backend:
         await backend.days.complete()  # two partitions that are older than all states
     mysql.clock_file.write_text("-432000")
     keys = [Key(user, 1) for user in USERS[:60]]
-    async with opened(small, move=False) as backend:
+    async with opened(small, move=False, wall=wall_of(mysql)) as backend:
         await asyncio.gather(*(backend.store.change(key, bump) for key in keys))
         await backend.lookups.drain()
     mysql.clock_file.write_text("+0")
-    async with opened(small, move=False) as backend:
+    async with opened(small, move=False, wall=wall_of(mysql)) as backend:
         reload(backend, stack_config(lookup={"servers": servers(one, two, three)}))
         moving = [
             k for k in keys if backend.lookups.ring.owner(b"u:%d" % k.user_id).port == three.port

@@ -20,6 +20,7 @@ from tapedeck.sharding.state import Keep, Key, Owner, Stored, Unavailable, Write
 from tapedeck.sharding.writer import Plan
 from tests.conftest import StackConfig
 from tests.support import backends
+from tests.support.clocks import wall_of
 from tests.support.cutting import AckCutter
 from tests.support.states import bump, count, forget
 
@@ -29,9 +30,9 @@ KEY = Key(7, 11)
 DAY = 86400
 
 
-def opened(document: dict[str, Any]) -> AbstractAsyncContextManager[Backend]:
+def opened(document: dict[str, Any], **how: Any) -> AbstractAsyncContextManager[Backend]:
     # Statements are counted here: none may be made in the background.
-    return backends.opened(document, complete=True)
+    return backends.opened(document, complete=True, **how)
 
 
 def statements(mysql: MariaDB) -> dict[str, int]:
@@ -178,7 +179,7 @@ async def test_a_condition_on_a_version_holds_against_the_row_and_not_the_cache(
 async def test_a_session_that_runs_over_midnight_moves_into_the_new_day(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
-    async with opened(stack_config()) as backend:
+    async with opened(stack_config(), wall=wall_of(mysql)) as backend:
         await backend.store.change(KEY, bump)
         yesterday = backend.days.today()
         await set_clock(mysql, backend, DAY)
@@ -197,7 +198,7 @@ async def test_a_cached_state_past_retention_is_gone(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:
     document = stack_config(partitions={"retention_days": 2})
-    async with opened(document) as backend:
+    async with opened(document, wall=wall_of(mysql)) as backend:
         await backend.store.change(KEY, bump)
         await set_clock(mysql, backend, 3 * DAY)
 

@@ -30,6 +30,7 @@ from tapedeck.sharding.partitions import table
 from tapedeck.sharding.rows import create_table
 from tapedeck.sharding.state import Keep, Key, Owner, Stored, Write
 from tests.conftest import StackConfig
+from tests.support.clocks import wall_of
 from tests.support.states import bump, forget
 
 pytestmark = pytest.mark.stack
@@ -335,7 +336,10 @@ def world(
     ):
 
         async def start() -> list[Backend]:
-            backends = [await Backend.open(parse(document), prune=False) for _ in range(2)]
+            backends = [
+                await Backend.open(parse(document), prune=False, wall=wall_of(mysql))
+                for _ in range(2)
+            ]
             for age in AGES:
                 await backends[0].days.ready()
                 day = backends[0].days.today() - timedelta(days=age)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from tapedeck.config.load import parse
@@ -12,7 +13,11 @@ from tapedeck.sharding.backend import Backend
 
 @contextlib.asynccontextmanager
 async def opened(
-    document: dict[str, Any], *, complete: bool = False, move: bool = False
+    document: dict[str, Any],
+    *,
+    complete: bool = False,
+    move: bool = False,
+    wall: Callable[[], float] = time.time,
 ) -> AsyncIterator[Backend]:
     """One that knows the calendar already; it prunes nothing.
 
@@ -20,8 +25,9 @@ async def opened(
         document: its configuration.
         complete: whether tomorrow's partition is there too, and nobody is about to make it.
         move: whether it copies entries after a reload.
+        wall: its machine's clock, seconds since 1970.
     """
-    backend = await Backend.open(parse(document), prune=False, move=move)
+    backend = await Backend.open(parse(document), prune=False, move=move, wall=wall)
     try:
         await (backend.days.complete() if complete else backend.days.ready())
         yield backend

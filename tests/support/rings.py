@@ -21,9 +21,11 @@ def servers(*nodes: RedisServer, weight: int = 1) -> list[str]:
     return [f"{node.address}:{weight} {node.name}" for node in nodes]
 
 
-def opened(document: dict[str, Any], *, move: bool = True) -> AbstractAsyncContextManager[Backend]:
+def opened(
+    document: dict[str, Any], *, move: bool = True, **how: Any
+) -> AbstractAsyncContextManager[Backend]:
     """A backend that is ready; it asks for a hint at every load."""
-    return backends.opened(_asking(document), move=move)
+    return backends.opened(_asking(document), move=move, **how)
 
 
 def reload(backend: Backend, document: dict[str, Any]) -> None:

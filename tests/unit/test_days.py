@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from datetime import date
 
+import pytest
+
+from tapedeck.failover.errors import PrimaryUnavailable
+from tapedeck.failover.session import Hello
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.partitions import tomorrow
 
@@ -24,7 +30,7 @@ class Clock:
 
 def days_at(mysql: float, retention: int = 30) -> tuple[Days, Clock]:
     clock = Clock()
-    days = Days(retention, clock)
+    days = Days(retention, clock, lambda: mysql + clock.seconds - 1000)
     days.observe(int(mysql * 1000))
     return days, clock
 
@@ -43,14 +49,60 @@ def test_the_day_changes_at_midnight_without_a_word_from_mysql() -> None:
     assert days.today() == date(2027, 1, 17)
 
 
-def test_a_clock_that_mysql_sets_is_believed_at_once_in_both_directions() -> None:
-    days, _ = days_at(NOON)
+def test_a_clock_that_is_set_by_less_than_an_hour_is_believed_at_once() -> None:
+    days, _ = days_at(NOON + 43_000)
     assert days.today() == DAY
 
-    days.observe(int((NOON + 86_400) * 1000))
+    assert days.observe(int((NOON + 46_000) * 1000))
     assert days.today() == date(2027, 1, 16)
-    days.observe(int((NOON - 86_400) * 1000))
-    assert days.today() == date(2027, 1, 14)
+    assert days.observe(int((NOON + 43_000) * 1000))
+    assert days.today() == DAY
+
+
+@pytest.mark.parametrize("seconds", [45 * 86_400, -400 * 86_400, 7200, -7200])
+def test_while_the_clock_is_in_doubt_the_day_is_counted_on_and_nothing_is_ready(
+    seconds: int,
+) -> None:
+    days, clock = days_at(NOON)
+    days._know({DAY, tomorrow(DAY)})
+    clock.seconds += 10
+
+    assert not days.observe(int((NOON + 10 + seconds) * 1000))
+
+    assert days.today() == DAY
+    assert days.now() == NOON + 10
+    assert not days.settled
+    assert "is not believed" in days.doubt
+    with pytest.raises(PrimaryUnavailable, match="is not believed"):
+        asyncio.run(days.ready())
+
+    clock.seconds += 10
+    assert days.observe(int((NOON + 20) * 1000))
+    assert days.doubt == ""
+    assert days.settled
+
+
+def test_after_a_failover_the_new_primary_s_clock_is_judged_like_any_other() -> None:
+    days, _ = days_at(NOON)
+    new = Hello("new", read_only=False, generation=2, clock_ms=0, mariadb=True)
+
+    days.greeted(replace(new, clock_ms=int((NOON + 86_400) * 1000)))
+    assert days.doubt
+
+    days.greeted(replace(new, clock_ms=int((NOON + 1800) * 1000)))
+    assert not days.doubt
+    assert days.now() == NOON + 1800
+
+
+def test_an_operator_s_word_is_enough() -> None:
+    days, _ = days_at(NOON)
+    assert days.believe()["was_in_doubt"] is False
+    days.observe(int((NOON + 86_400) * 1000))
+
+    assert days.believe() == {"was_in_doubt": True, "mysql_time": "2027-01-16T12:00:00Z"}
+
+    assert days.today() == date(2027, 1, 16)
+    assert days.observe(int((NOON + 86_401) * 1000))
 
 
 def test_another_retention_holds_at_once() -> None:

@@ -1,0 +1,130 @@
+"""When MySQL's clock is believed: the rule against every order of jumps."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tapedeck.sharding.clock import Clock
+from tapedeck.sharding.partitions import tomorrow, utc_day
+
+HOUR, DAY = 3600.0, 86_400.0
+START = 1_800_014_400.0
+"""2027-01-15 12:00 UTC: the true time when the steady clock shows 0."""
+
+errors = st.sampled_from([0.0, 1.0, -1800.0, 3599.0, 3601.0, 2 * HOUR, -2 * HOUR, 45 * DAY]) | (
+    st.floats(-400 * DAY, 400 * DAY)
+)
+steps = st.floats(0, 2 * DAY)
+TODAYS = (utc_day(START), tomorrow(utc_day(START)))
+
+
+def heard_once(wall_error: float = 0.0) -> Clock:
+    """One that heard the true time at the start, from a database in use."""
+    clock = Clock()
+    assert clock.hear(START, START + wall_error, 0.0, TODAYS)
+    return clock
+
+
+@given(st.lists(st.tuples(steps, errors, errors), max_size=30))
+def test_only_a_reading_that_one_witness_supports_moves_the_time(
+    readings: list[tuple[float, float, float]],
+) -> None:
+    clock, steady, agreed = heard_once(), 0.0, START
+    for step, mysql_error, wall_error in readings:
+        steady += step
+        told, wall = START + steady + mysql_error, START + steady + wall_error
+        before = clock.offset
+
+        believed = clock.hear(told, wall, steady)
+
+        if abs(told - wall) <= HOUR:
+            assert believed
+            agreed = told - steady
+        else:
+            assert believed == (abs(told - steady - agreed) <= HOUR)
+        assert believed == (not clock.doubt)
+        assert clock.offset == (told - steady if believed else before)
+
+
+@given(st.lists(st.tuples(steps, errors), max_size=30))
+def test_where_this_machine_s_clock_is_right_the_time_is_never_wrong_by_hours(
+    readings: list[tuple[float, float]],
+) -> None:
+    clock, steady = heard_once(), 0.0
+    for step, mysql_error in readings:
+        steady += step
+        clock.hear(START + steady + mysql_error, START + steady, steady)
+        assert clock.offset is not None
+        # An hour of a reading's, and an hour that such readings were off before.
+        assert abs(clock.offset - START) <= 2 * HOUR + 1e-3
+
+
+@given(errors, st.lists(st.tuples(steps, errors), max_size=30))
+def test_a_wrong_clock_of_this_machine_alone_never_stops_a_right_mysql(
+    wall_error: float, readings: list[tuple[float, float]]
+) -> None:
+    clock, steady = heard_once(wall_error), 0.0
+    for step, jump in readings:
+        steady += step
+        assert clock.hear(START + steady, START + steady + jump, steady)
+
+
+@given(errors, errors, st.lists(st.tuples(steps, errors), min_size=1, max_size=10), steps)
+def test_after_any_jump_that_was_not_believed_the_right_time_is_as_if_nothing_had_been(
+    wall_error: float, jump: float, readings: list[tuple[float, float]], step: float
+) -> None:
+    clock, steady = heard_once(wall_error), 0.0
+    for moved, error in readings:
+        steady += moved
+        told = START + steady + jump + error
+        assume(abs(told - START - steady) > HOUR + 1)
+        assume(abs(told - START - steady - wall_error) > HOUR + 1)
+        assert not clock.hear(told, START + steady + wall_error, steady)
+    steady += step
+    assert clock.hear(START + steady, START + steady + wall_error, steady)
+    assert not clock.doubt
+
+
+@given(errors, errors, st.booleans())
+def test_at_the_first_contact_the_partitions_are_the_other_witness(
+    mysql_error: float, wall_error: float, used: bool
+) -> None:
+    clock, told, wall = Clock(), START + mysql_error, START + wall_error
+    agree = abs(told - wall) <= HOUR
+    assert clock.hear(told, wall, 0.0) == agree
+    fits = not used or utc_day(told) in (TODAYS[0], TODAYS[1])
+
+    assert clock.hear(told, wall, 0.0, TODAYS if used else ()) == (agree or fits)
+
+
+def test_a_gateway_that_starts_while_mysql_lives_in_another_month_does_not_believe_it() -> None:
+    clock = Clock()
+    days = [TODAYS[1] - timedelta(days=age) for age in range(32)]
+    for jump in (45 * DAY, -20 * DAY, -400 * DAY):
+        assert not clock.hear(START + jump, START, 0.0, days)
+        assert clock.offset is None
+    assert clock.hear(START, START + 2 * HOUR, 0.0, days), "its own clock may be off"
+
+
+@given(errors, steps)
+def test_an_operator_s_word_holds_for_what_follows(jump: float, step: float) -> None:
+    assume(abs(jump) > HOUR + 1)
+    clock = heard_once()
+    assert not clock.hear(START + jump, START, 0.0)
+    assert clock.believe()
+    assert not clock.believe()
+    assert clock.hear(START + jump + step, START + step, step)
+    assert clock.hear(START + step, START + step, step), "the truth is believed all the same"
+
+
+def test_the_doubt_says_what_is_wrong_and_what_to_do() -> None:
+    clock = heard_once()
+    clock.hear(START + 45 * DAY, START, 0.0)
+    assert clock.doubt == (
+        "MySQL's clock is not believed: it says 2027-03-01, 45.0 days ahead of this machine's"
+        " clock, and contradicts what this gateway counted since MySQL's last good answer. Set the"
+        " wrong clock right; if MySQL's is right, say so: tapedeck partitions believe-clock"
+    )
