@@ -37,7 +37,7 @@ class Cleaned:
     Attributes:
         scanned: entries of the layout that were looked at.
         removed: of them.
-        kept: that another node owns, and does not have.
+        kept: that another node owns, and does not have; or that hold what is no entry.
         problem: why it ended early; empty if it did not.
     """
 
@@ -146,8 +146,21 @@ class Cleaner:
                 pipe.exists(name)
             there = await pipe.execute()
         known = [name for name, exists in zip(names, there, strict=True) if exists]
+        known = await self._ours(client, known)
         cleaned.kept += len(names) - len(known)
         if known and not self._dry_run:
             # Freed in the background: a listener's entry may be a large one.
             await client.unlink(*known)
         cleaned.removed += len(known)
+
+    async def _ours(self, client: Redis, names: Sequence[bytes]) -> list[bytes]:
+        """Those that hold days and nothing else, as we write them: what else has such a name is
+        another application's. A packed entry of many pages is not looked through, and stays."""
+        layout = self._placement.layout
+        async with client.pipeline(transaction=False) as pipe:
+            for name in names:
+                for command in copying.look(layout, name):
+                    pipe.execute_command(*command)
+            replies = await pipe.execute(raise_on_error=False)
+        looks = zip(names, replies[::2], replies[1::2], strict=True)
+        return [name for name, value, left in looks if copying.holds_days(layout, value, left)]

@@ -28,7 +28,6 @@ from tapedeck.sharding.epoch import (
     follow_up,
     hint_of,
     prune,
-    written,
 )
 from tapedeck.sharding.lookups import Lookups
 from tapedeck.sharding.state import Key
@@ -94,16 +93,23 @@ class ClusterLookups:
         (replies,) = await self._carry_out(node, [[self.layout.ask(key)]])
         return hint_of(replies[0]) if replies is not None else NO_ANSWER
 
-    def put(self, key: Key, day: date | None) -> None:
-        """Write a hint (None: remove it), in the background.
+    def put(self, key: Key, day: date) -> None:
+        """Write the hint of a row that was saved, in the background.
 
         What fails is dropped: the next load repairs it.
         """
-        node = self._cluster.route(self.layout.ring_key(key))
+        self._put(Put(key, day, saved=True))
+
+    def repair(self, key: Key, day: date) -> None:
+        """Write the hint of a row that a read found, in the background."""
+        self._put(Put(key, day, saved=False))
+
+    def _put(self, put: Put) -> None:
+        node = self._cluster.route(self.layout.ring_key(put.key))
         if node is None:
             self._writes.drop()
         elif self._writes.begin():
-            self._puts(node).put(Put(key, day), self._writes)
+            self._puts(node).put(put, self._writes)
 
     async def drain(self) -> None:
         """Wait for the hints that are being written."""
@@ -141,16 +147,13 @@ class ClusterLookups:
         self._putting = {node: puts for node, puts in self._putting.items() if node in here}
 
     async def _write(self, node: Node, puts: list[Put]) -> list[bool]:
-        groups = [written(self.layout, put) for put in puts]
-        found = await self._carry_out(node, groups, writes=True)
+        groups = [self.layout.put(put.key, put.day) for put in puts]
+        found = await self._carry_out(node, [group[:1] for group in groups], writes=True)
         firsts = [None if replies is None else replies[0] for replies in found]
-        mending, looks = follow_up(self.layout, puts, groups, firsts)
-        if mending:
-            await self._carry_out(node, mending, writes=True)
-        if looks:
-            scans = await self._carry_out(node, [[look] for look in looks.values()])
-            scanned = [None if replies is None else replies[0] for replies in scans]
-            prunes = prune(self.layout, looks, scanned, self._days.oldest())
+        if rests := follow_up(self.layout, puts, groups, firsts):
+            answers = await self._carry_out(node, list(rests.values()), writes=True)
+            lasts = [None if replies is None else replies[-1] for replies in answers]
+            prunes = prune(self.layout, rests, lasts, self._days.oldest())
             if prunes:
                 await self._carry_out(node, [[one] for one in prunes], writes=True)
         return [replies is not None for replies in found]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Literal, NamedTuple
 
-from tapedeck.sharding.entries import Command, Layout, pairs, read
+from tapedeck.sharding.entries import Command, Layout, is_playlist, pairs, read
 from tapedeck.sharding.state import PLAYLIST_MAX, Key
 
 FIELDS = 512
@@ -21,13 +21,12 @@ WRONG_TYPE = -1
 
 _FLAT = re.compile(rb"uid:([1-9][0-9]{0,18}):pid:([1-9][0-9]{0,18})")
 _PACKED = re.compile(rb"u:([1-9][0-9]{0,18})")
-_PLAYLIST = re.compile(rb"[1-9][0-9]{0,18}")
 
-# A value that is no day counts as nothing. Days in this spelling sort as text.
+# A value that is no day is not ours, and stays. Days in this spelling sort as text.
 _COPY_FLAT = """
 local old = redis.pcall('GET', KEYS[1])
 if type(old) == 'table' then return -1 end
-if old and string.match(old, '^%d%d%d%d%d%d%d%d$') and old >= ARGV[2] then return 0 end
+if old and (not string.match(old, '^%d%d%d%d%d%d%d%d$') or old >= ARGV[2]) then return 0 end
 if tonumber(ARGV[1]) > 0 then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1])
 else
@@ -40,7 +39,7 @@ local left = redis.call('PTTL', KEYS[1])
 for i = 2, #ARGV, 2 do
   local old = redis.pcall('HGET', KEYS[1], ARGV[i])
   if type(old) == 'table' then return -1 end
-  if not old or not string.match(old, '^%d%d%d%d%d%d%d%d$') or old < ARGV[i + 1] then
+  if not old or (string.match(old, '^%d%d%d%d%d%d%d%d$') and old < ARGV[i + 1]) then
     redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
     copied = copied + 1
   end
@@ -105,10 +104,22 @@ def entries(
     found = []
     for field, said in pairs(value):
         day = read(said)
-        if isinstance(day, date) and _PLAYLIST.fullmatch(field):
+        if isinstance(day, date) and is_playlist(field):
             found.append(Entry(Key(int(match[1]), int(field)), day, ttl))
     cursor = value[0] if isinstance(value, (list, tuple)) else 0
     return found, int(cursor)
+
+
+def holds_days(layout: Literal["packed", "flat"], value: object, left: object) -> bool:
+    """Whether the first page that `look` asks for is a whole entry of ours: days alone, with an
+    expiry, as `Layout.put` writes them."""
+    if isinstance(value, Exception) or not isinstance(left, int) or left <= 0:
+        return False
+    if layout == "flat":
+        return isinstance(read(value), date)
+    fields = list(pairs(value))
+    whole = isinstance(value, (list, tuple)) and int(value[0]) == 0
+    return whole and all(is_playlist(f) and isinstance(read(day), date) for f, day in fields)
 
 
 def copies(layout: Layout, found: Iterable[Entry]) -> list[tuple[Command, int]]:

@@ -7,6 +7,7 @@ small hash is one compact block (Redis manual, "Memory optimization").
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -14,7 +15,7 @@ from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from tapedeck.sharding.partitions import parse_day
-from tapedeck.sharding.state import Key
+from tapedeck.sharding.state import PLAYLIST_MAX, Key
 
 Command: TypeAlias = tuple[bytes | int | str, ...]
 
@@ -69,12 +70,6 @@ class Layout:
             return None
         return ("HSCAN", self.ring_key(key), 0, "COUNT", MOST_FIELDS)
 
-    def remove(self, key: Key) -> Command:
-        """The command that removes an entry."""
-        if self.name == "flat":
-            return ("DEL", self.ring_key(key))
-        return ("HDEL", self.ring_key(key), b"%d" % key.playlist_id)
-
     def prune(self, name: bytes, scanned: object, oldest: date) -> Command | None:
         """The command that removes fields past retention, given HSCAN's reply; None for none.
 
@@ -83,12 +78,12 @@ class Layout:
         Args:
             name: the entry's Redis key.
         """
-        gone = [field for field, value in pairs(scanned) if (day := _day(value)) and day < oldest]
+        gone = [
+            field
+            for field, value in pairs(scanned)
+            if (day := _day(value)) and day < oldest and is_playlist(field)
+        ]
         return ("HDEL", name, *gone) if gone else None
-
-    def clear(self, key: Key) -> Command:
-        """The command that removes something of another type from an entry's place."""
-        return ("DEL", self.ring_key(key))
 
 
 class Garbage:
@@ -100,6 +95,14 @@ def read(reply: object) -> date | Garbage | None:
     if reply is None:
         return None
     return _day(reply) or Garbage()
+
+
+_PLAYLIST = re.compile(rb"[1-9][0-9]{0,18}")
+
+
+def is_playlist(field: bytes) -> bool:
+    """Whether a field of a packed entry is a playlist's, spelled as we spell it."""
+    return _PLAYLIST.fullmatch(field) is not None and int(field) <= PLAYLIST_MAX
 
 
 def days_in(scanned: object) -> list[date]:

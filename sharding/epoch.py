@@ -43,10 +43,15 @@ NO_ANSWER = Hint(Found.NO_ANSWER)
 
 
 class Put(NamedTuple):
-    """A hint to be written, or removed."""
+    """A hint to be written.
+
+    Attributes:
+        saved: its row was saved; else a read found the row, and repairs its hint.
+    """
 
     key: Key
-    day: date | None
+    day: date
+    saved: bool
 
 
 class Epoch:
@@ -96,7 +101,7 @@ class Epoch:
         self._asks[node.name].put(key, waiter)
 
     def put(self, node: Node, put: Put, waiter: Waiter[bool]) -> None:
-        """Write or remove a hint; the waiter is told whether that was done."""
+        """Write a hint; the waiter is told whether that was done."""
         self._puts[node.name].put(put, waiter)
 
     def _asking(self, node: Node) -> Batcher[Key, Hint]:
@@ -110,20 +115,16 @@ class Epoch:
 
     def _putting(self, node: Node) -> Batcher[Put, bool]:
         async def run(puts: list[Put]) -> Sequence[bool]:
-            groups = [written(self.layout, put) for put in puts]
-            replies = await node.run(
-                [command for group in groups for command in group], writes=True
-            )
-            if replies is None:
+            groups = [self.layout.put(put.key, put.day) for put in puts]
+            firsts = await node.run([group[0] for group in groups], writes=True)
+            if firsts is None:
                 return [False] * len(puts)
-            starts = itertools.accumulate((len(group) for group in groups), initial=0)
-            firsts = [replies[start] for start, _ in zip(starts, puts, strict=False)]
-            mending, looks = follow_up(self.layout, puts, groups, firsts)
-            if mending:
-                await node.run([c for group in mending for c in group], writes=True)
-            if looks:
-                scanned = await node.run(list(looks.values()))
-                prunes = prune(self.layout, looks, scanned or (), self._days.oldest())
+            rests = follow_up(self.layout, puts, groups, firsts)
+            if rests:
+                replies = await node.run([c for rest in rests.values() for c in rest], writes=True)
+                ends = itertools.accumulate(len(rest) for rest in rests.values())
+                lasts = [replies[end - 1] for end in ends] if replies is not None else []
+                prunes = prune(self.layout, rests, lasts, self._days.oldest())
                 if prunes:
                     await node.run(prunes, writes=True)
             return [True] * len(puts)
@@ -136,52 +137,48 @@ LINGER = 0.01
 it is there a load reads one partition more."""
 
 
-def written(layout: Layout, put: Put) -> list[Command]:
-    """The commands that write a hint, or remove it."""
-    return layout.put(put.key, put.day) if put.day else [layout.remove(put.key)]
-
-
 def follow_up(
     layout: Layout, puts: Sequence[Put], groups: Sequence[list[Command]], firsts: Sequence[object]
-) -> tuple[list[list[Command]], dict[bytes, Command]]:
-    """What a batch of written hints asks for afterwards.
+) -> dict[bytes, list[Command]]:
+    """What a batch of written hints asks for next: the expiry, and a look for old fields.
+
+    Only of hints that were written: what refused one because it is of another type is not ours,
+    and no expiry is set on it. A read removes nothing, so what it repairs is not looked through.
 
     Args:
-        groups: the commands that wrote each hint.
-        firsts: the reply to the first of them; None where the hint was not written.
+        groups: the commands that write each hint; the first of each was carried out.
+        firsts: the replies to these; None where there was no answer.
 
     Returns:
-        The groups of commands that put right where another type lay in an entry's place, and, by
-        Redis key, the commands that look for fields past retention in entries that have grown.
+        By Redis key the commands that follow. A look is the last of them.
     """
-    mending: list[list[Command]] = []
-    looks: dict[bytes, Command] = {}
-    cleared: set[bytes] = set()
+    rests: dict[bytes, list[Command]] = {}
     for put, group, first in zip(puts, groups, firsts, strict=True):
-        name = layout.ring_key(put.key)
-        if is_wrong_type(first):
-            # Once in a batch: a second time would undo the first.
-            clear = [] if name in cleared else [layout.clear(put.key)]
-            cleared.add(name)
-            mending.append([*clear, *(group if put.day else ())])
-        elif put.day and (look := layout.look_for_old(put.key, first)):
-            looks[name] = look
-    return mending, looks
+        if first is None or isinstance(first, Exception):
+            continue
+        expiry, name = group[1:], layout.ring_key(put.key)
+        look = layout.look_for_old(put.key, first) if put.saved else None
+        if look is not None:
+            rests[name] = [*expiry, look]
+        elif expiry:
+            rests.setdefault(name, expiry)
+    return rests
 
 
 def prune(
-    layout: Layout, looks: Iterable[bytes], scanned: Iterable[object], oldest: date
+    layout: Layout, names: Iterable[bytes], lasts: Iterable[object], oldest: date
 ) -> list[Command]:
     """The commands that remove fields past retention.
 
     Args:
-        looks: the Redis keys that were looked through.
-        scanned: what was found in each; nothing at all if the node failed.
+        names: the Redis keys that `follow_up` named.
+        lasts: the reply to the last command of each; none at all if the node failed. What is no
+            answer to a look is passed over.
         oldest: the first day within retention.
     """
     return [
         gone
-        for name, found in zip(looks, scanned, strict=False)
+        for name, found in zip(names, lasts, strict=False)
         if (gone := layout.prune(name, found, oldest)) is not None
     ]
 

@@ -137,17 +137,24 @@ class Lookups:
         replies = await node.run([self.layout.ask(key)])
         return hint_of(replies[0]) if replies is not None else NO_ANSWER
 
-    def put(self, key: Key, day: date | None) -> None:
-        """Write a hint (None: remove it), in the background.
+    def put(self, key: Key, day: date) -> None:
+        """Write the hint of a row that was saved, in the background.
 
         What fails is dropped: the next load repairs it.
         """
+        self._put(Put(key, day, saved=True))
+
+    def repair(self, key: Key, day: date) -> None:
+        """Write the hint of a row that a read found, in the background."""
+        self._put(Put(key, day, saved=False))
+
+    def _put(self, put: Put) -> None:
         epoch = self._epoch
-        node = epoch.route(key, self._nodes.out)
+        node = epoch.route(put.key, self._nodes.out)
         if node is None:
             self._writes.drop()
         elif self._writes.begin():
-            epoch.put(node, Put(key, day), self._writes)
+            epoch.put(node, put, self._writes)
 
     async def drain(self) -> None:
         """Wait for the hints that are being written."""

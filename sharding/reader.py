@@ -162,7 +162,10 @@ class Reader:
         return self._days.oldest()
 
     def _judge(self, key: Key, hint: Hint, row: Row | None) -> None:
-        """Count what the hint was worth, and have it repaired if it was wrong."""
+        """Count what the hint was worth, and have the hint of a row that was found repaired.
+
+        An entry that leads to no row stays: it may be another application's.
+        """
         outcome = hint.found.value
         if hint.day is not None:
             if row is None or hint.day > row.day:
@@ -172,8 +175,6 @@ class Reader:
         metrics.LOOKUPS.counts[outcome] += 1
         if row is not None and hint.found is Found.NOTHING:
             metrics.LOST.inc()
-        if row is None and hint.found in (Found.DAY, Found.GARBAGE):
-            self._lookups.put(key, None)  # it leads to nothing, at every load again
         if row is None or hint.found is Found.NO_ANSWER:
             return
         if hint.warmed and hint.day is not None and hint.day <= row.day:
@@ -182,7 +183,7 @@ class Reader:
             self.warm_up_saved += saved
             metrics.WARM_UP_SAVED.inc(saved)
         if hint.warmed or hint.day != row.day:
-            self._lookups.put(key, row.day)
+            self._lookups.repair(key, row.day)
 
     async def _look(self, want: Want) -> Loaded:
         near = (self._days.today() - want.oldest).days <= 1

@@ -21,6 +21,7 @@ from tapedeck.localstack.redis import RedisServer
 from tapedeck.localstack.redis_cluster import RedisCluster
 from tapedeck.sharding import metrics
 from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.epoch import GARBAGE
 from tapedeck.sharding.lookups import Found, Hint
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
@@ -178,7 +179,9 @@ async def test_hints_that_lie_are_put_right(
         for key in KEYS:
             assert await count(backend.store, key) == 1
         await backend.lookups.drain()
-        assert await answered(backend) == {Hint(Found.DAY, today)}
+        right = {Hint(Found.DAY, today)}
+        # Another type under a packed entry's name is another application's: it stays.
+        assert await answered(backend) == (right if layout == "flat" else right | {GARBAGE})
 
 
 @pytest.mark.parametrize("fault", ["kill", "freeze"])

@@ -83,7 +83,7 @@ async def test_entries_are_copied_with_their_time_to_live_and_never_over_newer_o
             assert there.pttl(f"u:{newer}") > 8_000_000
             assert there.hgetall(f"u:{older}") == both
             assert there.pttl(f"u:{older}") > 900_000
-            assert there.hgetall(f"u:{garbage}") == both
+            assert there.hgetall(f"u:{garbage}") == {**both, b"7": b"garbage!"}  # not ours
             assert there.get(f"u:{wrong}") == b"of another type"
             assert there.hgetall(f"u:{forever}") == both
             assert there.pttl(f"u:{forever}") == -1
@@ -93,7 +93,7 @@ async def test_entries_are_copied_with_their_time_to_live_and_never_over_newer_o
             assert here.dbsize() >= len(moving) + len(staying) + len(foreign)
         assert move["scanned"] == len(moving) + len(staying)
         assert move["moving"] == len(moving)
-        assert (move["copied"], move["kept"], move["failed"]) == (9, 3, 0)
+        assert (move["copied"], move["kept"], move["failed"]) == (8, 4, 0)
 
 
 async def test_a_change_of_layout_copies_every_entry_into_its_new_shape(

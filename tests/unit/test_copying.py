@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
-from tapedeck.sharding.copying import FIELDS, Entry, copies, entries, is_ours, look, pattern
+from tapedeck.sharding.copying import (
+    FIELDS,
+    Entry,
+    copies,
+    entries,
+    holds_days,
+    is_ours,
+    look,
+    pattern,
+)
 from tapedeck.sharding.entries import Layout
 from tapedeck.sharding.state import PLAYLIST_MAX, Key
 
@@ -66,3 +75,24 @@ def test_a_large_entry_is_written_in_parts() -> None:
     assert {command[3] for command, _ in commands} == {b"u:4"}
     assert commands[0][0][4] == 1000 + FIELDS  # the longest of their times
     assert len(copies(Layout("flat", 30), found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("layout", "value", "left", "ours"),
+    [
+        ("flat", b"20261020", 9, True),
+        ("flat", b"20261020", -1, False),
+        ("flat", b"something else", 9, False),
+        ("flat", ResponseError("WRONGTYPE"), 9, False),
+        ("packed", [0, [b"1", b"20261020", b"2", b"20261021"]], 9, True),
+        ("packed", [0, [b"1", b"20261020", b"name", b"20261021"]], 9, False),
+        ("packed", [0, [b"1", b"20261020", b"2", b"x"]], 9, False),
+        ("packed", [0, [b"1", b"20261020"]], -1, False),
+        ("packed", [512, [b"1", b"20261020"]], 9, False),
+        ("packed", ResponseError("WRONGTYPE"), 9, False),
+    ],
+)
+def test_only_days_with_an_expiry_are_an_entry_that_may_be_removed(
+    layout: Literal["packed", "flat"], value: object, left: int, ours: bool
+) -> None:
+    assert holds_days(layout, value, left) is ours
