@@ -52,12 +52,16 @@ def apply(command: Command, place: Place, tracks: int, skip_limit: int) -> tuple
         reported = place.reported | {command.track}
         return place._replace(reported=reported, version=place.version + 1), DONE
     starts = place.at in (0, end) if command.kind == "play" else place.at == 0
+    if starts and command.track == 1:
+        # The client has what play would have answered: on from the first track.
+        moved, said = apply(command, place._replace(at=1), tracks, skip_limit)
+        return (place if said == REFUSED else moved), said
     if starts:
         return place._replace(at=1, version=place.version + 1), 1
     if command.kind == "play":
         return place, place.at
-    if command.track is not None and (place.at == end or command.track < place.at):
-        return place, place.at  # behind: the listener is past it
+    if command.track is not None and command.track != place.at:
+        return place, place.at  # another track is current: a retry, or a client that lags
     if command.kind == "next":
         if place.at == end:
             return place, end

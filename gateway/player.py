@@ -13,13 +13,18 @@ What a command does depends on the situation that it finds:
     PLAYING    a track plays
     LOST       a track was playing which an edit of the catalog has taken out of the mix since
     ENDED      the last track was left behind
-    BEHIND     the command names the track that the client believes is playing (`track_id`), and the
-               listener is already past it: this is a retry of a command that took effect, or a
-               device that lags. It must not move anything, which is what makes retries safe.
+    APART      the command names the track that the client believes is playing (`track_id`), and it
+               is not the current one: this is a retry of a command that took effect, or a device
+               that lags. It must not move anything, which is what makes retries safe.
+
+A command with a `track_id` moves a listener on from that track and from no other, so that sent
+twice it moves once. Before the first play a client that names the first track has what `play` would
+have written: the command goes on from there. One that names another track has nothing that was
+played, and is at the first track, by the first command as by the second.
 
 The whole table (in code: `_PLAY`, `_NEXT`, `_SKIP`):
 
-              EMPTY    UNSTARTED  PLAYING     LOST        ENDED    BEHIND
+              EMPTY    UNSTARTED  PLAYING     LOST        ENDED    APART
     play      stay     start      stay        settle      start    -
     next      stay     start      step        step        stay     stay
     skip      refuse   start      step, *     step, *     refuse   stay
@@ -33,7 +38,7 @@ The whole table (in code: `_PLAY`, `_NEXT`, `_SKIP`):
     *       refused while the licence's skips are used up; otherwise the step is counted.
 
 The licence allows `skip_limit` skips in any `skip_window` seconds, per listener and mix. A step by
-`next` is none, nor is a skip that starts the mix, nor one that is BEHIND.
+`next` is none, nor is a skip that starts the mix, nor one that is APART.
 
 The place
 =========
@@ -50,7 +55,8 @@ clocks that differ need.
 
 The body
 ========
-Compact JSON, defaults left out: `played`, `at_end`, `skips`, `reported`, `listened` (see `_State`).
+Compact JSON, defaults left out: `played`, `at_end`, `skips`, `reported`, `listened`, `left` (see
+`_State`).
 Fields that a later version may add are read past, and gone after the next write.
 """
 
@@ -113,6 +119,7 @@ class _State(msgspec.Struct, frozen=True, omit_defaults=True):
         skips: when the last skips were accepted, epoch seconds, in the order of their acceptance.
         reported: ids of the tracks reported as listened to.
         listened: the mix was listened to: its last track was reported once.
+        left: the id of the track that was LOST before the last move, for retries that name it.
     """
 
     played: tuple[int, ...] = ()
@@ -120,6 +127,7 @@ class _State(msgspec.Struct, frozen=True, omit_defaults=True):
     skips: tuple[float, ...] = ()
     reported: tuple[int, ...] = ()
     listened: bool = False
+    left: int | None = None
 
 
 class _Situation(Enum):
@@ -128,7 +136,7 @@ class _Situation(Enum):
     PLAYING = auto()
     LOST = auto()
     ENDED = auto()
-    BEHIND = auto()
+    APART = auto()
 
 
 def play(mix: Mix, stored: Stored | None, now: float, rules: Rules) -> Decision[Answer]:
@@ -153,7 +161,8 @@ def next_track(
     """Go to the next track; past the last one to the end; before the first play to the first.
 
     Args:
-        track_id: the track that the client believes is playing; None: whichever is.
+        track_id: the track that the client believes is playing: another one moves nothing, so that
+            a command sent twice moves once. None: whichever is.
 
     Raises:
         UnknownTrack: `track_id` is not in the mix.
@@ -217,18 +226,20 @@ class _Turn:
         self.counted = tuple(s for s in self.state.skips if abs(now - s) < rules.skip_window)
         if track_id is not None:
             _check_track(track_id, self.order, self.state)
+            if not self.state.played and mix.tracks and track_id == mix.tracks[0].id:
+                self.state = msgspec.structs.replace(self.state, played=(track_id,))
         self.situation = self._situation(track_id)
 
     def _situation(self, track_id: int | None) -> _Situation:
         state = self.state
         if not self.mix.tracks:
             return _Situation.EMPTY
-        if track_id is not None and (state.at_end or track_id in state.played[:-1]):
-            return _Situation.BEHIND
         if state.at_end:
-            return _Situation.ENDED
+            return _Situation.ENDED if track_id is None else _Situation.APART
         if not state.played:
             return _Situation.UNSTARTED
+        if track_id is not None and track_id != state.played[-1]:
+            return _Situation.APART
         return _Situation.PLAYING if state.played[-1] in self.order else _Situation.LOST
 
     def start(self) -> Decision[Answer]:
@@ -277,7 +288,8 @@ class _Turn:
         before, skips = self.state, self.state.skips
         if skipped:
             skips = (*skips, self.now)[-2 * self.rules.skip_limit :]
-        state = _State(tuple(still), at_end, skips, before.reported, before.listened)
+        left = before.played[-1] if self.situation is _Situation.LOST else None
+        state = _State(tuple(still), at_end, skips, before.reported, before.listened, left)
         place = self._place(None if at_end else index, len(self.counted) + skipped)
         return Write(_encode(state), Owner.PLAYER, place)
 
@@ -314,7 +326,7 @@ _NEXT: dict[_Situation, _Action] = {
     _Situation.PLAYING: _Turn.step,
     _Situation.LOST: _Turn.step,
     _Situation.ENDED: _Turn.stay,
-    _Situation.BEHIND: _Turn.stay,
+    _Situation.APART: _Turn.stay,
 }
 _SKIP: dict[_Situation, _Action] = {
     _Situation.EMPTY: _Turn.refuse_at_end,
@@ -322,7 +334,7 @@ _SKIP: dict[_Situation, _Action] = {
     _Situation.PLAYING: _Turn.counted_step,
     _Situation.LOST: _Turn.counted_step,
     _Situation.ENDED: _Turn.refuse_at_end,
-    _Situation.BEHIND: _Turn.stay,
+    _Situation.APART: _Turn.stay,
 }
 
 
@@ -368,7 +380,7 @@ def _order(mix: Mix) -> dict[int, int]:
 
 def _check_track(track_id: int, order: dict[int, int], state: _State) -> None:
     # A track that the listener played and an edit took away is no mistake of the client.
-    if track_id not in order and track_id not in state.played:
+    if track_id not in order and track_id not in state.played and track_id != state.left:
         raise UnknownTrack(f"There is no track {track_id} in this mix.")
 
 

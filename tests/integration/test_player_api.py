@@ -98,6 +98,19 @@ async def test_the_recorded_session_of_the_original_service(http: aiohttp.Client
     assert place(body) == (True, False, False, track[0])
 
 
+@pytest.mark.parametrize("command", ["next", "skip"])
+@pytest.mark.parametrize(("number", "expected"), [(0, 1), (1, 0), (7, 0)])
+async def test_a_command_with_a_track_sent_twice_moves_once_without_a_state_too(
+    http: aiohttp.ClientSession, command: str, number: int, expected: int
+) -> None:
+    listener, tracks = await newcomer(http), [track.id for track in MIX.tracks]
+    for method in ("GET", "POST"):
+        status, body = await listener(command, method, mix_id=7, track_id=tracks[number])
+        assert (status, body["set"]["track"]["id"]) == (200, tracks[expected])
+    _, body = await listener("tracks_played", mix_id=7)
+    assert [track["id"] for track in body["tracks"]] == tracks[: expected + 1]
+
+
 async def test_a_listener_resumes_and_a_retry_moves_nothing(http: aiohttp.ClientSession) -> None:
     listener = await newcomer(http)
     first, second, _ = (track.id for track in MIX.tracks[:3])

@@ -174,10 +174,51 @@ def test_next_of_a_track_of_an_ended_mix_answers_the_end():
     assert at(listener.next(1)) == "end"
 
 
-def test_next_of_a_track_not_reached_yet_is_an_ordinary_next():
+@pytest.mark.parametrize("command", ["next", "skip"])
+def test_a_track_not_reached_yet_moves_nothing(command):
     listener = Listener()
     listener.play()
-    assert at(listener.next(7)) == 2
+    assert at(getattr(listener, command)(7)) == 1
+    assert at(getattr(listener, command)(7)) == 1
+    assert listener.writes == 1
+
+
+@pytest.mark.parametrize("command", ["next", "skip"])
+@pytest.mark.parametrize("reported", [False, True])
+@pytest.mark.parametrize(("track_id", "answer"), [(1, 2), (2, 1), (5, 1), (8, 1)])
+def test_before_the_first_play_a_track_sent_twice_moves_once(command, reported, track_id, answer):
+    listener = Listener()
+    if reported:
+        listener.report(3)
+    writes = listener.writes
+    for _ in range(3):
+        assert at(getattr(listener, command)(track_id)) == answer
+    assert listener.writes == writes + 1
+    assert listener.played() == list(range(1, answer + 1))
+    assert len(listener.body.get("skips", ())) == (command == "skip" and answer == 2)
+
+
+def test_the_only_track_of_a_mix_is_left_once_before_the_first_play():
+    listener = Listener(mix_of(4))
+    assert [at(listener.next(4)) for _ in range(3)] == ["end"] * 3
+    assert listener.writes == 1
+
+
+def test_a_skip_of_the_first_track_before_the_first_play_is_refused_without_skips():
+    listener = Listener(rules=Rules(skip_limit=0))
+    assert [shape(listener.skip(1)) for _ in range(2)] == ["refused"] * 2
+    assert listener.stored is None
+
+
+@pytest.mark.parametrize("command", ["next", "skip"])
+@pytest.mark.parametrize(("left", "answer"), [((1, 3), 3), ((1,), "end"), ((), "end")])
+def test_a_retry_from_a_track_that_the_catalog_lost_moves_once(command, left, answer):
+    listener = Listener(mix_of(1, 2, 3))
+    listener.play()
+    listener.next(1)
+    listener.mix = mix_of(*left, *((9,) if not left else ()))
+    assert at(getattr(listener, command)(2)) == answer
+    assert at(getattr(listener, command)(2)) == answer
 
 
 @pytest.mark.parametrize("command", ["next", "skip", "report"])
