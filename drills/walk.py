@@ -52,7 +52,7 @@ def apply(command: Command, place: Place, tracks: int, skip_limit: int) -> tuple
         reported = place.reported | {command.track}
         return place._replace(reported=reported, version=place.version + 1), DONE
     starts = place.at in (0, end) if command.kind == "play" else place.at == 0
-    if starts and command.track == 1:
+    if starts and command.kind != "play" and command.track == 1:
         # The client has what play would have answered: on from the first track.
         moved, said = apply(command, place._replace(at=1), tracks, skip_limit)
         return (place if said == REFUSED else moved), said
