@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from tapedeck.config.model import Sections
+    from tapedeck.config.model import Lookup, Sections
 
 Result = TypeVar("Result")
 
@@ -40,6 +40,13 @@ def read_config(path: Path) -> Sections:
     from tapedeck.config.load import load
 
     return load(path)
+
+
+def read_lookup(path: Path) -> Lookup:
+    """The section `lookup` alone; one that cannot be used ends the command."""
+    from tapedeck.config.load import load_lookup
+
+    return load_lookup(path)
 
 
 def print_json(answer: Any) -> None:

@@ -14,6 +14,7 @@ from tapedeck.cli.common import (
     fail,
     print_json,
     read_config,
+    read_lookup,
     run,
 )
 from tapedeck.cli.ring_clean import clean
@@ -22,7 +23,7 @@ from tapedeck.cli.ring_nodes import find_cluster, look_at, print_nodes
 from tapedeck.cli.ring_plan import plan
 
 if TYPE_CHECKING:
-    from tapedeck.config.model import Sections
+    from tapedeck.config.model import Lookup, Sections
 
 app = typer.Typer(no_args_is_help=True, help="The ring of lookup nodes.")
 app.command()(plan)
@@ -69,7 +70,8 @@ def where(
 ) -> None:
     """Say where one state lies: its owner among the nodes, what that says, and what is true.
 
-    With --keys it says on which node each lookup key of a file belongs, and asks no server: one
+    With --keys it says on which node each lookup key of a file belongs; it asks no server and needs
+    the section lookup only: one
     line, or with --json one object {"key", "node"}, for each line of the file.
 
     Example: tapedeck ring where 4711 1
@@ -77,7 +79,7 @@ def where(
     Example: tapedeck ring where --keys keys.txt --json
     """
     if keys is not None and (user, playlist) == (None, None):
-        _where_keys(read_config(config), keys, as_json)
+        _where_keys(read_lookup(config), keys, as_json)
         return
     if keys is not None or user is None or playlist is None:
         raise typer.BadParameter("give USER and PLAYLIST, or --keys FILE")
@@ -108,13 +110,13 @@ def _print_place(answer: dict[str, Any]) -> None:
     print(f"state        {state['body']}")
 
 
-def _where_keys(sections: Sections, keys: Path, as_json: bool) -> None:
+def _where_keys(lookup: Lookup, keys: Path, as_json: bool) -> None:
     from tapedeck.cli.ring_keys import print_places
     from tapedeck.sharding.ring import ring_of
 
-    if sections.lookup.mode == "cluster":
+    if lookup.mode == "cluster":
         fail("in a Redis Cluster the servers alone know the node: redis-cli cluster keyslot KEY")
-    print_places(ring_of(sections.lookup), keys, as_json=as_json)
+    print_places(ring_of(lookup), keys, as_json=as_json)
 
 
 async def _show(sections: Sections) -> list[dict[str, Any]]:

@@ -6,16 +6,17 @@ Every problem is found in one pass: an operator mends a file once, not once a mi
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from tapedeck.config import tls
-from tapedeck.config.model import Sections
+from tapedeck.config.model import Lookup, Section, Sections
 from tapedeck.config.nutcracker import PLACEMENT, NutcrackerError, read_pool
+from tapedeck.config.reading import BadYaml, Unreadable, read_text, read_yaml
 
 PREFIX = "TAPEDECK_"
 DEFAULT_PATH = Path(".tapedeck/tapedeck.yml")
@@ -29,6 +30,11 @@ _SECRET_FILES = (
     ("lookup", "password_file", "password"),
     ("mysql", "password_file", "password"),
 )
+
+_UNDECODED = re.compile("[\udc80-\udcff]")
+"""What Python makes of bytes in the environment that are no UTF-8 (PEP 383)."""
+_ODD = re.compile("[\x00-\x08\x0a-\x1f\x7f\ufeff]")
+"""What no secret holds that a person typed."""
 
 
 class ConfigError(Exception):
@@ -45,6 +51,10 @@ class ConfigError(Exception):
         super().__init__(f"{source}: " + "; ".join(problems))
 
 
+class _LookupAlone(Section):
+    lookup: Lookup
+
+
 def load(path: Path | str, environ: Mapping[str, str] | None = None) -> Sections:
     """Read `path`, put `TAPEDECK_<SECTION>__<KEY>` of `environ` (default: the process's) over it.
 
@@ -52,31 +62,58 @@ def load(path: Path | str, environ: Mapping[str, str] | None = None) -> Sections
         ConfigError: with every problem of the file and of the environment at once.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        hint = " (is a local stack running? `make run` starts one)" if path == DEFAULT_PATH else ""
-        raise ConfigError(str(path), [f"there is no such file{hint}"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"cannot be read: {error}"]) from None
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        # Where, and not what: the parser's own words quote the line, which may hold a secret.
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
-        problem = f"is no YAML at {where}: look for quotes, colons and indentation"
-        raise ConfigError(str(path), [problem]) from None
-    if document is None:
-        document = {}
-    if not isinstance(document, dict):
-        raise ConfigError(str(path), ["holds no sections: a mapping is expected at the top"])
     return parse(
-        document,
+        _read(path),
         source=str(path),
         environ=os.environ if environ is None else environ,
         base=path.parent,
     )
+
+
+def load_lookup(path: Path | str, environ: Mapping[str, str] | None = None) -> Lookup:
+    """As `load`, but the section `lookup` only: it says where keys lie, which asks no server.
+
+    Neither the other sections nor the files of secrets and certificates are looked at.
+
+    Raises:
+        ConfigError: with every problem of this section at once.
+    """
+    path = Path(path)
+    problems: list[str] = []
+    merged = _copied({"lookup": _read(path).get("lookup", {})})
+    variables = os.environ if environ is None else environ
+    ours = {k: v for k, v in variables.items() if k.startswith(PREFIX + "LOOKUP__")}
+    origins = _override(merged, ours, problems)
+    _read_nutcracker(merged, path.parent, problems)
+    try:
+        section = _LookupAlone.model_validate(merged).lookup
+    except ValidationError as error:
+        problems.extend(_sentences(error, origins))
+    if problems:
+        raise ConfigError(str(path), problems)
+    return section
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    """The sections of a file, as YAML gives them.
+
+    Raises:
+        ConfigError: it cannot be read, or holds none.
+    """
+    try:
+        document = read_yaml(read_text(path))
+    except FileNotFoundError:
+        hint = " (is a local stack running? `make run` starts one)" if path == DEFAULT_PATH else ""
+        raise ConfigError(str(path), [f"there is no such file{hint}"]) from None
+    except Unreadable as error:
+        raise ConfigError(str(path), [str(error)]) from None
+    except BadYaml as error:
+        raise ConfigError(str(path), error.problems) from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigError(str(path), ["holds no sections: a mapping is expected at the top"])
+    return document
 
 
 def parse(
@@ -98,10 +135,7 @@ def parse(
         ConfigError: with every problem at once.
     """
     problems: list[str] = []
-    merged: dict[str, Any] = {
-        str(name): dict(section) if isinstance(section, dict) else section
-        for name, section in document.items()
-    }
+    merged = _copied(document)
     from_environment = _override(merged, environ or {}, problems)
     _read_secrets(merged, base, problems)
     _place_tls_files(merged, base)
@@ -117,12 +151,25 @@ def parse(
     return sections
 
 
+def _copied(document: Mapping[Any, Any]) -> dict[str, Any]:
+    """The sections, to be changed; what names them, and their values, as text."""
+    return {
+        str(name): {str(key): value for key, value in section.items()}
+        if isinstance(section, dict)
+        else section
+        for name, section in document.items()
+    }
+
+
 def _override(
     merged: dict[str, Any], environ: Mapping[str, str], problems: list[str]
 ) -> dict[tuple[str, ...], str]:
     """Lay the environment over the file; answer which value came from which variable."""
     origins: dict[tuple[str, ...], str] = {}
     for variable, value in sorted(environ.items()):
+        if variable.startswith(PREFIX) and _UNDECODED.search(variable + value):
+            problems.append(f"{ascii(variable)[1:-1]} (environment): is no UTF-8")
+            continue
         if not variable.startswith(PREFIX) or "__" not in variable:
             if variable == PREFIX + "MODE":
                 merged["mode"] = value
@@ -155,11 +202,20 @@ def _read_secrets(merged: dict[str, Any], base: Path, problems: list[str]) -> No
             continue
         path = base / str(values[file_key])
         try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"{where}: cannot be read: {error}")
+            lines = [line.strip() for line in read_text(path).split("\n")]
+        except FileNotFoundError:
+            problems.append(f"{where}: cannot be read: there is no {path}")
+            continue
+        except Unreadable as error:
+            problems.append(f"{where}: {path} {error}")
             continue
         secrets = [line for line in lines if line]
+        odd = next((found[0] for line in secrets if (found := _ODD.search(line))), None)
+        if odd is not None:
+            # Nobody sees it in an editor, and the server refuses the secret without a reason.
+            what = "a byte order mark" if odd == "\ufeff" else f"the character U+{ord(odd):04X}"
+            problems.append(f"{where}: {path} holds {what}; write it as plain UTF-8 text")
+            continue
         if not secrets:
             problems.append(f"{where}: {path} is empty")
             continue

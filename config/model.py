@@ -53,7 +53,9 @@ HASHES = (
 class Section(BaseModel):
     """A part of the configuration: unknown words are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 class HostPort(Section):

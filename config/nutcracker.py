@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from tapedeck.config.reading import BadYaml, Unreadable, compose_plain, read_text
+
 HOW_TWEMPROXY_LISTENS = ("listen", "backlog", "client_connections", "reuseport")
 """Words about nutcracker's own port, which the gateway does not have."""
 PLACEMENT = ("hash", "hash_tag", "distribution", "servers")
@@ -209,7 +211,7 @@ def _number(pool: Mapping[str, Any], word: str, default: int, problems: list[str
     text = pool.get(word)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
         problems.append(f"{word}: is not a number")
         return default
     return int(text)
@@ -223,13 +225,11 @@ def _list(pools: Mapping[str, Mapping[str, Any]]) -> str:
 def _pools(path: Path) -> dict[str, dict[str, Any]]:
     """All pools, every scalar as text: twemproxy knows no other type."""
     try:
-        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise NutcrackerError([f"{path} cannot be read: {error}"]) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise NutcrackerError([f"{path} is no YAML{where}"]) from None
+        tree = compose_plain(read_text(path))
+    except FileNotFoundError:
+        raise NutcrackerError([f"{path} cannot be read: there is no such file"]) from None
+    except (Unreadable, BadYaml) as error:
+        raise NutcrackerError([f"{path} {error}"]) from None
     problems: list[str] = []
     pools = {
         name: _mapping(node, f"pool {name}, ", problems)
@@ -244,7 +244,10 @@ def _mapping(node: yaml.Node, where: str, problems: list[str]) -> dict[str, Any]
     found: dict[str, Any] = {}
     for word, value in _pairs(node, where, problems):
         if isinstance(value, yaml.SequenceNode) and word == "servers":
-            found[word] = [str(item.value).strip() for item in value.value]
+            if not all(isinstance(item, yaml.ScalarNode) for item in value.value):
+                problems.append(f"{where}{word}: a list of host:port:weight is expected")
+                continue
+            found[word] = [item.value.strip() for item in value.value]
         elif isinstance(value, yaml.ScalarNode) and word != "servers":
             found[word] = value.value
         else:

@@ -11,14 +11,22 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+LONGEST_SHOWN = 100
+"""Characters of a wrong value that its error repeats."""
+
+
+def shown(value: str) -> str:
+    """A value for an error's sentence: quoted, in one line, and cut off where it is long."""
+    return repr(value) if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]!r}..."
+
 
 def host_port(value: object) -> object:
     """`host:port`, an IPv6 address in brackets, as the fields of a HostPort."""
     if not isinstance(value, str):
         return value
     host, _, port = value.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"{value!r} is not host:port")
+    if not host or not re.fullmatch("[0-9]{1,9}", port):
+        raise ValueError(f"{shown(value)} is not host:port")
     return {"host": host.strip("[]"), "port": int(port)}
 
 
@@ -27,9 +35,9 @@ def lookup_server(value: object) -> object:
     if not isinstance(value, str):
         return value
     address, _, name = value.strip().partition(" ")
-    match = re.fullmatch(r"(?P<host>.+):(?P<port>\d+):(?P<weight>\d+)", address)
+    match = re.fullmatch(r"(?P<host>.+):(?P<port>[0-9]{1,9}):(?P<weight>[0-9]{1,9})", address)
     if match is None:
-        raise ValueError(f"{value!r} is not host:port:weight or host:port:weight name")
+        raise ValueError(f"{shown(value)} is not host:port:weight or host:port:weight name")
     host, port, weight = match["host"], int(match["port"]), int(match["weight"])
     # twemproxy leaves memcached's port out of the name it makes (conf.c, conf_add_server).
     default = host if port == 11211 else f"{host}:{match['port']}"
@@ -43,7 +51,7 @@ def lookup_server(value: object) -> object:
 
 def seed(value: object) -> object:
     """`host:port`, where weights mean nothing, as the `host:port:weight` of a LookupServer."""
-    if isinstance(value, str) and re.fullmatch(r"[^\s:]+:\d+", value):
+    if isinstance(value, str) and re.fullmatch(r"[^\s:]+:[0-9]+", value):
         return f"{value}:1"
     return value
 
@@ -66,7 +74,7 @@ Text = Annotated[str, AfterValidator(_one_line)]
 
 def _url(value: str) -> str:
     if re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value) is None:
-        raise ValueError(f"{value!r} is not http://host:port")
+        raise ValueError(f"{shown(value)} is not http://host:port")
     return value
 
 
@@ -86,7 +94,9 @@ Network = Annotated[str, AfterValidator(_network)]
 def _host_name(value: str) -> str:
     name = value.strip("[]").lower().removesuffix(".")
     if re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f]*:[0-9a-f:.]+", name) is None:
-        raise ValueError(f"{value!r} is no name or address such as admin.example (without a port)")
+        raise ValueError(
+            f"{shown(value)} is no name or address such as admin.example (without a port)"
+        )
     return name
 
 

@@ -33,7 +33,7 @@ class TrackFields(msgspec.Struct, forbid_unknown_fields=True):
     name: _Name
     performer: _Name
     track_file_stream_url: _Url
-    play_duration: Annotated[int, Meta(ge=1, le=86_400)]
+    play_duration: Annotated[int, Meta(ge=0, le=86_400)]
     release_name: _Name | None = None
     year: Annotated[int, Meta(ge=1, le=9999)] | None = None
     url: _Url | None = None
@@ -100,8 +100,10 @@ def words_of(error: Exception, prefix: str = "") -> str:
 
 # Line breaks are fine in a description; anything else below the space is a broken export.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_URL = re.compile(r"https?://[^\s/]+(/\S*)?")
-_SLUG = re.compile(r"[^\s/?#]+")
+_URL = re.compile(r"https?://[^\s/\\?#@]+([/?#][^\s\\]*)?")
+_SLUG = re.compile(r"[^\s/\\?#]+")
+# A page shows it as a link: to a browser //host and /\\host are other sites (URL standard, 4.4).
+_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[^\s/\\?#]+)+/?")
 
 
 def checked_mix(fields: MixFields) -> Mix:
@@ -117,7 +119,7 @@ def checked_mix(fields: MixFields) -> Mix:
     _text("tag_list_cache", fields.tag_list_cache or "", blank=True)
     _text("description", re.sub(r"[\r\n\t]", " ", fields.description or ""), blank=True)
     path = fields.path or f"/{fields.user.slug}/{fields.slug}"
-    _text("path", path, re.compile(r"/\S+"), "does not begin with /, or holds blanks")
+    _text("path", path, _PATH, "is no plain path such as /somebody/mix")
     ids: set[int] = set()
     for number, track in enumerate(fields.tracks):
         check_track(track, f"tracks[{number}]")

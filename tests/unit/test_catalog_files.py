@@ -89,7 +89,7 @@ tracks = st.builds(
     release_name=st.none() | names,
     year=st.none() | st.integers(1, 9999),
     url=st.just(None) | st.just("http://music.example.org/?q=é"),
-    play_duration=st.integers(1, 86_400),
+    play_duration=st.integers(0, 86_400),
 )
 
 
@@ -184,7 +184,35 @@ def test_a_track_that_is_twice_in_a_mix_is_refused(file_format):
         ({"name": "a\x00b"}, "name: holds the control character U+0000"),
         ({"description": "a\x1bb"}, "description: holds the control character U+001B"),
         ({"slug": "a/b"}, "slug: is no slug"),
-        ({"path": "ann/mix"}, "path: does not begin with /, or holds blanks"),
+        *(
+            ({"path": path}, "path: is no plain path such as /somebody/mix")
+            for path in (
+                *(
+                    "ann/mix",
+                    "//evil.example/x",
+                    "/\\evil.example",
+                    "/a//evil.example",
+                    "/",
+                    "/a b",
+                ),
+                *("/../a", "/a/.", "/a?b", "/a#b", "https://evil.example/x", "javascript:alert(1)"),
+            )
+        ),
+        ({"path": "/a\x01"}, "path: holds the control character U+0001"),
+        ({"slug": "\\evil.example"}, "slug: is no slug"),
+        ({"slug": ".."}, "path: is no plain path such as /somebody/mix"),
+        *(
+            ({"tracks": [track(5, url=url)]}, "tracks[0].url: is no http or https URL")
+            for url in (
+                *("javascript:alert(1)", "data:text/html,x", "//evil.example", "ftp://a/b"),
+                *(
+                    "https:///x",
+                    "https://a\\@evil.example",
+                    "https://good@evil.example/",
+                    "file:///x",
+                ),
+            )
+        ),
         ({"tracks": []}, "tracks: Expected `array` of length >= 1"),
         ({"user": None}, "user: Expected `object`, got `null`"),
         ({"mood": "blue"}, "Object contains unknown field `mood`"),
@@ -196,8 +224,8 @@ def test_a_track_that_is_twice_in_a_mix_is_refused(file_format):
             "tracks[0].track_file_stream_url: is no http or https URL",
         ),
         (
-            {"tracks": [track(5, play_duration=0)]},
-            "tracks[0].play_duration: Expected `int` >= 1",
+            {"tracks": [track(5, play_duration=-1)]},
+            "tracks[0].play_duration: Expected `int` >= 0",
         ),
         (
             {"tracks": [track(5, play_duration=1.5)]},

@@ -53,6 +53,15 @@ def test_each_line_of_a_file_of_keys_has_its_node_whatever_its_bytes(
     assert [a["node"] for a in answers] == [RING.owner(key).name for key in LINES]
 
 
+def test_where_keys_lie_needs_no_section_but_lookup(tmp_path: Path) -> None:
+    alone = tmp_path / "alone.yml"
+    alone.write_text(yaml.safe_dump({"lookup": {"servers": SERVERS}}))
+    done = ring(alone, "where", "--keys", "-", given=b"uid:1:pid:2\n")
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"uid:1:pid:2\t%b\n" % RING.owner(b"uid:1:pid:2").name.encode()
+
+
 def test_keys_come_from_standard_input_too_and_are_printed_as_they_are(config: Path) -> None:
     done = ring(config, "where", "--keys", "-", given=FILE)
 

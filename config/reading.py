@@ -1,0 +1,210 @@
+"""Files that a configuration is made of: small, regular and UTF-8; YAML without its surprises.
+
+What YAML 1.1 would silently make something else of is text here, or refused with its line: dates,
+octal and sexagesimal numbers, tags, a key given twice, aliases that multiply.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.reader import ReaderError
+
+from tapedeck.config.values import shown
+
+MOST_BYTES = 1 << 20
+"""Of one file."""
+DEEPEST = 32
+"""Levels of a document."""
+MOST_NODES = 20_000
+"""Values of a document, with each alias counted as all that it stands for."""
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+
+
+class Unreadable(Exception):
+    """A file that cannot be read; the message says why, without the file's name."""
+
+
+class BadYaml(Exception):
+    """A text that is no YAML as it is wanted here.
+
+    Attributes:
+        problems: one sentence each, with the line. They quote no value: it may be a secret.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Unreadable: it is no regular file, too large, no UTF-8, or not readable for us.
+    """
+    try:
+        # Without waiting: opening a FIFO that nobody writes to would take for ever.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Unreadable("cannot be read: it is no regular file")
+            raw = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # of a NUL in the name
+        raise Unreadable(f"cannot be read: {error}") from None
+    if len(raw) > MOST_BYTES:
+        raise Unreadable(f"cannot be read: it has more than {MOST_BYTES >> 20} MiB")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise Unreadable(f"cannot be read: line {line} is no UTF-8") from None
+
+
+def read_yaml(text: str) -> object:
+    """What a YAML document says; None if it is empty.
+
+    Raises:
+        BadYaml: with each key that is given twice, or the first other problem.
+    """
+    with _composed(text, _Typed) as (loader, node):
+        if loader.twice:
+            raise BadYaml(loader.twice)
+        return None if node is None else loader.construct_document(node)
+
+
+def compose_plain(text: str) -> yaml.Node | None:
+    """The nodes of a YAML document whose scalars are all text; None if it is empty.
+
+    Raises:
+        BadYaml: with the first problem.
+    """
+    with _composed(text, _Guarded) as (_, node):
+        return node
+
+
+@contextlib.contextmanager
+def _composed(text: str, kind: type[_Guarded]) -> Iterator[tuple[_Guarded, yaml.Node | None]]:
+    try:
+        loader = kind(text)
+        yield loader, loader.get_single_node()
+    except _Problem as problem:
+        raise BadYaml([str(problem)]) from None
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise BadYaml([f"line {line} holds a character that YAML does not allow"]) from None
+    except yaml.MarkedYAMLError as error:
+        # Where, and not what: the parser's own words quote the line, which may hold a secret.
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+        what = f"is no YAML at {where}: look for quotes, colons and indentation"
+        raise BadYaml([what]) from None
+
+
+class _Problem(Exception):
+    """A problem in our words."""
+
+    def __init__(self, what: str, mark: yaml.Mark) -> None:
+        super().__init__(f"line {mark.line + 1}: {what}")
+
+
+class _Guarded(yaml.BaseLoader):
+    """Composes no document that is deep, that aliases multiply, or that holds tags or control
+    characters. Every scalar is text.
+
+    Attributes:
+        twice: a sentence for each key that its mapping has already.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.twice: list[str] = []
+        self._depth = 0
+        self._nodes = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node, if it may be one.
+
+        Raises:
+            _Problem: it may not.
+        """
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        mark = event.start_mark
+        if isinstance(event, yaml.AliasEvent):
+            node = super().compose_node(parent, index)
+            size = self._sizes.get(id(node))
+            if size is None:
+                raise _Problem("an alias stands within what it names", mark)
+            self._count(size, mark)
+            return node
+        if getattr(event, "tag", None) is not None:
+            raise _Problem(
+                "a tag means nothing in this YAML; quote a value that begins with !", mark
+            )
+        if isinstance(event, yaml.ScalarEvent) and _CONTROL.search(event.value):
+            raise _Problem("a control character is in this value", mark)
+        before = self._nodes
+        self._count(1, mark)
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise _Problem(f"is nested more than {DEEPEST} levels deep", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        self._sizes[id(node)] = self._nodes - before
+        if isinstance(node, yaml.MappingNode):
+            self._look_for_double_keys(node)
+        return node
+
+    def _count(self, nodes: int, mark: yaml.Mark) -> None:
+        self._nodes += nodes
+        if self._nodes > MOST_NODES:
+            raise _Problem(f"more than {MOST_NODES:,} values, with all that aliases name", mark)
+
+    def _look_for_double_keys(self, node: yaml.MappingNode) -> None:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or "\n" in key.value:
+                raise _Problem("a key must be one word", key.start_mark)
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                name = shown(key.value)
+                self.twice.append(
+                    f"line {line}: {name} is given twice, first on line {lines[key.value]}"
+                )
+            lines.setdefault(key.value, line)
+
+
+class _Typed(_Guarded, yaml.SafeLoader):
+    """Numbers, switches and nothing are what everybody reads them as; all else is text: dates too,
+    and 0777, 1:30, 1_000 and .inf, which YAML 1.1 takes for numbers."""
+
+
+_Typed.yaml_implicit_resolvers = {}
+
+for _tag, _pattern, _first in (
+    (
+        "bool",
+        "yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
+        "yYnNtTfFoO",
+    ),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", "[-+]?(0|[1-9][0-9]{0,17})", "-+0123456789"),
+    ("float", r"[-+]?(0|[1-9][0-9]{0,17})\.[0-9]{1,30}(e[-+][0-9]{1,2})?", "-+0123456789"),
+    ("merge", "<<", "<"),
+):
+    _Typed.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})\\Z"), list(_first)
+    )
