@@ -7,6 +7,8 @@ Numbers below 2000 come from the server, 2000 to 2999 from the client library (M
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from enum import Enum
 
 import pymysql.err
@@ -18,6 +20,7 @@ class Fault(Enum):
     LOST = "the connection is gone: open another, look for the primary again"
     READ_ONLY = "the host is not the primary (any more): drop its connections, look again"
     BUSY = "the server takes no more connections: wait, then try again"
+    OURS = "no connection could be made for a reason of this machine's: it says nothing of the host"
     RETRY = "the transaction was rolled back in favour of another: repeat it"
     NO_TABLE = "the table does not exist: a partition was dropped, or is not created yet"
     DUPLICATE = "the row is there already: a conflict of two changes"
@@ -49,6 +52,7 @@ FAULTS: dict[int, tuple[Fault, str]] = {
     1040: (Fault.BUSY, "ER_CON_COUNT_ERROR: too many connections"),
     1203: (Fault.BUSY, "ER_TOO_MANY_USER_CONNECTIONS"),
     1226: (Fault.BUSY, "ER_USER_LIMIT_REACHED: max_user_connections"),
+    1129: (Fault.BUSY, "ER_HOST_IS_BLOCKED: too many handshakes from here were broken off"),
     1205: (
         Fault.RETRY,
         "ER_LOCK_WAIT_TIMEOUT: undoes the statement alone; roll back the rest",
@@ -59,6 +63,12 @@ FAULTS: dict[int, tuple[Fault, str]] = {
     1062: (Fault.DUPLICATE, "ER_DUP_ENTRY"),
 }
 """Every other number is FINAL."""
+_OURS = frozenset(
+    {
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN),
+        errno.EADDRNOTAVAIL,  # no local port is free
+    }
+)
 
 
 class PrimaryUnavailable(Exception):
@@ -91,7 +101,16 @@ class MySQLError(Exception):
     @property
     def passing(self) -> bool:
         """Whether the same statement may succeed later, here or on another host."""
-        return self.fault in (Fault.LOST, Fault.READ_ONLY, Fault.BUSY, Fault.RETRY)
+        passing = (Fault.LOST, Fault.READ_ONLY, Fault.BUSY, Fault.OURS, Fault.RETRY)
+        return self.fault in passing
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether a connect failed before it could reach the other side: no descriptor, no memory, no
+    port, no address for the name. What it says is nothing of the host."""
+    if isinstance(error, socket.gaierror):
+        return True
+    return isinstance(error, OSError) and error.errno in _OURS
 
 
 def classify(error: BaseException) -> MySQLError | None:

@@ -24,7 +24,8 @@ class View:
     Attributes:
         silent: the look took too long.
         busy: it lives, but takes no more connections; that says nothing against it.
-        before: what it said last, where it is too busy to say it again.
+        ours: this machine could not ask it, for a reason of its own; that says nothing either.
+        before: what it said last, where it is too busy to say it again, or could not be asked.
         redundant: whether a standby acknowledges its commits; None where it was not asked.
     """
 
@@ -33,6 +34,7 @@ class View:
     error: str = ""
     silent: bool = False
     busy: bool = False
+    ours: bool = False
     before: Hello | None = None
     redundant: bool | None = None
 
@@ -118,11 +120,13 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
     best = [(view, hello) for view, hello in claims.values() if hello.generation == highest]
     if len(best) > 1:
         hosts = " and ".join(
-            view.address + " (too busy to say so again)" * (view.hello is None) for view, _ in best
+            view.address + f" (not heard again: {view.error})" * (view.hello is None)
+            for view, _ in best
         )
         return Split(f"{hosts} are both writable with generation {highest}")
     if not best or best[0][0].hello is None:
-        # One that is busy is no news: whoever has it keeps it, and nobody else takes its place.
+        # One that is busy, or could not be asked, is no news: whoever has it keeps it, and no
+        # other host takes its place.
         return Nobody("; ".join(reasons) or "no hosts")
     view, hello = best[0]
     is_new = identity is not None and hello.identity != identity

@@ -295,7 +295,7 @@ class Primary:
         own = next(view for view in views if view.address == self.address)
         if own is views[0]:
             self._silent_looks = self._silent_looks + 1 if own.silent else 0
-        return own.busy or (own.silent and self._silent_looks <= 1)
+        return own.busy or own.ours or (own.silent and self._silent_looks <= 1)
 
     async def _adopt(self, verdict: Adopt) -> None:
         hello = verdict.hello

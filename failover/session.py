@@ -8,7 +8,7 @@ still arrive and be taken for the next one's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from tapedeck.config.model import HostPort, MySQL
 from tapedeck.config.tls import ClientContexts, TlsProblem, in_words
 from tapedeck.failover import clock_sql
 from tapedeck.failover.answers import Answers, Ran
-from tapedeck.failover.errors import Fault, MySQLError, classify
+from tapedeck.failover.errors import Fault, MySQLError, classify, is_ours
 from tapedeck.failover.names import connect_by_name
 
 Row = tuple[Any, ...]
@@ -33,6 +33,7 @@ LOCK_SECONDS = 1
 METADATA_LOCK_SECONDS = 2
 """How long a statement waits for DDL, in seconds."""
 _ACCESS_DENIED = 1045
+_HOST_BLOCKED = 1129
 _SETTINGS = (
     # A row that somebody else holds fails soon, so that it is settled alone.
     f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}, "
@@ -58,16 +59,22 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]
 
     Args:
         name: what the certificate must carry; `host` is a numeric address.
+        reached: called when TCP is connected, and the server's greeting is what comes next.
     """
 
-    def __init__(self, name: str, **words: Any) -> None:
+    def __init__(self, name: str, reached: Callable[[], None], **words: Any) -> None:
         super().__init__(**words)
         self._name = name
+        self._reached = reached
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.transport.abort()
         super().close()
+
+    async def _get_server_information(self) -> None:
+        self._reached()
+        await super()._get_server_information()
 
     async def _request_authentication(self) -> None:
         if self._ssl_context is not None and not self.server_capabilities & CLIENT.SSL:
@@ -125,17 +132,36 @@ class Session:
         self.broken = False
         self.hello: Hello | None = None
 
+    @property
+    def address(self) -> str:
+        """The numeric address of the other side; empty once it is closed."""
+        writer = self._connection._writer
+        peer = writer.get_extra_info("peername") if writer is not None else None
+        return str(peer[0]) if peer else ""
+
     @classmethod
-    async def open(cls, host: HostPort, config: MySQL) -> Session:
+    async def open(
+        cls, host: HostPort, config: MySQL, handshake_seconds: float | None = None
+    ) -> Session:
         """Connect; the name is looked up anew each time, as a name that moves demands.
+
+        Args:
+            handshake_seconds: how long the server may take once TCP is connected, where that is
+                longer than `connect_timeout`: a handshake that is broken off counts against us.
 
         Raises:
             MySQLError: refused, timed out, or no such user.
         """
         connection = None
         try:
-            async with asyncio.timeout(config.connect_timeout / 1000):
-                connection = await connect_by_name(host.host, partial(_connect, host, config))
+            async with asyncio.timeout(config.connect_timeout / 1000) as bound:
+
+                def reached() -> None:
+                    if handshake_seconds is not None:
+                        bound.reschedule(asyncio.get_running_loop().time() + handshake_seconds)
+
+                connect = partial(_connect, host, config, reached)
+                connection = await connect_by_name(host.host, connect)
                 cursor = await connection.cursor(_QuietCursor)
                 await cursor.execute(_SETTINGS)
         except BaseException as error:
@@ -147,6 +173,9 @@ class Session:
             if known.code == _ACCESS_DENIED and not config.tls:
                 # MariaDB says no more than that to a user who has to come by TLS.
                 hint = f"{known.reason} (or it takes TLS alone: mysql.tls)"
+                known = MySQLError(known.fault, known.code, hint)
+            if known.code == _HOST_BLOCKED:
+                hint = f"{known.reason} (an operator unblocks it there: FLUSH HOSTS)"
                 known = MySQLError(known.fault, known.code, hint)
             raise known from error
         return cls(connection, cursor, config.statement_timeout / 1000)
@@ -245,9 +274,12 @@ class Session:
         self._connection.close()
 
 
-async def _connect(host: HostPort, config: MySQL, address: str) -> _Connection:
+async def _connect(
+    host: HostPort, config: MySQL, reached: Callable[[], None], address: str
+) -> _Connection:
     connection = _Connection(
         host.host,
+        reached,
         host=address,
         port=host.port,
         user=config.user,
@@ -273,7 +305,8 @@ async def _connect(host: HostPort, config: MySQL, address: str) -> _Connection:
 def _cannot_connect(error: Exception) -> MySQLError:
     if isinstance(error, OSError) and not isinstance(error, TimeoutError):
         reason = f"cannot connect: {in_words(error)}"
-        return MySQLError(Fault.LOST, CR.CR_CONN_HOST_ERROR, reason)
+        fault = Fault.OURS if is_ours(error) else Fault.LOST
+        return MySQLError(fault, CR.CR_CONN_HOST_ERROR, reason)
     return _known(error)
 
 
@@ -284,5 +317,5 @@ def _known(error: Exception) -> MySQLError:
     raises RuntimeError on a transport that was reset while idle): it is not to be trusted any more.
     """
     if isinstance(error, TlsProblem):
-        return MySQLError(Fault.LOST, 0, f"mysql.{error}")
+        return MySQLError(Fault.OURS, 0, f"mysql.{error}")
     return classify(error) or MySQLError(Fault.LOST, 0, repr(error))

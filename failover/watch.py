@@ -3,6 +3,10 @@
 A frozen host answers nothing for `connect_timeout`; the others must not wait for it, or a failover
 would take that much longer. So each host has its own look after look, and whatever one of them
 shows is judged at once together with what the others showed last.
+
+A look is a question on a connection that is kept for looks, so that troubles of this machine's (no
+descriptor, no DNS) do not look like the host's, and so that a frozen host does not count a broken
+handshake for each look, until it blocks this machine (error 1129).
 """
 
 from __future__ import annotations
@@ -15,8 +19,10 @@ from dataclasses import replace
 import structlog
 
 from tapedeck.config.model import HostPort, MySQL
+from tapedeck.failover.connects import Connects
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.fencing import View
+from tapedeck.failover.names import NAMES
 from tapedeck.failover.session import Session
 from tapedeck.failover.tasks import stop
 
@@ -26,6 +32,9 @@ LOOK_EVERY = 1.0
 """Seconds between looks at a host; also the longest that a replaced primary is believed."""
 LOOK_AGAIN = 0.05
 """Seconds between looks while there is no primary, or after a statement met an error."""
+KEEP = 5.0
+"""Seconds after which a look makes a new connection where it can: behind one address (a proxy, a
+moved one) another server may take new connections."""
 SILENT = 0.5
 """Seconds without an answer after which what a host showed before yields to another's claim."""
 
@@ -52,6 +61,8 @@ class Watch:
         self._judging = asyncio.Lock()
         self._views: dict[str, View] = {}
         self._looking_since: dict[str, float] = {}
+        self._kept: dict[str, tuple[Session, float]] = {}
+        self._connects = {str(host): Connects(host) for host in config.hosts}
         self._kick = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -62,8 +73,8 @@ class Watch:
     def start(self) -> None:
         """Begin."""
         self._tasks = [
-            asyncio.create_task(self._follow(host), name=f"mysql-watch-{host}")
-            for host in self._config.hosts
+            asyncio.create_task(self._follow(host), name=f"mysql-watch-{name}")
+            for name, host in {str(host): host for host in self._config.hosts}.items()
         ]
 
     def kick(self) -> None:
@@ -72,12 +83,17 @@ class Watch:
 
     def disbelieve(self, address: str) -> None:
         """Forget what a host said of itself: a statement that it refused says otherwise."""
+        self._part(address)
         if address in self._views:
             self._views[address] = View(address, error="it refused a change: read-only")
 
     async def close(self) -> None:
         """End."""
         await stop(*self._tasks)
+        for address in list(self._kept):
+            self._part(address)
+        for connects in self._connects.values():
+            await connects.close()
 
     def views(self) -> list[View]:
         """What each host showed last, in the order of the configuration."""
@@ -107,8 +123,9 @@ class Watch:
         try:
             view = await self._view(host)
             known = self._views.get(name)
-            if view.busy and known is not None:
-                # It is what it was: that it turns us away is no sign that it lost its place.
+            if (view.busy or view.ours) and known is not None:
+                # It is what it was: that it turns us away, or that we cannot ask it, is no sign
+                # that it lost its place.
                 view = replace(view, before=known.hello or known.before)
             self._views[name] = view
         finally:
@@ -135,22 +152,69 @@ class Watch:
         ]
 
     async def _view(self, host: HostPort) -> View:
-        session = None
+        name = str(host)
         try:
             async with asyncio.timeout(self._config.connect_timeout / 1000):
-                session = await Session.open(host, self._config)
-                hello = await session.greet()
+                kept = self._kept.get(name)
+                session = await self._session(host)
+                try:
+                    hello = await session.greet()
+                except MySQLError as error:
+                    if kept is None or session is not kept[0] or error.fault is not Fault.LOST:
+                        raise
+                    # Somebody ended that connection: whether the host is well says another.
+                    self._part(name)
+                    session = await self._session(host)
+                    hello = await session.greet()
                 redundant = None
                 if not hello.read_only and len(self._config.hosts) > 1:
                     redundant = await _redundant(session)
-                return View(str(host), hello, redundant=redundant)
+                return View(name, hello, redundant=redundant)
         except TimeoutError:
-            return View(str(host), error="no answer in time", silent=True)
+            self._part(name)
+            return View(name, error="no answer in time", silent=True)
         except MySQLError as error:
-            return View(str(host), error=str(error), busy=error.fault is Fault.BUSY)
-        finally:
-            if session is not None:
-                session.close()
+            self._part(name)
+            busy, ours = error.fault is Fault.BUSY, error.fault is Fault.OURS
+            return View(name, error=str(error), busy=busy, ours=ours)
+
+    async def _session(self, host: HostPort) -> Session:
+        """The connection for looks at a host: the one that is kept, or a new one.
+
+        Raises:
+            MySQLError: there is none, and none can be made.
+        """
+        name = str(host)
+        loop = asyncio.get_running_loop()
+        kept, since = self._kept.get(name, (None, 0.0))
+        if kept is not None and (kept.broken or not kept.address):
+            self._part(name)
+            kept = None
+        if kept is not None and loop.time() - since < KEEP and await _leads_to(host, kept.address):
+            return kept
+        try:
+            session = await self._connects[name].open(self._config)
+        except MySQLError as error:
+            if kept is not None and error.fault in (Fault.OURS, Fault.BUSY):
+                return kept
+            raise
+        self._part(name)
+        self._kept[name] = session, loop.time()
+        return session
+
+    def _part(self, address: str) -> None:
+        """Close the connection for looks at a host."""
+        session, _ = self._kept.pop(address, (None, 0.0))
+        if session is not None:
+            session.close()
+
+
+async def _leads_to(host: HostPort, address: str) -> bool:
+    """Whether a host's name still leads to an address; also where that cannot be told."""
+    try:
+        return address in await NAMES.look_up(host.host)
+    except OSError:
+        return True
 
 
 async def _redundant(session: Session) -> bool:

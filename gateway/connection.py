@@ -39,6 +39,7 @@ class HttpConnection(RequestHandler):
         "_face",
         "_refused_until",
         "_unfinished",
+        "descriptor",
         "held",
         "peer",
         "slow_since",
@@ -62,6 +63,8 @@ class HttpConnection(RequestHandler):
         self._unfinished = Unfinished()
         name = transport.get_extra_info("peername")
         self.peer: str = name[0] if isinstance(name, tuple) else ""
+        sock = transport.get_extra_info("socket")
+        self.descriptor: int = -1 if sock is None else sock.fileno()
         guard = self._face.guard
         if guard is not None and (reason := guard.opened(self)) is not None:
             self._end(Refusal(503, reason, headers={"Retry-After": "1"}))

@@ -18,6 +18,7 @@ from prometheus_client import Counter as Counted
 from prometheus_client import Gauge
 
 from tapedeck.config.model import Limits, Sections
+from tapedeck.gateway.descriptors import of_clients, reserved
 from tapedeck.gateway.limits import Addresses, Buckets, one_client, retry_after
 from tapedeck.gateway.memory import give_back
 from tapedeck.gateway.overload import LOOK_SECONDS, Governor
@@ -39,8 +40,8 @@ LIMITED = Counted(
 )
 CUT_OFF = Counted(
     "tapedeck_http_connections_cut_off",
-    "Connections ended: too many of all or of an address, headers too slow or too much of them, "
-    "answers not read",
+    "Connections ended: too many of all or of an address, no descriptor to spare, "
+    "headers too slow or too much of them, answers not read",
     ["reason"],
 )
 OPEN = Gauge("tapedeck_http_connections", "Open connections on the gateway's port")
@@ -55,12 +56,14 @@ class Connection(Protocol):
 
     Attributes:
         peer: the address of the other end.
+        descriptor: its number; -1 where there is none.
         slow_since: since when a request's headers are incomplete, on the loop's clock; 0: not.
         unread_since: since when something lies unread; kept by the guard.
         held: bytes of memory that what it has not finished to send takes; kept by the guard.
     """
 
     peer: str
+    descriptor: int
     slow_since: float
     unread_since: float
     held: int
@@ -117,6 +120,7 @@ class Guard:
         target = None if limits.queueing_target is None else limits.queueing_target / 1000
         self._governor.configure(target, limits.always_accepted, config.gateway.max_requests)
         self.allowed = self._governor.limit
+        self._reserved = reserved(config)
         self._addresses = Addresses(limits.trusted_proxies)
         self.by_address = limits.address_rate is not None
         self.proxied = bool(limits.trusted_proxies)
@@ -180,6 +184,11 @@ class Guard:
         if len(self._connections) > self.limits.connections:
             CUT_OFF.labels("connections").inc()
             return "Too many connections are open."
+        if connection.descriptor >= of_clients(self._reserved):
+            CUT_OFF.labels("descriptors").inc()
+            return (
+                "Too many files are open: raise the limit of open files (LimitNOFILE, ulimit -n)."
+            )
         most = self.limits.address_connections
         if (
             most is not None

@@ -21,6 +21,7 @@ from tapedeck.config.model import MySQL
 from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.nodes import Node
 from tapedeck.failover.primary import Primary
+from tapedeck.failover.session import Session
 from tapedeck.localstack import datadir
 from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB
@@ -477,9 +478,49 @@ async def test_a_busy_primary_that_refuses_a_change_has_lost_its_place(
             await until(lambda: primary.address == other.address)
 
 
+async def test_looks_at_a_frozen_host_are_no_broken_handshakes(
+    both: MySQL, mysql: MariaDB, other: MariaDB
+) -> None:
+    """A server counts each of those when it thaws, and blocks the gateway's machine at last."""
+    other.query("SET GLOBAL read_only = 1")
+    counted = "SHOW GLOBAL STATUS LIKE 'Aborted_connects'"
+    before = int(other.query(counted)[0][1])
+    async with watching(both) as primary:
+        await primary.fetch("SELECT 1")
+        looked = "no answer in time"
+        other.freeze()
+        await until(lambda: looked in str(primary.describe()["hosts"][1]))
+        # Time for eight more looks, each with an end of its own.
+        await asyncio.sleep(8 * both.connect_timeout / 1000)
+        other.thaw()
+        await until(lambda: primary.describe()["hosts"][1]["role"] == "standby", 3)
+        assert await primary.fetch("SELECT 2") == [(2,)]
+        assert int(other.query(counted)[0][1]) - before == 0
+
+
+async def test_a_host_that_blocks_this_machine_is_busy_and_says_so(
+    stack_config: StackConfig,
+) -> None:
+    """Error 1129: too many handshakes from here were broken off, whoever did it."""
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A server never blocks 127.0.0.1: these are the words that others get for a greeting.
+        said = b"\xff" + struct.pack("<H", 1129) + b"Host 'gateway' is blocked"
+        writer.write(len(said).to_bytes(3, "little") + b"\0" + said)
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        blocking = config(stack_config, hosts=[f"127.0.0.1:{port}"])
+        with pytest.raises(MySQLError, match=r"1129 .*blocked.*FLUSH HOSTS") as met:
+            await Session.open(blocking.hosts[0], blocking)
+    assert met.value.fault is Fault.BUSY
+
+
 @contextlib.contextmanager
 def crowded(server: MariaDB, config: MySQL) -> Iterator[Callable[[], None]]:
-    """Gives a function that takes the last connection that the gateways' user may have there."""
+    """Gives a function that takes the last connection that the gateways' user may have there, and
+    ends the one that looks are made on."""
     user = server.query("SELECT CONCAT(user, '@', '\"', host, '\"') FROM mysql.user")
     name = next(row[0] for row in user if row[0].startswith("tapedeck@"))
     held: list[Any] = []
@@ -497,6 +538,9 @@ def crowded(server: MariaDB, config: MySQL) -> Iterator[Callable[[], None]]:
                     )
                 )
             assert held or time.monotonic() < end
+        # The oldest is the one for looks, which would go on.
+        own = {connection.thread_id() for connection in held}
+        server.query(f"KILL {min(n for n in connections(server) if n not in own)}")
 
     try:
         yield crowd

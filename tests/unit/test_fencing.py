@@ -93,7 +93,7 @@ def test_a_primary_that_is_busy_keeps_its_claim_against_another_of_its_generatio
         verdict = decide(pair, seen=3, identity=A)
 
         assert isinstance(verdict, Split)
-        assert f"{A} (too busy" in verdict.reason
+        assert f"{A} (not heard again: 1040" in verdict.reason
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""A gateway whose descriptors run out: MySQL goes on, and clients are refused first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tapedeck.localstack.mariadb import MariaDB
+from tests.support.faces import a_mix
+from tests.support.gateways import Gateway, put_mixes
+
+pytestmark = pytest.mark.stack
+
+StackConfig = Callable[..., dict[str, Any]]
+LOOKS_SECONDS = 8
+"""Longer than a look's own connection is kept."""
+
+
+@pytest.fixture
+def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
+    document = stack_config(mysql={"connections": 4})
+    put_mixes(document, [a_mix(7, tracks=3)])
+    with Gateway(document, tmp_path) as gateway:
+        yield gateway
+
+
+def limit(gateway: Gateway, more: int) -> None:
+    """Let it open so many files more."""
+    numbers = [int(name) for name in os.listdir(f"/proc/{gateway.pid}/fd")]
+    _, most = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
+    # The kernel gives the lowest number that is free, and none from the limit on.
+    resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (max(numbers) + 1 + more, most))
+
+
+async def begin(http: aiohttp.ClientSession) -> int:
+    async with http.post("/mixes/7") as answer:
+        return answer.status
+
+
+async def test_a_gateway_that_can_open_nothing_serves_by_what_is_open(gateway: Gateway) -> None:
+    async with aiohttp.ClientSession(gateway.url) as http:
+        assert await begin(http) == 200
+        limit(gateway, 0)
+        end = time.monotonic() + LOOKS_SECONDS
+        statuses = set()
+        while time.monotonic() < end:
+            statuses.add(await begin(http))
+            await asyncio.sleep(0.05)
+    assert statuses == {200}
+    assert gateway.lines("mysql primary lost") == []
+
+
+async def test_idle_clients_leave_mysql_and_operators_their_descriptors(
+    gateway: Gateway, mysql: MariaDB
+) -> None:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    async with aiohttp.ClientSession(gateway.url) as http, contextlib.AsyncExitStack() as idle:
+        assert await begin(http) == 200
+        limit(gateway, 200)
+        clients = []
+        for _ in range(300):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            idle.callback(writer.transport.abort)
+            clients.append((reader, writer))
+        # Those that may stay are told nothing.
+        told, waiting = await asyncio.wait(
+            [asyncio.create_task(reader.readline()) for reader, _ in clients], timeout=2
+        )
+        for task in waiting:
+            task.cancel()
+        assert len(waiting) > 50
+        assert {b" 503 " in task.result() for task in told} == {True}
+        # Every connection to MySQL has to be made anew.
+        for number, user, *_ in mysql.query("SHOW PROCESSLIST"):
+            if user == "tapedeck":
+                mysql.query(f"KILL {number}")
+        assert [await begin(http) for _ in range(20)] == [200] * 20
+        body = await gateway.until("/readyz", lambda status, _: status == 200)
+        assert body["status"] == "ready"
