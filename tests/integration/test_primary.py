@@ -17,11 +17,13 @@ import pytest
 import uvloop
 
 from tapedeck.config.load import parse
-from tapedeck.config.model import MySQL
+from tapedeck.config.model import HostPort, MySQL
 from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
+from tapedeck.failover.names import NAMES
 from tapedeck.failover.nodes import Node
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Session
+from tapedeck.failover.watch import KEEP
 from tapedeck.localstack import datadir
 from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB
@@ -617,17 +619,38 @@ async def test_the_first_to_adopt_a_new_primary_raises_the_generation_once(
             assert gateway.address == other.address
 
 
+async def test_a_name_that_moves_while_the_old_server_answers_is_followed(
+    both: MySQL, mysql: MariaDB, other: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A managed failover by hand: the old server is well, writable, and no longer meant."""
+    leads_to = "127.0.0.2"
+    monkeypatch.setattr(NAMES, "_ask", lambda _: (leads_to,))
+    async with (
+        Resetting(mysql.port, "127.0.0.2") as before,
+        Resetting(other.port, "127.0.0.3", before.port),
+    ):
+        named = HostPort(host="db.test", port=before.port)
+        async with watching(both.model_copy(update={"hosts": (named,)})) as primary:
+            assert await primary.fetch("SELECT @@port") == [(mysql.port,)]
+            leads_to = "127.0.0.3"
+            # Well before the connection for looks would be made anew by itself.
+            async with asyncio.timeout(KEEP * 0.8):
+                while await primary.fetch("SELECT @@port") != [(other.port,)]:
+                    await asyncio.sleep(0.02)
+
+
 class Resetting:
     """A proxy whose `reset` ends every connection as a machine does that lost its memory: RST."""
 
-    def __init__(self, port: int) -> None:
-        self._upstream = port
+    def __init__(self, upstream: int, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._upstream = upstream
+        self._host = host
         self._clients: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
+        self.port = port
 
     async def __aenter__(self) -> Resetting:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, self._host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
