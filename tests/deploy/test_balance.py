@@ -231,15 +231,22 @@ async def test_where_no_gateway_answers_the_client_is_told_when_to_come_back(sit
 
 
 class Dropper:
-    """Takes a request, counts it, and closes the connection without an answer; its other port says
-    that all is well. No real gateway does this on demand."""
+    """Takes a request, counts it, and closes the connection without an answer (but to `ANSWERED`);
+    its other port says that all is well. No real gateway does this on demand."""
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
         dropper = self
 
         class Drop(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def drop(self) -> None:
+                if self.path == ANSWERED:
+                    self.send_response(200)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 dropper.requests[self.headers["X-Request-Id"]] += 1
                 self.close_connection = True
 
@@ -266,6 +273,7 @@ class Dropper:
             server.server_close()
 
 
+ANSWERED = "/mixes/2"
 SENT_TWICE = [
     ("GET", f"/sets/{TOKEN}/next?mix_id=1&track_id=101"),
     ("GET", f"/sets/{TOKEN}/skip.json?mix_id=1&track_id=101"),
@@ -303,6 +311,30 @@ async def test_only_what_is_harmless_twice_is_sent_twice(kind: str, tmp_path: Pa
                 assert times > 1, f"{method} {path} is sent {times} times"
             else:
                 assert times == 1, f"{method} {path} is sent {times} times"
+    finally:
+        for dropper in droppers:
+            dropper.close()
+
+
+@pytest.mark.parametrize(("method", "path"), SENT_ONCE)
+async def test_a_client_whose_gateway_goes_away_with_its_request_is_told_so(
+    method: str, path: str, tmp_path: Path
+) -> None:
+    """Also on a connection that it used before, which HAProxy by itself closes without a word."""
+    droppers = [Dropper(), Dropper()]
+    ports = [dropper.ports for dropper in droppers]
+    try:
+        with Balancer("haproxy", ports, tmp_path) as balancer:
+            async with aiohttp.ClientSession(balancer.url) as client:
+                for _ in range(2):
+                    async with client.get(ANSWERED) as answer:
+                        assert answer.status == 200
+                async with client.request(method, path) as answer:
+                    assert answer.status == 502
+                    assert answer.headers["Retry-After"] == "2"
+                    body = await answer.json()
+                    assert "may have been done" in body["errors"][0]
+        assert sum(dropper.requests.total() for dropper in droppers) == 1
     finally:
         for dropper in droppers:
             dropper.close()

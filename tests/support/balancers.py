@@ -37,7 +37,11 @@ class Balancer(Child):
 
     def _haproxy(self) -> tuple[list[str], dict[str, str]]:
         self.monitor = free_port()
-        env = {"LISTEN": f"127.0.0.1:{self.port}", "MONITOR": f"127.0.0.1:{self.monitor}"}
+        env = {
+            "LISTEN": f"127.0.0.1:{self.port}",
+            "MONITOR": f"127.0.0.1:{self.monitor}",
+            "ONCE": f"127.0.0.1:{free_port()}",
+        }
         for number, (port, admin) in enumerate(self._gateways, 1):
             env |= {f"GATEWAY_{number}": f"127.0.0.1:{port}", f"CHECK_{number}": str(admin)}
         return ["haproxy", "-db", "-f", str(HAPROXY)], env
