@@ -7,6 +7,7 @@ errors below the face are worded by the face, and that the guard may end it.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import cast
 
 import structlog
@@ -26,6 +27,7 @@ PATIENCE_SECONDS = 1.0
 """What Retry-After says where the gateway is full."""
 _LINGER_SECONDS = 0.5
 _DEFAULTS = Limits()
+_UPGRADE = re.compile(rb"\nupgrade", re.IGNORECASE)
 
 _log = structlog.get_logger()
 
@@ -81,16 +83,16 @@ class HttpConnection(RequestHandler):
         before, in_body = self._request_count, unfinished.in_body
         exact = data[-4:] == END
         if exact or len(data) < 2:
-            super().data_received(data)
+            self._feed(data)
             self._note(before)
         else:
             # The last byte by itself: a body that it completes has nothing behind it.
-            super().data_received(data[:-1])
+            self._feed(data[:-1])
             self._note(before)
             open_until_last = unfinished.in_body
             if not self._deaf:
                 count = self._request_count
-                super().data_received(data[-1:])
+                self._feed(data[-1:])
                 self._note(count)
             exact = open_until_last and not unfinished.in_body
         completed = self._request_count != before
@@ -103,6 +105,21 @@ class HttpConnection(RequestHandler):
             self.slow_since = 0.0 if begun else self.slow_since or self._loop.time()
         elif not self.slow_since:
             self.slow_since = self._loop.time()
+
+    def _feed(self, data: bytes) -> None:
+        """Have aiohttp read what came.
+
+        Where a request asks for another protocol, its parser forgets what came in the same piece
+        behind it. So such a piece is read head by head.
+        """
+        end = data.find(END) + len(END)
+        start = 0
+        if len(END) <= end < len(data) and _UPGRADE.search(data):
+            while end >= len(END):
+                super().data_received(data[start:end])
+                start, end = end, data.find(END, end) + len(END)
+        if start < len(data) or not data:
+            super().data_received(data[start:] if start else data)
 
     def _note(self, before: int) -> None:
         """Requests past the `before` first have come."""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import structlog
-from aiohttp.http_exceptions import LineTooLong
 
 from tapedeck.failover.errors import PrimaryUnavailable
 from tapedeck.gateway import logs, telemetry
@@ -22,6 +21,7 @@ from tapedeck.gateway.heads import HeadTooLarge
 from tapedeck.gateway.params import unescape
 from tapedeck.gateway.phrases import JSON, status_line
 from tapedeck.gateway.replies import Refusal, Style, response
+from tapedeck.gateway.request_rules import check_request, refusal_of
 from tapedeck.gateway.routes import Answer, Call, Route, Routes
 from tapedeck.gateway.wire import Reply, Request, peer_of, target_of
 from tapedeck.sharding.state import Unavailable
@@ -86,6 +86,9 @@ class Face:
             self.in_flight -= 1
             if self._quiet is not None and not self.in_flight:
                 self._quiet.set()
+        if request.body_exists and "Upgrade" in request.headers:
+            # aiohttp's parser forgets what came behind such a body: the client is to ask again.
+            answer.force_close()
         return self._finish(
             answer, request_id, route.template if route else "unknown", request.method, started
         )
@@ -93,6 +96,10 @@ class Face:
     async def _answer(
         self, request: Request, path: str, query: str, route: Route | None, raw: list[str]
     ) -> Answer:
+        try:
+            check_request(request)
+        except Refusal as refusal:
+            return self._error(self._style(path), refusal)
         if route is None:
             return self._error(self._style(path), Refusal(404, "There is no such path."))
         call = Call(request, query, {})
@@ -145,13 +152,12 @@ class Face:
         request_id = logs.request_id(None)
         logs.REQUEST_ID.set(request_id)
         if isinstance(error, HeadTooLarge):
-            sentence = error.message
-        elif isinstance(error, LineTooLong):
-            sentence = "The request line or a header is too long."
+            refusal = Refusal(status, error.message, close=True)
         elif status < 500:
-            sentence = "The request is not valid HTTP."
+            refusal = refusal_of(error, status)
         else:
             sentence = f"Something broke here; it is logged as {request_id}."
+            refusal = Refusal(status, sentence, close=True)
         _log.log(
             20 if status < 500 else 40,
             "malformed_request" if status < 500 else "request_failed",
@@ -159,7 +165,7 @@ class Face:
             reason=type(error).__name__,
             exc_info=error if status >= 500 else None,
         )
-        answer = self._error(self._style("/"), Refusal(status, sentence, close=True))
+        answer = self._error(self._style("/"), refusal)
         return self._finish(answer, request_id, "malformed", "other", started)
 
     def last_words(self, refusal: Refusal) -> bytes:

@@ -256,7 +256,7 @@ async def test_headers_that_are_too_long_or_too_many_are_refused() -> None:
         for headers in (b"X: " + b"y" * 2000 + b"\r\n", b"X: y\r\n" * 40):
             reader, writer = await connect(gateway)
             writer.write(b"GET /mixes/1 HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n")
-            assert status_of(await end_of(reader)) == 400
+            assert status_of(await end_of(reader)) == 431
             writer.close()
 
 
