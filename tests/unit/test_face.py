@@ -54,8 +54,10 @@ async def raw(
         (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 300 + b"\r\n", 431),
         (b"POST /mixes/1 HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
         (
-            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n",
+            (
+                b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n"
+                b"Transfer-Encoding: chunked\r\n\r\n"
+            ),
             400,
         ),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),

@@ -60,7 +60,7 @@ async def admin(
         await listening.stop(0.02)
 
 
-FOREIGN = ["evil.example", "evil.example:8081", "127.0.0.1.evil.example", "10.0.0.1", "", "@", "["]
+FOREIGN = ["evil.example", "evil.example:8081", "127.0.0.1.evil.example", "10.0.0.1", ""]
 
 
 @pytest.mark.parametrize("host", FOREIGN)
@@ -78,6 +78,14 @@ async def test_a_site_whose_name_leads_here_learns_and_changes_nothing(host: str
                 assert answer.status == 403, path
                 assert "admin.allowed_hosts" in said
                 assert "10.0.0.7" not in said
+        assert insight.reloads == 0
+
+
+@pytest.mark.parametrize("host", ["@", "["])
+async def test_what_is_no_host_at_all_is_400(host: str) -> None:
+    async with admin() as (http, _, insight):
+        async with http.post("/reload", headers={"Host": host}) as answer:
+            assert answer.status == 400
         assert insight.reloads == 0
 
 
