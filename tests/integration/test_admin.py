@@ -168,6 +168,32 @@ async def test_a_reload_applies_what_it_can_and_a_bad_file_changes_nothing(
     await gateway.until("/healthz", lambda *_: len(gateway.lines("reload_refused")) == 2)
 
 
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ("player: {skip_limit: 2026-13-45}", "player.skip_limit: "),
+        (f"player: {{skip_limit: {'9' * 5000}}}", "player.skip_limit: "),
+        ("player: " + "[" * 5000, "is nested more than 32 levels deep"),
+        ("player: {}\nplayer: {}", "'player' is given twice, first on line "),
+    ],
+)
+async def test_a_reload_of_a_file_that_yaml_cannot_make_sense_of_is_422_with_one_line(
+    gateway: Gateway, more: str, sentence: str
+) -> None:
+    gateway.config.write_text(f"{gateway.config.read_text()}\n{more}\n")
+    status, body = await reload(gateway)
+
+    assert status == 422, body
+    assert len(body["errors"]) == 1
+    assert sentence in body["errors"][0]
+    assert await reload_after_mending(gateway) == (200, {"changed": [], "needs_restart": []})
+
+
+async def reload_after_mending(gateway: Gateway) -> tuple[int, Any]:
+    gateway.write_config()
+    return await reload(gateway)
+
+
 async def test_elsewhere_than_on_loopback_the_admin_port_asks_for_its_token(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
