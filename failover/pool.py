@@ -13,7 +13,8 @@ from collections import deque
 from tapedeck.config.model import HostPort, MySQL
 from tapedeck.failover import metrics
 from tapedeck.failover.errors import Fault, MySQLError
-from tapedeck.failover.session import IDLE_SECONDS, Hello, Session
+from tapedeck.failover.session import Hello, Session
+from tapedeck.failover.settings import IDLE_SECONDS
 
 
 class Pool:

@@ -19,29 +19,16 @@ from pymysql.err import OperationalError
 
 from tapedeck.config.model import HostPort, MySQL
 from tapedeck.config.tls import ClientContexts, TlsProblem, in_words
-from tapedeck.failover import clock_sql
+from tapedeck.failover import clock_sql, settings
 from tapedeck.failover.answers import Answers, Ran
 from tapedeck.failover.errors import Fault, MySQLError, classify, is_ours
 from tapedeck.failover.names import connect_by_name
 
 Row = tuple[Any, ...]
 
-IDLE_SECONDS = 60
-"""How long the server keeps a connection that says nothing."""
-LOCK_SECONDS = 1
-"""How long a statement waits for a row that somebody else holds (MySQL's least)."""
-METADATA_LOCK_SECONDS = 2
-"""How long a statement waits for DDL, in seconds."""
 _ACCESS_DENIED = 1045
 _HOST_BLOCKED = 1129
-_SETTINGS = (
-    # A row that somebody else holds fails soon, so that it is settled alone.
-    f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}, "
-    f" lock_wait_timeout = {METADATA_LOCK_SECONDS},"
-    f" wait_timeout = {IDLE_SECONDS}"
-    # A gateway that freezes inside a transaction must not hold its rows (MariaDB alone has this).
-    " /*M!100300 , idle_transaction_timeout = 10 */"
-)
+_SETTINGS = settings.statement()
 
 
 _contexts = ClientContexts()
@@ -93,6 +80,12 @@ GREETING = (
 """Which server it is, whether it refuses writes, its clock in ms since 1970 UTC, its version."""
 
 
+BEGIN = "START TRANSACTION READ WRITE"
+COMMIT = "COMMIT AND NO CHAIN NO RELEASE"
+ROLLBACK = "ROLLBACK AND NO CHAIN NO RELEASE"
+"""Said in full: what they leave out is up to the session's settings."""
+
+
 class _QuietCursor(aiomysql.Cursor):  # type: ignore[misc]
     """A cursor that does not ask for the text of warnings: that is a round trip a statement."""
 
@@ -120,7 +113,7 @@ class Hello:
 
 
 class Session:
-    """A connection that is READ COMMITTED, in UTC, and bounded in time.
+    """A connection whose settings are those of `failover.settings`, bounded in time.
 
     Not for concurrent use: one task at a time.
     """
@@ -241,7 +234,7 @@ class Session:
     async def rollback(self) -> None:
         """End a transaction without its changes; a connection that cannot is closed."""
         try:
-            await self.execute("ROLLBACK")
+            await self.execute(ROLLBACK)
         except MySQLError:
             self.close()
 
@@ -286,10 +279,9 @@ async def _connect(
         password=config.password.get_secret_value(),
         db=config.database,
         charset="utf8mb4",
-        autocommit=True,
+        autocommit=None,  # _SETTINGS turns it on, and saves a round trip
         # No connect_timeout: aiomysql's is asyncio.wait_for, which before Python 3.12
         # swallows a cancellation that comes with the connection (bpo-37658).
-        init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         ssl=_contexts.get(config),
     )
     try:

@@ -7,16 +7,20 @@ The gateway's way to it, with pools and waiting, is `failover.primary`; both dec
 from __future__ import annotations
 
 import contextlib
+from math import ceil
 
 import pymysql
 from pymysql.cursors import Cursor
 
 from tapedeck.config.model import HostPort, MySQL
 from tapedeck.config.tls import client_context
+from tapedeck.failover import settings
 from tapedeck.failover.fencing import Adopt, View, decide
 from tapedeck.failover.session import GREETING, Hello
 
 _NO_SUCH_TABLE = 1146
+_SILENT_SECONDS = 3600
+"""How long the server keeps a command's connection, and its transaction, that says nothing."""
 
 
 class NoPrimary(Exception):
@@ -28,7 +32,7 @@ def connect_primary(
 ) -> pymysql.Connection[Cursor]:
     """Connect to the primary: the host that is writable, and of the newest generation.
 
-    The connection is READ COMMITTED, utf8mb4, without autocommit, and the caller closes it.
+    Its settings are those of `failover.settings`, without autocommit, and the caller closes it.
 
     Args:
         config: the hosts and the user.
@@ -75,7 +79,13 @@ def _connect(host: HostPort, config: MySQL, statement_seconds: float) -> pymysql
         # A frozen server is noticed by these alone.
         read_timeout=statement_seconds,
         write_timeout=statement_seconds,
-        init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        # It may wait for a gateway's locks, and be silent while it reads a file.
+        init_command=settings.statement(
+            innodb_lock_wait_timeout=ceil(statement_seconds),
+            lock_wait_timeout=ceil(statement_seconds),
+            wait_timeout=_SILENT_SECONDS,
+            idle_transaction_timeout=_SILENT_SECONDS,
+        ),
         # None leaves it to the driver: TLS where the server has it, unverified.
         ssl=client_context(config),
     )

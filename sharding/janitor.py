@@ -15,7 +15,8 @@ import structlog
 from tapedeck.config.model import Partitions
 from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import METADATA_LOCK_SECONDS, Session
+from tapedeck.failover.session import Session
+from tapedeck.failover.settings import METADATA_LOCK_SECONDS
 from tapedeck.sharding import metrics, rows
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.partitions import Drops, day_of, drops_on, plan_drops, table

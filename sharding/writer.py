@@ -18,7 +18,8 @@ from msgspec import Struct
 from tapedeck.failover.answers import Ran
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import LOCK_SECONDS, Session
+from tapedeck.failover.session import BEGIN, COMMIT, Session
+from tapedeck.failover.settings import LOCK_SECONDS
 from tapedeck.sharding import metrics, rows
 from tapedeck.sharding.batching import Batcher, Waiter
 from tapedeck.sharding.days import Days
@@ -238,11 +239,11 @@ class Writer:
             beside = [other for other in neighbours(day) if self._days.exists(other)]
             script.add(rows.look_beside(beside, keys), then=partial(self._judge_beside, day))
         if not created:
-            script.add("COMMIT")
+            script.add(COMMIT)
         try:
             await script.run(session)
             if created:
-                await session.execute("COMMIT")
+                await session.execute(COMMIT)
         except (_Mismatch, MySQLError):
             if not session.broken:
                 await session.rollback()
@@ -283,7 +284,7 @@ class _Script:
     """The statements of one transaction, up to where MySQL's answer is needed to go on."""
 
     def __init__(self) -> None:
-        self._statements = ["START TRANSACTION"]
+        self._statements = [BEGIN]
         self._judges: list[tuple[int, Callable[[Ran], None]]] = []
 
     def add(

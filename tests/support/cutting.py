@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from tapedeck.failover.session import COMMIT
 from tests.support.listener import Listener
 
 
@@ -24,7 +25,7 @@ class AckCutter(Listener):
 
         async def forward() -> None:
             while data := await reader.read(65536):
-                if self.cut and (data.endswith(b"COMMIT") or data[5:11] == b"UPDATE"):
+                if self.cut and (data.endswith(COMMIT.encode()) or data[5:11] == b"UPDATE"):
                     self.cut -= 1
                     doomed.set()
                 up_writer.write(data)

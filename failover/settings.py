@@ -1,0 +1,104 @@
+"""What a session with MySQL must not inherit from the server's defaults: one table, one statement.
+
+Made by going through every session variable of MariaDB 10.11 (193) and MySQL 9.7 (155). Here is
+each whose other value changes what a statement of ours means, whether it is committed, or how long
+it may wait. Left to the server are those that change its speed or memory alone, its log, its
+replication, what no statement of ours uses, and what an ordinary user may not set
+(`tests/integration/test_hostile_defaults.py` names each of them). The server's `init_connect` runs
+before, so this statement has the last word.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+IDLE_SECONDS = 60
+"""How long the server keeps a connection that says nothing."""
+LOCK_SECONDS = 1
+"""How long a statement waits for a row that somebody else holds (MySQL's least)."""
+METADATA_LOCK_SECONDS = 2
+"""How long a statement waits for DDL, in seconds."""
+
+Engine = Literal["both", "mariadb", "mysql"]
+
+
+class Setting(NamedTuple):
+    """A session variable that is pinned.
+
+    Attributes:
+        value: as SQL.
+        why: what another value would do.
+        engine: which of the two has it; in a name that only one has, the other's is beside it.
+    """
+
+    name: str
+    value: str
+    why: str
+    engine: Engine = "both"
+
+
+PINNED = (
+    Setting("autocommit", "1", "0: a save of one row answers and is never committed"),
+    Setting("completion_type", "0", "CHAIN: what follows a COMMIT is not committed; RELEASE: cut"),
+    Setting("tx_isolation", "'READ-COMMITTED'", "locks and snapshots of the protocol", "mariadb"),
+    Setting("transaction_isolation", "'READ-COMMITTED'", "the same", "mysql"),
+    Setting("tx_read_only", "0", "1: a writable primary refuses writes (1792)", "mariadb"),
+    Setting("transaction_read_only", "0", "the same", "mysql"),
+    Setting(
+        "sql_mode",
+        "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+        "not strict: a value that is too long is cut; ANSI_QUOTES, PIPES_AS_CONCAT, "
+        "NO_BACKSLASH_ESCAPES, HIGH_NOT_PRECEDENCE: another language; else MyISAM for InnoDB",
+    ),
+    Setting("sql_select_limit", "18446744073709551615", "a read that ends early: states absent"),
+    Setting("sql_safe_updates", "0", "1: an UPDATE or DELETE without a key is refused (1175)"),
+    Setting("sql_big_selects", "1", "0: a read of every partition is refused (1104)"),
+    Setting("sql_auto_is_null", "0", "1: IS NULL finds the row inserted last"),
+    Setting("unique_checks", "1", "0: the engine may skip the check for a duplicate"),
+    Setting("foreign_key_checks", "1", "0: the same for what a table refers to"),
+    Setting("big_tables", "0", "1: every temporary table goes to the disk: reads time out"),
+    Setting("sql_if_exists", "0", "1: DDL on a table that is missing succeeds", "mariadb"),
+    Setting("old_mode", "'UTF8_IS_UTF8MB3'", "rules of old versions for SQL", "mariadb"),
+    Setting("time_zone", "'+00:00'", "NOW() is the time of some place"),
+    Setting("character_set_client", "utf8mb4", "names and comments are read as other letters"),
+    Setting("character_set_results", "utf8mb4", "and come back as other letters"),
+    Setting("character_set_connection", "utf8mb4", "literals are other letters"),
+    Setting("collation_connection", "utf8mb4_bin", "two different literals are equal"),
+    Setting("innodb_lock_wait_timeout", str(LOCK_SECONDS), "a held row holds up a whole batch"),
+    Setting("lock_wait_timeout", str(METADATA_LOCK_SECONDS), "DDL holds up requests for a day"),
+    Setting("wait_timeout", str(IDLE_SECONDS), "idle connections are cut at the server's whim"),
+    # A gateway that freezes inside a transaction must not hold its rows; MySQL has none of these.
+    Setting("idle_transaction_timeout", "10", "a frozen gateway keeps its rows locked", "mariadb"),
+    Setting("idle_write_transaction_timeout", "0", "overrides the one above", "mariadb"),
+    Setting("idle_readonly_transaction_timeout", "0", "overrides it too", "mariadb"),
+    Setting("max_statement_time", "0", "a statement is cut (1969) that had time left", "mariadb"),
+    Setting("max_execution_time", "0", "the same, for SELECT (3024)", "mysql"),
+    Setting("information_schema_stats_expiry", "0", "sizes are those of a day ago", "mysql"),
+    Setting(
+        "group_replication_consistency",
+        "'BEFORE_ON_PRIMARY_FAILOVER'",
+        "EVENTUAL: a new primary answers before it has applied what the old one acknowledged",
+        "mysql",
+    ),
+)
+"""In the order in which they are set: a collation after its character set."""
+
+# MariaDB skips what is marked for MySQL 5.7 to 9.x (MariaDB documentation, "Comment Syntax").
+_MARKED = {"both": "{}", "mariadb": "/*M!100600 {}*/", "mysql": "/*!80014 {}*/"}
+
+
+def statement(**others: int) -> str:
+    """The one SET that pins them all, for either engine.
+
+    Args:
+        others: values in the place of those of the table, for connections that may wait longer.
+
+    >>> "/*M!100600 , idle_transaction_timeout=0*/" in statement(idle_transaction_timeout=0)
+    True
+    """
+    parts: list[str] = []
+    for setting in PINNED:
+        comma = ", " if parts else ""
+        value = others.get(setting.name, setting.value)
+        parts.append(_MARKED[setting.engine].format(f"{comma}{setting.name}={value}"))
+    return f"SET SESSION {''.join(parts)}"
