@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -316,6 +320,17 @@ class Lookup(ClientTls):
         return min(self.hint_deadline, self.timeout) / 1000
 
 
+def _rsa_key(pem: str) -> str:
+    if pem:
+        try:
+            key = load_pem_public_key(pem.encode())
+        except (ValueError, UnsupportedAlgorithm):
+            key = None
+        if not isinstance(key, RSAPublicKey):
+            raise ValueError("is no RSA public key in PEM, as in the server's public_key.pem")
+    return pem
+
+
 class MySQL(ClientTls):
     """The hosts of which one is the primary: the one that is writable."""
 
@@ -323,6 +338,10 @@ class MySQL(ClientTls):
     user: Text
     password: SecretStr = Field(SecretStr(""), description="of `user`")
     password_file: str | None = Field(None, description="a file with the password")
+    public_key: Annotated[str, AfterValidator(_rsa_key)] = Field(
+        "",
+        description="PEM, the server's RSA key: without TLS, the one a password is encrypted with",
+    )
     database: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9_$]{1,64}$", description="holds the partitions alone")
     ] = "tapedeck"

@@ -19,7 +19,7 @@ from pymysql.err import OperationalError
 
 from tapedeck.config.model import HostPort, MySQL
 from tapedeck.config.tls import ClientContexts, TlsProblem, in_words
-from tapedeck.failover import clock_sql, settings
+from tapedeck.failover import clock_sql, settings, sign_in
 from tapedeck.failover.answers import Answers, Ran
 from tapedeck.failover.errors import Fault, MySQLError, classify, is_ours
 from tapedeck.failover.names import connect_by_name
@@ -35,10 +35,11 @@ _contexts = ClientContexts()
 
 
 class _Connection(aiomysql.Connection):  # type: ignore[misc]
-    """aiomysql's connection, except that TLS is not given up in silence and that a close is one.
+    """aiomysql's, but TLS and the password are not given up in silence, and a close is one.
 
     Asked for TLS, aiomysql goes on without it where the server says that it has none: so does
-    somebody on the way who wants to read the password's exchange.
+    somebody on the way who wants to read the password's exchange. Asked for the password itself, it
+    sends that to anybody (`failover.sign_in`).
 
     Its close, also the one by which it answers a cancellation, lets the transport send what is left
     and, with TLS, wait for the server's farewell. A frozen host lets neither happen: the socket
@@ -66,9 +67,20 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]
     async def _request_authentication(self) -> None:
         if self._ssl_context is not None and not self.server_capabilities & CLIENT.SSL:
             raise OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server offers no TLS")
+        sign_in.check(self._server_auth_plugin, self._ssl_context is not None)
         # From here on aiomysql uses it to verify the certificate, and in errors.
         self._host = self._name
         await super()._request_authentication()
+
+    async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> Any:
+        sign_in.check(plugin_name.decode("latin1"), self._secure)
+        return await super()._process_auth(plugin_name, auth_packet)
+
+    async def caching_sha2_password_auth(self, pkt: Any) -> Any:
+        try:
+            return await super().caching_sha2_password_auth(pkt)
+        except ValueError:  # the text in the place of a key (sign_in.key)
+            raise sign_in.no_key() from None
 
 
 GREETING = (
@@ -283,6 +295,7 @@ async def _connect(
         # No connect_timeout: aiomysql's is asyncio.wait_for, which before Python 3.12
         # swallows a cancellation that comes with the connection (bpo-37658).
         ssl=_contexts.get(config),
+        server_public_key=sign_in.key(config.public_key),
     )
     try:
         await connection._connect()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from math import ceil
+from typing import Any
 
 import pymysql
 from pymysql.cursors import Cursor
 
 from tapedeck.config.model import HostPort, MySQL
 from tapedeck.config.tls import client_context
-from tapedeck.failover import settings
+from tapedeck.failover import settings, sign_in
 from tapedeck.failover.fencing import Adopt, View, decide
 from tapedeck.failover.session import GREETING, Hello
 
@@ -67,8 +68,26 @@ def connect_primary(
                     connection.close()
 
 
+_Driver: Any = pymysql.Connection  # whose stubs leave out what is redefined here
+
+
+class _Connection(_Driver):  # type: ignore[misc]
+    """PyMySQL's, but it signs in only in ways that keep the password (`failover.sign_in`)."""
+
+    def _request_authentication(self) -> None:
+        sign_in.check(str(self._auth_plugin_name), self.ssl)
+        try:
+            super()._request_authentication()
+        except ValueError:  # the text in the place of a key (sign_in.key)
+            raise sign_in.no_key() from None
+
+    def _process_auth(self, plugin_name: bytes, auth_packet: Any, handler: Any = None) -> Any:
+        sign_in.check(plugin_name.decode("latin1"), self.ssl)
+        return super()._process_auth(plugin_name, auth_packet, handler)
+
+
 def _connect(host: HostPort, config: MySQL, statement_seconds: float) -> pymysql.Connection[Cursor]:
-    return pymysql.connect(
+    connection: pymysql.Connection[Cursor] = _Connection(
         host=host.host,
         port=host.port,
         user=config.user,
@@ -86,9 +105,12 @@ def _connect(host: HostPort, config: MySQL, statement_seconds: float) -> pymysql
             wait_timeout=_SILENT_SECONDS,
             idle_transaction_timeout=_SILENT_SECONDS,
         ),
-        # None leaves it to the driver: TLS where the server has it, unverified.
         ssl=client_context(config),
+        # Else the driver takes TLS where the server has it, unverified, and gives it the password.
+        ssl_disabled=not config.tls,
+        server_public_key=sign_in.key(config.public_key),
     )
+    return connection
 
 
 def _greet(connection: pymysql.Connection[Cursor]) -> Hello:
