@@ -78,6 +78,8 @@ class _Connection(_Driver):  # type: ignore[misc]
         sign_in.check(str(self._auth_plugin_name), self.ssl)
         try:
             super()._request_authentication()
+        except OSError:
+            raise  # one of TLS is a ValueError too
         except ValueError:  # the text in the place of a key (sign_in.key)
             raise sign_in.no_key() from None
 
