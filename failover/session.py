@@ -83,10 +83,12 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]
             raise sign_in.no_key() from None
 
 
+READ_ONLY = "(@@global.read_only NOT IN ('0','OFF') OR @@global.innodb_read_only)"
+"""Whether the host refuses writes: a number, or a word on servers that know more kinds."""
+
 GREETING = (
     "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id),"
-    # A number, or a word on servers that know more kinds of read-only.
-    " @@global.read_only NOT IN ('0', 'OFF') OR @@global.innodb_read_only,"
+    f" {READ_ONLY},"
     f" {clock_sql.MILLISECONDS}, VERSION()"
 )
 """Which server it is, whether it refuses writes, its clock in ms since 1970 UTC, its version."""

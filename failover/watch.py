@@ -85,7 +85,7 @@ class Watch:
         """Forget what a host said of itself: a statement that it refused says otherwise."""
         self._part(address)
         if address in self._views:
-            self._views[address] = View(address, error="it refused a change: read-only")
+            self._views[address] = View(address, error="a statement found it read-only")
 
     async def close(self) -> None:
         """End."""

@@ -204,16 +204,19 @@ class Reader:
         try:
             async with self._primary.session(deadline) as session:
                 (ran,) = await session.run_script([rows.read(wanted)])
+                clock = next(row for row in reversed(ran.rows) if row[0] == b"0")
+                if clock[4] != b"0":
+                    # Another host is, or will be, the primary: what this one holds may be old.
+                    raise MySQLError(Fault.READ_ONLY, 0, "the host that was read is read-only")
         except MySQLError as error:
             if error.fault is Fault.NO_TABLE:
                 await self._days.refresh()
             raise
         by_key: dict[Key, list[Row]] = {}
-        clock_ms = 0
+        clock_ms = int(clock[3])
         days = {number_of(day): day for day in wanted}
         for number, user, playlist, version, owner, body, operations in ran.rows:
             if number == b"0":
-                clock_ms = int(version)
                 continue
             row = Row(days[int(number)], int(version), int(owner), body, operations)
             by_key.setdefault(Key(int(user), int(playlist)), []).append(row)

@@ -12,6 +12,7 @@ from datetime import date
 from msgspec import Struct
 
 from tapedeck.failover import clock_sql
+from tapedeck.failover.session import READ_ONLY
 from tapedeck.sharding.partitions import number_of, table
 from tapedeck.sharding.state import Key, Owner, Stored
 
@@ -115,7 +116,8 @@ def read(wanted: Mapping[date, Sequence[Key]]) -> str:
     """One statement, and so one snapshot, over several partitions, with MySQL's clock.
 
     Rows are `(YYYYMMDD, user_id, playlist_id, version, owner, state, operations)`; the clock is the
-    row of day 0, with the milliseconds as its version.
+    row of day 0, with the milliseconds as its version, and as its owner whether the host is
+    read-only (0 or 1).
     """
     branches = []
     before: Sequence[Key] = ()
@@ -124,7 +126,7 @@ def read(wanted: Mapping[date, Sequence[Key]]) -> str:
         if keys is not before:
             before, among = keys, _among(keys)
         branches.append(f"SELECT {number_of(day)},{_COLUMNS} FROM {table(day)} WHERE {among}")
-    branches.append(f"SELECT 0,0,0,{CLOCK},0,x'',x''")
+    branches.append(f"SELECT 0,0,0,{CLOCK},{READ_ONLY},x'',x''")
     return " UNION ALL ".join(branches)
 
 

@@ -29,6 +29,8 @@ from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.partitions import table
+from tapedeck.sharding.rows import create_table
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support.backends import opened
@@ -730,3 +732,30 @@ def test_a_lookup_node_whose_connections_are_reset_raises_nothing(
             await node.close()
 
     run(scenario())
+
+
+async def test_after_a_planned_failover_no_read_is_answered_by_the_old_primary(
+    stack_config: StackConfig, mysql: MariaDB, other: MariaDB, database: str
+) -> None:
+    """A gateway that only reads: nothing that it writes meets the old primary's fence."""
+    hosts = [mysql.address, other.address]
+    other.query("SET GLOBAL read_only = 1")
+    async with opened(stack_config(mysql={"hosts": hosts}), complete=True) as backend:
+        await backend.store.change(KEY, bump)
+        day = table(backend.days.today())
+        other.query(create_table(backend.days.today()).replace(day, f"{database}.{day}"))
+        ((version, owner, operations),) = mysql.query(
+            f"SELECT version, owner, operations FROM {database}.{day}"
+        )
+        # What other gateways changed after the failover.
+        insert = f"INSERT INTO {database}.{day} VALUES (%s, %s, %s, %s, %s, %s)"
+        other.query(insert, (*KEY, version + 23, owner, b"24", operations))
+        set_generation(other, database, 2)
+        assert await count(backend.store, KEY) == 1
+
+        # This loop stands still meanwhile: the gateway has no look at the hosts in between.
+        mysql.query("SET GLOBAL read_only = 1")
+        other.query("SET GLOBAL read_only = 0")
+        counts = [await count(backend.store, KEY) for _ in range(40)]
+
+        assert counts == [24] * 40
