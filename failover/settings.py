@@ -59,7 +59,7 @@ PINNED = (
     Setting("big_tables", "0", "1: every temporary table goes to the disk: reads time out"),
     Setting("sql_if_exists", "0", "1: DDL on a table that is missing succeeds", "mariadb"),
     Setting("old_mode", "'UTF8_IS_UTF8MB3'", "rules of old versions for SQL", "mariadb"),
-    Setting("time_zone", "'+00:00'", "NOW() is the time of some place"),
+    Setting("time_zone", "'+00:00'", "else local time is some place's"),
     Setting("character_set_client", "utf8mb4", "names and comments are read as other letters"),
     Setting("character_set_results", "utf8mb4", "and come back as other letters"),
     Setting("character_set_connection", "utf8mb4", "literals are other letters"),
