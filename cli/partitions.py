@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import date
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,10 +31,14 @@ app = typer.Typer(no_args_is_help=True, help="The day partitions in MySQL.")
 def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """List the day partitions, with rows, bytes and the day that each is dropped on.
 
+    Tables that have a partition's name and are not Tapedeck's are no partitions: they are named on
+    stderr, and with --json in `foreign` of each partition.
+
     Example: tapedeck partitions list --json
     """
     sections = read_config(config)
-    found = run(_list(sections))
+    found, foreign = run(_list(sections))
+    _warn(foreign)
     if as_json:
         print_json([partition.as_json() for partition in found])
         return
@@ -89,6 +93,7 @@ def prune(
     """
     sections = read_config(config)
     pruned = run(_prune(sections, dry_run, force))
+    _warn(pruned.foreign)
     if as_json:
         print_json(
             {
@@ -97,6 +102,7 @@ def prune(
                 "busy": [f"{day:%Y%m%d}" for day in pruned.busy],
                 "refused": pruned.plan.refused or None,
                 "dry_run": dry_run,
+                "foreign": list(pruned.foreign),
             }
         )
     else:
@@ -135,6 +141,12 @@ def believe_clock(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = F
         print(f"MySQL's clock was not in doubt; nothing changed: {told['mysql_time']}.")
 
 
+def _warn(foreign: Iterable[str]) -> None:
+    names = ", ".join(foreign)
+    if names:
+        typer.echo(f"not Tapedeck's, in spite of the name, and left alone: {names}", err=True)
+
+
 def _say(pruned: Pruned, dry_run: bool) -> None:
     if not pruned.plan.days and not pruned.elsewhere:
         print("No partition is past retention.")
@@ -153,7 +165,9 @@ async def _janitor(sections: Sections) -> AsyncIterator[Janitor]:
     from tapedeck.failover.primary import Primary
     from tapedeck.sharding.days import Days
     from tapedeck.sharding.janitor import Janitor
+    from tapedeck.sharding.partitions import call_tables
 
+    call_tables(sections.partitions.prefix)
     days = Days(sections.partitions.retention_days, time.monotonic)
     primary = Primary(sections.mysql, on_hello=days.greeted)
     days.attach(primary)
@@ -164,9 +178,9 @@ async def _janitor(sections: Sections) -> AsyncIterator[Janitor]:
         await primary.close()
 
 
-async def _list(sections: Sections) -> list[Partition]:
+async def _list(sections: Sections) -> tuple[list[Partition], list[str]]:
     async with _janitor(sections) as janitor:
-        return await janitor.partitions()
+        return await janitor.partitions(), list((await janitor.look()).foreign)
 
 
 async def _create(sections: Sections) -> tuple[date, date]:

@@ -35,6 +35,7 @@ def serve(
     # Here and not at the top: `tapedeck --help` need not wait for them.
     from tapedeck.gateway.live import Source
     from tapedeck.gateway.ports import PortTaken
+    from tapedeck.gateway.serve import Refused
 
     overrides = {
         f"TAPEDECK_{name}": str(value)
@@ -56,6 +57,6 @@ def serve(
             from tapedeck.gateway.serve import run_alone
 
             status = run_alone(source, sections)
-    except PortTaken as error:
+    except (PortTaken, Refused) as error:
         raise Failed(str(error)) from None
     raise typer.Exit(status)

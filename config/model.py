@@ -343,7 +343,7 @@ class MySQL(ClientTls):
         description="PEM, the server's RSA key: without TLS, the one a password is encrypted with",
     )
     database: Annotated[
-        str, Field(pattern=r"^[A-Za-z0-9_$]{1,64}$", description="holds the partitions alone")
+        str, Field(pattern=r"^[A-Za-z0-9_$]{1,64}$", description="holds the partitions")
     ] = "tapedeck"
     connections: Annotated[int, Field(ge=2, le=512, description="at most, in one worker")] = 16
     connect_timeout: Annotated[int, Field(ge=1, description="ms")] = 2_000
@@ -423,6 +423,13 @@ class Limits(Section):
 class Partitions(Section):
     """One table a UTC day; dropped whole once past retention."""
 
+    prefix: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z_][a-z0-9_]{0,39}$",
+            description="of the tables' names, before YYYYMMDD: small letters, digits, _",
+        ),
+    ] = "player_state_"
     retention_days: Annotated[
         int, Field(ge=1, le=3650, description="days that a state is kept after its last write")
     ] = 30

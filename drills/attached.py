@@ -33,6 +33,7 @@ from tapedeck.localstack.layout import LOOKUP_NAMES, MYSQL_NAMES
 from tapedeck.localstack.mariadb import MariaDB, Role
 from tapedeck.localstack.process import Child, ServerFailed
 from tapedeck.localstack.redis import RedisServer
+from tapedeck.sharding.partitions import call_tables
 
 MIXES_AT_MOST = 6
 """Mixes that the listeners walk through; each is walked once beforehand to learn its tracks."""
@@ -156,6 +157,7 @@ class Attached(Stage):
         super().__init__(configs[0].parent, plan or Plan(), say)
         self._breaks = plan is not None
         self._loaded = [load(path) for path in configs]
+        call_tables(self._loaded[0].partitions.prefix)
         first = self._loaded[0]
         for path, config in zip(configs, self._loaded, strict=True):
             if config.gateway.tls_client_ca_file or config.admin.tls_client_ca_file:

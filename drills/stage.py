@@ -26,6 +26,8 @@ from tapedeck.localstack.pair import Pair
 from tapedeck.localstack.process import ServerFailed, free_port
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.localstack.redis_cluster import RedisCluster
+from tapedeck.sharding import ownership
+from tapedeck.sharding.partitions import table
 
 _DAY = 86400
 
@@ -352,11 +354,9 @@ class Stage:
 
     def partitions(self) -> list[str]:
         """The names of the day partitions, oldest first."""
-        rows = self.query(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
-            " AND table_name LIKE 'player\\_state\\_%' ORDER BY 1"
-        )
-        return [str(name) for (name,) in rows]
+        columns = self.query(ownership.column_list())
+        found = ownership.sort_out(columns, self.query(ownership.table_list()))
+        return [table(day) for day in sorted(found.ours)]
 
     def rows(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[int]]:
         """The versions of all rows of each key, in whichever partitions they lie."""

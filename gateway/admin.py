@@ -180,6 +180,7 @@ class OwnInsight:
                 planned = self._backend.plan(step.merged)
                 self._backend.reload(step.merged, planned, step.history)
                 self._live.take(step.merged)
+                await self._backend.days.relist()
         _log.info("reloaded", **step.outcome)
         return step.outcome
 

@@ -246,7 +246,19 @@ SCHEMAS: Json = {
     "Partitions": {
         "type": "array",
         "items": _object(
-            {"day": _DAY, "rows": _COUNT, "bytes": _COUNT, "drops_on": _DAY}, open_to_more=True
+            {
+                "day": _DAY,
+                "rows": _COUNT,
+                "bytes": _COUNT,
+                "drops_on": _DAY,
+                "foreign": {
+                    "type": "array",
+                    "items": _TEXT,
+                    "description": "tables that have a partition's name and are not Tapedeck's:"
+                    " never read, written or dropped; the same list in each item",
+                },
+            },
+            open_to_more=True,
         ),
     },
     "BelievedClock": _object(

@@ -42,10 +42,16 @@ NOTICE_SECONDS = 0.5
 """How long a stopping worker goes on accepting, so that whoever asks /readyz sends traffic away."""
 CLOSE_SECONDS = 5.0
 EXIT_CONFIG = 78
-"""A worker's exit status for a configuration that no restart will mend (EX_CONFIG, sysexits.h)."""
+"""A worker's exit status for what no restart will mend (EX_CONFIG, sysexits.h)."""
+FIRST_LOOK_SECONDS = 1.0
+"""How long a start waits for MySQL to say which tables are there; without an answer it goes on."""
 _PR_SET_PDEATHSIG = 1
 
 _log = structlog.get_logger()
+
+
+class Refused(Exception):
+    """The gateway must not start on what it found in MySQL; says what to do."""
 
 
 class Handover(msgspec.Struct):
@@ -59,6 +65,8 @@ class Handover(msgspec.Struct):
         admin_token: which it shows there.
         config: the configuration with its secrets.
         history: where keys were before, as sharding.placement.History has it.
+        first: whether the gateway starts with it. One that takes a dead worker's place serves what
+            it can, as that one did.
     """
 
     worker: int
@@ -68,6 +76,7 @@ class Handover(msgspec.Struct):
     admin_token: str
     config: dict[str, Any]
     history: dict[str, Any]
+    first: bool = True
 
 
 class ReloadOrder(msgspec.Struct):
@@ -123,6 +132,7 @@ def run_alone(source: Source, config: Sections) -> int:
 
     Raises:
         PortTaken: naming the port and what to change.
+        Refused: see there.
     """
     logs.configure(config.log.level)
     gateway = bind(config.gateway.host, config.gateway.port, "gateway.port", "--port")
@@ -153,6 +163,7 @@ class Worker:
         source: to look at for changes; None where a supervisor does.
         history: the rings before this one.
         dashboard: whether the admin socket has the page; a supervisor's has it for its workers.
+        first: as in Handover.
     """
 
     def __init__(
@@ -167,7 +178,10 @@ class Worker:
         history: History | None = None,
         *,
         dashboard: bool = True,
+        first: bool = True,
     ) -> None:
+        self._first = first
+        self._refused = ""
         self._config = config
         self._sockets = gateway, admin
         self._token = token
@@ -180,13 +194,23 @@ class Worker:
         self._background: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> None:
-        """Serve until a signal says stop, then drain."""
+        """Serve until a signal says stop, then drain.
+
+        Raises:
+            Refused: see there.
+        """
         loop = asyncio.get_running_loop()
         raise_file_limit()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         live = Live(self._config, self._source.pinned if self._source else frozenset())
         backend = await Backend.open(self._config, move=True, history=self._history)
+        if self._first:
+            looking = self._keep(self._look(backend))
+            await asyncio.wait({looking}, timeout=FIRST_LOOK_SECONDS)
+            if self._refused:
+                await backend.close()
+                raise Refused(self._refused)
         face = gateway_face(live, backend.store, Catalog(backend.primary, self._config.catalog))
         insight = self._insight_type(backend, live, self._reread, lambda: face.draining)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
@@ -214,8 +238,7 @@ class Worker:
             dashboard.start()
         _log.info("listening", gateway=gateway.address, pid=os.getpid())
         if self._source is not None:
-            looking = reloading.watch(self._source, live, lambda: insight.reload(b""))
-            self._keep(looking)
+            self._keep(reloading.watch(self._source, live, lambda: insight.reload(b"")))
         await self._stop.wait()
         await self._drain(gateway, live.config.gateway.drain_seconds)
         if dashboard is not None:
@@ -226,6 +249,14 @@ class Worker:
                 await face.guard.close()
                 await backend.close()
         _log.info("stopped")
+        if self._refused:
+            raise Refused(self._refused)
+
+    async def _look(self, backend: Backend) -> None:
+        """End a gateway that must not start, also where MySQL answers later than it started."""
+        self._refused = await backend.days.first_look()
+        if self._refused:
+            self._stop.set()
 
     async def _drain(self, gateway: Listening, seconds: float) -> None:
         _log.info("draining", in_flight=gateway.face.in_flight, seconds=seconds)
@@ -239,10 +270,11 @@ class Worker:
     def _hang_up(self, insight: OwnInsight) -> None:
         self._keep(reloading.reload_logged(insight.reload(b"")))
 
-    def _keep(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _keep(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
 
 class _OrderedInsight(OwnInsight):
@@ -256,6 +288,7 @@ class _OrderedInsight(OwnInsight):
         if order.apply:
             self._backend.reload(merged, planned, history)
             self._live.take(merged)
+            await self._backend.days.relist()
         return {"taken": order.apply, **outcome}
 
 
@@ -284,11 +317,15 @@ def main() -> int:
             _OrderedInsight,
             history=History.from_json(handover.history),
             dashboard=False,
+            first=handover.first,
         )
         uvloop.run(worker.run())
     except (ConfigError, ValidationError) as error:
         logs.configure("info", worker=handover.worker)
         _log.error("configuration_refused", reason=str(error))
+        return EXIT_CONFIG
+    except Refused as error:
+        _log.error("start_refused", reason=str(error))
         return EXIT_CONFIG
     return 0
 

@@ -55,6 +55,7 @@ class _Slot:
     admin: socket.socket
     door: WorkerDoor
     process: asyncio.subprocess.Process | None = None
+    first: bool = True
 
 
 def run_fleet(source: Source, config: Sections) -> int:
@@ -188,6 +189,7 @@ class Supervisor:
 
     async def _spawn(self, slot: _Slot) -> asyncio.subprocess.Process:
         config, history = self._live.config, self._history()
+        first, slot.first = slot.first, False
         handover = Handover(
             worker=slot.number,
             supervisor=os.getpid(),
@@ -196,6 +198,7 @@ class Supervisor:
             admin_token=self._token,
             config=revealed(config),
             history=history.as_json(),
+            first=first,
         )
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "tapedeck.gateway.serve", f"worker={slot.number}"),

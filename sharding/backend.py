@@ -22,7 +22,8 @@ from tapedeck.sharding.epoch import Epoch
 from tapedeck.sharding.janitor import Janitor
 from tapedeck.sharding.lookups import Lookups
 from tapedeck.sharding.mover import Mover
-from tapedeck.sharding.partitions import CLOCKS_AGREE, span
+from tapedeck.sharding.ownership import in_words
+from tapedeck.sharding.partitions import CLOCKS_AGREE, call_tables, span
 from tapedeck.sharding.placement import History
 from tapedeck.sharding.reader import Reader
 from tapedeck.sharding.store import Store
@@ -48,6 +49,7 @@ class Backend:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
+        call_tables(config.partitions.prefix)
         self.days = Days(config.partitions.retention_days, time.monotonic, wall)
         self.primary = Primary(config.mysql, on_hello=self._greeted)
         self.days.attach(self.primary)
@@ -62,6 +64,7 @@ class Backend:
         self.survey = Survey(config.lookup.capacity_every)
         self._surveying: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._listing: asyncio.Task[None] | None = None
         self._moving: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._prune = False
@@ -95,6 +98,7 @@ class Backend:
         await backend.nodes.start()
         backend._prune = prune
         backend._keep_house()
+        backend._listing = asyncio.create_task(backend.days.keep(), name="days")
         if move and backend.mover is not None:
             backend._moving = asyncio.create_task(backend.mover.keep(), name="mover")
         return backend
@@ -181,7 +185,7 @@ class Backend:
         """Finish what is written in the background, then drop every connection."""
         if self.mover is not None:
             self.mover.close()
-        await stop(self._keeping, self._surveying, self._moving)
+        await stop(self._keeping, self._listing, self._surveying, self._moving)
         if self._ending:
             await asyncio.wait(self._ending)
         with contextlib.suppress(TimeoutError):
@@ -217,6 +221,10 @@ class Backend:
                 f"this machine's clock and MySQL's differ by {span(abs(self.days.apart))}: set the "
                 "wrong one right; until then no partition is dropped"
             )
+        if self.days.foreign:
+            reasons.append(in_words(self.days.foreign))
+        if self.days.known and (blocked := self.days.blocked):
+            return Readiness("unavailable", [blocked, *reasons])
         if not self.primary.adopted:
             lost = self.primary.lost_for
             if lost is None or lost > self.config.mysql.deadline / 1000:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -17,8 +17,8 @@ from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Hello
 from tapedeck.sharding import metrics, rows
 from tapedeck.sharding.clock import Clock
+from tapedeck.sharding.ownership import ForeignTable, look
 from tapedeck.sharding.partitions import (
-    day_of,
     oldest_kept,
     readable,
     table,
@@ -34,6 +34,10 @@ FRESH = 0.5
 """Seconds for which a list of the partitions is good enough then."""
 MAKE_EVERY = 5.0
 """Seconds between tries to create tomorrow's partition."""
+RELIST_SECONDS = 2.0
+"""How long a reload waits for the list."""
+LIST_EVERY = 25.0
+"""Seconds between looks at the list: what somebody else puts there is seen within 30."""
 
 
 class Days:
@@ -43,6 +47,9 @@ class Days:
         retention: days a state is kept after its last write.
         monotonic: seconds on a clock that never jumps, to count on from MySQL's last word.
         wall: this machine's clock, seconds since 1970, to judge MySQL's by.
+
+    Attributes:
+        foreign: the tables that have a partition's name and are not ours, and why.
     """
 
     def __init__(
@@ -65,7 +72,8 @@ class Days:
         self._making: asyncio.Task[None] | None = None
         self._deciding: asyncio.Task[None] | None = None
         self._make_at = 0.0
-        self._listed_at = 0.0
+        self._listed_at = -math.inf
+        self.foreign: dict[str, str] = {}
         self._primary: Primary | None = None
 
     def configure(self, retention: int) -> None:
@@ -172,8 +180,58 @@ class Days:
         return self._readable[1]
 
     def exists(self, day: date) -> bool:
-        """Whether the partition was there when last looked at."""
+        """Whether the partition was there, and ours, when last looked at."""
         return day in self._existing
+
+    @property
+    def blocked(self) -> str:
+        """Why today's partition cannot be there: another table has its name; empty if it can."""
+        name = table(self.today())
+        return str(ForeignTable(name, self.foreign[name])) if name in self.foreign else ""
+
+    async def first_look(self) -> str:
+        """Why a gateway must not start here: another table has today's or tomorrow's name.
+
+        Returns once MySQL has answered; empty if there is no such table.
+        """
+        while True:
+            try:
+                await self.refresh()
+            except ForeignTable as refused:
+                return str(refused)
+            except (PrimaryUnavailable, MySQLError):
+                await asyncio.sleep(MAKE_EVERY)
+                continue
+            name = table(tomorrow(self.today()))
+            return str(ForeignTable(name, self.foreign[name])) if name in self.foreign else ""
+
+    async def relist(self) -> None:
+        """Read the list again now; no answer within two seconds leaves it as it is."""
+        with contextlib.suppress(PrimaryUnavailable, MySQLError, TimeoutError):
+            async with asyncio.timeout(RELIST_SECONDS):
+                await self._list()
+
+    async def recheck(self, days: Iterable[date]) -> bool:
+        """A statement over these partitions failed for good: whether one of them is none any more.
+
+        Something else may have taken its place since the list was read. It is read again, unless
+        that was done a moment ago.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: MySQL could not be asked.
+        """
+        if self._monotonic() - self._listed_at > FRESH:
+            await self._list()
+        return not all(day in self._existing for day in days)
+
+    async def keep(self) -> None:
+        """Read the list again for ever: a partition that is restored or imported is seen."""
+        while True:
+            await asyncio.sleep(LIST_EVERY)
+            try:
+                await self._list()
+            except (PrimaryUnavailable, MySQLError) as error:
+                log.info("partitions not listed", reason=str(error))
 
     @property
     def settled(self) -> bool:
@@ -196,6 +254,8 @@ class Days:
             # It is heard each second: no request has to ask.
             raise PrimaryUnavailable(self._clock.doubt)
         if not self.known or self.today() not in self._existing:
+            if self.known and self._monotonic() - self._listed_at < FRESH:
+                self._refuse_foreign(self.today())
             await self.refresh()
         elif tomorrow(self.today()) not in self._existing:
             close = 86400 - self.now() % 86400 < CLOSE_TO_MIDNIGHT
@@ -257,24 +317,35 @@ class Days:
 
     async def _list(self) -> None:
         assert self._primary is not None
-        listed = await self._primary.fetch(
-            f"SELECT table_name, {rows.CLOCK} {rows.PARTITIONS} UNION ALL SELECT '', {rows.CLOCK}"
-        )
-        there = {day for name, _ in listed if (day := day_of(str(name))) is not None}
-        if not self.observe(int(listed[-1][1]), there):
+        found = await look(self._primary.fetch)
+        for name, why in found.foreign.items():
+            if name not in self.foreign:
+                log.warning("foreign table left alone", table=name, reason=why)
+        self.foreign = found.foreign
+        if not self.observe(found.clock_ms, found.ours):
             raise PrimaryUnavailable(self._clock.doubt)
         self._listed_at = self._monotonic()
-        self._know(there)
+        self._know(found.ours)
 
     async def _create(self, day: date) -> None:
         assert self._primary is not None
+        if day in self._existing:
+            return
+        self._refuse_foreign(day)
+        # DDL commits whatever its connection has open, so it goes through one of its own.
+        await self._primary.execute(rows.create_table(day))
+        # Somebody else's may have been quicker: then nothing was created.
+        await self._list()
+        self._refuse_foreign(day)
         if day not in self._existing:
-            # DDL commits whatever its connection has open, so it goes through one of its own.
-            await self._primary.execute(rows.create_table(day))
-            log.info("partition created", partition=table(day))
-            self._know({*self._existing, day})
+            raise ForeignTable(table(day), "it does not show among the tables of this user")
+        log.info("partition created", partition=table(day))
 
-    def _know(self, existing: set[date]) -> None:
+    def _refuse_foreign(self, day: date) -> None:
+        if table(day) in self.foreign:
+            raise ForeignTable(table(day), self.foreign[table(day)])
+
+    def _know(self, existing: Iterable[date]) -> None:
         self._existing = frozenset(existing)
         self._readable = None
 

@@ -1,4 +1,7 @@
-"""Day partitions from the outside: what there is, what is past retention, dropping it."""
+"""Day partitions from the outside: what there is, what is past retention, dropping it.
+
+Only tables that are ours (see `ownership`); the others with a partition's name are only told.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Session
 from tapedeck.failover.settings import METADATA_LOCK_SECONDS
-from tapedeck.sharding import metrics, rows
+from tapedeck.sharding import metrics
 from tapedeck.sharding.days import Days
-from tapedeck.sharding.partitions import Drops, day_of, drops_on, plan_drops, table
+from tapedeck.sharding.ownership import Found, look
+from tapedeck.sharding.partitions import Drops, drops_on, plan_drops, table
 
 log = structlog.get_logger("tapedeck.janitor")
 
@@ -37,12 +41,15 @@ class Partition:
         rows: counted where there are few, otherwise InnoDB's estimate.
         bytes: data and indexes, InnoDB's estimate.
         drops_on: the day on which it is dropped.
+        foreign: the tables beside it that have a partition's name and are not ours: the same ones
+            for each partition.
     """
 
     day: date
     rows: int
     bytes: int
     drops_on: date
+    foreign: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The partition as `/partitions` shows it."""
@@ -51,6 +58,7 @@ class Partition:
             "rows": self.rows,
             "bytes": self.bytes,
             "drops_on": f"{self.drops_on:%Y%m%d}",
+            "foreign": list(self.foreign),
         }
 
 
@@ -63,12 +71,14 @@ class Pruned:
         dropped: what was dropped.
         busy: what readers still held, or MySQL refused to drop; to be tried again later.
         elsewhere: another gateway was pruning at the moment; nothing was done.
+        foreign: the tables that have a partition's name and are not ours: left alone.
     """
 
     plan: Drops
     dropped: tuple[date, ...] = ()
     busy: tuple[date, ...] = ()
     elsewhere: bool = False
+    foreign: tuple[str, ...] = ()
 
 
 class Janitor:
@@ -94,27 +104,31 @@ class Janitor:
         """Another configuration holds from the next look on."""
         self._config = config
 
+    async def look(self) -> Found:
+        """Which tables have a partition's name: ours, and foreign ones.
+
+        Raises:
+            PrimaryUnavailable: no primary before the deadline.
+        """
+        return await look(self._primary.fetch)
+
     async def partitions(self) -> list[Partition]:
         """Every partition there is, oldest first.
 
         Raises:
             PrimaryUnavailable: no primary before the deadline.
         """
-        listed = await self._primary.fetch(
-            f"SELECT table_name, table_rows, data_length + index_length {rows.PARTITIONS}"
-        )
+        listed = await self.look()
+        foreign = tuple(listed.foreign)
         found = []
-        for name, estimate, size in listed:
-            day = day_of(str(name))
-            if day is None:
-                continue
-            count = int(estimate or 0)
+        for day, kept in listed.ours.items():
+            count = kept.rows
             if count < EXACT_BELOW:
                 with contextlib.suppress(MySQLError):  # dropped meanwhile
                     counted = await self._primary.fetch(f"SELECT COUNT(*) FROM {table(day)}")
                     count = int(counted[0][0])
             due = drops_on(day, self._config.retention_days)
-            found.append(Partition(day, count, int(size or 0), due))
+            found.append(Partition(day, count, kept.bytes, due, foreign))
         return sorted(found, key=lambda partition: partition.day)
 
     async def prune(self, *, dry_run: bool = False, force: bool = False) -> Pruned:
@@ -129,16 +143,18 @@ class Janitor:
         """
         async with self._primary.session(self._primary.deadline()) as session:
             if dry_run:
-                return Pruned(await self._plan(session, force))
+                found = await look(session.fetch)
+                return Pruned(self._plan(found, force), foreign=tuple(found.foreign))
             # The lock belongs to the connection: it goes when this process does.
             if (await session.fetch(f"SELECT GET_LOCK({LOCK}, 0)"))[0][0] != 1:
                 return Pruned(Drops(), elsewhere=True)
             try:
-                plan = await self._plan(session, force)
+                found = await look(session.fetch)
+                plan = self._plan(found, force)
                 if plan.refused:
                     metrics.PRUNE_REFUSED.inc()
                     log.error("prune refused", reason=plan.refused, partitions=len(plan.days))
-                    return Pruned(plan)
+                    return Pruned(plan, foreign=tuple(found.foreign))
                 return await self._drop(session, plan)
             finally:
                 if not session.broken:
@@ -157,13 +173,10 @@ class Janitor:
                 log.exception("prune failed")
             await asyncio.sleep(self._config.prune_every)
 
-    async def _plan(self, session: Session, force: bool) -> Drops:
-        listed = await session.fetch(f"SELECT table_name, {rows.CLOCK} {rows.PARTITIONS}")
-        if not listed:
-            return Drops()
+    def _plan(self, found: Found, force: bool) -> Drops:
         return plan_drops(
-            [day for name, _ in listed if (day := day_of(str(name))) is not None],
-            mysql_now=int(listed[0][1]) / 1000,
+            found.ours,
+            mysql_now=found.clock_ms / 1000,
             local_now=self._wall(),
             retention=self._config.retention_days,
             drop_after=self._config.drop_after,
@@ -175,6 +188,10 @@ class Janitor:
         dropped, busy = [], []
         for day in plan.days:
             for _ in range(DROP_TRIES):
+                # Another table may have taken its place since it was listed.
+                found = await look(session.fetch)
+                if day not in found.ours:
+                    break
                 try:
                     await drop_table(session, table(day), mariadb=self._primary.mariadb)
                 except MySQLError as error:
@@ -196,7 +213,8 @@ class Janitor:
                 busy.append(day)
         if dropped:
             await self.days.refresh()
-        return Pruned(plan, tuple(dropped), tuple(busy))
+        foreign = tuple((await look(session.fetch)).foreign)
+        return Pruned(plan, tuple(dropped), tuple(busy), foreign=foreign)
 
 
 async def drop_table(session: Session, name: str, *, mariadb: bool) -> None:

@@ -6,23 +6,35 @@ and T+1 are ever created, so that a dropped one stays dropped.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
 PREFIX = "player_state_"
-_NAME = re.compile(r"player_state_([0-9]{8})")
+"""What partitions are called by before their day, unless `partitions.prefix` says otherwise."""
+_prefix = PREFIX
 _DAY = timedelta(days=1)
 CLOCKS_AGREE = 3600.0
 """Seconds that the gateway's and MySQL's clocks may differ before nothing is dropped."""
 
 
+def prefix() -> str:
+    """What every partition's name begins with."""
+    return _prefix
+
+
+def call_tables(prefix: str) -> None:
+    """Have all partitions named so in this process: it serves one configuration."""
+    global _prefix
+    _prefix = prefix
+    table.cache_clear()
+
+
 @lru_cache(512)
 def table(day: date) -> str:
-    """The name of a day's table: `player_state_YYYYMMDD`."""
-    return f"{PREFIX}{day:%Y%m%d}"
+    """The name of a day's table: the prefix and YYYYMMDD."""
+    return f"{_prefix}{day:%Y%m%d}"
 
 
 @lru_cache(512)
@@ -36,8 +48,9 @@ def day_of(name: str) -> date | None:
 
     A day that no clock of ours can have meant is no partition either.
     """
-    match = _NAME.fullmatch(name)
-    day = parse_day(match[1]) if match else None
+    if not name.startswith(_prefix):
+        return None
+    day = parse_day(name.removeprefix(_prefix))
     return day if day is not None and 1970 <= day.year < 2200 else None
 
 

@@ -211,6 +211,8 @@ class Reader:
         except MySQLError as error:
             if error.fault is Fault.NO_TABLE:
                 await self._days.refresh()
+            elif error.fault is Fault.FINAL and await self._days.recheck(wanted):
+                raise _NotOurs from error
             raise
         by_key: dict[Key, list[Row]] = {}
         clock_ms = int(clock[3])
@@ -235,6 +237,13 @@ class _MidnightPassed(MySQLError):
 
     def __init__(self) -> None:
         super().__init__(Fault.RETRY, 0, "midnight passed during a read")
+
+
+class _NotOurs(MySQLError):
+    """One of the tables that a statement reads is not a partition of ours any more."""
+
+    def __init__(self) -> None:
+        super().__init__(Fault.RETRY, 0, "a partition was replaced by another table")
 
 
 def _by_day(wants: Sequence[Want], readable: Sequence[date]) -> dict[date, Sequence[Key]]:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from tapedeck.failover import clock_sql
 from tapedeck.failover.session import READ_ONLY
+from tapedeck.sharding.ownership import COMMENT
 from tapedeck.sharding.partitions import number_of, table
 from tapedeck.sharding.state import Key, Owner, Stored
 
@@ -81,17 +82,14 @@ class NewRow(Struct, frozen=True, gc=False):
         )
 
 
-PARTITIONS = (
-    "FROM information_schema.tables WHERE table_schema = DATABASE()"
-    " AND table_type = 'BASE TABLE' AND table_name LIKE 'player\\_state\\_%'"
-)
-"""The tables that may be partitions; their names are checked by `partitions.day_of`."""
-
 _COLUMNS = "user_id,playlist_id,version,owner,state,operations"
 
 
 def create_table(day: date) -> str:
-    """The DDL of a partition; harmless where it is there already."""
+    """The DDL of a partition; harmless where one is there already, ours or not.
+
+    What it makes is what `ownership.COLUMNS` says.
+    """
     return (
         f"CREATE TABLE IF NOT EXISTS {table(day)} ("
         "user_id BIGINT NOT NULL,"
@@ -101,7 +99,7 @@ def create_table(day: date) -> str:
         "state MEDIUMBLOB NOT NULL,"
         "operations BLOB NOT NULL COMMENT 'worker.operation.version; of late writers',"
         "PRIMARY KEY (user_id, playlist_id)"
-        ") ENGINE=InnoDB"
+        f") ENGINE=InnoDB COMMENT='{COMMENT}'"
     )
 
 

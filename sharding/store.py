@@ -483,13 +483,16 @@ class _Group:
     async def _judge(self, error: Exception) -> None:
         """Raise what a save failed with, as the next try needs it."""
         if isinstance(error, MySQLError):
+            assert self._plan is not None
             if error.fault is not Fault.RETRY:
-                assert self._plan is not None
                 version = self._plan.row.version
                 self._unsure = version if self._unsure is None else min(version, self._unsure)
             if error.fault is Fault.NO_TABLE:
                 # The partition was dropped since, or today's is not there yet.
                 await self._store._days.refresh()
+                raise _Conflict from error
+            if error.fault is Fault.FINAL and await self._store._days.recheck(self._plan.days):
+                # Something else took a partition's place.
                 raise _Conflict from error
             if error.fault is Fault.RETRY:
                 self._alone = True

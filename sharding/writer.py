@@ -65,6 +65,12 @@ class Plan(Struct, frozen=True):
         return "in_place" if self.base.day == self.day else "move"
 
     @property
+    def days(self) -> tuple[date, ...]:
+        """The partitions that it writes to."""
+        base = () if self.base is None else (self.base.day,)
+        return (self.day, *base, *(stray.day for stray in self.strays))
+
+    @property
     def in_place(self) -> bool:
         """Whether the row stays in its partition."""
         return self.base is not None and self.base.day == self.day
@@ -116,10 +122,14 @@ class Writer:
     async def _save(self, plans: list[Plan]) -> Sequence[bool | Exception]:
         async with self._primary.session(self._primary.deadline()) as session:
             generation = self._primary.generation
-            fresh = [plan for plan in plans if plan.generation == generation]
+            fresh = [
+                plan
+                for plan in plans
+                if plan.generation == generation and all(map(self._days.exists, plan.days))
+            ]
             done = await self._save_in(session, fresh) if fresh else ()
-        results = iter(done)
-        saved = [next(results) if plan.generation == generation else False for plan in plans]
+        results = dict(zip((plan.key for plan in fresh), done, strict=True))
+        saved = [results.get(plan.key, False) for plan in plans]
         counts: Counter[str] = Counter()
         for plan, result in zip(plans, saved, strict=True):
             if result is True:

@@ -1,0 +1,394 @@
+"""Tables that have a partition's name and are not ours, and partitions that others put there."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.sharding import days as days_module
+from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.janitor import Janitor
+from tapedeck.sharding.partitions import table, tomorrow
+from tapedeck.sharding.rows import create_table
+from tapedeck.sharding.state import Key
+from tapedeck.sharding.store import Unavailable
+from tests.conftest import StackConfig
+from tests.support.backends import opened
+from tests.support.faces import a_mix
+from tests.support.gateways import Gateway, put_mixes
+from tests.support.states import bump, count
+
+pytestmark = pytest.mark.stack
+
+KEY = Key(7, 11)
+OF_THE_FIRST_EDITION = (
+    "CREATE TABLE {name} (user_id BIGINT NOT NULL, playlist_id BIGINT NOT NULL,"
+    " version BIGINT NOT NULL,"
+    " owner TINYINT UNSIGNED NOT NULL COMMENT '0 deleted, 1 Player, 2 states API',"
+    " state MEDIUMBLOB NOT NULL,"
+    " operations BLOB NOT NULL COMMENT 'worker.operation.version.time; of late writers',"
+    " PRIMARY KEY (user_id, playlist_id)) ENGINE=InnoDB"
+)
+
+
+def today() -> date:
+    return datetime.now(UTC).date()
+
+
+def ago(number: int) -> date:
+    return today() - timedelta(days=number)
+
+
+def foreign(mysql: MariaDB, database: str, *days: date, definition: str = "(id INT)") -> None:
+    for day in days:
+        mysql.query(f"CREATE TABLE {database}.{table(day)} {definition}")
+
+
+def tables(mysql: MariaDB, database: str) -> set[str]:
+    return {name for (name,) in mysql.query(f"SHOW TABLES FROM {database}")}
+
+
+@pytest.fixture
+async def backend(stack_config: StackConfig) -> AsyncIterator[Backend]:
+    async with opened(stack_config(partitions={"drop_after": 0}), complete=True) as one:
+        yield one
+
+
+@pytest.fixture
+def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
+    document = stack_config()
+    put_mixes(document, [a_mix(7)])
+    gateway = Gateway(document, tmp_path)
+    yield gateway
+    gateway.kill()
+
+
+def refused(gateway: Gateway, *args: str) -> tuple[int, str]:
+    """The exit status of a start, and what it printed."""
+    gateway.write_config()
+    code = "from tapedeck.cli.main import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "serve", "--config", str(gateway.config), *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def cli(gateway: Gateway, *args: str) -> subprocess.CompletedProcess[str]:
+    gateway.write_config()
+    code = "from tapedeck.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *args, "--config", str(gateway.config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+# --- never dropped, read or written
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "(id INT PRIMARY KEY, player VARCHAR(20))",
+        "LIKE {ours}",  # and another comment
+        "AS SELECT * FROM {ours}",  # our columns, without our key
+    ],
+)
+async def test_a_table_with_a_partitions_name_that_is_not_ours_is_never_dropped(
+    backend: Backend, mysql: MariaDB, database: str, definition: str
+) -> None:
+    theirs, ours = ago(41), ago(40)
+    copied = definition.format(ours=f"{database}.{table(today())}")
+    foreign(mysql, database, theirs, definition=copied)
+    if definition.startswith("LIKE"):
+        mysql.query(f"ALTER TABLE {database}.{table(theirs)} COMMENT 'of the shop'")
+    await backend.primary.execute(create_table(ours))
+
+    pruned = await backend.janitor.prune(force=True)
+
+    assert pruned.dropped == (ours,)
+    assert pruned.foreign == (table(theirs),)
+    assert table(theirs) in tables(mysql, database)
+
+
+async def test_a_foreign_table_within_retention_or_far_ahead_disturbs_no_load(
+    backend: Backend, mysql: MariaDB, database: str
+) -> None:
+    await backend.store.change(KEY, bump)
+    foreign(mysql, database, ago(3), date(2099, 12, 31))
+    await backend.days.refresh()
+
+    assert await count(backend.store, KEY) == 1
+    assert await count(backend.store, Key(8, 8)) == 0
+    (reason,) = backend.readiness().reasons
+    assert backend.readiness().status == "degraded"
+    assert table(ago(3)) in reason
+    assert "player_state_20991231" in reason
+    listed = [p.as_json() for p in await backend.janitor.partitions()]
+    assert [p["day"] for p in listed] == [f"{d:%Y%m%d}" for d in (today(), tomorrow(today()))]
+    assert all(p["foreign"] == [table(ago(3)), "player_state_20991231"] for p in listed)
+
+
+async def test_a_table_that_takes_a_partitions_place_while_it_is_read_is_noticed_at_once(
+    backend: Backend, mysql: MariaDB, database: str
+) -> None:
+    """Nobody waits for the next look at the list: the failed statement leads to one."""
+    old = ago(2)
+    await backend.primary.execute(create_table(old))
+    await backend.days.refresh()
+    await backend.store.change(KEY, bump)
+    assert backend.days.exists(old)
+    await asyncio.sleep(days_module.FRESH)
+    mysql.query(f"DROP TABLE {database}.{table(old)}")
+    foreign(mysql, database, old)
+
+    assert await count(backend.store, Key(8, 8)) == 0
+
+    assert table(old) in backend.readiness().reasons[0]
+
+
+async def test_a_row_cached_from_a_replaced_partition_is_neither_written_nor_deleted_there(
+    backend: Backend, mysql: MariaDB, database: str
+) -> None:
+    """The move of a cached row of an older day would delete it where it was."""
+    old = ago(1)
+    await backend.primary.execute(create_table(old))
+    await backend.days.refresh()
+    await backend.store.change(KEY, bump)
+    into, there = table(today()), table(old)
+    mysql.query(f"INSERT INTO {database}.{there} SELECT * FROM {database}.{into}")
+    mysql.query(f"DELETE FROM {database}.{into}")
+    backend.store.sessions.clear()
+    assert await count(backend.store, KEY) == 1  # from the old day, and cached
+    mysql.query(f"ALTER TABLE {database}.{there} COMMENT 'of the shop'")
+    await backend.days.relist()
+
+    assert (await backend.store.change(KEY, bump)).answer == 1
+
+    assert mysql.query(f"SELECT version FROM {database}.{there}") == [(1,)]
+
+
+async def test_todays_table_replaced_by_a_foreign_one_is_said_and_passes_by_itself(
+    backend: Backend, mysql: MariaDB, database: str
+) -> None:
+    await backend.store.change(KEY, bump)
+    name = f"{database}.{table(today())}"
+    mysql.query(f"RENAME TABLE {name} TO {database}.aside")
+    foreign(mysql, database, today())
+    await asyncio.sleep(days_module.FRESH)
+
+    with pytest.raises(Unavailable, match="rename the table"):
+        await count(backend.store, KEY)
+    assert backend.readiness().status == "unavailable"
+    assert "rename the table" in backend.readiness().reasons[0]
+
+    mysql.query(f"RENAME TABLE {name} TO {database}.theirs, {database}.aside TO {name}")
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                assert await count(backend.store, KEY) == 1
+                break
+            except Unavailable:
+                await asyncio.sleep(0.05)
+    assert backend.readiness().status == "ready"
+
+
+async def test_tomorrows_name_taken_meanwhile_is_not_taken_for_ours(
+    stack_config: StackConfig, mysql: MariaDB, database: str
+) -> None:
+    """CREATE TABLE IF NOT EXISTS says nothing of what is there already."""
+    async with opened(stack_config(), complete=True) as backend:
+        day = tomorrow(backend.days.today())
+        mysql.query(f"DROP TABLE {database}.{table(day)}")
+        foreign(mysql, database, day)
+        # As one that was listed just before the other table appeared.
+        backend.days.foreign = {}
+        backend.days._know({backend.days.today()})
+
+        with pytest.raises(Exception, match="rename the table"):
+            await backend.days._create(day)
+
+        assert not backend.days.exists(day)
+        assert backend.readiness().status == "degraded"
+
+
+# --- partitions of the first edition
+
+
+async def test_partitions_of_the_first_edition_are_read_and_pruned_as_before(
+    backend: Backend, mysql: MariaDB, database: str
+) -> None:
+    kept, due = ago(2), ago(40)
+    for day in (kept, due):
+        mysql.query(OF_THE_FIRST_EDITION.format(name=f"{database}.{table(day)}"))
+    state = b'{"count":5}'.hex()
+    mysql.query(f"INSERT INTO {database}.{table(kept)} VALUES (7, 11, 5, 2, x'{state}', '')")
+    await backend.days.refresh()
+
+    assert (await backend.store.load(KEY)) is not None
+    assert backend.readiness().status == "ready"
+    assert (await backend.janitor.prune()).dropped == (due,)
+
+
+# --- the start
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_gateway_does_not_start_where_todays_or_tomorrows_name_is_taken(
+    gateway: Gateway, mysql: MariaDB, database: str, ahead: int, workers: int
+) -> None:
+    taken = today() + timedelta(days=ahead)
+    foreign(mysql, database, taken)
+    before = mysql.query(f"SHOW CREATE TABLE {database}.{table(taken)}")
+
+    status, said = refused(gateway, "--workers", str(workers))
+
+    assert status == 1
+    assert f"the table {table(taken)} has the name of a day partition" in said
+    assert "rename the table, or give Tapedeck another partitions.prefix" in said
+    assert "Traceback" not in said
+    assert mysql.query(f"SHOW CREATE TABLE {database}.{table(taken)}") == before
+
+
+def test_with_a_prefix_of_its_own_it_lives_beside_an_applications_tables(
+    gateway: Gateway, mysql: MariaDB, database: str
+) -> None:
+    theirs = {table(d) for d in (ago(40), ago(3), today(), tomorrow(today()))}
+    foreign(mysql, database, *(ago(n) for n in (40, 3, 0, -1)))
+    gateway.document["partitions"] = {"prefix": "tapes_", "prune_every": 1, "drop_after": 0}
+    gateway.start()
+
+    asyncio.run(put(gateway, 201))
+
+    mine = {f"tapes_{d:%Y%m%d}" for d in (today(), tomorrow(today()))}
+    assert theirs | mine <= tables(mysql, database)
+    body = asyncio.run(get(gateway, "/partitions"))
+    assert {f"tapes_{p['day']}" for p in body} == mine
+    assert all(p["foreign"] == [] for p in body)
+    listed = cli(gateway, "partitions", "list", "--json")
+    assert [p["day"] for p in yaml.safe_load(listed.stdout)] == [p["day"] for p in body]
+
+
+def test_foreign_tables_are_told_by_the_log_readyz_partitions_and_the_commands(
+    gateway: Gateway, mysql: MariaDB, database: str
+) -> None:
+    foreign(mysql, database, ago(40), ago(3))
+    gateway.start()
+
+    body = asyncio.run(gateway.until("/readyz", lambda _, b: b["status"] == "degraded"))
+
+    assert any(table(ago(3)) in reason for reason in body["reasons"])
+    logged = {line["table"] for line in gateway.lines("foreign table left alone")}
+    assert logged == {table(ago(40)), table(ago(3))}
+    shown = asyncio.run(get(gateway, "/partitions"))
+    assert {p["day"] for p in shown} <= {f"{d:%Y%m%d}" for d in (today(), tomorrow(today()))}
+    assert all(p["foreign"] == [table(ago(40)), table(ago(3))] for p in shown)
+    for command in (["list"], ["prune", "--force"]):
+        said = cli(gateway, "partitions", *command)
+        assert said.returncode == 0
+        assert table(ago(40)) in said.stderr
+    assert table(ago(40)) in tables(mysql, database)
+
+
+def test_the_command_that_creates_partitions_says_that_a_name_is_taken(
+    gateway: Gateway, mysql: MariaDB, database: str
+) -> None:
+    foreign(mysql, database, today())
+
+    said = cli(gateway, "partitions", "create")
+
+    assert said.returncode == 1
+    assert "rename the table" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+# --- partitions that somebody else puts there
+
+
+def restore(mysql: MariaDB, database: str, day: date) -> None:
+    """A partition with a state, as a restore or an import leaves it."""
+    name = f"{database}.{table(day)}"
+    mysql.query(create_table(day).replace(table(day), name, 1))
+    mysql.query(f"INSERT INTO {name} VALUES (1, 7, 3, 2, '{{}}', '')")
+
+
+async def get(gateway: Gateway, path: str) -> Any:
+    async with aiohttp.ClientSession(gateway.admin) as http, http.get(path) as answer:
+        assert answer.status == 200
+        return await answer.json(content_type=None)
+
+
+async def put(gateway: Gateway, status: int) -> None:
+    headers = {**gateway.key, "If-None-Match": "*", "Content-Type": "application/json"}
+    async with (
+        aiohttp.ClientSession(gateway.url) as http,
+        http.put("/states/1/7", headers=headers, data=b"{}") as answer,
+    ):
+        assert answer.status == status
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_restored_partition_is_seen_at_the_next_reload(
+    gateway: Gateway, mysql: MariaDB, database: str, workers: int
+) -> None:
+    gateway.document["gateway"]["workers"] = workers
+    gateway.start()
+    restore(mysql, database, ago(2))
+
+    async def reload() -> None:
+        async with aiohttp.ClientSession(gateway.admin) as http, http.post("/reload") as answer:
+            assert answer.status == 200
+
+    asyncio.run(reload())
+    for _ in range(4):  # whichever worker it meets
+        asyncio.run(put(gateway, 412))
+
+
+async def test_a_restored_partition_is_seen_by_itself(
+    monkeypatch: pytest.MonkeyPatch, stack_config: StackConfig, mysql: MariaDB, database: str
+) -> None:
+    """The list is read again every LIST_EVERY seconds, at most 30; here sooner."""
+    assert days_module.LIST_EVERY <= 28
+    monkeypatch.setattr(days_module, "LIST_EVERY", 0.05)
+    async with opened(stack_config(), complete=True) as backend:
+        assert await backend.store.load(Key(1, 7)) is None
+        restore(mysql, database, ago(2))
+
+        async with asyncio.timeout(20):
+            while await backend.store.load(Key(1, 7)) is None:
+                await asyncio.sleep(0.02)
+
+
+async def test_a_table_replaced_between_the_list_and_the_drop_is_not_dropped(
+    backend: Backend, mysql: MariaDB, database: str
+) -> None:
+    day = ago(40)
+    await backend.primary.execute(create_table(day))
+
+    class Slow(Janitor):
+        async def _drop(self, session: Any, plan: Any) -> Any:
+            mysql.query(f"DROP TABLE {database}.{table(day)}")
+            foreign(mysql, database, day)
+            return await super()._drop(session, plan)
+
+    janitor = Slow(backend.primary, backend.days, backend.config.partitions)
+
+    assert (await janitor.prune()).dropped == ()
+    assert table(day) in tables(mysql, database)
