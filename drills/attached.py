@@ -24,9 +24,10 @@ import redis
 
 from tapedeck.config.load import load
 from tapedeck.config.model import Sections
-from tapedeck.config.tls import client_context, own_port_context, own_url
+from tapedeck.config.tls import own_port_context, own_url
 from tapedeck.drills.client import Target
 from tapedeck.drills.stage import Plan, Stage
+from tapedeck.failover.sync_primary import NoPrimary, connect_primary
 from tapedeck.localstack.control import NotRunning, ask
 from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.layout import LOOKUP_NAMES, MYSQL_NAMES
@@ -221,30 +222,18 @@ class Attached(Stage):
                     client.config_set(name, value)
 
     def query(self, sql: str) -> list[Any]:
-        """As the gateways' own user, on the host that is writable."""
-        mysql = self._loaded[0].mysql
-        problem: Exception | None = None
-        for host in mysql.hosts:
-            try:
-                connection = pymysql.connect(
-                    host=host.host,
-                    port=host.port,
-                    user=mysql.user,
-                    password=mysql.password.get_secret_value(),
-                    database=mysql.database,
-                    connect_timeout=5,
-                    read_timeout=20,
-                    ssl=client_context(mysql),
-                )
-                with contextlib.closing(connection), connection.cursor() as cursor:
-                    cursor.execute("SELECT @@global.read_only")
-                    if cursor.fetchone() not in ((0,), ("OFF",)):
-                        continue
-                    cursor.execute(sql)
-                    return list(cursor.fetchall())
-            except pymysql.MySQLError as error:
-                problem = error
-        raise ServerFailed(f"no writable MySQL host to read the states back from: {problem}")
+        """As the gateways' own user, on the primary.
+
+        Raises:
+            ServerFailed: there is none to read the states back from, or it refuses the statement.
+        """
+        try:
+            connection = connect_primary(self._loaded[0].mysql, statement_seconds=20)
+            with contextlib.closing(connection), connection.cursor() as cursor:
+                cursor.execute(sql)
+                return list(cursor.fetchall())
+        except (NoPrimary, pymysql.MySQLError) as error:
+            raise ServerFailed(f"no MySQL primary to read the states back from: {error}") from None
 
     def _find_local(self, home: Path, config: Sections) -> bool:
         run = home / "run"
