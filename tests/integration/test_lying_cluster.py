@@ -197,7 +197,7 @@ async def test_other_hosts_at_every_look_leave_nothing_behind(backend: Backend, 
     await told_the_truth(backend)
     for _ in range(10):
         await nodes.refresh()
-    assert next(numbers) > 3000
+    assert next(numbers) >= 3000  # ten looks at least: one may be shared with the background
     assert len(list(nodes)) == 300
     await until(lambda: len(nodes._closing) == 0)
     named = {
