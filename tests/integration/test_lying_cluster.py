@@ -195,9 +195,8 @@ async def test_other_hosts_at_every_look_leave_nothing_behind(backend: Backend, 
     nodes = nodes_of(backend)
     await nodes.refresh()
     await told_the_truth(backend)
-    for _ in range(10):
+    while next(numbers) < 3000:  # ten maps; a refresh may share the background's look, or be too late
         await nodes.refresh()
-    assert next(numbers) >= 3000  # ten looks at least: one may be shared with the background
     assert len(list(nodes)) == 300
     await until(lambda: len(nodes._closing) == 0)
     named = {
