@@ -452,7 +452,12 @@ class States(Section):
     """The states API."""
 
     max_bytes: Annotated[
-        int, Field(ge=2, le=4 * 1024 * 1024, description="of one state; past it 413")
+        int,
+        Field(
+            ge=2,
+            le=4 * 1024 * 1024,
+            description="of one state; past it, or half of MySQL's max_allowed_packet, 413",
+        ),
     ] = 64 * 1024
 
 

@@ -38,6 +38,10 @@ class Primary:
     Args:
         config: the hosts, the limits.
         on_hello: called with each greeting of the primary (it tells its clock).
+
+    Attributes:
+        mariadb: whether the primary is MariaDB.
+        packet: bytes that a command to the primary may have, as in Hello.
     """
 
     def __init__(self, config: MySQL, on_hello: Callable[[Hello], None] = lambda _: None) -> None:
@@ -56,6 +60,7 @@ class Primary:
         self._redundant: bool | None = None
         self._split = False
         self.mariadb = True
+        self.packet = 1 << 20
 
     @property
     def adopted(self) -> bool:
@@ -312,6 +317,7 @@ class Primary:
             log.info("mysql primary adopted", host=str(host), generation=hello.generation)
         self._identity = hello.identity
         self._seen = hello.generation
+        self.packet = hello.packet
         # Before anybody goes on: what depends on the generation must know of a new one first.
         self._on_hello(hello)
         metrics.MYSQL_UP.set(1)

@@ -89,9 +89,10 @@ READ_ONLY = "(@@global.read_only NOT IN ('0','OFF') OR @@global.innodb_read_only
 GREETING = (
     "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id),"
     f" {READ_ONLY},"
-    f" {clock_sql.MILLISECONDS}, VERSION()"
+    f" {clock_sql.MILLISECONDS}, VERSION(), @@max_allowed_packet"
 )
-"""Which server it is, whether it refuses writes, its clock in ms since 1970 UTC, its version."""
+"""Which server it is, whether it refuses writes, its clock in ms since 1970 UTC, its version, and
+how many bytes a statement may have."""
 
 
 BEGIN = "START TRANSACTION READ WRITE"
@@ -117,6 +118,8 @@ class Hello:
         generation: the primary's generation that it knows of; 0 where nobody wrote one yet.
         clock_ms: its clock, milliseconds since 1970 UTC.
         mariadb: MariaDB, not MySQL.
+        packet: bytes that a command may have (max_allowed_packet): of a longer one the server reads
+            nothing, and ends the connection.
     """
 
     identity: str
@@ -124,6 +127,20 @@ class Hello:
     generation: int
     clock_ms: int
     mariadb: bool
+    packet: int = 1 << 20
+
+    @classmethod
+    def read(cls, row: Row, generation: int) -> Hello:
+        """From the row that GREETING gives."""
+        identity, read_only, clock_ms, version, packet = row
+        return cls(
+            identity=str(identity),
+            read_only=bool(read_only),
+            generation=generation,
+            clock_ms=int(clock_ms),
+            mariadb="mariadb" in str(version).lower(),
+            packet=int(packet),
+        )
 
 
 class Session:
@@ -259,20 +276,13 @@ class Session:
             MySQLError: it did not answer.
         """
         rows = await self.fetch(GREETING)
-        identity, read_only, clock_ms, version = rows[0]
         try:
             found = await self.fetch("SELECT generation FROM tapedeck_generation WHERE id = 1")
         except MySQLError as error:
             if error.fault is not Fault.NO_TABLE:
                 raise
             found = []
-        self.hello = Hello(
-            identity=str(identity),
-            read_only=bool(read_only),
-            generation=int(found[0][0]) if found else 0,
-            clock_ms=int(clock_ms),
-            mariadb="mariadb" in str(version).lower(),
-        )
+        self.hello = Hello.read(rows[0], int(found[0][0]) if found else 0)
         return self.hello
 
     def close(self) -> None:

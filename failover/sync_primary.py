@@ -120,7 +120,6 @@ def _greet(connection: pymysql.Connection[Cursor]) -> Hello:
         cursor.execute(GREETING)
         row = cursor.fetchone()
         assert row is not None
-        identity, read_only, clock_ms, version = row
         generation = 0
         try:
             cursor.execute("SELECT generation FROM tapedeck_generation WHERE id = 1")
@@ -131,13 +130,7 @@ def _greet(connection: pymysql.Connection[Cursor]) -> Hello:
             if error.args[:1] != (_NO_SUCH_TABLE,):
                 raise
     connection.rollback()
-    return Hello(
-        identity=str(identity),
-        read_only=bool(read_only),
-        generation=generation,
-        clock_ms=int(clock_ms),
-        mariadb="mariadb" in str(version).lower(),
-    )
+    return Hello.read(row, generation)
 
 
 def _words(error: Exception) -> str:

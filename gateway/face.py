@@ -24,7 +24,7 @@ from tapedeck.gateway.replies import Refusal, Style, response
 from tapedeck.gateway.request_rules import check_request, refusal_of
 from tapedeck.gateway.routes import Answer, Call, Route, Routes
 from tapedeck.gateway.wire import Reply, Request, peer_of, target_of
-from tapedeck.sharding.state import Unavailable
+from tapedeck.sharding.state import TooLarge, Unavailable
 
 _log = structlog.get_logger()
 
@@ -126,6 +126,8 @@ class Face:
             return await handler(call)
         except Refusal as refusal:
             return self._error(route.style, refusal, logged_in=call.logged_in)
+        except TooLarge as error:
+            return self._error(route.style, Refusal(413, str(error)), logged_in=call.logged_in)
         except (Unavailable, PrimaryUnavailable) as error:
             _log.warning("unavailable", route=route.template, reason=str(error))
             return self._error(

@@ -47,7 +47,8 @@ class Batcher(Generic[Item, Result]):
         crowd: items that must wait before there may be more than two; where a round trip takes
             long, many at once are not kept waiting for it, and where it is short, batches stay
             large.
-        size: bytes of an item; a batch stops growing at `max_bytes`.
+        size: bytes of an item.
+        max_bytes: at which a batch stops growing, asked for each; one item always goes.
         linger: seconds that the first item of a batch waits for others; for what nobody waits for.
     """
 
@@ -60,7 +61,7 @@ class Batcher(Generic[Item, Result]):
         in_flight: int = 2,
         crowd: int = 0,
         size: Callable[[Item], int] = lambda _: 0,
-        max_bytes: int = 1 << 20,
+        max_bytes: Callable[[], int] = lambda: 1 << 20,
         linger: float = 0,
     ) -> None:
         self._run = run
@@ -111,12 +112,12 @@ class Batcher(Generic[Item, Result]):
 
     def _take(self) -> list[tuple[Item, Waiter[Result]]]:
         batch: list[tuple[Item, Waiter[Result]]] = []
-        weight = 0
+        weight, max_bytes = 0, self._max_bytes()
         while self._queue and len(batch) < self.at_most:
             item, waiter = self._queue[0]
             if not waiter.done():
                 weight += self._size(item)
-                if batch and weight > self._max_bytes:
+                if batch and weight > max_bytes:
                     break
                 batch.append((item, waiter))
             self._queue.popleft()

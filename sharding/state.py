@@ -99,6 +99,10 @@ class StoreError(Exception):
     """The store could not answer."""
 
 
+class TooLarge(StoreError):
+    """MySQL takes no statement as long as the one that would save this state; says what to do."""
+
+
 class Unavailable(StoreError):
     """MySQL did not answer within the request's deadline, or too many requests wait for it.
 

@@ -115,6 +115,7 @@ class Store:
         Raises:
             Unavailable: not within the deadline; it may still happen.
             Contended: other changes of the key came first too often.
+            TooLarge: MySQL takes no state of this length.
             Exception: what the transition raises; nothing is stored then.
         """
         loop = asyncio.get_running_loop()

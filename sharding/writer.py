@@ -25,7 +25,12 @@ from tapedeck.sharding.batching import Batcher, Waiter
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.partitions import neighbours, utc_day
 from tapedeck.sharding.rows import NewRow, Row
-from tapedeck.sharding.state import Key
+from tapedeck.sharding.state import Key, TooLarge
+
+_LONGEST_BATCH = 2 << 20
+"""Bytes of one script at most."""
+_FRAME = 4096
+"""Bytes of a script that are no row's: begin, commit, the statements' first words."""
 
 
 class Plan(Struct, frozen=True):
@@ -71,6 +76,12 @@ class Plan(Struct, frozen=True):
         return (self.day, *base, *(stray.day for stray in self.strays))
 
     @property
+    def size(self) -> int:
+        """Bytes of the statements that save it, at most: two for each of the body and the log, and
+        its key, which stands in up to eight places."""
+        return 2 * (len(self.row.body) + len(self.row.operations)) + 700
+
+    @property
     def in_place(self) -> bool:
         """Whether the row stays in its partition."""
         return self.base is not None and self.base.day == self.day
@@ -99,7 +110,8 @@ class Writer:
         """Commit a plan.
 
         The waiter is told whether it was committed, False if the key had changed since it was
-        loaded; or PrimaryUnavailable or MySQLError: not committed, or not known to be.
+        loaded; or PrimaryUnavailable or MySQLError: not committed, or not known to be; or
+        TooLarge: not committed.
         """
         self._queue(plan).put(plan, waiter)
 
@@ -115,8 +127,8 @@ class Writer:
             at_most=64,
             in_flight=4,
             crowd=16,
-            size=lambda plan: len(plan.row.body),
-            max_bytes=1 << 20,
+            size=lambda plan: plan.size,
+            max_bytes=lambda: min(_LONGEST_BATCH, self._primary.packet) - _FRAME,
         )
 
     async def _save(self, plans: list[Plan]) -> Sequence[bool | Exception]:
@@ -209,6 +221,11 @@ class Writer:
         return settled
 
     async def _settle(self, session: Session, plan: Plan) -> bool | Exception:
+        if plan.size + _FRAME > self._primary.packet:
+            return TooLarge(
+                f"The state has {len(plan.row.body)} bytes. MySQL's max_allowed_packet is "
+                f"{self._primary.packet}, and a save takes two bytes for each, and 6000 more."
+            )
         try:
             if plan.in_place and not plan.strays:
                 return await session.execute(rows.update(plan.day, plan.row)) == 1

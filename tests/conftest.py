@@ -99,6 +99,15 @@ def mysql(_session_mysql: MariaDB) -> MariaDB:
 
 
 @pytest.fixture
+def small_packets(mysql: MariaDB) -> Iterator[int]:
+    """MySQL takes no statement of more than 1 MiB, as older versions do by default."""
+    ((before,),) = mysql.query("SELECT @@global.max_allowed_packet")
+    mysql.query("SET GLOBAL max_allowed_packet = 1048576")
+    yield 1 << 20
+    mysql.query(f"SET GLOBAL max_allowed_packet = {before}")
+
+
+@pytest.fixture
 def database(mysql: MariaDB) -> Iterator[str]:
     """The name of an empty database of this test's own; it holds tapedeck_generation only."""
     name = f"tapedeck_{next(_numbers)}"

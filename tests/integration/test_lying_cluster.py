@@ -195,7 +195,9 @@ async def test_other_hosts_at_every_look_leave_nothing_behind(backend: Backend, 
     nodes = nodes_of(backend)
     await nodes.refresh()
     await told_the_truth(backend)
-    while next(numbers) < 3000:  # ten maps; a refresh may share the background's look, or be too late
+    while (
+        next(numbers) < 3000
+    ):  # ten maps; a refresh may share the background's look, or be too late
         await nodes.refresh()
     assert len(list(nodes)) == 300
     await until(lambda: len(nodes._closing) == 0)

@@ -44,6 +44,24 @@ async def call(
         return answer.status, await answer.read(), answer.headers
 
 
+def test_a_state_that_is_too_long_for_mysql_is_refused_with_the_name_of_its_setting(
+    stack_config: Callable[..., dict[str, Any]], small_packets: int, tmp_path: Path
+) -> None:
+    body = b'{"a": "%b"}' % (b"x" * (small_packets // 2))
+
+    async def put(gateway: Gateway, length: int) -> tuple[int, bytes]:
+        async with aiohttp.ClientSession(gateway.url, headers=gateway.key) as http:
+            shorter = body[: length - 2] + body[-2:]
+            return (await call(http, "PUT", "/states/1/2", shorter, If_None_Match="*"))[:2]
+
+    with Gateway(stack_config(states={"max_bytes": 1 << 20}), tmp_path) as gateway:
+        status, answer = asyncio.run(put(gateway, len(body)))
+        assert status == 413
+        assert b"max_allowed_packet is 1048576" in answer
+        assert asyncio.run(put(gateway, len(body) - 1000))[0] == 413
+        assert asyncio.run(put(gateway, len(body) - 3000))[0] == 201
+
+
 async def test_the_life_of_a_state(http: aiohttp.ClientSession) -> None:
     path = "/states/1/2"
     body = '{ "b" : 1.0,\n "ä": "\\u00e4", "b": 2 }'.encode()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pymysql
 import pytest
@@ -15,7 +16,8 @@ from structlog.testing import capture_logs
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.partitions import table
-from tapedeck.sharding.state import Key, Owner, Unavailable, Write
+from tapedeck.sharding.rows import create_table
+from tapedeck.sharding.state import Key, Owner, Stored, TooLarge, Unavailable, Write
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.states import bump, count
@@ -100,8 +102,40 @@ async def test_changes_of_other_listeners_pass_while_many_rows_are_held(
         await asyncio.gather(*held)
 
 
+@pytest.mark.parametrize("life", ["created", "changed in place", "moved into today"])
+async def test_large_states_at_once_are_saved_whatever_packets_mysql_takes(
+    stack_config: StackConfig, mysql: MariaDB, small_packets: int, life: str
+) -> None:
+    keys = [Key(user, 1) for user in range(1, 97)]
+    body = b"x" * (64 << 10)
+
+    def grow(stored: Stored | None) -> Write[int]:
+        return Write(body, Owner.STATES_API, 0 if stored is None else stored.version)
+
+    async with opened(stack_config()) as backend:
+        if life != "created":
+            await asyncio.gather(*(backend.store.change(key, bump) for key in keys))
+        if life == "moved into today":
+            today = backend.days.today()
+            yesterday = today - timedelta(days=1)
+            await backend.primary.execute(create_table(yesterday))
+            await backend.primary.execute(
+                f"INSERT INTO {table(yesterday)} SELECT * FROM {table(today)}"
+            )
+            await backend.primary.execute(f"DELETE FROM {table(today)}")
+            await backend.days.refresh()
+            backend.store.sessions.clear()
+
+        outcomes = await asyncio.gather(
+            *(backend.store.change(key, grow) for key in keys), return_exceptions=True
+        )
+
+        wanted = 1 if life == "created" else 2
+        assert [getattr(outcome, "version", outcome) for outcome in outcomes] == [wanted] * 96
+
+
 async def test_a_state_that_mysql_will_not_take_fails_alone(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: MariaDB, small_packets: int
 ) -> None:
     keys = [Key(user, 1) for user in range(1, 11)]
     document = stack_config()
@@ -109,7 +143,7 @@ async def test_a_state_that_mysql_will_not_take_fails_alone(
     async with opened(document) as backend:
         for key in keys:
             await backend.store.change(key, bump)
-        too_large = b"x" * (17 << 20)  # past max_allowed_packet
+        too_large = b"x" * (small_packets // 2)  # a statement spells each byte with two
 
         answers = await asyncio.gather(
             backend.store.change(keys[0], lambda _: Write(too_large, Owner.PLAYER, -1)),
@@ -117,7 +151,8 @@ async def test_a_state_that_mysql_will_not_take_fails_alone(
             return_exceptions=True,
         )
 
-        assert isinstance(answers[0], Exception)
+        assert isinstance(answers[0], TooLarge)
+        assert "max_allowed_packet is 1048576" in str(answers[0])
         assert [getattr(a, "answer", a) for a in answers[1:]] == [2] * 9
         assert await count(backend.store, keys[0]) == 1
 

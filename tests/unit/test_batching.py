@@ -102,7 +102,7 @@ async def test_a_batch_is_bounded_by_count() -> None:
 
 async def test_a_batch_is_bounded_by_bytes_and_one_large_item_goes_alone() -> None:
     works = Works()
-    batcher = Batcher("test", works.run, in_flight=1, size=lambda item: item, max_bytes=10)
+    batcher = Batcher("test", works.run, in_flight=1, size=lambda item: item, max_bytes=lambda: 10)
 
     await asyncio.gather(*held(batcher, [4, 6, 1, 50, 3, 3, 3, 3]))
 
