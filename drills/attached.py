@@ -31,9 +31,10 @@ from tapedeck.failover.sync_primary import NoPrimary, connect_primary
 from tapedeck.localstack.control import NotRunning, ask
 from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.layout import LOOKUP_NAMES, MYSQL_NAMES
-from tapedeck.localstack.mariadb import MariaDB, Role
+from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.process import Child, ServerFailed
 from tapedeck.localstack.redis import RedisServer
+from tapedeck.localstack.server import Role
 from tapedeck.sharding.partitions import call_tables
 
 MIXES_AT_MOST = 6

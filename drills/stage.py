@@ -21,11 +21,12 @@ from tapedeck.drills.toxiproxy import Injector, Link
 from tapedeck.gateway.catalog_tables import TABLES, write_mixes
 from tapedeck.localstack import datadir, replication
 from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB, faketime_library
+from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.pair import Pair
 from tapedeck.localstack.process import ServerFailed, free_port
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.localstack.redis_cluster import RedisCluster
+from tapedeck.localstack.server import Server, faketime_library
 from tapedeck.sharding import ownership
 from tapedeck.sharding.partitions import table
 
@@ -65,9 +66,9 @@ class Supervised(Protocol):
     """A pair that somebody looks after: `localstack.pair.Pair`, or the running stack's."""
 
     @property
-    def primary(self) -> MariaDB: ...
+    def primary(self) -> Server: ...
     @property
-    def standby(self) -> MariaDB: ...
+    def standby(self) -> Server: ...
     @property
     def redundant(self) -> bool: ...
     def status(self) -> dict[str, Any]: ...
@@ -114,9 +115,9 @@ class Stage:
         self.spares: list[RedisServer] = []
         self.gateways: list[Gateway] = []
         self.pair: Supervised | None = None
-        self.single: MariaDB | None = None
-        self.standby: MariaDB | None = None
-        self.promoted: MariaDB | None = None
+        self.single: Server | None = None
+        self.standby: Server | None = None
+        self.promoted: Server | None = None
         self.lookup_links: dict[tuple[int, int], Link] = {}
         self.mysql_links: dict[tuple[int, int], Link] = {}
         self._injector: Injector | None = None
@@ -124,7 +125,7 @@ class Stage:
     # --- the parts
 
     @property
-    def primary(self) -> MariaDB:
+    def primary(self) -> Server:
         """The server that is the primary now, or was it last."""
         if self.pair is not None:
             return self.pair.primary
@@ -132,7 +133,7 @@ class Stage:
         return self.promoted or self.single
 
     @property
-    def mysql_hosts(self) -> list[MariaDB]:
+    def mysql_hosts(self) -> list[Server]:
         """All MySQL servers, in the configuration's order."""
         if isinstance(self.pair, Pair):
             return list(self.pair.servers.values())

@@ -1,4 +1,4 @@
-"""A MariaDB data directory, made without the scripts around it.
+"""A MariaDB data directory, made without the scripts around it, and what every engine's has.
 
 `mariadb-install-db` asks for a package (my_print_defaults) that the server itself does without, so
 the same SQL is given to `mariadbd --bootstrap` here. The help tables and the sys schema are left
@@ -85,7 +85,11 @@ def make(folder: Path, passwords: Passwords) -> None:
             "USE mysql;",
             "SET @auth_root_socket=NULL;",
             *(_system_sql(name) for name in _SYSTEM_SQL),
-            _users_sql(passwords),
+            "DELETE FROM mysql.global_priv WHERE User <> 'mariadb.sys';",
+            "DELETE FROM mysql.db;",
+            "DELETE FROM mysql.proxies_priv;",
+            "FLUSH PRIVILEGES;",
+            users_sql(passwords),
         ]
     )
     argv = [executable(), "--no-defaults", "--bootstrap", *as_user(), *SMALL_AND_SAFE]
@@ -112,18 +116,19 @@ def _system_sql(name: str) -> str:
     )
 
 
-def _users_sql(passwords: Passwords) -> str:
+def users_sql(passwords: Passwords, replication: str = "REPLICATION SLAVE") -> str:
+    """The users, the database `tapedeck` and generation 1, one statement a line.
+
+    Args:
+        replication: the rights of the user `replication`.
+    """
     ordinary = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX"
     return "\n".join(
         [
-            "DELETE FROM mysql.global_priv WHERE User <> 'mariadb.sys';",
-            "DELETE FROM mysql.db;",
-            "DELETE FROM mysql.proxies_priv;",
-            "FLUSH PRIVILEGES;",
             f"CREATE USER stack@'127.0.0.1' IDENTIFIED BY '{passwords.admin}';",
             "GRANT ALL PRIVILEGES ON *.* TO stack@'127.0.0.1' WITH GRANT OPTION;",
             f"CREATE USER replication@'127.0.0.1' IDENTIFIED BY '{passwords.replication}';",
-            "GRANT REPLICATION SLAVE ON *.* TO replication@'127.0.0.1';",
+            f"GRANT {replication} ON *.* TO replication@'127.0.0.1';",
             f"CREATE USER tapedeck@'127.0.0.1' IDENTIFIED BY '{passwords.gateway}';",
             f"GRANT {ordinary} ON `tapedeck%`.* TO tapedeck@'127.0.0.1';",
             "CREATE DATABASE tapedeck;",

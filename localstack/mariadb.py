@@ -1,22 +1,14 @@
-"""A real MariaDB server as a child process: alone, or one end of a semi-synchronous pair."""
+"""A real MariaDB server as a child process: by itself, or as one end of a pair."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
-import pymysql
 from pymysql.cursors import Cursor
 
 from tapedeck.localstack import datadir
 from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.process import Child, ServerFailed, free_port
-
-Role = Literal["alone", "primary", "standby"]
+from tapedeck.localstack.server import Role, Server
 
 _SAFE = ("--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1")
 # A process that is killed loses nothing without fsync; only a machine that fails would.
@@ -43,170 +35,57 @@ _PAIR = (
     "--rpl-semi-sync-master-timeout=1000000000",
     "--rpl-semi-sync-master-wait-no-slave=1",
     "--rpl-semi-sync-slave-kill-conn-timeout=1",
-    # Nobody writes before the roles are settled, whoever starts.
+    # Nothing is written before the roles are settled, whichever server starts.
     "--read-only=1",
 )
 # Recovers as a standby does: cuts off what a crashed primary had written and nobody acknowledged.
 _STANDBY = ("--init-rpl-role=SLAVE", "--rpl-semi-sync-slave-enabled=1")
 
-FAKETIME = (
-    "/usr/lib/{}/faketime/libfaketimeMT.so.1",
-    "/usr/lib/faketime/libfaketimeMT.so.1",
-)
 
+class MariaDB(Server):
+    """One server on 127.0.0.1."""
 
-def faketime_library() -> Path:
-    """Where libfaketime is.
+    product = "MariaDB"
+    source, replica = "master", "slave"
+    committed_sql = "@@gtid_binlog_pos"
+    applied_sql = "@@gtid_slave_pos"
+    wait_sql = "MASTER_GTID_WAIT"
+    received_column = "Gtid_IO_Pos"
 
-    Raises:
-        ServerFailed: it is not installed.
-    """
-    for pattern in FAKETIME:
-        for triplet in (f"{os.uname().machine}-linux-gnu",):
-            path = Path(pattern.format(triplet))
-            if path.is_file():
-                return path
-    raise ServerFailed("libfaketime is not installed: apt-get install libfaketime")
+    @staticmethod
+    def make_data(folder: Path, passwords: Passwords) -> None:
+        """See `datadir.make` (0.5 s)."""
+        datadir.make(folder, passwords)
 
-
-class MariaDB(Child):
-    """One server on 127.0.0.1.
-
-    Args:
-        folder: its data directory, which exists (see `datadir`).
-        passwords: those that the data directory was made with.
-        port: a free one by default; it is the server's id too.
-        clock_file: its content, such as "+86400" or "-3600" (seconds, from now), shifts the
-            server's clock, and may be rewritten while it runs. None: the real clock.
-        options: more of mariadbd's.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        passwords: Passwords,
-        *,
-        port: int | None = None,
-        log: Path | None = None,
-        pid_file: Path | None = None,
-        clock_file: Path | None = None,
-        options: Sequence[str] = (),
-    ) -> None:
-        super().__init__(name, log or folder.parent / f"{name}.log", pid_file)
-        self.folder = folder
-        self.passwords = passwords
-        self.port = port or free_port()
-        self.clock_file = clock_file
-        self.options = tuple(options)
-
-    @property
-    def address(self) -> str:
-        """host:port"""
-        return f"127.0.0.1:{self.port}"
-
-    def start(self, role: Role = "alone") -> None:
-        """Start it and wait until it answers. Both ends of a pair start read-only.
-
-        Raises:
-            ServerFailed: it did not; after a minute at the latest.
-        """
-        roles: dict[Role, Sequence[str]] = {
-            "alone": _FAST,
-            "primary": _PAIR,
-            "standby": (*_PAIR, *_STANDBY),
-        }
-        temporary = self.folder.with_suffix(".tmp")
-        temporary.mkdir(exist_ok=True)
+    def _options(self, role: Role) -> list[str]:
+        roles = {"alone": _FAST, "primary": _PAIR, "standby": (*_PAIR, *_STANDBY)}
         argv = [datadir.executable(), "--no-defaults", *datadir.as_user()]
-        argv += [*datadir.SMALL_AND_SAFE, *roles[role]]
-        argv += [
-            f"--datadir={self.folder}",
-            f"--port={self.port}",
-            f"--server-id={self.port}",
-            "--bind-address=127.0.0.1",
-            "--socket=",  # its path could be too long, and nobody uses it
-            f"--pid-file={self.folder}/mariadbd.pid",
-            # Not /tmp: a mariadbd that starts removes what others have there.
-            f"--tmpdir={temporary}",
-            "--skip-name-resolve",
-            "--max-connections=500",
-            "--character-set-server=utf8mb4",
-            *self.options,
-        ]
-        self.spawn(argv, env=self._environment())
-        self.await_ready(self._answers, 60)
+        return [*argv, *datadir.SMALL_AND_SAFE, *roles[role]]
 
-    def _environment(self) -> dict[str, str] | None:
-        if self.clock_file is None:
-            return None
-        if not self.clock_file.exists():
-            self.clock_file.write_text("+0\n")
-        return {
-            **os.environ,
-            "LD_PRELOAD": str(faketime_library()),
-            "FAKETIME_TIMESTAMP_FILE": str(self.clock_file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-
-    def _answers(self) -> bool:
-        try:
-            # Whoever answers at this port is not always this process.
-            ((folder,),) = self.query("SELECT @@datadir")
-            return Path(folder) == self.folder.absolute()
-        except pymysql.MySQLError as error:
-            if error.args and error.args[0] == 1045:
-                raise ServerFailed(
-                    f"{self.name} refuses the password of its administrator: the data in "
-                    f"{self.folder} was made with other ones"
-                ) from None
-            return False
-
-    @contextlib.contextmanager
-    def connect(
-        self, database: str | None = None, *, timeout: float = 5
-    ) -> Iterator[pymysql.Connection[Cursor]]:
-        """A connection of the administrator, autocommit.
-
-        Args:
-            timeout: seconds, for the connect and for each answer.
-        """
-        connection = pymysql.connect(
-            host="127.0.0.1",
-            port=self.port,
-            user="stack",
-            password=self.passwords.admin,
-            database=database,
-            autocommit=True,
-            connect_timeout=max(1, round(timeout)),
-            read_timeout=timeout,
-            write_timeout=timeout,
+    def follow(self, cursor: Cursor, primary: Server) -> None:
+        """Follow it from where this server is."""
+        # A former primary's own writes count as received.
+        cursor.execute("SELECT @@gtid_current_pos, @@gtid_slave_pos")
+        ((current, received),) = cursor.fetchall()
+        if current != received:
+            cursor.execute("SET GLOBAL gtid_slave_pos = %s", (current,))
+        cursor.execute(
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = %s, "
+            "MASTER_USER = 'replication', MASTER_PASSWORD = %s, MASTER_USE_GTID = slave_pos, "
+            "MASTER_CONNECT_RETRY = 1, MASTER_HEARTBEAT_PERIOD = 1",
+            (primary.port, self.passwords.replication),
         )
-        try:
-            yield connection
-        finally:
-            with contextlib.suppress(pymysql.MySQLError, OSError):
-                connection.close()
 
-    def query(self, sql: str, args: Sequence[object] = (), *, timeout: float = 5) -> list[Any]:
-        """Run one statement as the administrator; its rows as tuples."""
-        with self.connect(timeout=timeout) as connection, connection.cursor() as cursor:
-            cursor.execute(sql, args or None)
-            return list(cursor.fetchall())
+    def missing(self, cursor: Cursor, wanted: str, have: str) -> int:
+        """By the numbers: a pair writes in one domain, whose numbers only grow."""
+        return max(0, _number(wanted) - _number(have))
 
-    def create_database(self, name: str) -> None:
-        """Make an empty database that the gateway's user has its rights on.
+    def begin_anew(self) -> None:
+        """What the primary wrote carries another server's id here: say that it counts."""
+        super().begin_anew()
+        self.query("SET GLOBAL gtid_slave_pos = @@gtid_binlog_pos")
 
-        Raises:
-            ValueError: the name is not `tapedeck...`.
-        """
-        if re.fullmatch(r"tapedeck[a-z0-9_]*", name) is None:
-            raise ValueError(f"{name!r}: the gateway's user has rights on tapedeck... only")
-        self.query(f"CREATE DATABASE `{name}`")
-        self.query(datadir.GENERATION_TABLE.format(database=name))
-        self.query(f"INSERT INTO `{name}`.tapedeck_generation VALUES (1, 1)")
 
-    def drop_database(self, name: str) -> None:
-        """Drop a database, if it is there."""
-        self.query(f"DROP DATABASE IF EXISTS `{name}`")
+def _number(position: str) -> int:
+    """Of `domain-server-number`."""
+    return int(position.rpartition("-")[2] or 0)

@@ -10,74 +10,46 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pymysql
 
-from tapedeck.localstack import datadir, replication
+from tapedeck.localstack import replication
 from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.pair_monitor import RETRY_SECONDS, Monitor
+from tapedeck.localstack.pair_monitor import Monitor
 from tapedeck.localstack.pair_rules import Action, decide
 from tapedeck.localstack.process import ServerFailed
 from tapedeck.localstack.roles import Known
+from tapedeck.localstack.server import Diverged, Server
+from tapedeck.localstack.supervised import RETRY_SECONDS, Say, Supervised
 
-_LOOK_EVERY = 0.25
-_NOTICE_EVERY = 0.05
 _KEPT = "pair.json"
 
-Say = Callable[[str], None]
 
-
-class Pair:
-    """Two servers called mysql1 and mysql2.
-
-    Args:
-        folder: holds the data directory of each (`mysql1`, `mysql2`), made at the first start,
-            and `pair.json`.
-        passwords: those the data was, or will be, made with.
-        ports: of mysql1 and mysql2; free ones by default.
-        say: is told what happens, one sentence each.
-        logs: the folder of the servers' logs; `pids`: of their pid files.
-    """
+class Pair(Supervised[Server]):
+    """Two servers called mysql1 and mysql2. Their folder keeps `pair.json` too."""
 
     def __init__(
         self,
         folder: Path,
         passwords: Passwords,
+        engine: type[Server] = MariaDB,
         *,
         ports: tuple[int | None, int | None] = (None, None),
         say: Say = lambda _: None,
         logs: Path | None = None,
         pids: Path | None = None,
     ) -> None:
-        self.folder = folder
-        self._passwords = passwords
-        self._say = say
-        self.servers = {
-            name: MariaDB(
-                name,
-                folder / name,
-                passwords,
-                port=port,
-                log=(logs or folder) / f"{name}.log",
-                pid_file=pids / f"{name}.pid" if pids is not None else None,
-            )
-            for name, port in zip(("mysql1", "mysql2"), ports, strict=True)
-        }
+        super().__init__(folder, passwords, engine, ports=ports, say=say, logs=logs, pids=pids)
         self._known = Known.read(folder / _KEPT)
-        self._lock = threading.RLock()
-        self._ending = threading.Event()
-        self._watcher: threading.Thread | None = None
         self._monitor = Monitor(self.servers.values())
         self._forget()
 
     def _forget(self) -> None:
-        self._unwanted: set[str] = set()
+        self._unwanted.clear()
         self._refused = False
         self._failed_at = 0.0
         self._monitor.forget()
@@ -85,12 +57,12 @@ class Pair:
     # --- who is who
 
     @property
-    def primary(self) -> MariaDB:
+    def primary(self) -> Server:
         """The server that is the primary, or was it last."""
         return self.servers[self._known.primary]
 
     @property
-    def standby(self) -> MariaDB:
+    def standby(self) -> Server:
         """The other one."""
         return next(s for name, s in self.servers.items() if name != self._known.primary)
 
@@ -101,18 +73,6 @@ class Pair:
 
     def status(self) -> dict[str, object]:
         """For people and scripts: primary, generation, redundant, semi_sync, and each server."""
-        servers = {}
-        for name, server in self.servers.items():
-            state = "frozen" if server.stopped else "running" if server.running else "dead"
-            if not server.running and name in self._unwanted:
-                state = "stopped"
-            role = "primary" if name == self._known.primary else "standby"
-            servers[name] = {
-                "role": role,
-                "state": state,
-                "pid": server.pid,
-                "port": server.port,
-            }
         if not self.standby.running:
             link = "no standby"
         elif self._monitor.link.following:
@@ -120,12 +80,15 @@ class Pair:
         else:
             link = self._monitor.link.trouble or "linking"
         return {
+            "engine": self._engine.product,
             "primary": self._known.primary,
             "generation": self._known.generation,
             "redundant": self._known.redundant,
             "semi_sync": self._monitor.waits and self.primary.running,
             "standby": link,
-            "servers": servers,
+            "servers": self._states(
+                lambda name: "primary" if name == self._known.primary else "standby"
+            ),
         }
 
     # --- start and stop
@@ -141,7 +104,9 @@ class Pair:
         self._ending.clear()
         with self._lock:
             self._forget()
-            self._make_data()
+            if not self._make_data() and not self.primary.folder.is_dir():
+                # The one that is missing is copied from the other.
+                self._known.change(self.folder / _KEPT, primary=self.standby.name, redundant=False)
             self._start_both()
             if replication.generation(self.standby) > replication.generation(self.primary):
                 # Killed in the middle of a promotion: the standby had become the primary.
@@ -162,12 +127,7 @@ class Pair:
             replication.make_writable(self.primary)
             if not self._known.redundant:
                 self._say(f"{self.primary.name} is writable without a standby: not redundant")
-        self._watcher = threading.Thread(target=self._watch, name="pair", daemon=True)
-        self._watcher.start()
-
-    def give_up(self) -> None:
-        """Have a `start` that is under way return soon; `stop` comes next."""
-        self._ending.set()
+        self._begin_watching()
 
     def stop(self) -> None:
         """Stop both in order: no commit waits for a standby that is gone already."""
@@ -179,31 +139,6 @@ class Pair:
                     replication.set_semi_sync(self.primary, on=False)
             self.standby.stop()
             self.primary.stop()
-
-    def kill(self) -> None:
-        """End both at once, as a power cut would."""
-        self._end_watching()
-        for server in self.servers.values():
-            server.kill()
-
-    def _end_watching(self) -> None:
-        self._ending.set()
-        if self._watcher is not None:
-            self._watcher.join()
-            self._watcher = None
-
-    def _make_data(self) -> None:
-        missing = [server for server in self.servers.values() if not server.folder.is_dir()]
-        if len(missing) == 1 and missing[0] is self.primary:
-            self._known.change(self.folder / _KEPT, primary=self.standby.name, redundant=False)
-        if len(missing) < 2:
-            return  # one that is missing is copied from the other
-        template = self.folder / "template.new"
-        shutil.rmtree(template, ignore_errors=True)
-        datadir.make(template, self._passwords)
-        datadir.copy(template, self.standby.folder.with_suffix(".new"))
-        os.replace(self.standby.folder.with_suffix(".new"), self.standby.folder)
-        os.replace(template, self.primary.folder)
 
     def _start_both(self) -> None:
         with ThreadPoolExecutor(2) as starters:
@@ -308,40 +243,19 @@ class Pair:
 
     # --- watching
 
-    def _watch(self) -> None:
-        looked, running = 0.0, [True, True]
-        while not self._ending.wait(_NOTICE_EVERY):
-            now = [server.running for server in self.servers.values()]
-            if now == running and time.monotonic() - looked < _LOOK_EVERY:
-                continue
-            looked, running = time.monotonic(), now
-            with self._lock:
-                if self._ending.is_set():
-                    return
-                try:
-                    self._tick()
-                except Exception as error:  # whoever watches goes on watching
-                    self._say(f"the pair: {error!r}")
-
-    def _tick(self) -> None:
-        try:
-            seen = self._monitor.look(
-                self.primary,
-                self.standby,
-                redundant=self._known.redundant,
-                unwanted=self._unwanted,
-            )
-            if self._refused and not seen.primary.lost:
-                self._refused = False
-                self._unwanted.discard(self._known.primary)
-                self._say(f"{self._known.primary}, the primary, answers again")
-            for action in decide(seen):
-                self._do(action)
-        except (pymysql.MySQLError, ServerFailed, OSError) as error:
-            # A server that goes away in the middle is what the next look finds.
-            if time.monotonic() - self._failed_at > RETRY_SECONDS:
-                self._failed_at = time.monotonic()
-                self._say(f"the pair: {error}")
+    def _look(self) -> None:
+        seen = self._monitor.look(
+            self.primary,
+            self.standby,
+            redundant=self._known.redundant,
+            unwanted=self._unwanted,
+        )
+        if self._refused and not seen.primary.lost:
+            self._refused = False
+            self._unwanted.discard(self._known.primary)
+            self._say(f"{self._known.primary}, the primary, answers again")
+        for action in decide(seen):
+            self._do(action)
 
     def _do(self, action: Action) -> None:
         primary, standby = self.primary, self.standby
@@ -420,8 +334,13 @@ class Pair:
 
     def _start_link(self) -> None:
         self._monitor.linking()
-        if self.primary.running:
+        if not self.primary.running:
+            return
+        try:
             replication.link(self.standby, self.primary)
+        except Diverged as error:
+            self._say(str(error))
+            self._copy()
 
     def _copy(self) -> None:
         """Give the standby a new copy of the primary's data; what it had is kept aside."""
@@ -436,8 +355,6 @@ class Pair:
             os.replace(standby.folder, old)
         os.replace(new, standby.folder)
         standby.start("standby")
-        standby.query("RESET SLAVE ALL")
-        # What the primary wrote itself carries another server's id here: it does not count alone.
-        standby.query("SET GLOBAL gtid_slave_pos = @@gtid_binlog_pos")
+        standby.begin_anew()
         self._monitor.heard(standby)
         self._start_link()

@@ -9,11 +9,9 @@ from collections.abc import Collection, Iterable
 import pymysql
 
 from tapedeck.localstack import replication
-from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.pair_rules import Host, Situation
-
-RETRY_SECONDS = 3.0
-"""Before a standby that could not be brought back is tried again."""
+from tapedeck.localstack.server import Server
+from tapedeck.localstack.supervised import RETRY_SECONDS
 
 
 class Monitor:
@@ -24,7 +22,7 @@ class Monitor:
         waits: whether the primary waited for the standby at each commit then (semi-sync is on).
     """
 
-    def __init__(self, servers: Iterable[MariaDB]) -> None:
+    def __init__(self, servers: Iterable[Server]) -> None:
         self._servers = tuple(servers)
         self.forget()
 
@@ -38,7 +36,7 @@ class Monitor:
         self.waits = False
 
     def look(
-        self, primary: MariaDB, standby: MariaDB, *, redundant: bool, unwanted: Collection[str]
+        self, primary: Server, standby: Server, *, redundant: bool, unwanted: Collection[str]
     ) -> Situation:
         """Ask both servers.
 
@@ -48,8 +46,8 @@ class Monitor:
             redundant: whether the standby has every acknowledged commit, as far as is known.
             unwanted: names of servers that are to stay dead.
         """
-        clients = committed = 0
-        answering: set[MariaDB] = set()
+        clients, committed = 0, ""
+        answering: set[Server] = set()
         if primary.running:
             with contextlib.suppress(pymysql.MySQLError):
                 self.waits, clients = replication.semi_sync(primary)
@@ -58,7 +56,7 @@ class Monitor:
                 answering.add(primary)
         if standby.running:
             with contextlib.suppress(pymysql.MySQLError):
-                self.link = replication.look_at_link(standby, primary)
+                self.link = replication.look_at_link(standby, primary, committed)
                 self.heard(standby)
                 answering.add(standby)
         following = standby.running and self.link.following and clients > 0
@@ -66,7 +64,7 @@ class Monitor:
             self._followed = time.monotonic()
         now = time.monotonic()
 
-        def host(server: MariaDB) -> Host:
+        def host(server: Server) -> Host:
             return Host(
                 running=server.running,
                 stopped=server.stopped,
@@ -82,11 +80,11 @@ class Monitor:
             following=following,
             hopeless=self.link.hopeless,
             linking=self._linked_at > 0 and now - self._linked_at < 2 * RETRY_SECONDS,
-            behind=max(0, committed - self.link.received),
+            behind=self.link.behind,
             unlinked=now - self._followed,
         )
 
-    def heard(self, server: MariaDB) -> None:
+    def heard(self, server: Server) -> None:
         """A server answered, or was just started."""
         self._answered[server] = time.monotonic()
 

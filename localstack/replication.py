@@ -1,7 +1,8 @@
-"""What is said to MariaDB to make, check and turn over a semi-synchronous pair.
+"""The steps that make, check and turn over a semi-synchronous pair, on either engine.
 
 Each function does one step and returns; who decides when is `pair_rules`. The steps and their
-order are measured ones: in 12 promotions under load no acknowledged commit was missing.
+order are measured ones: in 12 promotions under load no acknowledged commit was missing. The words
+that differ between the engines are the servers' own (`mariadb`, `mysql`).
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pymysql.cursors import DictCursor
+from pymysql.cursors import Cursor
 
-from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.process import ServerFailed
+from tapedeck.localstack.server import Server
 
 # The primary no longer has (or never had) what the standby asks for: only a new copy helps.
-_DIVERGED = (1236, 1950, 1945, 1947)
+_DIVERGED = (1236, 1950, 1945, 1947, 13114)
 _LOOK = 0.5
 """Seconds for an answer to the questions that are asked all the time."""
 
@@ -30,69 +32,78 @@ class Link:
 
     Attributes:
         following: it receives and applies.
+        behind: transactions of the primary that it has not received.
         hopeless: it will never follow again without a new copy of the primary's data.
         trouble: what the server says about it; empty for nothing.
-        received: the number of the last transaction that it has received.
     """
 
     following: bool
-    received: int = 0
+    behind: int = 0
     hopeless: bool = False
     trouble: str = ""
 
 
-def generation(server: MariaDB) -> int:
+def generation(server: Server) -> int:
     """The fencing generation that the server knows of."""
     ((value,),) = server.query("SELECT generation FROM tapedeck.tapedeck_generation WHERE id = 1")
     return int(value)
 
 
-def link(standby: MariaDB, primary: MariaDB) -> None:
+def link(standby: Server, primary: Server) -> None:
     """Have `standby` follow `primary` from where it is. It was started as a standby.
 
     Raises:
+        Diverged: it has what the primary has not: it needs a new copy.
         pymysql.MySQLError: a server does not answer.
     """
     with standby.connect(timeout=10) as connection, connection.cursor() as cursor:
-        cursor.execute("STOP SLAVE")
-        cursor.execute("SET GLOBAL read_only = 1, GLOBAL rpl_semi_sync_master_enabled = 0")
-        cursor.execute("SET GLOBAL rpl_semi_sync_slave_enabled = 1")
-        # A former primary's own writes count as received.
-        cursor.execute("SELECT @@gtid_current_pos, @@gtid_slave_pos")
-        ((current, received),) = cursor.fetchall()
-        if current != received:
-            cursor.execute("SET GLOBAL gtid_slave_pos = %s", (current,))
+        cursor.execute("STOP REPLICA")
         cursor.execute(
-            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = %s, "
-            "MASTER_USER = 'replication', MASTER_PASSWORD = %s, MASTER_USE_GTID = slave_pos, "
-            "MASTER_CONNECT_RETRY = 1, MASTER_HEARTBEAT_PERIOD = 1",
-            (primary.port, standby.passwords.replication),
+            f"SET GLOBAL read_only = 1, GLOBAL rpl_semi_sync_{standby.source}_enabled = 0, "
+            f"GLOBAL rpl_semi_sync_{standby.replica}_enabled = 1"
         )
-        cursor.execute("START SLAVE")
+        standby.follow(cursor, primary)
+        cursor.execute("START REPLICA")
 
 
-def look_at_link(standby: MariaDB, primary: MariaDB) -> Link:
+def _status(cursor: Cursor) -> dict[str, Any]:
+    """SHOW REPLICA STATUS in MySQL's words; empty where it follows nobody."""
+    cursor.execute("SHOW REPLICA STATUS")
+    names = [column[0] for column in cursor.description or ()]
+    names = [name.replace("Slave", "Replica").replace("Master", "Source") for name in names]
+    rows = cursor.fetchall()
+    return dict(zip(names, rows[0], strict=True)) if rows else {}
+
+
+def _value(cursor: Cursor, sql: str) -> str:
+    cursor.execute(f"SELECT {sql}")
+    ((value,),) = cursor.fetchall()
+    return str(value or "")
+
+
+def look_at_link(standby: Server, primary: Server, committed: str) -> Link:
     """Whether the standby follows that primary.
+
+    Args:
+        committed: what the primary had committed a moment ago; empty where it does not say.
 
     Raises:
         pymysql.MySQLError: the standby does not answer.
     """
-    with standby.connect(timeout=_LOOK) as connection:
-        cursor = connection.cursor(DictCursor)
-        cursor.execute("SHOW SLAVE STATUS")
-        rows = cursor.fetchall()
-    if not rows or int(rows[0]["Master_Port"]) != primary.port:
-        return Link(following=False)
-    status = rows[0]
+    with standby.connect(timeout=_LOOK) as connection, connection.cursor() as cursor:
+        status = _status(cursor)
+        if not status or int(status["Source_Port"]) != primary.port:
+            return Link(following=False)
+        behind = standby.missing(cursor, committed, str(status[standby.received_column] or ""))
     errors = [
         (int(status[f"Last_{part}_Errno"]), str(status[f"Last_{part}_Error"]))
         for part in ("IO", "SQL")
         if int(status[f"Last_{part}_Errno"])
     ]
-    threads = status["Slave_IO_Running"] == "Yes", status["Slave_SQL_Running"] == "Yes"
+    threads = status["Replica_IO_Running"] == "Yes", status["Replica_SQL_Running"] == "Yes"
     return Link(
         following=all(threads),
-        received=_number(str(status["Gtid_IO_Pos"])),
+        behind=behind,
         # What cannot be applied today cannot be applied tomorrow.
         hopeless=any(number in _DIVERGED for number, _ in errors)
         or (not threads[1] and int(status["Last_SQL_Errno"]) != 0),
@@ -100,46 +111,40 @@ def look_at_link(standby: MariaDB, primary: MariaDB) -> Link:
     )
 
 
-def committed(primary: MariaDB) -> int:
-    """The number of the last transaction in the primary's binlog.
+def committed(primary: Server) -> str:
+    """The position of the last transaction in the primary's binlog.
 
     Raises:
         pymysql.MySQLError: it does not answer.
     """
-    ((position,),) = primary.query("SELECT @@gtid_binlog_pos", timeout=_LOOK)
-    return _number(str(position))
+    ((position,),) = primary.query(f"SELECT {primary.committed_sql}", timeout=_LOOK)
+    return str(position)
 
 
-def _number(position: str) -> int:
-    """Of `domain-server-number`; a pair writes in one domain, whose numbers only grow."""
-    return int(position.rpartition("-")[2] or 0)
-
-
-def semi_sync(primary: MariaDB) -> tuple[bool, int]:
+def semi_sync(primary: Server) -> tuple[bool, int]:
     """Whether commits wait for a standby, and how many standbys are there to acknowledge.
 
     Raises:
         pymysql.MySQLError: the primary does not answer.
     """
     with primary.connect(timeout=_LOOK) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT @@rpl_semi_sync_master_enabled")
-        ((on,),) = cursor.fetchall()
-        cursor.execute("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_master_clients'")
+        on = _value(cursor, f"@@rpl_semi_sync_{primary.source}_enabled")
+        cursor.execute(f"SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_{primary.source}_clients'")
         ((_, clients),) = cursor.fetchall()
-    return bool(on), int(clients)
+    return on == "1", int(clients)
 
 
-def set_semi_sync(primary: MariaDB, on: bool) -> None:
+def set_semi_sync(primary: Server, on: bool) -> None:
     """Make commits wait for the standby, or no longer: that releases those that wait."""
-    primary.query(f"SET GLOBAL rpl_semi_sync_master_enabled = {int(on)}")
+    primary.query(f"SET GLOBAL rpl_semi_sync_{primary.source}_enabled = {int(on)}")
 
 
-def make_writable(primary: MariaDB) -> None:
+def make_writable(primary: Server) -> None:
     """Let everybody write."""
     primary.query("SET GLOBAL read_only = 0")
 
 
-def promote(standby: MariaDB, before_writable: Callable[[int], None]) -> int:
+def promote(standby: Server, before_writable: Callable[[int], None]) -> int:
     """Turn a standby into the primary; the old one must be dead.
 
     Args:
@@ -153,18 +158,16 @@ def promote(standby: MariaDB, before_writable: Callable[[int], None]) -> int:
         ServerFailed: it could not apply what it had received; nothing is promoted.
         pymysql.MySQLError: it does not answer.
     """
-    with standby.connect(timeout=40) as connection:
-        cursor = connection.cursor(DictCursor)
-        cursor.execute("STOP SLAVE IO_THREAD")
-        cursor.execute("SHOW SLAVE STATUS")
-        rows = cursor.fetchall()
-        if rows and rows[0]["Gtid_IO_Pos"]:
-            _apply(standby, cursor, rows[0]["Gtid_IO_Pos"])
-        cursor.execute("STOP SLAVE")
-        cursor.execute("RESET SLAVE ALL")
-        cursor.execute("SET GLOBAL rpl_semi_sync_slave_enabled = 0")
-        # With nobody to acknowledge, a commit would wait for ever.
-        cursor.execute("SET GLOBAL rpl_semi_sync_master_enabled = 0")
+    with standby.connect(timeout=40) as connection, connection.cursor() as cursor:
+        cursor.execute("STOP REPLICA IO_THREAD")
+        _apply(standby, cursor)
+        cursor.execute("STOP REPLICA")
+        cursor.execute("RESET REPLICA ALL")
+        # Without a standby to acknowledge, a commit would wait for ever.
+        cursor.execute(
+            f"SET GLOBAL rpl_semi_sync_{standby.replica}_enabled = 0, "
+            f"GLOBAL rpl_semi_sync_{standby.source}_enabled = 0"
+        )
         cursor.execute(
             "UPDATE tapedeck.tapedeck_generation SET generation = generation + 1 WHERE id = 1"
         )
@@ -174,27 +177,28 @@ def promote(standby: MariaDB, before_writable: Callable[[int], None]) -> int:
         return raised
 
 
-def _apply(standby: MariaDB, cursor: DictCursor, received: str) -> None:
+def _apply(standby: Server, cursor: Cursor) -> None:
     """Wait until all that was received is applied, for as long as that goes on."""
+    received = str(_status(cursor).get(standby.received_column) or "")
+    if not received:
+        return
     before = None
     while True:
-        cursor.execute("SHOW SLAVE STATUS")
-        status = cursor.fetchall()[0]
-        cursor.execute("SELECT @@gtid_slave_pos AS position")
-        applied = cursor.fetchall()[0]["position"]
-        if _number(applied) >= _number(received):
+        applied = _value(cursor, standby.applied_sql)
+        if not standby.missing(cursor, received, applied):
             return
-        if status["Slave_SQL_Running"] != "Yes" or applied == before:
+        status = _status(cursor)
+        if status["Replica_SQL_Running"] != "Yes" or applied == before:
             raise ServerFailed(
                 f"{standby.name} cannot apply all that it has received: {applied} of {received}: "
                 f"{status['Last_SQL_Error'] or 'it stands still'}"
             )
         before = applied
-        cursor.execute("SELECT MASTER_GTID_WAIT(%s, 10)", (received,))
+        cursor.execute(f"SELECT {standby.wait_sql}(%s, 10)", (received,))
         cursor.fetchall()
 
 
-def copy_data(primary: MariaDB, target: Path) -> None:
+def copy_data(primary: Server, target: Path) -> None:
     """Copy the data of a running primary, as a crash would leave it, to `target`.
 
     The primary stands still for the copy (0.1 s for 50 MB). What is copied is what the disk of a
@@ -223,7 +227,8 @@ def copy_data(primary: MariaDB, target: Path) -> None:
             primary.folder,
             target,
             copy_function=link_or_copy,
-            ignore=shutil.ignore_patterns("master.info", "relay*", "*.pid", "ibtmp*"),
+            # auto.cnf names the server: a copy is another one.
+            ignore=shutil.ignore_patterns("master.info", "relay*", "*.pid", "ibtmp*", "auto.cnf"),
         )
     finally:
         primary.thaw()

@@ -16,8 +16,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tapedeck.localstack import datadir
+from tapedeck.localstack import mysql as mysql_engine
 from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.mysql import MySQL
 from tapedeck.localstack.process import free_port
 from tapedeck.localstack.redis import RedisServer
 
@@ -41,6 +43,16 @@ def data_template(tmp_path_factory: pytest.TempPathFactory, passwords: Passwords
     """A MariaDB data directory to copy (`datadir.copy`), so that a server is there in 0.2 s."""
     folder = tmp_path_factory.mktemp("mariadb") / "template"
     datadir.make(folder, passwords)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mysql_template(tmp_path_factory: pytest.TempPathFactory, passwords: Passwords) -> Path:
+    """The same of a MySQL; a test that needs one is skipped where none is installed."""
+    if mysql_engine.find() is None:
+        pytest.skip(mysql_engine.HOW_TO_GET_IT)
+    folder = tmp_path_factory.mktemp("mysql-template") / "template"
+    MySQL.make_data(folder, passwords)
     return folder
 
 

@@ -2,87 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pymysql
 import pytest
 
 from tapedeck.localstack import datadir, replication
 from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.mysql import MySQL
 from tapedeck.localstack.pair import Pair
 from tapedeck.localstack.process import ServerFailed
+from tapedeck.localstack.server import Server
+from tests.support.terminal import eventually
+from tests.support.writers import Writers
 
 pytestmark = pytest.mark.stack
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-class Writers:
-    """Two clients that write numbers, wherever they can, and remember what was acknowledged."""
-
-    def __init__(self, pair: Pair, passwords: Passwords) -> None:
-        self._pair = pair
-        self._password = passwords.gateway
-        self._end = threading.Event()
-        self.acknowledged: list[int] = []
-        pair.primary.query("CREATE TABLE tapedeck.written (id BIGINT PRIMARY KEY)")
-        self._threads = [threading.Thread(target=self._write, args=(n,)) for n in (1, 2)]
-        for thread in self._threads:
-            thread.start()
-
-    def _write(self, writer: int) -> None:
-        numbers = itertools.count(writer * 10**9)
-        while not self._end.is_set():
-            for server in self._pair.servers.values():
-                try:
-                    self._write_to(server, numbers)
-                except pymysql.MySQLError:
-                    time.sleep(0.01)
-
-    def _write_to(self, server: MariaDB, numbers: Iterator[int]) -> None:
-        connection = pymysql.connect(
-            host="127.0.0.1",
-            port=server.port,
-            user="tapedeck",
-            password=self._password,
-            database="tapedeck",
-            autocommit=True,
-            connect_timeout=1,
-            read_timeout=8,
-        )
-        with connection, connection.cursor() as cursor:
-            while not self._end.is_set():
-                number = next(numbers)
-                cursor.execute("INSERT INTO written VALUES (%s)", (number,))
-                self.acknowledged.append(number)
-
-    def more(self, count: int = 50) -> bool:
-        """Whether that many more are acknowledged soon."""
-        wanted = len(self.acknowledged) + count
-        return eventually(lambda: len(self.acknowledged) >= wanted)
-
-    def missing(self) -> set[int]:
-        """What was acknowledged and is not there."""
-        acknowledged = set(self.acknowledged)
-        rows = self._pair.primary.query("SELECT id FROM tapedeck.written", timeout=30)
-        return acknowledged - {number for (number,) in rows}
-
-    def stop(self) -> None:
-        self._end.set()
-        for thread in self._threads:
-            thread.join()
 
 
 @pytest.fixture
@@ -90,13 +25,24 @@ def said() -> list[str]:
     return []
 
 
+@pytest.fixture(params=[MariaDB, MySQL])
+def engine(request: pytest.FixtureRequest) -> type[Server]:
+    found: type[Server] = request.param
+    return found
+
+
 @pytest.fixture
 def pair(
-    tmp_path: Path, data_template: Path, passwords: Passwords, said: list[str]
+    tmp_path: Path,
+    engine: type[Server],
+    request: pytest.FixtureRequest,
+    passwords: Passwords,
+    said: list[str],
 ) -> Iterator[Pair]:
+    template = "data_template" if engine is MariaDB else "mysql_template"
     for name in ("mysql1", "mysql2"):
-        datadir.copy(data_template, tmp_path / "data" / name)
-    made = Pair(tmp_path / "data", passwords, say=said.append)
+        datadir.copy(request.getfixturevalue(template), tmp_path / "data" / name)
+    made = Pair(tmp_path / "data", passwords, engine, say=said.append)
     made.start()
     yield made
     made.kill()
@@ -118,9 +64,9 @@ def test_a_new_pair_is_redundant_and_only_the_primary_can_be_written(pair: Pair)
     assert replication.generation(pair.standby) == 1
 
 
-@pytest.mark.parametrize("loss", [MariaDB.kill, MariaDB.freeze])
+@pytest.mark.parametrize("loss", [Server.kill, Server.freeze])
 def test_a_lost_primary_costs_no_acknowledged_change_and_returns_as_the_standby(
-    pair: Pair, writers: Writers, loss: Callable[[MariaDB], None]
+    pair: Pair, writers: Writers, loss: Callable[[Server], None]
 ) -> None:
     for generation in (2, 3):
         old = pair.primary
@@ -137,9 +83,9 @@ def test_a_lost_primary_costs_no_acknowledged_change_and_returns_as_the_standby(
         assert writers.more()
 
 
-@pytest.mark.parametrize("loss", [MariaDB.kill, MariaDB.freeze])
+@pytest.mark.parametrize("loss", [Server.kill, Server.freeze])
 def test_a_lost_standby_is_started_and_linked_again(
-    pair: Pair, writers: Writers, loss: Callable[[MariaDB], None]
+    pair: Pair, writers: Writers, loss: Callable[[Server], None]
 ) -> None:
     pid = pair.standby.pid
     loss(pair.standby)
@@ -200,9 +146,8 @@ def test_roles_and_data_are_kept_over_a_kill_of_everything(
     assert "mysql2 is the primary" in pair.stop_server("mysql1")
     assert writers.more()
     pair.kill()
-    again = Pair(
-        pair.folder, passwords, ports=(pair.servers["mysql1"].port, pair.servers["mysql2"].port)
-    )
+    one, two = (server.port for server in pair.servers.values())
+    again = Pair(pair.folder, passwords, type(pair.primary), ports=(one, two))
     again.start()
     try:
         assert again.primary.name == "mysql2"
@@ -225,7 +170,7 @@ def test_a_promotion_that_was_cut_off_before_it_was_written_down_is_carried_on(
     with pytest.raises(ZeroDivisionError):
         replication.promote(standby, lambda _: 1 // 0)  # type: ignore[arg-type]
     standby.stop()
-    again = Pair(pair.folder, passwords)
+    again = Pair(pair.folder, passwords, type(standby))
     again.start()
     try:
         assert again.primary.name == standby.name

@@ -20,8 +20,8 @@ import yaml
 
 from tapedeck.gateway.catalog_tables import TABLES, write_mixes
 from tapedeck.gateway.mixes import Mix
-from tapedeck.localstack.mariadb import faketime_library
 from tapedeck.localstack.process import Child
+from tapedeck.localstack.server import faketime_library
 
 SECONDS = 30.0
 """Within this everything a test waits for has happened, also on a busy machine."""
