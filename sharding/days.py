@@ -15,7 +15,7 @@ import structlog
 from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Hello
-from tapedeck.sharding import metrics, rows
+from tapedeck.sharding import metrics, rows, seal_mark
 from tapedeck.sharding.clock import Clock
 from tapedeck.sharding.ownership import ForeignTable, look
 from tapedeck.sharding.partitions import (
@@ -50,6 +50,7 @@ class Days:
 
     Attributes:
         foreign: the tables that have a partition's name and are not ours, and why.
+        mark: the newest sealed day when the partitions were listed last (see `seal_mark`).
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Days:
         self._make_at = 0.0
         self._listed_at = -math.inf
         self.foreign: dict[str, str] = {}
+        self.mark = date.min
         self._primary: Primary | None = None
 
     def configure(self, retention: int) -> None:
@@ -317,6 +319,8 @@ class Days:
 
     async def _list(self) -> None:
         assert self._primary is not None
+        # First, so that its table is there before any statement that needs MySQL's day.
+        self.mark = await seal_mark.newest(self._primary)
         found = await look(self._primary.fetch)
         for name, why in found.foreign.items():
             if name not in self.foreign:

@@ -52,7 +52,7 @@ async def past(backend: Backend, *ages: int) -> list[date]:
 
 def tables(mysql: MariaDB, database: str) -> set[str]:
     found = mysql.query(f"SHOW TABLES FROM {database}")
-    return {name for (name,) in found} - {"tapedeck_generation"}
+    return {name for (name,) in found} - {"tapedeck_generation", "tapedeck_seal_mark"}
 
 
 def of_another_clock(backend: Backend, wall: Callable[[], float]) -> Janitor:

@@ -1,0 +1,63 @@
+"""The mark of the newest sealed day, and MySQL's day by it, on a real MariaDB."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.sharding import seal_mark
+from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.seal_mark import MYSQL_DAY
+from tests.conftest import StackConfig
+from tests.support.backends import opened
+
+pytestmark = pytest.mark.stack
+
+
+async def mysql_day(backend: Backend) -> tuple[date, date]:
+    """What the statement says, and what MySQL's clock says."""
+    ((by_mark, by_clock),) = await backend.primary.fetch(f"SELECT {MYSQL_DAY}, UTC_DATE()")
+    return by_mark, by_clock
+
+
+async def test_a_gateway_makes_the_mark_s_table_and_the_day_is_the_clock_s(
+    stack_config: StackConfig,
+) -> None:
+    async with opened(stack_config()) as backend:
+        await backend.days.refresh()
+        assert await seal_mark.newest(backend.primary) == date(1970, 1, 1) == backend.days.mark
+        by_mark, by_clock = await mysql_day(backend)
+        assert by_mark == by_clock
+
+
+async def test_mysqls_day_is_never_a_sealed_one_whatever_its_clock_does(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    async with opened(stack_config()) as backend:
+        await backend.days.refresh()
+        _, today = await mysql_day(backend)
+        await backend.primary.execute(seal_mark.raise_to(today - timedelta(days=1)))
+        assert await mysql_day(backend) == (today, today)
+        assert mysql.clock_file is not None
+        mysql.clock_file.write_text("-86400\n")
+        assert await mysql_day(backend) == (today, today - timedelta(days=1))
+        mysql.clock_file.write_text("+0\n")
+
+        # It only grows.
+        await backend.primary.execute(seal_mark.raise_to(today - timedelta(days=20)))
+        assert await seal_mark.newest(backend.primary) == today - timedelta(days=1)
+
+
+async def test_a_mark_without_its_row_is_no_mark(
+    stack_config: StackConfig, mysql: MariaDB, database: str
+) -> None:
+    async with opened(stack_config()) as backend:
+        await backend.days.refresh()
+        mysql.query(f"DELETE FROM {database}.{seal_mark.TABLE}")
+        by_mark, by_clock = await mysql_day(backend)
+        assert by_mark == by_clock
+        assert await seal_mark.newest(backend.primary) == date(1970, 1, 1)
+        mysql.query(f"DROP TABLE {database}.{seal_mark.TABLE}")
+        assert await seal_mark.newest(backend.primary) == date(1970, 1, 1)
