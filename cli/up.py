@@ -69,8 +69,10 @@ def up(
 
     Example: tapedeck up --ephemeral --gateway-port 9080
     """
+    from tapedeck.gateway import outlet
     from tapedeck.localstack.layout import Layout, Ports
 
+    outlet.install()
     watcher = _Watcher(parent)
     ports = Ports(
         gateway_port,

@@ -1,4 +1,4 @@
-"""JSON lines on standard output, one an event.
+"""JSON lines on standard output, one an event. Writing one never waits (`outlet.py`).
 
     {"event": "listening", "level": "info", "timestamp": "2026-03-01T12:00:00.000000Z", ...}
 
@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 import msgspec
 import structlog
 
+from tapedeck.gateway import outlet
+
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The request that the running task serves; it stands in every line that is logged meanwhile."""
 
@@ -29,6 +31,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _threshold = 20
 _serial = itertools.count(1)
 _process = secrets.token_hex(6)
+_log = structlog.get_logger()
 
 
 def request_id(given: str | None) -> str:
@@ -40,6 +43,17 @@ def request_id(given: str | None) -> str:
     if given is not None and _SANE_ID.fullmatch(given):
         return given
     return f"{_process}-{next(_serial)}"
+
+
+def start(level: str, **always: Any) -> None:
+    """Set logging up for a process that serves: its output never makes it wait.
+
+    Args:
+        level: debug, info, warning or error.
+        always: stands in every line, as `worker=2`.
+    """
+    outlet.install(lambda lines: _log.error("log_lines_dropped", lines=lines))
+    configure(level, **always)
 
 
 def set_level(level: str) -> None:

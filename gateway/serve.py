@@ -134,7 +134,7 @@ def run_alone(source: Source, config: Sections) -> int:
         PortTaken: naming the port and what to change.
         Refused: see there.
     """
-    logs.configure(config.log.level)
+    logs.start(config.log.level)
     gateway = bind(config.gateway.host, config.gateway.port, "gateway.port", "--port")
     admin = bind(config.admin.host, config.admin.port, "admin.port", "--admin-port")
     fill = fill_in(config)
@@ -302,12 +302,13 @@ def die_with(parent: int) -> None:
 def main() -> int:
     """A supervised worker."""
     handover = msgspec.json.decode(sys.stdin.buffer.read(), type=Handover)
+    logs.start("info", worker=handover.worker)
     die_with(handover.supervisor)
     # A terminal's Ctrl-C and hang-up reach the supervisor, which says what to do.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         config = Sections.model_validate(handover.config)
-        logs.configure(config.log.level, worker=handover.worker)
+        logs.set_level(config.log.level)
         worker = Worker(
             config,
             socket.socket(fileno=handover.gateway_fd),
@@ -321,7 +322,6 @@ def main() -> int:
         )
         uvloop.run(worker.run())
     except (ConfigError, ValidationError) as error:
-        logs.configure("info", worker=handover.worker)
         _log.error("configuration_refused", reason=str(error))
         return EXIT_CONFIG
     except Refused as error:

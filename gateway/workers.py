@@ -64,7 +64,7 @@ def run_fleet(source: Source, config: Sections) -> int:
     Raises:
         PortTaken: naming the port and what to change.
     """
-    logs.configure(config.log.level)
+    logs.start(config.log.level)
     count = config.gateway.workers
     gateways = bind_shared(
         config.gateway.host, config.gateway.port, count, "gateway.port", "--port"

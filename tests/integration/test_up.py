@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificates import Authority
-from tests.support.terminal import Terminal, eventually, exists
+from tests.support.terminal import Terminal, eventually, exists, full_pipe
 
 pytestmark = pytest.mark.stack
 
@@ -169,3 +169,24 @@ def test_an_ephemeral_stack_keeps_no_data_and_ends_with_a_killed_make(terminal: 
     assert eventually(lambda: "nothing is left running" in terminal.screen)
     assert not (terminal.home / "ephemeral").exists()
     assert not (terminal.home / "data").exists()
+
+
+def test_a_screen_that_is_not_read_stops_neither_the_stack_nor_its_end(terminal: Terminal) -> None:
+    reader, writer = full_pipe()
+    command = [sys.executable, "-m", "tapedeck", "up", "--ephemeral", *terminal.options]
+    terminal.process = subprocess.Popen(
+        command, cwd=terminal.folder, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer
+    )
+    os.close(writer)
+    log = terminal.home / "log" / "stack.log"
+
+    def logged(sentence: str) -> bool:
+        return log.exists() and sentence in log.read_text()
+
+    assert eventually(lambda: logged("the gateway is ready"), 90)
+    assert eventually(lambda: terminal.run("stack", "status").returncode == 0, 90)
+    os.kill(terminal.pid("lookup2"), signal.SIGKILL)
+    assert eventually(lambda: logged("lookup2 ended (SIGKILL)"), 60)
+    terminal.process.send_signal(signal.SIGTERM)
+    assert terminal.process.wait(60) == 0
+    os.close(reader)

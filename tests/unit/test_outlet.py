@@ -1,0 +1,149 @@
+"""A program whose output is a pipe that is not read goes on, ends, and says what was dropped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tapedeck.gateway import outlet
+from tapedeck.gateway.outlet import MOST_BYTES, Outlet
+from tests.support.terminal import eventually, full_pipe
+
+
+def read_on(descriptor: int) -> tuple[threading.Thread, list[bytes]]:
+    """Read to the end in the background; what came."""
+    came: list[bytes] = []
+
+    def read() -> None:
+        while piece := os.read(descriptor, 1 << 16):
+            came.append(piece)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread, came
+
+
+def run(program: str) -> tuple[subprocess.Popen[bytes], int]:
+    """A program whose standard output and error are one pipe, that is full already; its reader."""
+    reader, writer = full_pipe()
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=writer, stderr=writer)
+    os.close(writer)
+    return process, reader
+
+
+def test_lines_are_kept_in_order_and_the_dropped_ones_counted_where_they_were() -> None:
+    reader, writer = os.pipe()
+    before = outlet.DROPPED._value.get()
+    stream = Outlet(writer)
+    total = 40_000
+    for number in range(total):
+        stream.write(f"{number:099}\n".encode())
+    dropped = outlet.DROPPED._value.get() - before
+    assert total - dropped >= MOST_BYTES // 100
+    assert dropped > total // 2
+
+    _, came = read_on(reader)
+    stream.drain(60)
+    stream.write(b"after\n")
+    stream.drain(60)
+    assert eventually(lambda: b"".join(came).endswith(b"after\n"))
+    lines = b"".join(came).decode().splitlines()
+    kept = int(total - dropped)
+    assert [int(line) for line in lines[:kept]] == list(range(kept))
+    assert lines[kept:] == [
+        f"tapedeck: {dropped:.0f} lines were dropped here: they were not read",
+        "after",
+    ]
+
+
+def test_a_line_larger_than_the_queue_is_written_whole() -> None:
+    reader, writer = os.pipe()
+    _, came = read_on(reader)
+    stream = Outlet(writer)
+    stream.write(b"x" * (2 * MOST_BYTES))
+    stream.drain(60)
+    assert eventually(lambda: len(b"".join(came)) == 2 * MOST_BYTES)
+
+
+def test_a_reader_that_goes_away_costs_lines_and_nothing_else() -> None:
+    reader, writer = os.pipe()
+    stream = Outlet(writer)
+    os.close(reader)
+    before = outlet.DROPPED._value.get()
+    stream.write(b"gone\n")
+    stream.drain(60)
+    assert outlet.DROPPED._value.get() == before + 1
+
+
+def test_a_pipe_that_does_not_wait_is_waited_for() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    stream = Outlet(writer)
+    for _ in range(100):
+        stream.write(b"y" * 4096)
+    _, came = read_on(reader)
+    stream.drain(60)
+    assert eventually(lambda: len(b"".join(came)) == 100 * 4096)
+
+
+ENDS = """
+import sys, warnings
+from tapedeck.gateway import outlet
+outlet.install()
+print("said")
+warnings.warn("warned")
+class Bad:
+    def __del__(self): raise ValueError("unraisable")
+Bad()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [("", 0), ("raise RuntimeError('uncaught')", 1), ("sys.exit('bye')", 1)]
+)
+def test_a_program_ends_although_its_last_words_are_not_read(end: str, status: int) -> None:
+    process, reader = run(ENDS + end)
+    try:
+        assert process.wait(60) == status
+    finally:
+        process.kill()
+        os.close(reader)
+
+
+def test_the_last_words_of_a_program_are_read_by_whoever_reads() -> None:
+    process, reader = run(ENDS + "raise RuntimeError('uncaught')")
+    thread, came = read_on(reader)
+    assert process.wait(60) == 1
+    thread.join(60)
+    text = b"".join(came).decode()
+    for words in (
+        "said",
+        "UserWarning: warned",
+        "ValueError: unraisable",
+        "RuntimeError: uncaught",
+    ):
+        assert words in text
+    os.close(reader)
+
+
+def test_a_signal_s_handler_may_write_while_something_is_written(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        stream = Outlet(file.fileno())
+        before = signal.signal(signal.SIGALRM, lambda *_: stream.write(b"signal\n"))
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        try:
+            for _ in range(20_000):
+                stream.write(b"line\n")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        stream.drain(60)
+    lines = log.read_bytes().splitlines()
+    assert set(lines) == {b"line", b"signal"}
