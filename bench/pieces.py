@@ -74,7 +74,7 @@ class NoDatabase:
         statement.encode()
         return 1
 
-    async def load(self, key: Key, deadline: float) -> Loaded:
+    async def load(self, key: Key) -> Loaded:
         """No state."""
         return Loaded(None)
 

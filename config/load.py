@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tapedeck.config import tls
+from tapedeck.config import gone, tls
 from tapedeck.config.model import Lookup, Section, Sections
 from tapedeck.config.nutcracker import PLACEMENT, NutcrackerError, read_pool
 from tapedeck.config.reading import BadYaml, Unreadable, read_text, read_yaml
@@ -179,7 +179,11 @@ def _override(
         field = Sections.model_fields.get(section)
         known = getattr(field.annotation, "model_fields", None) if field is not None else None
         if known is None or key not in known:
-            problems.append(f"{variable} (environment): there is no value {section}.{key}")
+            name = f"{section}.{key}"
+            problems.append(
+                gone.refusal(name, f"{name} (environment: {variable})")
+                or f"{variable} (environment): there is no value {name}"
+            )
             continue
         values = merged.setdefault(section, {})
         if isinstance(values, dict):
@@ -269,7 +273,8 @@ def _sentences(error: ValidationError, origins: Mapping[tuple[str, ...], str]) -
         if variable is not None:
             where = f"{where} (environment: {variable})"
         if problem["type"] == "extra_forbidden":
-            found.append(f"{where}: there is no such value")
+            name = ".".join(location)
+            found.append(gone.refusal(name, where) or f"{where}: there is no such value")
         else:
             found.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
     return found

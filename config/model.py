@@ -244,13 +244,6 @@ class Lookup(ClientTls):
     auto_eject_hosts: bool = Field(True, description="take a failing node out of the ring")
     server_retry_timeout: Annotated[int, Field(ge=1, description="ms out of the ring")] = 30_000
     server_failure_limit: Annotated[int, Field(ge=1)] = 2
-    on_lookup_failure: Literal["probe", "today"] = "probe"
-    probe_rate: Annotated[
-        float,
-        Field(gt=0, description="loads a second, in one worker, that may read every partition"),
-    ] = 2_000
-    probe_burst: Annotated[float, Field(ge=1, description="of them at once")] = 2_000
-    probe_overload: Literal["wait", "today"] = "wait"
     batch: Annotated[
         int, Field(ge=1, le=1024, description="entries asked of one node in one round trip")
     ] = 256

@@ -81,7 +81,7 @@ def _acknowledged_before_commit() -> None:
 
 
 def _hints_trusted() -> None:
-    async def load(self: Reader, key: Key, *_: object, **__: object) -> Loaded:
+    async def load(self: Reader, key: Key) -> Loaded:
         await self._days.ready()
         hint = await self._lookups.ask(key)
         day = hint.day or self._days.today()

@@ -23,9 +23,7 @@ from tapedeck.gateway import logs
 from tapedeck.gateway.tokens import TokenKeys
 
 _OF_THE_START = {"mode", "redis_db", "preconnect"}
-_OF_A_CLUSTER = {
-    *("on_lookup_failure", "probe_rate", "probe_burst", "probe_overload", "capacity_every"),
-}
+_OF_A_CLUSTER = {"capacity_every"}
 # The parser of each connection is made with these; keep-alive's timer too.
 _PARSER = frozenset({"header_bytes", "headers", "keepalive_seconds"})
 FOLLOWS = frozenset(

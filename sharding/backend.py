@@ -54,7 +54,7 @@ class Backend:
         self.primary = Primary(config.mysql, on_hello=self._greeted)
         self.days.attach(self.primary)
         self.nodes, self.lookups = _lookups(config.lookup, self.days)
-        self.reader = Reader(self.primary, self.lookups, self.days, config.lookup)
+        self.reader = Reader(self.primary, self.lookups, self.days)
         self.writer = Writer(self.primary, self.days)
         self._batches(config.mysql.batch)
         self.store = Store(
@@ -144,7 +144,6 @@ class Backend:
             previous = [p for p in history.previous if p in known]
             self.lookups.turn(config.lookup, planned, previous)
             self.mover.turn(config.lookup, history)
-        self.reader.configure(config.lookup)
         self.store.sessions.configure(config.sessions)
         self._batches(config.mysql.batch)
         self.janitor.configure(config.partitions)

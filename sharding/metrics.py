@@ -52,10 +52,6 @@ CONFLICTS = Counter("tapedeck_conflicts", "Saves that met another change of the 
 RECOVERED = Counter(
     "tapedeck_recovered_changes", "Changes found landed after their acknowledgement was lost"
 )
-TODAY_ONLY = Counter(
-    "tapedeck_today_only_loads", "Loads that read today's partition alone (on_lookup_failure)"
-)
-STRAYS = Counter("tapedeck_stray_rows_removed", "Older rows of a key that a save removed")
 BATCH_SIZE = Histogram(
     "tapedeck_batch_size",
     "Requests that shared a round trip",
@@ -83,9 +79,6 @@ CLOCK_DOUBTED = Gauge(
 MYSQL_BATCH_FALLBACKS = Counter(
     "tapedeck_batch_fallbacks", "Batches that an error had settled row by row", ["fault"]
 )
-PROBES_DELAYED = Counter("tapedeck_probes_delayed", "Loads without a hint that waited their turn")
-PROBES_REFUSED = Counter("tapedeck_probes_refused", "Loads without a hint past the probe budget")
-
 
 HINT_WRITES = Tally(
     "tapedeck_hint_writes", "Lookup entries written", "result", ("written", "dropped")

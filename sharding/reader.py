@@ -7,16 +7,12 @@ statement (a row that moves between two statements would be missed by both).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import date
-from math import ceil
 from typing import NamedTuple
 
 from msgspec import Struct
 
-from tapedeck.config.model import Lookup
-from tapedeck.failover.budget import Budget
 from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.retry import persist
@@ -41,94 +37,47 @@ class Loaded(Struct, frozen=True, gc=False):
     """What lies in MySQL for a key.
 
     Attributes:
-        row: the newest row, tombstones included; None for a key that was never written.
-        strays: older rows of the key. There are none unless `today` answered for a lookup once.
+        row: the row, tombstones included; None for a key that was never written.
     """
 
     row: Row | None
-    strays: tuple[Row, ...] = ()
-
-
-_ABSENT = Loaded(None)
 
 
 class Reader:
-    """Loads rows by key.
+    """Loads rows by key."""
 
-    Args:
-        config: what a load does without an answer of its lookup node: probe all partitions, within
-            the budget, or read today's alone.
-    """
-
-    def __init__(self, primary: Primary, lookups: AnyLookups, days: Days, config: Lookup) -> None:
+    def __init__(self, primary: Primary, lookups: AnyLookups, days: Days) -> None:
         self._primary = primary
         self._lookups = lookups
         self._days = days
         self.warm_up_saved = 0
-        self._budget = Budget(config.probe_rate, config.probe_burst, config.probe_burst, 0.0)
         # Apart, so that a read of thirty partitions does not hold up those of one or two.
         self._near: Batcher[Want, Loaded] = Batcher("read_near", self._read, at_most=64)
         self._deep: Batcher[Want, Loaded] = Batcher("read_deep", self._read, at_most=32)
-        self.configure(config)
 
     def resize(self, batch: int) -> None:
         """From the next batch on at most so many loads share a statement; half as many where it
         reads every partition."""
         self._near.at_most, self._deep.at_most = batch, max(1, batch // 2)
 
-    def configure(self, config: Lookup) -> None:
-        """From the next load on these rules hold."""
-        self._today_alone = config.on_lookup_failure == "today"
-        self._today_in_overload = config.probe_overload == "today"
-        self._budget.rate, self._budget.burst = config.probe_rate, config.probe_burst
-
-    async def load(self, key: Key, deadline: float) -> Loaded:
+    async def load(self, key: Key) -> Loaded:
         """Find a key's row.
 
-        Args:
-            deadline: until when a load without a hint waits for its probe, on the loop's clock.
-
         Raises:
-            PrimaryUnavailable: MySQL did not answer, or the budget had no probe, before then.
+            PrimaryUnavailable: MySQL did not answer within its deadline.
             MySQLError: one that repeating does not mend.
         """
         if not self._days.settled:
             await self._days.ready()
         hint = await self._lookups.ask(key)
         metrics.LOADS.counts[""] += 1
-        if hint.found is Found.NO_ANSWER and not await self._may_probe(deadline):
-            metrics.TODAY_ONLY.inc()
-            loaded = await self._look(Want(key, self._days.today()))
-        else:
-            first = self._first_look(hint)
-            oldest = self._days.oldest()
-            loaded = await self._look(Want(key, first))
-            if loaded.row is None and first > oldest:
-                loaded = await self._look(Want(key, oldest))
+        first = self._first_look(hint)
+        oldest = self._days.oldest()
+        loaded = await self._look(Want(key, first))
+        if loaded.row is None and first > oldest:
+            loaded = await self._look(Want(key, oldest))
         self._judge(key, hint, loaded.row)
         return loaded
-
-    async def _may_probe(self, deadline: float) -> bool:
-        """Whether a load without an answer of its lookup node reads every partition, in its turn.
-
-        Raises:
-            PrimaryUnavailable: its turn would come after the deadline.
-        """
-        if self._today_alone:
-            return False
-        now = asyncio.get_running_loop().time()
-        taken, wait = self._budget.take(now, 0 if self._today_in_overload else deadline - now)
-        if taken:
-            if wait:
-                metrics.PROBES_DELAYED.inc()
-                await asyncio.sleep(wait)
-            return True
-        metrics.PROBES_REFUSED.inc()
-        if self._today_in_overload:
-            return False
-        # It waits all the same: a client that got its 503 at once would be back at once.
-        await asyncio.sleep(max(0.0, deadline - now - 0.05))
-        raise PrimaryUnavailable("lookups are down and the probe budget is used up", ceil(wait))
 
     async def reload(self, key: Key, before: Loaded) -> Loaded:
         """Find a key's row again, after a conflict or a lost answer.
@@ -214,14 +163,16 @@ class Reader:
             elif error.fault is Fault.FINAL and await self._days.recheck(wanted):
                 raise _NotOurs from error
             raise
-        by_key: dict[Key, list[Row]] = {}
+        newest: dict[Key, Row] = {}
         clock_ms = int(clock[3])
         days = {number_of(day): day for day in wanted}
         for number, user, playlist, version, owner, body, operations in ran.rows:
             if number == b"0":
                 continue
             row = Row(days[int(number)], int(version), int(owner), body, operations)
-            by_key.setdefault(Key(int(user), int(playlist)), []).append(row)
+            key = Key(int(user), int(playlist))
+            if key not in newest or newest[key].day < row.day:
+                newest[key] = row
         if not self._days.observe(clock_ms):
             # What was not read may lie in a partition that is read by the true time.
             raise PrimaryUnavailable(self._days.doubt)
@@ -229,7 +180,7 @@ class Reader:
             # Midnight passed unnoticed: somebody may live in a partition that was not read.
             raise _MidnightPassed
         metrics.PARTITIONS_READ.observe(len(wanted))
-        return [_loaded(by_key.get(want.key)) for want in wants]
+        return [Loaded(newest.get(want.key)) for want in wants]
 
 
 class _MidnightPassed(MySQLError):
@@ -266,12 +217,3 @@ def _by_day(wants: Sequence[Want], readable: Sequence[date]) -> dict[date, Seque
 
 def _read_again(error: BaseException) -> bool:
     return isinstance(error, MySQLError) and (error.passing or error.fault is Fault.NO_TABLE)
-
-
-def _loaded(found: list[Row] | None) -> Loaded:
-    if not found:
-        return _ABSENT
-    if len(found) == 1:
-        return Loaded(found[0])
-    found.sort(key=lambda row: row.day, reverse=True)
-    return Loaded(found[0], tuple(found[1:]))

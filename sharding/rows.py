@@ -200,15 +200,15 @@ def _steps(rows: Sequence[NewRow]) -> str:
     return f"(CASE{''.join(cases)} ELSE 1 END)" if cases else "1"
 
 
-def delete(day: date, versions: Mapping[Key, int], today: date | None = None) -> str:
-    """Delete rows that still have their version; affects as many as did.
+def delete(day: date, versions: Mapping[Key, int], today: date) -> str:
+    """Delete rows that still have their version, while `today` is MySQL's day; affects as many as
+    did.
 
-    With `today`, only while that is MySQL's day: a row that leaves its partition after midnight may
-    have been past retention for another gateway, which then made the key anew.
+    A row that leaves its partition after midnight may have been past retention for another gateway,
+    which then made the key anew.
     """
     rows = " OR ".join(
         f"(user_id={user} AND playlist_id={playlist} AND version={version})"
         for (user, playlist), version in versions.items()
     )
-    still = f" AND UTC_DATE()='{today:%Y-%m-%d}'" if today is not None else ""
-    return f"DELETE FROM {table(day)} WHERE ({rows}){still}"
+    return f"DELETE FROM {table(day)} WHERE ({rows}) AND UTC_DATE()='{today:%Y-%m-%d}'"

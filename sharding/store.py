@@ -101,7 +101,7 @@ class Store:
         before = None if cached is None else Loaded(cached)
         try:
             async with asyncio.timeout_at(deadline):
-                loaded = await self._read(key, before, deadline)
+                loaded = await self._read(key, before)
         except TimeoutError:
             raise Unavailable("MySQL: no answer in time") from None
         except (PrimaryUnavailable, MySQLError) as error:
@@ -277,12 +277,12 @@ class Store:
             return None
         return row
 
-    async def _read(self, key: Key, before: Loaded | None, deadline: float) -> Loaded:
+    async def _read(self, key: Key, before: Loaded | None) -> Loaded:
         """Read a key's row; where one is known that says in which partition, no lookup node is
         asked."""
         if before is not None:
             return await self._reader.reload(key, before)
-        return await self._reader.load(key, deadline)
+        return await self._reader.load(key)
 
     def _remember(self, key: Key, loaded: Loaded, generation: int) -> None:
         """Cache what was read; not where a change that ended meanwhile knows better, nor what may
@@ -290,7 +290,7 @@ class Store:
         if generation != self._primary.generation:
             return
         row, known = loaded.row, self.sessions.get(key)
-        if row is None or loaded.strays:
+        if row is None:
             self.sessions.drop(key)
         elif known is None:
             self.sessions.put(key, row)
@@ -384,7 +384,6 @@ class _Group:
             ),
             others=kept,
             changes=applied.changes,
-            strays=loaded.strays,
             alone=self._alone,
             generation=self.generation,
         )
@@ -430,7 +429,7 @@ class _Group:
             await self._judge(failure)
         self.generation = store._primary.generation
         before = self._loaded or (None if self.hint is None else Loaded(self.hint))
-        loaded = await store._read(self.key, before, self.deadline)
+        loaded = await store._read(self.key, before)
         self._loaded = loaded
         landed = self._found(loaded)
         if landed is not None:

@@ -42,7 +42,6 @@ class Plan(Struct, frozen=True):
         row: what to write.
         others: the other workers' part of its operations.
         changes: how many acknowledged changes it stands for.
-        strays: older rows of the key, to be removed with it.
         alone: not in a batch, because it held one up before.
         generation: of the primary that `base` is from. Another one may lack the base, and have
             another row of the same version.
@@ -53,7 +52,6 @@ class Plan(Struct, frozen=True):
     row: NewRow
     others: bytes = b""
     changes: int = 1
-    strays: tuple[Row, ...] = ()
     alone: bool = False
     generation: int = 0
 
@@ -73,7 +71,7 @@ class Plan(Struct, frozen=True):
     def days(self) -> tuple[date, ...]:
         """The partitions that it writes to."""
         base = () if self.base is None else (self.base.day,)
-        return (self.day, *base, *(stray.day for stray in self.strays))
+        return (self.day, *base)
 
     @property
     def size(self) -> int:
@@ -116,7 +114,7 @@ class Writer:
         self._queue(plan).put(plan, waiter)
 
     def _queue(self, plan: Plan) -> Batcher[Plan, bool]:
-        if plan.alone or plan.strays:
+        if plan.alone:
             return self._lone
         return self._updates if plan.in_place else self._shifts
 
@@ -227,7 +225,7 @@ class Writer:
                 f"{self._primary.packet}, and a save takes two bytes for each, and 6000 more."
             )
         try:
-            if plan.in_place and not plan.strays:
+            if plan.in_place:
                 return await session.execute(rows.update(plan.day, plan.row)) == 1
             await self._write(session, [plan])
         except _Mismatch:
@@ -292,19 +290,12 @@ class Writer:
         After the insert, and only while MySQL's day is the one moved into (see rows.delete).
         """
         moved: dict[tuple[date, date], dict[Key, int]] = {}
-        strays: dict[date, dict[Key, int]] = {}
         for plan in plans:
             if plan.base is not None and not plan.in_place:
                 versions = moved.setdefault((plan.base.day, plan.day), {})
                 versions[plan.key] = plan.base.version
-            for stray in plan.strays:
-                strays.setdefault(stray.day, {})[plan.key] = stray.version
         for (day, into), versions in sorted(moved.items()):
             script.add(rows.delete(day, versions, into), must_affect=len(versions))
-        for day in sorted(strays):
-            script.add(
-                rows.delete(day, strays[day]), then=lambda ran: metrics.STRAYS.inc(ran.affected)
-            )
 
 
 class _Script:

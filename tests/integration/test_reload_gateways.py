@@ -172,7 +172,7 @@ async def test_sighup_and_a_change_of_the_file_reload_too(
 async def test_limits_follow_and_what_does_not_is_named(alone: Gateway) -> None:
     document = alone.document
     document["lookup"] |= {"timeout": 123, "hint_deadline": 7, "server_failure_limit": 9}
-    document["lookup"] |= {"auto_eject_hosts": False, "batch": 5, "probe_rate": 10}
+    document["lookup"] |= {"auto_eject_hosts": False, "batch": 5, "capacity_every": 10}
     document["mysql"] |= {"deadline": 1234, "statement_timeout": 999, "batch": 3}
     document["partitions"] = {"retention_days": 7, "prune": False}
     document["log"] = {"level": "warning"}
@@ -182,7 +182,7 @@ async def test_limits_follow_and_what_does_not_is_named(alone: Gateway) -> None:
     assert body["needs_restart"] == []
     assert set(body["changed"]) == {
         *(f"lookup.{key}" for key in ("timeout", "hint_deadline", "server_failure_limit")),
-        *(f"lookup.{key}" for key in ("auto_eject_hosts", "batch", "probe_rate")),
+        *(f"lookup.{key}" for key in ("auto_eject_hosts", "batch", "capacity_every")),
         *(f"mysql.{key}" for key in ("deadline", "statement_timeout", "batch")),
         *("partitions.retention_days", "partitions.prune", "log.level"),
     }

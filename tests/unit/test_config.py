@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tapedeck.config.load import ConfigError, load, parse
+from tapedeck.config.gone import GONE
+from tapedeck.config.load import ConfigError, load, load_lookup, parse
 from tapedeck.config.model import HASHES, LookupServer, Sections
 from tapedeck.config.values import is_loopback
 
@@ -46,7 +47,7 @@ def test_the_least_configuration_has_the_promised_defaults() -> None:
 
     assert (sections.gateway.port, sections.admin.port) == (8080, 8081)
     assert sections.lookup.layout == "packed"
-    assert (sections.lookup.hint_deadline, sections.lookup.on_lookup_failure) == (50, "probe")
+    assert sections.lookup.hint_deadline == 50
     assert sections.partitions.retention_days == 30
     assert (sections.player.skip_limit, sections.player.skip_window) == (2, 3600)
     assert sections.states.max_bytes == 64 * 1024
@@ -128,6 +129,27 @@ def test_the_environment_can_give_the_mode_and_a_section_that_the_file_lacks() -
     )
 
     assert (sections.mode, sections.mysql.user) == ("local", "tapedeck")
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_a_value_that_is_gone_is_refused_by_its_name_with_what_to_do(
+    name: str, tmp_path: Path
+) -> None:
+    section, _, key = name.partition(".")
+    variable = f"TAPEDECK_{section}__{key}".upper()
+    old = document()
+    old.setdefault(section, {})[key] = 1
+
+    (in_file,) = problems(old)
+    (in_environment,) = problems(document(), environ={variable: "1"})
+    with pytest.raises(ConfigError) as caught:
+        load_lookup(written(tmp_path, old), {})
+
+    assert in_file.startswith(f"{name} is gone: ")
+    assert in_environment.startswith(f"{name} (environment: {variable}) is gone: ")
+    assert in_file.endswith("; remove it")
+    assert in_environment.endswith("; remove it")
+    assert caught.value.problems == [in_file]
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,10 @@ def in_cluster(**lookup: Any) -> Any:
 async def test_a_cluster_is_given_its_limits_once_and_what_loads_do_without_it_follows() -> None:
     live, backend = Live(in_cluster()), Backend(in_cluster())
     step = await reloading.weigh(
-        live, backend.history, in_cluster(timeout=9, servers=["127.0.0.1:2"], probe_rate=7)
+        live, backend.history, in_cluster(timeout=9, servers=["127.0.0.1:2"], capacity_every=7)
     )
     assert step.outcome == {
-        "changed": ["lookup.probe_rate"],
+        "changed": ["lookup.capacity_every"],
         "needs_restart": ["lookup.servers", "lookup.timeout"],
     }
     backend.reload(step.merged, backend.plan(step.merged), step.history)

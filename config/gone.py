@@ -1,0 +1,27 @@
+"""Values of earlier versions that are no more: refused by name, with what to do instead."""
+
+from __future__ import annotations
+
+_NO_LIMIT = "a load without a hint needs no limit any more"
+
+GONE = {
+    "lookup.on_lookup_failure": "a load without a hint always reads what MySQL has",
+    "lookup.probe_rate": _NO_LIMIT,
+    "lookup.probe_burst": _NO_LIMIT,
+    "lookup.probe_overload": _NO_LIMIT,
+}
+"""Why, by `section.key`."""
+
+
+def refusal(name: str, where: str) -> str | None:
+    """The sentence that refuses a value which is gone; None for any other.
+
+    Args:
+        name: `section.key`.
+        where: the same, and where it was given.
+
+    >>> refusal("lookup.probe_rate", "lookup.probe_rate")
+    'lookup.probe_rate is gone: a load without a hint needs no limit any more; remove it'
+    """
+    why = GONE.get(name)
+    return None if why is None else f"{where} is gone: {why}; remove it"
