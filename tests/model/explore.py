@@ -75,6 +75,7 @@ def explore(
                         tuple([share(w, w) for w in after.workers]),  # type: ignore[misc]
                         share(after.late, after.late),  # type: ignore[arg-type]
                         share(after.past, after.past),  # type: ignore[arg-type]
+                        share(after.seal, after.seal),  # type: ignore[arg-type]
                     )
                     parent[kept] = state
                     following.append(kept)

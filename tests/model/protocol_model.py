@@ -9,6 +9,8 @@ statements is its own business, so one step of the model is one statement, as My
             in place, batch:    UPSERT -> COMMIT
             move:               INSERT -> DELETE -> COMMIT
             create:             INSERT -> CLOCK -> LOOK_BEFORE -> LOOK_AFTER -> COMMIT
+                                (without LOOK_BEFORE where the load had the filter of W-1)
+    seal    MARK -> WAIT -> SCAN, a day after the other, by whoever; it is nobody's request
 
 (START TRANSACTION does nothing under READ COMMITTED, where every statement has its own snapshot.
 CLOCK, LOOK_BEFORE and LOOK_AFTER are one statement in the product; a locking read has no snapshot,
@@ -81,6 +83,7 @@ class Model(World):
     def steps(self, s: State) -> Iterator[Step]:
         """Everything that can happen next."""
         yield from self.midnight(s)
+        yield from self.seal(s)
         yield from self.land(s)
         before = None
         for i, w in enumerate(s.workers):
@@ -116,7 +119,9 @@ class Model(World):
             if name in self.bounds.groups:
                 changes.append(GROUP * kind + 2 * number)
         for change in changes:
-            begun = Worker(READ, who, operation, change, len(s.log), 0, s.day, (), (), 0, 0, 0)
+            begun = Worker(
+                READ, who, operation, change, len(s.log), 0, self.day(s), (), (), 0, 0, 0
+            )
             after = s._replace(started=number)
             if number == self.bounds.changes:
                 after = after._replace(
@@ -158,8 +163,8 @@ class Model(World):
         if not rules.at_every_reload:
             reloads = min(2, reloads + 1)
         return Worker(
-            READ, w.id, operation, w.change, len(s.log), 0, s.day, (), (), reloads, 0, 0, w.tried,
-            w.unsure,
+            READ, w.id, operation, w.change, len(s.log), 0, self.day(s), (), (), reloads, 0, 0,
+            w.tried, w.unsure,
         )  # fmt: skip
 
     def unanswered(self, s: State, w: Worker) -> Worker:
@@ -171,8 +176,8 @@ class Model(World):
         self, s: State, w: Worker, at: int, today: int, loaded: Found, aside: int = 0
     ) -> Worker:
         return Worker(
-            at, w.id, w.operation, w.change, w.floor, today, s.day, loaded, (), w.reloads, 0, aside,
-            w.tried, w.unsure,
+            at, w.id, w.operation, w.change, w.floor, today, self.day(s), loaded, (), w.reloads, 0,
+            aside, w.tried, w.unsure,
         )  # fmt: skip
 
     # ---- load ----------------------------------------------------------------------------------
@@ -195,14 +200,20 @@ class Model(World):
                 continue
             for hint in range(oldest, newest + 1):
                 last = newest if self.rules.from_hint_up else hint
-                found = self.newest_row(s, hint, last)
-                for clock in self.clocks(s, w):
-                    whole = hint == oldest and last == newest
-                    outcome = (clock > today, clock, found, whole)
-                    if outcome not in done:
-                        done.add(outcome)
-                        label = (w.id, "READ", hint, "to", last, "->", found, "clock", clock)
-                        yield from self.verify(s, i, w, label, today, clock, found, hint, whole)
+                for ruled_out in self.ruled_out(s):
+                    found = self.newest_row(s, hint, last, ruled_out)
+                    whole = last == newest and ruled_out.issuperset(range(oldest, hint))
+                    for clock in self.read_clocks(s, w):
+                        outcome = (clock > today, clock, found, whole)
+                        if outcome not in done:
+                            done.add(outcome)
+                            label = (w.id, "READ", hint, "to", last, "->", found, "clock", clock)
+                            yield from self.verify(s, i, w, label, today, clock, found, hint, whole)
+
+    def read_clocks(self, s: State, w: Worker) -> set[int]:
+        """MySQL's day as a load may hear it: the mark is read in the snapshot of the rows."""
+        mark = s.seal.mark + 1 if self.rules.day_follows_mark else 0
+        return {max(clock, mark) for clock in self.clocks(s, w)}
 
     def new_day(self, today: int, clock: int, found: Found) -> bool:
         """Load, rule a: whether the statement must be repeated with the day that MySQL said."""
@@ -227,22 +238,22 @@ class Model(World):
         """Load 3: one statement over all partitions."""
         oldest = self.oldest(w.today)
         newest = w.aside - 1 if w.aside else w.today + self.rules.up_to_tomorrow
-        found = self.newest_row(s, oldest, newest)
-        for clock in self.clocks(s, w):
-            label = (w.id, "READ", oldest, "to", newest, "->", found, "clock", clock)
-            if self.new_day(w.today, clock, found):
-                yield label, self.put(s, i, self.next(s, w, READ_ALL, clock, ())), ""
-            else:
-                yield from self.loaded(s, i, w, label, clock, found)
+        for found in {self.newest_row(s, oldest, newest, out) for out in self.ruled_out(s)}:
+            for clock in self.read_clocks(s, w):
+                label = (w.id, "READ", oldest, "to", newest, "->", found, "clock", clock)
+                if self.new_day(w.today, clock, found):
+                    yield label, self.put(s, i, self.next(s, w, READ_ALL, clock, ())), ""
+                else:
+                    yield from self.loaded(s, i, w, label, clock, found)
 
     def read_one(self, s: State, i: int, w: Worker) -> Iterator[Step]:
         """A mutant's load: partition by partition, the newest first."""
         row = s.rows[w.aside]
         label = (w.id, "READ only", w.aside, "->", row)
         if row:
-            yield from self.loaded(s, i, w, label, s.day, (w.aside, row))
+            yield from self.loaded(s, i, w, label, self.day(s), (w.aside, row))
         elif w.aside == 0:
-            yield from self.loaded(s, i, w, label, s.day, ())
+            yield from self.loaded(s, i, w, label, self.day(s), ())
         else:
             yield label, self.put(s, i, self.next(s, w, READ_ONE, w.today, (), w.aside - 1)), ""
 
@@ -302,7 +313,16 @@ class Model(World):
                 tried = dict(w.tried)
             w = w._replace(tried=tuple(tried.items()))
         for at in ways:
-            yield self.put(s, i, self.next(s, w, at, target, found))
+            saving = self.next(s, w, at, target, found)
+            yield self.put(s, i, saving)
+            if not found and self.skips(s, "load", target):
+                yield self.put(s, i, saving._replace(skips=True))
+
+    def skips(self, s: State, when: str, target: int) -> bool:
+        """S4: whether a create in W may leave out its look at W-1."""
+        what, _, then = self.rules.unlooked.partition(" at ")
+        known = len(s.seal.scanned) - 1 if what == "filter" else s.seal.mark
+        return then == when and known >= target - 1
 
     # ---- save ----------------------------------------------------------------------------------
 
@@ -340,7 +360,7 @@ class Model(World):
 
     def written(self, s: State, w: Worker, writes: Writes, at: int) -> Worker:
         """The worker with these writes in its transaction, before the statement `at`."""
-        return w._replace(at=at, clock=s.day, writes=tuple(sorted((*w.writes, *writes))))
+        return w._replace(at=at, clock=self.day(s), writes=tuple(sorted((*w.writes, *writes))))
 
     def update(self, s: State, i: int, w: Worker) -> Iterator[Step]:
         """Save 1, in place, one key (d): UPDATE ... WHERE version = loaded; a commit of its own."""
@@ -413,14 +433,16 @@ class Model(World):
 
     def look_clock(self, s: State, i: int, w: Worker) -> Iterator[Step]:
         """Save 1, create (b): the look starts; its clock must say W."""
-        if self.rules.create_checks_day and s.day != w.today:
-            yield (
-                (w.id, "LOOK: it is day", s.day, "rolled back"),
-                self.put(s, i, self.again(s, w)),
-                "",
-            )
-        else:
-            yield (w.id, "LOOK: it is day", s.day), self.put(s, i, w._replace(at=LOOK_BEFORE)), ""
+        day = self.day(s)
+        label = (w.id, "LOOK: it is day", day)
+        if self.rules.create_checks_day and day != w.today:
+            yield (*label, "rolled back"), self.put(s, i, self.again(s, w)), ""
+            return
+        if w.skips or self.skips(s, "create", w.today):
+            skipped = self.put(s, i, w._replace(at=LOOK_AFTER, clock=day, skips=False))
+            yield (*label, "and W-1 is sealed"), skipped, ""
+        if not w.skips:
+            yield label, self.put(s, i, w._replace(at=LOOK_BEFORE)), ""
 
     def look_at_yesterday(self, s: State, i: int, w: Worker) -> Iterator[Step]:
         """Save 1, create: SELECT ... FOR UPDATE in W-1."""
@@ -439,7 +461,7 @@ class Model(World):
         if looks and s.rows[p]:
             yield (*label, "finds a row, rolled back"), self.put(s, i, self.again(s, w)), ""
         else:
-            yield label, self.put(s, i, w._replace(at=then, clock=s.day)), ""
+            yield label, self.put(s, i, w._replace(at=then, clock=self.day(s))), ""
 
     def send_commit(self, s: State, i: int, w: Worker) -> Iterator[Step]:
         """COMMIT."""

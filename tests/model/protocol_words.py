@@ -39,6 +39,11 @@ class Rules:
     tombstones: bool = True  # 5: a delete leaves a row, with its operations
     version_goes_on: bool = True  # 5: when a deleted state is created again
     insert_first: bool = True  # 1, e: move inserts, then deletes
+    # Sealed days
+    day_follows_mark: bool = True  # S1: MySQL's day is never earlier than the day after the mark
+    seal_order: str = "mark wait scan"  # S2
+    scan_waits: bool = True  # S3: the scan waits for the transactions that are open in the day
+    unlooked: str = "filter at load"  # S4: what lets a create leave out W-1; see `SKIPS`
     # The session cache, and changes that are saved together
     cache_backed: bool = True  # f: nothing is answered from a cached row without a save
     cache_committed: bool = True  # f: only what was committed is cached
@@ -78,6 +83,7 @@ class Bounds:
     entries: int = 1
     cache: bool = False
     groups: tuple[str, ...] = ()
+    seals: int = 0
 
 
 class Row(NamedTuple):
@@ -108,6 +114,7 @@ class Worker(NamedTuple):
     aside: int  # what a mutant must remember
     tried: tuple[tuple[int, tuple[int, ...]], ...] = ()  # a group's answers, by version made
     unsure: int = 0  # the lowest version that a try made whose answer did not come; 0: none
+    skips: bool = False  # its create will not look at W-1
 
 
 class Late(NamedTuple):
@@ -121,6 +128,14 @@ class Late(NamedTuple):
     midnights: int
 
 
+class Seal(NamedTuple):
+    """How far the days are sealed. A day's filter is complete once the day was scanned."""
+
+    mark: int  # the newest marked day; -1: no day is
+    waited: int  # the newest day whose transactions were waited for
+    scanned: tuple[bool, ...]  # for each scanned day whether the key was there
+
+
 class State(NamedTuple):
     day: int
     top: int  # the latest day that there was
@@ -131,6 +146,7 @@ class State(NamedTuple):
     workers: tuple[Worker, ...]  # sorted: workers are alike, and named in the order they start in
     late: tuple[Late, ...]
     past: tuple[tuple[int, Row], ...] = ()  # what may be cached: partition and row, as committed
+    seal: Seal = Seal(-1, -1, ())
 
 
 Step: TypeAlias = tuple[tuple[object, ...], State, str]  # label, next state, violation or ""
@@ -143,6 +159,10 @@ NAMES = [
 ]
 FRESH = Worker(IDLE, 0, 0, 0, 0, 0, 0, (), (), 0, 0, 0)
 
+
+SKIPS = ("filter at load", "mark at load", "mark at create")
+"""What lets a create leave out its look at W-1: that the load it is made from had that day's filter
+(the protocol), or that the mark had come to that day at the load or at the create (mutants)."""
 
 GROUP = 100
 GROUPS = {"append append": (0, 20), "delete append": (1, 20)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 
 from protocol_words import (
     FRESH,
@@ -77,6 +78,42 @@ class World:
             back = s._replace(day=s.day - 1, steps_back=s.steps_back + 1)
             yield ("MySQL's clock steps back: day", s.day - 1), back, ""
 
+    def day(self, s: State) -> int:
+        """S1: MySQL's day, the newer of its clock's and the day after the mark."""
+        return max(s.day, s.seal.mark + 1) if self.rules.day_follows_mark else s.day
+
+    def seal(self, s: State) -> Iterator[Step]:
+        """The next step of sealing the days in order: mark, wait, scan.
+
+        Whoever does it may die after any step; another one begins with the step that is not done.
+        """
+        mark, waited, scanned = s.seal
+        day = min(mark, waited, len(scanned) - 1) + 1
+        if day >= self.bounds.seals or day >= self.day(s):
+            return
+        done = {"mark": mark >= day, "wait": waited >= day, "scan": len(scanned) > day}
+        step = next(step for step in self.rules.seal_order.split() if not done[step])
+        label, after = (f"seal: {step.upper()}", day), s.seal
+        if step == "mark":
+            after = after._replace(mark=day)
+        elif step == "wait":
+            late = [w for z in s.late if not z.expects for w in z.writes]
+            open_now = [*late, *(write for w in s.workers for write in w.writes)]
+            if self.rules.scan_waits and any(p == day for p, _ in open_now):
+                return
+            after = after._replace(waited=day)
+        else:
+            there = bool(s.rows[day])
+            label = (*label, "the key is there" if there else "no key")
+            after = after._replace(scanned=(*scanned, there))
+        yield label, s._replace(seal=after), ""
+
+    def ruled_out(self, s: State) -> Iterator[frozenset[int]]:
+        """S5: the days that a worker's filters rule out: it may have fetched any of them."""
+        absent = [day for day, there in enumerate(s.seal.scanned) if not there]
+        for size in range(len(absent) + 1):
+            yield from map(frozenset, combinations(absent, size))
+
     def land(self, s: State) -> Iterator[Step]:
         """A write that its client has given up takes effect, or never will."""
         for n, z in enumerate(s.late):
@@ -111,7 +148,7 @@ class World:
         log = (*s.log, *changed)
         bad = ""
         keep = self.bounds.retention
-        oldest = 0 if keep is None else max(0, s.day - keep)
+        oldest = self.oldest(self.day(s))
         there = [row for row in rows[oldest:] if row]
         if len(there) > 1:
             bad = "I2: the key has two rows"
@@ -157,7 +194,7 @@ class World:
     def put(self, s: State, i: int, w: Worker) -> State:
         """The state with worker i replaced."""
         workers = (*s.workers[:i], w, *s.workers[i + 1 :])
-        return State(*s[:6], tuple(sorted(workers)), s.late, s.past)
+        return State(*s[:6], tuple(sorted(workers)), s.late, s.past, s.seal)
 
     def idle(self, s: State, w: Worker) -> Worker:
         if s.started == self.bounds.changes:
@@ -166,18 +203,20 @@ class World:
 
     def clocks(self, s: State, w: Worker) -> set[int]:
         """The days a statement may say that was sent on w.clock, its snapshot taken now."""
-        limit = self.transaction_limit
+        limit, day = self.transaction_limit, self.day(s)
         if limit is None:
-            return {w.clock, s.day}
-        return {max(w.clock, min(s.day, s.top - limit)), s.day}
+            return {w.clock, day}
+        return {max(w.clock, min(day, s.top - limit)), day}
 
     def oldest(self, today: int) -> int:
         keep = self.bounds.retention
         return 0 if keep is None else max(0, today - keep)
 
-    def newest_row(self, s: State, oldest: int, newest: int) -> Found:
+    def newest_row(
+        self, s: State, oldest: int, newest: int, ruled_out: frozenset[int] = frozenset()
+    ) -> Found:
         for p in range(min(newest, len(s.rows) - 1), oldest - 1, -1):
             row = s.rows[p]
-            if row:
+            if row and p not in ruled_out:
                 return p, row
         return ()

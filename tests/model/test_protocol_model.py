@@ -47,6 +47,23 @@ HOLDS = {
         cache=True, retention=2, midnights=2, start=("yesterday",), batches=False
     ),
     "changes saved together, from cached rows": Bounds(cache=True, groups=GROUPED, batches=False),
+    "sealed days": Bounds(seals=2, batches=False, start=("nothing", "yesterday"), late=0),
+    "sealed days, late writes": Bounds(seals=2, batches=False, start=("nothing",)),
+    "sealed days, deletes": Bounds(
+        seals=2, batches=False, start=("tombstone",), deletes=True, late=0
+    ),
+    "sealed days, two midnights": Bounds(
+        seals=2, midnights=2, batches=False, start=("nothing",), late=0
+    ),
+    "sealed days, the clock steps back": Bounds(
+        seals=2, back=1, batches=False, start=("nothing",), late=0
+    ),
+    "sealed days about to expire": Bounds(
+        seals=2, retention=1, batches=False, start=("yesterday", "nothing"), late=0
+    ),
+    "sealed days, cached rows": Bounds(
+        seals=2, cache=True, batches=False, start=("yesterday",), late=0
+    ),
 }
 
 HOLDS_LONG = {
@@ -65,6 +82,20 @@ HOLDS_LONG = {
     "changes saved together, two midnights": Bounds(
         cache=True, groups=GROUPED, midnights=2, deletes=True, batches=False
     ),
+    "sealed days": Bounds(seals=2),
+    "sealed days, deletes": Bounds(seals=2, deletes=True, batches=False),
+    "sealed days, two midnights": Bounds(
+        seals=2, midnights=2, batches=False, start=("nothing", "yesterday")
+    ),
+    "three sealed days, two midnights": Bounds(
+        seals=3, midnights=2, batches=False, start=("nothing",)
+    ),
+    "sealed days, the clock steps back": Bounds(seals=2, back=1, batches=False),
+    "sealed days about to expire": Bounds(
+        seals=2, retention=1, start=("yesterday", "nothing"), deletes=True, batches=False
+    ),
+    "sealed days, cached rows": Bounds(seals=2, cache=True, batches=False),
+    "sealed days, three changes": Bounds(seals=2, changes=3, batches=False, start=("nothing",)),
     "changes saved together, three of them": Bounds(
         cache=True,
         groups=GROUPED,
@@ -77,6 +108,8 @@ HOLDS_LONG = {
 }
 
 NEW_KEY = ("nothing",)
+SEALED = Bounds(seals=2, batches=False, start=NEW_KEY, late=0)
+SEALED_BACK = Bounds(seals=2, back=1, batches=False, start=NEW_KEY, late=0)
 QUIET = Bounds(changes=3, deletes=True, midnights=0, late=0, batches=False, start=("today",))
 # A retention of a day and two midnights in one change: only that a key has one row holds there.
 EXPIRING = Bounds(cache=True, retention=1, midnights=2, start=("yesterday",), batches=False, late=0)
@@ -132,6 +165,36 @@ NEEDED: dict[str, tuple[dict[str, Any], Bounds, str]] = {
     "Save b, create: does not look at the day": (
         {"create_checks_day": False},
         Bounds(midnights=2, start=NEW_KEY),
+        "I2",
+    ),
+    "Seal 1: MySQL's day is its clock's, whatever the mark says": (
+        {"day_follows_mark": False},
+        SEALED_BACK,
+        "I3 (load)",
+    ),
+    "Seal 2: the mark is set after the scan": (
+        {"seal_order": "wait scan mark"},
+        SEALED_BACK,
+        "I3 (load)",
+    ),
+    "Seal 2: the mark is set after the wait": (
+        {"seal_order": "wait mark scan"},
+        SEALED_BACK,
+        "I3 (load)",
+    ),
+    "Seal 3: the scan does not wait for open transactions": (
+        {"scan_waits": False},
+        SEALED,
+        "I3 (load)",
+    ),
+    "Seal 4: the mark at the load is enough to leave out W-1": (
+        {"unlooked": "mark at load"},
+        SEALED,
+        "I2",
+    ),
+    "Seal 4: the mark at the create is enough to leave out W-1": (
+        {"unlooked": "mark at create"},
+        SEALED,
         "I2",
     ),
     "Save 3: acknowledged before the commit": ({"acknowledge_after_commit": False}, Bounds(), "I1"),
@@ -274,12 +337,14 @@ def test_every_branch_of_the_protocol_is_explored() -> None:
         "given up": _says("gives the change up"),
         "acknowledged": _says("| ACKNOWLEDGED"),
         "begins from a cached row": _says("from a cached row"),
+        "leaves out W-1": _says("and W-1 is sealed"),
         "a group lands in part": lambda label, after: any(
             0 in answers and any(answers) for w in after.workers for _, answers in w.tried
         ),
     }
     model = Model(
-        Rules(), Bounds(deletes=True, start=("nothing", "today"), cache=True, groups=GROUPED)
+        Rules(),
+        Bounds(deletes=True, start=("nothing", "today"), cache=True, groups=GROUPED, seals=1),
     )
     seen = set(model.initial())
     level = list(seen)
