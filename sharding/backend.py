@@ -19,6 +19,7 @@ from tapedeck.failover.tasks import stop
 from tapedeck.sharding.cluster import AnyLookups, ClusterLookups, Slots
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.epoch import Epoch
+from tapedeck.sharding.filters import Filters
 from tapedeck.sharding.janitor import Janitor
 from tapedeck.sharding.lookups import Lookups
 from tapedeck.sharding.mover import Mover
@@ -54,7 +55,8 @@ class Backend:
         self.primary = Primary(config.mysql, on_hello=self._greeted)
         self.days.attach(self.primary)
         self.nodes, self.lookups = _lookups(config.lookup, self.days)
-        self.reader = Reader(self.primary, self.lookups, self.days)
+        self.filters = Filters()
+        self.reader = Reader(self.primary, self.lookups, self.days, self.filters)
         self.writer = Writer(self.primary, self.days)
         self._batches(config.mysql.batch)
         self.store = Store(

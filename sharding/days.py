@@ -19,15 +19,16 @@ from tapedeck.sharding import metrics, rows, seal_mark
 from tapedeck.sharding.clock import Clock
 from tapedeck.sharding.ownership import ForeignTable, look
 from tapedeck.sharding.partitions import (
+    mysql_day,
     oldest_kept,
     readable,
     table,
     tomorrow,
-    utc_day,
 )
 
 log = structlog.get_logger("tapedeck.days")
 
+_EPOCH = date(1970, 1, 1)
 CLOSE_TO_MIDNIGHT = 60.0
 """Seconds before midnight from which another gateway may live in tomorrow; far beyond any skew."""
 FRESH = 0.5
@@ -50,7 +51,7 @@ class Days:
 
     Attributes:
         foreign: the tables that have a partition's name and are not ours, and why.
-        mark: the newest sealed day when the partitions were listed last (see `seal_mark`).
+        mark: the newest sealed day, as it was read last (see `seal_mark`).
     """
 
     def __init__(
@@ -94,12 +95,20 @@ class Days:
             # The partitions are the other witness, and nobody may ask for a state meanwhile.
             self._deciding = asyncio.create_task(self._decide(), name="first look at partitions")
 
-    def observe(self, clock_ms: int, partitions: Collection[date] | None = None) -> bool:
+    def observe(
+        self,
+        clock_ms: int,
+        partitions: Collection[date] | None = None,
+        mark: date | None = None,
+    ) -> bool:
         """MySQL said what time it is, milliseconds since 1970; whether that is believed.
 
         Args:
             partitions: as in `Clock.hear`.
+            mark: the newest sealed day, if it was read with the time.
         """
+        if mark is not None:
+            self.mark = mark
         first = not self.known
         believed = self._clock.hear(clock_ms / 1000, self._wall(), self._monotonic(), partitions)
         self._ends = -math.inf
@@ -159,14 +168,13 @@ class Days:
         return self._monotonic() + self._clock.offset
 
     def today(self) -> date:
-        """T."""
+        """T: MySQL's day (`sharding.seal_mark`), as far as this worker knows."""
         if self._monotonic() >= self._ends:
-            number = self.now() // 86400
-            self._today = utc_day(number * 86400)
+            self._today = mysql_day(self.now(), self.mark)
             self._tomorrow = tomorrow(self._today)
             self._oldest = oldest_kept(self._today, self.retention)
             assert self._clock.offset is not None
-            self._ends = (number + 1) * 86400 - self._clock.offset
+            self._ends = (self._tomorrow - _EPOCH).days * 86400 - self._clock.offset
         return self._today
 
     def oldest(self) -> date:

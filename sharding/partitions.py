@@ -69,6 +69,16 @@ def utc_day(seconds: float) -> date:
     return datetime.fromtimestamp(seconds, UTC).date()
 
 
+def mysql_day(clock: float, mark: date) -> date:
+    """MySQL's day (`sharding.seal_mark`): the newer of its clock's and the day after the mark.
+
+    Args:
+        clock: MySQL's, seconds since 1970.
+        mark: the newest sealed day.
+    """
+    return max(utc_day(clock), tomorrow(mark))
+
+
 def oldest_kept(today: date, retention: int) -> date:
     """The first day that is kept: T-retention."""
     return today - timedelta(days=retention)
@@ -82,6 +92,11 @@ def drops_on(day: date, retention: int) -> date:
 def neighbours(day: date) -> tuple[date, date]:
     """The days beside a day, where a concurrent create could have put the same key."""
     return day - _DAY, day + _DAY
+
+
+def yesterday(day: date) -> date:
+    """The day before."""
+    return day - _DAY
 
 
 def tomorrow(day: date) -> date:

@@ -1,13 +1,14 @@
 """Loads: the hint, one statement over the partitions it leaves open, the hint's repair.
 
-Whatever the hint says, the answer is what a read of every partition would give: a hint only decides
-what is read first, and nothing found is believed only of a read over all partitions in one
-statement (a row that moves between two statements would be missed by both).
+Whatever the hint says, the answer is what a read of every partition would give. A hint only decides
+what is read first. Absence is believed only after one statement has read every partition that may
+hold the key: a row that moves between two statements would be missed by both. A sealed partition
+whose filter rules the key out cannot hold it (`sharding.filters`), so it is not read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -20,38 +21,64 @@ from tapedeck.sharding import metrics, rows
 from tapedeck.sharding.batching import Batcher
 from tapedeck.sharding.cluster import AnyLookups
 from tapedeck.sharding.days import Days
+from tapedeck.sharding.filters import Filters, FilterSet
 from tapedeck.sharding.lookups import Found, Hint
-from tapedeck.sharding.partitions import number_of, tomorrow, utc_day
+from tapedeck.sharding.partitions import mysql_day, number_of, parse_day, tomorrow
 from tapedeck.sharding.rows import Row
 from tapedeck.sharding.state import Key
 
+NEAR = 4
+"""A read of at most so many partitions does not queue behind those of a month."""
+
+_NO_FILTERS = FilterSet()
+
 
 class Want(NamedTuple):
-    """A key, and the oldest partition to look into for it."""
+    """A key, and where to look for it.
+
+    Attributes:
+        first: the oldest partition that may be read.
+        readable: the partitions that there were, newest first.
+        filters: what was known of the sealed ones.
+        days: the partitions to read, newest first.
+        whole: whether these are all that may hold the key.
+    """
 
     key: Key
-    oldest: date
+    first: date
+    readable: Sequence[date]
+    filters: FilterSet
+    days: Sequence[date]
+    whole: bool
 
 
 class Loaded(Struct, frozen=True, gc=False):
     """What lies in MySQL for a key.
 
     Attributes:
-        row: the row, tombstones included; None for a key that was never written.
+        row: the row, tombstones included; None for a key that was not found.
+        whole: whether every partition that may hold the key was read.
+        filters: those that were known before the read.
     """
 
     row: Row | None
+    whole: bool = True
+    filters: FilterSet = _NO_FILTERS
 
 
 class Reader:
-    """Loads rows by key."""
+    """Loads rows by key.
 
-    def __init__(self, primary: Primary, lookups: AnyLookups, days: Days) -> None:
+    Args:
+        filters: what is known of the sealed partitions.
+    """
+
+    def __init__(self, primary: Primary, lookups: AnyLookups, days: Days, filters: Filters) -> None:
         self._primary = primary
         self._lookups = lookups
         self._days = days
+        self._filters = filters
         self.warm_up_saved = 0
-        # Apart, so that a read of thirty partitions does not hold up those of one or two.
         self._near: Batcher[Want, Loaded] = Batcher("read_near", self._read, at_most=64)
         self._deep: Batcher[Want, Loaded] = Batcher("read_deep", self._read, at_most=32)
 
@@ -71,11 +98,7 @@ class Reader:
             await self._days.ready()
         hint = await self._lookups.ask(key)
         metrics.LOADS.counts[""] += 1
-        first = self._first_look(hint)
-        oldest = self._days.oldest()
-        loaded = await self._look(Want(key, first))
-        if loaded.row is None and first > oldest:
-            loaded = await self._look(Want(key, oldest))
+        loaded = await self._look(key, date.min if hint.day is None else hint.day)
         self._judge(key, hint, loaded.row)
         return loaded
 
@@ -88,12 +111,7 @@ class Reader:
         Raises:
             PrimaryUnavailable, MySQLError: as `load`.
         """
-        oldest = self._days.oldest()
-        if before.row is not None and before.row.day > oldest:
-            loaded = await self._look(Want(key, before.row.day))
-            if loaded.row is not None:
-                return loaded
-        return await self._look(Want(key, oldest))
+        return await self._look(key, date.min if before.row is None else before.row.day)
 
     async def find(self, key: Key) -> Loaded:
         """Find a key's row in whichever partition it lies; asks no lookup node, repairs nothing.
@@ -102,13 +120,7 @@ class Reader:
             PrimaryUnavailable, MySQLError: as `load`.
         """
         await self._days.ready()
-        return await self._look(Want(key, self._days.oldest()))
-
-    def _first_look(self, hint: Hint) -> date:
-        """The oldest partition that the first statement reads."""
-        if hint.day is not None and self._days.oldest() <= hint.day <= tomorrow(self._days.today()):
-            return hint.day
-        return self._days.oldest()
+        return await self._look(key, date.min)
 
     def _judge(self, key: Key, hint: Hint, row: Row | None) -> None:
         """Count what the hint was worth, and have the hint of a row that was found repaired.
@@ -134,9 +146,24 @@ class Reader:
         if hint.warmed or hint.day != row.day:
             self._lookups.repair(key, row.day)
 
-    async def _look(self, want: Want) -> Loaded:
-        near = (self._days.today() - want.oldest).days <= 1
-        return await (self._near if near else self._deep).submit(want)
+    async def _look(self, key: Key, first: date) -> Loaded:
+        """Read the partitions from `first` on; where the row is not found there, all that may hold
+        it, those from `first` on once more (the row may have moved there meanwhile)."""
+        if first > tomorrow(self._days.today()):
+            first = date.min
+        loaded = await self._submit(self._want(key, first))
+        if loaded.row is None and not loaded.whole:
+            loaded = await self._submit(self._want(key, date.min))
+        return loaded
+
+    def _want(self, key: Key, first: date) -> Want:
+        readable, filters = self._days.readable(), self._filters.now
+        maybe = filters.maybe(key, readable)
+        days = [day for day in maybe if day >= first] if first > date.min else maybe
+        return Want(key, first, readable, filters, days, len(days) == len(maybe))
+
+    async def _submit(self, want: Want) -> Loaded:
+        return await (self._near if len(want.days) <= NEAR else self._deep).submit(want)
 
     async def _read(self, wants: list[Want]) -> Sequence[Loaded]:
         deadline = self._primary.deadline()
@@ -148,8 +175,12 @@ class Reader:
 
     async def _read_once(self, wants: list[Want], deadline: float) -> Sequence[Loaded]:
         await self._days.ready()
-        today = self._days.today()
-        wanted = _by_day(wants, self._days.readable())
+        today, readable = self._days.today(), self._days.readable()
+        wants = [
+            want if want.readable is readable else self._want(want.key, want.first)
+            for want in wants
+        ]
+        wanted = _by_day(wants)
         try:
             async with self._primary.session(deadline) as session:
                 (ran,) = await session.run_script([rows.read(wanted)])
@@ -164,7 +195,7 @@ class Reader:
                 raise _NotOurs from error
             raise
         newest: dict[Key, Row] = {}
-        clock_ms = int(clock[3])
+        clock_ms, mark = int(clock[3]), parse_day(clock[1].decode()) or date.min
         days = {number_of(day): day for day in wanted}
         for number, user, playlist, version, owner, body, operations in ran.rows:
             if number == b"0":
@@ -173,14 +204,21 @@ class Reader:
             key = Key(int(user), int(playlist))
             if key not in newest or newest[key].day < row.day:
                 newest[key] = row
-        if not self._days.observe(clock_ms):
+        if not self._days.observe(clock_ms, mark=mark):
             # What was not read may lie in a partition that is read by the true time.
             raise PrimaryUnavailable(self._days.doubt)
-        if utc_day(clock_ms / 1000) > today:
+        if mysql_day(clock_ms / 1000, mark) > today:
             # Midnight passed unnoticed: somebody may live in a partition that was not read.
             raise _MidnightPassed
         metrics.PARTITIONS_READ.observe(len(wanted))
-        return [Loaded(newest.get(want.key)) for want in wants]
+        return [self._loaded(want, newest.get(want.key)) for want in wants]
+
+    def _loaded(self, want: Want, row: Row | None) -> Loaded:
+        filters = want.filters
+        for day in want.days:
+            if filters.complete(day) and (row is None or row.day != day):
+                self._filters.in_vain[day] = self._filters.in_vain.get(day, 0) + 1
+        return Loaded(row, want.whole, filters)
 
 
 class _MidnightPassed(MySQLError):
@@ -197,22 +235,17 @@ class _NotOurs(MySQLError):
         super().__init__(Fault.RETRY, 0, "a partition was replaced by another table")
 
 
-def _by_day(wants: Sequence[Want], readable: Sequence[date]) -> dict[date, Sequence[Key]]:
+def _by_day(wants: Sequence[Want]) -> dict[date, Sequence[Key]]:
     """The keys to be looked for in each partition, sorted; newest partition first."""
-    oldest: dict[Key, date] = {}
-    for key, day in wants:
-        oldest[key] = min(day, oldest.get(key, day))
-    keys = sorted(oldest)
-    first, last = min(oldest.values()), max(oldest.values())
-    wanted: dict[date, Sequence[Key]] = {}
-    for day in readable:
-        if day >= last:
-            wanted[day] = keys
-        elif day >= first:
-            wanted[day] = [key for key in keys if oldest[key] <= day]
-        else:
-            break
-    return wanted
+    days: dict[Key, Collection[date]] = {}
+    for want in wants:
+        before = days.get(want.key)
+        days[want.key] = want.days if before is None else {*before, *want.days}
+    keys: dict[date, list[Key]] = {}
+    for key in sorted(days):
+        for day in days[key]:
+            keys.setdefault(day, []).append(key)
+    return {day: keys[day] for day in sorted(keys, reverse=True)}
 
 
 def _read_again(error: BaseException) -> bool:

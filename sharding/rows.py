@@ -6,7 +6,7 @@ the checked name of a partition, so nothing is escaped and nothing can be inject
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 from msgspec import Struct
@@ -15,6 +15,7 @@ from tapedeck.failover import clock_sql
 from tapedeck.failover.session import READ_ONLY
 from tapedeck.sharding.ownership import COMMENT
 from tapedeck.sharding.partitions import number_of, table
+from tapedeck.sharding.seal_mark import MYSQL_DAY, NEWEST
 from tapedeck.sharding.state import Key, Owner, Stored
 
 TOMBSTONE = 0
@@ -114,8 +115,8 @@ def read(wanted: Mapping[date, Sequence[Key]]) -> str:
     """One statement, and so one snapshot, over several partitions, with MySQL's clock.
 
     Rows are `(YYYYMMDD, user_id, playlist_id, version, owner, state, operations)`; the clock is the
-    row of day 0, with the milliseconds as its version, and as its owner whether the host is
-    read-only (0 or 1).
+    row of day 0: its user_id is the newest sealed day (YYYYMMDD), its version the milliseconds, its
+    owner whether the host is read-only (0 or 1).
     """
     branches = []
     before: Sequence[Key] = ()
@@ -124,7 +125,7 @@ def read(wanted: Mapping[date, Sequence[Key]]) -> str:
         if keys is not before:
             before, among = keys, _among(keys)
         branches.append(f"SELECT {number_of(day)},{_COLUMNS} FROM {table(day)} WHERE {among}")
-    branches.append(f"SELECT 0,0,0,{CLOCK},{READ_ONLY},x'',x''")
+    branches.append(f"SELECT 0,COALESCE({NEWEST}+0,19700101),0,{CLOCK},{READ_ONLY},x'',x''")
     return " UNION ALL ".join(branches)
 
 
@@ -137,7 +138,8 @@ def versions(wanted: Mapping[date, Sequence[Key]]) -> str:
 
 
 REQUIREMENT_FAILED = 1242
-"""ER_SUBQUERY_NO_1_ROW, which nothing but `require` can raise here."""
+"""ER_SUBQUERY_NO_1_ROW, which nothing but `require` and `require_absent` can raise here."""
+_FAILS = "(SELECT 1 UNION ALL SELECT 2)"
 
 
 def require(count: int) -> str:
@@ -145,20 +147,27 @@ def require(count: int) -> str:
 
     (SET rather than SELECT: its answer is one packet, a result set is five.)
     """
-    return f"SET @tapedeck=IF(ROW_COUNT()={count},0,(SELECT 1 UNION ALL SELECT 2))"
+    return f"SET @tapedeck=IF(ROW_COUNT()={count},0,{_FAILS})"
 
 
-def look_beside(days: Iterable[date], keys: Sequence[Key]) -> str:
-    """Lock the keys in other partitions, with MySQL's clock as the row of day 0.
+def require_absent(day: date, beside: Mapping[date, Sequence[Key]]) -> str:
+    """Fails, so that a script ends here, unless MySQL's day is `day` and these keys are not there.
 
-    Rows are `(YYYYMMDD or 0, user_id or milliseconds)`.
+    A create needs it behind its insert: has a gateway on the other side of midnight made the same
+    key? Both insert before they look, so at least one of them sees the other's row, or waits for
+    it: each key is looked for with a lock. (The mark, too, is read with a shared lock: no day is
+    marked while this transaction is open.)
+
+    Args:
+        day: W.
+        beside: the keys by the partition where they must not be.
     """
-    branches = [
-        f"(SELECT {number_of(day)},user_id FROM {table(day)} WHERE {_among(keys)} FOR UPDATE)"
-        for day in days
+    holds = [f"{MYSQL_DAY}='{day:%Y-%m-%d}'"]
+    holds += [
+        f"NOT EXISTS(SELECT 1 FROM {table(other)} WHERE {_among(keys)} FOR UPDATE)"
+        for other, keys in beside.items()
     ]
-    branches.append(f"(SELECT 0,{CLOCK})")
-    return " UNION ALL ".join(branches)
+    return f"SET @tapedeck=IF({' AND '.join(holds)},0,{_FAILS})"
 
 
 def insert(day: date, rows: Sequence[NewRow]) -> str:
@@ -211,4 +220,4 @@ def delete(day: date, versions: Mapping[Key, int], today: date) -> str:
         f"(user_id={user} AND playlist_id={playlist} AND version={version})"
         for (user, playlist), version in versions.items()
     )
-    return f"DELETE FROM {table(day)} WHERE ({rows}) AND UTC_DATE()='{today:%Y-%m-%d}'"
+    return f"DELETE FROM {table(day)} WHERE ({rows}) AND {MYSQL_DAY}='{today:%Y-%m-%d}'"

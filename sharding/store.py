@@ -31,6 +31,7 @@ from tapedeck.sharding.batching import Waiter
 from tapedeck.sharding.cluster import AnyLookups
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.groups import MOST_TOGETHER, Applied, Member, Result, apply
+from tapedeck.sharding.partitions import yesterday
 from tapedeck.sharding.reader import Loaded, Reader
 from tapedeck.sharding.rows import NewRow, Row
 from tapedeck.sharding.sessions import Sessions
@@ -385,6 +386,7 @@ class _Group:
             others=kept,
             changes=applied.changes,
             alone=self._alone,
+            yesterday_sealed=loaded.filters.complete(yesterday(applied.day)),
             generation=self.generation,
         )
         store._writer.save(self._plan, waiter)

@@ -9,13 +9,11 @@ rows are settled one by one, so a row that cannot be saved fails alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
-from functools import partial
 
 from msgspec import Struct
 
-from tapedeck.failover.answers import Ran
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import BEGIN, COMMIT, Session
@@ -23,7 +21,7 @@ from tapedeck.failover.settings import LOCK_SECONDS
 from tapedeck.sharding import metrics, rows
 from tapedeck.sharding.batching import Batcher, Waiter
 from tapedeck.sharding.days import Days
-from tapedeck.sharding.partitions import neighbours, utc_day
+from tapedeck.sharding.partitions import neighbours
 from tapedeck.sharding.rows import NewRow, Row
 from tapedeck.sharding.state import Key, TooLarge
 
@@ -43,6 +41,8 @@ class Plan(Struct, frozen=True):
         others: the other workers' part of its operations.
         changes: how many acknowledged changes it stands for.
         alone: not in a batch, because it held one up before.
+        yesterday_sealed: for a create, that the filter of W-1 was known before the load: no other
+            gateway can have put the key there since.
         generation: of the primary that `base` is from. Another one may lack the base, and have
             another row of the same version.
     """
@@ -53,6 +53,7 @@ class Plan(Struct, frozen=True):
     others: bytes = b""
     changes: int = 1
     alone: bool = False
+    yesterday_sealed: bool = False
     generation: int = 0
 
     @property
@@ -248,94 +249,51 @@ class Writer:
             MySQLError: after a rollback, or with the session closed.
         """
         plans = sorted(plans, key=lambda plan: (plan.day, plan.key))
-        script = _Script()
+        script = [BEGIN]
         for day in sorted({plan.day for plan in plans}):
             mine = [plan for plan in plans if plan.day == day]
             stay = [plan.row for plan in mine if plan.in_place]
             come = [plan.row for plan in mine if not plan.in_place]
             if stay:
-                script.add(rows.upsert(day, stay), must_affect=2 * len(stay))
+                script += [rows.upsert(day, stay), rows.require(2 * len(stay))]
             if come:
-                script.add(rows.insert(day, come))
-        self._leave(script, plans)
-        created = sorted({plan.day for plan in plans if plan.base is None})
-        for day in created:
-            keys = [plan.key for plan in plans if plan.day == day and plan.base is None]
-            beside = [other for other in neighbours(day) if self._days.exists(other)]
-            script.add(rows.look_beside(beside, keys), then=partial(self._judge_beside, day))
-        if not created:
-            script.add(COMMIT)
-        try:
-            await script.run(session)
+                script.append(rows.insert(day, come))
+        script += _leave(plans)
+        for day in sorted({plan.day for plan in plans}):
+            created = [plan for plan in plans if plan.day == day and plan.base is None]
             if created:
-                await session.execute(COMMIT)
-        except (_Mismatch, MySQLError):
+                script.append(rows.require_absent(day, self._beside(day, created)))
+        script.append(COMMIT)
+        try:
+            await session.run_script(script)
+        except MySQLError as error:
             if not session.broken:
                 await session.rollback()
-            raise
-
-    def _judge_beside(self, day: date, found: Ran) -> None:
-        """After the insert: has a gateway on the other side of midnight made the same key?
-
-        Both insert before they look, so at least one of them sees the other's row, or waits for it.
-        """
-        clock_ms = next(int(value) for number, value in found.rows if number == b"0")
-        believed = self._days.observe(clock_ms)
-        if not believed or len(found.rows) > 1 or day != utc_day(clock_ms / 1000):
-            raise _Mismatch
-
-    def _leave(self, script: _Script, plans: list[Plan]) -> None:
-        """Delete moved rows where they were, each only in the version that was loaded.
-
-        After the insert, and only while MySQL's day is the one moved into (see rows.delete).
-        """
-        moved: dict[tuple[date, date], dict[Key, int]] = {}
-        for plan in plans:
-            if plan.base is not None and not plan.in_place:
-                versions = moved.setdefault((plan.base.day, plan.day), {})
-                versions[plan.key] = plan.base.version
-        for (day, into), versions in sorted(moved.items()):
-            script.add(rows.delete(day, versions, into), must_affect=len(versions))
-
-
-class _Script:
-    """The statements of one transaction, up to where MySQL's answer is needed to go on."""
-
-    def __init__(self) -> None:
-        self._statements = [BEGIN]
-        self._judges: list[tuple[int, Callable[[Ran], None]]] = []
-
-    def add(
-        self,
-        statement: str,
-        *,
-        must_affect: int | None = None,
-        then: Callable[[Ran], None] | None = None,
-    ) -> None:
-        """Put a statement behind the others.
-
-        Args:
-            must_affect: rows; with any other number the script ends there.
-            then: is told, once all of them ran, what this one did; may raise _Mismatch.
-        """
-        if then is not None:
-            self._judges.append((len(self._statements), then))
-        self._statements.append(statement)
-        if must_affect is not None:
-            self._statements.append(rows.require(must_affect))
-
-    async def run(self, session: Session) -> None:
-        """Run it.
-
-        Raises:
-            _Mismatch: a statement did not affect what it must, or its judge says so.
-            MySQLError: one failed. Either way the transaction may be open.
-        """
-        try:
-            ran = await session.run_script(self._statements)
-        except MySQLError as error:
             if error.code == rows.REQUIREMENT_FAILED:
                 raise _Mismatch from None
             raise
-        for number, judge in self._judges:
-            judge(ran[number])
+
+    def _beside(self, day: date, created: list[Plan]) -> dict[date, list[Key]]:
+        """The partitions in which another gateway may just have put a key that is new here."""
+        before, after = neighbours(day)
+        beside = {
+            before: [plan.key for plan in created if not plan.yesterday_sealed],
+            after: [plan.key for plan in created],
+        }
+        return {other: keys for other, keys in beside.items() if keys and self._days.exists(other)}
+
+
+def _leave(plans: list[Plan]) -> list[str]:
+    """Delete moved rows where they were, each only in the version that was loaded.
+
+    After the insert, and only while MySQL's day is the one moved into (see rows.delete).
+    """
+    moved: dict[tuple[date, date], dict[Key, int]] = {}
+    for plan in plans:
+        if plan.base is not None and not plan.in_place:
+            versions = moved.setdefault((plan.base.day, plan.day), {})
+            versions[plan.key] = plan.base.version
+    script = []
+    for (day, into), versions in sorted(moved.items()):
+        script += [rows.delete(day, versions, into), rows.require(len(versions))]
+    return script

@@ -347,7 +347,9 @@ async def test_midnight_with_gateways_on_both_sides_of_it_loses_nothing(
     async with opened(stack_config()) as one, opened(stack_config()) as two:
         before = one.days.today()
         exact = two.days.observe
-        two.days.observe = lambda ms, *rest: exact(ms + 1000, *rest)  # type: ignore[method-assign]
+        two.days.observe = lambda ms, *rest, **more: exact(  # type: ignore[method-assign]
+            ms + 1000, *rest, **more
+        )
         acknowledged = dict.fromkeys(keys, 0)
         seen: dict[Key, list[int]] = {key: [] for key in keys}
 
