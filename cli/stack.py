@@ -21,6 +21,7 @@ class Name(StrEnum):
     LOOKUP3 = "lookup3"
     MYSQL1 = "mysql1"
     MYSQL2 = "mysql2"
+    MYSQL3 = "mysql3"
     GATEWAY = "gateway"
 
 
@@ -34,7 +35,7 @@ def stack() -> None:
 
 @app.command()
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Say who runs where, who is the primary, and whether the pair is redundant.
+    """Say who runs where, who is the primary, and whether it is redundant.
 
     Example: tapedeck stack status --json
     """
@@ -54,21 +55,24 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
         table.add_row(name, f"[{colour}]{server['state']}[/]", *(str(word) for word in words))
     console = Console(highlight=False)
     console.print(table)
-    pair = answer["mysql"]
-    waits = "on" if pair["semi_sync"] else "OFF"
-    redundant = "redundant" if pair["redundant"] else "[red]NOT redundant[/]"
-    console.print(
-        f"\nMySQL: {pair['primary']} is the primary (generation {pair['generation']}); "
-        f"{redundant}; semi-sync {waits}; standby: {pair['standby']}",
-        soft_wrap=True,
-    )
+    mysql = answer["mysql"]
+    said = [
+        f"{mysql['engine']}: {mysql['primary']} is the primary (generation {mysql['generation']})",
+        "redundant" if mysql["redundant"] else "[red]NOT redundant[/]",
+    ]
+    if "online" in mysql:
+        said.append(f"members online: {mysql['online']}")
+    else:
+        said.append(f"semi-sync {'on' if mysql['semi_sync'] else 'OFF'}")
+        said.append(f"standby: {mysql['standby']}")
+    console.print(f"\n{'; '.join(said)}", soft_wrap=True)
 
 
 @app.command()
 def stop(
     name: ServerName, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
 ) -> None:
-    """Stop a server; it stays stopped. The loss of the primary promotes its standby.
+    """Stop a server; it stays stopped. For the primary another one takes over.
 
     Example: tapedeck stack stop lookup2
     """
@@ -79,7 +83,7 @@ def stop(
 def start(
     name: ServerName, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
 ) -> None:
-    """Start a server that is dead. An old primary becomes a standby again.
+    """Start a server that is dead. An old primary becomes a standby, or a secondary, again.
 
     Example: tapedeck stack start mysql1
     """
@@ -95,7 +99,9 @@ def promote(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the standby the primary; the primary, if it runs, becomes the standby.
+    """Make the standby, or another member of the group, the primary.
+
+    The primary, if it runs, takes the other's place.
 
     Example: tapedeck stack promote
     """

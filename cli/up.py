@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -44,9 +44,23 @@ def up(
     lookup_ports: Annotated[
         str, typer.Option("--lookup-ports", envvar="TAPEDECK_LOOKUP_PORTS", metavar="A,B,C")
     ] = "7101,7102,7103",
+    mysql: Annotated[
+        Literal["mariadb", "mysql", "group"],
+        typer.Option(
+            "--mysql",
+            help="A pair of MariaDB or of MySQL, or a MySQL group of three. Each has its own data.",
+        ),
+    ] = "mariadb",
     mysql_ports: Annotated[
-        str, typer.Option("--mysql-ports", envvar="TAPEDECK_MYSQL_PORTS", metavar="A,B")
-    ] = "7306,7307",
+        str | None,
+        typer.Option(
+            "--mysql-ports",
+            envvar="TAPEDECK_MYSQL_PORTS",
+            metavar="A,B[,C]",
+            help="Three for a group.  [default: 7306,7307,7308]",
+            show_default=False,
+        ),
+    ] = None,
     player_port: Annotated[
         int | None,
         typer.Option(
@@ -63,24 +77,27 @@ def up(
     ] = DEFAULT_CONFIG,
     parent: Annotated[int, typer.Option("--parent", hidden=True)] = 0,
 ) -> None:
-    """Run three lookup nodes, a MySQL primary with its standby, and the gateway, until Ctrl-C.
+    """Run three lookup nodes, MySQL with what takes its place, and the gateway, until Ctrl-C.
 
     Everything lies in .tapedeck (the folder of --config) and is kept for the next time.
 
     Example: tapedeck up --ephemeral --gateway-port 9080
     """
     from tapedeck.gateway import outlet
-    from tapedeck.localstack.layout import Layout, Ports
+    from tapedeck.localstack.layout import MYSQL_PORTS, Layout, Ports
 
     outlet.install()
     watcher = _Watcher(parent)
+    of_mysql = MYSQL_PORTS[mysql]
+    if mysql_ports is not None:
+        of_mysql = _ports(mysql_ports, len(of_mysql), "--mysql-ports")
     ports = Ports(
         gateway_port,
         admin_port,
         _ports(lookup_ports, 3, "--lookup-ports"),
-        _ports(mysql_ports, 2, "--mysql-ports"),
+        of_mysql,
     )
-    _run(Layout(config, ephemeral), ports, workers, watcher, player_port)
+    _run(Layout(config, ephemeral, mysql), ports, workers, watcher, player_port)
 
 
 def _ports(text: str, count: int, option: str) -> tuple[int, ...]:
@@ -229,7 +246,11 @@ def _show(console: Console, layout: Layout, ports: Ports, player: str, seconds: 
         if name != "admin"
     }
     servers = "  ".join(f"{name} {port} (pid {pids[name]})" for port, name, _ in ports.uses()[:3])
-    mysql = "  ".join(f"{name} {port} (pid {pids[name]})" for port, name, _ in ports.uses()[3:5])
+    mysql = "  ".join(f"{name} {port} (pid {pids[name]})" for port, name, _ in ports.uses()[3:-2])
+    end = "a dead primary's standby is promoted; started again, it is the standby"
+    if layout.mysql == "group":
+        end = "MySQL elects another primary within 8 seconds; started again, it is a secondary"
+    title = "MariaDB" if layout.mysql == "mariadb" else "MySQL  "
     cut_out = """sed 's/.*"play_token": *"//; s/".*//'"""
     lines = [
         "",
@@ -242,7 +263,7 @@ def _show(console: Console, layout: Layout, ports: Ports, player: str, seconds: 
         f"  metrics   {admin}/metrics",
         f"  API       {gateway}/openapi.json",
         f"  lookup    {servers}",
-        f"  MySQL     {mysql}",
+        f"  {title}   {mysql}",
         f"  files     {layout.config}  {layout.home}/service.key  {layout.log}/",
         "",
         "[bold]Play a mix:[/]",
@@ -254,7 +275,7 @@ def _show(console: Console, layout: Layout, ports: Ports, player: str, seconds: 
         f"  kill -9 $(cat {run}/lookup2.pid)     {command} stack start lookup2{here}",
         f"  kill -9 $(cat {run}/mysql1.pid)      {command} stack start mysql1{here}",
         f"  {command} stack status{here}",
-        "[dim]  (a dead primary's standby is promoted; started again, it is the standby)[/]",
+        f"[dim]  ({end})[/]",
         "",
     ]
     for line in lines:

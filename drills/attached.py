@@ -249,7 +249,7 @@ class Attached(Stage):
             node = _Lookup(name, home, port=servers[name]["port"], pid_file=run / f"{name}.pid")
             node.run = run
             self.lookups.append(node)
-        for name in MYSQL_NAMES:
+        for name in (name for name in MYSQL_NAMES if name in servers):
             host = _MySQL(
                 name, home, passwords, port=servers[name]["port"], pid_file=run / f"{name}.pid"
             )

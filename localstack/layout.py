@@ -6,6 +6,7 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import yaml
 
@@ -13,9 +14,17 @@ from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.process import port_is_free
 
 LOOKUP_NAMES = ("lookup1", "lookup2", "lookup3")
-MYSQL_NAMES = ("mysql1", "mysql2")
+MYSQL_NAMES = ("mysql1", "mysql2", "mysql3")
+"""The third one is there in a group only."""
 NAMES = (*LOOKUP_NAMES, *MYSQL_NAMES, "gateway")
 """What can be stopped and started, in the order of their start."""
+Kind = Literal["mariadb", "mysql", "group"]
+"""A semi-synchronous pair of either engine, or three members of a MySQL group."""
+MYSQL_PORTS: dict[Kind, tuple[int, ...]] = {
+    "mariadb": (7306, 7307),
+    "mysql": (7306, 7307),
+    "group": (7306, 7307, 7308),
+}
 
 
 @dataclass(frozen=True)
@@ -25,13 +34,13 @@ class Ports:
     gateway: int = 8080
     admin: int = 8081
     lookup: tuple[int, ...] = (7101, 7102, 7103)
-    mysql: tuple[int, ...] = (7306, 7307)
+    mysql: tuple[int, ...] = MYSQL_PORTS["mariadb"]
 
     def uses(self) -> list[tuple[int, str, str]]:
         """Each port, who listens there, and the option that changes it."""
         return [
             *((p, n, "--lookup-ports") for p, n in zip(self.lookup, LOOKUP_NAMES, strict=True)),
-            *((p, n, "--mysql-ports") for p, n in zip(self.mysql, MYSQL_NAMES, strict=True)),
+            *((p, n, "--mysql-ports") for p, n in zip(self.mysql, MYSQL_NAMES, strict=False)),
             (self.gateway, "gateway", "--gateway-port"),
             (self.admin, "admin", "--admin-port"),
         ]
@@ -56,10 +65,12 @@ class Layout:
     Attributes:
         config: the gateway's configuration; everything else lies in its folder.
         ephemeral: the data is thrown away at the end.
+        mysql: what plays MySQL's part; each kind has data of its own.
     """
 
     config: Path
     ephemeral: bool = False
+    mysql: Kind = "mariadb"
 
     @property
     def home(self) -> Path:
@@ -70,6 +81,11 @@ class Layout:
     def data(self) -> Path:
         """The servers' data, with the passwords that it was made with."""
         return self.home / ("ephemeral" if self.ephemeral else "data")
+
+    @property
+    def mysql_data(self) -> Path:
+        """The data of the MySQL servers."""
+        return self.data if self.mysql == "mariadb" else self.data / self.mysql
 
     @property
     def run(self) -> Path:
@@ -121,11 +137,15 @@ def passwords(layout: Layout) -> Passwords:
     )
 
 
-def write_config(layout: Layout, ports: Ports, workers: int) -> None:
-    """Write the gateway's configuration and make the keys that it names."""
+def write_config(layout: Layout, ports: Ports, workers: int, public_key: str = "") -> None:
+    """Write the gateway's configuration and make the keys that it names.
+
+    Args:
+        public_key: of the MySQL servers, PEM; MariaDB has none.
+    """
     secret(layout.home / "service.key")
     secret(layout.home / "token.key")
-    document = {
+    document: dict[str, Any] = {
         "mode": "local",
         "gateway": {"host": "127.0.0.1", "port": ports.gateway, "workers": workers},
         "admin": {"host": "127.0.0.1", "port": ports.admin},
@@ -145,6 +165,8 @@ def write_config(layout: Layout, ports: Ports, workers: int) -> None:
             "database": "tapedeck",
         },
     }
+    if public_key:
+        document["mysql"]["public_key"] = public_key
     text = "# `tapedeck up` writes this file anew at each start: changes belong elsewhere.\n"
     new = layout.config.with_name(layout.config.name + ".new")
     new.write_text(text + yaml.safe_dump(document, sort_keys=False))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pymysql.cursors import Cursor
 
+from tapedeck.localstack import engines
 from tapedeck.localstack.datadir import Passwords, as_user, users_sql
 from tapedeck.localstack.process import ServerFailed
 from tapedeck.localstack.server import Diverged, Role, Server
@@ -67,6 +68,7 @@ _GROUP = (
     "--plugin-load-add=mysql_clone.so",  # a member without data gets all of it from another one
     "--group-replication-group-name=7a9ede0c-7a9e-4dec-8a9e-7a9ede0c0001",
     "--group-replication-start-on-boot=OFF",
+    "--super-read-only=1",  # MySQL itself makes the primary writable
     # The members talk through MySQL's own port.
     "--group-replication-communication-stack=MYSQL",
     "--group-replication-recovery-get-public-key=ON",
@@ -81,8 +83,10 @@ _ROLES = {
     "member": _GROUP,
 }
 _REPLICATION_RIGHTS = "REPLICATION SLAVE, CONNECTION_ADMIN, BACKUP_ADMIN, GROUP_REPLICATION_STREAM"
-# Where localstack/engines.py puts it.
-_INSTALLED = Path(__file__).resolve().parent.parent / ".tapedeck/engines/mysql-9/bin/mysqld"
+_MORE_SQL = """\
+GRANT SELECT ON performance_schema.replication_group_members TO tapedeck@'127.0.0.1';
+DROP USER root@localhost;
+"""
 HOW_TO_GET_IT = (
     "no MySQL server (8.4 or 9.x) is here: `python3 localstack/engines.py install mysql-9` puts "
     "one below .tapedeck/engines, without touching the system; or name one in TAPEDECK_MYSQLD"
@@ -93,7 +97,11 @@ HOW_TO_GET_IT = (
 def find() -> str | None:
     """Where mysqld is; None where no MySQL is installed."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/libexec"
-    candidates = os.environ.get("TAPEDECK_MYSQLD"), _INSTALLED, shutil.which("mysqld", path=path)
+    candidates = (
+        os.environ.get("TAPEDECK_MYSQLD"),
+        engines.find("mysql-9"),
+        shutil.which("mysqld", path=path),
+    )
     return next((str(path) for path in candidates if path and _is_mysql(path)), None)
 
 
@@ -134,7 +142,7 @@ class MySQL(Server):
         argv = [executable(), "--no-defaults", "--initialize-insecure", *as_user()]
         with tempfile.TemporaryDirectory() as temporary:
             users = Path(temporary) / "users.sql"
-            sql = users_sql(passwords, _REPLICATION_RIGHTS) + "DROP USER root@localhost;\n"
+            sql = users_sql(passwords, _REPLICATION_RIGHTS) + _MORE_SQL
             users.write_text(sql)
             argv += [*_SMALL, *_FAST, f"--datadir={folder}", f"--init-file={users}"]
             done = subprocess.run(argv, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The whole local stack: lookup nodes, the MySQL pair, the gateway, the sample catalog."""
+"""The whole local stack: lookup nodes, the MySQL servers, the gateway, the sample catalog."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tapedeck.localstack import layout as files_of
+from tapedeck.localstack import mysql
+from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.gateway import Gateway
+from tapedeck.localstack.group import Group
 from tapedeck.localstack.layout import LOOKUP_NAMES, NAMES, Layout, Ports
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.mysql import MySQL
 from tapedeck.localstack.pair import Pair
 from tapedeck.localstack.process import Child, ServerFailed
 from tapedeck.localstack.redis import RedisServer
+from tapedeck.localstack.supervised import Supervised
 
 _LOG_LIMIT = 20_000_000
 
@@ -55,7 +61,7 @@ class Stack:
         # What the stack itself ends is no news.
         self._expected: set[str] = set()
         self.lookups: dict[str, RedisServer] = {}
-        self.pair: Pair | None = None
+        self.mysql: Supervised[Any] | None = None
         self.gateway: Gateway | None = None
 
     # --- start and stop
@@ -64,8 +70,11 @@ class Stack:
         """Make sure that this is the only stack in its folder, and that its ports are free.
 
         Raises:
-            ServerFailed: another one runs there, or a port is taken: which, and what to do.
+            ServerFailed: another one runs there, a port is taken, or MySQL is not installed: which,
+                and what to do.
         """
+        if self.layout.mysql != "mariadb":
+            mysql.executable()
         self.layout.run.mkdir(parents=True, exist_ok=True)
         self._lock_file = (self.layout.run / "up.lock").open("a")
         try:
@@ -112,7 +121,6 @@ class Stack:
         shutil.rmtree(layout.home / "ephemeral", ignore_errors=True)
         self._keep_logs_short()
         passwords = files_of.passwords(layout)
-        files_of.write_config(layout, self.ports, self._workers)
         self.lookups = {
             name: RedisServer(
                 name,
@@ -123,14 +131,7 @@ class Stack:
             )
             for name, port in zip(LOOKUP_NAMES, self.ports.lookup, strict=True)
         }
-        self.pair = Pair(
-            layout.data.absolute(),
-            passwords,
-            ports=(self.ports.mysql[0], self.ports.mysql[1]),
-            say=self._say,
-            logs=layout.log,
-            pids=layout.run,
-        )
+        self.mysql = self._mysql(passwords)
         self.gateway = Gateway(
             layout.config.absolute(),
             self.ports.admin,
@@ -138,25 +139,39 @@ class Stack:
             layout.pid_file("gateway"),
         )
         with ThreadPoolExecutor(2) as starters:
-            pair = starters.submit(self.pair.start)
+            started = starters.submit(self.mysql.start)
             try:
                 for node in self.lookups.values():
                     node.start()
                 self._say(f"{', '.join(self.lookups)} are ready")
-                pair.result()
-                self._say(f"mysql1 and mysql2 are ready; {self.pair.primary.name} is the primary")
+                started.result()
+                files_of.write_config(layout, self.ports, self._workers, self.mysql.public_key)
+                names = ", ".join(self.mysql.servers)
+                self._say(f"{names} are ready; {self.mysql.primary.name} is the primary")
                 catalog = starters.submit(self._import_catalog)
                 self.gateway.start()
                 self._say("the gateway is ready")
                 catalog.result()
             except BaseException:
-                self.pair.give_up()
+                self.mysql.give_up()
                 raise
         self._watcher = threading.Thread(target=self._watch, name="stack", daemon=True)
         self._watcher.start()
 
+    def _mysql(self, passwords: Passwords) -> Supervised[Any]:
+        folder, ports = self.layout.mysql_data.absolute(), self.ports.mysql
+        common: dict[str, Any] = {
+            "say": self._say,
+            "logs": self.layout.log,
+            "pids": self.layout.run,
+        }
+        if self.layout.mysql == "group":
+            return Group(folder, passwords, ports=(ports[0], ports[1], ports[2]), **common)
+        engine = MySQL if self.layout.mysql == "mysql" else MariaDB
+        return Pair(folder, passwords, engine, ports=(ports[0], ports[1]), **common)
+
     def _import_catalog(self) -> None:
-        done = self.layout.data / "catalog.imported"
+        done = self.layout.mysql_data / "catalog.imported"
         if done.exists():
             return
         sample = files("tapedeck.config") / "sample_catalog.jsonl"
@@ -175,8 +190,8 @@ class Stack:
             self._watcher.join()
         if self.gateway is not None:
             self.gateway.stop()
-        if self.pair is not None:
-            self.pair.stop()
+        if self.mysql is not None:
+            self.mysql.stop()
         for node in self.lookups.values():
             node.stop()
         if self.layout.ephemeral:
@@ -194,27 +209,33 @@ class Stack:
     # --- who is there
 
     def _children(self) -> dict[str, Child]:
-        assert self.pair is not None
+        assert self.mysql is not None
         assert self.gateway is not None
-        return {**self.lookups, **self.pair.servers, "gateway": self.gateway}
+        return {**self.lookups, **self.mysql.servers, "gateway": self.gateway}
+
+    def _child(self, name: str) -> Child:
+        children = self._children()
+        if name not in children:
+            raise ServerFailed(f"there is no {name!r}; there are {', '.join(children)}")
+        return children[name]
 
     def status(self) -> dict[str, object]:
-        """For people and scripts: each server by name, and the state of the pair."""
-        assert self.pair is not None
-        pair = self.pair.status()
+        """For people and scripts: each server by name, and how MySQL is."""
+        assert self.mysql is not None
+        whole = self.mysql.status()
         servers: dict[str, object] = {}
         ports = {name: port for port, name, _ in self.ports.uses()}
-        of_pair = pair.pop("servers")
-        assert isinstance(of_pair, dict)
+        of_mysql = whole.pop("servers")
+        assert isinstance(of_mysql, dict)
         for name, child in self._children().items():
             state = "frozen" if child.stopped else "running" if child.running else "dead"
-            servers[name] = {"state": state, "pid": child.pid, "port": ports[name]} | of_pair.get(
+            servers[name] = {"state": state, "pid": child.pid, "port": ports[name]} | of_mysql.get(
                 name, {}
             )
-        return {"servers": servers, "mysql": pair}
+        return {"servers": servers, "mysql": whole}
 
     def _watch(self) -> None:
-        """Say once what somebody killed; what the pair does about its own, it says itself."""
+        """Say once what somebody killed; the MySQL servers are watched by others."""
         running = {name: child.pid for name, child in self._children().items()}
         while not self._ending.wait(0.1):
             for name, child in self._children().items():
@@ -240,12 +261,12 @@ class Stack:
         Raises:
             ServerFailed: it does not run.
         """
-        child = self._children()[name]
+        child = self._child(name)
         if not child.running:
             raise ServerFailed(f"{name} does not run")
         self._expected.add(name)
-        if self.pair is not None and name in self.pair.servers:
-            return self.pair.stop_server(name)
+        if self.mysql is not None and name in self.mysql.servers:
+            return self.mysql.stop_server(name)
         child.stop()
         return f"{name} is stopped"
 
@@ -255,11 +276,11 @@ class Stack:
         Raises:
             ServerFailed: it runs already, or does not start.
         """
-        assert self.pair is not None
+        assert self.mysql is not None
+        child = self._child(name)
         self._expected.discard(name)
-        if name in self.pair.servers:
-            return self.pair.start_server(name)
-        child = self._children()[name]
+        if name in self.mysql.servers:
+            return self.mysql.start_server(name)
         if child.stopped:
             child.kill()
         assert isinstance(child, RedisServer | Gateway)
@@ -267,9 +288,9 @@ class Stack:
         return f"{name} is started (pid {child.pid})"
 
     def promote(self, *, force: bool) -> str:
-        """See `Pair.promote`."""
-        assert self.pair is not None
-        return self.pair.promote(force=force)
+        """See `Supervised.promote`."""
+        assert self.mysql is not None
+        return self.mysql.promote(force=force)
 
 
 def _ending_of(child: Child) -> str:

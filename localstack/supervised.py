@@ -138,6 +138,13 @@ class Supervised(Generic[AServer]):
         for server in self.servers.values():
             server.kill()
 
+    @property
+    def public_key(self) -> str:
+        """The key that a password is encrypted with, PEM; empty for MariaDB, which has none."""
+        path = self.primary.folder / "public_key.pem"
+        # MySQL ends the file with a byte 0.
+        return path.read_text().rstrip("\0") if path.is_file() else ""
+
     def _states(self, role: Callable[[str], str]) -> dict[str, object]:
         """Each server by its name, as `status` shows it."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tapedeck.localstack import mysql
 from tests.support.certificates import Authority
 from tests.support.terminal import Terminal, eventually, exists, full_pipe
 
@@ -56,6 +57,7 @@ def test_it_starts_takes_orders_stops_in_order_and_keeps_its_data(terminal: Term
     status = json.loads(terminal.run("stack", "status", "--json").stdout)
     assert status["servers"]["lookup2"]["state"] == "dead"
     assert status["mysql"] == {
+        "engine": "MariaDB",
         "primary": "mysql1",
         "generation": 1,
         "redundant": True,
@@ -67,6 +69,7 @@ def test_it_starts_takes_orders_stops_in_order_and_keeps_its_data(terminal: Term
     again = terminal.run("stack", "start", "lookup2")
     assert again.returncode == 1
     assert again.stderr.startswith("tapedeck: lookup2 runs already")
+    assert "there is no 'mysql3'" in terminal.run("stack", "start", "mysql3").stderr
     unknown = terminal.run("stack", "stop", "lookup9")
     assert unknown.returncode == 2
     assert "lookup3" in unknown.stderr
@@ -89,6 +92,54 @@ def test_it_starts_takes_orders_stops_in_order_and_keeps_its_data(terminal: Term
     assert terminal.get("/mixes/1.json")["status"] == "200 OK"
     assert "catalog" not in terminal.screen
     assert "mysql2 is the primary" in terminal.screen
+
+
+@pytest.mark.usefixtures("mysql_template")
+@pytest.mark.parametrize(("kind", "servers"), [("mysql", 2), ("group", 3)])
+def test_on_mysql_listeners_play_on_while_another_primary_takes_over(
+    tmp_path: Path, kind: str, servers: int
+) -> None:
+    terminal = Terminal(tmp_path, mysql=servers)
+    try:
+        up = terminal.up("--mysql", kind)
+        pids = terminal.pids()
+        token = terminal.get("/sets/new")["play_token"]
+        played = [terminal.track(token, "play")]
+        primary = terminal.mysql()["primary"]
+        os.kill(terminal.pid(primary), signal.SIGKILL)
+        played += [terminal.track(token, "next") for _ in range(2)]
+        assert terminal.mysql()["primary"] != primary
+        started = terminal.run("stack", "start", primary)
+        assert started.returncode == 0, started.stderr
+        assert re.search("is (the standby|a secondary again)", started.stdout)
+        assert terminal.mysql()["redundant"] is True
+        handed_over = terminal.run("stack", "promote")
+        assert handed_over.returncode == 0, handed_over.stderr
+        played.append(terminal.track(token, "next"))
+        assert len(set(played)) == 4, "a place was lost"
+        pids += terminal.pids()
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 0
+        assert not any(exists(pid) for pid in pids)
+
+        # What it kept goes on, and another kind's data is another's.
+        terminal.up("--mysql", kind)
+        assert terminal.track(token, "next") not in played
+        assert (terminal.home / "data" / kind / "mysql1").is_dir()
+        assert not (terminal.home / "data" / "mysql1").exists()
+    finally:
+        terminal.close()
+
+
+def test_where_no_mysql_is_installed_it_says_how_to_get_one(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mysql.find() is not None:
+        pytest.skip("a MySQL is installed here")
+    refused = terminal.run("up", "--mysql", "group", *terminal.options[:-2])
+    assert refused.returncode == 1
+    assert "localstack/engines.py install mysql-9" in refused.stderr
+    assert not (terminal.home / "data").exists()
 
 
 def test_with_tls_what_it_prints_and_its_player_work_as_they_stand(

@@ -11,10 +11,9 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tapedeck.localstack.process import free_port
-
-NAMES = ("lookup1", "lookup2", "lookup3", "mysql1", "mysql2", "gateway")
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
@@ -46,12 +45,19 @@ def full_pipe() -> tuple[int, int]:
 
 
 class Terminal:
-    """A folder in which `tapedeck up` is run, on ports of its own."""
+    """A folder in which `tapedeck up` is run, on ports of its own.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        mysql: how many MySQL servers there are.
+    """
+
+    def __init__(self, folder: Path, mysql: int = 2) -> None:
         self.folder = folder
         self.home = folder / ".tapedeck"
-        self.ports = [free_port() for _ in range(7)]
+        self.names = ["lookup1", "lookup2", "lookup3"]
+        self.names += [f"mysql{n}" for n in range(1, mysql + 1)]
+        self.names.append("gateway")
+        self.ports = [free_port() for _ in range(5 + mysql)]
         ports = [str(port) for port in self.ports]
         self.options = ["--gateway-port", ports[0], "--admin-port", ports[1]]
         self.options += ["--lookup-ports", ",".join(ports[2:5])]
@@ -90,12 +96,25 @@ class Terminal:
         return int((self.home / "run" / f"{name}.pid").read_text())
 
     def pids(self) -> list[int]:
-        return [self.pid(name) for name in NAMES]
+        return [self.pid(name) for name in self.names]
 
     def get(self, path: str) -> dict[str, object]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[0]}{path}") as answer:
             found: dict[str, object] = json.load(answer)
             return found
+
+    def track(self, token: object, verb: str) -> object:
+        """The id of the track that a listener of mix 1 gets."""
+        body = self.get(f"/sets/{token}/{verb}.json?mix_id=1")
+        assert body["status"] == "200 OK", body
+        place = body["set"]
+        assert isinstance(place, dict)
+        return place["track"]["id"]
+
+    def mysql(self) -> dict[str, Any]:
+        """What `tapedeck stack status` says of MySQL."""
+        found: dict[str, Any] = json.loads(self.run("stack", "status", "--json").stdout)["mysql"]
+        return found
 
     def close(self) -> None:
         """End what still runs."""
