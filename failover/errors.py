@@ -99,6 +99,11 @@ class MySQLError(Exception):
         self.reason = reason
 
     @property
+    def by_server(self) -> bool:
+        """Whether it is the server's answer, not a trouble with the connection."""
+        return bool(self.code) and not 2000 <= self.code < 3000
+
+    @property
     def passing(self) -> bool:
         """Whether the same statement may succeed later, here or on another host."""
         passing = (Fault.LOST, Fault.READ_ONLY, Fault.BUSY, Fault.OURS, Fault.RETRY)

@@ -3,6 +3,10 @@
 A pool belongs to one adoption. When another host is adopted the whole pool is closed and a new one
 made: a pool that outlives a failover hands out connections to a host that is read-only now (the
 classic failure in front of Aurora).
+
+A place is taken by a session in use, and by one that was given up while the server may still be at
+its statement (`failover.left_behind`). Changes never take all of them: while commits wait for a
+lost standby, reads go on.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from collections import deque
 from tapedeck.config.model import HostPort, MySQL
 from tapedeck.failover import metrics
 from tapedeck.failover.errors import Fault, MySQLError
+from tapedeck.failover.left_behind import LeftBehind
 from tapedeck.failover.session import Hello, Session
 from tapedeck.failover.settings import IDLE_SECONDS
 
@@ -24,16 +29,18 @@ class Pool:
         host: where it listens.
         hello: who was adopted there; a connect that reaches somebody else is refused.
         config: limits, user and timeouts.
+        left: what that server still holds for us of earlier sessions.
     """
 
-    def __init__(self, host: HostPort, hello: Hello, config: MySQL) -> None:
+    def __init__(self, host: HostPort, hello: Hello, config: MySQL, left: LeftBehind) -> None:
         self.host = host
         self._hello = hello
         self._config = config
         self._idle: list[tuple[Session, float]] = []
         self._open: set[Session] = set()
-        self._places = config.connections
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._left = left
+        self._taken = {True: 0, False: 0}  # by changes, by reads
+        self._waiting: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
         self.closed = False
 
     def configure(self, config: MySQL) -> None:
@@ -42,23 +49,26 @@ class Pool:
         for session in self._open:
             session.statement_seconds = config.statement_timeout / 1000
 
-    async def acquire(self) -> Session:
-        """A session, waiting for one of the places if all are taken.
+    async def acquire(self, change: bool = False) -> Session:
+        """A session, waiting for a place if there is none.
+
+        Args:
+            change: it may commit something.
 
         Raises:
             MySQLError: the host could not be reached, is not the primary any more, or the pool was
                 closed meanwhile.
         """
-        if self._places > 0 and not self._waiting:
-            self._places -= 1
+        if self._has_place(change):
+            self._taken[change] += 1
         else:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
+            self._waiting[change].append(turn)
             try:
                 await turn
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
-                    self._free_place()
+                    self._free_place(change)
                 raise
         try:
             self._check_open()
@@ -71,7 +81,7 @@ class Pool:
                 self._forget(session)
             return await self._connect()
         except BaseException:
-            self._free_place()
+            self._free_place(change)
             raise
 
     async def lend(self) -> Session:
@@ -88,8 +98,9 @@ class Pool:
         session.close()
         self._forget(session)
 
-    def release(self, session: Session) -> None:
-        """Give a session back; a broken one, or one of a closed pool, is dropped."""
+    def release(self, session: Session, change: bool = False) -> None:
+        """Give a session back, as it was acquired; a broken one, or one of a closed pool, is
+        dropped."""
         now = asyncio.get_running_loop().time()
         if session.broken or self.closed:
             session.close()
@@ -101,23 +112,40 @@ class Pool:
             old, _ = self._idle.pop(0)
             old.close()
             self._forget(old)
-        self._free_place()
+        self._free_place(change)
 
     def close(self) -> None:
         """Drop every connection, those in use too: their statements fail as LOST."""
         self.closed = True
         for session in list(self._open):
             session.close()
-        self._open.clear()
+            self._forget(session)
         self._idle.clear()
         metrics.MYSQL_CONNECTIONS.set(0)
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_exception(MySQLError(Fault.LOST, 0, "the primary changed"))
+        for waiting in self._waiting.values():
+            while waiting:
+                turn = waiting.popleft()
+                if not turn.done():
+                    turn.set_exception(MySQLError(Fault.LOST, 0, "the primary changed"))
+
+    def go_on(self) -> None:
+        """Give the places that there are to those who wait for one."""
+        for change, waiting in self._waiting.items():
+            while waiting and self._has_place(change):
+                turn = waiting.popleft()
+                if not turn.done():
+                    self._taken[change] += 1
+                    turn.set_result(None)
+
+    def _has_place(self, change: bool) -> bool:
+        places = self._config.connections - len(self._left)
+        if change and self._taken[True] >= places - max(1, self._config.connections // 4):
+            return False
+        return sum(self._taken.values()) < places
 
     async def _connect(self) -> Session:
         session = await Session.open(self.host, self._config)
+        self._open.add(session)
         try:
             hello = await session.greet()
             self._check_open()
@@ -127,10 +155,10 @@ class Pool:
                 raise MySQLError(Fault.READ_ONLY, 0, f"{self.host} is a replaced primary")
         except BaseException:
             session.close()
+            self._forget(session)
             raise
         # A reload may have come while it connected.
         session.statement_seconds = self._config.statement_timeout / 1000
-        self._open.add(session)
         metrics.MYSQL_CONNECTIONS.set(len(self._open))
         return session
 
@@ -139,15 +167,13 @@ class Pool:
             raise MySQLError(Fault.LOST, 0, "the primary changed")
 
     def _forget(self, session: Session) -> None:
+        if session not in self._open:
+            return  # it was closed with the pool
         self._open.discard(session)
-        if self.closed:
-            return  # the gauge is the next pool's by now
-        metrics.MYSQL_CONNECTIONS.set(len(self._open))
+        self._left.add(session)
+        if not self.closed:  # else the gauge is the next pool's by now
+            metrics.MYSQL_CONNECTIONS.set(len(self._open))
 
-    def _free_place(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._places += 1
+    def _free_place(self, change: bool) -> None:
+        self._taken[change] -= 1
+        self.go_on()

@@ -18,6 +18,7 @@ from tapedeck.config.model import HostPort, MySQL
 from tapedeck.failover import metrics
 from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.fencing import Adopt, Nobody, Split, View, decide
+from tapedeck.failover.left_behind import LeftBehind
 from tapedeck.failover.pool import Pool
 from tapedeck.failover.retry import persist
 from tapedeck.failover.session import Hello, Row, Session
@@ -52,7 +53,8 @@ class Primary:
         self._seen = 0
         self._identity: str | None = None
         self._waiting = 0
-        self._watch = Watch(config, self._judge, lambda: self._pool is not None)
+        self._left = LeftBehind("")
+        self._watch = Watch(config, self._judge, lambda: self._pool is not None, self._settle)
         self._since = 0.0
         self._problem = "not contacted yet"
         self._closed = False
@@ -138,17 +140,18 @@ class Primary:
         return asyncio.get_running_loop().time() + self._config.deadline / 1000
 
     @contextlib.asynccontextmanager
-    async def session(self, deadline: float) -> AsyncIterator[Session]:
+    async def session(self, deadline: float, *, change: bool = False) -> AsyncIterator[Session]:
         """A session with the primary, for one task.
 
         Args:
             deadline: until when to wait for a primary and for a place, on the loop's clock.
+            change: it may commit something; reads keep some places for themselves.
 
         Raises:
             PrimaryUnavailable: nothing until then, or too many wait already.
             MySQLError: the primary could not be reached; worth another try.
         """
-        pool, session = await self._acquire(deadline)
+        pool, session = await self._acquire(deadline, change)
         try:
             yield session
         except MySQLError as error:
@@ -157,9 +160,10 @@ class Primary:
         except BaseException:
             # Cancelled, or a fault of ours: whatever was under way may still be.
             session.close()
+            self._watch.kick()
             raise
         finally:
-            pool.release(session)
+            pool.release(session, change)
 
     @contextlib.asynccontextmanager
     async def session_apart(self, deadline: float) -> AsyncIterator[Session]:
@@ -210,12 +214,12 @@ class Primary:
         deadline = self.deadline()
 
         async def once() -> int:
-            async with self.session(deadline) as session:
+            async with self.session(deadline, change=True) as session:
                 return await session.execute(sql, tuple(args) or None)
 
         return await persist(once, deadline)
 
-    async def _acquire(self, deadline: float) -> tuple[Pool, Session]:
+    async def _acquire(self, deadline: float, change: bool) -> tuple[Pool, Session]:
         if self._waiting >= self._config.waiting:
             raise PrimaryUnavailable("too many requests wait for MySQL")
         self._waiting += 1
@@ -226,9 +230,11 @@ class Primary:
                     if self._closed:
                         raise PrimaryUnavailable("the gateway stops")
                     await self._adopted.wait()
-                return pool, await pool.acquire()
+                return pool, await pool.acquire(change)
         except TimeoutError:
             reason = self.problem or "every connection is busy"
+            if self.adopted and self._left:
+                reason = f"it still runs {len(self._left)} statements that had no answer in time"
             raise PrimaryUnavailable(f"MySQL: {reason}") from None
         except MySQLError as error:
             self.report(error)
@@ -261,6 +267,13 @@ class Primary:
             pool.close()
             if reason != "closed":
                 log.warning("mysql primary lost", host=str(pool.host), reason=reason)
+
+    async def _settle(self, session: Session, hello: Hello) -> None:
+        """Ask a host that is looked at what it still holds for us, and use the places it frees."""
+        if hello.identity == self._left.identity:
+            await self._left.ask(session)
+            if self._pool is not None:
+                self._pool.go_on()
 
     async def _judge(self, views: list[View]) -> None:
         """Adopt, keep or drop, by what the hosts showed; the first view is the newest."""
@@ -312,7 +325,9 @@ class Primary:
             if new and self._identity is not None:
                 metrics.MYSQL_FAILOVERS.inc()
             self._drop("another primary was adopted")
-            self._pool = Pool(host, hello, self._config)
+            if new:
+                self._left = LeftBehind(hello.identity)
+            self._pool = Pool(host, hello, self._config, self._left)
             self.mariadb = hello.mariadb
             log.info("mysql primary adopted", host=str(host), generation=hello.generation)
         self._identity = hello.identity

@@ -8,10 +8,10 @@ still arrive and be taken for the next one's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import aiomysql
 from pymysql.constants import CLIENT, COMMAND, CR
@@ -25,6 +25,7 @@ from tapedeck.failover.errors import Fault, MySQLError, classify, is_ours
 from tapedeck.failover.names import connect_by_name
 
 Row = tuple[Any, ...]
+Result = TypeVar("Result")
 
 _ACCESS_DENIED = 1045
 _HOST_BLOCKED = 1129
@@ -155,6 +156,13 @@ class Session:
         self.statement_seconds = statement_seconds
         self.broken = False
         self.hello: Hello | None = None
+        self.unanswered = ""
+        """The statement that the server may be at; empty once it has answered."""
+
+    @property
+    def number(self) -> int:
+        """The connection's id on the server: its last 32 bits."""
+        return int(self._connection.thread_id())
 
     @property
     def address(self) -> str:
@@ -232,35 +240,38 @@ class Session:
             MySQLError: that of the one that failed. A transaction that was begun is still open.
         """
         connection = self._connection
-        try:
-            async with asyncio.timeout(self.statement_seconds):
-                await connection._execute_command(COMMAND.COM_QUERY, ";".join(statements))
-                ran = await Answers(connection._reader, connection._next_seq_id).read()
-        except asyncio.CancelledError:
-            self.close()
-            raise
-        except Exception as error:
-            known = _known(error)
-            if known.fault in (Fault.LOST, Fault.READ_ONLY):
-                self.close()
-            raise known from error
+        script = ";".join(statements)
+
+        async def run() -> list[Ran]:
+            await connection._execute_command(COMMAND.COM_QUERY, script)
+            return await Answers(connection._reader, connection._next_seq_id).read()
+
+        ran = await self._bounded(script, run())
         if len(ran) != len(statements):
             self.close()
             raise MySQLError(Fault.LOST, 0, "a script was answered in part")
         return ran
 
     async def _run(self, sql: str, args: tuple[Any, ...] | None) -> None:
+        await self._bounded(sql, self._cursor.execute(sql, args))
+
+    async def _bounded(self, sql: str, answer: Awaitable[Result]) -> Result:
+        self.unanswered = sql
         try:
             async with asyncio.timeout(self.statement_seconds):
-                await self._cursor.execute(sql, args)
+                result = await answer
         except asyncio.CancelledError:
             self.close()
             raise
         except Exception as error:
             known = _known(error)
+            if known.by_server:
+                self.unanswered = ""
             if known.fault in (Fault.LOST, Fault.READ_ONLY):
                 self.close()
             raise known from error
+        self.unanswered = ""
+        return result
 
     async def rollback(self) -> None:
         """End a transaction without its changes; a connection that cannot is closed."""

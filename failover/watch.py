@@ -23,7 +23,7 @@ from tapedeck.failover.connects import Connects
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.fencing import View
 from tapedeck.failover.names import NAMES
-from tapedeck.failover.session import Session
+from tapedeck.failover.session import Hello, Session
 from tapedeck.failover.tasks import stop
 
 log = structlog.get_logger("tapedeck.primary")
@@ -47,6 +47,7 @@ class Watch:
         judge: called with the views of all hosts whenever one of them was looked at, never twice
             at a time; the first of them is the one just looked at.
         calm: whether there is a primary, so that a look a second is enough.
+        ask: what else to ask a writable host, within the same look.
     """
 
     def __init__(
@@ -54,10 +55,12 @@ class Watch:
         config: MySQL,
         judge: Callable[[list[View]], Awaitable[None]],
         calm: Callable[[], bool],
+        ask: Callable[[Session, Hello], Awaitable[None]],
     ) -> None:
         self._config = config
         self._judge = judge
         self._calm = calm
+        self._ask = ask
         self._judging = asyncio.Lock()
         self._views: dict[str, View] = {}
         self._looking_since: dict[str, float] = {}
@@ -167,6 +170,8 @@ class Watch:
                     session = await self._session(host)
                     hello = await session.greet()
                 redundant = None
+                if not hello.read_only:
+                    await self._ask(session, hello)
                 if not hello.read_only and len(self._config.hosts) > 1:
                     redundant = await _redundant(session)
                 return View(name, hello, redundant=redundant)

@@ -141,7 +141,7 @@ class Janitor:
         Raises:
             PrimaryUnavailable, MySQLError: MySQL could not be asked.
         """
-        async with self._primary.session(self._primary.deadline()) as session:
+        async with self._primary.session(self._primary.deadline(), change=True) as session:
             if dry_run:
                 found = await look(session.fetch)
                 return Pruned(self._plan(found, force), foreign=tuple(found.foreign))

@@ -131,7 +131,7 @@ class Writer:
         )
 
     async def _save(self, plans: list[Plan]) -> Sequence[bool | Exception]:
-        async with self._primary.session(self._primary.deadline()) as session:
+        async with self._primary.session(self._primary.deadline(), change=True) as session:
             generation = self._primary.generation
             fresh = [
                 plan

@@ -24,6 +24,7 @@ from tapedeck.failover.errors import FAULTS, Fault, MySQLError, classify
         (e.OperationalError(1836, "Running in read-only mode"), Fault.READ_ONLY),
         (e.OperationalError(1040, "Too many connections"), Fault.BUSY),
         (e.OperationalError(1203, "max_user_connections"), Fault.BUSY),
+        (e.OperationalError(1226, "has exceeded the 'max_user_connections' resource"), Fault.BUSY),
         (e.OperationalError(1213, "Deadlock found when trying to get lock"), Fault.RETRY),
         (e.OperationalError(1205, "Lock wait timeout exceeded"), Fault.RETRY),
         (e.OperationalError(1020, "Record has changed since last read"), Fault.RETRY),

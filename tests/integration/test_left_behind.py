@@ -1,0 +1,241 @@
+"""What a server is still at counts against the gateway that gave it up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tapedeck.config.load import parse
+from tapedeck.failover.errors import PrimaryUnavailable
+from tapedeck.failover.primary import Primary
+from tapedeck.localstack import datadir, replication
+from tapedeck.localstack.datadir import Passwords
+from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.sharding.backend import Backend
+from tapedeck.sharding.state import Key, StoreError
+from tests.conftest import StackConfig
+from tests.support.backends import opened
+from tests.support.listener import Listener
+from tests.support.states import bump, count
+
+pytestmark = pytest.mark.stack
+
+CLIENTS = 16
+CONNECTIONS = 4
+SERVER_TAKES = 12
+"""Connections of a server: few, so that they are soon used up where they pile up."""
+OTHERS = 4
+"""Connections that are no places of the pool: looks, the link to the standby, this test's own."""
+
+
+@pytest.fixture
+def pair(
+    tmp_path: Path, data_template: Path, passwords: Passwords
+) -> Iterator[tuple[MariaDB, MariaDB]]:
+    """A primary whose commits wait for its standby, however long that is away."""
+    servers = []
+    for name in ("mysql1", "mysql2"):
+        datadir.copy(data_template, tmp_path / name)
+        options = [f"--max-connections={SERVER_TAKES}"]
+        servers.append(MariaDB(name, tmp_path / name, passwords, options=options))
+    primary, standby = servers
+    try:
+        primary.start("primary")
+        standby.start("standby")
+        replication.link(standby, primary)
+        replication.set_semi_sync(primary, on=True)
+        replication.make_writable(primary)
+        yield primary, standby
+    finally:
+        for server in servers:
+            server.kill()
+
+
+def connected(server: MariaDB) -> int:
+    return int(server.query("SHOW GLOBAL STATUS LIKE 'Threads_connected'")[0][1])
+
+
+async def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+class Load:
+    """Listeners that count. One whose change was refused leaves, and a new one comes."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._store = backend.store
+        self._users = itertools.count(1)
+        self.answers: dict[Key, list[int]] = {}
+        self.refused: Counter[str] = Counter()
+
+    async def go_on(self) -> None:
+        while True:
+            key = Key(next(self._users), 1)
+            answers = self.answers[key] = []
+            try:
+                while True:
+                    answers.append((await self._store.change(key, bump)).answer)
+                    await asyncio.sleep(0.01)
+            except StoreError as error:
+                self.refused[str(error)] += 1
+
+    async def answered(self, times: int) -> None:
+        """Until so many more changes are acknowledged."""
+        wanted = sum(map(len, self.answers.values())) + times
+        await until(lambda: sum(map(len, self.answers.values())) >= wanted)
+
+
+async def test_a_standby_that_was_lost_comes_back_and_the_changes_go_on(
+    stack_config: StackConfig, pair: tuple[MariaDB, MariaDB]
+) -> None:
+    """What timed out here still waits there: it would use up the server's connections, and the
+    standby would be refused for ever (1040)."""
+    primary, standby = pair
+    document = stack_config(
+        mysql={
+            "hosts": [primary.address],
+            "database": "tapedeck",
+            "connections": CONNECTIONS,
+            "statement_timeout": 300,
+            "deadline": 900,
+        }
+    )
+    async with opened(document, complete=True) as backend:
+        load = Load(backend)
+        clients = [asyncio.create_task(load.go_on()) for _ in range(CLIENTS)]
+        try:
+            await load.answered(5 * CLIENTS)
+            standby.kill()
+
+            await until(lambda: load.refused.total() >= 6 * CLIENTS)
+            held = connected(primary)
+            assert await count(backend.store, Key(1, 1)) >= load.answers[Key(1, 1)][-1]
+            standby.start("standby")
+            await asyncio.to_thread(replication.link, standby, primary)
+            await load.answered(5 * CLIENTS)
+        finally:
+            for client in clients:
+                client.cancel()
+            await asyncio.gather(*clients, return_exceptions=True)
+
+        assert held <= CONNECTIONS + OTHERS
+        assert any("still runs" in reason for reason in load.refused)
+        for key, answers in load.answers.items():
+            assert answers == sorted(set(answers))
+            assert await count(backend.store, key) >= max(answers, default=0)
+        await until(lambda: connected(primary) <= CONNECTIONS + OTHERS)
+    assert replication.semi_sync(primary) == (True, 1)
+
+
+@contextlib.asynccontextmanager
+async def opened_primary(stack_config: StackConfig, **mysql: Any) -> AsyncIterator[Primary]:
+    primary = Primary(parse(stack_config(mysql=mysql)).mysql)
+    await primary.start()
+    try:
+        yield primary
+    finally:
+        await primary.close()
+
+
+def under_way(server: MariaDB, words: str) -> int:
+    """How many statements with these words the server is at."""
+    rows = server.query("SHOW PROCESSLIST")
+    return sum(words in str(row[7]) for row in rows if row[1] == "tapedeck")
+
+
+async def test_a_read_that_was_given_up_is_ended_and_a_change_never(
+    stack_config: StackConfig, pair: tuple[MariaDB, MariaDB]
+) -> None:
+    server, standby = pair
+    limits = {"connections": 2, "statement_timeout": 500, "deadline": 800}
+    async with opened_primary(
+        stack_config, hosts=[server.address], database="tapedeck", **limits
+    ) as primary:
+        await primary.execute("CREATE TABLE marks (n INT)")
+        standby.kill()
+
+        with pytest.raises(PrimaryUnavailable):
+            await primary.fetch("SELECT BENCHMARK(1000000000, SHA2('x', 512))")
+        await until(lambda: under_way(server, "BENCHMARK") == 0)
+        await until_done(primary, "DO 0")
+
+        with pytest.raises(PrimaryUnavailable):
+            await primary.execute("INSERT INTO marks VALUES (1)")
+        # It keeps the only place that a change may have; a read has the other one.
+        with pytest.raises(PrimaryUnavailable, match="still runs 1 statement"):
+            await primary.execute("INSERT INTO marks VALUES (2)")
+        assert await primary.fetch("SELECT COUNT(*) FROM marks") == [(0,)]
+        assert under_way(server, "INSERT") == 1
+
+        replication.set_semi_sync(server, on=False)
+        await until_done(primary, "INSERT INTO marks VALUES (3)")
+        assert await primary.fetch("SELECT n FROM marks") == [(1,), (3,)]
+
+
+async def until_done(primary: Primary, statement: str) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(PrimaryUnavailable):
+                await primary.execute(statement)
+                return
+
+
+class Silence(Listener):
+    """Forwards to a server. While it is `silent` nothing passes, and neither side hears that the
+    other one hung up: a network that loses every packet."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._upstream = port
+        self.silent = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+
+        async def forward(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(65536):
+                    if self.silent:
+                        await asyncio.Event().wait()
+                    target.write(data)
+            if not self.silent:
+                target.close()
+
+        await asyncio.gather(forward(reader, up_writer), forward(up_reader, writer))
+
+
+async def test_connections_that_the_network_lost_are_not_waited_for(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    """The server never heard their statements, nor that they ended: it keeps them for a minute."""
+    async with Silence(mysql.port) as network:
+        limits = {"connections": 2, "statement_timeout": 300, "deadline": 500}
+        hosts = [f"127.0.0.1:{network.port}"]
+        async with opened_primary(
+            stack_config, hosts=hosts, connect_timeout=300, **limits
+        ) as primary:
+            sessions = contextlib.AsyncExitStack()
+            async with sessions:
+                for change in (True, False):
+                    await sessions.enter_async_context(
+                        primary.session(primary.deadline(), change=change)
+                    )
+                before = connected(mysql)
+            network.silent = True
+            lost = (primary.execute("DO 1"), primary.fetch("SELECT 1"))
+            for error in await asyncio.gather(*lost, return_exceptions=True):
+                assert isinstance(error, PrimaryUnavailable)
+            assert connected(mysql) >= before
+            network.silent = False
+
+            await until_done(primary, "DO 2")
+            assert await primary.fetch("SELECT 2") == [(2,)]
