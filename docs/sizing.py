@@ -21,6 +21,8 @@ from typing import TypeVar
 PAGE = Path(__file__).resolve().parent / "sizing.md"
 DAY = 86_400
 GIB = 1024**3
+OTHERS = 100
+"""MySQL's connections that are not the gateways': the standby, backups, monitoring, people."""
 
 
 def named(default: float, text: str) -> float:
@@ -58,6 +60,8 @@ class Figures:
     user_bytes: float = named(155, "a user in Redis (layout packed)")
     entry_bytes: float = named(11.5, "each playlist of a user in Redis")
     gateway_mib: float = named(70, "memory of a gateway without its session cache")
+    connections: float = named(16, "mysql.connections, of one worker")
+    looks: float = named(2, "connections of a worker that looks at MySQL: one, and its successor")
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Size:
     changes_per_second: float
     gateways: int
     gateway_gib: float
+    connections: int
     lookups: int
     lookup_bytes: float
     mysql_cores: float
@@ -138,6 +143,8 @@ def size(load: Load, figures: Figures, machines: Machines) -> Size:
         changes_per_second=changes,
         gateways=gateways,
         gateway_gib=gateways * figures.gateway_mib / 1024,
+        # An upgrade runs one more gateway for a while; commands (`tapedeck partitions`) take a few.
+        connections=math.ceil((gateways + 1) * (figures.connections + figures.looks)) + 10,
         lookups=lookups,
         lookup_bytes=lookup_bytes,
         mysql_cores=cores,
@@ -167,6 +174,8 @@ def in_words(found: Size, load: Load, machines: Machines) -> list[tuple[str, str
         ),
         ("MySQL: cores of the primary", f"{found.mysql_cores:,.1f}"),
         ("the same with every lookup node down", f"{found.mysql_cores_without_hints:,.1f}"),
+        ("MySQL: MAX_USER_CONNECTIONS of the gateways' user", f"{found.connections:,}"),
+        ("MySQL: max_connections", f"{found.connections + OTHERS:,}"),
         (f"MySQL: primaries of {machines.mysql_cores:g} cores", f"{found.primaries}"),
         ("MySQL: data", _bytes(found.data_bytes)),
         ("MySQL: disk, binlog and room included", _bytes(found.disk_bytes)),

@@ -35,6 +35,11 @@ GENERATION_TABLE = (
 )
 """The fencing generation of the primary; a promotion raises it."""
 
+MAX_CONNECTIONS = 500
+"""Connections that a server of ours takes."""
+GATEWAY_CONNECTIONS = 450
+"""Of them, those that gateways may have: a standby and an administrator always find one."""
+
 
 @dataclass(frozen=True)
 class Passwords:
@@ -130,6 +135,7 @@ def users_sql(passwords: Passwords, replication: str = "REPLICATION SLAVE") -> s
             f"CREATE USER replication@'127.0.0.1' IDENTIFIED BY '{passwords.replication}';",
             f"GRANT {replication} ON *.* TO replication@'127.0.0.1';",
             f"CREATE USER tapedeck@'127.0.0.1' IDENTIFIED BY '{passwords.gateway}';",
+            f"ALTER USER tapedeck@'127.0.0.1' WITH MAX_USER_CONNECTIONS {GATEWAY_CONNECTIONS};",
             f"GRANT {ordinary} ON `tapedeck%`.* TO tapedeck@'127.0.0.1';",
             "CREATE DATABASE tapedeck;",
             GENERATION_TABLE.format(database="tapedeck") + ";",

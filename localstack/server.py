@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import pymysql
 from pymysql.cursors import Cursor
 
-from tapedeck.localstack.datadir import GENERATION_TABLE, Passwords
+from tapedeck.localstack.datadir import GENERATION_TABLE, MAX_CONNECTIONS, Passwords
 from tapedeck.localstack.process import Child, ServerFailed, free_port
 
 Role = Literal["alone", "primary", "standby", "member"]
@@ -146,7 +146,7 @@ class Server(Child):
             f"--pid-file={self.folder}/server.pid",
             f"--tmpdir={temporary}",
             "--skip-name-resolve",
-            "--max-connections=500",
+            f"--max-connections={MAX_CONNECTIONS}",
             "--character-set-server=utf8mb4",
             *self.options,
         ]

@@ -2,6 +2,9 @@
 -- Replace CHANGE_ME_GATEWAY and CHANGE_ME_REPLICATION, and `%` by your networks.
 CREATE DATABASE IF NOT EXISTS tapedeck;
 CREATE USER IF NOT EXISTS tapedeck@'%' IDENTIFIED BY 'CHANGE_ME_GATEWAY';
+-- Fewer than max_connections (pair.cnf): the rest is for replication and for people, so that a lost
+-- standby can always come back. docs/sizing.md says how many the gateways need.
+ALTER USER tapedeck@'%' WITH MAX_USER_CONNECTIONS 900;
 -- No READ ONLY ADMIN: a read-only host must refuse the gateway.
 GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX ON tapedeck.* TO tapedeck@'%';
 CREATE USER IF NOT EXISTS replication@'%' IDENTIFIED BY 'CHANGE_ME_REPLICATION';

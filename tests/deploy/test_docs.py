@@ -278,6 +278,7 @@ def test_the_formulas_on_numbers_that_can_be_checked_by_hand() -> None:
     assert size.states == 86_400 * 28
     assert size.requests_per_second == size.changes_per_second == 20
     assert size.gateways == 3  # 20 x 30 ms are 0.6 cores, 1.2 at half load: 2 and one more
+    assert size.connections == 4 * (16 + 2) + 10
     assert size.mysql_cores == pytest.approx(0.24)
     assert size.primaries == 3
     assert size.data_bytes == 86_400 * 30 * 1000

@@ -549,7 +549,7 @@ def crowded(server: MariaDB, config: MySQL) -> Iterator[Callable[[], None]]:
     try:
         yield crowd
     finally:
-        server.query(f"ALTER USER {name} WITH MAX_USER_CONNECTIONS 0")
+        server.query(f"ALTER USER {name} WITH MAX_USER_CONNECTIONS {datadir.GATEWAY_CONNECTIONS}")
         server.query("SET GLOBAL read_only = 0")
         for connection in held:
             connection.close()
