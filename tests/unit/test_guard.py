@@ -25,11 +25,13 @@ async def connect(gateway: Served) -> tuple[asyncio.StreamReader, asyncio.Stream
 
 
 async def end_of(reader: asyncio.StreamReader, seconds: float = 10) -> bytes:
-    """Everything until the other side closes."""
+    """Everything until the other side closes, or resets what it did not read to its end."""
+    text = b""
     async with asyncio.timeout(seconds):
         with contextlib.suppress(ConnectionError):
-            return await reader.read(-1)
-    return b""
+            while part := await reader.read(65536):
+                text += part
+    return text
 
 
 async def new_token(gateway: Served) -> str:
