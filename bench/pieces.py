@@ -54,6 +54,7 @@ class NoDatabase:
     mariadb = True
 
     generation = 1
+    packet = 16 << 20
 
     def deadline(self) -> float:
         """Ten seconds from now."""
