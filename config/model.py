@@ -432,6 +432,28 @@ class Partitions(Section):
         float, Field(ge=0, description="seconds past midnight before a drop (readers leave first)")
     ] = 600
     drop_at_most: Annotated[int, Field(ge=1, description="more at once need --force")] = 3
+    seal: bool = Field(True, description="one gateway makes a filter of each day that is over")
+    seal_after: Annotated[
+        float, Field(ge=0, description="seconds past midnight before the day is sealed")
+    ] = 300
+    seal_rate: Annotated[
+        int, Field(ge=100, description="keys a second that sealing a day reads at most")
+    ] = 50_000
+    filter_bytes: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="of all filters together, shared by a gateway's workers; past it the"
+            " oldest days go without, and are read by each load",
+        ),
+    ] = 64 << 20
+    filter_folder: Annotated[
+        str,
+        Field(
+            description="where workers share the filters; empty: $CACHE_DIRECTORY (systemd), or"
+            " a folder of this user's own where temporary files lie"
+        ),
+    ] = ""
 
 
 class Player(Section):

@@ -153,6 +153,7 @@ def stats(gathered: Iterable[Metric]) -> dict[str, Any]:
     return shown
 
 
+SHARED = ("tapedeck_filter_bytes", "tapedeck_filter_days", "tapedeck_filter_days_without")
 _Labels = tuple[tuple[str, str], ...]
 
 
@@ -164,8 +165,9 @@ def _plain_values(family: Metric) -> dict[_Labels, float]:
     values: dict[_Labels, float] = {}
     # Moments and identities do not add up.
     highest = family.name.endswith(("_timestamp_seconds", "start_time_seconds", "_info"))
-    # Nor does what every worker says of the same node.
+    # Nor does what every worker says of the same node, or of the filters that they share.
     highest = highest or family.name.startswith("tapedeck_capacity_")
+    highest = highest or family.name in SHARED
     for sample in family.samples:
         if sample.name.endswith("_created"):
             continue

@@ -19,6 +19,7 @@ from tapedeck.failover.tasks import stop
 from tapedeck.sharding.cluster import AnyLookups, ClusterLookups, Slots
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.epoch import Epoch
+from tapedeck.sharding.filter_keeper import FilterKeeper
 from tapedeck.sharding.filters import Filters
 from tapedeck.sharding.janitor import Janitor
 from tapedeck.sharding.lookups import Lookups
@@ -27,6 +28,7 @@ from tapedeck.sharding.ownership import in_words
 from tapedeck.sharding.partitions import CLOCKS_AGREE, call_tables, span
 from tapedeck.sharding.placement import History
 from tapedeck.sharding.reader import Reader
+from tapedeck.sharding.sealing import Sealer
 from tapedeck.sharding.store import Store
 from tapedeck.sharding.survey import Parts, Survey
 from tapedeck.sharding.writer import Writer
@@ -62,14 +64,18 @@ class Backend:
         self.store = Store(
             self.primary, self.reader, self.writer, self.lookups, self.days, config.sessions
         )
+        self.filter_keeper = FilterKeeper(self.primary, self.days, self.filters, config)
         self.janitor = Janitor(self.primary, self.days, config.partitions, wall)
+        self.sealer = Sealer(self.primary, self.days, config.partitions, wall)
         self.survey = Survey(config.lookup.capacity_every)
         self._surveying: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._listing: asyncio.Task[None] | None = None
+        self._filtering: asyncio.Task[None] | None = None
+        self._sealing: asyncio.Task[None] | None = None
         self._moving: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
-        self._prune = False
+        self._prune = self._seal = False
         # Of a cluster the servers place the keys, and move them themselves.
         self.mover: Mover | None = None
         if isinstance(self.lookups, Lookups):
@@ -84,6 +90,7 @@ class Backend:
         *,
         prune: bool = True,
         move: bool = False,
+        seal: bool = False,
         history: History | None = None,
         wall: Callable[[], float] = time.time,
     ) -> Backend:
@@ -92,15 +99,17 @@ class Backend:
         Args:
             prune: whether this process may be the one that prunes.
             move: whether it may be the one that copies entries after a reload.
+            seal: whether it may be the one that seals days.
             history: the rings before this one, where another process of this gateway had them.
             wall: this machine's clock, seconds since 1970.
         """
         backend = cls(config, history, wall)
         await backend.primary.start()
         await backend.nodes.start()
-        backend._prune = prune
+        backend._prune, backend._seal = prune, seal
         backend._keep_house()
         backend._listing = asyncio.create_task(backend.days.keep(), name="days")
+        backend._filtering = asyncio.create_task(backend.filter_keeper.keep(), name="filters")
         if move and backend.mover is not None:
             backend._moving = asyncio.create_task(backend.mover.keep(), name="mover")
         return backend
@@ -149,6 +158,8 @@ class Backend:
         self.store.sessions.configure(config.sessions)
         self._batches(config.mysql.batch)
         self.janitor.configure(config.partitions)
+        self.sealer.configure(config.partitions)
+        self.filter_keeper.configure(config)
         self.survey.every = config.lookup.capacity_every
         self._keep_house()
 
@@ -160,6 +171,9 @@ class Backend:
         """Have the work in the background that the configuration asks for."""
         self._keeping = self._kept(
             self._keeping, self._prune and self.config.partitions.prune, self.janitor.keep
+        )
+        self._sealing = self._kept(
+            self._sealing, self._seal and self.config.partitions.seal, self.sealer.keep
         )
         self._surveying = self._kept(
             self._surveying,
@@ -186,7 +200,14 @@ class Backend:
         """Finish what is written in the background, then drop every connection."""
         if self.mover is not None:
             self.mover.close()
-        await stop(self._keeping, self._listing, self._surveying, self._moving)
+        await stop(
+            self._keeping,
+            self._sealing,
+            self._filtering,
+            self._listing,
+            self._surveying,
+            self._moving,
+        )
         if self._ending:
             await asyncio.wait(self._ending)
         with contextlib.suppress(TimeoutError):
@@ -204,6 +225,7 @@ class Backend:
             # A forced promotion may have lost what this worker saw committed.
             self._primary_generation = self.primary.generation
             self.store.sessions.clear()
+            self.filter_keeper.clear()
 
     def readiness(self) -> Readiness:
         """Whether this worker can serve, and what it does without."""

@@ -52,6 +52,8 @@ class Days:
     Attributes:
         foreign: the tables that have a partition's name and are not ours, and why.
         mark: the newest sealed day, as it was read last (see `seal_mark`).
+        seals: by day, the seals of the tables that had one then (see `ownership.Table`).
+        on_list: called when the partitions were listed.
     """
 
     def __init__(
@@ -77,6 +79,8 @@ class Days:
         self._listed_at = -math.inf
         self.foreign: dict[str, str] = {}
         self.mark = date.min
+        self.seals: dict[date, str] = {}
+        self.on_list: Callable[[], None] = lambda: None
         self._primary: Primary | None = None
 
     def configure(self, retention: int) -> None:
@@ -327,9 +331,13 @@ class Days:
 
     async def _list(self) -> None:
         assert self._primary is not None
-        # First, so that its table is there before any statement that needs MySQL's day.
-        self.mark = await seal_mark.newest(self._primary)
-        found = await look(self._primary.fetch)
+        while True:
+            generation = self._primary.generation
+            # First, so that its table is there before any statement that needs MySQL's day.
+            self.mark = await seal_mark.newest(self._primary)
+            found = await look(self._primary.fetch)
+            if generation == self._primary.generation:
+                break  # else some of it may be another primary's
         for name, why in found.foreign.items():
             if name not in self.foreign:
                 log.warning("foreign table left alone", table=name, reason=why)
@@ -338,6 +346,8 @@ class Days:
             raise PrimaryUnavailable(self._clock.doubt)
         self._listed_at = self._monotonic()
         self._know(found.ours)
+        self.seals = {day: kept.seal for day, kept in found.ours.items() if kept.seal}
+        self.on_list()
 
     async def _create(self, day: date) -> None:
         assert self._primary is not None

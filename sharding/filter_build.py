@@ -1,93 +1,23 @@
-"""Makes filters (see `filters`): of one day, as bytes for MySQL, and of many days, as words.
+"""Makes filters (see `filters`): of one day, and the words of a set of many days.
 
-Only what makes filters imports this: numpy costs a process that serves 30 MB. No I/O. What takes
-more than a millisecond or two is a generator, so that an event loop can serve between its steps.
+Only what makes filters imports this: numpy takes 30 MB of a process. No I/O. What takes more than a
+millisecond or two is a generator, so that an event loop can serve between its steps.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
-import struct
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tapedeck.sharding.filter_format import DayFilter, slots_for
 from tapedeck.sharding.filters import MULTIPLIERS, PROBES, word_bytes
 
-FORMAT = 1
-"""Of a day's filter. One of another format is refused, and its day is sealed again."""
-SLOTS_A_KEY = 10
-"""At least; the next power of two gives up to twice as many. 1.5 million keys have 11.2 each,
-1.4 bytes, and 0.5 % of absent keys are not ruled out."""
-FEWEST_SLOTS_A_KEY = 5
-"""Where filters are folded to save memory: 12 % of absent keys are not ruled out then, and a filter
-that is fuller still is not worth its place."""
-FEWEST_SLOTS = 1 << 10
-MOST_SLOTS = 1 << 32
 KEY_BYTES = 16
 """Of a key in what `spread_all` takes: two numbers of 64 bits, the highest byte first."""
-SEAL_BYTES = 16
-"""Of what names the table that a filter was made of (see `sealing`)."""
-
-_MAGIC = b"TDFilter"
-_HEADER = struct.Struct("<8sHBBQ16s")
-HEADER_BYTES = _HEADER.size
-_DIGEST_BYTES = 16
 _STEP = 1 << 15
 """Keys, bytes or words that one step of a generator works on: a millisecond or two."""
-
-
-class BadFilter(Exception):
-    """A stored filter that is damaged, of another format, or of another table."""
-
-
-@dataclass(frozen=True, slots=True)
-class DayFilter:
-    """The filter of one sealed day.
-
-    Attributes:
-        keys: the keys that it was made of.
-        bits: a bit a slot, the lowest first.
-    """
-
-    keys: int
-    bits: bytes
-
-    @property
-    def slots(self) -> int:
-        """A power of two."""
-        return 8 * len(self.bits)
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How large a day's filter is, as its header says."""
-
-    keys: int
-    slots: int
-
-
-def slots_for(keys: int) -> int:
-    """How many slots a day of so many keys gets.
-
-    >>> slots_for(0), slots_for(1_500_000) == 2**24
-    (1024, True)
-    """
-    wanted = max(FEWEST_SLOTS, SLOTS_A_KEY * keys)
-    return min(MOST_SLOTS, 1 << (wanted - 1).bit_length())
-
-
-def expected_in_vain(keys: int, slots: int) -> float:
-    """The share of absent keys that a filter does not rule out (Bloom's formula).
-
-    >>> round(expected_in_vain(1_500_000, 2**24), 4)
-    0.0047
-    """
-    return (1.0 - math.exp(-PROBES * keys / slots)) ** PROBES
 
 
 def spread_all(packed: bytes) -> NDArray[np.uint64]:
@@ -132,107 +62,13 @@ def build(pages: Iterable[NDArray[np.uint64]]) -> Generator[None, None, DayFilte
     return DayFilter(keys, bytes(bits))
 
 
-def encode(made: DayFilter, seal: bytes) -> bytes:
-    """A day's filter as it is stored: header, bits, checksum.
+def rows(words: memoryview, size: int) -> NDArray[np.uint8]:
+    """The words of a set as `put` takes them: a row of bytes each.
 
     Args:
-        seal: what names the table, `SEAL_BYTES` long.
+        size: bytes of a word.
     """
-    exponent = made.slots.bit_length() - 1
-    header = _HEADER.pack(_MAGIC, FORMAT, exponent, PROBES, made.keys, seal)
-    return header + made.bits + _digest(header, made.bits)
-
-
-def size_of(beginning: bytes, seal: bytes) -> Size:
-    """What a stored filter's header says of its size.
-
-    Args:
-        beginning: of what `encode` made, `HEADER_BYTES` at least.
-        seal: of the table that it must have been made of.
-
-    Raises:
-        BadFilter: it is none, of another format, or of another table.
-    """
-    if len(beginning) < HEADER_BYTES or not beginning.startswith(_MAGIC):
-        raise BadFilter("it is no filter")
-    _, version, exponent, probes, keys, its_seal = _HEADER.unpack_from(beginning)
-    if version != FORMAT or probes != PROBES:
-        raise BadFilter(f"its format is {version}, and this Tapedeck knows format {FORMAT}")
-    if its_seal != seal:
-        raise BadFilter("it was made of another table")
-    if not FEWEST_SLOTS <= 1 << exponent <= MOST_SLOTS:
-        raise BadFilter("it is damaged: no filter has such a size")
-    return Size(keys, 1 << exponent)
-
-
-def decode(stored: bytes, seal: bytes) -> DayFilter:
-    """Read a stored filter.
-
-    Args:
-        seal: of the table that it must have been made of.
-
-    Raises:
-        BadFilter: it is not exactly what was stored, of another format, or of another table.
-    """
-    size = size_of(stored, seal)
-    bits = memoryview(stored)[HEADER_BYTES:-_DIGEST_BYTES]
-    digest = _digest(stored[:HEADER_BYTES], bits)
-    if 8 * len(bits) != size.slots or stored[-_DIGEST_BYTES:] != digest:
-        raise BadFilter("it is damaged: its checksum is another")
-    return DayFilter(size.keys, bytes(bits))
-
-
-def _digest(*parts: bytes | memoryview) -> bytes:
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Which days a filter set has, and how many words.
-
-    Attributes:
-        days: oldest first.
-        without: the days for which there is no room.
-        slots: words; 0 without any day.
-    """
-
-    days: tuple[date, ...]
-    without: tuple[date, ...]
-    slots: int
-
-    @property
-    def bytes(self) -> int:
-        """Of all words."""
-        return self.slots * word_bytes(len(self.days))
-
-
-def plan(sizes: Mapping[date, Size], limit: int) -> Plan:
-    """Choose the days of a filter set so that it fits.
-
-    As many days as possible, the newest first. A day that is too large is folded to what fits,
-    down to `FEWEST_SLOTS_A_KEY`.
-
-    Args:
-        limit: bytes that all words may take (`partitions.filter_bytes`).
-    """
-    best: list[date] = []
-    best_room = 0
-    newest_first = sorted(sizes, reverse=True)
-    for size in sorted({word_bytes(count + 1) for count in range(len(sizes))}):
-        room = limit // size
-        if room < FEWEST_SLOTS:
-            break
-        room = 1 << (room.bit_length() - 1)
-        fitting = [day for day in newest_first if FEWEST_SLOTS_A_KEY * sizes[day].keys <= room]
-        chosen = fitting[: 8 * size]
-        if len(chosen) > len(best):
-            best, best_room = chosen, room
-    slots = min(best_room, max((sizes[day].slots for day in best), default=0))
-    without = tuple(sorted(set(sizes) - set(best)))
-    return Plan(tuple(sorted(best)), without, slots)
+    return np.frombuffer(words, np.uint8).reshape(-1, size)
 
 
 def put(words: NDArray[np.uint8], number: int, made: DayFilter) -> Generator[None, None, None]:
@@ -248,11 +84,11 @@ def put(words: NDArray[np.uint8], number: int, made: DayFilter) -> Generator[Non
         bits = np.bitwise_or.reduce(bits.reshape(-1, slots // 8), axis=0)
         yield
     byte, bit = divmod(number, 8)
-    rows = min(8 * len(bits), 8 * _STEP)
-    for start in range(0, slots, rows):
-        first = (start // 8) % len(bits)
-        there = np.unpackbits(bits[first : first + rows // 8], bitorder="little")
-        words[start : start + rows, byte] |= there << np.uint8(bit)
+    at_once = min(len(bits), _STEP)
+    for start in range(0, slots // 8, at_once):
+        first = start % len(bits)
+        there = np.unpackbits(bits[first : first + at_once], bitorder="little")
+        words[8 * start : 8 * (start + at_once), byte] |= there << np.uint8(bit)
         yield
 
 

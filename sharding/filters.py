@@ -12,7 +12,8 @@ as many bytes as the days need, so ten years cost a longer word and no longer wa
 How many slots a day has is a power of two, so that a smaller day is repeated to the size of the
 largest and a larger one can be folded: a key's slots are numbers modulo that power.
 
-`filter_build` makes these arrays (it needs numpy), `filter_file` shares them between workers.
+`filter_build` makes these arrays (it needs numpy), `filter_format` says what is stored of a day,
+`filter_file` shares the arrays between workers.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PROBES = 7
 out."""
 MULTIPLIERS = (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F)
 """Odd numbers of 64 bits that spread a key. Stored filters depend on them: a change of them, or of
-what `spread` does, is another `filter_build.FORMAT`."""
+what `spread` does, is another `filter_format.FORMAT`."""
 WORD_FORMATS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 """The bytes of a word that Python reads at once, and memoryview's name for it."""
 

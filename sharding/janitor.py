@@ -20,7 +20,7 @@ from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Session
 from tapedeck.failover.settings import METADATA_LOCK_SECONDS
-from tapedeck.sharding import metrics
+from tapedeck.sharding import filter_store, metrics
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.ownership import Found, look
 from tapedeck.sharding.partitions import Drops, drops_on, plan_drops, table
@@ -41,6 +41,8 @@ class Partition:
         rows: counted where there are few, otherwise InnoDB's estimate.
         bytes: data and indexes, InnoDB's estimate.
         drops_on: the day on which it is dropped.
+        sealed: whether its filter is stored, and of this very table.
+        filter_bytes: of that filter; 0 without one.
         foreign: the tables beside it that have a partition's name and are not ours: the same ones
             for each partition.
     """
@@ -49,6 +51,8 @@ class Partition:
     rows: int
     bytes: int
     drops_on: date
+    sealed: bool = False
+    filter_bytes: int = 0
     foreign: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -58,6 +62,8 @@ class Partition:
             "rows": self.rows,
             "bytes": self.bytes,
             "drops_on": f"{self.drops_on:%Y%m%d}",
+            "sealed": self.sealed,
+            "filter_bytes": self.filter_bytes,
             "foreign": list(self.foreign),
         }
 
@@ -120,6 +126,8 @@ class Janitor:
         """
         listed = await self.look()
         foreign = tuple(listed.foreign)
+        seals = {day: kept.seal for day, kept in listed.ours.items() if kept.seal}
+        filters = await filter_store.usable(self._primary.fetch, seals)
         found = []
         for day, kept in listed.ours.items():
             count = kept.rows
@@ -128,7 +136,11 @@ class Janitor:
                     counted = await self._primary.fetch(f"SELECT COUNT(*) FROM {table(day)}")
                     count = int(counted[0][0])
             due = drops_on(day, self._config.retention_days)
-            found.append(Partition(day, count, kept.bytes, due, foreign))
+            size = filters.get(day)
+            filter_bytes = size.slots // 8 if size is not None else 0
+            found.append(
+                Partition(day, count, kept.bytes, due, size is not None, filter_bytes, foreign)
+            )
         return sorted(found, key=lambda partition: partition.day)
 
     async def prune(self, *, dry_run: bool = False, force: bool = False) -> Pruned:
@@ -204,6 +216,7 @@ class Janitor:
                         break
                     await asyncio.sleep(0.1)
                     continue
+                await filter_store.remove(session, day)
                 metrics.PARTITION_DROPS.inc()
                 log.info("partition dropped", partition=table(day))
                 dropped.append(day)

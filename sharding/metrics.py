@@ -73,6 +73,19 @@ WARM_UP_SAVED = Counter(
 RING_GENERATION = Gauge("tapedeck_ring_generation", "Grows by one with each reload that moves keys")
 PARTITION_DROPS = Counter("tapedeck_partition_drops", "Partitions dropped past retention")
 PRUNE_REFUSED = Counter("tapedeck_prune_refused", "Prunes refused: look at the log")
+DAYS_SEALED = Counter("tapedeck_days_sealed", "Days sealed by this gateway")
+SEAL_KEYS = Counter("tapedeck_seal_keys", "Keys read in order to seal their days")
+SEAL_FAILURES = Counter("tapedeck_seal_failures", "Days that could not be sealed: look at the log")
+FILTER_DAYS = Gauge("tapedeck_filter_days", "Sealed days whose filter a worker has")
+FILTER_DAYS_WITHOUT = Gauge(
+    "tapedeck_filter_days_without",
+    "Sealed days whose filter has no room in partitions.filter_bytes: each load reads them",
+)
+FILTER_BYTES = Gauge("tapedeck_filter_bytes", "Bytes of the filters that a gateway's workers share")
+FILTER_IN_VAIN = Tally(
+    "tapedeck_filter_in_vain",
+    "Sealed partitions read for a key that was not there, as their filter did not rule it out",
+)
 CLOCK_DOUBTED = Gauge(
     "tapedeck_mysql_clock_doubted", "1 while MySQL's clock is not believed: nothing is served"
 )

@@ -24,6 +24,8 @@ from tapedeck.sharding.partitions import day_of, prefix
 FORMAT = 1
 """Of the tables that this edition makes; it touches no table of a later one."""
 COMMENT = f"Tapedeck day partition, format {FORMAT}"
+"""What a partition's comment begins with. Sealing the day adds to it (`sealed_as`)."""
+_SEALED = re.compile(rf"{COMMENT}, sealed as ([0-9a-f]{{32}})")
 _COMMENT = re.compile(r"Tapedeck day partition, format ([0-9]+)(?![0-9])")
 _DISPLAY_WIDTH = re.compile(r"(int)\([0-9]+\)")
 
@@ -63,10 +65,19 @@ class Table(Struct, frozen=True):
 
     Attributes:
         rows, bytes: InnoDB's estimates.
+        comment: the table's.
     """
 
     rows: int
     bytes: int
+    comment: str = COMMENT
+
+    @property
+    def seal(self) -> str:
+        """32 hexadecimal digits that the comment got when the day's keys had been read for its
+        filter; empty without. A filter is believed of the table with its very seal only."""
+        found = _SEALED.fullmatch(self.comment)
+        return found[1] if found is not None else ""
 
 
 class Found(Struct, frozen=True):
@@ -112,6 +123,11 @@ def why_foreign(kind: str, comment: str, columns: Sequence[Column]) -> str:
     if match is None and (comment or tuple(columns) not in (COLUMNS, _FIRST_EDITION)):
         return f"its comment is not {COMMENT!r}"
     return ""
+
+
+def sealed_as(seal: str) -> str:
+    """The comment of a table of ours that has this seal."""
+    return f"{COMMENT}, sealed as {seal}"
 
 
 def column_list() -> str:
@@ -161,7 +177,7 @@ def sort_out(columns: Iterable[Sequence[Any]], tables: Sequence[Sequence[Any]]) 
         if why:
             foreign[name] = why
         else:
-            ours[day] = Table(int(rows or 0), int(size or 0))
+            ours[day] = Table(int(rows or 0), int(size or 0), _text(comment))
     return Found(int(tables[-1][-1]), ours, dict(sorted(foreign.items())))
 
 

@@ -11,21 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapedeck.sharding.filter_build import (
+from tapedeck.sharding.filter_build import build, merge, spread_all
+from tapedeck.sharding.filter_format import (
     FEWEST_SLOTS,
     HEADER_BYTES,
     BadFilter,
     DayFilter,
     Size,
-    build,
     decode,
     encode,
     expected_in_vain,
-    merge,
     plan,
     size_of,
     slots_for,
-    spread_all,
 )
 from tapedeck.sharding.filters import FilterSet, spread, word_bytes
 from tapedeck.sharding.state import Key

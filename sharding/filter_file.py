@@ -1,0 +1,200 @@
+"""The words of a filter set in a file, which the workers of a gateway share by the page cache.
+
+One of them makes the file under another name and renames it when it is complete; each maps it after
+it has compared its checksum. The file's name says which filters it holds, so a file is never
+changed: another set of filters is another file. Files and folder must be this user's own, and not
+writable by others: a wrong bit in a filter would hide a state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+import stat
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger("tapedeck.filters")
+
+WAIT_SECONDS = 0.5
+"""Between looks whether another worker has made the file."""
+_MAGIC = b"TDWords1"
+_DIGEST_BYTES = 32
+_HEADER_BYTES = 4096
+"""A page, so that the words begin at one. Magic, checksum, zeros."""
+_ENDS = ".filters"
+
+Fill = Callable[[memoryview], Awaitable[None]]
+
+
+class BadFile(Exception):
+    """A file or folder that is not believed; says why."""
+
+
+def folder_of(configured: str) -> Path:
+    """Where the files lie.
+
+    Args:
+        configured: `partitions.filter_folder`.
+    """
+    if configured:
+        return Path(configured)
+    cache = os.environ.get("CACHE_DIRECTORY", "").split(":")[0]  # systemd.exec(5)
+    return Path(cache or tempfile.gettempdir()) / f"tapedeck-filters-{os.geteuid()}"
+
+
+class Shelf:
+    """The folder with one gateway's files.
+
+    Args:
+        folder: made if it is missing.
+        owner: what the names of these files begin with; of another database it is another.
+    """
+
+    def __init__(self, folder: Path, owner: str) -> None:
+        self._folder = folder
+        self._owner = hashlib.blake2b(owner.encode(), digest_size=8).hexdigest()
+
+    async def words(self, signature: str, size: int, fill: Fill) -> memoryview:
+        """The words of a set of filters, from its file; made if it is not there.
+
+        Where no file can be made, this process gets words of its own, and the log says why.
+
+        Args:
+            signature: names the set; letters and digits.
+            size: bytes of all words.
+            fill: writes the words into zeros.
+
+        Raises:
+            Whatever `fill` raises.
+        """
+        try:
+            fd = self._open_folder()
+        except (OSError, BadFile) as error:
+            return await self._unshared(error, size, fill)
+        try:
+            return await self._shared(fd, f"{self._owner}-{signature}{_ENDS}", size, fill)
+        except (OSError, BadFile) as error:
+            return await self._unshared(error, size, fill)
+        finally:
+            os.close(fd)
+
+    async def _unshared(self, error: Exception, size: int, fill: Fill) -> memoryview:
+        log.warning(
+            "filters are not shared between workers: each has its own copy",
+            folder=str(self._folder),
+            reason=str(error),
+            bytes=size,
+        )
+        words = memoryview(mmap.mmap(-1, size))
+        await fill(words)
+        return words
+
+    async def _shared(self, folder: int, name: str, size: int, fill: Fill) -> memoryview:
+        async with _locked(folder):
+            found = await _read(folder, name, size)
+            if found is None:
+                await self._make(folder, name, size, fill)
+                found = await _read(folder, name, size)
+            if found is None:
+                raise BadFile(f"{name} is not what was written a moment ago")
+            self._remove_others(folder, name)
+            return found
+
+    async def _make(self, folder: int, name: str, size: int, fill: Fill) -> None:
+        making = name + ".new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(making, dir_fd=folder)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(making, flags, 0o600, dir_fd=folder)
+        try:
+            # A full disk must be an error here, not a signal when the mapping is written.
+            await asyncio.to_thread(os.posix_fallocate, fd, 0, _HEADER_BYTES + size)
+            whole = memoryview(mmap.mmap(fd, _HEADER_BYTES + size))
+            await fill(whole[_HEADER_BYTES:])
+            header = _MAGIC + await asyncio.to_thread(_digest, whole[_HEADER_BYTES:])
+            whole[: len(header)] = header
+            os.rename(making, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(making, dir_fd=folder)
+            raise
+        finally:
+            os.close(fd)
+
+    def _remove_others(self, folder: int, name: str) -> None:
+        """Remove this gateway's older files. Workers that still map one keep it until they end."""
+        for other in os.listdir(folder):
+            if other.startswith(f"{self._owner}-") and other != name:
+                with contextlib.suppress(OSError):
+                    os.unlink(other, dir_fd=folder)
+
+    def _open_folder(self) -> int:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self._folder, flags)
+        try:
+            _check_owner(os.fstat(fd), str(self._folder))
+        except BadFile:
+            os.close(fd)
+            raise
+        return fd
+
+
+@contextlib.asynccontextmanager
+async def _locked(folder: int) -> AsyncIterator[None]:
+    """Be the only process that works in the folder. The lock goes when the process does."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open("lock", flags, 0o600, dir_fd=folder)
+    try:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(WAIT_SECONDS)
+        yield
+    finally:
+        os.close(fd)
+
+
+async def _read(folder: int, name: str, size: int) -> memoryview | None:
+    """Map a file's words; None if it is not there, or not whole."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    try:
+        status = os.fstat(fd)
+        _check_owner(status, name)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != _HEADER_BYTES + size:
+            log.warning("filter file not believed: it has another size", file=name)
+            return None
+        whole = memoryview(mmap.mmap(fd, status.st_size, access=mmap.ACCESS_READ))
+    finally:
+        os.close(fd)
+    words = whole[_HEADER_BYTES:]
+    if bytes(whole[: len(_MAGIC) + _DIGEST_BYTES]) != _MAGIC + await asyncio.to_thread(
+        _digest, words
+    ):
+        log.warning("filter file not believed: its checksum is another", file=name)
+        return None
+    return words
+
+
+def _check_owner(status: os.stat_result, name: str) -> None:
+    if status.st_uid != os.geteuid():
+        raise BadFile(f"{name} belongs to another user (uid {status.st_uid})")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise BadFile(f"{name} is writable by other users")
+
+
+def _digest(words: memoryview) -> bytes:
+    return hashlib.blake2b(words, digest_size=_DIGEST_BYTES).digest()

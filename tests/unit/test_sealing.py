@@ -1,0 +1,71 @@
+"""Which days are due to be sealed, and how long work beside the requests rests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from datetime import date, timedelta
+
+import pytest
+
+from tapedeck.sharding.sealing import due, page
+from tapedeck.sharding.state import Key
+from tapedeck.sharding.unhurried import unhurried
+
+TODAY = date(2026, 10, 20)
+MIDNIGHT = 1_792_454_400.0
+LONG_AGO = date(1970, 1, 1)
+
+
+def ago(days: int) -> date:
+    return TODAY - timedelta(days=days)
+
+
+def days_due(
+    *existing: date, at: float = 600.0, mark: date = LONG_AGO, done: tuple[date, ...] = ()
+) -> list[date]:
+    return due(existing, done, mysql_now=MIDNIGHT + at, mark=mark, seal_after=300.0, retention=30)
+
+
+def test_days_that_are_over_are_due_oldest_first() -> None:
+    assert days_due(TODAY, ago(1), ago(5), ago(-1)) == [ago(5), ago(1)]
+
+
+@pytest.mark.parametrize(("at", "expected"), [(299.0, []), (301.0, [ago(1)])])
+def test_yesterday_is_due_some_minutes_after_midnight(at: float, expected: list[date]) -> None:
+    assert days_due(ago(1), at=at) == expected
+
+
+def test_what_is_sealed_is_not_due() -> None:
+    assert days_due(ago(1), ago(2), done=(ago(1),)) == [ago(2)]
+
+
+def test_what_is_past_retention_is_not_due() -> None:
+    assert days_due(ago(30), ago(31)) == [ago(30)]
+
+
+def test_a_day_that_was_marked_is_over_whatever_the_clock_says() -> None:
+    assert days_due(ago(-1), TODAY, ago(1), mark=TODAY) == [ago(1), TODAY]
+
+
+def test_a_page_begins_after_the_last_key_of_the_one_before() -> None:
+    assert "WHERE" not in page(TODAY, None)
+    assert "WHERE user_id>7 OR (user_id=7 AND playlist_id>9)" in page(TODAY, Key(7, 9))
+
+
+async def test_work_beside_requests_takes_its_share_of_the_time() -> None:
+    worked = 0.0
+
+    def work() -> Generator[None, None, str]:
+        nonlocal worked
+        for _ in range(5):
+            began = time.perf_counter()
+            while time.perf_counter() - began < 0.002:
+                pass
+            worked += time.perf_counter() - began
+            yield
+        return "done"
+
+    began = time.perf_counter()
+    assert await unhurried(work(), share=0.2) == "done"
+    assert time.perf_counter() - began >= 4.5 * worked
