@@ -1,4 +1,4 @@
-"""`tapedeck partitions`: list, create and prune the day partitions."""
+"""`tapedeck partitions`: list, create, seal and prune the day partitions."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tapedeck.cli.common import (
 if TYPE_CHECKING:
     from tapedeck.config.model import Sections
     from tapedeck.sharding.janitor import Janitor, Partition, Pruned
+    from tapedeck.sharding.sealing import Outcome
 
 app = typer.Typer(no_args_is_help=True, help="The day partitions in MySQL.")
 
@@ -30,6 +31,9 @@ app = typer.Typer(no_args_is_help=True, help="The day partitions in MySQL.")
 @app.command("list")
 def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """List the day partitions, with rows, bytes and the day that each is dropped on.
+
+    A sealed day has a filter; the list says how many bytes it has, and, where the gateway answers
+    at its admin port, how often it read the day in vain because the filter did not rule a key out.
 
     Tables that have a partition's name and are not Tapedeck's are no partitions: they are named on
     stderr, and with --json in `foreign` of each partition.
@@ -39,19 +43,24 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     sections = read_config(config)
     found, foreign = run(_list(sections))
     _warn(foreign)
+    in_vain = _in_vain(sections)
     if as_json:
-        print_json([partition.as_json() for partition in found])
+        shown = [partition.as_json() for partition in found]
+        print_json([{**one, "in_vain": in_vain.get(one["day"])} for one in shown])
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("day", "rows", "bytes", "dropped on", box=None)
+    table = Table("day", "rows", "bytes", "dropped on", "filter bytes", "in vain", box=None)
     for partition in found:
+        vain = in_vain.get(f"{partition.day:%Y%m%d}")
         table.add_row(
             str(partition.day),
             f"{partition.rows:,}",
             f"{partition.bytes:,}",
             str(partition.drops_on),
+            f"{partition.filter_bytes:,}" if partition.sealed else "not sealed",
+            f"{vain:,}" if vain is not None else "",
         )
     Console().print(table)
 
@@ -70,6 +79,67 @@ def create(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
         print_json({"days": [f"{day:%Y%m%d}" for day in days]})
     else:
         print("There are partitions for " + " and ".join(str(day) for day in days) + ".")
+
+
+@app.command()
+def seal(
+    day: Annotated[
+        str | None, typer.Argument(metavar="[DAY]", help="YYYYMMDD; without it all that are due.")
+    ] = None,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Also if it is sealed: after somebody wrote into it by hand."),
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Seal days that are over: make the filters that tell which keys are not in them.
+
+    The gateways do so by themselves some minutes after midnight. Refused (status 1) for a day that
+    is not over by MySQL's clock, and while another process is sealing.
+
+    Example: tapedeck partitions seal --again 20261019
+    """
+    from tapedeck.sharding.partitions import parse_day
+    from tapedeck.sharding.sealing import CannotSeal
+
+    sections = read_config(config)
+    wanted = parse_day(day) if day is not None else None
+    if day is not None and wanted is None:
+        fail(f"{day} is no day: write it as YYYYMMDD")
+    if again and wanted is None:
+        fail("--again needs a day")
+    try:
+        outcome = run(_seal(sections, wanted, again))
+    except CannotSeal as error:
+        fail(f"nothing was sealed: {error}")
+    if as_json:
+        print_json(
+            {
+                "sealed": [
+                    {
+                        "day": f"{one.day:%Y%m%d}",
+                        "keys": one.keys,
+                        "filter_bytes": one.bytes,
+                        "seconds": one.seconds,
+                    }
+                    for one in outcome.sealed
+                ],
+                "failed": {f"{one:%Y%m%d}": why for one, why in outcome.failed.items()},
+            }
+        )
+    else:
+        for one in outcome.sealed:
+            print(
+                f"Sealed {one.day}: {one.keys:,} keys, a filter of {one.bytes:,} bytes,"
+                f" {one.seconds:.1f} s."
+            )
+        if not outcome.sealed and not outcome.failed and not outcome.elsewhere:
+            print("Nothing is due: what is over is sealed.")
+    if outcome.elsewhere:
+        fail("nothing was sealed: another process is sealing at the moment; try again later")
+    if outcome.failed:
+        fail("not sealed: " + "; ".join(f"{one}: {why}" for one, why in outcome.failed.items()))
 
 
 @app.command()
@@ -176,6 +246,26 @@ async def _janitor(sections: Sections) -> AsyncIterator[Janitor]:
         yield Janitor(primary, days, sections.partitions)
     finally:
         await primary.close()
+
+
+def _in_vain(sections: Sections) -> dict[str, int]:
+    """By day, what the gateway says; empty where none answers."""
+    from tapedeck.cli.admin import NoAnswer, admin_url, ask
+
+    try:
+        return {
+            one["day"]: one["in_vain"] for one in ask(admin_url(sections), "/partitions", sections)
+        }
+    except NoAnswer:
+        return {}
+
+
+async def _seal(sections: Sections, day: date | None, again: bool) -> Outcome:
+    from tapedeck.sharding.sealing import Sealer
+
+    async with _janitor(sections) as janitor:
+        sealer = Sealer(janitor.primary, janitor.days, sections.partitions)
+        return await sealer.seal(day, again=again)
 
 
 async def _list(sections: Sections) -> tuple[list[Partition], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -226,9 +227,12 @@ class FleetInsight:
         )
 
     async def partitions(self) -> list[dict[str, Any]]:
-        """From the first worker that can say."""
-        found: list[dict[str, Any]] = await self._first("/partitions")
-        return found
+        """As one worker sees them; `in_vain` is counted by all."""
+        answers: list[list[dict[str, Any]]] = self._some(await self._ask_all("/partitions"))
+        in_vain = Counter[str]()
+        for found in answers:
+            in_vain.update({one["day"]: one["in_vain"] for one in found})
+        return [{**one, "in_vain": in_vain[one["day"]]} for one in answers[0]]
 
     async def believe_clock(self) -> dict[str, Any]:
         """Every worker is told, as each judges for itself."""

@@ -251,6 +251,17 @@ SCHEMAS: Json = {
                 "rows": _COUNT,
                 "bytes": _COUNT,
                 "drops_on": _DAY,
+                "sealed": {
+                    "type": "boolean",
+                    "description": "its filter is there: loads read it only for keys that it may"
+                    " have",
+                },
+                "filter_bytes": _COUNT,
+                "in_vain": {
+                    **_COUNT,
+                    "description": "how often this gateway read it for a key that was not there,"
+                    " because its filter did not rule the key out",
+                },
                 "foreign": {
                     "type": "array",
                     "items": _TEXT,

@@ -204,7 +204,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         live = Live(self._config, self._source.pinned if self._source else frozenset())
-        backend = await Backend.open(self._config, move=True, history=self._history)
+        backend = await Backend.open(self._config, move=True, seal=True, history=self._history)
         if self._first:
             looking = self._keep(self._look(backend))
             await asyncio.wait({looking}, timeout=FIRST_LOOK_SECONDS)

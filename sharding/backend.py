@@ -293,7 +293,10 @@ class Backend:
 
     async def partitions(self) -> list[dict[str, Any]]:
         """The partitions as `/partitions` shows them."""
-        return [partition.as_json() for partition in await self.janitor.partitions()]
+        return [
+            {**partition.as_json(), "in_vain": self.filters.in_vain.get(partition.day, 0)}
+            for partition in await self.janitor.partitions()
+        ]
 
 
 def _lookups(config: Lookup, days: Days) -> tuple[Nodes | ClusterNodes, AnyLookups]:

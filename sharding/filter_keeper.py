@@ -149,8 +149,9 @@ class FilterKeeper:
         self._seals = dict(seals)
         self._signature = signature
         self._filters.now = filters
-        for day in [day for day in self._filters.in_vain if day not in seals]:
-            del self._filters.in_vain[day]
+        if seals:
+            for day in [day for day in self._filters.in_vain if day < min(seals)]:
+                del self._filters.in_vain[day]
         metrics.FILTER_DAYS.set(len(chosen.days))
         metrics.FILTER_DAYS_WITHOUT.set(len(chosen.without))
         metrics.FILTER_BYTES.set(filters.bytes)

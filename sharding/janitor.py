@@ -101,7 +101,7 @@ class Janitor:
         config: Partitions,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._primary = primary
+        self.primary = primary
         self.days = days
         self._config = config
         self._wall = wall
@@ -116,7 +116,7 @@ class Janitor:
         Raises:
             PrimaryUnavailable: no primary before the deadline.
         """
-        return await look(self._primary.fetch)
+        return await look(self.primary.fetch)
 
     async def partitions(self) -> list[Partition]:
         """Every partition there is, oldest first.
@@ -127,13 +127,13 @@ class Janitor:
         listed = await self.look()
         foreign = tuple(listed.foreign)
         seals = {day: kept.seal for day, kept in listed.ours.items() if kept.seal}
-        filters = await filter_store.usable(self._primary.fetch, seals)
+        filters = await filter_store.usable(self.primary.fetch, seals)
         found = []
         for day, kept in listed.ours.items():
             count = kept.rows
             if count < EXACT_BELOW:
                 with contextlib.suppress(MySQLError):  # dropped meanwhile
-                    counted = await self._primary.fetch(f"SELECT COUNT(*) FROM {table(day)}")
+                    counted = await self.primary.fetch(f"SELECT COUNT(*) FROM {table(day)}")
                     count = int(counted[0][0])
             due = drops_on(day, self._config.retention_days)
             size = filters.get(day)
@@ -153,7 +153,7 @@ class Janitor:
         Raises:
             PrimaryUnavailable, MySQLError: MySQL could not be asked.
         """
-        async with self._primary.session(self._primary.deadline(), change=True) as session:
+        async with self.primary.session(self.primary.deadline(), change=True) as session:
             if dry_run:
                 found = await look(session.fetch)
                 return Pruned(self._plan(found, force), foreign=tuple(found.foreign))
@@ -205,7 +205,7 @@ class Janitor:
                 if day not in found.ours:
                     break
                 try:
-                    await drop_table(session, table(day), mariadb=self._primary.mariadb)
+                    await drop_table(session, table(day), mariadb=self.primary.mariadb)
                 except MySQLError as error:
                     if session.broken:
                         raise

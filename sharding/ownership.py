@@ -25,6 +25,8 @@ FORMAT = 1
 """Of the tables that this edition makes; it touches no table of a later one."""
 COMMENT = f"Tapedeck day partition, format {FORMAT}"
 """What a partition's comment begins with. Sealing the day adds to it (`sealed_as`)."""
+OPEN = f"{COMMENT}, open"
+"""The comment by which an operator keeps a day from being sealed, to write into it by hand."""
 _SEALED = re.compile(rf"{COMMENT}, sealed as ([0-9a-f]{{32}})")
 _COMMENT = re.compile(r"Tapedeck day partition, format ([0-9]+)(?![0-9])")
 _DISPLAY_WIDTH = re.compile(r"(int)\([0-9]+\)")

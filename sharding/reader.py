@@ -218,6 +218,7 @@ class Reader:
         for day in want.days:
             if filters.complete(day) and (row is None or row.day != day):
                 self._filters.in_vain[day] = self._filters.in_vain.get(day, 0) + 1
+                metrics.FILTER_IN_VAIN.counts[""] += 1
         return Loaded(row, want.whole, filters)
 
 

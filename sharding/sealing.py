@@ -36,7 +36,7 @@ from tapedeck.failover.session import Session
 from tapedeck.failover.settings import METADATA_LOCK_SECONDS
 from tapedeck.sharding import filter_format, filter_store, metrics, seal_mark
 from tapedeck.sharding.days import Days
-from tapedeck.sharding.ownership import COMMENT, Found, look, sealed_as
+from tapedeck.sharding.ownership import COMMENT, OPEN, Found, look, sealed_as
 from tapedeck.sharding.partitions import CLOCKS_AGREE, oldest_kept, span, table, tomorrow, utc_day
 from tapedeck.sharding.state import Key
 from tapedeck.sharding.unhurried import unhurried, with_numpy
@@ -48,7 +48,8 @@ LOOK_EVERY = 60.0
 """Seconds between looks for a day that is due."""
 PAGE_KEYS = 4000
 """Keys of one page: a few milliseconds of MySQL's work, one or two of this process's."""
-ALTER_TRIES = 30
+TRIES = 30
+"""To take what others use at the moment."""
 ALTER_PAUSE = 1.0
 """Seconds between tries, in which the table is everybody's."""
 ALTER_SECONDS = 10.0
@@ -179,8 +180,9 @@ class Sealer:
     ) -> list[date]:
         seals = {day: kept.seal for day, kept in found.ours.items() if kept.seal}
         done: Collection[date] = await filter_store.usable(session.fetch, seals)
+        kept_open = {one for one, kept in found.ours.items() if kept.comment == OPEN}
         wanted = due(
-            found.ours,
+            found.ours if day is not None else found.ours.keys() - kept_open,
             () if again else done,
             mysql_now=found.clock_ms / 1000,
             mark=await seal_mark.newest(session),
@@ -220,8 +222,9 @@ class Sealer:
                 metrics.SEAL_FAILURES.inc()
                 log.warning("day not sealed", partition=table(day), reason=str(error))
                 failed[day] = str(error)
-                if session.broken:
-                    break
+                final = isinstance(error, MySQLError) and error.fault is Fault.FINAL
+                if session.broken or final:
+                    break  # the next day would meet the same
         if sealed:
             await self._days.relist()
         return Outcome(tuple(sealed), failed)
@@ -230,8 +233,7 @@ class Sealer:
         began = time.monotonic()
         log.info("sealing begins", partition=table(day), rows_estimated=estimate)
         self._at_step("mark")
-        await seal_mark.newest(session)  # makes its table
-        await session.execute(seal_mark.raise_to(day))
+        await self._mark(session, day)
         self._at_step("wait")
         meanwhile = f"{COMMENT}, being sealed {secrets.token_hex(8)}"
         await self._comment(session, day, meanwhile)
@@ -253,6 +255,18 @@ class Sealer:
         )
         return done
 
+    async def _mark(self, session: Session, day: date) -> None:
+        """Set the mark, waiting a second at a time for changes that have read it with a lock."""
+        if await seal_mark.newest(session) >= day:
+            return
+        for tried in range(1, TRIES + 1):
+            try:
+                await session.execute(seal_mark.raise_to(day))
+                return
+            except MySQLError as error:
+                if error.fault is not Fault.RETRY or tried == TRIES:
+                    raise
+
     async def _comment(
         self, session: Session, day: date, comment: str, before: str | None = None
     ) -> None:
@@ -270,14 +284,14 @@ class Sealer:
         usual, session.statement_seconds = session.statement_seconds, ALTER_SECONDS
         try:
             await session.execute("SET SESSION lock_wait_timeout = 1")
-            for tried in range(1, ALTER_TRIES + 1):
+            for tried in range(1, TRIES + 1):
                 try:
                     await session.execute(
                         f"ALTER TABLE {table(day)} COMMENT='{comment}', ALGORITHM=INPLACE"
                     )
                     break
                 except MySQLError as error:
-                    if error.fault is not Fault.RETRY or tried == ALTER_TRIES:
+                    if error.fault is not Fault.RETRY or tried == TRIES:
                         raise
                 await asyncio.sleep(ALTER_PAUSE)
             await session.execute(f"SET SESSION lock_wait_timeout = {METADATA_LOCK_SECONDS}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -190,7 +191,7 @@ async def test_while_somebody_holds_the_day_the_others_are_sealed_and_it_follows
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, free = await past(backend, 2, 1)
-    monkeypatch.setattr(sealing, "ALTER_TRIES", 1)
+    monkeypatch.setattr(sealing, "TRIES", 1)
     async with backend.primary.session(backend.primary.deadline()) as session:
         await session.execute("START TRANSACTION")
         await session.fetch(f"SELECT COUNT(*) FROM {table(held)}")
@@ -305,6 +306,58 @@ async def test_what_was_written_by_hand_is_there_after_sealing_again(backend: Ba
     async with asyncio.timeout(20):
         while backend.filters.now.maybe(ABSENT, (day,)) != [day]:
             await asyncio.sleep(0.02)
+
+
+async def test_a_day_that_is_opened_by_hand_is_read_and_stays_open_until_it_is_sealed_again(
+    backend: Backend,
+) -> None:
+    """The operator's procedure for inserts into a sealed day."""
+    (day,) = await past(backend, 1)
+    await backend.sealer.seal()
+    await believed(backend, day)
+    await backend.primary.execute(f"ALTER TABLE {table(day)} COMMENT='{COMMENT}, open'")
+    await believed(backend)
+    assert (await backend.sealer.seal()).sealed == ()
+    await backend.primary.execute(insert(day, [ABSENT]))
+    assert [one.keys for one in (await backend.sealer.seal(day, again=True)).sealed] == [51]
+    await believed(backend, day)
+    assert backend.filters.now.maybe(ABSENT, (day,)) == [day]
+
+
+async def test_the_command_seals_what_is_due_and_one_day_again(
+    backend: Backend, document: dict[str, object], tmp_path: Path
+) -> None:
+    old, day = await past(backend, 2, 1)
+    path = tmp_path / "tapedeck.yml"
+    path.write_text(yaml.safe_dump(document))
+
+    async def command(*words: str) -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tapedeck", "partitions", *words, "--config", str(path)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        return process.returncode or 0, said.decode()
+
+    status, said = await command("seal", "--json")
+    assert status == 0
+    made = [(one["day"], one["keys"], one["filter_bytes"]) for one in json.loads(said)["sealed"]]
+    assert made == [(f"{old:%Y%m%d}", 50, 128), (f"{day:%Y%m%d}", 50, 128)]
+    assert (await command("seal")) == (0, "Nothing is due: what is over is sealed.\n")
+    assert f"Sealed {day}: 50 keys" in (await command("seal", "--again", f"{day:%Y%m%d}"))[1]
+
+    status, said = await command("seal", f"{backend.days.today():%Y%m%d}")
+    assert (status, "not over yet" in said) == (1, True)
+    assert (await command("seal", "soon"))[0] == 1
+
+    _, said = await command("list", "--json")
+    shown = {one["day"]: one["sealed"] for one in json.loads(said)}
+    assert [shown[f"{one:%Y%m%d}"] for one in (old, day, backend.days.today())] == [
+        True,
+        True,
+        False,
+    ]
 
 
 async def test_a_damaged_filter_is_not_believed_and_the_others_are(
