@@ -61,7 +61,7 @@ class NoDatabase:
         return asyncio.get_running_loop().time() + 10
 
     @contextlib.asynccontextmanager
-    async def session(self, deadline: float) -> AsyncIterator[NoDatabase]:
+    async def session(self, deadline: float, *, change: bool = False) -> AsyncIterator[NoDatabase]:
         """Itself."""
         yield self
 
