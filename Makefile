@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .NOTPARALLEL:
-.PHONY: help run test test-fast test-long lint audit bench drill
+.PHONY: help run test test-fast test-long test-engines lint audit bench drill
 .SILENT:
 
 help: ## This list
@@ -33,6 +33,10 @@ test-fast: ## What needs no server: lint, types, unit tests
 test-long: ## What takes longer: the full model, long runs
 	$(PYTHON) localstack/bootstrap.py --test
 	$(BIN)/pytest -m long --timeout 7200 $(ARGS)
+
+test-engines: ## What differs between servers, on MySQL 9, MariaDB 11, Redis 8 and Valkey 9 too; a table at the end
+	$(PYTHON) localstack/bootstrap.py --test --engines
+	$(BIN)/python -m tests.engine_table $(ARGS)
 
 lint: ## ruff and mypy
 	$(PYTHON) localstack/bootstrap.py --test

@@ -114,16 +114,11 @@ class _SupervisedElsewhere:
 
     def __init__(self, run: Path, servers: dict[str, MariaDB]) -> None:
         self._run = run
-        self._servers = servers
+        self.servers = servers
 
     @property
     def primary(self) -> MariaDB:
-        return self._servers[str(self.status()["primary"])]
-
-    @property
-    def standby(self) -> MariaDB:
-        primary = self.status()["primary"]
-        return next(server for name, server in self._servers.items() if name != primary)
+        return self.servers[str(self.status()["primary"])]
 
     @property
     def redundant(self) -> bool:

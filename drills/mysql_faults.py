@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 from tapedeck.drills.measure import Met
@@ -11,6 +12,7 @@ from tapedeck.drills.stage import Plan, Supervised
 from tapedeck.drills.toxiproxy import Link
 from tapedeck.localstack import replication
 from tapedeck.localstack.redis import RedisServer
+from tapedeck.localstack.server import Server
 from tapedeck.sharding.partitions import oldest_kept, table, utc_day
 from tapedeck.sharding.rows import create_table
 
@@ -25,6 +27,12 @@ def _pair(scene: Scene) -> Supervised:
     return scene.stage.pair
 
 
+def _standby(scene: Scene) -> Server:
+    """A server that is not the primary."""
+    primary = scene.stage.primary
+    return next(host for host in scene.stage.mysql_hosts if host.name != primary.name)
+
+
 async def _replaced(scene: Scene, old: str) -> None:
     """Wait until the pair has another primary; that is the end of the outage."""
     pair = _pair(scene)
@@ -36,7 +44,7 @@ async def _replaced(scene: Scene, old: str) -> None:
 async def _redundant(scene: Scene) -> None:
     pair = _pair(scene)
     came = await scene.until(lambda: pair.redundant, 20)
-    scene.expect("the pair is redundant again", came, str(pair.status()["standby"]))
+    scene.expect("the pair is redundant again", came, str(pair.status()))
 
 
 async def _primary_killed(scene: Scene) -> None:
@@ -60,6 +68,14 @@ async def _primary_frozen(scene: Scene) -> None:
 
 
 async def _primary_thawed(scene: Scene) -> None:
+    if scene.stage.elects:
+        old = scene.stage.primary
+        await scene.inject(f"{old.name}, the primary, is frozen (SIGSTOP)", old.freeze)
+        await _replaced(scene, old.name)
+        await scene.wait(3, 20)
+        await scene.heal(f"{old.name} is thawed: two hosts say that they are the primary", old.thaw)
+        await scene.wait(3, 20)
+        return
     old, new = scene.stage.mysql_hosts
     await scene.inject(f"{old.name}, the primary, is frozen (SIGSTOP)", old.freeze)
     await scene.do(replication.promote, new, lambda _: None)
@@ -78,8 +94,14 @@ async def _primary_thawed(scene: Scene) -> None:
 
 async def _standby_killed(scene: Scene) -> None:
     pair = _pair(scene)
-    standby = pair.standby
+    standby = _standby(scene)
     await scene.inject(f"{standby.name}, the standby, is killed", standby.kill)
+    if scene.stage.elects:
+        await scene.wait(3, 20)
+        await scene.heal(
+            f"{standby.name} is started again", lambda: pair.start_server(standby.name)
+        )
+        return
     lost = await scene.until(lambda: not pair.redundant, 10)
     back = await scene.until(lambda: pair.redundant, 20)
     scene.outage_over(f"{standby.name} follows again")
@@ -89,7 +111,7 @@ async def _standby_killed(scene: Scene) -> None:
 
 async def _without_standby(scene: Scene) -> None:
     pair = _pair(scene)
-    name = pair.standby.name
+    name = _standby(scene).name
     scene.mark(f"{name}, the standby, is stopped; {pair.primary.name} goes on alone, openly")
     await scene.do(pair.stop_server, name)
     await scene.do(replication.set_semi_sync, pair.primary, False)
@@ -98,7 +120,7 @@ async def _without_standby(scene: Scene) -> None:
 
 async def _killed_alone(scene: Scene) -> None:
     pair = _pair(scene)
-    old, standby = pair.primary, pair.standby
+    old, standby = scene.stage.primary, _standby(scene)
     await scene.inject(f"{old.name} is killed while the pair is not redundant", old.kill)
     scene.mark(f"{standby.name} is started: it lacks acknowledged changes")
     await scene.do(pair.start_server, standby.name)
@@ -223,10 +245,15 @@ async def _thirty_days(scene: Scene) -> None:
                 cursor.execute(create_table(day))
                 day += timedelta(days=1)
             oldest = table(oldest_kept(today, 30))
-            cursor.execute(
-                f"INSERT INTO {oldest} (user_id, playlist_id, version, owner, state, operations)"
-                " SELECT 1000000000000000 + seq, 1, 1, 1, '{}', '' FROM seq_1_to_20000"
-            )
+            for begin in range(0, 20_000, 1_000):
+                rows = ",".join(
+                    f"({1_000_000_000_000_000 + begin + n}, 1, 1, 1, '{{}}', '')"
+                    for n in range(1_000)
+                )
+                cursor.execute(
+                    f"INSERT INTO {oldest}"
+                    f" (user_id, playlist_id, version, owner, state, operations) VALUES {rows}"
+                )
 
     await scene.do(fill)
     await scene.wait(1, 5)
@@ -234,21 +261,23 @@ async def _thirty_days(scene: Scene) -> None:
 
 async def _nightly_drop(scene: Scene) -> None:
     before = await scene.do(scene.stage.partitions)
-    midnight = await scene.do(_shift_to_midnight, scene, 1.0)
-    await asyncio.sleep(midnight - scene.client.now())
     oldest = before[0]
-    await scene.inject(f"midnight: {oldest} is past retention", lambda: None)
+    reading = contextlib.ExitStack()
 
-    def read_for_a_while() -> bool:
+    def read() -> None:
         """A reader's open transaction, as a backup's: the drop must not queue behind it."""
-        with scene.stage.primary.connect("tapedeck", timeout=20) as connection:
-            cursor = connection.cursor()
-            cursor.execute("START TRANSACTION")
-            cursor.execute(f"SELECT COUNT(*), SLEEP(2) FROM {oldest}")
-            connection.rollback()
-        return True
+        connection = reading.enter_context(scene.stage.primary.connect("tapedeck", timeout=20))
+        cursor = connection.cursor()
+        cursor.execute("START TRANSACTION")
+        cursor.execute(f"SELECT COUNT(*) FROM {oldest}")
 
-    await scene.do(read_for_a_while)
+    # Before midnight: what is past retention may be dropped at once.
+    await scene.do(read)
+    with reading:
+        midnight = await scene.do(_shift_to_midnight, scene, 1.0)
+        await asyncio.sleep(midnight - scene.client.now())
+        await scene.inject(f"midnight: {oldest} is past retention", lambda: None)
+        await scene.wait(2, 5)
     scene.mark("a reader of it has ended")
     gone = await scene.until(lambda: oldest not in scene.stage.partitions(), 15)
     scene.healed = scene.client.now()

@@ -19,9 +19,11 @@ from tapedeck.drills.client import Target
 from tapedeck.drills.gateway import SERVE, Gateway
 from tapedeck.drills.toxiproxy import Injector, Link
 from tapedeck.gateway.catalog_tables import TABLES, write_mixes
-from tapedeck.localstack import datadir, replication
+from tapedeck.localstack import datadir, engines, replication
 from tapedeck.localstack.datadir import Passwords
+from tapedeck.localstack.group import Group
 from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.mysql import MySQL
 from tapedeck.localstack.pair import Pair
 from tapedeck.localstack.process import ServerFailed, free_port
 from tapedeck.localstack.redis import RedisServer
@@ -39,7 +41,8 @@ class Plan:
 
     Attributes:
         mysql: one server; a pair that is supervised as `tapedeck up` does; or a pair that nobody
-            looks after.
+            looks after. Where the environment chose `group` (`engines.CHOICE`), each is a group of
+            three, in which MySQL elects the primary.
         lookup_proxies, mysql_proxies: whether the injector stands between.
         clock: by how much MySQL's clock (and with `gateways_clock` the gateways') is shifted at
             first, as MariaDB's `clock_file` says, or "before midnight": to 23:55 UTC; None: not,
@@ -66,9 +69,9 @@ class Supervised(Protocol):
     """A pair that somebody looks after: `localstack.pair.Pair`, or the running stack's."""
 
     @property
-    def primary(self) -> Server: ...
+    def servers(self) -> Mapping[str, Server]: ...
     @property
-    def standby(self) -> Server: ...
+    def primary(self) -> Server: ...
     @property
     def redundant(self) -> bool: ...
     def status(self) -> dict[str, Any]: ...
@@ -85,7 +88,8 @@ class Stage:
         commands: python's arguments for each gateway; the last one goes for the rest.
 
     Attributes:
-        pair: with Plan.mysql == "pair".
+        pair: with Plan.mysql == "pair", and each group.
+        elects: MySQL is a group, which elects its primary.
         single: the server, or the first primary of an unsupervised pair.
         standby: the other one of that; `promoted`: set by the drill that turns them over.
         mixes: by id, the ids of the tracks.
@@ -115,6 +119,7 @@ class Stage:
         self.spares: list[RedisServer] = []
         self.gateways: list[Gateway] = []
         self.pair: Supervised | None = None
+        self.elects = os.environ.get(engines.CHOICE) == "group"
         self.single: Server | None = None
         self.standby: Server | None = None
         self.promoted: Server | None = None
@@ -135,7 +140,7 @@ class Stage:
     @property
     def mysql_hosts(self) -> list[Server]:
         """All MySQL servers, in the configuration's order."""
-        if isinstance(self.pair, Pair):
+        if self.pair is not None:
             return list(self.pair.servers.values())
         assert self.single is not None
         return [self.single] if self.standby is None else [self.single, self.standby]
@@ -201,7 +206,7 @@ class Stage:
         if self._injector is not None:
             with contextlib.suppress(Exception):
                 self._injector.close()
-        if isinstance(self.pair, Pair):
+        if isinstance(self.pair, Pair | Group):
             self.pair.kill()
         for host in (self.single, self.standby):
             if host is not None:
@@ -224,23 +229,27 @@ class Stage:
         self.stop()
 
     def _start_mysql(self) -> None:
+        engine: type[Server] = MySQL if engines.chosen("mysql") else MariaDB
+        clock_file = self.clock_file if self.plan.clock is not None else None
+        if self.elects:
+            group = Group(self.folder, self.passwords, say=self.say)
+            for server in group.servers.values():
+                server.clock_file = clock_file
+            self.pair = group
+            group.start()
+            return
         if self.plan.mysql == "pair":
-            self.pair = pair = Pair(self.folder, self.passwords, say=self.say)
+            self.pair = pair = Pair(self.folder, self.passwords, engine, say=self.say)
             pair.start()
             return
         data = self.folder / "mysql1"
-        datadir.make(data, self.passwords)
-        self.single = MariaDB(
-            "mysql1",
-            data,
-            self.passwords,
-            clock_file=self.clock_file if self.plan.clock is not None else None,
-        )
+        engine.make_data(data, self.passwords)
+        self.single = engine("mysql1", data, self.passwords, clock_file=clock_file)
         if self.plan.mysql == "single":
             self.single.start()
             return
         datadir.copy(data, self.folder / "mysql2")
-        self.standby = MariaDB("mysql2", self.folder / "mysql2", self.passwords)
+        self.standby = engine("mysql2", self.folder / "mysql2", self.passwords)
         self.single.start("primary")
         self.standby.start("standby")
         replication.link(self.standby, self.single)
@@ -306,6 +315,10 @@ class Stage:
             "lookup": {"servers": servers, "server_retry_timeout": 1000},
             "mysql": {"hosts": hosts, "user": "tapedeck", "password": self.passwords.gateway},
         }
+        key = self.primary.folder / "public_key.pem"
+        if key.exists():
+            # MySQL ends the file with a byte 0.
+            document["mysql"]["public_key"] = key.read_text().rstrip("\0")
         if self.cluster is not None:
             seeds = [server.address for server in self.cluster.servers[:2]]
             document["lookup"].update({"mode": "cluster", "servers": seeds})

@@ -15,6 +15,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tapedeck.localstack import engines
 from tapedeck.localstack.process import ServerFailed
 
 SMALL_AND_SAFE = (
@@ -62,6 +63,8 @@ def executable() -> str:
     Raises:
         ServerFailed: it is not installed.
     """
+    if name := engines.chosen("mariadb"):
+        return str(engines.find(name))
     found = shutil.which("mariadbd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/libexec")
     if found is None:
         raise ServerFailed("mariadbd is not installed: apt-get install mariadb-server-core")
@@ -111,7 +114,8 @@ def make(folder: Path, passwords: Passwords) -> None:
 
 
 def _system_sql(name: str) -> str:
-    for folder in _SHARE:
+    chosen = engines.chosen("mariadb")
+    for folder in (engines.files(chosen) / "usr/share/mariadb",) if chosen else _SHARE:
         for product in ("mysql", "mariadb"):
             path = folder / f"{name.format(product)}.sql"
             if path.is_file():

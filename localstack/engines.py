@@ -25,6 +25,10 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / ".tapedeck" / "engines"
 SUITE = "sid"
+CHOICE = "TAPEDECK_ENGINE"
+"""The environment variable that names what tests and drills run on, if not on the machine's own
+MariaDB and Redis: `mysql-9`, `group` (that MySQL in Group Replication), `mariadb-11`, `redis-8` or
+`valkey-9`."""
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -108,6 +112,25 @@ def find(name: str, program: str | None = None) -> Path | None:
     """
     path = FOLDER / name / "bin" / (program or Path(ENGINES[name].programs[0]).name)
     return path if path.exists() else None
+
+
+def chosen(*products: str) -> str | None:
+    """The engine that the environment chose for one of these products ("redis", "valkey"); None
+    where it chose nothing, or an engine of another kind.
+
+    Raises:
+        Failed: it is not installed, or there is no engine of that name.
+    """
+    name = os.environ.get(CHOICE, "")
+    if name == "group":
+        name = "mysql-9"
+    if name and name not in ENGINES:
+        raise Failed(f"{CHOICE}={name}: there is no such engine; there are {', '.join(ENGINES)}")
+    if name.rpartition("-")[0] not in products:
+        return None
+    if find(name) is None:
+        raise Failed(f"{name} is not installed: python3 localstack/engines.py install {name}")
+    return name
 
 
 def files(name: str) -> Path:

@@ -10,6 +10,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tapedeck.localstack import engines
 from tapedeck.localstack.process import Child, ServerFailed, free_port
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def executable() -> str:
     Raises:
         ServerFailed: neither is installed.
     """
+    if name := engines.chosen("redis", "valkey"):
+        return str(engines.find(name))
     found = shutil.which("redis-server") or shutil.which("redis-check-rdb")
     if found is None:
         raise ServerFailed("redis-server is not installed: apt-get install redis-tools")

@@ -158,10 +158,13 @@ class Server(Child):
             return None
         if not self.clock_file.exists():
             self.clock_file.write_text("+0\n")
+        return {**os.environ, **self._shifted_by(self.clock_file)}
+
+    def _shifted_by(self, clock_file: Path) -> dict[str, str]:
+        """The environment in which the server's clock is shifted by a file's content."""
         return {
-            **os.environ,
             "LD_PRELOAD": str(faketime_library()),
-            "FAKETIME_TIMESTAMP_FILE": str(self.clock_file),
+            "FAKETIME_TIMESTAMP_FILE": str(clock_file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }

@@ -1,0 +1,226 @@
+"""`make test-engines`: the tests of what differs between servers, on each of them, and a table.
+
+    python -m tests.engine_table                    everything, about three quarters of an hour
+    python -m tests.engine_table --only mysql-9     one engine, or several
+    python -m tests.engine_table --rows drill       the rows whose name has this word
+
+Each cell is a run of pytest of its own with TAPEDECK_ENGINE set (`localstack.engines.CHOICE`). The
+table stands in `.tapedeck/engines/table.md` too, and each cell's output in a file beside it. The
+exit status is 1 if a test failed anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tapedeck.localstack import datadir, engines, redis
+
+DRILLS = (
+    "mysql-primary-killed",
+    "mysql-primary-frozen",
+    "mysql-primary-thawed",
+    "mysql-standby-killed",
+    "mysql-read-only",
+    "mysql-connections-cut",
+    "mysql-connections-frozen",
+    "mysql-past-deadline",
+    "nightly-drop",
+    "midnight-outage",
+    "rolling-restart",
+)
+LOOKUP_DRILLS = ("lookup-killed", "lookup-frozen", "lookup-old-snapshot", "lookup-evicting")
+
+
+def _files(*names: str) -> tuple[str, ...]:
+    return tuple(f"tests/integration/test_{name}.py" for name in names)
+
+
+def _drills(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    test = "tests/chaos/test_drills.py::test_the_drill_holds_what_it_promises"
+    return {f"drill {name}": (f"{test}[{name}]",) for name in names}
+
+
+TABLES: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
+    "MySQL": (
+        ("mariadb", "mariadb-11", "mysql-9", "group"),
+        {
+            "store": _files("store", "store_sessions", "store_faults", "lost_answers"),
+            "partitions": _files("partitions_real", "foreign_tables", "seal_mark"),
+            "failover and fencing": _files("primary", "frozen_hosts", "rogue_mysql"),
+            "secrets and TLS": _files("secrets", "tls"),
+            "schema and settings": _files("catalog", "hostile_defaults", "time_zones"),
+            "pair": ("tests/integration/test_localstack_pair.py",),
+            "group": _files("localstack_group"),
+            **_drills(DRILLS),
+        },
+    ),
+    "lookups": (
+        ("redis", "redis-8", "valkey-9"),
+        {
+            "links and nodes": _files("redis_link", "lookup_nodes", "moved_node"),
+            "shared entries": _files("shared_entries"),
+            "store": _files("store"),
+            "cluster": _files("redis_cluster"),
+            **_drills(LOOKUP_DRILLS),
+        },
+    ),
+}
+"""For each table its columns (engines) and its rows: what pytest is asked to run."""
+
+IN_OTHER_COLUMNS = {
+    ("failover and fencing", "group"): "two servers by themselves: see mysql-9",
+    ("secrets and TLS", "group"): "one server: see mysql-9",
+    ("schema and settings", "group"): "one server: see mysql-9",
+    ("pair", "group"): "no pair",
+    ("group", "mariadb"): "MariaDB has no Group Replication",
+    ("group", "mariadb-11"): "MariaDB has no Group Replication",
+    ("group", "mysql-9"): "see group",
+}
+"""Cells that are not run, and why."""
+
+
+@dataclass
+class Cell:
+    """What a run of pytest came to.
+
+    Attributes:
+        failed: the names of tests; skipped: the reasons.
+    """
+
+    passed: int = 0
+    failed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        if self.failed:
+            return f"**{len(self.failed)} of {self.passed + len(self.failed)} failed**"
+        if self.passed == 0:
+            return f"not here: {', '.join(dict.fromkeys(self.skipped)) or 'no test'}"
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"{self.passed} passed{skipped}"
+
+
+def read(report: Path, status: int, seconds: float) -> Cell:
+    """The cell of a pytest run, from its JUnit file."""
+    cell = Cell(seconds=seconds)
+    cases = ET.parse(report).iter("testcase") if report.exists() else ()
+    for case in cases:
+        name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            cell.failed.append(name)
+        elif skipped is not None:
+            cell.skipped.append(skipped.get("message", ""))
+        else:
+            cell.passed += 1
+    if status not in (0, 5) and not cell.failed:
+        cell.failed.append(f"pytest itself ended with status {status}")
+    return cell
+
+
+def run(name: str, engine: str, what: Sequence[str], folder: Path) -> Cell:
+    """Run pytest on an engine; its output goes into a file."""
+    report = folder / f"{engine}-{name.replace(' ', '-')}.xml"
+    report.unlink(missing_ok=True)
+    env = {key: value for key, value in os.environ.items() if key != engines.CHOICE}
+    if engine in engines.ENGINES or engine == "group":
+        env[engines.CHOICE] = engine
+    argv = [sys.executable, "-m", "pytest", "-q", "-m", "not long", "-p", "no:cacheprovider"]
+    argv += [f"--junitxml={report}", *what]
+    began = time.monotonic()
+    with report.with_suffix(".log").open("w") as log:
+        done = subprocess.run(argv, env=env, stdout=log, stderr=subprocess.STDOUT, check=False)
+    return read(report, done.returncode, time.monotonic() - began)
+
+
+def versions(names: Sequence[str]) -> dict[str, str]:
+    """What each engine says that it is."""
+    programs = {"mariadb": datadir.executable(), "redis": redis.executable()}
+    found = {}
+    for name in names:
+        program = programs.get(name) or engines.find("mysql-9" if name == "group" else name)
+        # Debian may have redis-server under another name; it goes by what it is called.
+        argv = ["redis-server" if name == "redis" else str(program), "--version"]
+        done = subprocess.run(argv, executable=program, capture_output=True, text=True, check=False)
+        words = done.stdout.replace("v=", "").split()
+        found[name] = next((word for word in words if word[0].isdigit()), "?")
+    return found
+
+
+def table(
+    title: str, names: Sequence[str], rows: Sequence[str], cells: dict[tuple[str, str], str]
+) -> str:
+    """In Markdown."""
+    said = versions(names)
+    lines = [f"## {title}", ""]
+    lines.append("| | " + " | ".join(f"{name} ({said[name]})" for name in names) + " |")
+    lines.append("| --- " * (len(names) + 1) + "|")
+    for row in rows:
+        lines += [f"| {row} | {' | '.join(cells.get((row, name), '') for name in names)} |"]
+    return "\n".join([*lines, ""])
+
+
+def main() -> int:
+    """Install what is missing, run every cell, write the table; the process's exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", default=[], metavar="ENGINE")
+    parser.add_argument("--rows", default="", metavar="WORD")
+    options = parser.parse_args()
+    columns = [name for names, _ in TABLES.values() for name in names]
+    if unknown := sorted(set(options.only) - set(columns)):
+        parser.error(f"no such engine: {', '.join(unknown)}; there are {', '.join(columns)}")
+    chosen = [name for name in columns if not options.only or name in options.only]
+    needed = {"mysql-9" if name == "group" else name for name in chosen} & set(engines.ENGINES)
+    for name in sorted(needed):
+        engines.install(name)
+
+    folder = engines.FOLDER / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = [
+        (title, row, name, what)
+        for title, (names, rows) in TABLES.items()
+        for name in names
+        for row, what in rows.items()
+        if name in chosen and options.rows in row
+    ]
+    results: dict[tuple[str, str, str], str] = {}
+    notes: list[str] = []
+    for number, (title, row, name, what) in enumerate(plan, 1):
+        reason = IN_OTHER_COLUMNS.get((row, name))
+        if reason is not None:
+            results[title, row, name] = f"not here: {reason}"
+            continue
+        print(f"[{number} of {len(plan)}] {name}: {row} ...", flush=True)
+        cell = run(row, name, what, folder)
+        results[title, row, name] = str(cell)
+        print(f"[{number} of {len(plan)}] {name}: {row}: {cell} ({cell.seconds:.0f} s)", flush=True)
+        notes += [f"- {name}: {row}: FAILED {test}" for test in cell.failed]
+        notes += [f"- {name}: {row}: skipped: {why}" for why in dict.fromkeys(cell.skipped)]
+
+    text = "\n".join(
+        table(
+            title,
+            [name for name in names if name in chosen],
+            [row for row in rows if options.rows in row],
+            {(row, name): said for (of, row, name), said in results.items() if of == title},
+        )
+        for title, (names, rows) in TABLES.items()
+        if set(names) & set(chosen)
+    )
+    text += "\n" + "\n".join(notes) + "\n"
+    (engines.FOLDER / "table.md").write_text(text)
+    print(f"\n{text}\nThe table: {engines.FOLDER / 'table.md'}; each cell's output: {folder}")
+    return 1 if any("FAILED" in note for note in notes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""The table of `make test-engines`: what a cell says of its run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tapedeck.localstack import engines
+from tests import engine_table
+from tests.engine_table import Cell, read
+
+PASSED = '<testcase classname="tests.integration.test_store" name="test_one"/>'
+FAILED = '<testcase classname="tests.integration.test_store" name="test_two"><failure/></testcase>'
+SKIPPED = (
+    '<testcase classname="tests.chaos.test_drills" name="test_drill">'
+    '<skipped message="a group has no pair"/></testcase>'
+)
+
+
+def cell(tmp_path: Path, *cases: str, status: int = 0) -> Cell:
+    report = tmp_path / "report.xml"
+    report.write_text(f"<testsuites><testsuite>{''.join(cases)}</testsuite></testsuites>")
+    return read(report, status, 1.0)
+
+
+def test_a_cell_names_the_tests_that_failed(tmp_path: Path) -> None:
+    found = cell(tmp_path, PASSED, FAILED, status=1)
+    assert str(found) == "**1 of 2 failed**"
+    assert found.failed == ["test_store::test_two"]
+
+
+def test_a_cell_that_cannot_run_on_an_engine_says_why(tmp_path: Path) -> None:
+    assert str(cell(tmp_path, SKIPPED)) == "not here: a group has no pair"
+
+
+def test_a_run_that_ended_without_a_report_is_a_failure(tmp_path: Path) -> None:
+    assert read(tmp_path / "none.xml", 2, 1.0).failed == ["pytest itself ended with status 2"]
+
+
+@pytest.mark.parametrize(("failed", "status"), [([], 0), (["test_store::test_two"], 1)])
+def test_the_command_fails_if_any_cell_did_and_writes_the_table(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failed: list[str],
+    status: int,
+) -> None:
+    monkeypatch.setattr(engines, "FOLDER", tmp_path)
+    monkeypatch.setattr(engines, "install", lambda _: None)
+    monkeypatch.setattr(engine_table, "versions", lambda names: dict.fromkeys(names, "1.2"))
+    monkeypatch.setattr(
+        engine_table, "run", lambda row, *_: Cell(3, failed if row == "store" else [])
+    )
+    monkeypatch.setattr("sys.argv", ["engine_table", "--only", "group"])
+    assert engine_table.main() == status
+    written = (tmp_path / "table.md").read_text()
+    assert written in capsys.readouterr().out
+    assert "| | group (1.2) |" in written
+    assert f"| store | {'**1 of 4 failed**' if failed else '3 passed'} |" in written
+    assert "| partitions | 3 passed |" in written
+    assert "| pair | not here: no pair |" in written
