@@ -4,9 +4,9 @@ A pool belongs to one adoption. When another host is adopted the whole pool is c
 made: a pool that outlives a failover hands out connections to a host that is read-only now (the
 classic failure in front of Aurora).
 
-A place is taken by a session in use, and by one that was given up while the server may still be at
-its statement (`failover.left_behind`). Changes never take all of them: while commits wait for a
-lost standby, reads go on.
+A place is taken by a session in use, by one that was given up while the server may still be at its
+statement (`failover.left_behind`), and by a connect that took too long and goes on. Changes never
+take all of them: while commits wait for a lost standby, reads go on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections import deque
 
 from tapedeck.config.model import HostPort, MySQL
 from tapedeck.failover import metrics
+from tapedeck.failover.connects import HANDSHAKE_SECONDS
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.left_behind import LeftBehind
 from tapedeck.failover.session import Hello, Session
@@ -39,6 +40,7 @@ class Pool:
         self._idle: list[tuple[Session, float]] = []
         self._open: set[Session] = set()
         self._left = left
+        self._handshakes: set[asyncio.Task[Session]] = set()
         self._taken = {True: 0, False: 0}  # by changes, by reads
         self._waiting: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
         self.closed = False
@@ -79,10 +81,34 @@ class Pool:
                     return session
                 session.close()
                 self._forget(session)
-            return await self._connect()
+            return await self._arrival()
         except BaseException:
             self._free_place(change)
             raise
+
+    async def _arrival(self) -> Session:
+        """A new session; after `connect_timeout` its handshake is left to go on by itself.
+
+        Breaking it off would count against this machine (`failover.connects`).
+        """
+        task = asyncio.create_task(self._connect(), name=f"mysql-connect-{self.host}")
+        done: set[asyncio.Task[Session]] = set()
+        try:
+            done, _ = await asyncio.wait([task], timeout=self._config.connect_timeout / 1000)
+        finally:
+            if not done:
+                self._handshakes.add(task)
+                task.add_done_callback(self._arrived)
+        if not done:
+            raise MySQLError(Fault.LOST, 0, "no answer in time")
+        return task.result()
+
+    def _arrived(self, task: asyncio.Task[Session]) -> None:
+        """A handshake that nobody waits for is over: the next one uses its session."""
+        self._handshakes.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            self._put_back(task.result())
+        self.go_on()
 
     async def lend(self) -> Session:
         """A session beside the places, for work that takes long; end it with `end`.
@@ -91,7 +117,7 @@ class Pool:
             MySQLError: as `acquire`.
         """
         self._check_open()
-        return await self._connect()
+        return await self._arrival()
 
     def end(self, session: Session) -> None:
         """Close a session that was lent."""
@@ -101,6 +127,10 @@ class Pool:
     def release(self, session: Session, change: bool = False) -> None:
         """Give a session back, as it was acquired; a broken one, or one of a closed pool, is
         dropped."""
+        self._put_back(session)
+        self._free_place(change)
+
+    def _put_back(self, session: Session) -> None:
         now = asyncio.get_running_loop().time()
         if session.broken or self.closed:
             session.close()
@@ -112,7 +142,6 @@ class Pool:
             old, _ = self._idle.pop(0)
             old.close()
             self._forget(old)
-        self._free_place(change)
 
     def close(self) -> None:
         """Drop every connection, those in use too: their statements fail as LOST."""
@@ -138,13 +167,13 @@ class Pool:
                     turn.set_result(None)
 
     def _has_place(self, change: bool) -> bool:
-        places = self._config.connections - len(self._left)
+        places = self._config.connections - len(self._left) - len(self._handshakes)
         if change and self._taken[True] >= places - max(1, self._config.connections // 4):
             return False
         return sum(self._taken.values()) < places
 
     async def _connect(self) -> Session:
-        session = await Session.open(self.host, self._config)
+        session = await Session.open(self.host, self._config, HANDSHAKE_SECONDS)
         self._open.add(session)
         try:
             hello = await session.greet()

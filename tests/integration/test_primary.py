@@ -502,6 +502,25 @@ async def test_looks_at_a_frozen_host_are_no_broken_handshakes(
         assert int(other.query(counted)[0][1]) - before == 0
 
 
+async def test_connects_of_requests_to_a_frozen_host_are_no_broken_handshakes(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    counted = "SHOW GLOBAL STATUS LIKE 'Aborted_connects'"
+    before = int(mysql.query(counted)[0][1])
+    limits = {"connections": 4, "connect_timeout": 200, "deadline": 1_000}
+    async with watching(config(stack_config, **limits)) as primary:
+        await primary.fetch("SELECT 1")
+        mysql.freeze()
+        asked = [primary.fetch("SELECT 2") for _ in range(8)]
+        for error in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(error, PrimaryUnavailable)
+        mysql.thaw()
+
+        await until(lambda: primary.adopted)
+        assert await asyncio.gather(*(primary.fetch("SELECT 3") for _ in range(8))) == [[(3,)]] * 8
+        assert int(mysql.query(counted)[0][1]) == before
+
+
 async def test_a_host_that_blocks_this_machine_is_busy_and_says_so(
     stack_config: StackConfig,
 ) -> None:
