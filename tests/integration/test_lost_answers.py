@@ -41,9 +41,9 @@ async def answer_lost(
             await backend.store.change(KEY, bump)
             read, may_look = backend.store._read, asyncio.Event()
 
-            async def read_later(key: Key, before: Loaded | None, deadline: float) -> Loaded:
+            async def read_later(key: Key, before: Loaded | None) -> Loaded:
                 await may_look.wait()
-                return await read(key, before, deadline)
+                return await read(key, before)
 
             monkeypatch.setattr(backend.store, "_read", read_later)
             cutter.cut = 1
