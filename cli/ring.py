@@ -17,8 +17,6 @@ from tapedeck.cli.common import (
     read_lookup,
     run,
 )
-from tapedeck.cli.ring_clean import clean
-from tapedeck.cli.ring_move import print_move
 from tapedeck.cli.ring_nodes import find_cluster, look_at, print_nodes
 from tapedeck.cli.ring_plan import plan
 
@@ -27,15 +25,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The ring of lookup nodes.")
 app.command()(plan)
-app.command()(clean)
 
 _ID = typer.Argument(min=1, max=2**63 - 1)
 
 
 @app.command()
 def show(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Show each lookup node: weight, share of the keys, entries, memory, whether it answers; and
-    how far the copying after a reload is.
+    """Show each lookup node: weight, share of the keys, entries, memory, whether it answers.
 
     "oldest" is the age in days of the oldest entry among some that were looked at; "full in" the
     days until the memory is full, as a running gateway sees it grow.
@@ -52,7 +48,7 @@ def show(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> 
     if "problem" in gateway:
         print(f"full in: not known, {gateway['problem']}")
     else:
-        print_move(gateway)
+        print(f"generation   {gateway['generation']}")
 
 
 @app.command()
@@ -134,7 +130,7 @@ def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -
     """Put in what only a gateway knows: who is in its ring, growth, and evictions of the last hour.
 
     Returns:
-        What the gateway says of reloads; or, as `problem`, why it says nothing. That is a remark,
+        The generation of its ring; or, as `problem`, why it says nothing. That is a remark,
         no failure: the nodes were looked at all the same.
     """
     from tapedeck.cli.admin import NoAnswer, admin_url, ask
@@ -153,7 +149,7 @@ def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -
             value = seen.get(node["name"], {}).get(name)
             if value is not None:
                 node[name] = value
-    return {name: ring.get(name) for name in ("generation", "move", "warm_up")}
+    return {"generation": ring.get("generation")}
 
 
 async def _where(sections: Sections, user: int, playlist: int) -> dict[str, Any]:

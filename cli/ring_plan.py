@@ -42,8 +42,9 @@ def plan(
 ) -> None:
     """Say what adding, removing or re-weighting lookup nodes would do. Changes nothing.
 
-    It prints the share of the keys that would move, against what the weights ask for; from which
-    node to which; and the keys and the memory that each node would have, by what it has now.
+    It prints the share of the keys that would move, against what the weights ask for, and what that
+    costs; from which node to which; and the keys and the memory that each node would have, by what
+    it has now.
 
     Example: tapedeck ring plan --add "10.0.0.4:6379:1 lookup4"
     """
@@ -122,6 +123,10 @@ def _print(answer: dict[str, Any]) -> None:
     console.print(
         f"{answer['moved']:.1%} of the key space would move; by the weights alone it would be"
         f" {answer['ideal']:.1%}"
+    )
+    keys = "Each key that moves" if answer["keys"] is None else f"Some {answer['keys']:,} keys"
+    print(
+        f"Nothing is copied. {keys} would be loaded without a hint, once: one more partition read"
     )
     if answer["silent"]:
         print(f"keys and memory are not known: {', '.join(answer['silent'])} did not answer")

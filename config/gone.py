@@ -5,6 +5,7 @@ from __future__ import annotations
 _NO_LIMIT = "a load without a hint needs no limit any more"
 
 GONE = {
+    "lookup.move_rate": "a reload copies no entries any more",
     "lookup.on_lookup_failure": "a load without a hint always reads what MySQL has",
     "lookup.probe_rate": _NO_LIMIT,
     "lookup.probe_burst": _NO_LIMIT,

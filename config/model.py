@@ -247,10 +247,6 @@ class Lookup(ClientTls):
     batch: Annotated[
         int, Field(ge=1, le=1024, description="entries asked of one node in one round trip")
     ] = 256
-    move_rate: Annotated[
-        float,
-        Field(gt=0, description="entries a second that are looked at, and copied, after a reload"),
-    ] = 2_000
     capacity_every: Annotated[
         float,
         Field(ge=0, description="seconds between two looks at the nodes' memory and at some keys"),

@@ -304,12 +304,11 @@ class Node:
 
 
 class Nodes:
-    """The lookup nodes of the configuration, and those of rings before it that are still asked."""
+    """The lookup nodes of the configuration."""
 
     def __init__(self, config: Lookup) -> None:
         self._presence = Presence()
         self._nodes: dict[str, Node] = {}
-        self._former: set[Node] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._preconnect = config.preconnect
         self._probes: asyncio.Task[None] | None = None
@@ -336,7 +335,7 @@ class Nodes:
     def plan(self, servers: Iterable[LookupServer], config: Lookup) -> dict[str, Node]:
         """A node for each server, by name; those that are known (by name and address) are the same
         objects, with all that they went through. Changes nothing."""
-        known = {(n.name, n.address): n for n in (*self._former, *self._nodes.values())}
+        known = {(node.name, node.address): node for node in self._nodes.values()}
         return {
             server.name: known.get((server.name, f"{server.host}:{server.port}"))
             or Node(server, config, self._presence)
@@ -344,14 +343,13 @@ class Nodes:
         }
 
     def turn(self, planned: Mapping[str, Node], config: Lookup) -> None:
-        """Make what was planned the nodes of the ring. The others are kept until `keep`."""
+        """Make what was planned the nodes of the ring; drain and close the others."""
         before = self._nodes
         self._nodes = dict(planned)
         self._retry_seconds = config.server_retry_timeout / 1000
-        self._former |= set(before.values())
-        self._former -= set(planned.values())
         for name, node in before.items():
-            node.show(current=False)
+            if planned.get(name) is not node:
+                self._leave(node)
             if name not in planned:
                 with contextlib.suppress(KeyError):
                     metrics.NODE_LIVE.remove(name)
@@ -359,15 +357,12 @@ class Nodes:
             planned[server.name].configure(server, config)
             planned[server.name].show(current=True)
 
-    def keep(self, former: Iterable[Node]) -> None:
-        """Of the nodes that are no longer in the ring keep these; drain and close the others."""
-        kept = set(former) - set(self._nodes.values())
-        for node in self._former - kept:
-            log.info("lookup node left", node=node.name, address=node.address)
-            task = asyncio.create_task(node.close(DRAIN_SECONDS), name=f"drain-{node.name}")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-        self._former = kept
+    def _leave(self, node: Node) -> None:
+        node.show(current=False)
+        log.info("lookup node left", node=node.name, address=node.address)
+        task = asyncio.create_task(node.close(DRAIN_SECONDS), name=f"drain-{node.name}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def start(self) -> None:
         """Begin to probe ejected nodes, and to check those that nobody asks.
@@ -383,7 +378,7 @@ class Nodes:
         """Stop probing, drop every connection."""
         self._presence.close()
         await stop(self._probes)
-        for node in (*self._nodes.values(), *self._former):
+        for node in self._nodes.values():
             await node.close()
         if self._closing:
             await asyncio.wait(self._closing)
@@ -394,8 +389,7 @@ class Nodes:
             now = time.monotonic()
             for node in self._nodes.values():
                 node.check(now)
-            nodes = (*self._nodes.values(), *self._former)
-            due = [node for node in nodes if node.health.probe_due(now)]
+            due = [node for node in self._nodes.values() if node.health.probe_due(now)]
             if due:
                 await asyncio.gather(*(node.probe() for node in due))
 

@@ -176,9 +176,10 @@ class OwnInsight:
         """Take over what can follow."""
         async with self._reloading:
             with reloading.counted():
-                step = await reloading.weigh(self._live, self._backend.history, self._reread(body))
+                new = self._reread(body)
+                step = await reloading.weigh(self._live, self._backend.generation, new)
                 planned = self._backend.plan(step.merged)
-                self._backend.reload(step.merged, planned, step.history)
+                self._backend.reload(step.merged, planned, step.generation)
                 self._live.take(step.merged)
                 await self._backend.days.relist()
         _log.info("reloaded", **step.outcome)
@@ -188,7 +189,7 @@ class OwnInsight:
         """Compare, and change nothing."""
         if body:
             return await reloading.compare(self._live, body)
-        step = await reloading.weigh(self._live, self._backend.history, self._reread(b""))
+        step = await reloading.weigh(self._live, self._backend.generation, self._reread(b""))
         return step.outcome
 
 

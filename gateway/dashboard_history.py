@@ -39,8 +39,8 @@ class Event(msgspec.Struct):
         id: grows; an event that ends keeps its own.
         at, until: seconds since 1970. `until` is None while it lasts, and is `at` for what has no
             length.
-        kind: `ejected`, `mysql_down`, `not_redundant`, `split`, `failover`, `reload`, `move`,
-            `worker`, `ring`.
+        kind: `ejected`, `mysql_down`, `not_redundant`, `split`, `failover`, `reload`, `worker`,
+            `ring`.
         part: what it happened to.
         text: one sentence.
     """
@@ -169,11 +169,6 @@ class History:
         if self._generation is not None and generation != self._generation:
             self._note("ring", "ring", f"The ring is now generation {generation}", seen.at)
         self._generation = generation
-        move = ring.get("move")
-        if move is not None and move.get("progress", 1.0) < 1.0:
-            self._begin("move", "ring", "Entries move to their new owners", seen.at)
-        else:
-            self._end("move", "ring", seen.at)
 
     def _look_at_mysql(self, seen: Observation) -> None:
         mysql = seen.mysql

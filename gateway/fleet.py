@@ -19,7 +19,6 @@ from tapedeck.gateway.live import Live, revealed
 from tapedeck.gateway.observation import Observation
 from tapedeck.gateway.replies import Refusal, encode
 from tapedeck.gateway.serve import ReloadOrder
-from tapedeck.sharding.placement import History
 from tapedeck.sharding.state import Key
 
 ANSWER_SECONDS = 5.0
@@ -53,13 +52,6 @@ def worst(answers: Mapping[int, tuple[str, list[str]]], workers: int) -> tuple[s
 def merge_rings(rings: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One ring for all: a node that any worker has ejected is shown as that worker sees it."""
     merged = dict(rings[0])
-    # The one that copies knows its progress first.
-    moves = [ring["move"] for ring in rings if ring.get("move")]
-    if moves:
-        merged["move"] = max(moves, key=lambda move: (move["here"], move["progress"]))
-    for ring in rings[1:]:
-        for name, count in ring.get("warm_up", {}).items():
-            merged["warm_up"] = {**merged["warm_up"], name: merged["warm_up"][name] + count}
     nodes = {node["name"]: node for node in merged["nodes"]}
     for ring in rings[1:]:
         merged["generation"] = max(merged["generation"], ring["generation"])
@@ -167,7 +159,7 @@ class FleetInsight:
         self._draining = draining
         self._restart = restart
         self._reloading = asyncio.Lock()
-        self.history = History()
+        self.generation = 1
 
     async def readiness(self) -> tuple[str, list[str]]:
         """The worst of what the workers say."""
@@ -259,12 +251,12 @@ class FleetInsight:
         async with self._reloading:
             with reloading.counted():
                 new = self._reread()
-                step = await reloading.weigh(self._live, self.history, new)
-                order = ReloadOrder(revealed(new), step.history.as_json(), apply=False)
+                step = await reloading.weigh(self._live, self.generation, new)
+                order = ReloadOrder(revealed(new), step.generation, apply=False)
                 self._all_agree(await self._order(order))
                 # From here on a worker that is born has it, and there is no way back.
                 self._live.take(step.merged)
-                self.history = step.history
+                self.generation = step.generation
                 applied = await self._order(msgspec.structs.replace(order, apply=True))
                 for door in self._doors:
                     if not applied.get(door.number, {}).get("taken"):
@@ -276,7 +268,7 @@ class FleetInsight:
         """Compare, and change nothing. The supervisor knows what all of them have."""
         if body:
             return await reloading.compare(self._live, body)
-        return (await reloading.weigh(self._live, self.history, self._reread())).outcome
+        return (await reloading.weigh(self._live, self.generation, self._reread())).outcome
 
     def _all_agree(self, answers: Mapping[int, Any]) -> None:
         for door in self._doors:

@@ -20,7 +20,7 @@ from tapedeck.config.model import Sections
 from tapedeck.gateway.live import Live, Source, follows
 from tapedeck.gateway.replies import Refusal
 from tapedeck.sharding import placement
-from tapedeck.sharding.placement import History, Placement
+from tapedeck.sharding.placement import Placement
 
 RELOADS = Counter(
     "tapedeck_reloads",
@@ -36,12 +36,12 @@ class Step:
 
     Attributes:
         merged: the configuration that would hold.
-        history: with the present ring in it, if the new one is another.
+        generation: of the ring: one more, if it is another one.
         outcome: the answer to who asked for it.
     """
 
     merged: Sections
-    history: History
+    generation: int
     outcome: dict[str, Any]
 
 
@@ -57,7 +57,7 @@ class Question(msgspec.Struct):
     nonce: str
 
 
-async def weigh(live: Live, history: History, new: Sections) -> Step:
+async def weigh(live: Live, generation: int, new: Sections) -> Step:
     """Think a reload through; changes nothing.
 
     Raises:
@@ -65,11 +65,11 @@ async def weigh(live: Live, history: History, new: Sections) -> Step:
     """
     merged, outcome = live.merged(new)
     before, after = Placement.of(live.config.lookup), Placement.of(merged.lookup)
-    turned = history.turned(before, after) if merged.lookup.mode == "ring" else history
     answer: dict[str, Any] = dict(outcome)
-    if turned is not history:
-        answer["ring"] = {"generation": turned.generation, **await _ring(before, after)}
-    return Step(merged, turned, answer)
+    if merged.lookup.mode == "ring" and before.fingerprint != after.fingerprint:
+        generation += 1
+        answer["ring"] = {"generation": generation, **await _ring(before, after)}
+    return Step(merged, generation, answer)
 
 
 async def compare(live: Live, body: bytes) -> dict[str, Any]:

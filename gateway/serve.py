@@ -36,7 +36,6 @@ from tapedeck.gateway.dashboard import Dashboard
 from tapedeck.gateway.live import Live, Source, with_token_keys
 from tapedeck.gateway.ports import Listening, bind
 from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.placement import History
 
 NOTICE_SECONDS = 0.5
 """How long a stopping worker goes on accepting, so that whoever asks /readyz sends traffic away."""
@@ -64,7 +63,7 @@ class Handover(msgspec.Struct):
         admin_fd: the UNIX socket on which the supervisor asks, inherited.
         admin_token: which it shows there.
         config: the configuration with its secrets.
-        history: where keys were before, as sharding.placement.History has it.
+        generation: of the ring: how many the gateway has had.
         first: whether the gateway starts with it. One that takes a dead worker's place serves what
             it can, as that one did.
     """
@@ -75,7 +74,7 @@ class Handover(msgspec.Struct):
     admin_fd: int
     admin_token: str
     config: dict[str, Any]
-    history: dict[str, Any]
+    generation: int
     first: bool = True
 
 
@@ -83,7 +82,7 @@ class ReloadOrder(msgspec.Struct):
     """The body with which a supervisor reloads its workers: first asks all, then tells all."""
 
     config: dict[str, Any]
-    history: dict[str, Any]
+    generation: int
     apply: bool
 
 
@@ -161,7 +160,7 @@ class Worker:
         reread: gives the configuration to reload.
         insight: what the admin socket shows.
         source: to look at for changes; None where a supervisor does.
-        history: the rings before this one.
+        generation: of the ring.
         dashboard: whether the admin socket has the page; a supervisor's has it for its workers.
         first: as in Handover.
     """
@@ -175,7 +174,7 @@ class Worker:
         reread: Callable[[bytes], Sections],
         insight: type[OwnInsight] = OwnInsight,
         source: Source | None = None,
-        history: History | None = None,
+        generation: int = 1,
         *,
         dashboard: bool = True,
         first: bool = True,
@@ -188,7 +187,7 @@ class Worker:
         self._reread = reread
         self._insight_type = insight
         self._source = source
-        self._history = history
+        self._generation = generation
         self._with_dashboard = dashboard
         self._stop = asyncio.Event()
         self._background: set[asyncio.Task[Any]] = set()
@@ -204,7 +203,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         live = Live(self._config, self._source.pinned if self._source else frozenset())
-        backend = await Backend.open(self._config, move=True, seal=True, history=self._history)
+        backend = await Backend.open(self._config, seal=True, generation=self._generation)
         if self._first:
             looking = self._keep(self._look(backend))
             await asyncio.wait({looking}, timeout=FIRST_LOOK_SECONDS)
@@ -284,9 +283,8 @@ class _OrderedInsight(OwnInsight):
         order = msgspec.json.decode(body, type=ReloadOrder)
         merged, outcome = self._live.merged(Sections.model_validate(order.config))
         planned = self._backend.plan(merged)
-        history = History.from_json(order.history)
         if order.apply:
-            self._backend.reload(merged, planned, history)
+            self._backend.reload(merged, planned, order.generation)
             self._live.take(merged)
             await self._backend.days.relist()
         return {"taken": order.apply, **outcome}
@@ -316,7 +314,7 @@ def main() -> int:
             lambda _: handover.admin_token,
             lambda _: config,
             _OrderedInsight,
-            history=History.from_json(handover.history),
+            generation=handover.generation,
             dashboard=False,
             first=handover.first,
         )

@@ -31,7 +31,6 @@ from tapedeck.gateway.live import Live, Source, revealed
 from tapedeck.gateway.ports import BACKLOG, Listening, bind, bind_shared
 from tapedeck.gateway.replies import encode
 from tapedeck.gateway.serve import EXIT_CONFIG, Handover, admin_token, fill_in
-from tapedeck.sharding.placement import History
 
 SHORT_LIFE_SECONDS = 5.0
 """A worker that dies sooner than this died of its start."""
@@ -93,7 +92,7 @@ class Supervisor:
         fill = fill_in(config)
         self._source = source
         self._live = Live(fill(config), source.pinned)
-        self._history: Callable[[], History] = History
+        self._generation: Callable[[], int] = lambda: 1
         self._reread = lambda: fill(source.load())
         self._token = secrets.token_hex(32)
         self._slots = [self._slot(n, sock) for n, sock in enumerate(gateways, 1)]
@@ -123,7 +122,7 @@ class Supervisor:
             self._stop.is_set,
             self._replace,
         )
-        self._history = lambda: insight.history
+        self._generation = lambda: insight.generation
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
         dashboard = Dashboard(insight, self._live)
         api = AdminApi(
@@ -188,7 +187,7 @@ class Supervisor:
             slot.process = None
 
     async def _spawn(self, slot: _Slot) -> asyncio.subprocess.Process:
-        config, history = self._live.config, self._history()
+        config, generation = self._live.config, self._generation()
         first, slot.first = slot.first, False
         handover = Handover(
             worker=slot.number,
@@ -197,7 +196,7 @@ class Supervisor:
             admin_fd=slot.admin.fileno(),
             admin_token=self._token,
             config=revealed(config),
-            history=history.as_json(),
+            generation=generation,
             first=first,
         )
         process = await asyncio.create_subprocess_exec(

@@ -16,17 +16,15 @@ from tapedeck.failover.nodes import Nodes
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Hello
 from tapedeck.failover.tasks import stop
+from tapedeck.sharding import metrics
 from tapedeck.sharding.cluster import AnyLookups, ClusterLookups, Slots
 from tapedeck.sharding.days import Days
-from tapedeck.sharding.epoch import Epoch
 from tapedeck.sharding.filter_keeper import FilterKeeper
 from tapedeck.sharding.filters import Filters
 from tapedeck.sharding.janitor import Janitor
-from tapedeck.sharding.lookups import Lookups
-from tapedeck.sharding.mover import Mover
+from tapedeck.sharding.lookups import Lookups, Routes
 from tapedeck.sharding.ownership import in_words
 from tapedeck.sharding.partitions import CLOCKS_AGREE, call_tables, span
-from tapedeck.sharding.placement import History
 from tapedeck.sharding.reader import Reader
 from tapedeck.sharding.sealing import Sealer
 from tapedeck.sharding.store import Store
@@ -46,10 +44,7 @@ class Backend:
     """One worker's access to states. Make it with `open`."""
 
     def __init__(
-        self,
-        config: Sections,
-        history: History | None = None,
-        wall: Callable[[], float] = time.time,
+        self, config: Sections, generation: int = 1, wall: Callable[[], float] = time.time
     ) -> None:
         self.config = config
         call_tables(config.partitions.prefix)
@@ -73,15 +68,10 @@ class Backend:
         self._listing: asyncio.Task[None] | None = None
         self._filtering: asyncio.Task[None] | None = None
         self._sealing: asyncio.Task[None] | None = None
-        self._moving: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._prune = self._seal = False
-        # Of a cluster the servers place the keys, and move them themselves.
-        self.mover: Mover | None = None
-        if isinstance(self.lookups, Lookups):
-            before = history or History()
-            self.mover = Mover(self.primary, self.lookups, config.lookup, before, self.days)
         self._primary_generation = 0
+        self._count_ring(generation)
 
     @classmethod
     async def open(
@@ -89,41 +79,36 @@ class Backend:
         config: Sections,
         *,
         prune: bool = True,
-        move: bool = False,
         seal: bool = False,
-        history: History | None = None,
+        generation: int = 1,
         wall: Callable[[], float] = time.time,
     ) -> Backend:
         """Start the background work. Does not wait for MySQL.
 
         Args:
             prune: whether this process may be the one that prunes.
-            move: whether it may be the one that copies entries after a reload.
             seal: whether it may be the one that seals days.
-            history: the rings before this one, where another process of this gateway had them.
+            generation: of the ring: how many this gateway has had.
             wall: this machine's clock, seconds since 1970.
         """
-        backend = cls(config, history, wall)
+        backend = cls(config, generation, wall)
         await backend.primary.start()
         await backend.nodes.start()
         backend._prune, backend._seal = prune, seal
         backend._keep_house()
         backend._listing = asyncio.create_task(backend.days.keep(), name="days")
         backend._filtering = asyncio.create_task(backend.filter_keeper.keep(), name="filters")
-        if move and backend.mover is not None:
-            backend._moving = asyncio.create_task(backend.mover.keep(), name="mover")
         return backend
 
     def looked_at(self) -> Parts:
         """What the survey of the nodes' capacity looks at."""
         return self.nodes, self.lookups.layout, self.days.today() if self.days.known else None
 
-    @property
-    def history(self) -> History:
-        """The placements of this gateway; in a cluster there is but one."""
-        return self.mover.history if self.mover is not None else History()
+    def _count_ring(self, generation: int) -> None:
+        self.generation = generation
+        metrics.RING_GENERATION.set(generation)
 
-    def plan(self, config: Sections) -> Epoch | None:
+    def plan(self, config: Sections) -> Routes | None:
         """What a configuration would make of the ring; None for a cluster. Changes nothing.
 
         Raises:
@@ -136,7 +121,7 @@ class Backend:
         except ValueError as error:
             raise ConfigError("configuration", [f"lookup.servers: {error}"]) from None
 
-    def reload(self, config: Sections, planned: Epoch | None, history: History) -> None:
+    def reload(self, config: Sections, planned: Routes | None, generation: int) -> None:
         """From the next request on another configuration holds; requests under way end as they are.
 
         Nothing in here can fail: what could has been done by `plan`.
@@ -144,17 +129,14 @@ class Backend:
         Args:
             config: differs from the present one only in what can follow (see gateway.live).
             planned: from `plan`, with `config`.
-            history: with the present ring in it, if the new one is another.
+            generation: of its ring.
         """
         self.config = config
         self.days.configure(config.partitions.retention_days)
         self.primary.configure(config.mysql)
-        if isinstance(self.lookups, Lookups) and planned is not None and self.mover is not None:
-            # Rings that were forgotten since stay forgotten, whatever the history says.
-            known = (self.lookups.placement, *self.lookups.previous)
-            previous = [p for p in history.previous if p in known]
-            self.lookups.turn(config.lookup, planned, previous)
-            self.mover.turn(config.lookup, history)
+        if isinstance(self.lookups, Lookups) and planned is not None:
+            self.lookups.turn(config.lookup, planned)
+        self._count_ring(generation)
         self.store.sessions.configure(config.sessions)
         self._batches(config.mysql.batch)
         self.janitor.configure(config.partitions)
@@ -198,16 +180,7 @@ class Backend:
 
     async def close(self) -> None:
         """Finish what is written in the background, then drop every connection."""
-        if self.mover is not None:
-            self.mover.close()
-        await stop(
-            self._keeping,
-            self._sealing,
-            self._filtering,
-            self._listing,
-            self._surveying,
-            self._moving,
-        )
+        await stop(self._keeping, self._sealing, self._filtering, self._listing, self._surveying)
         if self._ending:
             await asyncio.wait(self._ending)
         with contextlib.suppress(TimeoutError):
@@ -269,15 +242,7 @@ class Backend:
             found = self.survey.found.get(node.name)
             described["capacity"] = None if found is None else found.as_json()
             nodes.append(described)
-        warm_up: dict[str, int] = {}
-        if isinstance(self.lookups, Lookups):
-            warm_up = {**self.lookups.warm_up, "partitions_saved": self.reader.warm_up_saved}
-        return {
-            "generation": self.history.generation,
-            "nodes": nodes,
-            "move": self.mover.describe() if self.mover is not None else None,
-            "warm_up": warm_up,
-        }
+        return {"generation": self.generation, "nodes": nodes}
 
     def outline(self, parts: int) -> dict[str, Any]:
         """The ring's circle in `parts` places: whose each is, and who serves it now."""

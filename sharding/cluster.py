@@ -20,7 +20,7 @@ from tapedeck.failover.nodes import Node, is_wrong_type
 from tapedeck.sharding.batching import Batcher
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.entries import Command, Layout
-from tapedeck.sharding.epoch import (
+from tapedeck.sharding.hints import (
     LINGER,
     NO_ANSWER,
     Hint,

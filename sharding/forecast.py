@@ -34,6 +34,7 @@ def forecast(
     Returns:
         moved: the share of the key space that goes to another node.
         ideal: the least share that would have to, by the weights.
+        keys: how many entries that is; None unless all nodes said what they have.
         moves: by pair of nodes, most first.
         nodes: each node before and after; entries and memory only if all nodes said what they have.
     """
@@ -47,7 +48,7 @@ def forecast(
         of_node = share / shares[name] if shares[name] else 0.0
         return round(known[name].keys * of_node), round(known[name].memory_bytes * of_node)
 
-    pairs = []
+    pairs: list[dict[str, Any]] = []
     gained: dict[str, list[int]] = {name: [0, 0] for name in {*shares, *new_shares}}
     for (source, target), share in sorted(moves.items(), key=lambda move: -move[1]):
         keys, memory = part(source, share) if complete else (None, None)
@@ -80,6 +81,7 @@ def forecast(
     return {
         "moved": sum(moves.values()),
         "ideal": ideal(before.servers, after.servers),
+        "keys": sum(pair["keys"] for pair in pairs) if complete else None,
         "moves": pairs,
         "nodes": nodes,
     }

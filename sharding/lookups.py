@@ -1,136 +1,160 @@
-"""Hints: asked of the ring's nodes under a short deadline, repaired in the background.
-
-After a reload that moved keys, a hint that the new owner does not have is asked of the owner before
-it: a read of every partition is what that saves. Nothing depends on the answer being the last word.
-"""
+"""Hints: asked of the ring's nodes under a short deadline, repaired in the background."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 from tapedeck.config.model import Lookup
 from tapedeck.failover.nodes import Node, Nodes
-from tapedeck.sharding import metrics
+from tapedeck.sharding.batching import Batcher
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.entries import Layout
-from tapedeck.sharding.epoch import NO_ANSWER, Epoch, Found, Hint, Put, hint_of
+from tapedeck.sharding.hints import LINGER, NO_ANSWER, Hint, Put, follow_up, hint_of, prune
 from tapedeck.sharding.placement import Placement
 from tapedeck.sharding.ring import Ring
 from tapedeck.sharding.state import Key
 from tapedeck.sharding.waiting import Patience, Writes
 
-__all__ = ["NO_ANSWER", "Found", "Hint", "Lookups", "Put", "hint_of"]
+
+class Batches:
+    """What one node is asked, and what is written there, in batches.
+
+    Args:
+        node: that they go to.
+        layout: of the entries.
+        days: the calendar, for what is past retention.
+        size: entries in one round trip at most.
+    """
+
+    def __init__(self, node: Node, layout: Layout, days: Days, size: int) -> None:
+        self.layout = layout
+        self._node = node
+        self._days = days
+        self.asks: Batcher[Key, Hint] = Batcher("ask", self._ask, at_most=size)
+        self.puts: Batcher[Put, bool] = Batcher("put", self._put, at_most=size, linger=LINGER)
+
+    def configure(self, layout: Layout, size: int) -> None:
+        """From the next batch on these hold."""
+        self.layout = layout
+        self.asks.at_most = self.puts.at_most = size
+
+    async def _ask(self, keys: list[Key]) -> Sequence[Hint]:
+        replies = await self._node.run([self.layout.ask(key) for key in keys])
+        if replies is None:
+            return [NO_ANSWER] * len(keys)
+        return [hint_of(reply) for reply in replies]
+
+    async def _put(self, puts: list[Put]) -> Sequence[bool]:
+        groups = [self.layout.put(put.key, put.day) for put in puts]
+        firsts = await self._node.run([group[0] for group in groups], writes=True)
+        if firsts is None:
+            return [False] * len(puts)
+        rests = follow_up(self.layout, puts, groups, firsts)
+        if rests:
+            commands = [command for rest in rests.values() for command in rest]
+            replies = await self._node.run(commands, writes=True)
+            ends = itertools.accumulate(len(rest) for rest in rests.values())
+            lasts = [replies[end - 1] for end in ends] if replies is not None else []
+            prunes = prune(self.layout, rests, lasts, self._days.oldest())
+            if prunes:
+                await self._node.run(prunes, writes=True)
+        return [True] * len(puts)
+
+
+class Routes:
+    """The ring as one configuration has it.
+
+    Args:
+        placement: where keys lie.
+        nodes: by name.
+        days: the calendar.
+        size: of batches.
+
+    Raises:
+        ValueError: the placement makes no ring.
+    """
+
+    def __init__(
+        self, placement: Placement, nodes: Mapping[str, Node], days: Days, size: int
+    ) -> None:
+        self.placement = placement
+        self.ring = placement.ring()
+        self.nodes = nodes
+        layout = Layout(placement.layout, days.retention)
+        self.batches = {name: Batches(node, layout, days, size) for name, node in nodes.items()}
+
+    def configure(self, layout: Layout, size: int) -> None:
+        """From the next batch on these hold."""
+        for batches in self.batches.values():
+            batches.configure(layout, size)
 
 
 class Lookups:
-    """The lookup entries of all listeners.
+    """The lookup entries of all listeners, on the nodes of a ring.
 
     Args:
         config: ring, layout and deadline.
         nodes: the nodes and their health.
         days: the calendar, for what is past retention.
+
+    Attributes:
+        layout: of the entries.
     """
 
     def __init__(self, config: Lookup, nodes: Nodes, days: Days) -> None:
         self._nodes = nodes
         self._days = days
-        self._config = config
-        self._epoch = self.plan(config)
-        self._previous: tuple[Epoch, ...] = ()
-        # Previous owners that left somebody waiting, and until when nobody asks them.
-        self._silent: dict[Node, float] = {}
-        self._patience = Patience(config.hint_seconds, NO_ANSWER)
+        self._routes = self.plan(config)
         self._writes = Writes()
-        self.warm_up = {"hit": 0, "miss": 0, "unavailable": 0}
         self._settle(config)
 
     @property
     def ring(self) -> Ring:
         """The ring of now."""
-        return self._epoch.ring
-
-    @property
-    def layout(self) -> Layout:
-        """The layout of now."""
-        return self._epoch.layout
-
-    @property
-    def placement(self) -> Placement:
-        """Where keys lie now."""
-        return self._epoch.placement
-
-    @property
-    def previous(self) -> tuple[Placement, ...]:
-        """Where entries may lie still, newest first."""
-        return tuple(epoch.placement for epoch in self._previous)
+        return self._routes.ring
 
     # --- a reload
 
-    def plan(self, config: Lookup) -> Epoch:
+    def plan(self, config: Lookup) -> Routes:
         """What a configuration makes of the ring. Changes nothing.
 
         Raises:
             ValueError: it makes no ring.
         """
-        placement = Placement.of(config)
         nodes = self._nodes.plan(config.servers, config)
-        return Epoch(placement, nodes, self._days, config.batch)
+        return Routes(Placement.of(config), nodes, self._days, config.batch)
 
-    def turn(self, config: Lookup, planned: Epoch, previous: Sequence[Placement]) -> None:
+    def turn(self, config: Lookup, planned: Routes) -> None:
         """From the next request on the planned ring holds. Old requests end where they are.
 
         Args:
             planned: from `plan`, with the same configuration.
-            previous: whose owners are asked for what the new ones do not know, newest first.
         """
-        if planned.placement != self._epoch.placement:
-            self._epoch = planned
-        self._epoch.configure(config.batch)
+        if planned.placement != self._routes.placement:
+            self._routes = planned
         self._nodes.turn(planned.nodes, config)
         self._settle(config)
-        self.remember(previous)
-
-    def remember(self, previous: Sequence[Placement]) -> None:
-        """Ask the owners by these placements for what the owners of now do not know."""
-        self._previous = tuple(
-            Epoch(
-                placement,
-                self._nodes.plan(placement.servers, self._config),
-                self._days,
-                self._config.batch,
-            )
-            for placement in previous
-        )
-        kept = {node for epoch in self._previous for node in epoch.nodes.values()}
-        self._silent = {node: until for node, until in self._silent.items() if node in kept}
-        self._nodes.keep(kept)
 
     def _settle(self, config: Lookup) -> None:
-        self._config = config
-        if self._patience.seconds != config.hint_seconds:
-            self._patience = Patience(config.hint_seconds, NO_ANSWER)
-        self._silence = config.server_retry_timeout / 1000
+        self.layout = Layout(config.layout, self._days.retention)
+        self._routes.configure(self.layout, config.batch)
+        self._patience = Patience(config.hint_seconds, NO_ANSWER)
 
     # --- requests
 
     async def ask(self, key: Key) -> Hint:
         """The hint for a key. Never raises, never takes longer than the hint's deadline."""
-        epoch = self._epoch
-        node = epoch.route(key, self._nodes.out)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._patience.seconds
-        hint = NO_ANSWER
-        if node is not None:
-            # The batch goes on past the deadline, to `timeout`: that is what counts as a failure.
-            answer: asyncio.Future[Hint] = loop.create_future()
-            epoch.ask(node, key, answer)
-            self._patience.watch(answer)
-            hint = await answer
-        if hint.found is Found.DAY or not self._previous:
-            return hint
-        return await self._warm(key, epoch, node, hint, until)
+        batches = self._find(key)
+        if batches is None:
+            return NO_ANSWER
+        # The batch goes on past the deadline, to `timeout`: that is what counts as a failure.
+        answer: asyncio.Future[Hint] = asyncio.get_running_loop().create_future()
+        batches.asks.put(key, answer)
+        self._patience.watch(answer)
+        return await answer
 
     async def peek(self, key: Key, node: Node) -> Hint:
         """What one node says of a key, whether the ring names it or not; waits for `timeout`."""
@@ -149,66 +173,18 @@ class Lookups:
         self._put(Put(key, day, saved=False))
 
     def _put(self, put: Put) -> None:
-        epoch = self._epoch
-        node = epoch.route(put.key, self._nodes.out)
-        if node is None:
+        batches = self._find(put.key)
+        if batches is None:
             self._writes.drop()
         elif self._writes.begin():
-            epoch.put(node, put, self._writes)
+            batches.puts.put(put, self._writes)
+
+    def _find(self, key: Key) -> Batches | None:
+        """The batches to the node of a key; None while no node is live."""
+        routes = self._routes
+        server = routes.ring.route(self.layout.ring_key(key), self._nodes.out)
+        return None if server is None else routes.batches[server.name]
 
     async def drain(self) -> None:
         """Wait for the hints that are being written."""
         await self._writes.drain()
-
-    async def _warm(
-        self, key: Key, epoch: Epoch, node: Node | None, hint: Hint, until: float
-    ) -> Hint:
-        """What previous owners say of a key that its owner does not know; else `hint`.
-
-        One that leaves a request waiting is not asked again for server_retry_timeout: it costs one
-        deadline, once.
-        """
-        now = asyncio.get_running_loop().time
-        outcome = None
-        for before, owner in self._owners(key, epoch, node):
-            if until <= now():
-                break
-            if not owner.health.live or self._silent.get(owner, 0.0) > now():
-                outcome = outcome or "unavailable"
-                continue
-            said = await _in_time(before, owner, key, until)
-            if said.found is Found.DAY:
-                self._count("hit")
-                return said._replace(warmed=True)
-            if said.found is Found.NO_ANSWER:
-                self._silent[owner] = now() + self._silence
-                outcome = "unavailable"
-            else:
-                outcome = outcome or "miss"
-        if outcome is not None:
-            self._count(outcome)
-        return hint
-
-    def _count(self, outcome: str) -> None:
-        self.warm_up[outcome] += 1
-        metrics.WARM_UPS.labels(outcome).inc()
-
-    def _owners(self, key: Key, epoch: Epoch, node: Node | None) -> Iterator[tuple[Epoch, Node]]:
-        """Where previous rings had a key, newest first, but for where it was looked for already."""
-        asked = {(node.address, epoch.placement.layout)} if node is not None else set()
-        for before in self._previous:
-            owner = before.owner(key)
-            place = owner.address, before.placement.layout
-            if place not in asked:
-                asked.add(place)
-                yield before, owner
-
-
-async def _in_time(epoch: Epoch, node: Node, key: Key, until: float) -> Hint:
-    answer: asyncio.Future[Hint] = asyncio.get_running_loop().create_future()
-    epoch.ask(node, key, answer)
-    try:
-        async with asyncio.timeout_at(until):
-            return await answer
-    except TimeoutError:
-        return NO_ANSWER

@@ -62,14 +62,6 @@ LOST = Counter(
     "tapedeck_lookups_lost",
     "Hints that were missing for a state that MySQL has: vanished, or never written",
 )
-WARM_UPS = Counter(
-    "tapedeck_warm_ups",
-    "Hints asked of a previous owner after a reload: hit, miss, unavailable",
-    ["outcome"],
-)
-WARM_UP_SAVED = Counter(
-    "tapedeck_warm_up_partitions_saved", "Partitions not read because a previous owner had the hint"
-)
 RING_GENERATION = Gauge("tapedeck_ring_generation", "Grows by one with each reload that moves keys")
 PARTITION_DROPS = Counter("tapedeck_partition_drops", "Partitions dropped past retention")
 PRUNE_REFUSED = Counter("tapedeck_prune_refused", "Prunes refused: look at the log")
@@ -111,9 +103,4 @@ SESSION_ENTRIES = Gauge("tapedeck_session_entries", "States in the session cache
 SESSION_BYTES = Gauge("tapedeck_session_bytes", "Bytes of the states in the session cache")
 GROUPED = Counter(
     "tapedeck_grouped_changes", "Changes that were saved together with another one of their key"
-)
-MOVED = Counter(
-    "tapedeck_moved_entries",
-    "Entries that moved after a reload: copied, kept (the owner knew as much or more), failed",
-    ["outcome"],
 )

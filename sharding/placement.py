@@ -1,15 +1,10 @@
-"""Which node each key belongs to, as plain data: what a reload compares, hands on and remembers.
-
-No I/O. A `Placement` is the part of the configuration that places keys; a `History` is the line of
-placements that this gateway has had, as far back as entries may still lie where they were put.
-"""
+"""Which node each key belongs to, as plain data: what a reload compares. No I/O."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -19,8 +14,6 @@ from tapedeck.sharding.entries import Layout
 from tapedeck.sharding.ring import Ring
 from tapedeck.sharding.state import Key
 
-MOST_PREVIOUS = 3
-"""Placements that are remembered: reloads faster than entries move forget the oldest."""
 SAMPLE = 4_000
 """Keys by which a gateway tells what share moves: to about 0.7 %, in some 50 ms."""
 
@@ -78,43 +71,6 @@ class Placement:
         return Ring(
             self.servers, hash=self.hash, hash_tag=self.hash_tag, distribution=self.distribution
         )
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """The placements of one gateway.
-
-    Attributes:
-        generation: grows by one whenever keys change their place.
-        move: id of the copying that follows the last change; empty before the first.
-        previous: where entries may still lie, newest first.
-    """
-
-    generation: int = 1
-    move: str = ""
-    previous: tuple[Placement, ...] = ()
-
-    def turned(self, old: Placement, new: Placement) -> History:
-        """The history after a reload from `old` to `new`."""
-        if old.fingerprint == new.fingerprint:
-            return self
-        others = [old, *(p for p in self.previous if p != old)]
-        previous = tuple(p for p in others if p.fingerprint != new.fingerprint)
-        return History(self.generation + 1, secrets.token_hex(16), previous[:MOST_PREVIOUS])
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "generation": self.generation,
-            "move": self.move,
-            "previous": [placement.as_json() for placement in self.previous],
-        }
-
-    @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> History:
-        """What `as_json` made."""
-        previous = tuple(Placement.from_json(placement) for placement in given["previous"])
-        return cls(given["generation"], given["move"], previous)
 
 
 class Moved(NamedTuple):

@@ -22,7 +22,7 @@ from tapedeck.sharding.batching import Batcher
 from tapedeck.sharding.cluster import AnyLookups
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.filters import Filters, FilterSet
-from tapedeck.sharding.lookups import Found, Hint
+from tapedeck.sharding.hints import Found, Hint
 from tapedeck.sharding.partitions import mysql_day, number_of, parse_day, tomorrow
 from tapedeck.sharding.rows import Row
 from tapedeck.sharding.state import Key
@@ -78,7 +78,6 @@ class Reader:
         self._lookups = lookups
         self._days = days
         self._filters = filters
-        self.warm_up_saved = 0
         self._near: Batcher[Want, Loaded] = Batcher("read_near", self._read, at_most=64)
         self._deep: Batcher[Want, Loaded] = Batcher("read_deep", self._read, at_most=32)
 
@@ -138,12 +137,7 @@ class Reader:
             metrics.LOST.inc()
         if row is None or hint.found is Found.NO_ANSWER:
             return
-        if hint.warmed and hint.day is not None and hint.day <= row.day:
-            older = sum(day < hint.day for day in self._days.readable())
-            saved = older if hint.day >= self._days.oldest() else 0
-            self.warm_up_saved += saved
-            metrics.WARM_UP_SAVED.inc(saved)
-        if hint.warmed or hint.day != row.day:
+        if hint.day != row.day:
             self._lookups.repair(key, row.day)
 
     async def _look(self, key: Key, first: date) -> Loaded:

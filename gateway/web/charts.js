@@ -29,8 +29,8 @@ const CHARTS = [
 ];
 
 const WARNINGS = new Set(["not_redundant", "ejected"]);
-const NOTES = new Set(["reload", "move", "ring", "failover", "worker"]);
-export const eventLevel = (event) => (NOTES.has(event.kind) ? "move" : WARNINGS.has(event.kind) ? "warn" : "bad");
+const NOTES = new Set(["reload", "ring", "failover", "worker"]);
+export const eventLevel = (event) => (NOTES.has(event.kind) ? "note" : WARNINGS.has(event.kind) ? "warn" : "bad");
 
 let charts = null;
 let points = [];
@@ -148,16 +148,15 @@ function marks(now, width) {
     if (end < now - SPAN) continue;
     const level = eventLevel(event);
     const [from, to] = [x(event.at, now, width), x(end, now, width)];
-    const kind = level === "move" ? "note" : level;
     const parts = [svg("title", {}, `${clock(event.at)} ${event.text}`)];
     if (end > event.at) {
-      parts.push(svg("rect", { class: `band ${kind}`, x: from, y: TOP - 6, width: Math.max(2, to - from), height: HEIGHT - BOTTOM - TOP + 6 }));
+      parts.push(svg("rect", { class: `band ${level}`, x: from, y: TOP - 6, width: Math.max(2, to - from), height: HEIGHT - BOTTOM - TOP + 6 }));
     }
-    parts.push(svg("line", { class: `edge ${kind}`, x1: from, x2: from, y1: TOP - 6, y2: HEIGHT - BOTTOM }));
+    parts.push(svg("line", { class: `edge ${level}`, x1: from, x2: from, y1: TOP - 6, y2: HEIGHT - BOTTOM }));
     // Shapes say what colours say: a triangle for a fault, a diamond for what somebody did.
-    parts.push(kind === "note"
-      ? svg("path", { class: `flag ${kind}`, d: `M${from} ${TOP - 13}l4.5 4.5l-4.5 4.5l-4.5 -4.5Z` })
-      : svg("path", { class: `flag ${kind}`, d: `M${from - 4.5} ${TOP - 13}h9l-4.5 8Z` }));
+    parts.push(level === "note"
+      ? svg("path", { class: `flag ${level}`, d: `M${from} ${TOP - 13}l4.5 4.5l-4.5 4.5l-4.5 -4.5Z` })
+      : svg("path", { class: `flag ${level}`, d: `M${from - 4.5} ${TOP - 13}h9l-4.5 8Z` }));
     found.push(svg("g", {}, ...parts));
   }
   return found;

@@ -350,7 +350,7 @@ function link(one) {
 
 const WORDS = {
   ejected: "ejection", mysql_down: "no primary", not_redundant: "not redundant", split: "split",
-  failover: "failover", reload: "reload", worker: "worker", ring: "ring", move: "keys move",
+  failover: "failover", reload: "reload", worker: "worker", ring: "ring",
 };
 
 export function events(state, list) {

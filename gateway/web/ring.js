@@ -24,7 +24,6 @@ export function show(state) {
   keyed(byId("nodes"), ring.nodes.map((node, index) => ({ node, index })), (n) => n.node.name, makeNode);
   for (const { part, node } of parts.values()) part(node, state);
   legend(ring);
-  mover(ring);
   const now = JSON.stringify([ring.nodes.map((n) => [n.name, n.state]), outline?.owners, outline?.serving]);
   if (now !== drawn) {
     drawn = now;
@@ -101,30 +100,6 @@ function legend(ring) {
     element: h("span", {}, h("i", { class: `swatch ${kind}` }), words),
     update: () => {},
   }));
-}
-
-// A reload's moved keys and how far the mover is, where the ring tells it.
-function mover(ring) {
-  const box = byId("mover");
-  const move = ring.move ?? null;
-  box.hidden = !move;
-  if (!move) return;
-  if (!box.firstChild) {
-    box.append(h("b", {}, ""), h("div", { class: "meter" }, h("i")), h("p", { class: "muted" }));
-  }
-  const [head, meter, line] = box.children;
-  const part = move.progress ?? (move.state === "done" ? 1 : 0);
-  text(head, `Moving keys to their new owners: ${move.state}, ${percent(part)}`);
-  meter.firstChild.style.width = `${(part * 100).toFixed(1)}%`;
-  const saved = ring.warm_up ? Object.entries(ring.warm_up).map(([name, count]) => `${name} ${number(count)}`).join(", ") : "";
-  text(line, [
-    move.moved_share === null || move.moved_share === undefined ? "" : `${percent(move.moved_share)} of the entries have a new owner`,
-    `${number(move.scanned)} looked at`,
-    `${number(move.copied)} copied`,
-    `${number(move.kept)} newer there already`,
-    move.failed ? `${number(move.failed)} failed` : "",
-    saved && `previous owners asked: ${saved}`,
-  ].filter(Boolean).join(" · "));
 }
 
 // --- the picture

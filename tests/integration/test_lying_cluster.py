@@ -23,7 +23,7 @@ from tapedeck.failover.slots import SLOTS
 from tapedeck.localstack.process import free_port
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.lookups import Found
+from tapedeck.sharding.hints import Found
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
 from tests.integration.test_lying_node import ANYTHING, STREAMS, megabytes, told_the_truth

@@ -25,7 +25,7 @@ from tapedeck.config.load import ConfigError, parse
 from tapedeck.config.nutcracker import NutcrackerError, read_pool
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.lookups import Found, Hint
+from tapedeck.sharding.hints import Found, Hint
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support import backends

@@ -21,8 +21,7 @@ from tapedeck.localstack.redis import RedisServer
 from tapedeck.localstack.redis_cluster import RedisCluster
 from tapedeck.sharding import metrics
 from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.epoch import GARBAGE
-from tapedeck.sharding.lookups import Found, Hint
+from tapedeck.sharding.hints import GARBAGE, Found, Hint
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support import backends

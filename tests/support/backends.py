@@ -16,7 +16,6 @@ async def opened(
     document: dict[str, Any],
     *,
     complete: bool = False,
-    move: bool = False,
     wall: Callable[[], float] = time.time,
 ) -> AsyncIterator[Backend]:
     """One that knows the calendar already; it prunes nothing.
@@ -24,10 +23,9 @@ async def opened(
     Args:
         document: its configuration.
         complete: whether tomorrow's partition is there too, and nobody is about to make it.
-        move: whether it copies entries after a reload.
         wall: its machine's clock, seconds since 1970.
     """
-    backend = await Backend.open(parse(document), prune=False, move=move, wall=wall)
+    backend = await Backend.open(parse(document), prune=False, wall=wall)
     try:
         await (backend.days.complete() if complete else backend.days.ready())
         yield backend

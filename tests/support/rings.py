@@ -10,7 +10,6 @@ from typing import Any
 from tapedeck.config.load import parse
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.placement import Placement
 from tests.support import backends
 
 SECONDS = 20.0
@@ -21,19 +20,15 @@ def servers(*nodes: RedisServer, weight: int = 1) -> list[str]:
     return [f"{node.address}:{weight} {node.name}" for node in nodes]
 
 
-def opened(
-    document: dict[str, Any], *, move: bool = True, **how: Any
-) -> AbstractAsyncContextManager[Backend]:
+def opened(document: dict[str, Any], **how: Any) -> AbstractAsyncContextManager[Backend]:
     """A backend that is ready; it asks for a hint at every load."""
-    return backends.opened(_asking(document), move=move, **how)
+    return backends.opened(_asking(document), **how)
 
 
 def reload(backend: Backend, document: dict[str, Any]) -> None:
     """Let another configuration hold."""
     new = parse(_asking(document))
-    before, after = Placement.of(backend.config.lookup), Placement.of(new.lookup)
-    history = backend.mover.history.turned(before, after)
-    backend.reload(new, backend.plan(new), history)
+    backend.reload(new, backend.plan(new), backend.generation + 1)
 
 
 def _asking(document: dict[str, Any]) -> dict[str, Any]:
@@ -49,16 +44,3 @@ async def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert loop.time() < end, f"not in {SECONDS} s: {what}"
         await asyncio.sleep(0.01)
-
-
-async def all_moved(backend: Backend) -> dict[str, Any]:
-    """The move once it is done and the ring before it forgotten."""
-
-    def done() -> bool:
-        move = backend.mover.describe()
-        return move is not None and move["state"] == "done" and not move["previous_rings"]
-
-    await until(done, "the move is done")
-    described = backend.mover.describe()
-    assert described is not None
-    return described

@@ -1,4 +1,4 @@
-"""What a reload moves, and which rings a gateway remembers."""
+"""What a reload moves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tapedeck.config.load import parse
-from tapedeck.sharding.placement import History, Placement, differences, moved
+from tapedeck.sharding.placement import Placement, differences, moved
 
 
 def placement(*servers: str, **words: str) -> Placement:
@@ -66,21 +66,6 @@ def test_changes_are_said_in_words() -> None:
     ]
 
 
-def test_a_history_remembers_where_entries_may_lie_and_not_the_ring_of_now() -> None:
-    one, two, three, four, five = (placement(s) for s in (A, B, C, D, "127.0.0.1:7005:1 e"))
-    history = History()
-    assert history.turned(one, one) is history
-    assert history.turned(placement(A, B), placement(B, A)) is history
-    second = history.turned(one, two)
-    assert (second.generation, second.previous) == (2, (one,))
-    third = second.turned(two, three)
-    assert (third.generation, third.previous) == (3, (two, one))
-    assert third.move != second.move
-    back = third.turned(three, one)
-    assert (back.generation, back.previous) == (4, (three, two))
-    assert third.turned(three, four).turned(four, five).previous == (four, three, two)
-
-
 @given(
     st.lists(st.sampled_from([A, B, C, D]), min_size=1, max_size=4, unique=True),
     st.sampled_from(["packed", "flat"]),
@@ -88,9 +73,9 @@ def test_a_history_remembers_where_entries_may_lie_and_not_the_ring_of_now() -> 
     st.sampled_from(["ketama", "modula"]),
     st.sampled_from(["md5", "crc32", "fnv1a_64"]),
 )
-def test_a_history_is_handed_on_as_it_is(
+def test_a_placement_is_handed_on_as_it_is(
     servers: list[str], layout: str, hash_tag: str, distribution: str, hash_: str
 ) -> None:
     words = {"layout": layout, "hash_tag": hash_tag, "distribution": distribution, "hash": hash_}
-    history = History().turned(placement(*servers, **words), placement("127.0.0.1:9:1 z"))
-    assert History.from_json(json.loads(json.dumps(history.as_json()))) == history
+    given_one = placement(*servers, **words)
+    assert Placement.from_json(json.loads(json.dumps(given_one.as_json()))) == given_one

@@ -14,7 +14,6 @@ from tapedeck.gateway import reloading
 from tapedeck.gateway.live import Live, Source, with_token_keys
 from tapedeck.gateway.replies import Refusal
 from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.placement import History
 from tapedeck.sharding.survey import Survey
 from tests.support.faces import SERVICE_KEY, a_config
 from tests.unit.test_placement import MYSQL, A, B
@@ -28,15 +27,14 @@ def in_cluster(**lookup: Any) -> Any:
 async def test_a_cluster_is_given_its_limits_once_and_what_loads_do_without_it_follows() -> None:
     live, backend = Live(in_cluster()), Backend(in_cluster())
     step = await reloading.weigh(
-        live, backend.history, in_cluster(timeout=9, servers=["127.0.0.1:2"], capacity_every=7)
+        live, backend.generation, in_cluster(timeout=9, servers=["127.0.0.1:2"], capacity_every=7)
     )
     assert step.outcome == {
         "changed": ["lookup.capacity_every"],
         "needs_restart": ["lookup.servers", "lookup.timeout"],
     }
-    backend.reload(step.merged, backend.plan(step.merged), step.history)
+    backend.reload(step.merged, backend.plan(step.merged), step.generation)
     assert backend.ring()["generation"] == 1
-    assert backend.ring()["move"] is None
 
 
 async def test_work_that_a_reload_ends_does_end_also_where_it_loses_a_cancellation(
@@ -59,9 +57,9 @@ async def test_work_that_a_reload_ends_does_end_also_where_it_loses_a_cancellati
     monkeypatch.setattr(backend.survey, "keep", keep)
     backend._keep_house()
     await asyncio.sleep(0)
-    step = await reloading.weigh(live, backend.history, a_config(lookup={"capacity_every": 0}))
+    step = await reloading.weigh(live, backend.generation, a_config(lookup={"capacity_every": 0}))
     assert step.outcome["changed"] == ["lookup.capacity_every"]
-    backend.reload(step.merged, backend.plan(step.merged), step.history)
+    backend.reload(step.merged, backend.plan(step.merged), step.generation)
     async with asyncio.timeout(5):
         await lost.wait()
         await ended.wait()
@@ -87,9 +85,9 @@ async def test_only_what_moves_keys_is_another_generation() -> None:
 
     async def outcome(**lookup: Any) -> dict[str, Any]:
         new = a_config(lookup={"servers": [A, B], **lookup})
-        return (await reloading.weigh(live, History(), new)).outcome
+        return (await reloading.weigh(live, 1, new)).outcome
 
-    assert "ring" not in await outcome(timeout=9, move_rate=5, server_failure_limit=1)
+    assert "ring" not in await outcome(timeout=9, batch=5, server_failure_limit=1)
     assert "ring" not in await outcome(servers=[B, A])
     weighted = (await outcome(servers=["127.0.0.1:7001:3 a", B]))["ring"]
     assert weighted["generation"] == 2
