@@ -12,16 +12,10 @@ import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import RedisError, ResponseError
 
 from tapedeck.config.model import Lookup, LookupServer
 from tapedeck.config.tls import in_words
@@ -35,7 +29,8 @@ log = structlog.get_logger("tapedeck.nodes")
 
 _NOBODY: frozenset[str] = frozenset()
 PROBE_KEY = b"tapedeck:probe"
-_OF_A_CLUSTER = (AskError, ClusterDownError, TryAgainError)  # (MOVED is an AskError)
+PROBING: Sequence[Command] = (("SET", PROBE_KEY, b"1", "EX", 60), ("GET", PROBE_KEY))
+"""What a node of a ring must do to be taken back."""
 DRAIN_SECONDS = 5.0
 """How long a node that left the ring has to answer what it was asked before."""
 CHECK_AFTER = 1.0
@@ -52,6 +47,26 @@ class _Absent(Exception):
         return "this gateway got no CPU time to read the answer"
 
 
+class Elsewhere(RedisError):
+    """A node sent an entry elsewhere, and it was not found there: there is no hint this time."""
+
+
+class AnyLink(Protocol):
+    """The way to a node."""
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """A reply for each command; an error stands as the exception. Raises if there is none."""
+        ...
+
+    def renew(self) -> None:
+        """The node failed: what comes next is to be asked on another way."""
+        ...
+
+    async def close(self, patience: float) -> None:
+        """End it once what is under way was answered, after some seconds at most."""
+        ...
+
+
 class Node:
     """One lookup node.
 
@@ -59,17 +74,21 @@ class Node:
         server: its address, weight and name.
         config: timeouts and ejection.
         presence: what this process misses; without it, it is taken to be there always.
-
-    Attributes:
-        probe_key: what a probe writes and reads.
+        link: the way to it, if it is not to be connected to directly.
+        probing: what it must do to be taken back.
     """
 
     def __init__(
-        self, server: LookupServer, config: Lookup, presence: Presence | None = None
+        self,
+        server: LookupServer,
+        config: Lookup,
+        presence: Presence | None = None,
+        *,
+        link: AnyLink | None = None,
+        probing: Sequence[Command] = PROBING,
     ) -> None:
         self.server = server
         self._presence = presence or Presence()
-        self.probe_key = PROBE_KEY
         self.current = False
         self.health = Health(
             limit=config.server_failure_limit,
@@ -80,7 +99,8 @@ class Node:
         self._asked = time.monotonic()
         self._checking: asyncio.Task[Any] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self._link = Link(server, config, config.timeout / 1000)
+        self._link = link or Link(server, config, config.timeout / 1000)
+        self._probing = probing
         self._settle(config)
 
     @property
@@ -126,25 +146,21 @@ class Node:
         )
         self._latency = metrics.NODE_SECONDS.labels(self.name)
 
-    def _retire(self, link: Link) -> None:
+    def _retire(self, link: AnyLink) -> None:
         # Twice what a batch may take: one under way, and one that its batcher has gathered since.
         task = asyncio.create_task(link.close(2 * self._seconds + 1), name=f"retire-{self.name}")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def run(
-        self, commands: Sequence[Command], *, writes: bool = False, clustered: bool = False
-    ) -> list[Any] | None:
+    async def run(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any] | None:
         """Send a batch in one round trip, within `timeout`.
 
         Args:
             writes: whether the batch writes: a node may refuse that and answer reads.
-            clustered: whether the node is one of a Redis Cluster, and may send entries elsewhere.
 
         Returns:
-            A reply for each command, where an error that is the entry's own fault (WRONGTYPE; of a
-            cluster also MOVED, ASK, TRYAGAIN and CLUSTERDOWN) stands as the exception; None if the
-            node failed, which counts as one failure.
+            A reply for each command, where an error that is the entry's own (WRONGTYPE, Elsewhere)
+            stands as the exception; None if the node failed, which counts as one failure.
         """
         self._asked = time.monotonic()
         try:
@@ -158,7 +174,7 @@ class Node:
         for reply in replies:
             # LOADING, MASTERDOWN, OOM, READONLY, NOAUTH, ...: the node cannot do its work.
             if isinstance(reply, RedisError) and not (
-                is_wrong_type(reply) or (clustered and isinstance(reply, _OF_A_CLUSTER))
+                is_wrong_type(reply) or isinstance(reply, Elsewhere)
             ):
                 # It may not be the node that is wanted any more (a demoted primary, a rotated
                 # password): the next connection asks for the name anew, and logs in anew.
@@ -198,10 +214,6 @@ class Node:
             self._checking = asyncio.create_task(
                 self.run(self._probing, writes=True), name=f"check-{self.name}"
             )
-
-    @property
-    def _probing(self) -> list[Command]:
-        return [("SET", self.probe_key, b"1", "EX", 60), ("GET", self.probe_key)]
 
     async def probe(self) -> None:
         """Ask an ejected node to write and read an entry; take it back if it can.
@@ -327,10 +339,6 @@ class Nodes:
             if not node.health.live:
                 return frozenset([n.name for n in self._nodes.values() if not n.health.live])
         return _NOBODY
-
-    def describe(self, node: Node) -> dict[str, Any]:
-        """A node as `/ring` shows it, without its share."""
-        return node.describe()
 
     def plan(self, servers: Iterable[LookupServer], config: Lookup) -> dict[str, Node]:
         """A node for each server, by name; those that are known (by name and address) are the same

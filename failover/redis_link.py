@@ -18,13 +18,13 @@ import hiredis
 from redis._parsers import _AsyncHiredisParser
 from redis._parsers.helpers import parse_info
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
-from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis
+from redis.asyncio import Connection as RedisConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 
-from tapedeck.config.model import ClientTls, HostPort, Lookup, LookupServer
+from tapedeck.config.model import ClientTls, HostPort, Lookup
 from tapedeck.config.tls import ClientContexts
 from tapedeck.failover.names import PATIENCE, connect_by_name
 
@@ -111,9 +111,9 @@ class BoundedParser(_AsyncHiredisParser):
         self._line = seen[last : last + _HEADER_BYTES]
 
 
-class SlotMapParser(BoundedParser):
-    """The same, for the slots of a cluster: a thousand primaries with their replicas, and some
-    ranges of slots each, take a megabyte."""
+class ClusterParser(BoundedParser):
+    """The same, for nodes of a cluster: a thousand primaries with their replicas, and some ranges
+    of slots each, take a megabyte."""
 
     __slots__ = ()
     most_bytes = 16 * REPLY_BYTES
@@ -129,13 +129,15 @@ def info_of(reply: object) -> dict[str, Any]:
     Raises:
         ValueError: it is no answer to INFO.
     """
+    if isinstance(reply, dict):
+        return reply
     if not isinstance(reply, bytes):
         raise ValueError(f"INFO answered {reply!r}")
     parse: Callable[[object], dict[str, Any]] = parse_info
     return parse(reply)
 
 
-class _Connection(Connection):
+class Connection(RedisConnection):
     """A connection that looks at the certificate files whenever it connects, also again."""
 
     def __init__(self, *, lookup: Lookup, contexts: ClientContexts, **words: Any) -> None:
@@ -233,19 +235,12 @@ class Link:
 
     Args:
         seconds: for a connect, and for the first batch after it.
-        parser: which limits the replies.
     """
 
-    def __init__(
-        self,
-        server: HostPort,
-        config: Lookup,
-        seconds: float,
-        parser: type[BoundedParser] = BoundedParser,
-    ) -> None:
-        self._words = {**_words(server, config, seconds), "parser_class": parser}
+    def __init__(self, server: HostPort, config: Lookup, seconds: float) -> None:
+        self._words = _words(server, config, seconds)
         self._seconds = seconds
-        self._free: list[_Connection] = []
+        self._free: list[Connection] = []
         most = config.server_connections
         # Whoever finds none free waits for one, within the time that its batch has anyway.
         self._places = asyncio.Semaphore(most) if most is not None else contextlib.nullcontext()
@@ -288,14 +283,14 @@ class Link:
             if not self._busy:
                 self._idle.set()
 
-    def _take(self) -> _Connection:
+    def _take(self) -> Connection:
         """A connection, perhaps not made yet; the one that was used last, if it is in order."""
         while self._free:
             connection = self._free.pop()
             if connection.usable:
                 return connection
             connection.drop()
-        return _Connection(**self._words)
+        return Connection(**self._words)
 
     def renew(self) -> None:
         """Close those that wait for a batch, so that the next batch connects anew.
@@ -326,20 +321,12 @@ OF_CONNECTIONS = (
 """The words of the configuration that a connection is made from."""
 
 
-def connect(server: LookupServer, config: Lookup, seconds: float) -> Redis:
-    """A client of one node for work in the background, that tries each command once.
-
-    It connects when it is used.
-
-    Args:
-        seconds: for a connect, and for an answer.
-    """
-    words = {"connection_class": _Connection, **_words(server, config, seconds)}
-    if config.server_connections is None:
-        return Redis.from_pool(ConnectionPool(**words))
-    # Whoever finds none free waits for one, within the time that its batch has anyway.
-    most = config.server_connections
-    return Redis.from_pool(BlockingConnectionPool(max_connections=most, timeout=None, **words))
+def cluster_words(config: Lookup) -> dict[str, Any]:
+    """What redis-py's cluster client makes its connections from."""
+    words = _words(config.servers[0], config, config.timeout / 1000)
+    for word in ("host", "port", "retry"):
+        del words[word]
+    return {**words, "parser_class": ClusterParser}
 
 
 def _words(server: HostPort, config: Lookup, seconds: float) -> dict[str, Any]:

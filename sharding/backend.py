@@ -17,15 +17,16 @@ from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Hello
 from tapedeck.failover.tasks import stop
 from tapedeck.sharding import metrics
-from tapedeck.sharding.cluster import AnyLookups, ClusterLookups, Slots
+from tapedeck.sharding.cluster_lookups import ClusterLookups
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.filter_keeper import FilterKeeper
 from tapedeck.sharding.filters import Filters
 from tapedeck.sharding.janitor import Janitor
-from tapedeck.sharding.lookups import Lookups, Routes
+from tapedeck.sharding.lookups import Lookups
 from tapedeck.sharding.ownership import in_words
 from tapedeck.sharding.partitions import CLOCKS_AGREE, call_tables, span
 from tapedeck.sharding.reader import Reader
+from tapedeck.sharding.ring_lookups import RingLookups, Routes
 from tapedeck.sharding.sealing import Sealer
 from tapedeck.sharding.store import Store
 from tapedeck.sharding.survey import Parts, Survey
@@ -114,7 +115,7 @@ class Backend:
         Raises:
             ConfigError: it makes no ring.
         """
-        if not isinstance(self.lookups, Lookups):
+        if not isinstance(self.lookups, RingLookups):
             return None
         try:
             return self.lookups.plan(config.lookup)
@@ -134,7 +135,7 @@ class Backend:
         self.config = config
         self.days.configure(config.partitions.retention_days)
         self.primary.configure(config.mysql)
-        if isinstance(self.lookups, Lookups) and planned is not None:
+        if isinstance(self.lookups, RingLookups) and planned is not None:
             self.lookups.turn(config.lookup, planned)
         self._count_ring(generation)
         self.store.sessions.configure(config.sessions)
@@ -237,7 +238,7 @@ class Backend:
         shares = self.lookups.ring.shares()
         nodes = []
         for node in self.nodes:
-            described = self.nodes.describe(node)
+            described = node.describe()
             described["share"] = round(shares[node.name], 6)
             found = self.survey.found.get(node.name)
             described["capacity"] = None if found is None else found.as_json()
@@ -247,10 +248,8 @@ class Backend:
     def outline(self, parts: int) -> dict[str, Any]:
         """The ring's circle in `parts` places: whose each is, and who serves it now."""
         ring = self.lookups.ring
-        owners = ring.outline(parts)
-        if isinstance(self.nodes, ClusterNodes) or isinstance(ring, Slots):
-            return {"owners": owners, "serving": owners}
-        return {"owners": owners, "serving": ring.outline(parts, self.nodes.out)}
+        out = frozenset(node.name for node in self.nodes if not node.health.live)
+        return {"owners": ring.outline(parts), "serving": ring.outline(parts, out)}
 
     def mysql(self) -> dict[str, Any]:
         """The MySQL hosts as `/mysql` shows them."""
@@ -264,9 +263,9 @@ class Backend:
         ]
 
 
-def _lookups(config: Lookup, days: Days) -> tuple[Nodes | ClusterNodes, AnyLookups]:
+def _lookups(config: Lookup, days: Days) -> tuple[Nodes | ClusterNodes, Lookups]:
     if config.mode == "cluster":
         cluster = ClusterNodes(config)
         return cluster, ClusterLookups(config, cluster, days)
     nodes = Nodes(config)
-    return nodes, Lookups(config, nodes, days)
+    return nodes, RingLookups(config, nodes, days)

@@ -7,7 +7,7 @@ from datetime import date
 from enum import Enum
 from typing import NamedTuple
 
-from tapedeck.failover.nodes import is_wrong_type
+from tapedeck.failover.nodes import Elsewhere, is_wrong_type
 from tapedeck.sharding.entries import Command, Garbage, Layout, read
 from tapedeck.sharding.state import Key
 
@@ -100,6 +100,8 @@ def hint_of(reply: object) -> Hint:
     """The hint that a reply to `Layout.ask` is."""
     if is_wrong_type(reply):
         return GARBAGE
+    if isinstance(reply, Elsewhere):
+        return NO_ANSWER
     day = read(reply)
     if day is None:
         return NOTHING

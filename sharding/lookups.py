@@ -1,20 +1,23 @@
-"""Hints: asked of the ring's nodes under a short deadline, repaired in the background."""
+"""Hints: asked of lookup nodes under a short deadline, repaired in the background.
+
+Where the nodes are a ring: `ring_lookups`; where they are a Redis Cluster: `cluster_lookups`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from datetime import date
+from typing import Protocol
 
-from tapedeck.config.model import Lookup
-from tapedeck.failover.nodes import Node, Nodes
+from tapedeck.config.model import Lookup, LookupServer
+from tapedeck.failover.nodes import Node
 from tapedeck.sharding.batching import Batcher
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.entries import Layout
 from tapedeck.sharding.hints import LINGER, NO_ANSWER, Hint, Put, follow_up, hint_of, prune
-from tapedeck.sharding.placement import Placement
-from tapedeck.sharding.ring import Ring
 from tapedeck.sharding.state import Key
 from tapedeck.sharding.waiting import Patience, Writes
 
@@ -64,86 +67,50 @@ class Batches:
         return [True] * len(puts)
 
 
-class Routes:
-    """The ring as one configuration has it.
+class Places(Protocol):
+    """Who has which key, as people look at it: a ring, or a cluster's slots."""
+
+    def shares(self) -> dict[str, float]:
+        """By node name, the share of the keys that it owns."""
+        ...
+
+    def order(self, key: bytes) -> list[LookupServer]:
+        """The owner of a key, and who has it in its place while that is out, and so on."""
+        ...
+
+    def outline(self, parts: int, out: frozenset[str] = frozenset()) -> list[str | None]:
+        """By name, whose the keys at evenly spaced places are, while others are out."""
+        ...
+
+
+class Lookups(ABC):
+    """The lookup entries of all listeners.
 
     Args:
-        placement: where keys lie.
-        nodes: by name.
-        days: the calendar.
-        size: of batches.
-
-    Raises:
-        ValueError: the placement makes no ring.
-    """
-
-    def __init__(
-        self, placement: Placement, nodes: Mapping[str, Node], days: Days, size: int
-    ) -> None:
-        self.placement = placement
-        self.ring = placement.ring()
-        self.nodes = nodes
-        layout = Layout(placement.layout, days.retention)
-        self.batches = {name: Batches(node, layout, days, size) for name, node in nodes.items()}
-
-    def configure(self, layout: Layout, size: int) -> None:
-        """From the next batch on these hold."""
-        for batches in self.batches.values():
-            batches.configure(layout, size)
-
-
-class Lookups:
-    """The lookup entries of all listeners, on the nodes of a ring.
-
-    Args:
-        config: ring, layout and deadline.
-        nodes: the nodes and their health.
+        config: layout and deadline.
         days: the calendar, for what is past retention.
 
     Attributes:
         layout: of the entries.
     """
 
-    def __init__(self, config: Lookup, nodes: Nodes, days: Days) -> None:
-        self._nodes = nodes
+    def __init__(self, config: Lookup, days: Days) -> None:
         self._days = days
-        self._routes = self.plan(config)
         self._writes = Writes()
-        self._settle(config)
+        self._configure(config)
 
-    @property
-    def ring(self) -> Ring:
-        """The ring of now."""
-        return self._routes.ring
-
-    # --- a reload
-
-    def plan(self, config: Lookup) -> Routes:
-        """What a configuration makes of the ring. Changes nothing.
-
-        Raises:
-            ValueError: it makes no ring.
-        """
-        nodes = self._nodes.plan(config.servers, config)
-        return Routes(Placement.of(config), nodes, self._days, config.batch)
-
-    def turn(self, config: Lookup, planned: Routes) -> None:
-        """From the next request on the planned ring holds. Old requests end where they are.
-
-        Args:
-            planned: from `plan`, with the same configuration.
-        """
-        if planned.placement != self._routes.placement:
-            self._routes = planned
-        self._nodes.turn(planned.nodes, config)
-        self._settle(config)
-
-    def _settle(self, config: Lookup) -> None:
+    def _configure(self, config: Lookup) -> None:
         self.layout = Layout(config.layout, self._days.retention)
-        self._routes.configure(self.layout, config.batch)
         self._patience = Patience(config.hint_seconds, NO_ANSWER)
 
-    # --- requests
+    @property
+    @abstractmethod
+    def ring(self) -> Places:
+        """Who has which key now."""
+
+    @abstractmethod
+    def _find(self, key: Key) -> Batches | None:
+        """The batches to the node of a key; None while no node has it."""
 
     async def ask(self, key: Key) -> Hint:
         """The hint for a key. Never raises, never takes longer than the hint's deadline."""
@@ -178,12 +145,6 @@ class Lookups:
             self._writes.drop()
         elif self._writes.begin():
             batches.puts.put(put, self._writes)
-
-    def _find(self, key: Key) -> Batches | None:
-        """The batches to the node of a key; None while no node is live."""
-        routes = self._routes
-        server = routes.ring.route(self.layout.ring_key(key), self._nodes.out)
-        return None if server is None else routes.batches[server.name]
 
     async def drain(self) -> None:
         """Wait for the hints that are being written."""

@@ -19,10 +19,10 @@ from tapedeck.failover.primary import Primary
 from tapedeck.failover.retry import persist
 from tapedeck.sharding import metrics, rows
 from tapedeck.sharding.batching import Batcher
-from tapedeck.sharding.cluster import AnyLookups
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.filters import Filters, FilterSet
 from tapedeck.sharding.hints import Found, Hint
+from tapedeck.sharding.lookups import Lookups
 from tapedeck.sharding.partitions import mysql_day, number_of, parse_day, tomorrow
 from tapedeck.sharding.rows import Row
 from tapedeck.sharding.state import Key
@@ -73,7 +73,7 @@ class Reader:
         filters: what is known of the sealed partitions.
     """
 
-    def __init__(self, primary: Primary, lookups: AnyLookups, days: Days, filters: Filters) -> None:
+    def __init__(self, primary: Primary, lookups: Lookups, days: Days, filters: Filters) -> None:
         self._primary = primary
         self._lookups = lookups
         self._days = days

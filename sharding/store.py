@@ -28,9 +28,9 @@ from tapedeck.failover.retry import passing, persist
 from tapedeck.failover.tasks import stop
 from tapedeck.sharding import metrics, operations
 from tapedeck.sharding.batching import Waiter
-from tapedeck.sharding.cluster import AnyLookups
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.groups import MOST_TOGETHER, Applied, Member, Result, apply
+from tapedeck.sharding.lookups import Lookups
 from tapedeck.sharding.partitions import yesterday
 from tapedeck.sharding.reader import Loaded, Reader
 from tapedeck.sharding.rows import NewRow, Row
@@ -57,7 +57,7 @@ class Store:
         primary: Primary,
         reader: Reader,
         writer: Writer,
-        lookups: AnyLookups,
+        lookups: Lookups,
         days: Days,
         sessions: SessionsConfig,
     ) -> None:

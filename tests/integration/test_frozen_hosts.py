@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from tapedeck.config.load import parse
 from tapedeck.failover.errors import Fault, MySQLError
-from tapedeck.failover.redis_link import connect
+from tapedeck.failover.redis_link import Link
 from tapedeck.failover.session import Session
 from tapedeck.localstack import datadir
 from tapedeck.localstack.datadir import Passwords
@@ -162,15 +162,16 @@ def test_background_work_with_a_frozen_lookup_node_leaves_nothing_open(
 
     async def scene() -> None:
         before = sockets()
-        clients = [connect(config.servers[0], config, 0.5) for _ in range(MANY)]
-        for client in clients:
-            await client.ping()
+        links = [Link(config.servers[0], config, 0.5) for _ in range(MANY)]
+        for link in links:
+            await link.ask([("PING",)])
         try:
             await freeze(redis)
-            asked = [client.set("key", b"x" * size) for client in clients]
-            for error in await asyncio.gather(*asked, return_exceptions=True):
+            asked = [link.ask([("SET", "key", b"x" * size)]) for link in links]
+            waited = [asyncio.wait_for(answer, 0.5) for answer in asked]
+            for error in await asyncio.gather(*waited, return_exceptions=True):
                 assert isinstance(error, (RedisError, TimeoutError))
-            await asyncio.gather(*(client.aclose() for client in clients))
+            await asyncio.gather(*(link.close(0) for link in links))
             await all_end(before)
         finally:
             redis.thaw()

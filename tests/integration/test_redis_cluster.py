@@ -7,7 +7,6 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,10 @@ from redis.crc import key_slot
 from typer.testing import CliRunner
 
 from tapedeck.cli.main import app
-from tapedeck.failover.cluster import ClusterNodes
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.localstack.redis_cluster import RedisCluster
-from tapedeck.sharding import metrics
 from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.hints import GARBAGE, Found, Hint
+from tapedeck.sharding.hints import Found, Hint
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support import backends
@@ -161,28 +158,6 @@ async def test_hints_are_kept_on_the_primaries_of_their_slots(
         assert sum(shares.values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("layout", ["packed", "flat"])
-async def test_hints_that_lie_are_put_right(
-    stack_config: StackConfig, cluster: RedisCluster, layout: str
-) -> None:
-    async with opened(document(stack_config, cluster, layout=layout)) as backend:
-        await play(backend)
-        today = backend.days.today()
-        for key in KEYS[:40]:
-            backend.lookups.put(key, today - timedelta(days=9))
-        await backend.lookups.drain()
-        for key in KEYS[40:60]:  # another type in its place
-            name = backend.lookups.layout.ring_key(key)
-            node = backend.nodes.owner(name)  # type: ignore[union-attr]
-            await node.look([("DEL", name), ("LPUSH", name, "x")])
-        for key in KEYS:
-            assert await count(backend.store, key) == 1
-        await backend.lookups.drain()
-        right = {Hint(Found.DAY, today)}
-        # Another type under a packed entry's name is another application's: it stays.
-        assert await answered(backend) == (right if layout == "flat" else right | {GARBAGE})
-
-
 @pytest.mark.parametrize("fault", ["kill", "freeze"])
 async def test_a_primary_is_lost_and_its_replica_takes_over_and_nobody_notices(
     stack_config: StackConfig, cluster: RedisCluster, fault: str
@@ -221,7 +196,7 @@ async def test_a_frozen_primary_costs_its_first_requests_one_deadline_and_the_re
         started = time.monotonic()
         assert {hint.found for hint in await asked(backend, mine)} == {Found.NO_ANSWER}
         assert time.monotonic() - started < 0.4
-        await until(lambda: backend.nodes.out)
+        await until(lambda: not all(node.health.live for node in backend.nodes))
         started = time.monotonic()
         for key in mine:
             await backend.lookups.ask(key)
@@ -229,7 +204,7 @@ async def test_a_frozen_primary_costs_its_first_requests_one_deadline_and_the_re
         assert any("is out of the ring: timeout" in r for r in backend.readiness().reasons)
 
 
-async def test_slots_that_move_under_load_lose_no_hint(
+async def test_slots_that_move_under_load_lose_no_place(
     stack_config: StackConfig, cluster: RedisCluster
 ) -> None:
     # So patient that none is late, however busy the machine.
@@ -240,57 +215,22 @@ async def test_slots_that_move_under_load_lose_no_hint(
         shares = backend.lookups.ring.shares()
         names = {backend.lookups.layout.ring_key(key) for key in KEYS}
         slots = sorted(
-            slot
-            for slot in {key_slot(name) for name in names}
-            if backend.nodes._slots[slot].name == source.address  # type: ignore[union-attr]
+            {
+                key_slot(name)
+                for name in names
+                if backend.nodes.owner(name).name == source.address  # type: ignore[union-attr]
+            }
         )
         assert len(slots) > 10
-        before = metrics.LOOKUPS.counts["unavailable"]
-        missed = metrics.LOST._value.get()
         async with Load(backend, KEYS) as load:
             for slot in slots:
                 await asyncio.to_thread(cluster.move_slot, slot, source, target)
             await load.more()
-        assert metrics.LOOKUPS.counts["unavailable"] == before
-        assert metrics.LOST._value.get() == missed
         assert {hint.found for hint in await answered(backend)} == {Found.DAY}
         for key, acknowledged in load.acknowledged.items():
             assert await count(backend.store, key) == acknowledged + 1
         await until(lambda: backend.lookups.ring.shares() != shares)
         assert backend.readiness().status == "ready"
-
-
-async def test_while_a_slot_is_on_its_way_its_keys_are_found_on_either_side(
-    stack_config: StackConfig, cluster: RedisCluster
-) -> None:
-    words = {"layout": "flat", "hint_deadline": 400}
-    async with opened(document(stack_config, cluster, **words)) as backend:
-        await play(backend)
-        source, target, *_ = primaries(cluster)
-        nodes = backend.nodes
-        assert isinstance(nodes, ClusterNodes)
-        here = next(
-            key
-            for key in KEYS
-            if nodes.owner(backend.lookups.layout.ring_key(key)).name == source.address  # type: ignore[union-attr]
-        )
-        name = backend.lookups.layout.ring_key(here)
-        slot = key_slot(name)
-        cluster._ask(target, "CLUSTER", "SETSLOT", str(slot), "IMPORTING", cluster.id_of(source))
-        cluster._ask(source, "CLUSTER", "SETSLOT", str(slot), "MIGRATING", cluster.id_of(target))
-        today = backend.days.today()
-        assert await answered(backend, [here]) == {Hint(Found.DAY, today)}
-        cluster._ask(source, "MIGRATE", "127.0.0.1", str(target.port), name, "0", "5000")
-        # Many at once: ASKING and its command must take one connection.
-        assert await answered(backend, [here] * 200) == {Hint(Found.DAY, today)}
-        yesterday = today - timedelta(days=1)
-        backend.lookups.put(here, yesterday)
-        await backend.lookups.drain()
-        assert await answered(backend, [here]) == {Hint(Found.DAY, yesterday)}
-        for server in (target, source):
-            cluster._ask(server, "CLUSTER", "SETSLOT", str(slot), "NODE", cluster.id_of(target))
-        assert await answered(backend, [here]) == {Hint(Found.DAY, yesterday)}
-        assert nodes.owner(name).name == target.address  # type: ignore[union-attr]
 
 
 async def test_a_cluster_that_is_down_costs_nothing_and_hints_return_with_it(
@@ -307,7 +247,7 @@ async def test_a_cluster_that_is_down_costs_nothing_and_hints_return_with_it(
         async with Load(backend, KEYS) as load:
             replica.kill()
             victim.kill()
-            await until(lambda: any("CLUSTERDOWN" in r for r in backend.readiness().reasons))
+            await until(lambda: any("cluster is down" in r for r in backend.readiness().reasons))
             assert backend.readiness().status == "degraded"
             started = time.monotonic()
             for key in KEYS:

@@ -12,7 +12,7 @@ import uvloop
 from tapedeck.config.load import parse
 from tapedeck.config.model import Lookup
 from tapedeck.failover.nodes import Node
-from tapedeck.failover.redis_link import Link, connect
+from tapedeck.failover.redis_link import Link
 from tapedeck.localstack.redis import RedisServer
 from tests.support.liar import read_command
 
@@ -160,17 +160,3 @@ async def _ask_the_silent(patience: float, times: int) -> None:
         for node in nodes:
             await node.close()
         server.close()
-
-
-async def test_a_client_for_the_background_keeps_to_server_connections_too(
-    lookup_servers: list[RedisServer],
-) -> None:
-    config = config_of(lookup_servers[0], server_connections=1)
-    client = connect(config.servers[0], config, 2.0)
-    try:
-        waiting = asyncio.gather(*(client.blpop(["nothing"], timeout=0.2) for _ in range(3)))
-        await until_connections(lookup_servers[0], 1)
-        assert await waiting == [None] * 3
-        assert connections(lookup_servers[0]) == 1
-    finally:
-        await client.aclose()
