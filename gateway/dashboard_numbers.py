@@ -119,15 +119,6 @@ class Window:
             return None
         return sum(v for (of, _), v in series.items() if worker is None or of == worker)
 
-    def gauges(self, name: str, label: str) -> dict[str, float]:
-        """A gauge now by one label; of several workers' the highest."""
-        found: dict[str, float] = {}
-        for (_, labels), value in self._new.samples.get(name, {}).items():
-            which = dict(labels).get(label)
-            if which is not None:
-                found[which] = max(value, found.get(which, value))
-        return found
-
 
 def _short(value: float) -> float:
     return round(value, 3)

@@ -1,8 +1,8 @@
 """Whether lookups live as long as the retention: what a node's figures mean. No I/O.
 
-A lookup may vanish before its state does. Nothing is lost by that, but each one costs a read of
-every partition, so operators must see it coming (the days until a node's memory is full, the age of
-its oldest entries) and see it happen (evictions).
+A lookup may vanish before its state does. Nothing is lost by that, but each one costs a wider read,
+so operators must see it coming (the days until a node's memory is full, the age of its oldest
+entries) and see it happen (evictions).
 
 An entry's age is the age of the day that it holds: it is written when a state is first touched on
 a day, and lives (retention + `entries.EXTRA_DAYS`) days from then.

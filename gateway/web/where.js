@@ -49,7 +49,7 @@ function judge({ state, hints, owner }) {
   const hint = hints.find((one) => one.node === owner);
   if (!state) return hint.day ? "There is no state, though a hint says there is: the next load removes it" : "This listener has no state in this playlist";
   if (hint.day === state.day) return "The hint is right: a load reads no more than it must";
-  if (hint.day === null) return `No hint: the next load reads every partition, finds it in ${state.day}, and repairs the hint`;
+  if (hint.day === null) return `No hint: the next load reads every day whose filter does not rule it out, finds it in ${state.day}, and repairs the hint`;
   return `The hint is wrong: the next load finds it in ${state.day} all the same, and repairs the hint`;
 }
 
