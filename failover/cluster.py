@@ -25,7 +25,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tapedeck.config.model import Lookup, LookupServer
 from tapedeck.failover import metrics
-from tapedeck.failover.nodes import Elsewhere, Node, describe, is_wrong_type
+from tapedeck.failover.nodes import PROBE_KEY, Elsewhere, Node, describe, is_wrong_type
 from tapedeck.failover.presence import Presence
 from tapedeck.failover.redis_link import Command, Connection, cluster_words
 from tapedeck.failover.tasks import stop
@@ -53,7 +53,7 @@ class _Link:
         """A reply for each command; an error stands as the exception.
 
         Raises:
-            Exception: the primary did not answer, or says that the cluster is down.
+            Exception: the primary did not answer.
         """
         client = self._nodes.client
         node = client.get_node(node_name=self._name)
@@ -62,7 +62,10 @@ class _Link:
         pipeline = client.pipeline()
         for command in commands:
             pipeline.execute_command(*command, target_nodes=node)
-        return [_judged(reply) for reply in await pipeline.execute(raise_on_error=False)]
+        replies = await pipeline.execute(raise_on_error=False)
+        downs = (str(reply) for reply in replies if isinstance(reply, ClusterDownError))
+        self._nodes.heard(next(downs, ""))
+        return [_judged(reply) for reply in replies]
 
     def renew(self) -> None:
         """The primary failed: another one may have its slots by now."""
@@ -75,11 +78,11 @@ class _Link:
 def _judged(reply: Any) -> Any:
     if not isinstance(reply, Exception) or is_wrong_type(reply):
         return reply
-    if isinstance(reply, (RedisConnectionError, RedisTimeoutError, ClusterDownError, OSError)):
+    if isinstance(reply, (RedisConnectionError, RedisTimeoutError, OSError)):
         raise reply
     # A redirect that led nowhere is an error of Python's own, as is a reply that makes no sense.
-    redirected = isinstance(reply, (AskError, TryAgainError)) or not isinstance(reply, RedisError)
-    return Elsewhere(describe(reply)) if redirected else reply
+    lost = isinstance(reply, (AskError, TryAgainError, ClusterDownError))
+    return Elsewhere(describe(reply)) if lost or not isinstance(reply, RedisError) else reply
 
 
 class _Keys:
@@ -127,7 +130,9 @@ class ClusterNodes:
         self._presence = Presence()
         self._nodes: dict[str, Node] = {}
         self._problem = "it was not asked yet"
+        self._down = ""
         self._wanted = asyncio.Event()
+        self._looking = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
         self.client = self._new_client()
@@ -164,6 +169,8 @@ class ClusterNodes:
         """What is amiss, one sentence each; primaries that are out are not in it."""
         if self._problem:
             return [f"the Redis Cluster gives no hints: {self._problem}"]
+        if self._down:
+            return [f"the Redis Cluster says CLUSTERDOWN: {self._down}"]
         uncovered = SLOTS - len(self.client.nodes_manager.slots_cache)
         return [f"{uncovered:,} slots of the Redis Cluster have no primary"] if uncovered else []
 
@@ -206,6 +213,18 @@ class ClusterNodes:
         """Something failed: ask who has which slot, without waiting for the steady look."""
         self._wanted.set()
 
+    def heard(self, down: str) -> None:
+        """A primary answered.
+
+        Args:
+            down: what it said of the cluster being down; empty: nothing.
+        """
+        if down and not self._down:
+            log.warning("redis cluster down", reason=down)
+        self._down = down
+        if down:
+            self.look_soon()
+
     async def _watch(self) -> None:
         while True:
             self._wanted.clear()
@@ -213,8 +232,11 @@ class ClusterNodes:
             now = asyncio.get_running_loop().time()
             out = [node for node in self if not node.health.live]
             await asyncio.gather(*(node.probe() for node in out if node.health.probe_due(now)))
+            if self._down:  # also where no request comes that would tell that it is over
+                looks = (node.look([("GET", PROBE_KEY)]) for node in self)
+                await asyncio.gather(*looks, return_exceptions=True)
             await asyncio.sleep(SOON)  # never more often, however much fails
-            amiss = self._problem or any(not node.health.live for node in self)
+            amiss = self.problems or any(not node.health.live for node in self)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0 if amiss else STEADY):
                     await self._wanted.wait()
@@ -222,6 +244,10 @@ class ClusterNodes:
     async def refresh(self) -> None:
         """Ask the cluster who has which slot; where no server that is known could tell, those of
         the configuration."""
+        async with self._looking:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         if self._problem or not any(node.health.live for node in self):
             self._drop(self.client)
             self.client = self._new_client()
