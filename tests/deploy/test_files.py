@@ -165,6 +165,47 @@ def test_make_secrets_makes_those_that_compose_names_and_keeps_them(
     assert made == {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
 
 
+def test_a_mysql_group_lies_over_compose_yml(composed: dict[str, Any]) -> None:
+    over = yaml.safe_load((COMPOSE / "mysql-group.yml").read_text())
+    whole = {
+        **composed,
+        "volumes": composed["volumes"] | over["volumes"],
+        "secrets": composed["secrets"] | over["secrets"],
+        "services": {
+            **composed["services"],
+            **{
+                name: composed["services"].get(name, {}) | service
+                for name, service in over["services"].items()
+            },
+        },
+    }
+    whole.pop("x-mysql")
+    compose_spec.PyCompose.from_yaml(yaml.safe_dump(whole)).validate()
+    test_what_compose_mounts_and_builds_from_is_there(whole)
+    # One name each, and what the gateways are told are the members.
+    hosts = over["services"]["gateway1"]["environment"]["TAPEDECK_MYSQL__HOSTS"]
+    members = [host.partition(":")[0] for host in hosts.split(",")]
+    assert members == whole["services"]["mysql-setup"]["command"][2:]
+    seeds = (DEPLOY / "mysql" / "mysql-group.cnf").read_text()
+    assert f"group_seeds = {hosts}" in seeds
+    for number, member in enumerate(members, 1):
+        command = whole["services"][member]["command"]
+        assert f"--server-id={number}" in command
+        assert f"--report-host={member}" in command
+        assert f"--loose-group-replication-local-address={member}:3306" in command
+
+
+def test_mysqls_certificate_is_good_for_every_member(tmp_path: Path) -> None:
+    run(COMPOSE / "make-certificates", tmp_path)
+    certificate = tmp_path / "mysql_certificate"
+    for member in ("mysql1", "mysql2", "mysql3"):
+        ca = tmp_path / "mysql_ca"
+        run("openssl", "verify", "-CAfile", ca, "-verify_hostname", member, certificate)
+    before = certificate.read_text()
+    run(COMPOSE / "make-certificates", tmp_path)
+    assert certificate.read_text() == before
+
+
 # --- the configurations
 
 
