@@ -51,7 +51,6 @@ class NoDatabase:
     """Says that every script did what it must."""
 
     broken = False
-    mariadb = True
 
     generation = 1
     packet = 16 << 20

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from tapedeck.failover.engine import Redundancy
 from tapedeck.failover.session import Hello
 
 
@@ -26,7 +27,7 @@ class View:
         busy: it lives, but takes no more connections; that says nothing against it.
         ours: this machine could not ask it, for a reason of its own; that says nothing either.
         before: what it said last, where it is too busy to say it again, or could not be asked.
-        redundant: whether a standby acknowledges its commits; None where it was not asked.
+        redundancy: whether another host has what it commits; None where it was not asked.
     """
 
     address: str
@@ -36,7 +37,7 @@ class View:
     busy: bool = False
     ours: bool = False
     before: Hello | None = None
-    redundant: bool | None = None
+    redundancy: Redundancy | None = None
 
     def as_json(self, primary: str | None) -> dict[str, Any]:
         """The host as `/mysql` shows it.

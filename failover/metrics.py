@@ -23,7 +23,7 @@ def forget(node: str) -> None:
 MYSQL_UP = Gauge("tapedeck_mysql_primary_up", "1 while a primary is adopted")
 MYSQL_REDUNDANT = Gauge(
     "tapedeck_mysql_redundant",
-    "1 while a standby acknowledges what the primary commits; NaN with a single host",
+    "1 while another host has what the primary acknowledges; NaN where that cannot be seen",
 )
 # Not known is not lost: with one host (a managed service's endpoint) nobody is to be woken.
 MYSQL_REDUNDANT.set(float("nan"))

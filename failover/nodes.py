@@ -40,7 +40,7 @@ CHECK_AGAIN = 0.25
 """The same after a failure."""
 
 
-class _Absent(Exception):
+class _Absent(TimeoutError):
     """An answer did not come in time, and this process was not there for most of that time."""
 
     def __str__(self) -> str:

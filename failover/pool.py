@@ -35,7 +35,7 @@ class Pool:
 
     def __init__(self, host: HostPort, hello: Hello, config: MySQL, left: LeftBehind) -> None:
         self.host = host
-        self._hello = hello
+        self.hello = hello
         self._config = config
         self._idle: list[tuple[Session, float]] = []
         self._open: set[Session] = set()
@@ -178,9 +178,9 @@ class Pool:
         try:
             hello = await session.greet()
             self._check_open()
-            if hello.read_only or hello.identity != self._hello.identity:
+            if hello.read_only or hello.identity != self.hello.identity:
                 raise MySQLError(Fault.READ_ONLY, 0, f"{self.host} is not the primary any more")
-            if hello.generation < self._hello.generation:
+            if hello.generation < self.hello.generation:
                 raise MySQLError(Fault.READ_ONLY, 0, f"{self.host} is a replaced primary")
         except BaseException:
             session.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ import structlog
 
 from tapedeck.config.model import HostPort, MySQL
 from tapedeck.failover import metrics
+from tapedeck.failover.engine import Redundancy
 from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.fencing import Adopt, Nobody, Split, View, decide
 from tapedeck.failover.left_behind import LeftBehind
@@ -41,7 +43,6 @@ class Primary:
         on_hello: called with each greeting of the primary (it tells its clock).
 
     Attributes:
-        mariadb: whether the primary is MariaDB.
         packet: bytes that a command to the primary may have, as in Hello.
     """
 
@@ -59,9 +60,8 @@ class Primary:
         self._problem = "not contacted yet"
         self._closed = False
         self._silent_looks = 0
-        self._redundant: bool | None = None
+        self._redundancy: Redundancy | None = None
         self._split = False
-        self.mariadb = True
         self.packet = 1 << 20
 
     @property
@@ -86,6 +86,11 @@ class Primary:
         return "" if self._pool is not None else self._problem
 
     @property
+    def database(self) -> str:
+        """The database that holds the states."""
+        return self._config.database
+
+    @property
     def lost_for(self) -> float | None:
         """Seconds since the primary was lost; None while there is one or before the first."""
         if self._pool is not None or self._identity is None:
@@ -95,7 +100,12 @@ class Primary:
     @property
     def redundant(self) -> bool | None:
         """Whether a standby acknowledges commits; None where it is not known or not asked for."""
-        return self._redundant
+        return self._redundancy.held if self._redundancy is not None else None
+
+    @property
+    def redundancy(self) -> str:
+        """Why there is, is not, or cannot be seen another host with all changes; may be empty."""
+        return self._redundancy.reason if self._redundancy is not None else ""
 
     def configure(self, config: MySQL) -> None:
         """Other limits hold from the next request, and from the next statement, on.
@@ -115,7 +125,9 @@ class Primary:
         return {
             "primary": self.address,
             "generation": self._seen,
-            "redundant": self._redundant if self.adopted else None,
+            "engine": str(self._pool.hello.engine) if self._pool is not None else None,
+            "redundant": self.redundant if self.adopted else None,
+            "redundancy": (self.redundancy or None) if self.adopted else None,
             "split": self._split,
             "lost_for": self.lost_for,
             "problem": self.problem or None,
@@ -290,9 +302,8 @@ class Primary:
             newest = views[0]
             if newest.address == self.address and newest.hello is not None:
                 self._on_hello(newest.hello)
-                self._redundant = newest.redundant
-                if newest.redundant is not None:
-                    metrics.MYSQL_REDUNDANT.set(newest.redundant)
+                self._redundancy = newest.redundancy
+                metrics.MYSQL_REDUNDANT.set(math.nan if self.redundant is None else self.redundant)
         elif isinstance(verdict, Split):
             if self._problem != verdict.reason:
                 log.error("two mysql primaries: changes are refused", reason=verdict.reason)
@@ -320,6 +331,7 @@ class Primary:
         host = next(host for host in self._config.hosts if str(host) == verdict.address)
         if verdict.raise_generation or hello.generation == 0:
             hello = await self._raise_generation(host, hello)
+            self._watch.learn(verdict.address, hello)
         new = hello.identity != self._identity
         if new or self._pool is None or hello.generation != self._seen:
             if new and self._identity is not None:
@@ -328,7 +340,6 @@ class Primary:
             if new:
                 self._left = LeftBehind(hello.identity)
             self._pool = Pool(host, hello, self._config, self._left)
-            self.mariadb = hello.mariadb
             log.info("mysql primary adopted", host=str(host), generation=hello.generation)
         self._identity = hello.identity
         self._seen = hello.generation

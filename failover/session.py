@@ -21,6 +21,7 @@ from tapedeck.config.model import HostPort, MySQL
 from tapedeck.config.tls import ClientContexts, TlsProblem, in_words
 from tapedeck.failover import clock_sql, settings, sign_in
 from tapedeck.failover.answers import Answers, Ran
+from tapedeck.failover.engine import Engine
 from tapedeck.failover.errors import Fault, MySQLError, classify, is_ours
 from tapedeck.failover.names import connect_by_name
 
@@ -90,10 +91,10 @@ READ_ONLY = "(@@global.read_only NOT IN ('0','OFF') OR @@global.innodb_read_only
 GREETING = (
     "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id),"
     f" {READ_ONLY},"
-    f" {clock_sql.MILLISECONDS}, VERSION(), @@max_allowed_packet"
+    f" {clock_sql.MILLISECONDS}, VERSION(), @@version_comment, @@max_allowed_packet"
 )
-"""Which server it is, whether it refuses writes, its clock in ms since 1970 UTC, its version, and
-how many bytes a statement may have."""
+"""Which server it is, whether it refuses writes, its clock in ms since 1970 UTC, its version in two
+parts, and how many bytes a statement may have."""
 
 
 BEGIN = "START TRANSACTION READ WRITE"
@@ -118,7 +119,7 @@ class Hello:
         read_only: whether it refuses an ordinary user's writes.
         generation: the primary's generation that it knows of; 0 where nobody wrote one yet.
         clock_ms: its clock, milliseconds since 1970 UTC.
-        mariadb: MariaDB, not MySQL.
+        engine: MySQL or MariaDB, and which version.
         packet: bytes that a command may have (max_allowed_packet): of a longer one the server reads
             nothing, and ends the connection.
     """
@@ -127,19 +128,19 @@ class Hello:
     read_only: bool
     generation: int
     clock_ms: int
-    mariadb: bool
+    engine: Engine
     packet: int = 1 << 20
 
     @classmethod
     def read(cls, row: Row, generation: int) -> Hello:
         """From the row that GREETING gives."""
-        identity, read_only, clock_ms, version, packet = row
+        identity, read_only, clock_ms, version, comment, packet = row
         return cls(
             identity=str(identity),
             read_only=bool(read_only),
             generation=generation,
             clock_ms=int(clock_ms),
-            mariadb="mariadb" in str(version).lower(),
+            engine=Engine.of(str(version), str(comment)),
             packet=int(packet),
         )
 
@@ -163,6 +164,12 @@ class Session:
     def number(self) -> int:
         """The connection's id on the server: its last 32 bits."""
         return int(self._connection.thread_id())
+
+    @property
+    def engine(self) -> Engine:
+        """What the server is; known once it was greeted."""
+        assert self.hello is not None
+        return self.hello.engine
 
     @property
     def address(self) -> str:

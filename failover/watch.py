@@ -90,6 +90,11 @@ class Watch:
         if address in self._views:
             self._views[address] = View(address, error="a statement found it read-only")
 
+    def learn(self, address: str, hello: Hello) -> None:
+        """Remember a newer greeting of a host than its last look showed: what is judged next, a
+        look at another host, must not take this one for what it was."""
+        self._views[address] = replace(self._views[address], hello=hello)
+
     async def close(self) -> None:
         """End."""
         await stop(*self._tasks)
@@ -169,12 +174,11 @@ class Watch:
                     self._part(name)
                     session = await self._session(host)
                     hello = await session.greet()
-                redundant = None
+                redundancy = None
                 if not hello.read_only:
                     await self._ask(session, hello)
-                if not hello.read_only and len(self._config.hosts) > 1:
-                    redundant = await _redundant(session)
-                return View(name, hello, redundant=redundant)
+                    redundancy = await hello.engine.redundancy(session, len(self._config.hosts))
+                return View(name, hello, redundancy=redundancy)
         except TimeoutError:
             self._part(name)
             return View(name, error="no answer in time", silent=True)
@@ -220,17 +224,3 @@ async def _leads_to(host: HostPort, address: str) -> bool:
         return address in await NAMES.look_up(host.host)
     except OSError:
         return True
-
-
-async def _redundant(session: Session) -> bool:
-    """Whether a semi-synchronous standby is connected and waited for (MariaDB's and MySQL's words).
-
-    See "Semisynchronous Replication Monitoring" in the MySQL manual.
-    """
-    rows = await session.fetch("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%'")
-    status = {str(name).lower(): str(value) for name, value in rows}
-    on = any(status.get(f"rpl_semi_sync_{role}_status") == "ON" for role in ("master", "source"))
-    clients = any(
-        status.get(f"rpl_semi_sync_{role}_clients", "0") != "0" for role in ("master", "source")
-    )
-    return on and clients

@@ -186,7 +186,7 @@ class History:
             return
         self._end("mysql_down", "MySQL", seen.at)
         if mysql["redundant"] is False:
-            text = f"MySQL is not redundant: nobody acknowledges what {primary} commits"
+            text = f"MySQL is not redundant: {mysql['redundancy']}"
             self._begin("not_redundant", "MySQL", text, seen.at)
         else:
             self._end("not_redundant", "MySQL", seen.at)

@@ -162,7 +162,12 @@ SCHEMAS: Json = {
         {
             "primary": _TEXT_OR_NULL,
             "generation": _COUNT,
-            "redundant": {"type": ["boolean", "null"]},
+            "engine": {**_TEXT_OR_NULL, "description": "the primary's, with its version"},
+            "redundant": {
+                "type": ["boolean", "null"],
+                "description": "whether another host has what is acknowledged; null: not known",
+            },
+            "redundancy": {**_TEXT_OR_NULL, "description": "why"},
             "split": _FLAG,
             "lost_for": {"type": ["number", "null"], "description": "seconds"},
             "problem": _TEXT_OR_NULL,

@@ -230,7 +230,9 @@ class Backend:
                 )
             reasons.append(f"MySQL fails over: {self.primary.problem}")
         elif self.primary.redundant is False:
-            reasons.append("the MySQL pair is not redundant: no standby acknowledges commits")
+            reasons.append(f"MySQL is not redundant: {self.primary.redundancy}")
+        elif self.primary.redundancy and self.primary.redundant is None:
+            reasons.append(f"whether MySQL is redundant is not known: {self.primary.redundancy}")
         return Readiness("degraded" if reasons else "ready", reasons)
 
     def ring(self) -> dict[str, Any]:

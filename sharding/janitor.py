@@ -17,9 +17,9 @@ import structlog
 
 from tapedeck.config.model import Partitions
 from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
+from tapedeck.failover.locks import lock_name, try_lock
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Session
-from tapedeck.failover.settings import METADATA_LOCK_SECONDS
 from tapedeck.sharding import filter_store, metrics
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.ownership import Found, look
@@ -27,7 +27,6 @@ from tapedeck.sharding.partitions import Drops, drops_on, plan_drops, table
 
 log = structlog.get_logger("tapedeck.janitor")
 
-LOCK = "CONCAT('tapedeck_prune.', MD5(DATABASE()))"
 EXACT_BELOW = 20_000
 """Rows up to which a partition is counted; above it InnoDB's estimate is shown."""
 DROP_TRIES = 20
@@ -157,10 +156,9 @@ class Janitor:
             if dry_run:
                 found = await look(session.fetch)
                 return Pruned(self._plan(found, force), foreign=tuple(found.foreign))
-            # The lock belongs to the connection: it goes when this process does.
-            if (await session.fetch(f"SELECT GET_LOCK({LOCK}, 0)"))[0][0] != 1:
-                return Pruned(Drops(), elsewhere=True)
-            try:
+            async with try_lock(session, lock_name("prune", self.primary.database)) as ours:
+                if not ours:
+                    return Pruned(Drops(), elsewhere=True)
                 found = await look(session.fetch)
                 plan = self._plan(found, force)
                 if plan.refused:
@@ -168,10 +166,6 @@ class Janitor:
                     log.error("prune refused", reason=plan.refused, partitions=len(plan.days))
                     return Pruned(plan, foreign=tuple(found.foreign))
                 return await self._drop(session, plan)
-            finally:
-                if not session.broken:
-                    with contextlib.suppress(MySQLError):
-                        await session.fetch(f"SELECT RELEASE_LOCK({LOCK})")
 
     async def keep(self) -> None:
         """Prune for ever, every `prune_every` seconds; what fails is logged and tried again."""
@@ -205,7 +199,7 @@ class Janitor:
                 if day not in found.ours:
                     break
                 try:
-                    await drop_table(session, table(day), mariadb=self.primary.mariadb)
+                    await session.engine.run_ddl(session, f"DROP TABLE IF EXISTS {table(day)}")
                 except MySQLError as error:
                     if session.broken:
                         raise
@@ -228,24 +222,3 @@ class Janitor:
             await self.days.refresh()
         foreign = tuple((await look(session.fetch)).foreign)
         return Pruned(plan, tuple(dropped), tuple(busy), foreign=foreign)
-
-
-async def drop_table(session: Session, name: str, *, mariadb: bool) -> None:
-    """Drop a table without making later queries on it wait.
-
-    A DROP that waits behind a reader makes every later query on the table wait behind it. MariaDB
-    gives up at once with NOWAIT (MariaDB, "WAIT and NOWAIT"). MySQL 8 has no NOWAIT here: its
-    lock_wait_timeout of one second is the least (untried: no MySQL 8 was at hand).
-
-    Raises:
-        MySQLError: RETRY while somebody reads it.
-    """
-    if mariadb:
-        await session.execute(f"DROP TABLE IF EXISTS {name} NOWAIT")
-        return
-    await session.execute("SET SESSION lock_wait_timeout = 1")
-    try:
-        await session.execute(f"DROP TABLE IF EXISTS {name}")
-    finally:
-        if not session.broken:
-            await session.execute(f"SET SESSION lock_wait_timeout = {METADATA_LOCK_SECONDS}")

@@ -205,7 +205,7 @@ class Writer:
         self, session: Session, plans: list[Plan], *, impatient: bool
     ) -> Sequence[bool | Exception]:
         """One by one; where `impatient`, none of them waits for a row that somebody holds."""
-        impatient = impatient and self._primary.mariadb
+        impatient = impatient and session.engine.shortest_wait == 0
         if impatient:
             await session.execute("SET SESSION innodb_lock_wait_timeout = 0")
         settled: list[bool | Exception] = []

@@ -22,6 +22,8 @@ from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.mysql import MySQL
 from tapedeck.localstack.process import free_port
 from tapedeck.localstack.redis import RedisServer
+from tapedeck.localstack.server import Server
+from tests.support.mysqld import WITHOUT_TLS, key_of, make_keys
 
 # No test is timed: on a busy machine a property would fail for how long an example took.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -53,6 +55,7 @@ def mysql_template(tmp_path_factory: pytest.TempPathFactory, passwords: Password
         pytest.skip(mysql_engine.HOW_TO_GET_IT)
     folder = tmp_path_factory.mktemp("mysql-template") / "template"
     MySQL.make_data(folder, passwords)
+    make_keys(folder)
     return folder
 
 
@@ -84,7 +87,7 @@ def lookup_servers(_session_servers: list[RedisServer]) -> list[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def _session_mysql(
+def _session_mariadb(
     tmp_path_factory: pytest.TempPathFactory, data_template: Path, passwords: Passwords
 ) -> Iterator[MariaDB]:
     folder = tmp_path_factory.mktemp("mysql") / "data"
@@ -95,23 +98,45 @@ def _session_mysql(
     server.kill()
 
 
-@pytest.fixture
-def mysql(_session_mysql: MariaDB) -> MariaDB:
-    """One writable MariaDB without a standby: running, and with the real time.
+@pytest.fixture(scope="session")
+def _session_mysqld(
+    tmp_path_factory: pytest.TempPathFactory, mysql_template: Path, passwords: Passwords
+) -> Iterator[MySQL]:
+    folder = tmp_path_factory.mktemp("mysqld") / "data"
+    datadir.copy(mysql_template, folder)
+    server = MySQL("mysql1", folder, passwords, options=WITHOUT_TLS)
+    server.start()
+    yield server
+    server.kill()
 
-    Its clock is shifted by `mysql.clock_file.write_text("+86400")`, at once.
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests marked `engines` run on MariaDB, and on MySQL too where it is installed."""
+    marked = metafunc.definition.get_closest_marker("engines") is not None
+    if marked and "mysql" in metafunc.fixturenames and mysql_engine.find() is not None:
+        metafunc.parametrize("mysql", ["mariadb", "mysql"], indirect=True)
+
+
+@pytest.fixture
+def mysql(request: pytest.FixtureRequest) -> Server:
+    """One writable server without a standby: running, and with the real time.
+
+    A MariaDB; in tests that are marked `engines` a MySQL too, where one is installed. Its clock is
+    shifted by `tests.support.clocks.shift`, at once.
     """
-    _session_mysql.thaw()
-    assert _session_mysql.clock_file is not None
-    _session_mysql.clock_file.write_text("+0\n")
-    if not _session_mysql.running:
-        _session_mysql.start()
-    _session_mysql.query("SET GLOBAL read_only = 0")
-    return _session_mysql
+    on_mysql = getattr(request, "param", "mariadb") == "mysql"
+    server: Server = request.getfixturevalue("_session_mysqld" if on_mysql else "_session_mariadb")
+    server.thaw()
+    if server.clock_file is not None:
+        server.clock_file.write_text("+0\n")
+    if not server.running:
+        server.start()
+    server.query("SET GLOBAL read_only = 0")
+    return server
 
 
 @pytest.fixture
-def small_packets(mysql: MariaDB) -> Iterator[int]:
+def small_packets(mysql: Server) -> Iterator[int]:
     """MySQL takes no statement of more than 1 MiB, as older versions do by default."""
     ((before,),) = mysql.query("SELECT @@global.max_allowed_packet")
     mysql.query("SET GLOBAL max_allowed_packet = 1048576")
@@ -120,7 +145,7 @@ def small_packets(mysql: MariaDB) -> Iterator[int]:
 
 
 @pytest.fixture
-def database(mysql: MariaDB) -> Iterator[str]:
+def database(mysql: Server) -> Iterator[str]:
     """The name of an empty database of this test's own; it holds tapedeck_generation only."""
     name = f"tapedeck_{next(_numbers)}"
     mysql.create_database(name)
@@ -131,7 +156,7 @@ def database(mysql: MariaDB) -> Iterator[str]:
 
 
 @pytest.fixture
-def stack_config(lookup_servers: list[RedisServer], mysql: MariaDB, database: str) -> StackConfig:
+def stack_config(lookup_servers: list[RedisServer], mysql: Server, database: str) -> StackConfig:
     """Makes a configuration document (for `tapedeck.config.load.parse`, or a YAML file).
 
     `stack_config(lookup={"layout": "flat"}, player={...})` lays these values over it. Each call
@@ -151,6 +176,7 @@ def stack_config(lookup_servers: list[RedisServer], mysql: MariaDB, database: st
                 "user": "tapedeck",
                 "password": mysql.passwords.gateway,
                 "database": database,
+                "public_key": key_of(mysql),
             },
         }
         for name, values in sections.items():

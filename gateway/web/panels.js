@@ -99,8 +99,8 @@ function mysqlPart(state) {
       line: `${lost === null ? "never reached" : `for ${duration(lost)}`}; ${number(mysql.waiting)} waiting. ${sentence(mysql.problem ?? "")}`,
     };
   }
-  if (mysql.redundant === false) return { name: "MySQL", level: "warn", word: "not redundant", line: `${mysql.primary} commits alone` };
-  return { name: "MySQL", level: "ok", word: "well", line: `${mysql.primary} is the primary${mysql.redundant ? ", and a standby acknowledges" : ""}` };
+  if (mysql.redundant === false) return { name: "MySQL", level: "warn", word: "not redundant", line: sentence(mysql.redundancy ?? "") };
+  return { name: "MySQL", level: "ok", word: "well", line: `${mysql.primary} is the primary${mysql.redundancy ? `; ${mysql.redundancy}` : ""}` };
 }
 
 function partitionsPart(state, partitions) {
@@ -167,8 +167,8 @@ function wire(pair) {
   const line = byId("hosts").querySelector(".wire");
   if (!line) return;
   data(line, "level", pair.redundant === false || !pair.primary ? "warn" : pair.redundant ? "ok" : null);
-  text(line, !pair.primary ? "✕ nobody commits" : pair.redundant === false ? "✕ nobody acknowledges commits: not redundant"
-    : pair.redundant ? "↓ acknowledges every commit" : "↓ acknowledgement not asked for");
+  text(line, !pair.primary ? "✕ nobody commits" : pair.redundant === false ? `✕ not redundant: ${pair.redundancy}`
+    : pair.redundant ? "↓ acknowledges every commit" : `↓ ${pair.redundancy ?? "acknowledgement not asked for"}`);
 }
 
 function queue(state, pair) {

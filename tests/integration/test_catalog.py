@@ -26,8 +26,9 @@ from tapedeck.gateway.catalog_import import Entry, import_mixes, read
 from tapedeck.gateway.mixes import Mix, MixUser, Track
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.process import free_port
+from tests.support.mysqld import key_of
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
 SAMPLE = Path(tapedeck.config.__file__).with_name("sample_catalog.jsonl")
 
@@ -49,6 +50,7 @@ def config(mysql: MariaDB, database: str) -> MySQL:
         user="tapedeck",
         password=mysql.passwords.gateway,
         database=database,
+        public_key=key_of(mysql),
         statement_timeout=400,
         deadline=1500,
     )
@@ -252,6 +254,7 @@ def command(config: MySQL, tmp_path: Path) -> Callable[..., subprocess.Completed
             "user": config.user,
             "password": config.password.get_secret_value(),
             "database": config.database,
+            "public_key": config.public_key,
         },
     }
     path = tmp_path / "tapedeck.yml"

@@ -28,7 +28,7 @@ from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
 from tests.support.states import bump, count
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
 KEY = Key(7, 11)
 OF_THE_FIRST_EDITION = (

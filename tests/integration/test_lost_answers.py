@@ -18,10 +18,11 @@ from tapedeck.sharding.reader import Loaded
 from tapedeck.sharding.state import Key, Outcome, Unavailable
 from tests.conftest import StackConfig
 from tests.support.backends import opened
+from tests.support.clocks import shift
 from tests.support.cutting import AckCutter
 from tests.support.states import bump, count
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
 KEY = Key(7, 11)
 
@@ -66,10 +67,9 @@ async def change_as_another_worker(backend: Backend) -> None:
 async def test_a_change_is_made_once_when_mysqls_clock_jumps_an_hour_ahead_while_its_answer_is_lost(
     stack_config: StackConfig, mysql: MariaDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert mysql.clock_file is not None
-    mysql.clock_file.write_text("-1830\n")
+    shift(mysql, -1830)
     async with answer_lost(stack_config, mysql, monkeypatch) as (changing, may_look, other):
-        mysql.clock_file.write_text("+1830\n")
+        shift(mysql, 1830)
         assert (await other.store.change(KEY, bump)).answer == 3
 
         may_look.set()
@@ -134,8 +134,6 @@ async def test_no_change_is_made_twice_by_many_workers_while_answers_are_lost_an
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:
     """More workers than a row remembers, one hot key; who is told an answer is told its own."""
-    clock_file = mysql.clock_file
-    assert clock_file is not None
     told: list[int] = []
     unknown = 0
 
@@ -157,8 +155,9 @@ async def test_no_change_is_made_twice_by_many_workers_while_answers_are_lost_an
         ]
 
         async def trouble() -> None:
-            for shift in itertools.cycle(("-1830", "+1830")):
-                clock_file.write_text(f"{shift}\n")
+            for seconds in itertools.cycle((-1830, 1830)):
+                if mysql.clock_file is not None:
+                    shift(mysql, seconds)
                 cutter.cut = 2
                 await asyncio.sleep(0.02)
 

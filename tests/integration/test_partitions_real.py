@@ -12,7 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from tapedeck.config.load import parse
+from tapedeck.failover.locks import lock_name
 from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.mysql import MySQL
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.janitor import Janitor, Pruned
 from tapedeck.sharding.partitions import table
@@ -20,10 +22,10 @@ from tapedeck.sharding.rows import create_table
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support.backends import opened
-from tests.support.clocks import wall_of
+from tests.support.clocks import shift, wall_of
 from tests.support.states import bump, count
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
 YEAR = 366 * 86400
 KEY = Key(7, 11)
@@ -34,11 +36,6 @@ async def backend(stack_config: StackConfig) -> AsyncIterator[Backend]:
     # A prune is due whatever the hour of the day is that the test runs at.
     async with opened(stack_config(partitions={"drop_after": 0})) as one:
         yield one
-
-
-def shift(mysql: MariaDB, seconds: float) -> None:
-    assert mysql.clock_file is not None
-    mysql.clock_file.write_text(f"{seconds:+.3f}\n")
 
 
 async def past(backend: Backend, *ages: int) -> list[date]:
@@ -61,7 +58,7 @@ def of_another_clock(backend: Backend, wall: Callable[[], float]) -> Janitor:
 
 def pruning(database: str) -> str:
     """The query that says whether somebody prunes this database."""
-    return f"SELECT IS_USED_LOCK(CONCAT('tapedeck_prune.', MD5('{database}'))) IS NOT NULL"
+    return f"SELECT IS_USED_LOCK('{lock_name('prune', database)}') IS NOT NULL"
 
 
 @contextlib.contextmanager
@@ -230,7 +227,8 @@ async def test_a_partition_that_is_read_is_put_off_and_makes_nobody_wait(
         assert pruned.busy == (held,)
         assert pruned.dropped == (free,)
         assert table(held) in tables(mysql, database)
-        assert slowest < 1
+        # MySQL cannot wait for less than a second, and who comes after a drop that waits waits too.
+        assert slowest < (2 if isinstance(mysql, MySQL) else 1)
 
     assert (await backend.janitor.prune()).dropped == (held,)
 
@@ -319,7 +317,7 @@ async def test_the_scheduler_prunes_by_itself_and_goes_on_after_a_failure(
         (due,) = await past(backend, 31)
         keeper = await Backend.open(config)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while table(due) in tables(mysql, database):
                     await asyncio.sleep(0.02)
                 mysql.kill()
@@ -335,6 +333,7 @@ async def test_a_new_day_is_served_while_something_holds_up_all_ddl(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:
     """As a backup does (BACKUP STAGE BLOCK_DDL), at midnight: today's partition is there."""
+    shift(mysql, 0)
     async with opened(stack_config(), wall=wall_of(mysql)) as backend:
         await backend.store.change(KEY, bump)
         with mysql.connect() as other, other.cursor() as cursor:
@@ -351,6 +350,7 @@ async def test_a_gateway_that_starts_while_ddl_is_held_up_serves_at_once(
     stack_config: StackConfig, backend: Backend, mysql: MariaDB
 ) -> None:
     """Today's partition is there since yesterday; tomorrow's can wait."""
+    shift(mysql, 0)
     await backend.store.change(KEY, bump)
     with mysql.connect() as other, other.cursor() as cursor:
         cursor.execute("BACKUP STAGE START")

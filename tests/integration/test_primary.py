@@ -22,7 +22,7 @@ from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
 from tapedeck.failover.names import NAMES
 from tapedeck.failover.nodes import Node
 from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import Session
+from tapedeck.failover.session import Hello, Session
 from tapedeck.failover.watch import KEEP
 from tapedeck.localstack import datadir
 from tapedeck.localstack.datadir import Passwords
@@ -622,6 +622,32 @@ async def test_the_first_to_adopt_a_new_primary_raises_the_generation_once(
         for gateway in gateways:
             await gateway.execute("DO 1")
             assert gateway.address == other.address
+
+
+async def test_a_new_primary_is_kept_when_another_host_is_looked_at_while_its_generation_is_raised(
+    both: MySQL, mysql: MariaDB, other: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That look is judged together with the last one at the new primary, from before the raise."""
+    other.query("SET GLOBAL read_only = 1")
+    async with watching(both) as primary:
+        await until(lambda: primary.address == mysql.address)
+        raise_generation = primary._raise_generation
+
+        async def slowly(host: HostPort, hello: Hello) -> Hello:
+            raised = await raise_generation(host, hello)
+            primary._watch.kick()
+            await until(lambda: bool(primary._watch._judging._waiters))
+            return raised
+
+        monkeypatch.setattr(primary, "_raise_generation", slowly)
+        mysql.query("SET GLOBAL read_only = 1")
+        other.query("SET GLOBAL read_only = 0")
+        await until(lambda: primary.address == other.address)
+        async with primary._watch._judging:  # behind the look that waited
+            pass
+
+        assert primary.address == other.address
+        assert primary.generation == 2
 
 
 async def test_a_name_that_moves_while_the_old_server_answers_is_followed(

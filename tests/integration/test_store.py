@@ -16,10 +16,11 @@ from tapedeck.sharding.rows import create_table
 from tapedeck.sharding.state import Key, Owner, Stored, Write
 from tests.conftest import StackConfig
 from tests.support.backends import opened
+from tests.support.clocks import shift
 from tests.support.cutting import AckCutter
 from tests.support.states import bump, count, forget
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
 KEY = Key(7, 11)
 
@@ -341,9 +342,7 @@ async def test_midnight_with_gateways_on_both_sides_of_it_loses_nothing(
 ) -> None:
     """MySQL's clock runs over midnight under load; one gateway lives a second ahead of it."""
     keys = [Key(user, 1) for user in range(1, 13)]
-    assert mysql.clock_file is not None
-    shift = 2 * 86400 - datetime.now(UTC).timestamp() % 86400 - 2.5
-    mysql.clock_file.write_text(f"+{shift:.3f}\n")
+    shift(mysql, 2 * 86400 - datetime.now(UTC).timestamp() % 86400 - 2.5)
     async with opened(stack_config()) as one, opened(stack_config()) as two:
         before = one.days.today()
         exact = two.days.observe

@@ -22,7 +22,7 @@ from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.states import bump, count
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
 
 @contextlib.contextmanager

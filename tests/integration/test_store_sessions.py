@@ -20,11 +20,11 @@ from tapedeck.sharding.state import Keep, Key, Owner, Stored, Unavailable, Write
 from tapedeck.sharding.writer import Plan
 from tests.conftest import StackConfig
 from tests.support import backends
-from tests.support.clocks import wall_of
+from tests.support.clocks import shift, wall_of
 from tests.support.cutting import AckCutter
 from tests.support.states import bump, count, forget
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
 KEY = Key(7, 11)
 DAY = 86400
@@ -70,8 +70,7 @@ def look(stored: Stored | None) -> Keep[int | None]:
 
 
 async def set_clock(mysql: MariaDB, backend: Backend, seconds: float) -> None:
-    assert mysql.clock_file is not None
-    mysql.clock_file.write_text(f"{seconds:+.0f}\n")
+    shift(mysql, seconds)
     await backend.days.complete()
 
 

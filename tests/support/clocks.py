@@ -5,15 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tapedeck.localstack.mariadb import MariaDB
+import pytest
+
+from tapedeck.localstack.server import Server
 
 
-def wall_of(mysql: MariaDB) -> Callable[[], float]:
+def wall_of(mysql: Server) -> Callable[[], float]:
     """The wall clock of a machine whose clock is right where MySQL's is: for tests that let days
     pass."""
 
     def wall() -> float:
-        assert mysql.clock_file is not None
-        return time.time() + float(mysql.clock_file.read_text())
+        shifted = mysql.clock_file
+        return time.time() + (float(shifted.read_text()) if shifted is not None else 0)
 
     return wall
+
+
+def shift(mysql: Server, seconds: float) -> None:
+    """Shift a server's clock, at once.
+
+    The test is skipped on a server whose clock stays as it is: MySQL under libfaketime takes a
+    hundred times as long for each statement.
+    """
+    if mysql.clock_file is None:
+        pytest.skip("the clock of this server cannot be shifted")
+    mysql.clock_file.write_text(f"{seconds:+.3f}\n")

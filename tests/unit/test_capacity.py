@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
+from tapedeck.failover.nodes import _Absent
 from tapedeck.sharding.capacity import (
     SHORTEST_HISTORY,
     WINDOW,
@@ -18,6 +20,8 @@ from tapedeck.sharding.capacity import (
     is_ours,
     reading,
 )
+from tapedeck.sharding.entries import Layout
+from tapedeck.sharding.survey import Survey
 
 TODAY = date(2026, 3, 1)
 NOTHING = Sampled(0, 0, None)
@@ -137,3 +141,15 @@ def test_only_keys_of_the_layout_are_entries(layout: str, key: object, ours: boo
 def test_a_node_that_does_not_say_what_redis_says_is_refused() -> None:
     with pytest.raises(KeyError):
         reading(0.0, {"used_memory": 1}, 0)
+
+
+async def test_a_node_that_answers_while_this_process_gets_no_cpu_time_is_looked_at_again() -> None:
+    """The looks go on for ever: they must not end with this one."""
+
+    node = Mock()
+    node.look = AsyncMock(side_effect=_Absent)
+    survey = Survey(60)
+
+    await survey.look([node], Layout("flat", 30), TODAY)
+
+    assert survey.found == {}

@@ -18,6 +18,7 @@ PAIR = {
     "primary": "db1:3306",
     "generation": 1,
     "redundant": True,
+    "redundancy": None,
     "split": False,
     "lost_for": None,
     "problem": None,
@@ -123,7 +124,7 @@ def test_a_node_that_a_reload_removed_is_out_no_longer() -> None:
 
 def test_a_failover_is_a_time_without_a_primary_and_then_another_one() -> None:
     down = {**PAIR, "primary": None, "problem": "gone", "lost_for": 0.5}
-    other = {**PAIR, "primary": "db2:3306", "redundant": False}
+    other = {**PAIR, "primary": "db2:3306", "redundant": False, "redundancy": "no standby"}
     history = learnt(
         look(0, mysql=PAIR), look(1, mysql=down), look(2, mysql=down), look(3, mysql=other)
     )

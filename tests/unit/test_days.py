@@ -8,6 +8,7 @@ from datetime import date
 
 import pytest
 
+from tapedeck.failover.engine import MariaDB
 from tapedeck.failover.errors import PrimaryUnavailable
 from tapedeck.failover.session import Hello
 from tapedeck.sharding.days import Days
@@ -84,7 +85,7 @@ def test_while_the_clock_is_in_doubt_the_day_is_counted_on_and_nothing_is_ready(
 
 def test_after_a_failover_the_new_primary_s_clock_is_judged_like_any_other() -> None:
     days, _ = days_at(NOON)
-    new = Hello("new", read_only=False, generation=2, clock_ms=0, mariadb=True)
+    new = Hello("new", read_only=False, generation=2, clock_ms=0, engine=MariaDB("10.11.6"))
 
     days.greeted(replace(new, clock_ms=int((NOON + 86_400) * 1000)))
     assert days.doubt

@@ -22,6 +22,13 @@ from tapedeck.failover.errors import FAULTS, Fault, MySQLError, classify
         (e.OperationalError(1290, "running with the --read-only option"), Fault.READ_ONLY),
         (e.OperationalError(1792, "Cannot execute in a READ ONLY transaction"), Fault.READ_ONLY),
         (e.OperationalError(1836, "Running in read-only mode"), Fault.READ_ONLY),
+        # As a member of a group says, and a server that goes offline.
+        (e.OperationalError(3100, "Error on observer while running hook"), Fault.LOST),
+        (e.OperationalError(3101, "Plugin instructed to rollback"), Fault.RETRY),
+        (e.OperationalError(3098, "The table does not comply"), Fault.FINAL),
+        (e.OperationalError(3032, "The server is currently in offline mode"), Fault.LOST),
+        (e.OperationalError(3797, "Error while waiting for a backlog"), Fault.LOST),
+        (e.OperationalError(1180, "Got error 149 during COMMIT"), Fault.LOST),
         (e.OperationalError(1040, "Too many connections"), Fault.BUSY),
         (e.OperationalError(1203, "max_user_connections"), Fault.BUSY),
         (e.OperationalError(1226, "has exceeded the 'max_user_connections' resource"), Fault.BUSY),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tapedeck.failover.engine import MariaDB
 from tapedeck.failover.fencing import Adopt, Nobody, Split, View, decide
 from tapedeck.failover.session import Hello
 
@@ -13,7 +14,7 @@ A, B, C = "a:3306", "b:3306", "c:3306"
 
 
 def hello(identity: str, generation: int = 1, *, read_only: bool = False) -> Hello:
-    return Hello(identity, read_only, generation, clock_ms=0, mariadb=True)
+    return Hello(identity, read_only, generation, clock_ms=0, engine=MariaDB("10.11.6"))
 
 
 def writable(address: str, generation: int = 1, identity: str | None = None) -> View:

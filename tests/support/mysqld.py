@@ -1,0 +1,39 @@
+"""The keys of a MySQL server, without the seconds that it takes to make its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from tapedeck.localstack.mysql import MySQL
+from tapedeck.localstack.server import Server
+
+WITHOUT_TLS = ("--auto-generate-certs=OFF",)
+"""Options of a server without certificates: a password goes encrypted with its key."""
+
+
+def make_keys(folder: Path) -> None:
+    """Put the pair of keys into a data directory with which passwords are encrypted without TLS."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (folder / "private_key.pem").write_bytes(private)
+    (folder / "private_key.pem").chmod(0o600)
+    (folder / "public_key.pem").write_bytes(public)
+
+
+def key_of(server: Server) -> str:
+    """What `mysql.public_key` must be for a server: empty for a MariaDB."""
+    return public_key(server.folder) if isinstance(server, MySQL) else ""
+
+
+def public_key(folder: Path) -> str:
+    """PEM: what `mysql.public_key` must be for the server of a data directory."""
+    return (folder / "public_key.pem").read_text()
