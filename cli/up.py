@@ -205,6 +205,9 @@ class _Watcher:
         Raises:
             Stopped: always.
         """
+        if not self._parent:
+            while True:
+                signal.pause()
         while True:
             time.sleep(0.25)
             # GNU make that got a SIGINT or SIGHUP of its own (not the terminal's) waits for its

@@ -50,8 +50,7 @@ class Monitor:
         answering: set[Server] = set()
         if primary.running:
             with contextlib.suppress(pymysql.MySQLError):
-                self.waits, clients = replication.semi_sync(primary)
-                committed = replication.committed(primary)
+                self.waits, clients, committed = replication.semi_sync(primary)
                 self.heard(primary)
                 answering.add(primary)
         if standby.running:

@@ -111,18 +111,9 @@ def look_at_link(standby: Server, primary: Server, committed: str) -> Link:
     )
 
 
-def committed(primary: Server) -> str:
-    """The position of the last transaction in the primary's binlog.
-
-    Raises:
-        pymysql.MySQLError: it does not answer.
-    """
-    ((position,),) = primary.query(f"SELECT {primary.committed_sql}", timeout=_LOOK)
-    return str(position)
-
-
-def semi_sync(primary: Server) -> tuple[bool, int]:
-    """Whether commits wait for a standby, and how many standbys are there to acknowledge.
+def semi_sync(primary: Server) -> tuple[bool, int, str]:
+    """Whether commits wait for a standby, how many standbys are there to acknowledge, and, read
+    after these, the position of the last transaction in the primary's binlog.
 
     Raises:
         pymysql.MySQLError: the primary does not answer.
@@ -131,7 +122,8 @@ def semi_sync(primary: Server) -> tuple[bool, int]:
         on = _value(cursor, f"@@rpl_semi_sync_{primary.source}_enabled")
         cursor.execute(f"SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_{primary.source}_clients'")
         ((_, clients),) = cursor.fetchall()
-    return on == "1", int(clients)
+        committed = _value(cursor, primary.committed_sql)
+    return on == "1", int(clients), committed
 
 
 def set_semi_sync(primary: Server, on: bool) -> None:
