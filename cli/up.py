@@ -87,7 +87,6 @@ def up(
     from tapedeck.localstack.layout import MYSQL_PORTS, Layout, Ports
 
     outlet.install()
-    watcher = _Watcher(parent)
     of_mysql = MYSQL_PORTS[mysql]
     if mysql_ports is not None:
         of_mysql = _ports(mysql_ports, len(of_mysql), "--mysql-ports")
@@ -97,7 +96,8 @@ def up(
         _ports(lookup_ports, 3, "--lookup-ports"),
         of_mysql,
     )
-    _run(Layout(config, ephemeral, mysql), ports, workers, watcher, player_port)
+    with contextlib.suppress(Stopped):  # before anything was started
+        _run(Layout(config, ephemeral, mysql), ports, workers, parent, player_port)
 
 
 def _ports(text: str, count: int, option: str) -> tuple[int, ...]:
@@ -107,9 +107,7 @@ def _ports(text: str, count: int, option: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _run(
-    layout: Layout, ports: Ports, workers: int, watcher: _Watcher, player_port: int | None
-) -> None:
+def _run(layout: Layout, ports: Ports, workers: int, parent: int, player_port: int | None) -> None:
     from rich.console import Console
 
     from tapedeck.localstack.control import Control
@@ -117,6 +115,8 @@ def _run(
     from tapedeck.localstack.process import ServerFailed
     from tapedeck.localstack.stack import Stack
 
+    # Behind what is slow to import: what a handler raises in there may be lost on its way.
+    watcher = _Watcher(parent)
     began = time.monotonic()
     console = Console(highlight=False, soft_wrap=True)
     control: Control | None = None

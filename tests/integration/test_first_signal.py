@@ -1,0 +1,133 @@
+"""A SIGTERM to process 1 of a container, at any moment of its start, ends it.
+
+The kernel gives process 1 no signal that it has no handler for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.terminal import Terminal, eventually
+
+pytestmark = pytest.mark.stack
+
+BLOCKED = ("env", "--block-signal=TERM")
+"""As in deploy/docker/Dockerfile."""
+
+
+class Contained:
+    """`tapedeck` as process 1 of a PID namespace.
+
+    Args:
+        folder: where it runs, and where its output goes.
+        before: a command that runs the rest of its arguments.
+    """
+
+    def __init__(self, folder: Path, *args: str, before: tuple[str, ...] = ()) -> None:
+        self.output = folder / "output"
+        with self.output.open("w") as output:
+            self._unshare = subprocess.Popen(
+                [
+                    *("unshare", "--pid", "--fork", "--kill-child", *before),
+                    *(sys.executable, "-m", "tapedeck", *args),
+                ],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children")
+        assert eventually(lambda: bool(children.read_text().split()))
+        self.pid = int(children.read_text().split()[0])
+
+    def signals(self, *words: str) -> bool:
+        """Whether SIGTERM is among its signals that are, for example, `SigCgt` (caught)."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        masks = [int(line.split()[1], 16) for line in lines if line.split(":")[0] in words]
+        return any(mask & 1 << (signal.SIGTERM - 1) for mask in masks)
+
+    @property
+    def mapped(self) -> str:
+        """The files that it has loaded."""
+        return Path(f"/proc/{self.pid}/maps").read_text()
+
+    def end(self) -> int:
+        """Send SIGTERM; the exit status."""
+        os.kill(self.pid, signal.SIGTERM)
+        return self._unshare.wait(60)
+
+    def close(self) -> None:
+        """End what still runs."""
+        if self._unshare.poll() is None:
+            self._unshare.kill()
+            self._unshare.wait()
+
+
+@pytest.fixture
+def contained(tmp_path: Path) -> Any:
+    made: list[Contained] = []
+
+    def make(*args: str, before: tuple[str, ...] = ()) -> Contained:
+        made.append(Contained(tmp_path, *args, before=before))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def serve(stack_config: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[str, ...]:
+    config = tmp_path / "tapedeck.yml"
+    config.write_text(yaml.safe_dump(stack_config()))
+    return ("serve", "--config", str(config))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("moment", ["handler", "pydantic_core", "uvloop", "log", "listening"])
+def test_a_gateway_that_starts_is_ended_by_the_first_sigterm(
+    contained: Callable[..., Contained], serve: tuple[str, ...], moment: str, workers: str
+) -> None:
+    gateway = contained(*serve, "--workers", workers)
+    come: dict[str, Callable[[], bool]] = {
+        "handler": lambda: gateway.signals("SigCgt"),
+        "log": lambda: bool(gateway.output.read_text()),
+        "listening": lambda: '"listening"' in gateway.output.read_text(),
+    }
+    # Or a library of that name is being loaded.
+    assert eventually(come.get(moment, lambda: moment in gateway.mapped))
+
+    assert gateway.end() in (0, 128 + signal.SIGTERM), gateway.output.read_text()
+    assert "Traceback" not in gateway.output.read_text()
+
+
+def test_a_gateway_of_the_image_is_ended_by_a_sigterm_that_comes_before_python_does(
+    contained: Callable[..., Contained], serve: tuple[str, ...]
+) -> None:
+    gateway = contained(*serve, before=BLOCKED)
+    assert eventually(lambda: gateway.signals("SigBlk", "SigCgt"))
+
+    assert gateway.end() == 128 + signal.SIGTERM, gateway.output.read_text()
+    assert not gateway.output.read_text()
+
+
+@pytest.mark.parametrize("seconds", [0, 0.3, 1, 3])
+def test_a_local_stack_that_starts_is_ended_by_the_first_sigterm(
+    contained: Callable[..., Contained], tmp_path: Path, seconds: float
+) -> None:
+    up = contained("up", "--ephemeral", *Terminal(tmp_path).options, before=BLOCKED)
+    assert eventually(lambda: up.signals("SigBlk", "SigCgt"))
+    time.sleep(seconds)
+
+    assert up.end() in (0, 128 + signal.SIGTERM), up.output.read_text()
+    assert "Traceback" not in up.output.read_text()
