@@ -25,12 +25,14 @@ from pydantic import (
 
 from tapedeck.config.nutcracker import RANDOM_REFUSED
 from tapedeck.config.values import (
+    Host,
     HostName,
     Network,
     Text,
     Url,
     host_port,
     is_loopback,
+    join_address,
     listed,
     lookup_server,
     seed,
@@ -69,7 +71,7 @@ class HostPort(Section):
     port: Annotated[int, Field(ge=1, le=65535)]
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return join_address(self.host, self.port)
 
 
 class LookupServer(HostPort):
@@ -136,7 +138,7 @@ class ClientTls(Section):
 class Gateway(ServerTls):
     """Where player traffic arrives."""
 
-    host: Text = Field("127.0.0.1", description="name or address to listen on; 0.0.0.0 for all")
+    host: Host = Field("127.0.0.1", description="name or address to listen on; 0.0.0.0 for all")
     port: Annotated[int, Field(ge=0, le=65535, description="0 for any free one")] = 8080
     workers: Annotated[int, Field(ge=1, le=64, description="processes on one port")] = 1
     drain_seconds: Annotated[
@@ -151,7 +153,7 @@ class Admin(ServerTls):
     """Where operators and Prometheus look. Anywhere but on loopback it asks for the token; there it
     answers only those who call it by one of loopback's names."""
 
-    host: Text = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="0 for any free one")] = 8081
     token: SecretStr | None = Field(None, description="asked for as `Authorization: Bearer TOKEN`")
     token_file: str | None = Field(None, description="a file with the token")

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from tapedeck.config.model import Admin, ClientTls, Gateway, Sections, ServerTls
+from tapedeck.config.values import join_address
 
 FILES = (
     *("tls_certificate_file", "tls_key_file", "tls_ca_file", "tls_client_ca_file"),
@@ -91,8 +92,8 @@ def scheme(config: ServerTls) -> str:
 
 def own_url(config: Gateway | Admin) -> str:
     """Where a port that we listen on is, seen from this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)  # noqa: S104
-    return f"{scheme(config)}://{host}:{config.port}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
+    return f"{scheme(config)}://{join_address(host, config.port)}"
 
 
 def own_port_context(config: ServerTls) -> ssl.SSLContext | None:

@@ -20,14 +20,46 @@ def shown(value: str) -> str:
     return repr(value) if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]!r}..."
 
 
-def host_port(value: object) -> object:
-    """`host:port`, an IPv6 address in brackets, as the fields of a HostPort."""
-    if not isinstance(value, str):
-        return value
+def bare_host(host: str) -> str:
+    """A host without the brackets that an IPv6 address may stand in.
+
+    Raises:
+        ValueError: what is in brackets, or has a colon, is no IPv6 address.
+    """
+    bare = host[1:-1] if host[:1] == "[" and host[-1:] == "]" else host
+    if bare != host or not {":", "[", "]"}.isdisjoint(bare):
+        try:
+            ipaddress.IPv6Address(bare)
+        except ValueError:
+            raise ValueError(f"{shown(host)} is no IPv6 address such as [fd00::1]") from None
+    return bare
+
+
+def split_address(value: str) -> tuple[str, int]:
+    """Host and port of `host:port`; an IPv6 address stands in brackets, or without them.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
     host, _, port = value.rpartition(":")
     if not host or not re.fullmatch("[0-9]{1,9}", port):
         raise ValueError(f"{shown(value)} is not host:port")
-    return {"host": host.strip("[]"), "port": int(port)}
+    if int(port) > 65535:
+        raise ValueError(f"{shown(value)} has no port: they end at 65535")
+    return bare_host(host), int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """`host:port`, an IPv6 address in brackets: what `split_address` reads."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def host_port(value: object) -> object:
+    """`host:port` as the fields of a HostPort."""
+    if not isinstance(value, str):
+        return value
+    host, port = split_address(value)
+    return {"host": host, "port": port}
 
 
 def lookup_server(value: object) -> object:
@@ -38,20 +70,20 @@ def lookup_server(value: object) -> object:
     match = re.fullmatch(r"(?P<host>.+):(?P<port>[0-9]{1,9}):(?P<weight>[0-9]{1,9})", address)
     if match is None:
         raise ValueError(f"{shown(value)} is not host:port:weight or host:port:weight name")
-    host, port, weight = match["host"], int(match["port"]), int(match["weight"])
+    host, port = split_address(f"{match['host']}:{match['port']}")
     # twemproxy leaves memcached's port out of the name it makes (conf.c, conf_add_server).
-    default = host if port == 11211 else f"{host}:{match['port']}"
+    default = match["host"] if port == 11211 else f"{match['host']}:{match['port']}"
     return {
         "host": host,
         "port": port,
-        "weight": weight,
+        "weight": int(match["weight"]),
         "name": name or default,
     }
 
 
 def seed(value: object) -> object:
     """`host:port`, where weights mean nothing, as the `host:port:weight` of a LookupServer."""
-    if isinstance(value, str) and re.fullmatch(r"[^\s:]+:[0-9]+", value):
+    if isinstance(value, str) and re.fullmatch(r"(\[\S+\]|[^\s:]+):[0-9]+", value):
         return f"{value}:1"
     return value
 
@@ -70,6 +102,7 @@ def _one_line(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_one_line)]
+Host = Annotated[Text, AfterValidator(bare_host)]
 
 
 def _url(value: str) -> str:

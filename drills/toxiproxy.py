@@ -21,6 +21,7 @@ import requests  # type: ignore[import-untyped,unused-ignore]
 import toxiproxy.proxy  # type: ignore[import-untyped,unused-ignore]
 import toxiproxy.server  # type: ignore[import-untyped,unused-ignore]
 
+from tapedeck.config.values import split_address
 from tapedeck.localstack.process import Child, ServerFailed, free_port
 
 CALL_SECONDS = 5.0
@@ -109,11 +110,11 @@ class Link:
 
     @property
     def host(self) -> str:
-        return self.listen.rpartition(":")[0].strip("[]")
+        return split_address(self.listen)[0]
 
     @property
     def port(self) -> int:
-        return int(self.listen.rpartition(":")[2])
+        return split_address(self.listen)[1]
 
     @property
     def enabled(self) -> bool:

@@ -111,7 +111,7 @@ class Node:
     @property
     def address(self) -> str:
         """`host:port`."""
-        return f"{self.server.host}:{self.server.port}"
+        return str(self.server)
 
     def configure(self, server: LookupServer, config: Lookup) -> None:
         """Take other settings over; batches under way end under the old ones.
@@ -345,7 +345,7 @@ class Nodes:
         objects, with all that they went through. Changes nothing."""
         known = {(node.name, node.address): node for node in self._nodes.values()}
         return {
-            server.name: known.get((server.name, f"{server.host}:{server.port}"))
+            server.name: known.get((server.name, str(server)))
             or Node(server, config, self._presence)
             for server in servers
         }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from aiohttp import web
 
+from tapedeck.config.values import join_address
 from tapedeck.gateway.dashboard_history import KEEP, STEP, History
 from tapedeck.gateway.dashboard_numbers import node_numbers, totals, worker_numbers
 from tapedeck.gateway.dashboard_peers import Peers
@@ -243,7 +244,7 @@ class Dashboard:
 
     def _name(self) -> str:
         gateway = self._live.config.gateway
-        return f"{gateway.host}:{gateway.port}"
+        return join_address(gateway.host, gateway.port)
 
     def _workers(self, seen: Observation) -> list[dict[str, Any]]:
         """Each worker; a process alone is the only one."""

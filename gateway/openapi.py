@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 
 from tapedeck.config.model import Sections
+from tapedeck.config.values import join_address
 from tapedeck.gateway.operations import OPEN, OPERATIONS, Api, Operation, Parameter
 from tapedeck.gateway.schemas import SCHEMAS, Json
 
@@ -56,7 +57,9 @@ def document(config: Sections) -> Json:
     for operation in OPERATIONS:
         item = paths.setdefault(operation.path, {})
         if operation.api == "admin":
-            item["servers"] = [{"url": f"http://{config.admin.host}:{config.admin.port}"}]
+            item["servers"] = [
+                {"url": f"http://{join_address(config.admin.host, config.admin.port)}"}
+            ]
         for method in operation.methods:
             item[method.lower()] = _operation(operation, method, config)
     return {

@@ -12,6 +12,7 @@ import structlog
 
 from tapedeck.config.model import ServerTls
 from tapedeck.config.tls import TlsProblem, server_context
+from tapedeck.config.values import join_address
 from tapedeck.gateway.connection import Server
 from tapedeck.gateway.face import Face
 
@@ -100,7 +101,7 @@ class Listening:
     def address(self) -> str:
         """`host:port`."""
         host, port = self._sock.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return join_address(host, port)
 
     async def start(self) -> None:
         """Accept connections from now on."""

@@ -126,7 +126,7 @@ def differences(before: Placement, after: Placement) -> list[str]:
 
 def address(server: LookupServer) -> str:
     """`host:port`: what tells servers apart, whatever they are called."""
-    return f"{server.host}:{server.port}"
+    return str(server)
 
 
 def _weights(servers: Sequence[LookupServer]) -> dict[str, float]:

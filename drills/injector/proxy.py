@@ -7,22 +7,11 @@ import os
 import socket
 from typing import Any
 
+from tapedeck.config.values import join_address, split_address
 from tapedeck.drills.injector.connection import Connection, Side
 from tapedeck.drills.injector.toxics import STREAMS, Toxic
 
 _BACKLOG = 1024
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port`; an IPv6 address stands in brackets.
-
-    Raises:
-        OSError: it is not of that form.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise OSError(f"address {address}: it is not host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class Proxy:
@@ -69,13 +58,13 @@ class Proxy:
         if self.enabled:
             return
         try:
-            upstream = parse_address(self.upstream)
-            host, port = parse_address(self.listen)
+            upstream = split_address(self.upstream)
+            host, port = split_address(self.listen)
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             # Python's own words repeat the address.
-            number = error.errno or 0
+            number = error.errno or 0 if isinstance(error, OSError) else 0
             reason = os.strerror(number).lower() if number > 0 else str(error)
             raise OSError(f"listen tcp {self.listen}: {reason}") from None
 
@@ -86,8 +75,7 @@ class Proxy:
 
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(accept, sock=listener, backlog=_BACKLOG)
-        shown = f"[{host}]" if ":" in host else host
-        self.listen = f"{shown}:{listener.getsockname()[1]}"
+        self.listen = join_address(host, listener.getsockname()[1])
 
     def disable(self) -> None:
         """Refuse connections and close the live ones. The toxics stay."""

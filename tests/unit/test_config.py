@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from pydantic import ValidationError
 from tapedeck.config.gone import GONE
 from tapedeck.config.load import ConfigError, load, load_lookup, parse
 from tapedeck.config.model import HASHES, LookupServer, Sections
-from tapedeck.config.values import is_loopback
+from tapedeck.config.tls import own_url
+from tapedeck.config.values import is_loopback, join_address, split_address
 
 SECRET = "do-not-print-me-0123456789abcdefghij"
 
@@ -319,6 +321,8 @@ def test_the_admin_port_asks_for_its_token_anywhere_but_on_loopback(
         ("cache:11211:1", ("cache", 11211, 1, "cache")),
         ("cache:11211:1 named", ("cache", 11211, 1, "named")),
         ("::1:6379:1 six", ("::1", 6379, 1, "six")),
+        ("[::1]:6379:1 six", ("::1", 6379, 1, "six")),
+        ("[fd00::7]:6379:20", ("fd00::7", 6379, 20, "[fd00::7]:6379")),
     ],
 )
 def test_a_server_is_written_as_twemproxy_writes_it(
@@ -347,10 +351,54 @@ def test_a_server_is_written_as_twemproxy_writes_it(
         "host:1:0 a",
         "host:1:1000001 a",
         "host:1:1.5 a",
+        "[::1:1:1 a",
+        "::1]:1:1 a",
+        "[host]:1:1 a",
+        "[::1]1:1:1 a",
+        "[[::1]]:1:1 a",
+        "fe80:x:1:1 a",
     ],
 )
 def test_a_server_that_is_written_otherwise_is_refused(text: str) -> None:
     assert "lookup.servers.0" in " ".join(problems(document(lookup={"servers": [text]})))
+
+
+@pytest.mark.parametrize("text", ["[::1]:3306", "::1:3306"])
+def test_an_ipv6_address_stands_in_brackets_or_not(text: str) -> None:
+    made = parse(
+        document(
+            mysql={"hosts": [text]},
+            gateway={"host": text.removesuffix(":3306")},
+            admin={"host": text.removesuffix(":3306")},
+            lookup={"mode": "cluster", "servers": ["[::1]:6379"]},
+        )
+    )
+
+    assert [(host.host, host.port) for host in made.mysql.hosts] == [("::1", 3306)]
+    assert str(made.mysql.hosts[0]) == "[::1]:3306"
+    assert (made.gateway.host, made.admin.host) == ("::1", "::1")
+    assert own_url(made.gateway) == "http://[::1]:8080"
+    assert [(seed.host, seed.port) for seed in made.lookup.servers] == [("::1", 6379)]
+
+
+@pytest.mark.parametrize("text", ["[::1:3306", "::1]:3306", "fe80:1:3306", "[db]:3306", "db:70000"])
+def test_what_is_no_address_is_refused_by_name(text: str) -> None:
+    (problem,) = problems(document(mysql={"hosts": [text]}))
+
+    assert problem.startswith("mysql.hosts.0: ")
+    assert "is no IPv6 address" in problem or "end at 65535" in problem
+
+
+@given(st.ip_addresses(), st.integers(1, 65535))
+def test_an_address_that_is_written_is_read_back(address: object, port: int) -> None:
+    assert split_address(join_address(str(address), port)) == (str(address), port)
+
+
+@given(st.text())
+def test_any_text_is_an_address_or_refused(anything: str) -> None:
+    with contextlib.suppress(ValueError):
+        host, port = split_address(anything)
+        assert split_address(join_address(host, port)) == (host, port)
 
 
 def test_two_servers_of_one_name_are_refused() -> None:
