@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,6 +90,8 @@ def drill(
     if BY_HAND in chosen and not config:
         raise typer.BadParameter("by-hand needs --config FILE: of the stack that you break")
     console = Console(stderr=as_json, highlight=False)
+    if not config and any(known[name].plan.named for name in chosen):
+        _take_rights()
     options = Options(long=not short, rate=rate, seed=seed, configs=config or ())
     outcomes = [_one(console, known[name], options, out) for name in chosen]
     held = all(outcome["held"] for outcome in outcomes)
@@ -99,6 +102,17 @@ def drill(
     if not held:
         broken = [outcome["drill"] for outcome in outcomes if not outcome["held"]]
         fail(f"{len(broken)} of {len(outcomes)} drills did not hold: {', '.join(broken)}")
+
+
+def _take_rights() -> None:
+    """Run this command again with what a DNS server of a drill's own needs, if need be."""
+    from tapedeck.drills.dns import in_namespaces
+    from tapedeck.localstack.process import ServerFailed
+
+    try:
+        in_namespaces([sys.executable, *sys.orig_argv[1:]])
+    except ServerFailed as error:
+        fail(str(error))
 
 
 def _list(drills: list[Scenario], as_json: bool) -> None:

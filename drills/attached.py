@@ -55,6 +55,8 @@ def unsuited(plan: Plan, *, local: bool) -> str | None:
         return "it needs a MySQL pair that nobody looks after"
     if plan.cluster:
         return "it needs a Redis Cluster of its own"
+    if plan.named:
+        return "it needs gateways that ask its own DNS server"
     if plan.own_gateways:
         return "it ends, starts or reloads gateways, and needs two of them"
     if plan.config:

@@ -23,6 +23,7 @@ class Gateway(Child):
 
     Args:
         command: what python is given before `serve` (`SERVE`, or a sabotaged one).
+        within: a command that runs the rest of its arguments.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Gateway(Child):
         document: dict[str, Any],
         command: Sequence[str],
         env: Mapping[str, str] | None,
+        within: Sequence[str] = (),
     ) -> None:
         super().__init__(name, folder / f"{name}.log")
         self.target = Target(
@@ -43,6 +45,7 @@ class Gateway(Child):
         self._write_config()
         self._command = command
         self._env = env
+        self._within = within
 
     def start(self) -> None:
         """Start it and wait until it serves.
@@ -50,7 +53,14 @@ class Gateway(Child):
         Raises:
             ServerFailed: it does not, after a minute.
         """
-        argv = [sys.executable, *self._command, "serve", "--config", str(self._config)]
+        argv = [
+            *self._within,
+            sys.executable,
+            *self._command,
+            "serve",
+            "--config",
+            str(self._config),
+        ]
         self.spawn(argv, env=self._env)
         self.await_ready(self._serves, 60)
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 from tapedeck.drills import catalog
 from tapedeck.drills.client import Target
+from tapedeck.drills.dns import Dns
 from tapedeck.drills.gateway import SERVE, Gateway
 from tapedeck.drills.toxiproxy import Injector, Link
 from tapedeck.gateway.catalog_tables import TABLES, write_mixes
@@ -25,7 +26,7 @@ from tapedeck.localstack.group import Group
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.mysql import MySQL
 from tapedeck.localstack.pair import Pair
-from tapedeck.localstack.process import ServerFailed, free_port
+from tapedeck.localstack.process import Child, ServerFailed, free_port
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.localstack.redis_cluster import RedisCluster
 from tapedeck.localstack.server import Server, faketime_library
@@ -33,6 +34,11 @@ from tapedeck.sharding import ownership
 from tapedeck.sharding.partitions import table
 
 _DAY = 86400
+
+
+def name_of(server: Child) -> str:
+    """What the drill's DNS server calls a server."""
+    return f"{server.name}.drill.test"
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Plan:
         own_gateways: whether the drill ends gateways and starts them, or reloads them.
         cluster: whether lookups are in a Redis Cluster of six; `lookups` is empty then.
         spares: lookup nodes that run and are in no ring yet.
+        named: whether gateways know the servers by names, of a DNS server of the drill's own.
     """
 
     mysql: Literal["single", "pair", "unsupervised pair"] = "single"
@@ -63,6 +70,7 @@ class Plan:
     own_gateways: bool = False
     cluster: bool = False
     spares: int = 0
+    named: bool = False
 
 
 class Supervised(Protocol):
@@ -95,6 +103,7 @@ class Stage:
         mixes: by id, the ids of the tracks.
         lookup_links: the proxies by (gateway, node), both counted from 0.
         mysql_links: likewise by (gateway, host).
+        dns: with Plan.named.
     """
 
     def __init__(
@@ -125,6 +134,7 @@ class Stage:
         self.promoted: Server | None = None
         self.lookup_links: dict[tuple[int, int], Link] = {}
         self.mysql_links: dict[tuple[int, int], Link] = {}
+        self.dns: Dns | None = None
         self._injector: Injector | None = None
 
     # --- the parts
@@ -175,6 +185,8 @@ class Stage:
             if shift == "before midnight":
                 shift = f"{_DAY - time.time() % _DAY - 300:+.3f}"
             self.clock_file.write_text(shift + "\n")
+        if self.plan.named:
+            self.dns = Dns()
         # A snapshot is taken only where a drill says so.
         if self.plan.cluster:
             self.cluster = RedisCluster(self.folder)
@@ -194,6 +206,9 @@ class Stage:
                 work.result()
         self._write_catalog()
         self._link()
+        if self.dns is not None:
+            servers = (*self.lookups, *self.mysql_hosts)
+            self.dns.names = {name_of(server): "127.0.0.1" for server in servers}
         for number in range(self.plan.gateways):
             self.gateways.append(self._gateway(number))
         with ThreadPoolExecutor(4) as starters:
@@ -203,6 +218,8 @@ class Stage:
         """End every process and remove the folder."""
         for gateway in self.gateways:
             gateway.kill()
+        if self.dns is not None:
+            self.dns.close()
         if self._injector is not None:
             with contextlib.suppress(Exception):
                 self._injector.close()
@@ -295,6 +312,7 @@ class Stage:
             self._document(number),
             commands[min(number, len(commands) - 1)],
             env,
+            self.dns.within(self.folder) if self.dns is not None else (),
         )
 
     def _document(self, number: int) -> dict[str, Any]:
@@ -308,6 +326,9 @@ class Stage:
             self.mysql_links[number, n].listen if self.mysql_links else host.address
             for n, host in enumerate(self.mysql_hosts)
         ]
+        if self.plan.named:
+            servers = [f"{name_of(n)}:{n.port}:1 {n.name}" for n in self.lookups]
+            hosts = [f"{name_of(host)}:{host.port}" for host in self.mysql_hosts]
         document: dict[str, Any] = {
             "gateway": {"port": free_port()},
             "admin": {"port": free_port()},

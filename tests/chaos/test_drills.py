@@ -6,6 +6,8 @@ One that breaks its promise leaves its report in the test's folder, its findings
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,29 @@ from tapedeck.localstack import engines
 from tests.chaos.running import run_drill
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+
+WITHOUT_RIGHTS = ("unshare", "--user", "--map-user=1000")
+"""Somebody who is not root, and whose group, not being mapped, may make no user namespace."""
+
+
+@pytest.mark.parametrize(
+    "permitted", [False, pytest.param(True, marks=pytest.mark.long)], ids=["no", "yes"]
+)
+def test_a_drill_of_names_runs_without_root_where_user_namespaces_are_permitted(
+    permitted: bool, tmp_path: Path
+) -> None:
+    command = [*WITHOUT_RIGHTS, *(["--map-group=1000"] if permitted else [])]
+    command += [sys.executable, "-m", "tapedeck", "drill", "dns-gone", "--short"]
+    ran = subprocess.run(
+        [*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+
+    if permitted:
+        assert "errors seen by clients: 0: 0" in ran.stdout, ran.stdout + ran.stderr
+    else:
+        assert ran.returncode == 1
+        assert "not permitted here: run it as root" in ran.stderr
 
 
 CLUSTER = [name for name in DRILLS if name.startswith("cluster-")]
