@@ -341,6 +341,8 @@ class Primary:
                 self._left = LeftBehind(hello.identity)
             self._pool = Pool(host, hello, self._config, self._left)
             log.info("mysql primary adopted", host=str(host), generation=hello.generation)
+            if hello.engine.untested:
+                log.warning("this version of mysql is not tested", reason=hello.engine.untested)
         self._identity = hello.identity
         self._seen = hello.generation
         self.packet = hello.packet

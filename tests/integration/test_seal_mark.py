@@ -12,8 +12,9 @@ from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.seal_mark import MYSQL_DAY
 from tests.conftest import StackConfig
 from tests.support.backends import opened
+from tests.support.clocks import shift
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
 
 async def mysql_day(backend: Backend) -> tuple[date, date]:
@@ -40,10 +41,9 @@ async def test_mysqls_day_is_never_a_sealed_one_whatever_its_clock_does(
         _, today = await mysql_day(backend)
         await backend.primary.execute(seal_mark.raise_to(today - timedelta(days=1)))
         assert await mysql_day(backend) == (today, today)
-        assert mysql.clock_file is not None
-        mysql.clock_file.write_text("-86400\n")
+        shift(mysql, -86400)
         assert await mysql_day(backend) == (today, today - timedelta(days=1))
-        mysql.clock_file.write_text("+0\n")
+        shift(mysql, 0)
 
         # It only grows.
         await backend.primary.execute(seal_mark.raise_to(today - timedelta(days=20)))

@@ -25,8 +25,9 @@ from tapedeck.sharding.sealing import CannotSeal, Sealer
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support.backends import opened
+from tests.support.clocks import shift
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
 STEPS = ("mark", "wait", "scan", "name", "store")
 ABSENT = Key(10**12, 5)
@@ -438,8 +439,7 @@ async def test_a_clock_that_steps_back_leaves_a_sealed_day_over(
 ) -> None:
     (yesterday,) = await past(backend, 1)
     await backend.sealer.seal()
-    assert mysql.clock_file is not None
-    mysql.clock_file.write_text("-86400\n")
+    shift(mysql, -86400)
     ((day, by_clock),) = await backend.primary.fetch(f"SELECT {seal_mark.MYSQL_DAY}, UTC_DATE()")
     assert by_clock == yesterday
     assert day == yesterday + timedelta(days=1)
