@@ -7,6 +7,7 @@ None of them outlives pytest, however that ends (see localstack/process.py).
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tapedeck.localstack import datadir
+from tapedeck.localstack import clock, datadir, engines
 from tapedeck.localstack import mysql as mysql_engine
 from tapedeck.localstack.datadir import Passwords
+from tapedeck.localstack.group import Group
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.mysql import MySQL
 from tapedeck.localstack.process import free_port
@@ -102,29 +104,58 @@ def _session_mariadb(
 def _session_mysqld(
     tmp_path_factory: pytest.TempPathFactory, mysql_template: Path, passwords: Passwords
 ) -> Iterator[MySQL]:
-    folder = tmp_path_factory.mktemp("mysqld") / "data"
-    datadir.copy(mysql_template, folder)
-    server = MySQL("mysql1", folder, passwords, options=WITHOUT_TLS)
+    folder = tmp_path_factory.mktemp("mysqld")
+    if os.environ.get(engines.CHOICE) == "group":
+        for name in ("mysql1", "mysql2", "mysql3"):
+            datadir.copy(mysql_template, folder / name)
+        group = Group(folder, passwords)
+        group.start()
+        yield group.primary
+        group.kill()
+        return
+    datadir.copy(mysql_template, folder / "data")
+    clock_file = folder / "clock" if clock.can_be_built() else None
+    server = MySQL("mysql1", folder / "data", passwords, clock_file=clock_file, options=WITHOUT_TLS)
     server.start()
     yield server
     server.kill()
 
 
+@pytest.fixture(scope="session")
+def server_class() -> type[Server]:
+    """Of the servers of this run: MariaDB, unless TAPEDECK_ENGINE says MySQL."""
+    return MySQL if engines.chosen("mysql") else MariaDB
+
+
+@pytest.fixture(scope="session")
+def template(request: pytest.FixtureRequest, server_class: type[Server]) -> Path:
+    """A data directory of a `server_class`, to copy."""
+    name = "mysql_template" if server_class is MySQL else "data_template"
+    found: Path = request.getfixturevalue(name)
+    return found
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests marked `engines` run on MariaDB, and on MySQL too where it is installed."""
+    """Tests marked `engines` run on MariaDB, and on MySQL too where it is installed.
+
+    TAPEDECK_ENGINE (`engines.CHOICE`) names what all tests run on instead.
+    """
     marked = metafunc.definition.get_closest_marker("engines") is not None
-    if marked and "mysql" in metafunc.fixturenames and mysql_engine.find() is not None:
+    if os.environ.get(engines.CHOICE) or mysql_engine.find() is None:
+        return
+    if marked and "mysql" in metafunc.fixturenames:
         metafunc.parametrize("mysql", ["mariadb", "mysql"], indirect=True)
 
 
 @pytest.fixture
-def mysql(request: pytest.FixtureRequest) -> Server:
+def mysql(request: pytest.FixtureRequest, server_class: type[Server]) -> Server:
     """One writable server without a standby: running, and with the real time.
 
     A MariaDB; in tests that are marked `engines` a MySQL too, where one is installed. Its clock is
     shifted by `tests.support.clocks.shift`, at once.
     """
-    on_mysql = getattr(request, "param", "mariadb") == "mysql"
+    default = "mysql" if server_class is MySQL else "mariadb"
+    on_mysql = getattr(request, "param", default) == "mysql"
     server: Server = request.getfixturevalue("_session_mysqld" if on_mysql else "_session_mariadb")
     server.thaw()
     if server.clock_file is not None:

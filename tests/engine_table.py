@@ -56,7 +56,9 @@ TABLES: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
             "partitions": _files("partitions_real", "foreign_tables", "seal_mark"),
             "failover and fencing": _files("primary", "frozen_hosts", "rogue_mysql"),
             "secrets and TLS": _files("secrets", "tls"),
-            "schema and settings": _files("catalog", "hostile_defaults", "time_zones"),
+            "sign-in": _files("mysql_sign_in"),
+            "schema and time": _files("catalog", "time_zones"),
+            "hostile settings": _files("hostile_defaults"),
             "pair": ("tests/integration/test_localstack_pair.py",),
             "group": _files("localstack_group"),
             **_drills(DRILLS),
@@ -75,14 +77,22 @@ TABLES: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
 }
 """For each table its columns (engines) and its rows: what pytest is asked to run."""
 
+ONE_SERVER = "one server by itself, as in the column of mysql-9"
+NO_PASSWORD_PLUGIN = "MariaDB has no caching_sha2_password"
+NO_GROUP = "MariaDB has no Group Replication"
 IN_OTHER_COLUMNS = {
-    ("failover and fencing", "group"): "two servers by themselves: see mysql-9",
-    ("secrets and TLS", "group"): "one server: see mysql-9",
-    ("schema and settings", "group"): "one server: see mysql-9",
+    ("failover and fencing", "group"): "two servers by themselves, as in the column of mysql-9",
+    ("secrets and TLS", "group"): ONE_SERVER,
+    ("sign-in", "group"): ONE_SERVER,
+    ("schema and time", "group"): ONE_SERVER,
+    ("hostile settings", "mysql-9"): "written in MariaDB's names of settings",
+    ("hostile settings", "group"): "written in MariaDB's names of settings",
+    ("sign-in", "mariadb"): NO_PASSWORD_PLUGIN,
+    ("sign-in", "mariadb-11"): NO_PASSWORD_PLUGIN,
     ("pair", "group"): "no pair",
-    ("group", "mariadb"): "MariaDB has no Group Replication",
-    ("group", "mariadb-11"): "MariaDB has no Group Replication",
-    ("group", "mysql-9"): "see group",
+    ("group", "mariadb"): NO_GROUP,
+    ("group", "mariadb-11"): NO_GROUP,
+    ("group", "mysql-9"): "in the column of group",
 }
 """Cells that are not run, and why."""
 

@@ -18,10 +18,11 @@ from tapedeck.failover.redis_link import Link
 from tapedeck.failover.session import Session
 from tapedeck.localstack import datadir
 from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.process import Child, free_port
 from tapedeck.localstack.redis import RedisServer
+from tapedeck.localstack.server import Server
 from tests.support.certificates import Authority
+from tests.support.mysqld import key_of
 
 pytestmark = pytest.mark.stack
 
@@ -46,15 +47,16 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="module")
 def secure_mysql(
     tmp_path_factory: pytest.TempPathFactory,
-    data_template: Path,
+    template: Path,
+    server_class: type[Server],
     passwords: Passwords,
     authority: Authority,
-) -> Iterator[MariaDB]:
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("secure") / "data"
-    datadir.copy(data_template, folder)
+    datadir.copy(template, folder)
     certificate, key = authority.issue("mariadb")
     options = (f"--ssl-cert={certificate}", f"--ssl-key={key}")
-    server = MariaDB("secure", folder, passwords, options=options)
+    server = server_class("secure", folder, passwords, options=options)
     server.start()
     yield server
     server.thaw()
@@ -112,7 +114,7 @@ async def all_end(before: int) -> None:
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("size", [1, MORE_THAN_BUFFERS_HOLD], ids=["short", "long"])
 def test_a_session_with_a_frozen_mysql_leaves_nothing_open(
-    run: Run, secure_mysql: MariaDB, authority: Authority, tls: bool, size: int
+    run: Run, secure_mysql: Server, authority: Authority, tls: bool, size: int
 ) -> None:
     config = parse(
         {
@@ -121,6 +123,7 @@ def test_a_session_with_a_frozen_mysql_leaves_nothing_open(
                 "hosts": [secure_mysql.address],
                 "user": "tapedeck",
                 "password": secure_mysql.passwords.gateway,
+                "public_key": key_of(secure_mysql),
                 "statement_timeout": 300,
                 "connect_timeout": 5000,
                 **({"tls": True, "tls_ca_file": authority.file} if tls else {}),

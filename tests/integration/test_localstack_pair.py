@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tapedeck.localstack import datadir, replication
+from tapedeck.localstack import datadir, engines, replication
 from tapedeck.localstack.datadir import Passwords
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.mysql import MySQL
@@ -25,7 +26,11 @@ def said() -> list[str]:
     return []
 
 
-@pytest.fixture(params=[MariaDB, MySQL])
+BOTH: list[type[Server]] = [MariaDB, MySQL]
+CHOSEN = MySQL if engines.chosen("mysql") else MariaDB
+
+
+@pytest.fixture(params=[CHOSEN] if os.environ.get(engines.CHOICE) else BOTH)
 def engine(request: pytest.FixtureRequest) -> type[Server]:
     found: type[Server] = request.param
     return found

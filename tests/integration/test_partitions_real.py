@@ -1,4 +1,4 @@
-"""Partitions on a real MariaDB: listed, pruned, and never dropped in error."""
+"""Partitions on real servers: listed, pruned, and never dropped in error."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from tapedeck.config.load import parse
 from tapedeck.failover.locks import lock_name
-from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.mysql import MySQL
+from tapedeck.localstack.server import Server
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.janitor import Janitor, Pruned
 from tapedeck.sharding.partitions import table
@@ -47,7 +47,7 @@ async def past(backend: Backend, *ages: int) -> list[date]:
     return days
 
 
-def tables(mysql: MariaDB, database: str) -> set[str]:
+def tables(mysql: Server, database: str) -> set[str]:
     found = mysql.query(f"SHOW TABLES FROM {database}")
     return {name for (name,) in found} - {"tapedeck_generation", "tapedeck_seal_mark"}
 
@@ -62,7 +62,7 @@ def pruning(database: str) -> str:
 
 
 @contextlib.contextmanager
-def reading(mysql: MariaDB, database: str, day: date) -> Iterator[None]:
+def reading(mysql: Server, database: str, day: date) -> Iterator[None]:
     """A transaction that has read a partition and stays open: a drop has to wait for it."""
     with mysql.connect(database) as reader, reader.cursor() as cursor:
         cursor.execute("START TRANSACTION")
@@ -70,7 +70,7 @@ def reading(mysql: MariaDB, database: str, day: date) -> Iterator[None]:
         yield
 
 
-async def begun(janitor: Janitor, mysql: MariaDB, database: str) -> asyncio.Task[Pruned]:
+async def begun(janitor: Janitor, mysql: Server, database: str) -> asyncio.Task[Pruned]:
     """A prune that others can see under way."""
     task = asyncio.create_task(janitor.prune())
     while not mysql.query(pruning(database))[0][0]:
@@ -79,7 +79,7 @@ async def begun(janitor: Janitor, mysql: MariaDB, database: str) -> asyncio.Task
 
 
 async def test_today_and_tomorrow_are_made_and_nothing_else(
-    backend: Backend, mysql: MariaDB, database: str
+    backend: Backend, mysql: Server, database: str
 ) -> None:
     today = backend.days.today()
     await backend.days.complete()
@@ -102,7 +102,7 @@ async def test_partitions_are_listed_with_their_rows_and_the_day_they_go(backend
 
 
 async def test_prune_drops_what_is_past_retention_and_nothing_else(
-    backend: Backend, mysql: MariaDB, database: str
+    backend: Backend, mysql: Server, database: str
 ) -> None:
     await backend.store.change(KEY, bump)
     kept, due = await past(backend, 30, 29, 1), await past(backend, 31, 32, 400)
@@ -127,7 +127,7 @@ async def test_a_second_prune_has_nothing_to_do(backend: Backend) -> None:
 
 
 async def test_a_dry_run_says_what_would_go_and_drops_nothing(
-    backend: Backend, mysql: MariaDB, database: str
+    backend: Backend, mysql: Server, database: str
 ) -> None:
     due = await past(backend, 31, 32)
     before = tables(mysql, database)
@@ -140,7 +140,7 @@ async def test_a_dry_run_says_what_would_go_and_drops_nothing(
 
 
 async def test_more_than_a_few_at_once_need_force(
-    backend: Backend, mysql: MariaDB, database: str
+    backend: Backend, mysql: Server, database: str
 ) -> None:
     due = await past(backend, 31, 32, 33, 34)
     before = tables(mysql, database)
@@ -161,7 +161,7 @@ async def test_more_than_a_few_at_once_need_force(
 @pytest.mark.parametrize("whose", ["mysql", "gateway"])
 @pytest.mark.parametrize("seconds", [YEAR, -YEAR])
 async def test_a_clock_that_is_off_by_a_year_drops_nothing_and_raises_the_alarm(
-    backend: Backend, mysql: MariaDB, database: str, seconds: int, whose: str, force: bool
+    backend: Backend, mysql: Server, database: str, seconds: int, whose: str, force: bool
 ) -> None:
     await backend.store.change(KEY, bump)
     ages = (0, 1, 29, 30, 31, 32)
@@ -188,7 +188,7 @@ async def test_a_clock_that_is_off_by_a_year_drops_nothing_and_raises_the_alarm(
 
 @pytest.mark.parametrize("seconds", [YEAR, -YEAR])
 async def test_both_clocks_off_by_a_year_still_drop_nothing_unless_forced(
-    backend: Backend, mysql: MariaDB, database: str, seconds: int
+    backend: Backend, mysql: Server, database: str, seconds: int
 ) -> None:
     """A machine whose clock is wrong may run both: a month of partitions is more than a few."""
     await past(backend, *range(1, 31))
@@ -210,7 +210,7 @@ async def test_clocks_half_an_hour_apart_agree(backend: Backend) -> None:
 
 
 async def test_a_partition_that_is_read_is_put_off_and_makes_nobody_wait(
-    backend: Backend, mysql: MariaDB, database: str
+    backend: Backend, mysql: Server, database: str
 ) -> None:
     held, free = await past(backend, 32, 31)
     with reading(mysql, database, held):
@@ -234,7 +234,7 @@ async def test_a_partition_that_is_read_is_put_off_and_makes_nobody_wait(
 
 
 async def test_of_two_janitors_at_once_one_works(
-    backend: Backend, stack_config: StackConfig, mysql: MariaDB, database: str
+    backend: Backend, stack_config: StackConfig, mysql: Server, database: str
 ) -> None:
     """The first is held up by a reader of the oldest partition, so that both are at it."""
     held, other = await past(backend, 32, 31)
@@ -253,7 +253,7 @@ async def test_of_two_janitors_at_once_one_works(
 
 
 async def test_a_janitor_that_dies_leaves_the_work_to_the_next(
-    backend: Backend, stack_config: StackConfig, mysql: MariaDB, database: str
+    backend: Backend, stack_config: StackConfig, mysql: Server, database: str
 ) -> None:
     held, other = await past(backend, 32, 31)
     async with opened(stack_config(partitions={"drop_after": 0})) as second:
@@ -269,7 +269,7 @@ async def test_a_janitor_that_dies_leaves_the_work_to_the_next(
 
 
 async def test_names_that_only_resemble_a_partition_are_neither_listed_nor_touched(
-    backend: Backend, mysql: MariaDB, database: str
+    backend: Backend, mysql: Server, database: str
 ) -> None:
     alike = {
         "player_state_20000101_backup",
@@ -295,7 +295,7 @@ async def test_names_that_only_resemble_a_partition_are_neither_listed_nor_touch
 
 
 async def test_a_partition_of_the_far_future_breaks_nothing(
-    backend: Backend, mysql: MariaDB, database: str
+    backend: Backend, mysql: Server, database: str
 ) -> None:
     """Somebody's clock said so once. No clock of ours can mean it: it is left alone."""
     far = date(9999, 12, 31)
@@ -309,7 +309,7 @@ async def test_a_partition_of_the_far_future_breaks_nothing(
 
 
 async def test_the_scheduler_prunes_by_itself_and_goes_on_after_a_failure(
-    stack_config: StackConfig, mysql: MariaDB, database: str
+    stack_config: StackConfig, mysql: Server, database: str
 ) -> None:
     partitions = {"drop_after": 0, "prune_every": 1}
     config = parse(stack_config(partitions=partitions))
@@ -329,37 +329,43 @@ async def test_the_scheduler_prunes_by_itself_and_goes_on_after_a_failure(
             await keeper.close()
 
 
+@contextlib.contextmanager
+def ddl_held_up(server: Server) -> Iterator[None]:
+    """As a backup does."""
+    mysql = isinstance(server, MySQL)
+    stages = "BACKUP STAGE START", "BACKUP STAGE BLOCK_DDL"
+    with server.connect() as other, other.cursor() as cursor:
+        for statement in ("LOCK INSTANCE FOR BACKUP",) if mysql else stages:
+            cursor.execute(statement)
+        yield
+        cursor.execute("UNLOCK INSTANCE" if mysql else "BACKUP STAGE END")
+
+
 async def test_a_new_day_is_served_while_something_holds_up_all_ddl(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
-    """As a backup does (BACKUP STAGE BLOCK_DDL), at midnight: today's partition is there."""
+    """At midnight: today's partition is there."""
     shift(mysql, 0)
     async with opened(stack_config(), wall=wall_of(mysql)) as backend:
         await backend.store.change(KEY, bump)
-        with mysql.connect() as other, other.cursor() as cursor:
-            cursor.execute("BACKUP STAGE START")
-            cursor.execute("BACKUP STAGE BLOCK_DDL")
+        with ddl_held_up(mysql):
             shift(mysql, 86400)
 
             async with asyncio.timeout(5):
                 assert (await backend.store.change(KEY, bump)).answer == 2
-            cursor.execute("BACKUP STAGE END")
 
 
 async def test_a_gateway_that_starts_while_ddl_is_held_up_serves_at_once(
-    stack_config: StackConfig, backend: Backend, mysql: MariaDB
+    stack_config: StackConfig, backend: Backend, mysql: Server
 ) -> None:
     """Today's partition is there since yesterday; tomorrow's can wait."""
     shift(mysql, 0)
     await backend.store.change(KEY, bump)
-    with mysql.connect() as other, other.cursor() as cursor:
-        cursor.execute("BACKUP STAGE START")
-        cursor.execute("BACKUP STAGE BLOCK_DDL")
+    with ddl_held_up(mysql):
         shift(mysql, 86400)
         starting = await Backend.open(parse(stack_config()), prune=False)
         try:
             async with asyncio.timeout(5):
                 assert (await starting.store.change(KEY, bump)).answer == 2
         finally:
-            cursor.execute("BACKUP STAGE END")
             await starting.close()

@@ -1,4 +1,4 @@
-"""The primary on real MariaDB servers that die, freeze, turn read-only or both claim to be it."""
+"""The primary on real servers that die, freeze, turn read-only or both claim to be it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tapedeck.failover.session import Hello, Session
 from tapedeck.failover.watch import KEEP
 from tapedeck.localstack import datadir
 from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.redis import RedisServer
+from tapedeck.localstack.server import Server
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.partitions import table
 from tapedeck.sharding.rows import create_table
@@ -68,25 +68,28 @@ async def elsewhere(call: Callable[[], Any]) -> Any:
     return await asyncio.to_thread(call)
 
 
-def connections(server: MariaDB) -> list[int]:
+def connections(server: Server) -> list[int]:
     """The gateway's connections as the server sees them."""
     return [row[0] for row in server.query("SHOW PROCESSLIST") if row[1] == "tapedeck"]
 
 
 @pytest.fixture(scope="module")
 def _other(
-    tmp_path_factory: pytest.TempPathFactory, data_template: Path, passwords: Passwords
-) -> Iterator[MariaDB]:
+    tmp_path_factory: pytest.TempPathFactory,
+    template: Path,
+    server_class: type[Server],
+    passwords: Passwords,
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("mysql") / "other"
-    datadir.copy(data_template, folder)
-    server = MariaDB("mysql2", folder, passwords)
+    datadir.copy(template, folder)
+    server = server_class("mysql2", folder, passwords)
     server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture
-def other(_other: MariaDB, mysql: MariaDB, database: str) -> Iterator[MariaDB]:
+def other(_other: Server, mysql: Server, database: str) -> Iterator[Server]:
     """A second server with a database of the same name; both are writable and of generation 1."""
     _other.thaw()
     if not _other.running:
@@ -100,7 +103,7 @@ def other(_other: MariaDB, mysql: MariaDB, database: str) -> Iterator[MariaDB]:
 
 
 @pytest.fixture
-def both(stack_config: StackConfig, mysql: MariaDB, other: MariaDB) -> MySQL:
+def both(stack_config: StackConfig, mysql: Server, other: Server) -> MySQL:
     return config(
         stack_config,
         hosts=[mysql.address, other.address],
@@ -110,11 +113,11 @@ def both(stack_config: StackConfig, mysql: MariaDB, other: MariaDB) -> MySQL:
     )
 
 
-def set_generation(server: MariaDB, database: str, generation: int) -> None:
+def set_generation(server: Server, database: str, generation: int) -> None:
     server.query(f"UPDATE {database}.tapedeck_generation SET generation = {generation}")
 
 
-def generation(server: MariaDB, database: str) -> int:
+def generation(server: Server, database: str) -> int:
     return int(server.query(f"SELECT generation FROM {database}.tapedeck_generation")[0][0])
 
 
@@ -160,7 +163,7 @@ class Load:
 
 
 async def test_requests_wait_for_a_primary_that_was_killed_and_go_on(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     async with opened(stack_config()) as backend:
         load = Load(backend)
@@ -178,7 +181,7 @@ async def test_requests_wait_for_a_primary_that_was_killed_and_go_on(
 
 
 async def test_past_the_deadline_the_primary_is_unavailable_and_says_why(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     async with watching(config(stack_config, deadline=400)) as primary:
         await primary.fetch("SELECT 1")
@@ -195,7 +198,7 @@ async def test_past_the_deadline_the_primary_is_unavailable_and_says_why(
 
 
 async def test_changes_wait_while_the_primary_is_read_only(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     async with opened(stack_config()) as backend:
         load = Load(backend)
@@ -214,7 +217,7 @@ async def test_changes_wait_while_the_primary_is_read_only(
 
 
 async def test_a_lone_change_that_meets_a_read_only_host_drops_its_connections_at_once(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     async with opened(stack_config()) as backend:
         await backend.store.change(KEY, bump)
@@ -228,7 +231,7 @@ async def test_a_lone_change_that_meets_a_read_only_host_drops_its_connections_a
         assert (await changing).answer == 2
 
 
-async def test_killed_connections_cost_no_change(stack_config: StackConfig, mysql: MariaDB) -> None:
+async def test_killed_connections_cost_no_change(stack_config: StackConfig, mysql: Server) -> None:
     async with opened(stack_config()) as backend:
         load = Load(backend)
 
@@ -245,7 +248,7 @@ async def test_killed_connections_cost_no_change(stack_config: StackConfig, mysq
 
 
 async def test_a_frozen_primary_that_thaws_has_lost_and_doubled_nothing(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     """What was under way when it froze may land when it thaws, and is then recognised."""
     document = stack_config()
@@ -267,7 +270,7 @@ async def test_a_frozen_primary_that_thaws_has_lost_and_doubled_nothing(
 
 
 async def test_looking_at_a_frozen_host_leaves_no_connection_behind(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     async with watching(
         config(stack_config, connect_timeout=50, deadline=500, statement_timeout=100)
@@ -284,7 +287,7 @@ async def test_looking_at_a_frozen_host_leaves_no_connection_behind(
 
 
 async def test_the_gateway_starts_while_mysql_is_down(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     document = stack_config()
     mysql.kill()
@@ -303,19 +306,19 @@ async def test_the_gateway_starts_while_mysql_is_down(
 
 
 async def test_a_request_that_came_late_does_not_end_with_the_deadline_of_an_earlier_one(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     """They share the first look at the calendar; each has its own time to wait for it."""
     document = stack_config()
     document["mysql"] |= {"deadline": 2_000}
-    mysql.kill()
+    mysql.query("SET GLOBAL read_only = 1")
     backend = await Backend.open(parse(document), prune=False)
     try:
         early = asyncio.create_task(backend.store.change(KEY, bump))
         await asyncio.sleep(1.5)
         late = asyncio.create_task(backend.store.change(Key(8, 1), bump))
         await asyncio.wait([early])
-        await elsewhere(mysql.start)
+        mysql.query("SET GLOBAL read_only = 0")
 
         assert early.exception() is not None
         assert (await late).answer == 1
@@ -324,7 +327,7 @@ async def test_a_request_that_came_late_does_not_end_with_the_deadline_of_an_ear
 
 
 async def test_no_more_than_so_many_wait_and_the_next_one_is_refused_at_once(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     mysql.kill()
     async with watching(config(stack_config, waiting=3, deadline=5_000)) as primary:
@@ -340,7 +343,7 @@ async def test_no_more_than_so_many_wait_and_the_next_one_is_refused_at_once(
 
 
 async def test_no_more_connections_are_open_than_configured_and_none_is_lost_to_who_gives_up(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     async with watching(config(stack_config, connections=3)) as primary:
         await primary.fetch("SELECT 1")
@@ -382,7 +385,7 @@ async def test_a_place_that_was_promised_to_who_gave_up_goes_to_the_next(
 
 
 async def test_a_statement_on_a_frozen_host_ends_by_its_timeout(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     async with watching(config(stack_config, statement_timeout=200)) as primary:
         async with primary.session(primary.deadline()) as session:
@@ -400,7 +403,7 @@ async def test_a_statement_on_a_frozen_host_ends_by_its_timeout(
 
 
 async def test_a_reload_reaches_a_connection_that_is_being_made(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     patient, hasty = config(stack_config), config(stack_config, statement_timeout=100)
     async with watching(patient) as primary:
@@ -423,7 +426,7 @@ async def test_two_writable_hosts_of_one_generation_are_both_refused(both: MySQL
 
 
 async def test_a_second_writable_host_that_turns_up_stops_the_changes(
-    both: MySQL, other: MariaDB
+    both: MySQL, other: Server
 ) -> None:
     other.query("SET GLOBAL read_only = 1")
     async with watching(both) as primary:
@@ -439,7 +442,7 @@ async def test_a_second_writable_host_that_turns_up_stops_the_changes(
 
 
 async def test_a_primary_that_is_too_busy_to_be_looked_at_keeps_its_place(
-    both: MySQL, mysql: MariaDB, other: MariaDB, database: str
+    both: MySQL, mysql: Server, other: Server, database: str
 ) -> None:
     """Somebody makes the standby writable, or takes "Too many connections" for a dead primary."""
     other.query("SET GLOBAL read_only = 1")
@@ -466,7 +469,7 @@ async def test_a_primary_that_is_too_busy_to_be_looked_at_keeps_its_place(
 
 
 async def test_a_busy_primary_that_refuses_a_change_has_lost_its_place(
-    both: MySQL, mysql: MariaDB, other: MariaDB
+    both: MySQL, mysql: Server, other: Server
 ) -> None:
     other.query("SET GLOBAL read_only = 1")
     with crowded(mysql) as crowd:
@@ -483,7 +486,7 @@ async def test_a_busy_primary_that_refuses_a_change_has_lost_its_place(
 
 
 async def test_looks_at_a_frozen_host_are_no_broken_handshakes(
-    both: MySQL, mysql: MariaDB, other: MariaDB
+    both: MySQL, mysql: Server, other: Server
 ) -> None:
     """A server counts each of those when it thaws, and blocks the gateway's machine at last."""
     other.query("SET GLOBAL read_only = 1")
@@ -503,7 +506,7 @@ async def test_looks_at_a_frozen_host_are_no_broken_handshakes(
 
 
 async def test_connects_of_requests_to_a_frozen_host_are_no_broken_handshakes(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     counted = "SHOW GLOBAL STATUS LIKE 'Aborted_connects'"
     before = int(mysql.query(counted)[0][1])
@@ -541,7 +544,7 @@ async def test_a_host_that_blocks_this_machine_is_busy_and_says_so(
 
 
 @contextlib.contextmanager
-def crowded(server: MariaDB) -> Iterator[Callable[[], None]]:
+def crowded(server: Server) -> Iterator[Callable[[], None]]:
     """Gives a function that leaves the gateways' user no connection there but those of requests:
     it ends the one that looks are made on."""
     user = server.query("SELECT CONCAT(user, '@', '\"', host, '\"') FROM mysql.user")
@@ -559,7 +562,7 @@ def crowded(server: MariaDB) -> Iterator[Callable[[], None]]:
 
 
 async def test_the_higher_generation_wins_and_the_lower_is_never_believed_again(
-    both: MySQL, mysql: MariaDB, other: MariaDB, database: str
+    both: MySQL, mysql: Server, other: Server, database: str
 ) -> None:
     """The old primary was frozen, replaced, and thawed; then its successor dies."""
     other.query("SET GLOBAL read_only = 1")
@@ -581,7 +584,7 @@ async def test_the_higher_generation_wins_and_the_lower_is_never_believed_again(
 
 
 async def test_a_frozen_primary_that_was_replaced_is_not_written_to_when_it_thaws(
-    both: MySQL, mysql: MariaDB, other: MariaDB, database: str
+    both: MySQL, mysql: Server, other: Server, database: str
 ) -> None:
     other.query("SET GLOBAL read_only = 1")
     async with watching(both) as primary:
@@ -602,7 +605,7 @@ async def test_a_frozen_primary_that_was_replaced_is_not_written_to_when_it_thaw
 
 
 async def test_the_first_to_adopt_a_new_primary_raises_the_generation_once(
-    both: MySQL, mysql: MariaDB, other: MariaDB, database: str
+    both: MySQL, mysql: Server, other: Server, database: str
 ) -> None:
     """As behind a managed failover, where nobody else does: five gateways, one step."""
     other.query("SET GLOBAL read_only = 1")
@@ -625,7 +628,7 @@ async def test_the_first_to_adopt_a_new_primary_raises_the_generation_once(
 
 
 async def test_a_new_primary_is_kept_when_another_host_is_looked_at_while_its_generation_is_raised(
-    both: MySQL, mysql: MariaDB, other: MariaDB, monkeypatch: pytest.MonkeyPatch
+    both: MySQL, mysql: Server, other: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That look is judged together with the last one at the new primary, from before the raise."""
     other.query("SET GLOBAL read_only = 1")
@@ -651,7 +654,7 @@ async def test_a_new_primary_is_kept_when_another_host_is_looked_at_while_its_ge
 
 
 async def test_a_name_that_moves_while_the_old_server_answers_is_followed(
-    both: MySQL, mysql: MariaDB, other: MariaDB, monkeypatch: pytest.MonkeyPatch
+    both: MySQL, mysql: Server, other: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A managed failover by hand: the old server is well, writable, and no longer meant."""
     leads_to = "127.0.0.2"
@@ -720,7 +723,7 @@ LOOPS = [pytest.param(asyncio.run, id="asyncio"), pytest.param(uvloop.run, id="u
 
 @pytest.mark.parametrize("run", LOOPS)
 def test_a_connection_that_was_reset_while_idle_costs_no_request(
-    stack_config: StackConfig, mysql: MariaDB, run: Callable[[Any], None]
+    stack_config: StackConfig, mysql: Server, run: Callable[[Any], None]
 ) -> None:
     async def scenario() -> None:
         async with Resetting(mysql.port) as network:
@@ -764,7 +767,7 @@ def test_a_lookup_node_whose_connections_are_reset_raises_nothing(
 
 
 async def test_after_a_planned_failover_no_read_is_answered_by_the_old_primary(
-    stack_config: StackConfig, mysql: MariaDB, other: MariaDB, database: str
+    stack_config: StackConfig, mysql: Server, other: Server, database: str
 ) -> None:
     """A gateway that only reads: nothing that it writes meets the old primary's fence."""
     hosts = [mysql.address, other.address]

@@ -13,7 +13,7 @@ from tapedeck.failover import clock_sql
 from tapedeck.failover.session import GREETING
 from tapedeck.localstack import datadir
 from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.server import Server
 
 # In POSIX' words: clocks change at 00:00 UTC, ahead on 29 March and back on 25 October.
 ZONE = "LOC0DST,M3.5.0/0,M10.5.0/1"
@@ -22,14 +22,15 @@ ZONE = "LOC0DST,M3.5.0/0,M10.5.0/1"
 @pytest.fixture
 def server(
     tmp_path: Path,
-    data_template: Path,
+    template: Path,
+    server_class: type[Server],
     passwords: Passwords,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[MariaDB]:
-    """A MariaDB whose own zone changes its clocks at midnight UTC."""
+) -> Iterator[Server]:
+    """One whose own zone changes its clocks at midnight UTC."""
     monkeypatch.setenv("TZ", ZONE)
-    datadir.copy(data_template, tmp_path / "data")
-    server = MariaDB("mysql1", tmp_path / "data", passwords, clock_file=tmp_path / "clock")
+    datadir.copy(template, tmp_path / "data")
+    server = server_class("mysql1", tmp_path / "data", passwords, clock_file=tmp_path / "clock")
     server.start()
     yield server
     server.kill()
@@ -44,7 +45,7 @@ def server(
     ],
 )
 def test_mysqls_time_does_not_follow_daylight_saving_time(
-    server: MariaDB, moment: datetime, local_hour: int
+    server: Server, moment: datetime, local_hour: int
 ) -> None:
     assert server.clock_file is not None
     shift = moment.timestamp() - time.time()

@@ -26,15 +26,17 @@ from tapedeck.failover.session import Session
 from tapedeck.failover.sync_primary import NoPrimary, connect_primary
 from tapedeck.localstack import datadir
 from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB
+from tapedeck.localstack.mysql import MySQL as MySQLServer
 from tapedeck.localstack.process import free_port
 from tapedeck.localstack.redis import RedisServer
+from tapedeck.localstack.server import Server
 from tapedeck.sharding.hints import Found
 from tapedeck.sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.certificates import Authority
 from tests.support.gateways import Gateway
+from tests.support.mysqld import WITHOUT_TLS
 from tests.support.states import bump
 
 pytestmark = pytest.mark.stack
@@ -452,15 +454,16 @@ async def test_a_redis_cluster_is_reached_by_tls_and_as_its_user(
 @pytest.fixture(scope="module")
 def guarded(
     tmp_path_factory: pytest.TempPathFactory,
-    data_template: Path,
+    template: Path,
+    server_class: type[Server],
     passwords: Passwords,
     authority: Authority,
-) -> Iterator[MariaDB]:
-    """A MariaDB that takes TLS alone, with `x509`, who must show a certificate."""
+) -> Iterator[Server]:
+    """One that takes TLS alone, with `x509`, who must show a certificate."""
     folder = tmp_path_factory.mktemp("guarded") / "data"
-    datadir.copy(data_template, folder)
+    datadir.copy(template, folder)
     certificate, key = authority.issue("mariadb")
-    server = MariaDB(
+    server = server_class(
         "guarded",
         folder,
         passwords,
@@ -482,7 +485,7 @@ LEAST_GRANTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP"
 """What docs/security.md says that the gateway's user needs."""
 
 
-def mysql_config(server: MariaDB, authority: Authority, **words: Any) -> Any:
+def mysql_config(server: Server, authority: Authority, **words: Any) -> Any:
     document = {
         "lookup": {"servers": ["127.0.0.1:1:1 node"]},
         "mysql": {
@@ -506,7 +509,7 @@ async def cipher(config: Any) -> str:
 
 
 async def test_mysql_is_reached_by_tls_by_the_gateway_and_by_commands(
-    guarded: MariaDB, authority: Authority
+    guarded: Server, authority: Authority
 ) -> None:
     config = mysql_config(guarded, authority)
     assert await cipher(config)
@@ -519,7 +522,7 @@ async def test_mysql_is_reached_by_tls_by_the_gateway_and_by_commands(
 
 
 async def test_mysql_that_asks_for_a_certificate_is_shown_one(
-    guarded: MariaDB, authority: Authority
+    guarded: Server, authority: Authority
 ) -> None:
     certificate, key = authority.issue("gateway-client")
     who = {"user": "x509", "password": "pw"}
@@ -544,7 +547,7 @@ async def test_mysql_that_asks_for_a_certificate_is_shown_one(
     ],
 )
 async def test_mysql_that_cannot_be_trusted_or_entered_says_why(
-    guarded: MariaDB, authority: Authority, tmp_path: Path, words: dict[str, Any], reason: str
+    guarded: Server, authority: Authority, tmp_path: Path, words: dict[str, Any], reason: str
 ) -> None:
     if words.get("tls_ca_file") == "other":
         words = {"tls_ca_file": Authority(tmp_path / "unknown", "unknown").file}
@@ -557,17 +560,21 @@ async def test_mysql_that_cannot_be_trusted_or_entered_says_why(
 
 
 async def test_a_mysql_with_another_name_or_an_expired_certificate_is_refused(
-    tmp_path: Path, data_template: Path, passwords: Passwords, authority: Authority
+    tmp_path: Path,
+    template: Path,
+    server_class: type[Server],
+    passwords: Passwords,
+    authority: Authority,
 ) -> None:
     folder = tmp_path / "data"
-    datadir.copy(data_template, folder)
+    datadir.copy(template, folder)
     for name, host, days, reason in (
         ("named", "mysql.example", 30, "127.0.0.1"),
         ("expired", "127.0.0.1", -1, "certificate has expired"),
     ):
         certificate, key = authority.issue(name, host, days=days)
         options = (f"--ssl-cert={certificate}", f"--ssl-key={key}", f"--ssl-ca={authority.file}")
-        server = MariaDB("m", folder, passwords, options=options)
+        server = server_class("m", folder, passwords, options=options)
         server.start()
         try:
             with pytest.raises(Exception, match=reason):
@@ -577,12 +584,17 @@ async def test_a_mysql_with_another_name_or_an_expired_certificate_is_refused(
 
 
 async def test_a_server_without_tls_is_not_talked_to_where_tls_is_asked_for(
-    tmp_path: Path, data_template: Path, passwords: Passwords, authority: Authority
+    tmp_path: Path,
+    template: Path,
+    server_class: type[Server],
+    passwords: Passwords,
+    authority: Authority,
 ) -> None:
     """Somebody on the way could say so in its name."""
     folder = tmp_path / "data"
-    datadir.copy(data_template, folder)
-    server = MariaDB("m", folder, passwords, options=("--skip-ssl",))
+    datadir.copy(template, folder)
+    without_tls = WITHOUT_TLS if server_class is MySQLServer else ("--skip-ssl",)
+    server = server_class("m", folder, passwords, options=without_tls)
     server.start()
     try:
         config = mysql_config(server, authority)
@@ -595,7 +607,7 @@ async def test_a_server_without_tls_is_not_talked_to_where_tls_is_asked_for(
 
 
 async def test_a_rotated_mysql_password_is_taken_over_by_reload_without_an_error(
-    stack_config: StackConfig, tmp_path: Path, mysql: MariaDB, database: str
+    stack_config: StackConfig, tmp_path: Path, mysql: Server, database: str
 ) -> None:
     user = f"rotating_{secrets.token_hex(4)}"
     mysql.query(f"CREATE USER {user}@'127.0.0.1' IDENTIFIED BY 'first'")

@@ -24,8 +24,8 @@ def wall_of(mysql: Server) -> Callable[[], float]:
 def shift(mysql: Server, seconds: float) -> None:
     """Shift a server's clock, at once.
 
-    The test is skipped on a server whose clock stays as it is: MySQL under libfaketime takes a
-    hundred times as long for each statement.
+    The test is skipped on a server whose clock stays as it is: a MySQL where there is no C compiler
+    (see `localstack.clock`), or in a group.
     """
     if mysql.clock_file is None:
         pytest.skip("the clock of this server cannot be shifted")
