@@ -22,7 +22,8 @@ from tests.support.mysql_hosts import (
 from tests.support.pair import DEPLOY
 from tests.support.terminal import eventually
 
-pytestmark = pytest.mark.stack
+# Where MySQL is installed it takes minutes, which `make test` has not.
+pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 Run = Callable[..., str]
 

@@ -95,6 +95,7 @@ def test_it_starts_takes_orders_stops_in_order_and_keeps_its_data(terminal: Term
 
 
 @pytest.mark.usefixtures("mysql_template")
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "servers"), [("mysql", 2), ("group", 3)])
 def test_on_mysql_listeners_play_on_while_another_primary_takes_over(
     tmp_path: Path, kind: str, servers: int
