@@ -112,43 +112,30 @@ def own_port_context(config: ServerTls) -> ssl.SSLContext | None:
     return context
 
 
-class ClientContexts:
-    """The context of one section, made again when its files or its settings changed.
+class ClientContext:
+    """The context of one section that speaks TLS, made again when its files changed."""
 
-    >>> from tapedeck.config.model import ClientTls
-    >>> contexts = ClientContexts()
-    >>> contexts.get(ClientTls()) is None
-    True
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, config: ClientTls) -> None:
+        self._config = config
         self._made_of: object = None
         self._context: ssl.SSLContext | None = None
 
-    def get(self, config: ClientTls) -> ssl.SSLContext | None:
-        """The context to connect with now; None without TLS.
-
-        A file that cannot be used any more (half-written, expired) leaves the context as it was:
-        the next connection looks again.
+    def look(self) -> ssl.SSLContext:
+        """The context to connect with now. Reads files: not for an event loop.
 
         Raises:
-            TlsProblem: it cannot be used, and there was none before.
+            TlsProblem: a file cannot be used now (half-written, expired): call again later.
         """
-        if not config.tls:
-            return None
-        made_of = _print_of(config)
-        if made_of != self._made_of:
-            try:
-                self._context = client_context(config)
-                self._made_of = made_of
-            except TlsProblem:
-                if self._context is None:
-                    raise
+        made_of = _print_of(self._config)
+        if self._context is None or made_of != self._made_of:
+            self._context = client_context(self._config)
+            self._made_of = made_of
+        assert self._context is not None
         return self._context
 
 
 def _print_of(config: ClientTls) -> object:
-    """Another value when the settings or the files did change."""
+    """Another value when the files did change."""
     names = (config.tls_ca_file, config.tls_certificate_file, config.tls_key_file)
     stamps = []
     for name in names:
@@ -157,7 +144,7 @@ def _print_of(config: ClientTls) -> object:
         except OSError:
             stat = None
         stamps.append(stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino))
-    return config.tls_verify_names, names, tuple(stamps)
+    return stamps
 
 
 def _certificate(context: ssl.SSLContext, config: ServerTls | ClientTls) -> None:

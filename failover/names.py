@@ -1,10 +1,8 @@
 """The addresses of peers' names: a silent DNS server costs its own name only.
 
-`getaddrinfo` blocks its thread for as long as the resolver tries (10 s by glibc's defaults), and
-nothing can cancel it. An event loop has few such threads for everything. Here each name has one
-look-up under way at most, in a thread of its own, and everybody who wants the name waits for that
-one. The last good addresses of a name are kept: while it is silent, or its look-up fails, they are
-used.
+`getaddrinfo` blocks its thread for as long as the resolver tries (10 s by glibc's defaults): each
+name is looked up aside (`aside.py`). While it is silent, or its look-up fails, the addresses that
+were good last are used.
 
 An answer is never kept for its own sake: each connect looks the name up, as names that move on a
 failover demand. How long an answer holds (its TTL) is the business of the system's resolver, which
@@ -13,17 +11,15 @@ does not tell.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import socket
 import ssl
-import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from functools import partial
 from typing import TypeVar
 
-PATIENCE = 0.25
-"""Seconds to wait for a name whose last good addresses are known, at most."""
+from tapedeck.failover.aside import PATIENCE, Aside
+
 LOOKUPS = 256
 """At once, at most: as many threads. A Redis Cluster says itself which names its nodes have."""
 REMEMBERED = 4096
@@ -31,23 +27,6 @@ REMEMBERED = 4096
 
 Addresses = tuple[str, ...]
 T = TypeVar("T")
-
-
-class _Name:
-    """What is known of one name.
-
-    Attributes:
-        addresses: the last good ones; empty before the first.
-        looking: the look-up that is under way.
-        silent: whether the last look-up failed or did not answer in time.
-    """
-
-    __slots__ = ("addresses", "looking", "silent")
-
-    def __init__(self) -> None:
-        self.addresses: Addresses = ()
-        self.looking: Future[Addresses] | None = None
-        self.silent = False
 
 
 class Names:
@@ -59,7 +38,7 @@ class Names:
 
     def __init__(self, ask: Callable[[str], Addresses] | None = None) -> None:
         self._ask = ask or _ask_system
-        self._names: dict[str, _Name] = {}
+        self._names: dict[str, Aside[Addresses]] = {}
 
     async def look_up(self, host: str, patience: float = PATIENCE) -> Addresses:
         """The addresses of a host, numeric, the best first; at least one.
@@ -79,49 +58,12 @@ class Names:
         name = self._names.get(host)
         if name is None:
             self._make_room()
-            name = self._names[host] = _Name()
-        known = name.addresses
-        try:
-            looking = name.looking or self._begin(host, name)
-            if known and name.silent:
-                return known
-            # Whoever is cancelled leaves the look-up to the others: a running one takes no cancel.
-            async with asyncio.timeout(patience if known else None):
-                return await asyncio.wrap_future(looking)
-        except OSError:  # also TimeoutError
-            if not known:
-                raise
-            name.silent = True
-            return known
-
-    def _begin(self, host: str, name: _Name) -> Future[Addresses]:
-        if sum(known.looking is not None for known in self._names.values()) >= LOOKUPS:
+            name = self._names[host] = Aside(f"name-{host}", partial(self._ask, host))
+        if not name.running and sum(map(_is_running, self._names.values())) >= LOOKUPS:
+            if name.good is not None:
+                return name.good
             raise socket.gaierror(socket.EAI_AGAIN, f"{LOOKUPS} names are being looked up already")
-        looking: Future[Addresses] = Future()
-        looking.set_running_or_notify_cancel()
-        name.looking = looking
-        # A daemon: the process ends without waiting for a resolver.
-        thread = threading.Thread(
-            target=self._run, args=(host, name, looking), name=f"name-{host}", daemon=True
-        )
-        try:
-            thread.start()
-        except (RuntimeError, MemoryError) as error:
-            name.looking = None
-            raise socket.gaierror(socket.EAI_MEMORY, f"no thread to look it up: {error}") from None
-        return looking
-
-    def _run(self, host: str, name: _Name, looking: Future[Addresses]) -> None:
-        try:
-            found = self._ask(host)
-        except Exception as error:
-            name.looking = None
-            looking.set_exception(error if isinstance(error, OSError) else OSError(str(error)))
-        else:
-            name.addresses = found
-            name.silent = False
-            name.looking = None
-            looking.set_result(found)
+        return await name.get(patience)
 
     def _make_room(self) -> None:
         while len(self._names) >= REMEMBERED:
@@ -129,8 +71,15 @@ class Names:
             del self._names[oldest]
 
 
+def _is_running(name: Aside[Addresses]) -> bool:
+    return name.running is not None
+
+
 def _ask_system(host: str) -> Addresses:
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is no name: {error}") from None
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

@@ -25,8 +25,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 
 from tapedeck.config.model import ClientTls, HostPort, Lookup
-from tapedeck.config.tls import ClientContexts
-from tapedeck.failover.names import PATIENCE, connect_by_name
+from tapedeck.failover.aside import PATIENCE
+from tapedeck.failover.contexts import context_for
+from tapedeck.failover.names import connect_by_name
 
 Command: TypeAlias = tuple[bytes | int | str, ...]
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
@@ -140,17 +141,17 @@ def info_of(reply: object) -> dict[str, Any]:
 class Connection(RedisConnection):
     """A connection that looks at the certificate files whenever it connects, also again."""
 
-    def __init__(self, *, lookup: Lookup, contexts: ClientContexts, **words: Any) -> None:
+    def __init__(self, *, lookup: Lookup, **words: Any) -> None:
         super().__init__(**words)
         self._lookup = lookup
-        self._contexts = contexts
+        self._context: ssl.SSLContext | None = None
         self._address: str = self.host
         self._seconds = float(words["socket_connect_timeout"])
 
     def _connection_arguments(self) -> dict[str, Any]:
         words: dict[str, Any] = {"host": self._address, "port": self.port}
-        if (context := self._contexts.get(self._lookup)) is not None:
-            words |= {"ssl": context, "server_hostname": self.host}
+        if self._context is not None:
+            words |= {"ssl": self._context, "server_hostname": self.host}
         return words
 
     async def _connect(self) -> None:
@@ -162,6 +163,7 @@ class Connection(RedisConnection):
 
         seconds: float = self._seconds
         async with asyncio.timeout(seconds):
+            self._context = await context_for(self._lookup)
             # Most of the time is the node's.
             await connect_by_name(self.host, to, min(PATIENCE, seconds / 4))
 
@@ -333,7 +335,6 @@ def _words(server: HostPort, config: Lookup, seconds: float) -> dict[str, Any]:
     return {
         "parser_class": BoundedParser,
         "lookup": config,
-        "contexts": ClientContexts(),
         "host": server.host,
         "port": server.port,
         "db": config.redis_db,

@@ -18,9 +18,10 @@ from pymysql.constants import CLIENT, COMMAND, CR
 from pymysql.err import OperationalError
 
 from tapedeck.config.model import HostPort, MySQL
-from tapedeck.config.tls import ClientContexts, TlsProblem, in_words
+from tapedeck.config.tls import TlsProblem, in_words
 from tapedeck.failover import clock_sql, settings, sign_in
 from tapedeck.failover.answers import Answers, Ran
+from tapedeck.failover.contexts import context_for
 from tapedeck.failover.engine import Engine
 from tapedeck.failover.errors import Fault, MySQLError, classify, is_ours
 from tapedeck.failover.names import connect_by_name
@@ -31,9 +32,6 @@ Result = TypeVar("Result")
 _ACCESS_DENIED = 1045
 _HOST_BLOCKED = 1129
 _SETTINGS = settings.statement()
-
-
-_contexts = ClientContexts()
 
 
 class _Connection(aiomysql.Connection):  # type: ignore[misc]
@@ -324,7 +322,7 @@ async def _connect(
         autocommit=None,  # _SETTINGS turns it on, and saves a round trip
         # No connect_timeout: aiomysql's is asyncio.wait_for, which before Python 3.12
         # swallows a cancellation that comes with the connection (bpo-37658).
-        ssl=_contexts.get(config),
+        ssl=await context_for(config),
         server_public_key=sign_in.key(config.public_key),
     )
     try:

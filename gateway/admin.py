@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -16,6 +17,7 @@ from aiohttp.web import BaseRequest
 
 from tapedeck.config.load import ConfigError
 from tapedeck.config.model import Sections
+from tapedeck.failover.aside import aside
 from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
 from tapedeck.gateway import reloading, telemetry
 from tapedeck.gateway.body import read_body
@@ -153,7 +155,7 @@ class OwnInsight:
             reasons=reasons,
             ring=self._backend.ring(),
             mysql=self._backend.mysql(),
-            families=telemetry.families(),
+            families=await asyncio.to_thread(telemetry.families),
         )
 
     async def partitions(self) -> list[dict[str, Any]]:
@@ -166,17 +168,17 @@ class OwnInsight:
 
     async def stats(self) -> dict[str, Any]:
         """This process's counters as JSON."""
-        return telemetry.stats(telemetry.families())
+        return await asyncio.to_thread(lambda: telemetry.stats(telemetry.families()))
 
     async def metrics(self) -> bytes:
         """This process's counters as text."""
-        return telemetry.exposition(telemetry.families())
+        return await asyncio.to_thread(lambda: telemetry.exposition(telemetry.families()))
 
     async def reload(self, body: bytes) -> dict[str, Any]:
         """Take over what can follow."""
         async with self._reloading:
             with reloading.counted():
-                new = self._reread(body)
+                new = await aside("reload", partial(self._reread, body))
                 step = await reloading.weigh(self._live, self._backend.generation, new)
                 planned = self._backend.plan(step.merged)
                 self._backend.reload(step.merged, planned, step.generation)
@@ -189,7 +191,8 @@ class OwnInsight:
         """Compare, and change nothing."""
         if body:
             return await reloading.compare(self._live, body)
-        step = await reloading.weigh(self._live, self._backend.generation, self._reread(b""))
+        new = await aside("reload", partial(self._reread, b""))
+        step = await reloading.weigh(self._live, self._backend.generation, new)
         return step.outcome
 
 

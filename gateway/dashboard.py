@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -23,8 +22,9 @@ from tapedeck.gateway.dashboard_peers import Peers
 from tapedeck.gateway.dashboard_stream import Viewer, Viewers, event
 from tapedeck.gateway.live import Live
 from tapedeck.gateway.observation import Observation
-from tapedeck.gateway.pages import page, part
+from tapedeck.gateway.pages import Pages
 from tapedeck.gateway.replies import Refusal
+from tapedeck.gateway.telemetry import VERSION
 
 if TYPE_CHECKING:
     from tapedeck.gateway.admin import Insight
@@ -35,6 +35,8 @@ ASK_SECONDS = 10.0
 """Between two questions for the day partitions while somebody looks."""
 PEERS_SECONDS = 2.0
 """Between two questions to the other gateways while somebody looks."""
+
+PAGES = Pages("tapedeck.gateway")
 
 FAILING = ("failed", "unavailable")
 """Errors that are ours."""
@@ -85,7 +87,7 @@ class Dashboard:
 
     def page(self) -> web.Response:
         """The page, empty: it asks for everything itself."""
-        return page("tapedeck.gateway")
+        return PAGES.page()
 
     def file(self, name: str) -> web.Response:
         """A part of the page.
@@ -93,7 +95,7 @@ class Dashboard:
         Raises:
             Refusal: 404.
         """
-        return part("tapedeck.gateway", name)
+        return PAGES.part(name)
 
     def events(self, request: web.BaseRequest) -> web.Response:
         """The stream for one viewer.
@@ -118,7 +120,7 @@ class Dashboard:
         return {
             "at": seen.at,
             "gateway": self._name(),
-            "version": version("tapedeck"),
+            "version": VERSION,
             "status": status["status"],
             "since": status["since"],
             "reasons": [reason["text"] for reason in status["reasons"]],
@@ -229,7 +231,7 @@ class Dashboard:
         return {
             "at": seen.at,
             "gateway": self._name(),
-            "version": version("tapedeck"),
+            "version": VERSION,
             "mode": config.mode,
             "keep": KEEP,
             **self._history.status,

@@ -14,7 +14,8 @@ import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from tapedeck.config.tls import ClientContexts, TlsProblem, in_words
+from tapedeck.config.tls import TlsProblem, in_words
+from tapedeck.failover.contexts import context_for
 from tapedeck.failover.names import NAMES
 from tapedeck.gateway.live import Live
 
@@ -56,7 +57,6 @@ class Peers:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._session: aiohttp.ClientSession | None = None
-        self._contexts = ClientContexts()
 
     async def ask(self) -> list[dict[str, Any]]:
         """What each of them says of itself, in the order of the configuration, with its `url`;
@@ -80,7 +80,7 @@ class Peers:
         if admin.token is not None:
             headers["Authorization"] = f"Bearer {admin.token.get_secret_value()}"
         try:
-            context = self._contexts.get(admin.peers_tls) if url.startswith("https:") else None
+            context = await context_for(admin.peers_tls) if url.startswith("https:") else None
             # Nobody else gets the token, wherever an answer points.
             async with self._session.get(
                 f"{url.rstrip('/')}/overview",

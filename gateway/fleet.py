@@ -14,6 +14,7 @@ import structlog
 
 from tapedeck.config.load import ConfigError
 from tapedeck.config.model import Sections
+from tapedeck.failover.aside import aside
 from tapedeck.gateway import reloading, telemetry
 from tapedeck.gateway.live import Live, revealed
 from tapedeck.gateway.observation import Observation
@@ -235,11 +236,11 @@ class FleetInsight:
 
     async def stats(self) -> dict[str, Any]:
         """Counters as JSON, added up."""
-        return telemetry.stats(await self._families())
+        return await asyncio.to_thread(telemetry.stats, await self._families())
 
     async def metrics(self) -> bytes:
         """Counters as text, each sample with its worker."""
-        return telemetry.exposition(await self._families())
+        return await asyncio.to_thread(telemetry.exposition, await self._families())
 
     async def reload(self, body: bytes) -> dict[str, Any]:
         """Ask every worker whether it can take the new configuration, then tell all to.
@@ -250,7 +251,7 @@ class FleetInsight:
         """
         async with self._reloading:
             with reloading.counted():
-                new = self._reread()
+                new = await aside("reload", self._reread)
                 step = await reloading.weigh(self._live, self.generation, new)
                 order = ReloadOrder(revealed(new), step.generation, apply=False)
                 self._all_agree(await self._order(order))
@@ -268,7 +269,8 @@ class FleetInsight:
         """Compare, and change nothing. The supervisor knows what all of them have."""
         if body:
             return await reloading.compare(self._live, body)
-        return (await reloading.weigh(self._live, self.generation, self._reread())).outcome
+        new = await aside("reload", self._reread)
+        return (await reloading.weigh(self._live, self.generation, new)).outcome
 
     def _all_agree(self, answers: Mapping[int, Any]) -> None:
         for door in self._doors:
@@ -301,10 +303,14 @@ class FleetInsight:
         texts = await _gather(
             {door.number: door.ask("/metrics") for door in self._doors}, bytes.decode, seconds
         )
-        own = telemetry.exposition(telemetry.families()).decode()
-        return telemetry.merge(
-            {**{str(number): text for number, text in texts.items()}, "supervisor": own}
-        )
+
+        def merged() -> list[Any]:
+            own = telemetry.exposition(telemetry.families()).decode()
+            workers = {str(number): text for number, text in texts.items()}
+            return telemetry.merge({**workers, "supervisor": own})
+
+        # Aside: it takes tenths of a second for some workers.
+        return await asyncio.to_thread(merged)
 
     async def _ask_all(
         self,

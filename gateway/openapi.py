@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import version
 
 from tapedeck.config.model import Sections
 from tapedeck.config.values import join_address
 from tapedeck.gateway.operations import OPEN, OPERATIONS, Api, Operation, Parameter
 from tapedeck.gateway.schemas import SCHEMAS, Json
+from tapedeck.gateway.telemetry import VERSION
 
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
@@ -66,7 +66,7 @@ def document(config: Sections) -> Json:
         "openapi": "3.1.0",
         "info": {
             "title": "Tapedeck",
-            "version": version("tapedeck"),
+            "version": VERSION,
             "description": "Keeps the place of every listener in every playlist. The Player's "
             "paths may end in `.json`. `api_key`, `api_version`, `format` and `player`, and the "
             "headers X-Api-Key and X-Api-Version, are accepted and change nothing. Every answer "

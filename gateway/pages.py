@@ -3,8 +3,6 @@ itself."""
 
 from __future__ import annotations
 
-import re
-from functools import cache
 from importlib import resources
 
 from aiohttp import web
@@ -17,7 +15,7 @@ _TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-_NAME = re.compile(r"[a-z_]{1,40}\.(css|js|svg)")
+_PAGE = "index.html"
 HEADERS = {
     # Node names and states are whatever somebody wrote: nothing but our own files may run or load.
     "Content-Security-Policy": (
@@ -31,38 +29,42 @@ HEADERS = {
 }
 
 
-def page(package: str) -> web.Response:
-    """The page itself, `web/index.html`."""
-    return _answer(package, "index.html")
-
-
-def part(package: str, name: str) -> web.Response:
-    """What belongs to the page: a style sheet, a script, an image.
+class Pages:
+    """A page and its parts, read once: no request waits for a disk.
 
     Args:
         package: whose `web` folder.
-        name: whatever somebody asked for.
-
-    Raises:
-        Refusal: 404.
     """
-    if _NAME.fullmatch(name) is None:
-        raise Refusal(404, "There is no such file.")
-    return _answer(package, name)
+
+    def __init__(self, package: str) -> None:
+        self._files = {
+            file.name: file.read_bytes()
+            for file in resources.files(package).joinpath("web").iterdir()
+            if _ending(file.name) in _TYPES
+        }
+
+    def page(self) -> web.Response:
+        """The page itself, `web/index.html`."""
+        return self._answer(_PAGE)
+
+    def part(self, name: str) -> web.Response:
+        """What belongs to the page: a style sheet, a script, an image.
+
+        Args:
+            name: anything that a client asked for.
+
+        Raises:
+            Refusal: 404.
+        """
+        if name not in self._files or name == _PAGE:
+            raise Refusal(404, "There is no such file.")
+        return self._answer(name)
+
+    def _answer(self, name: str) -> web.Response:
+        answer = web.Response(body=self._files[name], headers=HEADERS)
+        answer.headers["Content-Type"] = _TYPES[_ending(name)]
+        return answer
 
 
-def _answer(package: str, name: str) -> web.Response:
-    body = _content(package, name)
-    if body is None:
-        raise Refusal(404, "There is no such file.")
-    answer = web.Response(body=body, headers=HEADERS)
-    answer.headers["Content-Type"] = _TYPES[name.rpartition(".")[2]]
-    return answer
-
-
-@cache
-def _content(package: str, name: str) -> bytes | None:
-    try:
-        return resources.files(package).joinpath("web", name).read_bytes()
-    except FileNotFoundError:
-        return None
+def _ending(name: str) -> str:
+    return name.rpartition(".")[2]

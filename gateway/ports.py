@@ -7,12 +7,14 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
 from tapedeck.config.model import ServerTls
 from tapedeck.config.tls import TlsProblem, server_context
 from tapedeck.config.values import join_address
+from tapedeck.failover.aside import aside
 from tapedeck.gateway.connection import Server
 from tapedeck.gateway.face import Face
 
@@ -113,7 +115,7 @@ class Listening:
                 self._server, sock=mine, backlog=BACKLOG
             )
         else:
-            self._context = server_context(self._tls())
+            self._context = await aside("tls-files", partial(server_context, self._tls()))
             self._accepting = await loop.create_server(
                 self._server,
                 sock=mine,

@@ -17,6 +17,7 @@ from pydantic import BaseModel, SecretStr
 
 from tapedeck.config.load import ConfigError
 from tapedeck.config.model import Sections
+from tapedeck.failover.aside import aside
 from tapedeck.gateway.live import Live, Source, follows
 from tapedeck.gateway.replies import Refusal
 from tapedeck.sharding import placement
@@ -153,10 +154,10 @@ async def reload_logged(reloading: Awaitable[object]) -> bool:
 async def watch(source: Source, live: Live, reload: Callable[[], Awaitable[object]]) -> None:
     """While `reload.on_change` is set, reload whenever the file, or one that it names, has changed
     and stays the same for one look more: nobody reads half a file. Runs until it is cancelled."""
-    known = pending = await asyncio.to_thread(source.print_of, live.config)
+    known = pending = await aside("reload-watch", lambda: source.print_of(live.config))
     while True:
         await asyncio.sleep(live.config.reload.look_every)
-        now = await asyncio.to_thread(source.print_of, live.config)
+        now = await aside("reload-watch", lambda: source.print_of(live.config))
         if not live.config.reload.on_change:
             known = pending = now
             continue

@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -215,7 +214,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
         telemetry.IN_FLIGHT.set_function(lambda: face.in_flight)
         telemetry.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
-        telemetry.BUILD.labels(version("tapedeck")).set(1)
+        telemetry.BUILD.labels(telemetry.VERSION).set(1)
         gateway = Listening(face, self._sockets[0], lambda: live.config.gateway)
         dashboard = Dashboard(insight, live) if self._with_dashboard else None
         api = AdminApi(

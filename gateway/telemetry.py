@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from itertools import accumulate
 from typing import Any
 
@@ -32,6 +33,8 @@ SESSION_ENTRIES = metrics.SESSION_ENTRIES
 SESSION_BYTES = metrics.SESSION_BYTES
 TASKS = Gauge("tapedeck_asyncio_tasks", "Tasks of a worker's event loop; they must not add up")
 BUILD = Gauge("tapedeck_build_info", "1; the label is the version", ["version"])
+VERSION = version("tapedeck")
+"""Read once: the package's files are not looked at for a request."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _BOUNDS = (
@@ -59,14 +62,15 @@ class _Requests:
         counter = CounterMetricFamily(
             "tapedeck_http_requests", "Requests answered", labels=["route", "method", "status"]
         )
-        for (route, method, status), count in self.counts.items():
+        # Copies: they are read in a thread while the event loop counts on.
+        for (route, method, status), count in list(self.counts.items()):
             counter.add_metric((route, method, str(status)), count)
         histogram = HistogramMetricFamily(
             "tapedeck_http_request_seconds",
             "From the request's headers to the answer's, in seconds",
             labels=["route"],
         )
-        for route, (total, *numbers) in self.seconds.items():
+        for route, (total, *numbers) in list(self.seconds.items()):
             buckets = list(
                 zip((*map(floatToGoString, _BOUNDS), "+Inf"), accumulate(numbers), strict=True)
             )
@@ -98,7 +102,7 @@ def observe(route: str, method: str, status: int, seconds: float) -> None:
 
 
 def families() -> list[Metric]:
-    """This process's families as they stand now."""
+    """This process's families as they stand now. Takes milliseconds: not for an event loop."""
     return list(REGISTRY.collect())
 
 

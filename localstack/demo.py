@@ -21,12 +21,14 @@ from aiohttp import web
 
 from tapedeck.config.load import load
 from tapedeck.config.tls import own_port_context, scheme
-from tapedeck.gateway.pages import HEADERS, page, part
+from tapedeck.gateway.dashboard import PAGES as SHARED
+from tapedeck.gateway.pages import HEADERS, Pages
 from tapedeck.gateway.replies import Refusal
 from tapedeck.localstack.layout import LOOKUP_NAMES, MYSQL_NAMES
 from tapedeck.localstack.process import ServerFailed
 from tapedeck.localstack.stack import Stack
 
+PAGES = Pages("tapedeck.localstack")
 PORT = 8082
 """Where it is, unless that is taken."""
 ANSWER_SECONDS = 20.0
@@ -135,13 +137,13 @@ class Demo:
             return _answer({"errors": ["The gateway does not answer."]}, 502)
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        return page("tapedeck.localstack")
+        return PAGES.page()
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["file"]
         # Colours and plain elements are the dashboard's.
         shared = name in ("base.css", "dom.js", "icon.svg")
-        return part("tapedeck.gateway" if shared else "tapedeck.localstack", name)
+        return (SHARED if shared else PAGES).part(name)
 
     async def _listener(self, request: web.Request) -> web.StreamResponse:
         """A known user of this page's own, so that it can be looked for."""

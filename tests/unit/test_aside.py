@@ -1,0 +1,89 @@
+"""A file or a call that does not answer costs what it is for, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tapedeck.config.model import ClientTls
+from tapedeck.config.tls import TlsProblem
+from tapedeck.failover.aside import Aside, aside
+from tapedeck.failover.contexts import context_for
+from tests.support.certificates import Authority
+
+
+async def test_a_silent_call_has_one_thread_and_its_last_good_result_is_used() -> None:
+    answers = threading.Event()
+    answers.set()
+    calls = []
+
+    def call() -> int:
+        calls.append(1)
+        answers.wait(60)
+        return len(calls)
+
+    kept = Aside("silent", call)
+    assert await kept.get() == 1
+    answers.clear()
+    assert [await kept.get(patience=0.001) for _ in range(20)] == [1] * 20
+    assert len(calls) == 2
+    answers.set()
+    async with asyncio.timeout(60):
+        while await kept.get(patience=10) == 1:
+            await asyncio.sleep(0.001)
+
+
+async def test_what_a_call_raises_reaches_who_asked() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await aside("raises", lambda: 1 // 0)
+
+
+async def test_certificates_on_a_disk_that_does_not_answer_leave_those_that_were_read_last(
+    tmp_path: Path,
+) -> None:
+    authority = Authority(tmp_path)
+    config = ClientTls(tls=True, tls_ca_file=authority.file)
+    context = await context_for(config)
+    assert context is not None
+    os.unlink(authority.file)
+    os.mkfifo(authority.file)  # whoever reads it waits
+    async with asyncio.timeout(60):
+        assert await context_for(config) is context
+        assert await context_for(config) is context
+    os.unlink(authority.file)
+
+
+async def test_a_broken_file_leaves_the_certificates_that_were_read_last(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    config = ClientTls(tls=True, tls_ca_file=authority.file)
+    context = await context_for(config)
+    break_off(authority.file)
+    assert await context_for(config) is context
+    Authority(tmp_path)
+    renewed = await context_for(config)
+    assert renewed is not context
+    never = ClientTls(tls=True, tls_ca_file=str(tmp_path / "nowhere"))
+    with pytest.raises(TlsProblem):
+        await context_for(never)
+
+
+def break_off(file: str) -> None:
+    Path(file).write_text("half")
+
+
+def test_a_call_that_does_not_return_keeps_no_process_from_ending() -> None:
+    program = """
+import asyncio, threading
+from tapedeck.failover.aside import aside
+async def main():
+    asyncio.create_task(aside("silent", threading.Event().wait))
+    await asyncio.sleep(0.01)
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
