@@ -120,14 +120,15 @@ class ClusterNodes:
 
     Args:
         config: where to ask for the nodes, timeouts and ejection.
+        presence: as of `Node`.
 
     Attributes:
         client: redis-py's; another one after nobody that it knew answered.
     """
 
-    def __init__(self, config: Lookup) -> None:
+    def __init__(self, config: Lookup, presence: Presence | None = None) -> None:
         self._config = config
-        self._presence = Presence()
+        self._presence = presence
         self._nodes: dict[str, Node] = {}
         self._problem = "it was not asked yet"
         self._down = ""
@@ -196,12 +197,10 @@ class ClusterNodes:
 
     async def start(self) -> None:
         """Begin to look for the nodes; does not wait until they are found."""
-        self._presence.start()
         self._watching = asyncio.create_task(self._watch(), name="redis-cluster")
 
     async def close(self) -> None:
         """Stop looking, drop every connection."""
-        self._presence.close()
         await stop(self._watching)
         for node in self._nodes.values():
             await node.close()

@@ -316,10 +316,15 @@ class Node:
 
 
 class Nodes:
-    """The lookup nodes of the configuration."""
+    """The lookup nodes of the configuration.
 
-    def __init__(self, config: Lookup) -> None:
-        self._presence = Presence()
+
+    Args:
+        presence: as of `Node`.
+    """
+
+    def __init__(self, config: Lookup, presence: Presence | None = None) -> None:
+        self._presence = presence
         self._nodes: dict[str, Node] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._preconnect = config.preconnect
@@ -377,14 +382,12 @@ class Nodes:
 
         With `preconnect` all of them are connected to now.
         """
-        self._presence.start()
         if self._preconnect:
             await asyncio.gather(*(node.run([("PING",)]) for node in self._nodes.values()))
         self._probes = asyncio.create_task(self._probe_all(), name="lookup-probes")
 
     async def close(self) -> None:
         """Stop probing, drop every connection."""
-        self._presence.close()
         await stop(self._probes)
         for node in self._nodes.values():
             await node.close()

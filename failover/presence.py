@@ -1,4 +1,4 @@
-"""How much of a span of time this process was there for.
+"""How late this process's event loop is, and how much of a span of time it was there for.
 
 A process that gets no CPU time (a throttled container, a stopped one, a long call on the event
 loop) finds answers late that were on time, and its own timers ring before it has read them. What it
@@ -8,6 +8,7 @@ concludes about others from such a span is about itself.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 TICK = 0.02
 """Seconds between two looks at the clock."""
@@ -18,10 +19,15 @@ class Presence:
 
     `absent` is read before and after a span: the difference is what the process missed of it, but
     for the time since the last tick.
+
+    Attributes:
+        absent: seconds by which it was late, in all.
+        followers: called at each tick with the loop's clock, and the seconds by which it was late.
     """
 
     def __init__(self) -> None:
         self.absent = 0.0
+        self.followers: list[Callable[[float, float], None]] = []
         self._due = 0.0
         self._tick: asyncio.TimerHandle | None = None
 
@@ -50,8 +56,12 @@ class Presence:
         self._tick = loop.call_at(self._due, self._ticked, loop)
 
     def _ticked(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.absent += max(0.0, loop.time() - self._due)
+        now = loop.time()
+        late = max(0.0, now - self._due)
+        self.absent += late
         self._arm(loop)
+        for follow in self.followers:
+            follow(now, late)
 
 
 def was_there(span: float, missed: float) -> bool:

@@ -6,8 +6,6 @@ is behind. Here they meet connections and the clock. Each worker guards itself.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
@@ -18,6 +16,7 @@ from prometheus_client import Counter as Counted
 from prometheus_client import Gauge
 
 from tapedeck.config.model import Limits, Sections
+from tapedeck.failover.presence import Presence
 from tapedeck.gateway.descriptors import of_clients, reserved
 from tapedeck.gateway.limits import Addresses, Buckets, one_client, retry_after
 from tapedeck.gateway.memory import give_back
@@ -108,7 +107,7 @@ class Guard:
         self._refused = 0
         self._give_back_at = 0.0
         self._governor = Governor(None, 1, config.gateway.max_requests)
-        self._task: asyncio.Task[None] | None = None
+        self._late = self._look_at = self._sweep_at = 0.0
         self._shedding = False
         self._in_flight: Callable[[], int] = lambda: 0
         self.configure(config)
@@ -241,33 +240,30 @@ class Guard:
 
     # --- time
 
-    def start(self, in_flight: Callable[[], int]) -> None:
+    def start(self, presence: Presence, in_flight: Callable[[], int]) -> None:
         """Begin to look at the loop and at slow connections.
 
         Args:
+            presence: says how late the loop is.
             in_flight: gives the number of requests that are being served.
         """
         self._in_flight = in_flight
-        self._task = asyncio.create_task(self._watch(), name="guard")
+        presence.followers.append(self.tick)
 
-    async def close(self) -> None:
-        """End that."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+    def tick(self, now: float, late: float) -> None:
+        """Look, and sweep, where it is time to.
 
-    async def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
-        sweep_at = loop.time() + SWEEP_SECONDS
-        while True:
-            due = loop.time() + LOOK_SECONDS
-            await asyncio.sleep(LOOK_SECONDS)
-            now = loop.time()
-            self.look(now - due)
-            if now >= sweep_at:
-                self.sweep(now)
-                sweep_at = now + SWEEP_SECONDS
+        Args:
+            now: the loop's clock.
+            late: seconds by which the loop was late this time.
+        """
+        self._late = max(self._late, late)
+        if now >= self._look_at:
+            self.look(self._late)
+            self._late, self._look_at = 0.0, now + LOOK_SECONDS
+        if now >= self._sweep_at:
+            self.sweep(now)
+            self._sweep_at = now + SWEEP_SECONDS
 
     def look(self, late: float) -> None:
         """Take it into account that the loop was so many seconds late."""

@@ -228,7 +228,7 @@ class Worker:
         await admin.start()
         await gateway.start()
         assert face.guard is not None
-        face.guard.start(lambda: face.in_flight)
+        face.guard.start(backend.presence, lambda: face.in_flight)
         telemetry.SESSION_ENTRIES.set_function(lambda: len(backend.store.sessions))
         telemetry.SESSION_BYTES.set_function(lambda: backend.store.sessions.bytes)
         spare_the_collector()
@@ -244,7 +244,6 @@ class Worker:
         await admin.stop(1.0)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await face.guard.close()
                 await backend.close()
         _log.info("stopped")
         if self._refused:

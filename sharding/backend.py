@@ -13,6 +13,7 @@ from tapedeck.config.load import ConfigError
 from tapedeck.config.model import Lookup, Sections
 from tapedeck.failover.cluster import ClusterNodes
 from tapedeck.failover.nodes import Nodes
+from tapedeck.failover.presence import Presence
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Hello
 from tapedeck.failover.tasks import stop
@@ -52,7 +53,8 @@ class Backend:
         self.days = Days(config.partitions.retention_days, time.monotonic, wall)
         self.primary = Primary(config.mysql, on_hello=self._greeted)
         self.days.attach(self.primary)
-        self.nodes, self.lookups = _lookups(config.lookup, self.days)
+        self.presence = Presence()
+        self.nodes, self.lookups = _lookups(config.lookup, self.days, self.presence)
         self.filters = Filters()
         self.reader = Reader(self.primary, self.lookups, self.days, self.filters)
         self.writer = Writer(self.primary, self.days)
@@ -93,6 +95,7 @@ class Backend:
             wall: this machine's clock, seconds since 1970.
         """
         backend = cls(config, generation, wall)
+        backend.presence.start()
         await backend.primary.start()
         await backend.nodes.start()
         backend._prune, backend._seal = prune, seal
@@ -191,6 +194,7 @@ class Backend:
         self.days.close()
         await self.nodes.close()
         await self.primary.close()
+        self.presence.close()
 
     def _greeted(self, hello: Hello) -> None:
         """The primary was adopted, or looked at again."""
@@ -265,9 +269,11 @@ class Backend:
         ]
 
 
-def _lookups(config: Lookup, days: Days) -> tuple[Nodes | ClusterNodes, Lookups]:
+def _lookups(
+    config: Lookup, days: Days, presence: Presence
+) -> tuple[Nodes | ClusterNodes, Lookups]:
     if config.mode == "cluster":
-        cluster = ClusterNodes(config)
+        cluster = ClusterNodes(config, presence)
         return cluster, ClusterLookups(config, cluster, days)
-    nodes = Nodes(config)
+    nodes = Nodes(config, presence)
     return nodes, RingLookups(config, nodes, days)

@@ -12,6 +12,7 @@ import pytest
 
 from tapedeck.config.load import parse
 from tapedeck.failover.nodes import Nodes
+from tapedeck.failover.presence import Presence
 from tapedeck.localstack.redis import RedisServer
 from tests.conftest import StackConfig
 
@@ -61,12 +62,15 @@ async def until_live(nodes: Nodes, *, live: bool) -> None:
 
 @contextlib.asynccontextmanager
 async def started(document: dict[str, object]) -> AsyncIterator[Nodes]:
-    nodes = Nodes(parse(document).lookup)
+    presence = Presence()
+    presence.start()
+    nodes = Nodes(parse(document).lookup, presence)
     await nodes.start()
     try:
         yield nodes
     finally:
         await nodes.close()
+        presence.close()
 
 
 async def test_a_demoted_node_is_left_once_its_name_leads_to_the_new_one(

@@ -17,6 +17,7 @@ import aiohttp
 
 from tapedeck.config.load import parse
 from tapedeck.config.model import Sections
+from tapedeck.failover.presence import Presence
 from tapedeck.gateway.app import gateway_face
 from tapedeck.gateway.face import Face
 from tapedeck.gateway.live import Live
@@ -141,10 +142,12 @@ async def serving(**sections: Any) -> AsyncIterator[Served]:
     listening = Listening(face, sock)
     await listening.start()
     assert face.guard is not None
-    face.guard.start(lambda: face.in_flight)
+    presence = Presence()
+    presence.start()
+    face.guard.start(presence, lambda: face.in_flight)
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
             yield Served(http, port, face, live, store, catalog)
     finally:
         await listening.stop(0.02)
-        await face.guard.close()
+        presence.close()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from typing import Any
 
 import pytest
 
+from tapedeck.failover.presence import Presence
 from tapedeck.gateway import guard
-from tests.support.faces import SERVICE_KEY, Served, serving
+from tests.support.faces import SERVICE_KEY, Served, a_config, serving
 
 KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}
 
@@ -288,3 +290,23 @@ async def test_a_worker_that_stays_behind_refuses_what_is_too_much() -> None:
         leave.set()
         for request in waiting:
             assert (await request).status == 200
+
+
+def hold_up() -> None:
+    time.sleep(0.1)
+
+
+async def test_one_measure_of_a_late_loop_excuses_nodes_and_sheds_requests() -> None:
+    watching = guard.Guard(a_config(limits={"queueing_target": 10, "always_accepted": 5}))
+    presence = Presence()
+    watching.start(presence, lambda: 100)
+    presence.start()
+    try:
+        async with asyncio.timeout(60):
+            while watching.allowed > 100:
+                hold_up()
+                await asyncio.sleep(0)
+        assert watching.allowed == 75
+        assert presence.absent > 0.1
+    finally:
+        presence.close()
