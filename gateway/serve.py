@@ -225,8 +225,8 @@ class Worker:
         )
         admin = Listening(admin_face(live, api), self._sockets[1], lambda: live.config.admin)
         live.followers += [lambda _: gateway.renew(), lambda _: admin.renew()]
-        await admin.start()
         await gateway.start()
+        await admin.start()  # says that it serves, once it does
         assert face.guard is not None
         face.guard.start(backend.presence, lambda: face.in_flight)
         telemetry.SESSION_ENTRIES.set_function(lambda: len(backend.store.sessions))
