@@ -497,7 +497,8 @@ class Reload(Section):
 
 
 class Log(Section):
-    """JSON lines on standard output."""
+    """JSON lines on standard output. What its reader does not read waits, up to 1 MiB a process;
+    more is dropped and counted."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="this and worse is logged"
