@@ -318,7 +318,6 @@ class Node:
 class Nodes:
     """The lookup nodes of the configuration.
 
-
     Args:
         presence: as of `Node`.
     """
