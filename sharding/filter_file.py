@@ -46,8 +46,13 @@ def folder_of(configured: str) -> Path:
     """
     if configured:
         return Path(configured)
-    cache = os.environ.get("CACHE_DIRECTORY", "").split(":")[0]  # systemd.exec(5)
-    return Path(cache or tempfile.gettempdir()) / f"tapedeck-filters-{os.geteuid()}"
+    parent = os.environ.get("CACHE_DIRECTORY", "").split(":")[0]  # systemd.exec(5)
+    if not parent:
+        try:
+            parent = tempfile.gettempdir()
+        except FileNotFoundError:  # nothing is writable, as in a container: no file can be made
+            parent = os.sep
+    return Path(parent) / f"tapedeck-filters-{os.geteuid()}"
 
 
 class Shelf:

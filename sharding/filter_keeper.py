@@ -155,7 +155,7 @@ class FilterKeeper:
         metrics.FILTER_DAYS.set(len(chosen.days))
         metrics.FILTER_DAYS_WITHOUT.set(len(chosen.without))
         metrics.FILTER_BYTES.set(filters.bytes)
-        if signature:
+        if chosen.days or chosen.without:
             log.info(
                 "filters",
                 days=len(chosen.days),

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tapedeck.config.load import parse
+from tapedeck.failover.errors import PrimaryUnavailable
 from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.sharding import filter_store, seal_mark, sealing
+from tapedeck.sharding import filter_store, metrics, seal_mark, sealing
 from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.ownership import COMMENT, look
+from tapedeck.sharding.ownership import COMMENT, look, sealed_as
 from tapedeck.sharding.partitions import table
 from tapedeck.sharding.rows import create_table
 from tapedeck.sharding.sealing import CannotSeal, Sealer
@@ -100,6 +102,29 @@ async def test_a_sealed_day_is_ruled_out_for_the_keys_that_it_does_not_have(
     assert (await backend.sealer.seal()).sealed == (), "once is enough"
 
 
+async def test_a_gateway_seals_by_itself_and_then_reads_two_partitions_for_a_new_listener(
+    document: dict[str, object],
+) -> None:
+    async with opened(document, complete=True) as before:
+        days = await past(before, *range(1, 6))
+    gateway = await Backend.open(parse(document), prune=False, seal=True)
+    try:
+        async with asyncio.timeout(30):
+            while not all(gateway.filters.now.complete(day) for day in days):
+                await gateway.days.relist()
+                await asyncio.sleep(0.05)
+        read = metrics.PARTITIONS_READ._sum
+        before_load = read.get()
+        assert await gateway.store.load(ABSENT) is None
+        assert read.get() - before_load == 2
+        for day in days:
+            found = await gateway.store.load(keys_of(day)[0])
+            assert found is not None
+            assert found.day == day
+    finally:
+        await gateway.close()
+
+
 async def test_days_that_are_not_over_stay_unsealed(backend: Backend) -> None:
     today = backend.days.today()
     assert (await backend.sealer.seal()).sealed == ()
@@ -124,6 +149,18 @@ async def test_a_day_of_several_pages_and_empty_ones_are_sealed_whole(
     await believed(backend, full, empty)
     for key in (*keys_of(full), Key(2**63 - 1, 2**63 - 1), Key(1, 2**62)):
         assert backend.filters.now.maybe(key, (full, empty)) == [full]
+
+
+async def test_a_listener_of_many_playlists_across_pages_loses_none(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "PAGE_KEYS", 7)
+    (day,) = await past(backend, 1)
+    many = [Key(77, playlist) for playlist in range(1, 31)]
+    await backend.primary.execute(insert(day, many))
+    assert [one.keys for one in (await backend.sealer.seal()).sealed] == [80]
+    await believed(backend, day)
+    assert all(backend.filters.now.maybe(key, (day,)) == [day] for key in many)
 
 
 async def test_a_transaction_that_writes_into_the_day_is_waited_for(
@@ -293,6 +330,53 @@ async def test_a_table_that_was_restored_from_before_its_sealing_is_not_believed
 
     await believed(backend)
     assert backend.filters.now.maybe(gone, (day,)) == [day]
+
+
+async def test_a_table_that_takes_the_place_of_the_one_that_was_read_is_not_sealed(
+    backend: Backend, mysql: MariaDB, database: str
+) -> None:
+    (day,) = await past(backend, 1)
+
+    def at_step(name: str) -> None:
+        if name == "name":
+            mysql.query(f"CREATE TABLE {database}.another LIKE {database}.{table(day)}")
+            mysql.query(f"ALTER TABLE {database}.another COMMENT='{COMMENT}'")
+            mysql.query(f"DROP TABLE {database}.{table(day)}")
+            mysql.query(f"RENAME TABLE {database}.another TO {database}.{table(day)}")
+
+    sealer = Sealer(backend.primary, backend.days, backend.config.partitions, at_step=at_step)
+    outcome = await sealer.seal()
+    assert outcome.sealed == ()
+    assert "another table" in outcome.failed[day]
+    assert await sealed(backend) == set()
+
+
+async def test_a_table_with_another_seal_is_not_believed_from_this_filter(
+    backend: Backend,
+) -> None:
+    """One that was put there from a copy of after another sealing."""
+    day, other = await past(backend, 2, 1)
+    await backend.sealer.seal()
+    seal = (await seals(backend))[other]
+    await backend.primary.execute(f"ALTER TABLE {table(day)} COMMENT='{sealed_as(seal)}'")
+    assert await sealed(backend) == {other}
+    await believed(backend, other)
+
+
+async def test_a_filter_is_not_believed_any_more_even_while_no_other_can_be_fetched(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day, other = await past(backend, 2, 1)
+    await backend.sealer.seal()
+    await believed(backend, day, other)
+
+    async def fails(*_: object) -> object:
+        raise PrimaryUnavailable("not now")
+
+    monkeypatch.setattr(filter_store, "usable", fails)
+    await backend.primary.execute(f"ALTER TABLE {table(day)} COMMENT='{COMMENT}'")
+    await believed(backend, other)
+    assert backend.filters.now.maybe(ABSENT, (other, day)) == [day]
 
 
 async def test_what_was_written_by_hand_is_there_after_sealing_again(backend: Backend) -> None:

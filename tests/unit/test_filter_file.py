@@ -158,3 +158,16 @@ def test_the_folder_is_the_configured_one_the_services_or_a_temporary_one(
     assert folder_of("") == Path(f"/t/tapedeck-filters-{os.geteuid()}")
     monkeypatch.setenv("CACHE_DIRECTORY", "/var/cache/tapedeck:/other")
     assert folder_of("").parent == Path("/var/cache/tapedeck")
+
+
+def test_where_nothing_is_writable_the_folder_is_one_that_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A container with a read-only root file system, and no /tmp."""
+
+    def none_usable() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
+    monkeypatch.setattr("tempfile.gettempdir", none_usable)
+    assert folder_of("").parent == Path("/")
