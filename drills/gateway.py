@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import urllib.error
 from collections.abc import Mapping, Sequence
@@ -76,6 +77,21 @@ class Gateway(Child):
             return dict(json.loads(self.target.ask_admin("/reload", method="POST", timeout=20)))
         except urllib.error.HTTPError as error:
             raise ServerFailed(f"{self.name} refused: {error.read().decode()}") from None
+
+    def begin(self, *words: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
+        """Start another `tapedeck` command with this gateway's configuration.
+
+        Args:
+            env: more of its environment.
+        """
+        return subprocess.Popen(
+            [sys.executable, *SERVE, *words, "--config", str(self._config)],
+            env={**(self._env or {}), **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def ring(self) -> dict[str, Any]:
         """What its /ring says."""

@@ -7,6 +7,7 @@ import contextlib
 from datetime import timedelta
 
 from tapedeck.drills.measure import Met
+from tapedeck.drills.midnight import before_midnight, shift_to_midnight
 from tapedeck.drills.scene import Promise, Scenario, Scene, each
 from tapedeck.drills.stage import Plan, Supervised
 from tapedeck.drills.toxiproxy import Link
@@ -19,7 +20,6 @@ from tapedeck.sharding.rows import create_table
 _FAILOVER = Promise(latency="outage")
 _PAIR = Plan(mysql="pair")
 _PROXIES = Plan(mysql_proxies=True)
-_DAY = 86400
 
 
 def _pair(scene: Scene) -> Supervised:
@@ -190,20 +190,6 @@ async def _past_deadline(scene: Scene) -> None:
 # --- the calendar
 
 
-def _shift_to_midnight(scene: Scene, seconds: float) -> float:
-    """Shift the clock so that a midnight is so many seconds ahead; the moment, on the load's."""
-    now = scene.stage.clock_now()
-    to_midnight = _DAY - now % _DAY
-    scene.stage.shift_clock(to_midnight - seconds)
-    return scene.client.now() + seconds
-
-
-async def _before_midnight(scene: Scene) -> None:
-    # 23:59 is where the load begins to write, so that it lives in the partition of the old day.
-    await scene.do(_shift_to_midnight, scene, 60)
-    await scene.wait(1, 5)
-
-
 async def _midnight(scene: Scene) -> None:
     nodes = scene.stage.lookups
 
@@ -215,7 +201,7 @@ async def _midnight(scene: Scene) -> None:
 
     before = await scene.do(scene.stage.partitions)
     await scene.inject("all lookup nodes are killed, shortly before midnight", die)
-    midnight = await scene.do(_shift_to_midnight, scene, 1.5)
+    midnight = await scene.do(shift_to_midnight, scene, 1.5)
     await asyncio.sleep(midnight - scene.client.now())
     scene.mark("midnight, UTC")
     await scene.wait(2, 15)
@@ -233,7 +219,7 @@ async def _midnight(scene: Scene) -> None:
 
 async def _thirty_days(scene: Scene) -> None:
     """Partitions as after a month: the oldest is past retention once midnight comes."""
-    await _before_midnight(scene)
+    await before_midnight(scene)
 
     def fill() -> None:
         today = utc_day(scene.stage.clock_now())
@@ -274,7 +260,7 @@ async def _nightly_drop(scene: Scene) -> None:
     # Before midnight: what is past retention may be dropped at once.
     await scene.do(read)
     with reading:
-        midnight = await scene.do(_shift_to_midnight, scene, 1.0)
+        midnight = await scene.do(shift_to_midnight, scene, 1.0)
         await asyncio.sleep(midnight - scene.client.now())
         await scene.inject(f"midnight: {oldest} is past retention", lambda: None)
         await scene.wait(2, 5)
@@ -355,7 +341,7 @@ MYSQL_DRILLS = (
         Promise(),
         _midnight,
         Plan(clock="before midnight", gateways_clock=True, config={"sessions": {"enabled": False}}),
-        prepare=_before_midnight,
+        prepare=before_midnight,
     ),
     Scenario(
         "nightly-drop",

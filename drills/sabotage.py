@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any, NamedTuple
 
 import tapedeck.failover.primary
+import tapedeck.sharding.days
 import tapedeck.sharding.operations
 import tapedeck.sharding.reader
 import tapedeck.sharding.rows
@@ -20,7 +22,8 @@ import tapedeck.sharding.writer
 from tapedeck.failover.errors import Fault, MySQLError
 from tapedeck.failover.fencing import Adopt, Nobody
 from tapedeck.sharding.batching import Waiter
-from tapedeck.sharding.partitions import table
+from tapedeck.sharding.filters import FilterSet, spread
+from tapedeck.sharding.partitions import table, utc_day
 from tapedeck.sharding.reader import Loaded, Reader
 from tapedeck.sharding.rows import NewRow, Row, insert, read
 from tapedeck.sharding.sessions import Sessions
@@ -114,6 +117,27 @@ def _no_fencing() -> None:
     patch(tapedeck.failover.primary, "decide", believe)
 
 
+def _mark_ignored() -> None:
+    def by_clock(clock: float, *_: object) -> date:
+        return utc_day(clock)
+
+    patch(tapedeck.sharding.days, "mysql_day", by_clock)
+    patch(tapedeck.sharding.reader, "mysql_day", by_clock)
+    patch(tapedeck.sharding.rows, "MYSQL_DAY", "UTC_DATE()")
+
+
+def _filter_loses_keys() -> None:
+    maybe = FilterSet.maybe
+
+    def lossy(self: FilterSet, key: Key, days: Sequence[date]) -> list[date]:
+        found = maybe(self, key, days)
+        if spread(*key) % 10_000:
+            return found
+        return [day for day in found if not self.complete(day)]
+
+    patch(FilterSet, "maybe", lossy)
+
+
 SABOTAGES: Mapping[str, Sabotage] = {
     "no-compare-and-set": Sabotage(
         "a save does not look at the version that it was made from",
@@ -137,6 +161,12 @@ SABOTAGES: Mapping[str, Sabotage] = {
         "the first writable host is believed, whatever its generation",
         _no_fencing,
         "mysql-primary-thawed",
+    ),
+    "mark-ignored": Sabotage(
+        "MySQL's day is its clock's, whatever was sealed", _mark_ignored, "sealed-clock-back"
+    ),
+    "filter-loses-keys": Sabotage(
+        "a filter loses one key in ten thousand", _filter_loses_keys, "sealing-failover"
     ),
 }
 

@@ -302,10 +302,7 @@ class Stage:
             name: value for name, value in os.environ.items() if not name.startswith("TAPEDECK_")
         }
         if self.plan.gateways_clock:
-            # The same shift as MySQL's.
-            env["LD_PRELOAD"] = str(faketime_library())
-            env["FAKETIME_TIMESTAMP_FILE"] = str(self.clock_file)
-            env["FAKETIME_NO_CACHE"] = env["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"
+            env |= self.clock_shift()
         return Gateway(
             f"gateway{number + 1}",
             self.folder,
@@ -356,6 +353,17 @@ class Stage:
             connection.commit()
 
     # --- the clock
+
+    def clock_shift(self) -> dict[str, str]:
+        """What gives a process of this machine MySQL's clock: its environment."""
+        if self.plan.clock is None:
+            return {}
+        return {
+            "LD_PRELOAD": str(faketime_library()),
+            "FAKETIME_TIMESTAMP_FILE": str(self.clock_file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
 
     def clock_now(self) -> float:
         """MySQL's clock, seconds since 1970."""
