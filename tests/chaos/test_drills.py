@@ -45,6 +45,9 @@ def test_a_drill_of_names_runs_without_root_where_user_namespaces_are_permitted(
 
 CLUSTER = [name for name in DRILLS if name.startswith("cluster-")]
 """Of a Redis Cluster, which tests/integration/test_redis_cluster.py breaks in `make test`."""
+SEALING = ["sealing-killed", "sealing-failover"]
+"""Which tests/integration/test_sealing.py and its neighbour do step by step in `make test`."""
+LONG = [*CLUSTER, *SEALING]
 
 
 NOT_IN_A_GROUP = {
@@ -54,7 +57,7 @@ NOT_IN_A_GROUP = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.long] if n in CLUSTER else []) for n in DRILLS]
+    "name", [pytest.param(n, marks=[pytest.mark.long] if n in LONG else []) for n in DRILLS]
 )
 def test_the_drill_holds_what_it_promises(name: str, tmp_path: Path) -> None:
     if os.environ.get(engines.CHOICE) == "group" and name in NOT_IN_A_GROUP:
