@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-from bench import measure, seed, workloads
+from bench import measure, sealed, seed, workloads
 from bench.load import Load, Measured
 from bench.peers import processes
 from bench.peers.processes import GATEWAY, GATEWAY2, Kind, Peer
@@ -67,15 +68,18 @@ class Lab:
     peers: dict[Kind, Peer] = field(default_factory=dict)
     _rates: dict[tuple[str, str], float] = field(default_factory=dict)
     _warm: set[Peer] = field(default_factory=set)
+    _documents: dict[Kind, dict[str, Any]] = field(default_factory=dict)
 
     def peer(self, kind: Kind) -> Peer:
         """The peer's process, started when it is first asked for."""
         if kind not in self.peers:
             if kind in (GATEWAY, GATEWAY2):
-                document = self.servers.gateway()
+                # What is sealed, and when, is the benchmark's to say.
+                document = self.servers.gateway(partitions={"seal": False})
                 peer = processes.gateway(
                     self.servers, document, workers=2 if kind is GATEWAY2 else 1
                 )
+                self._documents[kind] = document
             else:
                 peer = processes.plain(kind, self.servers, self.go)
             self.peers[kind] = peer
@@ -101,6 +105,11 @@ class Lab:
             seed.gateway_rows(self.servers, seed.days_ago(number), users, 1)
             seed.plain_rows(self.servers, seed.days_ago(number), users, 1)
             seed.table_rows(self.servers, seed.days_ago(number), users, 1)
+        sealed.seal(self.servers.gateway(), self._over())
+
+    def _over(self) -> list[date]:
+        """The days whose partitions get no new keys any more."""
+        return [seed.days_ago(number) for number in range(1, seed.RETENTION + 1)]
 
     def record(self, experiment: str, **fields: Any) -> Record:
         """Keep a result."""
@@ -116,6 +125,10 @@ class Lab:
         guess = 8_000 if workload.requests_each == 1 else _FIRST_GUESS.get(kind.store, 8_000)
         expected = rate or self._rates.get(name, guess)
         prepared = workload.prepare(self.servers, kind.store, int(expected * 1.4 * seconds) + 1000)
+        if kind.store == "gateway" and workload.seeds:
+            document = self._documents[kind]
+            sealed.seal(document, self._over())
+            sealed.take_filters(document, seed.RETENTION)
         if prepared.opening is not None:
             opened = self.load(
                 kind, prepared.opening, connections=64, seconds=120, warmup=0

@@ -64,12 +64,14 @@ class Workload:
         name: short.
         title: for people.
         requests_each: of one listener; 0 where nobody in particular asks.
+        seeds: whether `prepare` writes states into days that are over.
     """
 
     name: str
     title: str
     requests_each: int
     prepare: Callable[[Servers, str, int], Prepared]
+    seeds: bool = False
 
 
 def _tokens(servers: Servers) -> Callable[[int], str]:
@@ -213,9 +215,9 @@ def known(servers: Servers, keys: Sequence[Key]) -> Path:
 WARM = Workload("warm", "warm sessions, first request and all", SESSION, _whole_sessions)
 OPEN = Workload("open", "warm sessions, after the first request", SESSION - 1, _open_sessions)
 COLD = Workload(
-    "cold", "first touch of the day, state of yesterday", 1, _first_touches(lambda _: 1)
+    "cold", "first touch of the day, state of yesterday", 1, _first_touches(lambda _: 1), seeds=True
 )
-BACK = Workload("back", "back after 2 to 29 days", 1, _first_touches(lambda k: 2 + k))
+BACK = Workload("back", "back after 2 to 29 days", 1, _first_touches(lambda k: 2 + k), seeds=True)
 MISS = Workload("miss", "a state that exists nowhere", 1, _nobody_knows)
 HOT = Workload("hot", "one hot key at a time", catalog.HOT_TRACKS, _hot_keys)
 CATALOG = Workload("catalog", "a mix of the catalog, no state", 0, _catalog)

@@ -35,7 +35,7 @@ def by_count(lab: Lab) -> None:
     for count in COUNTS if lab.scale.wide else COUNTS[::3]:
         # It must not take the older tables for what is to be purged.
         document = server.gateway(
-            BY_COUNT, partitions={"retention_days": count - 2, "prune": False}
+            BY_COUNT, partitions={"retention_days": count - 2, "prune": False, "seal": False}
         )
         peer = peers.gateway(server, document, label=f"gateway-{count}")
         peer.start()
@@ -86,7 +86,9 @@ def by_rows(lab: Lab) -> None:
             "small": max(servers.CHUNK, size // 4),
         }
         peer = peers.gateway(
-            server, server.gateway(BY_ROWS, partitions={"prune": False}), label=f"gateway-{total}"
+            server,
+            server.gateway(BY_ROWS, partitions={"prune": False, "seal": False}),
+            label=f"gateway-{total}",
         )
         peer.start()
         try:
