@@ -72,9 +72,7 @@ async def test_a_pair_is_linked_fails_over_by_hand_and_is_linked_again(
         # The change that was acknowledged is there, and the gateway goes on from it.
         etag = await change(gateway, {"If-Match": etag}, '{"a": 2}')
         body = await gateway.until("/readyz", lambda _, body: body["status"] == "degraded")
-        assert body["reasons"] == [
-            "the MySQL pair is not redundant: no standby acknowledges commits"
-        ]
+        assert body["reasons"] == ["MySQL is not redundant: no standby acknowledges commits"]
 
         first.start_as(*AS_STANDBY)
         with pytest.raises(subprocess.CalledProcessError) as refused:
