@@ -91,14 +91,20 @@ class Engine:
             return ""
         return f"{self} is older than {'.'.join(map(str, self.oldest))}, the oldest one tested"
 
-    async def run_ddl(self, connection: Connection, statement: str) -> None:
+    async def run_ddl(
+        self, connection: Connection, statement: str, wait: int | None = None
+    ) -> None:
         """Run a statement that takes a table's metadata lock, and wait for that as briefly as the
         engine can: every later query on the table waits behind one that waits.
+
+        Args:
+            wait: seconds to wait for it instead.
 
         Raises:
             MySQLError: RETRY while a transaction uses the table.
         """
-        await connection.execute(f"SET SESSION lock_wait_timeout = {self.shortest_wait}")
+        seconds = self.shortest_wait if wait is None else wait
+        await connection.execute(f"SET SESSION lock_wait_timeout = {seconds}")
         try:
             await connection.execute(statement)
         finally:

@@ -11,7 +11,7 @@ from datetime import date
 
 from msgspec import Struct
 
-from tapedeck.failover import clock_sql
+from tapedeck.failover.clock_sql import MILLISECONDS
 from tapedeck.failover.session import READ_ONLY
 from tapedeck.sharding.ownership import COMMENT
 from tapedeck.sharding.partitions import number_of, table
@@ -20,9 +20,6 @@ from tapedeck.sharding.state import Key, Owner, Stored
 
 TOMBSTONE = 0
 """The owner of a deleted state: reads as absent, keeps the version and the operations."""
-
-CLOCK = clock_sql.MILLISECONDS
-"""MySQL's clock, milliseconds since 1970 UTC."""
 
 
 class Row(Struct, frozen=True, gc=False):
@@ -125,7 +122,7 @@ def read(wanted: Mapping[date, Sequence[Key]]) -> str:
         if keys is not before:
             before, among = keys, _among(keys)
         branches.append(f"SELECT {number_of(day)},{_COLUMNS} FROM {table(day)} WHERE {among}")
-    branches.append(f"SELECT 0,COALESCE({NEWEST}+0,19700101),0,{CLOCK},{READ_ONLY},x'',x''")
+    branches.append(f"SELECT 0,COALESCE({NEWEST}+0,19700101),0,{MILLISECONDS},{READ_ONLY},x'',x''")
     return " UNION ALL ".join(branches)
 
 

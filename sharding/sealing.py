@@ -31,9 +31,9 @@ import structlog
 
 from tapedeck.config.model import Partitions
 from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
+from tapedeck.failover.locks import lock_name, try_lock
 from tapedeck.failover.primary import Primary
 from tapedeck.failover.session import Session
-from tapedeck.failover.settings import METADATA_LOCK_SECONDS
 from tapedeck.sharding import filter_format, filter_store, metrics, seal_mark
 from tapedeck.sharding.days import Days
 from tapedeck.sharding.ownership import COMMENT, OPEN, Found, look, sealed_as
@@ -43,13 +43,14 @@ from tapedeck.sharding.unhurried import unhurried, with_numpy
 
 log = structlog.get_logger("tapedeck.sealing")
 
-LOCK = "CONCAT('tapedeck_seal.',LEFT(SHA2(DATABASE(),256),32))"
 LOOK_EVERY = 60.0
 """Seconds between looks for a day that is due."""
 PAGE_KEYS = 4000
 """Keys of one page: a few milliseconds of MySQL's work, one or two of this process's."""
 TRIES = 30
 """To take what others use at the moment."""
+ALTER_WAIT = 1
+"""Seconds that one try waits for the table: without any it may never come among steady readers."""
 ALTER_PAUSE = 1.0
 """Seconds between tries, in which the table is everybody's."""
 ALTER_SECONDS = 10.0
@@ -165,9 +166,11 @@ class Sealer:
             CannotSeal: the day is not over, has no partition, or the clocks disagree.
             PrimaryUnavailable, MySQLError: MySQL could not be asked.
         """
-        async with self._primary.session_apart(self._primary.deadline()) as session:
-            # The lock belongs to the connection: it goes when this process does.
-            if (await session.fetch(f"SELECT GET_LOCK({LOCK}, 0)"))[0][0] != 1:
+        async with (
+            self._primary.session_apart(self._primary.deadline()) as session,
+            try_lock(session, lock_name("seal", self._primary.database)) as ours,
+        ):
+            if not ours:
                 return Outcome(elsewhere=True)
             found = await look(session.fetch)
             self._check_clock(found)
@@ -283,18 +286,18 @@ class Sealer:
             raise CannotSeal(f"{table(day)} is another table than it was a moment ago")
         usual, session.statement_seconds = session.statement_seconds, ALTER_SECONDS
         try:
-            await session.execute("SET SESSION lock_wait_timeout = 1")
             for tried in range(1, TRIES + 1):
                 try:
-                    await session.execute(
-                        f"ALTER TABLE {table(day)} COMMENT='{comment}', ALGORITHM=INPLACE"
+                    await session.engine.run_ddl(
+                        session,
+                        f"ALTER TABLE {table(day)} COMMENT='{comment}', ALGORITHM=INPLACE",
+                        wait=ALTER_WAIT,
                     )
                     break
                 except MySQLError as error:
                     if error.fault is not Fault.RETRY or tried == TRIES:
                         raise
                 await asyncio.sleep(ALTER_PAUSE)
-            await session.execute(f"SET SESSION lock_wait_timeout = {METADATA_LOCK_SECONDS}")
         finally:
             session.statement_seconds = usual
 

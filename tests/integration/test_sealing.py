@@ -16,6 +16,7 @@ import yaml
 
 from tapedeck.config.load import parse
 from tapedeck.failover.errors import PrimaryUnavailable
+from tapedeck.failover.locks import lock_name, try_lock
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.sharding import filter_store, metrics, seal_mark, sealing
 from tapedeck.sharding.backend import Backend
@@ -242,10 +243,13 @@ async def test_while_somebody_holds_the_day_the_others_are_sealed_and_it_follows
 
 async def test_one_process_seals_at_a_time(backend: Backend) -> None:
     await past(backend, 1)
-    async with backend.primary.session(backend.primary.deadline()) as session:
-        await session.fetch(f"SELECT GET_LOCK({sealing.LOCK}, 0)")
+    name = lock_name("seal", backend.primary.database)
+    async with (
+        backend.primary.session(backend.primary.deadline()) as session,
+        try_lock(session, name) as taken,
+    ):
+        assert taken
         assert (await backend.sealer.seal()).elsewhere
-        await session.fetch(f"SELECT RELEASE_LOCK({sealing.LOCK})")
     assert len((await backend.sealer.seal()).sealed) == 1
 
 

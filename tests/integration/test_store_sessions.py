@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from tapedeck.failover.clock_sql import MILLISECONDS
 from tapedeck.localstack.mariadb import MariaDB
 from tapedeck.localstack.redis import RedisServer
 from tapedeck.sharding.backend import Backend
 from tapedeck.sharding.partitions import table
-from tapedeck.sharding.rows import CLOCK, NewRow, Row
+from tapedeck.sharding.rows import NewRow, Row
 from tapedeck.sharding.state import Keep, Key, Owner, Stored, Unavailable, Write
 from tapedeck.sharding.writer import Plan
 from tests.conftest import StackConfig
@@ -370,7 +371,8 @@ async def test_each_statement_of_a_script_has_its_own_clock(stack_config: StackC
         opened(stack_config()) as backend,
         backend.primary.session(backend.primary.deadline()) as session,
     ):
-        ran = await session.run_script([f"SELECT {CLOCK}", "DO SLEEP(0.05)", f"SELECT {CLOCK}"])
+        clock = f"SELECT {MILLISECONDS}"
+        ran = await session.run_script([clock, "DO SLEEP(0.05)", clock])
 
         before, after = (int(each.rows[0][0]) for each in (ran[0], ran[2]))
         assert after - before >= 50
