@@ -44,7 +44,7 @@ lint: ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-audit: ## Known holes in the pinned packages (asks pypi.org; what it could not look at fails too)
+audit: ## Known holes in the pinned packages (asks the package index; what it could not look at fails too)
 	$(PYTHON) localstack/bootstrap.py
 	test -x .tapedeck/audit/bin/pip-audit || { $(PYTHON) -m venv .tapedeck/audit && .tapedeck/audit/bin/pip install --quiet 'pip-audit>=2.10,<3'; }
 	.tapedeck/audit/bin/pip-audit --strict -r constraints.txt --no-deps --disable-pip --progress-spinner off

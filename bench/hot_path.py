@@ -28,14 +28,14 @@ from typing import Any
 import pymysql
 import yaml
 
-from tapedeck.gateway.catalog_tables import TABLES, write_mixes
-from tapedeck.gateway.mixes import Mix, MixUser, Track
-from tapedeck.gateway.tokens import TokenKeys
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.process import free_port
-from tapedeck.localstack.redis import RedisServer
+from gateway.catalog_tables import TABLES, write_mixes
+from gateway.mixes import Mix, MixUser, Track
+from gateway.tokens import TokenKeys
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.mariadb import MariaDB
+from localstack.process import free_port
+from localstack.redis import RedisServer
 
 TRACKS = 19
 """Of a mix: twenty requests play it to its end, the next `play` starts it again."""
@@ -171,7 +171,7 @@ class Stack:
             with (self.folder / "gateway.log").open("wb") as log:
                 self.gateway = subprocess.Popen(
                     [
-                        *(sys.executable, "-c", "from tapedeck.cli.main import main; main()"),
+                        *(sys.executable, "-c", "from cli.main import main; main()"),
                         *("serve", "--config", str(config)),
                     ],
                     stdout=log,

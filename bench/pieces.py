@@ -21,26 +21,26 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 
 from bench.hot_path import KEY, mixes
-from tapedeck.config.load import parse
-from tapedeck.config.model import Sessions
-from tapedeck.failover.answers import Ran
-from tapedeck.failover.primary import Primary
-from tapedeck.gateway import player, telemetry
-from tapedeck.gateway.app import gateway_face
-from tapedeck.gateway.catalog import Catalog
-from tapedeck.gateway.live import Live
-from tapedeck.gateway.logs import request_id
-from tapedeck.gateway.params import gather, whole_number
-from tapedeck.gateway.player_routes import _set
-from tapedeck.gateway.replies import Envelope, encode
-from tapedeck.gateway.wire import Asked, Reply
-from tapedeck.sharding.days import Days
-from tapedeck.sharding.lookups import Lookups
-from tapedeck.sharding.partitions import tomorrow
-from tapedeck.sharding.reader import Loaded, Reader
-from tapedeck.sharding.state import Key, Owner, Stored, Write
-from tapedeck.sharding.store import Store
-from tapedeck.sharding.writer import Plan, Writer
+from config.load import parse
+from config.model import Sessions
+from failover.answers import Ran
+from failover.primary import Primary
+from gateway import player, telemetry
+from gateway.app import gateway_face
+from gateway.catalog import Catalog
+from gateway.live import Live
+from gateway.logs import request_id
+from gateway.params import gather, whole_number
+from gateway.player_routes import _set
+from gateway.replies import Envelope, encode
+from gateway.wire import Asked, Reply
+from sharding.days import Days
+from sharding.lookups import Lookups
+from sharding.partitions import tomorrow
+from sharding.reader import Loaded, Reader
+from sharding.state import Key, Owner, Stored, Write
+from sharding.store import Store
+from sharding.writer import Plan, Writer
 
 TIMES = 20_000
 AT_ONCE = 32

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
-from tapedeck.config.load import parse
-from tapedeck.localstack.process import ServerFailed
-from tapedeck.sharding.backend import Backend
+from config.load import parse
+from localstack.process import ServerFailed
+from sharding.backend import Backend
 
 _SECONDS = 60.0
 """Until a gateway must have all filters."""

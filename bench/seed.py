@@ -11,12 +11,12 @@ import msgspec
 
 from bench import catalog
 from bench.servers import GATEWAY, PLAIN, TABLE, Servers
-from tapedeck.config.model import LookupServer
-from tapedeck.sharding import rows
-from tapedeck.sharding.entries import Command, Layout
-from tapedeck.sharding.partitions import table
-from tapedeck.sharding.ring import Ring
-from tapedeck.sharding.state import Key, Owner
+from config.model import LookupServer
+from sharding import rows
+from sharding.entries import Command, Layout
+from sharding.partitions import table
+from sharding.ring import Ring
+from sharding.state import Key, Owner
 
 VERSION = 6
 """Of a state that is seeded: so many tracks of its mix were played."""

@@ -19,12 +19,12 @@ from typing import Any
 import yaml
 
 from bench import catalog
-from tapedeck.gateway.catalog_tables import TABLES, write_mixes
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.process import Child, free_port
-from tapedeck.localstack.redis import RedisServer
+from gateway.catalog_tables import TABLES, write_mixes
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.mariadb import MariaDB
+from localstack.process import Child, free_port
+from localstack.redis import RedisServer
 
 GATEWAY = "tapedeck"
 """The gateway's database."""

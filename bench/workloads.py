@@ -15,8 +15,8 @@ from pathlib import Path
 
 from bench import catalog, seed
 from bench.servers import Servers
-from tapedeck.gateway.tokens import TokenKeys
-from tapedeck.sharding.state import Key
+from gateway.tokens import TokenKeys
+from sharding.state import Key
 
 SESSION = 20
 """Requests of a session in one mix."""

@@ -8,7 +8,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tapedeck.config.model import Sections
+    from config.model import Sections
 
 SECONDS = 10.0
 
@@ -19,7 +19,7 @@ class NoAnswer(Exception):
 
 def admin_url(config: Sections) -> str:
     """Where a gateway with this configuration has its admin port, seen from this machine."""
-    from tapedeck.config.tls import own_url
+    from config.tls import own_url
 
     return own_url(config.admin)
 
@@ -36,7 +36,7 @@ def ask(
     Raises:
         NoAnswer: none, or an error.
     """
-    from tapedeck.config.tls import own_port_context
+    from config.tls import own_port_context
 
     headers = {"Content-Type": "application/json"}
     if config.admin.token is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from tapedeck.cli.common import (
+from cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
@@ -21,8 +21,8 @@ from tapedeck.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from tapedeck.config.model import MySQL
-    from tapedeck.gateway.catalog_import import Format, Summary
+    from config.model import MySQL
+    from gateway.catalog_import import Format, Summary
 
 app = typer.Typer(no_args_is_help=True, help="The mixes and their tracks in MySQL.")
 
@@ -115,7 +115,7 @@ def _why(summary: Summary) -> str:
 
 
 def _format(file: BinaryIO, given: FileFormat | None) -> Format:
-    from tapedeck.gateway.catalog_import import format_of
+    from gateway.catalog_import import format_of
 
     if given is not None:
         return given.value
@@ -130,8 +130,8 @@ def _format(file: BinaryIO, given: FileFormat | None) -> Format:
 def _import(file: BinaryIO, file_format: Format, skip_bad: bool, mysql: MySQL) -> Summary:
     import pymysql
 
-    from tapedeck.failover.sync_primary import NoPrimary, connect_primary
-    from tapedeck.gateway.catalog_import import UnreadableFile, import_mixes, read
+    from failover.sync_primary import NoPrimary, connect_primary
+    from gateway.catalog_import import UnreadableFile, import_mixes, read
 
     try:
         with contextlib.closing(connect_primary(mysql)) as connection, _progress(file) as advance:

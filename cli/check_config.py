@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tapedeck.cli.common import DEFAULT_CONFIG, ConfigOption, Failed, JsonOption, print_json
+from cli.common import DEFAULT_CONFIG, ConfigOption, Failed, JsonOption, print_json
 
 if TYPE_CHECKING:
-    from tapedeck.config.model import Sections
+    from config.model import Sections
 
 if TYPE_CHECKING:
-    from tapedeck.config.model import Lookup
+    from config.model import Lookup
 
 
 def check_config(
@@ -40,8 +40,8 @@ def check_config(
     """
     import yaml
 
-    from tapedeck.config.load import ConfigError, load
-    from tapedeck.gateway.live import masked
+    from config.load import ConfigError, load
+    from gateway.live import masked
 
     path = file or config
     try:
@@ -72,7 +72,7 @@ def _notes(lookup: Lookup) -> list[str]:
     """What to know of a nutcracker.yml that stands behind `lookup`."""
     if lookup.nutcracker is None:
         return []
-    from tapedeck.config.nutcracker import read_pool
+    from config.nutcracker import read_pool
 
     pool = read_pool(Path(lookup.nutcracker), lookup.pool)
     notes = [
@@ -92,8 +92,8 @@ def _notes(lookup: Lookup) -> list[str]:
 def _compare(sections: Sections, path: Path, against: str, as_json: bool) -> None:
     import secrets
 
-    from tapedeck.cli.admin import NoAnswer, ask
-    from tapedeck.gateway.reloading import veiled
+    from cli.admin import NoAnswer, ask
+    from gateway.reloading import veiled
 
     nonce = secrets.token_hex(16)
     question = {"config": veiled(sections, nonce), "nonce": nonce}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from tapedeck.config.model import Lookup, Sections
+    from config.model import Lookup, Sections
 
 Result = TypeVar("Result")
 
@@ -37,14 +37,14 @@ def fail(reason: str) -> NoReturn:
 
 def read_config(path: Path) -> Sections:
     """The configuration; one that cannot be used ends the command."""
-    from tapedeck.config.load import load
+    from config.load import load
 
     return load(path)
 
 
 def read_lookup(path: Path) -> Lookup:
     """The section `lookup` alone; one that cannot be used ends the command."""
-    from tapedeck.config.load import load_lookup
+    from config.load import load_lookup
 
     return load_lookup(path)
 
@@ -58,7 +58,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Carry out asynchronous work; what MySQL refuses ends the command with one line."""
     import structlog
 
-    from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
+    from failover.errors import MySQLError, PrimaryUnavailable
 
     # Log lines of the parts that a command uses stay out of its output.
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())

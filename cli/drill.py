@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tapedeck.cli.common import Failed, fail, print_json
+from cli.common import Failed, fail, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tapedeck.drills.drill import Options
-    from tapedeck.drills.result import Result
-    from tapedeck.drills.scene import Scenario
+    from drills.drill import Options
+    from drills.result import Result
+    from drills.scene import Scenario
 
 REPORTS = Path(".tapedeck/drills")
 
@@ -68,11 +68,11 @@ def drill(
     """
     from rich.console import Console
 
-    from tapedeck.drills.attached import unsuited
-    from tapedeck.drills.by_hand import NAME as BY_HAND
-    from tapedeck.drills.by_hand import by_hand
-    from tapedeck.drills.drill import Options
-    from tapedeck.drills.scenarios import DRILLS
+    from drills.attached import unsuited
+    from drills.by_hand import NAME as BY_HAND
+    from drills.by_hand import by_hand
+    from drills.drill import Options
+    from drills.scenarios import DRILLS
 
     known = {**DRILLS, BY_HAND: by_hand(seconds)}
     if list_them:
@@ -106,8 +106,8 @@ def drill(
 
 def _take_rights() -> None:
     """Run this command again with what a DNS server of a drill's own needs, if need be."""
-    from tapedeck.drills.dns import in_namespaces
-    from tapedeck.localstack.process import ServerFailed
+    from drills.dns import in_namespaces
+    from localstack.process import ServerFailed
 
     try:
         in_namespaces([sys.executable, *sys.orig_argv[1:]])
@@ -135,10 +135,10 @@ def _list(drills: list[Scenario], as_json: bool) -> None:
 
 def _one(console: Console, scenario: Scenario, options: Options, out: Path) -> dict[str, Any]:
     """Run one drill, show it, write its report; what it came to, for scripts."""
-    from tapedeck.drills.report import write
-    from tapedeck.drills.toxiproxy import InjectorFailed
-    from tapedeck.localstack.control import NotRunning
-    from tapedeck.localstack.process import ServerFailed
+    from drills.report import write
+    from drills.toxiproxy import InjectorFailed
+    from localstack.control import NotRunning
+    from localstack.process import ServerFailed
 
     console.print(f"[bold]{scenario.name}[/]: {scenario.about}")
     try:
@@ -158,8 +158,8 @@ def _run(console: Console, scenario: Scenario, options: Options) -> Result:
 
     import uvloop
 
-    from tapedeck.drills.drill import run
-    from tapedeck.drills.progress import Progress
+    from drills.drill import run
+    from drills.progress import Progress
 
     # kill(1) ends a drill as Ctrl-C does: with everything that it started.
     previous = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))

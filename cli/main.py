@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from tapedeck.cli.check_config import check_config
-from tapedeck.cli.common import Failed
-from tapedeck.cli.serve import serve
+from cli.check_config import check_config
+from cli.common import Failed
+from cli.serve import serve
 
 app = typer.Typer(
     name="tapedeck",
@@ -28,8 +28,8 @@ app.command("check-config")(check_config)
 
 # A module is either a group (it has `app`) or one command (a function of its name).
 for _name in ("up", "stack", "catalog", "ring", "partitions", "drill"):
-    if find_spec(f"tapedeck.cli.{_name}") is not None:
-        _module = importlib.import_module(f"tapedeck.cli.{_name}")
+    if find_spec(f"cli.{_name}") is not None:
+        _module = importlib.import_module(f"cli.{_name}")
         if hasattr(_module, "app"):
             app.add_typer(_module.app, name=_name)
         else:
@@ -40,7 +40,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"tapedeck {version('tapedeck')}")
+        typer.echo(f"tapedeck {version('tapedeck-player-gateway')}")
         raise typer.Exit
 
 

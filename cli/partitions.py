@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tapedeck.cli.common import (
+from cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
@@ -21,9 +21,9 @@ from tapedeck.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from tapedeck.config.model import Sections
-    from tapedeck.sharding.janitor import Janitor, Partition, Pruned
-    from tapedeck.sharding.sealing import Outcome
+    from config.model import Sections
+    from sharding.janitor import Janitor, Partition, Pruned
+    from sharding.sealing import Outcome
 
 app = typer.Typer(no_args_is_help=True, help="The day partitions in MySQL.")
 
@@ -100,8 +100,8 @@ def seal(
 
     Example: tapedeck partitions seal --again 20261019
     """
-    from tapedeck.sharding.partitions import parse_day
-    from tapedeck.sharding.sealing import CannotSeal
+    from sharding.partitions import parse_day
+    from sharding.sealing import CannotSeal
 
     sections = read_config(config)
     wanted = parse_day(day) if day is not None else None
@@ -196,7 +196,7 @@ def believe_clock(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = F
 
     Example: tapedeck partitions believe-clock
     """
-    from tapedeck.cli.admin import NoAnswer, admin_url, ask
+    from cli.admin import NoAnswer, admin_url, ask
 
     sections = read_config(config)
     try:
@@ -232,10 +232,10 @@ def _listed(days: tuple[date, ...]) -> str:
 
 @contextlib.asynccontextmanager
 async def _janitor(sections: Sections) -> AsyncIterator[Janitor]:
-    from tapedeck.failover.primary import Primary
-    from tapedeck.sharding.days import Days
-    from tapedeck.sharding.janitor import Janitor
-    from tapedeck.sharding.partitions import call_tables
+    from failover.primary import Primary
+    from sharding.days import Days
+    from sharding.janitor import Janitor
+    from sharding.partitions import call_tables
 
     call_tables(sections.partitions.prefix)
     days = Days(sections.partitions.retention_days, time.monotonic)
@@ -250,7 +250,7 @@ async def _janitor(sections: Sections) -> AsyncIterator[Janitor]:
 
 def _in_vain(sections: Sections) -> dict[str, int]:
     """By day, what the gateway says; empty where none answers."""
-    from tapedeck.cli.admin import NoAnswer, admin_url, ask
+    from cli.admin import NoAnswer, admin_url, ask
 
     try:
         return {
@@ -261,7 +261,7 @@ def _in_vain(sections: Sections) -> dict[str, int]:
 
 
 async def _seal(sections: Sections, day: date | None, again: bool) -> Outcome:
-    from tapedeck.sharding.sealing import Sealer
+    from sharding.sealing import Sealer
 
     async with _janitor(sections) as janitor:
         sealer = Sealer(janitor.primary, janitor.days, sections.partitions)
@@ -274,7 +274,7 @@ async def _list(sections: Sections) -> tuple[list[Partition], list[str]]:
 
 
 async def _create(sections: Sections) -> tuple[date, date]:
-    from tapedeck.sharding.partitions import tomorrow
+    from sharding.partitions import tomorrow
 
     async with _janitor(sections) as janitor:
         await janitor.days.complete()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tapedeck.cli.common import (
+from cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
@@ -17,11 +17,11 @@ from tapedeck.cli.common import (
     read_lookup,
     run,
 )
-from tapedeck.cli.ring_nodes import find_cluster, look_at, print_nodes
-from tapedeck.cli.ring_plan import plan
+from cli.ring_nodes import find_cluster, look_at, print_nodes
+from cli.ring_plan import plan
 
 if TYPE_CHECKING:
-    from tapedeck.config.model import Lookup, Sections
+    from config.model import Lookup, Sections
 
 app = typer.Typer(no_args_is_help=True, help="The ring of lookup nodes.")
 app.command()(plan)
@@ -107,8 +107,8 @@ def _print_place(answer: dict[str, Any]) -> None:
 
 
 def _where_keys(lookup: Lookup, keys: Path, as_json: bool) -> None:
-    from tapedeck.cli.ring_keys import print_places
-    from tapedeck.sharding.ring import ring_of
+    from cli.ring_keys import print_places
+    from sharding.ring import ring_of
 
     if lookup.mode == "cluster":
         fail("in a Redis Cluster the servers alone know the node: redis-cli cluster keyslot KEY")
@@ -116,7 +116,7 @@ def _where_keys(lookup: Lookup, keys: Path, as_json: bool) -> None:
 
 
 async def _show(sections: Sections) -> list[dict[str, Any]]:
-    from tapedeck.sharding.backend import Backend
+    from sharding.backend import Backend
 
     backend = Backend(sections)
     try:
@@ -133,7 +133,7 @@ def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -
         The generation of its ring; or, as `problem`, why it says nothing. That is a remark,
         no failure: the nodes were looked at all the same.
     """
-    from tapedeck.cli.admin import NoAnswer, admin_url, ask
+    from cli.admin import NoAnswer, admin_url, ask
 
     try:
         ring = ask(admin_url(sections), "/ring", sections, seconds=3)
@@ -153,9 +153,9 @@ def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -
 
 
 async def _where(sections: Sections, user: int, playlist: int) -> dict[str, Any]:
-    from tapedeck.sharding.backend import Backend
-    from tapedeck.sharding.state import Key
-    from tapedeck.sharding.whereabouts import find
+    from sharding.backend import Backend
+    from sharding.state import Key
+    from sharding.whereabouts import find
 
     backend = await Backend.open(sections, prune=False)
     try:

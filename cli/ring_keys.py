@@ -9,10 +9,10 @@ from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from tapedeck.cli.common import fail
+from cli.common import fail
 
 if TYPE_CHECKING:
-    from tapedeck.sharding.ring import Ring
+    from sharding.ring import Ring
 
 _AT_ONCE = 4096
 _SAY_EVERY = 1_000_000

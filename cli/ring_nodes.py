@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tapedeck.cli.common import fail
+from cli.common import fail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tapedeck.sharding.backend import Backend
+    from sharding.backend import Backend
 
 LOOKS = 4
 """How often some random keys of each node are looked at."""
@@ -18,7 +18,7 @@ LOOKS = 4
 
 async def find_cluster(backend: Backend) -> None:
     """Find the primaries of a Redis Cluster; a ring's nodes are known already."""
-    from tapedeck.failover.cluster import ClusterNodes
+    from failover.cluster import ClusterNodes
 
     if isinstance(backend.nodes, ClusterNodes):
         await backend.nodes.refresh()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tapedeck.cli.common import (
+from cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
@@ -18,8 +18,8 @@ from tapedeck.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from tapedeck.config.model import Lookup
-    from tapedeck.sharding.forecast import Held
+    from config.model import Lookup
+    from sharding.forecast import Held
 
 
 def plan(
@@ -48,8 +48,8 @@ def plan(
 
     Example: tapedeck ring plan --add "10.0.0.4:6379:1 lookup4"
     """
-    from tapedeck.sharding.forecast import forecast
-    from tapedeck.sharding.ring import ring_of
+    from sharding.forecast import forecast
+    from sharding.ring import ring_of
 
     if not (add or remove or weight):
         raise typer.BadParameter("say what would change: --add, --remove or --weight")
@@ -69,7 +69,7 @@ def plan(
 def _changed(before: Lookup, add: list[str], remove: list[str], weight: list[str]) -> Lookup:
     from pydantic import ValidationError
 
-    from tapedeck.config.model import Lookup
+    from config.model import Lookup
 
     names = {server.name for server in before.servers}
     weights: dict[str, str] = {}
@@ -93,9 +93,9 @@ def _changed(before: Lookup, add: list[str], remove: list[str], weight: list[str
 
 
 async def _held(config: Lookup) -> dict[str, Held | None]:
-    from tapedeck.failover.nodes import Nodes
-    from tapedeck.failover.redis_link import info_of
-    from tapedeck.sharding.forecast import Held
+    from failover.nodes import Nodes
+    from failover.redis_link import info_of
+    from sharding.forecast import Held
 
     nodes = Nodes(config)
 

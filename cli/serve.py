@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tapedeck.cli.common import DEFAULT_CONFIG, ConfigOption, Failed
+from cli.common import DEFAULT_CONFIG, ConfigOption, Failed
 
 
 def serve(
@@ -33,9 +33,9 @@ def serve(
     Example: tapedeck serve --config tapedeck.yml --workers 2
     """
     # Here and not at the top: `tapedeck --help` need not wait for them.
-    from tapedeck.gateway.live import Source
-    from tapedeck.gateway.ports import PortTaken
-    from tapedeck.gateway.serve import Refused
+    from gateway.live import Source
+    from gateway.ports import PortTaken
+    from gateway.serve import Refused
 
     overrides = {
         f"TAPEDECK_{name}": str(value)
@@ -50,11 +50,11 @@ def serve(
     sections = source.load()
     try:
         if sections.gateway.workers > 1:
-            from tapedeck.gateway.workers import run_fleet
+            from gateway.workers import run_fleet
 
             status = run_fleet(source, sections)
         else:
-            from tapedeck.gateway.serve import run_alone
+            from gateway.serve import run_alone
 
             status = run_alone(source, sections)
     except (PortTaken, Refused) as error:

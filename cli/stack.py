@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tapedeck.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json
+from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json
 
 app = typer.Typer(no_args_is_help=True, help="The servers of the running local stack.")
 
@@ -117,8 +117,8 @@ def _order(config: Path, as_json: bool, **request: object) -> None:
 
 
 def _ask(config: Path, **request: object) -> Any:
-    from tapedeck.localstack.control import NotRunning, ask
-    from tapedeck.localstack.process import ServerFailed
+    from localstack.control import NotRunning, ask
+    from localstack.process import ServerFailed
 
     try:
         return ask(config.parent / "run", lambda line: typer.echo(f"  {line}", err=True), **request)

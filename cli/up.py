@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tapedeck.cli.common import DEFAULT_CONFIG, Failed, fail
+from cli.common import DEFAULT_CONFIG, Failed, fail
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from rich.console import Console
 
-    from tapedeck.localstack.layout import Layout, Ports
+    from localstack.layout import Layout, Ports
 
 
 class Stopped(BaseException):
@@ -83,8 +83,8 @@ def up(
 
     Example: tapedeck up --ephemeral --gateway-port 9080
     """
-    from tapedeck.gateway import outlet
-    from tapedeck.localstack.layout import MYSQL_PORTS, Layout, Ports
+    from gateway import outlet
+    from localstack.layout import MYSQL_PORTS, Layout, Ports
 
     outlet.install()
     of_mysql = MYSQL_PORTS[mysql]
@@ -110,10 +110,10 @@ def _ports(text: str, count: int, option: str) -> tuple[int, ...]:
 def _run(layout: Layout, ports: Ports, workers: int, parent: int, player_port: int | None) -> None:
     from rich.console import Console
 
-    from tapedeck.localstack.control import Control
-    from tapedeck.localstack.demo import Demo, bind
-    from tapedeck.localstack.process import ServerFailed
-    from tapedeck.localstack.stack import Stack
+    from localstack.control import Control
+    from localstack.demo import Demo, bind
+    from localstack.process import ServerFailed
+    from localstack.stack import Stack
 
     # Behind what is slow to import: what a handler raises in there may be lost on its way.
     watcher = _Watcher(parent)
@@ -181,7 +181,7 @@ class _Watcher:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._signalled)
         if parent:
-            from tapedeck.localstack.process import die_with_parent
+            from localstack.process import die_with_parent
 
             try:
                 die_with_parent(parent, signal.SIGTERM)
@@ -228,8 +228,8 @@ class _Watcher:
 
 def _show(console: Console, layout: Layout, ports: Ports, player: str, seconds: float) -> None:
     """One screen: where everything is, how to play a mix, what to break."""
-    from tapedeck.config.load import load
-    from tapedeck.config.tls import scheme
+    from config.load import load
+    from config.tls import scheme
 
     # The environment may turn TLS on.
     sections = load(layout.config)

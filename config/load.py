@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tapedeck.config import gone, tls
-from tapedeck.config.model import Lookup, Section, Sections
-from tapedeck.config.nutcracker import PLACEMENT, NutcrackerError, read_pool
-from tapedeck.config.reading import BadYaml, Unreadable, read_text, read_yaml
+from config import gone, tls
+from config.model import Lookup, Section, Sections
+from config.nutcracker import PLACEMENT, NutcrackerError, read_pool
+from config.reading import BadYaml, Unreadable, read_text, read_yaml
 
 PREFIX = "TAPEDECK_"
 DEFAULT_PATH = Path(".tapedeck/tapedeck.yml")

@@ -23,8 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from tapedeck.config.nutcracker import RANDOM_REFUSED
-from tapedeck.config.values import (
+from config.nutcracker import RANDOM_REFUSED
+from config.values import (
     Host,
     HostName,
     Network,

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from tapedeck.config.reading import BadYaml, Unreadable, compose_plain, read_text
+from config.reading import BadYaml, Unreadable, compose_plain, read_text
 
 HOW_TWEMPROXY_LISTENS = ("listen", "backlog", "client_connections", "reuseport")
 """Words about nutcracker's own port, which the gateway does not have."""

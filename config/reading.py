@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from yaml.reader import ReaderError
 
-from tapedeck.config.values import shown
+from config.values import shown
 
 MOST_BYTES = 1 << 20
 """Of one file."""

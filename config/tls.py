@@ -12,8 +12,8 @@ import ssl
 import time
 from pathlib import Path
 
-from tapedeck.config.model import Admin, ClientTls, Gateway, Sections, ServerTls
-from tapedeck.config.values import join_address
+from config.model import Admin, ClientTls, Gateway, Sections, ServerTls
+from config.values import join_address
 
 FILES = (
     *("tls_certificate_file", "tls_key_file", "tls_ca_file", "tls_client_ca_file"),

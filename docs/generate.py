@@ -18,11 +18,11 @@ from prometheus_client import REGISTRY
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-import tapedeck.gateway.workers  # noqa: F401 - registers every family
-from tapedeck import config
-from tapedeck.config.load import PREFIX
-from tapedeck.config.model import Sections
-from tapedeck.gateway.live import FOLLOWS
+import config
+import gateway.workers  # noqa: F401 - registers every family
+from config.load import PREFIX
+from config.model import Sections
+from gateway.live import FOLLOWS
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = Path(config.__file__).parent / "tapedeck.yml"

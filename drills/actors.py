@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from tapedeck.drills.checker import Breach, CounterHistory, Outcome, Put, Read, Wrong
-from tapedeck.drills.client import Answer, Client, Unanswered
-from tapedeck.drills.walk import (
+from drills.checker import Breach, CounterHistory, Outcome, Put, Read, Wrong
+from drills.client import Answer, Client, Unanswered
+from drills.walk import (
     DONE,
     MOST_PENDING,
     REFUSED,

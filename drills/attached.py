@@ -22,20 +22,20 @@ from typing import Any
 import pymysql
 import redis
 
-from tapedeck.config.load import load
-from tapedeck.config.model import Sections
-from tapedeck.config.tls import own_port_context, own_url
-from tapedeck.drills.client import Target
-from tapedeck.drills.stage import Plan, Stage
-from tapedeck.failover.sync_primary import NoPrimary, connect_primary
-from tapedeck.localstack.control import NotRunning, ask
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.layout import LOOKUP_NAMES, MYSQL_NAMES
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.process import Child, ServerFailed
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.localstack.server import Role
-from tapedeck.sharding.partitions import call_tables
+from config.load import load
+from config.model import Sections
+from config.tls import own_port_context, own_url
+from drills.client import Target
+from drills.stage import Plan, Stage
+from failover.sync_primary import NoPrimary, connect_primary
+from localstack.control import NotRunning, ask
+from localstack.datadir import Passwords
+from localstack.layout import LOOKUP_NAMES, MYSQL_NAMES
+from localstack.mariadb import MariaDB
+from localstack.process import Child, ServerFailed
+from localstack.redis import RedisServer
+from localstack.server import Role
+from sharding.partitions import call_tables
 
 MIXES_AT_MOST = 6
 """Mixes that the listeners walk through; each is walked once beforehand to learn its tracks."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tapedeck.drills.measure import Met
-from tapedeck.drills.scene import Promise, Scenario, Scene
+from drills.measure import Met
+from drills.scene import Promise, Scenario, Scene
 
 NAME = "by-hand"
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from tapedeck.drills.measure import FINE, Met, Try
+from drills.measure import FINE, Met, Try
 
 PATIENCE = 30.0
 """Seconds without an answer after which the client gives a try up."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from tapedeck.drills.scene import Promise, Scenario, Scene
-from tapedeck.drills.stage import Plan
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.localstack.redis_cluster import RedisCluster
+from drills.scene import Promise, Scenario, Scene
+from drills.stage import Plan
+from localstack.redis import RedisServer
+from localstack.redis_cluster import RedisCluster
 
 _SECONDS = 20.0
 """Within which a cluster has promoted a replica, and within which gateways have noticed."""

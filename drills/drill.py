@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tapedeck.drills import verdicts
-from tapedeck.drills.attached import Attached
-from tapedeck.drills.by_hand import NAME as BY_HAND
-from tapedeck.drills.client import Client
-from tapedeck.drills.gateway import SERVE
-from tapedeck.drills.load import Load
-from tapedeck.drills.noise import Heartbeat
-from tapedeck.drills.result import Result
-from tapedeck.drills.scene import Mark, Scenario, Scene
-from tapedeck.drills.stage import Stage
+from drills import verdicts
+from drills.attached import Attached
+from drills.by_hand import NAME as BY_HAND
+from drills.client import Client
+from drills.gateway import SERVE
+from drills.load import Load
+from drills.noise import Heartbeat
+from drills.result import Result
+from drills.scene import Mark, Scenario, Scene
+from drills.stage import Stage
 
 Tell = Callable[[str], None]
 

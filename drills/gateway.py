@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from tapedeck.drills.client import Target
-from tapedeck.localstack.process import Child, ServerFailed
+from drills.client import Target
+from localstack.process import Child, ServerFailed
 
-SERVE = ("-m", "tapedeck")
+SERVE = ("-m", "cli")
 """What makes a Python process the `tapedeck` command."""
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tapedeck.drills.measure import Met
-from tapedeck.drills.scene import Promise, Scenario, Scene
-from tapedeck.drills.stage import Plan
+from drills.measure import Met
+from drills.scene import Promise, Scenario, Scene
+from drills.stage import Plan
 
 
 async def _killed(scene: Scene) -> None:

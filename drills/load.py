@@ -12,9 +12,9 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from tapedeck.drills.actors import Actor, Listener, World, Writer
-from tapedeck.drills.checker import Verdict, judge_rows
-from tapedeck.drills.client import Client
+from drills.actors import Actor, Listener, World, Writer
+from drills.checker import Verdict, judge_rows
+from drills.client import Client
 
 MOST_BUSY = 3_000
 """Steps under way at once, past which the load itself would be what is measured."""

@@ -7,10 +7,10 @@ import secrets
 import shutil
 from pathlib import Path
 
-from tapedeck.drills.scene import Promise, Scenario, Scene, each
-from tapedeck.drills.stage import Plan
-from tapedeck.drills.toxiproxy import Link
-from tapedeck.localstack.redis import RedisServer
+from drills.scene import Promise, Scenario, Scene, each
+from drills.stage import Plan
+from drills.toxiproxy import Link
+from localstack.redis import RedisServer
 
 _ONE_NODE = Promise(latency="hint")
 _RETURN = 20.0

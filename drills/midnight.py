@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tapedeck.drills.scene import Scene
+from drills.scene import Scene
 
 DAY = 86400
 

@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 from datetime import timedelta
 
-from tapedeck.drills.measure import Met
-from tapedeck.drills.midnight import before_midnight, shift_to_midnight
-from tapedeck.drills.scene import Promise, Scenario, Scene, each
-from tapedeck.drills.stage import Plan, Supervised
-from tapedeck.drills.toxiproxy import Link
-from tapedeck.localstack import replication
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.localstack.server import Server
-from tapedeck.sharding.partitions import oldest_kept, table, utc_day
-from tapedeck.sharding.rows import create_table
+from drills.measure import Met
+from drills.midnight import before_midnight, shift_to_midnight
+from drills.scene import Promise, Scenario, Scene, each
+from drills.stage import Plan, Supervised
+from drills.toxiproxy import Link
+from localstack import replication
+from localstack.redis import RedisServer
+from localstack.server import Server
+from sharding.partitions import oldest_kept, table, utc_day
+from sharding.rows import create_table
 
 _FAILOVER = Promise(latency="outage")
 _PAIR = Plan(mysql="pair")

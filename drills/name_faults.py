@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tapedeck.drills.scene import Promise, Scenario, Scene
-from tapedeck.drills.stage import Plan, Stage, name_of
+from drills.scene import Promise, Scenario, Scene
+from drills.stage import Plan, Stage, name_of
 
 _PLAN = Plan(mysql="pair", named=True)
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from tapedeck.drills.client import Client
-from tapedeck.drills.measure import FINE, percentile
+from drills.client import Client
+from drills.measure import FINE, percentile
 
 
 class Progress:

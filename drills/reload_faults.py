@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tapedeck.drills.gateway import Gateway
-from tapedeck.drills.scene import Promise, Scenario, Scene
-from tapedeck.drills.stage import Plan
-from tapedeck.localstack.redis import RedisServer
+from drills.gateway import Gateway
+from drills.scene import Promise, Scenario, Scene
+from drills.stage import Plan
+from localstack.redis import RedisServer
 
 _TURNED = 10.0
 """Seconds within which a gateway has the ring that it was given."""

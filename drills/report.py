@@ -9,8 +9,8 @@ from html import escape
 from math import log10
 from pathlib import Path
 
-from tapedeck.drills.measure import Bucket, buckets, percentile
-from tapedeck.drills.result import Result
+from drills.measure import Bucket, buckets, percentile
+from drills.result import Result
 
 _Scale = Callable[[float], float]
 _WIDTH, _LEFT, _RIGHT = 960, 56, 12

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from tapedeck.drills.checker import Verdict
-from tapedeck.drills.client import Look
-from tapedeck.drills.measure import Try, Window
-from tapedeck.drills.noise import Beat
-from tapedeck.drills.scene import Finding, Mark, Scenario
+from drills.checker import Verdict
+from drills.client import Look
+from drills.measure import Try, Window
+from drills.noise import Beat
+from drills.scene import Finding, Mark, Scenario
 
 
 @dataclass

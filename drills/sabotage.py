@@ -1,6 +1,6 @@
 """Gateways with one invariant broken on purpose: the proof that the drills can fail.
 
-    python -m tapedeck.drills.sabotage NAME serve --config FILE
+    python -m drills.sabotage NAME serve --config FILE
 
 It is `tapedeck serve`, patched in this process alone. The product has no switch for any of this.
 """
@@ -13,22 +13,22 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
-import tapedeck.failover.primary
-import tapedeck.sharding.days
-import tapedeck.sharding.operations
-import tapedeck.sharding.reader
-import tapedeck.sharding.rows
-import tapedeck.sharding.writer
-from tapedeck.failover.errors import Fault, MySQLError
-from tapedeck.failover.fencing import Adopt, Nobody
-from tapedeck.sharding.batching import Waiter
-from tapedeck.sharding.filters import FilterSet, spread
-from tapedeck.sharding.partitions import table, utc_day
-from tapedeck.sharding.reader import Loaded, Reader
-from tapedeck.sharding.rows import NewRow, Row, insert, read
-from tapedeck.sharding.sessions import Sessions
-from tapedeck.sharding.state import Key
-from tapedeck.sharding.writer import Plan, Writer
+import failover.primary
+import sharding.days
+import sharding.operations
+import sharding.reader
+import sharding.rows
+import sharding.writer
+from failover.errors import Fault, MySQLError
+from failover.fencing import Adopt, Nobody
+from sharding.batching import Waiter
+from sharding.filters import FilterSet, spread
+from sharding.partitions import table, utc_day
+from sharding.reader import Loaded, Reader
+from sharding.rows import NewRow, Row, insert, read
+from sharding.sessions import Sessions
+from sharding.state import Key
+from sharding.writer import Plan, Writer
 
 
 class Sabotage(NamedTuple):
@@ -64,8 +64,8 @@ def _no_compare_and_set() -> None:
         )
         return f"{insert(day, rows)} ON DUPLICATE KEY UPDATE {sets}"
 
-    patch(tapedeck.sharding.rows, "update", update)
-    patch(tapedeck.sharding.rows, "upsert", upsert)
+    patch(sharding.rows, "update", update)
+    patch(sharding.rows, "upsert", upsert)
 
 
 def _acknowledged_before_commit() -> None:
@@ -103,8 +103,8 @@ def _hints_trusted() -> None:
 
 
 def _operation_ids_ignored() -> None:
-    patch(tapedeck.sharding.operations, "find", lambda *_: None)
-    patch(tapedeck.sharding.operations, "forgotten", lambda *_: False)
+    patch(sharding.operations, "find", lambda *_: None)
+    patch(sharding.operations, "forgotten", lambda *_: False)
 
 
 def _no_fencing() -> None:
@@ -114,16 +114,16 @@ def _no_fencing() -> None:
                 return Adopt(view.address, view.hello, raise_generation=False)
         return Nobody("no host is writable")
 
-    patch(tapedeck.failover.primary, "decide", believe)
+    patch(failover.primary, "decide", believe)
 
 
 def _mark_ignored() -> None:
     def by_clock(clock: float, *_: object) -> date:
         return utc_day(clock)
 
-    patch(tapedeck.sharding.days, "mysql_day", by_clock)
-    patch(tapedeck.sharding.reader, "mysql_day", by_clock)
-    patch(tapedeck.sharding.rows, "MYSQL_DAY", "UTC_DATE()")
+    patch(sharding.days, "mysql_day", by_clock)
+    patch(sharding.reader, "mysql_day", by_clock)
+    patch(sharding.rows, "MYSQL_DAY", "UTC_DATE()")
 
 
 def _filter_loses_keys() -> None:
@@ -177,7 +177,7 @@ def main() -> None:
         print(f"usage: sabotage {'|'.join(SABOTAGES)} serve --config FILE", file=sys.stderr)
         sys.exit(2)
     SABOTAGES[sys.argv.pop(1)].apply()
-    from tapedeck.cli.main import main as tapedeck
+    from cli.main import main as tapedeck
 
     tapedeck()
 

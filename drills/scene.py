@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
-from tapedeck.drills.client import Client
-from tapedeck.drills.measure import Met
-from tapedeck.drills.stage import Plan, Stage
+from drills.client import Client
+from drills.measure import Met
+from drills.stage import Plan, Stage
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,12 +9,12 @@ from datetime import date
 
 import aiohttp
 
-from tapedeck.drills.midnight import DAY, before_midnight, shift_to_midnight
-from tapedeck.drills.scene import Promise, Scenario, Scene
-from tapedeck.drills.stage import Plan
-from tapedeck.sharding.partitions import table, utc_day, yesterday
-from tapedeck.sharding.rows import create_table
-from tapedeck.sharding.state import Owner
+from drills.midnight import DAY, before_midnight, shift_to_midnight
+from drills.scene import Promise, Scenario, Scene
+from drills.stage import Plan
+from sharding.partitions import table, utc_day, yesterday
+from sharding.rows import create_table
+from sharding.state import Owner
 
 _FIRST_USER = 1_000_000_000_000_000
 _STATES = 20_000

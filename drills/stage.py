@@ -14,24 +14,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from tapedeck.drills import catalog
-from tapedeck.drills.client import Target
-from tapedeck.drills.dns import Dns
-from tapedeck.drills.gateway import SERVE, Gateway
-from tapedeck.drills.toxiproxy import Injector, Link
-from tapedeck.gateway.catalog_tables import TABLES, write_mixes
-from tapedeck.localstack import datadir, engines, replication
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.group import Group
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.mysql import MySQL
-from tapedeck.localstack.pair import Pair
-from tapedeck.localstack.process import Child, ServerFailed, free_port
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.localstack.redis_cluster import RedisCluster
-from tapedeck.localstack.server import Server, faketime_library
-from tapedeck.sharding import ownership
-from tapedeck.sharding.partitions import table
+from drills import catalog
+from drills.client import Target
+from drills.dns import Dns
+from drills.gateway import SERVE, Gateway
+from drills.toxiproxy import Injector, Link
+from gateway.catalog_tables import TABLES, write_mixes
+from localstack import datadir, engines, replication
+from localstack.datadir import Passwords
+from localstack.group import Group
+from localstack.mariadb import MariaDB
+from localstack.mysql import MySQL
+from localstack.pair import Pair
+from localstack.process import Child, ServerFailed, free_port
+from localstack.redis import RedisServer
+from localstack.redis_cluster import RedisCluster
+from localstack.server import Server, faketime_library
+from sharding import ownership
+from sharding.partitions import table
 
 _DAY = 86400
 

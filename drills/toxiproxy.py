@@ -21,8 +21,8 @@ import requests  # type: ignore[import-untyped,unused-ignore]
 import toxiproxy.proxy  # type: ignore[import-untyped,unused-ignore]
 import toxiproxy.server  # type: ignore[import-untyped,unused-ignore]
 
-from tapedeck.config.values import split_address
-from tapedeck.localstack.process import Child, ServerFailed, free_port
+from config.values import split_address
+from localstack.process import Child, ServerFailed, free_port
 
 CALL_SECONDS = 5.0
 """How long one call may take."""
@@ -234,7 +234,7 @@ class Injector:
         if found:
             argv = [found, "-host", "127.0.0.1", "-port", str(port)]
         else:
-            argv = [sys.executable, "-m", "tapedeck.drills.injector", "--port", str(port)]
+            argv = [sys.executable, "-m", "drills.injector", "--port", str(port)]
         child = Child("the fault injector", log)
         injector = cls(f"http://127.0.0.1:{port}", child)
         child.spawn(argv)

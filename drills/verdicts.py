@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tapedeck.drills import measure
-from tapedeck.drills.checker import Verdict
-from tapedeck.drills.client import Look
-from tapedeck.drills.measure import Window, percentile, window
-from tapedeck.drills.noise import Beat
-from tapedeck.drills.result import Result
-from tapedeck.drills.scene import Finding, Scenario, Scene
+from drills import measure
+from drills.checker import Verdict
+from drills.client import Look
+from drills.measure import Window, percentile, window
+from drills.noise import Beat
+from drills.result import Result
+from drills.scene import Finding, Scenario, Scene
 
 HINT_MS = 50.0
 """The hint's deadline, as every stage has it (lookup.hint_deadline)."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
-from tapedeck.drills.checker import Breach, Wrong
+from drills.checker import Breach, Wrong
 
 Kind: TypeAlias = Literal["play", "next", "skip", "report", "tracks_played"]
 REFUSED = -1

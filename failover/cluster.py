@@ -23,12 +23,12 @@ from redis.exceptions import AskError, ClusterDownError, RedisError, TryAgainErr
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tapedeck.config.model import Lookup, LookupServer
-from tapedeck.failover import metrics
-from tapedeck.failover.nodes import PROBE_KEY, Elsewhere, Node, describe, is_wrong_type
-from tapedeck.failover.presence import Presence
-from tapedeck.failover.redis_link import Command, Connection, cluster_words
-from tapedeck.failover.tasks import stop
+from config.model import Lookup, LookupServer
+from failover import metrics
+from failover.nodes import PROBE_KEY, Elsewhere, Node, describe, is_wrong_type
+from failover.presence import Presence
+from failover.redis_link import Command, Connection, cluster_words
+from failover.tasks import stop
 
 log = structlog.get_logger("tapedeck.nodes")
 

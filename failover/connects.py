@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 
-from tapedeck.config.model import HostPort, MySQL
-from tapedeck.failover.names import NAMES, Addresses
-from tapedeck.failover.session import Session
-from tapedeck.failover.tasks import stop
+from config.model import HostPort, MySQL
+from failover.names import NAMES, Addresses
+from failover.session import Session
+from failover.tasks import stop
 
 HANDSHAKE_SECONDS = 120.0
 """How long a host may take to greet, and to let us in."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ssl
 
-from tapedeck.config.model import ClientTls
-from tapedeck.config.tls import ClientContext
-from tapedeck.failover.aside import Aside
+from config.model import ClientTls
+from config.tls import ClientContext
+from failover.aside import Aside
 
 _MOST = 64
 """Settings at most: a reload may bring others."""

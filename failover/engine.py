@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from tapedeck.failover import settings
-from tapedeck.failover.errors import MySQLError
+from failover import settings
+from failover.errors import MySQLError
 
 _TABLE_ACCESS_DENIED = 1142
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from tapedeck.failover.engine import Redundancy
-from tapedeck.failover.session import Hello
+from failover.engine import Redundancy
+from failover.session import Hello
 
 
 @dataclass(frozen=True, slots=True)

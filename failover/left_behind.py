@@ -7,8 +7,8 @@ for the next one, they would take every connection that the server has, the stan
 
 from __future__ import annotations
 
-from tapedeck.failover.errors import MySQLError
-from tapedeck.failover.session import Session
+from failover.errors import MySQLError
+from failover.session import Session
 
 _ID, _COMMAND = 0, 4
 """Columns of SHOW PROCESSLIST, which shows a user his own connections without any privilege."""

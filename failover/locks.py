@@ -12,8 +12,8 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 
-from tapedeck.failover.errors import MySQLError
-from tapedeck.failover.session import Session
+from failover.errors import MySQLError
+from failover.session import Session
 
 
 def lock_name(work: str, database: str) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
-from tapedeck.failover.aside import PATIENCE, Aside
+from failover.aside import PATIENCE, Aside
 
 LOOKUPS = 256
 """At once, at most: as many threads. A Redis Cluster says itself which names its nodes have."""

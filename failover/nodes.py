@@ -17,13 +17,13 @@ from typing import Any, Protocol
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
-from tapedeck.config.model import Lookup, LookupServer
-from tapedeck.config.tls import in_words
-from tapedeck.failover import metrics
-from tapedeck.failover.ejection import Health
-from tapedeck.failover.presence import Presence, was_there
-from tapedeck.failover.redis_link import OF_CONNECTIONS, Command, Link
-from tapedeck.failover.tasks import stop
+from config.model import Lookup, LookupServer
+from config.tls import in_words
+from failover import metrics
+from failover.ejection import Health
+from failover.presence import Presence, was_there
+from failover.redis_link import OF_CONNECTIONS, Command, Link
+from failover.tasks import stop
 
 log = structlog.get_logger("tapedeck.nodes")
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from tapedeck.config.model import HostPort, MySQL
-from tapedeck.failover import metrics
-from tapedeck.failover.connects import HANDSHAKE_SECONDS
-from tapedeck.failover.errors import Fault, MySQLError
-from tapedeck.failover.left_behind import LeftBehind
-from tapedeck.failover.session import Hello, Session
-from tapedeck.failover.settings import IDLE_SECONDS
+from config.model import HostPort, MySQL
+from failover import metrics
+from failover.connects import HANDSHAKE_SECONDS
+from failover.errors import Fault, MySQLError
+from failover.left_behind import LeftBehind
+from failover.session import Hello, Session
+from failover.settings import IDLE_SECONDS
 
 
 class Pool:

@@ -15,16 +15,16 @@ from typing import Any
 
 import structlog
 
-from tapedeck.config.model import HostPort, MySQL
-from tapedeck.failover import metrics
-from tapedeck.failover.engine import Redundancy
-from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
-from tapedeck.failover.fencing import Adopt, Nobody, Split, View, decide
-from tapedeck.failover.left_behind import LeftBehind
-from tapedeck.failover.pool import Pool
-from tapedeck.failover.retry import persist
-from tapedeck.failover.session import Hello, Row, Session
-from tapedeck.failover.watch import Watch
+from config.model import HostPort, MySQL
+from failover import metrics
+from failover.engine import Redundancy
+from failover.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.fencing import Adopt, Nobody, Split, View, decide
+from failover.left_behind import LeftBehind
+from failover.pool import Pool
+from failover.retry import persist
+from failover.session import Hello, Row, Session
+from failover.watch import Watch
 
 log = structlog.get_logger("tapedeck.primary")
 

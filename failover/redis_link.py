@@ -24,10 +24,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 
-from tapedeck.config.model import ClientTls, HostPort, Lookup
-from tapedeck.failover.aside import PATIENCE
-from tapedeck.failover.contexts import context_for
-from tapedeck.failover.names import connect_by_name
+from config.model import ClientTls, HostPort, Lookup
+from failover.aside import PATIENCE
+from failover.contexts import context_for
+from failover.names import connect_by_name
 
 Command: TypeAlias = tuple[bytes | int | str, ...]
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
-from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
+from failover.errors import MySQLError, PrimaryUnavailable
 
 Result = TypeVar("Result")
 

@@ -17,14 +17,14 @@ import aiomysql
 from pymysql.constants import CLIENT, COMMAND, CR
 from pymysql.err import OperationalError
 
-from tapedeck.config.model import HostPort, MySQL
-from tapedeck.config.tls import TlsProblem, in_words
-from tapedeck.failover import clock_sql, settings, sign_in
-from tapedeck.failover.answers import Answers, Ran
-from tapedeck.failover.contexts import context_for
-from tapedeck.failover.engine import Engine
-from tapedeck.failover.errors import Fault, MySQLError, classify, is_ours
-from tapedeck.failover.names import connect_by_name
+from config.model import HostPort, MySQL
+from config.tls import TlsProblem, in_words
+from failover import clock_sql, settings, sign_in
+from failover.answers import Answers, Ran
+from failover.contexts import context_for
+from failover.engine import Engine
+from failover.errors import Fault, MySQLError, classify, is_ours
+from failover.names import connect_by_name
 
 Row = tuple[Any, ...]
 Result = TypeVar("Result")

@@ -13,11 +13,11 @@ from typing import Any
 import pymysql
 from pymysql.cursors import Cursor
 
-from tapedeck.config.model import HostPort, MySQL
-from tapedeck.config.tls import client_context
-from tapedeck.failover import settings, sign_in
-from tapedeck.failover.fencing import Adopt, View, decide
-from tapedeck.failover.session import GREETING, Hello
+from config.model import HostPort, MySQL
+from config.tls import client_context
+from failover import settings, sign_in
+from failover.fencing import Adopt, View, decide
+from failover.session import GREETING, Hello
 
 _NO_SUCH_TABLE = 1146
 _SILENT_SECONDS = 3600

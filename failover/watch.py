@@ -18,13 +18,13 @@ from dataclasses import replace
 
 import structlog
 
-from tapedeck.config.model import HostPort, MySQL
-from tapedeck.failover.connects import Connects
-from tapedeck.failover.errors import Fault, MySQLError
-from tapedeck.failover.fencing import View
-from tapedeck.failover.names import NAMES
-from tapedeck.failover.session import Hello, Session
-from tapedeck.failover.tasks import stop
+from config.model import HostPort, MySQL
+from failover.connects import Connects
+from failover.errors import Fault, MySQLError
+from failover.fencing import View
+from failover.names import NAMES
+from failover.session import Hello, Session
+from failover.tasks import stop
 
 log = structlog.get_logger("tapedeck.primary")
 

@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 from aiohttp.web import BaseRequest
 
-from tapedeck.config.load import ConfigError
-from tapedeck.config.model import Sections
-from tapedeck.failover.aside import aside
-from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
-from tapedeck.gateway import reloading, telemetry
-from tapedeck.gateway.body import read_body
-from tapedeck.gateway.hosts import is_ours, refuse_strangers
-from tapedeck.gateway.live import Live, Source, bearer_digest, bearer_matches
-from tapedeck.gateway.observation import Observation
-from tapedeck.gateway.operations import OPEN, PROBES
-from tapedeck.gateway.params import whole_number
-from tapedeck.gateway.replies import Refusal, json_response
-from tapedeck.gateway.routes import Answer, Call, Handler
-from tapedeck.gateway.wire import Reply
-from tapedeck.sharding import whereabouts
-from tapedeck.sharding.state import PLAYLIST_MAX, Key
+from config.load import ConfigError
+from config.model import Sections
+from failover.aside import aside
+from failover.errors import MySQLError, PrimaryUnavailable
+from gateway import reloading, telemetry
+from gateway.body import read_body
+from gateway.hosts import is_ours, refuse_strangers
+from gateway.live import Live, Source, bearer_digest, bearer_matches
+from gateway.observation import Observation
+from gateway.operations import OPEN, PROBES
+from gateway.params import whole_number
+from gateway.replies import Refusal, json_response
+from gateway.routes import Answer, Call, Handler
+from gateway.wire import Reply
+from sharding import whereabouts
+from sharding.state import PLAYLIST_MAX, Key
 
 if TYPE_CHECKING:
-    from tapedeck.gateway.dashboard import Dashboard
-    from tapedeck.sharding.backend import Backend
+    from gateway.dashboard import Dashboard
+    from sharding.backend import Backend
 
 OUTLINE_PARTS = 720
 """Places of the ring's circle that are told: half a degree each."""

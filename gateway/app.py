@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from tapedeck.gateway.admin import AdminApi
-from tapedeck.gateway.face import Face
-from tapedeck.gateway.guard import Guard
-from tapedeck.gateway.live import Live
-from tapedeck.gateway.openapi import document
-from tapedeck.gateway.operations import OPERATIONS, Api, Operation
-from tapedeck.gateway.player_routes import PlayerApi
-from tapedeck.gateway.replies import Style, encode, plain_error, player_error, response
-from tapedeck.gateway.routes import Call, Handler, Route
-from tapedeck.gateway.states_routes import StatesApi
-from tapedeck.gateway.wire import Reply
+from gateway.admin import AdminApi
+from gateway.face import Face
+from gateway.guard import Guard
+from gateway.live import Live
+from gateway.openapi import document
+from gateway.operations import OPERATIONS, Api, Operation
+from gateway.player_routes import PlayerApi
+from gateway.replies import Style, encode, plain_error, player_error, response
+from gateway.routes import Call, Handler, Route
+from gateway.states_routes import StatesApi
+from gateway.wire import Reply
 
 if TYPE_CHECKING:
-    from tapedeck.gateway.catalog import Catalog
-    from tapedeck.sharding.store import Store
+    from gateway.catalog import Catalog
+    from sharding.store import Store
 
 
 def gateway_face(live: Live, store: Store, catalog: Catalog) -> Face:

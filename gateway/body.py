@@ -9,10 +9,10 @@ from aiohttp.http import HttpVersion11
 from aiohttp.http_exceptions import PayloadEncodingError
 from aiohttp.web_protocol import RequestPayloadError
 
-from tapedeck.config.model import Limits
-from tapedeck.gateway.connection import HttpConnection
-from tapedeck.gateway.replies import Refusal
-from tapedeck.gateway.wire import Asked, Request
+from config.model import Limits
+from gateway.connection import HttpConnection
+from gateway.replies import Refusal
+from gateway.wire import Asked, Request
 
 _DEFAULTS = Limits()
 

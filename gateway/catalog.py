@@ -17,11 +17,11 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client import Counter
 
-from tapedeck.config.model import Catalog as Limits
-from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
-from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import Row
-from tapedeck.gateway.catalog_tables import (
+from config.model import Catalog as Limits
+from failover.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.primary import Primary
+from failover.session import Row
+from gateway.catalog_tables import (
     COUNT_MIXES,
     ID_AFTER,
     READ_MIX,
@@ -29,7 +29,7 @@ from tapedeck.gateway.catalog_tables import (
     ensure_catalog,
     mixes_of,
 )
-from tapedeck.gateway.mixes import Mix, MixUser, Track
+from gateway.mixes import Mix, MixUser, Track
 
 __all__ = ["Catalog", "Mix", "MixUser", "Track", "ensure_catalog"]
 

@@ -11,14 +11,14 @@ from typing import Annotated, NamedTuple, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta
 
-from tapedeck.gateway.catalog_tables import (
+from gateway.catalog_tables import (
     DESCRIPTION_LENGTH,
     NAME_LENGTH,
     PATH_LENGTH,
     TAGS_LENGTH,
     URL_LENGTH,
 )
-from tapedeck.gateway.mixes import Mix, MixUser, Track
+from gateway.mixes import Mix, MixUser, Track
 
 MIX_TRACKS = 1000
 """Tracks of one mix, at most: each listener's state names those played."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
-from tapedeck.gateway.catalog_checks import (
+from gateway.catalog_checks import (
     Bad,
     BadLine,
     Entry,

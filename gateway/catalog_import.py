@@ -28,7 +28,7 @@ import msgspec
 import pymysql
 from pymysql.cursors import Cursor
 
-from tapedeck.gateway.catalog_checks import (
+from gateway.catalog_checks import (
     Bad,
     BadLine,
     Entry,
@@ -37,9 +37,9 @@ from tapedeck.gateway.catalog_checks import (
     checked_mix,
     words_of,
 )
-from tapedeck.gateway.catalog_csv import UnreadableFile, read_csv
-from tapedeck.gateway.catalog_tables import TABLES, write_mixes
-from tapedeck.gateway.mixes import Mix
+from gateway.catalog_csv import UnreadableFile, read_csv
+from gateway.catalog_tables import TABLES, write_mixes
+from gateway.mixes import Mix
 
 __all__ = ["BadLine", "Entry", "Summary", "UnreadableFile", "format_of", "import_mixes", "read"]
 

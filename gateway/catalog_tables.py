@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from tapedeck.gateway.mixes import Mix, MixUser, Track
+from gateway.mixes import Mix, MixUser, Track
 
 if TYPE_CHECKING:
     from pymysql.cursors import Cursor
 
-    from tapedeck.failover.primary import Primary
+    from failover.primary import Primary
 
 NAME_LENGTH = 255
 PATH_LENGTH = 600

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tapedeck.gateway.replies import Refusal
+from gateway.replies import Refusal
 
 # RFC 9110, 8.8.3: entity-tag = [ weak ] opaque-tag; etagc = %x21 / %x23-7E / obs-text
 _TAG = re.compile(r'(W/)?"([\x21\x23-\x7E\x80-\U0010FFFF]*)"')

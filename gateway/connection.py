@@ -17,11 +17,11 @@ from aiohttp.http_exceptions import PayloadEncodingError
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from tapedeck.config.model import Limits
-from tapedeck.gateway.face import Face
-from tapedeck.gateway.heads import END, HeadTooLarge, Unfinished, size_of
-from tapedeck.gateway.replies import Refusal
-from tapedeck.gateway.wire import Asked, Reply
+from config.model import Limits
+from gateway.face import Face
+from gateway.heads import END, HeadTooLarge, Unfinished, size_of
+from gateway.replies import Refusal
+from gateway.wire import Asked, Reply
 
 PATIENCE_SECONDS = 1.0
 """What Retry-After says where the gateway is full."""

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from aiohttp import web
 
-from tapedeck.config.values import join_address
-from tapedeck.gateway.dashboard_history import KEEP, STEP, History
-from tapedeck.gateway.dashboard_numbers import node_numbers, totals, worker_numbers
-from tapedeck.gateway.dashboard_peers import Peers
-from tapedeck.gateway.dashboard_stream import Viewer, Viewers, event
-from tapedeck.gateway.live import Live
-from tapedeck.gateway.observation import Observation
-from tapedeck.gateway.pages import Pages
-from tapedeck.gateway.replies import Refusal
-from tapedeck.gateway.telemetry import VERSION
+from config.values import join_address
+from gateway.dashboard_history import KEEP, STEP, History
+from gateway.dashboard_numbers import node_numbers, totals, worker_numbers
+from gateway.dashboard_peers import Peers
+from gateway.dashboard_stream import Viewer, Viewers, event
+from gateway.live import Live
+from gateway.observation import Observation
+from gateway.pages import Pages
+from gateway.replies import Refusal
+from gateway.telemetry import VERSION
 
 if TYPE_CHECKING:
-    from tapedeck.gateway.admin import Insight
+    from gateway.admin import Insight
 
 WATCHED_SECONDS = 1.0
 """Between two observations while somebody looks."""
@@ -36,7 +36,7 @@ ASK_SECONDS = 10.0
 PEERS_SECONDS = 2.0
 """Between two questions to the other gateways while somebody looks."""
 
-PAGES = Pages("tapedeck.gateway")
+PAGES = Pages("gateway")
 
 FAILING = ("failed", "unavailable")
 """Errors that are ours."""

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from tapedeck.gateway.dashboard_numbers import Reading, Window, point, read
-from tapedeck.gateway.observation import Observation
+from gateway.dashboard_numbers import Reading, Window, point, read
+from gateway.observation import Observation
 
 KEEP = 15 * 60
 """Seconds that are kept."""

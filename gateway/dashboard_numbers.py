@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 from prometheus_client.core import Metric
 
-from tapedeck.gateway.operations import OPERATIONS
-from tapedeck.gateway.telemetry import quantile
+from gateway.operations import OPERATIONS
+from gateway.telemetry import quantile
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 Series: TypeAlias = dict[tuple[str, Labels], float]

@@ -14,10 +14,10 @@ import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from tapedeck.config.tls import TlsProblem, in_words
-from tapedeck.failover.contexts import context_for
-from tapedeck.failover.names import NAMES
-from tapedeck.gateway.live import Live
+from config.tls import TlsProblem, in_words
+from failover.contexts import context_for
+from failover.names import NAMES
+from gateway.live import Live
 
 ANSWER_SECONDS = 2.0
 """How long a gateway has to answer."""

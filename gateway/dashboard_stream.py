@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
-from tapedeck.gateway.replies import Refusal, encode
+from gateway.replies import Refusal, encode
 
 MOST_VIEWERS = 64
 STALLED_SECONDS = 20.0

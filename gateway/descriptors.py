@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from tapedeck.config.model import Sections
+from config.model import Sections
 
 OF_A_NODE = 16
 """Connections to one lookup node, where the configuration sets no bound."""

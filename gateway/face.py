@@ -14,17 +14,17 @@ from time import perf_counter
 
 import structlog
 
-from tapedeck.failover.errors import PrimaryUnavailable
-from tapedeck.gateway import logs, telemetry
-from tapedeck.gateway.guard import Guard
-from tapedeck.gateway.heads import HeadTooLarge
-from tapedeck.gateway.params import unescape
-from tapedeck.gateway.phrases import JSON, status_line
-from tapedeck.gateway.replies import Refusal, Style, response
-from tapedeck.gateway.request_rules import check_request, refusal_of
-from tapedeck.gateway.routes import Answer, Call, Route, Routes
-from tapedeck.gateway.wire import Reply, Request, peer_of, target_of
-from tapedeck.sharding.state import TooLarge, Unavailable
+from failover.errors import PrimaryUnavailable
+from gateway import logs, telemetry
+from gateway.guard import Guard
+from gateway.heads import HeadTooLarge
+from gateway.params import unescape
+from gateway.phrases import JSON, status_line
+from gateway.replies import Refusal, Style, response
+from gateway.request_rules import check_request, refusal_of
+from gateway.routes import Answer, Call, Route, Routes
+from gateway.wire import Reply, Request, peer_of, target_of
+from sharding.state import TooLarge, Unavailable
 
 _log = structlog.get_logger()
 

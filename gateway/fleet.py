@@ -12,15 +12,15 @@ import aiohttp
 import msgspec
 import structlog
 
-from tapedeck.config.load import ConfigError
-from tapedeck.config.model import Sections
-from tapedeck.failover.aside import aside
-from tapedeck.gateway import reloading, telemetry
-from tapedeck.gateway.live import Live, revealed
-from tapedeck.gateway.observation import Observation
-from tapedeck.gateway.replies import Refusal, encode
-from tapedeck.gateway.serve import ReloadOrder
-from tapedeck.sharding.state import Key
+from config.load import ConfigError
+from config.model import Sections
+from failover.aside import aside
+from gateway import reloading, telemetry
+from gateway.live import Live, revealed
+from gateway.observation import Observation
+from gateway.replies import Refusal, encode
+from gateway.serve import ReloadOrder
+from sharding.state import Key
 
 ANSWER_SECONDS = 5.0
 """How long a worker has to answer its supervisor."""

@@ -15,13 +15,13 @@ import structlog
 from prometheus_client import Counter as Counted
 from prometheus_client import Gauge
 
-from tapedeck.config.model import Limits, Sections
-from tapedeck.failover.presence import Presence
-from tapedeck.gateway.descriptors import of_clients, reserved
-from tapedeck.gateway.limits import Addresses, Buckets, one_client, retry_after
-from tapedeck.gateway.memory import give_back
-from tapedeck.gateway.overload import LOOK_SECONDS, Governor
-from tapedeck.gateway.replies import Refusal
+from config.model import Limits, Sections
+from failover.presence import Presence
+from gateway.descriptors import of_clients, reserved
+from gateway.limits import Addresses, Buckets, one_client, retry_after
+from gateway.memory import give_back
+from gateway.overload import LOOK_SECONDS, Governor
+from gateway.replies import Refusal
 
 SWEEP_SECONDS = 1.0
 """Between two looks at slow connections."""

@@ -12,7 +12,7 @@ import ipaddress
 import re
 from collections.abc import Collection
 
-from tapedeck.gateway.replies import Refusal
+from gateway.replies import Refusal
 
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/?#@\[\]]+)(:[0-9]{1,5})?")
 _SHOWN = 60

@@ -17,10 +17,10 @@ from typing import Any
 import structlog
 from pydantic import BaseModel, SecretStr
 
-from tapedeck.config.load import PREFIX, load
-from tapedeck.config.model import ClientTls, Limits, Lookup, Sections, ServerTls
-from tapedeck.gateway import logs
-from tapedeck.gateway.tokens import TokenKeys
+from config.load import PREFIX, load
+from config.model import ClientTls, Limits, Lookup, Sections, ServerTls
+from gateway import logs
+from gateway.tokens import TokenKeys
 
 _OF_THE_START = {"mode", "redis_db", "preconnect"}
 _OF_A_CLUSTER = {"capacity_every"}
@@ -96,7 +96,7 @@ class Source:
         """Read it.
 
         Raises:
-            tapedeck.config.load.ConfigError: with every problem.
+            config.load.ConfigError: with every problem.
         """
         return load(self.path, {**os.environ, **self.overrides})
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import msgspec
 import structlog
 
-from tapedeck.gateway import outlet
+from gateway import outlet
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The request that the running task serves; it stands in every line that is logged meanwhile."""

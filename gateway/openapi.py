@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tapedeck.config.model import Sections
-from tapedeck.config.values import join_address
-from tapedeck.gateway.operations import OPEN, OPERATIONS, Api, Operation, Parameter
-from tapedeck.gateway.schemas import SCHEMAS, Json
-from tapedeck.gateway.telemetry import VERSION
+from config.model import Sections
+from config.values import join_address
+from gateway.operations import OPEN, OPERATIONS, Api, Operation, Parameter
+from gateway.schemas import SCHEMAS, Json
+from gateway.telemetry import VERSION
 
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from tapedeck.gateway.schemas import Json
-from tapedeck.sharding.state import PLAYLIST_MAX, USER_MAX
+from gateway.schemas import Json
+from sharding.state import PLAYLIST_MAX, USER_MAX
 
 Api: TypeAlias = Literal["player", "states", "admin", "description"]
 

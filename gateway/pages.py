@@ -7,7 +7,7 @@ from importlib import resources
 
 from aiohttp import web
 
-from tapedeck.gateway.replies import Refusal
+from gateway.replies import Refusal
 
 _TYPES = {
     "css": "text/css; charset=utf-8",

@@ -13,8 +13,8 @@ from urllib.parse import unquote_to_bytes
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from tapedeck.gateway.replies import Refusal
-from tapedeck.sharding.state import PLAYLIST_MAX, USER_MAX
+from gateway.replies import Refusal
+from sharding.state import PLAYLIST_MAX, USER_MAX
 
 FIELDS_MAX = 100
 """More parameters than this in one request are refused."""

@@ -1,7 +1,7 @@
 """The Player's rules: what each command does with a listener's state in one mix.
 
 All of them are here, and nothing else is: no socket, no clock, no catalog. A rule is a plain
-function from what is stored (and the time) to a decision of `tapedeck.sharding.state`. The store
+function from what is stored (and the time) to a decision of `sharding.state`. The store
 may ask again after a conflict, so the same input always gives the same decision.
 
 Theory
@@ -69,9 +69,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from tapedeck.config.model import Player as Rules
-from tapedeck.gateway.mixes import Mix, Track
-from tapedeck.sharding.state import Decision, Keep, Owner, Stored, Write
+from config.model import Player as Rules
+from gateway.mixes import Mix, Track
+from sharding.state import Decision, Keep, Owner, Stored, Write
 
 
 class WrongOwner(Exception):

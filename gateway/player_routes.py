@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from time import time
 from typing import TYPE_CHECKING
 
-from tapedeck.gateway import player
-from tapedeck.gateway.body import read_body
-from tapedeck.gateway.guard import Guard
-from tapedeck.gateway.live import Live
-from tapedeck.gateway.mixes import Mix
-from tapedeck.gateway.params import gather, user_number, whole_number
-from tapedeck.gateway.player import Answer, Place, Refused, UnknownTrack, WrongOwner
-from tapedeck.gateway.replies import (
+from gateway import player
+from gateway.body import read_body
+from gateway.guard import Guard
+from gateway.live import Live
+from gateway.mixes import Mix
+from gateway.params import gather, user_number, whole_number
+from gateway.player import Answer, Place, Refused, UnknownTrack, WrongOwner
+from gateway.replies import (
     Envelope,
     MixSet,
     NoTrack,
@@ -26,14 +26,14 @@ from tapedeck.gateway.replies import (
     status_line,
     track_reply,
 )
-from tapedeck.gateway.routes import Call, Handler
-from tapedeck.gateway.tokens import BadToken, Listener, anonymous_user_id
-from tapedeck.gateway.wire import Reply
-from tapedeck.sharding.state import Decision, Key, Outcome, Stored
+from gateway.routes import Call, Handler
+from gateway.tokens import BadToken, Listener, anonymous_user_id
+from gateway.wire import Reply
+from sharding.state import Decision, Key, Outcome, Stored
 
 if TYPE_CHECKING:
-    from tapedeck.gateway.catalog import Catalog
-    from tapedeck.sharding.store import Store
+    from gateway.catalog import Catalog
+    from sharding.store import Store
 
 FORM_MAX = 64 * 1024
 """Bytes of a form."""

@@ -11,12 +11,12 @@ from functools import partial
 
 import structlog
 
-from tapedeck.config.model import ServerTls
-from tapedeck.config.tls import TlsProblem, server_context
-from tapedeck.config.values import join_address
-from tapedeck.failover.aside import aside
-from tapedeck.gateway.connection import Server
-from tapedeck.gateway.face import Face
+from config.model import ServerTls
+from config.tls import TlsProblem, server_context
+from config.values import join_address
+from failover.aside import aside
+from gateway.connection import Server
+from gateway.face import Face
 
 BACKLOG = 1024
 SETTLE_SECONDS = 0.25

@@ -15,13 +15,13 @@ import structlog
 from prometheus_client import Counter
 from pydantic import BaseModel, SecretStr
 
-from tapedeck.config.load import ConfigError
-from tapedeck.config.model import Sections
-from tapedeck.failover.aside import aside
-from tapedeck.gateway.live import Live, Source, follows
-from tapedeck.gateway.replies import Refusal
-from tapedeck.sharding import placement
-from tapedeck.sharding.placement import Placement
+from config.load import ConfigError
+from config.model import Sections
+from failover.aside import aside
+from gateway.live import Live, Source, follows
+from gateway.replies import Refusal
+from sharding import placement
+from sharding.placement import Placement
 
 RELOADS = Counter(
     "tapedeck_reloads",

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from tapedeck.gateway.mixes import Mix, MixUser, Track
-from tapedeck.gateway.phrases import JSON, LINES, status_line
-from tapedeck.gateway.wire import Reply
+from gateway.mixes import Mix, MixUser, Track
+from gateway.phrases import JSON, LINES, status_line
+from gateway.wire import Reply
 
 __all__ = ["JSON", "status_line"]
 

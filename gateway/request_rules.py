@@ -20,8 +20,8 @@ from functools import lru_cache
 from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, LineTooLong
 
-from tapedeck.gateway.replies import Refusal
-from tapedeck.gateway.wire import Asked, Request
+from gateway.replies import Refusal
+from gateway.wire import Asked, Request
 
 # RFC 3986, 3.2.2 and 3.2.3: reg-name or IPv4address, or an address in brackets; then a port.
 _HOST = re.compile(

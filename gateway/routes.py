@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from tapedeck.gateway.replies import Style
-from tapedeck.gateway.wire import Reply, Request
+from gateway.replies import Style
+from gateway.wire import Reply, Request
 
 
 class Call:
@@ -77,7 +77,7 @@ def _plain(escape: re.Match[str]) -> str:
 class Routes:
     """The routes of a face, found segment by segment.
 
-    >>> from tapedeck.gateway.replies import plain_error
+    >>> from gateway.replies import plain_error
     >>> routes = Routes([Route("/mixes/{id}", {}, plain_error, dot_json=True)])
     >>> route, values = routes.find("/mixes/7.json")
     >>> route.template, values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tapedeck.gateway.replies import API_VERSION
+from gateway.replies import API_VERSION
 
 Json = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """One worker: the gateway's process, from its start to its graceful end.
 
-python -m tapedeck.gateway.serve     a worker of a supervisor, which hands it on stdin what to do
+python -m gateway.serve     a worker of a supervisor, which hands it on stdin what to do
 tapedeck serve                       one worker alone, or a supervisor (workers.py)
 """
 
@@ -24,17 +24,17 @@ import structlog
 import uvloop
 from pydantic import ValidationError
 
-from tapedeck.config.load import ConfigError
-from tapedeck.config.model import Sections
-from tapedeck.config.values import is_loopback
-from tapedeck.gateway import logs, reloading, telemetry
-from tapedeck.gateway.admin import AdminApi, OwnInsight, from_file
-from tapedeck.gateway.app import admin_face, gateway_face
-from tapedeck.gateway.catalog import Catalog
-from tapedeck.gateway.dashboard import Dashboard
-from tapedeck.gateway.live import Live, Source, with_token_keys
-from tapedeck.gateway.ports import Listening, bind
-from tapedeck.sharding.backend import Backend
+from config.load import ConfigError
+from config.model import Sections
+from config.values import is_loopback
+from gateway import logs, reloading, telemetry
+from gateway.admin import AdminApi, OwnInsight, from_file
+from gateway.app import admin_face, gateway_face
+from gateway.catalog import Catalog
+from gateway.dashboard import Dashboard
+from gateway.live import Live, Source, with_token_keys
+from gateway.ports import Listening, bind
+from sharding.backend import Backend
 
 NOTICE_SECONDS = 0.5
 """How long a stopping worker goes on accepting, so that whoever asks /readyz sends traffic away."""

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tapedeck.gateway.body import read_body
-from tapedeck.gateway.conditions import Conditions, read_conditions
-from tapedeck.gateway.live import Live
-from tapedeck.gateway.params import media_type, require_utf8, user_number, whole_number
-from tapedeck.gateway.replies import Refusal, response, status_line
-from tapedeck.gateway.routes import Call, Handler
-from tapedeck.gateway.wire import Reply, Request
-from tapedeck.sharding.state import Key, Owner, Remove, Stored, Write
+from gateway.body import read_body
+from gateway.conditions import Conditions, read_conditions
+from gateway.live import Live
+from gateway.params import media_type, require_utf8, user_number, whole_number
+from gateway.replies import Refusal, response, status_line
+from gateway.routes import Call, Handler
+from gateway.wire import Reply, Request
+from sharding.state import Key, Owner, Remove, Stored, Write
 
 if TYPE_CHECKING:
-    from tapedeck.sharding.store import Store
+    from sharding.store import Store
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 

@@ -20,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.utils import floatToGoString
 
-from tapedeck.sharding import metrics
+from sharding import metrics
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -33,7 +33,7 @@ SESSION_ENTRIES = metrics.SESSION_ENTRIES
 SESSION_BYTES = metrics.SESSION_BYTES
 TASKS = Gauge("tapedeck_asyncio_tasks", "Tasks of a worker's event loop; they must not add up")
 BUILD = Gauge("tapedeck_build_info", "1; the label is the version", ["version"])
-VERSION = version("tapedeck")
+VERSION = version("tapedeck-player-gateway")
 """Read once: the package's files are not looked at for a request."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})

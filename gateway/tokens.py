@@ -30,7 +30,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from tapedeck.sharding.state import PLAYLIST_MAX, USER_MAX
+from sharding.state import PLAYLIST_MAX, USER_MAX
 
 _VERSION = 1
 _KEY_ID_BYTES = 3

@@ -16,7 +16,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11, RawRequestMessage
 from multidict import CIMultiDictProxy
 
-from tapedeck.gateway.phrases import JSON, status_line
+from gateway.phrases import JSON, status_line
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter

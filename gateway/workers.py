@@ -21,16 +21,16 @@ from typing import Any
 import structlog
 from prometheus_client import Counter, Gauge
 
-from tapedeck.config.model import Sections
-from tapedeck.gateway import logs, reloading
-from tapedeck.gateway.admin import AdminApi
-from tapedeck.gateway.app import admin_face
-from tapedeck.gateway.dashboard import Dashboard
-from tapedeck.gateway.fleet import FleetInsight, WorkerDoor
-from tapedeck.gateway.live import Live, Source, revealed
-from tapedeck.gateway.ports import BACKLOG, Listening, bind, bind_shared
-from tapedeck.gateway.replies import encode
-from tapedeck.gateway.serve import EXIT_CONFIG, Handover, admin_token, fill_in
+from config.model import Sections
+from gateway import logs, reloading
+from gateway.admin import AdminApi
+from gateway.app import admin_face
+from gateway.dashboard import Dashboard
+from gateway.fleet import FleetInsight, WorkerDoor
+from gateway.live import Live, Source, revealed
+from gateway.ports import BACKLOG, Listening, bind, bind_shared
+from gateway.replies import encode
+from gateway.serve import EXIT_CONFIG, Handover, admin_token, fill_in
 
 SHORT_LIFE_SECONDS = 5.0
 """A worker that dies sooner than this died of its start."""
@@ -200,7 +200,7 @@ class Supervisor:
             first=first,
         )
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "tapedeck.gateway.serve", f"worker={slot.number}"),
+            *(sys.executable, "-m", "gateway.serve", f"worker={slot.number}"),
             stdin=asyncio.subprocess.PIPE,
             pass_fds=(handover.gateway_fd, handover.admin_fd),
             process_group=0,

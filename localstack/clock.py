@@ -8,8 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tapedeck.localstack import engines
-from tapedeck.localstack.process import ServerFailed
+from localstack import engines
+from localstack.process import ServerFailed
 
 _SOURCE = Path(__file__).resolve().with_name("clock.c")
 HOW_TO_GET_A_COMPILER = (

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tapedeck.localstack.process import ServerFailed
-from tapedeck.localstack.stack import Stack
+from localstack.process import ServerFailed
+from localstack.stack import Stack
 
 _SOCKET = "control.sock"
 

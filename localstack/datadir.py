@@ -15,8 +15,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tapedeck.localstack import engines
-from tapedeck.localstack.process import ServerFailed
+from localstack import engines
+from localstack.process import ServerFailed
 
 SMALL_AND_SAFE = (
     "--innodb-buffer-pool-size=64M",

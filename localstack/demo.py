@@ -19,16 +19,16 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 from aiohttp import web
 
-from tapedeck.config.load import load
-from tapedeck.config.tls import own_port_context, scheme
-from tapedeck.gateway.dashboard import PAGES as SHARED
-from tapedeck.gateway.pages import HEADERS, Pages
-from tapedeck.gateway.replies import Refusal
-from tapedeck.localstack.layout import LOOKUP_NAMES, MYSQL_NAMES
-from tapedeck.localstack.process import ServerFailed
-from tapedeck.localstack.stack import Stack
+from config.load import load
+from config.tls import own_port_context, scheme
+from gateway.dashboard import PAGES as SHARED
+from gateway.pages import HEADERS, Pages
+from gateway.replies import Refusal
+from localstack.layout import LOOKUP_NAMES, MYSQL_NAMES
+from localstack.process import ServerFailed
+from localstack.stack import Stack
 
-PAGES = Pages("tapedeck.localstack")
+PAGES = Pages("localstack")
 PORT = 8082
 """Where it is, unless that is taken."""
 ANSWER_SECONDS = 20.0

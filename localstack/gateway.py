@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from tapedeck.config.load import load
-from tapedeck.config.tls import own_port_context
-from tapedeck.localstack.process import Child
+from config.load import load
+from config.tls import own_port_context
+from localstack.process import Child
 
 DRAIN = 25.0
 """Seconds that it may take to finish what is in flight (gateway.drain_seconds is 15)."""
@@ -32,7 +32,7 @@ class Gateway(Child):
         # The ports that `up` was told hold, wherever they were said.
         ignored = ("TAPEDECK_GATEWAY__PORT", "TAPEDECK_ADMIN__PORT", "TAPEDECK_GATEWAY__WORKERS")
         env = {name: value for name, value in os.environ.items() if name not in ignored}
-        argv = [sys.executable, "-m", "tapedeck", "serve", "--config", str(self.config)]
+        argv = [sys.executable, "-m", "cli", "serve", "--config", str(self.config)]
         self.spawn(argv, env=env)
         self.await_ready(self._is_ready, 30)
 

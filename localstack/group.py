@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pymysql
 
-from tapedeck.localstack import replication
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.group_rules import Situation, View, judge
-from tapedeck.localstack.mysql import MySQL
-from tapedeck.localstack.process import ServerFailed
-from tapedeck.localstack.supervised import RETRY_SECONDS, Say, Supervised
+from localstack import replication
+from localstack.datadir import Passwords
+from localstack.group_rules import Situation, View, judge
+from localstack.mysql import MySQL
+from localstack.process import ServerFailed
+from localstack.supervised import RETRY_SECONDS, Say, Supervised
 
 _LOOK = 1.0
 """Seconds for an answer to the questions that are asked all the time."""

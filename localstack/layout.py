@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import yaml
 
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.process import port_is_free
+from localstack.datadir import Passwords
+from localstack.process import port_is_free
 
 LOOKUP_NAMES = ("lookup1", "lookup2", "lookup3")
 MYSQL_NAMES = ("mysql1", "mysql2", "mysql3")

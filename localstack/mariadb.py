@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pymysql.cursors import Cursor
 
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.server import Role, Server
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.server import Role, Server
 
 _SAFE = ("--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1")
 # A process that is killed loses nothing without fsync; only a machine that fails would.

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from pymysql.cursors import Cursor
 
-from tapedeck.localstack import clock, engines
-from tapedeck.localstack.datadir import Passwords, as_user, users_sql
-from tapedeck.localstack.process import ServerFailed
-from tapedeck.localstack.server import Diverged, Role, Server
+from localstack import clock, engines
+from localstack.datadir import Passwords, as_user, users_sql
+from localstack.process import ServerFailed
+from localstack.server import Diverged, Role, Server
 
 _SMALL = (
     "--innodb-buffer-pool-size=64M",

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pymysql
 
-from tapedeck.localstack import replication
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.pair_monitor import Monitor
-from tapedeck.localstack.pair_rules import Action, decide
-from tapedeck.localstack.process import ServerFailed
-from tapedeck.localstack.roles import Known
-from tapedeck.localstack.server import Diverged, Server
-from tapedeck.localstack.supervised import RETRY_SECONDS, Say, Supervised
+from localstack import replication
+from localstack.datadir import Passwords
+from localstack.mariadb import MariaDB
+from localstack.pair_monitor import Monitor
+from localstack.pair_rules import Action, decide
+from localstack.process import ServerFailed
+from localstack.roles import Known
+from localstack.server import Diverged, Server
+from localstack.supervised import RETRY_SECONDS, Say, Supervised
 
 _KEPT = "pair.json"
 

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable
 
 import pymysql
 
-from tapedeck.localstack import replication
-from tapedeck.localstack.pair_rules import Host, Situation
-from tapedeck.localstack.server import Server
-from tapedeck.localstack.supervised import RETRY_SECONDS
+from localstack import replication
+from localstack.pair_rules import Host, Situation
+from localstack.server import Server
+from localstack.supervised import RETRY_SECONDS
 
 
 class Monitor:

@@ -10,8 +10,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tapedeck.localstack import engines
-from tapedeck.localstack.process import Child, ServerFailed, free_port
+from localstack import engines
+from localstack.process import Child, ServerFailed, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ from typing import Any
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from tapedeck.localstack.process import ServerFailed, free_port
-from tapedeck.localstack.redis import RedisServer
+from localstack.process import ServerFailed, free_port
+from localstack.redis import RedisServer
 
 _SECONDS = 30.0
 

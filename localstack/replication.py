@@ -17,8 +17,8 @@ from typing import Any
 
 from pymysql.cursors import Cursor
 
-from tapedeck.localstack.process import ServerFailed
-from tapedeck.localstack.server import Server
+from localstack.process import ServerFailed
+from localstack.server import Server
 
 # The primary no longer has (or never had) what the standby asks for: only a new copy helps.
 _DIVERGED = (1236, 1950, 1945, 1947, 13114)

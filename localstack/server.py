@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Literal
 import pymysql
 from pymysql.cursors import Cursor
 
-from tapedeck.localstack.datadir import GENERATION_TABLE, MAX_CONNECTIONS, Passwords
-from tapedeck.localstack.process import Child, ServerFailed, free_port
+from localstack.datadir import GENERATION_TABLE, MAX_CONNECTIONS, Passwords
+from localstack.process import Child, ServerFailed, free_port
 
 Role = Literal["alone", "primary", "standby", "member"]
 """Without a binlog and without fsync; the ends of a semi-synchronous pair; one of a group."""

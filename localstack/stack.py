@@ -17,18 +17,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TextIO
 
-from tapedeck.localstack import layout as files_of
-from tapedeck.localstack import mysql
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.gateway import Gateway
-from tapedeck.localstack.group import Group
-from tapedeck.localstack.layout import LOOKUP_NAMES, NAMES, Layout, Ports
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.mysql import MySQL
-from tapedeck.localstack.pair import Pair
-from tapedeck.localstack.process import Child, ServerFailed
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.localstack.supervised import Supervised
+from localstack import layout as files_of
+from localstack import mysql
+from localstack.datadir import Passwords
+from localstack.gateway import Gateway
+from localstack.group import Group
+from localstack.layout import LOOKUP_NAMES, NAMES, Layout, Ports
+from localstack.mariadb import MariaDB
+from localstack.mysql import MySQL
+from localstack.pair import Pair
+from localstack.process import Child, ServerFailed
+from localstack.redis import RedisServer
+from localstack.supervised import Supervised
 
 _LOG_LIMIT = 20_000_000
 
@@ -174,8 +174,8 @@ class Stack:
         done = self.layout.mysql_data / "catalog.imported"
         if done.exists():
             return
-        sample = files("tapedeck.config") / "sample_catalog.jsonl"
-        argv = [sys.executable, "-m", "tapedeck", "catalog", "import", str(sample)]
+        sample = files("config") / "sample_catalog.jsonl"
+        argv = [sys.executable, "-m", "cli", "catalog", "import", str(sample)]
         argv += ["--config", str(self.layout.config.absolute())]
         ran = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if ran.returncode != 0:

@@ -13,10 +13,10 @@ from typing import Generic, TypeVar
 
 import pymysql
 
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.process import ServerFailed
-from tapedeck.localstack.server import Server
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.process import ServerFailed
+from localstack.server import Server
 
 _LOOK_EVERY = 0.25
 _NOTICE_EVERY = 0.05

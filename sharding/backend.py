@@ -9,29 +9,29 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tapedeck.config.load import ConfigError
-from tapedeck.config.model import Lookup, Sections
-from tapedeck.failover.cluster import ClusterNodes
-from tapedeck.failover.nodes import Nodes
-from tapedeck.failover.presence import Presence
-from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import Hello
-from tapedeck.failover.tasks import stop
-from tapedeck.sharding import metrics
-from tapedeck.sharding.cluster_lookups import ClusterLookups
-from tapedeck.sharding.days import Days
-from tapedeck.sharding.filter_keeper import FilterKeeper
-from tapedeck.sharding.filters import Filters
-from tapedeck.sharding.janitor import Janitor
-from tapedeck.sharding.lookups import Lookups
-from tapedeck.sharding.ownership import in_words
-from tapedeck.sharding.partitions import CLOCKS_AGREE, call_tables, span
-from tapedeck.sharding.reader import Reader
-from tapedeck.sharding.ring_lookups import RingLookups, Routes
-from tapedeck.sharding.sealing import Sealer
-from tapedeck.sharding.store import Store
-from tapedeck.sharding.survey import Parts, Survey
-from tapedeck.sharding.writer import Writer
+from config.load import ConfigError
+from config.model import Lookup, Sections
+from failover.cluster import ClusterNodes
+from failover.nodes import Nodes
+from failover.presence import Presence
+from failover.primary import Primary
+from failover.session import Hello
+from failover.tasks import stop
+from sharding import metrics
+from sharding.cluster_lookups import ClusterLookups
+from sharding.days import Days
+from sharding.filter_keeper import FilterKeeper
+from sharding.filters import Filters
+from sharding.janitor import Janitor
+from sharding.lookups import Lookups
+from sharding.ownership import in_words
+from sharding.partitions import CLOCKS_AGREE, call_tables, span
+from sharding.reader import Reader
+from sharding.ring_lookups import RingLookups, Routes
+from sharding.sealing import Sealer
+from sharding.store import Store
+from sharding.survey import Parts, Survey
+from sharding.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)

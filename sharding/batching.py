@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from tapedeck.failover.errors import PrimaryUnavailable
-from tapedeck.sharding import metrics
+from failover.errors import PrimaryUnavailable
+from sharding import metrics
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import date
 
-from tapedeck.sharding.partitions import CLOCKS_AGREE, span, tomorrow, utc_day
+from sharding.partitions import CLOCKS_AGREE, span, tomorrow, utc_day
 
 
 class Clock:

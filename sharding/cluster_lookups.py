@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tapedeck.config.model import Lookup, LookupServer
-from tapedeck.failover.cluster import ClusterNodes
-from tapedeck.failover.nodes import Node
-from tapedeck.sharding.days import Days
-from tapedeck.sharding.lookups import Batches, Lookups
-from tapedeck.sharding.state import Key
+from config.model import Lookup, LookupServer
+from failover.cluster import ClusterNodes
+from failover.nodes import Node
+from sharding.days import Days
+from sharding.lookups import Batches, Lookups
+from sharding.state import Key
 
 
 class Slots:

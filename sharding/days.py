@@ -12,13 +12,13 @@ from typing import Any
 
 import structlog
 
-from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
-from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import Hello
-from tapedeck.sharding import metrics, rows, seal_mark
-from tapedeck.sharding.clock import Clock
-from tapedeck.sharding.ownership import ForeignTable, look
-from tapedeck.sharding.partitions import (
+from failover.errors import MySQLError, PrimaryUnavailable
+from failover.primary import Primary
+from failover.session import Hello
+from sharding import metrics, rows, seal_mark
+from sharding.clock import Clock
+from sharding.ownership import ForeignTable, look
+from sharding.partitions import (
     mysql_day,
     oldest_kept,
     readable,

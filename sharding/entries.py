@@ -14,8 +14,8 @@ from datetime import date
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
-from tapedeck.sharding.partitions import parse_day
-from tapedeck.sharding.state import PLAYLIST_MAX, Key
+from sharding.partitions import parse_day
+from sharding.state import PLAYLIST_MAX, Key
 
 Command: TypeAlias = tuple[bytes | int | str, ...]
 

@@ -11,8 +11,8 @@ from collections.abc import Generator, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tapedeck.sharding.filter_format import DayFilter, slots_for
-from tapedeck.sharding.filters import MULTIPLIERS, PROBES, word_bytes
+from sharding.filter_format import DayFilter, slots_for
+from sharding.filters import MULTIPLIERS, PROBES, word_bytes
 
 KEY_BYTES = 16
 """Of a key in what `spread_all` takes: two numbers of 64 bits, the highest byte first."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from tapedeck.sharding.filters import PROBES, word_bytes
+from sharding.filters import PROBES, word_bytes
 
 FORMAT = 1
 """Of a day's filter. One of another format is refused, and its day is sealed again."""

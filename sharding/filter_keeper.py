@@ -15,15 +15,15 @@ from datetime import date
 
 import structlog
 
-from tapedeck.config.model import Sections
-from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
-from tapedeck.failover.primary import Primary
-from tapedeck.sharding import filter_store, metrics
-from tapedeck.sharding.days import Days
-from tapedeck.sharding.filter_file import Shelf, folder_of
-from tapedeck.sharding.filter_format import FORMAT, BadFilter, Plan, plan
-from tapedeck.sharding.filters import Filters, FilterSet, word_bytes
-from tapedeck.sharding.unhurried import unhurried, with_numpy
+from config.model import Sections
+from failover.errors import MySQLError, PrimaryUnavailable
+from failover.primary import Primary
+from sharding import filter_store, metrics
+from sharding.days import Days
+from sharding.filter_file import Shelf, folder_of
+from sharding.filter_format import FORMAT, BadFilter, Plan, plan
+from sharding.filters import Filters, FilterSet, word_bytes
+from sharding.unhurried import unhurried, with_numpy
 
 log = structlog.get_logger("tapedeck.filters")
 

@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from tapedeck.failover.errors import Fault, MySQLError
-from tapedeck.failover.session import BEGIN, COMMIT, Session
-from tapedeck.sharding import filter_format
-from tapedeck.sharding.filter_format import BadFilter, DayFilter, Size
-from tapedeck.sharding.partitions import day_of, table
+from failover.errors import Fault, MySQLError
+from failover.session import BEGIN, COMMIT, Session
+from sharding import filter_format
+from sharding.filter_format import BadFilter, DayFilter, Size
+from sharding.partitions import day_of, table
 
 TABLE = "tapedeck_filters"
 CREATE = (

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import date
 from typing import Literal
 
-from tapedeck.sharding.state import Key
+from sharding.state import Key
 
 PROBES = 7
 """Slots of a key. With 10 to 20 slots for each key, 0.8 to 0.02 % of absent keys are not ruled

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tapedeck.config.model import LookupServer
-from tapedeck.sharding.ring import Ring
+from config.model import LookupServer
+from sharding.ring import Ring
 
 
 @dataclass(frozen=True, slots=True)

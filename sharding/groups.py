@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from tapedeck.sharding.rows import TOMBSTONE, Row
-from tapedeck.sharding.state import Outcome, Remove, Stored, Transition, Write
+from sharding.rows import TOMBSTONE, Row
+from sharding.state import Outcome, Remove, Stored, Transition, Write
 
 MOST_TOGETHER = 32
 """Changes in one group. The next group of the key waits in line with the other keys' saves."""

@@ -7,9 +7,9 @@ from datetime import date
 from enum import Enum
 from typing import NamedTuple
 
-from tapedeck.failover.nodes import Elsewhere, is_wrong_type
-from tapedeck.sharding.entries import Command, Garbage, Layout, read
-from tapedeck.sharding.state import Key
+from failover.nodes import Elsewhere, is_wrong_type
+from sharding.entries import Command, Garbage, Layout, read
+from sharding.state import Key
 
 
 class Found(Enum):

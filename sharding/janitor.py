@@ -15,15 +15,15 @@ from typing import Any
 
 import structlog
 
-from tapedeck.config.model import Partitions
-from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
-from tapedeck.failover.locks import lock_name, try_lock
-from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import Session
-from tapedeck.sharding import filter_store, metrics
-from tapedeck.sharding.days import Days
-from tapedeck.sharding.ownership import Found, look
-from tapedeck.sharding.partitions import Drops, drops_on, plan_drops, table
+from config.model import Partitions
+from failover.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.locks import lock_name, try_lock
+from failover.primary import Primary
+from failover.session import Session
+from sharding import filter_store, metrics
+from sharding.days import Days
+from sharding.ownership import Found, look
+from sharding.partitions import Drops, drops_on, plan_drops, table
 
 log = structlog.get_logger("tapedeck.janitor")
 

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Protocol
 
-from tapedeck.config.model import Lookup, LookupServer
-from tapedeck.failover.nodes import Node
-from tapedeck.sharding.batching import Batcher
-from tapedeck.sharding.days import Days
-from tapedeck.sharding.entries import Layout
-from tapedeck.sharding.hints import LINGER, NO_ANSWER, Hint, Put, follow_up, hint_of, prune
-from tapedeck.sharding.state import Key
-from tapedeck.sharding.waiting import Patience, Writes
+from config.model import Lookup, LookupServer
+from failover.nodes import Node
+from sharding.batching import Batcher
+from sharding.days import Days
+from sharding.entries import Layout
+from sharding.hints import LINGER, NO_ANSWER, Hint, Put, follow_up, hint_of, prune
+from sharding.state import Key
+from sharding.waiting import Patience, Writes
 
 
 class Batches:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from tapedeck.failover import clock_sql
-from tapedeck.failover.errors import PrimaryUnavailable
-from tapedeck.sharding.partitions import day_of, prefix
+from failover import clock_sql
+from failover.errors import PrimaryUnavailable
+from sharding.partitions import day_of, prefix
 
 FORMAT = 1
 """Of the tables that this edition makes; it touches no table of a later one."""

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from tapedeck.config.model import Lookup, LookupServer
-from tapedeck.sharding.entries import Layout
-from tapedeck.sharding.ring import Ring
-from tapedeck.sharding.state import Key
+from config.model import Lookup, LookupServer
+from sharding.entries import Layout
+from sharding.ring import Ring
+from sharding.state import Key
 
 SAMPLE = 4_000
 """Keys by which a gateway tells what share moves: to about 0.7 %, in some 50 ms."""

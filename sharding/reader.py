@@ -14,18 +14,18 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
-from tapedeck.failover.primary import Primary
-from tapedeck.failover.retry import persist
-from tapedeck.sharding import metrics, rows
-from tapedeck.sharding.batching import Batcher
-from tapedeck.sharding.days import Days
-from tapedeck.sharding.filters import Filters, FilterSet
-from tapedeck.sharding.hints import Found, Hint
-from tapedeck.sharding.lookups import Lookups
-from tapedeck.sharding.partitions import mysql_day, number_of, parse_day, tomorrow
-from tapedeck.sharding.rows import Row
-from tapedeck.sharding.state import Key
+from failover.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.primary import Primary
+from failover.retry import persist
+from sharding import metrics, rows
+from sharding.batching import Batcher
+from sharding.days import Days
+from sharding.filters import Filters, FilterSet
+from sharding.hints import Found, Hint
+from sharding.lookups import Lookups
+from sharding.partitions import mysql_day, number_of, parse_day, tomorrow
+from sharding.rows import Row
+from sharding.state import Key
 
 NEAR = 4
 """A read of at most so many partitions does not queue behind those of a month."""

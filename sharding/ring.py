@@ -27,9 +27,9 @@ from math import floor, lcm
 
 from uhashring import HashRing
 
-from tapedeck.config.model import NAME_BYTES, Lookup, LookupServer
-from tapedeck.config.nutcracker import RANDOM_REFUSED
-from tapedeck.sharding.hashes import BITS, HASHES
+from config.model import NAME_BYTES, Lookup, LookupServer
+from config.nutcracker import RANDOM_REFUSED
+from sharding.hashes import BITS, HASHES
 
 _POINTS = 160
 # Values at which two modula rings are compared, where they repeat later than that.

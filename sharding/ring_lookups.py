@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tapedeck.config.model import Lookup
-from tapedeck.failover.nodes import Node, Nodes
-from tapedeck.sharding.days import Days
-from tapedeck.sharding.entries import Layout
-from tapedeck.sharding.lookups import Batches, Lookups
-from tapedeck.sharding.placement import Placement
-from tapedeck.sharding.ring import Ring
-from tapedeck.sharding.state import Key
+from config.model import Lookup
+from failover.nodes import Node, Nodes
+from sharding.days import Days
+from sharding.entries import Layout
+from sharding.lookups import Batches, Lookups
+from sharding.placement import Placement
+from sharding.ring import Ring
+from sharding.state import Key
 
 
 class Routes:

@@ -11,12 +11,12 @@ from datetime import date
 
 from msgspec import Struct
 
-from tapedeck.failover.clock_sql import MILLISECONDS
-from tapedeck.failover.session import READ_ONLY
-from tapedeck.sharding.ownership import COMMENT
-from tapedeck.sharding.partitions import number_of, table
-from tapedeck.sharding.seal_mark import MYSQL_DAY, NEWEST
-from tapedeck.sharding.state import Key, Owner, Stored
+from failover.clock_sql import MILLISECONDS
+from failover.session import READ_ONLY
+from sharding.ownership import COMMENT
+from sharding.partitions import number_of, table
+from sharding.seal_mark import MYSQL_DAY, NEWEST
+from sharding.state import Key, Owner, Stored
 
 TOMBSTONE = 0
 """The owner of a deleted state: reads as absent, keeps the version and the operations."""

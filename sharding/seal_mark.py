@@ -14,7 +14,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Protocol
 
-from tapedeck.failover.errors import Fault, MySQLError
+from failover.errors import Fault, MySQLError
 
 TABLE = "tapedeck_seal_mark"
 CREATE = (

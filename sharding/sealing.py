@@ -29,17 +29,17 @@ from datetime import date
 
 import structlog
 
-from tapedeck.config.model import Partitions
-from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
-from tapedeck.failover.locks import lock_name, try_lock
-from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import Session
-from tapedeck.sharding import filter_format, filter_store, metrics, seal_mark
-from tapedeck.sharding.days import Days
-from tapedeck.sharding.ownership import COMMENT, OPEN, Found, look, sealed_as
-from tapedeck.sharding.partitions import CLOCKS_AGREE, oldest_kept, span, table, tomorrow, utc_day
-from tapedeck.sharding.state import Key
-from tapedeck.sharding.unhurried import unhurried, with_numpy
+from config.model import Partitions
+from failover.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.locks import lock_name, try_lock
+from failover.primary import Primary
+from failover.session import Session
+from sharding import filter_format, filter_store, metrics, seal_mark
+from sharding.days import Days
+from sharding.ownership import COMMENT, OPEN, Found, look, sealed_as
+from sharding.partitions import CLOCKS_AGREE, oldest_kept, span, table, tomorrow, utc_day
+from sharding.state import Key
+from sharding.unhurried import unhurried, with_numpy
 
 log = structlog.get_logger("tapedeck.sealing")
 

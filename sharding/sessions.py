@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from tapedeck.config.model import Sessions as Config
-from tapedeck.sharding import metrics
-from tapedeck.sharding.rows import Row
-from tapedeck.sharding.state import Key
+from config.model import Sessions as Config
+from sharding import metrics
+from sharding.rows import Row
+from sharding.state import Key
 
 OVERHEAD = 450
 """Bytes that an entry takes beside its body and its log (395 by tracemalloc, rounded up)."""

@@ -21,22 +21,22 @@ from typing import TypeVar
 
 import structlog
 
-from tapedeck.config.model import Sessions as SessionsConfig
-from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
-from tapedeck.failover.primary import Primary
-from tapedeck.failover.retry import passing, persist
-from tapedeck.failover.tasks import stop
-from tapedeck.sharding import metrics, operations
-from tapedeck.sharding.batching import Waiter
-from tapedeck.sharding.days import Days
-from tapedeck.sharding.groups import MOST_TOGETHER, Applied, Member, Result, apply
-from tapedeck.sharding.lookups import Lookups
-from tapedeck.sharding.partitions import yesterday
-from tapedeck.sharding.reader import Loaded, Reader
-from tapedeck.sharding.rows import NewRow, Row
-from tapedeck.sharding.sessions import Sessions
-from tapedeck.sharding.state import Contended, Key, Outcome, Stored, Transition, Unavailable
-from tapedeck.sharding.writer import Plan, Writer
+from config.model import Sessions as SessionsConfig
+from failover.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.primary import Primary
+from failover.retry import passing, persist
+from failover.tasks import stop
+from sharding import metrics, operations
+from sharding.batching import Waiter
+from sharding.days import Days
+from sharding.groups import MOST_TOGETHER, Applied, Member, Result, apply
+from sharding.lookups import Lookups
+from sharding.partitions import yesterday
+from sharding.reader import Loaded, Reader
+from sharding.rows import NewRow, Row
+from sharding.sessions import Sessions
+from sharding.state import Contended, Key, Outcome, Stored, Transition, Unavailable
+from sharding.writer import Plan, Writer
 
 A = TypeVar("A")
 log = structlog.get_logger("tapedeck.store")

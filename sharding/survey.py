@@ -13,11 +13,11 @@ import structlog
 from prometheus_client import Gauge as Metric
 from redis.exceptions import RedisError
 
-from tapedeck.failover.nodes import Node
-from tapedeck.failover.redis_link import info_of
-from tapedeck.sharding import capacity
-from tapedeck.sharding.capacity import Capacity, Gauge, Sampled
-from tapedeck.sharding.entries import Garbage, Layout, days_in, read
+from failover.nodes import Node
+from failover.redis_link import info_of
+from sharding import capacity
+from sharding.capacity import Capacity, Gauge, Sampled
+from sharding.entries import Garbage, Layout, days_in, read
 
 log = structlog.get_logger("tapedeck.capacity")
 

@@ -34,4 +34,4 @@ async def unhurried(steps: Generator[None, None, _T], share: float = SHARE) -> _
 async def with_numpy() -> ModuleType:
     """The module `filter_build`, imported by the first that needs it: numpy takes a tenth of a
     second, and 30 MB."""
-    return await asyncio.to_thread(import_module, "tapedeck.sharding.filter_build")
+    return await asyncio.to_thread(import_module, "sharding.filter_build")

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import Generic, TypeVar
 
-from tapedeck.sharding import metrics
+from sharding import metrics
 
 T = TypeVar("T")
 

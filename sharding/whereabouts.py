@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
-from tapedeck.sharding.partitions import table
-from tapedeck.sharding.state import Key, Owner
+from failover.errors import MySQLError, PrimaryUnavailable
+from sharding.partitions import table
+from sharding.state import Key, Owner
 
 if TYPE_CHECKING:
-    from tapedeck.sharding.backend import Backend
+    from sharding.backend import Backend
 
 
 async def find(backend: Backend, key: Key, *, all_or_nothing: bool = True) -> dict[str, Any]:

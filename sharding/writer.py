@@ -14,16 +14,16 @@ from datetime import date
 
 from msgspec import Struct
 
-from tapedeck.failover.errors import Fault, MySQLError
-from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import BEGIN, COMMIT, Session
-from tapedeck.failover.settings import LOCK_SECONDS
-from tapedeck.sharding import metrics, rows
-from tapedeck.sharding.batching import Batcher, Waiter
-from tapedeck.sharding.days import Days
-from tapedeck.sharding.partitions import neighbours
-from tapedeck.sharding.rows import NewRow, Row
-from tapedeck.sharding.state import Key, TooLarge
+from failover.errors import Fault, MySQLError
+from failover.primary import Primary
+from failover.session import BEGIN, COMMIT, Session
+from failover.settings import LOCK_SECONDS
+from sharding import metrics, rows
+from sharding.batching import Batcher, Waiter
+from sharding.days import Days
+from sharding.partitions import neighbours
+from sharding.rows import NewRow, Row
+from sharding.state import Key, TooLarge
 
 _LONGEST_BATCH = 2 << 20
 """Bytes of one script at most."""

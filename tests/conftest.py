@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tapedeck.localstack import clock, datadir, engines
-from tapedeck.localstack import mysql as mysql_engine
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.group import Group
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.mysql import MySQL
-from tapedeck.localstack.process import free_port
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.localstack.server import Server
+from localstack import clock, datadir, engines
+from localstack import mysql as mysql_engine
+from localstack.datadir import Passwords
+from localstack.group import Group
+from localstack.mariadb import MariaDB
+from localstack.mysql import MySQL
+from localstack.process import free_port
+from localstack.redis import RedisServer
+from localstack.server import Server
 from tests.support.mysqld import WITHOUT_TLS, key_of, make_keys
 
 # No test is timed: on a busy machine a property would fail for how long an example took.
@@ -188,7 +188,7 @@ def database(mysql: Server) -> Iterator[str]:
 
 @pytest.fixture
 def stack_config(lookup_servers: list[RedisServer], mysql: Server, database: str) -> StackConfig:
-    """Makes a configuration document (for `tapedeck.config.load.parse`, or a YAML file).
+    """Makes a configuration document (for `config.load.parse`, or a YAML file).
 
     `stack_config(lookup={"layout": "flat"}, player={...})` lays these values over it. Each call
     has its own free ports; all calls in one test share the servers, the database and the keys.

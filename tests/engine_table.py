@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tapedeck.localstack import datadir, engines, redis
+from localstack import datadir, engines, redis
 
 DRILLS = (
     "mysql-primary-killed",

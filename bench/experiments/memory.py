@@ -8,9 +8,9 @@ from typing import Literal
 
 from bench import seed
 from bench.lab import Lab
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.sharding.entries import Command, Layout
-from tapedeck.sharding.state import Key
+from localstack.redis import RedisServer
+from sharding.entries import Command, Layout
+from sharding.state import Key
 
 PLAYLISTS = 30
 """Of each user, within retention."""

@@ -10,9 +10,9 @@ from bench.lab import Lab, figures
 from bench.load import Load
 from bench.peers import processes as peers
 from bench.peers.processes import Peer
-from tapedeck.sharding import rows
-from tapedeck.sharding.partitions import table
-from tapedeck.sharding.state import Key
+from sharding import rows
+from sharding.partitions import table
+from sharding.state import Key
 
 COUNTS = (3, 5, 10, 20, 30, 45, 60)
 """Partitions that a load without a hint reads: T+1, T, and those of so many days before."""

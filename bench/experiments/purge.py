@@ -16,8 +16,8 @@ from bench.load import Measured
 from bench.peers import processes as peers
 from bench.peers.processes import Kind
 from bench.servers import GATEWAY, TABLE
-from tapedeck.sharding import rows
-from tapedeck.sharding.partitions import table
+from sharding import rows
+from sharding.partitions import table
 
 BATCH = 2_000
 """Rows of one DELETE: small enough that nobody waits long for its locks."""

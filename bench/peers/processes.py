@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from bench.servers import PLAIN, TABLE, Servers
-from tapedeck.localstack.process import Child, ServerFailed, free_port
+from localstack.process import Child, ServerFailed, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 GO_SOURCE = Path(__file__).parent / "plain"
@@ -126,7 +126,7 @@ def gateway(
     kind = GATEWAY if workers == 1 else GATEWAY2
     config = servers.folder / f"{label or kind.name}.yml"
     config.write_text(yaml.safe_dump(document))
-    argv = [sys.executable, "-m", "tapedeck", "serve", "--config", str(config)]
+    argv = [sys.executable, "-m", "cli", "serve", "--config", str(config)]
     argv += ["--workers", str(workers)]
     ready = document["admin"]["port"], "/readyz"
     return Peer(kind, servers, argv, document["gateway"]["port"], ready, {}, label)

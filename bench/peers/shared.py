@@ -17,11 +17,11 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from tapedeck.config.model import Player as Rules
-from tapedeck.gateway import player
-from tapedeck.gateway.mixes import Mix, MixUser, Track
-from tapedeck.gateway.player import Place, Refused
-from tapedeck.gateway.replies import (
+from config.model import Player as Rules
+from gateway import player
+from gateway.mixes import Mix, MixUser, Track
+from gateway.player import Place, Refused
+from gateway.replies import (
     Envelope,
     NoTrack,
     SetReply,
@@ -29,8 +29,8 @@ from tapedeck.gateway.replies import (
     status_line,
     track_reply,
 )
-from tapedeck.gateway.tokens import BadToken, TokenKeys
-from tapedeck.sharding.state import Owner, Stored, Write
+from gateway.tokens import BadToken, TokenKeys
+from sharding.state import Owner, Stored, Write
 
 LOOKUP_SECONDS = 32 * 86400
 

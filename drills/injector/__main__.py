@@ -1,16 +1,16 @@
-"""`python -m tapedeck.drills.injector --port 8474`: the fault injector as a process."""
+"""`python -m drills.injector --port 8474`: the fault injector as a process."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from tapedeck.drills.injector.server import run
+from drills.injector.server import run
 
 
 def main() -> int:
     """Entry point. Exit status 1 if the port is taken."""
-    parser = argparse.ArgumentParser(prog="python -m tapedeck.drills.injector")
+    parser = argparse.ArgumentParser(prog="python -m drills.injector")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8474)
     options = parser.parse_args()

@@ -8,8 +8,8 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import cast
 
-from tapedeck.drills.injector.stream import Stream
-from tapedeck.drills.injector.toxics import STREAMS, Ending, Toxic
+from drills.injector.stream import Stream
+from drills.injector.toxics import STREAMS, Ending, Toxic
 
 _WRITE_BUFFER = 256 * 1024
 _CONNECT_SECONDS = 10

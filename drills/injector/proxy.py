@@ -7,9 +7,9 @@ import os
 import socket
 from typing import Any
 
-from tapedeck.config.values import join_address, split_address
-from tapedeck.drills.injector.connection import Connection, Side
-from tapedeck.drills.injector.toxics import STREAMS, Toxic
+from config.values import join_address, split_address
+from drills.injector.connection import Connection, Side
+from drills.injector.toxics import STREAMS, Toxic
 
 _BACKLOG = 1024
 

@@ -11,8 +11,8 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
-from tapedeck.drills.injector.proxy import Proxy
-from tapedeck.drills.injector.toxics import InvalidToxic, Toxic
+from drills.injector.proxy import Proxy
+from drills.injector.toxics import InvalidToxic, Toxic
 
 VERSION = "2.4.0"
 """The Toxiproxy whose behaviour this has."""

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable
 
-from tapedeck.drills.injector.toxics import Ending, Event, Stage, Toxic
+from drills.injector.toxics import Ending, Event, Stage, Toxic
 
 _NEVER = math.inf
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import uvloop
 
-from tapedeck.drills import drill
-from tapedeck.drills.checker import Verdict
-from tapedeck.drills.drill import Options
-from tapedeck.drills.report import write
-from tapedeck.drills.result import Result
-from tapedeck.drills.scene import Scenario
+from drills import drill
+from drills.checker import Verdict
+from drills.drill import Options
+from drills.report import write
+from drills.result import Result
+from drills.scene import Scenario
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.drills.drill import Options
-from tapedeck.drills.scenarios import DRILLS
-from tapedeck.localstack import engines
+from drills.drill import Options
+from drills.scenarios import DRILLS
+from localstack import engines
 from tests.chaos.running import run_drill
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -31,7 +31,7 @@ def test_a_drill_of_names_runs_without_root_where_user_namespaces_are_permitted(
     permitted: bool, tmp_path: Path
 ) -> None:
     command = [*WITHOUT_RIGHTS, *(["--map-group=1000"] if permitted else [])]
-    command += [sys.executable, "-m", "tapedeck", "drill", "dns-gone", "--short"]
+    command += [sys.executable, "-m", "cli", "drill", "dns-gone", "--short"]
     ran = subprocess.run(
         [*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False
     )

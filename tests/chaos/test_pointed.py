@@ -54,7 +54,7 @@ def test_a_running_stacks_own_servers_are_broken_and_come_back(terminal: Termina
 
 
 def test_a_drill_that_is_interrupted_brings_back_what_it_broke(terminal: Terminal) -> None:
-    command = [sys.executable, "-m", "tapedeck", "drill", "lookups-all-dead", *config(terminal)]
+    command = [sys.executable, "-m", "cli", "drill", "lookups-all-dead", *config(terminal)]
     drill = subprocess.Popen(
         command, cwd=terminal.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -70,7 +70,7 @@ def test_a_drill_that_is_interrupted_brings_back_what_it_broke(terminal: Termina
 def test_by_hand_checks_a_load_while_somebody_else_breaks_things(terminal: Terminal) -> None:
     command = ["drill", "by-hand", "--short", "--seconds", "6", "--json", *config(terminal)]
     drill = subprocess.Popen(
-        [sys.executable, "-m", "tapedeck", *command],
+        [sys.executable, "-m", "cli", *command],
         cwd=terminal.folder,
         stdout=subprocess.PIPE,
         stderr=(terminal.folder / "said").open("w"),

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.drills.checker import Wrong
-from tapedeck.drills.drill import Options
-from tapedeck.drills.sabotage import SABOTAGES
-from tapedeck.drills.scenarios import DRILLS
+from drills.checker import Wrong
+from drills.drill import Options
+from drills.sabotage import SABOTAGES
+from drills.scenarios import DRILLS
 from tests.chaos.running import run_drill
 
 pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.timeout(180)]
@@ -29,7 +29,7 @@ SHOWN_AS: dict[str, set[Wrong | str]] = {
 @pytest.mark.parametrize("name", SABOTAGES)
 def test_a_gateway_with_one_invariant_broken_is_caught(name: str, tmp_path: Path) -> None:
     sabotage = SABOTAGES[name]
-    options = Options(commands=[("-m", "tapedeck.drills.sabotage", name)])
+    options = Options(commands=[("-m", "drills.sabotage", name)])
 
     ran = run_drill(DRILLS[sabotage.drill], options, tmp_path)
 

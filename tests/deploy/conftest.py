@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
+from localstack import datadir
+from localstack.datadir import Passwords
 from tests.support.pair import DEPLOY, Host
 
 

@@ -19,10 +19,10 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-import tapedeck.gateway.workers  # registers every family
-from tapedeck.gateway.operations import OPERATIONS
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.redis import RedisServer
+import gateway.workers  # registers every family
+from gateway.operations import OPERATIONS
+from localstack.mariadb import MariaDB
+from localstack.redis import RedisServer
 from tests.deploy.test_files import run
 from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
@@ -185,7 +185,7 @@ def test_the_latency_that_alerts_is_a_bucket_of_the_histogram() -> None:
         for sample in family.samples
         if "le" in sample.labels
     }
-    tapedeck.gateway.telemetry.observe("/mixes/{id}", "GET", 200, 0.001)
+    gateway.telemetry.observe("/mixes/{id}", "GET", 200, 0.001)
     bounds |= {
         sample.labels["le"]
         for family in REGISTRY.collect()

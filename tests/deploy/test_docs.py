@@ -18,8 +18,8 @@ from types import ModuleType
 
 import pytest
 
-from tapedeck.config.model import Sections
-from tapedeck.gateway.live import FOLLOWS
+from config.model import Sections
+from gateway.live import FOLLOWS
 from tests.support.commands import Command, commands
 from tests.support.pair import Host
 from tests.support.terminal import Terminal

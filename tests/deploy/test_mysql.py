@@ -13,8 +13,8 @@ import aiohttp
 import pymysql
 import pytest
 
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
+from localstack import datadir
+from localstack.datadir import Passwords
 from tests.support.gateways import Gateway
 from tests.support.pair import AS_STANDBY, Host
 

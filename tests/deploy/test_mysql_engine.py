@@ -11,8 +11,8 @@ from pathlib import Path
 import pymysql
 import pytest
 
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
+from localstack import datadir
+from localstack.datadir import Passwords
 from tests.support.mysql_hosts import (
     MySQLHost,
     client,

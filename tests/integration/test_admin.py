@@ -12,10 +12,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tapedeck.config.load import parse
-from tapedeck.gateway.openapi import document as describe
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.redis import RedisServer
+from config.load import parse
+from gateway.openapi import document as describe
+from localstack.mariadb import MariaDB
+from localstack.redis import RedisServer
 from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
 from tests.unit.test_openapi import valid

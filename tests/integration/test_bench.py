@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from bench import load
 
-from tapedeck.localstack import bootstrap
+from bench import load
+from localstack import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
 _missing = [

@@ -13,13 +13,13 @@ import aiohttp
 import pytest
 from typer.testing import CliRunner
 
-from tapedeck.cli.main import app
-from tapedeck.config.load import parse
-from tapedeck.failover.nodes import Nodes
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.sharding.entries import Layout
-from tapedeck.sharding.state import Key
-from tapedeck.sharding.survey import Survey
+from cli.main import app
+from config.load import parse
+from failover.nodes import Nodes
+from localstack.redis import RedisServer
+from sharding.entries import Layout
+from sharding.state import Key
+from sharding.survey import Survey
 from tests.conftest import StackConfig
 from tests.support.gateways import Gateway
 

@@ -15,22 +15,22 @@ from typing import Any
 import pytest
 import yaml
 
-import tapedeck.config
-from tapedeck.config.model import Catalog as Limits
-from tapedeck.config.model import MySQL
-from tapedeck.failover.errors import PrimaryUnavailable
-from tapedeck.failover.primary import Primary
-from tapedeck.failover.sync_primary import NoPrimary, connect_primary
-from tapedeck.gateway.catalog import Catalog, ensure_catalog
-from tapedeck.gateway.catalog_import import Entry, import_mixes, read
-from tapedeck.gateway.mixes import Mix, MixUser, Track
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.process import free_port
+import config
+from config.model import Catalog as Limits
+from config.model import MySQL
+from failover.errors import PrimaryUnavailable
+from failover.primary import Primary
+from failover.sync_primary import NoPrimary, connect_primary
+from gateway.catalog import Catalog, ensure_catalog
+from gateway.catalog_import import Entry, import_mixes, read
+from gateway.mixes import Mix, MixUser, Track
+from localstack.mariadb import MariaDB
+from localstack.process import free_port
 from tests.support.mysqld import key_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
-SAMPLE = Path(tapedeck.config.__file__).with_name("sample_catalog.jsonl")
+SAMPLE = Path(config.__file__).with_name("sample_catalog.jsonl")
 
 
 def mix(mix_id: int, *track_ids: int, name: str = "Mix") -> Mix:
@@ -262,7 +262,7 @@ def command(config: MySQL, tmp_path: Path) -> Callable[..., subprocess.Completed
 
     def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "tapedeck", "catalog", "import", "--config", path, *arguments],
+            [sys.executable, "-m", "cli", "catalog", "import", "--config", path, *arguments],
             input=stdin,
             capture_output=True,
             timeout=60,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.drills.attached import Attached
-from tapedeck.drills.client import Client
-from tapedeck.localstack.process import ServerFailed
+from drills.attached import Attached
+from drills.client import Client
+from localstack.process import ServerFailed
 from tests.conftest import StackConfig
 from tests.support.certificates import Authority
 from tests.support.faces import a_mix

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.localstack import engines
+from localstack import engines
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -39,7 +39,7 @@ class Contained:
             self._unshare = subprocess.Popen(
                 [
                     *("unshare", "--pid", "--fork", "--kill-child", *before),
-                    *(sys.executable, "-m", "tapedeck", *args),
+                    *(sys.executable, "-m", "cli", *args),
                 ],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,

@@ -14,14 +14,14 @@ import aiohttp
 import pytest
 import yaml
 
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.sharding import days as days_module
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.janitor import Janitor
-from tapedeck.sharding.partitions import table, tomorrow
-from tapedeck.sharding.rows import create_table
-from tapedeck.sharding.state import Key
-from tapedeck.sharding.store import Unavailable
+from localstack.mariadb import MariaDB
+from sharding import days as days_module
+from sharding.backend import Backend
+from sharding.janitor import Janitor
+from sharding.partitions import table, tomorrow
+from sharding.rows import create_table
+from sharding.state import Key
+from sharding.store import Unavailable
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.faces import a_mix
@@ -76,7 +76,7 @@ def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
 def refused(gateway: Gateway, *args: str) -> tuple[int, str]:
     """The exit status of a start, and what it printed."""
     gateway.write_config()
-    code = "from tapedeck.cli.main import main; main()"
+    code = "from cli.main import main; main()"
     ended = subprocess.run(
         [sys.executable, "-c", code, "serve", "--config", str(gateway.config), *args],
         capture_output=True,
@@ -89,7 +89,7 @@ def refused(gateway: Gateway, *args: str) -> tuple[int, str]:
 
 def cli(gateway: Gateway, *args: str) -> subprocess.CompletedProcess[str]:
     gateway.write_config()
-    code = "from tapedeck.cli.main import main; main()"
+    code = "from cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *args, "--config", str(gateway.config)],
         capture_output=True,

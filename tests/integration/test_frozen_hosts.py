@@ -12,15 +12,15 @@ import pytest
 import uvloop
 from redis.exceptions import RedisError
 
-from tapedeck.config.load import parse
-from tapedeck.failover.errors import Fault, MySQLError
-from tapedeck.failover.redis_link import Link
-from tapedeck.failover.session import Session
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.process import Child, free_port
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.localstack.server import Server
+from config.load import parse
+from failover.errors import Fault, MySQLError
+from failover.redis_link import Link
+from failover.session import Session
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.process import Child, free_port
+from localstack.redis import RedisServer
+from localstack.server import Server
 from tests.support.certificates import Authority
 from tests.support.mysqld import key_of
 

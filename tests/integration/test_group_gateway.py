@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.group import Group
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.state import Key
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.group import Group
+from localstack.redis import RedisServer
+from sharding.backend import Backend
+from sharding.state import Key
 from tests.support.backends import opened
 from tests.support.mysqld import public_key
 from tests.support.states import bump, count

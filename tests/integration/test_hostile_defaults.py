@@ -11,15 +11,15 @@ import pytest
 from prometheus_client import REGISTRY
 from pymysql.cursors import Cursor
 
-from tapedeck.config.load import parse
-from tapedeck.config.model import MySQL
-from tapedeck.failover import settings
-from tapedeck.failover.session import Session
-from tapedeck.failover.sync_primary import connect_primary
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.sharding.state import Key
+from config.load import parse
+from config.model import MySQL
+from failover import settings
+from failover.session import Session
+from failover.sync_primary import connect_primary
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.mariadb import MariaDB
+from sharding.state import Key
 from tests.conftest import StackConfig
 from tests.integration import test_store
 from tests.support.backends import opened

@@ -10,13 +10,13 @@ import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
-from tapedeck.config.load import parse
-from tapedeck.config.model import MySQL as Config
-from tapedeck.failover import settings
-from tapedeck.failover.session import Session
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mysql import MySQL
+from config.load import parse
+from config.model import MySQL as Config
+from failover import settings
+from failover.session import Session
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.mysql import MySQL
 from tests.conftest import StackConfig
 from tests.integration import test_hostile_defaults, test_store
 from tests.integration.test_hostile_defaults import _compared

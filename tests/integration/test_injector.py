@@ -13,8 +13,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tapedeck.drills.toxiproxy import Injector, InjectorFailed, Link
-from tapedeck.localstack.redis import RedisServer
+from drills.toxiproxy import Injector, InjectorFailed, Link
+from localstack.redis import RedisServer
 from tests.support.wire import Upstream, closed, read_exactly, silent, took
 
 pytestmark = pytest.mark.stack

@@ -12,8 +12,8 @@ from toxiproxy import Toxiproxy
 from toxiproxy.api import APIConsumer
 from toxiproxy.exceptions import InvalidToxic, NotFound, ProxyExists
 
-from tapedeck.drills.toxiproxy import Injector
-from tapedeck.localstack.process import free_port
+from drills.toxiproxy import Injector
+from localstack.process import free_port
 from tests.support.wire import Upstream
 
 pytestmark = pytest.mark.stack

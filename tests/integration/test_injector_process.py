@@ -19,10 +19,10 @@ import toxiproxy
 from aiohttp import ClientSession, web
 from toxiproxy.api import APIConsumer
 
-import tapedeck.drills.toxiproxy as wrapper
-from tapedeck.drills.injector.server import Api
-from tapedeck.drills.toxiproxy import Injector, InjectorFailed, Link
-from tapedeck.localstack.process import free_port
+import drills.toxiproxy as wrapper
+from drills.injector.server import Api
+from drills.toxiproxy import Injector, InjectorFailed, Link
+from localstack.process import free_port
 from tests.support.wire import Upstream, closed, read_exactly, took
 
 pytestmark = pytest.mark.stack
@@ -105,7 +105,7 @@ def test_a_toxiproxy_server_on_path_goes_before_our_own(
     installed.parent.mkdir()
     installed.write_text(
         f'#!/bin/sh\necho "installed: $@"\n'
-        f'exec {sys.executable} -m tapedeck.drills.injector --host "$2" --port "$4"\n'
+        f'exec {sys.executable} -m drills.injector --host "$2" --port "$4"\n'
     )
     installed.chmod(0o755)
     monkeypatch.setenv("PATH", f"{installed.parent}:{os.environ['PATH']}")
@@ -117,7 +117,7 @@ def test_a_toxiproxy_server_on_path_goes_before_our_own(
 def test_it_does_not_outlive_the_process_that_started_it(tmp_path: Path) -> None:
     program = (
         "import sys, time, pathlib\n"
-        "from tapedeck.drills.toxiproxy import Injector\n"
+        "from drills.toxiproxy import Injector\n"
         "injector = Injector.find_or_start(pathlib.Path(sys.argv[1]))\n"
         "print(injector.address.split(':')[1], flush=True)\n"
         "time.sleep(60)\n"
@@ -134,7 +134,7 @@ def test_it_does_not_outlive_the_process_that_started_it(tmp_path: Path) -> None
 def test_a_taken_port_ends_it_with_one_line_that_says_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        argv = [sys.executable, "-m", "tapedeck.drills.injector", "--port", port]
+        argv = [sys.executable, "-m", "drills.injector", "--port", port]
         ended = subprocess.run(argv, capture_output=True, text=True, timeout=20)
     assert ended.returncode == 1
     assert port in ended.stderr

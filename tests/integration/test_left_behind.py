@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from tapedeck.config.load import parse
-from tapedeck.failover.errors import PrimaryUnavailable
-from tapedeck.failover.primary import Primary
-from tapedeck.localstack import datadir, replication
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.state import Key, StoreError
+from config.load import parse
+from failover.errors import PrimaryUnavailable
+from failover.primary import Primary
+from localstack import datadir, replication
+from localstack.datadir import Passwords
+from localstack.mariadb import MariaDB
+from sharding.backend import Backend
+from sharding.state import Key, StoreError
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.listener import Listener

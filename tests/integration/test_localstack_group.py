@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.group import Group
-from tapedeck.localstack.mysql import MySQL
-from tapedeck.localstack.process import ServerFailed
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.group import Group
+from localstack.mysql import MySQL
+from localstack.process import ServerFailed
 from tests.support.terminal import eventually
 from tests.support.writers import Writers
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.localstack import datadir, engines, replication
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.mysql import MySQL
-from tapedeck.localstack.pair import Pair
-from tapedeck.localstack.process import ServerFailed
-from tapedeck.localstack.server import Server
+from localstack import datadir, engines, replication
+from localstack.datadir import Passwords
+from localstack.mariadb import MariaDB
+from localstack.mysql import MySQL
+from localstack.pair import Pair
+from localstack.process import ServerFailed
+from localstack.server import Server
 from tests.support.terminal import eventually
 from tests.support.writers import Writers
 

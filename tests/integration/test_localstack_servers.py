@@ -15,12 +15,12 @@ import pymysql
 import pytest
 import redis
 
-from tapedeck.config.load import parse
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.process import Child, ServerFailed
-from tapedeck.localstack.redis import RedisServer
+from config.load import parse
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.mariadb import MariaDB
+from localstack.process import Child, ServerFailed
+from localstack.redis import RedisServer
 from tests.support.terminal import eventually, exists
 
 pytestmark = pytest.mark.stack
@@ -157,7 +157,7 @@ def test_data_made_with_other_passwords_is_named(tmp_path: Path, data_template: 
 PARENT = """
 import sys, threading, time
 from pathlib import Path
-from tapedeck.localstack.process import Child
+from localstack.process import Child
 child = Child("sleeper", Path(sys.argv[1]) / "log", Path(sys.argv[1]) / "pid")
 # From a thread that ends at once: the child must live on.
 starter = threading.Thread(target=child.spawn, args=(["sleep", "600"],))

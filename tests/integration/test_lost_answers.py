@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tapedeck.failover.tasks import stop
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.operations import KEPT, new_worker
-from tapedeck.sharding.partitions import table
-from tapedeck.sharding.reader import Loaded
-from tapedeck.sharding.state import Key, Outcome, Unavailable
+from failover.tasks import stop
+from localstack.mariadb import MariaDB
+from sharding.backend import Backend
+from sharding.operations import KEPT, new_worker
+from sharding.partitions import table
+from sharding.reader import Loaded
+from sharding.state import Key, Outcome, Unavailable
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.clocks import shift

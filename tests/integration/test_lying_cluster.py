@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from redis.crc import key_slot
 
-from tapedeck.failover.cluster import SLOTS, ClusterNodes
-from tapedeck.localstack.process import free_port
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.hints import Found
-from tapedeck.sharding.state import Key
+from failover.cluster import SLOTS, ClusterNodes
+from localstack.process import free_port
+from sharding.backend import Backend
+from sharding.hints import Found
+from sharding.state import Key
 from tests.conftest import StackConfig
 from tests.integration.test_lying_node import ANYTHING, STREAMS, megabytes, told_the_truth
 from tests.support.backends import opened

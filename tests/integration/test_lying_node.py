@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import RedisError
 
-from tapedeck.config.load import parse
-from tapedeck.failover.nodes import Node
-from tapedeck.failover.redis_link import ELEMENTS, REPLY_BYTES
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.state import Key
+from config.load import parse
+from failover.nodes import Node
+from failover.redis_link import ELEMENTS, REPLY_BYTES
+from sharding.backend import Backend
+from sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.liar import Liar

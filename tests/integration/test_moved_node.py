@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.config.load import parse
-from tapedeck.failover.nodes import Nodes
-from tapedeck.failover.presence import Presence
-from tapedeck.localstack.redis import RedisServer
+from config.load import parse
+from failover.nodes import Nodes
+from failover.presence import Presence
+from localstack.redis import RedisServer
 from tests.conftest import StackConfig
 
 pytestmark = pytest.mark.stack

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.localstack import clock, datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mysql import MySQL
+from localstack import clock, datadir
+from localstack.datadir import Passwords
+from localstack.mysql import MySQL
 
 pytestmark = pytest.mark.stack
 

@@ -8,12 +8,12 @@ from datetime import date, timedelta
 import pymysql
 import pytest
 
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.sharding.filters import FilterSet
-from tapedeck.sharding.partitions import table, tomorrow, yesterday
-from tapedeck.sharding.rows import create_table
-from tapedeck.sharding.seal_mark import raise_to
-from tapedeck.sharding.state import Key
+from localstack.mariadb import MariaDB
+from sharding.filters import FilterSet
+from sharding.partitions import table, tomorrow, yesterday
+from sharding.rows import create_table
+from sharding.seal_mark import raise_to
+from sharding.state import Key
 from tests.conftest import StackConfig
 from tests.integration.test_store import put_back, rows_of
 from tests.support.backends import opened

@@ -16,15 +16,15 @@ from typing import Any
 import pymysql
 import pytest
 
-from tapedeck.config.load import parse
-from tapedeck.config.model import MySQL as Config
-from tapedeck.failover.errors import MySQLError
-from tapedeck.failover.session import Session
-from tapedeck.failover.sync_primary import NoPrimary, connect_primary
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mysql import MySQL
-from tapedeck.sharding.state import Key
+from config.load import parse
+from config.model import MySQL as Config
+from failover.errors import MySQLError
+from failover.session import Session
+from failover.sync_primary import NoPrimary, connect_primary
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.mysql import MySQL
+from sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.certificates import Authority

@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tapedeck.drills.dns import Dns
-from tapedeck.localstack.mariadb import MariaDB
+from drills.dns import Dns
+from localstack.mariadb import MariaDB
 from tests.support.faces import a_mix
 from tests.support.gateways import SECONDS, Gateway, put_mixes
 

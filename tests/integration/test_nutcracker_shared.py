@@ -21,12 +21,12 @@ import pytest
 import redis
 import yaml
 
-from tapedeck.config.load import ConfigError, parse
-from tapedeck.config.nutcracker import NutcrackerError, read_pool
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.hints import Found, Hint
-from tapedeck.sharding.state import Key
+from config.load import ConfigError, parse
+from config.nutcracker import NutcrackerError, read_pool
+from localstack.redis import RedisServer
+from sharding.backend import Backend
+from sharding.hints import Found, Hint
+from sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support import backends
 from tests.support.gateways import Gateway

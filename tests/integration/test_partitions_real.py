@@ -11,15 +11,15 @@ from datetime import date, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from tapedeck.config.load import parse
-from tapedeck.failover.locks import lock_name
-from tapedeck.localstack.mysql import MySQL
-from tapedeck.localstack.server import Server
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.janitor import Janitor, Pruned
-from tapedeck.sharding.partitions import table
-from tapedeck.sharding.rows import create_table
-from tapedeck.sharding.state import Key
+from config.load import parse
+from failover.locks import lock_name
+from localstack.mysql import MySQL
+from localstack.server import Server
+from sharding.backend import Backend
+from sharding.janitor import Janitor, Pruned
+from sharding.partitions import table
+from sharding.rows import create_table
+from sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.clocks import shift, wall_of

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from tapedeck.config.load import ConfigError, parse
-from tapedeck.gateway.admin import AdminApi
-from tapedeck.gateway.app import admin_face
-from tapedeck.gateway.dashboard import Dashboard
-from tapedeck.gateway.dashboard_peers import Peers
-from tapedeck.gateway.live import Live
-from tapedeck.gateway.ports import Listening, bind
-from tapedeck.localstack.process import free_port
+from config.load import ConfigError, parse
+from gateway.admin import AdminApi
+from gateway.app import admin_face
+from gateway.dashboard import Dashboard
+from gateway.dashboard_peers import Peers
+from gateway.live import Live
+from gateway.ports import Listening, bind
+from localstack.process import free_port
 from tests.support.certificates import Authority
 from tests.support.faces import a_config
 

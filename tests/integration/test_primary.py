@@ -16,22 +16,22 @@ import pymysql
 import pytest
 import uvloop
 
-from tapedeck.config.load import parse
-from tapedeck.config.model import HostPort, MySQL
-from tapedeck.failover.errors import Fault, MySQLError, PrimaryUnavailable
-from tapedeck.failover.names import NAMES
-from tapedeck.failover.nodes import Node
-from tapedeck.failover.primary import Primary
-from tapedeck.failover.session import Hello, Session
-from tapedeck.failover.watch import KEEP
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.localstack.server import Server
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.partitions import table
-from tapedeck.sharding.rows import create_table
-from tapedeck.sharding.state import Key
+from config.load import parse
+from config.model import HostPort, MySQL
+from failover.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.names import NAMES
+from failover.nodes import Node
+from failover.primary import Primary
+from failover.session import Hello, Session
+from failover.watch import KEEP
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.redis import RedisServer
+from localstack.server import Server
+from sharding.backend import Backend
+from sharding.partitions import table
+from sharding.rows import create_table
+from sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.states import bump, count

@@ -14,12 +14,12 @@ import pytest
 from redis.crc import key_slot
 from typer.testing import CliRunner
 
-from tapedeck.cli.main import app
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.localstack.redis_cluster import RedisCluster
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.hints import Found, Hint
-from tapedeck.sharding.state import Key
+from cli.main import app
+from localstack.redis import RedisServer
+from localstack.redis_cluster import RedisCluster
+from sharding.backend import Backend
+from sharding.hints import Found, Hint
+from sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support import backends
 from tests.support.gateways import Gateway

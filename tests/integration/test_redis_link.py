@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 import pytest
 import uvloop
 
-from tapedeck.config.load import parse
-from tapedeck.config.model import Lookup
-from tapedeck.failover.nodes import Node
-from tapedeck.failover.redis_link import Link
-from tapedeck.localstack.redis import RedisServer
+from config.load import parse
+from config.model import Lookup
+from failover.nodes import Node
+from failover.redis_link import Link
+from localstack.redis import RedisServer
 from tests.support.liar import read_command
 
 pytestmark = pytest.mark.stack

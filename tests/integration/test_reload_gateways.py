@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 import yaml
 
-from tapedeck.localstack.redis import RedisServer
+from localstack.redis import RedisServer
 from tests.support.gateways import Gateway
 from tests.support.rings import servers
 from tests.support.traffic import Traffic
@@ -79,7 +79,7 @@ def workers(gateway: Gateway) -> dict[int, int]:
 
 
 def tapedeck(*args: str) -> subprocess.CompletedProcess[str]:
-    code = "from tapedeck.cli.main import main; main()"
+    code = "from cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *args],
         capture_output=True,

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import redis
 
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.sharding import metrics
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.state import Key
+from localstack.redis import RedisServer
+from sharding import metrics
+from sharding.backend import Backend
+from sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support.rings import opened, reload, servers, until
 from tests.support.states import bump, count

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from tapedeck.config.model import Lookup
-from tapedeck.localstack.process import free_port
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.sharding.hashes import HASHES, crc32a
-from tapedeck.sharding.ring import Ring
+from config.model import Lookup
+from localstack.process import free_port
+from localstack.redis import RedisServer
+from sharding.hashes import HASHES, crc32a
+from sharding.ring import Ring
 from tests.support.nutcracker import Nutcracker, mark
 
 pytestmark = pytest.mark.stack

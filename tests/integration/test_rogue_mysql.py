@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import SecretStr
 from pymysql.constants import CLIENT
 
-from tapedeck.config.model import HostPort, MySQL
-from tapedeck.failover.errors import MySQLError
-from tapedeck.failover.session import Session
-from tapedeck.failover.sync_primary import NoPrimary, connect_primary
+from config.model import HostPort, MySQL
+from failover.errors import MySQLError
+from failover.session import Session
+from failover.sync_primary import NoPrimary, connect_primary
 from tests.support.listener import Listener
 
 PASSWORD = "correct-horse-battery"

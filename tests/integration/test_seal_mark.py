@@ -6,10 +6,10 @@ from datetime import date, timedelta
 
 import pytest
 
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.sharding import seal_mark
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.seal_mark import MYSQL_DAY
+from localstack.mariadb import MariaDB
+from sharding import seal_mark
+from sharding.backend import Backend
+from sharding.seal_mark import MYSQL_DAY
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.clocks import shift

@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tapedeck.config.load import parse
-from tapedeck.failover.errors import PrimaryUnavailable
-from tapedeck.failover.locks import lock_name, try_lock
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.sharding import filter_store, metrics, seal_mark, sealing
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.ownership import COMMENT, look, sealed_as
-from tapedeck.sharding.partitions import table
-from tapedeck.sharding.rows import create_table
-from tapedeck.sharding.sealing import CannotSeal, Sealer
-from tapedeck.sharding.state import Key
+from config.load import parse
+from failover.errors import PrimaryUnavailable
+from failover.locks import lock_name, try_lock
+from localstack.mariadb import MariaDB
+from sharding import filter_store, metrics, seal_mark, sealing
+from sharding.backend import Backend
+from sharding.ownership import COMMENT, look, sealed_as
+from sharding.partitions import table
+from sharding.rows import create_table
+from sharding.sealing import CannotSeal, Sealer
+from sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.clocks import shift
@@ -256,10 +256,10 @@ async def test_one_process_seals_at_a_time(backend: Backend) -> None:
 # A process of its own that is killed as it comes to a step.
 CRASHES = """
 import asyncio, os, signal, sys, time
-from tapedeck.config.load import load
-from tapedeck.failover.primary import Primary
-from tapedeck.sharding.days import Days
-from tapedeck.sharding.sealing import Sealer
+from config.load import load
+from failover.primary import Primary
+from sharding.days import Days
+from sharding.sealing import Sealer
 
 async def main(path, step):
     config = load(path)
@@ -422,7 +422,7 @@ async def test_the_command_seals_what_is_due_and_one_day_again(
 
     async def command(*words: str) -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tapedeck", "partitions", *words, "--config", str(path)),
+            *(sys.executable, "-m", "cli", "partitions", *words, "--config", str(path)),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.failover.errors import MySQLError, PrimaryUnavailable
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.mysql import MySQL
-from tapedeck.localstack.pair import Pair
-from tapedeck.localstack.server import Server
-from tapedeck.sharding import filter_store, seal_mark
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.ownership import look
-from tapedeck.sharding.partitions import table
-from tapedeck.sharding.rows import create_table
-from tapedeck.sharding.sealing import Sealer
-from tapedeck.sharding.state import Key
+from failover.errors import MySQLError, PrimaryUnavailable
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.mariadb import MariaDB
+from localstack.mysql import MySQL
+from localstack.pair import Pair
+from localstack.server import Server
+from sharding import filter_store, seal_mark
+from sharding.backend import Backend
+from sharding.ownership import look
+from sharding.partitions import table
+from sharding.rows import create_table
+from sharding.sealing import Sealer
+from sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.process import free_port
-from tapedeck.localstack.redis import RedisServer
+from localstack.mariadb import MariaDB
+from localstack.process import free_port
+from localstack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.integration.test_tls import LEAST, LEAST_GRANTS
 from tests.support.faces import a_mix
@@ -85,7 +85,7 @@ def ask(
 
 def command(gateway: Gateway, *words: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "tapedeck", *words, "--config", str(gateway.config)],
+        [sys.executable, "-m", "cli", *words, "--config", str(gateway.config)],
         capture_output=True,
         text=True,
         check=False,

@@ -8,12 +8,12 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.partitions import table
-from tapedeck.sharding.rows import create_table
-from tapedeck.sharding.state import Key, Owner, Stored, Write
+from localstack.mariadb import MariaDB
+from localstack.redis import RedisServer
+from sharding.backend import Backend
+from sharding.partitions import table
+from sharding.rows import create_table
+from sharding.state import Key, Owner, Stored, Write
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.clocks import shift

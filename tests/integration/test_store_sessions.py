@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from tapedeck.failover.clock_sql import MILLISECONDS
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.partitions import table
-from tapedeck.sharding.rows import NewRow, Row
-from tapedeck.sharding.state import Keep, Key, Owner, Stored, Unavailable, Write
-from tapedeck.sharding.writer import Plan
+from failover.clock_sql import MILLISECONDS
+from localstack.mariadb import MariaDB
+from localstack.redis import RedisServer
+from sharding.backend import Backend
+from sharding.partitions import table
+from sharding.rows import NewRow, Row
+from sharding.state import Keep, Key, Owner, Stored, Unavailable, Write
+from sharding.writer import Plan
 from tests.conftest import StackConfig
 from tests.support import backends
 from tests.support.clocks import shift, wall_of

@@ -22,13 +22,13 @@ from hypothesis.stateful import (
 )
 from pymysql.cursors import Cursor
 
-from tapedeck.config.load import parse
-from tapedeck.localstack.mariadb import MariaDB
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.partitions import table
-from tapedeck.sharding.rows import create_table
-from tapedeck.sharding.state import Keep, Key, Owner, Stored, Write
+from config.load import parse
+from localstack.mariadb import MariaDB
+from localstack.redis import RedisServer
+from sharding.backend import Backend
+from sharding.partitions import table
+from sharding.rows import create_table
+from sharding.state import Keep, Key, Owner, Stored, Write
 from tests.conftest import StackConfig
 from tests.support.clocks import wall_of
 from tests.support.states import bump, forget

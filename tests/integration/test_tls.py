@@ -20,18 +20,18 @@ import aiohttp
 import pymysql
 import pytest
 
-from tapedeck.config.load import ConfigError, parse
-from tapedeck.failover.nodes import Node
-from tapedeck.failover.session import Session
-from tapedeck.failover.sync_primary import NoPrimary, connect_primary
-from tapedeck.localstack import datadir
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.mysql import MySQL as MySQLServer
-from tapedeck.localstack.process import free_port
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.localstack.server import Server
-from tapedeck.sharding.hints import Found
-from tapedeck.sharding.state import Key
+from config.load import ConfigError, parse
+from failover.nodes import Node
+from failover.session import Session
+from failover.sync_primary import NoPrimary, connect_primary
+from localstack import datadir
+from localstack.datadir import Passwords
+from localstack.mysql import MySQL as MySQLServer
+from localstack.process import free_port
+from localstack.redis import RedisServer
+from localstack.server import Server
+from sharding.hints import Found
+from sharding.state import Key
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.certificates import Authority
@@ -178,7 +178,7 @@ async def test_the_admin_port_speaks_tls_and_commands_still_find_it(
         done = await asyncio.to_thread(
             subprocess.run,
             [
-                *(sys.executable, "-m", "tapedeck", "ring", "show", "--json"),
+                *(sys.executable, "-m", "cli", "ring", "show", "--json"),
                 *("--config", str(gateway.config)),
             ],
             capture_output=True,

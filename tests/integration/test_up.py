@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.localstack import mysql
+from localstack import mysql
 from tests.support.certificates import Authority
 from tests.support.terminal import Terminal, eventually, exists, full_pipe
 
@@ -225,7 +225,7 @@ def test_an_ephemeral_stack_keeps_no_data_and_ends_with_a_killed_make(terminal: 
 
 def test_a_screen_that_is_not_read_stops_neither_the_stack_nor_its_end(terminal: Terminal) -> None:
     reader, writer = full_pipe()
-    command = [sys.executable, "-m", "tapedeck", "up", "--ephemeral", *terminal.options]
+    command = [sys.executable, "-m", "cli", "up", "--ephemeral", *terminal.options]
     terminal.process = subprocess.Popen(
         command, cwd=terminal.folder, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer
     )

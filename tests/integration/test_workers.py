@@ -13,9 +13,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tapedeck.config.load import parse
-from tapedeck.gateway.openapi import document as describe
-from tapedeck.localstack.process import port_is_free
+from config.load import parse
+from gateway.openapi import document as describe
+from localstack.process import port_is_free
 from tests.support.faces import a_mix
 from tests.support.gateways import SECONDS, Gateway, put_mixes
 from tests.unit.test_openapi import valid

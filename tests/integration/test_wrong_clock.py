@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tapedeck.localstack.mariadb import MariaDB
+from localstack.mariadb import MariaDB
 from tests.support.gateways import Gateway
 
 pytestmark = pytest.mark.stack
@@ -60,7 +60,7 @@ async def call(
 
 def believe_clock(gateway: Gateway) -> str:
     """What `tapedeck partitions believe-clock` says."""
-    code = "from tapedeck.cli.main import main; main()"
+    code = "from cli.main import main; main()"
     command = [sys.executable, "-c", code, "partitions", "believe-clock"]
     done = subprocess.run(
         [*command, "--config", str(gateway.config)], capture_output=True, text=True, check=False

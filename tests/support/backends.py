@@ -7,8 +7,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from tapedeck.config.load import parse
-from tapedeck.sharding.backend import Backend
+from config.load import parse
+from sharding.backend import Backend
 
 
 @contextlib.asynccontextmanager

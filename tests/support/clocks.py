@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tapedeck.localstack.server import Server
+from localstack.server import Server
 
 
 def wall_of(mysql: Server) -> Callable[[], float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from tapedeck.failover.session import COMMIT
+from failover.session import COMMIT
 from tests.support.listener import Listener
 
 

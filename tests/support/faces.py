@@ -15,15 +15,15 @@ from typing import Any
 
 import aiohttp
 
-from tapedeck.config.load import parse
-from tapedeck.config.model import Sections
-from tapedeck.failover.presence import Presence
-from tapedeck.gateway.app import gateway_face
-from tapedeck.gateway.face import Face
-from tapedeck.gateway.live import Live
-from tapedeck.gateway.mixes import Mix, MixUser, Track
-from tapedeck.gateway.ports import Listening, bind
-from tapedeck.sharding.state import Key, Outcome, Remove, Stored, Write
+from config.load import parse
+from config.model import Sections
+from failover.presence import Presence
+from gateway.app import gateway_face
+from gateway.face import Face
+from gateway.live import Live
+from gateway.mixes import Mix, MixUser, Track
+from gateway.ports import Listening, bind
+from sharding.state import Key, Outcome, Remove, Stored, Write
 
 SERVICE_KEY = secrets.token_hex(16)
 TODAY = date(2026, 3, 1)

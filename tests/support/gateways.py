@@ -18,10 +18,10 @@ import aiohttp
 import pymysql
 import yaml
 
-from tapedeck.gateway.catalog_tables import TABLES, write_mixes
-from tapedeck.gateway.mixes import Mix
-from tapedeck.localstack.process import Child
-from tapedeck.localstack.server import faketime_library
+from gateway.catalog_tables import TABLES, write_mixes
+from gateway.mixes import Mix
+from localstack.process import Child
+from localstack.server import faketime_library
 
 SECONDS = 30.0
 """Within this everything a test waits for has happened, also on a busy machine."""
@@ -72,7 +72,7 @@ class Gateway:
     def start(self, *, ready: bool = True) -> Gateway:
         """Start it; wait until it serves, or else until it answers /healthz."""
         self.write_config()
-        code = "from tapedeck.cli.main import main; main()"
+        code = "from cli.main import main; main()"
         self._child.spawn(
             [
                 *(*self._within, sys.executable, "-c", code),

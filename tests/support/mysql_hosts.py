@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tapedeck.localstack import datadir, engines, mysql
-from tapedeck.localstack.mysql import MySQL
+from localstack import datadir, engines, mysql
+from localstack.mysql import MySQL
 from tests.support.pair import DEPLOY
 
 # What makes them small enough for a test machine.

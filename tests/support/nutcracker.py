@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from tapedeck.localstack.process import Child, free_port
-from tapedeck.localstack.redis import RedisServer
+from localstack.process import Child, free_port
+from localstack.redis import RedisServer
 
 _IDENTITY = b"@node"
 # It reads a key that it does not declare, on purpose: that one names the node, the declared one

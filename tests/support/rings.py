@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from tapedeck.config.load import parse
-from tapedeck.localstack.redis import RedisServer
-from tapedeck.sharding.backend import Backend
+from config.load import parse
+from localstack.redis import RedisServer
+from sharding.backend import Backend
 from tests.support import backends
 
 SECONDS = 20.0

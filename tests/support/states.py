@@ -3,8 +3,8 @@ lost, doubled or reordered shows in the numbers."""
 
 from __future__ import annotations
 
-from tapedeck.sharding.state import Keep, Key, Owner, Remove, Stored, Write
-from tapedeck.sharding.store import Store
+from sharding.state import Keep, Key, Owner, Remove, Stored, Write
+from sharding.store import Store
 
 
 def bump(stored: Stored | None) -> Write[int]:

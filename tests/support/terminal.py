@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tapedeck.localstack.process import free_port
+from localstack.process import free_port
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
@@ -70,7 +70,7 @@ class Terminal:
 
     def up(self, *options: str) -> subprocess.Popen[bytes]:
         """Start it, and wait for its screen."""
-        command = [sys.executable, "-m", "tapedeck", "up", *self.options, *options]
+        command = [sys.executable, "-m", "cli", "up", *self.options, *options]
         with (self.folder / "screen").open("w") as screen:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=screen, stderr=screen
@@ -84,7 +84,7 @@ class Terminal:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run another command to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "tapedeck", *words],
+            [sys.executable, "-m", "cli", *words],
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from tapedeck.drills.toxiproxy import Link
+from drills.toxiproxy import Link
 
 
 class Upstream:

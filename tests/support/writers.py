@@ -10,9 +10,9 @@ from typing import Any
 
 import pymysql
 
-from tapedeck.localstack.datadir import Passwords
-from tapedeck.localstack.server import Server
-from tapedeck.localstack.supervised import Supervised
+from localstack.datadir import Passwords
+from localstack.server import Server
+from localstack.supervised import Supervised
 from tests.support.terminal import eventually
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymysql.err import InternalError, MySQLError, OperationalError
 
-from tapedeck.failover.answers import Answers, Ran
-from tapedeck.failover.errors import Fault, classify
+from failover.answers import Answers, Ran
+from failover.errors import Fault, classify
 
 MORE = 0x0008
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapedeck.sharding.batching import Batcher
+from sharding.batching import Batcher
 
 
 class Works:

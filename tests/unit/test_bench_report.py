@@ -9,13 +9,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
 from bench import catalog, report, targets, workloads
 from bench.tables import tables
 from bench.targets import Target
-
-from tapedeck.config.model import Player as Rules
-from tapedeck.gateway import player
-from tapedeck.sharding.state import Owner, Stored, Write
+from config.model import Player as Rules
+from gateway import player
+from sharding.state import Owner, Stored, Write
 
 
 def _run(peer: str, number: int, rate: float, **fields: Any) -> dict[str, Any]:

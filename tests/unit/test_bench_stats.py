@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from bench import stats
 from hypothesis import given
 from hypothesis import strategies as st
+
+from bench import stats
 
 values = st.lists(st.floats(0, 1e6), min_size=1, max_size=50)
 

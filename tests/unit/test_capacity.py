@@ -7,8 +7,8 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from tapedeck.failover.nodes import _Absent
-from tapedeck.sharding.capacity import (
+from failover.nodes import _Absent
+from sharding.capacity import (
     SHORTEST_HISTORY,
     WINDOW,
     Capacity,
@@ -20,8 +20,8 @@ from tapedeck.sharding.capacity import (
     is_ours,
     reading,
 )
-from tapedeck.sharding.entries import Layout
-from tapedeck.sharding.survey import Survey
+from sharding.entries import Layout
+from sharding.survey import Survey
 
 TODAY = date(2026, 3, 1)
 NOTHING = Sampled(0, 0, None)

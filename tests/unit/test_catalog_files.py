@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tapedeck.config
-from tapedeck.gateway.catalog_import import BadLine, Entry, UnreadableFile, format_of, read
+import config
+from gateway.catalog_import import BadLine, Entry, UnreadableFile, format_of, read
 
 
 def track(track_id: int, **changes: object) -> dict[str, object]:
@@ -368,7 +368,7 @@ def test_a_wrong_header_is_refused_as_a_whole(header, reason):
 
 # -- the sample ------------------------------------------------------------------------------------
 
-SAMPLE = Path(tapedeck.config.__file__).with_name("sample_catalog.jsonl")
+SAMPLE = Path(config.__file__).with_name("sample_catalog.jsonl")
 
 
 def test_the_sample_is_good_and_its_first_mix_fits_the_recorded_session():

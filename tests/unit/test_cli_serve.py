@@ -20,7 +20,7 @@ GOOD = {
 
 
 def tapedeck(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from tapedeck.cli.main import main; main()", *args]
+    command = [sys.executable, "-c", "from cli.main import main; main()", *args]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=60, env={**os.environ, **environ}
     )

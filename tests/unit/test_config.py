@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tapedeck.config.gone import GONE
-from tapedeck.config.load import ConfigError, load, load_lookup, parse
-from tapedeck.config.model import HASHES, LookupServer, Sections
-from tapedeck.config.tls import own_url
-from tapedeck.config.values import is_loopback, join_address, split_address
+from config.gone import GONE
+from config.load import ConfigError, load, load_lookup, parse
+from config.model import HASHES, LookupServer, Sections
+from config.tls import own_url
+from config.values import is_loopback, join_address, split_address
 
 SECRET = "do-not-print-me-0123456789abcdefghij"
 

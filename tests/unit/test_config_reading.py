@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.config.load import ConfigError, load, load_lookup, parse
-from tapedeck.config.nutcracker import NutcrackerError, read_pool
-from tapedeck.config.reading import BadYaml, compose_plain, read_yaml
+from config.load import ConfigError, load, load_lookup, parse
+from config.nutcracker import NutcrackerError, read_pool
+from config.reading import BadYaml, compose_plain, read_yaml
 
 LEAST = """\
 lookup: {servers: ["127.0.0.1:7101:1 lookup1"]}

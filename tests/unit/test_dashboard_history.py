@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from prometheus_client.core import Metric
 
-from tapedeck.gateway.dashboard_history import KEEP, MOST_EVENTS, STEP, History
-from tapedeck.gateway.dashboard_numbers import Window, point, read, worker_numbers
-from tapedeck.gateway.observation import Observation
-from tapedeck.gateway.telemetry import merge
+from gateway.dashboard_history import KEEP, MOST_EVENTS, STEP, History
+from gateway.dashboard_numbers import Window, point, read, worker_numbers
+from gateway.observation import Observation
+from gateway.telemetry import merge
 
 START = 1_800_000_000.0
 PAIR = {

@@ -12,14 +12,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tapedeck.gateway import dashboard as dashboard_module
-from tapedeck.gateway import dashboard_stream, telemetry
-from tapedeck.gateway.admin import AdminApi
-from tapedeck.gateway.app import admin_face
-from tapedeck.gateway.dashboard import Dashboard
-from tapedeck.gateway.live import Live
-from tapedeck.gateway.observation import Observation
-from tapedeck.gateway.ports import Listening, bind
+from gateway import dashboard as dashboard_module
+from gateway import dashboard_stream, telemetry
+from gateway.admin import AdminApi
+from gateway.app import admin_face
+from gateway.dashboard import Dashboard
+from gateway.live import Live
+from gateway.observation import Observation
+from gateway.ports import Listening, bind
 from tests.support.faces import a_config
 
 TOKEN = "the-admin-token"

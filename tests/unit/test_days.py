@@ -8,11 +8,11 @@ from datetime import date
 
 import pytest
 
-from tapedeck.failover.engine import MariaDB
-from tapedeck.failover.errors import PrimaryUnavailable
-from tapedeck.failover.session import Hello
-from tapedeck.sharding.days import Days
-from tapedeck.sharding.partitions import tomorrow
+from failover.engine import MariaDB
+from failover.errors import PrimaryUnavailable
+from failover.session import Hello
+from sharding.days import Days
+from sharding.partitions import tomorrow
 
 NOON = 1_800_014_400.0
 """2027-01-15 12:00 UTC."""

@@ -23,7 +23,7 @@ FREE = re.compile(
     re.IGNORECASE,
 )
 # Named in the metadata not at all, or only by a text: looked at by hand.
-KNOWN = {"uhashring": "BSD-3-Clause", "toxiproxy-python": "MIT", "tapedeck": "ours"}
+KNOWN = {"uhashring": "BSD-3-Clause", "toxiproxy-python": "MIT", "tapedeck-player-gateway": "ours"}
 
 
 def pins() -> dict[str, str]:
@@ -45,7 +45,7 @@ def installed(name: str) -> Distribution | None:
 def closure(*extras: str) -> dict[str, Distribution]:
     """Everything that Tapedeck with these extras needs here, directly or not."""
     found: dict[str, Distribution] = {}
-    open_ends = [("tapedeck", frozenset(extras))]
+    open_ends = [("tapedeck-player-gateway", frozenset(extras))]
     seen = set()
     while open_ends:
         name, wanted = open_ends.pop()
@@ -58,7 +58,7 @@ def closure(*extras: str) -> dict[str, Distribution]:
             marker = requirement.marker
             if marker is None or any(marker.evaluate({"extra": e}) for e in (*wanted, "")):
                 open_ends.append((requirement.name, frozenset(requirement.extras)))
-    del found["tapedeck"]
+    del found["tapedeck-player-gateway"]
     return found
 
 

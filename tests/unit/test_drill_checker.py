@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.drills.checker import CounterHistory, Outcome, Read, Wrong, judge_rows
+from drills.checker import CounterHistory, Outcome, Read, Wrong, judge_rows
 
 
 @dataclass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tapedeck.drills.measure import Met, Try, buckets, errors, percentile, recovery, window
-from tapedeck.drills.measure import worst_gap as gap
+from drills.measure import Met, Try, buckets, errors, percentile, recovery, window
+from drills.measure import worst_gap as gap
 
 
 def tried(due: float, ended: float, met: Met = Met.OK, sent: float | None = None) -> Try:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.drills import verdicts
-from tapedeck.drills.checker import Breach, Verdict, Wrong
-from tapedeck.drills.client import Look
-from tapedeck.drills.measure import Met, Try
-from tapedeck.drills.report import write
-from tapedeck.drills.result import Result
-from tapedeck.drills.scenarios import DRILLS
-from tapedeck.drills.scene import Mark, Promise
+from drills import verdicts
+from drills.checker import Breach, Verdict, Wrong
+from drills.client import Look
+from drills.measure import Met, Try
+from drills.report import write
+from drills.result import Result
+from drills.scenarios import DRILLS
+from drills.scene import Mark, Promise
 
 
 def result(

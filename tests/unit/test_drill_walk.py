@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.config.model import Player
-from tapedeck.drills.checker import Wrong
-from tapedeck.drills.walk import DONE, REFUSED, Command, ListenerHistory
-from tapedeck.gateway import player
-from tapedeck.gateway.mixes import Mix, MixUser, Track
-from tapedeck.sharding.state import Owner, Remove, Stored, Write
+from config.model import Player
+from drills.checker import Wrong
+from drills.walk import DONE, REFUSED, Command, ListenerHistory
+from gateway import player
+from gateway.mixes import Mix, MixUser, Track
+from sharding.state import Owner, Remove, Stored, Write
 
 TRACKS = 4
 MIX = Mix(

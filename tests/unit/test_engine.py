@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.failover.engine import Engine, MariaDB, MySQL, group, semi_sync
-from tapedeck.failover.errors import Fault, MySQLError
+from failover.engine import Engine, MariaDB, MySQL, group, semi_sync
+from failover.errors import Fault, MySQLError
 
 STATES = st.sampled_from(["ONLINE", "RECOVERING", "UNREACHABLE", "ERROR", "OFFLINE"])
 

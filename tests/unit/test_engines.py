@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.localstack import engines
+from localstack import engines
 
 PRINTED = """\
 'http://mirror.invalid/debian/dists/bookworm/InRelease' mirror_debian_dists_bookworm_InRelease 0

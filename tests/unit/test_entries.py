@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.sharding.entries import Garbage, Layout, read
-from tapedeck.sharding.state import PLAYLIST_MAX, Key
+from sharding.entries import Garbage, Layout, read
+from sharding.state import PLAYLIST_MAX, Key
 
 KEY = Key(7, 11)
 DAY = date(2026, 3, 1)

@@ -7,7 +7,7 @@ import asyncio
 import pymysql.err as e
 import pytest
 
-from tapedeck.failover.errors import FAULTS, Fault, MySQLError, classify
+from failover.errors import FAULTS, Fault, MySQLError, classify
 
 
 @pytest.mark.parametrize(

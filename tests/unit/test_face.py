@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tapedeck.gateway import logs
-from tapedeck.sharding.state import Key, Unavailable
+from gateway import logs
+from sharding.state import Key, Unavailable
 from tests.support.faces import SERVICE_KEY, Served, serving
 
 KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}

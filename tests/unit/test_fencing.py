@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.failover.engine import MariaDB
-from tapedeck.failover.fencing import Adopt, Nobody, Split, View, decide
-from tapedeck.failover.session import Hello
+from failover.engine import MariaDB
+from failover.fencing import Adopt, Nobody, Split, View, decide
+from failover.session import Hello
 
 A, B, C = "a:3306", "b:3306", "c:3306"
 

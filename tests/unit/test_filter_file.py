@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from tapedeck.sharding import filter_file
-from tapedeck.sharding.filter_file import Shelf, folder_of
+from sharding import filter_file
+from sharding.filter_file import Shelf, folder_of
 
 SIZE = 1 << 16
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapedeck.sharding.filter_build import build, merge, spread_all
-from tapedeck.sharding.filter_format import (
+from sharding.filter_build import build, merge, spread_all
+from sharding.filter_format import (
     FEWEST_SLOTS,
     HEADER_BYTES,
     BadFilter,
@@ -25,8 +25,8 @@ from tapedeck.sharding.filter_format import (
     size_of,
     slots_for,
 )
-from tapedeck.sharding.filters import FilterSet, spread, word_bytes
-from tapedeck.sharding.state import Key
+from sharding.filters import FilterSet, spread, word_bytes
+from sharding.state import Key
 
 FIRST = date(2026, 10, 1)
 SEAL = bytes(range(16))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from tapedeck.config.model import Sections
-from tapedeck.gateway.fleet import earliest, merge_mysql, merge_rings, out_in, worst
-from tapedeck.gateway.live import Live, masked, revealed, with_token_keys
+from config.model import Sections
+from gateway.fleet import earliest, merge_mysql, merge_rings, out_in, worst
+from gateway.live import Live, masked, revealed, with_token_keys
 from tests.support.faces import SERVICE_KEY, a_config
 
 

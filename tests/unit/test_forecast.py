@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapedeck.config.model import LookupServer
-from tapedeck.sharding.forecast import Held, forecast, ideal
-from tapedeck.sharding.hashes import BITS
-from tapedeck.sharding.ring import Ring
+from config.model import LookupServer
+from sharding.forecast import Held, forecast, ideal
+from sharding.hashes import BITS
+from sharding.ring import Ring
 
 weights = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 9), min_size=1, max_size=8)
 distributions = st.sampled_from(["ketama", "modula"])

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.sharding.groups import apply
-from tapedeck.sharding.rows import TOMBSTONE, Row
-from tapedeck.sharding.state import Keep, Outcome, Owner, Stored, Write
+from sharding.groups import apply
+from sharding.rows import TOMBSTONE, Row
+from sharding.state import Keep, Outcome, Owner, Stored, Write
 from tests.support.states import bump, forget
 
 YESTERDAY, TODAY = date(2026, 1, 1), date(2026, 1, 2)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tapedeck.failover.presence import Presence
-from tapedeck.gateway import guard
+from failover.presence import Presence
+from gateway import guard
 from tests.support.faces import SERVICE_KEY, Served, a_config, serving
 
 KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.gateway.admin import AdminApi
-from tapedeck.gateway.app import admin_face
-from tapedeck.gateway.hosts import is_ours, name_of
-from tapedeck.gateway.live import Live
-from tapedeck.gateway.ports import Listening, bind
+from gateway.admin import AdminApi
+from gateway.app import admin_face
+from gateway.hosts import is_ours, name_of
+from gateway.live import Live
+from gateway.ports import Listening, bind
 from tests.support.faces import a_config
 
 REASON = "lookup node lookup1 is out of the ring: 10.0.0.7 refused"

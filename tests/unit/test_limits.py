@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.gateway.limits import Addresses, Buckets, one_client, retry_after
-from tapedeck.gateway.overload import PATIENCE, Governor
+from gateway.limits import Addresses, Buckets, one_client, retry_after
+from gateway.overload import PATIENCE, Governor
 
 PAUSES = st.lists(st.floats(0, 5), min_size=1, max_size=60)
 

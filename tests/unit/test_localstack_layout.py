@@ -6,10 +6,10 @@ import socket
 import stat
 from pathlib import Path
 
-from tapedeck.config.load import load
-from tapedeck.localstack import layout as files
-from tapedeck.localstack.layout import Layout, Ports
-from tapedeck.localstack.process import free_port
+from config.load import load
+from localstack import layout as files
+from localstack.layout import Layout, Ports
+from localstack.process import free_port
 
 
 def free_ports() -> Ports:

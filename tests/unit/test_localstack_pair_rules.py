@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.localstack.pair_rules import (
+from localstack.pair_rules import (
     ALONE_AFTER,
     FROZEN_AFTER,
     HUNG_AFTER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tapedeck.drills.scenarios import DRILLS
+from drills.scenarios import DRILLS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "needs.md").read_text()

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tapedeck.config.load import ConfigError, parse
-from tapedeck.config.model import Lookup
-from tapedeck.config.nutcracker import NutcrackerError, read_pool, translate
-from tapedeck.sharding.ring import Ring
+from config.load import ConfigError, parse
+from config.model import Lookup
+from config.nutcracker import NutcrackerError, read_pool, translate
+from sharding.ring import Ring
 
 EXAMPLE = Path(__file__).parent.parent / "support" / "nutcracker-0.5.0.yml"
 """The example that twemproxy 0.5.0 ships (conf/nutcracker.yml), as it is."""
@@ -230,7 +230,7 @@ def test_a_pool_without_a_file_is_refused() -> None:
 def test_check_config_shows_what_a_pool_became_and_what_to_know_of_it(folder: Path) -> None:
     from typer.testing import CliRunner
 
-    from tapedeck.cli.main import app
+    from cli.main import app
 
     path = folder / "tapedeck.yml"
     words = {"nutcracker": "nutcracker.yml", "pool": "alpha"}

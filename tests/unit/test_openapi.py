@@ -10,12 +10,12 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from tapedeck.gateway.admin import AdminApi
-from tapedeck.gateway.app import admin_face
-from tapedeck.gateway.face import Face
-from tapedeck.gateway.live import Live
-from tapedeck.gateway.openapi import document
-from tapedeck.gateway.operations import OPERATIONS
+from gateway.admin import AdminApi
+from gateway.app import admin_face
+from gateway.face import Face
+from gateway.live import Live
+from gateway.openapi import document
+from gateway.operations import OPERATIONS
 from tests.support.faces import SERVICE_KEY, a_config, serving
 
 KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}

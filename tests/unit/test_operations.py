@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.sharding.operations import (
+from sharding.operations import (
     KEPT,
     Operation,
     append,

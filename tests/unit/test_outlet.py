@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tapedeck.gateway import outlet
-from tapedeck.gateway.outlet import MOST_BYTES, Outlet
+from gateway import outlet
+from gateway.outlet import MOST_BYTES, Outlet
 from tests.support.terminal import eventually, full_pipe
 
 
@@ -94,7 +94,7 @@ def test_a_pipe_that_does_not_wait_is_waited_for() -> None:
 
 ENDS = """
 import sys, warnings
-from tapedeck.gateway import outlet
+from gateway import outlet
 outlet.install()
 print("said")
 warnings.warn("warned")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.sharding.ownership import (
+from sharding.ownership import (
     COLUMNS,
     COMMENT,
     Column,

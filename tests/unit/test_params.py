@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.gateway.conditions import read_conditions, read_tags
-from tapedeck.gateway.params import gather, unescape, user_number, whole_number
-from tapedeck.gateway.replies import Refusal
-from tapedeck.gateway.states_routes import check_object
-from tapedeck.sharding.state import PLAYLIST_MAX, USER_MAX
+from gateway.conditions import read_conditions, read_tags
+from gateway.params import gather, unescape, user_number, whole_number
+from gateway.replies import Refusal
+from gateway.states_routes import check_object
+from sharding.state import PLAYLIST_MAX, USER_MAX
 
 FORM = "application/x-www-form-urlencoded"
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 import pytest
 
-from tapedeck.gateway.conditions import read_conditions
-from tapedeck.gateway.hosts import name_of, refuse_strangers
-from tapedeck.gateway.params import FIELDS_MAX, gather, media_type, require_utf8, whole_number
-from tapedeck.gateway.replies import Refusal
-from tapedeck.gateway.states_routes import check_object
-from tapedeck.gateway.tokens import BadToken, TokenKeys
+from gateway.conditions import read_conditions
+from gateway.hosts import name_of, refuse_strangers
+from gateway.params import FIELDS_MAX, gather, media_type, require_utf8, whole_number
+from gateway.replies import Refusal
+from gateway.states_routes import check_object
+from gateway.tokens import BadToken, TokenKeys
 
 SHORT = 16 * 1024
 LONG = 4 * SHORT

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.config.load import parse
-from tapedeck.sharding.placement import Placement, differences, moved
+from config.load import parse
+from sharding.placement import Placement, differences, moved
 
 
 def placement(*servers: str, **words: str) -> Placement:

@@ -7,9 +7,9 @@ from datetime import date
 
 import pytest
 
-from tapedeck.config.model import Player as Rules
-from tapedeck.gateway.mixes import Mix, MixUser, Track
-from tapedeck.gateway.player import (
+from config.model import Player as Rules
+from gateway.mixes import Mix, MixUser, Track
+from gateway.player import (
     Place,
     Refused,
     UnknownTrack,
@@ -21,7 +21,7 @@ from tapedeck.gateway.player import (
     skip,
     tracks_played,
 )
-from tapedeck.sharding.state import Keep, Owner, Stored, Write
+from sharding.state import Keep, Owner, Stored, Write
 
 NOW = 1_763_900_000.25
 RULES = Rules()

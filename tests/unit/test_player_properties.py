@@ -11,9 +11,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.config.model import Player as Rules
-from tapedeck.gateway.mixes import Mix, MixUser, Track
-from tapedeck.gateway.player import (
+from config.model import Player as Rules
+from gateway.mixes import Mix, MixUser, Track
+from gateway.player import (
     Place,
     Refused,
     UnknownTrack,
@@ -23,7 +23,7 @@ from tapedeck.gateway.player import (
     skip,
     tracks_played,
 )
-from tapedeck.sharding.state import Keep, Owner, Stored, Write
+from sharding.state import Keep, Owner, Stored, Write
 
 START = 1_763_900_000
 

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from tapedeck.config.load import load, parse
-from tapedeck.gateway import reloading
-from tapedeck.gateway.live import Live, Source, with_token_keys
-from tapedeck.gateway.replies import Refusal
-from tapedeck.sharding.backend import Backend
-from tapedeck.sharding.survey import Survey
+from config.load import load, parse
+from gateway import reloading
+from gateway.live import Live, Source, with_token_keys
+from gateway.replies import Refusal
+from sharding.backend import Backend
+from sharding.survey import Survey
 from tests.support.faces import SERVICE_KEY, a_config
 from tests.unit.test_placement import MYSQL, A, B
 

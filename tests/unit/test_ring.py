@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uhashring import HashRing
 
-from tapedeck.config.model import Lookup, LookupServer
-from tapedeck.sharding.hashes import HASHES
-from tapedeck.sharding.ring import Ring
+from config.model import Lookup, LookupServer
+from sharding.hashes import HASHES
+from sharding.ring import Ring
 
 KEYS = [b"uid:%d" % number for number in range(3000)]
 

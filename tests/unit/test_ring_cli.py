@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tapedeck.config.model import Lookup
-from tapedeck.sharding.ring import ring_of
+from config.model import Lookup
+from sharding.ring import ring_of
 
 SERVERS = ["127.0.0.1:1:1 a", "127.0.0.1:2:2 b", "127.0.0.1:3:1 cé"]
 RING = ring_of(Lookup.model_validate({"servers": SERVERS}))
@@ -27,7 +27,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def ring(config: Path, *args: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    code = "from tapedeck.cli.main import main; main()"
+    code = "from cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, "ring", *args, "--config", str(config)],
         input=given,
@@ -71,7 +71,7 @@ def test_keys_come_from_standard_input_too_and_are_printed_as_they_are(config: P
 
 def test_whoever_reads_only_the_beginning_is_no_error(config: Path, tmp_path: Path) -> None:
     (tmp_path / "keys").write_bytes(b"\n".join(b"uid:%d" % n for n in range(200_000)))
-    code = "from tapedeck.cli.main import main; main()"
+    code = "from cli.main import main; main()"
     argv = [sys.executable, "-c", code, "ring", "where", "--config", str(config)]
     with subprocess.Popen(
         [*argv, "--keys", str(tmp_path / "keys"), "--json"],

@@ -7,10 +7,10 @@ from datetime import date
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.config.model import Sessions as Config
-from tapedeck.sharding.rows import Row
-from tapedeck.sharding.sessions import CONFIRMATIONS, OVERHEAD, Sessions
-from tapedeck.sharding.state import Key
+from config.model import Sessions as Config
+from sharding.rows import Row
+from sharding.sessions import CONFIRMATIONS, OVERHEAD, Sessions
+from sharding.state import Key
 
 DAY = date(2026, 1, 1)
 

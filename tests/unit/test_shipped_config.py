@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from tapedeck import config
-from tapedeck.config.load import parse
-from tapedeck.config.model import Sections
+import config
+from config.load import parse
+from config.model import Sections
 
 SHIPPED = Path(config.__file__).parent / "tapedeck.yml"
 MINE = {("lookup", "servers"), ("mysql", "hosts"), ("mysql", "user")}

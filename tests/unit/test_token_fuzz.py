@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from tapedeck.gateway import live, tokens
-from tapedeck.gateway.tokens import TokenKeys
+from gateway import live, tokens
+from gateway.tokens import TokenKeys
 from tests.support.faces import SERVICE_KEY, Served, serving
 
 ALPHABET = string.ascii_letters + string.digits + "-_"

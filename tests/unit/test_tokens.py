@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.gateway.tokens import (
+from gateway.tokens import (
     EXPIRED,
     MALFORMED,
     NOT_OURS,
@@ -20,7 +20,7 @@ from tapedeck.gateway.tokens import (
     TokenKeys,
     anonymous_user_id,
 )
-from tapedeck.sharding.state import USER_MAX
+from sharding.state import USER_MAX
 
 NOW = 1_763_900_000.25
 KEY = b"first key of thirty-two characters."

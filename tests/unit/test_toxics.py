@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapedeck.drills.injector.toxics import Ending, Event, InvalidToxic, Stage, Toxic
+from drills.injector.toxics import Ending, Event, InvalidToxic, Stage, Toxic
 
 ALL = ("latency", "timeout", "bandwidth", "slow_close", "slicer", "limit_data", "reset_peer")
 

@@ -18,7 +18,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from tapedeck.localstack.bootstrap import is_there
+from localstack.bootstrap import is_there
 
 SECONDS = 20.0
 """Within this everything a test waits for has happened, also on a busy machine."""

@@ -17,9 +17,9 @@ import aiohttp
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from tapedeck.gateway.dashboard_history import STEP
-from tapedeck.localstack.process import free_port
-from tapedeck.localstack.redis import RedisServer
+from gateway.dashboard_history import STEP
+from localstack.process import free_port
+from localstack.redis import RedisServer
 from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
 from tests.web.browser import Browser

@@ -1,1 +1,0 @@
-"""Tapedeck keeps the place of every listener in every playlist."""
