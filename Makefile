@@ -13,10 +13,10 @@ help: ## This list
 
 # exec: the stack is make's own child, and ends with it, however that ends.
 run: ## Run the whole stack in the foreground (ARGS="--ephemeral" keeps no data)
-	$(PYTHON) localstack/bootstrap.py && exec $(BIN)/tapedeck up --parent $$PPID $(ARGS)
+	$(PYTHON) stack/bootstrap.py && exec $(BIN)/tapedeck up --parent $$PPID $(ARGS)
 
 test: ## Everything that takes less than 15 minutes
-	$(PYTHON) localstack/bootstrap.py --test
+	$(PYTHON) stack/bootstrap.py --test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -24,33 +24,33 @@ test: ## Everything that takes less than 15 minutes
 	$(if $(ARGS),,$(BIN)/pytest -m 'not long' tests/chaos)
 
 test-fast: ## What needs no server: lint, types, unit tests
-	$(PYTHON) localstack/bootstrap.py --test
+	$(PYTHON) stack/bootstrap.py --test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/unit -m 'not long' $(ARGS)
 
 test-long: ## What takes longer: the full model, long runs
-	$(PYTHON) localstack/bootstrap.py --test
+	$(PYTHON) stack/bootstrap.py --test
 	$(BIN)/pytest -m long --timeout 7200 $(ARGS)
 
 test-engines: ## What differs between servers, on MySQL 9, MariaDB 11, Redis 8 and Valkey 9 too; a table at the end
-	$(PYTHON) localstack/bootstrap.py --test --engines
+	$(PYTHON) stack/bootstrap.py --test --engines
 	$(BIN)/python -m tests.engine_table $(ARGS)
 
 lint: ## ruff and mypy
-	$(PYTHON) localstack/bootstrap.py --test
+	$(PYTHON) stack/bootstrap.py --test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 audit: ## Known holes in the pinned packages (asks the package index; what it could not look at fails too)
-	$(PYTHON) localstack/bootstrap.py
+	$(PYTHON) stack/bootstrap.py
 	test -x .tapedeck/audit/bin/pip-audit || { $(PYTHON) -m venv .tapedeck/audit && .tapedeck/audit/bin/pip install --quiet 'pip-audit>=2.10,<3'; }
 	.tapedeck/audit/bin/pip-audit --strict -r constraints.txt --no-deps --disable-pip --progress-spinner off
 
 bench: ## The benchmarks, under an hour (ARGS=--quick: under 5 minutes; ARGS=--help)
-	$(PYTHON) localstack/bootstrap.py --bench && exec $(BIN)/python -m bench $(ARGS)
+	$(PYTHON) stack/bootstrap.py --bench && exec $(BIN)/python -m bench $(ARGS)
 
 drill: ## Every chaos drill, at length (ARGS="lookup-killed" for one)
-	$(PYTHON) localstack/bootstrap.py --test && $(BIN)/tapedeck drill $(or $(ARGS),--all)
+	$(PYTHON) stack/bootstrap.py --test && $(BIN)/tapedeck drill $(or $(ARGS),--all)

@@ -28,14 +28,14 @@ from typing import Any
 import pymysql
 import yaml
 
-from gateway.catalog_tables import TABLES, write_mixes
-from gateway.mixes import Mix, MixUser, Track
-from gateway.tokens import TokenKeys
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.mariadb import MariaDB
-from localstack.process import free_port
-from localstack.redis import RedisServer
+from gateway.auth.tokens import TokenKeys
+from gateway.catalog.model import Mix, MixUser, Track
+from gateway.catalog.tables import TABLES, write_mixes
+from stack import datadir
+from stack.datadir import Passwords
+from stack.mariadb import MariaDB
+from stack.process import free_port
+from stack.redis import RedisServer
 
 TRACKS = 19
 """Of a mix: twenty requests play it to its end, the next `play` starts it again."""

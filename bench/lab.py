@@ -15,8 +15,8 @@ from bench.peers.processes import GATEWAY, GATEWAY2, Kind, Peer
 from bench.servers import GATEWAY as GATEWAY_DATABASE
 from bench.servers import PLAIN, TABLE, Servers
 from bench.workloads import Prepared, Workload
-from localstack.process import ServerFailed
-from sharding.partitions import table
+from sharding.partitions.calendar import table
+from stack.process import ServerFailed
 
 Record = dict[str, Any]
 

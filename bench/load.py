@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import stats
-from localstack.process import ServerFailed
+from stack.process import ServerFailed
 
 SOURCE = Path(__file__).parent / "loadgen" / "loadgen.c"
 _SAMPLE = struct.Struct("=IIHH")

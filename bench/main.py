@@ -33,7 +33,7 @@ from bench.lab import Lab, Scale
 from bench.peers import processes
 from bench.servers import Servers
 from bench.tables import tables
-from localstack.process import ServerFailed
+from stack.process import ServerFailed
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".tapedeck" / "bench"

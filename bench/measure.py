@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.servers import Servers
-from localstack.redis import RedisServer
+from stack.redis import RedisServer
 
 _TICK = os.sysconf("SC_CLK_TCK")
 # Ours, not the clients': the bench asks INFO itself, and the gateway's probes PING.

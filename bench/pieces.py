@@ -23,24 +23,25 @@ from aiohttp.http import HttpRequestParser, RawRequestMessage
 from bench.hot_path import KEY, mixes
 from config.load import parse
 from config.model import Sessions
-from failover.answers import Ran
-from failover.primary import Primary
-from gateway import player, telemetry
-from gateway.app import gateway_face
-from gateway.catalog import Catalog
-from gateway.live import Live
+from failover.mysql.primary import Primary
+from failover.mysql.resultset import Ran
+from gateway import telemetry
+from gateway.catalog.cache import Catalog
+from gateway.factory import gateway_face
+from gateway.http.errors import Envelope, encode
+from gateway.http.messages import Asked, Reply
+from gateway.http.parameters import gather, whole_number
 from gateway.logs import request_id
-from gateway.params import gather, whole_number
-from gateway.player_routes import _set
-from gateway.replies import Envelope, encode
-from gateway.wire import Asked, Reply
-from sharding.days import Days
-from sharding.lookups import Lookups
-from sharding.partitions import tomorrow
-from sharding.reader import Loaded, Reader
+from gateway.player import rules
+from gateway.player.routes import _set
+from gateway.reload.runtime_config import Live
+from sharding.lookups.lookups import Lookups
+from sharding.partitions.calendar import tomorrow
+from sharding.partitions.clock import Days
 from sharding.state import Key, Owner, Stored, Write
-from sharding.store import Store
-from sharding.writer import Plan, Writer
+from sharding.store.reader import Loaded, Reader
+from sharding.store.store import Store
+from sharding.store.writer import Plan, Writer
 
 TIMES = 20_000
 AT_ONCE = 32
@@ -144,14 +145,14 @@ async def main() -> None:
         return messages[0][0]
 
     asked = Asked(parsed())
-    rules = live.config.player
+    allowed = live.config.player
     stored = Stored(b"{}", 1, time_to_day(), Owner.PLAYER)
     for version in range(2, 10):
-        made = player.next_track(mix, stored, 1.0, rules)
+        made = rules.next_track(mix, stored, 1.0, allowed)
         assert isinstance(made, Write)
         stored = Stored(made.body, version, stored.day, Owner.PLAYER)
-    answer = player.next_track(mix, stored, 1.0, rules).answer
-    assert isinstance(answer, player.Place)
+    answer = rules.next_track(mix, stored, 1.0, allowed).answer
+    assert isinstance(answer, rules.Place)
 
     database = NoDatabase()
     primary = cast(Primary, database)
@@ -184,7 +185,7 @@ async def main() -> None:
     piece("route", lambda: found.find(f"/sets/{tokens[0]}/next"))
     piece("token, verified before", lambda: live.tokens.verify(tokens[0], time.time()))
     piece("parameters and id", lambda: whole_number(gather("mix_id=1")["mix_id"], "mix_id"))
-    piece("the Player's rule", lambda: player.next_track(mix, stored, 1.0, rules))
+    piece("the Player's rule", lambda: rules.next_track(mix, stored, 1.0, allowed))
     piece("the answer's JSON", lambda: encode(Envelope(status="200 OK", set=_set(answer))))
     piece("its head", lambda: Reply(200, body).encode(asked))
     piece("request id and metrics", counted)

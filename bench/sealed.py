@@ -10,8 +10,8 @@ from datetime import date
 from typing import Any
 
 from config.load import parse
-from localstack.process import ServerFailed
 from sharding.backend import Backend
+from stack.process import ServerFailed
 
 _SECONDS = 60.0
 """Until a gateway must have all filters."""

@@ -12,10 +12,10 @@ import msgspec
 from bench import catalog
 from bench.servers import GATEWAY, PLAIN, TABLE, Servers
 from config.model import LookupServer
-from sharding import rows
-from sharding.entries import Command, Layout
-from sharding.partitions import table
-from sharding.ring import Ring
+from sharding.lookups.layout import Command, Layout
+from sharding.partitions import sql
+from sharding.partitions.calendar import table
+from sharding.ring.ring import Ring
 from sharding.state import Key, Owner
 
 VERSION = 6
@@ -55,7 +55,7 @@ def make_tables(servers: Servers) -> None:
     """All tables of all designs, empty. (T and T+1 of the gateway's too.)"""
     with servers.connect(GATEWAY) as cursor:
         for number in range(-1, RETENTION + 1):
-            cursor.execute(rows.create_table(days_ago(number)))
+            cursor.execute(sql.create_table(days_ago(number)))
     with servers.connect(PLAIN) as cursor:
         for number in range(-1, RETENTION + 1):
             cursor.execute(PLAIN_TABLE.format(name=table(days_ago(number))))

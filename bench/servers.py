@@ -19,12 +19,12 @@ from typing import Any
 import yaml
 
 from bench import catalog
-from gateway.catalog_tables import TABLES, write_mixes
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.mariadb import MariaDB
-from localstack.process import Child, free_port
-from localstack.redis import RedisServer
+from gateway.catalog.tables import TABLES, write_mixes
+from stack import datadir
+from stack.datadir import Passwords
+from stack.mariadb import MariaDB
+from stack.process import Child, free_port
+from stack.redis import RedisServer
 
 GATEWAY = "tapedeck"
 """The gateway's database."""

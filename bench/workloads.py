@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench import catalog, seed
 from bench.servers import Servers
-from gateway.tokens import TokenKeys
+from gateway.auth.tokens import TokenKeys
 from sharding.state import Key
 
 SESSION = 20

@@ -22,7 +22,7 @@ from cli.common import (
 
 if TYPE_CHECKING:
     from config.model import MySQL
-    from gateway.catalog_import import Format, Summary
+    from gateway.catalog.importer import Format, Summary
 
 app = typer.Typer(no_args_is_help=True, help="The mixes and their tracks in MySQL.")
 
@@ -115,7 +115,7 @@ def _why(summary: Summary) -> str:
 
 
 def _format(file: BinaryIO, given: FileFormat | None) -> Format:
-    from gateway.catalog_import import format_of
+    from gateway.catalog.importer import format_of
 
     if given is not None:
         return given.value
@@ -130,8 +130,8 @@ def _format(file: BinaryIO, given: FileFormat | None) -> Format:
 def _import(file: BinaryIO, file_format: Format, skip_bad: bool, mysql: MySQL) -> Summary:
     import pymysql
 
-    from failover.sync_primary import NoPrimary, connect_primary
-    from gateway.catalog_import import UnreadableFile, import_mixes, read
+    from failover.mysql.blocking import NoPrimary, connect_primary
+    from gateway.catalog.importer import UnreadableFile, import_mixes, read
 
     try:
         with contextlib.closing(connect_primary(mysql)) as connection, _progress(file) as advance:

@@ -58,7 +58,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Carry out asynchronous work; what MySQL refuses ends the command with one line."""
     import structlog
 
-    from failover.errors import MySQLError, PrimaryUnavailable
+    from failover.mysql.errors import MySQLError, PrimaryUnavailable
 
     # Log lines of the parts that a command uses stay out of its output.
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())

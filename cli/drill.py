@@ -107,7 +107,7 @@ def drill(
 def _take_rights() -> None:
     """Run this command again with what a DNS server of a drill's own needs, if need be."""
     from drills.dns import in_namespaces
-    from localstack.process import ServerFailed
+    from stack.process import ServerFailed
 
     try:
         in_namespaces([sys.executable, *sys.orig_argv[1:]])
@@ -137,8 +137,8 @@ def _one(console: Console, scenario: Scenario, options: Options, out: Path) -> d
     """Run one drill, show it, write its report; what it came to, for scripts."""
     from drills.report import write
     from drills.toxiproxy import InjectorFailed
-    from localstack.control import NotRunning
-    from localstack.process import ServerFailed
+    from stack.control import NotRunning
+    from stack.process import ServerFailed
 
     console.print(f"[bold]{scenario.name}[/]: {scenario.about}")
     try:

@@ -22,8 +22,8 @@ from cli.common import (
 
 if TYPE_CHECKING:
     from config.model import Sections
-    from sharding.janitor import Janitor, Partition, Pruned
-    from sharding.sealing import Outcome
+    from sharding.partitions.pruner import Janitor, Partition, Pruned
+    from sharding.partitions.sealing import Outcome
 
 app = typer.Typer(no_args_is_help=True, help="The day partitions in MySQL.")
 
@@ -100,8 +100,8 @@ def seal(
 
     Example: tapedeck partitions seal --again 20261019
     """
-    from sharding.partitions import parse_day
-    from sharding.sealing import CannotSeal
+    from sharding.partitions.calendar import parse_day
+    from sharding.partitions.sealing import CannotSeal
 
     sections = read_config(config)
     wanted = parse_day(day) if day is not None else None
@@ -232,10 +232,10 @@ def _listed(days: tuple[date, ...]) -> str:
 
 @contextlib.asynccontextmanager
 async def _janitor(sections: Sections) -> AsyncIterator[Janitor]:
-    from failover.primary import Primary
-    from sharding.days import Days
-    from sharding.janitor import Janitor
-    from sharding.partitions import call_tables
+    from failover.mysql.primary import Primary
+    from sharding.partitions.calendar import call_tables
+    from sharding.partitions.clock import Days
+    from sharding.partitions.pruner import Janitor
 
     call_tables(sections.partitions.prefix)
     days = Days(sections.partitions.retention_days, time.monotonic)
@@ -261,7 +261,7 @@ def _in_vain(sections: Sections) -> dict[str, int]:
 
 
 async def _seal(sections: Sections, day: date | None, again: bool) -> Outcome:
-    from sharding.sealing import Sealer
+    from sharding.partitions.sealing import Sealer
 
     async with _janitor(sections) as janitor:
         sealer = Sealer(janitor.primary, janitor.days, sections.partitions)
@@ -274,7 +274,7 @@ async def _list(sections: Sections) -> tuple[list[Partition], list[str]]:
 
 
 async def _create(sections: Sections) -> tuple[date, date]:
-    from sharding.partitions import tomorrow
+    from sharding.partitions.calendar import tomorrow
 
     async with _janitor(sections) as janitor:
         await janitor.days.complete()

@@ -108,7 +108,7 @@ def _print_place(answer: dict[str, Any]) -> None:
 
 def _where_keys(lookup: Lookup, keys: Path, as_json: bool) -> None:
     from cli.ring_keys import print_places
-    from sharding.ring import ring_of
+    from sharding.ring.ring import ring_of
 
     if lookup.mode == "cluster":
         fail("in a Redis Cluster the servers alone know the node: redis-cli cluster keyslot KEY")
@@ -154,8 +154,8 @@ def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -
 
 async def _where(sections: Sections, user: int, playlist: int) -> dict[str, Any]:
     from sharding.backend import Backend
+    from sharding.locate import find
     from sharding.state import Key
-    from sharding.whereabouts import find
 
     backend = await Backend.open(sections, prune=False)
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from cli.common import fail
 
 if TYPE_CHECKING:
-    from sharding.ring import Ring
+    from sharding.ring.ring import Ring
 
 _AT_ONCE = 4096
 _SAY_EVERY = 1_000_000

@@ -18,7 +18,7 @@ LOOKS = 4
 
 async def find_cluster(backend: Backend) -> None:
     """Find the primaries of a Redis Cluster; a ring's nodes are known already."""
-    from failover.cluster import ClusterNodes
+    from failover.redis.cluster import ClusterNodes
 
     if isinstance(backend.nodes, ClusterNodes):
         await backend.nodes.refresh()

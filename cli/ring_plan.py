@@ -19,7 +19,7 @@ from cli.common import (
 
 if TYPE_CHECKING:
     from config.model import Lookup
-    from sharding.forecast import Held
+    from sharding.ring.plan import Held
 
 
 def plan(
@@ -48,8 +48,8 @@ def plan(
 
     Example: tapedeck ring plan --add "10.0.0.4:6379:1 lookup4"
     """
-    from sharding.forecast import forecast
-    from sharding.ring import ring_of
+    from sharding.ring.plan import forecast
+    from sharding.ring.ring import ring_of
 
     if not (add or remove or weight):
         raise typer.BadParameter("say what would change: --add, --remove or --weight")
@@ -93,9 +93,9 @@ def _changed(before: Lookup, add: list[str], remove: list[str], weight: list[str
 
 
 async def _held(config: Lookup) -> dict[str, Held | None]:
-    from failover.nodes import Nodes
-    from failover.redis_link import info_of
-    from sharding.forecast import Held
+    from failover.redis.connections import info_of
+    from failover.redis.nodes import Nodes
+    from sharding.ring.plan import Held
 
     nodes = Nodes(config)
 

@@ -33,9 +33,9 @@ def serve(
     Example: tapedeck serve --config tapedeck.yml --workers 2
     """
     # Here and not at the top: `tapedeck --help` need not wait for them.
-    from gateway.live import Source
-    from gateway.ports import PortTaken
-    from gateway.serve import Refused
+    from gateway.http.listener import PortTaken
+    from gateway.process.worker import Refused
+    from gateway.reload.runtime_config import Source
 
     overrides = {
         f"TAPEDECK_{name}": str(value)
@@ -50,11 +50,11 @@ def serve(
     sections = source.load()
     try:
         if sections.gateway.workers > 1:
-            from gateway.workers import run_fleet
+            from gateway.process.supervisor import run_fleet
 
             status = run_fleet(source, sections)
         else:
-            from gateway.serve import run_alone
+            from gateway.process.worker import run_alone
 
             status = run_alone(source, sections)
     except (PortTaken, Refused) as error:

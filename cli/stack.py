@@ -117,8 +117,8 @@ def _order(config: Path, as_json: bool, **request: object) -> None:
 
 
 def _ask(config: Path, **request: object) -> Any:
-    from localstack.control import NotRunning, ask
-    from localstack.process import ServerFailed
+    from stack.control import NotRunning, ask
+    from stack.process import ServerFailed
 
     try:
         return ask(config.parent / "run", lambda line: typer.echo(f"  {line}", err=True), **request)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from localstack.layout import Layout, Ports
+    from stack.layout import Layout, Ports
 
 
 class Stopped(BaseException):
@@ -83,10 +83,10 @@ def up(
 
     Example: tapedeck up --ephemeral --gateway-port 9080
     """
-    from gateway import outlet
-    from localstack.layout import MYSQL_PORTS, Layout, Ports
+    from gateway import log_queue
+    from stack.layout import MYSQL_PORTS, Layout, Ports
 
-    outlet.install()
+    log_queue.install()
     of_mysql = MYSQL_PORTS[mysql]
     if mysql_ports is not None:
         of_mysql = _ports(mysql_ports, len(of_mysql), "--mysql-ports")
@@ -110,10 +110,10 @@ def _ports(text: str, count: int, option: str) -> tuple[int, ...]:
 def _run(layout: Layout, ports: Ports, workers: int, parent: int, player_port: int | None) -> None:
     from rich.console import Console
 
-    from localstack.control import Control
-    from localstack.demo import Demo, bind
-    from localstack.process import ServerFailed
-    from localstack.stack import Stack
+    from stack.control import Control
+    from stack.demo import Demo, bind
+    from stack.process import ServerFailed
+    from stack.stack import Stack
 
     # Behind what is slow to import: what a handler raises in there may be lost on its way.
     watcher = _Watcher(parent)
@@ -181,7 +181,7 @@ class _Watcher:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._signalled)
         if parent:
-            from localstack.process import die_with_parent
+            from stack.process import die_with_parent
 
             try:
                 die_with_parent(parent, signal.SIGTERM)

@@ -19,10 +19,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import config
-import gateway.workers  # noqa: F401 - registers every family
+import gateway.process.supervisor  # noqa: F401 - registers every family
 from config.load import PREFIX
 from config.model import Sections
-from gateway.live import FOLLOWS
+from gateway.reload.runtime_config import FOLLOWS
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = Path(config.__file__).parent / "tapedeck.yml"

@@ -27,15 +27,15 @@ from config.model import Sections
 from config.tls import own_port_context, own_url
 from drills.client import Target
 from drills.stage import Plan, Stage
-from failover.sync_primary import NoPrimary, connect_primary
-from localstack.control import NotRunning, ask
-from localstack.datadir import Passwords
-from localstack.layout import LOOKUP_NAMES, MYSQL_NAMES
-from localstack.mariadb import MariaDB
-from localstack.process import Child, ServerFailed
-from localstack.redis import RedisServer
-from localstack.server import Role
-from sharding.partitions import call_tables
+from failover.mysql.blocking import NoPrimary, connect_primary
+from sharding.partitions.calendar import call_tables
+from stack.control import NotRunning, ask
+from stack.datadir import Passwords
+from stack.layout import LOOKUP_NAMES, MYSQL_NAMES
+from stack.mariadb import MariaDB
+from stack.process import Child, ServerFailed
+from stack.redis import RedisServer
+from stack.server import Role
 
 MIXES_AT_MOST = 6
 """Mixes that the listeners walk through; each is walked once beforehand to learn its tracks."""

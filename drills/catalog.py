@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.mixes import Mix, MixUser, Track
+from gateway.catalog.model import Mix, MixUser, Track
 
 MIXES = {1: 12, 2: 30, 3: 30, 4: 40, 5: 60}
 """Ids of the mixes, and how many tracks each has: enough for a session, and some that end."""

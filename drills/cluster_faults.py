@@ -6,8 +6,8 @@ import asyncio
 
 from drills.scene import Promise, Scenario, Scene
 from drills.stage import Plan
-from localstack.redis import RedisServer
-from localstack.redis_cluster import RedisCluster
+from stack.redis import RedisServer
+from stack.redis_cluster import RedisCluster
 
 _SECONDS = 20.0
 """Within which a cluster has promoted a replica, and within which gateways have noticed."""

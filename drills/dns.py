@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
-from localstack.process import ServerFailed
+from stack.process import ServerFailed
 
 _NAMESPACES = ("unshare", "--user", "--map-root-user", "--net")
 _NOT_PERMITTED = (

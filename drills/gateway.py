@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from drills.client import Target
-from localstack.process import Child, ServerFailed
+from stack.process import Child, ServerFailed
 
 SERVE = ("-m", "cli")
 """What makes a Python process the `tapedeck` command."""

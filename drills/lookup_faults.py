@@ -10,7 +10,7 @@ from pathlib import Path
 from drills.scene import Promise, Scenario, Scene, each
 from drills.stage import Plan
 from drills.toxiproxy import Link
-from localstack.redis import RedisServer
+from stack.redis import RedisServer
 
 _ONE_NODE = Promise(latency="hint")
 _RETURN = 20.0

@@ -11,11 +11,11 @@ from drills.midnight import before_midnight, shift_to_midnight
 from drills.scene import Promise, Scenario, Scene, each
 from drills.stage import Plan, Supervised
 from drills.toxiproxy import Link
-from localstack import replication
-from localstack.redis import RedisServer
-from localstack.server import Server
-from sharding.partitions import oldest_kept, table, utc_day
-from sharding.rows import create_table
+from sharding.partitions.calendar import oldest_kept, table, utc_day
+from sharding.partitions.sql import create_table
+from stack import replication
+from stack.redis import RedisServer
+from stack.server import Server
 
 _FAILOVER = Promise(latency="outage")
 _PAIR = Plan(mysql="pair")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from drills.gateway import Gateway
 from drills.scene import Promise, Scenario, Scene
 from drills.stage import Plan
-from localstack.redis import RedisServer
+from stack.redis import RedisServer
 
 _TURNED = 10.0
 """Seconds within which a gateway has the ring that it was given."""

@@ -13,22 +13,22 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
-import failover.primary
-import sharding.days
-import sharding.operations
-import sharding.reader
-import sharding.rows
-import sharding.writer
-from failover.errors import Fault, MySQLError
-from failover.fencing import Adopt, Nobody
+import failover.mysql.primary
+import sharding.partitions.clock
+import sharding.partitions.sql
+import sharding.store.idempotency
+import sharding.store.reader
+import sharding.store.writer
+from failover.mysql.errors import Fault, MySQLError
+from failover.mysql.fencing import Adopt, Nobody
 from sharding.batching import Waiter
-from sharding.filters import FilterSet, spread
-from sharding.partitions import table, utc_day
-from sharding.reader import Loaded, Reader
-from sharding.rows import NewRow, Row, insert, read
-from sharding.sessions import Sessions
+from sharding.filters.filters import FilterSet, spread
+from sharding.partitions.calendar import table, utc_day
+from sharding.partitions.sql import NewRow, Row, insert, read
 from sharding.state import Key
-from sharding.writer import Plan, Writer
+from sharding.store.reader import Loaded, Reader
+from sharding.store.row_cache import Sessions
+from sharding.store.writer import Plan, Writer
 
 
 class Sabotage(NamedTuple):
@@ -64,8 +64,8 @@ def _no_compare_and_set() -> None:
         )
         return f"{insert(day, rows)} ON DUPLICATE KEY UPDATE {sets}"
 
-    patch(sharding.rows, "update", update)
-    patch(sharding.rows, "upsert", upsert)
+    patch(sharding.partitions.sql, "update", update)
+    patch(sharding.partitions.sql, "upsert", upsert)
 
 
 def _acknowledged_before_commit() -> None:
@@ -103,8 +103,8 @@ def _hints_trusted() -> None:
 
 
 def _operation_ids_ignored() -> None:
-    patch(sharding.operations, "find", lambda *_: None)
-    patch(sharding.operations, "forgotten", lambda *_: False)
+    patch(sharding.store.idempotency, "find", lambda *_: None)
+    patch(sharding.store.idempotency, "forgotten", lambda *_: False)
 
 
 def _no_fencing() -> None:
@@ -114,16 +114,16 @@ def _no_fencing() -> None:
                 return Adopt(view.address, view.hello, raise_generation=False)
         return Nobody("no host is writable")
 
-    patch(failover.primary, "decide", believe)
+    patch(failover.mysql.primary, "decide", believe)
 
 
 def _mark_ignored() -> None:
     def by_clock(clock: float, *_: object) -> date:
         return utc_day(clock)
 
-    patch(sharding.days, "mysql_day", by_clock)
-    patch(sharding.reader, "mysql_day", by_clock)
-    patch(sharding.rows, "MYSQL_DAY", "UTC_DATE()")
+    patch(sharding.partitions.clock, "mysql_day", by_clock)
+    patch(sharding.store.reader, "mysql_day", by_clock)
+    patch(sharding.partitions.sql, "MYSQL_DAY", "UTC_DATE()")
 
 
 def _filter_loses_keys() -> None:

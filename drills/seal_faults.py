@@ -12,8 +12,8 @@ import aiohttp
 from drills.midnight import DAY, before_midnight, shift_to_midnight
 from drills.scene import Promise, Scenario, Scene
 from drills.stage import Plan
-from sharding.partitions import table, utc_day, yesterday
-from sharding.rows import create_table
+from sharding.partitions.calendar import table, utc_day, yesterday
+from sharding.partitions.sql import create_table
 from sharding.state import Owner
 
 _FIRST_USER = 1_000_000_000_000_000

@@ -19,19 +19,19 @@ from drills.client import Target
 from drills.dns import Dns
 from drills.gateway import SERVE, Gateway
 from drills.toxiproxy import Injector, Link
-from gateway.catalog_tables import TABLES, write_mixes
-from localstack import datadir, engines, replication
-from localstack.datadir import Passwords
-from localstack.group import Group
-from localstack.mariadb import MariaDB
-from localstack.mysql import MySQL
-from localstack.pair import Pair
-from localstack.process import Child, ServerFailed, free_port
-from localstack.redis import RedisServer
-from localstack.redis_cluster import RedisCluster
-from localstack.server import Server, faketime_library
-from sharding import ownership
-from sharding.partitions import table
+from gateway.catalog.tables import TABLES, write_mixes
+from sharding.partitions import ownership
+from sharding.partitions.calendar import table
+from stack import datadir, engines, replication
+from stack.datadir import Passwords
+from stack.group import Group
+from stack.mariadb import MariaDB
+from stack.mysql import MySQL
+from stack.pair import Pair
+from stack.process import Child, ServerFailed, free_port
+from stack.redis import RedisServer
+from stack.redis_cluster import RedisCluster
+from stack.server import Server, faketime_library
 
 _DAY = 86400
 
@@ -74,7 +74,7 @@ class Plan:
 
 
 class Supervised(Protocol):
-    """A pair that somebody looks after: `localstack.pair.Pair`, or the running stack's."""
+    """A pair that somebody looks after: `stack.pair.Pair`, or the running stack's."""
 
     @property
     def servers(self) -> Mapping[str, Server]: ...

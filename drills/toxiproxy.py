@@ -22,7 +22,7 @@ import toxiproxy.proxy  # type: ignore[import-untyped,unused-ignore]
 import toxiproxy.server  # type: ignore[import-untyped,unused-ignore]
 
 from config.values import split_address
-from localstack.process import Child, ServerFailed, free_port
+from stack.process import Child, ServerFailed, free_port
 
 CALL_SECONDS = 5.0
 """How long one call may take."""

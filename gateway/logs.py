@@ -1,4 +1,4 @@
-"""JSON lines on standard output, one an event. Writing one never waits (`outlet.py`).
+"""JSON lines on standard output, one an event. Writing one never waits (`log_queue.py`).
 
     {"event": "listening", "level": "info", "timestamp": "2026-03-01T12:00:00.000000Z", ...}
 
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import msgspec
 import structlog
 
-from gateway import outlet
+from gateway import log_queue
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The request that the running task serves; it stands in every line that is logged meanwhile."""
@@ -52,7 +52,7 @@ def start(level: str, **always: Any) -> None:
         level: debug, info, warning or error.
         always: stands in every line, as `worker=2`.
     """
-    outlet.install(lambda lines: _log.error("log_lines_dropped", lines=lines))
+    log_queue.install(lambda lines: _log.error("log_lines_dropped", lines=lines))
     configure(level, **always)
 
 

@@ -11,27 +11,27 @@ from typing import Any, Literal
 
 from config.load import ConfigError
 from config.model import Lookup, Sections
-from failover.cluster import ClusterNodes
-from failover.nodes import Nodes
+from failover.mysql.connection import Hello
+from failover.mysql.primary import Primary
 from failover.presence import Presence
-from failover.primary import Primary
-from failover.session import Hello
+from failover.redis.cluster import ClusterNodes
+from failover.redis.nodes import Nodes
 from failover.tasks import stop
 from sharding import metrics
-from sharding.cluster_lookups import ClusterLookups
-from sharding.days import Days
-from sharding.filter_keeper import FilterKeeper
-from sharding.filters import Filters
-from sharding.janitor import Janitor
-from sharding.lookups import Lookups
-from sharding.ownership import in_words
-from sharding.partitions import CLOCKS_AGREE, call_tables, span
-from sharding.reader import Reader
-from sharding.ring_lookups import RingLookups, Routes
-from sharding.sealing import Sealer
-from sharding.store import Store
-from sharding.survey import Parts, Survey
-from sharding.writer import Writer
+from sharding.filters.filters import Filters
+from sharding.filters.keeper import FilterKeeper
+from sharding.lookups.cluster_client import ClusterLookups
+from sharding.lookups.lookups import Lookups
+from sharding.lookups.ring_client import RingLookups, Routes
+from sharding.lookups.survey import Parts, Survey
+from sharding.partitions.calendar import CLOCKS_AGREE, call_tables, span
+from sharding.partitions.clock import Days
+from sharding.partitions.ownership import in_words
+from sharding.partitions.pruner import Janitor
+from sharding.partitions.sealing import Sealer
+from sharding.store.reader import Reader
+from sharding.store.store import Store
+from sharding.store.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Backend:
         Nothing in here can fail: what could has been done by `plan`.
 
         Args:
-            config: differs from the present one only in what can follow (see gateway.live).
+            config: differs from the present one only in values that a reload may change.
             planned: from `plan`, with `config`.
             generation: of its ring.
         """

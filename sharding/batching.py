@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from failover.errors import PrimaryUnavailable
+from failover.mysql.errors import PrimaryUnavailable
 from sharding import metrics
 
 Item = TypeVar("Item")

@@ -1,7 +1,7 @@
 """Real servers for the tests, on free ports, in pytest's own temporary folder.
 
 Servers are shared by a session; what a test gets is fresh: an empty database, empty lookup nodes.
-None of them outlives pytest, however that ends (see localstack/process.py).
+None of them outlives pytest, however that ends (see stack/process.py).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from localstack import clock, datadir, engines
-from localstack import mysql as mysql_engine
-from localstack.datadir import Passwords
-from localstack.group import Group
-from localstack.mariadb import MariaDB
-from localstack.mysql import MySQL
-from localstack.process import free_port
-from localstack.redis import RedisServer
-from localstack.server import Server
+from stack import clock, datadir, engines
+from stack import mysql as mysql_engine
+from stack.datadir import Passwords
+from stack.group import Group
+from stack.mariadb import MariaDB
+from stack.mysql import MySQL
+from stack.process import free_port
+from stack.redis import RedisServer
+from stack.server import Server
 from tests.support.mysqld import WITHOUT_TLS, key_of, make_keys
 
 # No test is timed: on a busy machine a property would fail for how long an example took.

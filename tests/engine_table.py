@@ -4,7 +4,7 @@
     python -m tests.engine_table --only mysql-9     one engine, or several
     python -m tests.engine_table --rows drill       the rows whose name has this word
 
-Each cell is a run of pytest of its own with TAPEDECK_ENGINE set (`localstack.engines.CHOICE`). The
+Each cell is a run of pytest of its own with TAPEDECK_ENGINE set (`stack.engines.CHOICE`). The
 table stands in `.tapedeck/engines/table.md` too, and each cell's output in a file beside it. The
 exit status is 1 if a test failed anywhere.
 """
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from localstack import datadir, engines, redis
+from stack import datadir, engines, redis
 
 DRILLS = (
     "mysql-primary-killed",

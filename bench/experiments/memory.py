@@ -8,9 +8,9 @@ from typing import Literal
 
 from bench import seed
 from bench.lab import Lab
-from localstack.redis import RedisServer
-from sharding.entries import Command, Layout
+from sharding.lookups.layout import Command, Layout
 from sharding.state import Key
+from stack.redis import RedisServer
 
 PLAYLISTS = 30
 """Of each user, within retention."""

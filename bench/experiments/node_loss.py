@@ -10,7 +10,7 @@ from bench.lab import Lab
 from bench.peers import processes as peers
 from bench.peers.processes import Kind
 from bench.servers import GATEWAY, PLAIN
-from sharding.partitions import table
+from sharding.partitions.calendar import table
 
 SHARE = 0.4
 """Of what the slower of both reaches: the load meanwhile."""

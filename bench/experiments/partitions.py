@@ -10,8 +10,8 @@ from bench.lab import Lab, figures
 from bench.load import Load
 from bench.peers import processes as peers
 from bench.peers.processes import Peer
-from sharding import rows
-from sharding.partitions import table
+from sharding.partitions import sql
+from sharding.partitions.calendar import table
 from sharding.state import Key
 
 COUNTS = (3, 5, 10, 20, 30, 45, 60)
@@ -28,7 +28,7 @@ def by_count(lab: Lab) -> None:
     server.prepare(BY_COUNT)
     with server.connect(BY_COUNT) as cursor:
         for number in range(-1, max(COUNTS) - 1):
-            cursor.execute(rows.create_table(seed.days_ago(number)))
+            cursor.execute(sql.create_table(seed.days_ago(number)))
     for number in range(1, max(COUNTS) - 1):
         users = range(number * 200_000, number * 200_000 + min(lab.scale.bulk, 10_000))
         seed.gateway_rows(server, seed.days_ago(number), users, 1, BY_COUNT)
@@ -69,7 +69,7 @@ def by_rows(lab: Lab) -> None:
             # Beyond the listeners of all other runs, who share the lookup nodes.
             day, first = seed.days_ago(number), (1 << 40) + number * 1_000_000
             with server.connect(BY_ROWS) as cursor:
-                cursor.execute(rows.create_table(day))
+                cursor.execute(sql.create_table(day))
             seed.gateway_rows(server, day, range(first, first + each), 1, BY_ROWS)
             asked += [(Key(first + chance.randrange(each), 1), day) for _ in range(1500)]
             with server.connect(BY_ROWS) as cursor:

@@ -16,8 +16,8 @@ from bench.load import Measured
 from bench.peers import processes as peers
 from bench.peers.processes import Kind
 from bench.servers import GATEWAY, TABLE
-from sharding import rows
-from sharding.partitions import table
+from sharding.partitions import sql
+from sharding.partitions.calendar import table
 
 BATCH = 2_000
 """Rows of one DELETE: small enough that nobody waits long for its locks."""
@@ -51,7 +51,7 @@ def _run(
     users = workloads.new_listeners(lab.scale.purged)
     if kind is peers.GATEWAY:
         with lab.servers.connect(GATEWAY) as cursor:
-            cursor.execute(rows.create_table(past))
+            cursor.execute(sql.create_table(past))
         seed.gateway_rows(lab.servers, past, users, 1)
     else:
         seed.table_rows(lab.servers, past, users, 1)

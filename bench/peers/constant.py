@@ -11,7 +11,7 @@ import uvloop
 from aiohttp import web
 
 from bench.peers.shared import PlainPlayer, answered, settings
-from gateway.replies import Envelope, SetReply, encode, status_line, track_reply
+from gateway.http.errors import Envelope, SetReply, encode, status_line, track_reply
 
 HERE = settings(__doc__ or "")
 MIX = next(iter(PlainPlayer(HERE.catalog).mixes.values()))

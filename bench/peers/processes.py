@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from bench.servers import PLAIN, TABLE, Servers
-from localstack.process import Child, ServerFailed, free_port
+from stack.process import Child, ServerFailed, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 GO_SOURCE = Path(__file__).parent / "plain"

@@ -18,10 +18,9 @@ import uvloop
 from aiohttp import web
 
 from config.model import Player as Rules
-from gateway import player
-from gateway.mixes import Mix, MixUser, Track
-from gateway.player import Place, Refused
-from gateway.replies import (
+from gateway.auth.tokens import BadToken, TokenKeys
+from gateway.catalog.model import Mix, MixUser, Track
+from gateway.http.errors import (
     Envelope,
     NoTrack,
     SetReply,
@@ -29,7 +28,8 @@ from gateway.replies import (
     status_line,
     track_reply,
 )
-from gateway.tokens import BadToken, TokenKeys
+from gateway.player import rules
+from gateway.player.rules import Place, Refused
 from sharding.state import Owner, Stored, Write
 
 LOOKUP_SECONDS = 32 * 86400
@@ -145,13 +145,13 @@ class PlainPlayer:
         stored = Stored(body, version, datetime.now(UTC).date(), Owner.PLAYER) if version else None
         now = time.time()
         if asked.action == "play":
-            decision = player.play(asked.mix, stored, now, self._rules)
+            decision = rules.play(asked.mix, stored, now, self._rules)
         elif asked.action == "next":
-            decision = player.next_track(asked.mix, stored, now, self._rules)
+            decision = rules.next_track(asked.mix, stored, now, self._rules)
         elif asked.action == "skip":
-            decision = player.skip(asked.mix, stored, now, self._rules)
+            decision = rules.skip(asked.mix, stored, now, self._rules)
         else:
-            decision = player.report(asked.mix, stored, asked.track_id)
+            decision = rules.report(asked.mix, stored, asked.track_id)
         answer = decision.answer
         envelope = Envelope(status=status_line(200), logged_in=asked.logged_in)
         if isinstance(answer, Place):

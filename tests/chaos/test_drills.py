@@ -14,7 +14,7 @@ import pytest
 
 from drills.drill import Options
 from drills.scenarios import DRILLS
-from localstack import engines
+from stack import engines
 from tests.chaos.running import run_drill
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]

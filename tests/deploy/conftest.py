@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from localstack import datadir
-from localstack.datadir import Passwords
+from stack import datadir
+from stack.datadir import Passwords
 from tests.support.pair import DEPLOY, Host
 
 

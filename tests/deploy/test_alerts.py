@@ -19,10 +19,10 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-import gateway.workers  # registers every family
-from gateway.operations import OPERATIONS
-from localstack.mariadb import MariaDB
-from localstack.redis import RedisServer
+import gateway.process.supervisor  # registers every family
+from gateway.api.operations import OPERATIONS
+from stack.mariadb import MariaDB
+from stack.redis import RedisServer
 from tests.deploy.test_files import run
 from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes

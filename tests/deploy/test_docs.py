@@ -19,7 +19,7 @@ from types import ModuleType
 import pytest
 
 from config.model import Sections
-from gateway.live import FOLLOWS
+from gateway.reload.runtime_config import FOLLOWS
 from tests.support.commands import Command, commands
 from tests.support.pair import Host
 from tests.support.terminal import Terminal
@@ -54,7 +54,7 @@ NOT_HERE = {
     r"cp deploy/(systemd|balance)|deploy/compose/make-secrets /etc": _INSTALL,
     r"mariadb-backup|mbstream": "needs mariadb-backup, and the data directory of a server",
     r".*gtid_slave_pos = '0-1-12345'": "the position is the reader's",
-    r"python3 localstack/engines\.py install": "downloads 100 MB; test_engines.py has its rules",
+    r"python3 stack/engines\.py install": "downloads 100 MB; test_engines.py has its rules",
     r"SECRETS=\S+ deploy/mysql/group\.sh": "tests/deploy/test_mysql_engine.py founds a group",
     r"SELECT ": "is for a member of a group, or for a primary that died",
     r"SETUP=deploy/mysql": "tests/deploy/test_mysql.py runs it on a pair of its own",

@@ -20,7 +20,7 @@ import yaml
 
 from config.load import load
 from config.model import Sections
-from localstack.datadir import executable
+from stack.datadir import executable
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

@@ -13,8 +13,8 @@ import aiohttp
 import pymysql
 import pytest
 
-from localstack import datadir
-from localstack.datadir import Passwords
+from stack import datadir
+from stack.datadir import Passwords
 from tests.support.gateways import Gateway
 from tests.support.pair import AS_STANDBY, Host
 

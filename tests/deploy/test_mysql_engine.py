@@ -11,8 +11,8 @@ from pathlib import Path
 import pymysql
 import pytest
 
-from localstack import datadir
-from localstack.datadir import Passwords
+from stack import datadir
+from stack.datadir import Passwords
 from tests.support.mysql_hosts import (
     MySQLHost,
     client,

@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 
 from config.load import parse
-from gateway.openapi import document as describe
-from localstack.mariadb import MariaDB
-from localstack.redis import RedisServer
+from gateway.api.document import document as describe
+from stack.mariadb import MariaDB
+from stack.redis import RedisServer
 from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
 from tests.unit.test_openapi import valid

@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from bench import load
-from localstack import bootstrap
+from stack import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
 _missing = [

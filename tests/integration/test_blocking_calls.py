@@ -14,9 +14,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from localstack.mariadb import MariaDB
-from localstack.process import free_port
-from localstack.redis import RedisServer
+from stack.mariadb import MariaDB
+from stack.process import free_port
+from stack.redis import RedisServer
 from tests.integration.test_tls import await_started, get, reloaded, serial_at, trusting, until
 from tests.support import blocking
 from tests.support.certificates import Authority

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from config.load import parse
-from failover.nodes import Nodes
-from localstack.redis import RedisServer
-from sharding.entries import Layout
+from failover.redis.nodes import Nodes
+from sharding.lookups.layout import Layout
+from sharding.lookups.survey import Survey
 from sharding.state import Key
-from sharding.survey import Survey
+from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support.gateways import Gateway
 

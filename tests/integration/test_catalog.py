@@ -18,14 +18,14 @@ import yaml
 import config
 from config.model import Catalog as Limits
 from config.model import MySQL
-from failover.errors import PrimaryUnavailable
-from failover.primary import Primary
-from failover.sync_primary import NoPrimary, connect_primary
-from gateway.catalog import Catalog, ensure_catalog
-from gateway.catalog_import import Entry, import_mixes, read
-from gateway.mixes import Mix, MixUser, Track
-from localstack.mariadb import MariaDB
-from localstack.process import free_port
+from failover.mysql.blocking import NoPrimary, connect_primary
+from failover.mysql.errors import PrimaryUnavailable
+from failover.mysql.primary import Primary
+from gateway.catalog.cache import Catalog, ensure_catalog
+from gateway.catalog.importer import Entry, import_mixes, read
+from gateway.catalog.model import Mix, MixUser, Track
+from stack.mariadb import MariaDB
+from stack.process import free_port
 from tests.support.mysqld import key_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.engines]

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from localstack.mariadb import MariaDB
+from stack.mariadb import MariaDB
 from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
 

@@ -11,7 +11,7 @@ import pytest
 
 from drills.attached import Attached
 from drills.client import Client
-from localstack.process import ServerFailed
+from stack.process import ServerFailed
 from tests.conftest import StackConfig
 from tests.support.certificates import Authority
 from tests.support.faces import a_mix

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from localstack import engines
+from stack import engines
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def test_an_installed_engine_is_of_the_version_that_its_name_says(name: str) -> None:
     server = engines.find(name)
     if server is None:
-        pytest.skip(f"{name} is not installed: python3 localstack/engines.py install {name}")
+        pytest.skip(f"{name} is not installed: python3 stack/engines.py install {name}")
     done = subprocess.run([server, "--version"], capture_output=True, text=True, check=True)
     words = done.stdout.replace("v=", "").split()
     assert any(word.startswith(engines.ENGINES[name].version) for word in words), done.stdout
@@ -26,9 +26,9 @@ def test_an_installed_engine_is_of_the_version_that_its_name_says(name: str) -> 
 
 @pytest.mark.long
 def test_one_command_installs_an_engine_and_a_second_run_does_nothing(tmp_path: Path) -> None:
-    (tmp_path / "localstack").mkdir()
-    shutil.copy(REPOSITORY / "localstack" / "engines.py", tmp_path / "localstack")
-    command = [sys.executable, tmp_path / "localstack" / "engines.py", "install", "valkey-9"]
+    (tmp_path / "stack").mkdir()
+    shutil.copy(REPOSITORY / "stack" / "engines.py", tmp_path / "stack")
+    command = [sys.executable, tmp_path / "stack" / "engines.py", "install", "valkey-9"]
     first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "valkey-9: downloading" in first
     assert "valkey-9 is installed" in first

@@ -14,14 +14,14 @@ import aiohttp
 import pytest
 import yaml
 
-from localstack.mariadb import MariaDB
-from sharding import days as days_module
 from sharding.backend import Backend
-from sharding.janitor import Janitor
-from sharding.partitions import table, tomorrow
-from sharding.rows import create_table
+from sharding.partitions import clock as days_module
+from sharding.partitions.calendar import table, tomorrow
+from sharding.partitions.pruner import Janitor
+from sharding.partitions.sql import create_table
 from sharding.state import Key
-from sharding.store import Unavailable
+from sharding.store.store import Unavailable
+from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.faces import a_mix

@@ -13,14 +13,14 @@ import uvloop
 from redis.exceptions import RedisError
 
 from config.load import parse
-from failover.errors import Fault, MySQLError
-from failover.redis_link import Link
-from failover.session import Session
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.process import Child, free_port
-from localstack.redis import RedisServer
-from localstack.server import Server
+from failover.mysql.connection import Session
+from failover.mysql.errors import Fault, MySQLError
+from failover.redis.connections import Link
+from stack import datadir
+from stack.datadir import Passwords
+from stack.process import Child, free_port
+from stack.redis import RedisServer
+from stack.server import Server
 from tests.support.certificates import Authority
 from tests.support.mysqld import key_of
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.group import Group
-from localstack.redis import RedisServer
 from sharding.backend import Backend
 from sharding.state import Key
+from stack import datadir
+from stack.datadir import Passwords
+from stack.group import Group
+from stack.redis import RedisServer
 from tests.support.backends import opened
 from tests.support.mysqld import public_key
 from tests.support.states import bump, count

@@ -13,13 +13,13 @@ from pymysql.cursors import Cursor
 
 from config.load import parse
 from config.model import MySQL
-from failover import settings
-from failover.session import Session
-from failover.sync_primary import connect_primary
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.mariadb import MariaDB
+from failover.mysql import settings
+from failover.mysql.blocking import connect_primary
+from failover.mysql.connection import Session
 from sharding.state import Key
+from stack import datadir
+from stack.datadir import Passwords
+from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
 from tests.integration import test_store
 from tests.support.backends import opened

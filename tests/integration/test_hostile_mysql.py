@@ -12,11 +12,11 @@ from pymysql.cursors import Cursor
 
 from config.load import parse
 from config.model import MySQL as Config
-from failover import settings
-from failover.session import Session
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.mysql import MySQL
+from failover.mysql import settings
+from failover.mysql.connection import Session
+from stack import datadir
+from stack.datadir import Passwords
+from stack.mysql import MySQL
 from tests.conftest import StackConfig
 from tests.integration import test_hostile_defaults, test_store
 from tests.integration.test_hostile_defaults import _compared

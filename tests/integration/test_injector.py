@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from drills.toxiproxy import Injector, InjectorFailed, Link
-from localstack.redis import RedisServer
+from stack.redis import RedisServer
 from tests.support.wire import Upstream, closed, read_exactly, silent, took
 
 pytestmark = pytest.mark.stack

@@ -13,7 +13,7 @@ from toxiproxy.api import APIConsumer
 from toxiproxy.exceptions import InvalidToxic, NotFound, ProxyExists
 
 from drills.toxiproxy import Injector
-from localstack.process import free_port
+from stack.process import free_port
 from tests.support.wire import Upstream
 
 pytestmark = pytest.mark.stack

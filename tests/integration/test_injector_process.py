@@ -22,7 +22,7 @@ from toxiproxy.api import APIConsumer
 import drills.toxiproxy as wrapper
 from drills.injector.server import Api
 from drills.toxiproxy import Injector, InjectorFailed, Link
-from localstack.process import free_port
+from stack.process import free_port
 from tests.support.wire import Upstream, closed, read_exactly, took
 
 pytestmark = pytest.mark.stack

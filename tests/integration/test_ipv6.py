@@ -8,10 +8,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.mariadb import MariaDB
-from localstack.redis import RedisServer
+from stack import datadir
+from stack.datadir import Passwords
+from stack.mariadb import MariaDB
+from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support.gateways import Gateway
 from tests.support.terminal import eventually

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from config.load import parse
-from failover.errors import PrimaryUnavailable
-from failover.primary import Primary
-from localstack import datadir, replication
-from localstack.datadir import Passwords
-from localstack.mariadb import MariaDB
+from failover.mysql.errors import PrimaryUnavailable
+from failover.mysql.primary import Primary
 from sharding.backend import Backend
 from sharding.state import Key, StoreError
+from stack import datadir, replication
+from stack.datadir import Passwords
+from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.listener import Listener

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.group import Group
-from localstack.mysql import MySQL
-from localstack.process import ServerFailed
+from stack import datadir
+from stack.datadir import Passwords
+from stack.group import Group
+from stack.mysql import MySQL
+from stack.process import ServerFailed
 from tests.support.terminal import eventually
 from tests.support.writers import Writers
 

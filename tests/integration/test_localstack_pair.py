@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from localstack import datadir, engines, replication
-from localstack.datadir import Passwords
-from localstack.mariadb import MariaDB
-from localstack.mysql import MySQL
-from localstack.pair import Pair
-from localstack.process import ServerFailed
-from localstack.server import Server
+from stack import datadir, engines, replication
+from stack.datadir import Passwords
+from stack.mariadb import MariaDB
+from stack.mysql import MySQL
+from stack.pair import Pair
+from stack.process import ServerFailed
+from stack.server import Server
 from tests.support.terminal import eventually
 from tests.support.writers import Writers
 

@@ -16,11 +16,11 @@ import pytest
 import redis
 
 from config.load import parse
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.mariadb import MariaDB
-from localstack.process import Child, ServerFailed
-from localstack.redis import RedisServer
+from stack import datadir
+from stack.datadir import Passwords
+from stack.mariadb import MariaDB
+from stack.process import Child, ServerFailed
+from stack.redis import RedisServer
 from tests.support.terminal import eventually, exists
 
 pytestmark = pytest.mark.stack
@@ -157,7 +157,7 @@ def test_data_made_with_other_passwords_is_named(tmp_path: Path, data_template: 
 PARENT = """
 import sys, threading, time
 from pathlib import Path
-from localstack.process import Child
+from stack.process import Child
 child = Child("sleeper", Path(sys.argv[1]) / "log", Path(sys.argv[1]) / "pid")
 # From a thread that ends at once: the child must live on.
 starter = threading.Thread(target=child.spawn, args=(["sleep", "600"],))

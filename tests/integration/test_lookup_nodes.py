@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import structlog
 
-from failover.nodes import Node
-from localstack.redis import RedisServer
+from failover.redis.nodes import Node
 from sharding.backend import Backend
 from sharding.state import Key
+from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.states import bump, count
@@ -47,8 +47,8 @@ def keys_of(backend: Backend, node: str, how_many: int) -> list[Key]:
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only requests find out what is wrong with a node."""
-    monkeypatch.setattr("failover.nodes.CHECK_AFTER", 1e9)
-    monkeypatch.setattr("failover.nodes.CHECK_AGAIN", 1e9)
+    monkeypatch.setattr("failover.redis.nodes.CHECK_AFTER", 1e9)
+    monkeypatch.setattr("failover.redis.nodes.CHECK_AGAIN", 1e9)
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from failover.tasks import stop
-from localstack.mariadb import MariaDB
 from sharding.backend import Backend
-from sharding.operations import KEPT, new_worker
-from sharding.partitions import table
-from sharding.reader import Loaded
+from sharding.partitions.calendar import table
 from sharding.state import Key, Outcome, Unavailable
+from sharding.store.idempotency import KEPT, new_worker
+from sharding.store.reader import Loaded
+from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.clocks import shift

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from redis.crc import key_slot
 
-from failover.cluster import SLOTS, ClusterNodes
-from localstack.process import free_port
+from failover.redis.cluster import SLOTS, ClusterNodes
 from sharding.backend import Backend
-from sharding.hints import Found
+from sharding.lookups.hint_rules import Found
 from sharding.state import Key
+from stack.process import free_port
 from tests.conftest import StackConfig
 from tests.integration.test_lying_node import ANYTHING, STREAMS, megabytes, told_the_truth
 from tests.support.backends import opened

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from redis.exceptions import RedisError
 
 from config.load import parse
-from failover.nodes import Node
-from failover.redis_link import ELEMENTS, REPLY_BYTES
+from failover.redis.connections import ELEMENTS, REPLY_BYTES
+from failover.redis.nodes import Node
 from sharding.backend import Backend
 from sharding.state import Key
 from tests.conftest import StackConfig

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from config.load import parse
-from failover.nodes import Nodes
 from failover.presence import Presence
-from localstack.redis import RedisServer
+from failover.redis.nodes import Nodes
+from stack.redis import RedisServer
 from tests.conftest import StackConfig
 
 pytestmark = pytest.mark.stack

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from localstack import clock, datadir
-from localstack.datadir import Passwords
-from localstack.mysql import MySQL
+from stack import clock, datadir
+from stack.datadir import Passwords
+from stack.mysql import MySQL
 
 pytestmark = pytest.mark.stack
 

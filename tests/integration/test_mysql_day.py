@@ -8,12 +8,12 @@ from datetime import date, timedelta
 import pymysql
 import pytest
 
-from localstack.mariadb import MariaDB
-from sharding.filters import FilterSet
-from sharding.partitions import table, tomorrow, yesterday
-from sharding.rows import create_table
-from sharding.seal_mark import raise_to
+from sharding.filters.filters import FilterSet
+from sharding.partitions.calendar import table, tomorrow, yesterday
+from sharding.partitions.seal_mark import raise_to
+from sharding.partitions.sql import create_table
 from sharding.state import Key
+from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
 from tests.integration.test_store import put_back, rows_of
 from tests.support.backends import opened

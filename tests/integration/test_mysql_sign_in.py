@@ -18,13 +18,13 @@ import pytest
 
 from config.load import parse
 from config.model import MySQL as Config
-from failover.errors import MySQLError
-from failover.session import Session
-from failover.sync_primary import NoPrimary, connect_primary
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.mysql import MySQL
+from failover.mysql.blocking import NoPrimary, connect_primary
+from failover.mysql.connection import Session
+from failover.mysql.errors import MySQLError
 from sharding.state import Key
+from stack import datadir
+from stack.datadir import Passwords
+from stack.mysql import MySQL
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.certificates import Authority

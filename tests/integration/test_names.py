@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from drills.dns import Dns
-from localstack.mariadb import MariaDB
+from stack.mariadb import MariaDB
 from tests.support.faces import a_mix
 from tests.support.gateways import SECONDS, Gateway, put_mixes
 

@@ -23,10 +23,10 @@ import yaml
 
 from config.load import ConfigError, parse
 from config.nutcracker import NutcrackerError, read_pool
-from localstack.redis import RedisServer
 from sharding.backend import Backend
-from sharding.hints import Found, Hint
+from sharding.lookups.hint_rules import Found, Hint
 from sharding.state import Key
+from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support import backends
 from tests.support.gateways import Gateway

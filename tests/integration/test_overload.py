@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.tokens import TokenKeys
+from gateway.auth.tokens import TokenKeys
 from tests.conftest import StackConfig
 from tests.support import pressure
 from tests.support.faces import a_mix

@@ -12,14 +12,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from config.load import parse
-from failover.locks import lock_name
-from localstack.mysql import MySQL
-from localstack.server import Server
+from failover.mysql.locks import lock_name
 from sharding.backend import Backend
-from sharding.janitor import Janitor, Pruned
-from sharding.partitions import table
-from sharding.rows import create_table
+from sharding.partitions.calendar import table
+from sharding.partitions.pruner import Janitor, Pruned
+from sharding.partitions.sql import create_table
 from sharding.state import Key
+from stack.mysql import MySQL
+from stack.server import Server
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.clocks import shift, wall_of

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from config.load import ConfigError, parse
-from gateway.admin import AdminApi
-from gateway.app import admin_face
-from gateway.dashboard import Dashboard
-from gateway.dashboard_peers import Peers
-from gateway.live import Live
-from gateway.ports import Listening, bind
-from localstack.process import free_port
+from gateway.admin.routes import AdminApi
+from gateway.dashboard.page import Dashboard
+from gateway.dashboard.peers import Peers
+from gateway.factory import admin_face
+from gateway.http.listener import Listening, bind
+from gateway.reload.runtime_config import Live
+from stack.process import free_port
 from tests.support.certificates import Authority
 from tests.support.faces import a_config
 

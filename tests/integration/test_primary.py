@@ -18,20 +18,20 @@ import uvloop
 
 from config.load import parse
 from config.model import HostPort, MySQL
-from failover.errors import Fault, MySQLError, PrimaryUnavailable
-from failover.names import NAMES
-from failover.nodes import Node
-from failover.primary import Primary
-from failover.session import Hello, Session
-from failover.watch import KEEP
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.redis import RedisServer
-from localstack.server import Server
+from failover.dns import NAMES
+from failover.mysql.connection import Hello, Session
+from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.mysql.monitor import KEEP
+from failover.mysql.primary import Primary
+from failover.redis.nodes import Node
 from sharding.backend import Backend
-from sharding.partitions import table
-from sharding.rows import create_table
+from sharding.partitions.calendar import table
+from sharding.partitions.sql import create_table
 from sharding.state import Key
+from stack import datadir
+from stack.datadir import Passwords
+from stack.redis import RedisServer
+from stack.server import Server
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.states import bump, count

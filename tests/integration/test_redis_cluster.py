@@ -15,11 +15,11 @@ from redis.crc import key_slot
 from typer.testing import CliRunner
 
 from cli.main import app
-from localstack.redis import RedisServer
-from localstack.redis_cluster import RedisCluster
 from sharding.backend import Backend
-from sharding.hints import Found, Hint
+from sharding.lookups.hint_rules import Found, Hint
 from sharding.state import Key
+from stack.redis import RedisServer
+from stack.redis_cluster import RedisCluster
 from tests.conftest import StackConfig
 from tests.support import backends
 from tests.support.gateways import Gateway

@@ -11,9 +11,9 @@ import uvloop
 
 from config.load import parse
 from config.model import Lookup
-from failover.nodes import Node
-from failover.redis_link import Link
-from localstack.redis import RedisServer
+from failover.redis.connections import Link
+from failover.redis.nodes import Node
+from stack.redis import RedisServer
 from tests.support.liar import read_command
 
 pytestmark = pytest.mark.stack

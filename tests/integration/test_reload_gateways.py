@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 import yaml
 
-from localstack.redis import RedisServer
+from stack.redis import RedisServer
 from tests.support.gateways import Gateway
 from tests.support.rings import servers
 from tests.support.traffic import Traffic

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import redis
 
-from localstack.redis import RedisServer
 from sharding import metrics
 from sharding.backend import Backend
 from sharding.state import Key
+from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support.rings import opened, reload, servers, until
 from tests.support.states import bump, count

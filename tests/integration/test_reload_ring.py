@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from localstack.redis import RedisServer
+from stack.redis import RedisServer
 from tests.support.gateways import Gateway
 from tests.support.traffic import Traffic
 

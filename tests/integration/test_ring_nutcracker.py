@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from config.model import Lookup
-from localstack.process import free_port
-from localstack.redis import RedisServer
-from sharding.hashes import HASHES, crc32a
-from sharding.ring import Ring
+from sharding.ring.hashes import HASHES, crc32a
+from sharding.ring.ring import Ring
+from stack.process import free_port
+from stack.redis import RedisServer
 from tests.support.nutcracker import Nutcracker, mark
 
 pytestmark = pytest.mark.stack

@@ -15,9 +15,9 @@ from pydantic import SecretStr
 from pymysql.constants import CLIENT
 
 from config.model import HostPort, MySQL
-from failover.errors import MySQLError
-from failover.session import Session
-from failover.sync_primary import NoPrimary, connect_primary
+from failover.mysql.blocking import NoPrimary, connect_primary
+from failover.mysql.connection import Session
+from failover.mysql.errors import MySQLError
 from tests.support.listener import Listener
 
 PASSWORD = "correct-horse-battery"

@@ -6,10 +6,10 @@ from datetime import date, timedelta
 
 import pytest
 
-from localstack.mariadb import MariaDB
-from sharding import seal_mark
 from sharding.backend import Backend
-from sharding.seal_mark import MYSQL_DAY
+from sharding.partitions import seal_mark
+from sharding.partitions.seal_mark import MYSQL_DAY
+from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.clocks import shift

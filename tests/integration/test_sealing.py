@@ -15,16 +15,18 @@ import pytest
 import yaml
 
 from config.load import parse
-from failover.errors import PrimaryUnavailable
-from failover.locks import lock_name, try_lock
-from localstack.mariadb import MariaDB
-from sharding import filter_store, metrics, seal_mark, sealing
+from failover.mysql.errors import PrimaryUnavailable
+from failover.mysql.locks import lock_name, try_lock
+from sharding import metrics
 from sharding.backend import Backend
-from sharding.ownership import COMMENT, look, sealed_as
-from sharding.partitions import table
-from sharding.rows import create_table
-from sharding.sealing import CannotSeal, Sealer
+from sharding.filters import chunks
+from sharding.partitions import seal_mark, sealing
+from sharding.partitions.calendar import table
+from sharding.partitions.ownership import COMMENT, look, sealed_as
+from sharding.partitions.sealing import CannotSeal, Sealer
+from sharding.partitions.sql import create_table
 from sharding.state import Key
+from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.clocks import shift
@@ -79,7 +81,7 @@ async def seals(backend: Backend) -> dict[date, str]:
 
 
 async def sealed(backend: Backend) -> set[date]:
-    return set(await filter_store.usable(backend.primary.fetch, await seals(backend)))
+    return set(await chunks.usable(backend.primary.fetch, await seals(backend)))
 
 
 async def test_a_sealed_day_is_ruled_out_for_the_keys_that_it_does_not_have(
@@ -257,9 +259,9 @@ async def test_one_process_seals_at_a_time(backend: Backend) -> None:
 CRASHES = """
 import asyncio, os, signal, sys, time
 from config.load import load
-from failover.primary import Primary
-from sharding.days import Days
-from sharding.sealing import Sealer
+from failover.mysql.primary import Primary
+from sharding.partitions.clock import Days
+from sharding.partitions.sealing import Sealer
 
 async def main(path, step):
     config = load(path)
@@ -377,7 +379,7 @@ async def test_a_filter_is_not_believed_any_more_even_while_no_other_can_be_fetc
     async def fails(*_: object) -> object:
         raise PrimaryUnavailable("not now")
 
-    monkeypatch.setattr(filter_store, "usable", fails)
+    monkeypatch.setattr(chunks, "usable", fails)
     await backend.primary.execute(f"ALTER TABLE {table(day)} COMMENT='{COMMENT}'")
     await believed(backend, other)
     assert backend.filters.now.maybe(ABSENT, (other, day)) == [day]
@@ -455,7 +457,7 @@ async def test_a_damaged_filter_is_not_believed_and_the_others_are(
     bad, good = await past(backend, 2, 1)
     await backend.sealer.seal()
     mysql.query(
-        f"UPDATE {database}.{filter_store.TABLE} SET content = INSERT(content, 100, 1, 'x')"
+        f"UPDATE {database}.{chunks.TABLE} SET content = INSERT(content, 100, 1, 'x')"
         f" WHERE partition_name = '{table(bad)}'"
     )
     await believed(backend, good)
@@ -495,7 +497,7 @@ async def test_the_filter_goes_with_its_partition(backend: Backend) -> None:
     assert await sealed(backend) == {old, kept}
     await backend.primary.execute(f"DROP TABLE {table(old)}")
     await backend.sealer.seal()
-    assert set(await filter_store.beginnings(backend.primary.fetch)) == {kept}
+    assert set(await chunks.beginnings(backend.primary.fetch)) == {kept}
 
 
 async def test_the_list_says_what_is_sealed(backend: Backend) -> None:

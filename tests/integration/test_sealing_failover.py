@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from failover.errors import MySQLError, PrimaryUnavailable
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.mariadb import MariaDB
-from localstack.mysql import MySQL
-from localstack.pair import Pair
-from localstack.server import Server
-from sharding import filter_store, seal_mark
+from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from sharding.backend import Backend
-from sharding.ownership import look
-from sharding.partitions import table
-from sharding.rows import create_table
-from sharding.sealing import Sealer
+from sharding.filters import chunks
+from sharding.partitions import seal_mark
+from sharding.partitions.calendar import table
+from sharding.partitions.ownership import look
+from sharding.partitions.sealing import Sealer
+from sharding.partitions.sql import create_table
 from sharding.state import Key
+from stack import datadir
+from stack.datadir import Passwords
+from stack.mariadb import MariaDB
+from stack.mysql import MySQL
+from stack.pair import Pair
+from stack.server import Server
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 
@@ -112,4 +113,4 @@ async def test_no_key_is_lost_to_a_filter_by_a_failover_at_any_step(
                 assert backend.filters.now.maybe(Key(user, 1), (day,)) == [day]
             found = await look(backend.primary.fetch)
             seals = {one: kept.seal for one, kept in found.ours.items() if kept.seal}
-            assert day in await filter_store.usable(backend.primary.fetch, seals)
+            assert day in await chunks.usable(backend.primary.fetch, seals)

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from localstack.mariadb import MariaDB
-from localstack.process import free_port
-from localstack.redis import RedisServer
+from stack.mariadb import MariaDB
+from stack.process import free_port
+from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.integration.test_tls import LEAST, LEAST_GRANTS
 from tests.support.faces import a_mix

@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from localstack.redis import RedisServer
 from sharding.state import Key
+from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.faces import a_mix

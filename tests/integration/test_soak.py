@@ -18,8 +18,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from localstack.mariadb import MariaDB
-from localstack.redis import RedisServer
+from stack.mariadb import MariaDB
+from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.integration.test_overload import paths
 from tests.support import pressure

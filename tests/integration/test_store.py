@@ -8,12 +8,12 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from localstack.mariadb import MariaDB
-from localstack.redis import RedisServer
 from sharding.backend import Backend
-from sharding.partitions import table
-from sharding.rows import create_table
+from sharding.partitions.calendar import table
+from sharding.partitions.sql import create_table
 from sharding.state import Key, Owner, Stored, Write
+from stack.mariadb import MariaDB
+from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.clocks import shift

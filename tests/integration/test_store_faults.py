@@ -13,11 +13,11 @@ import pytest
 from pymysql.cursors import Cursor
 from structlog.testing import capture_logs
 
-from localstack.mariadb import MariaDB
 from sharding.backend import Backend
-from sharding.partitions import table
-from sharding.rows import create_table
+from sharding.partitions.calendar import table
+from sharding.partitions.sql import create_table
 from sharding.state import Key, Owner, Stored, TooLarge, Unavailable, Write
+from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.states import bump, count

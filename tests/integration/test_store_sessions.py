@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from failover.clock_sql import MILLISECONDS
-from localstack.mariadb import MariaDB
-from localstack.redis import RedisServer
+from failover.mysql.clock_sql import MILLISECONDS
 from sharding.backend import Backend
-from sharding.partitions import table
-from sharding.rows import NewRow, Row
+from sharding.partitions.calendar import table
+from sharding.partitions.sql import NewRow, Row
 from sharding.state import Keep, Key, Owner, Stored, Unavailable, Write
-from sharding.writer import Plan
+from sharding.store.writer import Plan
+from stack.mariadb import MariaDB
+from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support import backends
 from tests.support.clocks import shift, wall_of

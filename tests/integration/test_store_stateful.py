@@ -23,12 +23,12 @@ from hypothesis.stateful import (
 from pymysql.cursors import Cursor
 
 from config.load import parse
-from localstack.mariadb import MariaDB
-from localstack.redis import RedisServer
 from sharding.backend import Backend
-from sharding.partitions import table
-from sharding.rows import create_table
+from sharding.partitions.calendar import table
+from sharding.partitions.sql import create_table
 from sharding.state import Keep, Key, Owner, Stored, Write
+from stack.mariadb import MariaDB
+from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support.clocks import wall_of
 from tests.support.states import bump, forget

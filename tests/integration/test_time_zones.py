@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from failover import clock_sql
-from failover.session import GREETING
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.server import Server
+from failover.mysql import clock_sql
+from failover.mysql.connection import GREETING
+from stack import datadir
+from stack.datadir import Passwords
+from stack.server import Server
 
 # In POSIX' words: clocks change at 00:00 UTC, ahead on 29 March and back on 25 October.
 ZONE = "LOC0DST,M3.5.0/0,M10.5.0/1"

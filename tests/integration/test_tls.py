@@ -21,17 +21,17 @@ import pymysql
 import pytest
 
 from config.load import ConfigError, parse
-from failover.nodes import Node
-from failover.session import Session
-from failover.sync_primary import NoPrimary, connect_primary
-from localstack import datadir
-from localstack.datadir import Passwords
-from localstack.mysql import MySQL as MySQLServer
-from localstack.process import free_port
-from localstack.redis import RedisServer
-from localstack.server import Server
-from sharding.hints import Found
+from failover.mysql.blocking import NoPrimary, connect_primary
+from failover.mysql.connection import Session
+from failover.redis.nodes import Node
+from sharding.lookups.hint_rules import Found
 from sharding.state import Key
+from stack import datadir
+from stack.datadir import Passwords
+from stack.mysql import MySQL as MySQLServer
+from stack.process import free_port
+from stack.redis import RedisServer
+from stack.server import Server
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.certificates import Authority

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from localstack import mysql
+from stack import mysql
 from tests.support.certificates import Authority
 from tests.support.terminal import Terminal, eventually, exists, full_pipe
 
@@ -139,7 +139,7 @@ def test_where_no_mysql_is_installed_it_says_how_to_get_one(
         pytest.skip("a MySQL is installed here")
     refused = terminal.run("up", "--mysql", "group", *terminal.options[:-2])
     assert refused.returncode == 1
-    assert "localstack/engines.py install mysql-9" in refused.stderr
+    assert "stack/engines.py install mysql-9" in refused.stderr
     assert not (terminal.home / "data").exists()
 
 

@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 
 from config.load import parse
-from gateway.openapi import document as describe
-from localstack.process import port_is_free
+from gateway.api.document import document as describe
+from stack.process import port_is_free
 from tests.support.faces import a_mix
 from tests.support.gateways import SECONDS, Gateway, put_mixes
 from tests.unit.test_openapi import valid

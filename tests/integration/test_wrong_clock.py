@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from localstack.mariadb import MariaDB
+from stack.mariadb import MariaDB
 from tests.support.gateways import Gateway
 
 pytestmark = pytest.mark.stack

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from localstack.process import Child, free_port
+from stack.process import Child, free_port
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 HAPROXY = DEPLOY / "balance" / "haproxy.cfg"

@@ -27,7 +27,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # Modules that a library imports when it needs them first.
     "<frozen importlib._bootstrap>": ("_find_and_load",),
     # A new worker's process: vfork, until it has executed.
-    "gateway/workers.py": ("_spawn",),
+    "gateway/process/supervisor.py": ("_spawn",),
 }
 """Where a call may block, by the end of a file's name: with the reason why it is bounded."""
 

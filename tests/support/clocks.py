@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from localstack.server import Server
+from stack.server import Server
 
 
 def wall_of(mysql: Server) -> Callable[[], float]:
@@ -25,7 +25,7 @@ def shift(mysql: Server, seconds: float) -> None:
     """Shift a server's clock, at once.
 
     The test is skipped on a server whose clock stays as it is: a MySQL where there is no C compiler
-    (see `localstack.clock`), or in a group.
+    (see `stack.clock`), or in a group.
     """
     if mysql.clock_file is None:
         pytest.skip("the clock of this server cannot be shifted")

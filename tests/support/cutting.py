@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from failover.session import COMMIT
+from failover.mysql.connection import COMMIT
 from tests.support.listener import Listener
 
 

@@ -18,11 +18,11 @@ import aiohttp
 from config.load import parse
 from config.model import Sections
 from failover.presence import Presence
-from gateway.app import gateway_face
-from gateway.face import Face
-from gateway.live import Live
-from gateway.mixes import Mix, MixUser, Track
-from gateway.ports import Listening, bind
+from gateway.catalog.model import Mix, MixUser, Track
+from gateway.factory import gateway_face
+from gateway.http.application import Face
+from gateway.http.listener import Listening, bind
+from gateway.reload.runtime_config import Live
 from sharding.state import Key, Outcome, Remove, Stored, Write
 
 SERVICE_KEY = secrets.token_hex(16)

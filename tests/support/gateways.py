@@ -18,10 +18,10 @@ import aiohttp
 import pymysql
 import yaml
 
-from gateway.catalog_tables import TABLES, write_mixes
-from gateway.mixes import Mix
-from localstack.process import Child
-from localstack.server import faketime_library
+from gateway.catalog.model import Mix
+from gateway.catalog.tables import TABLES, write_mixes
+from stack.process import Child
+from stack.server import faketime_library
 
 SECONDS = 30.0
 """Within this everything a test waits for has happened, also on a busy machine."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from localstack import datadir, engines, mysql
-from localstack.mysql import MySQL
+from stack import datadir, engines, mysql
+from stack.mysql import MySQL
 from tests.support.pair import DEPLOY
 
 # What makes them small enough for a test machine.

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from localstack.mysql import MySQL
-from localstack.server import Server
+from stack.mysql import MySQL
+from stack.server import Server
 
 WITHOUT_TLS = ("--auto-generate-certs=OFF",)
 """Options of a server without certificates: a password goes encrypted with its key."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from localstack.process import Child, free_port
-from localstack.redis import RedisServer
+from stack.process import Child, free_port
+from stack.redis import RedisServer
 
 _IDENTITY = b"@node"
 # It reads a key that it does not declare, on purpose: that one names the node, the declared one

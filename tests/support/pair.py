@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from localstack import datadir
-from localstack.mariadb import MariaDB
+from stack import datadir
+from stack.mariadb import MariaDB
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 AS_STANDBY = ("--init-rpl-role=SLAVE", "--rpl-semi-sync-slave-enabled=1")

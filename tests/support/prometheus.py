@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import yaml
 
-from localstack.process import Child, free_port
+from stack.process import Child, free_port
 
 RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "rules.yml"
 

@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from config.load import parse
-from localstack.redis import RedisServer
 from sharding.backend import Backend
+from stack.redis import RedisServer
 from tests.support import backends
 
 SECONDS = 20.0

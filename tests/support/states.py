@@ -4,7 +4,7 @@ lost, doubled or reordered shows in the numbers."""
 from __future__ import annotations
 
 from sharding.state import Keep, Key, Owner, Remove, Stored, Write
-from sharding.store import Store
+from sharding.store.store import Store
 
 
 def bump(stored: Stored | None) -> Write[int]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from localstack.process import free_port
+from stack.process import free_port
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pymysql
 
-from localstack.datadir import Passwords
-from localstack.server import Server
-from localstack.supervised import Supervised
+from stack.datadir import Passwords
+from stack.server import Server
+from stack.supervised import Supervised
 from tests.support.terminal import eventually
 
 

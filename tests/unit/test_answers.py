@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymysql.err import InternalError, MySQLError, OperationalError
 
-from failover.answers import Answers, Ran
-from failover.errors import Fault, classify
+from failover.mysql.errors import Fault, classify
+from failover.mysql.resultset import Answers, Ran
 
 MORE = 0x0008
 

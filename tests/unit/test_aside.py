@@ -14,7 +14,7 @@ import pytest
 from config.model import ClientTls
 from config.tls import TlsProblem
 from failover.aside import Aside, aside
-from failover.contexts import context_for
+from failover.tls_contexts import context_for
 from tests.support.certificates import Authority
 
 

@@ -14,7 +14,7 @@ from bench import catalog, report, targets, workloads
 from bench.tables import tables
 from bench.targets import Target
 from config.model import Player as Rules
-from gateway import player
+from gateway.player import rules
 from sharding.state import Owner, Stored, Write
 
 
@@ -121,17 +121,17 @@ def test_every_request_of_a_session_changes_the_state(seed: int) -> None:
     mix = next(m for m in catalog.mixes() if m.id == 1 + seed % len(catalog.MIXES))
     paths = workloads.session("token", mix.id, random.Random(seed))
     assert len(paths) == workloads.SESSION
-    stored, rules = None, Rules()
+    stored, allowed = None, Rules()
     for version, path in enumerate(paths, 1):
         action = urlsplit(path).path.rpartition("/")[2]
         query = parse_qs(urlsplit(path).query)
         assert query["mix_id"] == [str(mix.id)]
         decision: Any
         if action == "report":
-            decision = player.report(mix, stored, int(query["track_id"][0]))
+            decision = rules.report(mix, stored, int(query["track_id"][0]))
         else:
-            rule = {"play": player.play, "next": player.next_track, "skip": player.skip}[action]
-            decision = rule(mix, stored, 1000.0, rules)
+            rule = {"play": rules.play, "next": rules.next_track, "skip": rules.skip}[action]
+            decision = rule(mix, stored, 1000.0, allowed)
         assert isinstance(decision, Write), f"{path} changes nothing"
         stored = Stored(decision.body, version, date(2026, 1, 1), Owner.PLAYER)
 

@@ -7,8 +7,8 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from failover.nodes import _Absent
-from sharding.capacity import (
+from failover.redis.nodes import _Absent
+from sharding.lookups.capacity import (
     SHORTEST_HISTORY,
     WINDOW,
     Capacity,
@@ -20,8 +20,8 @@ from sharding.capacity import (
     is_ours,
     reading,
 )
-from sharding.entries import Layout
-from sharding.survey import Survey
+from sharding.lookups.layout import Layout
+from sharding.lookups.survey import Survey
 
 TODAY = date(2026, 3, 1)
 NOTHING = Sampled(0, 0, None)

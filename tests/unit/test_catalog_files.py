@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import config
-from gateway.catalog_import import BadLine, Entry, UnreadableFile, format_of, read
+from gateway.catalog.importer import BadLine, Entry, UnreadableFile, format_of, read
 
 
 def track(track_id: int, **changes: object) -> dict[str, object]:

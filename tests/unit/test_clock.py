@@ -7,8 +7,8 @@ from datetime import timedelta
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sharding.clock import Clock
-from sharding.partitions import tomorrow, utc_day
+from sharding.partitions.calendar import tomorrow, utc_day
+from sharding.partitions.clock_rules import Clock
 
 HOUR, DAY = 3600.0, 86_400.0
 START = 1_800_014_400.0

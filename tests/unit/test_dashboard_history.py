@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from prometheus_client.core import Metric
 
-from gateway.dashboard_history import KEEP, MOST_EVENTS, STEP, History
-from gateway.dashboard_numbers import Window, point, read, worker_numbers
-from gateway.observation import Observation
+from gateway.dashboard.history import KEEP, MOST_EVENTS, STEP, History
+from gateway.dashboard.numbers import Window, point, read, worker_numbers
+from gateway.insight import Observation
 from gateway.telemetry import merge
 
 START = 1_800_000_000.0

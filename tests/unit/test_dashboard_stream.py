@@ -12,14 +12,15 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway import dashboard as dashboard_module
-from gateway import dashboard_stream, telemetry
-from gateway.admin import AdminApi
-from gateway.app import admin_face
-from gateway.dashboard import Dashboard
-from gateway.live import Live
-from gateway.observation import Observation
-from gateway.ports import Listening, bind
+from gateway import telemetry
+from gateway.admin.routes import AdminApi
+from gateway.dashboard import page as dashboard_module
+from gateway.dashboard import stream
+from gateway.dashboard.page import Dashboard
+from gateway.factory import admin_face
+from gateway.http.listener import Listening, bind
+from gateway.insight import Observation
+from gateway.reload.runtime_config import Live
 from tests.support.faces import a_config
 
 TOKEN = "the-admin-token"
@@ -190,7 +191,7 @@ async def test_a_viewer_that_takes_nothing_is_cut_off_and_holds_up_nobody(
     admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # More than a busy machine stands still: the viewer that reads is not cut off.
-    monkeypatch.setattr(dashboard_stream, "STALLED_SECONDS", 3.0)
+    monkeypatch.setattr(stream, "STALLED_SECONDS", 3.0)
     _, stuck = await asyncio.open_connection("127.0.0.1", admin.port, limit=1024)
     stuck.transport.pause_reading()  # type: ignore[attr-defined]
     request = f"GET /dashboard/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
@@ -209,7 +210,7 @@ async def test_a_viewer_that_takes_nothing_is_cut_off_and_holds_up_nobody(
 
 
 async def test_only_so_many_may_look(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dashboard_stream, "MOST_VIEWERS", 1)
+    monkeypatch.setattr(stream, "MOST_VIEWERS", 1)
     async with (
         aiohttp.ClientSession(admin.url) as http,
         http.get("/dashboard/events", headers=KEY) as first,

@@ -8,11 +8,11 @@ from datetime import date
 
 import pytest
 
-from failover.engine import MariaDB
-from failover.errors import PrimaryUnavailable
-from failover.session import Hello
-from sharding.days import Days
-from sharding.partitions import tomorrow
+from failover.mysql.connection import Hello
+from failover.mysql.engine import MariaDB
+from failover.mysql.errors import PrimaryUnavailable
+from sharding.partitions.calendar import tomorrow
+from sharding.partitions.clock import Days
 
 NOON = 1_800_014_400.0
 """2027-01-15 12:00 UTC."""

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from config.model import Player
 from drills.checker import Wrong
 from drills.walk import DONE, REFUSED, Command, ListenerHistory
-from gateway import player
-from gateway.mixes import Mix, MixUser, Track
+from gateway.catalog.model import Mix, MixUser, Track
+from gateway.player import rules
 from sharding.state import Owner, Remove, Stored, Write
 
 TRACKS = 4
@@ -47,17 +47,17 @@ class RealPlayer:
 
     def do(self, command: Command) -> int:
         """Carry a command out; its answer in the checker's words."""
-        rules = Player()
+        allowed = Player()
         if command.kind == "tracks_played":
-            return len(player.tracks_played(MIX, self.stored))
+            return len(rules.tracks_played(MIX, self.stored))
         if command.kind == "play":
-            decision = player.play(MIX, self.stored, 0.0, rules)
+            decision = rules.play(MIX, self.stored, 0.0, allowed)
         elif command.kind == "report":
             assert command.track is not None
-            decision = player.report(MIX, self.stored, command.track)
+            decision = rules.report(MIX, self.stored, command.track)
         else:
-            rule = player.next_track if command.kind == "next" else player.skip
-            decision = rule(MIX, self.stored, 0.0, rules, command.track)
+            rule = rules.next_track if command.kind == "next" else rules.skip
+            decision = rule(MIX, self.stored, 0.0, allowed, command.track)
         if isinstance(decision, Write):
             version = self.stored.version + 1 if self.stored is not None else 1
             self.stored = Stored(decision.body, version, date(2026, 1, 1), Owner.PLAYER)
@@ -65,7 +65,7 @@ class RealPlayer:
         answer = decision.answer
         if answer is None:
             return DONE
-        if isinstance(answer, player.Refused):
+        if isinstance(answer, rules.Refused):
             return REFUSED
         return answer.track.id if answer.track is not None else TRACKS + 1
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from failover.ejection import LATE, LONGEST, STEADY, Health
+from failover.redis.ejection import LATE, LONGEST, STEADY, Health
 
 RETRY = 30.0
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failover.engine import Engine, MariaDB, MySQL, group, semi_sync
-from failover.errors import Fault, MySQLError
+from failover.mysql.engine import Engine, MariaDB, MySQL, group, semi_sync
+from failover.mysql.errors import Fault, MySQLError
 
 STATES = st.sampled_from(["ONLINE", "RECOVERING", "UNREACHABLE", "ERROR", "OFFLINE"])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from localstack import engines
+from stack import engines
 from tests import engine_table
 from tests.engine_table import Cell, read
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from localstack import engines
+from stack import engines
 
 PRINTED = """\
 'http://mirror.invalid/debian/dists/bookworm/InRelease' mirror_debian_dists_bookworm_InRelease 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharding.entries import Garbage, Layout, read
+from sharding.lookups.layout import Garbage, Layout, read
 from sharding.state import PLAYLIST_MAX, Key
 
 KEY = Key(7, 11)

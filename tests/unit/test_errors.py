@@ -7,7 +7,7 @@ import asyncio
 import pymysql.err as e
 import pytest
 
-from failover.errors import FAULTS, Fault, MySQLError, classify
+from failover.mysql.errors import FAULTS, Fault, MySQLError, classify
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failover.engine import MariaDB
-from failover.fencing import Adopt, Nobody, Split, View, decide
-from failover.session import Hello
+from failover.mysql.connection import Hello
+from failover.mysql.engine import MariaDB
+from failover.mysql.fencing import Adopt, Nobody, Split, View, decide
 
 A, B, C = "a:3306", "b:3306", "c:3306"
 

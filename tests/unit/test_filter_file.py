@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from sharding import filter_file
-from sharding.filter_file import Shelf, folder_of
+from sharding.filters import mapped_file
+from sharding.filters.mapped_file import Shelf, folder_of
 
 SIZE = 1 << 16
 
@@ -56,7 +56,7 @@ def test_the_second_worker_finds_what_the_first_made(folder: Path) -> None:
 async def test_workers_that_come_together_make_it_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filter_file, "WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(mapped_file, "WAIT_SECONDS", 0.001)
     fill = Filled()
     found = await asyncio.gather(*(Shelf(folder, "a").words("one", SIZE, fill) for _ in range(8)))
     assert fill.times == 1

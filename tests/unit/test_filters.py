@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharding.filter_build import build, merge, spread_all
-from sharding.filter_format import (
+from sharding.filters.build import build, merge, spread_all
+from sharding.filters.encoding import (
     FEWEST_SLOTS,
     HEADER_BYTES,
     BadFilter,
@@ -25,7 +25,7 @@ from sharding.filter_format import (
     size_of,
     slots_for,
 )
-from sharding.filters import FilterSet, spread, word_bytes
+from sharding.filters.filters import FilterSet, spread, word_bytes
 from sharding.state import Key
 
 FIRST = date(2026, 10, 1)

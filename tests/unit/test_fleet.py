@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from config.model import Sections
-from gateway.fleet import earliest, merge_mysql, merge_rings, out_in, worst
-from gateway.live import Live, masked, revealed, with_token_keys
+from gateway.process.aggregate import earliest, merge_mysql, merge_rings, out_in, worst
+from gateway.reload.runtime_config import Live, masked, revealed, with_token_keys
 from tests.support.faces import SERVICE_KEY, a_config
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.model import LookupServer
-from sharding.forecast import Held, forecast, ideal
-from sharding.hashes import BITS
-from sharding.ring import Ring
+from sharding.ring.hashes import BITS
+from sharding.ring.plan import Held, forecast, ideal
+from sharding.ring.ring import Ring
 
 weights = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 9), min_size=1, max_size=8)
 distributions = st.sampled_from(["ketama", "modula"])

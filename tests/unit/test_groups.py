@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharding.groups import apply
-from sharding.rows import TOMBSTONE, Row
+from sharding.partitions.sql import TOMBSTONE, Row
 from sharding.state import Keep, Outcome, Owner, Stored, Write
+from sharding.store.group_commit import apply
 from tests.support.states import bump, forget
 
 YESTERDAY, TODAY = date(2026, 1, 1), date(2026, 1, 2)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from failover.presence import Presence
-from gateway import guard
+from gateway.http import admission
 from tests.support.faces import SERVICE_KEY, Served, a_config, serving
 
 KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}
@@ -19,7 +19,7 @@ KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}
 
 @pytest.fixture(autouse=True)
 def _eyes_wide_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr(admission, "SWEEP_SECONDS", 0.02)
 
 
 async def connect(gateway: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -297,7 +297,7 @@ def hold_up() -> None:
 
 
 async def test_one_measure_of_a_late_loop_excuses_nodes_and_sheds_requests() -> None:
-    watching = guard.Guard(a_config(limits={"queueing_target": 10, "always_accepted": 5}))
+    watching = admission.Guard(a_config(limits={"queueing_target": 10, "always_accepted": 5}))
     presence = Presence()
     watching.start(presence, lambda: 100)
     presence.start()

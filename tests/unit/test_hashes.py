@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import model
-from sharding.hashes import BITS, HASHES, crc16, crc32, crc32a, fnv1_64, fnv1a_64
+from sharding.ring.hashes import BITS, HASHES, crc16, crc32, crc32a, fnv1_64, fnv1a_64
 
 # twemproxy 0.5.0, src/test_all.c, which has them from libmemcached's tests.
 APPLE = {

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admin import AdminApi
-from gateway.app import admin_face
-from gateway.hosts import is_ours, name_of
-from gateway.live import Live
-from gateway.ports import Listening, bind
+from gateway.admin.routes import AdminApi
+from gateway.factory import admin_face
+from gateway.http.allowed_hosts import is_ours, name_of
+from gateway.http.listener import Listening, bind
+from gateway.reload.runtime_config import Live
 from tests.support.faces import a_config
 
 REASON = "lookup node lookup1 is out of the ring: 10.0.0.7 refused"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits import Addresses, Buckets, one_client, retry_after
-from gateway.overload import PATIENCE, Governor
+from gateway.http.concurrency_limit import PATIENCE, Governor
+from gateway.http.rate_limit import Addresses, Buckets, one_client, retry_after
 
 PAUSES = st.lists(st.floats(0, 5), min_size=1, max_size=60)
 

@@ -23,4 +23,4 @@ def test_no_statement_asks_for_local_time(package: str) -> None:
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if LOCAL_TIME.search(line) and path.name != "clock_sql.py"
     ]
-    assert not found, "use failover/clock_sql.py:\n" + "\n".join(found)
+    assert not found, "use failover/mysql/clock_sql.py:\n" + "\n".join(found)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from localstack import bootstrap
+from stack import bootstrap
 
 
 def test_it_reads_as_python_3_7_and_imports_the_standard_library_alone() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localstack.group_rules import View, judge
+from stack.group_rules import View, judge
 
 NAMES = ("mysql1", "mysql2", "mysql3")
 STATES = ("ONLINE", "RECOVERING", "UNREACHABLE", "OFFLINE", "ERROR")

@@ -7,9 +7,9 @@ import stat
 from pathlib import Path
 
 from config.load import load
-from localstack import layout as files
-from localstack.layout import Layout, Ports
-from localstack.process import free_port
+from stack import layout as files
+from stack.layout import Layout, Ports
+from stack.process import free_port
 
 
 def free_ports() -> Ports:

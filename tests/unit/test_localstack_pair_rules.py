@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localstack.pair_rules import (
+from stack.pair_rules import (
     ALONE_AFTER,
     FROZEN_AFTER,
     HUNG_AFTER,

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from failover.names import Names, connect_by_name
+from failover.dns import Names, connect_by_name
 
 
 class Resolver:
@@ -87,7 +87,7 @@ async def test_a_host_is_reached_by_whichever_of_its_addresses_takes_connections
     monkeypatch: pytest.MonkeyPatch, resolver: Resolver
 ) -> None:
     resolver.addresses = ("192.0.2.1", "192.0.2.2")
-    monkeypatch.setattr("failover.names.NAMES", Names(resolver))
+    monkeypatch.setattr("failover.dns.NAMES", Names(resolver))
 
     async def connect(address: str) -> str:
         if address == "192.0.2.1":

@@ -14,7 +14,7 @@ import yaml
 from config.load import ConfigError, parse
 from config.model import Lookup
 from config.nutcracker import NutcrackerError, read_pool, translate
-from sharding.ring import Ring
+from sharding.ring.ring import Ring
 
 EXAMPLE = Path(__file__).parent.parent / "support" / "nutcracker-0.5.0.yml"
 """The example that twemproxy 0.5.0 ships (conf/nutcracker.yml), as it is."""

@@ -10,12 +10,12 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from gateway.admin import AdminApi
-from gateway.app import admin_face
-from gateway.face import Face
-from gateway.live import Live
-from gateway.openapi import document
-from gateway.operations import OPERATIONS
+from gateway.admin.routes import AdminApi
+from gateway.api.document import document
+from gateway.api.operations import OPERATIONS
+from gateway.factory import admin_face
+from gateway.http.application import Face
+from gateway.reload.runtime_config import Live
 from tests.support.faces import SERVICE_KEY, a_config, serving
 
 KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}

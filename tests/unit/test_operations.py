@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharding.operations import (
+from sharding.store.idempotency import (
     KEPT,
     Operation,
     append,

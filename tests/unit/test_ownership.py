@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharding.ownership import (
+from sharding.partitions.ownership import (
     COLUMNS,
     COMMENT,
     Column,

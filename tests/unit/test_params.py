@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.conditions import read_conditions, read_tags
-from gateway.params import gather, unescape, user_number, whole_number
-from gateway.replies import Refusal
-from gateway.states_routes import check_object
+from gateway.http.errors import Refusal
+from gateway.http.parameters import gather, unescape, user_number, whole_number
+from gateway.states.preconditions import read_conditions, read_tags
+from gateway.states.routes import check_object
 from sharding.state import PLAYLIST_MAX, USER_MAX
 
 FORM = "application/x-www-form-urlencoded"

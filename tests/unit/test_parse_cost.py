@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.conditions import read_conditions
-from gateway.hosts import name_of, refuse_strangers
-from gateway.params import FIELDS_MAX, gather, media_type, require_utf8, whole_number
-from gateway.replies import Refusal
-from gateway.states_routes import check_object
-from gateway.tokens import BadToken, TokenKeys
+from gateway.auth.tokens import BadToken, TokenKeys
+from gateway.http.allowed_hosts import name_of, refuse_strangers
+from gateway.http.errors import Refusal
+from gateway.http.parameters import FIELDS_MAX, gather, media_type, require_utf8, whole_number
+from gateway.states.preconditions import read_conditions
+from gateway.states.routes import check_object
 
 SHORT = 16 * 1024
 LONG = 4 * SHORT

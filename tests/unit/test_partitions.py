@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sharding.partitions import (
+from sharding.partitions.calendar import (
     CLOCKS_AGREE,
     day_of,
     drops_on,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.load import parse
-from sharding.placement import Placement, differences, moved
+from sharding.ring.placement import Placement, differences, moved
 
 
 def placement(*servers: str, **words: str) -> Placement:

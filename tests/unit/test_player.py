@@ -8,8 +8,8 @@ from datetime import date
 import pytest
 
 from config.model import Player as Rules
-from gateway.mixes import Mix, MixUser, Track
-from gateway.player import (
+from gateway.catalog.model import Mix, MixUser, Track
+from gateway.player.rules import (
     Place,
     Refused,
     UnknownTrack,

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.model import Player as Rules
-from gateway.mixes import Mix, MixUser, Track
-from gateway.player import (
+from gateway.catalog.model import Mix, MixUser, Track
+from gateway.player.rules import (
     Place,
     Refused,
     UnknownTrack,

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from config.load import load, parse
-from gateway import reloading
-from gateway.live import Live, Source, with_token_keys
-from gateway.replies import Refusal
+from gateway.http.errors import Refusal
+from gateway.reload import reload
+from gateway.reload.runtime_config import Live, Source, with_token_keys
 from sharding.backend import Backend
-from sharding.survey import Survey
+from sharding.lookups.survey import Survey
 from tests.support.faces import SERVICE_KEY, a_config
 from tests.unit.test_placement import MYSQL, A, B
 
@@ -26,7 +26,7 @@ def in_cluster(**lookup: Any) -> Any:
 
 async def test_a_cluster_is_given_its_limits_once_and_what_loads_do_without_it_follows() -> None:
     live, backend = Live(in_cluster()), Backend(in_cluster())
-    step = await reloading.weigh(
+    step = await reload.weigh(
         live, backend.generation, in_cluster(timeout=9, servers=["127.0.0.1:2"], capacity_every=7)
     )
     assert step.outcome == {
@@ -57,7 +57,7 @@ async def test_work_that_a_reload_ends_does_end_also_where_it_loses_a_cancellati
     monkeypatch.setattr(backend.survey, "keep", keep)
     backend._keep_house()
     await asyncio.sleep(0)
-    step = await reloading.weigh(live, backend.generation, a_config(lookup={"capacity_every": 0}))
+    step = await reload.weigh(live, backend.generation, a_config(lookup={"capacity_every": 0}))
     assert step.outcome["changed"] == ["lookup.capacity_every"]
     backend.reload(step.merged, backend.plan(step.merged), step.generation)
     async with asyncio.timeout(5):
@@ -85,7 +85,7 @@ async def test_only_what_moves_keys_is_another_generation() -> None:
 
     async def outcome(**lookup: Any) -> dict[str, Any]:
         new = a_config(lookup={"servers": [A, B], **lookup})
-        return (await reloading.weigh(live, 1, new)).outcome
+        return (await reload.weigh(live, 1, new)).outcome
 
     assert "ring" not in await outcome(timeout=9, batch=5, server_failure_limit=1)
     assert "ring" not in await outcome(servers=[B, A])
@@ -99,11 +99,11 @@ async def test_secrets_are_compared_without_being_sent() -> None:
     live = Live(a_config())
 
     async def asked(config: Any) -> dict[str, Any]:
-        question = reloading.Question(reloading.veiled(config, "n"), "n")
+        question = reload.Question(reload.veiled(config, "n"), "n")
         body = msgspec.json.encode(question)
         assert SERVICE_KEY.encode() not in body
         assert b"kkkkkkkk" not in body
-        return await reloading.compare(live, body)
+        return await reload.compare(live, body)
 
     assert (await asked(a_config()))["changed"] == []
     other = await asked(a_config(auth={"service_keys": ["another"]}, mysql={"password": "p"}))
@@ -115,7 +115,7 @@ async def test_secrets_are_compared_without_being_sent() -> None:
 @pytest.mark.parametrize("body", [b"x", b"{}", b'{"config": {}, "nonce": "n"}', b"[1]"])
 async def test_a_question_that_is_none_is_refused(body: bytes) -> None:
     with pytest.raises(Refusal) as refused:
-        await reloading.compare(Live(a_config()), body)
+        await reload.compare(Live(a_config()), body)
     assert refused.value.status == 400
 
 

@@ -16,10 +16,10 @@ import pytest
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway.app import gateway_face
-from gateway.face import Face
-from gateway.live import Live
-from gateway.wire import Asked
+from gateway.factory import gateway_face
+from gateway.http.application import Face
+from gateway.http.messages import Asked
+from gateway.reload.runtime_config import Live
 from tests.support.faces import SERVICE_KEY, DictCatalog, DictStore, a_config, a_mix
 from tests.unit.test_parse_cost import LONG, NOISE, PIECES, SHORT
 

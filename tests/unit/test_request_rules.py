@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.request_rules import is_host
+from gateway.http.request_rules import is_host
 from tests.support.faces import serving
 
 HOST = b"Host: gateway:8080\r\n"

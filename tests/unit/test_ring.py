@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from uhashring import HashRing
 
 from config.model import Lookup, LookupServer
-from sharding.hashes import HASHES
-from sharding.ring import Ring
+from sharding.ring.hashes import HASHES
+from sharding.ring.ring import Ring
 
 KEYS = [b"uid:%d" % number for number in range(3000)]
 

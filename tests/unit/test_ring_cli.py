@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from config.model import Lookup
-from sharding.ring import ring_of
+from sharding.ring.ring import ring_of
 
 SERVERS = ["127.0.0.1:1:1 a", "127.0.0.1:2:2 b", "127.0.0.1:3:1 cé"]
 RING = ring_of(Lookup.model_validate({"servers": SERVERS}))

@@ -8,9 +8,9 @@ from datetime import date, timedelta
 
 import pytest
 
-from sharding.sealing import due, page
+from sharding.filters.unhurried import unhurried
+from sharding.partitions.sealing import due, page
 from sharding.state import Key
-from sharding.unhurried import unhurried
 
 TODAY = date(2026, 10, 20)
 MIDNIGHT = 1_792_454_400.0

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.model import Sessions as Config
-from sharding.rows import Row
-from sharding.sessions import CONFIRMATIONS, OVERHEAD, Sessions
+from sharding.partitions.sql import Row
 from sharding.state import Key
+from sharding.store.row_cache import CONFIRMATIONS, OVERHEAD, Sessions
 
 DAY = date(2026, 1, 1)
 

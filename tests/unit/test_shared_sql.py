@@ -1,4 +1,4 @@
-"""SQL outside `failover/engine.py` is what MySQL and MariaDB share."""
+"""SQL outside `failover/mysql/engine.py` is what MySQL and MariaDB share."""
 
 from __future__ import annotations
 

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from gateway import live, tokens
-from gateway.tokens import TokenKeys
+from gateway.auth import tokens
+from gateway.auth.tokens import TokenKeys
+from gateway.reload import runtime_config
 from tests.support.faces import SERVICE_KEY, Served, serving
 
 ALPHABET = string.ascii_letters + string.digits + "-_"
@@ -104,7 +105,7 @@ async def test_secrets_are_compared_in_a_time_that_says_nothing(
         return true(a, b)
 
     monkeypatch.setattr(tokens.hmac, "compare_digest", watched)
-    monkeypatch.setattr(live.hmac, "compare_digest", watched)
+    monkeypatch.setattr(runtime_config.hmac, "compare_digest", watched)
     async with serving() as gateway:
         async with gateway.http.get(f"/sets/{replaced(43, 'A')}/play?mix_id=1"):
             pass

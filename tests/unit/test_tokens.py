@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.tokens import (
+from gateway.auth.tokens import (
     EXPIRED,
     MALFORMED,
     NOT_OURS,

@@ -18,7 +18,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from localstack.bootstrap import is_there
+from stack.bootstrap import is_there
 
 SECONDS = 20.0
 """Within this everything a test waits for has happened, also on a busy machine."""
@@ -41,7 +41,7 @@ class Browser:
     """
 
     def __init__(self, profile: Path) -> None:
-        assert is_there("chromium"), "chromium is missing: python3 localstack/bootstrap.py --test"
+        assert is_there("chromium"), "chromium is missing: python3 stack/bootstrap.py --test"
         options = Options()
         options.binary_location = "/usr/bin/chromium"
         for argument in (*_ARGUMENTS, f"--user-data-dir={profile}"):

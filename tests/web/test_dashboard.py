@@ -17,9 +17,9 @@ import aiohttp
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from gateway.dashboard_history import STEP
-from localstack.process import free_port
-from localstack.redis import RedisServer
+from gateway.dashboard.history import STEP
+from stack.process import free_port
+from stack.redis import RedisServer
 from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
 from tests.web.browser import Browser

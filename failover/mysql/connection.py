@@ -1,0 +1,354 @@
+"""One connection to one MySQL host, with deadlines that the driver does not have.
+
+aiomysql has no read timeout: a statement on a frozen server would wait for ever. Every call here is
+bounded, and a connection whose call was cut short is closed, never used again: its answer could
+still arrive and be taken for the next one's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import aiomysql
+from pymysql.constants import CLIENT, COMMAND, CR
+from pymysql.err import OperationalError
+
+from config.model import HostPort, MySQL
+from config.tls import TlsProblem, in_words
+from failover.dns import connect_by_name
+from failover.mysql import clock_sql, settings, sign_in
+from failover.mysql.engine import Engine
+from failover.mysql.errors import Fault, MySQLError, classify, is_ours
+from failover.mysql.resultset import Answers, Ran
+from failover.tls_contexts import context_for
+
+Row = tuple[Any, ...]
+Result = TypeVar("Result")
+
+_ACCESS_DENIED = 1045
+_HOST_BLOCKED = 1129
+_SETTINGS = settings.statement()
+
+
+class _Connection(aiomysql.Connection):  # type: ignore[misc]
+    """aiomysql's, but TLS and the password are not given up in silence, and a close is one.
+
+    Asked for TLS, aiomysql goes on without it where the server says that it has none: so does
+    somebody on the way who wants to read the password's exchange. Asked for the password itself, it
+    sends that to anybody (`failover.mysql.sign_in`).
+
+    Its close, also the one by which it answers a cancellation, lets the transport send what is left
+    and, with TLS, wait for the server's farewell. A frozen host lets neither happen: the socket
+    and what was to be sent would stay until it thaws.
+
+    Args:
+        name: what the certificate must carry; `host` is a numeric address.
+        reached: called when TCP is connected, and the server's greeting is what comes next.
+    """
+
+    def __init__(self, name: str, reached: Callable[[], None], **words: Any) -> None:
+        super().__init__(**words)
+        self._name = name
+        self._reached = reached
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.transport.abort()
+        super().close()
+
+    async def _get_server_information(self) -> None:
+        self._reached()
+        await super()._get_server_information()
+
+    async def _request_authentication(self) -> None:
+        if self._ssl_context is not None and not self.server_capabilities & CLIENT.SSL:
+            raise OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server offers no TLS")
+        sign_in.check(self._server_auth_plugin, self._ssl_context is not None)
+        # From here on aiomysql uses it to verify the certificate, and in errors.
+        self._host = self._name
+        await super()._request_authentication()
+
+    async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> Any:
+        sign_in.check(plugin_name.decode("latin1"), self._secure)
+        return await super()._process_auth(plugin_name, auth_packet)
+
+    async def caching_sha2_password_auth(self, pkt: Any) -> Any:
+        try:
+            return await super().caching_sha2_password_auth(pkt)
+        except ValueError:  # the text in the place of a key (sign_in.key)
+            raise sign_in.no_key() from None
+
+
+READ_ONLY = "(@@global.read_only NOT IN ('0','OFF') OR @@global.innodb_read_only)"
+"""Whether the host refuses writes: a number, or a word on servers that know more kinds."""
+
+GREETING = (
+    "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id),"
+    f" {READ_ONLY},"
+    f" {clock_sql.MILLISECONDS}, VERSION(), @@version_comment, @@max_allowed_packet"
+)
+"""Which server it is, whether it refuses writes, its clock in ms since 1970 UTC, its version in two
+parts, and how many bytes a statement may have."""
+
+
+BEGIN = "START TRANSACTION READ WRITE"
+COMMIT = "COMMIT AND NO CHAIN NO RELEASE"
+ROLLBACK = "ROLLBACK AND NO CHAIN NO RELEASE"
+"""Said in full: what they leave out is up to the session's settings."""
+
+
+class _QuietCursor(aiomysql.Cursor):  # type: ignore[misc]
+    """A cursor that does not ask for the text of warnings: that is a round trip a statement."""
+
+    async def _show_warnings(self, conn: object) -> None:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a host says of itself on connect.
+
+    Attributes:
+        identity: which server this is, whatever name led to it.
+        read_only: whether it refuses an ordinary user's writes.
+        generation: the primary's generation that it knows of; 0 where nobody wrote one yet.
+        clock_ms: its clock, milliseconds since 1970 UTC.
+        engine: MySQL or MariaDB, and which version.
+        packet: bytes that a command may have (max_allowed_packet): of a longer one the server reads
+            nothing, and ends the connection.
+    """
+
+    identity: str
+    read_only: bool
+    generation: int
+    clock_ms: int
+    engine: Engine
+    packet: int = 1 << 20
+
+    @classmethod
+    def read(cls, row: Row, generation: int) -> Hello:
+        """From the row that GREETING gives."""
+        identity, read_only, clock_ms, version, comment, packet = row
+        return cls(
+            identity=str(identity),
+            read_only=bool(read_only),
+            generation=generation,
+            clock_ms=int(clock_ms),
+            engine=Engine.of(str(version), str(comment)),
+            packet=int(packet),
+        )
+
+
+class Session:
+    """A connection whose settings are those of `failover.mysql.settings`, bounded in time.
+
+    Not for concurrent use: one task at a time.
+    """
+
+    def __init__(self, connection: Any, cursor: Any, statement_seconds: float) -> None:
+        self._connection = connection
+        self._cursor = cursor
+        self.statement_seconds = statement_seconds
+        self.broken = False
+        self.hello: Hello | None = None
+        self.unanswered = ""
+        """The statement that the server may be at; empty once it has answered."""
+
+    @property
+    def number(self) -> int:
+        """The connection's id on the server: its last 32 bits."""
+        return int(self._connection.thread_id())
+
+    @property
+    def engine(self) -> Engine:
+        """What the server is; known once it was greeted."""
+        assert self.hello is not None
+        return self.hello.engine
+
+    @property
+    def address(self) -> str:
+        """The numeric address of the other side; empty once it is closed."""
+        writer = self._connection._writer
+        peer = writer.get_extra_info("peername") if writer is not None else None
+        return str(peer[0]) if peer else ""
+
+    @classmethod
+    async def open(
+        cls, host: HostPort, config: MySQL, handshake_seconds: float | None = None
+    ) -> Session:
+        """Connect; the name is looked up anew each time, as a name that moves demands.
+
+        Args:
+            handshake_seconds: how long the server may take once TCP is connected, where that is
+                longer than `connect_timeout`: a handshake that is broken off counts against us.
+
+        Raises:
+            MySQLError: refused, timed out, or no such user.
+        """
+        connection = None
+        try:
+            async with asyncio.timeout(config.connect_timeout / 1000) as bound:
+
+                def reached() -> None:
+                    if handshake_seconds is not None:
+                        bound.reschedule(asyncio.get_running_loop().time() + handshake_seconds)
+
+                connect = partial(_connect, host, config, reached)
+                connection = await connect_by_name(host.host, connect)
+                cursor = await connection.cursor(_QuietCursor)
+                await cursor.execute(_SETTINGS)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if not isinstance(error, Exception):
+                raise
+            known = _cannot_connect(error)
+            if known.code == _ACCESS_DENIED and not config.tls:
+                # MariaDB says no more than that to a user who has to come by TLS.
+                hint = f"{known.reason} (or it takes TLS alone: mysql.tls)"
+                known = MySQLError(known.fault, known.code, hint)
+            if known.code == _HOST_BLOCKED:
+                hint = f"{known.reason} (an operator unblocks it there: FLUSH HOSTS)"
+                known = MySQLError(known.fault, known.code, hint)
+            raise known from error
+        return cls(connection, cursor, config.statement_timeout / 1000)
+
+    async def fetch(self, sql: str, args: tuple[Any, ...] | None = None) -> list[Row]:
+        """Run a statement and return its rows.
+
+        Raises:
+            MySQLError: as classified in `failover.mysql.errors`.
+        """
+        await self._run(sql, args)
+        return list(await self._cursor.fetchall())
+
+    async def execute(self, sql: str, args: tuple[Any, ...] | None = None) -> int:
+        """Run a statement and return how many rows it affected.
+
+        Raises:
+            MySQLError: as classified in `failover.mysql.errors`.
+        """
+        await self._run(sql, args)
+        return int(self._cursor.rowcount)
+
+    async def run_script(self, statements: Sequence[str]) -> list[Ran]:
+        """Run statements in one round trip; the first that fails ends it.
+
+        Returns:
+            What each of them did; the values of rows as MySQL spells them.
+
+        Raises:
+            MySQLError: that of the one that failed. A transaction that was begun is still open.
+        """
+        connection = self._connection
+        script = ";".join(statements)
+
+        async def run() -> list[Ran]:
+            await connection._execute_command(COMMAND.COM_QUERY, script)
+            return await Answers(connection._reader, connection._next_seq_id).read()
+
+        ran = await self._bounded(script, run())
+        if len(ran) != len(statements):
+            self.close()
+            raise MySQLError(Fault.LOST, 0, "a script was answered in part")
+        return ran
+
+    async def _run(self, sql: str, args: tuple[Any, ...] | None) -> None:
+        await self._bounded(sql, self._cursor.execute(sql, args))
+
+    async def _bounded(self, sql: str, answer: Awaitable[Result]) -> Result:
+        self.unanswered = sql
+        try:
+            async with asyncio.timeout(self.statement_seconds):
+                result = await answer
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        except Exception as error:
+            known = _known(error)
+            if known.by_server:
+                self.unanswered = ""
+            if known.fault in (Fault.LOST, Fault.READ_ONLY):
+                self.close()
+            raise known from error
+        self.unanswered = ""
+        return result
+
+    async def rollback(self) -> None:
+        """End a transaction without its changes; a connection that cannot is closed."""
+        try:
+            await self.execute(ROLLBACK)
+        except MySQLError:
+            self.close()
+
+    async def greet(self) -> Hello:
+        """Ask the host who it is, and whether it is writable.
+
+        Raises:
+            MySQLError: it did not answer.
+        """
+        rows = await self.fetch(GREETING)
+        try:
+            found = await self.fetch("SELECT generation FROM tapedeck_generation WHERE id = 1")
+        except MySQLError as error:
+            if error.fault is not Fault.NO_TABLE:
+                raise
+            found = []
+        self.hello = Hello.read(rows[0], int(found[0][0]) if found else 0)
+        return self.hello
+
+    def close(self) -> None:
+        """Drop the connection at once, whatever is still to be sent."""
+        self.broken = True
+        self._connection.close()
+
+
+async def _connect(
+    host: HostPort, config: MySQL, reached: Callable[[], None], address: str
+) -> _Connection:
+    connection = _Connection(
+        host.host,
+        reached,
+        host=address,
+        port=host.port,
+        user=config.user,
+        password=config.password.get_secret_value(),
+        db=config.database,
+        charset="utf8mb4",
+        autocommit=None,  # _SETTINGS turns it on, and saves a round trip
+        # No connect_timeout: aiomysql's is asyncio.wait_for, which before Python 3.12
+        # swallows a cancellation that comes with the connection (bpo-37658).
+        ssl=await context_for(config),
+        server_public_key=sign_in.key(config.public_key),
+    )
+    try:
+        await connection._connect()
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, OperationalError) and isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None  # the driver says "Can't connect" alone
+        raise
+    return connection
+
+
+def _cannot_connect(error: Exception) -> MySQLError:
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+        reason = f"cannot connect: {in_words(error)}"
+        fault = Fault.OURS if is_ours(error) else Fault.LOST
+        return MySQLError(fault, CR.CR_CONN_HOST_ERROR, reason)
+    return _known(error)
+
+
+def _known(error: Exception) -> MySQLError:
+    """What an exception of the driver means.
+
+    One that is not MySQL's says that the connection is in a state the driver did not expect (uvloop
+    raises RuntimeError on a transport that was reset while idle): it is not to be trusted any more.
+    """
+    if isinstance(error, TlsProblem):
+        return MySQLError(Fault.OURS, 0, f"mysql.{error}")
+    return classify(error) or MySQLError(Fault.LOST, 0, repr(error))

@@ -1,0 +1,228 @@
+"""What differs between MySQL and MariaDB, a class for each; other modules use only shared SQL.
+
+Shared is what MySQL 8.4 and 9.x and MariaDB 10.11 and later all have. A connection learns from the
+server's greeting which of the two it speaks to (`Engine.of`). The two dialects of session settings
+are a table of their own (`failover.mysql.settings`), and error numbers are one table for both
+(`failover.mysql.errors`), since no number means two things.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from failover.mysql import settings
+from failover.mysql.errors import MySQLError
+
+_TABLE_ACCESS_DENIED = 1142
+
+
+class Connection(Protocol):
+    """What an engine needs of a connection (`failover.mysql.connection.Session` is one)."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether it is closed."""
+
+    async def fetch(self, sql: str) -> Sequence[Sequence[Any]]:
+        """Run a statement and return its rows."""
+
+    async def execute(self, sql: str) -> int:
+        """Run a statement and return how many rows it affected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redundancy:
+    """Whether another host has every change that this one acknowledges.
+
+    Attributes:
+        held: whether it has; None where that cannot be seen.
+        reason: why it has, has not, or cannot be seen, for people.
+    """
+
+    held: bool | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One of the two products, in one version.
+
+    Attributes:
+        version: as the server says it, such as "10.11.6-MariaDB".
+    """
+
+    version: str
+
+    product: ClassVar[str]
+    """What the product calls itself."""
+    oldest: ClassVar[tuple[int, int]]
+    """The oldest version that this program is tested with."""
+    shortest_wait: ClassVar[int]
+    """Seconds: the smallest value of `lock_wait_timeout` and `innodb_lock_wait_timeout`. With 0 a
+    statement fails at once where it would wait for a lock."""
+    waiting_side: ClassVar[tuple[str, ...]]
+    """What the side of semi-synchronous replication that waits is called in status variables."""
+
+    @staticmethod
+    def of(version: str, comment: str) -> Engine:
+        """The engine of a server.
+
+        Args:
+            version: its VERSION().
+            comment: its @@version_comment. An operator can set the version of a MariaDB to that
+                of a MySQL, but not this.
+        """
+        mariadb = "mariadb" in f"{version} {comment}".lower()
+        return MariaDB(version) if mariadb else MySQL(version)
+
+    def __str__(self) -> str:
+        """The product and its version, such as "MySQL 9.7.4"."""
+        numbers = re.match(r"[0-9.]*", self.version)
+        return f"{self.product} {numbers[0] if numbers else ''}".rstrip()
+
+    @property
+    def untested(self) -> str:
+        """That the version is older than those tested; empty if it is not."""
+        numbers = re.match(r"(\d+)\.(\d+)", self.version)
+        if numbers is None or (int(numbers[1]), int(numbers[2])) >= self.oldest:
+            return ""
+        return f"{self} is older than {'.'.join(map(str, self.oldest))}, the oldest one tested"
+
+    async def run_ddl(
+        self, connection: Connection, statement: str, wait: int | None = None
+    ) -> None:
+        """Run a statement that takes a table's metadata lock, and wait for that as briefly as the
+        engine can: every later query on the table waits behind one that waits.
+
+        Args:
+            wait: seconds to wait for it instead.
+
+        Raises:
+            MySQLError: RETRY while a transaction uses the table.
+        """
+        seconds = self.shortest_wait if wait is None else wait
+        await connection.execute(f"SET SESSION lock_wait_timeout = {seconds}")
+        try:
+            await connection.execute(statement)
+        finally:
+            if not connection.broken:
+                usual = settings.METADATA_LOCK_SECONDS
+                await connection.execute(f"SET SESSION lock_wait_timeout = {usual}")
+
+    async def redundancy(self, connection: Connection, hosts: int) -> Redundancy | None:
+        """Whether another host has what the server acknowledges.
+
+        Args:
+            connection: with a server that is writable.
+            hosts: how many are configured. With one there may be others behind it of which MySQL
+                says nothing (a managed service).
+
+        Returns:
+            None where it is not known and not asked for.
+
+        Raises:
+            MySQLError: a passing one, such as a connection that was lost.
+        """
+        try:
+            return await self._redundancy(connection, hosts)
+        except MySQLError as error:
+            if error.passing:
+                raise
+            return Redundancy(None, f"the server does not say: {error}")
+
+    async def _redundancy(self, connection: Connection, hosts: int) -> Redundancy | None:
+        if hosts < 2:
+            return None
+        rows = await connection.fetch("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%'")
+        return semi_sync(rows, self.waiting_side)
+
+
+@dataclass(frozen=True, slots=True)
+class MariaDB(Engine):
+    """MariaDB 10.11 and later."""
+
+    product = "MariaDB"
+    oldest = (10, 11)
+    shortest_wait = 0
+    waiting_side = ("master",)
+
+
+@dataclass(frozen=True, slots=True)
+class MySQL(Engine):
+    """MySQL 8.4 and later."""
+
+    product = "MySQL"
+    oldest = (8, 4)
+    shortest_wait = 1
+    waiting_side = ("source", "master")  # each is a plugin of 8.4; an operator chooses one
+
+    async def _redundancy(self, connection: Connection, hosts: int) -> Redundancy | None:
+        try:
+            rows = await connection.fetch(
+                "SELECT member_state FROM performance_schema.replication_group_members"
+            )
+            members = [str(state) for (state,) in rows]
+        except MySQLError as error:
+            if error.code != _TABLE_ACCESS_DENIED:
+                raise
+            named = await connection.fetch(
+                "SHOW GLOBAL VARIABLES LIKE 'group_replication_group_name'"
+            )
+            if any(name for _, name in named):
+                return Redundancy(None, MEMBERS_UNSEEN)
+            members = []
+        # A server that is in no group lists itself, if anything, as OFFLINE.
+        if set(members) - {"OFFLINE"}:
+            return group(members, hosts)
+        return await Engine._redundancy(self, connection, hosts)
+
+
+MEMBERS_UNSEEN = (
+    "the gateway's user may not see the members of the group; "
+    "GRANT SELECT ON performance_schema.replication_group_members TO it"
+)
+
+
+def group(members: Sequence[str], hosts: int) -> Redundancy:
+    """Whether a majority has what the primary of a group acknowledges.
+
+    A group acknowledges what a majority of those that it counts as members has received (MySQL
+    manual, "Group Replication Background"). It forgets members that it expelled, so what counts
+    here is the larger of the group and the configured hosts. One member alone is no majority.
+
+    Args:
+        members: `member_state` of each member, as the primary sees them.
+        hosts: how many are configured.
+
+    >>> group(["ONLINE", "ONLINE", "UNREACHABLE"], hosts=3).held
+    True
+    >>> group(["ONLINE"], hosts=3)
+    Redundancy(held=False, reason='1 of 3 members of the group is online')
+    """
+    online = members.count("ONLINE")
+    all_of_them = max(len(members), hosts)
+    verb = "is" if online == 1 else "are"
+    reason = f"{online} of {all_of_them} members of the group {verb} online"
+    return Redundancy(online > 1 and online * 2 > all_of_them, reason)
+
+
+def semi_sync(status: Iterable[Sequence[Any]], words: Sequence[str]) -> Redundancy:
+    """Whether a semi-synchronous standby is connected and waited for.
+
+    Args:
+        status: rows of SHOW GLOBAL STATUS (MySQL manual, "Semisynchronous Replication Monitoring").
+        words: what the engine calls the side that waits.
+
+    >>> rows = [("Rpl_semi_sync_source_status", "ON"), ("Rpl_semi_sync_source_clients", "1")]
+    >>> semi_sync(rows, ["source"]).held
+    True
+    """
+    values = {str(name).lower(): str(value) for name, value in status}
+    waits = any(values.get(f"rpl_semi_sync_{word}_status") == "ON" for word in words)
+    linked = any(values.get(f"rpl_semi_sync_{word}_clients", "0") != "0" for word in words)
+    if waits and linked:
+        return Redundancy(True, "a semi-synchronous standby acknowledges commits")
+    return Redundancy(False, "no standby acknowledges commits")

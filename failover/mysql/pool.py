@@ -1,0 +1,208 @@
+"""Connections to one host that was adopted as the primary.
+
+A pool belongs to one adoption. When another host is adopted the whole pool is closed and a new one
+made: a pool that outlives a failover hands out connections to a host that is read-only now (the
+classic failure in front of Aurora).
+
+A place is taken by a session in use, by one that was given up while the server may still be at its
+statement (`failover.mysql.left_behind`), and by a connect that took too long and goes on. Changes
+never take all of them: while commits wait for a lost standby, reads go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from config.model import HostPort, MySQL
+from failover import metrics
+from failover.mysql.connection import Hello, Session
+from failover.mysql.connects import HANDSHAKE_SECONDS
+from failover.mysql.errors import Fault, MySQLError
+from failover.mysql.left_behind import LeftBehind
+from failover.mysql.settings import IDLE_SECONDS
+
+
+class Pool:
+    """At most `config.connections` sessions with one primary; the last one given back goes first.
+
+    Args:
+        host: where it listens.
+        hello: who was adopted there; a connect that reaches somebody else is refused.
+        config: limits, user and timeouts.
+        left: what that server still holds for us of earlier sessions.
+    """
+
+    def __init__(self, host: HostPort, hello: Hello, config: MySQL, left: LeftBehind) -> None:
+        self.host = host
+        self.hello = hello
+        self._config = config
+        self._idle: list[tuple[Session, float]] = []
+        self._open: set[Session] = set()
+        self._left = left
+        self._handshakes: set[asyncio.Task[Session]] = set()
+        self._taken = {True: 0, False: 0}  # by changes, by reads
+        self._waiting: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
+        self.closed = False
+
+    def configure(self, config: MySQL) -> None:
+        """Other timeouts hold from the next statement, and the next connect, on."""
+        self._config = config
+        for session in self._open:
+            session.statement_seconds = config.statement_timeout / 1000
+
+    async def acquire(self, change: bool = False) -> Session:
+        """A session, waiting for a place if there is none.
+
+        Args:
+            change: it may commit something.
+
+        Raises:
+            MySQLError: the host could not be reached, is not the primary any more, or the pool was
+                closed meanwhile.
+        """
+        if self._has_place(change):
+            self._taken[change] += 1
+        else:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting[change].append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._free_place(change)
+                raise
+        try:
+            self._check_open()
+            now = asyncio.get_running_loop().time()
+            while self._idle:
+                session, since = self._idle.pop()
+                if not session.broken and now - since < IDLE_SECONDS * 0.75:
+                    return session
+                session.close()
+                self._forget(session)
+            return await self._arrival()
+        except BaseException:
+            self._free_place(change)
+            raise
+
+    async def _arrival(self) -> Session:
+        """A new session; after `connect_timeout` its handshake is left to go on by itself.
+
+        Breaking it off would count against this machine (`failover.mysql.connects`).
+        """
+        task = asyncio.create_task(self._connect(), name=f"mysql-connect-{self.host}")
+        done: set[asyncio.Task[Session]] = set()
+        try:
+            done, _ = await asyncio.wait([task], timeout=self._config.connect_timeout / 1000)
+        finally:
+            if not done:
+                self._handshakes.add(task)
+                task.add_done_callback(self._arrived)
+        if not done:
+            raise MySQLError(Fault.LOST, 0, "no answer in time")
+        return task.result()
+
+    def _arrived(self, task: asyncio.Task[Session]) -> None:
+        """A handshake that nobody waits for is over: the next one uses its session."""
+        self._handshakes.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            self._put_back(task.result())
+        self.go_on()
+
+    async def lend(self) -> Session:
+        """A session beside the places, for work that takes long; end it with `end`.
+
+        Raises:
+            MySQLError: as `acquire`.
+        """
+        self._check_open()
+        return await self._arrival()
+
+    def end(self, session: Session) -> None:
+        """Close a session that was lent."""
+        session.close()
+        self._forget(session)
+
+    def release(self, session: Session, change: bool = False) -> None:
+        """Give a session back, as it was acquired; a broken one, or one of a closed pool, is
+        dropped."""
+        self._put_back(session)
+        self._free_place(change)
+
+    def _put_back(self, session: Session) -> None:
+        now = asyncio.get_running_loop().time()
+        if session.broken or self.closed:
+            session.close()
+            self._forget(session)
+        else:
+            self._idle.append((session, now))
+        # The oldest lie at the bottom and are not asked for again after a burst.
+        while self._idle and now - self._idle[0][1] > IDLE_SECONDS * 0.75:
+            old, _ = self._idle.pop(0)
+            old.close()
+            self._forget(old)
+
+    def close(self) -> None:
+        """Drop every connection, those in use too: their statements fail as LOST."""
+        self.closed = True
+        for session in list(self._open):
+            session.close()
+            self._forget(session)
+        self._idle.clear()
+        metrics.MYSQL_CONNECTIONS.set(0)
+        for waiting in self._waiting.values():
+            while waiting:
+                turn = waiting.popleft()
+                if not turn.done():
+                    turn.set_exception(MySQLError(Fault.LOST, 0, "the primary changed"))
+
+    def go_on(self) -> None:
+        """Give the places that there are to those who wait for one."""
+        for change, waiting in self._waiting.items():
+            while waiting and self._has_place(change):
+                turn = waiting.popleft()
+                if not turn.done():
+                    self._taken[change] += 1
+                    turn.set_result(None)
+
+    def _has_place(self, change: bool) -> bool:
+        places = self._config.connections - len(self._left) - len(self._handshakes)
+        if change and self._taken[True] >= places - max(1, self._config.connections // 4):
+            return False
+        return sum(self._taken.values()) < places
+
+    async def _connect(self) -> Session:
+        session = await Session.open(self.host, self._config, HANDSHAKE_SECONDS)
+        self._open.add(session)
+        try:
+            hello = await session.greet()
+            self._check_open()
+            if hello.read_only or hello.identity != self.hello.identity:
+                raise MySQLError(Fault.READ_ONLY, 0, f"{self.host} is not the primary any more")
+            if hello.generation < self.hello.generation:
+                raise MySQLError(Fault.READ_ONLY, 0, f"{self.host} is a replaced primary")
+        except BaseException:
+            session.close()
+            self._forget(session)
+            raise
+        # A reload may have come while it connected.
+        session.statement_seconds = self._config.statement_timeout / 1000
+        metrics.MYSQL_CONNECTIONS.set(len(self._open))
+        return session
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise MySQLError(Fault.LOST, 0, "the primary changed")
+
+    def _forget(self, session: Session) -> None:
+        if session not in self._open:
+            return  # it was closed with the pool
+        self._open.discard(session)
+        self._left.add(session)
+        if not self.closed:  # else the gauge is the next pool's by now
+            metrics.MYSQL_CONNECTIONS.set(len(self._open))
+
+    def _free_place(self, change: bool) -> None:
+        self._taken[change] -= 1
+        self.go_on()

@@ -1,0 +1,374 @@
+"""The MySQL primary: found among the hosts, watched, and found again after a failover.
+
+Requests ask for a `session`. While there is no primary they wait, in a bounded queue and to their
+own deadline; when one is adopted they go on through the places of its pool, not all at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from config.model import HostPort, MySQL
+from failover import metrics
+from failover.mysql.connection import Hello, Row, Session
+from failover.mysql.engine import Redundancy
+from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.mysql.fencing import Adopt, Nobody, Split, View, decide
+from failover.mysql.left_behind import LeftBehind
+from failover.mysql.monitor import Watch
+from failover.mysql.pool import Pool
+from failover.mysql.retry import persist
+
+log = structlog.get_logger("tapedeck.primary")
+
+_GENERATION_TABLE = (
+    "CREATE TABLE IF NOT EXISTS tapedeck_generation ("
+    "id TINYINT UNSIGNED NOT NULL PRIMARY KEY, generation BIGINT UNSIGNED NOT NULL"
+    ") ENGINE=InnoDB"
+)
+
+
+class Primary:
+    """Sessions with whichever host is the primary now.
+
+    Args:
+        config: the hosts, the limits.
+        on_hello: called with each greeting of the primary (it tells its clock).
+
+    Attributes:
+        packet: bytes that a command to the primary may have, as in Hello.
+    """
+
+    def __init__(self, config: MySQL, on_hello: Callable[[Hello], None] = lambda _: None) -> None:
+        self._config = config
+        self._on_hello = on_hello
+        self._pool: Pool | None = None
+        self._adopted = asyncio.Event()
+        self._seen = 0
+        self._identity: str | None = None
+        self._waiting = 0
+        self._left = LeftBehind("")
+        self._watch = Watch(config, self._judge, lambda: self._pool is not None, self._settle)
+        self._since = 0.0
+        self._problem = "not contacted yet"
+        self._closed = False
+        self._silent_looks = 0
+        self._redundancy: Redundancy | None = None
+        self._split = False
+        self.packet = 1 << 20
+
+    @property
+    def adopted(self) -> bool:
+        """Whether there is a primary now."""
+        return self._pool is not None
+
+    @property
+    def generation(self) -> int:
+        """The highest generation of a primary that was seen. While it stays the same, nothing
+        that was committed is lost."""
+        return self._seen
+
+    @property
+    def address(self) -> str | None:
+        """Where the primary is, `host:port`."""
+        return str(self._pool.host) if self._pool is not None else None
+
+    @property
+    def problem(self) -> str:
+        """Why there is no primary; empty while there is one."""
+        return "" if self._pool is not None else self._problem
+
+    @property
+    def database(self) -> str:
+        """The database that holds the states."""
+        return self._config.database
+
+    @property
+    def lost_for(self) -> float | None:
+        """Seconds since the primary was lost; None while there is one or before the first."""
+        if self._pool is not None or self._identity is None:
+            return None
+        return asyncio.get_running_loop().time() - self._since
+
+    @property
+    def redundant(self) -> bool | None:
+        """Whether a standby acknowledges commits; None where it is not known or not asked for."""
+        return self._redundancy.held if self._redundancy is not None else None
+
+    @property
+    def redundancy(self) -> str:
+        """Why there is, is not, or cannot be seen another host with all changes; may be empty."""
+        return self._redundancy.reason if self._redundancy is not None else ""
+
+    def configure(self, config: MySQL) -> None:
+        """Other limits hold from the next request, and from the next statement, on.
+
+        Another user or password holds from the next connect on: sessions that are open go on.
+
+        Args:
+            config: with the same hosts, database and number of connections.
+        """
+        self._config = config
+        self._watch.configure(config)
+        if self._pool is not None:
+            self._pool.configure(config)
+
+    def describe(self) -> dict[str, Any]:
+        """The pair as `/mysql` shows it."""
+        return {
+            "primary": self.address,
+            "generation": self._seen,
+            "engine": str(self._pool.hello.engine) if self._pool is not None else None,
+            "redundant": self.redundant if self.adopted else None,
+            "redundancy": (self.redundancy or None) if self.adopted else None,
+            "split": self._split,
+            "lost_for": self.lost_for,
+            "problem": self.problem or None,
+            "waiting": self._waiting,
+            "hosts": [view.as_json(self.address) for view in self._watch.views()],
+        }
+
+    async def start(self) -> None:
+        """Begin to look for the primary; does not wait for one."""
+        self._since = asyncio.get_running_loop().time()
+        self._watch.start()
+
+    async def close(self) -> None:
+        """Stop looking, drop every connection, and turn away whoever still waits for one."""
+        self._closed = True
+        await self._watch.close()
+        self._drop("closed")
+        self._adopted.set()
+
+    def deadline(self) -> float:
+        """When a request that starts now gives up, on the loop's clock."""
+        return asyncio.get_running_loop().time() + self._config.deadline / 1000
+
+    @contextlib.asynccontextmanager
+    async def session(self, deadline: float, *, change: bool = False) -> AsyncIterator[Session]:
+        """A session with the primary, for one task.
+
+        Args:
+            deadline: until when to wait for a primary and for a place, on the loop's clock.
+            change: it may commit something; reads keep some places for themselves.
+
+        Raises:
+            PrimaryUnavailable: nothing until then, or too many wait already.
+            MySQLError: the primary could not be reached; worth another try.
+        """
+        pool, session = await self._acquire(deadline, change)
+        try:
+            yield session
+        except MySQLError as error:
+            self.report(error, pool)
+            raise
+        except BaseException:
+            # Cancelled, or a fault of ours: whatever was under way may still be.
+            session.close()
+            self._watch.kick()
+            raise
+        finally:
+            pool.release(session, change)
+
+    @contextlib.asynccontextmanager
+    async def session_apart(self, deadline: float) -> AsyncIterator[Session]:
+        """A session that takes no place from requests: for work of minutes, or that holds a lock.
+
+        Raises:
+            PrimaryUnavailable: no primary until the deadline.
+            MySQLError: the primary could not be reached, or an error of the work.
+        """
+        pool = await self._adopted_until(deadline)
+        session = await pool.lend()
+        try:
+            yield session
+        except MySQLError as error:
+            self.report(error)
+            raise
+        finally:
+            pool.end(session)
+
+    async def _adopted_until(self, deadline: float) -> Pool:
+        try:
+            async with asyncio.timeout_at(deadline):
+                while (pool := self._pool) is None:
+                    if self._closed:
+                        raise PrimaryUnavailable("the gateway stops")
+                    await self._adopted.wait()
+                return pool
+        except TimeoutError:
+            raise PrimaryUnavailable(f"MySQL: {self.problem}") from None
+
+    async def fetch(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
+        """Read on the primary, repeated to the deadline.
+
+        Raises:
+            PrimaryUnavailable: the deadline passed.
+            MySQLError: one that repeating does not mend.
+        """
+        deadline = self.deadline()
+
+        async def once() -> list[Row]:
+            async with self.session(deadline) as session:
+                return await session.fetch(sql, tuple(args) or None)
+
+        return await persist(once, deadline)
+
+    async def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
+        """Run a statement that may be repeated (DDL, idempotent writes), likewise."""
+        deadline = self.deadline()
+
+        async def once() -> int:
+            async with self.session(deadline, change=True) as session:
+                return await session.execute(sql, tuple(args) or None)
+
+        return await persist(once, deadline)
+
+    async def _acquire(self, deadline: float, change: bool) -> tuple[Pool, Session]:
+        if self._waiting >= self._config.waiting:
+            raise PrimaryUnavailable("too many requests wait for MySQL")
+        self._waiting += 1
+        metrics.MYSQL_WAITING.set(self._waiting)
+        try:
+            async with asyncio.timeout_at(deadline):
+                while (pool := self._pool) is None:
+                    if self._closed:
+                        raise PrimaryUnavailable("the gateway stops")
+                    await self._adopted.wait()
+                return pool, await pool.acquire(change)
+        except TimeoutError:
+            reason = self.problem or "every connection is busy"
+            if self.adopted and self._left:
+                reason = f"it still runs {len(self._left)} statements that had no answer in time"
+            raise PrimaryUnavailable(f"MySQL: {reason}") from None
+        except MySQLError as error:
+            self.report(error)
+            raise
+        finally:
+            self._waiting -= 1
+            metrics.MYSQL_WAITING.set(self._waiting)
+
+    def report(self, error: MySQLError, pool: Pool | None = None) -> None:
+        """Say what a statement met, where that does not leave a `session` as an exception.
+
+        Args:
+            pool: whose session met it; what one of a replaced primary meets says nothing of this.
+        """
+        metrics.MYSQL_ERRORS.labels(error.fault.name.lower()).inc()
+        if error.fault is Fault.READ_ONLY and pool in (None, self._pool):
+            if self._pool is not None:
+                self._watch.disbelieve(str(self._pool.host))
+            self._drop(str(error))
+        if error.fault in (Fault.READ_ONLY, Fault.LOST):
+            self._watch.kick()
+
+    def _drop(self, reason: str) -> None:
+        pool, self._pool = self._pool, None
+        self._adopted.clear()
+        self._problem = reason
+        metrics.MYSQL_UP.set(0)
+        if pool is not None:
+            self._since = asyncio.get_running_loop().time()
+            pool.close()
+            if reason != "closed":
+                log.warning("mysql primary lost", host=str(pool.host), reason=reason)
+
+    async def _settle(self, session: Session, hello: Hello) -> None:
+        """Ask a host that is looked at what it still holds for us, and use the places it frees."""
+        if hello.identity == self._left.identity:
+            await self._left.ask(session)
+            if self._pool is not None:
+                self._pool.go_on()
+
+    async def _judge(self, views: list[View]) -> None:
+        """Adopt, keep or drop, by what the hosts showed; the first view is the newest."""
+        verdict = decide(views, self._seen, self._identity)
+        self._split = isinstance(verdict, Split)
+        metrics.MYSQL_SPLIT.set(self._split)
+        if isinstance(verdict, Adopt):
+            self._silent_looks = 0
+            try:
+                await self._adopt(verdict)
+            except MySQLError as error:
+                self._drop(str(error))
+                return
+            newest = views[0]
+            if newest.address == self.address and newest.hello is not None:
+                self._on_hello(newest.hello)
+                self._redundancy = newest.redundancy
+                metrics.MYSQL_REDUNDANT.set(math.nan if self.redundant is None else self.redundant)
+        elif isinstance(verdict, Split):
+            if self._problem != verdict.reason:
+                log.error("two mysql primaries: changes are refused", reason=verdict.reason)
+            self._drop(verdict.reason)
+        elif isinstance(verdict, Nobody):
+            if self._pool is None:
+                self._problem = verdict.reason
+            elif not self._bears_with(views):
+                self._drop(verdict.reason)
+
+    def _bears_with(self, views: list[View]) -> bool:
+        """Whether the primary is kept though a look at it failed, while nobody else claims.
+
+        One look that took too long says more about this machine than about the primary; dropping
+        every connection for it would make the next look slower still. (A look at another host is
+        none at the primary: what that showed last is counted once.)
+        """
+        own = next(view for view in views if view.address == self.address)
+        if own is views[0]:
+            self._silent_looks = self._silent_looks + 1 if own.silent else 0
+        return own.busy or own.ours or (own.silent and self._silent_looks <= 1)
+
+    async def _adopt(self, verdict: Adopt) -> None:
+        hello = verdict.hello
+        host = next(host for host in self._config.hosts if str(host) == verdict.address)
+        if verdict.raise_generation or hello.generation == 0:
+            hello = await self._raise_generation(host, hello)
+            self._watch.learn(verdict.address, hello)
+        new = hello.identity != self._identity
+        if new or self._pool is None or hello.generation != self._seen:
+            if new and self._identity is not None:
+                metrics.MYSQL_FAILOVERS.inc()
+            self._drop("another primary was adopted")
+            if new:
+                self._left = LeftBehind(hello.identity)
+            self._pool = Pool(host, hello, self._config, self._left)
+            log.info("mysql primary adopted", host=str(host), generation=hello.generation)
+            if hello.engine.untested:
+                log.warning("this version of mysql is not tested", reason=hello.engine.untested)
+        self._identity = hello.identity
+        self._seen = hello.generation
+        self.packet = hello.packet
+        # Before anybody goes on: what depends on the generation must know of a new one first.
+        self._on_hello(hello)
+        metrics.MYSQL_UP.set(1)
+        metrics.MYSQL_GENERATION.set(self._seen)
+        self._adopted.set()
+
+    async def _raise_generation(self, host: HostPort, hello: Hello) -> Hello:
+        """Mark a new primary: the next generation, written once whoever comes first."""
+        session = await Session.open(host, self._config)
+        try:
+            # The name may have moved on since it was looked at.
+            there = await session.greet()
+            if there.identity != hello.identity or there.read_only:
+                raise MySQLError(Fault.READ_ONLY, 0, f"{host} is not the same server any more")
+            if hello.generation == 0:
+                await session.execute(_GENERATION_TABLE)
+                await session.execute("INSERT IGNORE INTO tapedeck_generation VALUES (1, 1)")
+            else:
+                await session.execute(
+                    "UPDATE tapedeck_generation SET generation = generation + 1"
+                    f" WHERE id = 1 AND generation = {hello.generation}"
+                )
+            now = await session.greet()
+        finally:
+            session.close()
+        return replace(hello, generation=now.generation, clock_ms=now.clock_ms)

@@ -1,0 +1,62 @@
+"""Trying again: with backoff and jitter, to a deadline, and only what may succeed later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+
+from failover.mysql.errors import MySQLError, PrimaryUnavailable
+
+Result = TypeVar("Result")
+
+# Full jitter: many requests that failed at one moment do not come back at one moment.
+_WAIT = wait_random_exponential(multiplier=0.02, max=0.5)
+
+
+def passing(error: BaseException) -> bool:
+    """Whether the same call may succeed later."""
+    return isinstance(error, MySQLError) and error.passing
+
+
+async def persist(
+    call: Callable[[], Awaitable[Result]],
+    deadline: float,
+    retryable: Callable[[BaseException], bool] = passing,
+) -> Result:
+    """Call until it succeeds.
+
+    Args:
+        call: made anew for each try.
+        deadline: on the event loop's clock, seconds; no try starts after it.
+        retryable: which errors are worth another try.
+
+    Raises:
+        PrimaryUnavailable: the deadline passed; names the last error.
+        MySQLError: one that repeating does not mend.
+    """
+    # The first try pays nothing for the machinery of the others.
+    try:
+        return await call()
+    except Exception as error:
+        if not retryable(error):
+            raise
+    loop = asyncio.get_running_loop()
+
+    def stop(state: RetryCallState) -> bool:
+        wait = state.upcoming_sleep
+        return loop.time() + wait >= deadline
+
+    async def again() -> Result:
+        return await call()
+
+    try:
+        return await AsyncRetrying(
+            stop=stop, wait=_WAIT, retry=retry_if_exception(retryable), reraise=True
+        )(again)
+    except MySQLError as error:
+        if retryable(error):
+            raise PrimaryUnavailable(f"MySQL: {error}") from error
+        raise

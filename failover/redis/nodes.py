@@ -1,0 +1,427 @@
+"""The lookup nodes: a client for each, its health, and the probes that bring it back.
+
+Nothing here raises because a node is ill: a batch that failed is `None`, and what that means is the
+caller's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+from redis.exceptions import RedisError, ResponseError
+
+from config.model import Lookup, LookupServer
+from config.tls import in_words
+from failover import metrics
+from failover.presence import Presence, was_there
+from failover.redis.connections import OF_CONNECTIONS, Command, Link
+from failover.redis.ejection import Health
+from failover.tasks import stop
+
+log = structlog.get_logger("tapedeck.nodes")
+
+_NOBODY: frozenset[str] = frozenset()
+PROBE_KEY = b"tapedeck:probe"
+PROBING: Sequence[Command] = (("SET", PROBE_KEY, b"1", "EX", 60), ("GET", PROBE_KEY))
+"""What a node of a ring must do to be taken back."""
+DRAIN_SECONDS = 5.0
+"""How long a node that left the ring has to answer what it was asked before."""
+CHECK_AFTER = 1.0
+"""Seconds without a request after which a live node is asked how it is: running sessions need no
+lookups, and a node that nobody asks would be found dead by the next listener who is new."""
+CHECK_AGAIN = 0.25
+"""The same after a failure."""
+
+
+class _Absent(TimeoutError):
+    """An answer did not come in time, and this process was not there for most of that time."""
+
+    def __str__(self) -> str:
+        return "this gateway got no CPU time to read the answer"
+
+
+class Elsewhere(RedisError):
+    """A node sent an entry elsewhere, and it was not found there: there is no hint this time."""
+
+
+class AnyLink(Protocol):
+    """The way to a node."""
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """A reply for each command; an error stands as the exception. Raises if there is none."""
+        ...
+
+    def renew(self) -> None:
+        """The node failed: what comes next is to be asked on another way."""
+        ...
+
+    async def close(self, patience: float) -> None:
+        """End it once what is under way was answered, after some seconds at most."""
+        ...
+
+
+class Node:
+    """One lookup node.
+
+    Args:
+        server: its address, weight and name.
+        config: timeouts and ejection.
+        presence: what this process misses; without it, it is taken to be there always.
+        link: the way to it, if it is not to be connected to directly.
+        probing: what it must do to be taken back.
+    """
+
+    def __init__(
+        self,
+        server: LookupServer,
+        config: Lookup,
+        presence: Presence | None = None,
+        *,
+        link: AnyLink | None = None,
+        probing: Sequence[Command] = PROBING,
+    ) -> None:
+        self.server = server
+        self._presence = presence or Presence()
+        self.current = False
+        self.health = Health(
+            limit=config.server_failure_limit,
+            retry_seconds=config.server_retry_timeout / 1000,
+            eject=config.auto_eject_hosts,
+            since=time.monotonic(),
+        )
+        self._asked = time.monotonic()
+        self._checking: asyncio.Task[Any] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._link = link or Link(server, config, config.timeout / 1000)
+        self._probing = probing
+        self._settle(config)
+
+    @property
+    def name(self) -> str:
+        """The node's name in the ring."""
+        return self.server.name
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        return str(self.server)
+
+    def configure(self, server: LookupServer, config: Lookup) -> None:
+        """Take other settings over; batches under way end under the old ones.
+
+        Args:
+            server: with the same name and address.
+        """
+        if any(getattr(self._config, word) != getattr(config, word) for word in OF_CONNECTIONS):
+            self._retire(self._link)
+            self._link = Link(server, config, config.timeout / 1000)
+        self.server = server
+        self._settle(config)
+        self.health.adjust(
+            time.monotonic(),
+            config.server_failure_limit,
+            config.server_retry_timeout / 1000,
+            config.auto_eject_hosts,
+        )
+
+    def show(self, *, current: bool) -> None:
+        """Say whether the node is in the ring: only then its state is a metric."""
+        self.current = current
+        if current:
+            metrics.NODE_LIVE.labels(self.name).set(self.health.live)
+
+    def _settle(self, config: Lookup) -> None:
+        self._config = config
+        self._seconds = config.timeout / 1000
+        self._hint_seconds = config.hint_seconds
+        self._lateness = (
+            f"answers later than the hint's deadline, {config.hint_seconds * 1000:g} ms"
+        )
+        self._latency = metrics.NODE_SECONDS.labels(self.name)
+
+    def _retire(self, link: AnyLink) -> None:
+        # Twice what a batch may take: one under way, and one that its batcher has gathered since.
+        task = asyncio.create_task(link.close(2 * self._seconds + 1), name=f"retire-{self.name}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def run(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any] | None:
+        """Send a batch in one round trip, within `timeout`.
+
+        Args:
+            writes: whether the batch writes: a node may refuse that and answer reads.
+
+        Returns:
+            A reply for each command, where an error that is the entry's own (WRONGTYPE, Elsewhere)
+            stands as the exception; None if the node failed, which counts as one failure.
+        """
+        self._asked = time.monotonic()
+        try:
+            replies, late = await self._send(commands)
+        except _Absent:
+            metrics.NODE_FAILURES.labels(self.name, "absent").inc()
+            return None
+        except Exception as error:  # the client's own too: uvloop raises RuntimeError on a reset
+            self._failed(describe(error))
+            return None
+        for reply in replies:
+            # LOADING, MASTERDOWN, OOM, READONLY, NOAUTH, ...: the node cannot do its work.
+            if isinstance(reply, RedisError) and not (
+                is_wrong_type(reply) or isinstance(reply, Elsewhere)
+            ):
+                # It may not be the node that is wanted any more (a demoted primary, a rotated
+                # password): the next connection asks for the name anew, and logs in anew.
+                self._link.renew()
+                self._failed(describe(reply), writes=writes)
+                return None
+        if late:
+            metrics.NODE_FAILURES.labels(self.name, "late").inc()
+            self._ejected(self.health.late(time.monotonic(), self._lateness))
+        else:
+            self.health.succeeded(time.monotonic(), wrote=writes)
+        return replies
+
+    async def look(self, commands: Sequence[Command]) -> list[Any]:
+        """Send a batch that no request waits for: its end says nothing of the node's health.
+
+        Returns:
+            A reply for each command; an error stands as the exception.
+
+        Raises:
+            Exception: no answer within `timeout`.
+        """
+        replies, _ = await self._send(commands)
+        return replies
+
+    def check(self, now: float) -> None:
+        """See that a live node that nobody asks can still write and read, in the background.
+
+        It counts as any batch does. Does nothing where that could not eject the node.
+        """
+        health = self.health
+        troubled = health.failures or health.refusals
+        patience = CHECK_AGAIN if troubled else CHECK_AFTER
+        if not (health.live and health.eject) or now - self._asked < patience:
+            return
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(
+                self.run(self._probing, writes=True), name=f"check-{self.name}"
+            )
+
+    async def probe(self) -> None:
+        """Ask an ejected node to write and read an entry; take it back if it can.
+
+        It connects anew: what answers at its name now may be another server.
+        """
+        problem: str | None = None
+        self._link.renew()
+        try:
+            replies, late = await self._send(self._probing)
+            problem = self._lateness if late else None
+            for reply in replies:
+                if isinstance(reply, RedisError):
+                    raise reply
+        except Exception as error:
+            problem = describe(error)
+        if self.health.probed(time.monotonic(), problem):
+            metrics.NODE_RETURNS.labels(self.name).inc()
+            self.show(current=self.current)
+            log.info("lookup node returned", node=self.name, address=self.address)
+
+    async def close(self, patience: float = 0.0) -> None:
+        """Drop the connections, once what is under way was answered.
+
+        Args:
+            patience: seconds to wait for that.
+        """
+        await stop(self._checking)
+        await self._link.close(patience)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def describe(self) -> dict[str, Any]:
+        """The node as `/ring` shows it, without its share."""
+        health = self.health
+        return {
+            "name": self.name,
+            "address": self.address,
+            "weight": self.server.weight,
+            "state": "live" if health.live else "ejected",
+            "since": _iso(health.since),
+            "reason": health.reason or None,
+            "next_probe": _iso(health.next_probe) if health.next_probe is not None else None,
+            "failures": health.failures,
+        }
+
+    async def _send(self, commands: Sequence[Command]) -> tuple[list[Any], bool]:
+        """The replies, and whether they came after the hint's deadline.
+
+        They count as late, and a timeout as the node's, only if this process was there to see it:
+        had it been busy itself, or without CPU time, every node would look slow.
+
+        Raises:
+            _Absent: the time ran out while this process was away.
+            Exception: the node failed.
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        presence, absent = self._presence, self._presence.absent
+        due = started + self._hint_seconds
+        late = False
+
+        def deadline_passed() -> None:
+            nonlocal late
+            now = loop.time()
+            late = was_there(now - started, presence.missed(now, absent))
+
+        watch = loop.call_at(due, deadline_passed)
+        try:
+            async with asyncio.timeout(self._seconds):
+                replies = await self._link.ask(commands)
+        except TimeoutError:
+            now = loop.time()
+            if not was_there(now - started, presence.missed(now, absent)):
+                raise _Absent from None
+            raise
+        finally:
+            watch.cancel()
+        self._latency.observe(loop.time() - started)
+        return replies, late
+
+    def _failed(self, reason: str, *, writes: bool = False) -> None:
+        metrics.NODE_FAILURES.labels(self.name, reason.partition(" ")[0].rstrip(":")).inc()
+        judge = self.health.refused if writes else self.health.failed
+        self._ejected(judge(time.monotonic(), reason))
+
+    def _ejected(self, ejected: bool) -> None:
+        if not ejected:
+            return
+        metrics.NODE_EJECTIONS.labels(self.name).inc()
+        self.show(current=self.current)
+        log.warning(
+            "lookup node ejected",
+            node=self.name,
+            address=self.address,
+            reason=self.health.reason,
+            failures=self.health.failures,
+            next_probe=_iso(self.health.next_probe or 0),
+        )
+
+
+class Nodes:
+    """The lookup nodes of the configuration.
+
+    Args:
+        presence: as of `Node`.
+    """
+
+    def __init__(self, config: Lookup, presence: Presence | None = None) -> None:
+        self._presence = presence
+        self._nodes: dict[str, Node] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._preconnect = config.preconnect
+        self._probes: asyncio.Task[None] | None = None
+        self.turn(self.plan(config.servers, config), config)
+
+    def __getitem__(self, name: str) -> Node:
+        return self._nodes[name]
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    @property
+    def out(self) -> frozenset[str]:
+        """The names of the nodes that are ejected."""
+        for node in self._nodes.values():
+            if not node.health.live:
+                return frozenset([n.name for n in self._nodes.values() if not n.health.live])
+        return _NOBODY
+
+    def plan(self, servers: Iterable[LookupServer], config: Lookup) -> dict[str, Node]:
+        """A node for each server, by name; those that are known (by name and address) are the same
+        objects, with all that they went through. Changes nothing."""
+        known = {(node.name, node.address): node for node in self._nodes.values()}
+        return {
+            server.name: known.get((server.name, str(server)))
+            or Node(server, config, self._presence)
+            for server in servers
+        }
+
+    def turn(self, planned: Mapping[str, Node], config: Lookup) -> None:
+        """Make what was planned the nodes of the ring; drain and close the others."""
+        before = self._nodes
+        self._nodes = dict(planned)
+        self._retry_seconds = config.server_retry_timeout / 1000
+        for name, node in before.items():
+            if planned.get(name) is not node:
+                self._leave(node)
+            if name not in planned:
+                with contextlib.suppress(KeyError):
+                    metrics.NODE_LIVE.remove(name)
+        for server in config.servers:
+            planned[server.name].configure(server, config)
+            planned[server.name].show(current=True)
+
+    def _leave(self, node: Node) -> None:
+        node.show(current=False)
+        log.info("lookup node left", node=node.name, address=node.address)
+        task = asyncio.create_task(node.close(DRAIN_SECONDS), name=f"drain-{node.name}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def start(self) -> None:
+        """Begin to probe ejected nodes, and to check those that nobody asks.
+
+        With `preconnect` all of them are connected to now.
+        """
+        if self._preconnect:
+            await asyncio.gather(*(node.run([("PING",)]) for node in self._nodes.values()))
+        self._probes = asyncio.create_task(self._probe_all(), name="lookup-probes")
+
+    async def close(self) -> None:
+        """Stop probing, drop every connection."""
+        await stop(self._probes)
+        for node in self._nodes.values():
+            await node.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    async def _probe_all(self) -> None:
+        while True:
+            await asyncio.sleep(min(0.25, self._retry_seconds / 4))
+            now = time.monotonic()
+            for node in self._nodes.values():
+                node.check(now)
+            due = [node for node in self._nodes.values() if node.health.probe_due(now)]
+            if due:
+                await asyncio.gather(*(node.probe() for node in due))
+
+
+def is_wrong_type(reply: object) -> bool:
+    """Whether something else lies in an entry's place: the entry's fault, not the node's."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
+def describe(error: Exception) -> str:
+    """A failure in a few words."""
+    if isinstance(error, _Absent):
+        return str(error)
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError)) or "Timeout" in type(error).__name__:
+        return "timeout"
+    below = error.__cause__ or error.__context__
+    if isinstance(below, ssl.SSLError):
+        return f"TLS: {in_words(below).removeprefix('TLS: ')}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _iso(steady: float) -> str:
+    """A time on the steady clock, as the wall clock has it now."""
+    seconds = time.time() + steady - time.monotonic()
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

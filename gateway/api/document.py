@@ -1,0 +1,196 @@
+"""/openapi.json: the table of operations (`operations.py`) as an OpenAPI 3.1 document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from config.model import Sections
+from config.values import join_address
+from gateway.api.operations import OPEN, OPERATIONS, Api, Operation, Parameter
+from gateway.api.schemas import SCHEMAS, Json
+from gateway.telemetry import VERSION
+
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+_ENTITY_TAG: Json = {"type": "string", "pattern": r'^(\*|"[0-9]{1,19}")$'}
+_COMMON: dict[Api, dict[int, str]] = {
+    "player": {400: "Error", 408: "Error", 413: "Error", 415: "Error", 503: "Error"},
+    "states": {400: "PlainError", 401: "PlainError", 503: "PlainError"},
+    "admin": {401: "PlainError"},
+    "description": {},
+}
+# Any path may meet these.
+_ALWAYS = (404, 405, 429, 500)
+_WORDS = {
+    200: "Done",
+    201: "Created",
+    204: "Deleted",
+    304: "It still has this version",
+    400: "A parameter, a condition or the body is missing or malformed",
+    401: "Token or key",
+    403: "The licence does not allow it",
+    404: "There is no such thing",
+    405: "The path does not answer this method",
+    408: "The body did not arrive in time",
+    409: "The state belongs to the other API",
+    412: "The state has another version",
+    413: "The body is too long",
+    415: "The body has another media type",
+    422: "The configuration has problems",
+    428: "A condition is needed",
+    429: "Too many requests from here",
+    500: "Something broke; it is logged under the request id",
+    503: "Not available right now",
+}
+_KINDS = {
+    "Metrics": "text/plain",
+    "Page": "text/html",
+    "PagePart": "*/*",
+    "Events": "text/event-stream",
+}
+"""Media types by schema, where it is not JSON."""
+
+
+def document(config: Sections) -> Json:
+    """The OpenAPI 3.1 description of the gateway and of its admin port."""
+    paths: dict[str, Json] = {}
+    for operation in OPERATIONS:
+        item = paths.setdefault(operation.path, {})
+        if operation.api == "admin":
+            item["servers"] = [
+                {"url": f"http://{join_address(config.admin.host, config.admin.port)}"}
+            ]
+        for method in operation.methods:
+            item[method.lower()] = _operation(operation, method, config)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tapedeck",
+            "version": VERSION,
+            "description": "Keeps the place of every listener in every playlist. The Player's "
+            "paths may end in `.json`. `api_key`, `api_version`, `format` and `player`, and the "
+            "headers X-Api-Key and X-Api-Version, are accepted and change nothing. Every answer "
+            "carries X-Request-Id.",
+        },
+        "servers": [{"url": "/"}],
+        "tags": [
+            {"name": "player", "description": "8tracks' v3 conventions"},
+            {"name": "states", "description": "For services with Player logic of their own"},
+            {"name": "admin", "description": "On the admin port"},
+            {"name": "description"},
+        ],
+        "paths": paths,
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {
+                "serviceKey": {"type": "http", "scheme": "bearer"},
+                "adminToken": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Only where the admin port is not on loopback.",
+                },
+            },
+        },
+    }
+
+
+def _operation(operation: Operation, method: str, config: Sections) -> Json:
+    described: Json = {
+        "operationId": f"{operation.name}_{method.lower()}",
+        "summary": operation.summary,
+        "tags": [operation.api],
+        "parameters": [_parameter(p, operation, method) for p in _in_url(operation, method)],
+        "responses": _responses(operation, method),
+    }
+    if method == "POST" and operation.api == "player":
+        body = _form(operation)
+        if body is not None:
+            described["requestBody"] = body
+    if method == "PUT":
+        described["requestBody"] = {
+            "required": True,
+            "description": f"At most {config.states.max_bytes} bytes.",
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/State"}}},
+        }
+    if operation.api == "states":
+        described["security"] = [{"serviceKey": []}]
+    elif operation.name == "new_set":
+        described["security"] = [{}, {"serviceKey": []}]
+    elif operation.api == "admin" and operation.name not in OPEN:
+        described["security"] = [{}, {"adminToken": []}]
+    return described
+
+
+def _in_url(operation: Operation, method: str) -> Iterable[Parameter]:
+    yield from operation.parameters
+    if operation.api == "states":
+        star = {"type": "string", "enum": ["*"]}
+        version = "The version, or `*`. Not together with If-None-Match."
+        described = {
+            "GET": [
+                ("If-None-Match", "304 where it holds this version.", _ENTITY_TAG),
+                ("If-Match", "Or 412. Not together with If-None-Match.", _ENTITY_TAG),
+            ],
+            "PUT": [
+                ("If-None-Match", "`*`: create. It or If-Match is needed.", star),
+                ("If-Match", version, _ENTITY_TAG),
+            ],
+            "DELETE": [("If-Match", "The version, or `*`; needed.", _ENTITY_TAG)],
+        }
+        for name, text, schema in described.get("GET" if method == "HEAD" else method, []):
+            yield Parameter(name, text, schema, needed=False)
+
+
+def _parameter(parameter: Parameter, operation: Operation, method: str) -> Json:
+    if "{" + parameter.name + "}" in operation.path:
+        where, needed = "path", True
+    elif parameter.name.startswith("If-"):
+        where, needed = "header", False
+    else:
+        # A form may carry it instead of the query.
+        where, needed = "query", parameter.needed and method != "POST"
+    return {
+        "name": parameter.name,
+        "in": where,
+        "required": needed,
+        "description": parameter.description,
+        "schema": parameter.schema,
+    }
+
+
+def _form(operation: Operation) -> Json | None:
+    fields = [p for p in operation.parameters if "{" + p.name + "}" not in operation.path]
+    if not fields:
+        return None
+    schema = {"type": "object", "properties": {p.name: p.schema for p in fields}}
+    return {"required": False, "content": {kind: {"schema": schema} for kind in FORM_TYPES}}
+
+
+def _responses(operation: Operation, method: str) -> Json:
+    # The description is on both ports, and each words errors in its own way.
+    error = {"player": "Error", "description": "AnyError"}.get(operation.api, "PlainError")
+    answers: dict[int, str | None] = {
+        **dict.fromkeys(_ALWAYS, error),
+        **_COMMON[operation.api],
+        **operation.answers,
+    }
+    return {
+        str(status): _response(operation, method, status, schema)
+        for status, schema in sorted(answers.items())
+    }
+
+
+def _response(operation: Operation, method: str, status: int, schema: str | None) -> Json:
+    headers: Json = {"X-Request-Id": {"schema": {"type": "string"}}}
+    if operation.api == "states" and status in (200, 201, 304):
+        headers["ETag"] = {"schema": {"type": "string"}, "description": "The version, quoted."}
+        headers["X-Partition"] = {"schema": {"type": "string", "pattern": "^[0-9]{8}$"}}
+    if status == 405:
+        headers["Allow"] = {"schema": {"type": "string"}}
+    if status in (429, 503) and operation.name != "readyz":
+        headers["Retry-After"] = {"schema": {"type": "integer"}, "description": "seconds"}
+    described: Json = {"description": _WORDS[status], "headers": headers}
+    if schema is not None and method != "HEAD":
+        kind = _KINDS.get(schema, "application/json")
+        described["content"] = {kind: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return described

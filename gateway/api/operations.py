@@ -1,0 +1,321 @@
+"""The HTTP operations as one table: routes are made from it, and so is /openapi.json.
+
+The table says of each path who answers, and with what. `openapi.py` describes it to others; the
+shapes of bodies are in `schemas.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from gateway.api.schemas import Json
+from sharding.state import PLAYLIST_MAX, USER_MAX
+
+Api: TypeAlias = Literal["player", "states", "admin", "description"]
+
+PROBES = frozenset({"healthz", "readyz"})
+"""Operations of the admin port that answer whoever asks, under whatever name."""
+OPEN = PROBES | {"dashboard", "dashboard_file"}
+"""Operations of the admin port that ask for no token. The page asks for it, and shows nothing
+before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One of the query or of a form, or a name in the path.
+
+    Attributes:
+        needed: whether it has to be there.
+    """
+
+    name: str
+    description: str
+    schema: Json
+    needed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What one path does.
+
+    Attributes:
+        name: binds it to its handler, and is the operationId.
+        api: who answers; decides the error body.
+        path: the template; for the Player `.json` may follow.
+        methods: in capitals.
+        summary: one line.
+        answers: the schema's name of each status that is no error of the whole API; None: no body.
+        parameters: of the path, the query or a form.
+        always: served even when the gateway is full.
+    """
+
+    name: str
+    api: Api
+    path: str
+    methods: tuple[str, ...]
+    summary: str
+    answers: dict[int, str | None]
+    parameters: tuple[Parameter, ...] = ()
+    always: bool = False
+
+
+def _id(name: str, description: str, highest: int = PLAYLIST_MAX, needed: bool = True) -> Parameter:
+    schema = {"type": "integer", "format": "int64", "minimum": 1, "maximum": highest}
+    return Parameter(name, description, schema, needed)
+
+
+_TOKEN = Parameter("play_token", "From /sets/new.", {"type": "string"})
+_MIX_ID = _id("mix_id", "The mix.")
+_BELIEVED = _id(
+    "track_id",
+    "The track that the client believes is playing: a retry with it moves nothing twice.",
+    needed=False,
+)
+_USER = _id("user_id", "The user.", USER_MAX)
+_ANY = ("GET", "POST")
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "new_set",
+        "player",
+        "/sets/new",
+        _ANY,
+        "A play token: for an anonymous listener, or with the service key for a known user",
+        {200: "NewSet", 401: "Error"},
+        (_id("user_id", "With the service key: this user.", USER_MAX, needed=False),),
+    ),
+    Operation(
+        "play",
+        "player",
+        "/sets/{play_token}/play",
+        _ANY,
+        "Start a mix or resume it; after its end, start it again",
+        {200: "Playing", 401: "Error", 404: "Error", 409: "Error"},
+        (_TOKEN, _MIX_ID),
+    ),
+    Operation(
+        "next",
+        "player",
+        "/sets/{play_token}/next",
+        _ANY,
+        "Go to the next track",
+        {200: "Playing", 401: "Error", 404: "Error", 409: "Error"},
+        (_TOKEN, _MIX_ID, _BELIEVED),
+    ),
+    Operation(
+        "skip",
+        "player",
+        "/sets/{play_token}/skip",
+        _ANY,
+        "Skip the track, as far as the licence allows; 403 with the reason in notices",
+        {200: "Playing", 401: "Error", 403: "Refused", 404: "Error", 409: "Error"},
+        (_TOKEN, _MIX_ID, _BELIEVED),
+    ),
+    Operation(
+        "report",
+        "player",
+        "/sets/{play_token}/report",
+        _ANY,
+        "The track was listened to; twice is once",
+        {200: "Done", 401: "Error", 404: "Error", 409: "Error"},
+        (_TOKEN, _MIX_ID, _id("track_id", "The track.")),
+    ),
+    Operation(
+        "tracks_played",
+        "player",
+        "/sets/{play_token}/tracks_played",
+        _ANY,
+        "The tracks played so far, in order",
+        {200: "TracksPlayed", 401: "Error", 404: "Error", 409: "Error"},
+        (_TOKEN, _MIX_ID),
+    ),
+    Operation(
+        "next_mix",
+        "player",
+        "/sets/{play_token}/next_mix",
+        _ANY,
+        "The mix to go on with",
+        {200: "NextMix", 401: "Error", 404: "Error"},
+        (_TOKEN, _MIX_ID),
+    ),
+    Operation(
+        "mix",
+        "player",
+        "/mixes/{id}",
+        ("GET", "HEAD", "POST"),
+        "One mix",
+        {200: "OneMix", 404: "Error"},
+        (_id("id", "The mix."),),
+    ),
+    Operation(
+        "mix_set",
+        "player",
+        "/mix_sets/all",
+        ("GET", "HEAD", "POST"),
+        "All mixes, a page at a time",
+        {200: "OneMixSet"},
+        (
+            _id("page", "From 1.", 10**9, needed=False),
+            _id("per_page", "Mixes on a page.", 100, needed=False),
+        ),
+    ),
+    Operation(
+        "get_state",
+        "states",
+        "/states/{user_id}/{playlist_id}",
+        ("GET", "HEAD"),
+        "The state, byte for byte as it was stored",
+        {200: "State", 304: None, 404: "PlainError", 409: "PlainError", 412: "PlainError"},
+        (_USER, _id("playlist_id", "The playlist.")),
+    ),
+    Operation(
+        "put_state",
+        "states",
+        "/states/{user_id}/{playlist_id}",
+        ("PUT",),
+        "Create the state (If-None-Match: *) or replace it (If-Match)",
+        {
+            200: "Stored",
+            201: "Stored",
+            **dict.fromkeys((408, 409, 412, 413, 415, 428), "PlainError"),
+        },
+        (_USER, _id("playlist_id", "The playlist.")),
+    ),
+    Operation(
+        "delete_state",
+        "states",
+        "/states/{user_id}/{playlist_id}",
+        ("DELETE",),
+        "Delete the state (If-Match)",
+        {204: None, 409: "PlainError", 412: "PlainError", 428: "PlainError"},
+        (_USER, _id("playlist_id", "The playlist.")),
+    ),
+    Operation(
+        "healthz", "admin", "/healthz", ("GET", "HEAD"), "The process lives", {200: "Health"}
+    ),
+    Operation(
+        "readyz",
+        "admin",
+        "/readyz",
+        ("GET", "HEAD"),
+        "Whether it can serve",
+        {200: "Readiness", 503: "Readiness"},
+    ),
+    Operation(
+        "ring",
+        "admin",
+        "/ring",
+        ("GET", "HEAD"),
+        "The lookup nodes and their health",
+        {200: "Ring"},
+    ),
+    Operation(
+        "outline",
+        "admin",
+        "/ring/outline",
+        ("GET", "HEAD"),
+        "The ring's circle in evenly spaced places: whose each is, and who serves it now",
+        {200: "Outline", 503: "PlainError"},
+    ),
+    Operation(
+        "mysql",
+        "admin",
+        "/mysql",
+        ("GET", "HEAD"),
+        "The MySQL hosts: which one is the primary, and whether a standby acknowledges its commits",
+        {200: "MySQL", 503: "PlainError"},
+    ),
+    Operation(
+        "where",
+        "admin",
+        "/where/{user_id}/{playlist_id}",
+        ("GET", "HEAD"),
+        "Where one state lies: owner, hints, partition, version, the state itself",
+        {200: "Where", 400: "PlainError", 503: "PlainError"},
+        (_id("user_id", "The user, or an anonymous listener."), _id("playlist_id", "The mix.")),
+    ),
+    Operation(
+        "dashboard",
+        "admin",
+        "/",
+        ("GET", "HEAD"),
+        "The dashboard, for a browser; it asks for the admin token where one is needed",
+        {200: "Page"},
+    ),
+    Operation(
+        "dashboard_file",
+        "admin",
+        "/dashboard/{file}",
+        ("GET", "HEAD"),
+        "A part of the dashboard's page",
+        {200: "PagePart"},
+        (Parameter("file", "Its name.", {"type": "string"}),),
+    ),
+    Operation(
+        "dashboard_events",
+        "admin",
+        "/dashboard/events",
+        ("GET",),
+        "What the dashboard shows, live: server-sent events whose data is JSON",
+        {200: "Events", 503: "PlainError"},
+    ),
+    Operation(
+        "overview",
+        "admin",
+        "/overview",
+        ("GET", "HEAD"),
+        "This gateway in a few words, as the dashboards of other gateways show it",
+        {200: "Overview", 503: "PlainError"},
+    ),
+    Operation(
+        "partitions",
+        "admin",
+        "/partitions",
+        ("GET", "HEAD"),
+        "The day partitions",
+        {200: "Partitions", 503: "PlainError"},
+    ),
+    Operation(
+        "believe_clock",
+        "admin",
+        "/partitions/believe-clock",
+        ("POST",),
+        "MySQL's clock is right although this gateway's contradict it: it is believed again",
+        {200: "BelievedClock", 503: "PlainError"},
+    ),
+    Operation("stats", "admin", "/stats", ("GET", "HEAD"), "All counters as JSON", {200: "Stats"}),
+    Operation(
+        "metrics",
+        "admin",
+        "/metrics",
+        ("GET", "HEAD"),
+        "All counters as Prometheus text",
+        {200: "Metrics"},
+    ),
+    Operation(
+        "reload",
+        "admin",
+        "/reload",
+        ("POST",),
+        "Read the configuration again: what changed, or every problem and nothing changed",
+        {200: "Reloaded", 422: "PlainError"},
+    ),
+    Operation(
+        "reload_check",
+        "admin",
+        "/reload/check",
+        ("POST",),
+        "What a reload would change, and which share of the keys would move; nothing changes",
+        {200: "Reloaded", 400: "PlainError", 422: "PlainError"},
+    ),
+    Operation(
+        "openapi",
+        "description",
+        "/openapi.json",
+        ("GET", "HEAD"),
+        "This description; on the gateway's and on the admin port",
+        {200: "Description"},
+        always=True,
+    ),
+)

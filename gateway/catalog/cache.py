@@ -1,0 +1,213 @@
+"""The mixes that the gateway plays: read from MySQL, kept for a while.
+
+A mix is asked for with every command and changes seldom, so each worker keeps those asked for
+last, bounded in number and in age. While MySQL is away an older edition is the answer, where there
+is one: a playlist of some minutes ago is better than none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import structlog
+from prometheus_client import Counter
+
+from config.model import Catalog as Limits
+from failover.mysql.connection import Row
+from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.mysql.primary import Primary
+from gateway.catalog.model import Mix, MixUser, Track
+from gateway.catalog.tables import (
+    COUNT_MIXES,
+    ID_AFTER,
+    READ_MIX,
+    READ_PAGE,
+    ensure_catalog,
+    mixes_of,
+)
+
+__all__ = ["Catalog", "Mix", "MixUser", "Track", "ensure_catalog"]
+
+log = structlog.get_logger("tapedeck.catalog")
+
+_MIXES = Counter(
+    "tapedeck_catalog_mixes_total",
+    "Mixes asked for, by where the answer came from: hit, miss, stale (MySQL was away).",
+    ["outcome"],
+)
+
+PATIENCE = 0.5
+"""Seconds that a request waits for a newer edition of a mix before it takes the one at hand."""
+RETRY_AFTER = 5.0
+"""Seconds that an old edition is then good for, before MySQL is asked again."""
+UNKNOWN_AGE = 5.0
+"""Seconds, at most, that an id is taken for unknown: somebody may be importing it just now."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(slots=True)
+class _Entry(Generic[Value]):
+    value: Value
+    good_until: float
+
+
+class _Kept(Generic[Value]):
+    """The values used last, by id; the oldest use goes first when there are too many."""
+
+    def __init__(self, entries: int) -> None:
+        self._entries: OrderedDict[int, _Entry[Value]] = OrderedDict()
+        self._bound = entries
+
+    def get(self, key: int) -> _Entry[Value] | None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def put(self, key: int, value: Value, good_until: float) -> None:
+        self._entries[key] = _Entry(value, good_until)
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._bound:
+            self._entries.popitem(last=False)
+
+    def drop(self, key: int) -> None:
+        self._entries.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class Catalog:
+    """Mixes by id, in pages, and one after another.
+
+    Args:
+        primary: where they are read.
+        limits: how many are kept and how long (`max_mixes`, `max_age` in seconds).
+        clock: seconds, never set back.
+    """
+
+    def __init__(
+        self, primary: Primary, limits: Limits, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._primary = primary
+        self._limits = limits
+        self._clock = clock
+        self._mixes: _Kept[Mix] = _Kept(limits.max_mixes)
+        # Apart, so that asking for ids that do not exist drives no mix out.
+        self._unknown: _Kept[None] = _Kept(max(1, limits.max_mixes // 4))
+        self._total = _Entry(0, good_until=-1.0)
+        self._reads: dict[int, asyncio.Task[Mix | None]] = {}
+        self._away = False
+
+    async def mix(self, mix_id: int) -> Mix | None:
+        """The mix; None where there is none. At most `max_age` old while MySQL answers.
+
+        Raises:
+            PrimaryUnavailable: MySQL is away and the mix is not at hand.
+            MySQLError: one that repeating does not mend.
+        """
+        now = self._clock()
+        entry = self._mixes.get(mix_id)
+        if entry is not None and now < entry.good_until:
+            _MIXES.labels("hit").inc()
+            return entry.value
+        unknown = self._unknown.get(mix_id)
+        if unknown is not None and now < unknown.good_until:
+            _MIXES.labels("hit").inc()
+            return None
+        _MIXES.labels("miss").inc()
+        read = self._read(mix_id)
+        if entry is None:
+            # The read goes on if this request is cancelled: others may wait for it.
+            return await asyncio.shield(read)
+        await asyncio.wait((read,), timeout=PATIENCE)
+        if not read.done():
+            return self._take_stale(mix_id, entry, "no answer yet")
+        try:
+            return read.result()
+        except (PrimaryUnavailable, MySQLError) as error:
+            return self._take_stale(mix_id, entry, str(error))
+
+    async def page(self, page: int, per_page: int) -> tuple[list[Mix], int]:
+        """The mixes of a page (from 1), by id, and how many there are on all pages.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: as `mix`.
+        """
+        now = self._clock()
+        if now >= self._total.good_until:
+            rows = await self._fetch(COUNT_MIXES)
+            self._total = _Entry(int(rows[0][0]) if rows else 0, self._until(now))
+        before = (page - 1) * per_page
+        if before >= self._total.value:
+            return [], self._total.value
+        mixes = list(mixes_of(await self._fetch(READ_PAGE, (per_page, before))))
+        for mix in mixes:
+            self._mixes.put(mix.id, mix, self._until(now))
+        return mixes, self._total.value
+
+    async def after(self, mix_id: int) -> Mix | None:
+        """The mix with the next id, the first one after the last; None in an empty catalog.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: as `mix`.
+        """
+        rows = await self._fetch(ID_AFTER, (mix_id,))
+        if not rows or rows[0][0] is None:
+            return None
+        return await self.mix(int(rows[0][0]))
+
+    def _read(self, mix_id: int) -> asyncio.Task[Mix | None]:
+        """The read of this mix that is under way, or a new one."""
+        read = self._reads.get(mix_id)
+        if read is None:
+            read = asyncio.create_task(self._read_now(mix_id), name=f"read-mix-{mix_id}")
+            self._reads[mix_id] = read
+            read.add_done_callback(lambda done: self._finish(mix_id, done))
+        return read
+
+    def _finish(self, mix_id: int, read: asyncio.Task[Mix | None]) -> None:
+        del self._reads[mix_id]
+        if not read.cancelled():
+            read.exception()  # seen: where nobody waits any more, the next read says it again
+
+    async def _read_now(self, mix_id: int) -> Mix | None:
+        now = self._clock()
+        mix = next(mixes_of(await self._fetch(READ_MIX, (mix_id,))), None)
+        if mix is None:
+            self._mixes.drop(mix_id)
+            self._unknown.put(mix_id, None, now + min(self._limits.max_age, UNKNOWN_AGE))
+        else:
+            self._unknown.drop(mix_id)
+            self._mixes.put(mix_id, mix, self._until(now))
+        if self._away:
+            self._away = False
+            log.info("catalog is read from mysql again")
+        return mix
+
+    async def _fetch(self, sql: str, args: tuple[int, ...] = ()) -> list[Row]:
+        try:
+            return await self._primary.fetch(sql, args)
+        except MySQLError as error:
+            if error.fault is not Fault.NO_TABLE:
+                raise
+            log.warning("the catalog has no tables yet", reason=str(error))
+            return []
+
+    def _until(self, now: float) -> float:
+        return now + self._limits.max_age
+
+    def _take_stale(self, mix_id: int, entry: _Entry[Mix], reason: str) -> Mix:
+        now = self._clock()
+        entry.good_until = now + RETRY_AFTER
+        _MIXES.labels("stale").inc()
+        if not self._away:
+            self._away = True
+            log.warning("catalog is answered from old editions", mix=mix_id, reason=reason)
+        return entry.value

@@ -1,0 +1,164 @@
+"""Catalog files: JSON lines or CSV in, checked mixes and bad lines out, mixes into MySQL.
+
+JSON lines: one mix a line, with its tracks in the order of play. A `?` marks what may be missing
+or null:
+
+    {"id": 7, "name": "Rags", "slug": "rags", "path"?: "/ann/rags", "description"?: "...",
+     "tag_list_cache"?: "ragtime, piano", "user": {"id": 3, "login": "ann", "slug": "ann"},
+     "tracks": [{"id": 70, "name": "Maple Leaf Rag", "performer": "Joshua Rifkin",
+                 "release_name"?: "Piano Rags", "year"?: 1970, "url"?: "https://...",
+                 "track_file_stream_url": "https://...", "play_duration": 193}, ...]}
+
+CSV: a header, then one track a row, in the order of play. The columns are called as the fields
+above (`id`, `name`, ..., `user.id`, `track.id`, `track.name`, ...), in any order; those of the mix
+are repeated in each row, the rows of a mix stand together, and an empty cell is a missing value.
+
+Ids are 1 to 2^63-1, durations whole seconds, URLs http or https. Without a path a mix has
+`/{user slug}/{slug}`. A track may be in several mixes, with the same words everywhere; a mix may
+hold it once. Text is UTF-8, with or without a BOM; lines end in LF or CRLF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO, Literal
+
+import msgspec
+import pymysql
+from pymysql.cursors import Cursor
+
+from gateway.catalog.csv_file import UnreadableFile, read_csv
+from gateway.catalog.model import Mix
+from gateway.catalog.tables import TABLES, write_mixes
+from gateway.catalog.validation import (
+    Bad,
+    BadLine,
+    Entry,
+    MixFields,
+    Seen,
+    checked_mix,
+    words_of,
+)
+
+__all__ = ["BadLine", "Entry", "Summary", "UnreadableFile", "format_of", "import_mixes", "read"]
+
+Format = Literal["jsonl", "csv"]
+
+LINE_BYTES = 4 * 1024 * 1024
+"""A longer line is a bad one."""
+BATCH = 100
+"""Mixes written by one round of statements."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What an import did: `mixes` good ones with `tracks` places, `bad` lines, and whether the
+    good ones are in MySQL now."""
+
+    mixes: int = 0
+    tracks: int = 0
+    bad: list[BadLine] = field(default_factory=list)
+    imported: bool = False
+
+
+def format_of(name: str) -> Format | None:
+    """The format that a file's name tells by its ending, if it does."""
+    ending = name.lower().rpartition(".")[2]
+    formats: dict[str, Format] = {"jsonl": "jsonl", "ndjson": "jsonl", "csv": "csv"}
+    return formats.get(ending)
+
+
+def read(
+    stream: BinaryIO, file_format: Format, advance: Callable[[int], None] = lambda _: None
+) -> Iterator[Entry | BadLine]:
+    """The mixes of a file, checked, in its order, and its bad lines.
+
+    Args:
+        advance: called with the bytes of each line read.
+
+    Raises:
+        UnreadableFile: a CSV with a wrong header, or with the rows of a mix apart.
+    """
+    lines = _lines(stream, advance)
+    return _read_jsonl(lines) if file_format == "jsonl" else read_csv(lines)
+
+
+def import_mixes(
+    connection: pymysql.Connection[Cursor],
+    entries: Iterable[Entry | BadLine],
+    *,
+    skip_bad: bool = False,
+) -> Summary:
+    """Write the mixes in one transaction: all of them, or, if a line is bad, none.
+
+    Mixes that are there already are replaced with their tracks, so importing twice is harmless.
+
+    Args:
+        connection: to the primary, without autocommit.
+        skip_bad: import the good ones all the same.
+
+    Raises:
+        UnreadableFile: as `read`; nothing was written.
+        pymysql.MySQLError: a statement failed; nothing was written, unless it was the commit
+            whose answer was lost.
+    """
+    summary = Summary()
+    batch: list[Mix] = []
+    with connection.cursor() as cursor:
+        for statement in TABLES:
+            cursor.execute(statement)
+        connection.begin()
+        try:
+            for entry in entries:
+                if isinstance(entry, BadLine):
+                    summary.bad.append(entry)
+                    continue
+                summary.mixes += 1
+                summary.tracks += len(entry.mix.tracks)
+                batch.append(entry.mix)
+                if len(batch) == BATCH:
+                    # Past a bad line that spoils all, the rest is read for its own bad lines only.
+                    if skip_bad or not summary.bad:
+                        write_mixes(cursor, batch)
+                    batch.clear()
+            if summary.mixes and (skip_bad or not summary.bad):
+                write_mixes(cursor, batch)
+                connection.commit()
+                summary.imported = True
+        finally:
+            if not summary.imported and connection.open:
+                connection.rollback()
+    return summary
+
+
+def _lines(stream: BinaryIO, advance: Callable[[int], None]) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines with their ends; of one that is too long, more than is allowed."""
+    number = 0
+    while line := stream.readline(LINE_BYTES + 2):
+        number += 1
+        advance(len(line))
+        rest = line
+        while len(rest) == LINE_BYTES + 2 and not rest.endswith(b"\n"):
+            rest = stream.readline(LINE_BYTES + 2)
+            advance(len(rest))
+        yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+
+
+def _read_jsonl(lines: Iterable[tuple[int, bytes]]) -> Iterator[Entry | BadLine]:
+    decoder = msgspec.json.Decoder(MixFields)
+    seen = Seen()
+    for number, line in lines:
+        content = line.rstrip(b"\r\n")
+        if not content.strip():
+            continue
+        try:
+            if len(content) > LINE_BYTES:
+                raise Bad(f"is longer than {LINE_BYTES} bytes")
+            try:
+                fields = decoder.decode(content)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise Bad(words_of(error)) from None
+            yield Entry(number, seen.admit(number, checked_mix(fields)))
+        except Bad as bad:
+            yield BadLine(number, str(bad))

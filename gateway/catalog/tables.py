@@ -1,0 +1,160 @@
+"""The catalog's SQL: its three tables, how mixes are read from them and written to them.
+
+Only what MariaDB 10.6+ and MySQL 8 both have. A mix carries its user; a track may be in many mixes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from gateway.catalog.model import Mix, MixUser, Track
+
+if TYPE_CHECKING:
+    from pymysql.cursors import Cursor
+
+    from failover.mysql.primary import Primary
+
+NAME_LENGTH = 255
+PATH_LENGTH = 600
+TAGS_LENGTH = 1000
+URL_LENGTH = 2000
+DESCRIPTION_LENGTH = 10_000
+"""Characters, at most."""
+
+# utf8mb4_bin is the one collation of both servers that tells every character from every other.
+_OPTIONS = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+
+TABLES = (
+    f"""
+    CREATE TABLE IF NOT EXISTS mixes (
+      id BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+      name VARCHAR({NAME_LENGTH}) NOT NULL,
+      slug VARCHAR({NAME_LENGTH}) NOT NULL,
+      path VARCHAR({PATH_LENGTH}) NOT NULL,
+      description TEXT NULL,
+      tag_list_cache VARCHAR({TAGS_LENGTH}) NOT NULL,
+      duration INT UNSIGNED NOT NULL,
+      user_id BIGINT UNSIGNED NOT NULL,
+      user_login VARCHAR({NAME_LENGTH}) NOT NULL,
+      user_slug VARCHAR({NAME_LENGTH}) NOT NULL
+    ) {_OPTIONS}""",
+    f"""
+    CREATE TABLE IF NOT EXISTS tracks (
+      id BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+      name VARCHAR({NAME_LENGTH}) NOT NULL,
+      performer VARCHAR({NAME_LENGTH}) NOT NULL,
+      release_name VARCHAR({NAME_LENGTH}) NULL,
+      year SMALLINT UNSIGNED NULL,
+      url VARCHAR({URL_LENGTH}) NULL,
+      track_file_stream_url VARCHAR({URL_LENGTH}) NOT NULL,
+      play_duration INT UNSIGNED NOT NULL
+    ) {_OPTIONS}""",
+    f"""
+    CREATE TABLE IF NOT EXISTS mix_tracks (
+      mix_id BIGINT UNSIGNED NOT NULL,
+      position SMALLINT UNSIGNED NOT NULL,
+      track_id BIGINT UNSIGNED NOT NULL,
+      PRIMARY KEY (mix_id, position),
+      UNIQUE KEY one_of_each (mix_id, track_id)
+    ) {_OPTIONS}""",
+)
+
+# One statement is one snapshot: no mix is read with the tracks of another edition of it.
+_COLUMNS = (
+    "SELECT m.id, m.name, m.slug, m.path, m.description, m.tag_list_cache, m.duration,"
+    " m.user_id, m.user_login, m.user_slug,"
+    " t.id, t.name, t.performer, t.release_name, t.year, t.url, t.track_file_stream_url,"
+    " t.play_duration"
+)
+_JOINS = (
+    " LEFT JOIN mix_tracks mt ON mt.mix_id = m.id"
+    " LEFT JOIN tracks t ON t.id = mt.track_id"
+    " ORDER BY m.id, mt.position"
+)
+READ_MIX = f"{_COLUMNS} FROM (SELECT * FROM mixes WHERE id = %s) m{_JOINS}"
+"""The rows of one mix; for its id."""
+READ_PAGE = f"{_COLUMNS} FROM (SELECT * FROM mixes ORDER BY id LIMIT %s OFFSET %s) m{_JOINS}"
+"""The rows of a page of mixes; for its length and the number of mixes before it."""
+COUNT_MIXES = "SELECT COUNT(*) FROM mixes"
+ID_AFTER = "SELECT COALESCE((SELECT MIN(id) FROM mixes WHERE id > %s), (SELECT MIN(id) FROM mixes))"
+"""The id behind an id, or the first one; NULL in an empty catalog."""
+
+_MIX_COLUMNS = 10
+
+
+async def ensure_catalog(primary: Primary) -> None:
+    """Make the tables that are missing.
+
+    Raises:
+        PrimaryUnavailable: no primary until the deadline.
+        MySQLError: the user may not create tables.
+    """
+    for statement in TABLES:
+        await primary.execute(statement)
+
+
+def mixes_of(rows: Iterable[Sequence[Any]]) -> Iterator[Mix]:
+    """The mixes of the rows that READ_MIX or READ_PAGE gave."""
+    for mix, of_mix in groupby(rows, key=lambda row: tuple(row[:_MIX_COLUMNS])):
+        tracks = tuple(
+            Track(*row[_MIX_COLUMNS:]) for row in of_mix if row[_MIX_COLUMNS] is not None
+        )
+        yield Mix(*(*mix[:7], MixUser(*mix[7:]), tracks))
+
+
+def write_mixes(cursor: Cursor, mixes: Sequence[Mix]) -> None:
+    """Insert or replace mixes and their tracks, inside the caller's transaction.
+
+    Raises:
+        pymysql.MySQLError: a statement failed.
+    """
+    if not mixes:
+        return
+    tracks = {track.id: track for mix in mixes for track in mix.tracks}
+    # In the order of the primary keys: two imports at once then wait instead of deadlocking.
+    cursor.executemany(
+        "REPLACE INTO mixes VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        [
+            (
+                mix.id,
+                mix.name,
+                mix.slug,
+                mix.path,
+                mix.description,
+                mix.tag_list_cache,
+                mix.duration,
+                mix.user.id,
+                mix.user.login,
+                mix.user.slug,
+            )
+            for mix in sorted(mixes, key=lambda mix: mix.id)
+        ],
+    )
+    cursor.executemany(
+        "REPLACE INTO tracks VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+        [
+            (
+                track.id,
+                track.name,
+                track.performer,
+                track.release_name,
+                track.year,
+                track.url,
+                track.track_file_stream_url,
+                track.play_duration,
+            )
+            for _, track in sorted(tracks.items())
+        ],
+    )
+    ids = sorted(mix.id for mix in mixes)
+    cursor.execute(f"DELETE FROM mix_tracks WHERE mix_id IN ({', '.join(map(str, ids))})")
+    cursor.executemany(
+        "INSERT INTO mix_tracks (mix_id, position, track_id) VALUES (%s, %s, %s)",
+        sorted(
+            (mix.id, position, track.id)
+            for mix in mixes
+            for position, track in enumerate(mix.tracks)
+        ),
+    )

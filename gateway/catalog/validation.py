@@ -1,0 +1,194 @@
+"""What a mix of a catalog file must be: types, lengths, texts, and once each.
+
+The fields are those of the API, so that what `/mixes/{id}` shows is what a file says.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from gateway.catalog.model import Mix, MixUser, Track
+from gateway.catalog.tables import (
+    DESCRIPTION_LENGTH,
+    NAME_LENGTH,
+    PATH_LENGTH,
+    TAGS_LENGTH,
+    URL_LENGTH,
+)
+
+MIX_TRACKS = 1000
+"""Tracks of one mix, at most: each listener's state names those played."""
+
+_Id: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+_Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH)]
+_Url: TypeAlias = Annotated[str, Meta(max_length=URL_LENGTH)]
+
+
+class TrackFields(msgspec.Struct, forbid_unknown_fields=True):
+    id: _Id
+    name: _Name
+    performer: _Name
+    track_file_stream_url: _Url
+    play_duration: Annotated[int, Meta(ge=0, le=86_400)]
+    release_name: _Name | None = None
+    year: Annotated[int, Meta(ge=1, le=9999)] | None = None
+    url: _Url | None = None
+
+
+class UserFields(msgspec.Struct, forbid_unknown_fields=True):
+    id: _Id
+    login: _Name
+    slug: _Name
+
+
+class MixFields(msgspec.Struct, forbid_unknown_fields=True):
+    id: _Id
+    name: _Name
+    slug: _Name
+    user: UserFields
+    tracks: Annotated[list[TrackFields], Meta(min_length=1, max_length=MIX_TRACKS)]
+    path: Annotated[str, Meta(max_length=PATH_LENGTH)] | None = None
+    description: Annotated[str, Meta(max_length=DESCRIPTION_LENGTH)] | None = None
+    tag_list_cache: Annotated[str, Meta(max_length=TAGS_LENGTH)] | None = None
+
+
+class Entry(NamedTuple):
+    """A good mix and the number of the line that it begins on (from 1)."""
+
+    number: int
+    mix: Mix
+
+
+class BadLine(NamedTuple):
+    """A line that is not imported, and why."""
+
+    number: int
+    reason: str
+
+
+class Bad(Exception):
+    """Why a line is not imported."""
+
+
+_Fields = TypeVar("_Fields", TrackFields, MixFields)
+
+
+def convert(values: dict[str, object], fields: type[_Fields], where: str = "") -> _Fields:
+    """Check values against the types and lengths of `fields`; `where` goes before the names.
+
+    Raises:
+        Bad: they do not fit.
+    """
+    try:
+        return msgspec.convert(values, fields)
+    except msgspec.ValidationError as error:
+        raise Bad(words_of(error, where)) from None
+
+
+def words_of(error: Exception, prefix: str = "") -> str:
+    """What is wrong, with the place in front: `tracks[2].id: Expected ...`."""
+    if isinstance(error, UnicodeDecodeError):
+        return "is no UTF-8"
+    what, _, where = str(error).partition(" - at `$")
+    where = (prefix + where.rstrip("`")).removeprefix(".")
+    return f"{where}: {what}" if where else what
+
+
+# Line breaks are fine in a description; anything else below the space is a broken export.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_URL = re.compile(r"https?://[^\s/\\?#@]+([/?#][^\s\\]*)?")
+_SLUG = re.compile(r"[^\s/\\?#]+")
+# A page shows it as a link: to a browser //host and /\\host are other sites (URL standard, 4.4).
+_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[^\s/\\?#]+)+/?")
+
+
+def checked_mix(fields: MixFields) -> Mix:
+    """The mix of these fields.
+
+    Raises:
+        Bad: what the types above cannot say.
+    """
+    _text("name", fields.name)
+    _text("slug", fields.slug, _SLUG, "is no slug")
+    _text("user.login", fields.user.login)
+    _text("user.slug", fields.user.slug, _SLUG, "is no slug")
+    _text("tag_list_cache", fields.tag_list_cache or "", blank=True)
+    _text("description", re.sub(r"[\r\n\t]", " ", fields.description or ""), blank=True)
+    path = fields.path or f"/{fields.user.slug}/{fields.slug}"
+    _text("path", path, _PATH, "is no plain path such as /somebody/mix")
+    ids: set[int] = set()
+    for number, track in enumerate(fields.tracks):
+        check_track(track, f"tracks[{number}]")
+        if track.id in ids:
+            raise Bad(f"tracks[{number}]: track {track.id} is in the mix already")
+        ids.add(track.id)
+    return Mix(
+        id=fields.id,
+        name=fields.name,
+        slug=fields.slug,
+        path=path,
+        description=fields.description,
+        tag_list_cache=fields.tag_list_cache or "",
+        duration=sum(track.play_duration for track in fields.tracks),
+        user=MixUser(fields.user.id, fields.user.login, fields.user.slug),
+        tracks=tuple(
+            msgspec.convert(track, Track, from_attributes=True) for track in fields.tracks
+        ),
+    )
+
+
+def check_track(track: TrackFields, where: str) -> None:
+    _text(f"{where}.name", track.name)
+    _text(f"{where}.performer", track.performer)
+    if track.release_name is not None:
+        _text(f"{where}.release_name", track.release_name)
+    for name in ("url", "track_file_stream_url"):
+        url = getattr(track, name)
+        if url is not None:
+            _text(f"{where}.{name}", url, _URL, "is no http or https URL")
+
+
+def _text(
+    where: str,
+    text: str,
+    pattern: re.Pattern[str] | None = None,
+    otherwise: str = "",
+    *,
+    blank: bool = False,
+) -> None:
+    control = _CONTROL.search(text)
+    if control is not None:
+        raise Bad(f"{where}: holds the control character U+{ord(control[0]):04X}")
+    if not blank and not text.strip():
+        raise Bad(f"{where}: is blank")
+    if pattern is not None and pattern.fullmatch(text) is None:
+        raise Bad(f"{where}: {otherwise}")
+
+
+class Seen:
+    """Which mixes and tracks stood on which line."""
+
+    def __init__(self) -> None:
+        self._mixes: dict[int, int] = {}
+        self._tracks: dict[int, tuple[int, int]] = {}
+
+    def admit(self, number: int, mix: Mix) -> Mix:
+        """The same mix.
+
+        Raises:
+            Bad: it stood on an earlier line, or one of its tracks did with other words.
+        """
+        if mix.id in self._mixes:
+            raise Bad(f"mix {mix.id} is on line {self._mixes[mix.id]} already")
+        for track in mix.tracks:
+            line, words = self._tracks.get(track.id, (number, hash(track)))
+            if words != hash(track):
+                raise Bad(f"track {track.id} is not what it is on line {line}")
+        self._mixes[mix.id] = number
+        for track in mix.tracks:
+            self._tracks.setdefault(track.id, (number, hash(track)))
+        return mix

@@ -1,0 +1,227 @@
+"""The dashboard's numbers, from the metric families that Prometheus reads too. No I/O.
+
+A `Reading` is what the counters stood at; a `Window` is what happened between two readings. Each
+worker's counters begin at 0 when it is started again, so differences are made worker by worker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from prometheus_client.core import Metric
+
+from gateway.api.operations import OPERATIONS
+from gateway.telemetry import quantile
+
+Labels: TypeAlias = tuple[tuple[str, str], ...]
+Series: TypeAlias = dict[tuple[str, Labels], float]
+"""Values by worker (empty for a process alone) and labels."""
+
+_APIS = {op.path: op.api for op in OPERATIONS if op.api in ("player", "states", "description")}
+# What is no path of ours may have come to either port; the gateway's is the one the world reaches.
+_API_OF = {**_APIS, "unknown": "other", "malformed": "other"}
+_SERVED = frozenset(path for path, api in _APIS.items() if api in ("player", "states"))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Where every counter and gauge stood.
+
+    Attributes:
+        at: seconds since 1970.
+        samples: by sample name, as `tapedeck_lookups_total`.
+    """
+
+    at: float
+    samples: Mapping[str, Series]
+
+
+def read(at: float, families: Iterable[Metric]) -> Reading:
+    """Take the families down: Tapedeck's own, and what a process says of itself."""
+    samples: dict[str, Series] = {}
+    for family in families:
+        if not family.name.startswith(("tapedeck_", "process_")):
+            continue
+        for sample in family.samples:
+            worker = sample.labels.get("worker", "")
+            labels = tuple((k, v) for k, v in sample.labels.items() if k != "worker")
+            samples.setdefault(sample.name, {})[worker, labels] = sample.value
+    return Reading(at, samples)
+
+
+class Window:
+    """What happened between two readings.
+
+    Args:
+        old, new: of one gateway, in this order.
+    """
+
+    def __init__(self, old: Reading, new: Reading) -> None:
+        self._old = old
+        self._new = new
+        self.seconds = max(new.at - old.at, 0.001)
+
+    def increases(
+        self, name: str, worker: str | None = None
+    ) -> Iterator[tuple[dict[str, str], float]]:
+        """How much each series of a counter grew, with its labels.
+
+        Args:
+            worker: only that worker's; all of them by default.
+        """
+        before = self._old.samples.get(name, {})
+        for key, value in self._new.samples.get(name, {}).items():
+            if worker is not None and key[0] != worker:
+                continue
+            grown = value - before.get(key, 0.0)
+            # A counter that fell belongs to a process that began anew.
+            yield dict(key[1]), grown if grown >= 0 else value
+
+    def rates(
+        self, name: str, kind: Callable[[dict[str, str]], str | None], worker: str | None = None
+    ) -> dict[str, float]:
+        """Growth a second, added up by what `kind` makes of the labels (None: left out)."""
+        found: dict[str, float] = defaultdict(float)
+        for labels, grown in self.increases(name, worker):
+            which = kind(labels)
+            if which is not None:
+                found[which] += grown / self.seconds
+        return {which: _short(rate) for which, rate in found.items()}
+
+    def quantiles(
+        self,
+        name: str,
+        wanted: Iterable[float],
+        of: Callable[[dict[str, str]], bool] = lambda _: True,
+        worker: str | None = None,
+    ) -> list[float | None]:
+        """Of a histogram, estimated as Prometheus does; None where nothing was observed."""
+        buckets: dict[float, float] = defaultdict(float)
+        for labels, grown in self.increases(f"{name}_bucket", worker):
+            if of(labels):
+                buckets[float(labels["le"])] += grown
+        return [quantile(buckets, q) for q in wanted]
+
+    def mean(self, name: str) -> float | None:
+        """Of a histogram's observations; None without any."""
+        count = sum(grown for _, grown in self.increases(f"{name}_count"))
+        total = sum(grown for _, grown in self.increases(f"{name}_sum"))
+        return _short(total / count) if count else None
+
+    def gauge(self, name: str, worker: str | None = None) -> float | None:
+        """A gauge now, added up over workers and labels; None where there is none."""
+        series = self._new.samples.get(name)
+        if not series:
+            return None
+        return sum(v for (of, _), v in series.items() if worker is None or of == worker)
+
+
+def _short(value: float) -> float:
+    return round(value, 3)
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+def _api(labels: dict[str, str]) -> str | None:
+    return _API_OF.get(labels["route"])
+
+
+def _error(labels: dict[str, str]) -> str | None:
+    """Errors by what an SRE does about them. A skip that the licence forbids (403), and a states
+    service that finds nothing (404) or lost a race (412), were served well."""
+    if labels["route"] not in _API_OF:
+        return None
+    status = labels["status"]
+    if status.startswith("5"):
+        return "unavailable" if status == "503" else "failed"
+    if status == "429":
+        return "limited"
+    if status in ("403", "404", "412") and labels["route"] in _SERVED:
+        return None
+    return "refused" if status.startswith("4") else None
+
+
+def _session(labels: dict[str, str]) -> str | None:
+    """Changes of a running session ask no lookup node."""
+    return "session" if labels["outcome"] == "hit" else None
+
+
+def _served(labels: dict[str, str]) -> bool:
+    return labels["route"] in _SERVED
+
+
+def point(window: Window) -> dict[str, Any]:
+    """What the charts draw of one stretch of time. Rates are a second, times milliseconds."""
+    latency = window.quantiles("tapedeck_http_request_seconds", (0.5, 0.95, 0.99), _served)
+    (partitions,) = window.quantiles("tapedeck_partitions_read", (0.99,))
+    return {
+        "requests": window.rates("tapedeck_http_requests_total", _api),
+        "errors": window.rates("tapedeck_http_requests_total", _error),
+        "latency": [_milliseconds(value) for value in latency],
+        "lookups": window.rates("tapedeck_lookups_total", lambda labels: labels["outcome"])
+        | window.rates("tapedeck_session_changes_total", _session),
+        "partitions": [
+            window.mean("tapedeck_partitions_read"),
+            # Partitions are whole, whatever lies between two buckets' bounds.
+            None if partitions is None else math.ceil(partitions),
+        ],
+        "waiting": window.gauge("tapedeck_mysql_waiting"),
+    }
+
+
+def totals(window: Window) -> dict[str, Any]:
+    """What is shown as a number, beside the charts."""
+
+    def grown(name: str) -> float:
+        return _short(sum(g for _, g in window.increases(name)) / window.seconds)
+
+    return {
+        **point(window),
+        "in_flight": window.gauge("tapedeck_http_requests_in_flight"),
+        "saves": grown("tapedeck_saves_total"),
+        "loads": grown("tapedeck_loads_total"),
+        "conflicts": grown("tapedeck_conflicts_total"),
+        "connections": window.gauge("tapedeck_mysql_connections"),
+        "mysql_errors": window.rates("tapedeck_mysql_errors_total", lambda labels: labels["fault"]),
+    }
+
+
+def node_numbers(window: Window, node: str) -> dict[str, Any]:
+    """Of one lookup node: median and p99 of a round trip in ms, round trips and failures a
+    second."""
+
+    def is_it(labels: dict[str, str]) -> bool:
+        return labels["node"] == node
+
+    def named(labels: dict[str, str]) -> str | None:
+        return "n" if labels["node"] == node else None
+
+    half, most = window.quantiles("tapedeck_lookup_node_seconds", (0.5, 0.99), is_it)
+    return {
+        "p50": _milliseconds(half),
+        "p99": _milliseconds(most),
+        "batches": window.rates("tapedeck_lookup_node_seconds_count", named).get("n", 0),
+        "failed": window.rates("tapedeck_lookup_node_failures_total", named).get("n", 0),
+    }
+
+
+def worker_numbers(window: Window, worker: str) -> dict[str, Any]:
+    """Of one worker: requests a second, p99 in ms, share of a core, memory in bytes."""
+    requests = window.rates("tapedeck_http_requests_total", _api, worker)
+    errors = window.rates("tapedeck_http_requests_total", _error, worker)
+    (most,) = window.quantiles("tapedeck_http_request_seconds", (0.99,), _served, worker)
+    cpu = sum(g for _, g in window.increases("process_cpu_seconds_total", worker))
+    return {
+        "requests": _short(sum(requests.values())),
+        "errors": _short(sum(errors.values())),
+        "p99": _milliseconds(most),
+        "cpu": _short(cpu / window.seconds),
+        "memory": window.gauge("process_resident_memory_bytes", worker),
+        "in_flight": window.gauge("tapedeck_http_requests_in_flight", worker),
+    }

@@ -1,0 +1,273 @@
+"""The dashboard: one page on the admin port, kept live by what is observed here.
+
+One loop observes for all viewers together: once a second while somebody looks, and every
+`history.STEP` seconds otherwise, for the history. What has to be asked of MySQL (the partitions) is
+asked only while somebody looks, and more slowly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from aiohttp import web
+
+from config.values import join_address
+from gateway.dashboard.history import KEEP, STEP, History
+from gateway.dashboard.numbers import node_numbers, totals, worker_numbers
+from gateway.dashboard.peers import Peers
+from gateway.dashboard.stream import Viewer, Viewers, event
+from gateway.http.errors import Refusal
+from gateway.http.static_files import Pages
+from gateway.insight import Observation
+from gateway.reload.runtime_config import Live
+from gateway.telemetry import VERSION
+
+if TYPE_CHECKING:
+    from gateway.admin.routes import Insight
+
+WATCHED_SECONDS = 1.0
+"""Between two observations while somebody looks."""
+ASK_SECONDS = 10.0
+"""Between two questions for the day partitions while somebody looks."""
+PEERS_SECONDS = 2.0
+"""Between two questions to the other gateways while somebody looks."""
+
+PAGES = Pages("gateway.dashboard")
+
+FAILING = ("failed", "unavailable")
+"""Errors that are ours."""
+
+_log = structlog.get_logger()
+
+
+class Dashboard:
+    """The page and what keeps it live.
+
+    Args:
+        insight: what there is to see.
+        live: the configuration that holds.
+    """
+
+    def __init__(self, insight: Insight, live: Live) -> None:
+        self._insight = insight
+        self._live = live
+        self._history = History()
+        self._seen: Observation | None = None
+        self._answers: dict[str, tuple[int, Any]] = {}
+        self._versions = 0
+        self._viewers = Viewers(self._feed, self._arrived)
+        self._wanted = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._circle: Any = None
+        self._peers = Peers(live)
+
+    # --- life
+
+    def start(self) -> None:
+        """Begin to observe."""
+        self._tasks = [
+            asyncio.create_task(self._observe_for_ever(), name="dashboard"),
+            asyncio.create_task(self._ask_for_ever(), name="dashboard-asks"),
+            asyncio.create_task(self._ask_peers_for_ever(), name="dashboard-peers"),
+        ]
+
+    async def close(self) -> None:
+        """End every stream and stop observing."""
+        self._viewers.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._peers.close()
+
+    # --- answers
+
+    def page(self) -> web.Response:
+        """The page, empty: it asks for everything itself."""
+        return PAGES.page()
+
+    def file(self, name: str) -> web.Response:
+        """A part of the page.
+
+        Raises:
+            Refusal: 404.
+        """
+        return PAGES.part(name)
+
+    def events(self, request: web.BaseRequest) -> web.Response:
+        """The stream for one viewer.
+
+        Raises:
+            Refusal: 503, too many look already.
+        """
+        return self._viewers.answer(request)
+
+    def overview(self) -> dict[str, Any]:
+        """This gateway in a few words, for the dashboards of the others.
+
+        Raises:
+            Refusal: 503, nothing was observed yet.
+        """
+        seen, window = self._seen, self._history.window
+        if seen is None or window is None:
+            raise Refusal(503, "Nothing was observed yet.", headers={"Retry-After": "1"})
+        now = totals(window)
+        status = self._history.status
+        ring, mysql = seen.ring or {"nodes": [], "generation": None}, seen.mysql or {}
+        return {
+            "at": seen.at,
+            "gateway": self._name(),
+            "version": VERSION,
+            "status": status["status"],
+            "since": status["since"],
+            "reasons": [reason["text"] for reason in status["reasons"]],
+            "workers": max(1, len(seen.workers) + len(seen.missing)),
+            "requests": round(sum(now["requests"].values()), 3),
+            "failing": round(sum(now["errors"].get(kind, 0) for kind in FAILING), 3),
+            "latency": now["latency"],
+            "out": [node["name"] for node in ring["nodes"] if node["state"] != "live"],
+            "generation": ring["generation"],
+            "primary": mysql.get("primary"),
+        }
+
+    # --- observing
+
+    def _arrived(self) -> None:
+        self._wanted.set()
+
+    async def _observe_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await self._careful(self._observe)
+            # Without a second look there are no rates yet.
+            soon = len(self._viewers) or self._history.window is None
+            pause = WATCHED_SECONDS if soon else STEP
+            self._wanted.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(began + pause):
+                    if len(self._viewers):
+                        await asyncio.sleep(pause)
+                    else:
+                        await self._wanted.wait()
+
+    async def _observe(self) -> None:
+        self._seen = seen = await self._insight.observe()
+        self._history.learn(seen)
+        self._viewers.tell()
+
+    async def _ask_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = 0.0
+        while True:
+            await asyncio.sleep(0.5)
+            if not len(self._viewers):
+                continue
+            # The circle is drawn anew as soon as a node comes or goes.
+            circle = _circle(self._seen)
+            if circle != self._circle:
+                self._circle = circle
+                await self._careful(self._ask, "outline", self._insight.outline)
+            if loop.time() >= due:
+                due = loop.time() + ASK_SECONDS
+                await self._careful(self._ask, "partitions", self._insight.partitions)
+
+    async def _ask_peers_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(PEERS_SECONDS)
+            if len(self._viewers) and (
+                self._live.config.admin.peers or "gateways" in self._answers
+            ):
+                await self._careful(self._ask, "gateways", self._peers.ask)
+
+    async def _ask(self, name: str, question: Callable[[], Awaitable[Any]]) -> None:
+        answer = await question()
+        if name not in self._answers or self._answers[name][1] != answer:
+            self._versions += 1
+            self._answers[name] = self._versions, answer
+            self._viewers.tell()
+
+    async def _careful(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """The page outlives whatever it looks at."""
+        try:
+            await work(*args)
+        except Refusal:
+            pass  # nobody answers right now; the status says so
+        except Exception:
+            _log.exception("dashboard_failed", at=getattr(work, "__name__", ""))
+
+    # --- what viewers are sent
+
+    def _feed(self, viewer: Viewer) -> list[bytes]:
+        if self._seen is None:
+            return []
+        sent, chunks = viewer.sent, []
+        points = self._history.points_after(sent.get("points", 0.0))
+        if points:
+            sent["points"] = points[-1]["at"]
+            chunks.append(event("points", points))
+        if sent.get("events") != self._history.changed:
+            sent["events"] = self._history.changed
+            chunks.append(event("events", list(self._history.events)))
+        for name, (number, answer) in self._answers.items():
+            if sent.get(name) != number:
+                sent[name] = number
+                chunks.append(event(name, answer))
+        if sent.get("state") != self._seen.at:
+            sent["state"] = self._seen.at
+            chunks.append(event("state", self._state(self._seen)))
+        return chunks
+
+    def _state(self, seen: Observation) -> dict[str, Any]:
+        window = self._history.window
+        config = self._live.config
+        ring = seen.ring
+        if ring is not None and window is not None:
+            nodes = [{**n, "numbers": node_numbers(window, n["name"])} for n in ring["nodes"]]
+            ring = {**ring, "nodes": nodes}
+        return {
+            "at": seen.at,
+            "gateway": self._name(),
+            "version": VERSION,
+            "mode": config.mode,
+            "keep": KEEP,
+            **self._history.status,
+            "ring": ring,
+            "mysql": seen.mysql,
+            "deadline": config.mysql.deadline / 1000,
+            "retention": config.partitions.retention_days,
+            "drop_after": config.partitions.drop_after,
+            "now": totals(window) if window is not None else None,
+            "workers": self._workers(seen),
+        }
+
+    def _name(self) -> str:
+        gateway = self._live.config.gateway
+        return join_address(gateway.host, gateway.port)
+
+    def _workers(self, seen: Observation) -> list[dict[str, Any]]:
+        """Each worker; a process alone is the only one."""
+        window = self._history.window
+        if window is None:
+            return []
+        if not seen.workers and not seen.missing:
+            return [{"worker": 1, "status": seen.status, **worker_numbers(window, "")}]
+        return [
+            {
+                "worker": number,
+                "status": seen.workers.get(number, "missing"),
+                **worker_numbers(window, str(number)),
+            }
+            for number in sorted({*seen.workers, *seen.missing})
+        ]
+
+
+def _circle(seen: Observation | None) -> Any:
+    """What the ring's circle depends on."""
+    if seen is None or seen.ring is None:
+        return None
+    nodes = tuple((n["name"], n["share"], n["state"]) for n in seen.ring["nodes"])
+    return seen.ring.get("generation"), nodes

@@ -1,0 +1,112 @@
+"""The other gateways on the dashboard: each is asked for its own overview.
+
+Their addresses are `admin.peers`; the admin token, where there is one, must be the same on all of
+them, and goes to these addresses alone. By https they are verified as `admin.peers_tls_...` say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from config.tls import TlsProblem, in_words
+from failover.dns import NAMES
+from failover.tls_contexts import context_for
+from gateway.reload.runtime_config import Live
+
+ANSWER_SECONDS = 2.0
+"""How long a gateway has to answer."""
+_MOST_BYTES = 64 * 1024
+
+
+class _Names(AbstractResolver):
+    """Names as they are looked up for MySQL and the lookup nodes: a silent one blocks no thread
+    of the event loop's."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in await NAMES.look_up(host)
+        ]
+
+    async def close(self) -> None:
+        """Nothing is kept here."""
+
+
+class Peers:
+    """The gateways that `admin.peers` names.
+
+    Args:
+        live: the configuration that holds; asked at each round.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._session: aiohttp.ClientSession | None = None
+
+    async def ask(self) -> list[dict[str, Any]]:
+        """What each of them says of itself, in the order of the configuration, with its `url`;
+        `problem` stands in the place of what one does not say."""
+        return list(
+            await asyncio.gather(*(self._one(url) for url in self._live.config.admin.peers))
+        )
+
+    async def close(self) -> None:
+        """Forget the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _one(self, url: str) -> dict[str, Any]:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+            connector = aiohttp.TCPConnector(resolver=_Names())
+            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        admin = self._live.config.admin
+        headers = {}
+        if admin.token is not None:
+            headers["Authorization"] = f"Bearer {admin.token.get_secret_value()}"
+        try:
+            context = await context_for(admin.peers_tls) if url.startswith("https:") else None
+            # Nobody else gets the token, wherever an answer points.
+            async with self._session.get(
+                f"{url.rstrip('/')}/overview",
+                headers=headers,
+                allow_redirects=False,
+                ssl=context or True,
+            ) as answer:
+                body = await answer.content.read(_MOST_BYTES)
+                if answer.status != 200:
+                    return {"url": url, "problem": f"answers {answer.status}"}
+                said: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+                return {**said, "url": url}
+        except TimeoutError:
+            return {"url": url, "problem": "does not answer"}
+        except TlsProblem as problem:
+            return {"url": url, "problem": f"cannot be asked: admin.peers_{problem}"}
+        except (aiohttp.ClientError, OSError, msgspec.DecodeError) as error:
+            return {"url": url, "problem": f"does not answer ({_why(url, error)})"}
+
+
+def _why(url: str, error: Exception) -> str:
+    """What an operator can do something about, where there is such a thing."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return in_words(error.os_error)
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        if url.startswith("https:"):
+            return "it ends the connection: does it want admin.peers_tls_certificate_file?"
+        return "it ends the connection: does it take https alone?"
+    return type(error).__name__

@@ -1,0 +1,143 @@
+"""Server-sent events to the viewers of the dashboard.
+
+Nothing is queued for a viewer: whenever it can take more, it is given what is newest, and what it
+has not seen of the history. So a slow one costs what a fast one does, and one that takes nothing
+for `STALLED_SECONDS` is cut off.
+(The format: WHATWG HTML, "Server-sent events".)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
+
+from gateway.http.errors import Refusal, encode
+
+MOST_VIEWERS = 64
+STALLED_SECONDS = 20.0
+"""A viewer that took nothing for so long has gone, and its network forgot to say so."""
+
+
+def event(name: str, value: Any) -> bytes:
+    """One event; JSON has no line breaks of its own."""
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), encode(value))
+
+
+class Viewer:
+    """One page that looks.
+
+    Attributes:
+        sent: what it has seen already, by whatever name the feed gives it.
+        took: when it last took something, on the loop's clock.
+    """
+
+    def __init__(self, request: web.BaseRequest, now: float) -> None:
+        self.sent: dict[str, float] = {}
+        self.took = now
+        self._request = request
+        self.news = asyncio.Event()
+        self.news.set()
+
+    def cut(self) -> None:
+        """End it, whether it reads or not."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+
+class Viewers:
+    """All pages that look.
+
+    Args:
+        feed: gives what a viewer has not seen yet, and notes in `sent` what it gave.
+        arrived: called when one joins.
+    """
+
+    def __init__(self, feed: Callable[[Viewer], list[bytes]], arrived: Callable[[], None]) -> None:
+        self._feed = feed
+        self._arrived = arrived
+        self._viewers: set[Viewer] = set()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._viewers)
+
+    def answer(self, request: web.BaseRequest) -> web.Response:
+        """The answer that lasts as long as its viewer.
+
+        Raises:
+            Refusal: 503, too many look already, or the gateway stops.
+        """
+        if self._closed or len(self._viewers) >= MOST_VIEWERS:
+            reason = "The gateway is stopping." if self._closed else "Too many pages look already."
+            raise Refusal(503, reason, headers={"Retry-After": "5"})
+        answer = web.Response(body=_Stream(self, request))
+        answer.headers["Content-Type"] = "text/event-stream; charset=utf-8"
+        # nginx holds back what it proxies, unless it is told not to.
+        answer.headers["X-Accel-Buffering"] = "no"
+        return answer
+
+    def tell(self) -> None:
+        """There is something new."""
+        now = asyncio.get_running_loop().time()
+        for viewer in tuple(self._viewers):
+            if now - viewer.took > STALLED_SECONDS:
+                viewer.cut()
+            viewer.news.set()
+
+    def close(self) -> None:
+        """Say goodbye to all of them; no other one may come."""
+        self._closed = True
+        for viewer in self._viewers:
+            viewer.news.set()
+
+    async def follow(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
+        """What one viewer is sent, until the end."""
+        loop = asyncio.get_running_loop()
+        viewer = Viewer(request, loop.time())
+        self._viewers.add(viewer)
+        self._arrived()
+        try:
+            yield b"retry: 1000\n\n"
+            while not self._closed:
+                await viewer.news.wait()
+                viewer.news.clear()
+                for chunk in self._feed(viewer):
+                    yield chunk
+                    viewer.took = loop.time()
+            yield event("bye", {})
+        finally:
+            self._viewers.discard(viewer)
+
+
+class _Stream(Payload):
+    """A body that is written as it comes to be.
+
+    aiohttp writes a response's body after the face has finished it, so that this answer has its
+    request id and its place in the metrics like every other one.
+    """
+
+    def __init__(self, viewers: Viewers, request: web.BaseRequest) -> None:
+        super().__init__(None, content_type="text/event-stream")
+        self._viewers = viewers
+        self._request = request
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """A stream has no text."""
+        raise TypeError("a stream cannot be decoded")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write until the viewer goes."""
+        chunks = self._viewers.follow(self._request)
+        try:
+            async for chunk in chunks:
+                await writer.write(chunk)
+                await writer.drain()
+        except ConnectionError:
+            pass  # the page was closed
+        finally:
+            await chunks.aclose()  # type: ignore[attr-defined]

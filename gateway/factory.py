@@ -1,0 +1,91 @@
+"""Puts the two HTTP faces together from the table of operations and the handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from gateway.admin.routes import AdminApi
+from gateway.api.document import document
+from gateway.api.operations import OPERATIONS, Api, Operation
+from gateway.http.admission import Guard
+from gateway.http.application import Face
+from gateway.http.errors import Style, encode, plain_error, player_error, response
+from gateway.http.messages import Reply
+from gateway.http.router import Call, Handler, Route
+from gateway.player.routes import PlayerApi
+from gateway.reload.runtime_config import Live
+from gateway.states.routes import StatesApi
+
+if TYPE_CHECKING:
+    from gateway.catalog.cache import Catalog
+    from sharding.store.store import Store
+
+
+def gateway_face(live: Live, store: Store, catalog: Catalog) -> Face:
+    """What listeners and services talk to.
+
+    Args:
+        live: the configuration that holds.
+        store: where states lie.
+        catalog: the mixes.
+    """
+    guard = Guard(live.config)
+    live.followers.append(guard.configure)
+    handlers = (
+        PlayerApi(store, catalog, live, guard).handlers()
+        | StatesApi(store, live).handlers()
+        | {"openapi": _description(live)}
+    )
+    return Face(
+        _routes(("player", "states", "description"), handlers, _gateway_style),
+        _gateway_style,
+        guard=guard,
+        log_requests=lambda: live.config.log.requests,
+        lean=True,
+    )
+
+
+def admin_face(live: Live, api: AdminApi) -> Face:
+    """What operators and Prometheus talk to. It answers however full the gateway is."""
+    handlers = api.handlers() | {"openapi": api.guarded(_description(live))}
+    return Face(_routes(("admin", "description"), handlers, _admin_style), _admin_style)
+
+
+def _gateway_style(path: str) -> Style:
+    return plain_error if path.startswith("/states") else player_error
+
+
+def _admin_style(path: str) -> Style:
+    return plain_error
+
+
+def _routes(
+    apis: Iterable[Api], handlers: Mapping[str, Handler], style: Callable[[str], Style]
+) -> list[Route]:
+    by_path: dict[str, dict[str, Handler]] = {}
+    first: dict[str, Operation] = {}
+    for operation in OPERATIONS:
+        if operation.api in apis:
+            first.setdefault(operation.path, operation)
+            for method in operation.methods:
+                by_path.setdefault(operation.path, {})[method] = handlers[operation.name]
+    return [
+        Route(
+            path,
+            methods,
+            style(path),
+            dot_json=first[path].api == "player",
+            always=first[path].always,
+        )
+        for path, methods in by_path.items()
+    ]
+
+
+def _description(live: Live) -> Handler:
+    body = encode(document(live.config))
+
+    async def describe(call: Call) -> Reply:
+        return response(200, body)
+
+    return describe

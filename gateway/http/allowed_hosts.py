@@ -1,0 +1,79 @@
+"""Under which names the admin port is asked where it asks for no token.
+
+A browser on this machine reaches a port on loopback for every site that it shows. Two headers tell
+its request from an operator's, and no page can change them: Host holds the site's own name where
+that name was made to lead here (DNS rebinding), and Origin names the site where it sends what it
+will not read (a form, a `no-cors` fetch).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection
+
+from gateway.http.errors import Refusal
+
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/?#@\[\]]+)(:[0-9]{1,5})?")
+_SHOWN = 60
+
+
+def name_of(authority: str) -> str | None:
+    """The host of `host`, `host:port` or `[address]:port`, in small letters; None if it is none.
+
+    >>> name_of("LocalHost.:8081"), name_of("[::1]:8081"), name_of("a b")
+    ('localhost', '::1', None)
+    """
+    found = _AUTHORITY.fullmatch(authority.strip().lower())
+    return (found[1].strip("[]").removesuffix(".") or None) if found else None
+
+
+def is_ours(authority: str, allowed: Collection[str]) -> bool:
+    """Whether it names loopback, on whichever port, or is among `allowed`."""
+    name = name_of(authority)
+    if name is None:
+        return False
+    if name == "localhost" or name in allowed:
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def refuse_strangers(
+    method: str, host: str | None, origin: str | None, allowed: Collection[str]
+) -> None:
+    """End a request that a site in somebody's browser may have made.
+
+    Args:
+        method: what no page may change anything with (GET, HEAD) may come from anywhere: the
+            browser keeps the answer from the page.
+        host: the Host header; without one it is no browser's.
+        origin: the Origin header; browsers send it with every POST.
+        allowed: names beside loopback's own, in small letters (`admin.allowed_hosts`).
+
+    Raises:
+        Refusal: 403.
+    """
+    if host is not None and not is_ours(host, allowed):
+        raise Refusal(
+            403,
+            "This port asks for no token, so it answers under this machine's own names alone "
+            f"(localhost, 127.0.0.1), not as {_shown(host)}: add the name to admin.allowed_hosts "
+            "if it is yours.",
+        )
+    if origin is None or method in ("GET", "HEAD"):
+        return
+    asked_by = origin.lower().partition("://")[2]
+    # Another port is another site; behind a proxy that writes Host anew the name has to do.
+    if asked_by != (host or "").lower() and name_of(asked_by) not in allowed:
+        raise Refusal(
+            403,
+            f"A page of {_shown(origin)} may not change anything here: use this port's own "
+            "address, or add the page's host to admin.allowed_hosts.",
+        )
+
+
+def _shown(text: str) -> str:
+    return repr(text) if len(text) <= _SHOWN else f"{len(text)} other characters"

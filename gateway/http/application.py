@@ -1,0 +1,216 @@
+"""One HTTP face: finds the route, runs its handler, and turns whatever happens into an answer.
+
+The gateway's port and the admin port are two faces. A face sits directly on aiohttp's low-level
+server (`connection.py`): every answer, also to a request that is no HTTP at all, passes through
+one function here and so has its request id, its place in the metrics and the body that its API
+promises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+import structlog
+
+from failover.mysql.errors import PrimaryUnavailable
+from gateway import logs, telemetry
+from gateway.http.admission import Guard
+from gateway.http.errors import Refusal, Style, response
+from gateway.http.input_bounds import HeadTooLarge
+from gateway.http.messages import Reply, Request, peer_of, target_of
+from gateway.http.parameters import unescape
+from gateway.http.request_rules import check_request, refusal_of
+from gateway.http.router import Answer, Call, Route, Routes
+from gateway.http.status import JSON, status_line
+from sharding.state import TooLarge, Unavailable
+
+_log = structlog.get_logger()
+
+
+class Face:
+    """One HTTP application.
+
+    Args:
+        routes: what it serves.
+        style: how errors are worded where no route is known, by the path.
+        guard: the limits that hold here; None for none (the admin port).
+        log_requests: whether to log each request, asked at each.
+        lean: whether every answer is a `Reply`; requests without a body then go a shorter way.
+
+    Attributes:
+        in_flight: requests that are being served.
+        draining: once True, every answer closes its connection.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        style: Callable[[str], Style],
+        *,
+        guard: Guard | None = None,
+        log_requests: Callable[[], bool] = lambda: False,
+        lean: bool = False,
+    ) -> None:
+        self.lean = lean
+        self.routes = Routes(routes)
+        self.in_flight = 0
+        self.draining = False
+        self._style = style
+        self.guard = guard
+        self._log_requests = log_requests
+        self._names = {
+            route.template: [part[1:-1] for part in route.template.split("/") if part[:1] == "{"]
+            for route in routes
+        }
+        self._quiet: asyncio.Event | None = None
+
+    async def quiet(self) -> None:
+        """Return once no request is in flight."""
+        while self.in_flight:
+            self._quiet = asyncio.Event()
+            await self._quiet.wait()
+
+    async def __call__(self, request: Request) -> Answer:
+        """Answer one request."""
+        started = perf_counter()
+        request_id = logs.request_id(request.headers.get("X-Request-Id"))
+        logs.REQUEST_ID.set(request_id)
+        path, query = target_of(request)
+        route, values = self.routes.find(path)
+        self.in_flight += 1
+        try:
+            answer = await self._answer(request, path, query, route, values)
+        finally:
+            self.in_flight -= 1
+            if self._quiet is not None and not self.in_flight:
+                self._quiet.set()
+        if request.body_exists and "Upgrade" in request.headers:
+            # aiohttp's parser forgets what came behind such a body: the client is to ask again.
+            answer.force_close()
+        return self._finish(
+            answer, request_id, route.template if route else "unknown", request.method, started
+        )
+
+    async def _answer(
+        self, request: Request, path: str, query: str, route: Route | None, raw: list[str]
+    ) -> Answer:
+        try:
+            check_request(request)
+        except Refusal as refusal:
+            return self._error(self._style(path), refusal)
+        if route is None:
+            return self._error(self._style(path), Refusal(404, "There is no such path."))
+        call = Call(request, query, {})
+        try:
+            handler = route.handlers.get(request.method)
+            if handler is None:
+                raise Refusal(
+                    405,
+                    f"This path answers {route.allow}.",
+                    headers={"Allow": route.allow},
+                )
+            guard = self.guard
+            if guard is not None and not route.always:
+                if self.in_flight > guard.allowed:
+                    telemetry.REFUSED.inc()
+                    raise Refusal(
+                        503, "Too many requests are in flight.", headers={"Retry-After": "1"}
+                    )
+                if guard.by_address:
+                    guard.admit(peer_of(request), _forwarded(request) if guard.proxied else None)
+            if raw:
+                for name, value in zip(self._names[route.template], raw, strict=True):
+                    call.values[name] = unescape(value, name)
+            return await handler(call)
+        except Refusal as refusal:
+            return self._error(route.style, refusal, logged_in=call.logged_in)
+        except TooLarge as error:
+            return self._error(route.style, Refusal(413, str(error)), logged_in=call.logged_in)
+        except (Unavailable, PrimaryUnavailable) as error:
+            _log.warning("unavailable", route=route.template, reason=str(error))
+            return self._error(
+                route.style,
+                Refusal(
+                    503,
+                    "The store is not available right now; try again.",
+                    headers={"Retry-After": str(max(1, error.retry_after))},
+                ),
+                logged_in=call.logged_in,
+            )
+        except Exception:
+            # The request may have carried secrets: the pattern is logged, and the traceback.
+            _log.exception("request_failed", route=route.template, method=request.method)
+            return self._error(
+                route.style,
+                Refusal(500, f"Something broke here; it is logged as {logs.REQUEST_ID.get()}."),
+                logged_in=call.logged_in,
+            )
+
+    def malformed(self, error: BaseException | None, status: int) -> Answer:
+        """Answer what could not be read as HTTP; the connection ends with it."""
+        started = perf_counter()
+        request_id = logs.request_id(None)
+        logs.REQUEST_ID.set(request_id)
+        if isinstance(error, HeadTooLarge):
+            refusal = Refusal(status, error.message, close=True)
+        elif status < 500:
+            refusal = refusal_of(error, status)
+        else:
+            sentence = f"Something broke here; it is logged as {request_id}."
+            refusal = Refusal(status, sentence, close=True)
+        _log.log(
+            20 if status < 500 else 40,
+            "malformed_request" if status < 500 else "request_failed",
+            # Its message quotes the request, which may hold a token: the type is enough.
+            reason=type(error).__name__,
+            exc_info=error if status >= 500 else None,
+        )
+        answer = self._error(self._style("/"), refusal)
+        return self._finish(answer, request_id, "malformed", "other", started)
+
+    def last_words(self, refusal: Refusal) -> bytes:
+        """What a connection is told on which no request was read, as HTTP."""
+        body = self._style("/")(refusal.status, refusal.sentences, logged_in=False)
+        telemetry.observe("malformed", "other", refusal.status, 0.0)
+        head = {**(refusal.headers or {}), "Content-Type": JSON, "Connection": "close"}
+        lines = [f"HTTP/1.1 {status_line(refusal.status)}", "Server: tapedeck"]
+        lines += [f"{name}: {value}" for name, value in head.items()]
+        lines += [f"X-Request-Id: {logs.request_id(None)}", f"Content-Length: {len(body)}", "", ""]
+        return "\r\n".join(lines).encode("latin-1") + body
+
+    def _error(self, style: Style, refusal: Refusal, *, logged_in: bool = False) -> Answer:
+        body = style(refusal.status, refusal.sentences, logged_in=logged_in)
+        answer = response(refusal.status, body, refusal.headers)
+        if refusal.close:
+            answer.force_close()
+        return answer
+
+    def _finish(
+        self, answer: Answer, request_id: str, route: str, method: str, started: float
+    ) -> Answer:
+        if isinstance(answer, Reply):
+            answer.request_id = request_id
+        else:
+            answer.headers["X-Request-Id"] = request_id
+            answer.headers["Server"] = "tapedeck"
+            answer.headers["Cache-Control"] = "no-store"
+        if self.draining:
+            answer.force_close()
+        seconds = perf_counter() - started
+        telemetry.observe(route, method, answer.status, seconds)
+        if self._log_requests():
+            _log.info(
+                "request",
+                route=route,
+                method=method,
+                status=answer.status,
+                seconds=round(seconds, 6),
+            )
+        return answer
+
+
+def _forwarded(request: Request) -> str | None:
+    given = request.headers.getall("X-Forwarded-For", ())
+    return ",".join(given) if given else None

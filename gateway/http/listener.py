@@ -1,0 +1,186 @@
+"""Listening sockets: bound with an error that helps, closed without losing a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from config.model import ServerTls
+from config.tls import TlsProblem, server_context
+from config.values import join_address
+from failover.aside import aside
+from gateway.http.application import Face
+from gateway.http.protocol import Server
+
+BACKLOG = 1024
+SETTLE_SECONDS = 0.25
+"""How long a connection that was accepted last has to send its request."""
+HANDSHAKE_SECONDS = 10.0
+"""How long a TLS handshake may take."""
+_ACCEPT_AT_MOST = 65_536
+
+_log = structlog.get_logger()
+
+
+class PortTaken(Exception):
+    """Another process listens there, or the address is not ours; the text says what to do."""
+
+
+def bind(host: str, port: int, value: str, option: str, *, shared: bool = False) -> socket.socket:
+    """A bound TCP socket that does not listen yet.
+
+    Args:
+        host: a name or an address.
+        port: 0 for any free one.
+        value: the configuration's name for the port, for the error.
+        option: the command line's.
+        shared: bind with SO_REUSEPORT, beside other sockets of ours.
+
+    Raises:
+        PortTaken: it cannot be bound.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        section = value.partition(".")[0]
+        raise PortTaken(f"{section}.host {host!r} cannot be resolved: {error.strerror}") from None
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise PortTaken(
+            f"port {port} on {host} cannot be used ({error.strerror}): "
+            f"change {value} in the configuration, or give {option}"
+        ) from None
+    return sock
+
+
+def bind_shared(host: str, port: int, count: int, value: str, option: str) -> list[socket.socket]:
+    """As many sockets on one port; the kernel spreads connections over those that listen.
+
+    Raises:
+        PortTaken: it cannot be bound, also where the other process shares its port.
+    """
+    # SO_REUSEPORT would silently join another gateway of the same user: ask for the port alone.
+    with bind(host, port, value, option) as probe:
+        port = probe.getsockname()[1]
+    return [bind(host, port, value, option, shared=True) for _ in range(count)]
+
+
+class Listening:
+    """A face on a socket.
+
+    Args:
+        face: what answers.
+        sock: bound; TCP or UNIX.
+        tls: gives the section that says whether to speak TLS now; a UNIX socket never does.
+    """
+
+    def __init__(
+        self, face: Face, sock: socket.socket, tls: Callable[[], ServerTls] = ServerTls
+    ) -> None:
+        self.face = face
+        self._sock = sock
+        self._tls = tls
+        self._server = Server(face)
+        self._accepting: asyncio.AbstractServer | None = None
+        self._context: ssl.SSLContext | None = None
+        self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        host, port = self._sock.getsockname()[:2]
+        return join_address(host, port)
+
+    async def start(self) -> None:
+        """Accept connections from now on."""
+        loop = asyncio.get_running_loop()
+        # The loop closes its descriptor; ours keeps the queue alive until it is emptied.
+        mine = self._sock.dup()
+        if self._sock.family == socket.AF_UNIX:
+            self._accepting = await loop.create_unix_server(
+                self._server, sock=mine, backlog=BACKLOG
+            )
+        else:
+            self._context = await aside("tls-files", partial(server_context, self._tls()))
+            self._accepting = await loop.create_server(
+                self._server,
+                sock=mine,
+                backlog=BACKLOG,
+                ssl=self._context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._context else None,
+            )
+
+    def renew(self) -> None:
+        """Read the certificate files again, for connections from now on; open ones go on."""
+        if self._sock.family != socket.AF_UNIX:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew(self._renewing))
+
+    async def _renew(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await before
+        former = self._accepting
+        if former is None or (self._context is None and self._tls().tls_certificate_file is None):
+            return
+        try:
+            await self.start()
+            former.close()
+        except (TlsProblem, OSError) as error:
+            # The files changed again since the reload looked at them.
+            _log.error("certificate_refused", reason=str(error))
+
+    async def stop_accepting(self) -> None:
+        """Refuse new connections; the ones that the kernel had accepted already are served."""
+        if self._renewing is not None:
+            await self._renewing
+        if self._accepting is not None:
+            self._accepting.close()
+            self._accepting = None
+        waiting: list[socket.socket] = []
+        self._sock.setblocking(False)
+        with contextlib.suppress(OSError):
+            while len(waiting) < _ACCEPT_AT_MOST:
+                waiting.append(self._sock.accept()[0])
+        self._sock.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            connection.setblocking(False)
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(self._server, connection, ssl=self._context)
+
+    async def stop(self, seconds: float) -> bool:
+        """Stop accepting, finish what is in flight, close.
+
+        Args:
+            seconds: for that, at most; what is in flight then is cut off.
+
+        Returns:
+            Whether everything was finished.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        await self.stop_accepting()
+        finished = True
+        try:
+            async with asyncio.timeout_at(end):
+                if self._server.connections:
+                    await asyncio.sleep(SETTLE_SECONDS)
+                await self.face.quiet()
+        except TimeoutError:
+            finished = not self.face.in_flight
+        self._server.pre_shutdown()
+        await self._server.shutdown(max(end - loop.time(), 0.1))
+        return finished

@@ -1,0 +1,257 @@
+"""Parameters of a request: from the query and from a form, each at most once, strictly decoded.
+
+Clients of the original API send the same parameters either way, so both are read as one set.
+What is malformed is refused rather than repaired: an id that was guessed is somebody else's state.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from urllib.parse import unquote_to_bytes
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from gateway.http.errors import Refusal
+from sharding.state import PLAYLIST_MAX, USER_MAX
+
+FIELDS_MAX = 100
+"""More parameters than this in one request are refused."""
+
+URLENCODED = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
+
+_ID = re.compile(r"[0-9]{1,19}")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
+MULTIPART_TYPE_MAX = 256
+"""Characters of a multipart form's Content-Type. A boundary has at most 70 (RFC 2046, 5.1.1)."""
+PART_HEADER_MAX = 512
+"""Bytes of one header line of a part."""
+PART_HEADERS_MAX = 4
+"""Header lines of a part. RFC 7578 knows three."""
+_AS_IT_IS = (b"7bit", b"8bit", b"binary")
+
+
+def unescape(text: str, what: str) -> str:
+    """Undo percent-encoding.
+
+    Args:
+        text: as it came, from the request line or a body.
+        what: how to call it in an error.
+
+    Raises:
+        Refusal: 400, it is not percent-encoded UTF-8.
+    """
+    if "%" not in text and text.isascii():
+        return text
+    if _BAD_ESCAPE.search(text):
+        raise Refusal(400, f"The percent-encoding of {what} is broken.")
+    try:
+        # Bytes that were not UTF-8 on the wire arrive as surrogates.
+        return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode("utf-8")
+    except UnicodeError:
+        raise Refusal(400, f"{what[:1].upper()}{what[1:]} is not UTF-8.") from None
+
+
+def split_query(query: str, what: str = "the query") -> Iterator[tuple[str, str]]:
+    """The pairs of an urlencoded text, in order.
+
+    Raises:
+        Refusal: 400, broken encoding or too many of them.
+    """
+    parts = query.split("&", FIELDS_MAX)
+    if len(parts) > FIELDS_MAX:
+        raise Refusal(400, f"There are more than {FIELDS_MAX} parameters in {what}.")
+    for part in parts:
+        if not part:
+            continue
+        name, _, value = part.replace("+", " ").partition("=")
+        yield unescape(name, what), unescape(value, what)
+
+
+def media_type(content_type: str) -> str:
+    """`application/json` for `Application/JSON; charset=utf-8`."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def require_utf8(content_type: str) -> None:
+    """Refuse a charset that is not UTF-8 (or its part, US-ASCII).
+
+    Raises:
+        Refusal: 415.
+    """
+    if ";" not in content_type:
+        return
+    found = _CHARSET.search(content_type)
+    if found and found[1].lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise Refusal(415, "The body's charset must be utf-8.")
+
+
+def split_form(body: bytes, content_type: str) -> Iterator[tuple[str, str]]:
+    """The pairs of a form, in order.
+
+    Raises:
+        Refusal: 415 another media type, 400 a broken form.
+    """
+    kind = media_type(content_type)
+    if kind not in (URLENCODED, MULTIPART):
+        raise Refusal(
+            415,
+            f"A body is read as {URLENCODED} or {MULTIPART} alone; "
+            "say which one it is in Content-Type.",
+        )
+    require_utf8(content_type)
+    if kind == MULTIPART:
+        return _multipart(body, content_type)
+    return split_query(body.decode("utf-8", "surrogateescape").rstrip("\r\n"), "the form")
+
+
+def _multipart(body: bytes, content_type: str) -> Iterator[tuple[str, str]]:
+    """The fields of a multipart form (RFC 7578), in order."""
+    broken = Refusal(400, "The multipart form is broken.")
+    if len(content_type) > MULTIPART_TYPE_MAX:
+        raise Refusal(
+            400, f"The Content-Type of a multipart form has more than {MULTIPART_TYPE_MAX} bytes."
+        )
+    try:
+        boundary = parse_options_header(content_type)[1].get(b"boundary")
+        if not boundary:
+            raise broken
+        fields = _Fields()
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": fields.begin,
+                "on_header_field": fields.header_name,
+                "on_header_value": fields.header_value,
+                "on_header_end": fields.header_ends,
+                "on_part_data": fields.data,
+                "on_end": fields.end,
+            },
+            max_header_count=PART_HEADERS_MAX,
+            max_header_size=PART_HEADER_MAX,
+        )
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, UnicodeError):
+        raise broken from None
+    if not fields.complete:
+        raise broken
+    for headers, value in fields.found:
+        kind, words = parse_options_header(headers.get(b"content-disposition"))
+        name = words.get(b"name")
+        encoding = headers.get(b"content-transfer-encoding", b"binary").strip().lower()
+        if kind != b"form-data" or name is None or encoding not in _AS_IT_IS:
+            raise broken
+        if b"filename" in words:
+            raise Refusal(400, "A form's field is a file; parameters are plain text.")
+        try:
+            yield name.decode("utf-8"), bytes(value).decode("utf-8")
+        except UnicodeError:
+            raise Refusal(400, "The form is not UTF-8.") from None
+
+
+class _Fields:
+    """Collects what the parser finds in a multipart form."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[dict[bytes, bytes], bytearray]] = []
+        self.complete = False
+        self._name = self._value = b""
+
+    def begin(self) -> None:
+        if len(self.found) >= FIELDS_MAX:
+            raise Refusal(400, f"There are more than {FIELDS_MAX} parameters in the form.")
+        self.found.append(({}, bytearray()))
+
+    def header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def header_ends(self) -> None:
+        self.found[-1][0][self._name.lower()] = self._value
+        self._name = self._value = b""
+
+    def data(self, data: bytes, start: int, end: int) -> None:
+        self.found[-1][1].extend(data[start:end])
+
+    def end(self) -> None:
+        self.complete = True
+
+
+def gather(query: str, body: bytes = b"", content_type: str = "") -> Mapping[str, str]:
+    """All parameters of a request.
+
+    Args:
+        query: the raw query string, without `?`.
+        body: a form; empty for none.
+        content_type: of the body.
+
+    Raises:
+        Refusal: 400 or 415, saying why.
+    """
+    if not query and not body:
+        return {}
+    if not body and "%" not in query and "+" not in query and query.isascii():
+        # Nothing to decode, as in nearly every request. What is amiss is told below.
+        pairs = [part.partition("=") for part in query.split("&", FIELDS_MAX) if part]
+        plain = {name: value for name, _, value in pairs}
+        if len(plain) == len(pairs) < FIELDS_MAX:
+            return plain
+    found: dict[str, str] = {}
+    for name, value in split_query(query):
+        _put(found, name, value)
+    if body:
+        for name, value in split_form(body, content_type):
+            _put(found, name, value)
+    return found
+
+
+def _put(found: dict[str, str], name: str, value: str) -> None:
+    if name in found:
+        raise Refusal(400, f"The parameter {_shown(name)} is given more than once.")
+    found[name] = value
+
+
+def whole_number(text: str | None, name: str, highest: int = PLAYLIST_MAX) -> int:
+    """The id that `text` spells: decimal digits, 1 to `highest`.
+
+    Args:
+        text: the parameter; None where it is missing.
+        name: how the contract calls it.
+
+    Raises:
+        Refusal: 400, saying what is wrong with it.
+    """
+    if text is None:
+        raise Refusal(400, f"The parameter {name} is missing.")
+    if text == "":
+        raise Refusal(400, f"{name} is empty; it must be a whole number from 1 to {highest}.")
+    number = int(text) if _ID.fullmatch(text) else 0
+    if not 1 <= number <= highest:
+        raise Refusal(
+            400, f"{name} must be a whole number from 1 to {highest}, not {_shown(text)}."
+        )
+    return number
+
+
+def user_number(text: str | None) -> int:
+    """A known user's id, 1 to 2^62-1.
+
+    Raises:
+        Refusal: 400.
+    """
+    return whole_number(text, "user_id", USER_MAX)
+
+
+def _shown(text: str) -> str:
+    """Somebody's input in a sentence: short, and printable.
+
+    What is longer than a number may be a key or a token that stands in the wrong place, and answers
+    are logged by clients and proxies.
+    """
+    return repr(text) if len(text) <= 20 else f"{len(text)} other characters"

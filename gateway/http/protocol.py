@@ -1,0 +1,368 @@
+"""One connection of a face: reads requests, has the face answer them, and writes what it said.
+
+It is aiohttp's own, except that requests without a body go a shorter way (see `wire.py`), that
+errors below the face are worded by the face, and that the guard may end it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import cast
+
+import structlog
+from aiohttp import web
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import PayloadEncodingError
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+
+from config.model import Limits
+from gateway.http.application import Face
+from gateway.http.errors import Refusal
+from gateway.http.input_bounds import END, HeadTooLarge, Unfinished, size_of
+from gateway.http.messages import Asked, Reply
+
+PATIENCE_SECONDS = 1.0
+"""What Retry-After says where the gateway is full."""
+_LINGER_SECONDS = 0.5
+_DEFAULTS = Limits()
+_UPGRADE = re.compile(rb"\nupgrade", re.IGNORECASE)
+
+_log = structlog.get_logger()
+
+
+class HttpConnection(RequestHandler):
+    """aiohttp's connection, except that errors below the face are worded by the face."""
+
+    __slots__ = (
+        "_connection",
+        "_deaf",
+        "_face",
+        "_refused_until",
+        "_unfinished",
+        "descriptor",
+        "held",
+        "peer",
+        "slow_since",
+        "unread_since",
+    )
+    _face: Face
+
+    @property
+    def limits(self) -> Limits:
+        """Those that hold on this port."""
+        guard = self._face.guard
+        return _DEFAULTS if guard is None else guard.limits
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # aiohttp forgets its own when it closes; until all was read the connection is there still.
+        self._connection = cast(asyncio.Transport, transport)
+        self.slow_since = self.unread_since = self._refused_until = 0.0
+        self.held = 0
+        self._deaf = False
+        self._unfinished = Unfinished()
+        name = transport.get_extra_info("peername")
+        self.peer: str = name[0] if isinstance(name, tuple) else ""
+        sock = transport.get_extra_info("socket")
+        self.descriptor: int = -1 if sock is None else sock.fileno()
+        guard = self._face.guard
+        if guard is not None and (reason := guard.opened(self)) is not None:
+            self._end(Refusal(503, reason, headers={"Retry-After": "1"}))
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self._face.guard is not None:
+            self._face.guard.closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        unfinished = self._unfinished
+        before, in_body = self._request_count, unfinished.in_body
+        exact = data[-4:] == END
+        if exact or len(data) < 2:
+            self._feed(data)
+            self._note(before)
+        else:
+            # The last byte by itself: a body that it completes has nothing behind it.
+            self._feed(data[:-1])
+            self._note(before)
+            open_until_last = unfinished.in_body
+            if not self._deaf:
+                count = self._request_count
+                self._feed(data[-1:])
+                self._note(count)
+            exact = open_until_last and not unfinished.in_body
+        completed = self._request_count != before
+        if not exact or self._buffer_paused or self._upgraded or len(data) > 1024 or self.held:
+            self._count(data, self._request_count - before, completed, in_body, exact)
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            # A request is complete, or its body arrives; but at the very start nobody waits yet.
+            begun = self._request_count or self._messages
+            self.slow_since = 0.0 if begun else self.slow_since or self._loop.time()
+        elif not self.slow_since:
+            self.slow_since = self._loop.time()
+
+    def _feed(self, data: bytes) -> None:
+        """Have aiohttp read what came.
+
+        Where a request asks for another protocol, its parser forgets what came in the same piece
+        behind it. So such a piece is read head by head.
+        """
+        end = data.find(END) + len(END)
+        start = 0
+        if len(END) <= end < len(data) and _UPGRADE.search(data):
+            while end >= len(END):
+                super().data_received(data[start:end])
+                start, end = end, data.find(END, end) + len(END)
+        if start < len(data) or not data:
+            super().data_received(data[start:] if start else data)
+
+    def _note(self, before: int) -> None:
+        """Requests past the `before` first have come."""
+        if self._request_count != before and self._messages:
+            message, payload = self._messages[-1]
+            self._unfinished.begin_body(payload)
+            # What is no HTTP is answered, and what follows it means nothing.
+            self._deaf = not isinstance(message, RawRequestMessage)
+
+    def _count(self, data: bytes, new: int, begun: bool, was_in_body: bool, exact: bool) -> None:
+        """Bound what heads may hold: one request's, and those of all connections."""
+        unfinished, most = self._unfinished, self.limits.request_head_bytes
+        if new and self.held + len(data) > most:
+            for at in range(max(len(self._messages) - new, 0), len(self._messages)):
+                message = self._messages[at][0]
+                if isinstance(message, RawRequestMessage) and size_of(message) > most:
+                    while len(self._messages) > at:
+                        self._messages.pop()
+                    self._refuse_head(most, self.held + len(data))
+                    return
+        unfinished.came(
+            data,
+            begun=begun or (was_in_body and not unfinished.in_body),
+            exact=exact,
+            waits=self._buffer_paused or self._upgraded,
+        )
+        if unfinished.bytes > most:
+            waiter = self._waiter
+            if unfinished.in_body:
+                self._deaf = True
+                self._hold(0)
+                self._count_refused(unfinished.memory)
+                unfinished.body.set_exception(
+                    PayloadEncodingError("more trailers or chunk extensions than are read")
+                )
+            elif waiter is None or waiter.done():
+                self._refuse_head(most, unfinished.memory)
+            else:
+                self._count_refused(unfinished.memory)
+                self._say_and_drop(Refusal(431, HeadTooLarge(most).message))
+        else:
+            self._hold(unfinished.memory)
+
+    def _count_refused(self, size: int) -> None:
+        if self._face.guard is not None:
+            self._face.guard.refused(size)
+
+    def _refuse_head(self, most: int, size: int) -> None:
+        """Answer with 431 once what was asked before is answered, and read no more."""
+        self._deaf = True
+        self._hold(0)
+        self._count_refused(size)
+        error = HeadTooLarge(most)
+        info = _ErrInfo(status=error.code, exc=error, message=error.message)
+        self._messages.append((info, EMPTY_PAYLOAD))
+
+    def _hold(self, held: int) -> None:
+        guard = self._face.guard
+        if guard is not None and held != self.held:
+            guard.holds(self, held)
+
+    def unread(self) -> int:
+        """Bytes that wait to be taken by the client."""
+        return self._connection.get_write_buffer_size()
+
+    def too_slow(self) -> None:
+        """Headers did not come in time."""
+        seconds = self.limits.header_seconds
+        self._say_and_drop(Refusal(408, f"The request did not arrive within {seconds:g} s."))
+
+    def crowded_out(self) -> None:
+        """Other connections need the memory."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            # An answer is under way: words of ours would be taken for it.
+            self.cut()
+            return
+        self._say_and_drop(
+            Refusal(
+                503,
+                "Too many requests have begun and are not finished; send yours at once.",
+                headers={"Retry-After": "1"},
+            )
+        )
+
+    def _say_and_drop(self, refusal: Refusal) -> None:
+        """Say why to who waits for no other answer, and close."""
+        self._deaf = True
+        self.slow_since = 0.0
+        self._hold(0)
+        self._connection.write(self._face.last_words(refusal))
+        # What still trickles in is read and dropped for a while: closing on it would be a reset,
+        # which may overtake the answer.
+        self.close()
+        self._loop.call_later(_LINGER_SECONDS, self.force_close)
+
+    def cut(self) -> None:
+        """End the connection, whatever is unread."""
+        self.force_close()
+        self._connection.abort()
+
+    def _end(self, refusal: Refusal) -> None:
+        """Say why, and close."""
+        if not self._connection.is_closing():
+            self._connection.write(self._face.last_words(refusal))
+        self.force_close()
+
+    async def start(self) -> None:
+        """Answer requests as they come, until the connection ends."""
+        if not self._face.lean or await self._others_next():
+            await super().start()
+        elif not self._force_close:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    async def _others_next(self) -> bool:
+        """Answer requests without a body, in this task: else the loop of aiohttp's `start`.
+
+        Returns:
+            True at the first request of another kind, which is still waiting; False at the end.
+        """
+        loop = self._loop
+        while not self._force_close:
+            if not self._messages:
+                try:
+                    self._waiter = loop.create_future()
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            message, payload = self._messages[0]
+            parser = self._parser
+            if parser is None or payload is not EMPTY_PAYLOAD or self._upgraded:
+                return not self._force_close
+            if not isinstance(message, RawRequestMessage) or message.upgrade:
+                return True
+            self._messages.popleft()
+            parser.message_consumed()
+            if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+                self._resume_reading_if_drained()
+            if not await self._answer_one(Asked(message, self.peer)):
+                return False
+            self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
+            if self._keepalive_handle is None:
+                self._keepalive_handle = loop.call_at(
+                    self._next_keepalive_close_time, self._process_keepalive
+                )
+        return False
+
+    async def _answer_one(self, request: Asked) -> bool:
+        """Answer a request; whether the connection goes on."""
+        self._request_in_progress = True
+        try:
+            reply = await self._face(request)
+            assert isinstance(reply, Reply)
+            if reply.status == 503:
+                await self._not_too_soon()
+            transport = self.transport
+            if transport is None or transport.is_closing():
+                return False
+            transport.write(reply.encode(request))
+            if self._paused:
+                await self._drain_helper()
+        except ConnectionError:
+            return False
+        except asyncio.CancelledError:
+            self.force_close()
+            raise
+        except Exception:
+            _log.exception("request_failed")
+            self.force_close()
+            return False
+        finally:
+            self._request_in_progress = False
+            if self._handler_waiter is not None:
+                self._handler_waiter.set_result(None)
+        self._keepalive = bool(reply.keep_alive)
+        return self._keepalive and not self._close and not self._force_close
+
+    async def _not_too_soon(self) -> None:
+        """Who was told to come back later and does not wait for it is told so again only then.
+
+        Refusing costs little, but not nothing: clients that ask again at once would keep a worker
+        busy with refusals. A proxy is not to blame for its clients.
+        """
+        now = self._loop.time()
+        early, self._refused_until = self._refused_until - now, now + PATIENCE_SECONDS
+        guard = self._face.guard
+        if early > 0 and not self._face.draining and guard and not guard.is_proxy(self.peer):
+            self._refused_until += early
+            await asyncio.sleep(early)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more. What it has asked in full is answered before we close too.
+
+        Returns:
+            Whether to keep our direction open.
+        """
+        waits = self._waiter is not None and not self._waiter.done()
+        if waits or not self._request_count:
+            return False
+        current = self._current_request
+        if self._messages:
+            complete = self._messages[-1][1].is_eof()
+        else:
+            complete = current is None or current.content.is_eof()
+        if not complete:
+            return False
+        self.close()
+        return True
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer had begun already")
+        # aiohttp asks nothing of it that a Reply has not.
+        return cast(web.StreamResponse, self._face.malformed(exc, status))
+
+
+class Server(web.Server):
+    """aiohttp's low-level server with a face in front. To be made inside the running loop."""
+
+    def __init__(self, face: Face) -> None:
+        limits = _DEFAULTS if face.guard is None else face.guard.limits
+        super().__init__(
+            face,  # type: ignore[arg-type]  # a Reply is enough of a StreamResponse
+            keepalive_timeout=limits.keepalive_seconds,
+            max_line_size=limits.header_bytes,
+            max_field_size=limits.header_bytes,
+            max_headers=limits.headers,
+            access_log=None,
+            auto_decompress=False,
+            lingering_time=2.0,
+        )
+        self.face = face
+
+    def __call__(self) -> RequestHandler:
+        """A connection was accepted."""
+        protocol = HttpConnection(self, loop=self._loop, **self._kwargs)
+        protocol._face = self.face
+        return protocol

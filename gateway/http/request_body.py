@@ -1,0 +1,70 @@
+"""The body of a request: read whole, within the limits of the port that it came in by."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+from aiohttp.http_exceptions import PayloadEncodingError
+from aiohttp.web_protocol import RequestPayloadError
+
+from config.model import Limits
+from gateway.http.errors import Refusal
+from gateway.http.messages import Asked, Request
+from gateway.http.protocol import HttpConnection
+
+_DEFAULTS = Limits()
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body, as it came; empty where there is none.
+
+    Args:
+        request: whose body.
+        limit: bytes; a longer body is not read to its end.
+
+    Raises:
+        Refusal: 400 broken off or broken framing, 408 too slow, 413 too long, 415 compressed, 417.
+    """
+    if isinstance(request, Asked) or not request.body_exists:
+        return b""
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.strip().lower() not in ("", "identity"):
+        # With what would be taken, as RFC 9110, 15.5.16, asks.
+        raise Refusal(
+            415,
+            "The body must not be compressed (Content-Encoding).",
+            headers={"Accept-Encoding": "identity"},
+            close=True,
+        )
+    too_long = Refusal(413, f"The body is longer than {limit} bytes.", close=True)
+    if (request.content_length or 0) > limit:
+        raise too_long
+    await _continue(request)
+    protocol = request.protocol
+    limits = protocol.limits if isinstance(protocol, HttpConnection) else _DEFAULTS
+    seconds = limits.body_seconds
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            while chunk := await request.content.readany():
+                body += chunk
+                if len(body) > limit:
+                    raise too_long
+    except TimeoutError:
+        raise Refusal(408, f"The body did not arrive within {seconds:g} s.", close=True) from None
+    except (RequestPayloadError, PayloadEncodingError, ConnectionError):
+        raise Refusal(400, "The body is broken or incomplete.", close=True) from None
+    return bytes(body)
+
+
+async def _continue(request: web.BaseRequest) -> None:
+    """A client that asked first is told to send its body (RFC 9110, 10.1.1)."""
+    expect = request.headers.get("Expect")
+    if expect is None or request.version < HttpVersion11:
+        return
+    if expect.strip().lower() != "100-continue":
+        raise Refusal(417, "The only expectation that is met is 100-continue.", close=True)
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # the answer itself has not begun

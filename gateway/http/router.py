@@ -1,0 +1,125 @@
+"""Which handler answers a path: a face's routes, and the call that a handler is given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from gateway.http.errors import Style
+from gateway.http.messages import Reply, Request
+
+
+class Call:
+    """One request on its way through a handler.
+
+    Attributes:
+        request: aiohttp's, or the part of it that one without a body has.
+        query: the raw query string.
+        values: what stands in the place of the path's `{names}`, decoded.
+        logged_in: for the error envelope: the handler says so as soon as it knows.
+    """
+
+    __slots__ = ("logged_in", "query", "request", "values")
+
+    def __init__(self, request: Request, query: str, values: dict[str, str]) -> None:
+        self.request = request
+        self.query = query
+        self.values = values
+        self.logged_in = False
+
+
+Answer = Reply | web.Response
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path and what answers there.
+
+    Attributes:
+        template: as `/mixes/{id}`; one name stands for one segment.
+        handlers: by method.
+        style: how errors are worded.
+        dot_json: whether `.json` may stand behind the path.
+        always: served even when the gateway is full.
+    """
+
+    template: str
+    handlers: Mapping[str, Handler]
+    style: Style
+    dot_json: bool = False
+    always: bool = False
+
+    @property
+    def allow(self) -> str:
+        """The Allow header."""
+        return ", ".join(sorted(self.handlers))
+
+
+@dataclass(slots=True)
+class _Node:
+    literals: dict[str, _Node] = field(default_factory=dict)
+    name: _Node | None = None
+    route: Route | None = None
+
+
+# A letter that is percent-encoded without need is the same letter (RFC 3986, 6.2.2.2).
+_ESCAPED = re.compile(r"%(?:4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe]|3[0-9]|2[DdEe])")
+
+
+def _plain(escape: re.Match[str]) -> str:
+    return chr(int(escape[0][1:], 16))
+
+
+class Routes:
+    """The routes of a face, found segment by segment.
+
+    >>> from gateway.http.errors import plain_error
+    >>> routes = Routes([Route("/mixes/{id}", {}, plain_error, dot_json=True)])
+    >>> route, values = routes.find("/mixes/7.json")
+    >>> route.template, values
+    ('/mixes/{id}', ['7'])
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.all = tuple(routes)
+        self._root = _Node()
+        for route in routes:
+            node = self._root
+            for segment in route.template.split("/")[1:]:
+                if segment.startswith("{"):
+                    node.name = node = node.name or _Node()
+                else:
+                    node = node.literals.setdefault(segment, _Node())
+            node.route = route
+
+    def find(self, path: str) -> tuple[Route | None, list[str]]:
+        """The route of a raw path, and the raw segments in the place of its names, in order."""
+        if "%" in path:
+            path = _ESCAPED.sub(_plain, path)
+        segments = path.split("/")
+        route, values = self._walk(segments)
+        if path.endswith(".json") and (route is None or (route.dot_json and values)):
+            segments[-1] = segments[-1][:-5]
+            short, short_values = self._walk(segments)
+            if short is not None and short.dot_json:
+                return short, short_values
+        return route, values
+
+    def _walk(self, segments: list[str]) -> tuple[Route | None, list[str]]:
+        node = self._root
+        values: list[str] = []
+        if segments[0] or len(segments) > 8:
+            return None, values
+        for segment in segments[1:]:
+            following = node.literals.get(segment)
+            if following is None:
+                following = node.name
+                if following is None:
+                    return None, values
+                values.append(segment)
+            node = following
+        return node.route, values

@@ -1,0 +1,403 @@
+"""The Player's rules: what each command does with a listener's state in one mix.
+
+All of them are here, and nothing else is: no socket, no clock, no catalog. A rule is a plain
+function from what is stored (and the time) to a decision of `sharding.state`. The store
+may ask again after a conflict, so the same input always gives the same decision.
+
+Theory
+======
+What a command does depends on the situation that it finds:
+
+    EMPTY      the mix has no tracks: it is at its end at once
+    UNSTARTED  there is no state, or nothing in it was played (a report alone makes such a state)
+    PLAYING    a track plays
+    LOST       a track was playing which an edit of the catalog has taken out of the mix since
+    ENDED      the last track was left behind
+    APART      the command names the track that the client believes is playing (`track_id`), and it
+               is not the current one: this is a retry of a command that took effect, or a device
+               that lags. It must not move anything, which is what makes retries safe.
+
+A command with a `track_id` moves a listener on from that track and from no other, so that sent
+twice it moves once. Before the first play a client that names the first track has what `play` would
+have written: the command goes on from there. One that names another track has nothing that was
+played, and is at the first track, by the first command as by the second.
+
+The whole table (in code: `_PLAY`, `_NEXT`, `_SKIP`):
+
+              EMPTY    UNSTARTED  PLAYING     LOST        ENDED    APART
+    play      stay     start      stay        settle      start    -
+    next      stay     start      step        step        stay     stay
+    skip      refuse   start      step, *     step, *     refuse   stay
+
+    start   the first track, as if nothing had been played. The skip window, what was reported and
+            `listened` stay: a restart buys no skips.
+    stay    nothing is written; the answer is the current place.
+    step    to the following track; from the last one to the end.
+    settle  onto the track that stands where the lost one did, and write that down.
+    refuse  nothing is written; the answer says why.
+    *       refused while the licence's skips are used up; otherwise the step is counted.
+
+The licence allows `skip_limit` skips in any `skip_window` seconds, per listener and mix. A step by
+`next` is none, nor is a skip that starts the mix, nor one that is APART.
+
+The place
+=========
+The current track is the one played last, by its id and never by its number, so that an edit of the
+catalog moves nobody. If the edit took the very track away, its place is behind the latest played
+track that is still there, or, where none is left, at its old number: so no track is jumped that
+was not heard. In a state that was written, `played` holds each track of the mix at most once.
+
+The time is MySQL's, the same for every gateway. Two servers' clocks may differ at a failover, and
+one may be set back: a skip counts while it is less than a window away from now, on either side, so
+a skip that a mad clock put a year ahead locks nobody out. And no clock takes a skip out of the
+state: the last ones accepted stay there, twice as many as the licence allows, which is what two
+clocks that differ need.
+
+The body
+========
+Compact JSON, defaults left out: `played`, `at_end`, `skips`, `reported`, `listened`, `left` (see
+`_State`).
+Fields that a later version may add are read past, and gone after the next write.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import TypeAlias
+
+import msgspec
+
+from config.model import Player as Rules
+from gateway.catalog.model import Mix, Track
+from sharding.state import Decision, Keep, Owner, Stored, Write
+
+
+class WrongOwner(Exception):
+    """The state belongs to the states API: the Player neither reads nor changes it."""
+
+
+class UnknownTrack(Exception):
+    """The command names a track that is not in the mix."""
+
+
+class UnreadableState(Exception):
+    """The stored body is none that the Player wrote. Nothing was changed."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a listener is, as the API's `set` says it.
+
+    Attributes:
+        skip_allowed: whether a skip would be accepted now.
+        track: the current one; None at the end.
+    """
+
+    at_beginning: bool
+    at_last_track: bool
+    at_end: bool
+    skip_allowed: bool
+    track: Track | None
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A skip that is not allowed; `notice` is a sentence for the listener."""
+
+    notice: str
+
+
+Answer: TypeAlias = Place | Refused | None
+
+
+class _State(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is stored.
+
+    Attributes:
+        played: ids of the tracks since the last start, in order; the last one is the current one.
+        at_end: the last of them was left behind.
+        skips: when the last skips were accepted, epoch seconds, in the order of their acceptance.
+        reported: ids of the tracks reported as listened to.
+        listened: the mix was listened to: its last track was reported once.
+        left: the id of the track that was LOST before the last move, for retries that name it.
+    """
+
+    played: tuple[int, ...] = ()
+    at_end: bool = False
+    skips: tuple[float, ...] = ()
+    reported: tuple[int, ...] = ()
+    listened: bool = False
+    left: int | None = None
+
+
+class _Situation(Enum):
+    EMPTY = auto()
+    UNSTARTED = auto()
+    PLAYING = auto()
+    LOST = auto()
+    ENDED = auto()
+    APART = auto()
+
+
+def play(mix: Mix, stored: Stored | None, now: float, rules: Rules) -> Decision[Answer]:
+    """Start the mix, resume it, or start it again after its end.
+
+    Args:
+        mix: as the catalog has it now, which may be another edition than the one played so far.
+        stored: the listener's state in it.
+        now: MySQL's time, epoch seconds.
+        rules: the licence's.
+
+    Raises:
+        WrongOwner, UnreadableState: about `stored`, as all commands here.
+    """
+    turn = _Turn(mix, stored, now, rules)
+    return _PLAY[turn.situation](turn)
+
+
+def next_track(
+    mix: Mix, stored: Stored | None, now: float, rules: Rules, track_id: int | None = None
+) -> Decision[Answer]:
+    """Go to the next track; past the last one to the end; before the first play to the first.
+
+    Args:
+        track_id: the track that the client believes is playing: another one moves nothing, so that
+            a command sent twice moves once. None: whichever is.
+
+    Raises:
+        UnknownTrack: `track_id` is not in the mix.
+    """
+    turn = _Turn(mix, stored, now, rules, track_id)
+    return _NEXT[turn.situation](turn)
+
+
+def skip(
+    mix: Mix, stored: Stored | None, now: float, rules: Rules, track_id: int | None = None
+) -> Decision[Answer]:
+    """As `next_track`, but counted, and refused past the licence's limit and at the end."""
+    turn = _Turn(mix, stored, now, rules, track_id)
+    return _SKIP[turn.situation](turn)
+
+
+def report(mix: Mix, stored: Stored | None, track_id: int) -> Decision[Answer]:
+    """Mark a track as listened to, and the mix once its last track is. Twice is once.
+
+    Raises:
+        UnknownTrack: `track_id` is not in the mix.
+    """
+    state = _read(stored)
+    order = _order(mix)
+    _check_track(track_id, order, state)
+    if track_id not in order:
+        return Keep(None)
+    known = track_id in state.reported
+    listened = state.listened or track_id == mix.tracks[-1].id
+    if known and listened == state.listened:
+        return Keep(None)
+    reported = state.reported if known else (*state.reported, track_id)
+    changed = msgspec.structs.replace(
+        state, reported=tuple(i for i in reported if i in order), listened=listened
+    )
+    return Write(_encode(changed), Owner.PLAYER, None)
+
+
+def tracks_played(mix: Mix, stored: Stored | None) -> list[Track]:
+    """The tracks played since the last start, in order, as far as they are still in the mix."""
+    tracks = {track.id: track for track in mix.tracks}
+    return [tracks[i] for i in _read(stored).played if i in tracks]
+
+
+class _Turn:
+    """One command on one state: its situation, and what may be done in it."""
+
+    def __init__(
+        self,
+        mix: Mix,
+        stored: Stored | None,
+        now: float,
+        rules: Rules,
+        track_id: int | None = None,
+    ) -> None:
+        self.mix = mix
+        self.state = _read(stored)
+        self.now = now
+        self.rules = rules
+        self.order = _order(mix)
+        self.counted = tuple(s for s in self.state.skips if abs(now - s) < rules.skip_window)
+        if track_id is not None:
+            _check_track(track_id, self.order, self.state)
+            if not self.state.played and mix.tracks and track_id == mix.tracks[0].id:
+                self.state = msgspec.structs.replace(self.state, played=(track_id,))
+        self.situation = self._situation(track_id)
+
+    def _situation(self, track_id: int | None) -> _Situation:
+        state = self.state
+        if not self.mix.tracks:
+            return _Situation.EMPTY
+        if state.at_end:
+            return _Situation.ENDED if track_id is None else _Situation.APART
+        if not state.played:
+            return _Situation.UNSTARTED
+        if track_id is not None and track_id != state.played[-1]:
+            return _Situation.APART
+        return _Situation.PLAYING if state.played[-1] in self.order else _Situation.LOST
+
+    def start(self) -> Decision[Answer]:
+        return self._move_to(0, played=())
+
+    def stay(self) -> Decision[Answer]:
+        ended = self.state.at_end or not self.mix.tracks
+        return Keep(self._place(None if ended else self._index(), len(self.counted)))
+
+    def settle(self) -> Decision[Answer]:
+        return self._move_to(self._index(), self.state.played)
+
+    def step(self) -> Decision[Answer]:
+        return self._move_to(self._following(), self.state.played)
+
+    def counted_step(self) -> Decision[Answer]:
+        if len(self.counted) >= self.rules.skip_limit:
+            return Keep(Refused(_licence(self.counted, self.now, self.rules)))
+        return self._move_to(self._following(), self.state.played, skipped=True)
+
+    def refuse_at_end(self) -> Decision[Answer]:
+        return Keep(Refused("The mix is at its end: there is no track to skip."))
+
+    def _following(self) -> int:
+        """The number of the track after the current one; after the last one, the end's."""
+        played = self.state.played
+        for track_id in reversed(played):
+            if track_id in self.order:
+                return self.order[track_id] + 1
+        return len(played) - 1
+
+    def _index(self) -> int:
+        """The number of the current track, or of the one that stands in a lost one's place."""
+        current = self.order.get(self.state.played[-1])
+        return min(self._following(), len(self.mix.tracks) - 1) if current is None else current
+
+    def _move_to(
+        self, index: int, played: tuple[int, ...], *, skipped: bool = False
+    ) -> Decision[Answer]:
+        still = [i for i in played if i in self.order]
+        at_end = index >= len(self.mix.tracks)
+        if not at_end:
+            # After an edit a track may come up twice; it then counts as played where it came last.
+            current = self.mix.tracks[index].id
+            still = [i for i in still if i != current] + [current]
+        before, skips = self.state, self.state.skips
+        if skipped:
+            skips = (*skips, self.now)[-2 * self.rules.skip_limit :]
+        left = before.played[-1] if self.situation is _Situation.LOST else None
+        state = _State(tuple(still), at_end, skips, before.reported, before.listened, left)
+        place = self._place(None if at_end else index, len(self.counted) + skipped)
+        return Write(_encode(state), Owner.PLAYER, place)
+
+    def _place(self, index: int | None, counted: int) -> Place:
+        if index is None:
+            return Place(
+                at_beginning=False,
+                at_last_track=False,
+                at_end=True,
+                skip_allowed=False,
+                track=None,
+            )
+        return Place(
+            at_beginning=index == 0,
+            at_last_track=index == len(self.mix.tracks) - 1,
+            at_end=False,
+            skip_allowed=counted < self.rules.skip_limit,
+            track=self.mix.tracks[index],
+        )
+
+
+_Action: TypeAlias = Callable[[_Turn], Decision[Answer]]
+
+_PLAY: dict[_Situation, _Action] = {
+    _Situation.EMPTY: _Turn.stay,
+    _Situation.UNSTARTED: _Turn.start,
+    _Situation.PLAYING: _Turn.stay,
+    _Situation.LOST: _Turn.settle,
+    _Situation.ENDED: _Turn.start,
+}
+_NEXT: dict[_Situation, _Action] = {
+    _Situation.EMPTY: _Turn.stay,
+    _Situation.UNSTARTED: _Turn.start,
+    _Situation.PLAYING: _Turn.step,
+    _Situation.LOST: _Turn.step,
+    _Situation.ENDED: _Turn.stay,
+    _Situation.APART: _Turn.stay,
+}
+_SKIP: dict[_Situation, _Action] = {
+    _Situation.EMPTY: _Turn.refuse_at_end,
+    _Situation.UNSTARTED: _Turn.start,
+    _Situation.PLAYING: _Turn.counted_step,
+    _Situation.LOST: _Turn.counted_step,
+    _Situation.ENDED: _Turn.refuse_at_end,
+    _Situation.APART: _Turn.stay,
+}
+
+
+def _licence(skips: tuple[float, ...], now: float, rules: Rules) -> str:
+    """Why a skip is refused while `skips` are in the window."""
+    if rules.skip_limit == 0:
+        return "The music licence allows no skips."
+    # So many of the oldest have to leave the window that fewer than the limit remain.
+    leaves = sorted(skips)[len(skips) - rules.skip_limit] + rules.skip_window
+    skips_allowed, window = _count(rules.skip_limit, "skip"), _duration(rules.skip_window)
+    return (
+        f"The music licence allows {skips_allowed} in {window}: "
+        f"the next one in this mix is possible in {_duration(leaves - now)}."
+    )
+
+
+def _duration(seconds: float) -> str:
+    """Rounded up, and to minutes above one of them: nobody is told to come too early."""
+    whole = max(1, math.ceil(seconds))
+    if whole > 60:
+        whole = math.ceil(whole / 60) * 60
+    for unit, length in (("hour", 3600), ("minute", 60)):
+        if whole % length == 0:
+            return _count(whole // length, unit)
+    return _count(whole, "second")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _order(mix: Mix) -> dict[int, int]:
+    """The numbers of a mix's tracks, by their ids; kept, as a mix is asked for again and again."""
+    kept = _orders.get(mix.id)
+    if kept is not None and kept[0] is mix:
+        return kept[1]
+    order = {track.id: index for index, track in enumerate(mix.tracks)}
+    if len(_orders) >= MOST_ORDERS:
+        _orders.clear()
+    _orders[mix.id] = mix, order
+    return order
+
+
+def _check_track(track_id: int, order: dict[int, int], state: _State) -> None:
+    # A track that the listener played and an edit took away is no mistake of the client.
+    if track_id not in order and track_id not in state.played and track_id != state.left:
+        raise UnknownTrack(f"There is no track {track_id} in this mix.")
+
+
+_orders: dict[int, tuple[Mix, dict[int, int]]] = {}
+MOST_ORDERS = 10_000
+"""Mixes whose track numbers are kept."""
+
+_decoder = msgspec.json.Decoder(_State)
+_encode = msgspec.json.Encoder().encode
+
+
+def _read(stored: Stored | None) -> _State:
+    if stored is None:
+        return _State()
+    if stored.owner is not Owner.PLAYER:
+        raise WrongOwner("The state of this listener in this mix belongs to the states API.")
+    try:
+        return _decoder.decode(stored.body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UnreadableState(f"version {stored.version} is no Player state: {error}") from error

@@ -1,0 +1,351 @@
+"""Several workers seen as one: what the supervisor's admin port shows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+import msgspec
+import structlog
+
+from config.load import ConfigError
+from config.model import Sections
+from failover.aside import aside
+from gateway import telemetry
+from gateway.http.errors import Refusal, encode
+from gateway.insight import Observation
+from gateway.process.worker import ReloadOrder
+from gateway.reload import reload
+from gateway.reload.runtime_config import Live, revealed
+from sharding.state import Key
+
+ANSWER_SECONDS = 5.0
+"""How long a worker has to answer its supervisor."""
+GLANCE_SECONDS = 1.0
+"""How long it has when the dashboard looks: a page that is live does not wait for a dead worker."""
+_ORDER = ("draining", "unavailable", "degraded", "ready")
+
+_log = structlog.get_logger()
+
+
+def worst(answers: Mapping[int, tuple[str, list[str]]], workers: int) -> tuple[str, list[str]]:
+    """One readiness for all.
+
+    A worker that does not answer is on its way back, and its connections wait for it: that
+    degrades the gateway. It is unavailable when no worker answers.
+
+    Args:
+        answers: status and reasons by worker.
+        workers: how many there should be.
+    """
+    missing = [f"worker {n} does not answer" for n in range(1, workers + 1) if n not in answers]
+    if not answers:
+        return "unavailable", missing
+    status = min((status for status, _ in answers.values()), key=_ORDER.index)
+    # The same node is out for all of them: say it once.
+    reasons = list(dict.fromkeys(r for _, given in answers.values() for r in given)) + missing
+    return ("degraded" if status == "ready" and missing else status), reasons
+
+
+def merge_rings(rings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One ring for all: a node that any worker has ejected is shown as that worker sees it."""
+    merged = dict(rings[0])
+    nodes = {node["name"]: node for node in merged["nodes"]}
+    for ring in rings[1:]:
+        merged["generation"] = max(merged["generation"], ring["generation"])
+        for node in ring["nodes"]:
+            known = nodes.get(node["name"])
+            if known is None or (known["state"] == "live" and node["state"] != "live"):
+                nodes[node["name"]] = node
+    merged["nodes"] = list(nodes.values())
+    return merged
+
+
+def out_in(rings: Mapping[int, dict[str, Any]]) -> dict[str, list[int]]:
+    """By node name, the workers that have it ejected: each judges by what it meets itself."""
+    found: dict[str, list[int]] = {}
+    for number, ring in rings.items():
+        for node in ring["nodes"]:
+            if node["state"] != "live":
+                found.setdefault(node["name"], []).append(number)
+    return found
+
+
+def earliest(rings: Mapping[int, dict[str, Any]], name: str) -> str | None:
+    """Since when a node is out, by the worker that ejected it first."""
+    times = [
+        node["since"]
+        for ring in rings.values()
+        for node in ring["nodes"]
+        if node["name"] == name and node["state"] != "live"
+    ]
+    return min(times, default=None)
+
+
+def merge_mysql(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One view of the pair for all: that of the worker that is worst off; what waits adds up."""
+    worst_off = max(
+        seen,
+        key=lambda m: (m["primary"] is None, m["split"], m["redundant"] is False, m["generation"]),
+    )
+    return {**worst_off, "waiting": sum(m["waiting"] for m in seen)}
+
+
+class WorkerDoor:
+    """Where a supervisor asks one worker.
+
+    Args:
+        number: the worker's, from 1.
+        address: of its admin socket, in Linux' abstract name space (begins with NUL).
+        token: to show there.
+    """
+
+    def __init__(self, number: int, address: str, token: str) -> None:
+        self.number = number
+        self._address = address
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def ask(self, path: str, *, method: str = "GET", body: bytes | None = None) -> bytes:
+        """The body of its answer.
+
+        Raises:
+            OSError, TimeoutError, aiohttp.ClientError: it does not answer.
+        """
+        if self._session is None:
+            # Another process may sit behind the socket by the next request.
+            connector = aiohttp.UnixConnector(self._address, force_close=True)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+            )
+        async with self._session.request(
+            method, f"http://worker{path}", headers=self._headers, data=body
+        ) as answer:
+            # /readyz says 503 and means it.
+            if answer.status >= 500 and path != "/readyz":
+                answer.raise_for_status()
+            return await answer.read()
+
+    async def close(self) -> None:
+        """Forget the connection."""
+        if self._session is not None:
+            await self._session.close()
+
+
+class FleetInsight:
+    """Gathers what the workers say.
+
+    Args:
+        doors: one for each worker.
+        live: the supervisor's own idea of the configuration.
+        reread: loads it again.
+        draining: whether the gateway is about to stop.
+        restart: replaces a worker that could not take a new configuration over.
+    """
+
+    def __init__(
+        self,
+        doors: Sequence[WorkerDoor],
+        live: Live,
+        reread: Callable[[], Sections],
+        draining: Callable[[], bool],
+        restart: Callable[[int], None],
+    ) -> None:
+        self._doors = doors
+        self._live = live
+        self._reread = reread
+        self._draining = draining
+        self._restart = restart
+        self._reloading = asyncio.Lock()
+        self.generation = 1
+
+    async def readiness(self) -> tuple[str, list[str]]:
+        """The worst of what the workers say."""
+        if self._draining():
+            return "draining", ["the gateway is stopping"]
+        answers = {
+            number: (body["status"], body["reasons"])
+            for number, body in (await self._ask_all("/readyz")).items()
+        }
+        return worst(answers, len(self._doors))
+
+    async def ring(self) -> dict[str, Any]:
+        """The ring, with the nodes that any worker has ejected."""
+        return merge_rings(self._some(await self._ask_all("/ring")))
+
+    async def outline(self) -> dict[str, Any]:
+        """From the first worker that can say."""
+        outline: dict[str, Any] = await self._first("/ring/outline")
+        return outline
+
+    async def mysql(self) -> dict[str, Any]:
+        """The pair, as the worker sees it that is worst off."""
+        return merge_mysql(self._some(await self._ask_all("/mysql")))
+
+    async def where(self, key: Key) -> dict[str, Any]:
+        """From the first worker that can say."""
+        found: dict[str, Any] = await self._first(f"/where/{key.user_id}/{key.playlist_id}")
+        return found
+
+    async def observe(self) -> Observation:
+        """What the workers say at this moment; one that is slow is missing."""
+        paths = ("/readyz", "/ring", "/mysql")
+        asked = [self._ask_all(path, seconds=GLANCE_SECONDS) for path in paths]
+        ready, rings, mysql = await asyncio.gather(*asked)
+        families = await self._families(seconds=GLANCE_SECONDS)
+        if self._draining():
+            status, reasons = "draining", ["the gateway is stopping"]
+        else:
+            said = {number: (body["status"], body["reasons"]) for number, body in ready.items()}
+            status, reasons = worst(said, len(self._doors))
+        ring = merge_rings(list(rings.values())) if rings else None
+        if ring is not None:
+            out = out_in(rings)
+            for node in ring["nodes"]:
+                node["out_in"] = out.get(node["name"], [])
+                if node["out_in"]:
+                    node["since"] = earliest(rings, node["name"])
+        return Observation(
+            at=time.time(),
+            status=status,
+            reasons=reasons,
+            ring=ring,
+            mysql=merge_mysql(list(mysql.values())) if mysql else None,
+            families=families,
+            workers={number: body["status"] for number, body in ready.items()},
+            missing=[door.number for door in self._doors if door.number not in ready],
+        )
+
+    async def partitions(self) -> list[dict[str, Any]]:
+        """As one worker sees them; `in_vain` is counted by all."""
+        answers: list[list[dict[str, Any]]] = self._some(await self._ask_all("/partitions"))
+        in_vain = Counter[str]()
+        for found in answers:
+            in_vain.update({one["day"]: one["in_vain"] for one in found})
+        return [{**one, "in_vain": in_vain[one["day"]]} for one in answers[0]]
+
+    async def believe_clock(self) -> dict[str, Any]:
+        """Every worker is told, as each judges for itself."""
+        answers = self._some(await self._ask_all("/partitions/believe-clock", method="POST"))
+        doubted = [answer for answer in answers if answer["was_in_doubt"]]
+        told: dict[str, Any] = (doubted or answers)[0]
+        return told
+
+    async def stats(self) -> dict[str, Any]:
+        """Counters as JSON, added up."""
+        return await asyncio.to_thread(telemetry.stats, await self._families())
+
+    async def metrics(self) -> bytes:
+        """Counters as text, each sample with its worker."""
+        return await asyncio.to_thread(telemetry.exposition, await self._families())
+
+    async def reload(self, body: bytes) -> dict[str, Any]:
+        """Ask every worker whether it can take the new configuration, then tell all to.
+
+        Raises:
+            ConfigError: it has problems; nothing changed.
+            Refusal: a worker does not answer; nothing changed.
+        """
+        async with self._reloading:
+            with reload.counted():
+                new = await aside("reload", self._reread)
+                step = await reload.weigh(self._live, self.generation, new)
+                order = ReloadOrder(revealed(new), step.generation, apply=False)
+                self._all_agree(await self._order(order))
+                # From here on a worker that is born has it, and there is no way back.
+                self._live.take(step.merged)
+                self.generation = step.generation
+                applied = await self._order(msgspec.structs.replace(order, apply=True))
+                for door in self._doors:
+                    if not applied.get(door.number, {}).get("taken"):
+                        self._restart(door.number)
+        _log.info("reloaded", **step.outcome)
+        return step.outcome
+
+    async def check(self, body: bytes) -> dict[str, Any]:
+        """Compare, and change nothing. The supervisor knows what all of them have."""
+        if body:
+            return await reload.compare(self._live, body)
+        new = await aside("reload", self._reread)
+        return (await reload.weigh(self._live, self.generation, new)).outcome
+
+    def _all_agree(self, answers: Mapping[int, Any]) -> None:
+        for door in self._doors:
+            answer = answers.get(door.number)
+            if answer is None:
+                raise Refusal(
+                    503,
+                    f"Nothing changed: worker {door.number} does not answer; try again.",
+                    headers={"Retry-After": "1"},
+                )
+            if "taken" not in answer:
+                problems = answer.get("errors") or ["it does not say why"]
+                raise ConfigError(f"worker {door.number}", [str(problem) for problem in problems])
+
+    async def _order(self, order: ReloadOrder) -> dict[int, Any]:
+        return await self._ask_all("/reload", method="POST", body=encode(order))
+
+    async def _first(self, path: str) -> Any:
+        """The answer of the first worker that has one."""
+        for door in self._doors:
+            try:
+                return msgspec.json.decode(await door.ask(path))
+            except (OSError, TimeoutError, aiohttp.ClientError, msgspec.DecodeError):
+                continue
+        raise Refusal(
+            503, "No worker can say right now; /readyz tells why.", headers={"Retry-After": "1"}
+        )
+
+    async def _families(self, *, seconds: float = ANSWER_SECONDS) -> list[Any]:
+        texts = await _gather(
+            {door.number: door.ask("/metrics") for door in self._doors}, bytes.decode, seconds
+        )
+
+        def merged() -> list[Any]:
+            own = telemetry.exposition(telemetry.families()).decode()
+            workers = {str(number): text for number, text in texts.items()}
+            return telemetry.merge({**workers, "supervisor": own})
+
+        # Aside: it takes tenths of a second for some workers.
+        return await asyncio.to_thread(merged)
+
+    async def _ask_all(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        body: bytes | None = None,
+        seconds: float = ANSWER_SECONDS,
+    ) -> dict[int, Any]:
+        asked = {door.number: door.ask(path, method=method, body=body) for door in self._doors}
+        return await _gather(asked, msgspec.json.decode, seconds)
+
+    @staticmethod
+    def _some(answers: dict[int, Any]) -> list[Any]:
+        if not answers:
+            raise _nobody()
+        return list(answers.values())
+
+
+async def _gather(
+    asked: Mapping[int, Awaitable[bytes]],
+    decode: Callable[[bytes], Any],
+    seconds: float = ANSWER_SECONDS,
+) -> dict[int, Any]:
+    """What was answered, by worker; who does not answer within `seconds` is left out."""
+    answers: Iterable[bytes | BaseException] = await asyncio.gather(
+        *(asyncio.wait_for(answer, seconds) for answer in asked.values()), return_exceptions=True
+    )
+    return {
+        number: decode(answer)
+        for number, answer in zip(asked, answers, strict=True)
+        if isinstance(answer, bytes)
+    }
+
+
+def _nobody() -> Refusal:
+    return Refusal(503, "No worker answers.", headers={"Retry-After": "1"})

@@ -1,0 +1,253 @@
+"""N workers on one port, and the supervisor that keeps them alive.
+
+The supervisor binds one socket a worker (SO_REUSEPORT: the kernel spreads the connections) and
+keeps them open. When a worker dies, the connections in its queue wait there for its replacement,
+which inherits the socket. The supervisor serves no traffic of its own but the admin port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from config.model import Sections
+from gateway import logs
+from gateway.admin.routes import AdminApi
+from gateway.dashboard.page import Dashboard
+from gateway.factory import admin_face
+from gateway.http.errors import encode
+from gateway.http.listener import BACKLOG, Listening, bind, bind_shared
+from gateway.process.aggregate import FleetInsight, WorkerDoor
+from gateway.process.worker import EXIT_CONFIG, Handover, admin_token, fill_in
+from gateway.reload import reload
+from gateway.reload.runtime_config import Live, Source, revealed
+
+SHORT_LIFE_SECONDS = 5.0
+"""A worker that dies sooner than this died of its start."""
+BACKOFF_SECONDS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Before the next start, by short lives in a row."""
+KILL_AFTER_SECONDS = 10.0
+"""What a worker has beyond drain_seconds before it is killed."""
+
+ALIVE = Gauge("tapedeck_workers", "Worker processes that live")
+RESTARTS = Counter("tapedeck_worker_restarts", "Workers that died and were started again")
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Slot:
+    """The place of one worker, whichever process fills it."""
+
+    number: int
+    gateway: socket.socket
+    admin: socket.socket
+    door: WorkerDoor
+    process: asyncio.subprocess.Process | None = None
+    first: bool = True
+
+
+def run_fleet(source: Source, config: Sections) -> int:
+    """Serve with `gateway.workers` processes until SIGTERM or SIGINT; the exit status.
+
+    Raises:
+        PortTaken: naming the port and what to change.
+    """
+    logs.start(config.log.level)
+    count = config.gateway.workers
+    gateways = bind_shared(
+        config.gateway.host, config.gateway.port, count, "gateway.port", "--port"
+    )
+    admin = bind(config.admin.host, config.admin.port, "admin.port", "--admin-port")
+    return asyncio.run(Supervisor(source, config, gateways, admin).run())
+
+
+class Supervisor:
+    """Starts workers, restarts dead ones, stops them all.
+
+    Args:
+        source: to reload from.
+        config: as loaded.
+        gateways: one bound socket a worker.
+        admin: the admin port's.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        config: Sections,
+        gateways: list[socket.socket],
+        admin: socket.socket,
+    ) -> None:
+        fill = fill_in(config)
+        self._source = source
+        self._live = Live(fill(config), source.pinned)
+        self._generation: Callable[[], int] = lambda: 1
+        self._reread = lambda: fill(source.load())
+        self._token = secrets.token_hex(32)
+        self._slots = [self._slot(n, sock) for n, sock in enumerate(gateways, 1)]
+        self._admin = admin
+        self._stop: asyncio.Event = asyncio.Event()
+        self._status = 0
+        self._background: set[asyncio.Task[Any]] = set()
+
+    def _slot(self, number: int, gateway: socket.socket) -> _Slot:
+        admin = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # In the abstract name space nothing is left in a folder, however we end. Others can see
+        # the name; the token keeps them out.
+        address = f"\0tapedeck-{os.getpid()}-{number}-{secrets.token_hex(8)}"
+        admin.bind(address)
+        admin.listen(BACKLOG)
+        return _Slot(number, gateway, admin, WorkerDoor(number, address, self._token))
+
+    async def run(self) -> int:
+        """Keep the workers until a signal; the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        insight = FleetInsight(
+            [slot.door for slot in self._slots],
+            self._live,
+            self._reread,
+            self._stop.is_set,
+            self._replace,
+        )
+        self._generation = lambda: insight.generation
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
+        dashboard = Dashboard(insight, self._live)
+        api = AdminApi(
+            insight,
+            lambda: admin_token(self._live.config),
+            dashboard,
+            lambda: self._live.config.admin.allowed_hosts,
+        )
+        face = admin_face(self._live, api)
+        admin = Listening(face, self._admin, lambda: self._live.config.admin)
+        self._live.followers.append(lambda _: admin.renew())
+        await admin.start()
+        dashboard.start()
+        _log.info("supervising", workers=len(self._slots), admin=admin.address, pid=os.getpid())
+        keepers = [asyncio.create_task(self._keep(slot)) for slot in self._slots]
+        self._keep_in_background(
+            reload.watch(self._source, self._live, lambda: insight.reload(b""))
+        )
+        await self._stop.wait()
+        await self._stop_all(keepers)
+        await dashboard.close()
+        await admin.stop(1.0)
+        for slot in self._slots:
+            await slot.door.close()
+        _log.info("supervisor_stopped", status=self._status)
+        return self._status
+
+    async def _keep(self, slot: _Slot) -> None:
+        """Have a process in the slot for as long as the gateway runs."""
+        loop = asyncio.get_running_loop()
+        short_lives = 0
+        while not self._stop.is_set():
+            started = loop.time()
+            status = await self._live_once(slot)
+            if self._stop.is_set():
+                return
+            if status == EXIT_CONFIG:
+                _log.error("worker_refused_configuration", worker=slot.number)
+                self._status = 1
+                self._stop.set()
+                return
+            short_lives = short_lives + 1 if loop.time() - started < SHORT_LIFE_SECONDS else 0
+            pause = BACKOFF_SECONDS[min(short_lives, len(BACKOFF_SECONDS) - 1)]
+            _log.warning("worker_died", worker=slot.number, status=status, restart_in=pause)
+            RESTARTS.inc()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stop.wait()
+
+    async def _live_once(self, slot: _Slot) -> int | str:
+        """One process in the slot, start to end; its exit status, or why none began."""
+        try:
+            slot.process = await self._spawn(slot)
+        except OSError as error:
+            # Out of processes or of memory: that may pass.
+            return str(error)
+        ALIVE.inc()
+        try:
+            return await slot.process.wait()
+        finally:
+            ALIVE.dec()
+            slot.process = None
+
+    async def _spawn(self, slot: _Slot) -> asyncio.subprocess.Process:
+        config, generation = self._live.config, self._generation()
+        first, slot.first = slot.first, False
+        handover = Handover(
+            worker=slot.number,
+            supervisor=os.getpid(),
+            gateway_fd=slot.gateway.fileno(),
+            admin_fd=slot.admin.fileno(),
+            admin_token=self._token,
+            config=revealed(config),
+            generation=generation,
+            first=first,
+        )
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway.process.worker", f"worker={slot.number}"),
+            stdin=asyncio.subprocess.PIPE,
+            pass_fds=(handover.gateway_fd, handover.admin_fd),
+            process_group=0,
+        )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            process.stdin.write(encode(handover))
+            await process.stdin.drain()
+        process.stdin.close()
+        if self._stop.is_set() or self._live.config is not config:
+            # In the latter case a reload came meanwhile, and found nobody here to tell.
+            _signal(process, signal.SIGTERM)
+        return process
+
+    async def _stop_all(self, keepers: list[asyncio.Task[None]]) -> None:
+        _log.info("draining", workers=len(self._slots))
+        for slot in self._slots:
+            # Nobody will inherit them any more: the worker's copy is the last one, and what it
+            # refuses is refused at once instead of waiting here.
+            slot.gateway.close()
+            if slot.process is not None:
+                _signal(slot.process, signal.SIGTERM)
+        patience = self._live.config.gateway.drain_seconds + KILL_AFTER_SECONDS
+        _, late = await asyncio.wait(keepers, timeout=patience)
+        if late:
+            for slot in self._slots:
+                if slot.process is not None:
+                    _log.error("worker_killed", worker=slot.number, after=patience)
+                    _signal(slot.process, signal.SIGKILL)
+            await asyncio.wait(late)
+
+    def _replace(self, number: int) -> None:
+        slot = self._slots[number - 1]
+        _log.warning("worker_replaced", worker=number)
+        if slot.process is not None:
+            _signal(slot.process, signal.SIGTERM)
+
+    def _hang_up(self, insight: FleetInsight) -> None:
+        self._keep_in_background(reload.reload_logged(insight.reload(b"")))
+
+    def _keep_in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)

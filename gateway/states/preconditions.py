@@ -1,0 +1,144 @@
+"""Conditional requests: If-Match and If-None-Match, by RFC 9110, section 13.1.
+
+A state's entity tag is its version, `"7"`, and a strong one. If-Match compares strongly: a weak tag
+matches nothing. If-None-Match compares weakly, for a proxy that compresses makes tags weak (13.1.2,
+8.8.3.2). A condition that cannot be read is an error rather than no condition, for it guards
+somebody's data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.http.errors import Refusal
+
+# RFC 9110, 8.8.3: entity-tag = [ weak ] opaque-tag; etagc = %x21 / %x23-7E / obs-text
+_TAG = re.compile(r'(W/)?"([\x21\x23-\x7E\x80-\U0010FFFF]*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """The right side of a condition.
+
+    Attributes:
+        anything: it is `*`: any state that exists.
+        strong: the tags without W/.
+        weak: those with it.
+    """
+
+    anything: bool
+    strong: frozenset[str]
+    weak: frozenset[str]
+
+    def match(self, version: int | None) -> bool:
+        """Whether the state of this version is meant, compared strongly; None: there is none."""
+        if version is None:
+            return False
+        return self.anything or str(version) in self.strong
+
+    def match_weakly(self, version: int | None) -> bool:
+        """The same, with W/ or without it."""
+        return self.match(version) or (version is not None and str(version) in self.weak)
+
+
+def read_tags(values: list[str], header: str) -> Tags | None:
+    """What all lines of one header say together; None where there are none.
+
+    Raises:
+        Refusal: 400, it is neither `*` nor a list of entity tags.
+    """
+    if not values:
+        return None
+    text = ",".join(values)
+    if text.strip(" \t") == "*":
+        return Tags(True, frozenset(), frozenset())
+    strong: set[str] = set()
+    weak: set[str] = set()
+    for element in _elements(text, header):
+        (strong if element[1] is None else weak).add(element[2])
+    if not strong and not weak:
+        raise _malformed(header)
+    return Tags(False, frozenset(strong), frozenset(weak))
+
+
+def _elements(text: str, header: str) -> Iterator[re.Match[str]]:
+    """The tags of a list, in which empty elements count for nothing (RFC 9110, 5.6.1.2)."""
+    at, separated = 0, True
+    while at < len(text):
+        if text[at] in " \t,":
+            separated = separated or text[at] == ","
+            at += 1
+            continue
+        tag = _TAG.match(text, at)
+        if tag is None or not separated:
+            raise _malformed(header)
+        yield tag
+        at, separated = tag.end(), False
+
+
+def _malformed(header: str) -> Refusal:
+    return Refusal(400, f'{header} must be * or entity tags such as "7", in double quotes.')
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Both headers of a request. If-Match is looked at first (RFC 9110, 13.2.2)."""
+
+    if_match: Tags | None
+    if_none_match: Tags | None
+
+    def require(self, version: int | None) -> None:
+        """Refuse a change that a condition does not allow.
+
+        Args:
+            version: of the state that there is; None for none.
+
+        Raises:
+            Refusal: 412, saying which version there is.
+        """
+        self.require_match(version)
+        if self.if_none_match is not None and self.if_none_match.match_weakly(version):
+            raise _failed(version)
+
+    def require_match(self, version: int | None) -> None:
+        """The same by If-Match only, as for a read.
+
+        Raises:
+            Refusal: 412.
+        """
+        if self.if_match is not None and not self.if_match.match(version):
+            raise _failed(version, weak=self.if_match.match_weakly(version))
+
+    def is_unchanged(self, version: int) -> bool:
+        """Whether If-None-Match says that the client has this version already: 304 for a read."""
+        return self.if_none_match is not None and self.if_none_match.match_weakly(version)
+
+
+def _failed(version: int | None, *, weak: bool = False) -> Refusal:
+    if version is None:
+        return Refusal(412, "There is no state of this user in this playlist.")
+    etag = {"ETag": f'"{version}"'}
+    if weak:
+        return Refusal(
+            412,
+            f'If-Match: W/"{version}" never matches, because a weak tag does not say that two '
+            f'states are the same (RFC 9110, 13.1.1): send "{version}". A proxy that compresses '
+            "answers (as nginx with gzip on) makes tags weak.",
+            headers=etag,
+        )
+    return Refusal(
+        412,
+        f"The state exists with another version than the condition allows: {version}.",
+        headers=etag,
+    )
+
+
+def read_conditions(if_match: list[str], if_none_match: list[str]) -> Conditions:
+    """The conditions of a request, from the lines of each header.
+
+    Raises:
+        Refusal: 400, one is malformed.
+    """
+    return Conditions(read_tags(if_match, "If-Match"), read_tags(if_none_match, "If-None-Match"))

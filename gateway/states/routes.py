@@ -1,0 +1,162 @@
+"""The states API over HTTP: compare-and-set for services that keep their own Player logic.
+
+Checks come in one order, so that a caller learns the first thing that is wrong and nothing about
+a state that it may not see: key, path, media type, size, body, conditions, and then the state.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.http.errors import Refusal, response, status_line
+from gateway.http.messages import Reply, Request
+from gateway.http.parameters import media_type, require_utf8, user_number, whole_number
+from gateway.http.request_body import read_body
+from gateway.http.router import Call, Handler
+from gateway.reload.runtime_config import Live
+from gateway.states.preconditions import Conditions, read_conditions
+from sharding.state import Key, Owner, Remove, Stored, Write
+
+if TYPE_CHECKING:
+    from sharding.store.store import Store
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class StatesApi:
+    """The handlers.
+
+    Args:
+        store: where states lie.
+        live: the configuration: service keys and the size of a body.
+    """
+
+    def __init__(self, store: Store, live: Live) -> None:
+        self._store = store
+        self._live = live
+
+    def handlers(self) -> dict[str, Handler]:
+        """By the operation names of `operations.py`."""
+        return {"get_state": self.get, "put_state": self.put, "delete_state": self.delete}
+
+    async def get(self, call: Call) -> Reply:
+        """The state as it was stored."""
+        key = self._key(call)
+        conditions = _conditions(call.request)
+        stored = await self._store.load(key)
+        if stored is None:
+            raise Refusal(404, f"User {key.user_id} has no state in playlist {key.playlist_id}.")
+        _own(stored)
+        headers = _headers(stored.version, stored.day)
+        conditions.require_match(stored.version)
+        if conditions.is_unchanged(stored.version):
+            return Reply(304, headers=headers)
+        return response(200, stored.body, headers)
+
+    async def put(self, call: Call) -> Reply:
+        """Create or replace a state."""
+        key = self._key(call)
+        request = call.request
+        content_type = request.headers.get("Content-Type", "")
+        if media_type(content_type) != "application/json":
+            raise Refusal(415, "A state is sent as Content-Type: application/json.", close=True)
+        require_utf8(content_type)
+        body = await read_body(request, self._live.config.states.max_bytes)
+        check_object(body)
+        conditions = _conditions(request)
+        replaces, absent = conditions.if_match is not None, conditions.if_none_match
+        if not replaces and absent is not None and not absent.anything:
+            raise Refusal(400, "Without If-Match, If-None-Match takes only * with PUT.")
+        if not replaces and absent is None:
+            raise Refusal(
+                428,
+                "PUT needs a condition: If-None-Match: * to create a state, "
+                'If-Match: "<version>" to replace one.',
+            )
+
+        def transition(stored: Stored | None) -> Write[int]:
+            _own(stored)
+            conditions.require(None if stored is None else stored.version)
+            return Write(body, Owner.STATES_API, 200 if replaces else 201)
+
+        outcome = await self._store.change(key, transition)
+        assert outcome.version is not None
+        assert outcome.day is not None
+        return response(
+            outcome.answer,
+            _STORED[outcome.answer],
+            _headers(outcome.version, outcome.day),
+        )
+
+    async def delete(self, call: Call) -> Reply:
+        """Delete a state."""
+        key = self._key(call)
+        conditions = _conditions(call.request)
+        if conditions.if_match is None:
+            if conditions.if_none_match is not None:
+                raise Refusal(400, "DELETE takes If-Match, not If-None-Match.")
+            raise Refusal(428, 'DELETE needs a condition: If-Match: "<version>", or *.')
+
+        def transition(stored: Stored | None) -> Remove[None]:
+            _own(stored)
+            conditions.require(None if stored is None else stored.version)
+            return Remove(None)
+
+        await self._store.change(key, transition)
+        return Reply(204)
+
+    def _key(self, call: Call) -> Key:
+        if not self._live.is_service(call.request.headers.get("Authorization")):
+            raise Refusal(
+                401,
+                "The states API needs a service key: Authorization: Bearer KEY.",
+                headers={"WWW-Authenticate": "Bearer"},
+                # A body that nobody may send is not waited for.
+                close=call.request.body_exists,
+            )
+        return Key(
+            user_number(call.values["user_id"]),
+            whole_number(call.values["playlist_id"], "playlist_id"),
+        )
+
+
+_STORED = {status: b'{"status": "%b"}' % status_line(status).encode() for status in (200, 201)}
+
+
+def check_object(body: bytes) -> None:
+    """Refuse what is not one JSON object in UTF-8.
+
+    NaN and Infinity are no JSON, and a byte order mark is none either (RFC 8259, 8.1). Nested
+    values are read past, not built: their depth is bounded by the parser.
+
+    Raises:
+        Refusal: 400, saying what is wrong.
+    """
+    try:
+        body.decode("utf-8")
+        _object.decode(body)
+    except UnicodeDecodeError as error:
+        raise Refusal(400, f"The body is not UTF-8 (byte {error.start}).") from None
+    except RecursionError:
+        raise Refusal(400, "The body is nested too deeply.") from None
+    except msgspec.ValidationError:
+        raise Refusal(400, "A state is a JSON object; the body is another JSON value.") from None
+    except msgspec.DecodeError as error:
+        raise Refusal(400, f"The body is no JSON: {error}.") from None
+
+
+def _conditions(request: Request) -> Conditions:
+    headers = request.headers
+    return read_conditions(headers.getall("If-Match", []), headers.getall("If-None-Match", []))
+
+
+def _own(stored: Stored | None) -> None:
+    if stored is not None and stored.owner is not Owner.STATES_API:
+        raise Refusal(409, "The state of this user in this playlist belongs to the Player.")
+
+
+def _headers(version: int, day: date) -> dict[str, str]:
+    return {"ETag": f'"{version}"', "X-Partition": f"{day:%Y%m%d}"}

@@ -1,0 +1,171 @@
+"""Keeps a worker's filters: which days' are believed, fetched in the background when that changes.
+
+Each time the partitions were listed (`Days`), a day whose table has not the seal any more of which
+its filter was made is believed no longer, at once. Then the stored filters are looked at, and where
+they are others than before, the worker maps the file of them (`filter_file`), or makes it. Nothing
+waits for any of this: a day without a filter is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from datetime import date
+
+import structlog
+
+from config.model import Sections
+from failover.mysql.errors import MySQLError, PrimaryUnavailable
+from failover.mysql.primary import Primary
+from sharding import metrics
+from sharding.filters import chunks
+from sharding.filters.encoding import FORMAT, BadFilter, Plan, plan
+from sharding.filters.filters import Filters, FilterSet, word_bytes
+from sharding.filters.mapped_file import Shelf, folder_of
+from sharding.filters.unhurried import unhurried, with_numpy
+from sharding.partitions.clock import Days
+
+log = structlog.get_logger("tapedeck.filters")
+
+AGAIN_SECONDS = 5.0
+"""Before filters that could not be fetched are asked for again."""
+
+
+class FilterKeeper:
+    """Fills `filters` for as long as `keep` runs.
+
+    Args:
+        config: where MySQL is, and the partitions' values.
+    """
+
+    def __init__(self, primary: Primary, days: Days, filters: Filters, config: Sections) -> None:
+        self._primary = primary
+        self._days = days
+        self._filters = filters
+        self._config = config
+        self._wake = asyncio.Event()
+        self._list_first = False
+        self._signature = ""
+        # Of the days whose filters are believed now.
+        self._seals: dict[date, str] = {}
+        # Damaged ones: not asked for again.
+        self._damaged: set[tuple[date, str]] = set()
+        days.on_list = self._listed
+
+    def configure(self, config: Sections) -> None:
+        """Another configuration holds from now on."""
+        self._config = config
+        self._wake.set()
+
+    def clear(self) -> None:
+        """Believe no filter until the partitions were listed again.
+
+        Another primary was adopted. A forced promotion may have lost changes, and among them what
+        made these filters true.
+        """
+        self._list_first = True
+        self._install(Plan((), (), 0), {}, FilterSet(), "")
+        self._wake.set()
+
+    async def keep(self) -> None:
+        """Fetch filters for ever, whenever there may be others; what fails is tried again."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                if self._list_first:
+                    self._list_first = False
+                    await self._days.refresh()
+                await self._fetch()
+            except (PrimaryUnavailable, MySQLError, BadFilter) as error:
+                log.warning("filters not fetched yet", reason=str(error))
+                await self._try_again()
+            except Exception:
+                log.exception("filters not fetched")
+                await self._try_again()
+
+    async def _try_again(self) -> None:
+        await asyncio.sleep(AGAIN_SECONDS)
+        self._wake.set()
+
+    def _listed(self) -> None:
+        there = self._days.seals
+        gone = {day for day, seal in self._seals.items() if there.get(day) != seal}
+        if gone:
+            self._disbelieve(gone)
+        self._wake.set()
+
+    def _disbelieve(self, days: set[date]) -> None:
+        log.info("filters not believed any more", days=[str(day) for day in sorted(days)])
+        self._filters.now = self._filters.now.without(days)
+        self._seals = {day: seal for day, seal in self._seals.items() if day not in days}
+        self._signature = ""
+
+    async def _fetch(self) -> None:
+        generation, seals = self._primary.generation, dict(self._days.seals)
+        sizes = {
+            day: size
+            for day, size in (await chunks.usable(self._primary.fetch, seals)).items()
+            if day >= self._days.oldest() and (day, seals[day]) not in self._damaged
+        }
+        chosen = plan(sizes, self._config.partitions.filter_bytes)
+        used = {day: seals[day] for day in chosen.days}
+        signature = _signature(chosen, used)
+        if signature == self._signature:
+            return
+        filters = await self._make(chosen, used, signature)
+        if generation == self._primary.generation:
+            self._install(chosen, used, filters, signature)
+            self._listed()  # it may have been listed meanwhile
+
+    async def _make(self, chosen: Plan, seals: Mapping[date, str], signature: str) -> FilterSet:
+        if not chosen.days:
+            return FilterSet()
+        filter_build = await with_numpy()
+
+        async def fill(words: memoryview) -> None:
+            rows = filter_build.rows(words, word_bytes(len(chosen.days)))
+            for number, day in enumerate(chosen.days):
+                try:
+                    made = await chunks.load(self._primary.fetch, day, seals[day])
+                except BadFilter as error:
+                    self._damaged.add((day, seals[day]))
+                    raise BadFilter(
+                        f"the stored filter of {day} is not believed, {error}: its day is read by"
+                        f" each load until `tapedeck partitions seal --again {day:%Y%m%d}`"
+                    ) from None
+                await unhurried(filter_build.put(rows, number, made))
+
+        mysql, partitions = self._config.mysql, self._config.partitions
+        shelf = Shelf(
+            folder_of(partitions.filter_folder),
+            f"{[str(host) for host in mysql.hosts]} {mysql.database} {partitions.prefix}",
+        )
+        return FilterSet(chosen.days, await shelf.words(signature, chosen.bytes, fill))
+
+    def _install(
+        self, chosen: Plan, seals: Mapping[date, str], filters: FilterSet, signature: str
+    ) -> None:
+        self._seals = dict(seals)
+        self._signature = signature
+        self._filters.now = filters
+        if seals:
+            for day in [day for day in self._filters.in_vain if day < min(seals)]:
+                del self._filters.in_vain[day]
+        metrics.FILTER_DAYS.set(len(chosen.days))
+        metrics.FILTER_DAYS_WITHOUT.set(len(chosen.without))
+        metrics.FILTER_BYTES.set(filters.bytes)
+        if chosen.days or chosen.without:
+            log.info(
+                "filters",
+                days=len(chosen.days),
+                bytes=filters.bytes,
+                days_without_room=len(chosen.without),
+            )
+
+
+def _signature(chosen: Plan, seals: Mapping[date, str]) -> str:
+    """Names a set of filters: what is in it, and how it is laid out."""
+    parts = [str(FORMAT), str(chosen.slots), *(f"{day} {seals[day]}" for day in chosen.days)]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,63 @@
+"""Where one state lies: for people who look, never on the way of a request."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from failover.mysql.errors import MySQLError, PrimaryUnavailable
+from sharding.partitions.calendar import table
+from sharding.state import Key, Owner
+
+if TYPE_CHECKING:
+    from sharding.backend import Backend
+
+
+async def find(backend: Backend, key: Key, *, all_or_nothing: bool = True) -> dict[str, Any]:
+    """Where a state lies: the owner among the nodes, what every node says, and what is true.
+
+    Args:
+        all_or_nothing: False: without MySQL the lookups are told all the same, and `problem` says
+            why there is no more.
+
+    Raises:
+        PrimaryUnavailable, MySQLError: MySQL could not be asked.
+    """
+    name = backend.lookups.layout.ring_key(key)
+    order = [server.name for server in backend.lookups.ring.order(name)]
+    hints = await asyncio.gather(
+        *(backend.lookups.peek(key, backend.nodes[node]) for node in order)
+    )
+    row, problem = None, None
+    try:
+        row = (await backend.reader.find(key)).row
+    except (PrimaryUnavailable, MySQLError) as error:
+        if all_or_nothing:
+            raise
+        problem = str(error)
+    stored = row.stored if row is not None else None
+    return {
+        **({} if problem is None else {"problem": problem}),
+        "user_id": key.user_id,
+        "playlist_id": key.playlist_id,
+        "lookup_key": name.decode(),
+        "owner": order[0] if order else None,
+        "order": order,
+        "hints": [
+            {
+                "node": node,
+                "outcome": hint.found.value,
+                "day": f"{hint.day:%Y%m%d}" if hint.day is not None else None,
+            }
+            for node, hint in zip(order, hints, strict=True)
+        ],
+        "state": None
+        if stored is None
+        else {
+            "partition": table(stored.day),
+            "day": f"{stored.day:%Y%m%d}",
+            "version": stored.version,
+            "owner": "player" if stored.owner == Owner.PLAYER else "states API",
+            "body": stored.body.decode("utf-8", "replace"),
+        },
+    }

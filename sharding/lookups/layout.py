@@ -1,0 +1,137 @@
+"""Lookup entries: how a day is written into Redis, in two layouts. No I/O.
+
+`flat` is what the original system writes: `uid:<user>:pid:<playlist>` -> `YYYYMMDD`, each with an
+expiry. `packed` is one hash a user, `u:<user>`, a field a playlist: a tenth of the memory, since a
+small hash is one compact block (Redis manual, "Memory optimization").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+from sharding.partitions.calendar import parse_day
+from sharding.state import PLAYLIST_MAX, Key
+
+Command: TypeAlias = tuple[bytes | int | str, ...]
+
+EXTRA_DAYS = 2
+"""Days that an entry outlives the retention, so that it is never the first to go."""
+MOST_FIELDS = 512
+"""Fields of a packed entry that one pruning in passing looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How entries look in Redis.
+
+    Args:
+        name: `packed` or `flat`.
+        retention: days a state is kept, for the expiry.
+    """
+
+    name: Literal["packed", "flat"]
+    retention: int
+
+    def ring_key(self, key: Key) -> bytes:
+        """The Redis key of an entry: what the ring places."""
+        if self.name == "flat":
+            return b"uid:%d:pid:%d" % key
+        return b"u:%d" % key.user_id
+
+    def ask(self, key: Key) -> Command:
+        """The command that reads an entry."""
+        if self.name == "flat":
+            return ("GET", self.ring_key(key))
+        return ("HGET", self.ring_key(key), b"%d" % key.playlist_id)
+
+    def put(self, key: Key, day: date) -> list[Command]:
+        """The commands that write an entry, with its expiry."""
+        seconds = (self.retention + EXTRA_DAYS) * 86400
+        value = _spelled(day)
+        name = self.ring_key(key)
+        if self.name == "flat":
+            return [("SET", name, value, "EX", seconds)]
+        return [("HSET", name, b"%d" % key.playlist_id, value), ("EXPIRE", name, seconds)]
+
+    def look_for_old(self, key: Key, written: object) -> Command | None:
+        """The command that reads an entry's fields, where it has grown by `put`; else None.
+
+        A hash expires as a whole, so its fields must be pruned: at the latest when it grows.
+
+        Args:
+            written: the reply to the first command of `put`: the fields that it added.
+        """
+        if self.name == "flat" or written != 1:
+            return None
+        return ("HSCAN", self.ring_key(key), 0, "COUNT", MOST_FIELDS)
+
+    def prune(self, name: bytes, scanned: object, oldest: date) -> Command | None:
+        """The command that removes fields past retention, given HSCAN's reply; None for none.
+
+        Fields that are no playlist of ours are left alone.
+
+        Args:
+            name: the entry's Redis key.
+        """
+        gone = [
+            field
+            for field, value in pairs(scanned)
+            if (day := _day(value)) and day < oldest and is_playlist(field)
+        ]
+        return ("HDEL", name, *gone) if gone else None
+
+
+class Garbage:
+    """An entry that is no day."""
+
+
+def read(reply: object) -> date | Garbage | None:
+    """What an `ask` answered: a day, nothing, or something that is no day."""
+    if reply is None:
+        return None
+    return _day(reply) or Garbage()
+
+
+_PLAYLIST = re.compile(rb"[1-9][0-9]{0,18}")
+
+
+def is_playlist(field: bytes) -> bool:
+    """Whether a field of a packed entry is a playlist's, spelled as we spell it."""
+    return _PLAYLIST.fullmatch(field) is not None and int(field) <= PLAYLIST_MAX
+
+
+def days_in(scanned: object) -> list[date]:
+    """The days in an HSCAN reply; what is no day is left out."""
+    return [day for _, value in pairs(scanned) if (day := _day(value))]
+
+
+def _day(value: object) -> date | None:
+    if not isinstance(value, bytes) or len(value) != 8:
+        return None
+    return _parsed(value)
+
+
+@lru_cache(512)
+def _parsed(value: bytes) -> date | None:
+    return parse_day(value.decode("latin-1"))
+
+
+@lru_cache(512)
+def _spelled(day: date) -> bytes:
+    return f"{day:%Y%m%d}".encode()
+
+
+def pairs(scanned: object) -> Iterable[tuple[bytes, object]]:
+    """The fields of an HSCAN reply, whichever shape the client gives it."""
+    if not isinstance(scanned, (list, tuple)) or len(scanned) != 2:
+        return
+    found = scanned[1]
+    if isinstance(found, dict):
+        yield from found.items()
+    elif isinstance(found, (list, tuple)):
+        yield from zip(found[::2], found[1::2], strict=False)

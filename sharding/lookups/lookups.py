@@ -1,0 +1,151 @@
+"""Hints: asked of lookup nodes under a short deadline, repaired in the background.
+
+Where the nodes are a ring: `ring_lookups`; where they are a Redis Cluster: `cluster_lookups`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import date
+from typing import Protocol
+
+from config.model import Lookup, LookupServer
+from failover.redis.nodes import Node
+from sharding.batching import Batcher
+from sharding.lookups.hint_rules import LINGER, NO_ANSWER, Hint, Put, follow_up, hint_of, prune
+from sharding.lookups.layout import Layout
+from sharding.lookups.pending import Patience, Writes
+from sharding.partitions.clock import Days
+from sharding.state import Key
+
+
+class Batches:
+    """What one node is asked, and what is written there, in batches.
+
+    Args:
+        node: that they go to.
+        layout: of the entries.
+        days: the calendar, for what is past retention.
+        size: entries in one round trip at most.
+    """
+
+    def __init__(self, node: Node, layout: Layout, days: Days, size: int) -> None:
+        self.layout = layout
+        self._node = node
+        self._days = days
+        self.asks: Batcher[Key, Hint] = Batcher("ask", self._ask, at_most=size)
+        self.puts: Batcher[Put, bool] = Batcher("put", self._put, at_most=size, linger=LINGER)
+
+    def configure(self, layout: Layout, size: int) -> None:
+        """From the next batch on these hold."""
+        self.layout = layout
+        self.asks.at_most = self.puts.at_most = size
+
+    async def _ask(self, keys: list[Key]) -> Sequence[Hint]:
+        replies = await self._node.run([self.layout.ask(key) for key in keys])
+        if replies is None:
+            return [NO_ANSWER] * len(keys)
+        return [hint_of(reply) for reply in replies]
+
+    async def _put(self, puts: list[Put]) -> Sequence[bool]:
+        groups = [self.layout.put(put.key, put.day) for put in puts]
+        firsts = await self._node.run([group[0] for group in groups], writes=True)
+        if firsts is None:
+            return [False] * len(puts)
+        rests = follow_up(self.layout, puts, groups, firsts)
+        if rests:
+            commands = [command for rest in rests.values() for command in rest]
+            replies = await self._node.run(commands, writes=True)
+            ends = itertools.accumulate(len(rest) for rest in rests.values())
+            lasts = [replies[end - 1] for end in ends] if replies is not None else []
+            prunes = prune(self.layout, rests, lasts, self._days.oldest())
+            if prunes:
+                await self._node.run(prunes, writes=True)
+        return [True] * len(puts)
+
+
+class Places(Protocol):
+    """Who has which key, as people look at it: a ring, or a cluster's slots."""
+
+    def shares(self) -> dict[str, float]:
+        """By node name, the share of the keys that it owns."""
+        ...
+
+    def order(self, key: bytes) -> list[LookupServer]:
+        """The owner of a key, and who has it in its place while that is out, and so on."""
+        ...
+
+    def outline(self, parts: int, out: frozenset[str] = frozenset()) -> list[str | None]:
+        """By name, whose the keys at evenly spaced places are, while others are out."""
+        ...
+
+
+class Lookups(ABC):
+    """The lookup entries of all listeners.
+
+    Args:
+        config: layout and deadline.
+        days: the calendar, for what is past retention.
+
+    Attributes:
+        layout: of the entries.
+    """
+
+    def __init__(self, config: Lookup, days: Days) -> None:
+        self._days = days
+        self._writes = Writes()
+        self._configure(config)
+
+    def _configure(self, config: Lookup) -> None:
+        self.layout = Layout(config.layout, self._days.retention)
+        self._patience = Patience(config.hint_seconds, NO_ANSWER)
+
+    @property
+    @abstractmethod
+    def ring(self) -> Places:
+        """Who has which key now."""
+
+    @abstractmethod
+    def _find(self, key: Key) -> Batches | None:
+        """The batches to the node of a key; None while no node has it."""
+
+    async def ask(self, key: Key) -> Hint:
+        """The hint for a key. Never raises, never takes longer than the hint's deadline."""
+        batches = self._find(key)
+        if batches is None:
+            return NO_ANSWER
+        # The batch goes on past the deadline, to `timeout`: that is what counts as a failure.
+        answer: asyncio.Future[Hint] = asyncio.get_running_loop().create_future()
+        batches.asks.put(key, answer)
+        self._patience.watch(answer)
+        return await answer
+
+    async def peek(self, key: Key, node: Node) -> Hint:
+        """What one node says of a key, whether the ring names it or not; waits for `timeout`."""
+        replies = await node.run([self.layout.ask(key)])
+        return hint_of(replies[0]) if replies is not None else NO_ANSWER
+
+    def put(self, key: Key, day: date) -> None:
+        """Write the hint of a row that was saved, in the background.
+
+        What fails is dropped: the next load repairs it.
+        """
+        self._put(Put(key, day, saved=True))
+
+    def repair(self, key: Key, day: date) -> None:
+        """Write the hint of a row that a read found, in the background."""
+        self._put(Put(key, day, saved=False))
+
+    def _put(self, put: Put) -> None:
+        batches = self._find(put.key)
+        if batches is None:
+            self._writes.drop()
+        elif self._writes.begin():
+            batches.puts.put(put, self._writes)
+
+    async def drain(self) -> None:
+        """Wait for the hints that are being written."""
+        await self._writes.drain()

@@ -1,0 +1,177 @@
+"""The calendar of day partitions: their names, which are read, which are dropped. No I/O.
+
+A day is a UTC day. T is today by MySQL's clock. Partitions from T-retention to T+1 are kept; only T
+and T+1 are ever created, so that a dropped one stays dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+
+PREFIX = "player_state_"
+"""What partitions are called by before their day, unless `partitions.prefix` says otherwise."""
+_prefix = PREFIX
+_DAY = timedelta(days=1)
+CLOCKS_AGREE = 3600.0
+"""Seconds that the gateway's and MySQL's clocks may differ before nothing is dropped."""
+
+
+def prefix() -> str:
+    """What every partition's name begins with."""
+    return _prefix
+
+
+def call_tables(prefix: str) -> None:
+    """Have all partitions named so in this process: it serves one configuration."""
+    global _prefix
+    _prefix = prefix
+    table.cache_clear()
+
+
+@lru_cache(512)
+def table(day: date) -> str:
+    """The name of a day's table: the prefix and YYYYMMDD."""
+    return f"{_prefix}{day:%Y%m%d}"
+
+
+@lru_cache(512)
+def number_of(day: date) -> int:
+    """A day as the number YYYYMMDD."""
+    return int(f"{day:%Y%m%d}")
+
+
+def day_of(name: str) -> date | None:
+    """The day of a table's name; None for any name that is not exactly a partition's.
+
+    A day that no clock of ours can have meant is no partition either.
+    """
+    if not name.startswith(_prefix):
+        return None
+    day = parse_day(name.removeprefix(_prefix))
+    return day if day is not None and 1970 <= day.year < 2200 else None
+
+
+def parse_day(text: str) -> date | None:
+    """`YYYYMMDD` as a day; None for anything else."""
+    if len(text) != 8 or not text.isascii() or not text.isdigit():
+        return None
+    try:
+        return date(int(text[:4]), int(text[4:6]), int(text[6:]))
+    except ValueError:
+        return None
+
+
+def utc_day(seconds: float) -> date:
+    """The UTC day of a time in seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).date()
+
+
+def mysql_day(clock: float, mark: date) -> date:
+    """MySQL's day (see `seal_mark`): the newer of its clock's and the day after the mark.
+
+    Args:
+        clock: MySQL's, seconds since 1970.
+        mark: the newest sealed day.
+    """
+    return max(utc_day(clock), tomorrow(mark))
+
+
+def oldest_kept(today: date, retention: int) -> date:
+    """The first day that is kept: T-retention."""
+    return today - timedelta(days=retention)
+
+
+def drops_on(day: date, retention: int) -> date:
+    """The day on which a partition is dropped."""
+    return day + timedelta(days=retention + 1)
+
+
+def neighbours(day: date) -> tuple[date, date]:
+    """The days beside a day, where a concurrent create could have put the same key."""
+    return day - _DAY, day + _DAY
+
+
+def yesterday(day: date) -> date:
+    """The day before."""
+    return day - _DAY
+
+
+def tomorrow(day: date) -> date:
+    """The day after."""
+    return day + _DAY
+
+
+def readable(existing: Iterable[date], today: date, retention: int) -> tuple[date, ...]:
+    """The partitions that a load without a hint reads, newest first.
+
+    Those within retention, and any that lie ahead: another gateway may live in tomorrow already,
+    and a clock that was set back must not hide what was written before.
+    """
+    oldest = oldest_kept(today, retention)
+    return tuple(sorted((day for day in existing if day >= oldest), reverse=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Drops:
+    """What a prune would do.
+
+    Attributes:
+        days: past retention and due, oldest first.
+        refused: why none of them may be dropped; empty when they may.
+    """
+
+    days: tuple[date, ...] = ()
+    refused: str = ""
+    kept: tuple[date, ...] = field(default=())
+
+
+def plan_drops(
+    existing: Iterable[date],
+    *,
+    mysql_now: float,
+    local_now: float,
+    retention: int,
+    drop_after: float,
+    at_most: int,
+    force: bool = False,
+) -> Drops:
+    """Decide what to drop.
+
+    Args:
+        existing: the days of all partitions.
+        mysql_now: MySQL's clock, seconds since 1970.
+        local_now: this machine's clock, likewise.
+        retention: days a state is kept.
+        drop_after: seconds past midnight that readers have to leave a partition.
+        at_most: more than so many at once are refused.
+        force: drop more than `at_most`. Clocks that disagree refuse all the same.
+    """
+    existing = sorted(existing)
+    # Judged by the clock `drop_after` ago: a partition is due minutes after it left what is read.
+    oldest = oldest_kept(utc_day(mysql_now - drop_after), retention)
+    due = tuple(day for day in existing if day < oldest)
+    kept = tuple(day for day in existing if day >= oldest)
+    apart = abs(mysql_now - local_now)
+    if due and apart > CLOCKS_AGREE:
+        return Drops(
+            due,
+            f"this machine's clock and MySQL's differ by {span(apart)}: set the wrong one right "
+            "(--force does not override this)",
+            kept,
+        )
+    if len(due) > at_most and not force:
+        return Drops(
+            due,
+            f"{len(due)} partitions are past retention, more than {at_most} at once: "
+            "look whether the retention and the clocks are right, then use --force",
+            kept,
+        )
+    return Drops(due, "", kept)
+
+
+def span(seconds: float) -> str:
+    """A difference of clocks in words."""
+    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,381 @@
+"""Today by MySQL's clock, and which day partitions there are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Callable, Collection, Iterable
+from datetime import UTC, date, datetime
+from typing import Any
+
+import structlog
+
+from failover.mysql.connection import Hello
+from failover.mysql.errors import MySQLError, PrimaryUnavailable
+from failover.mysql.primary import Primary
+from sharding import metrics
+from sharding.partitions import seal_mark, sql
+from sharding.partitions.calendar import mysql_day, oldest_kept, readable, table, tomorrow
+from sharding.partitions.clock_rules import Clock
+from sharding.partitions.ownership import ForeignTable, look
+
+log = structlog.get_logger("tapedeck.days")
+
+_EPOCH = date(1970, 1, 1)
+CLOSE_TO_MIDNIGHT = 60.0
+"""Seconds before midnight from which another gateway may live in tomorrow; far beyond any skew."""
+FRESH = 0.5
+"""Seconds for which a list of the partitions is good enough then."""
+MAKE_EVERY = 5.0
+"""Seconds between tries to create tomorrow's partition."""
+RELIST_SECONDS = 2.0
+"""How long a reload waits for the list."""
+LIST_EVERY = 25.0
+"""Seconds between looks at the list: what somebody else puts there is seen within 30."""
+
+
+class Days:
+    """What a worker knows of the calendar; each answer of MySQL tells it the time again.
+
+    Args:
+        retention: days a state is kept after its last write.
+        monotonic: seconds on a clock that never jumps, to count on from MySQL's last word.
+        wall: this machine's clock, seconds since 1970, to judge MySQL's by.
+
+    Attributes:
+        foreign: the tables that have a partition's name and are not ours, and why.
+        mark: the newest sealed day, as it was read last (see `seal_mark`).
+        seals: by day, the seals of the tables that had one then (see `ownership.Table`).
+        on_list: called when the partitions were listed.
+    """
+
+    def __init__(
+        self,
+        retention: int,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.retention = retention
+        self._monotonic = monotonic
+        self._wall = wall
+        self._clock = Clock()
+        self._doubted = False
+        self._existing: frozenset[date] = frozenset()
+        # Today's end on the monotonic clock: until then it needs no arithmetic.
+        self._ends = -math.inf
+        self._today = self._oldest = self._tomorrow = date.min
+        self._readable: tuple[date, tuple[date, ...]] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._making: asyncio.Task[None] | None = None
+        self._deciding: asyncio.Task[None] | None = None
+        self._make_at = 0.0
+        self._listed_at = -math.inf
+        self.foreign: dict[str, str] = {}
+        self.mark = date.min
+        self.seals: dict[date, str] = {}
+        self.on_list: Callable[[], None] = lambda: None
+        self._primary: Primary | None = None
+
+    def configure(self, retention: int) -> None:
+        """Another retention holds from now on."""
+        self.retention = retention
+        self._readable = None
+        self._ends = -math.inf
+
+    def attach(self, primary: Primary) -> None:
+        """Say where partitions are listed and created."""
+        self._primary = primary
+
+    def greeted(self, hello: Hello) -> None:
+        """A host that is the primary said what time it is."""
+        if not self.observe(hello.clock_ms) and not self.known and self._deciding is None:
+            # The partitions are the other witness, and nobody may ask for a state meanwhile.
+            self._deciding = asyncio.create_task(self._decide(), name="first look at partitions")
+
+    def observe(
+        self,
+        clock_ms: int,
+        partitions: Collection[date] | None = None,
+        mark: date | None = None,
+    ) -> bool:
+        """MySQL said what time it is, milliseconds since 1970; whether that is believed.
+
+        Args:
+            partitions: as in `Clock.hear`.
+            mark: the newest sealed day, if it was read with the time.
+        """
+        if mark is not None:
+            self.mark = mark
+        first = not self.known
+        believed = self._clock.hear(clock_ms / 1000, self._wall(), self._monotonic(), partitions)
+        self._ends = -math.inf
+        if believed or not first or partitions is not None:
+            self._tell()
+        return believed
+
+    def believe(self) -> dict[str, Any]:
+        """An operator says that MySQL's clock is right, if it is in doubt; as the command shows it.
+
+        Raises:
+            PrimaryUnavailable: MySQL was not heard yet.
+        """
+        changed = self._clock.believe()
+        self._ends = -math.inf
+        self._tell()
+        if not self.known:
+            raise PrimaryUnavailable("MySQL was not heard yet")
+        now = datetime.fromtimestamp(self.now(), UTC)
+        return {"was_in_doubt": changed, "mysql_time": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
+
+    def _tell(self) -> None:
+        doubted = bool(self._clock.doubt)
+        if doubted == self._doubted:
+            return
+        self._doubted = doubted
+        metrics.CLOCK_DOUBTED.set(doubted)
+        if doubted:
+            log.error("mysql clock not believed", reason=self._clock.doubt)
+        else:
+            log.warning("mysql clock believed again", ahead_of_ours=round(self._clock.apart))
+
+    @property
+    def doubt(self) -> str:
+        """Why MySQL's clock is not believed; empty while it is. Nothing may be read or written
+        meanwhile."""
+        return self._clock.doubt
+
+    @property
+    def apart(self) -> float:
+        """By how many seconds MySQL was ahead of this machine when it was heard last."""
+        return self._clock.apart
+
+    @property
+    def known(self) -> bool:
+        """Whether MySQL was heard and believed once, so that there is a today."""
+        return self._clock.offset is not None
+
+    def now(self) -> float:
+        """MySQL's time, seconds since 1970, as far as this worker knows.
+
+        Raises:
+            RuntimeError: MySQL was not heard yet (see `ready`).
+        """
+        if self._clock.offset is None:
+            raise RuntimeError("MySQL's clock is not known yet")
+        return self._monotonic() + self._clock.offset
+
+    def today(self) -> date:
+        """T: MySQL's day (`sharding.partitions.seal_mark`), as far as this worker knows."""
+        if self._monotonic() >= self._ends:
+            self._today = mysql_day(self.now(), self.mark)
+            self._tomorrow = tomorrow(self._today)
+            self._oldest = oldest_kept(self._today, self.retention)
+            assert self._clock.offset is not None
+            self._ends = (self._tomorrow - _EPOCH).days * 86400 - self._clock.offset
+        return self._today
+
+    def oldest(self) -> date:
+        """The first day that is read."""
+        self.today()
+        return self._oldest
+
+    def readable(self) -> tuple[date, ...]:
+        """The partitions that hold states now, newest first; T+1 among them once it is there."""
+        today = self.today()
+        if self._readable is None or self._readable[0] != today:
+            self._readable = (today, readable(self._existing, today, self.retention))
+        return self._readable[1]
+
+    def exists(self, day: date) -> bool:
+        """Whether the partition was there, and ours, when last looked at."""
+        return day in self._existing
+
+    @property
+    def blocked(self) -> str:
+        """Why today's partition cannot be there: another table has its name; empty if it can."""
+        name = table(self.today())
+        return str(ForeignTable(name, self.foreign[name])) if name in self.foreign else ""
+
+    async def first_look(self) -> str:
+        """Why a gateway must not start here: another table has today's or tomorrow's name.
+
+        Returns once MySQL has answered; empty if there is no such table.
+        """
+        while True:
+            try:
+                await self.refresh()
+            except ForeignTable as refused:
+                return str(refused)
+            except (PrimaryUnavailable, MySQLError):
+                await asyncio.sleep(MAKE_EVERY)
+                continue
+            name = table(tomorrow(self.today()))
+            return str(ForeignTable(name, self.foreign[name])) if name in self.foreign else ""
+
+    async def relist(self) -> None:
+        """Read the list again now; no answer within two seconds leaves it as it is."""
+        with contextlib.suppress(PrimaryUnavailable, MySQLError, TimeoutError):
+            async with asyncio.timeout(RELIST_SECONDS):
+                await self._list()
+
+    async def recheck(self, days: Iterable[date]) -> bool:
+        """A statement over these partitions failed for good: whether one of them is none any more.
+
+        Something else may have taken its place since the list was read. It is read again, unless
+        that was done a moment ago.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: MySQL could not be asked.
+        """
+        if self._monotonic() - self._listed_at > FRESH:
+            await self._list()
+        return not all(day in self._existing for day in days)
+
+    async def keep(self) -> None:
+        """Read the list again for ever: a partition that is restored or imported is seen."""
+        while True:
+            await asyncio.sleep(LIST_EVERY)
+            try:
+                await self._list()
+            except (PrimaryUnavailable, MySQLError) as error:
+                log.info("partitions not listed", reason=str(error))
+
+    @property
+    def settled(self) -> bool:
+        """Whether `ready` has nothing to do."""
+        if not self.known or self._clock.doubt:
+            return False
+        return self.today() in self._existing and self._tomorrow in self._existing
+
+    async def ready(self) -> None:
+        """Return once MySQL's clock is known and today's partition is there.
+
+        Tomorrow's is made in the background: what holds up DDL (a backup, a full disk) must not
+        hold up requests a day before that partition is needed. Shortly before midnight somebody
+        else may have made it, and live in it: then the list is looked at anew.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: MySQL could not be asked, or its clock is not believed.
+        """
+        if self.known and self._clock.doubt:
+            # It is heard each second: no request has to ask.
+            raise PrimaryUnavailable(self._clock.doubt)
+        if not self.known or self.today() not in self._existing:
+            if self.known and self._monotonic() - self._listed_at < FRESH:
+                self._refuse_foreign(self.today())
+            await self.refresh()
+        elif tomorrow(self.today()) not in self._existing:
+            close = 86400 - self.now() % 86400 < CLOSE_TO_MIDNIGHT
+            if close and self._monotonic() - self._listed_at > FRESH:
+                await self.refresh()
+            self._make_tomorrow()
+
+    async def refresh(self) -> None:
+        """Look which partitions there are, and create today's and tomorrow's if they are missing.
+
+        Concurrent calls share one look, each to its own deadline.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: MySQL could not be asked, or its clock is not believed.
+        """
+        while True:
+            joined = self._refreshing is not None
+            if self._refreshing is None:
+                self._refreshing = asyncio.create_task(self._refresh(), name="days")
+                self._refreshing.add_done_callback(self._refreshed)
+            try:
+                return await asyncio.shield(self._refreshing)
+            except PrimaryUnavailable:
+                if not joined:
+                    raise
+
+    async def complete(self) -> None:
+        """Return once tomorrow's partition is there too.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: MySQL could not be asked, or refused.
+        """
+        await self.refresh()
+        await self._create(tomorrow(self.today()))
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        for task in (self._refreshing, self._making, self._deciding):
+            if task is not None:
+                task.cancel()
+
+    def _refreshed(self, task: asyncio.Task[None]) -> None:
+        self._refreshing = None
+        if not task.cancelled():
+            task.exception()  # whoever waited has seen it
+
+    async def _refresh(self) -> None:
+        await self._list()
+        await self._create(self.today())
+        if tomorrow(self.today()) not in self._existing:
+            self._make_tomorrow()
+
+    async def _decide(self) -> None:
+        try:
+            with contextlib.suppress(MySQLError, PrimaryUnavailable):  # at the next greeting again
+                await self._list()
+        finally:
+            self._deciding = None
+
+    async def _list(self) -> None:
+        assert self._primary is not None
+        while True:
+            generation = self._primary.generation
+            # First, so that its table is there before any statement that needs MySQL's day.
+            self.mark = await seal_mark.newest(self._primary)
+            found = await look(self._primary.fetch)
+            if generation == self._primary.generation:
+                break  # else some of it may be another primary's
+        for name, why in found.foreign.items():
+            if name not in self.foreign:
+                log.warning("foreign table left alone", table=name, reason=why)
+        self.foreign = found.foreign
+        if not self.observe(found.clock_ms, found.ours):
+            raise PrimaryUnavailable(self._clock.doubt)
+        self._listed_at = self._monotonic()
+        self._know(found.ours)
+        self.seals = {day: kept.seal for day, kept in found.ours.items() if kept.seal}
+        self.on_list()
+
+    async def _create(self, day: date) -> None:
+        assert self._primary is not None
+        if day in self._existing:
+            return
+        self._refuse_foreign(day)
+        # DDL commits whatever its connection has open, so it goes through one of its own.
+        await self._primary.execute(sql.create_table(day))
+        # Somebody else's may have been quicker: then nothing was created.
+        await self._list()
+        self._refuse_foreign(day)
+        if day not in self._existing:
+            raise ForeignTable(table(day), "it does not show among the tables of this user")
+        log.info("partition created", partition=table(day))
+
+    def _refuse_foreign(self, day: date) -> None:
+        if table(day) in self.foreign:
+            raise ForeignTable(table(day), self.foreign[table(day)])
+
+    def _know(self, existing: Iterable[date]) -> None:
+        self._existing = frozenset(existing)
+        self._readable = None
+
+    def _make_tomorrow(self) -> None:
+        if self._making is None and self._monotonic() >= self._make_at:
+            self._making = asyncio.create_task(self._keep_making(), name="tomorrow")
+
+    async def _keep_making(self) -> None:
+        try:
+            await self._list()
+            await self._create(tomorrow(self.today()))
+        except (MySQLError, PrimaryUnavailable) as error:
+            log.warning("tomorrow's partition could not be created yet", reason=str(error))
+        finally:
+            self._making = None
+            self._make_at = self._monotonic() + MAKE_EVERY

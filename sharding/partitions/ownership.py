@@ -1,0 +1,213 @@
+"""Which tables are Tapedeck's. A name proves nothing: an application may use it too.
+
+A table is ours if it has a day partition's name, exactly our columns and primary key, and a comment
+that says so with a format version that we know. The first edition made its tables without that
+comment; they are known by the comments of their columns, which were always there, so that an
+upgrade needs no step of its own and gateways of both editions may run beside each other.
+
+Any other table with a partition's name is foreign: it is never read, written or dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from failover.mysql import clock_sql
+from failover.mysql.errors import PrimaryUnavailable
+from sharding.partitions.calendar import day_of, prefix
+
+FORMAT = 1
+"""Of the tables that this edition makes; it touches no table of a later one."""
+COMMENT = f"Tapedeck day partition, format {FORMAT}"
+"""What a partition's comment begins with. Sealing the day adds to it (`sealed_as`)."""
+OPEN = f"{COMMENT}, open"
+"""The comment by which an operator keeps a day from being sealed, to write into it by hand."""
+_SEALED = re.compile(rf"{COMMENT}, sealed as ([0-9a-f]{{32}})")
+_COMMENT = re.compile(r"Tapedeck day partition, format ([0-9]+)(?![0-9])")
+_DISPLAY_WIDTH = re.compile(r"(int)\([0-9]+\)")
+
+
+class Column(NamedTuple):
+    """A column, as information_schema.columns describes it.
+
+    Attributes:
+        type: without the display width that MariaDB tells and MySQL 8 does not.
+        key: `PRI` in the primary key.
+    """
+
+    name: str
+    type: str
+    nullable: str
+    key: str
+    comment: str
+
+
+COLUMNS = (
+    Column("user_id", "bigint", "NO", "PRI", ""),
+    Column("playlist_id", "bigint", "NO", "PRI", ""),
+    Column("version", "bigint", "NO", "", ""),
+    Column("owner", "tinyint unsigned", "NO", "", "0 deleted, 1 Player, 2 states API"),
+    Column("state", "mediumblob", "NO", "", ""),
+    Column("operations", "blob", "NO", "", "worker.operation.version; of late writers"),
+)
+"""Of a partition of format 1."""
+_FIRST_EDITION = (
+    *COLUMNS[:-1],
+    COLUMNS[-1]._replace(comment="worker.operation.version.time; of late writers"),
+)
+
+
+class Table(Struct, frozen=True):
+    """A table of ours.
+
+    Attributes:
+        rows, bytes: InnoDB's estimates.
+        comment: the table's.
+    """
+
+    rows: int
+    bytes: int
+    comment: str = COMMENT
+
+    @property
+    def seal(self) -> str:
+        """32 hexadecimal digits that the comment got when the day's keys had been read for its
+        filter; empty without. A filter is believed of the table with its very seal only."""
+        found = _SEALED.fullmatch(self.comment)
+        return found[1] if found is not None else ""
+
+
+class Found(Struct, frozen=True):
+    """The tables that have a partition's name.
+
+    Attributes:
+        clock_ms: MySQL's clock when it was asked.
+        ours: by day.
+        foreign: by name, why a table is not ours.
+    """
+
+    clock_ms: int
+    ours: dict[date, Table]
+    foreign: dict[str, str]
+
+
+class ForeignTable(PrimaryUnavailable):
+    """A table that is not ours has the name of a partition that is needed."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(
+            f"the table {name} has the name of a day partition, but it is not Tapedeck's ({why}). "
+            "Tapedeck leaves it alone and cannot go on without that name: rename the table, or "
+            "give Tapedeck another partitions.prefix"
+        )
+
+
+def why_foreign(kind: str, comment: str, columns: Sequence[Column]) -> str:
+    """Why a table with a partition's name is not ours; empty if it is.
+
+    Args:
+        kind: `BASE TABLE`, or what else information_schema.tables calls it.
+        comment: the table's.
+        columns: all of them, in their order.
+    """
+    if kind != "BASE TABLE":
+        return f"it is a {kind.lower()}"
+    match = _COMMENT.match(comment)
+    if match is not None and int(match[1]) != FORMAT:
+        return f"its comment says format {int(match[1])}, and this Tapedeck knows format {FORMAT}"
+    if [column[:-1] for column in columns] != [column[:-1] for column in COLUMNS]:
+        return "it has other columns"
+    if match is None and (comment or tuple(columns) not in (COLUMNS, _FIRST_EDITION)):
+        return f"its comment is not {COMMENT!r}"
+    return ""
+
+
+def sealed_as(seal: str) -> str:
+    """The comment of a table of ours that has this seal."""
+    return f"{COMMENT}, sealed as {seal}"
+
+
+def column_list() -> str:
+    """The statement that lists the columns of all tables that may be partitions."""
+    return (
+        "SELECT table_name, column_name, column_type, is_nullable, column_key, column_comment"
+        f" FROM information_schema.columns WHERE {_named()} ORDER BY table_name, ordinal_position"
+    )
+
+
+def table_list() -> str:
+    """The statement that lists those tables, with MySQL's clock; a row without a name at least."""
+    return (
+        "SELECT table_name, table_type, table_comment, table_rows, data_length + index_length,"
+        f" {clock_sql.MILLISECONDS} FROM information_schema.tables WHERE {_named()}"
+        f" UNION ALL SELECT '', '', '', 0, 0, {clock_sql.MILLISECONDS}"
+    )
+
+
+def _named() -> str:
+    # `_` stands for any character here, whatever sql_mode makes of escapes; day_of is exact.
+    return f"table_schema = DATABASE() AND table_name LIKE '{prefix()}%'"
+
+
+def sort_out(columns: Iterable[Sequence[Any]], tables: Sequence[Sequence[Any]]) -> Found:
+    """Tell ours from foreign ones.
+
+    Args:
+        columns: what `column_list` found, asked first.
+        tables: what `table_list` found. One whose columns were not seen is too new, or dropped
+            by now: it is left out.
+    """
+    by_table: dict[str, list[Column]] = {}
+    for name, column, kind, *rest in columns:
+        width = _DISPLAY_WIDTH.sub(r"\1", _text(kind))
+        by_table.setdefault(_text(name), []).append(
+            Column(_text(column), width, *(_text(value) for value in rest))
+        )
+    ours: dict[date, Table] = {}
+    foreign: dict[str, str] = {}
+    for value, kind, comment, rows, size, _ in tables:
+        name = _text(value)
+        day = day_of(name)
+        if day is None or name not in by_table:
+            continue
+        why = why_foreign(_text(kind), _text(comment), by_table[name])
+        if why:
+            foreign[name] = why
+        else:
+            ours[day] = Table(int(rows or 0), int(size or 0), _text(comment))
+    return Found(int(tables[-1][-1]), ours, dict(sorted(foreign.items())))
+
+
+async def look(fetch: Callable[[str], Awaitable[Sequence[Sequence[Any]]]]) -> Found:
+    """Ask MySQL for the tables that have a partition's name.
+
+    Raises:
+        PrimaryUnavailable, MySQLError: as `fetch` does.
+    """
+    columns = await fetch(column_list())
+    return sort_out(columns, await fetch(table_list()))
+
+
+def in_words(foreign: Mapping[str, str]) -> str:
+    """The foreign tables as a sentence; empty without any."""
+    if not foreign:
+        return ""
+    named = ", ".join(f"{name} ({why})" for name, why in list(foreign.items())[:MOST_NAMED])
+    more = f" and {len(foreign) - MOST_NAMED} more" if len(foreign) > MOST_NAMED else ""
+    return (
+        f"tables that are not Tapedeck's have names of day partitions and are left alone: {named}"
+        f"{more}; rename them, or give Tapedeck another partitions.prefix"
+    )
+
+
+MOST_NAMED = 5
+"""Foreign tables that a sentence names."""
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

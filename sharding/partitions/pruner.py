@@ -1,0 +1,225 @@
+"""Day partitions from the outside: what there is, what is past retention, dropping it.
+
+Only tables that are ours (see `ownership`); the others with a partition's name are only told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import structlog
+
+from config.model import Partitions
+from failover.mysql.connection import Session
+from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.mysql.locks import lock_name, try_lock
+from failover.mysql.primary import Primary
+from sharding import metrics
+from sharding.filters import chunks
+from sharding.partitions.calendar import Drops, drops_on, plan_drops, table
+from sharding.partitions.clock import Days
+from sharding.partitions.ownership import Found, look
+
+log = structlog.get_logger("tapedeck.janitor")
+
+EXACT_BELOW = 20_000
+"""Rows up to which a partition is counted; above it InnoDB's estimate is shown."""
+DROP_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One day partition.
+
+    Attributes:
+        rows: counted where there are few, otherwise InnoDB's estimate.
+        bytes: data and indexes, InnoDB's estimate.
+        drops_on: the day on which it is dropped.
+        sealed: whether its filter is stored, and of this very table.
+        filter_bytes: of that filter; 0 without one.
+        foreign: the tables beside it that have a partition's name and are not ours: the same ones
+            for each partition.
+    """
+
+    day: date
+    rows: int
+    bytes: int
+    drops_on: date
+    sealed: bool = False
+    filter_bytes: int = 0
+    foreign: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The partition as `/partitions` shows it."""
+        return {
+            "day": f"{self.day:%Y%m%d}",
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "drops_on": f"{self.drops_on:%Y%m%d}",
+            "sealed": self.sealed,
+            "filter_bytes": self.filter_bytes,
+            "foreign": list(self.foreign),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a prune did.
+
+    Attributes:
+        plan: what was past retention, and why it may not be dropped.
+        dropped: what was dropped.
+        busy: what readers still held, or MySQL refused to drop; to be tried again later.
+        elsewhere: another gateway was pruning at the moment; nothing was done.
+        foreign: the tables that have a partition's name and are not ours: left alone.
+    """
+
+    plan: Drops
+    dropped: tuple[date, ...] = ()
+    busy: tuple[date, ...] = ()
+    elsewhere: bool = False
+    foreign: tuple[str, ...] = ()
+
+
+class Janitor:
+    """Lists and prunes.
+
+    Args:
+        wall: this machine's clock, seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        primary: Primary,
+        days: Days,
+        config: Partitions,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.primary = primary
+        self.days = days
+        self._config = config
+        self._wall = wall
+
+    def configure(self, config: Partitions) -> None:
+        """Another configuration holds from the next look on."""
+        self._config = config
+
+    async def look(self) -> Found:
+        """Which tables have a partition's name: ours, and foreign ones.
+
+        Raises:
+            PrimaryUnavailable: no primary before the deadline.
+        """
+        return await look(self.primary.fetch)
+
+    async def partitions(self) -> list[Partition]:
+        """Every partition there is, oldest first.
+
+        Raises:
+            PrimaryUnavailable: no primary before the deadline.
+        """
+        listed = await self.look()
+        foreign = tuple(listed.foreign)
+        seals = {day: kept.seal for day, kept in listed.ours.items() if kept.seal}
+        filters = await chunks.usable(self.primary.fetch, seals)
+        found = []
+        for day, kept in listed.ours.items():
+            count = kept.rows
+            if count < EXACT_BELOW:
+                with contextlib.suppress(MySQLError):  # dropped meanwhile
+                    counted = await self.primary.fetch(f"SELECT COUNT(*) FROM {table(day)}")
+                    count = int(counted[0][0])
+            due = drops_on(day, self._config.retention_days)
+            size = filters.get(day)
+            filter_bytes = size.slots // 8 if size is not None else 0
+            found.append(
+                Partition(day, count, kept.bytes, due, size is not None, filter_bytes, foreign)
+            )
+        return sorted(found, key=lambda partition: partition.day)
+
+    async def prune(self, *, dry_run: bool = False, force: bool = False) -> Pruned:
+        """Drop what is past retention; one gateway at a time, by a MySQL lock.
+
+        Args:
+            dry_run: only say what would be dropped.
+            force: drop more than `drop_at_most` at once.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: MySQL could not be asked.
+        """
+        async with self.primary.session(self.primary.deadline(), change=True) as session:
+            if dry_run:
+                found = await look(session.fetch)
+                return Pruned(self._plan(found, force), foreign=tuple(found.foreign))
+            async with try_lock(session, lock_name("prune", self.primary.database)) as ours:
+                if not ours:
+                    return Pruned(Drops(), elsewhere=True)
+                found = await look(session.fetch)
+                plan = self._plan(found, force)
+                if plan.refused:
+                    metrics.PRUNE_REFUSED.inc()
+                    log.error("prune refused", reason=plan.refused, partitions=len(plan.days))
+                    return Pruned(plan, foreign=tuple(found.foreign))
+                return await self._drop(session, plan)
+
+    async def keep(self) -> None:
+        """Prune for ever, every `prune_every` seconds; what fails is logged and tried again."""
+        while True:
+            try:
+                await self.days.refresh()
+                await self.prune()
+            except (PrimaryUnavailable, MySQLError) as error:
+                log.warning("prune put off", reason=str(error))
+            except Exception:
+                log.exception("prune failed")
+            await asyncio.sleep(self._config.prune_every)
+
+    def _plan(self, found: Found, force: bool) -> Drops:
+        return plan_drops(
+            found.ours,
+            mysql_now=found.clock_ms / 1000,
+            local_now=self._wall(),
+            retention=self._config.retention_days,
+            drop_after=self._config.drop_after,
+            at_most=self._config.drop_at_most,
+            force=force,
+        )
+
+    async def _drop(self, session: Session, plan: Drops) -> Pruned:
+        dropped, busy = [], []
+        for day in plan.days:
+            for _ in range(DROP_TRIES):
+                # Another table may have taken its place since it was listed.
+                found = await look(session.fetch)
+                if day not in found.ours:
+                    break
+                try:
+                    await session.engine.run_ddl(session, f"DROP TABLE IF EXISTS {table(day)}")
+                except MySQLError as error:
+                    if session.broken:
+                        raise
+                    reason = str(error)
+                    if error.fault is not Fault.RETRY:
+                        busy.append(day)
+                        log.error("partition not dropped", partition=table(day), reason=reason)
+                        break
+                    await asyncio.sleep(0.1)
+                    continue
+                await chunks.remove(session, day)
+                metrics.PARTITION_DROPS.inc()
+                log.info("partition dropped", partition=table(day))
+                dropped.append(day)
+                break
+            else:
+                log.warning("partition still read, drop put off", partition=table(day))
+                busy.append(day)
+        if dropped:
+            await self.days.refresh()
+        foreign = tuple((await look(session.fetch)).foreign)
+        return Pruned(plan, tuple(dropped), tuple(busy), foreign=foreign)

@@ -1,0 +1,350 @@
+"""Sealing: once a day is over, a filter of its keys is made, and its partition gets no new ones.
+
+By one gateway at a time (a lock in MySQL), day by day, each in five steps:
+
+1. mark: the mark is set to the day. From now on MySQL's day is a later one (see `seal_mark`).
+2. wait: a change of the table's comment takes the table for itself for an instant. Every
+   transaction that wrote into the day before it could see the mark is over by then.
+3. scan: the primary keys are read in pages, and the filter is made of them. The day only loses rows
+   now, so the filter has every key that the table has, whatever happens during the scan.
+4. name: the table's comment gets a new random seal. A copy of the table that has this seal was made
+   after the scan, so it has no key that the filter lacks.
+5. store: the filter is stored together with the seal, in one transaction.
+
+A filter is believed while its seal is that of the table. A day whose seal has no filter, or another
+one's, is not sealed: all five steps are done again, so it does not matter at which one a gateway
+dies. A table that was made anew, or restored from before its sealing, has no seal, and so no
+filter. All steps of a day are made on one connection, and so on one server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import struct
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+
+import structlog
+
+from config.model import Partitions
+from failover.mysql.connection import Session
+from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.mysql.locks import lock_name, try_lock
+from failover.mysql.primary import Primary
+from sharding import metrics
+from sharding.filters import chunks, encoding
+from sharding.filters.unhurried import unhurried, with_numpy
+from sharding.partitions import seal_mark
+from sharding.partitions.calendar import CLOCKS_AGREE, oldest_kept, span, table, tomorrow, utc_day
+from sharding.partitions.clock import Days
+from sharding.partitions.ownership import COMMENT, OPEN, Found, look, sealed_as
+from sharding.state import Key
+
+log = structlog.get_logger("tapedeck.sealing")
+
+LOOK_EVERY = 60.0
+"""Seconds between looks for a day that is due."""
+PAGE_KEYS = 4000
+"""Keys of one page: a few milliseconds of MySQL's work, one or two of this process's."""
+TRIES = 30
+"""To take what others use at the moment."""
+ALTER_WAIT = 1
+"""Seconds that one try waits for the table: without any it may never come among steady readers."""
+ALTER_PAUSE = 1.0
+"""Seconds between tries, in which the table is everybody's."""
+ALTER_SECONDS = 10.0
+"""How long an ALTER may take in all: a second of waiting, then the change."""
+PROGRESS_SECONDS = 10.0
+"""Between two lines of the log during a scan."""
+
+
+class CannotSeal(Exception):
+    """A day cannot be sealed now; says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A day that was sealed.
+
+    Attributes:
+        keys: that its partition had.
+        bytes: of its filter.
+        seconds: that it took.
+    """
+
+    day: date
+    keys: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        sealed: in this order.
+        failed: by day, why it was not sealed; it is tried again in the next run.
+        elsewhere: another process was sealing at the moment; nothing was done.
+    """
+
+    sealed: tuple[Sealed, ...] = ()
+    failed: Mapping[date, str] = field(default_factory=dict)
+    elsewhere: bool = False
+
+
+def due(
+    existing: Iterable[date],
+    done: Collection[date],
+    *,
+    mysql_now: float,
+    mark: date,
+    seal_after: float,
+    retention: int,
+) -> list[date]:
+    """The days that are to be sealed, oldest first.
+
+    Args:
+        existing: the days of all partitions.
+        done: those that are sealed.
+        mysql_now: MySQL's clock, seconds since 1970.
+        mark: the newest day that was marked. It is over, whatever the clock says.
+        seal_after: seconds past midnight before a day is sealed.
+        retention: days a state is kept.
+    """
+    end = max(utc_day(mysql_now - seal_after), tomorrow(mark))
+    oldest = oldest_kept(utc_day(mysql_now), retention)
+    return [day for day in sorted(existing) if oldest <= day < end and day not in done]
+
+
+class Sealer:
+    """Seals days.
+
+    Args:
+        wall: this machine's clock, seconds since 1970.
+        at_step: called before each step, with its name; for tests.
+    """
+
+    def __init__(
+        self,
+        primary: Primary,
+        days: Days,
+        config: Partitions,
+        wall: Callable[[], float] = time.time,
+        at_step: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._primary = primary
+        self._days = days
+        self._config = config
+        self._wall = wall
+        self._at_step = at_step
+
+    def configure(self, config: Partitions) -> None:
+        """Another configuration holds from the next run on."""
+        self._config = config
+
+    async def keep(self) -> None:
+        """Seal for ever what is due; what fails is logged and tried again."""
+        while True:
+            try:
+                await self.seal()
+            except (PrimaryUnavailable, MySQLError, CannotSeal) as error:
+                log.warning("sealing put off", reason=str(error))
+            except Exception:
+                log.exception("sealing failed")
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def seal(self, day: date | None = None, *, again: bool = False) -> Outcome:
+        """Seal what is due; one process at a time, by a MySQL lock.
+
+        Args:
+            day: only this one.
+            again: also if it is sealed already.
+
+        Raises:
+            CannotSeal: the day is not over, has no partition, or the clocks disagree.
+            PrimaryUnavailable, MySQLError: MySQL could not be asked.
+        """
+        async with (
+            self._primary.session_apart(self._primary.deadline()) as session,
+            try_lock(session, lock_name("seal", self._primary.database)) as ours,
+        ):
+            if not ours:
+                return Outcome(elsewhere=True)
+            found = await look(session.fetch)
+            self._check_clock(found)
+            await self._tidy(session, found)
+            wanted = await self._due(session, found, day, again)
+            return await self._seal_all(session, found, wanted)
+
+    async def _due(
+        self, session: Session, found: Found, day: date | None, again: bool
+    ) -> list[date]:
+        seals = {day: kept.seal for day, kept in found.ours.items() if kept.seal}
+        done: Collection[date] = await chunks.usable(session.fetch, seals)
+        kept_open = {one for one, kept in found.ours.items() if kept.comment == OPEN}
+        wanted = due(
+            found.ours if day is not None else found.ours.keys() - kept_open,
+            () if again else done,
+            mysql_now=found.clock_ms / 1000,
+            mark=await seal_mark.newest(session),
+            seal_after=self._config.seal_after if day is None else 0.0,
+            retention=self._config.retention_days,
+        )
+        if day is None:
+            return wanted
+        if day not in found.ours:
+            raise CannotSeal(f"there is no partition {table(day)}")
+        if day not in wanted and day not in done:
+            raise CannotSeal(f"{day} is not over yet by MySQL's clock, or past retention")
+        return [one for one in wanted if one == day]
+
+    def _check_clock(self, found: Found) -> None:
+        if self._days.doubt:
+            raise CannotSeal(self._days.doubt)
+        apart = abs(found.clock_ms / 1000 - self._wall())
+        if apart > CLOCKS_AGREE:
+            raise CannotSeal(
+                f"this machine's clock and MySQL's differ by {span(apart)}: set the wrong one right"
+            )
+
+    async def _tidy(self, session: Session, found: Found) -> None:
+        """Remove filters whose partition is not there any more."""
+        for day in await chunks.beginnings(session.fetch):
+            if day not in found.ours:
+                await chunks.remove(session, day)
+
+    async def _seal_all(self, session: Session, found: Found, wanted: Iterable[date]) -> Outcome:
+        sealed: list[Sealed] = []
+        failed: dict[date, str] = {}
+        for day in wanted:
+            try:
+                sealed.append(await self._seal(session, day, found.ours[day].rows))
+            except (MySQLError, CannotSeal) as error:
+                metrics.SEAL_FAILURES.inc()
+                log.warning("day not sealed", partition=table(day), reason=str(error))
+                failed[day] = str(error)
+                final = isinstance(error, MySQLError) and error.fault is Fault.FINAL
+                if session.broken or final:
+                    break  # the next day would meet the same
+        if sealed:
+            await self._days.relist()
+        return Outcome(tuple(sealed), failed)
+
+    async def _seal(self, session: Session, day: date, estimate: int) -> Sealed:
+        began = time.monotonic()
+        log.info("sealing begins", partition=table(day), rows_estimated=estimate)
+        self._at_step("mark")
+        await self._mark(session, day)
+        self._at_step("wait")
+        meanwhile = f"{COMMENT}, being sealed {secrets.token_hex(8)}"
+        await self._comment(session, day, meanwhile)
+        self._at_step("scan")
+        made = await self._scan(session, day, estimate)
+        self._at_step("name")
+        seal = secrets.token_bytes(encoding.SEAL_BYTES)
+        await self._comment(session, day, sealed_as(seal.hex()), before=meanwhile)
+        self._at_step("store")
+        await chunks.save(session, day, encoding.encode(made, seal))
+        done = Sealed(day, made.keys, len(made.bits), round(time.monotonic() - began, 3))
+        metrics.DAYS_SEALED.inc()
+        log.info(
+            "day sealed",
+            partition=table(day),
+            keys=done.keys,
+            filter_bytes=done.bytes,
+            seconds=done.seconds,
+        )
+        return done
+
+    async def _mark(self, session: Session, day: date) -> None:
+        """Set the mark, waiting a second at a time for changes that have read it with a lock."""
+        if await seal_mark.newest(session) >= day:
+            return
+        for tried in range(1, TRIES + 1):
+            try:
+                await session.execute(seal_mark.raise_to(day))
+                return
+            except MySQLError as error:
+                if error.fault is not Fault.RETRY or tried == TRIES:
+                    raise
+
+    async def _comment(
+        self, session: Session, day: date, comment: str, before: str | None = None
+    ) -> None:
+        """Change the table's comment, waiting a second at most for those who use the table.
+
+        While an ALTER waits, every later statement on the table waits behind it.
+
+        Args:
+            before: what it must be; another table may have taken the place of the one that was
+                read.
+        """
+        kept = (await look(session.fetch)).ours.get(day)
+        if kept is None or before not in (None, kept.comment):
+            raise CannotSeal(f"{table(day)} is another table than it was a moment ago")
+        usual, session.statement_seconds = session.statement_seconds, ALTER_SECONDS
+        try:
+            for tried in range(1, TRIES + 1):
+                try:
+                    await session.engine.run_ddl(
+                        session,
+                        f"ALTER TABLE {table(day)} COMMENT='{comment}', ALGORITHM=INPLACE",
+                        wait=ALTER_WAIT,
+                    )
+                    break
+                except MySQLError as error:
+                    if error.fault is not Fault.RETRY or tried == TRIES:
+                        raise
+                await asyncio.sleep(ALTER_PAUSE)
+        finally:
+            session.statement_seconds = usual
+
+    async def _scan(self, session: Session, day: date, estimate: int) -> encoding.DayFilter:
+        filter_build = await with_numpy()
+        await session.execute(f"SET SESSION group_concat_max_len = {64 * PAGE_KEYS}")
+        pages = []
+        after: Key | None = None
+        keys, told = 0, time.monotonic()
+        while True:
+            began = time.monotonic()
+            ((count, text),) = await session.fetch(page(day, after))
+            if not count:
+                break
+            packed = bytes.fromhex(text.decode() if isinstance(text, bytes) else text)
+            if len(packed) != filter_build.KEY_BYTES * count:
+                raise CannotSeal("a page of keys was cut by MySQL")
+            after = Key(*struct.unpack(">qq", packed[-filter_build.KEY_BYTES :]))
+            pages.append(filter_build.spread_all(packed))
+            keys += count
+            metrics.SEAL_KEYS.inc(count)
+            if began - told > PROGRESS_SECONDS:
+                told = began
+                log.info("sealing", partition=table(day), keys=keys, rows_estimated=estimate)
+            pause = began + count / self._config.seal_rate - time.monotonic()
+            await asyncio.sleep(max(0.0, pause))
+        return await unhurried(filter_build.build(pages))
+
+
+def page(day: date, after: Key | None) -> str:
+    """The statement that reads the next keys of a day.
+
+    One row: how many there are, and all of them as 32 hexadecimal digits each: what MySQL packs
+    costs this process a hundredth of what as many rows would.
+
+    Args:
+        after: the last key of the page before.
+    """
+    beyond = ""
+    if after is not None:
+        user, playlist = after
+        beyond = f" WHERE user_id>{user} OR (user_id={user} AND playlist_id>{playlist})"
+    return (
+        "SELECT COUNT(*),GROUP_CONCAT(LPAD(HEX(user_id),16,'0'),LPAD(HEX(playlist_id),16,'0')"
+        " ORDER BY user_id,playlist_id SEPARATOR '') FROM"
+        f" (SELECT user_id,playlist_id FROM {table(day)}{beyond}"
+        f" ORDER BY user_id,playlist_id LIMIT {PAGE_KEYS}) AS page"
+    )

@@ -1,0 +1,101 @@
+"""What another ring would do to the nodes, before anyone makes it. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from config.model import LookupServer
+from sharding.ring.ring import Ring
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a node has now.
+
+    Attributes:
+        keys: entries as Redis counts them (in the packed layout one for each user).
+        memory_bytes: of these, without what an empty node takes.
+    """
+
+    keys: int
+    memory_bytes: int
+
+
+def forecast(
+    before: Ring, after: Ring, held: Mapping[str, Held | None] | None = None
+) -> dict[str, Any]:
+    """Compare two rings of one hash and distribution.
+
+    Args:
+        held: by node name, what each node of `before` has; None for one that did not say.
+
+    Returns:
+        moved: the share of the key space that goes to another node.
+        ideal: the least share that would have to, by the weights.
+        keys: how many entries that is; None unless all nodes said what they have.
+        moves: by pair of nodes, most first.
+        nodes: each node before and after; entries and memory only if all nodes said what they have.
+    """
+    moves = before.moves(after)
+    shares, new_shares = before.shares(), after.shares()
+    known = {name: what for name, what in (held or {}).items() if what is not None}
+    complete = bool(held) and set(known) >= set(shares)
+
+    def part(name: str, share: float) -> tuple[int, int]:
+        """What lies in `share` of the key space, on the node that owns it now."""
+        of_node = share / shares[name] if shares[name] else 0.0
+        return round(known[name].keys * of_node), round(known[name].memory_bytes * of_node)
+
+    pairs: list[dict[str, Any]] = []
+    gained: dict[str, list[int]] = {name: [0, 0] for name in {*shares, *new_shares}}
+    for (source, target), share in sorted(moves.items(), key=lambda move: -move[1]):
+        keys, memory = part(source, share) if complete else (None, None)
+        pairs.append({"from": source, "to": target, "share": share, "keys": keys})
+        if keys is not None and memory is not None:
+            for name, sign in ((source, -1), (target, 1)):
+                gained[name][0] += sign * keys
+                gained[name][1] += sign * memory
+
+    servers = {server.name: server for server in (*before.servers, *after.servers)}
+    old = {server.name: server.weight for server in before.servers}
+    new = {server.name: server.weight for server in after.servers}
+    nodes = []
+    for name, server in servers.items():
+        has = known.get(name, Held(0, 0))
+        nodes.append(
+            {
+                "name": name,
+                "address": str(server),
+                "weight": new.get(name),
+                "weight_before": old.get(name),
+                "share": new_shares.get(name, 0.0),
+                "share_before": shares.get(name, 0.0),
+                "keys": max(0, has.keys + gained[name][0]) if complete else None,
+                "keys_before": has.keys if complete else None,
+                "memory_bytes": max(0, has.memory_bytes + gained[name][1]) if complete else None,
+                "memory_bytes_before": has.memory_bytes if complete else None,
+            }
+        )
+    return {
+        "moved": sum(moves.values()),
+        "ideal": ideal(before.servers, after.servers),
+        "keys": sum(pair["keys"] for pair in pairs) if complete else None,
+        "moves": pairs,
+        "nodes": nodes,
+    }
+
+
+def ideal(before: Sequence[LookupServer], after: Sequence[LookupServer]) -> float:
+    """The least share of the keys that must move: what the growing nodes gain by their weights.
+
+    1/(n+1) for one more node of the same weight.
+    """
+    old, new = _parts(before), _parts(after)
+    return sum(max(0.0, part - old.get(name, 0.0)) for name, part in new.items())
+
+
+def _parts(servers: Sequence[LookupServer]) -> dict[str, float]:
+    total = sum(server.weight for server in servers)
+    return {server.name: server.weight / total for server in servers}

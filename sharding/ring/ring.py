@@ -1,0 +1,258 @@
+"""The ring: which lookup node a key belongs to, exactly as twemproxy 0.5.0 says.
+
+Source of the rules: twemproxy 0.5.0, src/hashkit/nc_ketama.c, nc_modula.c, src/nc_server.c.
+
+*ketama*: each node has points on a circle of 2^32, and a key belongs to the first point at or after
+its hash. Points come in groups of four, from the MD5 of `name-0`, `name-1`, ...; 40 groups a node
+on average, more or fewer by its weight's share. *modula*: each node has as many slots as its
+weight, in the order of their names, and a key belongs to slot `hash mod slots`. A node that is out
+has no points and no slots, and both are laid out anew for the others.
+
+uhashring makes the points. The rest of it does not fit:
+- It hashes keys with the hash that made the points; here they are independent.
+- A key that hashes exactly onto a point gets the next one there, this one here.
+- It counts groups in whole numbers. twemproxy counts in single precision, where 1/n * 40 * n may
+  come out just below 40: then every node has 39 groups.
+- Of two nodes' points that coincide it keeps the node's that was added last, twemproxy the one's
+  whose name is first in order (glibc's qsort is stable).
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
+from math import floor, lcm
+
+from uhashring import HashRing
+
+from config.model import NAME_BYTES, Lookup, LookupServer
+from config.nutcracker import RANDOM_REFUSED
+from sharding.ring.hashes import BITS, HASHES
+
+_POINTS = 160
+# Values at which two modula rings are compared, where they repeat later than that.
+_MOST_SLOTS = 1 << 18
+# One for each set of nodes that were out lately.
+_MOST_RINGS = 128
+
+
+def _single(value: float) -> float:
+    """`value` rounded to single precision: C's `float`."""
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    return rounded
+
+
+def _groups(weight: int, total: int, nodes: int) -> int:
+    """How many groups of four points a node has: 40 for an average weight."""
+    share = _single(_single(weight) / _single(total))
+    # 160 / 4 in this order, each step rounded; the addend is a C double.
+    scaled = _single(_single(_single(share * _POINTS) / 4) * nodes)
+    return floor(_single(scaled + 0.0000000001))
+
+
+class _Ketama:
+    """The points of some nodes."""
+
+    def __init__(self, servers: Sequence[LookupServer]) -> None:
+        total = sum(server.weight for server in servers)
+        by_name = {server.name: server for server in servers}
+        nodes = {
+            server.name: {"vnodes": _groups(server.weight, total, len(servers))}
+            # The last node keeps a shared point there: from the back, that is the first one.
+            for server in reversed(servers)
+        }
+        points = HashRing(nodes, hash_fn="ketama").get_points()
+        self._values = [value for value, _ in points]
+        self._servers = [by_name[name] for _, name in points]
+
+    def at(self, value: int) -> LookupServer:
+        index = bisect_left(self._values, value)
+        return self._servers[index if index < len(self._servers) else 0]
+
+    def steps(self, space: int) -> list[int]:
+        """The values after which the next node may begin; the last one is space-1."""
+        return [*(value for value in self._values if value < space - 1), space - 1]
+
+    def counts(self, space: int) -> dict[str, int]:
+        """How many of the hash values 0 to space-1 each node has."""
+        counts: dict[str, int] = {}
+        # A point takes what lies after the one before it; the first also what follows the last.
+        starts = [0, *(min(value + 1, space) for value in self._values), space]
+        owners = [*self._servers, self._servers[0]]
+        for (start, end), server in zip(pairwise(starts), owners, strict=True):
+            counts[server.name] = counts.get(server.name, 0) + end - start
+        return counts
+
+
+class _Modula:
+    """The slots of some nodes."""
+
+    def __init__(self, servers: Sequence[LookupServer]) -> None:
+        self._slots = [server for server in servers for _ in range(server.weight)]
+
+    def at(self, value: int) -> LookupServer:
+        return self._slots[value % len(self._slots)]
+
+    @property
+    def slots(self) -> int:
+        """After so many values it begins anew."""
+        return len(self._slots)
+
+    def counts(self, space: int) -> dict[str, int]:
+        """How many of the hash values 0 to space-1 each node has."""
+        counts: dict[str, int] = {}
+        each, more = divmod(space, len(self._slots))
+        for slot, server in enumerate(self._slots):
+            counts[server.name] = counts.get(server.name, 0) + each + (slot < more)
+        return counts
+
+
+_DISTRIBUTIONS: dict[str, type[_Ketama] | type[_Modula]] = {"ketama": _Ketama, "modula": _Modula}
+
+
+class Ring:
+    """The nodes of a pool, and the rule that gives each key one of them.
+
+    Args:
+        servers: in any order. Names are distinct and have at most 264 bytes.
+        hash: a name in `hashes.HASHES`.
+        hash_tag: empty, or two ASCII characters. Of a key that has the first one and, somewhere
+            after it, the second, only what lies between them is hashed, unless that is nothing.
+        distribution: `ketama` or `modula`.
+
+    Raises:
+        ValueError: one of them is not as said here.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[LookupServer],
+        *,
+        hash: str,  # noqa: A002 - twemproxy's word
+        hash_tag: str = "",
+        distribution: str = "ketama",
+    ) -> None:
+        if not servers:
+            raise ValueError("a ring needs at least one server")
+        if len({server.name for server in servers}) < len(servers):
+            raise ValueError("two servers of the ring have one name")
+        for server in servers:
+            if len(server.name.encode()) > NAME_BYTES:
+                raise ValueError(f"server name {server.name!r} is longer than {NAME_BYTES} bytes")
+        if hash not in HASHES:
+            raise ValueError(f"there is no hash {hash!r}")
+        if hash_tag and (len(hash_tag) != 2 or not hash_tag.isascii()):
+            raise ValueError(f"hash_tag {hash_tag!r} is not two ASCII characters")
+        if distribution == "random":
+            raise ValueError(RANDOM_REFUSED)
+        if distribution not in _DISTRIBUTIONS:
+            raise ValueError(f"there is no distribution {distribution!r}")
+        self.servers = tuple(servers)
+        # As conf_validate_server (nc_conf.c) sorts them: shorter names first, then by bytes.
+        self._sorted = sorted(
+            servers, key=lambda server: (len(server.name.encode()), server.name.encode())
+        )
+        self._hash = HASHES[hash]
+        self._space = 1 << BITS[hash]
+        self._tag = hash_tag.encode()
+        self._layout = _DISTRIBUTIONS[distribution]
+        self._whole = self._layout(self._sorted)
+        self._without: dict[frozenset[str], _Ketama | _Modula | None] = {}
+
+    def owner(self, key: bytes) -> LookupServer:
+        """The node of `key` when every node is live."""
+        return self._whole.at(self._value(key))
+
+    def route(self, key: bytes, out: frozenset[str] = frozenset()) -> LookupServer | None:
+        """The node of `key` while the nodes called `out` are ejected; None when all are."""
+        if not out:
+            return self._whole.at(self._value(key))
+        try:
+            ring = self._without[out]
+        except KeyError:
+            ring = self._lay_out(out)
+        return None if ring is None else ring.at(self._value(key))
+
+    def order(self, key: bytes) -> list[LookupServer]:
+        """All nodes: the owner, where the key goes while that is out, while both are, and so on."""
+        order: list[LookupServer] = []
+        while len(order) < len(self.servers):
+            server = self.route(key, frozenset(server.name for server in order))
+            assert server is not None
+            order.append(server)
+        return order
+
+    def shares(self) -> dict[str, float]:
+        """By node name, the exact share of the hash's values that it owns; the sum is 1.
+
+        Of the values that the hash really has: crc32 has 2^15, which reach at most the first point
+        or two of a ketama ring, so that one node has nearly all keys.
+        """
+        counts = self._whole.counts(self._space)
+        return {server.name: counts.get(server.name, 0) / self._space for server in self.servers}
+
+    def moves(self, after: Ring) -> dict[tuple[str, str], float]:
+        """What share of the hash's values goes from which node to which other one, by name.
+
+        Exact for ketama, and for modula rings that repeat soon enough; else to about 0.1 %.
+
+        Args:
+            after: the ring that takes this one's place, with the same hash and distribution.
+        """
+        one, two, space = self._whole, after._whole, self._space
+        moved: dict[tuple[str, str], float] = {}
+        if isinstance(one, _Ketama) and isinstance(two, _Ketama):
+            steps = sorted({*one.steps(space), *two.steps(space)})
+            sizes = [step - before for before, step in pairwise([-1, *steps])]
+            total = space
+        else:
+            assert isinstance(one, _Modula)
+            assert isinstance(two, _Modula)
+            cycle = min(lcm(one.slots, two.slots), space)
+            # An odd stride, so that a sample meets every residue of the slots alike.
+            stride = 1 if cycle <= _MOST_SLOTS else (space // _MOST_SLOTS) | 1
+            steps = [n * stride % space for n in range(min(cycle, _MOST_SLOTS))]
+            sizes, total = [1] * len(steps), len(steps)
+        for step, size in zip(steps, sizes, strict=True):
+            pair = one.at(step).name, two.at(step).name
+            if pair[0] != pair[1]:
+                moved[pair] = moved.get(pair, 0) + size
+        return {pair: size / total for pair, size in moved.items()}
+
+    def outline(self, parts: int, out: frozenset[str] = frozenset()) -> list[str | None]:
+        """Whose the hash values at `parts` evenly spaced places are, to draw the ring.
+
+        Args:
+            out: nodes that are ejected; None stands for nobody.
+        """
+        ring = self._lay_out(out) if out else self._whole
+        places = (part * self._space // parts for part in range(parts))
+        return [None if ring is None else ring.at(place).name for place in places]
+
+    def _value(self, key: bytes) -> int:
+        if self._tag:
+            start = key.find(self._tag[:1]) + 1
+            end = key.find(self._tag[1:], start) if start else -1
+            if end > start:
+                key = key[start:end]
+        return self._hash(key) if key else 0  # nc_server.c, server_pool_hash
+
+    def _lay_out(self, out: frozenset[str]) -> _Ketama | _Modula | None:
+        live = [server for server in self._sorted if server.name not in out]
+        ring = self._layout(live) if live else None
+        if len(self._without) >= _MOST_RINGS:
+            del self._without[next(iter(self._without))]
+        self._without[out] = ring
+        return ring
+
+
+def ring_of(config: Lookup) -> Ring:
+    """The ring that a configuration says."""
+    return Ring(
+        config.servers,
+        hash=config.hash,
+        hash_tag=config.hash_tag,
+        distribution=config.distribution,
+    )

@@ -1,0 +1,248 @@
+"""Loads: the hint, one statement over the partitions it leaves open, the hint's repair.
+
+Whatever the hint says, the answer is what a read of every partition would give. A hint only decides
+what is read first. Absence is believed only after one statement has read every partition that may
+hold the key: a row that moves between two statements would be missed by both. A sealed partition
+whose filter rules the key out cannot hold it (`sharding.filters.filters`), so it is not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import date
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.mysql.primary import Primary
+from failover.mysql.retry import persist
+from sharding import metrics
+from sharding.batching import Batcher
+from sharding.filters.filters import Filters, FilterSet
+from sharding.lookups.hint_rules import Found, Hint
+from sharding.lookups.lookups import Lookups
+from sharding.partitions import sql
+from sharding.partitions.calendar import mysql_day, number_of, parse_day, tomorrow
+from sharding.partitions.clock import Days
+from sharding.partitions.sql import Row
+from sharding.state import Key
+
+NEAR = 4
+"""A read of at most so many partitions does not queue behind those of a month."""
+
+_NO_FILTERS = FilterSet()
+
+
+class Want(NamedTuple):
+    """A key, and where to look for it.
+
+    Attributes:
+        first: the oldest partition that may be read.
+        readable: the partitions that there were, newest first.
+        filters: what was known of the sealed ones.
+        days: the partitions to read, newest first.
+        whole: whether these are all that may hold the key.
+    """
+
+    key: Key
+    first: date
+    readable: Sequence[date]
+    filters: FilterSet
+    days: Sequence[date]
+    whole: bool
+
+
+class Loaded(Struct, frozen=True, gc=False):
+    """What lies in MySQL for a key.
+
+    Attributes:
+        row: the row, tombstones included; None for a key that was not found.
+        whole: whether every partition that may hold the key was read.
+        filters: those that were known before the read.
+    """
+
+    row: Row | None
+    whole: bool = True
+    filters: FilterSet = _NO_FILTERS
+
+
+class Reader:
+    """Loads rows by key.
+
+    Args:
+        filters: what is known of the sealed partitions.
+    """
+
+    def __init__(self, primary: Primary, lookups: Lookups, days: Days, filters: Filters) -> None:
+        self._primary = primary
+        self._lookups = lookups
+        self._days = days
+        self._filters = filters
+        self._near: Batcher[Want, Loaded] = Batcher("read_near", self._read, at_most=64)
+        self._deep: Batcher[Want, Loaded] = Batcher("read_deep", self._read, at_most=32)
+
+    def resize(self, batch: int) -> None:
+        """From the next batch on at most so many loads share a statement; half as many where it
+        reads every partition."""
+        self._near.at_most, self._deep.at_most = batch, max(1, batch // 2)
+
+    async def load(self, key: Key) -> Loaded:
+        """Find a key's row.
+
+        Raises:
+            PrimaryUnavailable: MySQL did not answer within its deadline.
+            MySQLError: one that repeating does not mend.
+        """
+        if not self._days.settled:
+            await self._days.ready()
+        hint = await self._lookups.ask(key)
+        metrics.LOADS.counts[""] += 1
+        loaded = await self._look(key, date.min if hint.day is None else hint.day)
+        self._judge(key, hint, loaded.row)
+        return loaded
+
+    async def reload(self, key: Key, before: Loaded) -> Loaded:
+        """Find a key's row again, after a conflict or a lost answer.
+
+        Asks no lookup node: a row only ever moves to a later day than it was seen in, and a change
+        that meets an ill node twice would pay for it twice.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: as `load`.
+        """
+        return await self._look(key, date.min if before.row is None else before.row.day)
+
+    async def find(self, key: Key) -> Loaded:
+        """Find a key's row in whichever partition it lies; asks no lookup node, repairs nothing.
+
+        Raises:
+            PrimaryUnavailable, MySQLError: as `load`.
+        """
+        await self._days.ready()
+        return await self._look(key, date.min)
+
+    def _judge(self, key: Key, hint: Hint, row: Row | None) -> None:
+        """Count what the hint was worth, and have the hint of a row that was found repaired.
+
+        An entry that leads to no row stays: it may be another application's.
+        """
+        outcome = hint.found.value
+        if hint.day is not None:
+            if row is None or hint.day > row.day:
+                outcome = "ahead"
+            else:
+                outcome = "hit" if hint.day == row.day else "stale"
+        metrics.LOOKUPS.counts[outcome] += 1
+        if row is not None and hint.found is Found.NOTHING:
+            metrics.LOST.inc()
+        if row is None or hint.found is Found.NO_ANSWER:
+            return
+        if hint.day != row.day:
+            self._lookups.repair(key, row.day)
+
+    async def _look(self, key: Key, first: date) -> Loaded:
+        """Read the partitions from `first` on; where the row is not found there, all that may hold
+        it, those from `first` on once more (the row may have moved there meanwhile)."""
+        if first > tomorrow(self._days.today()):
+            first = date.min
+        loaded = await self._submit(self._want(key, first))
+        if loaded.row is None and not loaded.whole:
+            loaded = await self._submit(self._want(key, date.min))
+        return loaded
+
+    def _want(self, key: Key, first: date) -> Want:
+        readable, filters = self._days.readable(), self._filters.now
+        maybe = filters.maybe(key, readable)
+        days = [day for day in maybe if day >= first] if first > date.min else maybe
+        return Want(key, first, readable, filters, days, len(days) == len(maybe))
+
+    async def _submit(self, want: Want) -> Loaded:
+        return await (self._near if len(want.days) <= NEAR else self._deep).submit(want)
+
+    async def _read(self, wants: list[Want]) -> Sequence[Loaded]:
+        deadline = self._primary.deadline()
+
+        async def once() -> Sequence[Loaded]:
+            return await self._read_once(wants, deadline)
+
+        return await persist(once, deadline, _read_again)
+
+    async def _read_once(self, wants: list[Want], deadline: float) -> Sequence[Loaded]:
+        await self._days.ready()
+        today, readable = self._days.today(), self._days.readable()
+        wants = [
+            want if want.readable is readable else self._want(want.key, want.first)
+            for want in wants
+        ]
+        wanted = _by_day(wants)
+        try:
+            async with self._primary.session(deadline) as session:
+                (ran,) = await session.run_script([sql.read(wanted)])
+                clock = next(row for row in reversed(ran.rows) if row[0] == b"0")
+                if clock[4] != b"0":
+                    # Another host is, or will be, the primary: what this one holds may be old.
+                    raise MySQLError(Fault.READ_ONLY, 0, "the host that was read is read-only")
+        except MySQLError as error:
+            if error.fault is Fault.NO_TABLE:
+                await self._days.refresh()
+            elif error.fault is Fault.FINAL and await self._days.recheck(wanted):
+                raise _NotOurs from error
+            raise
+        newest: dict[Key, Row] = {}
+        clock_ms, mark = int(clock[3]), parse_day(clock[1].decode()) or date.min
+        days = {number_of(day): day for day in wanted}
+        for number, user, playlist, version, owner, body, operations in ran.rows:
+            if number == b"0":
+                continue
+            row = Row(days[int(number)], int(version), int(owner), body, operations)
+            key = Key(int(user), int(playlist))
+            if key not in newest or newest[key].day < row.day:
+                newest[key] = row
+        if not self._days.observe(clock_ms, mark=mark):
+            # What was not read may lie in a partition that is read by the true time.
+            raise PrimaryUnavailable(self._days.doubt)
+        if mysql_day(clock_ms / 1000, mark) > today:
+            # Midnight passed unnoticed: somebody may live in a partition that was not read.
+            raise _MidnightPassed
+        metrics.PARTITIONS_READ.observe(len(wanted))
+        return [self._loaded(want, newest.get(want.key)) for want in wants]
+
+    def _loaded(self, want: Want, row: Row | None) -> Loaded:
+        filters = want.filters
+        for day in want.days:
+            if filters.complete(day) and (row is None or row.day != day):
+                self._filters.in_vain[day] = self._filters.in_vain.get(day, 0) + 1
+                metrics.FILTER_IN_VAIN.counts[""] += 1
+        return Loaded(row, want.whole, filters)
+
+
+class _MidnightPassed(MySQLError):
+    """MySQL's day is later than the one that a statement was made for."""
+
+    def __init__(self) -> None:
+        super().__init__(Fault.RETRY, 0, "midnight passed during a read")
+
+
+class _NotOurs(MySQLError):
+    """One of the tables that a statement reads is not a partition of ours any more."""
+
+    def __init__(self) -> None:
+        super().__init__(Fault.RETRY, 0, "a partition was replaced by another table")
+
+
+def _by_day(wants: Sequence[Want]) -> dict[date, Sequence[Key]]:
+    """The keys to be looked for in each partition, sorted; newest partition first."""
+    days: dict[Key, Collection[date]] = {}
+    for want in wants:
+        before = days.get(want.key)
+        days[want.key] = want.days if before is None else {*before, *want.days}
+    keys: dict[date, list[Key]] = {}
+    for key in sorted(days):
+        for day in days[key]:
+            keys.setdefault(day, []).append(key)
+    return {day: keys[day] for day in sorted(keys, reverse=True)}
+
+
+def _read_again(error: BaseException) -> bool:
+    return isinstance(error, MySQLError) and (error.passing or error.fault is Fault.NO_TABLE)

@@ -1,0 +1,300 @@
+"""Saves: compare-and-set in place, the move into today, the create; alone or by the batch.
+
+One transaction each, READ COMMITTED, sent as one script: MySQL stops at the first statement that
+fails, so a batch costs one round trip. A batch that does not succeed whole is rolled back; the rows
+that had changed since they were loaded leave it, and the rest goes again. Should that fail too, its
+rows are settled one by one, so a row that cannot be saved fails alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+
+from msgspec import Struct
+
+from failover.mysql.connection import BEGIN, COMMIT, Session
+from failover.mysql.errors import Fault, MySQLError
+from failover.mysql.primary import Primary
+from failover.mysql.settings import LOCK_SECONDS
+from sharding import metrics
+from sharding.batching import Batcher, Waiter
+from sharding.partitions import sql
+from sharding.partitions.calendar import neighbours
+from sharding.partitions.clock import Days
+from sharding.partitions.sql import NewRow, Row
+from sharding.state import Key, TooLarge
+
+_LONGEST_BATCH = 2 << 20
+"""Bytes of one script at most."""
+_FRAME = 4096
+"""Bytes of a script that are no row's: begin, commit, the statements' first words."""
+
+
+class Plan(Struct, frozen=True):
+    """One save, ready to be written.
+
+    Attributes:
+        base: the row it was made from; None creates the key.
+        day: W, the partition to write into: the newer of today and the base's.
+        row: what to write.
+        others: the other workers' part of its operations.
+        changes: how many acknowledged changes it stands for.
+        alone: not in a batch, because it held one up before.
+        yesterday_sealed: for a create, that the filter of W-1 was known before the load: no other
+            gateway can have put the key there since.
+        generation: of the primary that `base` is from. Another one may lack the base, and have
+            another row of the same version.
+    """
+
+    base: Row | None
+    day: date
+    row: NewRow
+    others: bytes = b""
+    changes: int = 1
+    alone: bool = False
+    yesterday_sealed: bool = False
+    generation: int = 0
+
+    @property
+    def key(self) -> Key:
+        """Whose state."""
+        return self.row.key
+
+    @property
+    def kind(self) -> str:
+        """How it is counted: create, in_place or move."""
+        if self.base is None:
+            return "create"
+        return "in_place" if self.base.day == self.day else "move"
+
+    @property
+    def days(self) -> tuple[date, ...]:
+        """The partitions that it writes to."""
+        base = () if self.base is None else (self.base.day,)
+        return (self.day, *base)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the statements that save it, at most: two for each of the body and the log, and
+        its key, which stands in up to eight places."""
+        return 2 * (len(self.row.body) + len(self.row.operations)) + 700
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the row stays in its partition."""
+        return self.base is not None and self.base.day == self.day
+
+
+class _Mismatch(Exception):
+    """A row was not as it was loaded: roll back."""
+
+
+class Writer:
+    """Commits plans."""
+
+    def __init__(self, primary: Primary, days: Days) -> None:
+        self._primary = primary
+        self._days = days
+        self._updates = self._batcher("save_in_place")
+        self._shifts = self._batcher("save_shift")
+        # Rows that somebody else holds: a few connections are all that they may occupy.
+        self._lone: Batcher[Plan, bool] = Batcher("save_alone", self._save, at_most=1, in_flight=4)
+
+    def resize(self, batch: int) -> None:
+        """From the next batch on at most so many changes are saved in one transaction."""
+        self._updates.at_most = self._shifts.at_most = batch
+
+    def save(self, plan: Plan, waiter: Waiter[bool]) -> None:
+        """Commit a plan.
+
+        The waiter is told whether it was committed, False if the key had changed since it was
+        loaded; or PrimaryUnavailable or MySQLError: not committed, or not known to be; or
+        TooLarge: not committed.
+        """
+        self._queue(plan).put(plan, waiter)
+
+    def _queue(self, plan: Plan) -> Batcher[Plan, bool]:
+        if plan.alone:
+            return self._lone
+        return self._updates if plan.in_place else self._shifts
+
+    def _batcher(self, kind: str) -> Batcher[Plan, bool]:
+        return Batcher(
+            kind,
+            self._save,
+            at_most=64,
+            in_flight=4,
+            crowd=16,
+            size=lambda plan: plan.size,
+            max_bytes=lambda: min(_LONGEST_BATCH, self._primary.packet) - _FRAME,
+        )
+
+    async def _save(self, plans: list[Plan]) -> Sequence[bool | Exception]:
+        async with self._primary.session(self._primary.deadline(), change=True) as session:
+            generation = self._primary.generation
+            fresh = [
+                plan
+                for plan in plans
+                if plan.generation == generation and all(map(self._days.exists, plan.days))
+            ]
+            done = await self._save_in(session, fresh) if fresh else ()
+        results = dict(zip((plan.key for plan in fresh), done, strict=True))
+        saved = [results.get(plan.key, False) for plan in plans]
+        counts: Counter[str] = Counter()
+        for plan, result in zip(plans, saved, strict=True):
+            if result is True:
+                counts[plan.kind] += plan.changes
+                if plan.changes > 1:
+                    metrics.GROUPED.inc(plan.changes)
+            elif result is False:
+                metrics.CONFLICTS.inc()
+        for kind, changes in counts.items():
+            metrics.SAVES.labels(kind).inc(changes)
+        return saved
+
+    async def _save_in(self, session: Session, plans: list[Plan]) -> Sequence[bool | Exception]:
+        if len(plans) == 1:
+            return await self._settle_all(session, plans, impatient=plans[0].alone)
+        if await self._together(session, plans):
+            return [True] * len(plans)
+        # A key is in a batch once: a worker has one change of it under way.
+        results: dict[Key, bool | Exception] = {}
+        unchanged = await self._unchanged(session, plans)
+        rest = [plan for plan in plans if plan.key in unchanged]
+        if 1 < len(rest) < len(plans) and await self._together(session, rest):
+            results = {plan.key: True for plan in rest}
+        elif rest:
+            settled = await self._settle_all(session, rest, impatient=True)
+            results = {plan.key: one for plan, one in zip(rest, settled, strict=True)}
+        return [results.get(plan.key, False) for plan in plans]
+
+    async def _together(self, session: Session, plans: list[Plan]) -> bool:
+        """Save all plans in one transaction, or none of them."""
+        try:
+            await self._write(session, plans)
+        except _Mismatch:
+            return False
+        except MySQLError as error:
+            if session.broken:
+                raise
+            metrics.MYSQL_BATCH_FALLBACKS.labels(error.fault.name.lower()).inc()
+            return False
+        return True
+
+    async def _unchanged(self, session: Session, plans: list[Plan]) -> set[Key]:
+        """The keys of plans that may still succeed: a glance, the compare-and-set decides."""
+        by_day: dict[date, list[Key]] = {}
+        for plan in plans:
+            if plan.in_place:
+                by_day.setdefault(plan.day, []).append(plan.key)
+        if not by_day:
+            return {plan.key for plan in plans}
+        try:
+            found = await session.fetch(sql.versions(by_day))
+        except MySQLError:
+            if session.broken:
+                raise
+            return {plan.key for plan in plans}
+        there = {Key(user, playlist): version for user, playlist, version in found}
+        return {
+            plan.key for plan in plans if not plan.in_place or there.get(plan.key) == plan.row.base
+        }
+
+    async def _settle_all(
+        self, session: Session, plans: list[Plan], *, impatient: bool
+    ) -> Sequence[bool | Exception]:
+        """One by one; where `impatient`, none of them waits for a row that somebody holds."""
+        impatient = impatient and session.engine.shortest_wait == 0
+        if impatient:
+            await session.execute("SET SESSION innodb_lock_wait_timeout = 0")
+        settled: list[bool | Exception] = []
+        for plan in plans:
+            waited = next((r for r in settled if isinstance(r, MySQLError)), None)
+            if waited is not None and not impatient:
+                settled.append(waited)  # the next one could wait as long: each goes alone now
+            else:
+                settled.append(await self._settle(session, plan))
+        if impatient and not session.broken:
+            await session.execute(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
+        return settled
+
+    async def _settle(self, session: Session, plan: Plan) -> bool | Exception:
+        if plan.size + _FRAME > self._primary.packet:
+            return TooLarge(
+                f"The state has {len(plan.row.body)} bytes. MySQL's max_allowed_packet is "
+                f"{self._primary.packet}, and a save takes two bytes for each, and 6000 more."
+            )
+        try:
+            if plan.in_place:
+                return await session.execute(sql.update(plan.day, plan.row)) == 1
+            await self._write(session, [plan])
+        except _Mismatch:
+            return False
+        except MySQLError as error:
+            if error.fault is Fault.DUPLICATE:
+                return False
+            self._primary.report(error)
+            return error
+        return True
+
+    async def _write(self, session: Session, plans: list[Plan]) -> None:
+        """Save all plans in one transaction; whatever is raised, none of them is saved.
+
+        Rows are locked in one order, by day and key, whoever writes them: no deadlock among
+        batches of one day.
+
+        Raises:
+            _Mismatch: a row was not as it was loaded.
+            MySQLError: after a rollback, or with the session closed.
+        """
+        plans = sorted(plans, key=lambda plan: (plan.day, plan.key))
+        script = [BEGIN]
+        for day in sorted({plan.day for plan in plans}):
+            mine = [plan for plan in plans if plan.day == day]
+            stay = [plan.row for plan in mine if plan.in_place]
+            come = [plan.row for plan in mine if not plan.in_place]
+            if stay:
+                script += [sql.upsert(day, stay), sql.require(2 * len(stay))]
+            if come:
+                script.append(sql.insert(day, come))
+        script += _leave(plans)
+        for day in sorted({plan.day for plan in plans}):
+            created = [plan for plan in plans if plan.day == day and plan.base is None]
+            if created:
+                script.append(sql.require_absent(day, self._beside(day, created)))
+        script.append(COMMIT)
+        try:
+            await session.run_script(script)
+        except MySQLError as error:
+            if not session.broken:
+                await session.rollback()
+            if error.code == sql.REQUIREMENT_FAILED:
+                raise _Mismatch from None
+            raise
+
+    def _beside(self, day: date, created: list[Plan]) -> dict[date, list[Key]]:
+        """The partitions in which another gateway may just have put a key that is new here."""
+        before, after = neighbours(day)
+        beside = {
+            before: [plan.key for plan in created if not plan.yesterday_sealed],
+            after: [plan.key for plan in created],
+        }
+        return {other: keys for other, keys in beside.items() if keys and self._days.exists(other)}
+
+
+def _leave(plans: list[Plan]) -> list[str]:
+    """Delete moved rows where they were, each only in the version that was loaded.
+
+    After the insert, and only while MySQL's day is the one moved into (see sql.delete).
+    """
+    moved: dict[tuple[date, date], dict[Key, int]] = {}
+    for plan in plans:
+        if plan.base is not None and not plan.in_place:
+            versions = moved.setdefault((plan.base.day, plan.day), {})
+            versions[plan.key] = plan.base.version
+    script = []
+    for (day, into), versions in sorted(moved.items()):
+        script += [sql.delete(day, versions, into), sql.require(len(versions))]
+    return script

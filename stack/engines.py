@@ -1,0 +1,346 @@
+"""Other database and lookup servers than the machine's own, installed without touching the system.
+
+    python3 stack/engines.py install mysql-9
+
+downloads an engine and every library that it needs from Debian's unstable suite, unpacks them
+below `.tapedeck/engines/`, and writes a small script for each program there. The script starts the
+program with the libraries that came with it, so any code can run it as an ordinary binary. Nothing
+is installed into the system, no service is started, and removing the folder removes all of it.
+
+apt downloads and checks the packages. The archive's address and its keys are the machine's own: the
+mirror that its apt is configured with has the unstable suite beside the machine's own release.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent.parent / ".tapedeck" / "engines"
+SUITE = "sid"
+CHOICE = "TAPEDECK_ENGINE"
+"""The environment variable that names what tests and drills run on, if not on the machine's own
+MariaDB and Redis: `mysql-9`, `group` (that MySQL in Group Replication), `mariadb-11`, `redis-8` or
+`valkey-9`."""
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What an engine consists of.
+
+    Attributes:
+        packages: Debian's names; the first one has the server, and the version that counts.
+        version: what that version begins with.
+        programs: paths in the packages; the first one is the server.
+        options: the server's own, before those that it is started with. {root} is where the
+            packages are unpacked.
+    """
+
+    packages: tuple[str, ...]
+    version: str
+    programs: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+ENGINES = {
+    "mysql-9": Engine(
+        ("mysql-server-core", "mysql-client-core"),
+        "9.",
+        ("usr/sbin/mysqld", "usr/bin/mysql", "usr/bin/mysqladmin", "usr/bin/mysqldump"),
+        (
+            "--basedir={root}/usr",
+            "--lc-messages-dir={root}/usr/share/mysql",
+            "--character-sets-dir={root}/usr/share/mysql/charsets",
+            "--plugin-dir={root}/usr/lib/mysql/plugin",
+            # The default is a folder of the system, and the server does not start without it.
+            "--secure-file-priv=NULL",
+        ),
+    ),
+    "mariadb-11": Engine(
+        ("mariadb-server-core", "mariadb-client-core"),
+        "11.",
+        ("usr/sbin/mariadbd", "usr/bin/mariadb"),
+        (
+            "--basedir={root}/usr",
+            "--lc-messages-dir={root}/usr/share/mariadb",
+            "--character-sets-dir={root}/usr/share/mariadb/charsets",
+            "--plugin-dir={root}/usr/lib/mysql/plugin",
+        ),
+    ),
+    "redis-8": Engine(
+        ("redis-server", "redis-tools"), "8.", ("usr/bin/redis-server", "usr/bin/redis-cli")
+    ),
+    "valkey-9": Engine(
+        ("valkey-server", "valkey-tools"), "9.", ("usr/bin/valkey-server", "usr/bin/valkey-cli")
+    ),
+}
+"""What can be installed. (Debian has no MySQL 8.4 in any suite.)"""
+
+# --no-defaults and --defaults-file must stay the first option of mysqld and mariadbd.
+_SCRIPT = """\
+#!/bin/sh
+root=$(cd "${{0%/*}}/../root" && pwd) || exit 127
+loader=$(echo "$root"/usr/lib*/ld-linux*.so.*)
+libraries=$(echo "$root"/usr/lib/*-linux-gnu*)
+case "$1" in
+--no-defaults|--defaults-file=*|--defaults-extra-file=*) first=$1; shift ;;
+*) first= ;;
+esac
+exec "$loader" --inhibit-cache --library-path "$libraries" --argv0 "$root/{program}" \\
+    "$root/{program}" ${{first:+"$first"}} {options}"$@"
+"""
+
+
+class Failed(Exception):
+    """An engine could not be installed: which one, why, and what to do."""
+
+
+def find(name: str, program: str | None = None) -> Path | None:
+    """What runs a program of an engine; None while the engine is not installed.
+
+    Args:
+        name: of ENGINES.
+        program: such as "mysqladmin"; its server by default.
+    """
+    path = FOLDER / name / "bin" / (program or Path(ENGINES[name].programs[0]).name)
+    return path if path.exists() else None
+
+
+def chosen(*products: str) -> str | None:
+    """The engine that the environment chose for one of these products ("redis", "valkey"); None
+    where it chose nothing, or an engine of another kind.
+
+    Raises:
+        Failed: it is not installed, or there is no engine of that name.
+    """
+    name = os.environ.get(CHOICE, "")
+    if name == "group":
+        name = "mysql-9"
+    if name and name not in ENGINES:
+        raise Failed(f"{CHOICE}={name}: there is no such engine; there are {', '.join(ENGINES)}")
+    if name.rpartition("-")[0] not in products:
+        return None
+    if find(name) is None:
+        raise Failed(f"{name} is not installed: python3 stack/engines.py install {name}")
+    return name
+
+
+def files(name: str) -> Path:
+    """Where the packages of an engine are unpacked: the root of its own file system."""
+    return FOLDER / name / "root"
+
+
+def say(sentence: str) -> None:
+    """A line of progress."""
+    print(f"tapedeck: {sentence}", flush=True)
+
+
+def install(name: str) -> None:
+    """Install an engine, unless it is there. What an interrupted run downloaded is not lost.
+
+    Raises:
+        Failed: no archive of Debian is configured or reached, or it has another version.
+    """
+    if find(name) is not None:
+        return
+    engine = ENGINES[name]
+    new = FOLDER / f"{name}.new"
+    packages = new / "packages"
+    (packages / "partial").mkdir(parents=True, exist_ok=True)
+    apt = _apt(packages)
+    _read_lists(apt, name)
+    _check_version(apt, name)
+    _download(apt, name)
+    _unpack(new, name)
+    write_scripts(new, engine)
+    done = subprocess.run(
+        [new / "bin" / Path(engine.programs[0]).name, "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Failed(f"{name}: its server does not run: {(done.stdout + done.stderr).strip()}")
+    shutil.rmtree(packages)
+    shutil.rmtree(FOLDER / name, ignore_errors=True)
+    new.rename(FOLDER / name)
+    say(f"{name} is installed: {FOLDER / name}")
+
+
+def write_scripts(folder: Path, engine: Engine) -> None:
+    """Write the script of each program into `folder`/bin; it works wherever the folder is put."""
+    (folder / "bin").mkdir(exist_ok=True)
+    for program in engine.programs:
+        script = folder / "bin" / Path(program).name
+        given = [option.format(root="$root") for option in engine.options]
+        own = given if program == engine.programs[0] else []
+        text = _SCRIPT.format(program=program, options="".join(f'"{option}" ' for option in own))
+        script.write_text(text)
+        script.chmod(0o755)
+
+
+def _apt(packages: Path) -> list[str]:
+    """apt-get with lists, cache and list of installed packages of its own: none is installed, so
+    that it downloads every library that is needed."""
+    state = FOLDER / "apt"
+    (state / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    (state / "installed").touch()
+    options = {
+        "Dir::Etc::sourcelist": state / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferencesparts": "/dev/null",
+        "Dir::State": state,
+        "Dir::State::lists": state / "lists",
+        "Dir::State::status": state / "installed",
+        "Dir::Cache": state,
+        "Dir::Cache::archives": packages,
+        "APT::Sandbox::User": "",
+        "APT::Install-Recommends": "false",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "3",
+    }
+    return ["apt-get", "-q", "-y", *(f"-o{key}={value}" for key, value in options.items())]
+
+
+def _run(argv: list[str], what: str) -> str:
+    """What a command prints.
+
+    Raises:
+        Failed: it ended with another status than 0.
+    """
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
+    except FileNotFoundError:
+        raise Failed(f"{what}: there is no {argv[0]} here; this needs Debian") from None
+    if done.returncode != 0:
+        raise Failed(f"{what}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def archives(printed: str, release: str) -> list[str]:
+    """The addresses that apt gets a release of Debian from.
+
+    Args:
+        printed: by `apt-get update --print-uris`.
+        release: such as "bookworm".
+    """
+    found = re.findall(rf"^'(\S+?)/+dists/{re.escape(release)}/InRelease'", printed, re.MULTILINE)
+    return list(dict.fromkeys(found))
+
+
+def _read_lists(apt: list[str], name: str) -> None:
+    release = ""
+    with Path("/etc/os-release").open() as lines:
+        for line in lines:
+            if line.startswith("VERSION_CODENAME="):
+                release = line.partition("=")[2].strip().strip('"')
+    found = archives(_run(["apt-get", "update", "--print-uris"], name), release)
+    if not found:
+        raise Failed(
+            f"{name}: apt is configured with no archive of this release ({release or 'unknown'}), "
+            "so it is not known where the unstable suite could be downloaded from"
+        )
+    signed = f"[signed-by={_KEYRING}] " if _KEYRING.exists() else ""
+    problem = ""
+    for address in found:
+        source = f"deb {signed}{address} {SUITE} main\n"
+        (FOLDER / "apt" / "sources.list").write_text(source)
+        try:
+            _run([*apt, "update", "-oAPT::Update::Error-Mode=any"], f"{name}: {address} {SUITE}")
+            return
+        except Failed as failed:
+            problem = str(failed)
+    raise Failed(problem)
+
+
+def _check_version(apt: list[str], name: str) -> None:
+    engine = ENGINES[name]
+    options = [option for option in apt if option.startswith("-o")]
+    shown = _run(
+        ["apt-cache", *options, "show", "--no-all-versions", engine.packages[0]],
+        f"{name}: {engine.packages[0]} in {SUITE}",
+    )
+    version = re.search(r"^Version: (?:\d+:)?(\S+)", shown, re.MULTILINE)
+    if version is None or not version[1].startswith(engine.version):
+        raise Failed(
+            f"{name}: {SUITE} has {engine.packages[0]} {version[1] if version else ''} by now: "
+            f"change the entry of {name} in stack/engines.py"
+        )
+
+
+def _download(apt: list[str], name: str) -> None:
+    """Download with a line of progress every tenth of the packages."""
+    wanted = ["--download-only", "install", *ENGINES[name].packages]
+    total = _run([*apt, "--print-uris", *wanted], name).count("\n'")
+    say(f"{name}: downloading from Debian's {SUITE} ({total} packages)")
+    with subprocess.Popen(
+        [*apt, *wanted],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        printed, said = [], 0
+        for line in running.stdout:
+            printed.append(line)
+            got = sum(each.startswith("Get:") for each in printed)
+            if got * 10 // max(total, 1) > said:
+                said = got * 10 // total
+                say(f"{name}: {got} of {total} packages")
+    if running.returncode != 0:
+        raise Failed(f"{name}: apt-get could not download it:\n{''.join(printed[-15:])}")
+
+
+def _unpack(new: Path, name: str) -> None:
+    say(f"{name}: unpacking")
+    root = new / "root"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    for package in sorted((new / "packages").glob("*.deb")):
+        _run(["dpkg-deb", "--extract", str(package), str(root)], f"{name}: {package.name}")
+    for useless in ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/perl"):
+        shutil.rmtree(root / useless, ignore_errors=True)
+
+
+def main() -> int:
+    """Install what is asked for, or list what there is; answer the process's exit status."""
+    parser = argparse.ArgumentParser(description="Servers below .tapedeck/engines")
+    commands = parser.add_subparsers(dest="command", required=True)
+    asked = commands.add_parser("install", help="install engines; those that are there stay")
+    asked.add_argument("names", nargs="+", choices=[*ENGINES, "all"], metavar="NAME")
+    commands.add_parser("list", help="show what can be installed, and what is")
+    options = parser.parse_args()
+    if options.command == "list":
+        for name in ENGINES:
+            print(f"{name:12} {find(name) or 'not installed'}")
+        return 0
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    names = list(ENGINES) if "all" in options.names else options.names
+    with (FOLDER / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            for name in names:
+                install(name)
+        except (Failed, OSError) as problem:
+            print(f"tapedeck: {problem}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return 130
+    return 0
+
+
+if __name__ == "__main__":
+    os.umask(0o022)
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The gateway as a child of the local stack: `tapedeck serve`, exactly as anybody runs it."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import sys
+from pathlib import Path
+
+from config.load import load
+from config.tls import own_port_context
+from stack.process import Child
+
+DRAIN = 25.0
+"""Seconds that it may take to finish what is in flight (gateway.drain_seconds is 15)."""
+
+
+class Gateway(Child):
+    """One gateway on the stack's configuration."""
+
+    def __init__(self, config: Path, admin_port: int, log: Path, pid_file: Path) -> None:
+        super().__init__("gateway", log, pid_file)
+        self.config = config
+        self.admin_port = admin_port
+
+    def start(self) -> None:
+        """Start it and wait until it is ready.
+
+        Raises:
+            ServerFailed: it ended, or is not ready after half a minute.
+        """
+        # The ports that `up` was told hold, wherever they were said.
+        ignored = ("TAPEDECK_GATEWAY__PORT", "TAPEDECK_ADMIN__PORT", "TAPEDECK_GATEWAY__WORKERS")
+        env = {name: value for name, value in os.environ.items() if name not in ignored}
+        argv = [sys.executable, "-m", "cli", "serve", "--config", str(self.config)]
+        self.spawn(argv, env=env)
+        self.await_ready(self._is_ready, 30)
+
+    def stop(self, seconds: float = DRAIN) -> None:
+        """SIGTERM: it finishes what is in flight."""
+        super().stop(seconds)
+
+    def _is_ready(self) -> bool:
+        # The environment may turn TLS on.
+        context = own_port_context(load(self.config).admin)
+        connection = (
+            http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=2)
+            if context is None
+            else http.client.HTTPSConnection(
+                "127.0.0.1", self.admin_port, timeout=2, context=context
+            )
+        )
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == http.client.OK
+        except OSError:
+            return False
+        finally:
+            connection.close()

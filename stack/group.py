@@ -1,0 +1,350 @@
+"""Three MySQL servers in Group Replication: MySQL elects the primary, nothing here promotes.
+
+`Group` asks the members a few times a second what they see, says what changes, tells those that
+were started to join, founds a group that was stopped as a whole, and takes orders (stop, start,
+promote) in between. The rules are in `group_rules`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pymysql
+
+from stack import replication
+from stack.datadir import Passwords
+from stack.group_rules import Situation, View, judge
+from stack.mysql import MySQL
+from stack.process import ServerFailed
+from stack.supervised import RETRY_SECONDS, Say, Supervised
+
+_LOOK = 1.0
+"""Seconds for an answer to the questions that are asked all the time."""
+_JOIN = 60.0
+"""Seconds that joining may take."""
+_LEAVE = 20.0
+"""Seconds that a member gets to leave and end."""
+
+
+class Group(Supervised[MySQL]):
+    """Three servers called mysql1, mysql2 and mysql3."""
+
+    def __init__(
+        self,
+        folder: Path,
+        passwords: Passwords,
+        *,
+        ports: tuple[int | None, int | None, int | None] = (None, None, None),
+        say: Say = lambda _: None,
+        logs: Path | None = None,
+        pids: Path | None = None,
+    ) -> None:
+        super().__init__(folder, passwords, MySQL, ports=ports, say=say, logs=logs, pids=pids)
+        seeds = ",".join(server.address for server in self.servers.values())
+        for server in self.servers.values():
+            server.options = (
+                f"--group-replication-local-address={server.address}",
+                f"--group-replication-group-seeds={seeds}",
+            )
+        self._names = {server.port: name for name, server in self.servers.items()}
+        self._primary = "mysql1"
+        self._generation = 1
+        self._seen: Situation | None = None
+        self._running: set[str] = set()
+        self._tried: dict[str, float] = {}
+
+    # --- who is who
+
+    @property
+    def primary(self) -> MySQL:
+        """The server that was elected last."""
+        return self.servers[self._primary]
+
+    @property
+    def redundant(self) -> bool:
+        """Whether a majority of the members is online: each has what was acknowledged."""
+        return self._seen is not None and 2 * len(self._seen.online) > len(self.servers)
+
+    def status(self) -> dict[str, object]:
+        """For people and scripts: engine, primary, generation, redundant, online and servers."""
+        with contextlib.suppress(pymysql.MySQLError):
+            self._generation = replication.generation(self.primary)
+        online = self._seen.online if self._seen is not None else frozenset()
+
+        def role(name: str) -> str:
+            if name not in online:
+                return "not in the group"
+            return "primary" if name == self._primary else "secondary"
+
+        return {
+            "engine": "MySQL Group Replication",
+            "primary": self._primary,
+            "generation": self._generation,
+            "redundant": self.redundant,
+            "online": len(online),
+            "servers": self._states(role),
+        }
+
+    # --- start and stop
+
+    def start(self) -> None:
+        """Make the data if there is none, start all, found the group.
+
+        Returns when the primary is writable and the others are online.
+
+        Raises:
+            ServerFailed: a member did not start, or there was no primary within a minute.
+        """
+        self._ending.clear()
+        with self._lock:
+            self._unwanted.clear()
+            self._seen = None
+            if not self._make_data():
+                for server in self.servers.values():
+                    if not server.folder.is_dir():
+                        # It gets everything from the others when it joins.
+                        MySQL.make_data(server.folder, self._passwords)
+                        self._copy_keys(server)
+            with ThreadPoolExecutor(len(self.servers)) as starters:
+                list(starters.map(lambda server: server.start("member"), self.servers.values()))
+            deadline = time.monotonic() + _JOIN
+            while not self._ending.is_set() and not self._complete():
+                if time.monotonic() > deadline:
+                    if self._seen is not None and self._seen.primary is not None:
+                        break
+                    raise ServerFailed(f"no primary was elected in {_JOIN:.0f} s: see {self.logs}")
+                self._tick()
+                self._ending.wait(0.05)
+        self._begin_watching()
+
+    def _copy_keys(self, new: MySQL) -> None:
+        """Give a server the keys of the others: the gateway knows the public one."""
+        kept = next(s.folder for s in self.servers.values() if s is not new and s.folder.is_dir())
+        for key in kept.glob("*.pem"):
+            shutil.copy2(key, new.folder)
+
+    def _complete(self) -> bool:
+        return self._seen is not None and len(self._seen.online) == len(self.servers)
+
+    @property
+    def logs(self) -> str:
+        """The names of the members' logs."""
+        return ", ".join(str(server.log) for server in self.servers.values())
+
+    def stop(self) -> None:
+        """Stop all: the primary leaves the group last, and has everything."""
+        self._end_watching()
+        with self._lock, ThreadPoolExecutor(len(self.servers)) as stoppers:
+            for server in self.servers.values():
+                if server is not self.primary:
+                    stoppers.submit(server.stop, _LEAVE)
+            deadline = time.monotonic() + 5
+            while (view := self._view(self.primary)) and len(view.members) > 1:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.05)
+            stoppers.submit(self.primary.stop, _LEAVE)
+
+    # --- orders
+
+    def stop_server(self, name: str) -> str:
+        """Stop one on purpose; it leaves the group first, and stays away until it is started."""
+        with self._lock:
+            server = self.servers[name]
+            self._unwanted.add(name)
+            server.stop(_LEAVE)
+            if not self._await(lambda: self._elected_other_than(name), 15):
+                return f"{name} is stopped, and the group has no primary: start the others"
+            return f"{name} is stopped; {self._primary} is the primary"
+
+    def start_server(self, name: str) -> str:
+        """Start one that is dead or frozen. Answers what became of it.
+
+        Raises:
+            ServerFailed: it runs already, or does not start.
+        """
+        with self._lock:
+            server = self.servers[name]
+            self._look()
+            if self._seen is not None and name in self._seen.online:
+                raise ServerFailed(f"{name} runs already (pid {server.pid})")
+            self._unwanted.discard(name)
+            server.kill()
+            server.start("member")
+            self._tried.pop(name, None)
+            if self._await(lambda: self._seen is not None and name in self._seen.online, _JOIN):
+                role = "the primary" if name == self._primary else "a secondary"
+                return f"{name} is {role} again: {self._count()}"
+            missing = [n for n, other in self.servers.items() if not other.running]
+            if missing and (self._seen is None or not self._seen.exists):
+                return (
+                    f"{name} is started; the group has no majority. It is founded again once "
+                    f"{' and '.join(missing)} can be asked for what they have: "
+                    f"tapedeck stack start {missing[0]}"
+                )
+            return f"{name} is started, and not in the group yet: see `tapedeck stack status`"
+
+    def promote(self, *, force: bool = False) -> str:
+        """Have MySQL hand the primary's part to another member.
+
+        Args:
+            force: where no majority is left, found the group again with the members that run: what
+                only the others acknowledged is lost.
+
+        Raises:
+            ServerFailed: there is no majority and it was not forced; or no other member is online.
+        """
+        with self._lock:
+            self._look()
+            seen = self._seen
+            if seen is None or not seen.exists:
+                if not force:
+                    raise ServerFailed(
+                        "the group has no majority, and elects no primary: start the members that "
+                        "are dead (`tapedeck stack start NAME`), or lose what only they have with "
+                        "`tapedeck stack promote --force`"
+                    )
+                self._found([n for n, server in self.servers.items() if server.running])
+                self._await(lambda: self._seen is not None and self._seen.primary is not None, 20)
+                return f"{self._primary} is the primary: {self._count()}"
+            old = self._primary
+            chosen = next((n for n in sorted(seen.online) if n != old), None)
+            if chosen is None:
+                raise ServerFailed("no other member of the group is online: start one")
+            ((uuid,),) = self.servers[chosen].query("SELECT @@server_uuid")
+            self.primary.query("SELECT group_replication_set_as_primary(%s)", (uuid,), timeout=30)
+            self._look()
+            return f"{self._primary} is the primary; {old} is a secondary"
+
+    def _elected_other_than(self, name: str) -> bool:
+        seen = self._seen
+        return seen is not None and seen.exists and seen.primary not in (None, name)
+
+    def _await(self, holds: Callable[[], bool], seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline or self._ending.is_set():
+                return False
+            self._tick()
+            if self._seen is not None and not self._seen.exists and not self._seen.founding:
+                # Nothing but another member's start would change that.
+                deadline = min(deadline, time.monotonic() + 8)
+            time.sleep(0.1)
+        return True
+
+    # --- watching
+
+    def _view(self, server: MySQL) -> View | None:
+        if not server.running or server.stopped:
+            return None
+        try:
+            rows = server.query(
+                "SELECT member_port, member_state, member_role"
+                " FROM performance_schema.replication_group_members",
+                timeout=_LOOK,
+            )
+        except pymysql.MySQLError:
+            return None
+        members = {self._names[port]: str(state) for port, state, _ in rows if port in self._names}
+        primaries = [self._names.get(port) for port, _, role in rows if role == "PRIMARY"]
+        return View(
+            members.get(server.name, "OFFLINE"), members, primaries[0] if primaries else None
+        )
+
+    def _look(self) -> None:
+        with ThreadPoolExecutor(len(self.servers)) as askers:
+            views = dict(
+                zip(self.servers, askers.map(self._view, self.servers.values()), strict=True)
+            )
+        seen = judge(views)
+        self._tell(seen)
+        if seen.primary is not None:
+            self._primary = seen.primary
+        self._seen = seen
+        if seen.founding:
+            self._found(list(self.servers))
+        else:
+            with ThreadPoolExecutor(len(self.servers)) as joiners:
+                list(joiners.map(self._join, seen.joining))
+
+    def _tell(self, seen: Situation) -> None:
+        """Say what has changed since the look before."""
+        running = {name for name, server in self.servers.items() if server.running}
+        for name in sorted(self._running - running - self._unwanted):
+            self._say(f"{name} is dead; it stays so: tapedeck stack start {name} brings it back")
+        self._running = running
+        before = self._seen
+        if before is None:
+            return
+        if before.exists and not seen.exists and not seen.founding:
+            self._say("the group has no majority: it answers no change until members are started")
+        if seen.primary not in (None, self._primary):
+            self._say(f"{seen.primary} is the primary now: MySQL elected it")
+        if before.online != seen.online and seen.exists:
+            came = ", ".join(sorted(seen.online - before.online))
+            left = ", ".join(sorted(before.online - seen.online))
+            words = [f"{came} joined"] * bool(came) + [f"{left} left"] * bool(left)
+            self._say(f"the group: {' and '.join(words)}; {self._count(seen)}")
+
+    def _count(self, seen: Situation | None = None) -> str:
+        seen = seen or self._seen
+        online = len(seen.online) if seen is not None else 0
+        return f"{online} of {len(self.servers)} members are online"
+
+    def _join(self, name: str) -> None:
+        """Tell a member that was started to join."""
+        if time.monotonic() - self._tried.get(name, 0.0) < RETRY_SECONDS:
+            return
+        self._tried[name] = time.monotonic()
+        with contextlib.suppress(pymysql.MySQLError):
+            self._start_replication(self.servers[name])
+
+    def _start_replication(self, server: MySQL) -> None:
+        server.query(
+            "START GROUP_REPLICATION USER = 'replication', PASSWORD = %s",
+            (self._passwords.replication,),
+            timeout=_JOIN,
+        )
+
+    def _found(self, names: list[str]) -> None:
+        """Found the group anew: begin with the member that has all that any of them has.
+
+        Raises:
+            ServerFailed: each has what another lacks.
+        """
+        members = [self.servers[name] for name in names]
+        for server in members:
+            view = self._view(server)
+            if view is None or view.state != "OFFLINE":
+                # One that has lost the majority does not leave on its word; what it holds back was
+                # not acknowledged.
+                server.kill()
+                server.start("member")
+        has = {server: _transactions(server) for server in members}
+        for server in members:
+            with server.connect() as connection, connection.cursor() as cursor:
+                if not any(server.missing(cursor, other, has[server]) for other in has.values()):
+                    break
+        else:
+            raise ServerFailed(f"each of {', '.join(names)} has changes that another one lacks")
+        self._say(f"{server.name} founds the group: no other member has more")
+        server.query("SET GLOBAL group_replication_bootstrap_group = ON")
+        try:
+            self._start_replication(server)
+        finally:
+            server.query("SET GLOBAL group_replication_bootstrap_group = OFF")
+
+
+def _transactions(server: MySQL) -> str:
+    """All that a member has: what it applied, and what it received from the group until then."""
+    ((applied, received),) = server.query(
+        "SELECT @@gtid_executed, (SELECT received_transaction_set"
+        " FROM performance_schema.replication_connection_status"
+        " WHERE channel_name = 'group_replication_applier')"
+    )
+    return ",".join(filter(None, (applied, received)))
