@@ -200,7 +200,7 @@ def test_a_kill_leaves_no_process_and_the_next_start_finds_the_data(terminal: Te
 
 
 def test_an_ephemeral_stack_keeps_no_data_and_ends_with_a_killed_make(terminal: Terminal) -> None:
-    command = f"'{sys.executable}' -m tapedeck up --ephemeral {' '.join(terminal.options)}"
+    command = f"'{sys.executable}' -m cli up --ephemeral {' '.join(terminal.options)}"
     makefile = terminal.folder / "Makefile"
     makefile.write_text(f"run:\n\t@true && exec {command} --parent $$PPID\n")
     with (terminal.folder / "screen").open("w") as screen:
