@@ -27,14 +27,14 @@ from failover.mysql.primary import Primary
 from failover.mysql.resultset import Ran
 from gateway import telemetry
 from gateway.catalog.cache import Catalog
-from gateway.factory import gateway_face
+from gateway.factory import gateway_application
 from gateway.http.errors import Envelope, encode
-from gateway.http.messages import Asked, Reply
+from gateway.http.messages import BodylessRequest, Response
 from gateway.http.parameters import gather, whole_number
 from gateway.logs import request_id
 from gateway.player import rules
 from gateway.player.routes import _set
-from gateway.reload.runtime_config import Live
+from gateway.reload.runtime_config import RuntimeConfig
 from sharding.lookups.lookups import Lookups
 from sharding.partitions.calendar import tomorrow
 from sharding.partitions.clock import Days
@@ -130,7 +130,7 @@ async def main() -> None:
         "lookup": {"servers": ["127.0.0.1:1:1 lookup1"]},
         "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody"},
     }
-    live = Live(parse(document))
+    live = RuntimeConfig(parse(document))
     tokens = [live.tokens.issue(2**62 + n, time.time()) for n in range(AT_ONCE)]
     mix = mixes()[0]
     loop = asyncio.get_running_loop()
@@ -144,7 +144,7 @@ async def main() -> None:
         parser.message_consumed()
         return messages[0][0]
 
-    asked = Asked(parsed())
+    asked = BodylessRequest(parsed())
     allowed = live.config.player
     stored = Stored(b"{}", 1, time_to_day(), Owner.PLAYER)
     for version in range(2, 10):
@@ -171,8 +171,8 @@ async def main() -> None:
             Sessions(),
         )
 
-    def face(kind: type[Writer]) -> Callable[[Any], Awaitable[Any]]:
-        return gateway_face(live, store(kind), cast(Catalog, catalog))
+    def application(kind: type[Writer]) -> Callable[[Any], Awaitable[Any]]:
+        return gateway_application(live, store(kind), cast(Catalog, catalog))
 
     def counted() -> None:
         request_id(None)
@@ -180,14 +180,14 @@ async def main() -> None:
 
     body = encode(Envelope(status="200 OK", set=_set(answer)))
     route = "/sets/{play_token}/next"
-    found = gateway_face(live, store(Unsaved), cast(Catalog, catalog)).routes
+    found = gateway_application(live, store(Unsaved), cast(Catalog, catalog)).routes
     piece("aiohttp's parser (C), with the URL that it makes", parsed)
     piece("route", lambda: found.find(f"/sets/{tokens[0]}/next"))
     piece("token, verified before", lambda: live.tokens.verify(tokens[0], time.time()))
     piece("parameters and id", lambda: whole_number(gather("mix_id=1")["mix_id"], "mix_id"))
     piece("the Player's rule", lambda: rules.next_track(mix, stored, 1.0, allowed))
     piece("the answer's JSON", lambda: encode(Envelope(status="200 OK", set=_set(answer))))
-    piece("its head", lambda: Reply(200, body).encode(asked))
+    piece("its head", lambda: Response(200, body).encode(asked))
     piece("request id and metrics", counted)
 
     def kept(before: Stored | None) -> Write[int]:
@@ -201,10 +201,14 @@ async def main() -> None:
     saved = await together(lambda n: whole.change(Key(n + 1, 1), kept))
     show("the save's SQL", saved - unsaved)
 
-    serve = face(Writer)
-    asks = [Asked(asked._message._replace(path=f"/sets/{token}/next?mix_id=1")) for token in tokens]
+    serve = application(Writer)
+    asks = [
+        BodylessRequest(asked._message._replace(path=f"/sets/{token}/next?mix_id=1"))
+        for token in tokens
+    ]
     plays = [
-        Asked(asked._message._replace(path=f"/sets/{token}/play?mix_id=1")) for token in tokens
+        BodylessRequest(asked._message._replace(path=f"/sets/{token}/play?mix_id=1"))
+        for token in tokens
     ]
     steps = [0] * AT_ONCE
 

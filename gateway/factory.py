@@ -1,4 +1,4 @@
-"""Puts the two HTTP faces together from the table of operations and the handlers."""
+"""Puts the two HTTP applications together from the table of operations and the handlers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from gateway.admin.routes import AdminApi
 from gateway.api.document import document
 from gateway.api.operations import OPERATIONS, Api, Operation
-from gateway.http.admission import Guard
-from gateway.http.application import Face
+from gateway.http.admission import AdmissionControl
+from gateway.http.application import Application
 from gateway.http.errors import Style, encode, plain_error, player_error, response
-from gateway.http.messages import Reply
+from gateway.http.messages import Response
 from gateway.http.router import Call, Handler, Route
 from gateway.player.routes import PlayerApi
-from gateway.reload.runtime_config import Live
+from gateway.reload.runtime_config import RuntimeConfig
 from gateway.states.routes import StatesApi
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sharding.store.store import Store
 
 
-def gateway_face(live: Live, store: Store, catalog: Catalog) -> Face:
+def gateway_application(live: RuntimeConfig, store: Store, catalog: Catalog) -> Application:
     """What listeners and services talk to.
 
     Args:
@@ -30,26 +30,26 @@ def gateway_face(live: Live, store: Store, catalog: Catalog) -> Face:
         store: where states lie.
         catalog: the mixes.
     """
-    guard = Guard(live.config)
-    live.followers.append(guard.configure)
+    admission = AdmissionControl(live.config)
+    live.followers.append(admission.configure)
     handlers = (
-        PlayerApi(store, catalog, live, guard).handlers()
+        PlayerApi(store, catalog, live, admission).handlers()
         | StatesApi(store, live).handlers()
         | {"openapi": _description(live)}
     )
-    return Face(
+    return Application(
         _routes(("player", "states", "description"), handlers, _gateway_style),
         _gateway_style,
-        guard=guard,
+        admission=admission,
         log_requests=lambda: live.config.log.requests,
         lean=True,
     )
 
 
-def admin_face(live: Live, api: AdminApi) -> Face:
+def admin_application(live: RuntimeConfig, api: AdminApi) -> Application:
     """What operators and Prometheus talk to. It answers however full the gateway is."""
     handlers = api.handlers() | {"openapi": api.guarded(_description(live))}
-    return Face(_routes(("admin", "description"), handlers, _admin_style), _admin_style)
+    return Application(_routes(("admin", "description"), handlers, _admin_style), _admin_style)
 
 
 def _gateway_style(path: str) -> Style:
@@ -82,10 +82,10 @@ def _routes(
     ]
 
 
-def _description(live: Live) -> Handler:
+def _description(live: RuntimeConfig) -> Handler:
     body = encode(document(live.config))
 
-    async def describe(call: Call) -> Reply:
+    async def describe(call: Call) -> Response:
         return response(200, body)
 
     return describe

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
+class Snapshot:
     """One look.
 
     Attributes:

@@ -23,13 +23,13 @@ from gateway import telemetry
 from gateway.api.operations import OPEN, PROBES
 from gateway.http.allowed_hosts import is_ours, refuse_strangers
 from gateway.http.errors import Refusal, json_response
-from gateway.http.messages import Reply
+from gateway.http.messages import Response
 from gateway.http.parameters import whole_number
 from gateway.http.request_body import read_body
 from gateway.http.router import Answer, Call, Handler
-from gateway.insight import Observation
+from gateway.insight import Snapshot
 from gateway.reload import reload
-from gateway.reload.runtime_config import Live, Source, bearer_digest, bearer_matches
+from gateway.reload.runtime_config import RuntimeConfig, Source, bearer_digest, bearer_matches
 from sharding import locate
 from sharding.state import PLAYLIST_MAX, Key
 
@@ -63,7 +63,7 @@ class Insight(Protocol):
         """Where one state lies."""
         ...
 
-    async def observe(self) -> Observation:
+    async def observe(self) -> Snapshot:
         """Everything at one moment, for the dashboard."""
         ...
 
@@ -107,7 +107,7 @@ class OwnInsight:
     def __init__(
         self,
         backend: Backend,
-        live: Live,
+        live: RuntimeConfig,
         reread: Callable[[bytes], Sections],
         draining: Callable[[], bool],
     ) -> None:
@@ -147,10 +147,10 @@ class OwnInsight:
                 503, f"MySQL cannot be asked right now: {reason}.", headers={"Retry-After": "1"}
             ) from None
 
-    async def observe(self) -> Observation:
+    async def observe(self) -> Snapshot:
         """What this process knows without asking anybody."""
         status, reasons = await self.readiness()
-        return Observation(
+        return Snapshot(
             at=time.time(),
             status=status,
             reasons=reasons,
@@ -318,7 +318,7 @@ class AdminApi:
 
     async def events(self, call: Call) -> Answer:
         """What the page shows, live."""
-        assert isinstance(call.request, BaseRequest)  # this face is not lean
+        assert isinstance(call.request, BaseRequest)  # this application is not lean
         return self._the_dashboard().events(call.request)
 
     async def overview(self, call: Call) -> Answer:
@@ -344,7 +344,7 @@ class AdminApi:
 
     async def metrics(self, call: Call) -> Answer:
         """Counters as Prometheus text."""
-        return Reply(200, await self._insight.metrics(), content_type=telemetry.TEXT)
+        return Response(200, await self._insight.metrics(), content_type=telemetry.TEXT)
 
     async def reload_check(self, call: Call) -> Answer:
         """Say what a reload would change."""

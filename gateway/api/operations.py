@@ -1,6 +1,6 @@
 """The HTTP operations as one table: routes are made from it, and so is /openapi.json.
 
-The table says of each path who answers, and with what. `openapi.py` describes it to others; the
+The table says of each path who answers, and with what. `document.py` describes it to others; the
 shapes of bodies are in `schemas.py`.
 """
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from gateway.dashboard.numbers import Reading, Window, point, read
-from gateway.insight import Observation
+from gateway.insight import Snapshot
 
 KEEP = 15 * 60
 """Seconds that are kept."""
@@ -98,7 +98,7 @@ class History:
 
     # --- what is learnt
 
-    def learn(self, seen: Observation) -> None:
+    def learn(self, seen: Snapshot) -> None:
         """Take an observation in; they come in the order of their times."""
         self._began = min(self._began, seen.at)
         reading = read(seen.at, seen.families)
@@ -130,7 +130,7 @@ class History:
             self.points.append({"at": round(reading.at, 1), **drawn})
             self._stepped = reading
 
-    def _judge(self, seen: Observation, begun: list[Event]) -> None:
+    def _judge(self, seen: Snapshot, begun: list[Event]) -> None:
         """Keep since when the status and each reason hold.
 
         Args:
@@ -146,7 +146,7 @@ class History:
         self._since = since
         self._reasons = list(seen.reasons)
 
-    def _look_at_ring(self, seen: Observation) -> None:
+    def _look_at_ring(self, seen: Snapshot) -> None:
         ring = seen.ring
         assert ring is not None
         names = set()
@@ -170,7 +170,7 @@ class History:
             self._note("ring", "ring", f"The ring is now generation {generation}", seen.at)
         self._generation = generation
 
-    def _look_at_mysql(self, seen: Observation) -> None:
+    def _look_at_mysql(self, seen: Snapshot) -> None:
         mysql = seen.mysql
         assert mysql is not None
         primary = mysql["primary"]

@@ -22,8 +22,8 @@ from gateway.dashboard.peers import Peers
 from gateway.dashboard.stream import Viewer, Viewers, event
 from gateway.http.errors import Refusal
 from gateway.http.static_files import Pages
-from gateway.insight import Observation
-from gateway.reload.runtime_config import Live
+from gateway.insight import Snapshot
+from gateway.reload.runtime_config import RuntimeConfig
 from gateway.telemetry import VERSION
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ class Dashboard:
         live: the configuration that holds.
     """
 
-    def __init__(self, insight: Insight, live: Live) -> None:
+    def __init__(self, insight: Insight, live: RuntimeConfig) -> None:
         self._insight = insight
         self._live = live
         self._history = History()
-        self._seen: Observation | None = None
+        self._seen: Snapshot | None = None
         self._answers: dict[str, tuple[int, Any]] = {}
         self._versions = 0
         self._viewers = Viewers(self._feed, self._arrived)
@@ -221,7 +221,7 @@ class Dashboard:
             chunks.append(event("state", self._state(self._seen)))
         return chunks
 
-    def _state(self, seen: Observation) -> dict[str, Any]:
+    def _state(self, seen: Snapshot) -> dict[str, Any]:
         window = self._history.window
         config = self._live.config
         ring = seen.ring
@@ -248,7 +248,7 @@ class Dashboard:
         gateway = self._live.config.gateway
         return join_address(gateway.host, gateway.port)
 
-    def _workers(self, seen: Observation) -> list[dict[str, Any]]:
+    def _workers(self, seen: Snapshot) -> list[dict[str, Any]]:
         """Each worker; a process alone is the only one."""
         window = self._history.window
         if window is None:
@@ -265,7 +265,7 @@ class Dashboard:
         ]
 
 
-def _circle(seen: Observation | None) -> Any:
+def _circle(seen: Snapshot | None) -> Any:
     """What the ring's circle depends on."""
     if seen is None or seen.ring is None:
         return None

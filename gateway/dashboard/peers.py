@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from config.tls import TlsProblem, in_words
 from failover.dns import NAMES
 from failover.tls_contexts import context_for
-from gateway.reload.runtime_config import Live
+from gateway.reload.runtime_config import RuntimeConfig
 
 ANSWER_SECONDS = 2.0
 """How long a gateway has to answer."""
@@ -54,7 +54,7 @@ class Peers:
         live: the configuration that holds; asked at each round.
     """
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: RuntimeConfig) -> None:
         self._live = live
         self._session: aiohttp.ClientSession | None = None
 

@@ -117,7 +117,7 @@ class Viewers:
 class _Stream(Payload):
     """A body that is written as it comes to be.
 
-    aiohttp writes a response's body after the face has finished it, so that this answer has its
+    aiohttp writes a response's body after the handler has finished, so that this answer has its
     request id and its place in the metrics like every other one.
     """
 

@@ -1,7 +1,7 @@
 """What keeps one client, or too many of them, from taking the gateway away from the others.
 
-Pure rules are next door: `limits.py` says how much one client may take, `overload.py` when a worker
-is behind. Here they meet connections and the clock. Each worker guards itself.
+Pure rules are next door: `rate_limit.py` says how much one client may take, `concurrency_limit.py`
+when a worker is behind. Here they meet connections and the clock. Each worker guards itself.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ _log = structlog.get_logger()
 
 
 class Connection(Protocol):
-    """What the guard asks of a connection.
+    """What admission control asks of a connection.
 
     Attributes:
         peer: the address of the other end.
         descriptor: its number; -1 where there is none.
         slow_since: since when a request's headers are incomplete, on the loop's clock; 0: not.
-        unread_since: since when something lies unread; kept by the guard.
-        held: bytes of memory that what it has not finished to send takes; kept by the guard.
+        unread_since: since when something lies unread; kept by admission control.
+        held: bytes of memory that its unfinished request takes; kept by admission control.
     """
 
     peer: str
@@ -84,7 +84,7 @@ class Connection(Protocol):
         ...
 
 
-class Guard:
+class AdmissionControl:
     """The limits of one worker's port.
 
     Args:

@@ -1,7 +1,7 @@
-"""One HTTP face: finds the route, runs its handler, and turns whatever happens into an answer.
+"""An HTTP application: finds the route, runs its handler, turns whatever happens into an answer.
 
-The gateway's port and the admin port are two faces. A face sits directly on aiohttp's low-level
-server (`connection.py`): every answer, also to a request that is no HTTP at all, passes through
+The gateway's port and the admin port have one each. It sits directly on aiohttp's low-level server
+(`protocol.py`): every answer, also to a request that is no HTTP at all, passes through
 one function here and so has its request id, its place in the metrics and the body that its API
 promises.
 """
@@ -16,10 +16,10 @@ import structlog
 
 from failover.mysql.errors import PrimaryUnavailable
 from gateway import logs, telemetry
-from gateway.http.admission import Guard
+from gateway.http.admission import AdmissionControl
 from gateway.http.errors import Refusal, Style, response
 from gateway.http.input_bounds import HeadTooLarge
-from gateway.http.messages import Reply, Request, peer_of, target_of
+from gateway.http.messages import Request, Response, peer_of, target_of
 from gateway.http.parameters import unescape
 from gateway.http.request_rules import check_request, refusal_of
 from gateway.http.router import Answer, Call, Route, Routes
@@ -29,15 +29,15 @@ from sharding.state import TooLarge, Unavailable
 _log = structlog.get_logger()
 
 
-class Face:
-    """One HTTP application.
+class Application:
+    """What answers on a port.
 
     Args:
         routes: what it serves.
         style: how errors are worded where no route is known, by the path.
-        guard: the limits that hold here; None for none (the admin port).
+        admission: the limits that hold here; None for none (the admin port).
         log_requests: whether to log each request, asked at each.
-        lean: whether every answer is a `Reply`; requests without a body then go a shorter way.
+        lean: whether every answer is a `Response`; requests without a body then go a shorter way.
 
     Attributes:
         in_flight: requests that are being served.
@@ -49,7 +49,7 @@ class Face:
         routes: Sequence[Route],
         style: Callable[[str], Style],
         *,
-        guard: Guard | None = None,
+        admission: AdmissionControl | None = None,
         log_requests: Callable[[], bool] = lambda: False,
         lean: bool = False,
     ) -> None:
@@ -58,7 +58,7 @@ class Face:
         self.in_flight = 0
         self.draining = False
         self._style = style
-        self.guard = guard
+        self.admission = admission
         self._log_requests = log_requests
         self._names = {
             route.template: [part[1:-1] for part in route.template.split("/") if part[:1] == "{"]
@@ -111,15 +111,17 @@ class Face:
                     f"This path answers {route.allow}.",
                     headers={"Allow": route.allow},
                 )
-            guard = self.guard
-            if guard is not None and not route.always:
-                if self.in_flight > guard.allowed:
+            admission = self.admission
+            if admission is not None and not route.always:
+                if self.in_flight > admission.allowed:
                     telemetry.REFUSED.inc()
                     raise Refusal(
                         503, "Too many requests are in flight.", headers={"Retry-After": "1"}
                     )
-                if guard.by_address:
-                    guard.admit(peer_of(request), _forwarded(request) if guard.proxied else None)
+                if admission.by_address:
+                    admission.admit(
+                        peer_of(request), _forwarded(request) if admission.proxied else None
+                    )
             if raw:
                 for name, value in zip(self._names[route.template], raw, strict=True):
                     call.values[name] = unescape(value, name)
@@ -190,7 +192,7 @@ class Face:
     def _finish(
         self, answer: Answer, request_id: str, route: str, method: str, started: float
     ) -> Answer:
-        if isinstance(answer, Reply):
+        if isinstance(answer, Response):
             answer.request_id = request_id
         else:
             answer.headers["X-Request-Id"] = request_id

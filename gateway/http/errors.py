@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.catalog.model import Mix, MixUser, Track
-from gateway.http.messages import Reply
+from gateway.http.messages import Response
 from gateway.http.status import JSON, LINES, status_line
 
 __all__ = ["JSON", "status_line"]
@@ -169,11 +169,13 @@ def plain_error(status: int, sentences: Sequence[str], *, logged_in: bool = Fals
     return encode({"status": LINES[status], "errors": sentences})
 
 
-def response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+def response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON answer of bytes that are ready to send."""
-    return Reply(status, body, headers)
+    return Response(status, body, headers)
 
 
-def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+def json_response(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """A JSON answer of anything that msgspec can encode."""
-    return Reply(status, encode(value), headers)
+    return Response(status, encode(value), headers)

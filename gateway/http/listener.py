@@ -15,7 +15,7 @@ from config.model import ServerTls
 from config.tls import TlsProblem, server_context
 from config.values import join_address
 from failover.aside import aside
-from gateway.http.application import Face
+from gateway.http.application import Application
 from gateway.http.protocol import Server
 
 BACKLOG = 1024
@@ -80,21 +80,24 @@ def bind_shared(host: str, port: int, count: int, value: str, option: str) -> li
 
 
 class Listening:
-    """A face on a socket.
+    """An application on a socket.
 
     Args:
-        face: what answers.
+        application: what answers.
         sock: bound; TCP or UNIX.
         tls: gives the section that says whether to speak TLS now; a UNIX socket never does.
     """
 
     def __init__(
-        self, face: Face, sock: socket.socket, tls: Callable[[], ServerTls] = ServerTls
+        self,
+        application: Application,
+        sock: socket.socket,
+        tls: Callable[[], ServerTls] = ServerTls,
     ) -> None:
-        self.face = face
+        self.application = application
         self._sock = sock
         self._tls = tls
-        self._server = Server(face)
+        self._server = Server(application)
         self._accepting: asyncio.AbstractServer | None = None
         self._context: ssl.SSLContext | None = None
         self._renewing: asyncio.Task[None] | None = None
@@ -178,9 +181,9 @@ class Listening:
             async with asyncio.timeout_at(end):
                 if self._server.connections:
                     await asyncio.sleep(SETTLE_SECONDS)
-                await self.face.quiet()
+                await self.application.quiet()
         except TimeoutError:
-            finished = not self.face.in_flight
+            finished = not self.application.in_flight
         self._server.pre_shutdown()
         await self._server.shutdown(max(end - loop.time(), 0.1))
         return finished

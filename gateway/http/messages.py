@@ -30,7 +30,7 @@ _USUAL = {
 _NO_BODY = frozenset({204, 304})
 
 
-class Asked:
+class BodylessRequest:
     """A request without a body, as far as handlers look at one (see `web.BaseRequest`)."""
 
     __slots__ = ("_message", "headers", "method", "peer", "version")
@@ -60,26 +60,26 @@ class Asked:
         return url.raw_path, url.raw_query_string
 
 
-Request = web.BaseRequest | Asked
+Request = web.BaseRequest | BodylessRequest
 
 
 def target_of(request: Request) -> tuple[str, str]:
     """The raw path and the raw query of a request."""
-    if isinstance(request, Asked):
+    if isinstance(request, BodylessRequest):
         return request.target()
     return request.rel_url.raw_path, request.rel_url.raw_query_string
 
 
 def peer_of(request: Request) -> str:
     """The address of the other end of a request's connection; empty where there is none."""
-    if isinstance(request, Asked):
+    if isinstance(request, BodylessRequest):
         return request.peer
-    # Our connections have it (`connection.py`); one that is lost is None.
+    # Our connections have it (`protocol.py`); one that is lost is None.
     peer: str = getattr(request.protocol, "peer", "")
     return peer
 
 
-class Reply:
+class Response:
     """An answer: a status, some headers, a body that is ready to send.
 
     aiohttp's own loop can send it too: it has what `web.StreamResponse` is asked for there.

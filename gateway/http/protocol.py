@@ -1,7 +1,7 @@
-"""One connection of a face: reads requests, has the face answer them, and writes what it said.
+"""One connection: reads requests, has the application answer them, and writes its answers.
 
-It is aiohttp's own, except that requests without a body go a shorter way (see `wire.py`), that
-errors below the face are worded by the face, and that the guard may end it.
+It is aiohttp's own, except that requests without a body go a shorter way (see `messages.py`), that
+errors below the application are worded by it, and that admission control may end it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from config.model import Limits
-from gateway.http.application import Face
+from gateway.http.application import Application
 from gateway.http.errors import Refusal
 from gateway.http.input_bounds import END, HeadTooLarge, Unfinished, size_of
-from gateway.http.messages import Asked, Reply
+from gateway.http.messages import BodylessRequest, Response
 
 PATIENCE_SECONDS = 1.0
 """What Retry-After says where the gateway is full."""
@@ -33,12 +33,12 @@ _log = structlog.get_logger()
 
 
 class HttpConnection(RequestHandler):
-    """aiohttp's connection, except that errors below the face are worded by the face."""
+    """aiohttp's connection, except that errors below the application are worded by it."""
 
     __slots__ = (
+        "_application",
         "_connection",
         "_deaf",
-        "_face",
         "_refused_until",
         "_unfinished",
         "descriptor",
@@ -47,13 +47,13 @@ class HttpConnection(RequestHandler):
         "slow_since",
         "unread_since",
     )
-    _face: Face
+    _application: Application
 
     @property
     def limits(self) -> Limits:
         """Those that hold on this port."""
-        guard = self._face.guard
-        return _DEFAULTS if guard is None else guard.limits
+        admission = self._application.admission
+        return _DEFAULTS if admission is None else admission.limits
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -67,14 +67,14 @@ class HttpConnection(RequestHandler):
         self.peer: str = name[0] if isinstance(name, tuple) else ""
         sock = transport.get_extra_info("socket")
         self.descriptor: int = -1 if sock is None else sock.fileno()
-        guard = self._face.guard
-        if guard is not None and (reason := guard.opened(self)) is not None:
+        admission = self._application.admission
+        if admission is not None and (reason := admission.opened(self)) is not None:
             self._end(Refusal(503, reason, headers={"Retry-After": "1"}))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
-        if self._face.guard is not None:
-            self._face.guard.closed(self)
+        if self._application.admission is not None:
+            self._application.admission.closed(self)
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -164,8 +164,8 @@ class HttpConnection(RequestHandler):
             self._hold(unfinished.memory)
 
     def _count_refused(self, size: int) -> None:
-        if self._face.guard is not None:
-            self._face.guard.refused(size)
+        if self._application.admission is not None:
+            self._application.admission.refused(size)
 
     def _refuse_head(self, most: int, size: int) -> None:
         """Answer with 431 once what was asked before is answered, and read no more."""
@@ -177,9 +177,9 @@ class HttpConnection(RequestHandler):
         self._messages.append((info, EMPTY_PAYLOAD))
 
     def _hold(self, held: int) -> None:
-        guard = self._face.guard
-        if guard is not None and held != self.held:
-            guard.holds(self, held)
+        admission = self._application.admission
+        if admission is not None and held != self.held:
+            admission.holds(self, held)
 
     def unread(self) -> int:
         """Bytes that wait to be taken by the client."""
@@ -210,7 +210,7 @@ class HttpConnection(RequestHandler):
         self._deaf = True
         self.slow_since = 0.0
         self._hold(0)
-        self._connection.write(self._face.last_words(refusal))
+        self._connection.write(self._application.last_words(refusal))
         # What still trickles in is read and dropped for a while: closing on it would be a reset,
         # which may overtake the answer.
         self.close()
@@ -224,12 +224,12 @@ class HttpConnection(RequestHandler):
     def _end(self, refusal: Refusal) -> None:
         """Say why, and close."""
         if not self._connection.is_closing():
-            self._connection.write(self._face.last_words(refusal))
+            self._connection.write(self._application.last_words(refusal))
         self.force_close()
 
     async def start(self) -> None:
         """Answer requests as they come, until the connection ends."""
-        if not self._face.lean or await self._others_next():
+        if not self._application.lean or await self._others_next():
             await super().start()
         elif not self._force_close:
             self._task_handler = None
@@ -260,7 +260,7 @@ class HttpConnection(RequestHandler):
             parser.message_consumed()
             if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
                 self._resume_reading_if_drained()
-            if not await self._answer_one(Asked(message, self.peer)):
+            if not await self._answer_one(BodylessRequest(message, self.peer)):
                 return False
             self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
             if self._keepalive_handle is None:
@@ -269,12 +269,12 @@ class HttpConnection(RequestHandler):
                 )
         return False
 
-    async def _answer_one(self, request: Asked) -> bool:
+    async def _answer_one(self, request: BodylessRequest) -> bool:
         """Answer a request; whether the connection goes on."""
         self._request_in_progress = True
         try:
-            reply = await self._face(request)
-            assert isinstance(reply, Reply)
+            reply = await self._application(request)
+            assert isinstance(reply, Response)
             if reply.status == 503:
                 await self._not_too_soon()
             transport = self.transport
@@ -307,8 +307,13 @@ class HttpConnection(RequestHandler):
         """
         now = self._loop.time()
         early, self._refused_until = self._refused_until - now, now + PATIENCE_SECONDS
-        guard = self._face.guard
-        if early > 0 and not self._face.draining and guard and not guard.is_proxy(self.peer):
+        admission = self._application.admission
+        if (
+            early > 0
+            and not self._application.draining
+            and admission
+            and not admission.is_proxy(self.peer)
+        ):
             self._refused_until += early
             await asyncio.sleep(early)
 
@@ -340,17 +345,17 @@ class HttpConnection(RequestHandler):
     ) -> web.StreamResponse:
         if request.writer.output_size > 0:
             raise ConnectionError("the answer had begun already")
-        # aiohttp asks nothing of it that a Reply has not.
-        return cast(web.StreamResponse, self._face.malformed(exc, status))
+        # aiohttp asks nothing of it that a Response has not.
+        return cast(web.StreamResponse, self._application.malformed(exc, status))
 
 
 class Server(web.Server):
-    """aiohttp's low-level server with a face in front. To be made inside the running loop."""
+    """aiohttp's low-level server for an application. To be made inside the running loop."""
 
-    def __init__(self, face: Face) -> None:
-        limits = _DEFAULTS if face.guard is None else face.guard.limits
+    def __init__(self, application: Application) -> None:
+        limits = _DEFAULTS if application.admission is None else application.admission.limits
         super().__init__(
-            face,  # type: ignore[arg-type]  # a Reply is enough of a StreamResponse
+            application,  # type: ignore[arg-type]  # a Response is enough of a StreamResponse
             keepalive_timeout=limits.keepalive_seconds,
             max_line_size=limits.header_bytes,
             max_field_size=limits.header_bytes,
@@ -359,10 +364,10 @@ class Server(web.Server):
             auto_decompress=False,
             lingering_time=2.0,
         )
-        self.face = face
+        self.application = application
 
     def __call__(self) -> RequestHandler:
         """A connection was accepted."""
         protocol = HttpConnection(self, loop=self._loop, **self._kwargs)
-        protocol._face = self.face
+        protocol._application = self.application
         return protocol

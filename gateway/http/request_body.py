@@ -11,7 +11,7 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from config.model import Limits
 from gateway.http.errors import Refusal
-from gateway.http.messages import Asked, Request
+from gateway.http.messages import BodylessRequest, Request
 from gateway.http.protocol import HttpConnection
 
 _DEFAULTS = Limits()
@@ -27,7 +27,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     Raises:
         Refusal: 400 broken off or broken framing, 408 too slow, 413 too long, 415 compressed, 417.
     """
-    if isinstance(request, Asked) or not request.body_exists:
+    if isinstance(request, BodylessRequest) or not request.body_exists:
         return b""
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() not in ("", "identity"):

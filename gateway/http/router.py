@@ -1,4 +1,4 @@
-"""Which handler answers a path: a face's routes, and the call that a handler is given."""
+"""Which handler answers a path: an application's routes, and the call that a handler is given."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from gateway.http.errors import Style
-from gateway.http.messages import Reply, Request
+from gateway.http.messages import Request, Response
 
 
 class Call:
@@ -31,7 +31,7 @@ class Call:
         self.logged_in = False
 
 
-Answer = Reply | web.Response
+Answer = Response | web.Response
 Handler = Callable[[Call], Awaitable[Answer]]
 
 
@@ -75,7 +75,7 @@ def _plain(escape: re.Match[str]) -> str:
 
 
 class Routes:
-    """The routes of a face, found segment by segment.
+    """The routes of an application, found segment by segment.
 
     >>> from gateway.http.errors import plain_error
     >>> routes = Routes([Route("/mixes/{id}", {}, plain_error, dot_json=True)])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.auth.tokens import BadToken, Listener, anonymous_user_id
 from gateway.catalog.model import Mix
-from gateway.http.admission import Guard
+from gateway.http.admission import AdmissionControl
 from gateway.http.errors import (
     Envelope,
     MixSet,
@@ -22,13 +22,13 @@ from gateway.http.errors import (
     status_line,
     track_reply,
 )
-from gateway.http.messages import Reply
+from gateway.http.messages import Response
 from gateway.http.parameters import gather, user_number, whole_number
 from gateway.http.request_body import read_body
 from gateway.http.router import Call, Handler
 from gateway.player import rules
 from gateway.player.rules import Answer, Place, Refused, UnknownTrack, WrongOwner
-from gateway.reload.runtime_config import Live
+from gateway.reload.runtime_config import RuntimeConfig
 from sharding.state import Decision, Key, Outcome, Stored
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class PlayerApi:
         store: where states lie.
         catalog: the mixes.
         live: the configuration.
-        guard: how much one listener may ask.
+        admission: how much one listener may ask.
         clock: this machine's, epoch seconds: how long a token is good. A state's time is MySQL's.
     """
 
@@ -60,14 +60,14 @@ class PlayerApi:
         self,
         store: Store,
         catalog: Catalog,
-        live: Live,
-        guard: Guard,
+        live: RuntimeConfig,
+        admission: AdmissionControl,
         clock: Callable[[], float] = time,
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._live = live
-        self._guard = guard
+        self._admission = admission
         self._clock = clock
 
     def handlers(self) -> dict[str, Handler]:
@@ -84,7 +84,7 @@ class PlayerApi:
             "mix_set": self.mix_set,
         }
 
-    async def new_set(self, call: Call) -> Reply:
+    async def new_set(self, call: Call) -> Response:
         """A play token, for somebody anonymous or, with the service key, for a known user."""
         parameters = await _parameters(call)
         given = parameters.get("user_id")
@@ -101,13 +101,13 @@ class PlayerApi:
         token = self._live.tokens.issue(user_id, self._clock())
         return _ok(Envelope(status=_OK, logged_in=given is not None, play_token=token))
 
-    async def play(self, call: Call) -> Reply:
+    async def play(self, call: Call) -> Response:
         """Start or resume."""
         listener, mix, _ = await self._asked(call)
         now, allowed = await self._store.now(), self._live.config.player
         return await self._change(call, listener, mix, lambda s: rules.play(mix, s, now, allowed))
 
-    async def next(self, call: Call) -> Reply:
+    async def next(self, call: Call) -> Response:
         """To the next track."""
         listener, mix, parameters = await self._asked(call)
         allowed, track_id = self._live.config.player, _track_id(parameters)
@@ -116,7 +116,7 @@ class PlayerApi:
             call, listener, mix, lambda s: rules.next_track(mix, s, now, allowed, track_id)
         )
 
-    async def skip(self, call: Call) -> Reply:
+    async def skip(self, call: Call) -> Response:
         """To the next track, as far as the licence allows."""
         listener, mix, parameters = await self._asked(call)
         allowed, track_id = self._live.config.player, _track_id(parameters)
@@ -125,13 +125,13 @@ class PlayerApi:
             call, listener, mix, lambda s: rules.skip(mix, s, now, allowed, track_id)
         )
 
-    async def report(self, call: Call) -> Reply:
+    async def report(self, call: Call) -> Response:
         """A track was listened to."""
         listener, mix, parameters = await self._asked(call, "track_id")
         track_id = whole_number(parameters.get("track_id"), "track_id")
         return await self._change(call, listener, mix, lambda s: rules.report(mix, s, track_id))
 
-    async def tracks_played(self, call: Call) -> Reply:
+    async def tracks_played(self, call: Call) -> Response:
         """What was played, in order."""
         listener, mix, _ = await self._asked(call)
         stored = await self._store.load(Key(listener.user_id, mix.id))
@@ -147,7 +147,7 @@ class PlayerApi:
             )
         )
 
-    async def next_mix(self, call: Call) -> Reply:
+    async def next_mix(self, call: Call) -> Response:
         """The mix to go on with."""
         _, mix, _ = await self._asked(call)
         following = await self._catalog.after(mix.id)
@@ -155,13 +155,13 @@ class PlayerApi:
             raise Refusal(404, f"There is no mix after mix {mix.id}.")
         return _ok(Envelope(status=_OK, logged_in=call.logged_in, next_mix=mix_reply(following)))
 
-    async def mix(self, call: Call) -> Reply:
+    async def mix(self, call: Call) -> Response:
         """One mix."""
         await _parameters(call)
         mix = await self._mix(whole_number(call.values["id"], "The mix's id"))
         return _ok(Envelope(status=_OK, mix=mix_reply(mix)))
 
-    async def mix_set(self, call: Call) -> Reply:
+    async def mix_set(self, call: Call) -> Response:
         """All mixes, a page at a time."""
         parameters = await _parameters(call)
         page = whole_number(parameters.get("page", "1"), "page", PAGE_MAX)
@@ -187,7 +187,7 @@ class PlayerApi:
         except BadToken as error:
             raise Refusal(401, error.reason) from None
         call.logged_in = listener.logged_in
-        self._guard.admit_listener(listener.user_id)
+        self._admission.admit_listener(listener.user_id)
         parameters = await _parameters(call)
         mix_id = whole_number(parameters.get("mix_id"), "mix_id")
         # Malformed before unknown: a client that sends nonsense learns so in one go.
@@ -205,7 +205,7 @@ class PlayerApi:
 
     async def _change(
         self, call: Call, listener: Listener, mix: Mix, transition: _Transition
-    ) -> Reply:
+    ) -> Response:
         try:
             outcome: Outcome[Answer] = await self._store.change(
                 Key(listener.user_id, mix.id), transition
@@ -250,5 +250,5 @@ async def _parameters(call: Call) -> Mapping[str, str]:
     return gather(call.query, body, request.headers.get("Content-Type", ""))
 
 
-def _ok(envelope: Envelope) -> Reply:
+def _ok(envelope: Envelope) -> Response:
     return response(200, encode(envelope))

@@ -17,10 +17,10 @@ from config.model import Sections
 from failover.aside import aside
 from gateway import telemetry
 from gateway.http.errors import Refusal, encode
-from gateway.insight import Observation
+from gateway.insight import Snapshot
 from gateway.process.worker import ReloadOrder
 from gateway.reload import reload
-from gateway.reload.runtime_config import Live, revealed
+from gateway.reload.runtime_config import RuntimeConfig, revealed
 from sharding.state import Key
 
 ANSWER_SECONDS = 5.0
@@ -150,7 +150,7 @@ class FleetInsight:
     def __init__(
         self,
         doors: Sequence[WorkerDoor],
-        live: Live,
+        live: RuntimeConfig,
         reread: Callable[[], Sections],
         draining: Callable[[], bool],
         restart: Callable[[int], None],
@@ -191,7 +191,7 @@ class FleetInsight:
         found: dict[str, Any] = await self._first(f"/where/{key.user_id}/{key.playlist_id}")
         return found
 
-    async def observe(self) -> Observation:
+    async def observe(self) -> Snapshot:
         """What the workers say at this moment; one that is slow is missing."""
         paths = ("/readyz", "/ring", "/mysql")
         asked = [self._ask_all(path, seconds=GLANCE_SECONDS) for path in paths]
@@ -209,7 +209,7 @@ class FleetInsight:
                 node["out_in"] = out.get(node["name"], [])
                 if node["out_in"]:
                     node["since"] = earliest(rings, node["name"])
-        return Observation(
+        return Snapshot(
             at=time.time(),
             status=status,
             reasons=reasons,

@@ -25,13 +25,13 @@ from config.model import Sections
 from gateway import logs
 from gateway.admin.routes import AdminApi
 from gateway.dashboard.page import Dashboard
-from gateway.factory import admin_face
+from gateway.factory import admin_application
 from gateway.http.errors import encode
 from gateway.http.listener import BACKLOG, Listening, bind, bind_shared
 from gateway.process.aggregate import FleetInsight, WorkerDoor
 from gateway.process.worker import EXIT_CONFIG, Handover, admin_token, fill_in
 from gateway.reload import reload
-from gateway.reload.runtime_config import Live, Source, revealed
+from gateway.reload.runtime_config import RuntimeConfig, Source, revealed
 
 SHORT_LIFE_SECONDS = 5.0
 """A worker that dies sooner than this died of its start."""
@@ -92,7 +92,7 @@ class Supervisor:
     ) -> None:
         fill = fill_in(config)
         self._source = source
-        self._live = Live(fill(config), source.pinned)
+        self._live = RuntimeConfig(fill(config), source.pinned)
         self._generation: Callable[[], int] = lambda: 1
         self._reread = lambda: fill(source.load())
         self._token = secrets.token_hex(32)
@@ -132,8 +132,8 @@ class Supervisor:
             dashboard,
             lambda: self._live.config.admin.allowed_hosts,
         )
-        face = admin_face(self._live, api)
-        admin = Listening(face, self._admin, lambda: self._live.config.admin)
+        application = admin_application(self._live, api)
+        admin = Listening(application, self._admin, lambda: self._live.config.admin)
         self._live.followers.append(lambda _: admin.renew())
         await admin.start()
         dashboard.start()

@@ -1,7 +1,7 @@
 """One worker: the gateway's process, from its start to its graceful end.
 
 python -m gateway.process.worker     a worker of a supervisor, which hands it on stdin what to do
-tapedeck serve                       one worker alone, or a supervisor (workers.py)
+tapedeck serve                       one worker alone, or a supervisor (supervisor.py)
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from gateway import logs, telemetry
 from gateway.admin.routes import AdminApi, OwnInsight, from_file
 from gateway.catalog.cache import Catalog
 from gateway.dashboard.page import Dashboard
-from gateway.factory import admin_face, gateway_face
+from gateway.factory import admin_application, gateway_application
 from gateway.http.listener import Listening, bind
 from gateway.reload import reload
-from gateway.reload.runtime_config import Live, Source, with_token_keys
+from gateway.reload.runtime_config import RuntimeConfig, Source, with_token_keys
 from sharding.backend import Backend
 
 NOTICE_SECONDS = 0.5
@@ -202,7 +202,7 @@ class Worker:
         raise_file_limit()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        live = Live(self._config, self._source.pinned if self._source else frozenset())
+        live = RuntimeConfig(self._config, self._source.pinned if self._source else frozenset())
         backend = await Backend.open(self._config, seal=True, generation=self._generation)
         if self._first:
             looking = self._keep(self._look(backend))
@@ -210,13 +210,15 @@ class Worker:
             if self._refused:
                 await backend.close()
                 raise Refused(self._refused)
-        face = gateway_face(live, backend.store, Catalog(backend.primary, self._config.catalog))
-        insight = self._insight_type(backend, live, self._reread, lambda: face.draining)
+        application = gateway_application(
+            live, backend.store, Catalog(backend.primary, self._config.catalog)
+        )
+        insight = self._insight_type(backend, live, self._reread, lambda: application.draining)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
-        telemetry.IN_FLIGHT.set_function(lambda: face.in_flight)
+        telemetry.IN_FLIGHT.set_function(lambda: application.in_flight)
         telemetry.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         telemetry.BUILD.labels(telemetry.VERSION).set(1)
-        gateway = Listening(face, self._sockets[0], lambda: live.config.gateway)
+        gateway = Listening(application, self._sockets[0], lambda: live.config.gateway)
         dashboard = Dashboard(insight, live) if self._with_dashboard else None
         api = AdminApi(
             insight,
@@ -224,12 +226,12 @@ class Worker:
             dashboard,
             lambda: live.config.admin.allowed_hosts,
         )
-        admin = Listening(admin_face(live, api), self._sockets[1], lambda: live.config.admin)
+        admin = Listening(admin_application(live, api), self._sockets[1], lambda: live.config.admin)
         live.followers += [lambda _: gateway.renew(), lambda _: admin.renew()]
         await gateway.start()
         await admin.start()  # says that it serves, once it does
-        assert face.guard is not None
-        face.guard.start(backend.presence, lambda: face.in_flight)
+        assert application.admission is not None
+        application.admission.start(backend.presence, lambda: application.in_flight)
         telemetry.SESSION_ENTRIES.set_function(lambda: len(backend.store.sessions))
         telemetry.SESSION_BYTES.set_function(lambda: backend.store.sessions.bytes)
         spare_the_collector()
@@ -257,9 +259,9 @@ class Worker:
             self._stop.set()
 
     async def _drain(self, gateway: Listening, seconds: float) -> None:
-        _log.info("draining", in_flight=gateway.face.in_flight, seconds=seconds)
+        _log.info("draining", in_flight=gateway.application.in_flight, seconds=seconds)
         # /readyz says so from here on, and every answer ends its connection.
-        gateway.face.draining = True
+        gateway.application.draining = True
         notice = min(NOTICE_SECONDS, seconds)
         await asyncio.sleep(notice)
         if not await gateway.stop(seconds - notice):

@@ -19,7 +19,7 @@ from config.load import ConfigError
 from config.model import Sections
 from failover.aside import aside
 from gateway.http.errors import Refusal
-from gateway.reload.runtime_config import Live, Source, follows
+from gateway.reload.runtime_config import RuntimeConfig, Source, follows
 from sharding.ring import placement
 from sharding.ring.placement import Placement
 
@@ -58,7 +58,7 @@ class Question(msgspec.Struct):
     nonce: str
 
 
-async def weigh(live: Live, generation: int, new: Sections) -> Step:
+async def weigh(live: RuntimeConfig, generation: int, new: Sections) -> Step:
     """Think a reload through; changes nothing.
 
     Raises:
@@ -73,7 +73,7 @@ async def weigh(live: Live, generation: int, new: Sections) -> Step:
     return Step(merged, generation, answer)
 
 
-async def compare(live: Live, body: bytes) -> dict[str, Any]:
+async def compare(live: RuntimeConfig, body: bytes) -> dict[str, Any]:
     """What differs between a configuration that somebody asks about and the one that holds.
 
     Raises:
@@ -151,7 +151,9 @@ async def reload_logged(reloading: Awaitable[object]) -> bool:
     return True
 
 
-async def watch(source: Source, live: Live, reload: Callable[[], Awaitable[object]]) -> None:
+async def watch(
+    source: Source, live: RuntimeConfig, reload: Callable[[], Awaitable[object]]
+) -> None:
     """While `reload.on_change` is set, reload whenever the file, or one that it names, has changed
     and stays the same for one look more: nobody reads half a file. Runs until it is cancelled."""
     known = pending = await aside("reload-watch", lambda: source.print_of(live.config))

@@ -1,7 +1,7 @@
 """The configuration as it holds right now, and what of it may change while the process runs.
 
-Handlers ask `Live` at each request, so a reload is one assignment. What sockets, pools and threads
-were built from cannot follow; a reload names it instead, and it goes on as it was.
+Handlers ask `RuntimeConfig` at each request, so a reload is one assignment. What sockets, pools and
+threads were built from cannot follow; a reload names it instead, and it goes on as it was.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OF_THE_START = {"mode", "redis_db", "preconnect"}
 _OF_A_CLUSTER = {"capacity_every"}
 # The parser of each connection is made with these; keep-alive's timer too.
 _PARSER = frozenset({"header_bytes", "headers", "keepalive_seconds"})
-FOLLOWS = frozenset(
+RELOADABLE = frozenset(
     {
         "admin.allowed_hosts",
         "admin.peers",
@@ -126,7 +126,7 @@ class Source:
         return digest.digest()
 
 
-class Live:
+class RuntimeConfig:
     """What handlers look at.
 
     Args:
@@ -193,7 +193,7 @@ def follows(name: str, config: Sections) -> bool:
     section, _, key = name.partition(".")
     if section == "lookup" and config.lookup.mode == "cluster":
         return key in _OF_A_CLUSTER
-    return name in FOLLOWS
+    return name in RELOADABLE
 
 
 def differences(old: Sections, new: Sections) -> set[str]:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.http.errors import Refusal, response, status_line
-from gateway.http.messages import Reply, Request
+from gateway.http.messages import Request, Response
 from gateway.http.parameters import media_type, require_utf8, user_number, whole_number
 from gateway.http.request_body import read_body
 from gateway.http.router import Call, Handler
-from gateway.reload.runtime_config import Live
+from gateway.reload.runtime_config import RuntimeConfig
 from gateway.states.preconditions import Conditions, read_conditions
 from sharding.state import Key, Owner, Remove, Stored, Write
 
@@ -34,7 +34,7 @@ class StatesApi:
         live: the configuration: service keys and the size of a body.
     """
 
-    def __init__(self, store: Store, live: Live) -> None:
+    def __init__(self, store: Store, live: RuntimeConfig) -> None:
         self._store = store
         self._live = live
 
@@ -42,7 +42,7 @@ class StatesApi:
         """By the operation names of `operations.py`."""
         return {"get_state": self.get, "put_state": self.put, "delete_state": self.delete}
 
-    async def get(self, call: Call) -> Reply:
+    async def get(self, call: Call) -> Response:
         """The state as it was stored."""
         key = self._key(call)
         conditions = _conditions(call.request)
@@ -53,10 +53,10 @@ class StatesApi:
         headers = _headers(stored.version, stored.day)
         conditions.require_match(stored.version)
         if conditions.is_unchanged(stored.version):
-            return Reply(304, headers=headers)
+            return Response(304, headers=headers)
         return response(200, stored.body, headers)
 
-    async def put(self, call: Call) -> Reply:
+    async def put(self, call: Call) -> Response:
         """Create or replace a state."""
         key = self._key(call)
         request = call.request
@@ -91,7 +91,7 @@ class StatesApi:
             _headers(outcome.version, outcome.day),
         )
 
-    async def delete(self, call: Call) -> Reply:
+    async def delete(self, call: Call) -> Response:
         """Delete a state."""
         key = self._key(call)
         conditions = _conditions(call.request)
@@ -106,7 +106,7 @@ class StatesApi:
             return Remove(None)
 
         await self._store.change(key, transition)
-        return Reply(204)
+        return Response(204)
 
     def _key(self, call: Call) -> Key:
         if not self._live.is_service(call.request.headers.get("Authorization")):

@@ -24,9 +24,9 @@ from gateway.api.operations import OPERATIONS
 from stack.mariadb import MariaDB
 from stack.redis import RedisServer
 from tests.deploy.test_files import run
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
 from tests.support.prometheus import Prometheus
+from tests.support.serving import a_mix
 
 pytestmark = pytest.mark.stack
 

@@ -19,7 +19,7 @@ from types import ModuleType
 import pytest
 
 from config.model import Sections
-from gateway.reload.runtime_config import FOLLOWS
+from gateway.reload.runtime_config import RELOADABLE
 from tests.support.commands import Command, commands
 from tests.support.pair import Host
 from tests.support.terminal import Terminal
@@ -246,7 +246,7 @@ def test_the_configuration_reference_explains_every_value() -> None:
     for name, section in script("generate").sections():
         for key in section.model_fields:
             assert rows[f"{name}.{key}"].strip(), f"{name}.{key} has no description"
-    assert set(re.findall(r"`([\w.]+)` ↻", text)) == set(FOLLOWS)
+    assert set(re.findall(r"`([\w.]+)` ↻", text)) == set(RELOADABLE)
     assert set(Sections.model_fields) - {"mode"} == {n for n, _ in script("generate").sections()}
 
 

@@ -16,8 +16,8 @@ from config.load import parse
 from gateway.api.document import document as describe
 from stack.mariadb import MariaDB
 from stack.redis import RedisServer
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 from tests.unit.test_openapi import valid
 
 pytestmark = pytest.mark.stack

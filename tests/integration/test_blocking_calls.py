@@ -20,8 +20,8 @@ from stack.redis import RedisServer
 from tests.integration.test_tls import await_started, get, reloaded, serial_at, trusting, until
 from tests.support import blocking
 from tests.support.certificates import Authority
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 
 pytestmark = pytest.mark.stack
 

@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 
 from stack.mariadb import MariaDB
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 
 pytestmark = pytest.mark.stack
 

@@ -14,8 +14,8 @@ from drills.client import Client
 from stack.process import ServerFailed
 from tests.conftest import StackConfig
 from tests.support.certificates import Authority
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 
 pytestmark = pytest.mark.stack
 

@@ -24,8 +24,8 @@ from sharding.store.store import Unavailable
 from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
 from tests.support.backends import opened
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 from tests.support.states import bump, count
 
 pytestmark = [pytest.mark.stack, pytest.mark.engines]

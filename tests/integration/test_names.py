@@ -14,8 +14,8 @@ import pytest
 
 from drills.dns import Dns
 from stack.mariadb import MariaDB
-from tests.support.faces import a_mix
 from tests.support.gateways import SECONDS, Gateway, put_mixes
+from tests.support.serving import a_mix
 
 pytestmark = [
     pytest.mark.stack,

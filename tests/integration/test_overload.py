@@ -13,8 +13,8 @@ import pytest
 from gateway.auth.tokens import TokenKeys
 from tests.conftest import StackConfig
 from tests.support import pressure
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 
 pytestmark = pytest.mark.stack
 

@@ -14,12 +14,12 @@ from config.load import ConfigError, parse
 from gateway.admin.routes import AdminApi
 from gateway.dashboard.page import Dashboard
 from gateway.dashboard.peers import Peers
-from gateway.factory import admin_face
+from gateway.factory import admin_application
 from gateway.http.listener import Listening, bind
-from gateway.reload.runtime_config import Live
+from gateway.reload.runtime_config import RuntimeConfig
 from stack.process import free_port
 from tests.support.certificates import Authority
-from tests.support.faces import a_config
+from tests.support.serving import a_config
 
 TOKEN = "one-token-for-all-of-them"
 
@@ -34,10 +34,10 @@ class Overview(Dashboard):
 @contextlib.asynccontextmanager
 async def an_admin_port(**tls: str) -> AsyncIterator[str]:
     """A real one; its address, without the scheme."""
-    live = Live(a_config(admin={"token": TOKEN, **tls}))
+    live = RuntimeConfig(a_config(admin={"token": TOKEN, **tls}))
     api = AdminApi(None, lambda: TOKEN, Overview(None, live))  # type: ignore[arg-type]
     sock = bind("127.0.0.1", 0, "admin.port", "--admin-port")
-    listening = Listening(admin_face(live, api), sock, lambda: live.config.admin)
+    listening = Listening(admin_application(live, api), sock, lambda: live.config.admin)
     await listening.start()
     try:
         yield f"127.0.0.1:{sock.getsockname()[1]}"
@@ -51,7 +51,7 @@ def tls_of(pair: tuple[str, str]) -> dict[str, str]:
 
 async def said(*urls: str, **values: Any) -> list[dict[str, Any]]:
     """What a gateway with these values learns of its peers."""
-    peers = Peers(Live(a_config(admin={"token": TOKEN, "peers": list(urls), **values})))
+    peers = Peers(RuntimeConfig(a_config(admin={"token": TOKEN, "peers": list(urls), **values})))
     try:
         return await peers.ask()
     finally:
@@ -123,7 +123,7 @@ async def test_an_authority_that_is_replaced_in_place_is_seen(
     shutil.copy(stranger.file, file)
     async with an_admin_port(**tls_of(authority.issue("peer"))) as address:
         config = {"token": TOKEN, "peers": [f"https://{address}"], "peers_tls_ca_file": str(file)}
-        peers = Peers(Live(a_config(admin=config)))
+        peers = Peers(RuntimeConfig(a_config(admin=config)))
         try:
             assert "certificate is refused" in (await peers.ask())[0]["problem"]
             shutil.copy(authority.file, file)

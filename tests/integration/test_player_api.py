@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 
 pytestmark = pytest.mark.stack
 

@@ -20,8 +20,8 @@ from stack.process import free_port
 from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.integration.test_tls import LEAST, LEAST_GRANTS
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 
 pytestmark = pytest.mark.stack
 

@@ -15,8 +15,8 @@ from sharding.state import Key
 from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support.backends import opened
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 from tests.support.states import bump, count
 
 pytestmark = pytest.mark.stack

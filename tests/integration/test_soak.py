@@ -23,8 +23,8 @@ from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.integration.test_overload import paths
 from tests.support import pressure
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 
 SECONDS = float(os.environ.get("TAPEDECK_SOAK_SECONDS", "1200"))
 pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.timeout(SECONDS + 300)]

@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 import yarl
 
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 
 pytestmark = pytest.mark.stack
 

@@ -16,8 +16,8 @@ import pytest
 from config.load import parse
 from gateway.api.document import document as describe
 from stack.process import port_is_free
-from tests.support.faces import a_mix
 from tests.support.gateways import SECONDS, Gateway, put_mixes
+from tests.support.serving import a_mix
 from tests.unit.test_openapi import valid
 
 pytestmark = pytest.mark.stack

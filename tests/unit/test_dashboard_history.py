@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 
 from gateway.dashboard.history import KEEP, MOST_EVENTS, STEP, History
 from gateway.dashboard.numbers import Window, point, read, worker_numbers
-from gateway.insight import Observation
+from gateway.insight import Snapshot
 from gateway.telemetry import merge
 
 START = 1_800_000_000.0
@@ -65,11 +65,11 @@ def look(
     reasons: tuple[str, ...] = (),
     ring: dict[str, Any] | None = None,
     mysql: dict[str, Any] | None = None,
-) -> Observation:
-    return Observation(START + at, status, reasons, ring, mysql, families)
+) -> Snapshot:
+    return Snapshot(START + at, status, reasons, ring, mysql, families)
 
 
-def learnt(*looks: Observation) -> History:
+def learnt(*looks: Snapshot) -> History:
     history = History()
     for one in looks:
         history.learn(one)

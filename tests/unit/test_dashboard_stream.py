@@ -17,11 +17,11 @@ from gateway.admin.routes import AdminApi
 from gateway.dashboard import page as dashboard_module
 from gateway.dashboard import stream
 from gateway.dashboard.page import Dashboard
-from gateway.factory import admin_face
+from gateway.factory import admin_application
 from gateway.http.listener import Listening, bind
-from gateway.insight import Observation
-from gateway.reload.runtime_config import Live
-from tests.support.faces import a_config
+from gateway.insight import Snapshot
+from gateway.reload.runtime_config import RuntimeConfig
+from tests.support.serving import a_config
 
 TOKEN = "the-admin-token"
 KEY = {"Authorization": f"Bearer {TOKEN}"}
@@ -36,11 +36,11 @@ class Seen:
         self.asked = 0
         self.node = "lookup1"
 
-    async def observe(self) -> Observation:
+    async def observe(self) -> Snapshot:
         self.looks += 1
         nodes = [{"name": self.node, "state": "live", "share": 1.0, "pad": "x" * 200_000}]
         ring = {"generation": 1, "nodes": nodes}
-        return Observation(self.looks * 5.0, "ready", [], ring, None, telemetry.families())
+        return Snapshot(self.looks * 5.0, "ready", [], ring, None, telemetry.families())
 
     async def outline(self) -> dict[str, Any]:
         return {"owners": [self.node], "serving": [self.node]}
@@ -69,12 +69,12 @@ class Admin:
 async def admin(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Admin]:
     monkeypatch.setattr(dashboard_module, "WATCHED_SECONDS", 0.02)
     monkeypatch.setattr(dashboard_module, "STEP", 0.2)
-    seen, live = Seen(), Live(a_config())
+    seen, live = Seen(), RuntimeConfig(a_config())
     board = Dashboard(seen, live)  # type: ignore[arg-type]
     sock = bind("127.0.0.1", 0, "admin.port", "--admin-port")
     port = sock.getsockname()[1]
-    face = admin_face(live, AdminApi(seen, lambda: TOKEN, board))  # type: ignore[arg-type]
-    listening = Listening(face, sock)
+    application = admin_application(live, AdminApi(seen, lambda: TOKEN, board))  # type: ignore[arg-type]
+    listening = Listening(application, sock)
     await listening.start()
     board.start()
     try:
@@ -256,9 +256,9 @@ async def test_a_stop_waits_for_no_viewer_that_takes_nothing(admin: Admin) -> No
 
 
 async def test_a_worker_behind_a_supervisor_has_no_page() -> None:
-    live = Live(a_config())
-    face = admin_face(live, AdminApi(Seen()))  # type: ignore[arg-type]
-    listening = Listening(face, sock := bind("127.0.0.1", 0, "admin.port", "--admin-port"))
+    live = RuntimeConfig(a_config())
+    application = admin_application(live, AdminApi(Seen()))  # type: ignore[arg-type]
+    listening = Listening(application, sock := bind("127.0.0.1", 0, "admin.port", "--admin-port"))
     await listening.start()
     url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
     async with aiohttp.ClientSession() as http, http.get(url) as answer:

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from config.model import Sections
 from gateway.process.aggregate import earliest, merge_mysql, merge_rings, out_in, worst
-from gateway.reload.runtime_config import Live, masked, revealed, with_token_keys
-from tests.support.faces import SERVICE_KEY, a_config
+from gateway.reload.runtime_config import RuntimeConfig, masked, revealed, with_token_keys
+from tests.support.serving import SERVICE_KEY, a_config
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_node_that_any_worker_has_ejected_is_shown_ejected() -> None:
 
 
 def test_a_reload_takes_over_what_can_follow_and_names_the_rest() -> None:
-    live = Live(a_config())
+    live = RuntimeConfig(a_config())
     new = a_config(
         log={"level": "error"},
         player={"skip_limit": 5},
@@ -77,7 +77,7 @@ def test_a_reload_takes_over_what_can_follow_and_names_the_rest() -> None:
 
 
 def test_a_rotated_token_key_signs_and_the_old_one_still_verifies() -> None:
-    live = Live(a_config())
+    live = RuntimeConfig(a_config())
     old = live.tokens.issue(5, now=0)
     live.take(live.merged(a_config(auth={"token_keys": ["n" * 32, "k" * 32]}))[0])
     assert live.tokens.verify(old, now=1).user_id == 5
@@ -104,7 +104,7 @@ def test_a_rotated_token_key_signs_and_the_old_one_still_verifies() -> None:
 def test_only_the_very_key_opens_the_service_door(header: str | None, good: bool) -> None:
     if header is not None:
         header = header.format(key=SERVICE_KEY, shorter=SERVICE_KEY[:-1])
-    assert Live(a_config()).is_service(header) is good
+    assert RuntimeConfig(a_config()).is_service(header) is good
 
 
 def test_a_configuration_survives_the_way_to_a_worker() -> None:

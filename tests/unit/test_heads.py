@@ -10,7 +10,7 @@ import re
 import pytest
 from prometheus_client import REGISTRY
 
-from tests.support.faces import SERVICE_KEY, Served, serving
+from tests.support.serving import SERVICE_KEY, Served, serving
 
 HEAD = b"GET /mixes/1 HTTP/1.1\r\nHost: x\r\n"
 FILLING = b"X-Filling: " + b"a" * 4000 + b"\r\n"
@@ -39,9 +39,9 @@ async def settled(gateway: Served) -> None:
 
 
 def held(gateway: Served) -> int:
-    guard = gateway.face.guard
-    assert guard is not None
-    return guard.held
+    admission = gateway.application.admission
+    assert admission is not None
+    return admission.held
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 50], ids=lambda n: f"{n} pieces")

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.admin.routes import AdminApi
-from gateway.factory import admin_face
+from gateway.factory import admin_application
 from gateway.http.allowed_hosts import is_ours, name_of
 from gateway.http.listener import Listening, bind
-from gateway.reload.runtime_config import Live
-from tests.support.faces import a_config
+from gateway.reload.runtime_config import RuntimeConfig
+from tests.support.serving import a_config
 
 REASON = "lookup node lookup1 is out of the ring: 10.0.0.7 refused"
 
@@ -43,7 +43,7 @@ class Insight:
 async def admin(
     token: str | None = None, **values: Any
 ) -> AsyncIterator[tuple[aiohttp.ClientSession, int, Insight]]:
-    live, insight = Live(a_config(admin=values)), Insight()
+    live, insight = RuntimeConfig(a_config(admin=values)), Insight()
     api = AdminApi(
         insight,  # type: ignore[arg-type]
         lambda: token,
@@ -51,7 +51,7 @@ async def admin(
     )
     sock = bind("127.0.0.1", 0, "admin.port", "--admin-port")
     port = sock.getsockname()[1]
-    listening = Listening(admin_face(live, api), sock)
+    listening = Listening(admin_application(live, api), sock)
     await listening.start()
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:

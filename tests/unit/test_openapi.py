@@ -13,10 +13,10 @@ from referencing.jsonschema import DRAFT202012
 from gateway.admin.routes import AdminApi
 from gateway.api.document import document
 from gateway.api.operations import OPERATIONS
-from gateway.factory import admin_face
-from gateway.http.application import Face
-from gateway.reload.runtime_config import Live
-from tests.support.faces import SERVICE_KEY, a_config, serving
+from gateway.factory import admin_application
+from gateway.http.application import Application
+from gateway.reload.runtime_config import RuntimeConfig
+from tests.support.serving import SERVICE_KEY, a_config, serving
 
 KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}
 JSON = {"Content-Type": "application/json"}
@@ -47,18 +47,18 @@ def described(*apis: str) -> dict[str, set[str]]:
     return paths
 
 
-def served(face: Face) -> dict[str, set[str]]:
-    return {route.template: set(route.handlers) for route in face.routes.all}
+def served(application: Application) -> dict[str, set[str]]:
+    return {route.template: set(route.handlers) for route in application.routes.all}
 
 
 async def test_the_gateway_serves_what_is_described() -> None:
     async with serving() as gateway:
-        assert served(gateway.face) == described("player", "states", "description")
+        assert served(gateway.application) == described("player", "states", "description")
 
 
 def test_the_admin_port_serves_what_is_described() -> None:
-    face = admin_face(Live(a_config()), AdminApi(None))  # type: ignore[arg-type]
-    assert served(face) == described("admin", "description")
+    application = admin_application(RuntimeConfig(a_config()), AdminApi(None))  # type: ignore[arg-type]
+    assert served(application) == described("admin", "description")
 
 
 def test_the_description_is_openapi_3_1() -> None:

@@ -12,10 +12,10 @@ import pytest
 from config.load import load, parse
 from gateway.http.errors import Refusal
 from gateway.reload import reload
-from gateway.reload.runtime_config import Live, Source, with_token_keys
+from gateway.reload.runtime_config import RuntimeConfig, Source, with_token_keys
 from sharding.backend import Backend
 from sharding.lookups.survey import Survey
-from tests.support.faces import SERVICE_KEY, a_config
+from tests.support.serving import SERVICE_KEY, a_config
 from tests.unit.test_placement import MYSQL, A, B
 
 
@@ -25,7 +25,7 @@ def in_cluster(**lookup: Any) -> Any:
 
 
 async def test_a_cluster_is_given_its_limits_once_and_what_loads_do_without_it_follows() -> None:
-    live, backend = Live(in_cluster()), Backend(in_cluster())
+    live, backend = RuntimeConfig(in_cluster()), Backend(in_cluster())
     step = await reload.weigh(
         live, backend.generation, in_cluster(timeout=9, servers=["127.0.0.1:2"], capacity_every=7)
     )
@@ -41,7 +41,7 @@ async def test_work_that_a_reload_ends_does_end_also_where_it_loses_a_cancellati
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As `asyncio.wait_for` does before Python 3.12, where it comes with the result (bpo-37658)."""
-    live, backend = Live(a_config()), Backend(a_config())
+    live, backend = RuntimeConfig(a_config()), Backend(a_config())
     lost, ended = asyncio.Event(), asyncio.Event()
 
     async def keep(_: Any) -> None:
@@ -81,7 +81,7 @@ async def test_a_survey_that_is_turned_off_looks_no_more_even_if_nobody_ends_it(
 
 
 async def test_only_what_moves_keys_is_another_generation() -> None:
-    live = Live(a_config(lookup={"servers": [A, B]}))
+    live = RuntimeConfig(a_config(lookup={"servers": [A, B]}))
 
     async def outcome(**lookup: Any) -> dict[str, Any]:
         new = a_config(lookup={"servers": [A, B], **lookup})
@@ -96,7 +96,7 @@ async def test_only_what_moves_keys_is_another_generation() -> None:
 
 
 async def test_secrets_are_compared_without_being_sent() -> None:
-    live = Live(a_config())
+    live = RuntimeConfig(a_config())
 
     async def asked(config: Any) -> dict[str, Any]:
         question = reload.Question(reload.veiled(config, "n"), "n")
@@ -115,7 +115,7 @@ async def test_secrets_are_compared_without_being_sent() -> None:
 @pytest.mark.parametrize("body", [b"x", b"{}", b'{"config": {}, "nonce": "n"}', b"[1]"])
 async def test_a_question_that_is_none_is_refused(body: bytes) -> None:
     with pytest.raises(Refusal) as refused:
-        await reload.compare(Live(a_config()), body)
+        await reload.compare(RuntimeConfig(a_config()), body)
     assert refused.value.status == 400
 
 

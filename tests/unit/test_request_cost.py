@@ -16,11 +16,11 @@ import pytest
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway.factory import gateway_face
-from gateway.http.application import Face
-from gateway.http.messages import Asked
-from gateway.reload.runtime_config import Live
-from tests.support.faces import SERVICE_KEY, DictCatalog, DictStore, a_config, a_mix
+from gateway.factory import gateway_application
+from gateway.http.application import Application
+from gateway.http.messages import BodylessRequest
+from gateway.reload.runtime_config import RuntimeConfig
+from tests.support.serving import SERVICE_KEY, DictCatalog, DictStore, a_config, a_mix
 from tests.unit.test_parse_cost import LONG, NOISE, PIECES, SHORT
 
 STATE = "GET /states/1/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + SERVICE_KEY
@@ -55,17 +55,17 @@ TEMPLATES = {
 
 
 @pytest.fixture
-def face() -> Iterator[tuple[asyncio.AbstractEventLoop, Face]]:
-    live = Live(a_config(limits={"trusted_proxies": ["127.0.0.0/8"], "address_rate": 1e6}))
+def application() -> Iterator[tuple[asyncio.AbstractEventLoop, Application]]:
+    live = RuntimeConfig(a_config(limits={"trusted_proxies": ["127.0.0.0/8"], "address_rate": 1e6}))
     with contextlib.closing(asyncio.new_event_loop()) as loop:
-        yield loop, gateway_face(live, DictStore(), DictCatalog(a_mix(1)))  # type: ignore[arg-type]
+        yield loop, gateway_application(live, DictStore(), DictCatalog(a_mix(1)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_no_part_of_a_request_costs_more_than_its_length(
-    face: tuple[asyncio.AbstractEventLoop, Face], name: str
+    application: tuple[asyncio.AbstractEventLoop, Application], name: str
 ) -> None:
-    loop, answers = face
+    loop, answers = application
 
     def seconds(text: str) -> float:
         request = f"{TEMPLATES[name].format(text)}\r\n\r\n".encode()
@@ -79,7 +79,7 @@ def test_no_part_of_a_request_costs_more_than_its_length(
             with contextlib.suppress(HttpProcessingError):
                 for message, _ in parser.feed_data(request)[0]:
                     assert isinstance(message, RawRequestMessage)
-                    loop.run_until_complete(answers(Asked(message, "127.0.0.1")))
+                    loop.run_until_complete(answers(BodylessRequest(message, "127.0.0.1")))
             return time.thread_time() - started
 
         return min(once() for _ in range(3))

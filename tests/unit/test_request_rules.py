@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.http.request_rules import is_host
-from tests.support.faces import serving
+from tests.support.serving import serving
 
 HOST = b"Host: gateway:8080\r\n"
 FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"

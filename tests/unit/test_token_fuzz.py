@@ -17,7 +17,7 @@ from yarl import URL
 from gateway.auth import tokens
 from gateway.auth.tokens import TokenKeys
 from gateway.reload import runtime_config
-from tests.support.faces import SERVICE_KEY, Served, serving
+from tests.support.serving import SERVICE_KEY, Served, serving
 
 ALPHABET = string.ascii_letters + string.digits + "-_"
 NOW = time.time()

@@ -20,8 +20,8 @@ from selenium.webdriver.common.keys import Keys
 from gateway.dashboard.history import STEP
 from stack.process import free_port
 from stack.redis import RedisServer
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 from tests.web.browser import Browser
 
 pytestmark = pytest.mark.stack

@@ -12,7 +12,7 @@ import pytest
 
 from failover.presence import Presence
 from gateway.http import admission
-from tests.support.faces import SERVICE_KEY, Served, a_config, serving
+from tests.support.serving import SERVICE_KEY, Served, a_config, serving
 
 KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}
 
@@ -241,9 +241,9 @@ async def test_who_does_not_read_its_answers_is_cut_off() -> None:
                 while True:
                     await loop.sock_sendall(sock, asked)
                     await asyncio.sleep(0.01)
-        assert gateway.face.guard is not None
+        assert gateway.application.admission is not None
         async with asyncio.timeout(10):
-            while gateway.face.guard._connections:
+            while gateway.application.admission._connections:
                 await asyncio.sleep(0.02)
         sock.close()
 
@@ -269,9 +269,9 @@ async def test_headers_that_are_too_long_or_too_many_are_refused() -> None:
 
 async def test_a_worker_that_stays_behind_refuses_what_is_too_much() -> None:
     async with serving(limits={"always_accepted": 2}) as gateway:
-        assert gateway.face.guard is not None
+        assert gateway.application.admission is not None
         for _ in range(20):
-            gateway.face.guard.look(late=2.0)
+            gateway.application.admission.look(late=2.0)
         entered, leave = asyncio.Semaphore(0), asyncio.Event()
         ask = gateway.catalog.mix
 
@@ -297,7 +297,9 @@ def hold_up() -> None:
 
 
 async def test_one_measure_of_a_late_loop_excuses_nodes_and_sheds_requests() -> None:
-    watching = admission.Guard(a_config(limits={"queueing_target": 10, "always_accepted": 5}))
+    watching = admission.AdmissionControl(
+        a_config(limits={"queueing_target": 10, "always_accepted": 5})
+    )
     presence = Presence()
     watching.start(presence, lambda: 100)
     presence.start()

@@ -12,7 +12,7 @@ import pytest
 
 from gateway import logs
 from sharding.state import Key, Unavailable
-from tests.support.faces import SERVICE_KEY, Served, serving
+from tests.support.serving import SERVICE_KEY, Served, serving
 
 KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}
 
@@ -306,7 +306,7 @@ async def test_a_body_that_breaks_off_stores_nothing() -> None:
         await writer.drain()
         writer.close()
         await writer.wait_closed()
-        await asyncio.wait_for(gateway.face.quiet(), 10)
+        await asyncio.wait_for(gateway.application.quiet(), 10)
         assert Key(1, 1) not in gateway.store.states
 
 

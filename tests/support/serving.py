@@ -1,4 +1,4 @@
-"""The gateway's HTTP face in this process, on a real socket, in front of a dictionary.
+"""The gateway's HTTP application in this process, on a real socket, in front of a dictionary.
 
 For tests of what HTTP itself does. What the store and MySQL do is tested in tests/integration.
 """
@@ -19,10 +19,10 @@ from config.load import parse
 from config.model import Sections
 from failover.presence import Presence
 from gateway.catalog.model import Mix, MixUser, Track
-from gateway.factory import gateway_face
-from gateway.http.application import Face
+from gateway.factory import gateway_application
+from gateway.http.application import Application
 from gateway.http.listener import Listening, bind
-from gateway.reload.runtime_config import Live
+from gateway.reload.runtime_config import RuntimeConfig
 from sharding.state import Key, Outcome, Remove, Stored, Write
 
 SERVICE_KEY = secrets.token_hex(16)
@@ -121,33 +121,33 @@ def a_config(**sections: Any) -> Sections:
 
 @dataclass
 class Served:
-    """A running face, and what lies behind it."""
+    """A running application, and what lies behind it."""
 
     http: aiohttp.ClientSession
     port: int
-    face: Face
-    live: Live
+    application: Application
+    live: RuntimeConfig
     store: DictStore
     catalog: DictCatalog
 
 
 @contextlib.asynccontextmanager
 async def serving(**sections: Any) -> AsyncIterator[Served]:
-    """The gateway's face on a free port, with mixes 1 to 3; one has three tracks."""
-    live = Live(a_config(**sections))
+    """The gateway's application on a free port, with mixes 1 to 3; one has three tracks."""
+    live = RuntimeConfig(a_config(**sections))
     store, catalog = DictStore(), DictCatalog(a_mix(1), a_mix(2, 1), a_mix(3, 8))
-    face = gateway_face(live, store, catalog)  # type: ignore[arg-type]
+    application = gateway_application(live, store, catalog)  # type: ignore[arg-type]
     sock = bind("127.0.0.1", 0, "gateway.port", "--port")
     port = sock.getsockname()[1]
-    listening = Listening(face, sock)
+    listening = Listening(application, sock)
     await listening.start()
-    assert face.guard is not None
+    assert application.admission is not None
     presence = Presence()
     presence.start()
-    face.guard.start(presence, lambda: face.in_flight)
+    application.admission.start(presence, lambda: application.in_flight)
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
-            yield Served(http, port, face, live, store, catalog)
+            yield Served(http, port, application, live, store, catalog)
     finally:
         await listening.stop(0.02)
         presence.close()
