@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.catalog.model import Mix, MixUser, Track
-from gateway.http.errors import track_reply
+from gateway.player.responses import track_reply
 
 MIXES = {1: 30, 2: 30, 3: 30, 4: 40, 5: 60}
 """Ids of the mixes that are listened to, and how many tracks each has."""

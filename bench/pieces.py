@@ -28,11 +28,12 @@ from failover.mysql.resultset import Ran
 from gateway import telemetry
 from gateway.catalog.cache import Catalog
 from gateway.factory import gateway_application
-from gateway.http.errors import Envelope, encode
+from gateway.http.errors import encode
 from gateway.http.messages import BodylessRequest, Response
 from gateway.http.parameters import gather, whole_number
 from gateway.logs import request_id
 from gateway.player import rules
+from gateway.player.responses import Envelope
 from gateway.player.routes import _set
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding.lookups.lookups import Lookups

@@ -10,9 +10,10 @@ from gateway.api.document import document
 from gateway.api.operations import OPERATIONS, Api, Operation
 from gateway.http.admission import AdmissionControl
 from gateway.http.application import Application
-from gateway.http.errors import Style, encode, plain_error, player_error, response
+from gateway.http.errors import Style, encode, plain_error, response
 from gateway.http.messages import Response
 from gateway.http.router import Call, Handler, Route
+from gateway.player.responses import player_error
 from gateway.player.routes import PlayerApi
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.states.routes import StatesApi

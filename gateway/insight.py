@@ -1,12 +1,14 @@
-"""What the dashboard looks at: everything the gateway says of itself at one moment."""
+"""What the admin port and the dashboard show: of one process, or of all that a supervisor has."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client.core import Metric
+
+from sharding.state import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +35,53 @@ class Snapshot:
     families: Sequence[Metric]
     workers: Mapping[int, str] = field(default_factory=dict)
     missing: Sequence[int] = ()
+
+
+class Insight(Protocol):
+    """What the admin port shows and does."""
+
+    async def readiness(self) -> tuple[str, list[str]]:
+        """The status and its reasons; `ready` and `degraded` mean that it serves."""
+        ...
+
+    async def ring(self) -> dict[str, Any]: ...
+
+    async def outline(self) -> dict[str, Any]:
+        """The ring's circle: whose each of `OUTLINE_PARTS` places is, and who serves it."""
+        ...
+
+    async def mysql(self) -> dict[str, Any]: ...
+
+    async def where(self, key: Key) -> dict[str, Any]:
+        """Where one state lies."""
+        ...
+
+    async def observe(self) -> Snapshot:
+        """Everything at one moment, for the dashboard."""
+        ...
+
+    async def partitions(self) -> list[dict[str, Any]]: ...
+
+    async def believe_clock(self) -> dict[str, Any]:
+        """Believe MySQL's clock, if it is in doubt: an operator says that it is right."""
+        ...
+
+    async def stats(self) -> dict[str, Any]: ...
+
+    async def metrics(self) -> bytes: ...
+
+    async def reload(self, body: bytes) -> dict[str, Any]:
+        """Read the configuration again; `body` is the request's.
+
+        Raises:
+            ConfigError: it has problems; nothing changed.
+        """
+        ...
+
+    async def check(self, body: bytes) -> dict[str, Any]:
+        """What a reload would change: of the file, or of what `body` says.
+
+        Raises:
+            ConfigError: it has problems.
+        """
+        ...

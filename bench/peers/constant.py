@@ -11,7 +11,9 @@ import uvloop
 from aiohttp import web
 
 from bench.peers.shared import PlainPlayer, answered, settings
-from gateway.http.errors import Envelope, SetReply, encode, status_line, track_reply
+from gateway.http.errors import encode
+from gateway.http.status import status_line
+from gateway.player.responses import Envelope, SetReply, track_reply
 
 HERE = settings(__doc__ or "")
 MIX = next(iter(PlainPlayer(HERE.catalog).mixes.values()))

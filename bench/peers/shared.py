@@ -20,15 +20,10 @@ from aiohttp import web
 from config.model import Player as Rules
 from gateway.auth.tokens import BadToken, TokenKeys
 from gateway.catalog.model import Mix, MixUser, Track
-from gateway.http.errors import (
-    Envelope,
-    NoTrack,
-    SetReply,
-    encode,
-    status_line,
-    track_reply,
-)
+from gateway.http.errors import encode
+from gateway.http.status import status_line
 from gateway.player import rules
+from gateway.player.responses import Envelope, NoTrack, SetReply, track_reply
 from gateway.player.rules import Place, Refused
 from sharding.state import Owner, Stored, Write
 

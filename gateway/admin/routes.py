@@ -1,200 +1,34 @@
 """The admin port: health, the ring, partitions, counters, reload.
 
-The same paths stand in front of one worker's own parts and of a supervisor's gathered ones; what
-differs is the `Insight` behind them.
+The same paths stand in front of one process's own parts (`local.py`) and of those that a supervisor
+gathers from its workers (`gateway/process/aggregate.py`): what differs is the `Insight`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Collection
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp.web import BaseRequest
 
 from config.load import ConfigError
-from config.model import Sections
-from failover.aside import aside
-from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from gateway import telemetry
 from gateway.api.operations import OPEN, PROBES
+from gateway.auth.bearer import carries_key, digest_of
 from gateway.http.allowed_hosts import is_ours, refuse_strangers
 from gateway.http.errors import Refusal, json_response
 from gateway.http.messages import Response
 from gateway.http.parameters import whole_number
 from gateway.http.request_body import read_body
 from gateway.http.router import Answer, Call, Handler
-from gateway.insight import Snapshot
-from gateway.reload import reload
-from gateway.reload.runtime_config import RuntimeConfig, Source, bearer_digest, bearer_matches
-from sharding import locate
+from gateway.insight import Insight
 from sharding.state import PLAYLIST_MAX, Key
 
 if TYPE_CHECKING:
     from gateway.dashboard.page import Dashboard
-    from sharding.backend import Backend
 
-OUTLINE_PARTS = 720
-"""Places of the ring's circle that are told: half a degree each."""
-WHERE_SECONDS = 4.0
-"""How long MySQL has to say where a state lies; a supervisor waits little longer."""
 _log = structlog.get_logger()
-
-
-class Insight(Protocol):
-    """What the admin port shows and does."""
-
-    async def readiness(self) -> tuple[str, list[str]]:
-        """The status and its reasons; `ready` and `degraded` mean that it serves."""
-        ...
-
-    async def ring(self) -> dict[str, Any]: ...
-
-    async def outline(self) -> dict[str, Any]:
-        """The ring's circle: whose each of `OUTLINE_PARTS` places is, and who serves it."""
-        ...
-
-    async def mysql(self) -> dict[str, Any]: ...
-
-    async def where(self, key: Key) -> dict[str, Any]:
-        """Where one state lies."""
-        ...
-
-    async def observe(self) -> Snapshot:
-        """Everything at one moment, for the dashboard."""
-        ...
-
-    async def partitions(self) -> list[dict[str, Any]]: ...
-
-    async def believe_clock(self) -> dict[str, Any]:
-        """Believe MySQL's clock, if it is in doubt: an operator says that it is right."""
-        ...
-
-    async def stats(self) -> dict[str, Any]: ...
-
-    async def metrics(self) -> bytes: ...
-
-    async def reload(self, body: bytes) -> dict[str, Any]:
-        """Read the configuration again; `body` is the request's.
-
-        Raises:
-            ConfigError: it has problems; nothing changed.
-        """
-        ...
-
-    async def check(self, body: bytes) -> dict[str, Any]:
-        """What a reload would change: of the file, or of what `body` says.
-
-        Raises:
-            ConfigError: it has problems.
-        """
-        ...
-
-
-class OwnInsight:
-    """One process's own parts.
-
-    Args:
-        backend: everything behind HTTP.
-        live: the configuration that holds.
-        reread: gives the configuration to change to, from a request's body (mostly empty).
-        draining: whether the process is about to stop.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        live: RuntimeConfig,
-        reread: Callable[[bytes], Sections],
-        draining: Callable[[], bool],
-    ) -> None:
-        self._backend = backend
-        self._live = live
-        self._reread = reread
-        self._draining = draining
-        self._reloading = asyncio.Lock()
-
-    async def readiness(self) -> tuple[str, list[str]]:
-        """Draining first, then what the backend says."""
-        if self._draining():
-            return "draining", ["the process is stopping"]
-        readiness = self._backend.readiness()
-        return readiness.status, readiness.reasons
-
-    async def ring(self) -> dict[str, Any]:
-        """The nodes as this worker sees them."""
-        return self._backend.ring()
-
-    async def outline(self) -> dict[str, Any]:
-        """The circle as this worker sees it."""
-        return self._backend.outline(OUTLINE_PARTS)
-
-    async def mysql(self) -> dict[str, Any]:
-        """The hosts as this worker sees them."""
-        return self._backend.mysql()
-
-    async def where(self, key: Key) -> dict[str, Any]:
-        """Asked of every lookup node and of MySQL."""
-        try:
-            async with asyncio.timeout(WHERE_SECONDS):
-                return await locate.find(self._backend, key)
-        except (TimeoutError, MySQLError, PrimaryUnavailable) as error:
-            reason = str(error) or "no answer in time"
-            raise Refusal(
-                503, f"MySQL cannot be asked right now: {reason}.", headers={"Retry-After": "1"}
-            ) from None
-
-    async def observe(self) -> Snapshot:
-        """What this process knows without asking anybody."""
-        status, reasons = await self.readiness()
-        return Snapshot(
-            at=time.time(),
-            status=status,
-            reasons=reasons,
-            ring=self._backend.ring(),
-            mysql=self._backend.mysql(),
-            families=await asyncio.to_thread(telemetry.families),
-        )
-
-    async def partitions(self) -> list[dict[str, Any]]:
-        """The day partitions as MySQL has them."""
-        return await self._backend.partitions()
-
-    async def believe_clock(self) -> dict[str, Any]:
-        """Here only: each process judges by its own clocks."""
-        return self._backend.days.believe()
-
-    async def stats(self) -> dict[str, Any]:
-        """This process's counters as JSON."""
-        return await asyncio.to_thread(lambda: telemetry.stats(telemetry.families()))
-
-    async def metrics(self) -> bytes:
-        """This process's counters as text."""
-        return await asyncio.to_thread(lambda: telemetry.exposition(telemetry.families()))
-
-    async def reload(self, body: bytes) -> dict[str, Any]:
-        """Take over what can follow."""
-        async with self._reloading:
-            with reload.counted():
-                new = await aside("reload", partial(self._reread, body))
-                step = await reload.weigh(self._live, self._backend.generation, new)
-                planned = self._backend.plan(step.merged)
-                self._backend.reload(step.merged, planned, step.generation)
-                self._live.take(step.merged)
-                await self._backend.days.relist()
-        _log.info("reloaded", **step.outcome)
-        return step.outcome
-
-    async def check(self, body: bytes) -> dict[str, Any]:
-        """Compare, and change nothing."""
-        if body:
-            return await reload.compare(self._live, body)
-        new = await aside("reload", partial(self._reread, b""))
-        step = await reload.weigh(self._live, self._backend.generation, new)
-        return step.outcome
 
 
 class AdminApi:
@@ -257,8 +91,8 @@ class AdminApi:
             if token is None:
                 host, origin = headers.get("Host"), headers.get("Origin")
                 refuse_strangers(call.request.method, host, origin, self._hosts())
-            elif not without_token and not bearer_matches(
-                headers.get("Authorization"), [bearer_digest(token)]
+            elif not without_token and not carries_key(
+                headers.get("Authorization"), [digest_of(token)]
             ):
                 raise Refusal(
                     401,
@@ -362,17 +196,3 @@ class AdminApi:
         except ConfigError as error:
             _log.warning("reload_refused", problems=error.problems)
             raise Refusal(422, *error.problems) from None
-
-
-def from_file(source: Source, fill: Callable[[Sections], Sections]) -> Callable[[bytes], Sections]:
-    """Rereads the file, whatever the request's body says.
-
-    Args:
-        source: the file and what lies over it.
-        fill: puts in what the file leaves to the process, as a local mode's token key.
-    """
-
-    def reread(_: bytes) -> Sections:
-        return fill(source.load())
-
-    return reread

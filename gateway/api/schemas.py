@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.http.errors import API_VERSION
+from gateway.player.responses import API_VERSION
 
 Json = dict[str, Any]
 

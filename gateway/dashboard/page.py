@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -22,12 +22,9 @@ from gateway.dashboard.peers import Peers
 from gateway.dashboard.stream import Viewer, Viewers, event
 from gateway.http.errors import Refusal
 from gateway.http.static_files import Pages
-from gateway.insight import Snapshot
+from gateway.insight import Insight, Snapshot
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.telemetry import VERSION
-
-if TYPE_CHECKING:
-    from gateway.admin.routes import Insight
 
 WATCHED_SECONDS = 1.0
 """Between two observations while somebody looks."""

@@ -18,10 +18,10 @@ from prometheus_client import Gauge
 from config.model import Limits, Sections
 from failover.presence import Presence
 from gateway.http.concurrency_limit import LOOK_SECONDS, Governor
+from gateway.http.descriptors import of_clients, reserved
 from gateway.http.errors import Refusal
+from gateway.http.memory import give_back
 from gateway.http.rate_limit import Addresses, Buckets, one_client, retry_after
-from gateway.process.descriptors import of_clients, reserved
-from gateway.process.memory import give_back
 
 SWEEP_SECONDS = 1.0
 """Between two looks at slow connections."""

@@ -1,8 +1,8 @@
-"""What the gateway answers: status lines, bodies, and the one exception that ends a request early.
+"""JSON answers, and the one exception that ends a request early.
 
-Two families of bodies: 8tracks' envelope for the Player, and `{"status", "errors"}` for the states
-API and the admin port. The number in a body's `status` is always the HTTP status, because both
-come from `status_line`.
+Two styles of errors: 8tracks' envelope for the Player (`gateway/player/responses.py`), and
+`{"status", "errors"}` for the states API and the admin port. The number in a body's `status` is
+always the HTTP status, because both come from `status.py`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
 
-from gateway.catalog.model import Mix, MixUser, Track
 from gateway.http.messages import Response
-from gateway.http.status import JSON, LINES, status_line
-
-__all__ = ["JSON", "status_line"]
-
-API_VERSION = 3
+from gateway.http.status import LINES
 
 encode = msgspec.json.Encoder().encode
 
@@ -48,120 +42,10 @@ class Refusal(Exception):
         self.close = close
 
 
-class TrackReply(Struct):
-    """A track as the Player answers it."""
-
-    id: int
-    name: str
-    performer: str
-    release_name: str | None
-    year: int | None
-    url: str | None
-    track_file_stream_url: str
-    play_duration: int
-    faved_by_current_user: bool = False
-
-
-class MixReply(Struct):
-    """A mix as the Player answers it: without its tracks."""
-
-    id: int
-    name: str
-    slug: str
-    path: str
-    description: str | None
-    tag_list_cache: str
-    tracks_count: int
-    duration: int
-    user: MixUser
-
-
-class NoTrack(Struct):
-    """`{}`: there is no current track at the end."""
-
-
-class SetReply(Struct):
-    """Where a listener is in a mix."""
-
-    at_beginning: bool
-    at_last_track: bool
-    at_end: bool
-    skip_allowed: bool
-    track: TrackReply | NoTrack
-
-
-class Pagination(Struct):
-    """Where a page lies in the whole."""
-
-    current_page: int
-    per_page: int
-    total_entries: int
-    next_page: int | None
-
-
-class MixSet(Struct):
-    """One page of mixes."""
-
-    smart_id: str
-    name: str
-    mixes: list[MixReply]
-    pagination: Pagination
-
-
-class Envelope(Struct, kw_only=True):
-    """The body of every answer of the Player."""
-
-    status: str
-    errors: Sequence[str] | None = None
-    notices: Sequence[str] | None = None
-    logged_in: bool = False
-    api_version: int = API_VERSION
-    play_token: str | UnsetType = UNSET
-    set: SetReply | UnsetType = UNSET
-    tracks: list[TrackReply] | UnsetType = UNSET
-    next_mix: MixReply | UnsetType = UNSET
-    mix: MixReply | UnsetType = UNSET
-    mix_set: MixSet | UnsetType = UNSET
-
-
-def track_reply(track: Track) -> TrackReply:
-    """The track in the API's shape."""
-    return TrackReply(
-        track.id,
-        track.name,
-        track.performer,
-        track.release_name,
-        track.year,
-        track.url,
-        track.track_file_stream_url,
-        track.play_duration,
-    )
-
-
-def mix_reply(mix: Mix) -> MixReply:
-    """The mix in the API's shape."""
-    return MixReply(
-        mix.id,
-        mix.name,
-        mix.slug,
-        mix.path,
-        mix.description,
-        mix.tag_list_cache,
-        len(mix.tracks),
-        mix.duration,
-        mix.user,
-    )
-
-
 class Style(Protocol):
     """How one API words an error."""
 
     def __call__(self, status: int, sentences: Sequence[str], *, logged_in: bool) -> bytes: ...
-
-
-def player_error(status: int, sentences: Sequence[str], *, logged_in: bool = False) -> bytes:
-    """An error in the Player's envelope."""
-    return encode(Envelope(status=LINES[status], errors=sentences, logged_in=logged_in))
 
 
 def plain_error(status: int, sentences: Sequence[str], *, logged_in: bool = False) -> bytes:

@@ -9,24 +9,22 @@ from typing import TYPE_CHECKING
 from gateway.auth.tokens import BadToken, Listener, anonymous_user_id
 from gateway.catalog.model import Mix
 from gateway.http.admission import AdmissionControl
-from gateway.http.errors import (
-    Envelope,
-    MixSet,
-    NoTrack,
-    Pagination,
-    Refusal,
-    SetReply,
-    encode,
-    mix_reply,
-    response,
-    status_line,
-    track_reply,
-)
+from gateway.http.errors import Refusal, encode, response
 from gateway.http.messages import Response
 from gateway.http.parameters import gather, user_number, whole_number
 from gateway.http.request_body import read_body
 from gateway.http.router import Call, Handler
+from gateway.http.status import status_line
 from gateway.player import rules
+from gateway.player.responses import (
+    Envelope,
+    MixSet,
+    NoTrack,
+    Pagination,
+    SetReply,
+    mix_reply,
+    track_reply,
+)
 from gateway.player.rules import Answer, Place, Refused, UnknownTrack, WrongOwner
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding.state import Decision, Key, Outcome, Stored

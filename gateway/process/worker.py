@@ -28,7 +28,8 @@ from config.load import ConfigError
 from config.model import Sections
 from config.values import is_loopback
 from gateway import logs, telemetry
-from gateway.admin.routes import AdminApi, OwnInsight, from_file
+from gateway.admin.local import OwnInsight
+from gateway.admin.routes import AdminApi
 from gateway.catalog.cache import Catalog
 from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application, gateway_application
@@ -142,7 +143,7 @@ def run_alone(source: Source, config: Sections) -> int:
         gateway,
         admin,
         admin_token,
-        from_file(source, fill),
+        lambda _: fill(source.load()),
         source=source,
     )
     uvloop.run(worker.run())

@@ -7,7 +7,6 @@ threads were built from cannot follow; a reload names it instead, and it goes on
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pydantic import BaseModel, SecretStr
 from config.load import PREFIX, load
 from config.model import ClientTls, Limits, Lookup, Sections, ServerTls
 from gateway import logs
+from gateway.auth.bearer import carries_key, digest_of
 from gateway.auth.tokens import TokenKeys
 
 _OF_THE_START = {"mode", "redis_db", "preconnect"}
@@ -158,11 +158,11 @@ class RuntimeConfig:
             [key.get_secret_value().encode() for key in config.auth.token_keys],
             config.auth.token_days * _DAY,
         )
-        self._service_keys = [_digest(key.get_secret_value()) for key in config.auth.service_keys]
+        self._service_keys = [digest_of(key.get_secret_value()) for key in config.auth.service_keys]
 
     def is_service(self, authorization: str | None) -> bool:
         """Whether the Authorization header carries one of the service keys."""
-        return bearer_matches(authorization, self._service_keys)
+        return carries_key(authorization, self._service_keys)
 
     def merged(self, new: Sections) -> tuple[Sections, dict[str, list[str]]]:
         """The configuration that holds, with what of `new` can follow; changes nothing.
@@ -239,25 +239,3 @@ def masked(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [masked(part) for part in value]
     return value
-
-
-def bearer_matches(authorization: str | None, digests: list[bytes]) -> bool:
-    """Whether `Authorization: Bearer KEY` carries a key with one of these digests.
-
-    The time that it takes depends on the number of keys alone.
-    """
-    scheme, _, key = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer":
-        return False
-    given = _digest(key.strip())
-    found = False
-    for digest in digests:
-        found |= hmac.compare_digest(given, digest)
-    return found
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-
-
-bearer_digest = _digest

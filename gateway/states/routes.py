@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.http.errors import Refusal, response, status_line
+from gateway.http.errors import Refusal, response
 from gateway.http.messages import Request, Response
 from gateway.http.parameters import media_type, require_utf8, user_number, whole_number
 from gateway.http.request_body import read_body
 from gateway.http.router import Call, Handler
+from gateway.http.status import status_line
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.states.preconditions import Conditions, read_conditions
 from sharding.state import Key, Owner, Remove, Stored, Write

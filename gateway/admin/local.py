@@ -1,0 +1,134 @@
+"""What one process says of itself on the admin port."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from config.model import Sections
+from failover.aside import aside
+from failover.mysql.errors import MySQLError, PrimaryUnavailable
+from gateway import telemetry
+from gateway.http.errors import Refusal
+from gateway.insight import Snapshot
+from gateway.reload import reload
+from gateway.reload.runtime_config import RuntimeConfig
+from sharding import locate
+from sharding.state import Key
+
+if TYPE_CHECKING:
+    from sharding.backend import Backend
+
+OUTLINE_PARTS = 720
+"""Places of the ring's circle that are told: half a degree each."""
+WHERE_SECONDS = 4.0
+"""How long MySQL has to say where a state lies; a supervisor waits little longer."""
+_log = structlog.get_logger()
+
+
+class OwnInsight:
+    """One process's own parts.
+
+    Args:
+        backend: everything behind HTTP.
+        live: the configuration that holds.
+        reread: gives the configuration to change to, from a request's body (mostly empty).
+        draining: whether the process is about to stop.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        live: RuntimeConfig,
+        reread: Callable[[bytes], Sections],
+        draining: Callable[[], bool],
+    ) -> None:
+        self._backend = backend
+        self._live = live
+        self._reread = reread
+        self._draining = draining
+        self._reloading = asyncio.Lock()
+
+    async def readiness(self) -> tuple[str, list[str]]:
+        """Draining first, then what the backend says."""
+        if self._draining():
+            return "draining", ["the process is stopping"]
+        readiness = self._backend.readiness()
+        return readiness.status, readiness.reasons
+
+    async def ring(self) -> dict[str, Any]:
+        """The nodes as this worker sees them."""
+        return self._backend.ring()
+
+    async def outline(self) -> dict[str, Any]:
+        """The circle as this worker sees it."""
+        return self._backend.outline(OUTLINE_PARTS)
+
+    async def mysql(self) -> dict[str, Any]:
+        """The hosts as this worker sees them."""
+        return self._backend.mysql()
+
+    async def where(self, key: Key) -> dict[str, Any]:
+        """Asked of every lookup node and of MySQL."""
+        try:
+            async with asyncio.timeout(WHERE_SECONDS):
+                return await locate.find(self._backend, key)
+        except (TimeoutError, MySQLError, PrimaryUnavailable) as error:
+            reason = str(error) or "no answer in time"
+            raise Refusal(
+                503, f"MySQL cannot be asked right now: {reason}.", headers={"Retry-After": "1"}
+            ) from None
+
+    async def observe(self) -> Snapshot:
+        """What this process knows without asking anybody."""
+        status, reasons = await self.readiness()
+        return Snapshot(
+            at=time.time(),
+            status=status,
+            reasons=reasons,
+            ring=self._backend.ring(),
+            mysql=self._backend.mysql(),
+            families=await asyncio.to_thread(telemetry.families),
+        )
+
+    async def partitions(self) -> list[dict[str, Any]]:
+        """The day partitions as MySQL has them."""
+        return await self._backend.partitions()
+
+    async def believe_clock(self) -> dict[str, Any]:
+        """Here only: each process judges by its own clocks."""
+        return self._backend.days.believe()
+
+    async def stats(self) -> dict[str, Any]:
+        """This process's counters as JSON."""
+        return await asyncio.to_thread(lambda: telemetry.stats(telemetry.families()))
+
+    async def metrics(self) -> bytes:
+        """This process's counters as text."""
+        return await asyncio.to_thread(lambda: telemetry.exposition(telemetry.families()))
+
+    async def reload(self, body: bytes) -> dict[str, Any]:
+        """Take over what can follow."""
+        async with self._reloading:
+            with reload.counted():
+                new = await aside("reload", partial(self._reread, body))
+                step = await reload.weigh(self._live, self._backend.generation, new)
+                planned = self._backend.plan(step.merged)
+                self._backend.reload(step.merged, planned, step.generation)
+                self._live.take(step.merged)
+                await self._backend.days.relist()
+        _log.info("reloaded", **step.outcome)
+        return step.outcome
+
+    async def check(self, body: bytes) -> dict[str, Any]:
+        """Compare, and change nothing."""
+        if body:
+            return await reload.compare(self._live, body)
+        new = await aside("reload", partial(self._reread, b""))
+        step = await reload.weigh(self._live, self._backend.generation, new)
+        return step.outcome
