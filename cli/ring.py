@@ -31,10 +31,7 @@ _ID = typer.Argument(min=1, max=2**63 - 1)
 
 @app.command()
 def show(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Show each lookup node: weight, share of the keys, entries, memory, whether it answers.
-
-    "oldest" is the age in days of the oldest entry among some that were looked at; "full in" the
-    days until the memory is full, as a running gateway sees it grow.
+    """Show each lookup node: weight, share of the keys, keys, memory, whether it answers.
 
     Example: tapedeck ring show
     """
@@ -46,7 +43,7 @@ def show(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> 
         return
     print_nodes(nodes, sections.partitions.retention_days)
     if "problem" in gateway:
-        print(f"full in: not known, {gateway['problem']}")
+        print(f"generation   not known: {gateway['problem']}")
     else:
         print(f"generation   {gateway['generation']}")
 
@@ -127,7 +124,7 @@ async def _show(sections: Sections) -> list[dict[str, Any]]:
 
 
 def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put in what only a gateway knows: who is in its ring, growth, and evictions of the last hour.
+    """Put in what only a gateway knows: who is in its ring, and evictions of the last hour.
 
     Returns:
         The generation of its ring; or, as `problem`, why it says nothing. That is a remark,
@@ -145,10 +142,8 @@ def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -
         if node["name"] in standing:
             node["ring"] = standing[node["name"]]["state"]
             node["reason"] = standing[node["name"]]["reason"]
-        for name in ("evicted_last_hour", "growth_bytes_per_day", "full_in_days"):
-            value = seen.get(node["name"], {}).get(name)
-            if value is not None:
-                node[name] = value
+        if node["name"] in seen and "evicted_last_hour" in seen[node["name"]]:
+            node["evicted_last_hour"] = seen[node["name"]]["evicted_last_hour"]
     return {"generation": ring.get("generation")}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cli.common import fail
@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sharding.backend import Backend
-
-LOOKS = 4
-"""How often some random keys of each node are looked at."""
 
 
 async def find_cluster(backend: Backend) -> None:
@@ -32,9 +29,7 @@ async def look_at(backend: Backend, shares: Mapping[str, float]) -> list[dict[st
     Args:
         shares: of the key space, by node name.
     """
-    today = datetime.now(UTC).date()
-    for _ in range(LOOKS):
-        await backend.survey.look(backend.nodes, backend.lookups.layout, today)
+    await backend.survey.look(backend.nodes)
     described = []
     for node in backend.nodes:
         found = backend.survey.found.get(node.name)
@@ -50,7 +45,7 @@ async def look_at(backend: Backend, shares: Mapping[str, float]) -> list[dict[st
                 "weight": node.server.weight,
                 "share": shares[node.name],
                 "state": state,
-                **(found.as_json() if found is not None else {"keys": None, "memory_bytes": None}),
+                **(asdict(found) if found is not None else {"keys": None, "memory_bytes": None}),
             }
         )
     return described
@@ -61,8 +56,8 @@ def print_nodes(nodes: list[dict[str, Any]], retention_days: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    columns = ("node", "address", "weight", "share", "entries", "memory", "evicted", "oldest")
-    table = Table(*columns, "full in", "state", box=None, pad_edge=False)
+    columns = ("node", "address", "weight", "share", "keys", "memory", "evicted", "state")
+    table = Table(*columns, box=None, pad_edge=False)
     for node in nodes:
         alive = node["state"] == "answers"
         evicted = node.get("evicted")
@@ -71,11 +66,9 @@ def print_nodes(nodes: list[dict[str, Any]], retention_days: int) -> None:
             node["address"],
             str(node["weight"]),
             f"{node['share']:.1%}",
-            f"{node['entries']:,}" if alive else "-",
+            f"{node['keys']:,}" if alive else "-",
             _memory(node) if alive else "-",
             "-" if evicted is None else f"[red]{evicted:,}[/red]" if evicted else "0",
-            _days(node.get("oldest_entry_days")),
-            _days(node.get("full_in_days")),
             _standing(node),
         )
     # Whole also where nobody says how wide the page is: no address may be cut off.
@@ -98,7 +91,3 @@ def _memory(node: dict[str, Any]) -> str:
     used = f"{node['memory_bytes'] / 1e6:,.1f}"
     most = node["maxmemory_bytes"]
     return f"{used} of {most / 1e6:,.1f} MB" if most else f"{used} MB"
-
-
-def _days(days: float | None) -> str:
-    return "-" if days is None else f"{days:g} d"

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from config.load import ConfigError
@@ -19,13 +19,13 @@ from failover.redis.nodes import Nodes
 from failover.tasks import stop
 from sharding import metrics
 from sharding.filters.filters import Filters
-from sharding.filters.keeper import FilterKeeper
+from sharding.lookups.capacity import Survey
 from sharding.lookups.cluster_client import ClusterLookups
 from sharding.lookups.lookups import Lookups
 from sharding.lookups.ring_client import RingLookups, Routes
-from sharding.lookups.survey import Parts, Survey
 from sharding.partitions.calendar import CLOCKS_AGREE, call_tables, span
 from sharding.partitions.clock import Days
+from sharding.partitions.filter_keeper import FilterKeeper
 from sharding.partitions.ownership import in_words
 from sharding.partitions.pruner import Janitor
 from sharding.partitions.sealing import Sealer
@@ -104,10 +104,6 @@ class Backend:
         backend._filtering = asyncio.create_task(backend.filter_keeper.keep(), name="filters")
         return backend
 
-    def looked_at(self) -> Parts:
-        """What the survey of the nodes' capacity looks at."""
-        return self.nodes, self.lookups.layout, self.days.today() if self.days.known else None
-
     def _count_ring(self, generation: int) -> None:
         self.generation = generation
         metrics.RING_GENERATION.set(generation)
@@ -164,7 +160,7 @@ class Backend:
         self._surveying = self._kept(
             self._surveying,
             bool(self.config.lookup.capacity_every),
-            lambda: self.survey.keep(self.looked_at),
+            lambda: self.survey.keep(lambda: self.nodes),
         )
 
     def _kept(
@@ -247,7 +243,7 @@ class Backend:
             described = node.describe()
             described["share"] = round(shares[node.name], 6)
             found = self.survey.found.get(node.name)
-            described["capacity"] = None if found is None else found.as_json()
+            described["capacity"] = None if found is None else asdict(found)
             nodes.append(described)
         return {"generation": self.generation, "nodes": nodes}
 

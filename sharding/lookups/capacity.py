@@ -1,210 +1,190 @@
-"""Whether lookups live as long as the retention: what a node's figures mean. No I/O.
+"""The nodes' memory, and the lookups that they evict: asked slowly, beside the requests.
 
-A lookup may vanish before its state does. Nothing is lost by that, but each one costs a wider read,
-so operators must see it coming (the days until a node's memory is full, the age of its oldest
-entries) and see it happen (evictions).
-
-An entry's age is the age of the day that it holds: it is written when a state is first touched on
-a day, and lives (retention + `entries.EXTRA_DAYS`) days from then.
+A lookup may vanish before its state does. Nothing is lost by that, but the next load of its key
+reads one partition more, so operators see the memory's limit and the evictions.
 """
 
 from __future__ import annotations
 
-import re
+import asyncio
+import random
+import time
 from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import date
-from statistics import linear_regression
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
-DAY = 86_400.0
+import structlog
+from prometheus_client import Gauge
+from redis.exceptions import RedisError
+
+from failover.redis.connections import info_of
+from failover.redis.nodes import Node
+
+log = structlog.get_logger("tapedeck.capacity")
+
 WINDOW = 3_600.0
 """Seconds in which evictions raise the alarm."""
-SPACING = 60.0
-"""Seconds between two readings that are kept for the growth."""
-MOST_READINGS = 1_440
-SHORTEST_HISTORY = 600.0
-"""Seconds: growth is not known sooner. A few minutes of a busy hour say nothing of days."""
+_FIRST = 2.0
+"""Seconds within which the first look comes."""
 
-_OURS = {
-    "flat": re.compile(rb"uid:\d+:pid:\d+"),
-    "packed": re.compile(rb"u:\d+"),
+_METRICS = {
+    "memory_bytes": Gauge("tapedeck_capacity_memory_bytes", "Memory used", ["node"]),
+    "maxmemory_bytes": Gauge("tapedeck_capacity_maxmemory_bytes", "Its limit", ["node"]),
+    "keys": Gauge("tapedeck_capacity_keys", "Keys of every kind", ["node"]),
+    "evicted": Gauge("tapedeck_capacity_evicted_keys", "Evicted since it started", ["node"]),
 }
-
-
-class Reading(NamedTuple):
-    """What a node said of itself.
-
-    Attributes:
-        at: seconds, on a clock that never jumps.
-        memory: bytes used.
-        maxmemory: bytes it may use; 0 for no limit.
-        policy: its maxmemory-policy.
-        keys: of every kind, in the database that the gateway uses.
-        evicted: keys evicted since it started.
-        run: its run id: another one means that it started again.
-    """
-
-    at: float
-    memory: int
-    maxmemory: int
-    policy: str
-    keys: int
-    evicted: int
-    run: str
-
-
-class Sampled(NamedTuple):
-    """What a sample of a node's keys showed.
-
-    Attributes:
-        entries: lookups in the keys looked at; in the packed layout a key holds several.
-        keys: how many of our layout were looked at.
-        oldest: the oldest day among them; None without any.
-    """
-
-    keys: int
-    entries: int
-    oldest: date | None
-
-
-def is_ours(layout: str, key: object) -> bool:
-    """Whether a key is a lookup of the layout."""
-    return isinstance(key, bytes) and _OURS[layout].fullmatch(key) is not None
-
-
-def reading(at: float, info: Mapping[str, Any], keys: int) -> Reading:
-    """Read INFO's answer.
-
-    Raises:
-        KeyError, ValueError: it lacks what every Redis says.
-    """
-    return Reading(
-        at=at,
-        memory=int(info["used_memory"]),
-        maxmemory=int(info.get("maxmemory", 0)),
-        policy=str(info.get("maxmemory_policy", "noeviction")),
-        keys=keys,
-        evicted=int(info["evicted_keys"]),
-        run=str(info["run_id"]),
-    )
+"""By their name in `Capacity`. A node without a limit has no sample of it."""
+_ALARM = Gauge("tapedeck_capacity_alarm", "1 while a node evicts keys", ["node"])
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How a node stands.
+    """How a node stands, by its INFO; `/ring` and `tapedeck ring show` have it.
 
     Attributes:
-        entries: lookups on it, estimated by the sample in the packed layout.
-        evicted: keys evicted since the node started.
-        evicted_lately: of these within WINDOW, as far as this process has seen it.
-        oldest_days: age in days of the oldest entry of the samples; None without any.
-        growth: bytes a day at the present pace; None while that is not known.
-        full_in: days until the memory is full at that pace; None for never, or not known.
+        memory_bytes: used.
+        maxmemory_bytes: that it may use; None without a limit.
+        keys: of every kind, in the database that the gateway uses. In the packed layout a key is
+            one listener, with a field for each playlist.
+        evicted: since the node started.
+        evicted_last_hour: as far as this process has seen it.
     """
 
-    now: Reading
-    entries: int
-    evicted_lately: int
-    oldest_days: int | None
-    sampled: int
-    growth: float | None
-    full_in: float | None
-
-    def as_json(self) -> dict[str, Any]:
-        """As `/ring` and `tapedeck ring show` have it."""
-        return {
-            "memory_bytes": self.now.memory,
-            "maxmemory_bytes": self.now.maxmemory or None,
-            "maxmemory_policy": self.now.policy,
-            "keys": self.now.keys,
-            "entries": self.entries,
-            "evicted": self.now.evicted,
-            "evicted_last_hour": self.evicted_lately,
-            "oldest_entry_days": self.oldest_days,
-            "sampled_entries": self.sampled,
-            "growth_bytes_per_day": None if self.growth is None else round(self.growth),
-            "full_in_days": None if self.full_in is None else round(self.full_in, 1),
-        }
+    memory_bytes: int
+    maxmemory_bytes: int | None
+    maxmemory_policy: str
+    keys: int
+    evicted: int
+    evicted_last_hour: int
 
 
-class Gauge:
-    """What is remembered of one node between two looks."""
+class Evictions:
+    """The evictions of one node within WINDOW, from counters that begin anew when it restarts."""
 
     def __init__(self) -> None:
-        self._readings: deque[Reading] = deque(maxlen=MOST_READINGS)
-        self._evictions: deque[tuple[float, int]] = deque()
-        self._last: Reading | None = None
-        self._samples: deque[Sampled] = deque(maxlen=64)
+        self._seen: deque[tuple[float, int]] = deque()
+        self._run = ""
+        self._total = 0
 
-    def look(self, now: Reading, sampled: Sampled, today: date | None) -> Capacity:
-        """Take a reading in; say how the node stands.
+    def lately(self, now: float, run: str, total: int) -> int:
+        """How many there were within the WINDOW before `now`.
 
         Args:
-            today: for the age of the oldest entry; None while MySQL was not heard yet.
+            now: seconds, on a clock that never jumps.
+            run: the node's run id: another one means that it started again.
+            total: evictions since it started.
         """
-        self._evict(now)
-        if self._readings and self._readings[-1].run != now.run:
-            self._readings.clear()  # what it had before it started again is no growth
-            self._samples.clear()
-        if not self._readings or now.at - self._readings[-1].at >= SPACING:
-            self._readings.append(now)
-        self._samples.append(sampled)
-        growth = self._growth(now)
-        looked = sum(sample.keys for sample in self._samples)
-        found = sum(sample.entries for sample in self._samples)
-        oldest = min((s.oldest for s in self._samples if s.oldest is not None), default=None)
-        return Capacity(
-            now=now,
-            entries=round(now.keys * found / looked) if looked else 0,
-            evicted_lately=sum(count for _, count in self._evictions),
-            oldest_days=(today - oldest).days if today and oldest else None,
-            sampled=found,
-            growth=growth,
-            full_in=full_in(now, growth),
-        )
-
-    def _evict(self, now: Reading) -> None:
-        last, self._last = self._last, now
-        if last is not None:
-            before = last.evicted if last.run == now.run else 0
-            if now.evicted > before:
-                self._evictions.append((now.at, now.evicted - before))
-        while self._evictions and now.at - self._evictions[0][0] > WINDOW:
-            self._evictions.popleft()
-
-    def _growth(self, now: Reading) -> float | None:
-        if not self._readings or now.at - self._readings[0].at < SHORTEST_HISTORY:
-            return None
-        points = [*self._readings, now]
-        slope, _ = linear_regression([r.at for r in points], [float(r.memory) for r in points])
-        return slope * DAY
+        if self._run:  # when those before the first look happened is not known
+            before = self._total if run == self._run else 0
+            if total > before:
+                self._seen.append((now, total - before))
+        self._run, self._total = run, total
+        while self._seen and now - self._seen[0][0] > WINDOW:
+            self._seen.popleft()
+        return sum(count for _, count in self._seen)
 
 
-def full_in(now: Reading, growth: float | None) -> float | None:
-    """Days until the memory is full; None for never, or not known."""
-    if not now.maxmemory:
-        return None
-    left = now.maxmemory - now.memory
-    if left <= 0:
-        return 0.0
-    if growth is None or growth <= 0:
-        return None
-    return left / growth
+class Survey:
+    """Looks at every node once in a while.
+
+    Each worker does: two commands cost less than agreeing on who does it.
+
+    Args:
+        every: seconds between two looks at a node.
+
+    Attributes:
+        found: by node name, how it stood when it was last looked at.
+    """
+
+    def __init__(self, every: float) -> None:
+        self.every = every
+        self.found: dict[str, Capacity] = {}
+        self._evictions: dict[str, Evictions] = {}
+        self._alarms: frozenset[str] = frozenset()
+
+    @property
+    def alarms(self) -> list[str]:
+        """A sentence for each node that evicts keys."""
+        return [
+            f"lookup node {name} evicts entries before the retention is over"
+            f" ({found.evicted_last_hour:,} in the last hour, {found.maxmemory_policy}):"
+            " raise its maxmemory or add a node"
+            for name, found in self.found.items()
+            if found.evicted_last_hour
+        ]
+
+    async def keep(self, nodes: Callable[[], Iterable[Node]]) -> None:
+        """Look again and again, until cancelled or until `every` is 0.
+
+        Args:
+            nodes: asked each time, since a reload changes them.
+        """
+        # Workers that start together look one after another.
+        await asyncio.sleep(random.uniform(0, min(self.every, _FIRST)))  # noqa: S311
+        while self.every:
+            await self.look(nodes())
+            await asyncio.sleep(self.every * random.uniform(0.9, 1.1))  # noqa: S311
+
+    async def look(self, nodes: Iterable[Node]) -> None:
+        """Look at every node once. One that does not answer keeps what it showed last."""
+        looked = list(nodes)
+        await asyncio.gather(*(self._look(node) for node in looked))
+        for name in set(self.found) - {node.name for node in looked}:
+            del self.found[name]
+            self._evictions.pop(name, None)
+            for metric in (*_METRICS.values(), _ALARM):
+                metric.remove(name)
+        self._tell()
+
+    async def _look(self, node: Node) -> None:
+        try:
+            answer, keys = await node.look([("INFO",), ("DBSIZE",)])
+            info = info_of(answer)
+            evictions = self._evictions.setdefault(node.name, Evictions())
+            found = capacity(info, int(keys), evictions, time.monotonic())
+        except (RedisError, OSError, TimeoutError, RuntimeError, KeyError, ValueError, TypeError):
+            return  # that it is ill is told elsewhere
+        self.found[node.name] = found
+        values = asdict(found)
+        for name, metric in _METRICS.items():
+            if values[name] is None:
+                metric.remove(node.name)
+            else:
+                metric.labels(node.name).set(values[name])
+        _ALARM.labels(node.name).set(bool(found.evicted_last_hour))
+
+    def _tell(self) -> None:
+        evicting = frozenset(name for name, found in self.found.items() if found.evicted_last_hour)
+        for name in evicting - self._alarms:
+            log.warning(
+                "lookup entries vanish before the retention is over",
+                node=name,
+                **asdict(self.found[name]),
+                todo="raise maxmemory or add a node",
+            )
+        for name in self._alarms - evicting:
+            log.info("lookup entries stay again", node=name)
+        self._alarms = evicting
 
 
-def alarms(capacities: Mapping[str, Capacity]) -> list[str]:
-    """A sentence for each node whose entries vanish before the retention is over."""
-    return [
-        f"lookup node {name} evicts entries before the retention is over"
-        f" ({capacity.evicted_lately:,} in the last hour, {capacity.now.policy}):"
-        " raise its maxmemory or add a node"
-        for name, capacity in capacities.items()
-        if capacity.evicted_lately
-    ]
+def capacity(info: Mapping[str, Any], keys: int, evictions: Evictions, now: float) -> Capacity:
+    """How a node stands.
 
+    Args:
+        info: INFO's answer; keys: DBSIZE's.
+        evictions: what was seen of this node before.
+        now: seconds, on a clock that never jumps.
 
-def oldest(days: Iterable[date]) -> date | None:
-    """The earliest of some days."""
-    return min(days, default=None)
+    Raises:
+        KeyError, ValueError: the answer lacks what every Redis says.
+    """
+    evicted = int(info["evicted_keys"])
+    return Capacity(
+        memory_bytes=int(info["used_memory"]),
+        maxmemory_bytes=int(info.get("maxmemory", 0)) or None,
+        maxmemory_policy=str(info.get("maxmemory_policy", "noeviction")),
+        keys=keys,
+        evicted=evicted,
+        evicted_last_hour=evictions.lately(now, str(info["run_id"]), evicted),
+    )

@@ -105,11 +105,6 @@ def is_playlist(field: bytes) -> bool:
     return _PLAYLIST.fullmatch(field) is not None and int(field) <= PLAYLIST_MAX
 
 
-def days_in(scanned: object) -> list[date]:
-    """The days in an HSCAN reply; what is no day is left out."""
-    return [day for _, value in pairs(scanned) if (day := _day(value))]
-
-
 def _day(value: object) -> date | None:
     if not isinstance(value, bytes) or len(value) != 8:
         return None

@@ -21,7 +21,7 @@ from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.locks import lock_name, try_lock
 from failover.mysql.primary import Primary
 from sharding import metrics
-from sharding.filters import chunks
+from sharding.partitions import filter_table
 from sharding.partitions.calendar import Drops, drops_on, plan_drops, table
 from sharding.partitions.clock import Days
 from sharding.partitions.ownership import Found, look
@@ -127,7 +127,7 @@ class Janitor:
         listed = await self.look()
         foreign = tuple(listed.foreign)
         seals = {day: kept.seal for day, kept in listed.ours.items() if kept.seal}
-        filters = await chunks.usable(self.primary.fetch, seals)
+        filters = await filter_table.usable(self.primary.fetch, seals)
         found = []
         for day, kept in listed.ours.items():
             count = kept.rows
@@ -211,7 +211,7 @@ class Janitor:
                         break
                     await asyncio.sleep(0.1)
                     continue
-                await chunks.remove(session, day)
+                await filter_table.remove(session, day)
                 metrics.PARTITION_DROPS.inc()
                 log.info("partition dropped", partition=table(day))
                 dropped.append(day)

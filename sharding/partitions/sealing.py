@@ -35,9 +35,9 @@ from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.locks import lock_name, try_lock
 from failover.mysql.primary import Primary
 from sharding import metrics
-from sharding.filters import chunks, encoding
+from sharding.filters import encoding
 from sharding.filters.unhurried import unhurried, with_numpy
-from sharding.partitions import seal_mark
+from sharding.partitions import filter_table, seal_mark
 from sharding.partitions.calendar import CLOCKS_AGREE, oldest_kept, span, table, tomorrow, utc_day
 from sharding.partitions.clock import Days
 from sharding.partitions.ownership import COMMENT, OPEN, Found, look, sealed_as
@@ -184,7 +184,7 @@ class Sealer:
         self, session: Session, found: Found, day: date | None, again: bool
     ) -> list[date]:
         seals = {day: kept.seal for day, kept in found.ours.items() if kept.seal}
-        done: Collection[date] = await chunks.usable(session.fetch, seals)
+        done: Collection[date] = await filter_table.usable(session.fetch, seals)
         kept_open = {one for one, kept in found.ours.items() if kept.comment == OPEN}
         wanted = due(
             found.ours if day is not None else found.ours.keys() - kept_open,
@@ -213,9 +213,9 @@ class Sealer:
 
     async def _tidy(self, session: Session, found: Found) -> None:
         """Remove filters whose partition is not there any more."""
-        for day in await chunks.beginnings(session.fetch):
+        for day in await filter_table.beginnings(session.fetch):
             if day not in found.ours:
-                await chunks.remove(session, day)
+                await filter_table.remove(session, day)
 
     async def _seal_all(self, session: Session, found: Found, wanted: Iterable[date]) -> Outcome:
         sealed: list[Sealed] = []
@@ -248,7 +248,7 @@ class Sealer:
         seal = secrets.token_bytes(encoding.SEAL_BYTES)
         await self._comment(session, day, sealed_as(seal.hex()), before=meanwhile)
         self._at_step("store")
-        await chunks.save(session, day, encoding.encode(made, seal))
+        await filter_table.save(session, day, encoding.encode(made, seal))
         done = Sealed(day, made.keys, len(made.bits), round(time.monotonic() - began, 3))
         metrics.DAYS_SEALED.inc()
         log.info(

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from config.model import Lookup, LookupServer
-from sharding.lookups.layout import Layout
 from sharding.ring.ring import Ring
-from sharding.state import Key
-
-SAMPLE = 4_000
-"""Keys by which a gateway tells what share moves: to about 0.7 %, in some 50 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +56,11 @@ class Placement:
         text = json.dumps(plain, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
+    @property
+    def rules(self) -> tuple[str, str, str, str]:
+        """How a key is placed among the servers, and what its entry looks like."""
+        return self.hash, self.hash_tag, self.distribution, self.layout
+
     def ring(self) -> Ring:
         """Its ring.
 
@@ -77,7 +76,8 @@ class Moved(NamedTuple):
     """What a change of placement moves.
 
     Attributes:
-        share: of the keys that get another address (or another shape), 0 to 1, by a sample.
+        share: of the key space that gets another address, 0 to 1. 1 if another hash, tag,
+            distribution or layout places every key anew.
         ideal: the least share that must, by the weights: 1/(n+1) for one more equal node.
     """
 
@@ -85,53 +85,49 @@ class Moved(NamedTuple):
     ideal: float
 
 
-def moved(before: Placement, after: Placement, sample: int = SAMPLE) -> Moved:
-    """The share of the keys that a change moves, by a sample that is always the same one.
+def moved(before: Placement, after: Placement) -> Moved:
+    """What a change moves.
 
     Raises:
         ValueError: one of them makes no ring.
     """
-    if before.layout != after.layout:
-        return Moved(1.0, 1.0)
     old, new = before.ring(), after.ring()
-    layout = Layout(after.layout, 1)
-    chance = random.Random(20120201)  # noqa: S311 - a sample, no secret
-    count = 0
-    for _ in range(sample):
-        key = layout.ring_key(Key(chance.randrange(1, 10**9), chance.randrange(1, 10**6)))
-        count += address(old.owner(key)) != address(new.owner(key))
-    had, gets = _weights(before.servers), _weights(after.servers)
-    ideal = sum(max(0.0, gets[at] - had.get(at, 0.0)) for at in gets)
-    return Moved(count / sample, ideal)
+    if before.rules != after.rules:
+        return Moved(1.0, 1.0)
+    return Moved(sum(old.moves(new).values()), ideal(before.servers, after.servers))
+
+
+def ideal(before: Sequence[LookupServer], after: Sequence[LookupServer]) -> float:
+    """The least share of the keys that must move: what the growing addresses gain by their weights.
+
+    1/(n+1) for one more node of the same weight.
+    """
+    had, gets = _parts(before), _parts(after)
+    return sum(max(0.0, part - had.get(at, 0.0)) for at, part in gets.items())
+
+
+def _parts(servers: Sequence[LookupServer]) -> dict[str, float]:
+    total = sum(server.weight for server in servers)
+    parts: dict[str, float] = {}
+    for server in servers:
+        parts[str(server)] = parts.get(str(server), 0.0) + server.weight / total
+    return parts
 
 
 def differences(before: Placement, after: Placement) -> list[str]:
     """What a change does to the nodes, a phrase each."""
     old = {server.name: server for server in before.servers}
     new = {server.name: server for server in after.servers}
-    found = [f"{name} ({address(new[name])}) is added" for name in new if name not in old]
-    found += [f"{name} ({address(old[name])}) is removed" for name in old if name not in new]
+    found = [f"{name} ({new[name]}) is added" for name in new if name not in old]
+    found += [f"{name} ({old[name]}) is removed" for name in old if name not in new]
     for name in new:
         if name not in old:
             continue
-        if address(old[name]) != address(new[name]):
-            found.append(f"{name} moves from {address(old[name])} to {address(new[name])}")
+        if str(old[name]) != str(new[name]):
+            found.append(f"{name} moves from {old[name]} to {new[name]}")
         if old[name].weight != new[name].weight:
             found.append(f"{name} weighs {new[name].weight} instead of {old[name].weight}")
     for word in ("hash", "hash_tag", "distribution", "layout"):
         if getattr(before, word) != getattr(after, word):
             found.append(f"{word} is {getattr(after, word)!r}, was {getattr(before, word)!r}")
     return found
-
-
-def address(server: LookupServer) -> str:
-    """`host:port`: what tells servers apart, whatever they are called."""
-    return str(server)
-
-
-def _weights(servers: Sequence[LookupServer]) -> dict[str, float]:
-    total = sum(server.weight for server in servers)
-    shares: dict[str, float] = {}
-    for server in servers:
-        shares[address(server)] = shares.get(address(server), 0.0) + server.weight / total
-    return shares

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from config.model import LookupServer
+from sharding.ring.placement import ideal
 from sharding.ring.ring import Ring
 
 
@@ -85,17 +85,3 @@ def forecast(
         "moves": pairs,
         "nodes": nodes,
     }
-
-
-def ideal(before: Sequence[LookupServer], after: Sequence[LookupServer]) -> float:
-    """The least share of the keys that must move: what the growing nodes gain by their weights.
-
-    1/(n+1) for one more node of the same weight.
-    """
-    old, new = _parts(before), _parts(after)
-    return sum(max(0.0, part - old.get(name, 0.0)) for name, part in new.items())
-
-
-def _parts(servers: Sequence[LookupServer]) -> dict[str, float]:
-    total = sum(server.weight for server in servers)
-    return {server.name: server.weight / total for server in servers}

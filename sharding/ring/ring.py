@@ -194,7 +194,7 @@ class Ring:
         return {server.name: counts.get(server.name, 0) / self._space for server in self.servers}
 
     def moves(self, after: Ring) -> dict[tuple[str, str], float]:
-        """What share of the hash's values goes from which node to which other one, by name.
+        """What share of the hash's values goes from which node to which other address, by name.
 
         Exact for ketama, and for modula rings that repeat soon enough; else to about 0.1 %.
 
@@ -216,8 +216,9 @@ class Ring:
             steps = [n * stride % space for n in range(min(cycle, _MOST_SLOTS))]
             sizes, total = [1] * len(steps), len(steps)
         for step, size in zip(steps, sizes, strict=True):
-            pair = one.at(step).name, two.at(step).name
-            if pair[0] != pair[1]:
+            source, target = one.at(step), two.at(step)
+            if str(source) != str(target):
+                pair = source.name, target.name
                 moved[pair] = moved.get(pair, 0) + size
         return {pair: size / total for pair, size in moved.items()}
 

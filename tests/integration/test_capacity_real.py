@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -16,57 +14,12 @@ from typer.testing import CliRunner
 from cli.main import app
 from config.load import parse
 from failover.redis.nodes import Nodes
-from sharding.lookups.layout import Layout
-from sharding.lookups.survey import Survey
-from sharding.state import Key
+from sharding.lookups.capacity import Survey
 from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support.gateways import Gateway
 
 pytestmark = pytest.mark.stack
-
-TODAY = datetime.now(UTC).date()
-
-
-def fill(server: RedisServer, layout: Layout, users: int, ages: tuple[int, ...]) -> None:
-    with server.client() as client:
-        pipe = client.pipeline(transaction=False)
-        for user in range(users):
-            for playlist, age in enumerate(ages):
-                for command in layout.put(Key(user, playlist), TODAY - timedelta(days=age)):
-                    pipe.execute_command(*command)
-        pipe.set("somebody:else", "17")
-        pipe.set("uid:1:pid:2:garbage", "17")
-        pipe.execute()
-
-
-@pytest.mark.parametrize("name", ["flat", "packed"])
-async def test_entries_their_age_and_the_memory_are_seen(
-    stack_config: StackConfig, lookup_servers: list[RedisServer], name: Any
-) -> None:
-    layout = Layout(name, 30)
-    fill(lookup_servers[0], layout, 300, (0, 3, 21))
-    with lookup_servers[0].client() as client:
-        client.config_set("maxmemory", "50mb")
-    nodes = Nodes(parse(stack_config()).lookup)
-    survey = Survey(60)
-    try:
-        for _ in range(8):
-            await survey.look(nodes, layout, TODAY)
-    finally:
-        await nodes.close()
-    first, other = (survey.found[server.name].as_json() for server in lookup_servers[:2])
-
-    assert first["oldest_entry_days"] == 21
-    assert first["entries"] == pytest.approx(900, rel=0.1)
-    assert first["maxmemory_bytes"] == 50 * 1024 * 1024
-    assert 100_000 < first["memory_bytes"] < 10_000_000
-    assert (other["entries"], other["oldest_entry_days"], other["maxmemory_bytes"]) == (
-        0,
-        None,
-        None,
-    )
-    assert survey.alarms == []
 
 
 async def test_a_look_at_an_ill_node_neither_fails_nor_ejects_it_nor_forgets_what_was_seen(
@@ -76,11 +29,11 @@ async def test_a_look_at_an_ill_node_neither_fails_nor_ejects_it_nor_forgets_wha
     nodes = Nodes(parse(document).lookup)
     survey = Survey(60)
     try:
-        await survey.look(nodes, Layout("packed", 30), TODAY)
+        await survey.look(nodes)
         lookup_servers[0].freeze()
         lookup_servers[1].kill()
         for _ in range(3):
-            await survey.look(nodes, Layout("packed", 30), TODAY)
+            await survey.look(nodes)
         assert not nodes.out
         assert set(survey.found) == {server.name for server in lookup_servers}
     finally:
@@ -116,7 +69,7 @@ async def test_evictions_degrade_the_gateway_and_are_logged_counted_and_shown(
     assert found[name]["evicted_last_hour"] > 100
     assert found[lookup_servers[1].name]["evicted_last_hour"] == 0
     (line,) = gateway.lines("lookup entries vanish before the retention is over")
-    assert (line["node"], line["policy"]) == (name, "allkeys-lru")
+    assert (line["node"], line["maxmemory_policy"]) == (name, "allkeys-lru")
     async with aiohttp.ClientSession(gateway.admin) as http, http.get("/metrics") as answer:
         text = await answer.text()
     assert f'tapedeck_capacity_alarm{{node="{name}"}} 1.0' in text
@@ -147,7 +100,7 @@ def test_the_nodes_are_shown_also_without_a_gateway_and_with_one_of_them_dead(
     assert [node["state"] == "answers" for node in nodes] == [True, True, False]
     assert "ConnectionError" in nodes[2]["state"]
     table = CliRunner().invoke(app, ["ring", "show", "--config", str(config)]).stdout
-    assert "full in: not known, no gateway answers at http://127.0.0.1:" in table
+    assert "generation   not known: no gateway answers at http://127.0.0.1:" in table
 
 
 def test_where_a_lookup_lies_is_said_also_while_mysql_is_down(

@@ -19,8 +19,7 @@ from failover.mysql.errors import PrimaryUnavailable
 from failover.mysql.locks import lock_name, try_lock
 from sharding import metrics
 from sharding.backend import Backend
-from sharding.filters import chunks
-from sharding.partitions import seal_mark, sealing
+from sharding.partitions import filter_table, seal_mark, sealing
 from sharding.partitions.calendar import table
 from sharding.partitions.ownership import COMMENT, look, sealed_as
 from sharding.partitions.sealing import CannotSeal, Sealer
@@ -81,7 +80,7 @@ async def seals(backend: Backend) -> dict[date, str]:
 
 
 async def sealed(backend: Backend) -> set[date]:
-    return set(await chunks.usable(backend.primary.fetch, await seals(backend)))
+    return set(await filter_table.usable(backend.primary.fetch, await seals(backend)))
 
 
 async def test_a_sealed_day_is_ruled_out_for_the_keys_that_it_does_not_have(
@@ -379,7 +378,7 @@ async def test_a_filter_is_not_believed_any_more_even_while_no_other_can_be_fetc
     async def fails(*_: object) -> object:
         raise PrimaryUnavailable("not now")
 
-    monkeypatch.setattr(chunks, "usable", fails)
+    monkeypatch.setattr(filter_table, "usable", fails)
     await backend.primary.execute(f"ALTER TABLE {table(day)} COMMENT='{COMMENT}'")
     await believed(backend, other)
     assert backend.filters.now.maybe(ABSENT, (other, day)) == [day]
@@ -457,7 +456,7 @@ async def test_a_damaged_filter_is_not_believed_and_the_others_are(
     bad, good = await past(backend, 2, 1)
     await backend.sealer.seal()
     mysql.query(
-        f"UPDATE {database}.{chunks.TABLE} SET content = INSERT(content, 100, 1, 'x')"
+        f"UPDATE {database}.{filter_table.TABLE} SET content = INSERT(content, 100, 1, 'x')"
         f" WHERE partition_name = '{table(bad)}'"
     )
     await believed(backend, good)
@@ -497,7 +496,7 @@ async def test_the_filter_goes_with_its_partition(backend: Backend) -> None:
     assert await sealed(backend) == {old, kept}
     await backend.primary.execute(f"DROP TABLE {table(old)}")
     await backend.sealer.seal()
-    assert set(await chunks.beginnings(backend.primary.fetch)) == {kept}
+    assert set(await filter_table.beginnings(backend.primary.fetch)) == {kept}
 
 
 async def test_the_list_says_what_is_sealed(backend: Backend) -> None:

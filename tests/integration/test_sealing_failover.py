@@ -12,8 +12,7 @@ import pytest
 
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from sharding.backend import Backend
-from sharding.filters import chunks
-from sharding.partitions import seal_mark
+from sharding.partitions import filter_table, seal_mark
 from sharding.partitions.calendar import table
 from sharding.partitions.ownership import look
 from sharding.partitions.sealing import Sealer
@@ -113,4 +112,4 @@ async def test_no_key_is_lost_to_a_filter_by_a_failover_at_any_step(
                 assert backend.filters.now.maybe(Key(user, 1), (day,)) == [day]
             found = await look(backend.primary.fetch)
             seals = {one: kept.seal for one, kept in found.ours.items() if kept.seal}
-            assert day in await chunks.usable(backend.primary.fetch, seals)
+            assert day in await filter_table.usable(backend.primary.fetch, seals)

@@ -14,7 +14,7 @@ from gateway.http.errors import Refusal
 from gateway.reload import reload
 from gateway.reload.runtime_config import RuntimeConfig, Source, with_token_keys
 from sharding.backend import Backend
-from sharding.lookups.survey import Survey
+from sharding.lookups.capacity import Survey
 from tests.support.serving import SERVICE_KEY, a_config
 from tests.unit.test_placement import MYSQL, A, B
 

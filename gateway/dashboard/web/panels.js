@@ -269,9 +269,7 @@ function lookupLife(state) {
   const known = (state.ring?.nodes ?? []).map((node) => node.capacity).filter(Boolean);
   if (!known.length) return [];
   const evicted = known.reduce((total, one) => total + one.evicted_last_hour, 0);
-  const ages = known.map((one) => one.oldest_entry_days).filter((days) => days !== null);
   return [
-    ["oldest lookups", ages.length ? `${Math.max(...ages)} of ${state.retention} days` : "–"],
     ["lookups evicted", evicted ? `${number(evicted)} in the last hour: they live shorter than states` : "none in the last hour"],
   ];
 }

@@ -57,7 +57,7 @@ function makeNode({ node: first }) {
     const numbers = node.numbers ?? {};
     facts(figures, [
       ["share", percent(node.share)],
-      ["entries", number(node.capacity?.entries)],
+      ["keys", number(node.capacity?.keys)],
       ["memory", memory(node.capacity)],
       ["median", milliseconds(numbers.p50)],
       ["p99", milliseconds(numbers.p99)],
@@ -75,8 +75,8 @@ function makeNode({ node: first }) {
 
 function memory(capacity) {
   if (!capacity) return "–";
-  const { memory_bytes: used, maxmemory_bytes: limit, full_in_days: days } = capacity;
-  return [bytes(used), limit ? `of ${bytes(limit)}` : "", days ? `full in ${number(days)} d` : ""].filter(Boolean).join(", ");
+  const { memory_bytes: used, maxmemory_bytes: limit } = capacity;
+  return limit ? `${bytes(used)} of ${bytes(limit)}` : bytes(used);
 }
 
 function reason(node, state) {

@@ -19,11 +19,11 @@ from config.model import Sections
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
 from sharding import metrics
-from sharding.filters import chunks
 from sharding.filters.encoding import FORMAT, BadFilter, Plan, plan
 from sharding.filters.filters import Filters, FilterSet, word_bytes
 from sharding.filters.mapped_file import Shelf, folder_of
 from sharding.filters.unhurried import unhurried, with_numpy
+from sharding.partitions import filter_table
 from sharding.partitions.clock import Days
 
 log = structlog.get_logger("tapedeck.filters")
@@ -106,7 +106,7 @@ class FilterKeeper:
         generation, seals = self._primary.generation, dict(self._days.seals)
         sizes = {
             day: size
-            for day, size in (await chunks.usable(self._primary.fetch, seals)).items()
+            for day, size in (await filter_table.usable(self._primary.fetch, seals)).items()
             if day >= self._days.oldest() and (day, seals[day]) not in self._damaged
         }
         chosen = plan(sizes, self._config.partitions.filter_bytes)
@@ -128,7 +128,7 @@ class FilterKeeper:
             rows = filter_build.rows(words, word_bytes(len(chosen.days)))
             for number, day in enumerate(chosen.days):
                 try:
-                    made = await chunks.load(self._primary.fetch, day, seals[day])
+                    made = await filter_table.load(self._primary.fetch, day, seals[day])
                 except BadFilter as error:
                     self._damaged.add((day, seals[day]))
                     raise BadFilter(
