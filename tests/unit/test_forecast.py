@@ -18,7 +18,7 @@ distributions = st.sampled_from(["ketama", "modula"])
 
 
 def servers(weights: dict[str, int]) -> list[LookupServer]:
-    return [LookupServer(host="h", port=1, weight=w, name=n) for n, w in weights.items()]
+    return [LookupServer(host=f"h-{n}", port=1, weight=w, name=n) for n, w in weights.items()]
 
 
 def ring(weights: dict[str, int], distribution: str = "ketama", hash_: str = "fnv1a_64") -> Ring:

@@ -69,14 +69,14 @@ async def test_work_that_a_reload_ends_does_end_also_where_it_loses_a_cancellati
 async def test_a_survey_that_is_turned_off_looks_no_more_even_if_nobody_ends_it() -> None:
     survey, looks = Survey(0.01), 0
 
-    def parts() -> Any:
+    def nodes() -> list[Any]:
         nonlocal looks
         looks += 1
         survey.every = 0
-        return [], None, None
+        return []
 
     async with asyncio.timeout(5):
-        await survey.keep(parts)
+        await survey.keep(nodes)
     assert looks == 1
 
 
