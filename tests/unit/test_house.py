@@ -48,7 +48,7 @@ def test_a_package_imports_only_those_below_it(package: str) -> None:
     assert not wrong, f"{'; '.join(sorted(wrong))}: {package} may import {BELOW[package]}"
 
 
-@pytest.mark.parametrize("package", ["cli", "gateway", "failover", "config"])
+@pytest.mark.parametrize("package", ["cli", "gateway", "sharding", "failover", "config"])
 def test_no_folder_of_a_package_needs_one_that_needs_it(package: str) -> None:
     arrows = arrows_inside(package)
     left = {folder: set(needed) for folder, needed in arrows.items()}
