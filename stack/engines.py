@@ -6,9 +6,11 @@ downloads an engine and every library that it needs from Debian's unstable suite
 below `.tapedeck/engines/`, and writes a small script for each program there. The script starts the
 program with the libraries that came with it, so any code can run it as an ordinary binary. Nothing
 is installed into the system, no service is started, and removing the folder removes all of it.
+MySQL 8.4, which no suite of Debian has, comes from Ubuntu's archive: `--ubuntu URL` says where.
 
 apt downloads and checks the packages. The archive's address and its keys are the machine's own: the
-mirror that its apt is configured with has the unstable suite beside the machine's own release.
+mirror that its apt is configured with has the unstable suite beside the machine's own release, and
+the keys of Ubuntu's archive are a package of Debian.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / ".tapedeck" / "engines"
-SUITE = "sid"
 CHOICE = "TAPEDECK_ENGINE"
 """The environment variable that names what tests and drills run on, if not on the machine's own
-MariaDB and Redis: `mysql-9`, `group` (that MySQL in Group Replication), `mariadb-11`, `redis-8` or
-`valkey-9`."""
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+MariaDB and Redis: `mysql-9`, `group` (that MySQL in Group Replication), `mysql-8`, `mariadb-11`,
+`redis-8` or `valkey-9`."""
+UBUNTU = "TAPEDECK_UBUNTU_ARCHIVE"
+"""The environment variable with the address of an archive of Ubuntu."""
+_KEYRINGS = Path("/usr/share/keyrings")
 
 
 @dataclass(frozen=True)
@@ -42,27 +45,32 @@ class Engine:
         programs: paths in the packages; the first one is the server.
         options: the server's own, before those that it is started with. {root} is where the
             packages are unpacked.
+        system: whose packages, `debian` or `ubuntu`; suite: of its archive.
     """
 
     packages: tuple[str, ...]
     version: str
     programs: tuple[str, ...]
     options: tuple[str, ...] = ()
+    system: str = "debian"
+    suite: str = "sid"
 
 
+_MYSQL = (
+    ("usr/sbin/mysqld", "usr/bin/mysql", "usr/bin/mysqladmin", "usr/bin/mysqldump"),
+    (
+        "--basedir={root}/usr",
+        "--lc-messages-dir={root}/usr/share/mysql",
+        "--character-sets-dir={root}/usr/share/mysql/charsets",
+        "--plugin-dir={root}/usr/lib/mysql/plugin",
+        # The default is a folder of the system, and the server does not start without it.
+        "--secure-file-priv=NULL",
+    ),
+)
 ENGINES = {
-    "mysql-9": Engine(
-        ("mysql-server-core", "mysql-client-core"),
-        "9.",
-        ("usr/sbin/mysqld", "usr/bin/mysql", "usr/bin/mysqladmin", "usr/bin/mysqldump"),
-        (
-            "--basedir={root}/usr",
-            "--lc-messages-dir={root}/usr/share/mysql",
-            "--character-sets-dir={root}/usr/share/mysql/charsets",
-            "--plugin-dir={root}/usr/lib/mysql/plugin",
-            # The default is a folder of the system, and the server does not start without it.
-            "--secure-file-priv=NULL",
-        ),
+    "mysql-9": Engine(("mysql-server-core", "mysql-client-core"), "9.", *_MYSQL),
+    "mysql-8": Engine(
+        ("mysql-server-core", "mysql-client-core"), "8.4", *_MYSQL, "ubuntu", "resolute"
     ),
     "mariadb-11": Engine(
         ("mariadb-server-core", "mariadb-client-core"),
@@ -82,7 +90,7 @@ ENGINES = {
         ("valkey-server", "valkey-tools"), "9.", ("usr/bin/valkey-server", "usr/bin/valkey-cli")
     ),
 }
-"""What can be installed. (Debian has no MySQL 8.4 in any suite.)"""
+"""What can be installed."""
 
 # --no-defaults and --defaults-file must stay the first option of mysqld and mariadbd.
 _SCRIPT = """\
@@ -156,7 +164,7 @@ def install(name: str) -> None:
     packages = new / "packages"
     (packages / "partial").mkdir(parents=True, exist_ok=True)
     apt = _apt(packages)
-    _read_lists(apt, name)
+    _read_lists(apt, name, engine.system, engine.suite)
     _check_version(apt, name)
     _download(apt, name)
     _unpack(new, name)
@@ -211,15 +219,20 @@ def _apt(packages: Path) -> list[str]:
     return ["apt-get", "-q", "-y", *(f"-o{key}={value}" for key, value in options.items())]
 
 
-def _run(argv: list[str], what: str) -> str:
-    """What a command prints.
+def _run(argv: list[str], what: str, folder: Path | None = None) -> str:
+    """What a command prints, run in a folder.
 
     Raises:
         Failed: it ended with another status than 0.
     """
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+            argv,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
         )
     except FileNotFoundError:
         raise Failed(f"{what}: there is no {argv[0]} here; this needs Debian") from None
@@ -229,7 +242,7 @@ def _run(argv: list[str], what: str) -> str:
 
 
 def archives(printed: str, release: str) -> list[str]:
-    """The addresses that apt gets a release of Debian from.
+    """The addresses that apt gets a release from.
 
     Args:
         printed: by `apt-get update --print-uris`.
@@ -239,25 +252,64 @@ def archives(printed: str, release: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _read_lists(apt: list[str], name: str) -> None:
-    release = ""
-    with Path("/etc/os-release").open() as lines:
-        for line in lines:
-            if line.startswith("VERSION_CODENAME="):
-                release = line.partition("=")[2].strip().strip('"')
-    found = archives(_run(["apt-get", "update", "--print-uris"], name), release)
-    if not found:
-        raise Failed(
-            f"{name}: apt is configured with no archive of this release ({release or 'unknown'}), "
-            "so it is not known where the unstable suite could be downloaded from"
-        )
-    signed = f"[signed-by={_KEYRING}] " if _KEYRING.exists() else ""
+def _machine() -> dict[str, str]:
+    """What /etc/os-release says: ID, VERSION_CODENAME, ..."""
+    lines = Path("/etc/os-release").read_text().splitlines()
+    return {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
+
+
+def _addresses(name: str, system: str) -> list[str]:
+    """Where packages of a system may be downloaded from.
+
+    Raises:
+        Failed: no address is known.
+    """
+    if system == "ubuntu" and (given := os.environ.get(UBUNTU)):
+        return [given.rstrip("/")]
+    machine = _machine()
+    if machine.get("ID") == system:
+        printed = _run(["apt-get", "update", "--print-uris"], name)
+        if found := archives(printed, machine.get("VERSION_CODENAME", "")):
+            return found
+    raise Failed(
+        f"{name} comes from {system.capitalize()}'s archive, and apt here is configured with none"
+        + (f": name one, --ubuntu URL or {UBUNTU}=URL" if system == "ubuntu" else "")
+    )
+
+
+def _keyring(apt: list[str], name: str, system: str) -> Path | None:
+    """The keys of a system's archive; of another system than the machine's, from its package."""
+    keyring = f"{system}-archive-keyring"
+    if (known := _KEYRINGS / f"{keyring}.gpg").exists():
+        return known
+    if system == "debian" or _machine().get("ID") == system:
+        return None  # apt knows them under another name
+    unpacked = FOLDER / "keys"
+    found = unpacked / f"usr/share/keyrings/{keyring}.gpg"
+    if not found.exists():
+        unpacked.mkdir(exist_ok=True)
+        _read_lists(apt, name, "debian", "sid")
+        argv = [
+            apt[0],
+            *(word for word in apt if word.startswith("-o")),
+            "download",
+            f"{system}-keyring",
+        ]
+        _run(argv, f"{name}: the keys of {system}'s archive", unpacked)
+        for package in unpacked.glob("*.deb"):
+            _run(["dpkg-deb", "--extract", str(package), str(unpacked)], f"{name}: {package.name}")
+    return found
+
+
+def _read_lists(apt: list[str], name: str, system: str, suite: str) -> None:
+    keyring = _keyring(apt, name, system)
+    signed = f"[signed-by={keyring}] " if keyring else ""
     problem = ""
-    for address in found:
-        source = f"deb {signed}{address} {SUITE} main\n"
+    for address in _addresses(name, system):
+        source = f"deb {signed}{address} {suite} main\n"
         (FOLDER / "apt" / "sources.list").write_text(source)
         try:
-            _run([*apt, "update", "-oAPT::Update::Error-Mode=any"], f"{name}: {address} {SUITE}")
+            _run([*apt, "update", "-oAPT::Update::Error-Mode=any"], f"{name}: {address} {suite}")
             return
         except Failed as failed:
             problem = str(failed)
@@ -269,13 +321,13 @@ def _check_version(apt: list[str], name: str) -> None:
     options = [option for option in apt if option.startswith("-o")]
     shown = _run(
         ["apt-cache", *options, "show", "--no-all-versions", engine.packages[0]],
-        f"{name}: {engine.packages[0]} in {SUITE}",
+        f"{name}: {engine.packages[0]} in {engine.suite}",
     )
     version = re.search(r"^Version: (?:\d+:)?(\S+)", shown, re.MULTILINE)
     if version is None or not version[1].startswith(engine.version):
         raise Failed(
-            f"{name}: {SUITE} has {engine.packages[0]} {version[1] if version else ''} by now: "
-            f"change the entry of {name} in stack/engines.py"
+            f"{name}: {engine.suite} has {engine.packages[0]} {version[1] if version else ''}:"
+            f" change the entry of {name} in stack/engines.py"
         )
 
 
@@ -283,7 +335,8 @@ def _download(apt: list[str], name: str) -> None:
     """Download with a line of progress every tenth of the packages."""
     wanted = ["--download-only", "install", *ENGINES[name].packages]
     total = _run([*apt, "--print-uris", *wanted], name).count("\n'")
-    say(f"{name}: downloading from Debian's {SUITE} ({total} packages)")
+    engine = ENGINES[name]
+    say(f"{name}: downloading from {engine.system}'s {engine.suite} ({total} packages)")
     with subprocess.Popen(
         [*apt, *wanted],
         stdin=subprocess.DEVNULL,
@@ -320,12 +373,17 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     asked = commands.add_parser("install", help="install engines; those that are there stay")
     asked.add_argument("names", nargs="+", choices=[*ENGINES, "all"], metavar="NAME")
+    asked.add_argument(
+        "--ubuntu", metavar="URL", help=f"Ubuntu's archive, for mysql-8; or {UBUNTU}"
+    )
     commands.add_parser("list", help="show what can be installed, and what is")
     options = parser.parse_args()
     if options.command == "list":
         for name in ENGINES:
             print(f"{name:12} {find(name) or 'not installed'}")
         return 0
+    if options.ubuntu:
+        os.environ[UBUNTU] = options.ubuntu
     FOLDER.mkdir(parents=True, exist_ok=True)
     names = list(ENGINES) if "all" in options.names else options.names
     with (FOLDER / "lock").open("a") as lock:

@@ -99,7 +99,7 @@ def find() -> str | None:
     path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/libexec"
     candidates = (
         os.environ.get("TAPEDECK_MYSQLD"),
-        engines.find("mysql-9"),
+        engines.find(engines.chosen("mysql") or "mysql-9"),
         shutil.which("mysqld", path=path),
     )
     return next((str(path) for path in candidates if path and _is_mysql(path)), None)

@@ -21,7 +21,7 @@ _SMALL = (
 
 def client() -> str:
     """MySQL's own command; MariaDB's where there is none."""
-    return str(engines.find("mysql-9", "mysql") or "mysql")
+    return str(engines.find(engines.chosen("mysql") or "mysql-9", "mysql") or "mysql")
 
 
 class MySQLHost(MySQL):
