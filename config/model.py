@@ -312,6 +312,7 @@ class Lookup(ClientTls):
 
 
 def _rsa_key(pem: str) -> str:
+    pem = pem.rstrip("\0")  # MySQL writes public_key.pem with one at its end
     if pem:
         try:
             key = load_pem_public_key(pem.encode())

@@ -29,8 +29,12 @@ from failover.tls_contexts import context_for
 Row = tuple[Any, ...]
 Result = TypeVar("Result")
 
-_ACCESS_DENIED = 1045
-_HOST_BLOCKED = 1129
+_HINTS = {
+    1045: "or the user must come by TLS: mysql.tls",  # MariaDB and MySQL say no more to such a user
+    1129: "an operator unblocks it there: FLUSH HOSTS",
+    3159: "turn on mysql.tls",
+}
+"""What to do about a refused connect, by MySQL's number."""
 _SETTINGS = settings.statement()
 
 
@@ -207,13 +211,9 @@ class Session:
             if not isinstance(error, Exception):
                 raise
             known = _cannot_connect(error)
-            if known.code == _ACCESS_DENIED and not config.tls:
-                # MariaDB says no more than that to a user who has to come by TLS.
-                hint = f"{known.reason} (or it takes TLS alone: mysql.tls)"
-                known = MySQLError(known.fault, known.code, hint)
-            if known.code == _HOST_BLOCKED:
-                hint = f"{known.reason} (an operator unblocks it there: FLUSH HOSTS)"
-                known = MySQLError(known.fault, known.code, hint)
+            hint = _HINTS.get(known.code)
+            if hint is not None and not (config.tls and "mysql.tls" in hint):
+                known = MySQLError(known.fault, known.code, f"{known.reason} ({hint})")
             raise known from error
         return cls(connection, cursor, config.statement_timeout / 1000)
 
