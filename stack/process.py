@@ -114,12 +114,13 @@ class Child:
 
     @property
     def stopped(self) -> bool:
-        """Whether it is frozen by SIGSTOP."""
+        """Whether it is frozen by SIGSTOP, with every thread: until then one of them may answer."""
         try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text()
+            threads = [path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
         except OSError:
             return False
-        return stat.rpartition(")")[2].split()[0] in ("T", "t")
+        states = {stat.rpartition(")")[2].split()[0] for stat in threads}
+        return bool(states) and states <= {"T", "t"}
 
     @property
     def exit_status(self) -> int | None:
@@ -160,8 +161,11 @@ class Child:
                 self._process.send_signal(signal_number)
 
     def freeze(self) -> None:
-        """SIGSTOP: it keeps its connections and answers nothing."""
+        """SIGSTOP: it keeps its connections, and answers nothing from when this returns."""
         self.send(signal.SIGSTOP)
+        deadline = time.monotonic() + 5
+        while self.running and not self.stopped and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         """SIGCONT."""

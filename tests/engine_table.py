@@ -111,6 +111,13 @@ LEFT_OUT = {
         ),
         f"{_SESSIONS}test_a_change_in_a_running_session_is_one_statement_and_asks_nobody_else",
     ),
+    # It stops the primary for good, and another member is elected.
+    ("partitions", "group"): (
+        (
+            "--deselect=tests/integration/test_partitions_real.py::"
+            "test_the_scheduler_prunes_by_itself_and_goes_on_after_a_failure"
+        ),
+    ),
 }
 """Tests that a cell leaves out."""
 

@@ -18,7 +18,7 @@ from failover.mysql.errors import Fault, MySQLError
 from failover.redis.connections import Link
 from stack import datadir
 from stack.datadir import Passwords
-from stack.process import Child, free_port
+from stack.process import free_port
 from stack.redis import RedisServer
 from stack.server import Server
 from tests.support.certificates import Authority
@@ -80,19 +80,6 @@ def redis(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Ite
     server.kill()
 
 
-async def freeze(server: Child) -> None:
-    """SIGSTOP, and wait until every thread of it stands still: one could answer until then."""
-    server.freeze()
-    async with asyncio.timeout(5):
-        while set(_states(server)) != {"T"}:
-            await asyncio.sleep(0.005)
-
-
-def _states(server: Child) -> list[str]:
-    threads = Path(f"/proc/{server.pid}/task").glob("*/stat")
-    return [stat.read_text().rpartition(")")[2].split()[0] for stat in threads]
-
-
 def sockets() -> int:
     """How many this process has open."""
     found = 0
@@ -135,7 +122,7 @@ def test_a_session_with_a_frozen_mysql_leaves_nothing_open(
         before = sockets()
         sessions = [await Session.open(config.hosts[0], config) for _ in range(MANY)]
         try:
-            await freeze(secure_mysql)
+            secure_mysql.freeze()
             asked = [session.fetch("SELECT '" + "x" * size + "'") for session in sessions]
             for error in await asyncio.gather(*asked, return_exceptions=True):
                 assert isinstance(error, MySQLError)
@@ -169,7 +156,7 @@ def test_background_work_with_a_frozen_lookup_node_leaves_nothing_open(
         for link in links:
             await link.ask([("PING",)])
         try:
-            await freeze(redis)
+            redis.freeze()
             asked = [link.ask([("SET", "key", b"x" * size)]) for link in links]
             waited = [asyncio.wait_for(answer, 0.5) for answer in asked]
             for error in await asyncio.gather(*waited, return_exceptions=True):

@@ -98,6 +98,15 @@ LEFT = {
         sql_log_bin sql_slave_skip_counter timestamp wsrep_causal_reads wsrep_dirty_reads
         wsrep_gtid_seq_no wsrep_on wsrep_osu_method wsrep_retry_autocommit wsrep_sync_wait
         wsrep_trx_fragment_size wsrep_trx_fragment_unit""",
+    "MariaDB 11's: other names of what is pinned": "transaction_isolation transaction_read_only",
+    "MariaDB 11's: plans, memory and the log": """
+        log_slow_always_query_time max_tmp_session_space_usage new_mode optimizer_scan_setup_cost
+        optimizer_where_cost""",
+    "MariaDB 11's: no statement of ours uses it": """
+        block_encryption_mode mhnsw_default_distance mhnsw_default_m mhnsw_ef_search
+        redirect_url""",
+    "MariaDB 11's: the collation of the connection is pinned, after its character set": """
+        character_set_collations""",
     "told, not set": """
         error_count external_user identity in_transaction insert_id last_gtid last_insert_id
         proxy_user rand_seed1 rand_seed2 warning_count""",

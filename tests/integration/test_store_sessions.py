@@ -411,8 +411,11 @@ async def test_changes_that_wait_while_mysql_is_frozen_give_up_at_their_deadline
     document = stack_config()
     document["mysql"] |= {"deadline": 700, "statement_timeout": 300, "connect_timeout": 300}
     keys = [Key(user, 1) for user in range(1, 201)]
+    async with opened(stack_config()) as patient:
+        await asyncio.gather(*(patient.store.change(key, bump) for key in keys))
     async with opened(document) as backend:
-        await asyncio.gather(*(backend.store.change(key, bump) for key in keys))
+        for key in keys:
+            await backend.store.load(key)
         mysql.freeze()
         try:
             loop = asyncio.get_running_loop()
