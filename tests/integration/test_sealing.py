@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 
 from config.load import parse
 from failover.mysql.errors import PrimaryUnavailable
@@ -312,6 +313,7 @@ async def test_a_table_that_was_made_anew_is_not_believed_from_its_old_filter(
 
     await believed(backend, other)
     assert backend.filters.now.maybe(ABSENT, (other, day)) == [day]
+    assert REGISTRY.get_sample_value("tapedeck_filter_days") == 1
     assert not backend.filters.now.complete(day)
     assert [one.day for one in (await backend.sealer.seal()).sealed] == [day]
     await believed(backend, day, other)
@@ -382,6 +384,7 @@ async def test_a_filter_is_not_believed_any_more_even_while_no_other_can_be_fetc
     await backend.primary.execute(f"ALTER TABLE {table(day)} COMMENT='{COMMENT}'")
     await believed(backend, other)
     assert backend.filters.now.maybe(ABSENT, (other, day)) == [day]
+    assert REGISTRY.get_sample_value("tapedeck_filter_days") == 1
 
 
 async def test_what_was_written_by_hand_is_there_after_sealing_again(backend: Backend) -> None:
