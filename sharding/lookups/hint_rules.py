@@ -45,9 +45,9 @@ class Put(NamedTuple):
     saved: bool
 
 
-LINGER = 0.01
+LINGER = 0.05
 """Seconds that a hint waits for others to be written with it: no request waits for it, and until
-it is there a load reads one partition more."""
+it is there a load reads some partitions more."""
 
 
 def follow_up(

@@ -1,9 +1,11 @@
 """Loads: the hint, one statement over the partitions it leaves open, the hint's repair.
 
-Whatever the hint says, the answer is what a read of every partition would give. A hint only decides
-what is read first. Absence is believed only after one statement has read every partition that may
-hold the key: a row that moves between two statements would be missed by both. A sealed partition
-whose filter rules the key out cannot hold it (`sharding.filters.filters`), so it is not read.
+Where the filters leave few partitions anyway, these are read at once, and no hint is asked for.
+Else, whatever the hint says, the answer is what a read of every partition would give. A hint only
+decides what is read first. Absence is believed only after one statement has read every partition
+that may hold the key: a row that moves between two statements would be missed by both. A sealed
+partition whose filter rules the key out cannot hold it (`sharding.filters.filters`), so it is not
+read.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from sharding.partitions.sql import Row
 from sharding.state import Key
 
 NEAR = 4
-"""A read of at most so many partitions does not queue behind those of a month."""
+"""A read of at most so many partitions does not queue behind those of a month, nor need a hint."""
 
 _NO_FILTERS = FilterSet()
 
@@ -96,8 +98,12 @@ class Reader:
         """
         if not self._days.settled:
             await self._days.ready()
-        hint = await self._lookups.ask(key)
         metrics.LOADS.counts[""] += 1
+        want = self._want(key, date.min)
+        if len(want.days) <= NEAR < len(want.readable):
+            # The filters leave so few partitions that a hint could save nothing.
+            return await self._submit(want)
+        hint = await self._lookups.ask(key)
         loaded = await self._look(key, date.min if hint.day is None else hint.day)
         self._judge(key, hint, loaded.row)
         return loaded

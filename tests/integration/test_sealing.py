@@ -128,6 +128,32 @@ async def test_a_gateway_seals_by_itself_and_then_reads_two_partitions_for_a_new
         await gateway.close()
 
 
+async def test_a_lookup_node_is_asked_only_where_the_filters_leave_many_partitions(
+    backend: Backend,
+) -> None:
+    newest, *older = days = await past(backend, *range(1, 6))
+    daily = Key(999_999, 1)
+    for day in days:
+        await backend.primary.execute(insert(day, [daily]))
+    await backend.sealer.seal()
+    for day in older:
+        await backend.primary.execute(f"DELETE FROM {table(day)} WHERE user_id = {daily.user_id}")
+    await believed(backend, *days)
+
+    asked = sum(metrics.LOOKUPS.counts.values())
+    assert await backend.store.load(ABSENT) is None
+    for day in days:
+        found = await backend.store.load(keys_of(day)[0])
+        assert found is not None
+        assert found.day == day
+    assert sum(metrics.LOOKUPS.counts.values()) == asked
+
+    found = await backend.store.load(daily)
+    assert found is not None
+    assert found.day == newest
+    assert sum(metrics.LOOKUPS.counts.values()) == asked + 1
+
+
 async def test_days_that_are_not_over_stay_unsealed(backend: Backend) -> None:
     today = backend.days.today()
     assert (await backend.sealer.seal()).sealed == ()
