@@ -29,12 +29,14 @@ class Scale:
     """How much is measured.
 
     Attributes:
-        name: quick, full or long.
+        name: quick, full, long, month or tiny.
         rounds: of each comparison.
         seconds: of one run, warm-up included.
         warmup: seconds of it that are not counted.
         bulk: rows in each partition before anything begins.
         purged: rows of the day that is purged.
+        sealed: rows of the day that is sealed.
+        open_rounds, open_seconds: of each load in the open loop; a p99 needs more samples.
     """
 
     name: str
@@ -43,11 +45,14 @@ class Scale:
     warmup: float
     bulk: int
     purged: int = 300_000
+    sealed: int = 1_500_000
+    open_rounds: int = 7
+    open_seconds: float = 8.0
 
     @property
     def wide(self) -> bool:
         """Whether there is time for every peer and every step."""
-        return self.name in ("full", "long")
+        return self.name not in ("quick", "tiny")
 
 
 @dataclass
@@ -74,8 +79,8 @@ class Lab:
         """The peer's process, started when it is first asked for."""
         if kind not in self.peers:
             if kind in (GATEWAY, GATEWAY2):
-                # What is sealed, and when, is the benchmark's to say.
-                document = self.servers.gateway(partitions={"seal": False})
+                # What is sealed and dropped, and when, is the benchmark's to say.
+                document = self.servers.gateway(partitions={"seal": False, "prune": False})
                 peer = processes.gateway(
                     self.servers, document, workers=2 if kind is GATEWAY2 else 1
                 )
@@ -96,6 +101,30 @@ class Lab:
         """End all peers."""
         for kind in list(self.peers):
             self.stop(kind)
+
+    def configure(self, kind: Kind, **partitions: Any) -> None:
+        """Have a gateway that runs follow other values of the section `partitions`."""
+        document = self._documents[kind]
+        document["partitions"].update(partitions)
+        processes.write_config(self.servers, document, kind.name)
+        sealed.reload(document)
+
+    def take_filters(self, kind: Kind, days: int = seed.RETENTION) -> None:
+        """Return once a gateway uses the filters of so many days, as they are stored now."""
+        self.peer(kind)
+        sealed.take_filters(self._documents[kind], days)
+
+    def lookups_again(self) -> None:
+        """Start the lookup nodes that were killed; no peer goes on that believes them dead."""
+        for node in self.servers.lookups:
+            if not node.running:
+                node.start()
+        for kind in list(self.peers):
+            if kind.store in ("gateway", "plain"):
+                self.stop(kind)
+        assert self.servers.nutcracker is not None
+        self.servers.nutcracker.kill()
+        self.servers.nutcracker.start()
 
     def seed_bulk(self) -> None:
         """Tables of all designs, with rows of listeners whom nobody plays."""
@@ -119,16 +148,32 @@ class Lab:
 
     # --- runs
 
-    def prepare(self, kind: Kind, workload: Workload, seconds: float, rate: float = 0) -> Prepared:
-        """Enough sessions for a run, and what has to be there before it."""
+    def seal(self, kind: Kind) -> None:
+        """Seal anew what was seeded, and return once a gateway has the filters."""
+        self.peer(kind)
+        sealed.seal(self._documents[kind], self._over())
+        self.take_filters(kind)
+
+    def prepare(
+        self,
+        kind: Kind,
+        workload: Workload,
+        seconds: float,
+        rate: float = 0,
+        *,
+        seal: bool = True,
+    ) -> Prepared:
+        """Enough sessions for a run, and what has to be there before it.
+
+        Args:
+            seal: whether the days that it seeded are sealed anew; the caller does it otherwise.
+        """
         name = kind.store, workload.name
         guess = 8_000 if workload.requests_each == 1 else _FIRST_GUESS.get(kind.store, 8_000)
         expected = rate or self._rates.get(name, guess)
         prepared = workload.prepare(self.servers, kind.store, int(expected * 1.4 * seconds) + 1000)
-        if kind.store == "gateway" and workload.seeds:
-            document = self._documents[kind]
-            sealed.seal(document, self._over())
-            sealed.take_filters(document, seed.RETENTION)
+        if kind.store == "gateway" and workload.seeds and seal:
+            self.seal(kind)
         if prepared.opening is not None:
             opened = self.load(
                 kind, prepared.opening, connections=64, seconds=120, warmup=0
@@ -171,18 +216,20 @@ class Lab:
         connections: int = 64,
         rate: float = 0,
         seconds: float | None = None,
+        prepared: Prepared | None = None,
         **fields: Any,
     ) -> Record:
         """One run of a peer under a workload.
 
         Args:
             number: the round.
+            prepared: by `prepare`, where that cannot be done now.
             fields: more for the record.
         """
         seconds = seconds or self.scale.seconds
         peer = self.peer(kind)
         self._warm_up(kind, peer)
-        prepared = self.prepare(kind, workload, seconds, rate)
+        prepared = prepared or self.prepare(kind, workload, seconds, rate)
         before = measure.usage(self.servers, peer.pid)
         load = self.load(
             kind,

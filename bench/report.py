@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import plots
+from bench import plots, runs
 from bench.lab import Record
-from bench.tables import tables
+from bench.tables import Table, tables
+from bench.targets import NOT_MEASURED, select, verdicts
 
 CORES = 2
 """That everything shares, on any machine."""
-RESULTS, PAGE = "results.json", "README.md"
+RESULTS, MONTH, PAGE = "results.json", "month.json", "README.md"
+Run = tuple[dict[str, Any], list[Record]]
+"""What is said of a run, and its records."""
 
 HOW = """\
 Peers and gateway ran in turn, round by round, on the same servers: three Redis nodes (the peers go
@@ -32,27 +36,52 @@ the Python ones and Tapedeck with one worker are one process. `Go, one big table
 Figures are medians, with the lowest and the highest round behind them. A ratio is taken within each
 round. Absolute figures are this machine's.
 """
+HOW_MONTH = """\
+{rows:,} states lie in {partitions} partitions, those of the days before today: {bytes} MB. InnoDB's
+buffer pool is a tenth of that, {pool} MB, and InnoDB reads past the page cache, so that most first
+touches wait for the disk. Today's partition is empty at the beginning. Every partition is sealed.
+The listeners of a first touch are spread over a whole partition, and no run asks for a state that
+another one has moved. Plain Go reads the very same tables (their states lie in one partition each,
+which its lookup names), and writes into a table of its own for today. The day that is sealed is
+yesterday, whose filter was removed; the gateway that seals it is the one that has the load. The day
+that is dropped is one more, as large as the others.
+"""
 
 
-def write(meta: dict[str, Any], records: Sequence[Record], folder: Path) -> list[Path]:
-    """Write everything into a folder, over what is there.
+def write(
+    meta: dict[str, Any], records: Sequence[Record], folder: Path, *, month: bool = False
+) -> list[Path]:
+    """Write a run into a folder, over the last one of its kind, and draw the page anew.
+
+    Args:
+        month: whether it measured the article's month, which has a part of the page.
 
     Returns:
         The plots; none where matplotlib is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / (RESULTS + ".new")
+    name = MONTH if month else RESULTS
+    partial = folder / (name + ".new")
     lines = ",\n".join(json.dumps(r, separators=(",", ":")) for r in records)
     partial.write_text(f'{{"meta": {json.dumps(meta, indent=1)},\n"records": [\n{lines}\n]}}\n')
-    partial.replace(folder / RESULTS)
+    partial.replace(folder / name)
+    return draw(folder)
+
+
+def draw(folder: Path) -> list[Path]:
+    """Draw page and plots of the runs that a folder has; the plots."""
+    run, month = (read(folder / name) if (folder / name).exists() else None for name in _KINDS)
     for old in folder.glob("*.png"):
         old.unlink()
-    drawn = plots.draw(records, folder)
-    (folder / PAGE).write_text(page(meta, records, drawn))
+    drawn = plots.draw(run[1] if run else [], folder)
+    (folder / PAGE).write_text(page(run, month, drawn))
     return drawn
 
 
-def read(file: Path) -> tuple[dict[str, Any], list[Record]]:
+_KINDS = RESULTS, MONTH
+
+
+def read(file: Path) -> Run:
     """What `write` has written.
 
     Raises:
@@ -65,14 +94,16 @@ def read(file: Path) -> tuple[dict[str, Any], list[Record]]:
         raise ValueError(f"{file} holds no results of a benchmark") from None
 
 
-def publish(source: Path, target: Path) -> None:
-    """Copy page, plots and results to where the README shows them."""
+def publish(source: Path, target: Path, *, month: bool = False) -> None:
+    """Copy a run's results to where the README shows them, and draw page and plots there.
+
+    Args:
+        month: which kind of run; that of the other kind stays as it is.
+    """
     target.mkdir(parents=True, exist_ok=True)
-    for old in target.glob("*.png"):
-        old.unlink()
-    for file in source.iterdir():
-        if file.name in (RESULTS, PAGE) or file.suffix == ".png":
-            shutil.copy(file, target / file.name)
+    name = MONTH if month else RESULTS
+    shutil.copy(source / name, target / name)
+    draw(target)
 
 
 BUSY = 0.15
@@ -97,32 +128,65 @@ def busy(records: Sequence[Record]) -> str:
     )
 
 
-def _busy(records: Sequence[Record]) -> list[str]:
-    warning = busy(records)
-    return ["", f"**{warning}**"] if warning else []
+def page(run: Run | None, month: Run | None, drawn: Sequence[Path]) -> str:
+    """The page of Markdown.
+
+    Args:
+        run, month: the last run of each kind.
+    """
+    lines = ["# The benchmark", ""]
+    everything: list[Table] = []
+    if run is not None:
+        meta, records = run
+        *everything, reach = tables(records)
+        lines += [*_head(meta, records), "", HOW, reach.markdown().replace("### ", "## ", 1)]
+        lines += [_agreement(meta, records), ""]
+        lines += [f"![{path.stem.replace('_', ' ')}]({path.name})\n" for path in drawn]
+    if month is not None:
+        lines += _month(*month)
+    if everything:
+        lines += ["## Everything measured", "", *(table.markdown() for table in everything)]
+    return "\n".join(lines)
 
 
-def page(meta: dict[str, Any], records: Sequence[Record], drawn: Sequence[Path]) -> str:
-    """The page of Markdown."""
-    *measured, reach = tables(records)
+def _head(meta: dict[str, Any], records: Sequence[Record]) -> list[str]:
+    """Which run it was, and what is to be known of it first."""
     machine = ", ".join(f"{name} {value}" for name, value in meta["machine"].items())
-    head = [
-        "# The benchmark",
-        "",
+    stages = ", ".join(f"{name} {took}" for name, took in meta.get("stages", {}).items())
+    how = " ARGS=--month" if select(records, "month") else ""
+    lines = [
         (
-            f"Written by `make bench` ({meta['scale']}: {meta['rounds']} rounds of "
+            f"Written by `make bench{how}` ({meta['scale']}: {meta['rounds']} rounds of "
             f"{meta['seconds']:g} s) on {meta['date']}, commit {meta['commit']}, in "
-            f"{meta['took_minutes']} minutes; load average {meta['load_before']} before it. "
-            f"{machine}."
-        ),
-        *_busy(records),
-        *(["", f"**Not a whole run:** {meta['broken_off']}"] if meta.get("broken_off") else []),
-        *(["", meta["also"]] if meta.get("also") else []),
-        "",
-        HOW,
-        reach.markdown().replace("### ", "## ", 1),
-        *(f"![{path.stem.replace('_', ' ')}]({path.name})\n" for path in drawn),
-        "## Everything measured",
-        "",
+            f"{meta['took_minutes']} minutes{f' (seconds: {stages})' if stages else ''}; load "
+            f"average {meta['load_before']} before it. {machine}."
+        )
     ]
-    return "\n".join([*head, *(table.markdown() for table in measured)])
+    if warning := busy(records):
+        lines += ["", f"**{warning}**"]
+    if meta.get("broken_off"):
+        lines += ["", f"**Not a whole run:** {meta['broken_off']}"]
+    return lines
+
+
+def _agreement(meta: dict[str, Any], records: Sequence[Record]) -> str:
+    here = {v.target.title: v.reached.median for v in verdicts(records) if v.reached}
+    return runs.agreement([*meta.get("earlier", []), here])
+
+
+def _month(meta: dict[str, Any], records: Sequence[Record]) -> list[str]:
+    described = next(iter(select(records, "month")))
+    sizes = {name: described[name] >> 20 for name in ("bytes", "pool")}
+    *measured, reach = tables(records)
+    reached = replace(reach, rows=[row for row in reach.rows if row[-1] != NOT_MEASURED])
+    return [
+        "## The article's month",
+        "",
+        *_head(meta, records),
+        "",
+        HOW_MONTH.format(**{**described, **sizes}),
+        reached.markdown(),
+        _agreement(meta, records),
+        "",
+        *(table.markdown() for table in measured),
+    ]

@@ -19,26 +19,37 @@ _KEYS_A_SECOND = 100_000_000
 """No limit: nothing else is measured meanwhile."""
 
 
-def seal(document: dict[str, Any], days: Iterable[date]) -> None:
-    """Seal days, whether they are sealed or not.
+def seal(document: dict[str, Any], days: Iterable[date], *, again: bool = True) -> int:
+    """Seal days.
 
     Args:
         document: a configuration of the gateway.
+        again: also those that are sealed.
+
+    Returns:
+        How many were sealed now.
+
+    Raises:
+        ServerFailed: one of them could not be sealed.
     """
-    asyncio.run(_seal(document, list(days)))
+    return asyncio.run(_seal(document, list(days), again))
 
 
-async def _seal(document: dict[str, Any], days: list[date]) -> None:
-    partitions = {**document.get("partitions", {}), "seal_rate": _KEYS_A_SECOND}
+async def _seal(document: dict[str, Any], days: list[date], again: bool) -> int:
+    sealed = 0
+    own = {"seal_rate": _KEYS_A_SECOND, "filter_bytes": 0}  # it has no use for filters itself
+    partitions = {**document.get("partitions", {}), **own}
     backend = await Backend.open(parse({**document, "partitions": partitions}), prune=False)
     try:
         await backend.days.complete()
         for day in days:
-            outcome = await backend.sealer.seal(day, again=True)
-            if not outcome.sealed:
+            outcome = await backend.sealer.seal(day, again=again)
+            sealed += len(outcome.sealed)
+            if outcome.failed or outcome.elsewhere or (again and not outcome.sealed):
                 raise ServerFailed(f"{day} could not be sealed: {outcome}")
     finally:
         await backend.close()
+    return sealed
 
 
 def take_filters(document: dict[str, Any], days: int) -> None:
@@ -47,19 +58,28 @@ def take_filters(document: dict[str, Any], days: int) -> None:
     Raises:
         ServerFailed: it does not, after a minute.
     """
-    admin = f"http://127.0.0.1:{document['admin']['port']}"
-    reload = urllib.request.Request(f"{admin}/reload", method="POST")
-    urllib.request.urlopen(reload, timeout=_SECONDS).close()
+    reload(document)
     deadline = time.monotonic() + _SECONDS
-    while _filter_days(admin) < days:
+    while (found := filter_days(document)) != days:
         if time.monotonic() > deadline:
-            raise ServerFailed(f"the gateway has the filters of {_filter_days(admin):g} days only")
+            raise ServerFailed(f"the gateway has the filters of {found:g} days, not of {days}")
         time.sleep(0.05)
 
 
-def _filter_days(admin: str) -> float:
-    with urllib.request.urlopen(f"{admin}/metrics", timeout=10) as answer:
+def reload(document: dict[str, Any]) -> None:
+    """Have a gateway read its configuration again, and list the partitions."""
+    asked = urllib.request.Request(f"{_admin(document)}/reload", method="POST")
+    urllib.request.urlopen(asked, timeout=_SECONDS).close()
+
+
+def filter_days(document: dict[str, Any]) -> float:
+    """Of how many days a gateway has the filters."""
+    with urllib.request.urlopen(f"{_admin(document)}/metrics", timeout=10) as answer:
         for line in answer.read().decode().splitlines():
             if line.startswith("tapedeck_filter_days "):
                 return float(line.split()[1])
     return 0.0
+
+
+def _admin(document: dict[str, Any]) -> str:
+    return f"http://127.0.0.1:{document['admin']['port']}"

@@ -23,6 +23,7 @@ VERSION = 6
 RETENTION = 30
 _PIPELINED = 1000
 
+GATEWAY_COLUMNS = "user_id,playlist_id,version,owner,state,operations"
 PLAIN_TABLE = (
     "CREATE TABLE IF NOT EXISTS {name} (user_id BIGINT NOT NULL, playlist_id BIGINT NOT NULL,"
     " version BIGINT NOT NULL, state MEDIUMBLOB NOT NULL, PRIMARY KEY (user_id, playlist_id))"
@@ -67,13 +68,13 @@ def gateway_rows(
     servers: Servers, day: date, users: range, mix: int, database: str = GATEWAY
 ) -> None:
     """States of the gateway's in one partition. User ids in ascending steps of 1."""
-    _fill(
-        servers,
-        database,
-        f"{table(day)} (user_id,playlist_id,version,owner,state,operations)",
-        f"{mix},{VERSION},{int(Owner.PLAYER)},x'{state_body(mix).hex()}',''",
-        users,
-    )
+    into = f"{table(day)} ({GATEWAY_COLUMNS})"
+    _fill(servers, database, into, gateway_values(mix), users)
+
+
+def gateway_values(mix: int) -> str:
+    """What a state of the gateway's has, but the user."""
+    return f"{mix},{VERSION},{int(Owner.PLAYER)},x'{state_body(mix).hex()}',''"
 
 
 def plain_rows(servers: Servers, day: date, users: range, mix: int) -> None:
@@ -90,11 +91,10 @@ def table_rows(servers: Servers, day: date, users: range, mix: int) -> None:
 
 
 def _fill(servers: Servers, database: str, into: str, values: str, users: range) -> None:
-    """MariaDB's Sequence engine makes the rows (its manual, "Sequence Storage Engine")."""
     with servers.connect(database) as cursor:
         for start in range(users.start, users.stop, 100_000):
-            stop = min(start + 100_000, users.stop) - 1
-            cursor.execute(f"INSERT INTO {into} SELECT seq,{values} FROM seq_{start}_to_{stop}")
+            numbers = servers.numbers(start, min(start + 100_000, users.stop))
+            cursor.execute(f"INSERT INTO {into} SELECT seq,{values} FROM {numbers}")
 
 
 def gateway_lookups(servers: Servers, entries: Iterable[tuple[Key, date]]) -> None:

@@ -1,13 +1,14 @@
-"""The servers of a run, the same ones for every peer: Redis, twemproxy, MariaDB.
+"""The servers of a run, the same ones for every peer: Redis, twemproxy, MariaDB or MySQL.
 
-MariaDB stands alone and flushes its log to the disk at each commit: no binlog, no standby. A
-semi-synchronous pair would make each commit dearer, and so favour the gateway, which shares
-commits, over the peers, which do not.
+The database server stands alone and flushes its log to the disk at each commit: no binlog, no
+standby. A semi-synchronous pair would make each commit dearer, and so favour the gateway, which
+shares commits, over the peers, which do not.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import secrets
 import shutil
 import socket
@@ -19,12 +20,14 @@ from typing import Any
 import yaml
 
 from bench import catalog
+from failover.mysql.engine import Engine
 from gateway.catalog.tables import TABLES, write_mixes
-from stack import datadir
 from stack.datadir import Passwords
 from stack.mariadb import MariaDB
+from stack.mysql import MySQL
 from stack.process import Child, free_port
 from stack.redis import RedisServer
+from stack.server import Server
 
 GATEWAY = "tapedeck"
 """The gateway's database."""
@@ -36,15 +39,25 @@ TABLE = "tapedeck_table"
 BUFFER_POOL = 1 << 30
 CHUNK = 8 << 20
 """The buffer pool is resized in steps of so many bytes."""
-MYSQL = (
+_BOTH = (
     "--innodb-flush-log-at-trx-commit=1",
     "--innodb-flush-method=O_DIRECT",
     f"--innodb-buffer-pool-size={BUFFER_POOL}",
     f"--innodb-buffer-pool-chunk-size={CHUNK}",
-    "--innodb-log-file-size=512M",
     "--innodb-log-buffer-size=16M",
     "--innodb-stats-persistent=0",
 )
+_OPTIONS: dict[type[Server], tuple[str, ...]] = {
+    MariaDB: (*_BOTH, "--innodb-log-file-size=512M"),
+    MySQL: (
+        *_BOTH,
+        "--innodb-redo-log-capacity=512M",
+        # Its own defaults; the local stack's are smaller.
+        "--table-open-cache=4000",
+        "--table-definition-cache=2000",
+        "--cte-max-recursion-depth=4294967295",  # see `Servers.numbers`
+    ),
+}
 RETRY_MS, FAILURES, TIMEOUT_MS = 30_000, 2, 400
 """When a lookup node is taken out of the ring, twemproxy's words and the gateway's defaults."""
 
@@ -88,15 +101,28 @@ class Servers:
 
     Args:
         folder: is made, and removed at the end.
+        engine: of the database server.
+        data: of the database server, kept for later runs; it lies in `folder` otherwise.
+        passwords: those that the data has, or will be made with.
 
     Attributes:
+        past: the database where the plain Go peer reads the days before today; empty: its own.
         lookups: the ring's nodes.
         alone: the Redis that holds the states itself, in the design without MySQL.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engine: type[Server] = MariaDB,
+        *,
+        data: Path | None = None,
+        passwords: Passwords | None = None,
+    ) -> None:
         self.folder = folder
-        self.passwords = Passwords()
+        self.passwords = passwords or Passwords()
+        self.past = ""
+        self._kept = data is not None
         self.token_key = secrets.token_hex(32)
         self.service_key = secrets.token_hex(16)
         self.catalog = folder / "catalog.json"
@@ -106,7 +132,13 @@ class Servers:
         ]
         lru = (*quiet, "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
         self.alone = RedisServer("redis_alone", folder / "redis_alone", options=lru)
-        self.mysql = MariaDB("mysql", folder / "mysql", self.passwords, options=MYSQL)
+        self.mysql: Server = engine(
+            "mysql",
+            data or folder / "mysql",
+            self.passwords,
+            log=folder / "mysql.log",
+            options=_OPTIONS[engine],
+        )
         self.nutcracker: Nutcracker | None = None
 
     def __enter__(self) -> Servers:
@@ -126,17 +158,45 @@ class Servers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._kept:
+            self.mysql.stop(120)
         for server in (self.nutcracker, *self.lookups, self.alone, self.mysql):
             if server is not None:
                 server.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start_mysql(self) -> None:
-        datadir.make(self.mysql.folder, self.passwords)
+        if self.mysql.folder.exists():
+            self.mysql.start()
+            return
+        self.mysql.make_data(self.mysql.folder, self.passwords)
         self.mysql.start()
+        self.make_databases()
+
+    def make_databases(self) -> None:
+        """Make the databases of all designs; the gateway's has the catalog."""
         for name in (PLAIN, TABLE):
             self.mysql.create_database(name)
         self.prepare(GATEWAY)
+
+    def on(self, server: Server, name: str) -> Servers:
+        """The same lookup nodes with another database server, which runs and is empty.
+
+        Args:
+            name: of a folder for what its peers write.
+        """
+        other = copy.copy(self)
+        other.folder = self.folder / name
+        other.folder.mkdir(exist_ok=True)
+        other.mysql = server
+        other.make_databases()
+        return other
+
+    def another_mysql(self, engine: type[Server], name: str) -> Server:
+        """A database server of another engine, with the same options. It is not started."""
+        folder = self.folder / f"{name}-data"
+        engine.make_data(folder, self.passwords)
+        return engine(name, folder, self.passwords, options=_OPTIONS[engine])
 
     def prepare(self, database: str) -> None:
         """Write the catalog into a database of the gateway's."""
@@ -145,6 +205,26 @@ class Servers:
                 cursor.execute(statement)
             write_mixes(cursor, catalog.mixes())
             cursor.execute("COMMIT")
+
+    @property
+    def engine(self) -> str:
+        """The database server's product and version, such as "MySQL 9.7.4"."""
+        ((version, comment),) = self.mysql.query("SELECT VERSION(), @@version_comment")
+        return str(Engine.of(str(version), str(comment)))
+
+    @property
+    def filters(self) -> Path:
+        """The folder where gateways put the file of their filters."""
+        return self.folder / "filters"
+
+    def numbers(self, start: int, stop: int) -> str:
+        """SQL for a table `numbers` with a column `seq`: the numbers from start on, before stop."""
+        if isinstance(self.mysql, MariaDB):
+            return f"seq_{start}_to_{stop - 1} AS numbers"  # its manual, "Sequence Storage Engine"
+        return (
+            f"(WITH RECURSIVE counted(seq) AS (SELECT {start} UNION ALL SELECT seq+1 FROM counted"
+            f" WHERE seq<{stop - 1}) SELECT seq FROM counted) AS numbers"
+        )
 
     @contextlib.contextmanager
     def connect(self, database: str, timeout: float = 600) -> Iterator[Any]:
@@ -187,7 +267,11 @@ class Servers:
                 "password": self.passwords.gateway,
                 "database": database,
             },
+            "partitions": {"filter_folder": str(self.filters)},
         }
+        public_key = self.mysql.folder / "public_key.pem"  # of a MySQL; a MariaDB needs none
+        if public_key.exists():
+            document["mysql"]["public_key"] = public_key.read_text()
         for name, values in sections.items():
             document.setdefault(name, {}).update(values)
         return document

@@ -13,8 +13,8 @@ from rich.table import Table as RichTable
 from bench import workloads
 from bench.lab import Record
 from bench.peers.processes import KINDS
-from bench.stats import Summary, summary
-from bench.targets import ratio, select, verdicts
+from bench.stats import Summary, paired, summary
+from bench.targets import by_round, ratio, select, verdicts
 
 PEERS = {kind.name: kind.title for kind in KINDS}
 _PARTS = ("gateway", "mysql", "redis", "twemproxy")
@@ -257,6 +257,151 @@ def purge(records: Sequence[Record]) -> list[Table]:
     return [Table("The nightly purge", note, columns, rows)] if rows else []
 
 
+def sealing(records: Sequence[Record]) -> list[Table]:
+    """A day sealed under load."""
+    names = ("asked", "rows", "took", "filters_took", "p99_before", "p99_during", "errors", "lost")
+    rows = _simple(records, "sealing", names)
+    note = (
+        "The gateway that has the load seals a day, at most 50,000 keys a second (its default), "
+        "and makes the file of all filters anew. before: the day has no filter, and nothing "
+        "happens; during: from the beginning until the new filters are used."
+    )
+    columns = ["peer", "load /s", "rows", "seconds, sealing", "seconds, filters"]
+    columns += ["p99 before", "p99 during", "errors", "lost"]
+    return [Table("A day is sealed under load", note, columns, rows)] if rows else []
+
+
+def lookups_dead(records: Sequence[Record]) -> list[Table]:
+    """First touches with all lookup nodes dead, beside all alive."""
+    found = select(records, "lookups_dead")
+    rows = []
+    for (name,) in _groups(found, "workload"):
+        alive, dead = (
+            select(found, "lookups_dead", workload=name, lookups=state)
+            for state in ("alive", "dead")
+        )
+        both = by_round(dead, "rate"), by_round(alive, "rate")
+        rows.append(
+            [
+                WORKLOADS[str(name)],
+                _cell(alive, "rate"),
+                _cell(dead, "rate"),
+                spread(paired(*both)) if both[0].keys() & both[1].keys() else "-",
+                _cell(alive, "p99"),
+                _cell(dead, "p99"),
+                str(sum(r["errors"] for r in dead)),
+            ]
+        )
+    columns = ["first touches", "all alive /s", "all dead /s", "ratio", "p99 alive", "p99 dead"]
+    columns += ["errors, dead"]
+    note = "Tapedeck, 1 worker, 64 connections; all three lookup nodes are killed."
+    return [Table("All lookup nodes dead", note, columns, rows)] if rows else []
+
+
+def first_request(records: Sequence[Record]) -> list[Table]:
+    """One connection, on the pair."""
+    rows = _simple(records, "first_request", ("rate", "p50", "p99"))
+    note = (
+        "Listeners who start a mix for the first time, one after the other over one connection; "
+        "MariaDB with a semi-synchronous standby, which each commit waits for."
+    )
+    columns = ["peer", "requests/s", "p50 ms", "p99 ms"]
+    return [Table("The first request alone, on the pair", note, columns, rows)] if rows else []
+
+
+def filters(records: Sequence[Record]) -> list[Table]:
+    """What it takes to ask them."""
+    found = select(records, "filters")
+    rows = [
+        [
+            {"there": "is in one of the days", "nowhere": "is in none of them"}[str(keys)],
+            *(_cell(select(found, "filters", keys=keys), name) for name in _FILTER_CELLS),
+        ]
+        for (keys,) in _groups(found, "keys")
+    ]
+    of_keys = max((int(r["of_keys"]) for r in found), default=0)
+    note = f"Filters of 30 days, {of_keys:,} keys in all. In vain: the key was not there."
+    columns = ["a key that", "us a key", "days read in vain", "bytes a key, in memory"]
+    return [Table("Asking the filters of a month", note, columns, rows)] if rows else []
+
+
+_FILTER_CELLS = ("us", "in_vain", "bytes_a_key")
+
+
+def starts(records: Sequence[Record]) -> list[Table]:
+    """A gateway's start, and its memory."""
+    found = select(records, "starts")
+    rows = []
+    for (file,) in _groups(found, "file"):
+        mine = [
+            {**r, "rss_mb": int(r["rss"]) >> 20, "mapped_mb": int(r["mapped"]) >> 20}
+            for r in select(found, "starts", file=file)
+        ]
+        made = {"made": "made at this start", "there": "there from the start before"}[str(file)]
+        names = ("ready", "filters", "rss_mb", "mapped_mb")
+        rows.append([made, *(_cell(mine, name) for name in names)])
+    note = (
+        "One worker. Memory: resident, when it has all filters; the mapped file is shared by all "
+        "workers of a machine, and lies in the page cache."
+    )
+    columns = ["the file of all filters is", "ready after s", "all filters after s"]
+    columns += ["memory MB", "of it the mapped file MB"]
+    return [Table("A gateway's start", note, columns, rows)] if rows else []
+
+
+def engines(records: Sequence[Record]) -> list[Table]:
+    """MySQL beside MariaDB."""
+    tables = []
+    found = select(records, "engines")
+    rows = []
+    for name, engine, peer in _groups(found, "workload", "engine", "peer"):
+        mine = select(found, "engines", workload=name, engine=engine, peer=peer)
+        against = _ratio(records, "engines", "rate", str(peer), "go", workload=name, engine=engine)
+        rows.append(
+            [
+                f"{WORKLOADS[str(name)]}, {engine}, {PEERS[str(peer)]}",
+                _cell(mine, "rate"),
+                "1" if peer == "go" else against,
+                *(_cell(mine, value) for value in ("p99", "cpu_mysql_us")),
+                str(sum(r["errors"] for r in mine)),
+                str(sum(r["lost"] or 0 for r in mine)),
+            ]
+        )
+    if rows:
+        columns = ["workload, server, peer", "requests/s", "against Go", "p99 ms", "MySQL us"]
+        columns += ["errors", "lost"]
+        note = "Both servers in one run, in turn, with the same data, lookup nodes and options."
+        tables.append(Table("MySQL beside MariaDB", note, columns, rows))
+    found = select(records, "engines_drop")
+    rows = [
+        [
+            str(engine),
+            *(
+                _cell(select(found, "engines_drop", engine=engine), name)
+                for name in ("asked", "took", "p99_before", "p99_during", "errors", "lost")
+            ),
+        ]
+        for (engine,) in _groups(found, "engine")
+    ]
+    if rows:
+        columns = ["server", "load /s", "seconds", "p99 before", "p99 during", "errors", "lost"]
+        tables.append(Table("The nightly drop, on both", "", columns, rows))
+    found = select(records, "explain")
+    rows = [
+        [
+            f"{r['statement']}, {r['engine']}",
+            f"{r['table']}{' x ' + str(r['times']) if r['times'] > 1 else ''}",
+            *(str(r[name]) for name in ("type", "key", "rows", "extra")),
+        ]
+        for r in sorted(found, key=lambda r: str(r["statement"]))
+    ]
+    if rows:
+        columns = ["statement, server", "table", "type", "key", "rows", "extra"]
+        note = "What EXPLAIN says of the statements of the hot path. Equal lines are told once."
+        tables.append(Table("How MySQL and MariaDB read", note, columns, rows))
+    return tables
+
+
 def node_loss(records: Sequence[Record]) -> list[Table]:
     """A lookup node lost."""
     names = ("asked", "requests", "errors", "places_lost", "p99_before", "p99_after")
@@ -341,7 +486,13 @@ _ALL: tuple[Callable[[Sequence[Record]], list[Table]], ...] = (
     open_loop,
     workers,
     purge,
+    sealing,
     node_loss,
+    lookups_dead,
+    first_request,
+    filters,
+    starts,
+    engines,
     memory,
     evictions,
     loads,

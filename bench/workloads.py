@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from bench import catalog, seed
@@ -132,43 +133,59 @@ def _first_touches(days_back: Callable[[int], int]) -> Callable[[Servers, str, i
     def prepare(servers: Servers, store: str, requests: int) -> Prepared:
         users = new_listeners(requests)
         mix = 1
-        # Runs of ids have one day, and are asked in another order than they lie in.
+        # Runs of ids have one day.
         runs = 28
         bounds = [users.start + len(users) * k // runs for k in range(runs + 1)]
-        entries = []
-        for k, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            day, part = seed.days_ago(days_back(k)), range(start, stop)
-            if not part:
-                continue
+        groups = [
+            (seed.days_ago(days_back(k)), range(start, stop))
+            for k, (start, stop) in enumerate(itertools.pairwise(bounds))
+        ]
+        for day, part in groups:
             if store == "gateway":
                 seed.gateway_rows(servers, day, part, mix)
             elif store == "plain":
                 seed.plain_rows(servers, day, part, mix)
             elif store == "table":
                 seed.table_rows(servers, day, part, mix)
-            entries += [(Key(user, mix), day) for user in part]
-        if store == "gateway":
-            seed.gateway_lookups(servers, entries)
-        elif store == "plain":
-            seed.plain_lookups(servers, entries)
-        token = _tokens(servers)
-        shuffled = list(users)
-        random.Random(users.start).shuffle(shuffled)
-        path = servers.folder / f"sessions-{users.start}"
-        _write(path, ([f"/sets/{token(user)}/next?mix_id={mix}"] for user in shuffled))
+        path = returning(servers, store, groups, mix)
         return Prepared(path, users, before=seed.VERSION * len(users))
 
     return prepare
 
 
+def returning(servers: Servers, store: str, groups: Sequence[tuple[date, range]], mix: int) -> Path:
+    """First touches, by listeners whose states are there already, in another order than these lie.
+
+    Hints say where, in the words of the store that the peer uses.
+
+    Args:
+        groups: listeners by the day of their states.
+    """
+    entries = [(Key(user, mix), day) for day, users in groups for user in users]
+    if store == "gateway":
+        seed.gateway_lookups(servers, entries)
+    elif store == "plain":
+        seed.plain_lookups(servers, entries)
+    token = _tokens(servers)
+    path = servers.folder / f"sessions-{new_listeners(1).start}"
+    random.Random(len(entries)).shuffle(entries)
+    _write(path, ([f"/sets/{token(key.user_id)}/next?mix_id={mix}"] for key, _ in entries))
+    return path
+
+
 def _nobody_knows(servers: Servers, _: str, requests: int) -> Prepared:
     users = new_listeners(requests)
+    return Prepared(starting(servers, users), users)
+
+
+def starting(servers: Servers, users: Sequence[int]) -> Path:
+    """First touches, by listeners who have no state, in another order than that of their ids."""
     token = _tokens(servers)
     shuffled = list(users)
-    random.Random(users.start).shuffle(shuffled)
-    path = servers.folder / f"sessions-{users.start}"
+    random.Random(users[0]).shuffle(shuffled)
+    path = servers.folder / f"sessions-{new_listeners(1).start}"
     _write(path, ([f"/sets/{token(user)}/play?mix_id={_mix(user)}"] for user in shuffled))
-    return Prepared(path, users)
+    return path
 
 
 def _hot_keys(servers: Servers, _: str, requests: int) -> Prepared:

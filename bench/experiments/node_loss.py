@@ -43,7 +43,7 @@ def _run(lab: Lab, kind: Kind, number: int, rate: int, seconds: float) -> None:
     measured = load.finish()
     prepared.path.unlink()
     lost = _places_lost(lab, kind, prepared.users)
-    _mend(lab, kind)
+    lab.lookups_again()
     before = measured.between(measured.began + lab.scale.warmup, killed)
     after = measured.between(killed, measured.began + seconds)
     low, high = (stats.percentile(part, 0.99) if part else 0.0 for part in (before, after))
@@ -81,16 +81,3 @@ def _places_lost(lab: Lab, kind: Kind, users: range) -> int:
             f" AND version <= {seed.VERSION}"
         )
         return int(cursor.fetchone()[0])
-
-
-def _mend(lab: Lab, kind: Kind) -> None:
-    """The node again, and nobody who still believes it dead."""
-    servers = lab.servers
-    lab.stop(kind)
-    servers.lookups[0].start()
-    if kind is not peers.GATEWAY:
-        assert servers.nutcracker is not None
-        servers.nutcracker.kill()
-        servers.nutcracker.start()
-        for other in (peers.GO, peers.ASYNCIO, peers.THREADS):
-            lab.stop(other)

@@ -16,7 +16,7 @@ from bench.peers.processes import Kind
 from bench.targets import select
 from bench.workloads import Workload
 
-SHARES = (0.2, 0.5, 0.8, 0.9)
+SHARES = (0.2, 0.5, 0.8)
 """Of the rate at which plain Go is saturated."""
 CONNECTIONS = 256
 
@@ -37,9 +37,8 @@ def saturation(
 def latencies(lab: Lab) -> None:
     """Both at the same loads, which are shares of plain Go's saturation."""
     top = saturation(lab)
-    wide = lab.scale.wide
-    for share in SHARES if wide else (0.8,):
-        for number in range(lab.scale.rounds):
+    for number in range(lab.scale.open_rounds):
+        for share in SHARES:
             for kind in (peers.GO, peers.GATEWAY) if number % 2 else (peers.GATEWAY, peers.GO):
                 lab.run(
                     "open_loop",
@@ -48,6 +47,6 @@ def latencies(lab: Lab) -> None:
                     number,
                     rate=round(top * share),
                     connections=CONNECTIONS,
-                    seconds=lab.scale.seconds * 1.5,
+                    seconds=lab.scale.open_seconds,
                     share=share,
                 )

@@ -35,8 +35,27 @@ def purges(lab: Lab) -> None:
     wide = lab.scale.wide
     rounds = min(lab.scale.rounds, 3) if wide else 1
     for number in range(rounds):
-        _run(lab, peers.GATEWAY, number, rate, 16.0 if wide else 8.0, _drop)
+        drop(lab, number, rate)
         _run(lab, peers.GO_TABLE, number, rate, 45.0 if wide else 16.0, _delete)
+
+
+def drops(lab: Lab) -> None:
+    """Dropped partitions only."""
+    rate = round(saturation(lab, workloads.WARM, (peers.GO, peers.GATEWAY)) * SHARE)
+    for number in range(min(lab.scale.rounds, 3)):
+        drop(lab, number, rate)
+
+
+def drop(lab: Lab, number: int, rate: int, experiment: str = "purge", **fields: str) -> None:
+    """One partition is dropped.
+
+    Args:
+        number: the round.
+        rate: of the load meanwhile, requests a second.
+        fields: more for the record.
+    """
+    seconds = 16.0 if lab.scale.wide else 8.0
+    _run(lab, peers.GATEWAY, number, rate, seconds, _drop, experiment, **fields)
 
 
 def _run(
@@ -46,6 +65,8 @@ def _run(
     rate: int,
     seconds: float,
     purge: Callable[[Lab], float],
+    experiment: str = "purge",
+    **fields: str,
 ) -> None:
     past = seed.days_ago(seed.RETENTION + 1)
     users = workloads.new_listeners(lab.scale.purged)
@@ -75,7 +96,7 @@ def _run(
     during = measured.between(started, ended + AFTER)
     low, high = (stats.percentile(part, 0.99) if part else 0.0 for part in (before, during))
     record = lab.record(
-        "purge",
+        experiment,
         peer=kind.name,
         round=number,
         asked=rate,
@@ -86,8 +107,9 @@ def _run(
         errors=measured.errors,
         purge_started=round(started - measured.began, 3),
         purge_ended=round(ended - measured.began, 3),
-        windows=_windows(measured) if number == 0 else None,
+        windows=windows(measured) if number == 0 else None,
         **lab.changes_lost(kind, prepared, measured),
+        **fields,
     )
     how = "dropped" if kind is peers.GATEWAY else "deleted"
     lab.say(
@@ -96,7 +118,8 @@ def _run(
     )
 
 
-def _windows(measured: Measured) -> list[list[float]]:
+def windows(measured: Measured) -> list[list[float]]:
+    """Quarter seconds of a run: start, requests, p50 and p99 in milliseconds."""
     cut = stats.windows(
         [s.due for s in measured.samples], [s.latency for s in measured.samples], 0.25
     )
@@ -104,11 +127,12 @@ def _windows(measured: Measured) -> list[list[float]]:
 
 
 def _drop(lab: Lab) -> float:
-    """The janitor's statement; seconds that it took."""
+    """The janitor's statements; seconds that they took."""
     name = table(seed.days_ago(seed.RETENTION + 1))
     with lab.servers.connect(GATEWAY) as cursor:
         started = time.monotonic()
-        cursor.execute(f"DROP TABLE IF EXISTS {name} NOWAIT")
+        cursor.execute("SET SESSION lock_wait_timeout = 1")
+        cursor.execute(f"DROP TABLE IF EXISTS {name}")
         return time.monotonic() - started
 
 

@@ -27,7 +27,7 @@ EVERYBODY = (
 CONNECTIONS = (1, 4, 16, 64, 256, 512)
 
 
-def _in_turn(kinds: Sequence[Kind], number: int) -> Sequence[Kind]:
+def in_turn(kinds: Sequence[Kind], number: int) -> Sequence[Kind]:
     """Each round begins with another peer: what the one before leaves behind hits each of them."""
     at = number % len(kinds)
     return [*kinds[at:], *kinds[:at]]
@@ -43,7 +43,7 @@ def by_workload(lab: Lab) -> None:
     plan.append((workloads.HOT, PAIR))
     for workload, kinds in plan:
         for number in range(lab.scale.rounds):
-            for kind in _in_turn(kinds, number):
+            for kind in in_turn(kinds, number):
                 lab.run("throughput", kind, workload, number)
 
 
@@ -52,9 +52,9 @@ def by_connections(lab: Lab) -> None:
     wide = lab.scale.wide
     kinds = (*PAIR, peers.ASYNCIO) if wide else PAIR
     rounds = min(lab.scale.rounds, 3) if wide else 1
-    for connections in CONNECTIONS:
+    for connections in CONNECTIONS if wide else CONNECTIONS[::2]:
         for number in range(rounds):
-            for kind in _in_turn(kinds, number):
+            for kind in in_turn(kinds, number):
                 lab.run("connections", kind, workloads.WARM, number, connections=connections)
 
 
@@ -71,7 +71,7 @@ def by_workers(lab: Lab) -> None:
     for number in range(lab.scale.rounds if lab.scale.wide else 1):
         for place in PLACES:
             for workload in (workloads.WARM, workloads.CATALOG):
-                for kind in _in_turn(kinds, number):
+                for kind in in_turn(kinds, number):
                     lab.peer(kind)
                     with _placed(lab, kind, place):
                         lab.run("workers", kind, workload, number, place=place)

@@ -124,12 +124,18 @@ def gateway(
 ) -> Peer:
     """Tapedeck itself, as `tapedeck serve` runs it."""
     kind = GATEWAY if workers == 1 else GATEWAY2
-    config = servers.folder / f"{label or kind.name}.yml"
-    config.write_text(yaml.safe_dump(document))
+    config = write_config(servers, document, label or kind.name)
     argv = [sys.executable, "-m", "cli", "serve", "--config", str(config)]
     argv += ["--workers", str(workers)]
     ready = document["admin"]["port"], "/readyz"
     return Peer(kind, servers, argv, document["gateway"]["port"], ready, {}, label)
+
+
+def write_config(servers: Servers, document: dict[str, Any], label: str) -> Path:
+    """Write a gateway's configuration where the gateway of this label reads it."""
+    config = servers.folder / f"{label}.yml"
+    config.write_text(yaml.safe_dump(document))
+    return config
 
 
 def plain(kind: Kind, servers: Servers, go: Path | None) -> Peer:
@@ -155,7 +161,7 @@ def plain(kind: Kind, servers: Servers, go: Path | None) -> Peer:
             f"-catalog={servers.catalog}",
         ]
         if kind is not GO_REDIS:
-            argv.append(f"-mysql={dsn}")
+            argv += [f"-mysql={dsn}", f"-past={servers.past}"]
     else:
         module = {ASYNCIO: "plain_asyncio", THREADS: "plain_threads"}.get(kind, kind.name)
         argv = [

@@ -82,6 +82,7 @@ type store interface {
 type dayStore struct {
 	db   *sql.DB
 	pool *redis.Pool
+	past string // the database of the days before today, with a dot; empty: the same one
 }
 
 func today() string { return time.Now().UTC().Format("20060102") }
@@ -102,7 +103,11 @@ func (s *dayStore) load(user, playlist int64) (int64, []byte, error) {
 	if len(day) != 8 || strings.Trim(day, "0123456789") != "" {
 		return 0, nil, fmt.Errorf("a lookup says %q", day)
 	}
-	return selectState(s.db, "player_state_"+day, user, playlist)
+	database := ""
+	if day != today() {
+		database = s.past
+	}
+	return selectState(s.db, database+"player_state_"+day, user, playlist)
 }
 
 func (s *dayStore) save(user, playlist, version int64, body []byte) error {
@@ -339,6 +344,7 @@ func main() {
 	mode := flag.String("mode", "plain", "plain, table or redis")
 	port := flag.Int("port", 0, "where to listen on 127.0.0.1")
 	redisAt := flag.String("redis", "", "host:port of twemproxy, or of Redis")
+	past := flag.String("past", "", "the database where the tables of the days before today are")
 	dsn := flag.String("mysql", "", "in the driver's words, without the password (PLAIN_PASSWORD)")
 	catalog := flag.String("catalog", "", "file of JSON: tracks by mix id")
 	connections := flag.Int("connections", 64, "to MySQL and to Redis, at most")
@@ -360,7 +366,10 @@ func main() {
 	p := &player{key: []byte(os.Getenv("PLAIN_TOKEN_KEY")), catalog: readCatalog(*catalog)}
 	switch *mode {
 	case "plain":
-		p.store = &dayStore{db, pool}
+		if *past != "" {
+			*past += "."
+		}
+		p.store = &dayStore{db, pool, *past}
 	case "table":
 		p.store = &tableStore{db}
 	case "redis":
