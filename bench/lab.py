@@ -75,6 +75,12 @@ class Lab:
     _warm: set[Peer] = field(default_factory=set)
     _documents: dict[Kind, dict[str, Any]] = field(default_factory=dict)
 
+    def beside(self, servers: Servers, scale: Scale | None = None) -> Lab:
+        """A lab on other servers, with peers of its own, whose records are kept with these."""
+        return Lab(
+            servers, scale or self.scale, self.go, self.generator, self.say, records=self.records
+        )
+
     def peer(self, kind: Kind) -> Peer:
         """The peer's process, started when it is first asked for."""
         if kind not in self.peers:
@@ -130,7 +136,8 @@ class Lab:
         """Tables of all designs, with rows of listeners whom nobody plays."""
         seed.make_tables(self.servers)
         for number in range(1, seed.RETENTION + 1):
-            users = range(number * 200_000, number * 200_000 + self.scale.bulk)
+            first = number * seed.BULK_A_DAY
+            users = range(first, first + self.scale.bulk)
             seed.gateway_rows(self.servers, seed.days_ago(number), users, 1)
             seed.plain_rows(self.servers, seed.days_ago(number), users, 1)
             seed.table_rows(self.servers, seed.days_ago(number), users, 1)

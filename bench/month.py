@@ -208,9 +208,12 @@ class Month:
     def _seal(self, servers: Servers, say: Callable[[str], None]) -> None:
         """Seal the partitions that are not: none, where all filters are believed."""
         began = time.monotonic()
-        for number, day in enumerate(map(self.day, BACK_DAYS), 1):
-            if sealed.seal(servers.gateway(), [day], again=False):
-                say(_progress(f"{table(day)} sealed", number, PARTITIONS, self.each, began))
+
+        def told(day: date) -> None:
+            number = (self.newest - day).days + 1
+            say(_progress(f"{table(day)} sealed", number, PARTITIONS, self.each, began))
+
+        sealed.seal(servers.gateway(), map(self.day, BACK_DAYS), again=False, say=told)
 
     # --- whom it is asked for
 

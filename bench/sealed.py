@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any
 
@@ -19,24 +19,29 @@ _KEYS_A_SECOND = 100_000_000
 """No limit: nothing else is measured meanwhile."""
 
 
-def seal(document: dict[str, Any], days: Iterable[date], *, again: bool = True) -> int:
+def seal(
+    document: dict[str, Any],
+    days: Iterable[date],
+    *,
+    again: bool = True,
+    say: Callable[[date], None] = lambda _: None,
+) -> None:
     """Seal days.
 
     Args:
         document: a configuration of the gateway.
         again: also those that are sealed.
-
-    Returns:
-        How many were sealed now.
+        say: is told each day that was sealed.
 
     Raises:
         ServerFailed: one of them could not be sealed.
     """
-    return asyncio.run(_seal(document, list(days), again))
+    asyncio.run(_seal(document, list(days), again, say))
 
 
-async def _seal(document: dict[str, Any], days: list[date], again: bool) -> int:
-    sealed = 0
+async def _seal(
+    document: dict[str, Any], days: list[date], again: bool, say: Callable[[date], None]
+) -> None:
     own = {"seal_rate": _KEYS_A_SECOND, "filter_bytes": 0}  # it has no use for filters itself
     partitions = {**document.get("partitions", {}), **own}
     backend = await Backend.open(parse({**document, "partitions": partitions}), prune=False)
@@ -44,12 +49,12 @@ async def _seal(document: dict[str, Any], days: list[date], again: bool) -> int:
         await backend.days.complete()
         for day in days:
             outcome = await backend.sealer.seal(day, again=again)
-            sealed += len(outcome.sealed)
+            for sealed in outcome.sealed:
+                say(sealed.day)
             if outcome.failed or outcome.elsewhere or (again and not outcome.sealed):
                 raise ServerFailed(f"{day} could not be sealed: {outcome}")
     finally:
         await backend.close()
-    return sealed
 
 
 def take_filters(document: dict[str, Any], days: int) -> None:

@@ -21,6 +21,8 @@ from sharding.state import Key, Owner
 VERSION = 6
 """Of a state that is seeded: so many tracks of its mix were played."""
 RETENTION = 30
+BULK_A_DAY = 200_000
+"""The bulk's listeners of a day begin at so many times the days back."""
 _PIPELINED = 1000
 
 GATEWAY_COLUMNS = "user_id,playlist_id,version,owner,state,operations"

@@ -271,7 +271,7 @@ class Servers:
         }
         public_key = self.mysql.folder / "public_key.pem"  # of a MySQL; a MariaDB needs none
         if public_key.exists():
-            document["mysql"]["public_key"] = public_key.read_text()
+            document["mysql"]["public_key"] = public_key.read_text().rstrip("\0")
         for name, values in sections.items():
             document.setdefault(name, {}).update(values)
         return document

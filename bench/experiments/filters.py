@@ -14,8 +14,8 @@ import numpy as np
 from bench import seed
 from bench.lab import Lab
 from sharding.filters import build
+from sharding.filters.encoding import DayFilter, slots_for
 from sharding.filters.filters import FilterSet, word_bytes
-from sharding.filters. import DayFilter, slots_for
 from sharding.state import Key
 
 KEYS_A_DAY = 1_500_000

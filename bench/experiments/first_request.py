@@ -20,7 +20,7 @@ def on_the_pair(lab: Lab) -> None:
     pair.start()
     try:
         few = replace(lab.scale, bulk=min(lab.scale.bulk, 500))
-        beside = replace(lab, servers=servers.on(pair.primary, "on-pair"), scale=few, peers={})
+        beside = lab.beside(servers.on(pair.primary, "on-pair"), few)
         beside.seed_bulk()
         try:
             for number in range(lab.scale.rounds):

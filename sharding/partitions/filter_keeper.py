@@ -102,6 +102,7 @@ class FilterKeeper:
         metrics.FILTER_DAYS.set(len(self._filters.now.days))
         self._seals = {day: seal for day, seal in self._seals.items() if day not in days}
         self._signature = ""
+        metrics.FILTER_DAYS.set(len(self._seals))
 
     async def _fetch(self) -> None:
         generation, seals = self._primary.generation, dict(self._days.seals)

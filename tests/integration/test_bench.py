@@ -12,13 +12,17 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from bench import load
+from bench import load, month, seed
+from bench.servers import GATEWAY, Servers
+from sharding.partitions.calendar import table
 from stack import bootstrap
+from stack.process import ServerFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 _missing = [
@@ -66,7 +70,7 @@ def test_a_tiny_run_measures_the_gateway_beside_plain_go(tmp_path: Path) -> None
     with _bench(tmp_path, "--only", "open_loop") as run:
         out, _ = run.communicate(timeout=250)
     assert run.returncode == 0, out
-    assert "p99 at the load that saturates plain Go at 80 %" in out
+    assert "p99 of whole sessions at 80% of plain Go's limit" in out
     records = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
     assert {r["peer"] for r in records} == {"gateway", "go"}
     assert all(r["errors"] == 0 and r["lost"] == 0 and r["requests"] > 0 for r in records), out
@@ -110,6 +114,63 @@ def test_every_step_runs(tmp_path: Path) -> None:
         "go_redis",
     }
     assert not _left_behind()
+
+
+@pytest.mark.stack
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@needs_packages
+def test_every_step_of_the_month_runs(tmp_path: Path) -> None:
+    data = ("--month", "--month-rows", "600000", "--data", str(tmp_path / "month"))
+    with _bench(tmp_path, *data) as run:
+        out, _ = run.communicate(timeout=500)
+    assert run.returncode == 0, out
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "600,000 states lie in 30 partitions" in page
+    for title in ("A gateway's start", "All lookup nodes dead", "A day is sealed under load"):
+        assert f"### {title}" in page
+    assert not _left_behind()
+
+
+@pytest.mark.stack
+@needs_packages
+def test_a_month_that_was_made_days_ago_is_used_again_with_its_filters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = seed.today()
+
+    def ready() -> tuple[month.Month, list[str], int]:
+        said: list[str] = []
+        made = month.Month.open(tmp_path / "month", 3_000)
+        with Servers(tmp_path / "run", data=made.data, passwords=made.passwords) as servers:
+            made.ready(servers, said.append)
+            with servers.connect(GATEWAY) as cursor:
+                cursor.execute(f"SELECT COUNT(*) FROM {table(made.day(2))}")
+                (count,) = cursor.fetchone()
+                cursor.execute(f"DELETE FROM {table(made.day(2))} LIMIT 1")
+            assert not set(made.take(3, 30)) & set(made.take(3, 30))
+            with pytest.raises(ServerFailed, match="used up"):
+                made.take(3, 50)
+            # As if it had been made three days ago.
+            monkeypatch.setattr(seed, "today", lambda: real - timedelta(days=3))
+            made._align(servers)
+            monkeypatch.setattr(seed, "today", lambda: real)
+        return made, said, count
+
+    _, said, count = ready()
+    assert (len(said), count) == (60, 100)  # 30 filled, 30 sealed
+    made, said, count = ready()
+    name = table(real - timedelta(days=3))  # most of its users were asked for
+    assert [line.partition(":")[0] for line in said] == [f"{name} filled", f"{name} sealed"]
+    assert count == 99
+    assert made.newest == real - timedelta(days=4)
+
+
+def test_a_folder_with_something_else_is_not_taken_for_a_month(tmp_path: Path) -> None:
+    (tmp_path / "mysql").mkdir()
+    with pytest.raises(ServerFailed, match="is not empty, and holds no month"):
+        month.Month.open(tmp_path, 3_000)
+    assert (tmp_path / "mysql").exists()
 
 
 # --- the load generator

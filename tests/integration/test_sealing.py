@@ -409,6 +409,7 @@ async def test_a_filter_is_not_believed_any_more_even_while_no_other_can_be_fetc
     monkeypatch.setattr(filter_table, "usable", fails)
     await backend.primary.execute(f"ALTER TABLE {table(day)} COMMENT='{COMMENT}'")
     await believed(backend, other)
+    assert metrics.FILTER_DAYS._value.get() == 1
     assert backend.filters.now.maybe(ABSENT, (other, day)) == [day]
     assert REGISTRY.get_sample_value("tapedeck_filter_days") == 1
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from bench import catalog, report, targets, workloads
+from bench import catalog, report, runs, targets, workloads
 from bench.tables import tables
 from bench.targets import Target
 from config.model import Player as Rules
@@ -141,3 +141,65 @@ def test_two_runs_have_no_listener_in_common() -> None:
     assert not set(one) & set(two)
     with pytest.raises(ValueError, match="listeners in one run"):
         workloads.new_listeners(4_000_001)
+
+
+def test_whole_runs_that_differ_by_more_than_a_fifth_are_said() -> None:
+    assert "to compare with" in runs.agreement([{"a": 1.0}])
+    alike = [{"a": 1.0, "b": 5.0}, {"a": 1.2, "b": 5.0}, {"a": 1.1}]
+    assert runs.agreement(alike) == "The medians of 3 whole runs of this commit agree within 20%."
+    apart = runs.agreement([*alike, {"a": 1.3, "b": 5.0}])
+    assert apart.endswith("agree within 20%, but for: a (1 to 1.3).")
+
+
+def test_only_runs_of_the_same_commit_and_scale_are_compared(tmp_path: Path) -> None:
+    meta = {"commit": "c", "scale": "full", "rounds": 5, "seconds": 5.0, "date": "d"}
+    records = [_run("go", 0, 100), _run("gateway", 0, 410)]
+    assert runs.earlier(tmp_path, meta) == []
+    runs.keep(tmp_path, meta, records)
+    runs.keep(tmp_path, {**meta, "commit": "d"}, records)
+    (medians,) = runs.earlier(tmp_path, {**meta, "date": "e"})
+    assert medians["warm sessions, first request and all, requests/s, against plain Go"] == 4.1
+
+
+def test_the_page_has_both_kinds_of_run_and_one_of_them_leaves_the_other(tmp_path: Path) -> None:
+    meta = {
+        "date": "d",
+        "commit": "c",
+        "scale": "full",
+        "rounds": 1,
+        "seconds": 5.0,
+        "took_minutes": 1,
+        "stages": {"touches": 60},
+        "load_before": 0,
+        "machine": {"CPU": "some"},
+        "broken_off": "",
+    }
+    size = {"rows": 45_000_000, "partitions": 30, "bytes": 4 << 30, "pool": 400 << 20}
+    described = {"experiment": "month", **size}
+    report.write(meta, [_run("go", 0, 100), _run("gateway", 0, 410)], tmp_path)
+    report.write(
+        meta, [described, _run("go", 0, 100), _run("gateway", 0, 790)], tmp_path, month=True
+    )
+    page = (tmp_path / report.PAGE).read_text()
+    assert "45,000,000 states lie in 30 partitions" in page
+    assert "buffer pool is a tenth of that, 400 MB" in page
+    assert "seconds: touches 60" in page
+    assert "4.1x" in page
+    assert "7.9x" in page
+    published = tmp_path / "published"
+    report.publish(tmp_path, published, month=True)
+    assert "4.1x" not in (published / report.PAGE).read_text()
+    report.publish(tmp_path, published)
+    assert (published / report.PAGE).read_text() == page
+
+
+def test_of_first_touches_with_dead_lookups_the_worst_kind_counts() -> None:
+    rates = {("cold", "alive"): 100, ("cold", "dead"): 80}
+    rates |= {("miss", "alive"): 100, ("miss", "dead"): 120}
+    records = [
+        _run("gateway", 0, rate, experiment="lookups_dead", workload=name, lookups=state)
+        for (name, state), rate in rates.items()
+    ]
+    (verdict,) = [v for v in targets.verdicts(records) if "lookup nodes dead" in v.target.title]
+    assert verdict.reached is not None
+    assert verdict.reached.median == 0.8
