@@ -23,8 +23,7 @@ from pathlib import Path
 from bench import sealed, seed, workloads
 from bench.servers import GATEWAY, PLAIN, Servers
 from bench.workloads import BACK, COLD, MISS, Prepared, Workload
-from sharding.filters import chunks
-from sharding.partitions import seal_mark, sql
+from sharding.partitions import filter_table, seal_mark, sql
 from sharding.partitions.calendar import day_of, table, yesterday
 from stack.datadir import Passwords
 from stack.process import ServerFailed
@@ -162,12 +161,14 @@ class Month:
             if pairs:
                 names = ", ".join(f"{old} TO {new}" for old, new in pairs)
                 cursor.execute(f"RENAME TABLE {names}")
-                cursor.execute(chunks.CREATE)
+                cursor.execute(filter_table.CREATE)
                 names = ", ".join(f"'{old}'" for old, _ in pairs)
-                cursor.execute(f"DELETE FROM {chunks.TABLE} WHERE partition_name NOT IN ({names})")
+                cursor.execute(
+                    f"DELETE FROM {filter_table.TABLE} WHERE partition_name NOT IN ({names})"
+                )
             for old, new in pairs:
                 cursor.execute(
-                    f"UPDATE {chunks.TABLE} SET partition_name='{new}' WHERE partition_name='{old}'"
+                    f"UPDATE {filter_table.TABLE} SET partition_name='{new}' WHERE partition_name='{old}'"
                 )
             self.newest = target
             cursor.execute(seal_mark.CREATE)

@@ -16,8 +16,7 @@ from bench.experiments.purge import windows
 from bench.lab import Lab
 from bench.peers import processes as peers
 from bench.servers import GATEWAY
-from sharding.filters import chunks
-from sharding.partitions import sql
+from sharding.partitions import filter_table, sql
 from sharding.partitions.calendar import table
 
 SHARE = 0.5
@@ -61,7 +60,7 @@ def under_load(lab: Lab, day: date, number: int) -> None:
     kind = peers.GATEWAY
     rate = round(saturation(lab, workloads.WARM, (peers.GO, kind)) * SHARE)
     with lab.servers.connect(GATEWAY) as cursor:
-        cursor.execute(f"DELETE FROM {chunks.TABLE} WHERE partition_name='{table(day)}'")
+        cursor.execute(f"DELETE FROM {filter_table.TABLE} WHERE partition_name='{table(day)}'")
     lab.stop(kind)  # it may have made that day's filter part of its own
     lab.take_filters(kind, seed.RETENTION - 1)
     quiet = 10.0 if lab.scale.wide else 2.5
@@ -118,7 +117,9 @@ def under_load(lab: Lab, day: date, number: int) -> None:
 
 def _is_stored(lab: Lab, day: date) -> bool:
     with lab.servers.connect(GATEWAY) as cursor:
-        cursor.execute(f"SELECT COUNT(*) FROM {chunks.TABLE} WHERE partition_name='{table(day)}'")
+        cursor.execute(
+            f"SELECT COUNT(*) FROM {filter_table.TABLE} WHERE partition_name='{table(day)}'"
+        )
         return bool(cursor.fetchone()[0])
 
 
