@@ -168,7 +168,8 @@ class Month:
                 )
             for old, new in pairs:
                 cursor.execute(
-                    f"UPDATE {filter_table.TABLE} SET partition_name='{new}' WHERE partition_name='{old}'"
+                    f"UPDATE {filter_table.TABLE} SET partition_name=%s WHERE partition_name=%s",
+                    (new, old),
                 )
             self.newest = target
             cursor.execute(seal_mark.CREATE)
