@@ -14,6 +14,7 @@ import typer
 
 from cli.check_config import check_config
 from cli.common import Failed
+from cli.importing import export, import_
 from cli.serve import serve
 
 app = typer.Typer(
@@ -34,6 +35,10 @@ for _name in ("up", "stack", "catalog", "ring", "partitions", "drill"):
             app.add_typer(_module.app, name=_name)
         else:
             app.command(_name)(getattr(_module, _name))
+
+
+app.command("import")(import_)
+app.command()(export)
 
 
 def _show_version(wanted: bool) -> None:

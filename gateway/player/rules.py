@@ -130,6 +130,17 @@ class _State(msgspec.Struct, frozen=True, omit_defaults=True):
     left: int | None = None
 
 
+def body_of(
+    played: tuple[int, ...] = (),
+    at_end: bool = False,
+    skips: tuple[float, ...] = (),
+    reported: tuple[int, ...] = (),
+    listened: bool = False,
+) -> bytes:
+    """The body of a state that was kept elsewhere until now; the words are `_State`'s."""
+    return _encode(_State(played, at_end, skips, reported, listened))
+
+
 class _Situation(Enum):
     EMPTY = auto()
     UNSTARTED = auto()

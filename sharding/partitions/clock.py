@@ -16,10 +16,10 @@ from failover.mysql.connection import Hello
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
 from sharding import metrics
-from sharding.partitions import seal_mark, sql
+from sharding.partitions import openings, seal_mark, sql
 from sharding.partitions.calendar import mysql_day, oldest_kept, readable, table, tomorrow
 from sharding.partitions.clock_rules import Clock
-from sharding.partitions.ownership import ForeignTable, look
+from sharding.partitions.ownership import OPEN, ForeignTable, look
 
 log = structlog.get_logger("tapedeck.days")
 
@@ -47,6 +47,8 @@ class Days:
     Attributes:
         foreign: the tables that have a partition's name and are not ours, and why.
         mark: the newest sealed day, as it was read last (see `seal_mark`).
+        opening: the one that was read before the partitions were listed (see `openings`).
+        open: the days that may get new keys besides today and tomorrow.
         seals: by day, the seals of the tables that had one then (see `ownership.Table`).
         on_list: called when the partitions were listed.
     """
@@ -74,6 +76,8 @@ class Days:
         self._listed_at = -math.inf
         self.foreign: dict[str, str] = {}
         self.mark = date.min
+        self.opening = 0
+        self.open: frozenset[date] = frozenset()
         self.seals: dict[date, str] = {}
         self.on_list: Callable[[], None] = lambda: None
         self._primary: Primary | None = None
@@ -330,6 +334,7 @@ class Days:
             generation = self._primary.generation
             # First, so that its table is there before any statement that needs MySQL's day.
             self.mark = await seal_mark.newest(self._primary)
+            opening = await openings.newest(self._primary)
             found = await look(self._primary.fetch)
             if generation == self._primary.generation:
                 break  # else some of it may be another primary's
@@ -341,6 +346,8 @@ class Days:
             raise PrimaryUnavailable(self._clock.doubt)
         self._listed_at = self._monotonic()
         self._know(found.ours)
+        self.opening = opening
+        self.open = frozenset(day for day, kept in found.ours.items() if kept.comment == OPEN)
         self.seals = {day: kept.seal for day, kept in found.ours.items() if kept.seal}
         self.on_list()
 

@@ -37,10 +37,10 @@ from failover.mysql.primary import Primary
 from sharding import metrics
 from sharding.filters import encoding
 from sharding.filters.unhurried import unhurried, with_numpy
-from sharding.partitions import filter_table, seal_mark
+from sharding.partitions import filter_table, openings, seal_mark
 from sharding.partitions.calendar import CLOCKS_AGREE, oldest_kept, span, table, tomorrow, utc_day
 from sharding.partitions.clock import Days
-from sharding.partitions.ownership import COMMENT, OPEN, Found, look, sealed_as
+from sharding.partitions.ownership import COMMENT, OPEN, Found, Table, look, sealed_as
 from sharding.state import Key
 
 log = structlog.get_logger("tapedeck.sealing")
@@ -222,7 +222,7 @@ class Sealer:
         failed: dict[date, str] = {}
         for day in wanted:
             try:
-                sealed.append(await self._seal(session, day, found.ours[day].rows))
+                sealed.append(await self._seal(session, day, found.ours[day]))
             except (MySQLError, CannotSeal) as error:
                 metrics.SEAL_FAILURES.inc()
                 log.warning("day not sealed", partition=table(day), reason=str(error))
@@ -234,19 +234,26 @@ class Sealer:
             await self._days.relist()
         return Outcome(tuple(sealed), failed)
 
-    async def _seal(self, session: Session, day: date, estimate: int) -> Sealed:
+    async def _seal(self, session: Session, day: date, kept: Table) -> Sealed:
         began = time.monotonic()
-        log.info("sealing begins", partition=table(day), rows_estimated=estimate)
+        log.info("sealing begins", partition=table(day), rows_estimated=kept.rows)
+        if kept.comment == OPEN:
+            await openings.renew(session)  # nothing is written into it from now on
         self._at_step("mark")
         await self._mark(session, day)
         self._at_step("wait")
         meanwhile = f"{COMMENT}, being sealed {secrets.token_hex(8)}"
-        await self._comment(session, day, meanwhile)
+        await set_comment(session, day, meanwhile)
         self._at_step("scan")
-        made = await self._scan(session, day, estimate)
+
+        def progress(keys: int) -> None:
+            log.info("sealing", partition=table(day), keys=keys, rows_estimated=kept.rows)
+
+        made = await scan(session, day, self._config.seal_rate, progress)
+        metrics.SEAL_KEYS.inc(made.keys)
         self._at_step("name")
         seal = secrets.token_bytes(encoding.SEAL_BYTES)
-        await self._comment(session, day, sealed_as(seal.hex()), before=meanwhile)
+        await set_comment(session, day, sealed_as(seal.hex()), before=meanwhile)
         self._at_step("store")
         await filter_table.save(session, day, encoding.encode(made, seal))
         done = Sealed(day, made.keys, len(made.bits), round(time.monotonic() - began, 3))
@@ -272,61 +279,75 @@ class Sealer:
                 if error.fault is not Fault.RETRY or tried == TRIES:
                     raise
 
-    async def _comment(
-        self, session: Session, day: date, comment: str, before: str | None = None
-    ) -> None:
-        """Change the table's comment, waiting a second at most for those who use the table.
 
-        While an ALTER waits, every later statement on the table waits behind it.
+async def scan(
+    session: Session, day: date, rate: float, progress: Callable[[int], None] = lambda _: None
+) -> encoding.DayFilter:
+    """Read a day's primary keys in pages, and make a filter of them.
 
-        Args:
-            before: what it must be; another table may have taken the place of the one that was
-                read.
-        """
-        kept = (await look(session.fetch)).ours.get(day)
-        if kept is None or before not in (None, kept.comment):
-            raise CannotSeal(f"{table(day)} is another table than it was a moment ago")
-        usual, session.statement_seconds = session.statement_seconds, ALTER_SECONDS
-        try:
-            for tried in range(1, TRIES + 1):
-                try:
-                    await session.engine.run_ddl(
-                        session,
-                        f"ALTER TABLE {table(day)} COMMENT='{comment}', ALGORITHM=INPLACE",
-                        wait=ALTER_WAIT,
-                    )
-                    break
-                except MySQLError as error:
-                    if error.fault is not Fault.RETRY or tried == TRIES:
-                        raise
-                await asyncio.sleep(ALTER_PAUSE)
-        finally:
-            session.statement_seconds = usual
+    Args:
+        rate: keys a second, at most.
+        progress: told now and then how many there were.
 
-    async def _scan(self, session: Session, day: date, estimate: int) -> encoding.DayFilter:
-        filter_build = await with_numpy()
-        await session.execute(f"SET SESSION group_concat_max_len = {64 * PAGE_KEYS}")
-        pages = []
-        after: Key | None = None
-        keys, told = 0, time.monotonic()
-        while True:
-            began = time.monotonic()
-            ((count, text),) = await session.fetch(page(day, after))
-            if not count:
+    Raises:
+        CannotSeal, MySQLError: not all of them could be read.
+    """
+    filter_build = await with_numpy()
+    await session.execute(f"SET SESSION group_concat_max_len = {64 * PAGE_KEYS}")
+    pages = []
+    after: Key | None = None
+    keys, told = 0, time.monotonic()
+    while True:
+        began = time.monotonic()
+        ((count, text),) = await session.fetch(page(day, after))
+        if not count:
+            break
+        packed = bytes.fromhex(text.decode() if isinstance(text, bytes) else text)
+        if len(packed) != filter_build.KEY_BYTES * count:
+            raise CannotSeal("a page of keys was cut by MySQL")
+        after = Key(*struct.unpack(">qq", packed[-filter_build.KEY_BYTES :]))
+        pages.append(filter_build.spread_all(packed))
+        keys += count
+        if began - told > PROGRESS_SECONDS:
+            told = began
+            progress(keys)
+        pause = began + count / rate - time.monotonic()
+        await asyncio.sleep(max(0.0, pause))
+    return await unhurried(filter_build.build(pages))
+
+
+async def set_comment(session: Session, day: date, comment: str, before: str | None = None) -> None:
+    """Change the comment of a day's table, waiting a second at most for those who use the table.
+
+    While an ALTER waits, every later statement on the table waits behind it.
+
+    Args:
+        before: what it must be; another table may have taken the place of the one that was
+            read.
+
+    Raises:
+        CannotSeal: the table is not ours any more, or another one.
+        MySQLError: it was not changed, or that is not known.
+    """
+    kept = (await look(session.fetch)).ours.get(day)
+    if kept is None or before not in (None, kept.comment):
+        raise CannotSeal(f"{table(day)} is another table than it was a moment ago")
+    usual, session.statement_seconds = session.statement_seconds, ALTER_SECONDS
+    try:
+        for tried in range(1, TRIES + 1):
+            try:
+                await session.engine.run_ddl(
+                    session,
+                    f"ALTER TABLE {table(day)} COMMENT='{comment}', ALGORITHM=INPLACE",
+                    wait=ALTER_WAIT,
+                )
                 break
-            packed = bytes.fromhex(text.decode() if isinstance(text, bytes) else text)
-            if len(packed) != filter_build.KEY_BYTES * count:
-                raise CannotSeal("a page of keys was cut by MySQL")
-            after = Key(*struct.unpack(">qq", packed[-filter_build.KEY_BYTES :]))
-            pages.append(filter_build.spread_all(packed))
-            keys += count
-            metrics.SEAL_KEYS.inc(count)
-            if began - told > PROGRESS_SECONDS:
-                told = began
-                log.info("sealing", partition=table(day), keys=keys, rows_estimated=estimate)
-            pause = began + count / self._config.seal_rate - time.monotonic()
-            await asyncio.sleep(max(0.0, pause))
-        return await unhurried(filter_build.build(pages))
+            except MySQLError as error:
+                if error.fault is not Fault.RETRY or tried == TRIES:
+                    raise
+            await asyncio.sleep(ALTER_PAUSE)
+    finally:
+        session.statement_seconds = usual
 
 
 def page(day: date, after: Key | None) -> str:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from failover.mysql.clock_sql import MILLISECONDS
 from failover.mysql.connection import READ_ONLY
 from sharding.partitions.calendar import number_of, table
+from sharding.partitions.openings import LOCKED, NUMBER
 from sharding.partitions.ownership import COMMENT
 from sharding.partitions.seal_mark import MYSQL_DAY, NEWEST
 from sharding.state import Key, Owner, Stored
@@ -112,8 +113,8 @@ def read(wanted: Mapping[date, Sequence[Key]]) -> str:
     """One statement, and so one snapshot, over several partitions, with MySQL's clock.
 
     Rows are `(YYYYMMDD, user_id, playlist_id, version, owner, state, operations)`; the clock is the
-    row of day 0: its user_id is the newest sealed day (YYYYMMDD), its version the milliseconds, its
-    owner whether the host is read-only (0 or 1).
+    row of day 0: its user_id is the newest sealed day (YYYYMMDD), its playlist_id the opening, its
+    version the milliseconds, its owner whether the host is read-only (0 or 1).
     """
     branches = []
     before: Sequence[Key] = ()
@@ -122,7 +123,10 @@ def read(wanted: Mapping[date, Sequence[Key]]) -> str:
         if keys is not before:
             before, among = keys, _among(keys)
         branches.append(f"SELECT {number_of(day)},{_COLUMNS} FROM {table(day)} WHERE {among}")
-    branches.append(f"SELECT 0,COALESCE({NEWEST}+0,19700101),0,{MILLISECONDS},{READ_ONLY},x'',x''")
+    branches.append(
+        f"SELECT 0,COALESCE({NEWEST}+0,19700101),COALESCE({NUMBER},0),{MILLISECONDS},{READ_ONLY},"
+        "x'',x''"
+    )
     return " UNION ALL ".join(branches)
 
 
@@ -147,8 +151,9 @@ def require(count: int) -> str:
     return f"SET @tapedeck=IF(ROW_COUNT()={count},0,{_FAILS})"
 
 
-def require_absent(day: date, beside: Mapping[date, Sequence[Key]]) -> str:
-    """Fails, so that a script ends here, unless MySQL's day is `day` and these keys are not there.
+def require_absent(day: date, beside: Mapping[date, Sequence[Key]], opening: int) -> str:
+    """Fails, so that a script ends here, unless MySQL's day is `day`, these keys are not there, and
+    the partitions that get new keys are those that were listed (see `openings`).
 
     A create needs it behind its insert: has a gateway on the other side of midnight made the same
     key? Both insert before they look, so at least one of them sees the other's row, or waits for
@@ -157,12 +162,14 @@ def require_absent(day: date, beside: Mapping[date, Sequence[Key]]) -> str:
 
     Args:
         day: W.
-        beside: the keys by the partition where they must not be.
+        beside: the keys by the partition where they must not be. The oldest is looked at first, as
+            rows move from older to newer ones.
+        opening: the one that the load had.
     """
-    holds = [f"{MYSQL_DAY}='{day:%Y-%m-%d}'"]
+    holds = [f"{MYSQL_DAY}='{day:%Y-%m-%d}'", f"COALESCE({LOCKED},0)={opening}"]
     holds += [
         f"NOT EXISTS(SELECT 1 FROM {table(other)} WHERE {_among(keys)} FOR UPDATE)"
-        for other, keys in beside.items()
+        for other, keys in sorted(beside.items())
     ]
     return f"SET @tapedeck=IF({' AND '.join(holds)},0,{_FAILS})"
 

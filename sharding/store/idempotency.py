@@ -30,6 +30,15 @@ whether a log was ever cut.
 """
 
 
+IMPORT = "import"
+"""The worker that every import writes as. A row that only imports wrote has no other entry."""
+
+
+def imported(version: int) -> bytes:
+    """The log of a row that only imports wrote."""
+    return append(b"", IMPORT, 0, version)
+
+
 class Operation(NamedTuple):
     """One worker's last operation on a row."""
 

@@ -62,11 +62,13 @@ class Loaded(Struct, frozen=True, gc=False):
         row: the row, tombstones included; None for a key that was not found.
         whole: whether every partition that may hold the key was read.
         filters: those that were known before the read.
+        opening: what the read said, and the list of partitions was made for (see `openings`).
     """
 
     row: Row | None
     whole: bool = True
     filters: FilterSet = _NO_FILTERS
+    opening: int = 0
 
 
 class Reader:
@@ -177,6 +179,7 @@ class Reader:
     async def _read_once(self, wants: list[Want], deadline: float) -> Sequence[Loaded]:
         await self._days.ready()
         today, readable = self._days.today(), self._days.readable()
+        opening = self._days.opening
         wants = [
             want if want.readable is readable else self._want(want.key, want.first)
             for want in wants
@@ -211,16 +214,20 @@ class Reader:
         if mysql_day(clock_ms / 1000, mark) > today:
             # Midnight passed unnoticed: somebody may live in a partition that was not read.
             raise _MidnightPassed
+        if int(clock[2]) != opening:
+            # An older partition may have got the key, which a filter rules out, or be new itself.
+            await self._days.refresh()
+            raise _Opened
         metrics.PARTITIONS_READ.observe(len(wanted))
-        return [self._loaded(want, newest.get(want.key)) for want in wants]
+        return [self._loaded(want, newest.get(want.key), opening) for want in wants]
 
-    def _loaded(self, want: Want, row: Row | None) -> Loaded:
+    def _loaded(self, want: Want, row: Row | None, opening: int) -> Loaded:
         filters = want.filters
         for day in want.days:
             if filters.complete(day) and (row is None or row.day != day):
                 self._filters.in_vain[day] = self._filters.in_vain.get(day, 0) + 1
                 metrics.FILTER_IN_VAIN.counts[""] += 1
-        return Loaded(row, want.whole, filters)
+        return Loaded(row, want.whole, filters, opening)
 
 
 class _MidnightPassed(MySQLError):
@@ -228,6 +235,13 @@ class _MidnightPassed(MySQLError):
 
     def __init__(self) -> None:
         super().__init__(Fault.RETRY, 0, "midnight passed during a read")
+
+
+class _Opened(MySQLError):
+    """Older partitions get new keys since they were listed."""
+
+    def __init__(self) -> None:
+        super().__init__(Fault.RETRY, 0, "partitions were opened for an import, or closed")
 
 
 class _NotOurs(MySQLError):

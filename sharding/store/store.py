@@ -389,6 +389,7 @@ class _Group:
             alone=self._alone,
             yesterday_sealed=loaded.filters.complete(yesterday(applied.day)),
             generation=self.generation,
+            opening=loaded.opening,
         )
         store._writer.save(self._plan, waiter)
 

@@ -46,6 +46,7 @@ class Plan(Struct, frozen=True):
             gateway can have put the key there since.
         generation: of the primary that `base` is from. Another one may lack the base, and have
             another row of the same version.
+        opening: for a create, of the load (see `openings`).
     """
 
     base: Row | None
@@ -56,6 +57,7 @@ class Plan(Struct, frozen=True):
     alone: bool = False
     yesterday_sealed: bool = False
     generation: int = 0
+    opening: int = 0
 
     @property
     def key(self) -> Key:
@@ -262,8 +264,11 @@ class Writer:
         script += _leave(plans)
         for day in sorted({plan.day for plan in plans}):
             created = [plan for plan in plans if plan.day == day and plan.base is None]
+            if any(plan.opening != self._days.opening for plan in created):
+                raise _Mismatch
             if created:
-                script.append(sql.require_absent(day, self._beside(day, created)))
+                beside = self._beside(day, created)
+                script.append(sql.require_absent(day, beside, self._days.opening))
         script.append(COMMIT)
         try:
             await session.run_script(script)
@@ -275,12 +280,14 @@ class Writer:
             raise
 
     def _beside(self, day: date, created: list[Plan]) -> dict[date, list[Key]]:
-        """The partitions in which another gateway may just have put a key that is new here."""
+        """The partitions in which another gateway, or an import, may just have put a key that is
+        new here."""
         before, after = neighbours(day)
         beside = {
             before: [plan.key for plan in created if not plan.yesterday_sealed],
             after: [plan.key for plan in created],
         }
+        beside |= {other: beside[after] for other in self._days.open if other != day}
         return {other: keys for other, keys in beside.items() if keys and self._days.exists(other)}
 
 

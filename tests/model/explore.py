@@ -76,6 +76,7 @@ def explore(
                         share(after.late, after.late),  # type: ignore[arg-type]
                         share(after.past, after.past),  # type: ignore[arg-type]
                         share(after.seal, after.seal),  # type: ignore[arg-type]
+                        share(after.door, after.door),  # type: ignore[arg-type]
                     )
                     parent[kept] = state
                     following.append(kept)

@@ -9,7 +9,9 @@ statements is its own business, so one step of the model is one statement, as My
             in place, batch:    UPSERT -> COMMIT
             move:               INSERT -> DELETE -> COMMIT
             create:             INSERT -> CLOCK -> LOOK_BEFORE -> LOOK_AFTER -> COMMIT
-                                (without LOOK_BEFORE where the load had the filter of W-1)
+                                (without LOOK_BEFORE where the load had the filter of W-1;
+                                with LOOK_OPEN before it where an older day is open)
+    import  OPEN -> RENEW -> READ -> INSERT -> LOOK -> COMMIT, into day 0; and RENEW -> CLOSE
     seal    MARK -> WAIT -> SCAN, a day after the other, by whoever; it is nobody's request
 
 (START TRANSACTION does nothing under READ COMMITTED, where every statement has its own snapshot.
@@ -46,6 +48,7 @@ from protocol_words import (
     INSERT,
     LOOK_AFTER,
     LOOK_BEFORE,
+    LOOK_OPEN,
     NAMES,
     READ,
     READ_ALL,
@@ -56,6 +59,7 @@ from protocol_words import (
     Effect,
     Found,
     Late,
+    Listed,
     Row,
     Rules,
     State,
@@ -78,12 +82,14 @@ class Model(World):
             UPDATE: self.update, UPSERT: self.upsert, INSERT: self.insert, DELETE: self.delete,
             CLOCK: self.look_clock, LOOK_BEFORE: self.look_at_yesterday,
             LOOK_AFTER: self.look_at_tomorrow, COMMIT: self.send_commit,
+            LOOK_OPEN: self.look_at_open,
         }  # fmt: skip
 
     def steps(self, s: State) -> Iterator[Step]:
         """Everything that can happen next."""
         yield from self.midnight(s)
         yield from self.seal(s)
+        yield from self.imports(s)
         yield from self.land(s)
         before = None
         for i, w in enumerate(s.workers):
@@ -200,15 +206,22 @@ class Model(World):
                 continue
             for hint in range(oldest, newest + 1):
                 last = newest if self.rules.from_hint_up else hint
-                for ruled_out in self.ruled_out(s):
+                for listed, ruled_out in self.knowing(s):
+                    v = w._replace(listed=listed)
                     found = self.newest_row(s, hint, last, ruled_out)
                     whole = last == newest and ruled_out.issuperset(range(oldest, hint))
                     for clock in self.read_clocks(s, w):
-                        outcome = (clock > today, clock, found, whole)
+                        outcome = (clock > today, clock, found, whole, listed)
                         if outcome not in done:
                             done.add(outcome)
                             label = (w.id, "READ", hint, "to", last, "->", found, "clock", clock)
-                            yield from self.verify(s, i, w, label, today, clock, found, hint, whole)
+                            yield from self.verify(s, i, v, label, today, clock, found, hint, whole)
+
+    def knowing(self, s: State) -> Iterator[tuple[Listed, frozenset[int]]]:
+        """What a load may know: a list of the partitions, and the days that filters rule out."""
+        for listed in self.lists(s):
+            for ruled_out in self.ruled_out(s, listed):
+                yield listed, ruled_out
 
     def read_clocks(self, s: State, w: Worker) -> set[int]:
         """MySQL's day as a load may hear it: the mark is read in the snapshot of the rows."""
@@ -238,13 +251,15 @@ class Model(World):
         """Load 3: one statement over all partitions."""
         oldest = self.oldest(w.today)
         newest = w.aside - 1 if w.aside else w.today + self.rules.up_to_tomorrow
-        for found in {self.newest_row(s, oldest, newest, out) for out in self.ruled_out(s)}:
+        known = {(a, self.newest_row(s, oldest, newest, out)) for a, out in self.knowing(s)}
+        for listed, found in known:
+            v = w._replace(listed=listed)
             for clock in self.read_clocks(s, w):
                 label = (w.id, "READ", oldest, "to", newest, "->", found, "clock", clock)
                 if self.new_day(w.today, clock, found):
                     yield label, self.put(s, i, self.next(s, w, READ_ALL, clock, ())), ""
                 else:
-                    yield from self.loaded(s, i, w, label, clock, found)
+                    yield from self.loaded(s, i, v, label, clock, found)
 
     def read_one(self, s: State, i: int, w: Worker) -> Iterator[Step]:
         """A mutant's load: partition by partition, the newest first."""
@@ -314,13 +329,17 @@ class Model(World):
             w = w._replace(tried=tuple(tried.items()))
         for at in ways:
             saving = self.next(s, w, at, target, found)
+            if not found:
+                saving = saving._replace(listed=w.listed)
             yield self.put(s, i, saving)
-            if not found and self.skips(s, "load", target):
+            if not found and self.skips(s, "load", target, w.listed):
                 yield self.put(s, i, saving._replace(skips=True))
 
-    def skips(self, s: State, when: str, target: int) -> bool:
+    def skips(self, s: State, when: str, target: int, listed: Listed) -> bool:
         """S4: whether a create in W may leave out its look at W-1."""
         what, _, then = self.rules.unlooked.partition(" at ")
+        if self.bounds.imports and target == 1 and listed[2] < 0:
+            return False
         known = len(s.seal.scanned) - 1 if what == "filter" else s.seal.mark
         return then == when and known >= target - 1
 
@@ -438,11 +457,22 @@ class Model(World):
         if self.rules.create_checks_day and day != w.today:
             yield (*label, "rolled back"), self.put(s, i, self.again(s, w)), ""
             return
-        if w.skips or self.skips(s, "create", w.today):
-            skipped = self.put(s, i, w._replace(at=LOOK_AFTER, clock=day, skips=False))
-            yield (*label, "and W-1 is sealed"), skipped, ""
+        if self.rules.create_requires_opening and w.listed[0] != s.door.opening:
+            yield (*label, "another opening, rolled back"), self.put(s, i, self.again(s, w)), ""
+            return
+        opened = self.rules.create_looks_at_open and w.listed[1]
+        if w.skips or self.skips(s, "create", w.today, w.listed):
+            v = w._replace(at=LOOK_AFTER, clock=day, skips=False)
+            v = v._replace(at=LOOK_OPEN, aside=v.at) if opened else v
+            yield (*label, "and W-1 is sealed"), self.put(s, i, v), ""
         if not w.skips:
-            yield label, self.put(s, i, w._replace(at=LOOK_BEFORE)), ""
+            v = w._replace(at=LOOK_BEFORE)
+            v = v._replace(at=LOOK_OPEN, aside=v.at) if opened else v
+            yield label, self.put(s, i, v), ""
+
+    def look_at_open(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """Save 1, create (I4): SELECT ... FOR UPDATE in the day that is open."""
+        yield from self.look(s, i, w._replace(aside=0), 0, True, w.aside)
 
     def look_at_yesterday(self, s: State, i: int, w: Worker) -> Iterator[Step]:
         """Save 1, create: SELECT ... FOR UPDATE in W-1."""

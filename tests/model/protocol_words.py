@@ -50,6 +50,16 @@ class Rules:
     cache_within_retention: bool = True  # f: a cached row past retention is no base
     match_base: bool = True  # g: compare with the version loaded, not with the new one minus one
     tries_remembered: bool = True  # g: which try landed is told by the version it made
+    # An import into an older day
+    import_order: str = "open renew"  # I1: the day is open before the opening is another one
+    opens_under_lock: bool = True  # I1: and whoever closes days does not come between
+    import_looks: bool = True  # I2: insert, then look at T-1, T and T+1 with a lock
+    import_checks_day: bool = True  # I2: the look's clock says T
+    import_requires_opening: bool = True  # I2: and the opening is the import's
+    load_hears_opening: bool = True  # I3: a load is good if its list's opening is that of its read
+    create_requires_opening: bool = True  # I4: a create, if it is that of its load
+    create_looks_at_open: bool = True  # I4: it looks at the days that are open
+    close_renews: bool = True  # I5: the opening is another one before the day is closed
     # Taking these out breaks nothing; they are about cost.
     from_hint_up: bool = True  # Load 2: from D up, not D alone
     reread_what_was_found: bool = True  # a: also when the statement found the row
@@ -65,7 +75,7 @@ class Bounds:
     behind, just after midnight), `midnights_in_transaction` how many a transaction may live
     through (None: any; the product's deadlines keep it far below one whole day), `retention` the
     number of days kept before today (None: all), `entries` how many workers' operations a row
-    keeps. With `cache` a change may begin from any row that
+    keeps. With `imports`, day 0 is opened, the key imported into it, and the day closed. With `cache` a change may begin from any row that
     ever was committed, as if this worker had cached it. `groups` names changes that are saved
     together, beside single ones: "append append", "delete append".
     """
@@ -84,6 +94,7 @@ class Bounds:
     cache: bool = False
     groups: tuple[str, ...] = ()
     seals: int = 0
+    imports: bool = False
 
 
 class Row(NamedTuple):
@@ -96,6 +107,9 @@ class Row(NamedTuple):
 
 
 Found: TypeAlias = tuple[int, Row] | tuple[()]  # partition and row
+Listed: TypeAlias = tuple[int, bool, int]
+"""What a list of the partitions says: the opening, whether day 0 is open, and what its filter says
+of the key (-1: none is believed, 0: absent, 1: maybe there)."""
 Writes: TypeAlias = tuple[tuple[int, Row | tuple[()]], ...]  # () in a row's place: deleted
 
 
@@ -115,6 +129,7 @@ class Worker(NamedTuple):
     tried: tuple[tuple[int, tuple[int, ...]], ...] = ()  # a group's answers, by version made
     unsure: int = 0  # the lowest version that a try made whose answer did not come; 0: none
     skips: bool = False  # its create will not look at W-1
+    listed: Listed = (0, False, -1)  # of its load
 
 
 class Late(NamedTuple):
@@ -136,6 +151,20 @@ class Seal(NamedTuple):
     scanned: tuple[bool, ...]  # for each scanned day whether the key was there
 
 
+class Door(NamedTuple):
+    """The import into day 0. It may end anywhere; whoever closes the day does not wait for it."""
+
+    at: int = 0  # the import's next step, in `World.imports`
+    opening: int = 0
+    open: bool = False
+    closing: int = 0  # the next step of who closes the day
+    filter: int = -2  # of day 0, as in `Listed`; -2: as sealed first
+    mine: int = 0  # the opening that the import requires
+    today: int = 0  # T, as the import read it
+    writes: Writes = ()
+    lists: tuple[Listed, ...] = ()  # which some worker may still have
+
+
 class State(NamedTuple):
     day: int
     top: int  # the latest day that there was
@@ -147,15 +176,16 @@ class State(NamedTuple):
     late: tuple[Late, ...]
     past: tuple[tuple[int, Row], ...] = ()  # what may be cached: partition and row, as committed
     seal: Seal = Seal(-1, -1, ())
+    door: Door = Door()
 
 
 Step: TypeAlias = tuple[tuple[object, ...], State, str]  # label, next state, violation or ""
 
 IDLE, READ, READ_ALL, READ_ONE, UPDATE, UPSERT, INSERT, DELETE, CLOCK = range(9)
-LOOK_BEFORE, LOOK_AFTER, COMMIT = range(9, 12)
+LOOK_BEFORE, LOOK_AFTER, COMMIT, LOOK_OPEN = range(9, 13)
 NAMES = [
     *("idle", "READ", "READ_ALL", "READ_ONE", "UPDATE", "UPSERT", "INSERT", "DELETE", "CLOCK"),
-    *("LOOK_BEFORE", "LOOK_AFTER", "COMMIT"),
+    *("LOOK_BEFORE", "LOOK_AFTER", "COMMIT", "LOOK_OPEN"),
 ]
 FRESH = Worker(IDLE, 0, 0, 0, 0, 0, 0, (), (), 0, 0, 0)
 
@@ -165,6 +195,8 @@ SKIPS = ("filter at load", "mark at load", "mark at create")
 (the protocol), or that the mark had come to that day at the load or at the create (mutants)."""
 
 GROUP = 100
+IMPORTED = 98
+"""The import, as a change in the log."""
 GROUPS = {"append append": (0, 20), "delete append": (1, 20)}
 
 

@@ -6,16 +6,21 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from protocol_words import (
+    CLOCK,
     FRESH,
     IDLE,
+    IMPORTED,
     Bounds,
+    Door,
     Found,
+    Listed,
     Row,
     Rules,
     State,
     Step,
     Worker,
     Writes,
+    effect,
     members,
     truth,
 )
@@ -89,7 +94,7 @@ class World:
         """
         mark, waited, scanned = s.seal
         day = min(mark, waited, len(scanned) - 1) + 1
-        if day >= self.bounds.seals or day >= self.day(s):
+        if day >= self.bounds.seals or day >= self.day(s) or s.door.open:
             return
         done = {"mark": mark >= day, "wait": waited >= day, "scan": len(scanned) > day}
         step = next(step for step in self.rules.seal_order.split() if not done[step])
@@ -106,13 +111,117 @@ class World:
             there = bool(s.rows[day])
             label = (*label, "the key is there" if there else "no key")
             after = after._replace(scanned=(*scanned, there))
-        yield label, s._replace(seal=after), ""
+        yield label, self.listed(s._replace(seal=after)), ""
 
-    def ruled_out(self, s: State) -> Iterator[frozenset[int]]:
+    def ruled_out(self, s: State, listed: Listed) -> Iterator[frozenset[int]]:
         """S5: the days that a worker's filters rule out: it may have fetched any of them."""
         absent = [day for day, there in enumerate(s.seal.scanned) if not there]
+        if self.bounds.imports:
+            absent = [day for day in absent if day] + [0] * (listed[2] == 0)
         for size in range(len(absent) + 1):
             yield from map(frozenset, combinations(absent, size))
+
+    def lists(self, s: State) -> tuple[Listed, ...]:
+        """I3: the lists of partitions with which a load is good that reads now."""
+        if not self.bounds.imports:
+            return ((0, False, -1),)
+        there = self.listed(s).door.lists
+        if self.rules.load_hears_opening:
+            there = tuple(one for one in there if one[0] == s.door.opening)
+        return there
+
+    def listed(self, s: State) -> State:
+        """The state once some worker may have listed the partitions."""
+        if not self.bounds.imports:
+            return s
+        door, scanned = s.door, s.seal.scanned
+        known = door.filter if door.filter > -2 else int(scanned[0]) if scanned else -1
+        lists = {*door.lists, (door.opening, door.open, -1 if door.open else known)}
+        return s._replace(door=door._replace(lists=tuple(sorted(lists))))
+
+    def imports(self, s: State) -> Iterator[Step]:
+        """The next step of the import, and of whoever closes the day, at any time."""
+        if self.bounds.imports:
+            for step in (*self.import_on(s), *self.close_on(s)):
+                yield step[0], self.listed(step[1]), step[2]
+
+    def import_on(self, s: State) -> Iterator[Step]:
+        """I1, I2: open, renew, read all, insert, look at the clock and at T-1, T and T+1, commit.
+
+        A transaction that fails is rolled back, and the import is over.
+        """
+        door, rules = s.door, self.rules
+        over = s._replace(door=door._replace(at=9, writes=()))
+        if door.at < 2:
+            yield ("import: is killed",), over, ""
+            step = rules.import_order.split()[door.at]
+            if step == "open":
+                if (s.seal.mark >= 0) == (len(s.seal.scanned) > 0) and not door.closing:
+                    opened = door._replace(at=door.at + 1, open=True, filter=-1)
+                    yield ("import: OPEN", 0), s._replace(door=opened), ""
+            elif not self.opening_held(s):
+                renewed = door._replace(at=door.at + 1, opening=door.opening + 1)
+                renewed = renewed._replace(mine=renewed.opening)
+                yield ("import: RENEW",), s._replace(door=renewed), ""
+        elif door.at == 2:
+            label = ("import: READ all",)
+            if any(s.rows):
+                yield (*label, "finds a row"), over, ""
+            else:
+                read = door._replace(at=3, today=self.day(s))
+                yield label, s._replace(door=read), ""
+        elif door.at == 3:
+            if s.rows[0]:
+                yield ("import: INSERT", 0, "duplicate key"), over, ""
+            else:
+                made = effect(IMPORTED, 0, False, ()).row
+                wrote = door._replace(at=4 if rules.import_looks else 8, writes=((0, made),))
+                yield ("import: INSERT", 0), s._replace(door=wrote), ""
+        elif door.at == 4:
+            late = rules.import_checks_day and self.day(s) != door.today
+            other = rules.import_requires_opening and door.opening != door.mine
+            if late or other:
+                yield ("import: LOOK", "too late"), over, ""
+            else:
+                yield ("import: LOOK",), s._replace(door=door._replace(at=5)), ""
+        elif door.at < 8:
+            p = door.today + door.at - 6
+            if p > 0 and self.locked(s, p, -2):
+                return
+            if p > 0 and s.rows[p]:
+                yield ("import: LOOK", p, "finds a row, rolled back"), over, ""
+            else:
+                yield ("import: LOOK", p), s._replace(door=door._replace(at=door.at + 1)), ""
+        elif door.at == 8:
+            yield ("import: is rolled back",), over, ""
+            after, bad = self.commit(over, (IMPORTED,), door.writes)
+            yield ("import: COMMIT",), after, bad
+
+    def close_on(self, s: State) -> Iterator[Step]:
+        """I5: renew, close, wait for those who write into the day, scan it again."""
+        door, step = s.door, ("renew", "close", "wait", "scan", "")[s.door.closing]
+        if step == "" or (step == "renew" and not door.open):
+            return
+        if door.at == 1 and self.rules.opens_under_lock:
+            return  # the import holds the lock, or it dies and is over
+        after = door._replace(closing=door.closing + 1)
+        if step == "renew" and self.rules.close_renews:
+            if self.opening_held(s):
+                return
+            after = after._replace(opening=door.opening + 1)
+        elif step == "close":
+            after = after._replace(open=False)
+        elif step == "wait" and self.locked(s, 0, -1):
+            return
+        elif step == "scan":
+            after = after._replace(filter=int(bool(s.rows[0])))
+        yield ("close:", step), s._replace(door=after), ""
+
+    def opening_held(self, s: State) -> bool:
+        """Whether a transaction has the opening locked: it then is not renewed."""
+        creates = any(w.at > CLOCK and not w.loaded for w in s.workers)
+        held = self.rules.import_requires_opening and 4 < s.door.at < 9
+        return held or (creates and self.rules.create_requires_opening)
 
     def land(self, s: State) -> Iterator[Step]:
         """A write that its client has given up takes effect, or never will."""
@@ -132,12 +241,15 @@ class World:
             yield ("late write of change", z.change, "lands"), after, bad
 
     def locked(self, s: State, p: int, i: int) -> bool:
-        """Whether a transaction other than worker i's holds the key's row in partition p."""
+        """Whether a transaction other than worker i's (-2: the import's) holds the key's row in
+        partition p."""
         for j, w in enumerate(s.workers):
             if j != i:
                 for q, _ in w.writes:
                     if q == p:
                         return True
+        if i != -2 and any(q == p for q, _ in s.door.writes):
+            return True
         return any(q == p for z in s.late if not z.expects for q, _ in z.writes)
 
     def commit(self, s: State, changed: tuple[int, ...], writes: Writes) -> tuple[State, str]:
@@ -194,7 +306,7 @@ class World:
     def put(self, s: State, i: int, w: Worker) -> State:
         """The state with worker i replaced."""
         workers = (*s.workers[:i], w, *s.workers[i + 1 :])
-        return State(*s[:6], tuple(sorted(workers)), s.late, s.past, s.seal)
+        return State(*s[:6], tuple(sorted(workers)), s.late, s.past, s.seal, s.door)
 
     def idle(self, s: State, w: Worker) -> Worker:
         if s.started == self.bounds.changes:

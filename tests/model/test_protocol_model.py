@@ -18,6 +18,8 @@ VERSIONS = ("I3 (version)", "I3 (load)")
 
 GROUPED = tuple(GROUPS)
 
+IMPORT = Bounds(imports=True, seals=1, changes=1, batches=False, start=("nothing",), late=0)
+
 HOLDS = {
     "two workers, one midnight": Bounds(),
     "deletes": Bounds(deletes=True),
@@ -64,9 +66,13 @@ HOLDS = {
     "sealed days, cached rows": Bounds(
         seals=2, cache=True, batches=False, start=("yesterday",), late=0
     ),
+    "an import into an older day": IMPORT,
 }
 
 HOLDS_LONG = {
+    "an import into an older day, two midnights": Bounds(
+        imports=True, seals=2, midnights=2, changes=1, batches=False, start=("nothing",), late=0
+    ),
     "three changes": Bounds(changes=3),
     "three changes with deletes": Bounds(changes=3, deletes=True, batches=False),
     "three workers, one midnight": Bounds(
@@ -196,6 +202,51 @@ NEEDED: dict[str, tuple[dict[str, Any], Bounds, str]] = {
         {"unlooked": "mark at create"},
         SEALED,
         "I2",
+    ),
+    "Import 1: the opening is renewed before the day is open": (
+        {"import_order": "renew open"},
+        IMPORT,
+        "I3 (load)",
+    ),
+    "Import 1: another one closes between the two": (
+        {"opens_under_lock": False},
+        IMPORT,
+        "I3 (load)",
+    ),
+    "Import 2: it does not look where a create may be": (
+        {"import_looks": False},
+        IMPORT,
+        "I3 (load)",
+    ),
+    "Import 2: it writes whatever the opening is": (
+        {"import_requires_opening": False},
+        IMPORT,
+        "I3 (load)",
+    ),
+    "Import 2: it writes whatever day it is": (
+        {"import_checks_day": False},
+        Bounds(imports=True, seals=1, midnights=2, changes=1, batches=False, start=NEW_KEY, late=0),
+        "I2",
+    ),
+    "Import 3: a load does not hear the opening": (
+        {"load_hears_opening": False},
+        IMPORT,
+        "I3 (load)",
+    ),
+    "Import 4: a create does not require the opening of its load": (
+        {"create_requires_opening": False},
+        IMPORT,
+        "I2",
+    ),
+    "Import 4: a create does not look at the open day": (
+        {"create_looks_at_open": False},
+        IMPORT,
+        "I2",
+    ),
+    "Import 5: the day is closed under the same opening": (
+        {"close_renews": False},
+        IMPORT,
+        "I3 (load)",
     ),
     "Save 3: acknowledged before the commit": ({"acknowledge_after_commit": False}, Bounds(), "I1"),
     "Save 4: operation not looked for": ({"look_for_operation": False}, Bounds(), "I5"),

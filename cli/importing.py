@@ -1,0 +1,297 @@
+"""`tapedeck import`: bring listeners' places from another system. And back: `tapedeck export`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json, read_config, run
+
+if TYPE_CHECKING:
+    from config.model import Sections
+    from sharding.importing.mapping import Map
+    from sharding.importing.run import Run
+    from sharding.importing.sources import Source
+
+FromOption = Annotated[
+    str,
+    typer.Option("--from", help="mysql:// or redis:// address, or a .csv or .jsonl file."),
+]
+MapOption = Annotated[Path, typer.Option("--map", help="The map file.", metavar="FILE")]
+TablesOption = Annotated[
+    str, typer.Option("--tables", help="Tables' names, as player_data_%Y%m%d, or one name.")
+]
+SinceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--since", help="Only what changed since: YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS (UTC)."
+    ),
+]
+UserOption = Annotated[
+    list[int] | None, typer.Option("--user", help="Only this user's states; several times.")
+]
+
+
+def import_(
+    source: FromOption,
+    map_file: MapOption,
+    tables: TablesOption = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing; say what would be done.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Write nothing; compare the source with Tapedeck.")
+    ] = False,
+    sample: Annotated[int, typer.Option(min=1, help="With --verify: only one row of so many.")] = 1,
+    since: SinceOption = None,
+    user: UserOption = None,
+    rate: Annotated[float, typer.Option(min=0, help="Rows a second at most; 0: no bound.")] = 0,
+    leave_open: Annotated[
+        bool,
+        typer.Option("--leave-open", help="Days stay open for the next import, and unsealed."),
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Import listeners' places, each into the partition of its own day.
+
+    A state that Tapedeck has changed since is left alone, so the command may be repeated: a run
+    that was broken off goes on, a later one takes what is new. Bad rows are named in MAP.rejects.
+    --user leaves the days open that it writes into, as if by --leave-open.
+
+    A map says which column, SQL expression or field means what:
+
+    \b
+      user: user_id
+      playlist: playlist_id
+      day: updated_at         # unless the table's name says it
+      updated: updated_at     # for --since
+      player:                 # or `body:`, a JSON object for the states API
+        played: tracks_played # ids, as a JSON list or with commas
+        skips: skipped_at     # times, likewise
+        at_end: ended
+        listened: listened
+        reported: reported
+
+    Example: tapedeck import --from mysql://app@db/app --tables 'player_%Y%m%d' --map map.yml
+    """
+    sections = read_config(config)
+    reading, said = _source(source, tables, map_file, since, user)
+    rejects = map_file.with_name(map_file.name + ".rejects")
+    with rejects.open("w", encoding="utf-8") as file:
+        work = _run(sections, reading, rate, file)
+        try:
+            if verify:
+                differences = run(_verify(sections, work, sample))
+            else:
+                _carry_out(sections, work, map_file, said, dry_run, leave_open or bool(user))
+        except Exception as error:
+            if type(error).__name__ not in ("BadSource", "Refused", "CannotSeal"):
+                raise
+            fail(f"{error}; the same command goes on where this one ended")
+    if not rejects.stat().st_size:
+        rejects.unlink()
+    if verify:
+        _tell_differences(work, differences, as_json)
+        return
+    if as_json:
+        print_json({**work.counts, "sample": [_shown(step) for step in work.sample]})
+    else:
+        for step in work.sample if dry_run else ():
+            print(_line(step))
+        print(("Would be: " if dry_run else "") + _counted(work) + ".")
+    if rejects.exists():
+        fail(f"bad rows were left out: {rejects} names them")
+
+
+def _source(
+    source: str, tables: str, map_file: Path, since: str | None, users: list[int] | None
+) -> tuple[Source, str]:
+    from sharding.importing.sources import BadSource, open_source
+
+    mapped = _map(map_file)
+    try:
+        when = datetime.fromisoformat(since) if since else None
+    except ValueError:
+        fail(f"--since {since}: write it as YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS")
+    if when is not None and when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    try:
+        found = open_source(source, tables, mapped, when, tuple(users or ()))
+    except (BadSource, ValueError) as error:
+        fail(f"--from: {error}")
+    return found, f"{source} {tables} {map_file.read_text()} {when} {users}"
+
+
+def _map(path: Path) -> Map:
+    from config.reading import Unreadable, read_text
+    from sharding.importing.mapping import BadMap, read_map
+
+    try:
+        return read_map(read_text(path))
+    except FileNotFoundError:
+        fail(f"{path}: there is no such file")
+    except Unreadable as error:
+        fail(f"{path}: {error}")
+    except BadMap as error:
+        fail(f"{path}: {error}")
+
+
+def _run(sections: Sections, source: Source, rate: float, rejects: Any) -> Run:
+    from gateway.player.rules import body_of
+    from sharding.importing.run import Run
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    return Run(source, body_of, rate, rejects, tell, sections.states.max_bytes)
+
+
+def _carry_out(
+    sections: Sections, work: Run, map_file: Path, said: str, dry: bool, leave_open: bool
+) -> None:
+    from sharding.importing.run import Done
+
+    done = Done(map_file.with_name(map_file.name + ".progress"), said)
+    run(_import(sections, work, done, dry, not leave_open))
+    if not dry:
+        done.over()
+
+
+async def _import(sections: Sections, work: Run, done: Any, dry: bool, close: bool) -> None:
+    from sharding.backend import Backend
+
+    backend = Backend(sections)
+    await backend.primary.start()
+    try:
+        retention = sections.partitions.retention_days
+        await work.into(backend.primary, retention, done, dry=dry, close=close)
+    finally:
+        await backend.primary.close()
+
+
+async def _verify(sections: Sections, work: Run, sample: int) -> list[dict[str, Any]]:
+    from sharding.backend import Backend
+    from sharding.importing.verifying import differences
+
+    backend = await Backend.open(sections, prune=False)
+    try:
+        return await differences(work, backend, sample)
+    finally:
+        await backend.close()
+
+
+def _tell_differences(work: Run, found: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json({"compared": dict(work.counts), "differences": found})
+    else:
+        for one in found:
+            print(f"user {one['user']}, playlist {one['playlist']}: {one['what']}")
+        print(f"Compared: {_counted(work)}.")
+    if found:
+        fail(f"{len(found)} states differ from what the source says")
+
+
+def _counted(work: Run) -> str:
+    return ", ".join(f"{n:,} {what}" for what, n in sorted(work.counts.items())) or "0 rows"
+
+
+def _shown(step: Any) -> dict[str, Any]:
+    """A record as the Player, or the states API, will see it."""
+    import msgspec
+
+    record, state = step.record, msgspec.json.decode(step.record.body)
+    shown = {
+        "user": record.key.user_id,
+        "playlist": record.key.playlist_id,
+        "partition": f"{record.day:%Y%m%d}",
+        "outcome": step.outcome,
+    }
+    if record.owner != 1:
+        return {**shown, "body": state}
+    played = state.get("played", [])
+    at_end = state.get("at_end", False)
+    return {
+        **shown,
+        "track": None if at_end or not played else played[-1],
+        "at_end": at_end,
+        "tracks_played": played,
+        "skips": [
+            datetime.fromtimestamp(one, UTC).isoformat(timespec="seconds")
+            for one in state.get("skips", [])
+        ],
+        "listened": state.get("listened", False),
+    }
+
+
+def _line(step: Any) -> str:
+    shown = _shown(step)
+    where = f"user {shown['user']}, playlist {shown['playlist']}, partition {shown['partition']}"
+    if "body" in shown:
+        return f"{where}: {shown['outcome']}"
+    at = "at the end" if shown["at_end"] else f"track {shown['track']}"
+    return (
+        f"{where}: {at}, {len(shown['tracks_played'])} played, {len(shown['skips'])} skips"
+        f" ({shown['outcome']})"
+    )
+
+
+def export(
+    to: Annotated[Path, typer.Option("--to", help="A .sql, .csv or .jsonl file.")],
+    map_file: MapOption,
+    tables: TablesOption = "",
+    since: SinceOption = None,
+    user: UserOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Write the states in the shape of the system that they came from, for the way back.
+
+    Columns are called as in the map; where it has an expression, as the map's own words. A .sql
+    file has REPLACE statements for the tables of the states' days. --since takes the days from then
+    on: whatever was changed since lies in one of them.
+
+    Example: tapedeck export --to back.sql --tables 'player_%Y%m%d' --map map.yml
+    """
+    from sharding.importing.exporting import KINDS, write
+
+    mapped = _map(map_file)
+    if to.suffix not in KINDS:
+        fail(f"--to {to}: its name ends in .sql, .csv or .jsonl")
+    if to.suffix == ".sql" and not tables:
+        fail("say for which tables the statements are: --tables 'player_data_%Y%m%d'")
+    try:
+        first = datetime.fromisoformat(since).date() if since else None
+    except ValueError:
+        fail(f"--since {since}: write it as YYYY-MM-DD")
+    sections = read_config(config)
+    with to.open("w", encoding="utf-8", newline="") as file:
+        states = run(_export(sections, file, write, to.suffix, mapped, tables, first, user))
+    print(f"Wrote {states:,} states to {to}.")
+
+
+async def _export(
+    sections: Sections,
+    file: Any,
+    write: Any,
+    kind: str,
+    mapped: Map,
+    tables: str,
+    first: Any,
+    user: list[int] | None,
+) -> int:
+    from sharding.backend import Backend
+
+    backend = Backend(sections)
+    await backend.primary.start()
+    try:
+        await backend.days.refresh()
+        days = [day for day in backend.days.readable() if first is None or day >= first]
+        fetch = backend.primary.fetch
+        states: int = await write(file, fetch, kind, mapped, tables, days, tuple(user or ()))
+        return states
+    finally:
+        await backend.primary.close()

@@ -1,0 +1,285 @@
+"""The map file: which column, SQL expression or field of a source says what of a listener's place.
+
+Pure: what comes in are the text of the file and the values of rows, what goes out are records.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+import msgspec
+import yaml
+from msgspec import Struct
+
+from config.reading import BadYaml, compose_plain
+from sharding.partitions.calendar import parse_day, utc_day
+from sharding.state import PLAYLIST_MAX, USER_MAX, Key, Owner
+
+PLACE = ("played", "at_end", "skips", "reported", "listened")
+"""What a place in the Player's keeping is made of (`gateway.player.rules`)."""
+_TOP = ("user", "playlist", "day", "updated", "key", "body", "player")
+_NEEDED = ("user", "playlist")
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+
+
+class BadMap(Exception):
+    """A map file that cannot be used.
+
+    Attributes:
+        problems: one sentence each, with the line.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+class BadRow(Exception):
+    """A row that is no state; says what is wrong with which value."""
+
+
+class Map(Struct, frozen=True):
+    """A map file.
+
+    Attributes:
+        columns: by what they mean (`user`, `playlist`, `day`, `updated`, `body`, and those of
+            `PLACE`), the columns, SQL expressions or fields of the source.
+        key: for Redis, how keys are called, such as `state:{user}:{playlist}`.
+    """
+
+    columns: dict[str, str]
+    key: str = ""
+
+    def name_of(self, meaning: str) -> str:
+        """The source's name of a column; our own where the map has an expression."""
+        said = self.columns[meaning]
+        return said if _PLAIN.fullmatch(said) else meaning
+
+
+class Record(Struct, frozen=True):
+    """A state as the source has it.
+
+    Attributes:
+        day: the UTC day into whose partition it belongs.
+        body: as it is stored.
+    """
+
+    key: Key
+    day: date
+    owner: Owner
+    body: bytes
+
+
+def read_map(text: str) -> Map:
+    """Read a map file.
+
+    Raises:
+        BadMap: with every problem, each with its line.
+    """
+    try:
+        document = compose_plain(text)
+    except BadYaml as error:
+        raise BadMap(error.problems) from None
+    if not isinstance(document, yaml.MappingNode):
+        raise BadMap(["line 1: a map is `meaning: column` on each line, such as `user: user_id`"])
+    problems: list[str] = []
+    said: dict[str, str] = {}
+    for name, node, line in _entries(document, _TOP, problems):
+        if name == "player":
+            if not isinstance(node, yaml.MappingNode):
+                problems.append(f"line {line}: player: say below it what {', '.join(PLACE)} are")
+                continue
+            for inner, value, at in _entries(node, PLACE, problems):
+                _say(said, inner, value, at, problems)
+        else:
+            _say(said, name, node, line, problems)
+    key = said.pop("key", "")
+    problems += [
+        f"{name}: is missing: say which column has it"
+        for name in _NEEDED
+        if name not in said and f"{{{name}}}" not in key
+    ]
+    if ("body" in said) == bool(set(said) & set(PLACE)):
+        problems.append("say either `player:` with what it is made of, or `body:`, a JSON object")
+    if problems:
+        raise BadMap(problems)
+    return Map(said, key)
+
+
+def _entries(
+    node: yaml.MappingNode, known: Sequence[str], problems: list[str]
+) -> Iterable[tuple[str, yaml.Node, int]]:
+    seen: set[str] = set()
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if key.value in seen:
+            problems.append(f"line {line}: {key.value!r} is given twice")
+        elif key.value not in known:
+            near = difflib.get_close_matches(key.value, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            problems.append(f"line {line}: there is no {key.value!r}: {hint}")
+        else:
+            seen.add(key.value)
+            yield key.value, value, line
+
+
+def _say(said: dict[str, str], name: str, node: yaml.Node, line: int, problems: list[str]) -> None:
+    if isinstance(node, yaml.ScalarNode) and node.value.strip():
+        said[name] = node.value.strip()
+    else:
+        problems.append(f"line {line}: {name}: a column's name or an expression is expected")
+
+
+Encode = Callable[..., bytes]
+"""Makes the Player's body of the values of `PLACE`."""
+
+
+def record(
+    values: Mapping[str, Any], day: date | None, encode: Encode, max_bytes: int = 1 << 16
+) -> Record:
+    """What a row says.
+
+    Args:
+        values: by meaning (see `Map.columns`).
+        day: of the table that the row is from; None where the row says it itself.
+        encode: makes the Player's body.
+        max_bytes: that a body may have.
+
+    Raises:
+        BadRow: it is no state.
+    """
+    if "broken" in values:
+        raise BadRow("is no JSON object")
+    key = Key(
+        _number(values, "user", USER_MAX, "anonymous listeners lie above"),
+        _number(values, "playlist", PLAYLIST_MAX),
+    )
+    day = _day(values.get("day")) if day is None or values.get("day") is not None else day
+    if "body" in values:
+        owner, body = Owner.STATES_API, _body(values["body"])
+    else:
+        owner = Owner.PLAYER
+        body = encode(
+            played=_ids(values, "played"),
+            at_end=_switch(values, "at_end"),
+            skips=_times(values.get("skips")),
+            reported=_ids(values, "reported"),
+            listened=_switch(values, "listened"),
+        )
+    if len(body) > max_bytes:
+        raise BadRow(f"the state has {len(body)} bytes, more than states.max_bytes ({max_bytes})")
+    return Record(key, day, owner, body)
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise BadRow(f"{bytes(value[:20])!r} is no UTF-8") from None
+    return value
+
+
+def _number(values: Mapping[str, Any], name: str, most: int, hint: str = "") -> int:
+    value = values.get(name)
+    if type(value) is not int:
+        try:
+            value = int(str(_text(value)))
+        except ValueError:
+            raise BadRow(f"{name}: {value!r} is no whole number") from None
+    if not 1 <= value <= most:
+        raise BadRow(f"{name}: {value} is not from 1 to {most}{hint and f' ({hint})'}")
+    return value
+
+
+def _day(value: Any) -> date:
+    value = _text(value)
+    if isinstance(value, datetime):
+        return value.date() if value.tzinfo is None else value.astimezone(UTC).date()
+    if isinstance(value, date):
+        return value
+    text = str(value)
+    found = parse_day(text[:10].replace("-", ""))
+    if found is not None and (len(text) == 8 or text[4:5] == "-"):
+        return found
+    try:
+        return utc_day(seconds(value))
+    except (ValueError, OverflowError, OSError, TypeError):
+        raise BadRow(f"day: {value!r} is no day, date, or seconds since 1970") from None
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    value = _text(value)
+    if value is None or value == "":
+        return []
+    if isinstance(value, str):
+        if value.lstrip().startswith("["):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise BadRow(f"{name}: {value[:40]!r} is no JSON list") from None
+        else:
+            value = [part.strip() for part in value.split(",")]
+    return value if isinstance(value, list) else [value]
+
+
+def _ids(values: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    """Each track once, where it came last: a state has it so."""
+    try:
+        found = [int(one) for one in _list(values.get(name), name)]
+    except (ValueError, TypeError):
+        raise BadRow(f"{name}: {values.get(name)!r} is no list of track ids") from None
+    return tuple(reversed(dict.fromkeys(reversed(found))))
+
+
+def _times(value: Any) -> tuple[float, ...]:
+    try:
+        return tuple(seconds(one) for one in _list(value, "skips"))
+    except (ValueError, TypeError, OverflowError):
+        raise BadRow(f"skips: {value!r} is no list of times") from None
+
+
+def seconds(value: Any) -> float:
+    """Seconds since 1970; milliseconds are told by their size, and text may be ISO 8601."""
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    try:
+        found = float(value)
+    except ValueError:
+        when = datetime.fromisoformat(str(value))
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    if not math.isfinite(found):
+        raise ValueError(value)
+    return found / 1000 if abs(found) > 1e11 else found
+
+
+def _switch(values: Mapping[str, Any], name: str) -> bool:
+    value = _text(values.get(name))
+    if isinstance(value, str) and not value.replace(".", "").isdigit():
+        text = value.strip().lower()
+        if text in ("true", "t", "yes", "y", "false", "f", "no", "n", ""):
+            return text[:1] in ("t", "y")
+        raise BadRow(f"{name}: {value!r} is neither true nor false")
+    return bool(float(value)) if value is not None else False
+
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _body(value: Any) -> bytes:
+    body = value.encode() if isinstance(value, str) else value
+    if isinstance(body, dict):
+        body = msgspec.json.encode(body)
+    try:
+        body = bytes(body)
+        body.decode()
+        _object.decode(body)
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+        raise BadRow(f"body: {str(value)[:40]!r} is no JSON object") from None
+    return body

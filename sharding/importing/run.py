@@ -1,0 +1,191 @@
+"""An import from its first row to its last: parts one after the other, at a rate, told as it goes.
+
+A source that is lost, or a MySQL that fails over, has the part begun anew: its rows that are there
+already are found so. What was done is written down after each part, in a file, for the next run of
+the same command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from failover.mysql.errors import MySQLError, PrimaryUnavailable
+from failover.mysql.primary import Primary
+from sharding.importing.mapping import BadRow, Encode, Record, record
+from sharding.importing.sources import Part, Rows, Source
+from sharding.importing.target import AHEAD, BUSY, Step, Target, count
+from sharding.partitions.calendar import oldest_kept, tomorrow
+
+AGAIN = 5
+"""How often a part is begun anew."""
+AGAIN_SECONDS = 2.0
+TELL_SECONDS = 5.0
+REJECTED = "bad rows"
+
+
+class Run:
+    """One run of the command.
+
+    Args:
+        source: what is read.
+        encode: makes the Player's body.
+        rate: rows a second, at most; 0 for no bound.
+        rejects: where bad rows are named, a JSON object a line.
+        tell: takes lines of progress.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        encode: Encode,
+        rate: float,
+        rejects: TextIO,
+        tell: Callable[[str], None],
+        max_bytes: int = 1 << 16,
+    ) -> None:
+        self.source = source
+        self.counts: Counter[str] = Counter()
+        self.sample: list[Step] = []
+        self._encode = encode
+        self._max_bytes = max_bytes
+        self._rate = rate
+        self._rejects = rejects
+        self._tell = tell
+        self._rows = 0
+        self._expected = 0
+        self._began = self._told = time.monotonic()
+
+    async def into(
+        self, primary: Primary, retention: int, done: Done, *, dry: bool, close: bool
+    ) -> None:
+        """Import all parts that are not done.
+
+        Args:
+            retention: days a state is kept.
+            done: which parts are.
+            dry: only say what would be done; a sample is kept.
+            close: have the days sealed again at the end.
+
+        Raises:
+            BadSource, Refused, PrimaryUnavailable, MySQLError: the same command goes on there.
+        """
+        async with Target.opened(primary, retention) as target:
+            today = await target.today()
+        parts = await asyncio.to_thread(
+            self.source.parts, oldest_kept(today, retention), tomorrow(today)
+        )
+        self._expected = sum(part.rows for part in parts)
+        a_day = max([part.rows for part in parts])
+        for tried in range(AGAIN + 1):
+            try:
+                async with Target.opened(primary, retention, a_day, dry=dry) as target:
+                    for part in [part for part in parts if part.name not in done]:
+                        await self._part(part, target)
+                        if not dry:
+                            done.add(part.name)
+                    if close and not dry:
+                        await target.close()
+                return
+            except (PrimaryUnavailable, MySQLError) as error:
+                final = isinstance(error, MySQLError) and not error.passing
+                if final or tried == AGAIN:
+                    raise
+                self._tell(f"begun anew in {AGAIN_SECONDS:.0f} s: {error}")
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _part(self, part: Part, target: Target) -> None:
+        async for records in self.records(part):
+            steps = await target.take(records)
+            self.counts.update(count(steps))
+            for step in steps:
+                if step.outcome in (AHEAD, BUSY):
+                    self._reject(f"user {step.record.key.user_id}", step.outcome, step.record)
+            self.sample += steps[: max(0, 10 - len(self.sample))]
+        self._say(part.name)
+
+    async def records(self, part: Part) -> AsyncIterator[list[Record]]:
+        """The records of a part, in batches; the next one is read meanwhile. Bad rows are named."""
+        rows = self.source.rows(part)
+        reading = asyncio.create_task(asyncio.to_thread(_next, rows))
+        try:
+            while (batch := await reading) is not None:
+                reading = asyncio.create_task(asyncio.to_thread(_next, rows))
+                yield [one for name, values in batch if (one := self._record(name, values, part))]
+                self._rows += len(batch)
+                if time.monotonic() - self._told > TELL_SECONDS:
+                    self._say(part.name)
+                if self._rate:
+                    due = self._began + self._rows / self._rate
+                    await asyncio.sleep(max(0.0, due - time.monotonic()))
+        finally:
+            await asyncio.wait([reading])
+            reading.exception()
+            close: Any = getattr(rows, "close", None)
+            await asyncio.to_thread(close)
+
+    def _record(self, name: str, values: dict[str, Any], part: Part) -> Record | None:
+        try:
+            return record(values, part.day, self._encode, self._max_bytes)
+        except BadRow as error:
+            self._reject(name, str(error), values)
+            self.counts[REJECTED] += 1
+            return None
+
+    def _reject(self, name: str, reason: str, what: Any) -> None:
+        line = {"row": name, "reason": reason, "values": repr(what)[:400]}
+        self._rejects.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._rejects.flush()
+
+    def _say(self, where: str) -> None:
+        now = time.monotonic()
+        self._told = now
+        rate = self._rows / max(now - self._began, 1e-3)
+        left = self._expected - self._rows
+        ahead = f", about {left / rate:.0f} s left" if left > 0 and rate else ""
+        self._tell(f"{where}: {self._rows:,} rows, {rate:,.0f} a second{ahead}")
+
+
+def _next(rows: Iterator[Rows]) -> Rows | None:
+    return next(rows, None)
+
+
+class Done:
+    """The parts that are done, in a file beside the map; gone once all are.
+
+    Args:
+        path: the file.
+        what: names the import: another one begins anew.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._path = path
+        self._what = hashlib.blake2b(what.encode(), digest_size=16).hexdigest()
+        self._parts: list[str] = []
+        try:
+            said = json.loads(path.read_text())
+            if said["import"] == self._what:
+                self._parts = list(said["done"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+
+    def __contains__(self, part: str) -> bool:
+        return part in self._parts
+
+    def add(self, part: str) -> None:
+        """A part is done."""
+        self._parts.append(part)
+        new = self._path.with_name(self._path.name + ".new")
+        new.write_text(json.dumps({"import": self._what, "done": self._parts}))
+        os.replace(new, self._path)
+
+    def over(self) -> None:
+        """All are."""
+        self._path.unlink(missing_ok=True)

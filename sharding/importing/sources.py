@@ -1,0 +1,330 @@
+"""Where states come from: MySQL tables, Redis keys, files. Read in parts, each in batches.
+
+A part (a day's table, a day of one table, a file, a keyspace) is what an import that was broken off
+begins anew; parts that were done are left out. The newest day comes first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
+
+from sharding.importing.mapping import Map, seconds
+from sharding.partitions.calendar import day_of
+
+BATCH = 1000
+"""Rows of a batch."""
+PASSWORD = "TAPEDECK_SOURCE_PASSWORD"  # noqa: S105
+"""The environment's variable with the source's password, where the address has none."""
+
+Rows = list[tuple[str, dict[str, Any]]]
+"""Rows with what they are called in reports, their values by meaning (see `Map.columns`)."""
+
+
+class BadSource(Exception):
+    """The source cannot be read; says why."""
+
+
+class Part(Struct, frozen=True):
+    """A part of a source.
+
+    Attributes:
+        name: in reports, and in the file that says what is done.
+        table: for MySQL.
+        day: of all its rows; None where each row says it.
+        rows: how many it has, about; 0 if that is not known.
+    """
+
+    name: str
+    table: str = ""
+    day: date | None = None
+    rows: int = 0
+
+
+class Source:
+    """A source of states. Blocking: to be used in a thread.
+
+    Args:
+        wanted: what to read.
+        said: what its columns mean.
+        since: only what was changed since then, by the map's `updated`, or tables from its day on.
+        users: only these users' states; all if empty.
+    """
+
+    def __init__(self, wanted: str, said: Map, since: datetime | None, users: tuple[int, ...]):
+        self.wanted, self.map, self.since, self.users = wanted, said, since, users
+
+    def parts(self, oldest: date, newest: date) -> list[Part]:
+        """The parts with days from `oldest` to `newest`, the newest first."""
+        return [Part(self.wanted)]
+
+    def rows(self, part: Part) -> Iterator[Rows]:
+        """The rows of a part, in batches.
+
+        Raises:
+            BadSource: it cannot be read.
+        """
+        raise NotImplementedError
+
+    def _chosen(self, rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[Rows]:
+        """Rows in batches, but for those of other users, and those not changed since."""
+        batch: Rows = []
+        users = {str(user) for user in self.users}
+        since = self.since.timestamp() if self.since is not None else None
+        for row in rows:
+            if users and str(_plain(row[1].get("user"))) not in users:
+                continue
+            if since is not None and row[1].get("updated") is not None:
+                with contextlib.suppress(ValueError, TypeError):
+                    if seconds(_plain(row[1]["updated"])) < since:
+                        continue
+            batch.append(row)
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+        yield batch
+
+
+def _plain(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def open_source(
+    wanted: str, tables: str, said: Map, since: datetime | None, users: tuple[int, ...]
+) -> Source:
+    """The source that an address or a file's name means.
+
+    Raises:
+        BadSource: none.
+    """
+    scheme = urlsplit(wanted).scheme
+    if scheme in ("mysql", "mariadb"):
+        if not tables:
+            raise BadSource("say which tables: --tables 'player_data_%Y%m%d', or one table's name")
+        return Tables(wanted, tables, said, since, users)
+    if scheme in ("redis", "rediss") and not said.key:
+        raise BadSource("the map needs `key:` for Redis, such as key: state:{user}:{playlist}")
+    if "day" not in said.columns and "{day}" not in said.key:
+        raise BadSource("the map needs `day:`: each state goes into the partition of its own day")
+    if scheme in ("redis", "rediss"):
+        return Keys(wanted, said, since, users)
+    if Path(wanted).suffix in (".csv", ".jsonl"):
+        return File(wanted, said, since, users)
+    raise BadSource(f"{wanted}: is no mysql:// or redis:// address, and no .csv or .jsonl file")
+
+
+class Tables(Source):
+    """MySQL: a table a day, its day in its name, or one table with a column that has the day."""
+
+    def __init__(
+        self, wanted: str, tables: str, said: Map, since: datetime | None, users: tuple[int, ...]
+    ):
+        super().__init__(wanted, said, since, users)
+        self.tables = tables
+        self.daily = "%" in tables
+        if not self.daily and "day" not in said.columns:
+            raise BadSource(f"the map needs `day:`, as the name {tables!r} has no %Y%m%d")
+        self._address = urlsplit(wanted)
+
+    def _connect(self) -> Any:
+        import pymysql
+
+        at = self._address
+        try:
+            return pymysql.connect(
+                host=at.hostname or "127.0.0.1",
+                port=at.port or 3306,
+                user=unquote(at.username or ""),
+                password=unquote(at.password or os.environ.get(PASSWORD, "")),
+                database=at.path.strip("/"),
+                charset="utf8mb4",
+                init_command="SET time_zone = '+00:00'",
+                connect_timeout=10,
+                read_timeout=300,
+            )
+        except pymysql.MySQLError as error:
+            raise BadSource(f"the source's MySQL: {error}") from None
+
+    def parts(self, oldest: date, newest: date) -> list[Part]:
+        """A part a day, from the tables' names or the map's `day`."""
+        if not self.daily:
+            days = [newest - timedelta(days=n) for n in range((newest - oldest).days + 1)]
+            return [Part(f"{self.tables} {day:%Y%m%d}", self.tables, day) for day in days]
+        found = []
+        connection = self._connect()
+        with connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT table_name, table_rows FROM information_schema.tables"
+                " WHERE table_schema = DATABASE()"
+            )
+            for name, rows in cursor.fetchall():
+                day = _day_in(self.tables, str(_plain(name)))
+                if day is not None and oldest <= day <= newest:
+                    found.append(Part(str(_plain(name)), str(_plain(name)), day, int(rows or 0)))
+        if not found:
+            raise BadSource(
+                f"no table {self.tables} has a day from {oldest} to {newest}: older ones are past "
+                "retention"
+            )
+        found.sort(key=lambda part: part.day or date.min, reverse=True)
+        by_table = self.since is not None and "updated" not in self.map.columns
+        if by_table and self.since is not None:
+            found = [part for part in found if part.day and part.day >= self.since.date()]
+        return found
+
+    def statement(self, part: Part) -> str:
+        """What reads a part."""
+        columns = self.map.columns
+        wanted = ", ".join(f"({said}) AS `{name}`" for name, said in columns.items())
+        holds = []
+        if not self.daily and part.day is not None:
+            after = part.day + timedelta(days=1)
+            holds.append(f"({columns['day']}) >= '{part.day}' AND ({columns['day']}) < '{after}'")
+        if self.since is not None and "updated" in columns:
+            since = self.since.strftime("%Y-%m-%d %H:%M:%S")
+            holds.append(f"({columns['updated']}) >= '{since}'")
+        if self.users:
+            holds.append(f"({columns['user']}) IN ({', '.join(map(str, self.users))})")
+        where = f" WHERE {' AND '.join(holds)}" if holds else ""
+        return f"SELECT {wanted} FROM `{part.table.replace('`', '')}`{where}"
+
+    def rows(self, part: Part) -> Iterator[Rows]:
+        """Streamed: the server keeps what was not asked for yet."""
+        import pymysql
+        from pymysql.cursors import SSCursor
+
+        names = list(self.map.columns)
+        connection = self._connect()
+        try:
+            with connection.cursor(SSCursor) as cursor:
+                cursor.execute(self.statement(part))
+                number = 0
+                while found := cursor.fetchmany(BATCH):
+                    yield [
+                        (f"{part.table} row {number + n}", dict(zip(names, row, strict=True)))
+                        for n, row in enumerate(found, 1)
+                    ]
+                    number += len(found)
+        except pymysql.MySQLError as error:
+            raise BadSource(f"{part.table}: {error}") from None
+        finally:
+            connection._force_close()  # a farewell would read the rest first
+
+
+def _day_in(pattern: str, name: str) -> date | None:
+    """The day in a table's name, by a pattern of strftime."""
+    try:
+        return datetime.strptime(name, pattern).date()  # noqa: DTZ007
+    except ValueError:
+        return None
+
+
+class Keys(Source):
+    """Redis: a hash or a JSON text a key."""
+
+    def rows(self, part: Part) -> Iterator[Rows]:
+        """By SCAN, which shows each key that is there all the time at least once."""
+        import redis
+
+        pattern, glob = _key_pattern(self.map.key)
+        password = None if urlsplit(self.wanted).password else os.environ.get(PASSWORD)
+        client = redis.Redis.from_url(self.wanted, password=password, socket_timeout=10)
+
+        def each() -> Iterator[tuple[str, dict[str, Any]]]:
+            keys: list[bytes] = []
+            for key in client.scan_iter(match=glob, count=BATCH):
+                keys.append(key)
+                if len(keys) == BATCH:
+                    yield from self._read(client, keys, pattern)
+                    keys = []
+            yield from self._read(client, keys, pattern)
+
+        try:
+            yield from self._chosen(each())
+        except redis.RedisError as error:
+            raise BadSource(f"the source's Redis: {error}") from None
+
+    def _read(
+        self, client: Any, keys: list[bytes], pattern: re.Pattern[str]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        with client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.type(key)
+            kinds = pipe.execute()
+            for key, kind in zip(keys, kinds, strict=True):
+                pipe.hgetall(key) if kind == b"hash" else pipe.get(key)
+            values = pipe.execute(raise_on_error=False)
+        for key, value in zip(keys, values, strict=True):
+            name = key.decode("utf-8", "replace")
+            match = pattern.fullmatch(name)
+            if value is None or match is None:
+                continue  # it expired meanwhile, or is another's
+            if isinstance(value, dict):
+                value = {_plain(field): one for field, one in value.items()}
+            yield name, {**_pick(self.map.columns, value), **match.groupdict()}
+
+
+def _key_pattern(key: str) -> tuple[re.Pattern[str], str]:
+    pieces = re.split(r"\{(user|playlist|day)\}", key)
+    pattern = "".join(
+        f"(?P<{piece}>[0-9-]+)" if n % 2 else re.escape(piece) for n, piece in enumerate(pieces)
+    )
+    glob = "*".join(re.sub(r"([*?\[\]\\])", r"\\\1", piece) for piece in pieces[::2])
+    return re.compile(pattern), glob
+
+
+class File(Source):
+    """CSV with a line of names on top, or a JSON object a line."""
+
+    def rows(self, part: Part) -> Iterator[Rows]:
+        """Line by line."""
+        try:
+            with Path(self.wanted).open(encoding="utf-8", newline="") as file:
+                yield from self._chosen(self._read(file))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise BadSource(f"{self.wanted}: {error}") from None
+
+    def _read(self, file: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        if self.wanted.endswith(".csv"):
+            for row in (reader := csv.DictReader(file)):
+                yield f"line {reader.line_num}", _pick(self.map.columns, row)
+            return
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield f"line {number}", _pick(self.map.columns, line)
+
+
+def _pick(columns: Mapping[str, str], value: Any) -> dict[str, Any]:
+    """The fields of a row, or of a JSON object; `.` stands for the object itself, and
+    `a.b` for a field of a field."""
+    document = value
+    if not isinstance(value, dict):
+        try:
+            document = json.loads(value)
+        except (ValueError, RecursionError):
+            return {"broken": value}
+    found: dict[str, Any] = {}
+    for name, path in columns.items():
+        at = value if path == "." else document
+        if isinstance(document, dict) and path in document:
+            at = document[path]
+        elif path != ".":
+            for step in path.split("."):
+                at = at.get(step) if isinstance(at, dict) else None
+        found[name] = at
+    return found
+
+
+def already_ours(tables: str) -> bool:
+    """Whether a pattern of tables means Tapedeck's own partitions."""
+    return day_of(date(2026, 1, 2).strftime(tables)) is not None

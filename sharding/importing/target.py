@@ -1,0 +1,354 @@
+"""Writes imported states into the partitions of their days, and touches none that Tapedeck changed.
+
+A key has one row, so before a row is written, all partitions that may hold the key are read:
+
+    no row                           it is inserted into its day
+    a row that only imports wrote    of an older day: it is moved; of the same day: it is replaced;
+                                     of a newer day, or the same state: nothing is done
+    any other row                    Tapedeck has changed it since, or deleted it: it stays
+
+Each transaction inserts, deletes what it moves by its version, looks where a gateway may have made
+the key meanwhile, and requires MySQL's day and the opening (`sharding.partitions.openings`). What
+fails is read again. One import runs at a time, by a MySQL lock: so what it knows of the older days
+is all that there is, and a source that is read later never loses to one that was read earlier.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from datetime import date, timedelta
+
+from msgspec import Struct
+
+from failover.mysql.connection import BEGIN, COMMIT, Session
+from failover.mysql.errors import Fault, MySQLError
+from failover.mysql.locks import lock_name
+from failover.mysql.primary import Primary
+from sharding.importing.known import Known, read_known
+from sharding.importing.mapping import Record
+from sharding.partitions import openings, seal_mark, sql
+from sharding.partitions.calendar import neighbours, number_of, oldest_kept, table, tomorrow
+from sharding.partitions.ownership import COMMENT, OPEN, ForeignTable, look
+from sharding.partitions.sealing import set_comment
+from sharding.partitions.sql import NewRow, Row
+from sharding.state import Key
+from sharding.store import idempotency
+
+NEW, REPLACED, MOVED = "imported", "replaced", "moved to a newer day"
+SAME, OLDER = "imported before and unchanged", "older than what was imported"
+CHANGED, EXPIRED = "changed in Tapedeck since, left alone", "past retention"
+AHEAD, BUSY = "its day lies in the future", "changed too often while it was imported"
+
+DIRECT = 10_000
+"""Keys that are looked for in every partition; for more, a filter is made first."""
+WAIT = 60
+"""Seconds to wait for another import, or for a day that is being sealed."""
+TRIES = 5
+LONGEST = 2 << 20
+"""Bytes of one transaction, about."""
+STATEMENT_SECONDS = 60.0
+
+
+class Refused(Exception):
+    """The import cannot go on; says why, and what to do."""
+
+
+class Step(Struct, frozen=True):
+    """What is to be done with a record.
+
+    Attributes:
+        outcome: one of the words above.
+        row: what the key has; None if nothing.
+    """
+
+    record: Record
+    outcome: str
+    row: Row | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether there is anything to do."""
+        return self.outcome in (NEW, REPLACED, MOVED)
+
+
+def decide(record: Record, row: Row | None, today: date, retention: int) -> Step:
+    """What becomes of a record.
+
+    Args:
+        row: what the key has in a partition that is kept, tombstones included.
+        today: MySQL's day.
+        retention: days a state is kept.
+    """
+    if record.day < oldest_kept(today, retention):
+        return Step(record, EXPIRED, row)
+    if record.day > tomorrow(today):
+        return Step(record, AHEAD, row)
+    if row is None:
+        return Step(record, NEW)
+    if row.operations != idempotency.imported(row.version):
+        return Step(record, CHANGED, row)
+    if record.day != row.day:
+        return Step(record, MOVED if record.day > row.day else OLDER, row)
+    same = (row.owner, row.body) == (record.owner, record.body)
+    return Step(record, SAME if same else REPLACED, row)
+
+
+class Target:
+    """The partitions, for one import. Make it with `opened`.
+
+    Args:
+        session: its own connection, which holds the import's lock.
+        expected: about how many rows a day will get.
+        dry: only say what would be done.
+    """
+
+    def __init__(
+        self, session: Session, database: str, retention: int, expected: int, *, dry: bool
+    ) -> None:
+        self._session = session
+        self._database = database
+        self._retention = retention
+        self._expected = expected
+        self._dry = dry
+        self._opening = 0
+        self._known: Known | None = None
+        self._asked = 0
+        self.open: set[date] = set()
+        self._there: set[date] = set()
+        self._foreign: dict[str, str] = {}
+        self._known_from = date.max
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(
+        cls, primary: Primary, retention: int, expected: int = 0, *, dry: bool = False
+    ) -> AsyncIterator[Target]:
+        """Connect, and wait for an import that runs already.
+
+        Raises:
+            Refused: it does not end.
+            PrimaryUnavailable, MySQLError: MySQL cannot be reached.
+        """
+        async with primary.session_apart(primary.deadline()) as session:
+            target = cls(session, primary.database, retention, expected, dry=dry)
+            async with target._lock("import", "another import runs: wait for its end"):
+                session.statement_seconds = STATEMENT_SECONDS
+                target._opening = await openings.newest(session)
+                await target._list()
+                yield target
+
+    @contextlib.asynccontextmanager
+    async def _lock(self, work: str, refusal: str) -> AsyncIterator[None]:
+        session, name = self._session, lock_name(work, self._database)
+        usual, session.statement_seconds = session.statement_seconds, WAIT + 10
+        try:
+            got = await session.fetch("SELECT GET_LOCK(%s, %s)", (name, WAIT))
+        finally:
+            session.statement_seconds = usual
+        if got[0][0] != 1:
+            raise Refused(refusal)
+        try:
+            yield
+        finally:
+            if not session.broken:
+                with contextlib.suppress(MySQLError):
+                    await session.fetch("SELECT RELEASE_LOCK(%s)", (name,))
+
+    async def today(self) -> date:
+        """MySQL's day."""
+        await seal_mark.newest(self._session)
+        day = (await self._session.fetch(f"SELECT {seal_mark.MYSQL_DAY}"))[0][0]
+        assert isinstance(day, date)
+        return day
+
+    async def _list(self) -> None:
+        found = await look(self._session.fetch)
+        self._there = set(found.ours)
+        self._foreign = found.foreign
+
+    def _kept(self, today: date) -> list[date]:
+        days = [today + timedelta(days=n) for n in range(-self._retention, 2)]
+        return [day for day in days if day in self._there]
+
+    # ---- days that are open --------------------------------------------------------------------
+
+    async def _open(self, days: set[date]) -> None:
+        """Make the partitions that are missing, open these days, and renew the opening.
+
+        Under the lock that sealing takes: between the two steps a day must not be closed.
+        """
+        async with self._lock("seal", "a day is being sealed: try again when that is over"):
+            await self._create(days)
+            found = await look(self._session.fetch)
+            for day in sorted(days | self.open):
+                if day not in found.ours:
+                    raise Refused(f"the partition {table(day)} was dropped: try again")
+                if found.ours[day].comment != OPEN:
+                    await set_comment(self._session, day, OPEN)
+            self._opening = await openings.renew(self._session)
+        self.open |= days
+
+    async def _create(self, days: set[date]) -> None:
+        for day in sorted(days - self._there):
+            await self._session.execute(sql.create_table(day))
+        await self._list()
+        for name in {table(day) for day in days} & self._foreign.keys():
+            raise Refused(str(ForeignTable(name, self._foreign[name])))
+
+    async def close(self) -> None:
+        """Close every day that is open, so that it is sealed again: those of an import that was
+        broken off, too."""
+        async with self._lock("seal", "a day is being sealed: run the command again later"):
+            there = (await look(self._session.fetch)).ours
+            days = sorted(day for day, kept in there.items() if kept.comment == OPEN)
+            if days:
+                await openings.renew(self._session)
+            for day in days:
+                await set_comment(self._session, day, COMMENT)
+        self.open = set()
+
+    # ---- rows ----------------------------------------------------------------------------------
+
+    async def steps(self, records: Sequence[Record], today: date) -> list[Step]:
+        """Read what the keys have, and decide.
+
+        Raises:
+            MySQLError: MySQL could not be asked.
+        """
+        kept = self._kept(today)
+        self._asked += len(records)
+        if self._known is None and self._asked > DIRECT:
+            there = (await look(self._session.fetch)).ours
+            days = [today + timedelta(days=n) for n in range(-self._retention, 2)]
+            self._known_from = neighbours(today)[0]
+            self._known = await read_known(self._session, there, days, self._expected)
+        wanted: dict[date, list[Key]] = {day: [] for day in kept}
+        for record in records:
+            maybe = kept if self._known is None else self._known.maybe(record.key, kept)
+            for day in maybe:
+                wanted[day].append(record.key)
+        if self._known is not None:
+            for day in [day for day in kept if day >= self._known_from]:
+                wanted[day] = [record.key for record in records]
+        rows = await self._rows({day: keys for day, keys in wanted.items() if keys})
+        return [decide(one, rows.get(one.key), today, self._retention) for one in records]
+
+    async def _rows(self, wanted: dict[date, list[Key]]) -> dict[Key, Row]:
+        (ran,) = await self._session.run_script([sql.read(wanted)])
+        days = {number_of(day): day for day in wanted}
+        found: dict[Key, Row] = {}
+        for number, user, playlist, version, owner, body, operations in ran.rows:
+            if number == b"0":
+                continue
+            key = Key(int(user), int(playlist))
+            row = Row(days[int(number)], int(version), int(owner), body, operations)
+            if key not in found or found[key].day < row.day:
+                found[key] = row
+        return found
+
+    async def take(self, records: Sequence[Record]) -> list[Step]:
+        """Import a batch of records; what became of each key, once it is committed.
+
+        Of records of one key the newest counts, and of those of one day the last.
+
+        Raises:
+            Refused: a partition cannot be used.
+            MySQLError: the connection was lost, or MySQL refuses; the batch may be committed.
+        """
+        newest: dict[Key, Record] = {}
+        for record in records:
+            before = newest.get(record.key)
+            if before is None or before.day <= record.day:
+                newest[record.key] = record
+        return await self._take(list(newest.values()), TRIES)
+
+    async def _take(self, records: Sequence[Record], tries: int) -> list[Step]:
+        if len(records) > 1 and sum(2 * len(one.body) + 700 for one in records) > LONGEST:
+            half = len(records) // 2
+            parts = records[:half], records[half:]
+            return [step for part in parts for step in await self._take(part, TRIES)]
+        today = await self.today()
+        steps = await self.steps(records, today)
+        writing = [step for step in steps if step.writes]
+        if self._dry or not writing:
+            return steps
+        closed = {step.record.day for step in writing if step.record.day < today} - self.open
+        fresh = {step.record.day for step in writing} - self._there - closed
+        if fresh:
+            await self._create(fresh)
+        if closed:
+            await self._open(closed)
+        try:
+            await self._session.run_script(script(writing, today, self._opening, self._there))
+        except MySQLError as error:
+            if self._session.broken:
+                raise
+            await self._session.rollback()
+            late = error.code == sql.REQUIREMENT_FAILED or error.fault is Fault.DUPLICATE
+            if not late and error.fault is not Fault.RETRY:
+                raise
+        else:
+            self._learn(writing)
+            return steps
+        if await openings.newest(self._session) != self._opening:
+            await self._open(set())
+        if tries:
+            return await self._take(records, tries - 1)
+        if len(records) == 1:
+            return [Step(records[0], BUSY)]
+        return [step for one in records for step in await self._take([one], TRIES)]
+
+    def _learn(self, written: Sequence[Step]) -> None:
+        if self._known is None:
+            return
+        by_day: dict[date, list[Key]] = {}
+        for step in written:
+            by_day.setdefault(step.record.day, []).append(step.record.key)
+        for day, keys in by_day.items():
+            self._known.add(day, keys)
+
+
+def script(steps: Sequence[Step], today: date, opening: int, there: set[date]) -> list[str]:
+    """One transaction that carries steps out, or nothing of them.
+
+    Args:
+        today: MySQL's day, which it requires.
+        opening: which it requires too.
+        there: the partitions that there are.
+    """
+    steps = sorted(steps, key=lambda step: (step.record.day, step.record.key))
+    statements = [BEGIN]
+    made: dict[date, list[Key]] = {}
+    moved: dict[date, dict[Key, int]] = {}
+    for day in sorted({step.record.day for step in steps}):
+        mine = [step for step in steps if step.record.day == day]
+        stay = [_row(step) for step in mine if step.outcome == REPLACED]
+        come = [_row(step) for step in mine if step.outcome != REPLACED]
+        if stay:
+            statements += [sql.upsert(day, stay), sql.require(2 * len(stay))]
+        if come:
+            statements.append(sql.insert(day, come))
+        for step in mine:
+            if step.outcome == NEW:
+                for beside in (today, *neighbours(today)):
+                    if beside != day and beside in there:
+                        made.setdefault(beside, []).append(step.record.key)
+            elif step.row is not None and step.outcome == MOVED:
+                moved.setdefault(step.row.day, {})[step.record.key] = step.row.version
+    for day, versions in sorted(moved.items()):
+        statements += [sql.delete(day, versions, today), sql.require(len(versions))]
+    return [*statements, sql.require_absent(today, made, opening), COMMIT]
+
+
+def _row(step: Step) -> NewRow:
+    base = step.row.version if step.row is not None else 0
+    record, version = step.record, base + 1
+    log = idempotency.imported(version)
+    return NewRow(record.key, base, version, int(record.owner), record.body, log)
+
+
+def count(steps: Sequence[Step]) -> Counter[str]:
+    """How many keys had which outcome."""
+    return Counter(step.outcome for step in steps)

@@ -1,0 +1,393 @@
+"""Importing states: each lands in its own day, nothing that Tapedeck changed is touched, and every
+gateway sees what was imported at once, whatever filters it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from failover.mysql.errors import Fault, MySQLError
+from gateway.player.rules import body_of
+from sharding.backend import Backend
+from sharding.importing import target as target_module
+from sharding.importing.mapping import Record, read_map
+from sharding.importing.run import REJECTED, Done, Run
+from sharding.importing.sources import open_source
+from sharding.importing.target import (
+    CHANGED,
+    MOVED,
+    NEW,
+    OLDER,
+    REPLACED,
+    SAME,
+    Target,
+)
+from sharding.importing.verifying import differences
+from sharding.partitions import openings
+from sharding.partitions.calendar import table
+from sharding.partitions.ownership import COMMENT, OPEN, look
+from sharding.state import Key, Owner
+from stack.redis import RedisServer
+from stack.server import Server
+from tests.conftest import StackConfig
+from tests.support.backends import opened
+from tests.support.states import bump, forget
+
+pytestmark = [pytest.mark.stack, pytest.mark.engines]
+
+MAP = """
+user: user_id
+playlist: playlist_id
+updated: updated_at
+player:
+  played: tracks_played
+  skips: skip_times
+  listened: listened
+"""
+
+
+@pytest.fixture
+def document(stack_config: StackConfig, tmp_path: Path) -> dict[str, Any]:
+    folder = str(tmp_path / "filters")
+    return stack_config(partitions={"filter_folder": folder, "seal_after": 0})
+
+
+@pytest.fixture
+async def gateway(document: dict[str, Any]) -> AsyncIterator[Backend]:
+    async with opened(document, complete=True) as one:
+        yield one
+
+
+class App:
+    """The system that states come from: a table a day."""
+
+    def __init__(self, gateway: Backend, mysql: Server, database: str) -> None:
+        self._mysql, self._database = mysql, database
+        user = f"tapedeck:{mysql.passwords.gateway}@{mysql.address}"
+        self.dsn = f"mysql://{user}/{database}"
+        self.today = gateway.days.today()
+
+    def day(self, age: int) -> date:
+        return self.today - timedelta(days=age)
+
+    def put(self, age: int, *rows: tuple[Any, ...]) -> None:
+        name = f"{self._database}.player_data_{self.day(age):%Y%m%d}"
+        self._mysql.query(
+            f"CREATE TABLE IF NOT EXISTS {name} (user_id VARCHAR(20), playlist_id BIGINT,"
+            " tracks_played TEXT, skip_times TEXT, listened INT, updated_at DATETIME(3),"
+            " PRIMARY KEY (user_id, playlist_id))"
+        )
+        for user, playlist, played in rows:
+            self._mysql.query(
+                f"REPLACE INTO {name} VALUES ('{user}', {playlist}, '{played}', '', 0,"
+                " UTC_TIMESTAMP(3))"
+            )
+
+
+@pytest.fixture
+def app(gateway: Backend, mysql: Server, database: str) -> App:
+    return App(gateway, mysql, database)
+
+
+async def run_import(
+    gateway: Backend,
+    wanted: str,
+    tmp_path: Path,
+    *,
+    tables: str = "player_data_%Y%m%d",
+    said: str = MAP,
+    users: tuple[int, ...] = (),
+    close: bool = True,
+    dry: bool = False,
+) -> tuple[Counter[str], str]:
+    """The counts of a run, and its rejects."""
+    rejects = io.StringIO()
+    source = open_source(wanted, tables, read_map(said), None, users)
+    run = Run(source, body_of, 0, rejects, print)
+    done = Done(tmp_path / "progress", "")
+    await run.into(gateway.primary, 30, done, dry=dry, close=close)
+    done.over()
+    return run.counts, rejects.getvalue()
+
+
+async def rows_of(gateway: Backend, key: Key) -> dict[date, bytes]:
+    """Where a key has rows, over all partitions."""
+    found = {}
+    for day in (await look(gateway.primary.fetch)).ours:
+        rows = await gateway.primary.fetch(
+            f"SELECT state FROM {table(day)} WHERE user_id={key[0]} AND playlist_id={key[1]}"
+        )
+        found.update((day, bytes(row[0])) for row in rows)
+    return found
+
+
+async def comments(gateway: Backend) -> dict[date, str]:
+    return {day: kept.comment for day, kept in (await look(gateway.primary.fetch)).ours.items()}
+
+
+async def seal_all(gateway: Backend) -> None:
+    """Seal what is over, and wait until the gateway believes the filters."""
+    done = await gateway.sealer.seal()
+    assert not done.failed
+    days = {day for day in (await look(gateway.primary.fetch)).ours if day < gateway.days.today()}
+    await gateway.days.relist()
+    async with asyncio.timeout(20):
+        while set(gateway.filters.now.days) != days:
+            await asyncio.sleep(0.02)
+
+
+async def test_each_row_goes_into_the_partition_of_its_own_day(
+    gateway: Backend, app: App, tmp_path: Path
+) -> None:
+    app.put(0, (1, 7, "70,71"))
+    app.put(3, (2, 7, "[70]"), (1, 7, "70"))
+    app.put(30, (3, 7, "70"))
+    app.put(31, (4, 7, "70"))
+    counts, rejects = await run_import(gateway, app.dsn, tmp_path)
+    assert counts == {NEW: 3, OLDER: 1}, "and what is past retention is not even read"
+    assert not rejects
+    for user, age, played in ((1, 0, [70, 71]), (2, 3, [70]), (3, 30, [70])):
+        rows = await rows_of(gateway, Key(user, 7))
+        assert {day: json.loads(body) for day, body in rows.items()} == {
+            app.day(age): {"played": played}
+        }
+        stored = await gateway.store.load(Key(user, 7))
+        assert stored is not None
+        assert (stored.day, stored.version, stored.owner) == (app.day(age), 1, Owner.PLAYER)
+    assert set((await comments(gateway)).values()) == {COMMENT}, "all are to be sealed again"
+
+
+async def test_a_gateway_that_holds_the_filter_of_a_sealed_day_finds_what_is_imported_into_it(
+    gateway: Backend, app: App, tmp_path: Path
+) -> None:
+    app.put(3, (2, 7, "70"))
+    await run_import(gateway, app.dsn, tmp_path)
+    await seal_all(gateway)
+    assert await gateway.store.load(Key(5, 7)) is None
+    app.put(3, (5, 7, "70,71"))
+    counts, _ = await run_import(gateway, app.dsn, tmp_path, close=False)
+    assert counts == {SAME: 1, NEW: 1}
+    assert (await comments(gateway))[app.day(3)] == OPEN
+    stored = await gateway.store.load(Key(5, 7))
+    assert stored is not None, "its filter of that day is older than the import"
+    assert stored.day == app.day(3)
+
+    await run_import(gateway, app.dsn, tmp_path)
+    await seal_all(gateway)
+    assert await gateway.store.load(Key(5, 7)) == stored
+
+
+async def test_what_tapedeck_has_changed_or_deleted_since_is_left_alone(
+    gateway: Backend, app: App, tmp_path: Path
+) -> None:
+    app.put(3, (1, 7, "70"), (2, 7, "70"), (3, 7, "70"))
+    said = MAP.split("player:")[0] + "body: CONCAT('1')\n"
+    counts, rejects = await run_import(gateway, app.dsn, tmp_path, said=said)
+    assert counts == {REJECTED: 3}, "a number is no object"
+    assert "no JSON object" in rejects
+
+    await run_import(gateway, app.dsn, tmp_path)
+    await gateway.primary.execute(f"UPDATE {table(app.day(3))} SET state='1', owner=2")
+    assert (await gateway.store.change(Key(1, 7), bump)).version == 2
+    await gateway.store.change(Key(2, 7), forget)
+    await gateway.store.change(Key(4, 7), bump)
+    app.put(0, (1, 7, "70,71"), (2, 7, "70,71"), (3, 7, "70,71"), (4, 7, "70"))
+    counts, _ = await run_import(gateway, app.dsn, tmp_path)
+    assert counts == {CHANGED: 5, MOVED: 1, OLDER: 1}
+    assert await rows_of(gateway, Key(1, 7)) == {app.today: b"2"}
+    assert await gateway.store.load(Key(2, 7)) is None
+    assert await rows_of(gateway, Key(3, 7)) == {app.today: b'{"played":[70,71]}'}
+    assert await rows_of(gateway, Key(4, 7)) == {app.today: b"1"}
+
+
+async def test_a_second_run_takes_what_changed(gateway: Backend, app: App, tmp_path: Path) -> None:
+    app.put(3, (1, 7, "70"), (2, 7, "70"))
+    await run_import(gateway, app.dsn, tmp_path)
+    assert (await gateway.store.load(Key(1, 7))) is not None, "a gateway has it in its cache now"
+    app.put(3, (1, 7, "70,71"))
+    app.put(2, (2, 7, "70,72"))
+    counts, _ = await run_import(gateway, app.dsn, tmp_path)
+    assert counts == {MOVED: 1, REPLACED: 1, OLDER: 1}
+    assert await rows_of(gateway, Key(1, 7)) == {app.day(3): b'{"played":[70,71]}'}
+    assert await rows_of(gateway, Key(2, 7)) == {app.day(2): b'{"played":[70,72]}'}
+    stored = await gateway.store.load(Key(1, 7))
+    assert stored is not None
+    assert stored.version == 2, "so that no gateway changes what it remembers"
+    assert (await run_import(gateway, app.dsn, tmp_path))[0] == {SAME: 2, OLDER: 1}
+
+
+async def test_listeners_who_begin_while_they_are_imported_have_one_row_and_lose_nothing(
+    gateway: Backend, document: dict[str, Any], app: App, tmp_path: Path
+) -> None:
+    """Two gateways, one with filters, create the very keys that come from the source."""
+    app.put(3, (10**6, 7, "70"))
+    await run_import(gateway, app.dsn, tmp_path)
+    await seal_all(gateway)
+    keys = [Key(user, 7) for user in range(1, 301)]
+    day = app.day(3)
+    records = [Record(key, day, Owner.STATES_API, b"1000") for key in keys]
+
+    async def listen(one: Backend, key: Key) -> int:
+        return (await one.store.change(key, bump)).answer
+
+    async with opened(document, complete=True) as other:
+
+        async def write() -> list[target_module.Step]:
+            async with Target.opened(gateway.primary, 30) as target:
+                steps = []
+                for first in range(0, len(records), 30):
+                    steps += await target.take(records[first : first + 30])
+                await target.close()
+                return steps
+
+        writing = asyncio.create_task(write())
+        counted = await asyncio.gather(
+            *(listen(gateway if n % 2 else other, key) for n, key in enumerate(keys * 2))
+        )
+        steps = await writing
+    said: dict[Key, list[int]] = {}
+    for key, answer in zip(keys * 2, counted, strict=True):
+        said.setdefault(key, []).append(answer)
+    outcomes = {step.record.key: step.outcome for step in steps}
+    assert set(outcomes.values()) <= {NEW, CHANGED}
+    for key in keys:
+        rows = await rows_of(gateway, key)
+        assert len(rows) == 1, (key, rows)
+        base = 1000 if outcomes[key] == NEW else 0
+        assert sorted(said[key]) == [base + 1, base + 2], key
+        assert list(rows.values()) == [b"%d" % (base + 2)]
+
+
+@pytest.mark.parametrize("die_at", range(1, 7))
+async def test_an_import_that_died_anywhere_goes_on_with_the_same_command(
+    gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, die_at: int
+) -> None:
+    """Its statements fail from some point on; nothing that is there is lost meanwhile."""
+    app.put(1, (1, 7, "70"), (2, 7, "70"))
+    app.put(3, (1, 7, "70"), (3, 7, "70"))
+    await run_import(gateway, app.dsn, tmp_path, users=(2,))
+    await seal_all(gateway)
+    calls = 0
+
+    def dying(original: Any) -> Any:
+        async def call(*args: Any, **words: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == die_at:
+                raise MySQLError(Fault.FINAL, 0, "the process died")
+            return await original(*args, **words)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target_module, "set_comment", dying(target_module.set_comment))
+        patch.setattr(openings, "renew", dying(openings.renew))
+        patch.setattr(Target, "take", dying(Target.take))
+        with pytest.raises(MySQLError):
+            await run_import(gateway, app.dsn, tmp_path)
+    assert await gateway.store.load(Key(2, 7)) is not None
+    await run_import(gateway, app.dsn, tmp_path)
+    assert set((await comments(gateway)).values()) == {COMMENT}
+    for user, age in ((1, 1), (2, 1), (3, 3)):
+        assert list(await rows_of(gateway, Key(user, 7))) == [app.day(age)]
+    await seal_all(gateway)
+    for user in (1, 2, 3):
+        assert await gateway.store.load(Key(user, 7)) is not None
+
+
+async def test_one_import_waits_for_another(
+    gateway: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target_module, "WAIT", 0)
+    async with Target.opened(gateway.primary, 30):
+        with pytest.raises(target_module.Refused, match="another import runs"):
+            async with Target.opened(gateway.primary, 30):
+                pass
+
+
+async def test_a_create_holds_the_opening_until_it_is_over(gateway: Backend) -> None:
+    """Otherwise it would be renewed between its look at the opening and its commit."""
+    async with gateway.primary.session_apart(gateway.primary.deadline()) as one:
+        await one.execute("START TRANSACTION")
+        await one.execute(f"SET @x = {openings.LOCKED}")
+        async with gateway.primary.session_apart(gateway.primary.deadline()) as other:
+            with pytest.raises(MySQLError) as refused:
+                await other.execute(f"UPDATE {openings.TABLE} SET number=1 WHERE id=1")
+            assert refused.value.fault is Fault.RETRY
+
+
+async def test_more_keys_than_are_looked_for_one_by_one(
+    gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filter in memory then says where they may be, also for those that the run itself wrote."""
+    monkeypatch.setattr(target_module, "DIRECT", 0)
+    app.put(2, *((user, 7, "70,71") for user in range(1, 60)))
+    app.put(5, *((user, 7, "70") for user in range(30, 90)))
+    counts, _ = await run_import(gateway, app.dsn, tmp_path)
+    assert counts == {NEW: 89, OLDER: 30}
+    await seal_all(gateway)
+    counts, _ = await run_import(gateway, app.dsn, tmp_path)
+    assert counts == {SAME: 89, OLDER: 30}
+    await gateway.store.change(Key(3, 7), forget)
+    assert (await run_import(gateway, app.dsn, tmp_path))[0] == {SAME: 88, OLDER: 30, CHANGED: 1}
+
+
+async def test_the_other_sources(
+    gateway: Backend, app: App, tmp_path: Path, mysql: Server, database: str,
+    lookup_servers: list[RedisServer],
+) -> None:  # fmt: skip
+    """One table with a date, Redis hashes and JSON, CSV, JSON lines: the same place from each."""
+    day = app.day(4)
+    when = f"{day}T10:00:00"
+    mysql.query(f"CREATE TABLE {database}.places (u BIGINT, p BIGINT, t TEXT, d DATETIME)")
+    mysql.query(f"INSERT INTO {database}.places VALUES (1, 7, '[70,71]', '{when}')")
+    mysql.query(f"INSERT INTO {database}.places VALUES (1, 8, '[80]', '{app.day(40)}')")
+    csv = tmp_path / "places.csv"
+    csv.write_text(f'u,p,t,d\n2,7,"70,71",{day}\n\nx,7,70,{day}\n')
+    lines = tmp_path / "places.jsonl"
+    lines.write_text(
+        json.dumps({"u": 3, "p": 7, "at": {"t": [70, 71]}, "d": f"{day:%Y%m%d}"}) + "\nnonsense\n"
+    )
+    seconds = int((day - date(1970, 1, 1)).total_seconds()) + 3600
+    with lookup_servers[0].client() as client:
+        client.hset("place:4:7", mapping={"t": "70,71", "d": seconds})
+        client.set("place:5:7", json.dumps({"t": [70, 71], "d": seconds * 1000}))
+        client.set("place:6:7", "[]")
+        client.set("other:6:7", "{}")
+    plain = "user: u\nplaylist: p\nday: d\nplayer:\n  played: t\n"
+    keyed = "key: place:{user}:{playlist}\nday: d\nplayer:\n  played: t\n"
+    for wanted, said, counts in (
+        (app.dsn, plain, {NEW: 1}),
+        (str(csv), plain, {NEW: 1, REJECTED: 1}),
+        (str(lines), plain.replace(" t\n", " at.t\n"), {NEW: 1, REJECTED: 1}),
+        (f"redis://127.0.0.1:{lookup_servers[0].port}", keyed, {NEW: 2, REJECTED: 1}),
+    ):
+        found, _ = await run_import(gateway, wanted, tmp_path, tables="places", said=said)
+        assert found == counts, wanted
+    for user in range(1, 6):
+        assert await rows_of(gateway, Key(user, 7)) == {day: b'{"played":[70,71]}'}, user
+
+
+async def test_verify_lists_what_the_player_would_answer_otherwise(
+    gateway: Backend, app: App, tmp_path: Path
+) -> None:
+    app.put(3, (1, 7, "70"), (2, 7, "70"), (3, 7, "70"))
+    await run_import(gateway, app.dsn, tmp_path)
+    await gateway.store.change(Key(1, 7), forget)
+    app.put(3, (3, 7, "70,71"), (4, 7, "70"))
+    source = open_source(app.dsn, "player_data_%Y%m%d", read_map(MAP), None, ())
+    run = Run(source, body_of, 0, io.StringIO(), print)
+    found = await differences(run, gateway, 1)
+    assert [(one["user"], one["what"]) for one in found] == [
+        (3, "Tapedeck has another state than the source"),
+        (4, "Tapedeck has no such state"),
+    ]
+    assert run.counts[CHANGED] == run.counts[SAME] == 1

@@ -1,0 +1,142 @@
+"""The map of an import: its mistakes are named with their line, and what it makes of values."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.player.rules import body_of
+from sharding.importing.mapping import BadMap, BadRow, read_map, record
+from sharding.importing.sources import BadSource, open_source
+from sharding.importing.target import CHANGED, EXPIRED, MOVED, NEW, OLDER, REPLACED, SAME, decide
+from sharding.partitions.sql import Row
+from sharding.state import Key, Owner
+from sharding.store import idempotency
+
+DAY = date(2026, 10, 20)
+PLAIN = "user: u\nplaylist: p\nday: d\nplayer: {played: t}"
+
+
+def played(values: dict[str, Any]) -> Any:
+    made = record({"user": 1, "playlist": 2, "day": None, **values}, DAY, body_of)
+    return json.loads(made.body)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("usr: u\nplaylist: p\nbody: b", "line 1: there is no 'usr': did you mean 'user'?"),
+        ("user: u\nplaylist: p\nplayer:\n  playd: t", "line 4: there is no 'playd': did you mean"),
+        ("user: u\nplaylist: p", "say either `player:`"),
+        ("user: u\nplaylist: p\nbody: b\nplayer: {played: t}", "say either `player:`"),
+        ("playlist: p\nbody: b", "user: is missing"),
+        ("user: [u]\nplaylist: p\nbody: b", "line 1: user: a column's name"),
+        ("user: u\nplaylist: p\nplayer: t", "line 3: player: say below it"),
+        ("user", "line 1: a map is"),
+        ("user: 'u\n", "is no YAML at line"),
+    ],
+)
+def test_a_mistake_in_a_map_is_named_with_its_line_and_what_was_meant(text: str, says: str) -> None:
+    with pytest.raises(BadMap) as refused:
+        read_map(text)
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "tables", "says"),
+    [
+        ("mysql://h/d", "", "--tables"),
+        ("redis://h", "", "needs `key:`"),
+        ("states.xml", "", "no .csv or .jsonl file"),
+    ],
+)
+def test_a_source_that_cannot_be_meant_is_refused(wanted: str, tables: str, says: str) -> None:
+    with pytest.raises(BadSource, match=says):
+        open_source(wanted, tables, read_map(PLAIN), None, ())
+
+
+@pytest.mark.parametrize("tracks", ["70,71", "[70, 71]", '["70","71"]', [70, 71], b"70, 71"])
+def test_tracks_are_read_however_they_are_written(tracks: object) -> None:
+    assert played({"played": tracks}) == {"played": [70, 71]}
+
+
+@pytest.mark.parametrize(
+    "time",
+    [1792490400, "1792490400", 1792490400000, Decimal(1792490400), "2026-10-20T06:00:00",
+     "2026-10-20 06:00:00", "2026-10-20T08:00:00+02:00", "[1792490400]",
+     datetime(2026, 10, 20, 6, tzinfo=UTC), datetime(2026, 10, 20, 6)],  # noqa: DTZ001
+)  # fmt: skip
+def test_times_of_skips_are_read_however_they_are_written(time: object) -> None:
+    assert played({"skips": time}) == {"skips": [1792490400.0]}
+
+
+@pytest.mark.parametrize("day", ["20261020", "2026-10-20", "2026-10-20 23:59:59", DAY, 1792490400])
+def test_days_are_read_however_they_are_written(day: object) -> None:
+    assert record({"user": 1, "playlist": 2, "day": day, "body": "{}"}, None, body_of).day == DAY
+
+
+def test_switches_are_read_however_they_are_written() -> None:
+    for yes in (1, "1", b"\x31", "true", "yes", True, Decimal(1)):
+        assert played({"listened": yes, "at_end": yes}) == {"listened": True, "at_end": True}
+    for no in (0, "0", "false", "", None, False):
+        assert played({"listened": no, "at_end": no}) == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"user": "x"}, "user: 'x' is no whole number"),
+        ({"user": 2**62}, "user: .* anonymous listeners lie above"),
+        ({"playlist": 0}, "playlist: 0 is not from 1"),
+        ({"played": "a,b"}, "played: 'a,b' is no list of track ids"),
+        ({"skips": "yesterday"}, "skips: 'yesterday' is no list of times"),
+        ({"listened": "perhaps"}, "listened: 'perhaps' is neither true nor false"),
+        ({"body": "[]"}, r"body: '\[\]' is no JSON object"),
+        ({"body": json.dumps({"a": "b" * 70_000})}, "more than states.max_bytes"),
+        ({"broken": "x"}, "is no JSON object"),
+    ],
+)
+def test_a_bad_row_says_which_value_is_wrong(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadRow, match=says):
+        played(values)
+
+
+@given(st.dictionaries(
+    st.sampled_from(["user", "playlist", "day", "played", "skips", "at_end", "listened", "body"]),
+    st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.binary(), st.booleans(),
+              st.lists(st.integers()), st.datetimes()),
+))  # fmt: skip
+def test_whatever_stands_in_a_row_it_is_a_state_or_a_bad_row(values: dict[str, Any]) -> None:
+    try:
+        made = record(values, None, body_of)
+    except BadRow as error:
+        assert str(error)
+    else:
+        assert isinstance(json.loads(made.body), dict)
+        assert made.key.user_id > 0
+
+
+@given(st.integers(-40, 3), st.integers(-40, 3), st.booleans(), st.booleans())
+def test_an_older_state_never_takes_the_place_of_a_newer_or_a_changed_one(
+    age: int, row_age: int, imported: bool, same: bool
+) -> None:
+    day, row_day = (date.fromordinal(DAY.toordinal() + n) for n in (age, row_age))
+    one = record({"user": 1, "playlist": 2, "body": "{}"}, day, body_of)
+    operations = idempotency.imported(3) if imported else b"import.0.1;w.1.3"
+    row = Row(row_day, 3, int(Owner.STATES_API), b"{}" if same else b'{"a":1}', operations)
+    outcome = decide(one, row, DAY, 30).outcome
+    assert one.key == Key(1, 2)
+    if age < -30:
+        assert outcome == EXPIRED
+    elif age <= 1:
+        assert (outcome == CHANGED) == (not imported)
+        if imported:
+            newer = MOVED if age > row_age else OLDER
+            assert outcome == (newer if age != row_age else SAME if same else REPLACED)
+        assert decide(one, None, DAY, 30).outcome == NEW
