@@ -231,7 +231,7 @@ async def test_listeners_who_begin_while_they_are_imported_have_one_row_and_lose
     app.put(3, (10**6, 7, "70"))
     await run_import(gateway, app.dsn, tmp_path)
     await seal_all(gateway)
-    keys = [Key(user, 7) for user in range(1, 301)]
+    keys = [Key(user, 7) for user in range(1, 101)]
     day = app.day(3)
     records = [Record(key, day, Owner.STATES_API, b"1000") for key in keys]
 
@@ -243,8 +243,8 @@ async def test_listeners_who_begin_while_they_are_imported_have_one_row_and_lose
         async def write() -> list[target_module.Step]:
             async with Target.opened(gateway.primary, 30) as target:
                 steps = []
-                for first in range(0, len(records), 30):
-                    steps += await target.take(records[first : first + 30])
+                for first in range(0, len(records), 10):
+                    steps += await target.take(records[first : first + 10])
                 await target.close()
                 return steps
 
@@ -264,6 +264,50 @@ async def test_listeners_who_begin_while_they_are_imported_have_one_row_and_lose
         base = 1000 if outcomes[key] == NEW else 0
         assert sorted(said[key]) == [base + 1, base + 2], key
         assert list(rows.values()) == [b"%d" % (base + 2)]
+
+
+async def test_a_listener_whose_absence_was_read_before_the_import_is_not_made_anew_after_it(
+    gateway: Backend, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, other = Key(5, 7), Key(6, 7)
+    records = [Record(one, app.day(3), Owner.STATES_API, b"1000") for one in (other, key)]
+    loaded, go_on = asyncio.Event(), asyncio.Event()
+    load = gateway.reader.load
+
+    async def slowly(wanted: Key) -> Any:
+        found = await load(wanted)
+        loaded.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(gateway.reader, "load", slowly)
+    async with Target.opened(gateway.primary, 30) as target:
+        await target.take(records[:1])  # the day is open from here on, under one opening
+        changing = asyncio.create_task(gateway.store.change(key, bump))
+        await loaded.wait()
+        assert [step.outcome for step in await target.take(records[1:])] == [NEW]
+    go_on.set()
+    assert (await changing).answer == 1001
+    assert await rows_of(gateway, key) == {app.today: b"1001"}
+
+
+async def test_a_listener_who_begins_after_the_import_has_looked_is_left_alone(
+    gateway: Backend, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Key(5, 7)
+    steps, answers = Target.steps, []
+
+    async def then_begins(self: Target, records: Any, today: date) -> Any:
+        found = await steps(self, records, today)
+        if not answers:
+            answers.append((await gateway.store.change(key, bump)).answer)
+        return found
+
+    monkeypatch.setattr(Target, "steps", then_begins)
+    async with Target.opened(gateway.primary, 30) as target:
+        record = Record(key, app.day(3), Owner.STATES_API, b"1000")
+        assert [step.outcome for step in await target.take([record])] == [CHANGED]
+    assert await rows_of(gateway, key) == {app.today: b"1"}
 
 
 @pytest.mark.parametrize("die_at", range(1, 7))
