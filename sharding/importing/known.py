@@ -14,9 +14,10 @@ from datetime import date
 import numpy as np
 
 from failover.mysql.connection import Session
-from sharding.filters import build, chunks
+from sharding.filters import build
 from sharding.filters.encoding import BadFilter, DayFilter, slots_for
 from sharding.filters.filters import PROBES, FilterSet, word_bytes
+from sharding.partitions import filter_table
 from sharding.partitions.ownership import Table
 from sharding.partitions.sealing import scan
 from sharding.state import Key
@@ -70,14 +71,16 @@ async def read_known(
     Raises:
         CannotSeal, MySQLError: a day could not be read.
     """
-    usable = await chunks.usable(session.fetch, {day: t.seal for day, t in there.items() if t.seal})
+    usable = await filter_table.usable(
+        session.fetch, {day: t.seal for day, t in there.items() if t.seal}
+    )
     made = {}
     for day in days:
         if day not in there:
             continue
         if day in usable:
             try:
-                made[day] = await chunks.load(session.fetch, day, there[day].seal)
+                made[day] = await filter_table.load(session.fetch, day, there[day].seal)
                 continue
             except BadFilter:
                 pass

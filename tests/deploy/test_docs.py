@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 
@@ -114,6 +115,30 @@ class Place:
             f"[client]\nuser=stack\npassword={secrets.read_text().strip()}\nprotocol=tcp\n"
         )
 
+        self.source_password = secrets.read_text().strip()
+        self.make_source()
+
+    def make_source(self) -> None:
+        """The database of another system, for docs/migration.md."""
+        today = datetime.now(UTC).date()
+        script = "CREATE DATABASE app; USE app;"
+        for age in (0, 3):
+            name = f"player_data_{today - timedelta(days=age):%Y%m%d}"
+            script += (
+                f"CREATE TABLE {name} (user_id BIGINT, playlist_id BIGINT, tracks_played TEXT,"
+                " skipped_at TEXT, listened TINYINT, updated_at DATETIME,"
+                " PRIMARY KEY (user_id, playlist_id));"
+                f"INSERT INTO {name} VALUES ({42 + age}, 7, '[70]', '[]', 0, UTC_TIMESTAMP());"
+            )
+        port = self.terminal.ports[5]
+        subprocess.run(
+            [
+                *("mariadb", f"--defaults-extra-file={self.admin}", "--host=127.0.0.1"),
+                *(f"--port={port}", "-e", script),
+            ],
+            check=True,
+        )
+
     def adapt(self, text: str) -> str:
         """The command with what is here in the place of what a reader has."""
         gateway, admin, *others = self.terminal.ports
@@ -123,6 +148,8 @@ class Place:
             text = text.replace(f"redis-cli -h lookup{number}", f"redis-cli -p {port}")
         for number, port in enumerate(others[3:], 1):
             text = text.replace(f"--host=mysql{number}", f"--host=127.0.0.1 --port={port}")
+        text = text.replace("app@db1", f"stack@127.0.0.1:{others[3]}")
+        text = text.replace("--host=db1", f"--host=127.0.0.1 --port={others[3]}")
         text = text.replace("/root/admin.cnf", str(self.admin))
         text = text.replace("/etc/tapedeck/tapedeck.yml", ".tapedeck/tapedeck.yml")
         if "bench.sessions" in text and "--url" not in text:
@@ -139,6 +166,7 @@ class Place:
         )
         env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("TAPEDECK_")},
+            "TAPEDECK_SOURCE_PASSWORD": self.source_password,
             "PATH": f"{ROOT}/.venv/bin:{os.environ.get('PATH', '')}:/usr/sbin",
         }
         done = subprocess.run(

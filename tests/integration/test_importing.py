@@ -31,7 +31,7 @@ from sharding.importing.target import (
     Target,
 )
 from sharding.importing.verifying import differences
-from sharding.partitions import openings
+from sharding.partitions import openings, sealing
 from sharding.partitions.calendar import table
 from sharding.partitions.ownership import COMMENT, OPEN, look
 from sharding.state import Key, Owner
@@ -120,7 +120,7 @@ async def run_import(
 
 async def rows_of(gateway: Backend, key: Key) -> dict[date, bytes]:
     """Where a key has rows, over all partitions."""
-    found = {}
+    found: dict[date, bytes] = {}
     for day in (await look(gateway.primary.fetch)).ours:
         rows = await gateway.primary.fetch(
             f"SELECT state FROM {table(day)} WHERE user_id={key[0]} AND playlist_id={key[1]}"
@@ -295,7 +295,8 @@ async def test_a_listener_who_begins_after_the_import_has_looked_is_left_alone(
     gateway: Backend, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = Key(5, 7)
-    steps, answers = Target.steps, []
+    steps = Target.steps
+    answers: list[int] = []
 
     async def then_begins(self: Target, records: Any, today: date) -> Any:
         found = await steps(self, records, today)
@@ -332,7 +333,7 @@ async def test_an_import_that_died_anywhere_goes_on_with_the_same_command(
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(target_module, "set_comment", dying(target_module.set_comment))
+        patch.setattr(target_module, "set_comment", dying(sealing.set_comment))
         patch.setattr(openings, "renew", dying(openings.renew))
         patch.setattr(Target, "take", dying(Target.take))
         with pytest.raises(MySQLError):

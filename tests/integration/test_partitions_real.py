@@ -49,7 +49,11 @@ async def past(backend: Backend, *ages: int) -> list[date]:
 
 def tables(mysql: Server, database: str) -> set[str]:
     found = mysql.query(f"SHOW TABLES FROM {database}")
-    return {name for (name,) in found} - {"tapedeck_generation", "tapedeck_seal_mark"}
+    return {name for (name,) in found} - {
+        "tapedeck_generation",
+        "tapedeck_seal_mark",
+        "tapedeck_opening",
+    }
 
 
 def of_another_clock(backend: Backend, wall: Callable[[], float]) -> Janitor:

@@ -75,9 +75,10 @@ class Bounds:
     behind, just after midnight), `midnights_in_transaction` how many a transaction may live
     through (None: any; the product's deadlines keep it far below one whole day), `retention` the
     number of days kept before today (None: all), `entries` how many workers' operations a row
-    keeps. With `imports`, day 0 is opened, the key imported into it, and the day closed. With `cache` a change may begin from any row that
-    ever was committed, as if this worker had cached it. `groups` names changes that are saved
-    together, beside single ones: "append append", "delete append".
+    keeps. With `imports` day 0 is opened, the key imported into it, and the day closed. With
+    `cache` a change may begin from any row that ever was committed, as if this worker had cached
+    it. `groups` names changes that are saved together, beside single ones: "append append",
+    "delete append".
     """
 
     workers: int = 2

