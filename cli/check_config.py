@@ -41,7 +41,7 @@ def check_config(
     import yaml
 
     from config.load import ConfigError, load
-    from gateway.reload.runtime_config import masked
+    from config.plain import masked
 
     path = file or config
     try:
@@ -93,7 +93,7 @@ def _compare(sections: Sections, path: Path, against: str, as_json: bool) -> Non
     import secrets
 
     from cli.admin import NoAnswer, ask
-    from gateway.reload.reload import veiled
+    from config.plain import veiled
 
     nonce = secrets.token_hex(16)
     question = {"config": veiled(sections, nonce), "nonce": nonce}

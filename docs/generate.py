@@ -22,7 +22,7 @@ import config
 import gateway.process.supervisor  # noqa: F401 - registers every family
 from config.load import PREFIX
 from config.model import Sections
-from gateway.reload.runtime_config import RELOADABLE
+from gateway.reload.runtime_config import NEEDS_RESTART
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = Path(config.__file__).parent / "tapedeck.yml"
@@ -132,7 +132,7 @@ def configuration() -> str:
         for key, field in section.model_fields.items():
             kind = type_of(schema["properties"][key], schema.get("$defs", {}))
             text = field.description or texts.get((name, key), "")
-            mark = " ↻" if f"{name}.{key}" in RELOADABLE else ""
+            mark = "" if f"{name}.{key}" in NEEDS_RESTART else " ↻"
             cells = (f"`{name}.{key}`{mark}", kind, default_of(field), text.replace("|", "\\|"))
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

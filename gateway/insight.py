@@ -69,19 +69,3 @@ class Insight(Protocol):
     async def stats(self) -> dict[str, Any]: ...
 
     async def metrics(self) -> bytes: ...
-
-    async def reload(self, body: bytes) -> dict[str, Any]:
-        """Read the configuration again; `body` is the request's.
-
-        Raises:
-            ConfigError: it has problems; nothing changed.
-        """
-        ...
-
-    async def check(self, body: bytes) -> dict[str, Any]:
-        """What a reload would change: of the file, or of what `body` says.
-
-        Raises:
-            ConfigError: it has problems.
-        """
-        ...

@@ -5,19 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
-from config.model import Sections
-from failover.aside import aside
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from gateway import telemetry
 from gateway.http.errors import Refusal
 from gateway.insight import Snapshot
-from gateway.reload import reload
-from gateway.reload.runtime_config import RuntimeConfig
 from sharding import locate
 from sharding.state import Key
 
@@ -28,7 +21,6 @@ OUTLINE_PARTS = 720
 """Places of the ring's circle that are told: half a degree each."""
 WHERE_SECONDS = 4.0
 """How long MySQL has to say where a state lies; a supervisor waits little longer."""
-_log = structlog.get_logger()
 
 
 class OwnInsight:
@@ -36,23 +28,12 @@ class OwnInsight:
 
     Args:
         backend: everything behind HTTP.
-        live: the configuration that holds.
-        reread: gives the configuration to change to, from a request's body (mostly empty).
         draining: whether the process is about to stop.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        live: RuntimeConfig,
-        reread: Callable[[bytes], Sections],
-        draining: Callable[[], bool],
-    ) -> None:
+    def __init__(self, backend: Backend, draining: Callable[[], bool]) -> None:
         self._backend = backend
-        self._live = live
-        self._reread = reread
         self._draining = draining
-        self._reloading = asyncio.Lock()
 
     async def readiness(self) -> tuple[str, list[str]]:
         """Draining first, then what the backend says."""
@@ -111,24 +92,3 @@ class OwnInsight:
     async def metrics(self) -> bytes:
         """This process's counters as text."""
         return await asyncio.to_thread(lambda: telemetry.exposition(telemetry.families()))
-
-    async def reload(self, body: bytes) -> dict[str, Any]:
-        """Take over what can follow."""
-        async with self._reloading:
-            with reload.counted():
-                new = await aside("reload", partial(self._reread, body))
-                step = await reload.weigh(self._live, self._backend.generation, new)
-                planned = self._backend.plan(step.merged)
-                self._backend.reload(step.merged, planned, step.generation)
-                self._live.take(step.merged)
-                await self._backend.days.relist()
-        _log.info("reloaded", **step.outcome)
-        return step.outcome
-
-    async def check(self, body: bytes) -> dict[str, Any]:
-        """Compare, and change nothing."""
-        if body:
-            return await reload.compare(self._live, body)
-        new = await aside("reload", partial(self._reread, b""))
-        step = await reload.weigh(self._live, self._backend.generation, new)
-        return step.outcome

@@ -23,11 +23,14 @@ from gateway.http.parameters import whole_number
 from gateway.http.request_body import read_body
 from gateway.http.router import Answer, Call, Handler
 from gateway.insight import Insight
+from gateway.reload.reload import Reload, WorkerReload
 from sharding.state import PLAYLIST_MAX, Key
 
 if TYPE_CHECKING:
     from gateway.dashboard.page import Dashboard
 
+RELOAD_BYTES = 1024 * 1024
+"""Of a configuration that is asked about, or of a supervisor's order."""
 _log = structlog.get_logger()
 
 
@@ -36,6 +39,7 @@ class AdminApi:
 
     Args:
         insight: what to show.
+        reload: what to do where a reload is asked for.
         token: gives what must stand behind `Bearer` now; None where the port is on loopback.
         dashboard: the page; None in a worker, whose supervisor has it.
         hosts: gives the names, beside loopback's own, under which it is asked without a token.
@@ -44,10 +48,12 @@ class AdminApi:
     def __init__(
         self,
         insight: Insight,
+        reload: Reload | WorkerReload,
         token: Callable[[], str | None] = lambda: None,
         dashboard: Dashboard | None = None,
         hosts: Callable[[], Collection[str]] = lambda: (),
     ) -> None:
+        self._reload = reload
         self._insight = insight
         self._dashboard = dashboard
         self._token = token
@@ -182,17 +188,17 @@ class AdminApi:
 
     async def reload_check(self, call: Call) -> Answer:
         """Say what a reload would change."""
-        body = await read_body(call.request, 1024 * 1024)
+        body = await read_body(call.request, RELOAD_BYTES)
         try:
-            return json_response(await self._insight.check(body))
+            return json_response(await self._reload.check(body))
         except ConfigError as error:
             raise Refusal(422, *error.problems) from None
 
     async def reload(self, call: Call) -> Answer:
         """Read the configuration again."""
-        body = await read_body(call.request, 1024 * 1024)
+        body = await read_body(call.request, RELOAD_BYTES)
         try:
-            return json_response(await self._insight.reload(body))
+            return json_response(await self._reload.reload(body))
         except ConfigError as error:
             _log.warning("reload_refused", problems=error.problems)
             raise Refusal(422, *error.problems) from None

@@ -10,17 +10,10 @@ from typing import Any
 
 import aiohttp
 import msgspec
-import structlog
 
-from config.load import ConfigError
-from config.model import Sections
-from failover.aside import aside
 from gateway import telemetry
-from gateway.http.errors import Refusal, encode
+from gateway.http.errors import Refusal
 from gateway.insight import Snapshot
-from gateway.process.worker import ReloadOrder
-from gateway.reload import reload
-from gateway.reload.runtime_config import RuntimeConfig, revealed
 from sharding.state import Key
 
 ANSWER_SECONDS = 5.0
@@ -28,8 +21,6 @@ ANSWER_SECONDS = 5.0
 GLANCE_SECONDS = 1.0
 """How long it has when the dashboard looks: a page that is live does not wait for a dead worker."""
 _ORDER = ("draining", "unavailable", "degraded", "ready")
-
-_log = structlog.get_logger()
 
 
 def worst(answers: Mapping[int, tuple[str, list[str]]], workers: int) -> tuple[str, list[str]]:
@@ -141,27 +132,12 @@ class FleetInsight:
 
     Args:
         doors: one for each worker.
-        live: the supervisor's own idea of the configuration.
-        reread: loads it again.
         draining: whether the gateway is about to stop.
-        restart: replaces a worker that could not take a new configuration over.
     """
 
-    def __init__(
-        self,
-        doors: Sequence[WorkerDoor],
-        live: RuntimeConfig,
-        reread: Callable[[], Sections],
-        draining: Callable[[], bool],
-        restart: Callable[[int], None],
-    ) -> None:
+    def __init__(self, doors: Sequence[WorkerDoor], draining: Callable[[], bool]) -> None:
         self._doors = doors
-        self._live = live
-        self._reread = reread
         self._draining = draining
-        self._restart = restart
-        self._reloading = asyncio.Lock()
-        self.generation = 1
 
     async def readiness(self) -> tuple[str, list[str]]:
         """The worst of what the workers say."""
@@ -169,13 +145,13 @@ class FleetInsight:
             return "draining", ["the gateway is stopping"]
         answers = {
             number: (body["status"], body["reasons"])
-            for number, body in (await self._ask_all("/readyz")).items()
+            for number, body in (await self.ask_all("/readyz")).items()
         }
         return worst(answers, len(self._doors))
 
     async def ring(self) -> dict[str, Any]:
         """The ring, with the nodes that any worker has ejected."""
-        return merge_rings(self._some(await self._ask_all("/ring")))
+        return merge_rings(self._some(await self.ask_all("/ring")))
 
     async def outline(self) -> dict[str, Any]:
         """From the first worker that can say."""
@@ -184,7 +160,7 @@ class FleetInsight:
 
     async def mysql(self) -> dict[str, Any]:
         """The pair, as the worker sees it that is worst off."""
-        return merge_mysql(self._some(await self._ask_all("/mysql")))
+        return merge_mysql(self._some(await self.ask_all("/mysql")))
 
     async def where(self, key: Key) -> dict[str, Any]:
         """From the first worker that can say."""
@@ -194,7 +170,7 @@ class FleetInsight:
     async def observe(self) -> Snapshot:
         """What the workers say at this moment; one that is slow is missing."""
         paths = ("/readyz", "/ring", "/mysql")
-        asked = [self._ask_all(path, seconds=GLANCE_SECONDS) for path in paths]
+        asked = [self.ask_all(path, seconds=GLANCE_SECONDS) for path in paths]
         ready, rings, mysql = await asyncio.gather(*asked)
         families = await self._families(seconds=GLANCE_SECONDS)
         if self._draining():
@@ -222,7 +198,7 @@ class FleetInsight:
 
     async def partitions(self) -> list[dict[str, Any]]:
         """As one worker sees them; `in_vain` is counted by all."""
-        answers: list[list[dict[str, Any]]] = self._some(await self._ask_all("/partitions"))
+        answers: list[list[dict[str, Any]]] = self._some(await self.ask_all("/partitions"))
         in_vain = Counter[str]()
         for found in answers:
             in_vain.update({one["day"]: one["in_vain"] for one in found})
@@ -230,7 +206,7 @@ class FleetInsight:
 
     async def believe_clock(self) -> dict[str, Any]:
         """Every worker is told, as each judges for itself."""
-        answers = self._some(await self._ask_all("/partitions/believe-clock", method="POST"))
+        answers = self._some(await self.ask_all("/partitions/believe-clock", method="POST"))
         doubted = [answer for answer in answers if answer["was_in_doubt"]]
         told: dict[str, Any] = (doubted or answers)[0]
         return told
@@ -242,52 +218,6 @@ class FleetInsight:
     async def metrics(self) -> bytes:
         """Counters as text, each sample with its worker."""
         return await asyncio.to_thread(telemetry.exposition, await self._families())
-
-    async def reload(self, body: bytes) -> dict[str, Any]:
-        """Ask every worker whether it can take the new configuration, then tell all to.
-
-        Raises:
-            ConfigError: it has problems; nothing changed.
-            Refusal: a worker does not answer; nothing changed.
-        """
-        async with self._reloading:
-            with reload.counted():
-                new = await aside("reload", self._reread)
-                step = await reload.weigh(self._live, self.generation, new)
-                order = ReloadOrder(revealed(new), step.generation, apply=False)
-                self._all_agree(await self._order(order))
-                # From here on a worker that is born has it, and there is no way back.
-                self._live.take(step.merged)
-                self.generation = step.generation
-                applied = await self._order(msgspec.structs.replace(order, apply=True))
-                for door in self._doors:
-                    if not applied.get(door.number, {}).get("taken"):
-                        self._restart(door.number)
-        _log.info("reloaded", **step.outcome)
-        return step.outcome
-
-    async def check(self, body: bytes) -> dict[str, Any]:
-        """Compare, and change nothing. The supervisor knows what all of them have."""
-        if body:
-            return await reload.compare(self._live, body)
-        new = await aside("reload", self._reread)
-        return (await reload.weigh(self._live, self.generation, new)).outcome
-
-    def _all_agree(self, answers: Mapping[int, Any]) -> None:
-        for door in self._doors:
-            answer = answers.get(door.number)
-            if answer is None:
-                raise Refusal(
-                    503,
-                    f"Nothing changed: worker {door.number} does not answer; try again.",
-                    headers={"Retry-After": "1"},
-                )
-            if "taken" not in answer:
-                problems = answer.get("errors") or ["it does not say why"]
-                raise ConfigError(f"worker {door.number}", [str(problem) for problem in problems])
-
-    async def _order(self, order: ReloadOrder) -> dict[int, Any]:
-        return await self._ask_all("/reload", method="POST", body=encode(order))
 
     async def _first(self, path: str) -> Any:
         """The answer of the first worker that has one."""
@@ -313,7 +243,7 @@ class FleetInsight:
         # Aside: it takes tenths of a second for some workers.
         return await asyncio.to_thread(merged)
 
-    async def _ask_all(
+    async def ask_all(
         self,
         path: str,
         *,
@@ -321,6 +251,7 @@ class FleetInsight:
         body: bytes | None = None,
         seconds: float = ANSWER_SECONDS,
     ) -> dict[int, Any]:
+        """What the workers answer, by number; one that does not is left out."""
         asked = {door.number: door.ask(path, method=method, body=body) for door in self._doors}
         return await _gather(asked, msgspec.json.decode, seconds)
 

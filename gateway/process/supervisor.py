@@ -14,24 +14,20 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge
 
 from config.model import Sections
-from gateway import logs
-from gateway.admin.routes import AdminApi
-from gateway.dashboard.page import Dashboard
-from gateway.factory import admin_application
+from config.plain import plain
 from gateway.http.errors import encode
-from gateway.http.listener import BACKLOG, Listening, bind, bind_shared
+from gateway.http.listener import BACKLOG, bind, bind_shared
+from gateway.process.admin_port import AdminPort
 from gateway.process.aggregate import FleetInsight, WorkerDoor
-from gateway.process.worker import EXIT_CONFIG, Handover, admin_token, fill_in
-from gateway.reload import reload
-from gateway.reload.runtime_config import RuntimeConfig, Source, revealed
+from gateway.process.worker import EXIT_CONFIG, Handover, start_logs
+from gateway.reload.reload import Reload, Workers
+from gateway.reload.runtime_config import RuntimeConfig, Source
 
 SHORT_LIFE_SECONDS = 5.0
 """A worker that dies sooner than this died of its start."""
@@ -64,7 +60,7 @@ def run_fleet(source: Source, config: Sections) -> int:
     Raises:
         PortTaken: naming the port and what to change.
     """
-    logs.start(config.log.level)
+    start_logs(source, config)
     count = config.gateway.workers
     gateways = bind_shared(
         config.gateway.host, config.gateway.port, count, "gateway.port", "--port"
@@ -90,17 +86,20 @@ class Supervisor:
         gateways: list[socket.socket],
         admin: socket.socket,
     ) -> None:
-        fill = fill_in(config)
         self._source = source
-        self._live = RuntimeConfig(fill(config), source.pinned)
-        self._generation: Callable[[], int] = lambda: 1
-        self._reread = lambda: fill(source.load())
+        self._live = RuntimeConfig(config, source.pinned)
         self._token = secrets.token_hex(32)
         self._slots = [self._slot(n, sock) for n, sock in enumerate(gateways, 1)]
         self._admin = admin
         self._stop: asyncio.Event = asyncio.Event()
         self._status = 0
-        self._background: set[asyncio.Task[Any]] = set()
+        self._insight = FleetInsight([slot.door for slot in self._slots], self._stop.is_set)
+        self._reloaded = Workers(
+            self._live,
+            [slot.number for slot in self._slots],
+            lambda body: self._insight.ask_all("/reload", method="POST", body=body),
+            self._replace,
+        )
 
     def _slot(self, number: int, gateway: socket.socket) -> _Slot:
         admin = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -116,36 +115,14 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        insight = FleetInsight(
-            [slot.door for slot in self._slots],
-            self._live,
-            self._reread,
-            self._stop.is_set,
-            self._replace,
-        )
-        self._generation = lambda: insight.generation
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
-        dashboard = Dashboard(insight, self._live)
-        api = AdminApi(
-            insight,
-            lambda: admin_token(self._live.config),
-            dashboard,
-            lambda: self._live.config.admin.allowed_hosts,
-        )
-        application = admin_application(self._live, api)
-        admin = Listening(application, self._admin, lambda: self._live.config.admin)
-        self._live.followers.append(lambda _: admin.renew())
+        reload = Reload(self._live, self._source, self._reloaded)
+        admin = AdminPort(self._insight, reload, self._live, self._admin)
         await admin.start()
-        dashboard.start()
         _log.info("supervising", workers=len(self._slots), admin=admin.address, pid=os.getpid())
         keepers = [asyncio.create_task(self._keep(slot)) for slot in self._slots]
-        self._keep_in_background(
-            reload.watch(self._source, self._live, lambda: insight.reload(b""))
-        )
         await self._stop.wait()
         await self._stop_all(keepers)
-        await dashboard.close()
-        await admin.stop(1.0)
+        await admin.stop()
         for slot in self._slots:
             await slot.door.close()
         _log.info("supervisor_stopped", status=self._status)
@@ -188,7 +165,7 @@ class Supervisor:
             slot.process = None
 
     async def _spawn(self, slot: _Slot) -> asyncio.subprocess.Process:
-        config, generation = self._live.config, self._generation()
+        config, generation = self._live.config, self._reloaded.generation
         first, slot.first = slot.first, False
         handover = Handover(
             worker=slot.number,
@@ -196,7 +173,7 @@ class Supervisor:
             gateway_fd=slot.gateway.fileno(),
             admin_fd=slot.admin.fileno(),
             admin_token=self._token,
-            config=revealed(config),
+            config=plain(config),
             generation=generation,
             first=first,
         )
@@ -238,14 +215,6 @@ class Supervisor:
         _log.warning("worker_replaced", worker=number)
         if slot.process is not None:
             _signal(slot.process, signal.SIGTERM)
-
-    def _hang_up(self, insight: FleetInsight) -> None:
-        self._keep_in_background(reload.reload_logged(insight.reload(b"")))
-
-    def _keep_in_background(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -12,11 +12,9 @@ import ctypes
 import gc
 import os
 import resource
-import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -26,16 +24,15 @@ from pydantic import ValidationError
 
 from config.load import ConfigError
 from config.model import Sections
-from config.values import is_loopback
+from failover import tasks
 from gateway import logs, telemetry
 from gateway.admin.local import OwnInsight
-from gateway.admin.routes import AdminApi
 from gateway.catalog.cache import Catalog
-from gateway.dashboard.page import Dashboard
-from gateway.factory import admin_application, gateway_application
+from gateway.factory import gateway_application
 from gateway.http.listener import Listening, bind
-from gateway.reload import reload
-from gateway.reload.runtime_config import RuntimeConfig, Source, with_token_keys
+from gateway.process.admin_port import AdminPort
+from gateway.reload.reload import OwnParts, Reload, WorkerReload
+from gateway.reload.runtime_config import RuntimeConfig, Source
 from sharding.backend import Backend
 
 NOTICE_SECONDS = 0.5
@@ -79,35 +76,6 @@ class Handover(msgspec.Struct):
     first: bool = True
 
 
-class ReloadOrder(msgspec.Struct):
-    """The body with which a supervisor reloads its workers: first asks all, then tells all."""
-
-    config: dict[str, Any]
-    generation: int
-    apply: bool
-
-
-def fill_in(config: Sections) -> Callable[[Sections], Sections]:
-    """A function that gives a configuration without token keys one that this process made up.
-
-    In local mode tokens then last as long as the process does; production mode has keys.
-    """
-    key = secrets.token_hex(32)
-    if not config.auth.token_keys:
-        _log.warning(
-            "token_key_made_up",
-            hint="play tokens end with this process; set auth.token_keys to keep them",
-        )
-    return lambda loaded: with_token_keys(loaded, key)
-
-
-def admin_token(config: Sections) -> str | None:
-    """What the admin port asks for: nothing on loopback."""
-    if is_loopback(config.admin.host) or config.admin.token is None:
-        return None
-    return config.admin.token.get_secret_value()
-
-
 def raise_file_limit() -> None:
     """Each connection is a file: take as many as the system lets us."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -127,6 +95,16 @@ def spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
+def start_logs(source: Source, config: Sections) -> None:
+    """Begin to log, in a process that `tapedeck serve` started."""
+    logs.start(config.log.level)
+    if source.made_up_the_key_of(config):
+        _log.warning(
+            "token_key_made_up",
+            hint="play tokens end with this process; set auth.token_keys to keep them",
+        )
+
+
 def run_alone(source: Source, config: Sections) -> int:
     """Serve in this process until SIGTERM or SIGINT; the exit status.
 
@@ -134,19 +112,10 @@ def run_alone(source: Source, config: Sections) -> int:
         PortTaken: naming the port and what to change.
         Refused: see there.
     """
-    logs.start(config.log.level)
+    start_logs(source, config)
     gateway = bind(config.gateway.host, config.gateway.port, "gateway.port", "--port")
     admin = bind(config.admin.host, config.admin.port, "admin.port", "--admin-port")
-    fill = fill_in(config)
-    worker = Worker(
-        fill(config),
-        gateway,
-        admin,
-        admin_token,
-        lambda _: fill(source.load()),
-        source=source,
-    )
-    uvloop.run(worker.run())
+    uvloop.run(Worker(config, gateway, admin, source).run())
     return 0
 
 
@@ -157,13 +126,7 @@ class Worker:
         config: complete.
         gateway: bound socket for players and services.
         admin: bound socket for operators, or for the supervisor.
-        token: gives what the admin socket asks for, by a configuration.
-        reread: gives the configuration to reload.
-        insight: what the admin socket shows.
-        source: to look at for changes; None where a supervisor does.
-        generation: of the ring.
-        dashboard: whether the admin socket has the page; a supervisor's has it for its workers.
-        first: as in Handover.
+        origin: where the configuration comes from: a file, or a supervisor.
     """
 
     def __init__(
@@ -171,27 +134,13 @@ class Worker:
         config: Sections,
         gateway: socket.socket,
         admin: socket.socket,
-        token: Callable[[Sections], str | None],
-        reread: Callable[[bytes], Sections],
-        insight: type[OwnInsight] = OwnInsight,
-        source: Source | None = None,
-        generation: int = 1,
-        *,
-        dashboard: bool = True,
-        first: bool = True,
+        origin: Source | Handover,
     ) -> None:
-        self._first = first
-        self._refused = ""
         self._config = config
         self._sockets = gateway, admin
-        self._token = token
-        self._reread = reread
-        self._insight_type = insight
-        self._source = source
-        self._generation = generation
-        self._with_dashboard = dashboard
+        self._origin = origin
+        self._refused = ""
         self._stop = asyncio.Event()
-        self._background: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> None:
         """Serve until a signal says stop, then drain.
@@ -203,32 +152,29 @@ class Worker:
         raise_file_limit()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        live = RuntimeConfig(self._config, self._source.pinned if self._source else frozenset())
-        backend = await Backend.open(self._config, seal=True, generation=self._generation)
-        if self._first:
-            looking = self._keep(self._look(backend))
+        source = self._origin if isinstance(self._origin, Source) else None
+        handover = self._origin if isinstance(self._origin, Handover) else None
+        live = RuntimeConfig(self._config, source.pinned if source else frozenset())
+        generation = handover.generation if handover else 1
+        backend = await Backend.open(self._config, seal=True, generation=generation)
+        looking: asyncio.Task[None] | None = None
+        if handover is None or handover.first:
+            looking = asyncio.create_task(self._look(backend))
             await asyncio.wait({looking}, timeout=FIRST_LOOK_SECONDS)
             if self._refused:
                 await backend.close()
                 raise Refused(self._refused)
-        application = gateway_application(
-            live, backend.store, Catalog(backend.primary, self._config.catalog)
-        )
-        insight = self._insight_type(backend, live, self._reread, lambda: application.draining)
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up, insight)
+        catalog = Catalog(backend.primary, self._config.catalog)
+        application = gateway_application(live, backend.store, catalog)
+        insight, parts = OwnInsight(backend, lambda: application.draining), OwnParts(backend, live)
+        reload = Reload(live, source, parts) if source else WorkerReload(parts)
+        token = handover.admin_token if handover else None
         telemetry.IN_FLIGHT.set_function(lambda: application.in_flight)
         telemetry.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         telemetry.BUILD.labels(telemetry.VERSION).set(1)
         gateway = Listening(application, self._sockets[0], lambda: live.config.gateway)
-        dashboard = Dashboard(insight, live) if self._with_dashboard else None
-        api = AdminApi(
-            insight,
-            lambda: self._token(live.config),
-            dashboard,
-            lambda: live.config.admin.allowed_hosts,
-        )
-        admin = Listening(admin_application(live, api), self._sockets[1], lambda: live.config.admin)
-        live.followers += [lambda _: gateway.renew(), lambda _: admin.renew()]
+        admin = AdminPort(insight, reload, live, self._sockets[1], token)
+        live.followers.append(lambda _: gateway.renew())
         await gateway.start()
         await admin.start()  # says that it serves, once it does
         assert application.admission is not None
@@ -236,19 +182,14 @@ class Worker:
         telemetry.SESSION_ENTRIES.set_function(lambda: len(backend.store.sessions))
         telemetry.SESSION_BYTES.set_function(lambda: backend.store.sessions.bytes)
         spare_the_collector()
-        if dashboard is not None:
-            dashboard.start()
         _log.info("listening", gateway=gateway.address, pid=os.getpid())
-        if self._source is not None:
-            self._keep(reload.watch(self._source, live, lambda: insight.reload(b"")))
         await self._stop.wait()
         await self._drain(gateway, live.config.gateway.drain_seconds)
-        if dashboard is not None:
-            await dashboard.close()
-        await admin.stop(1.0)
+        await admin.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await backend.close()
+        await tasks.stop(looking)
         _log.info("stopped")
         if self._refused:
             raise Refused(self._refused)
@@ -268,29 +209,6 @@ class Worker:
         if not await gateway.stop(seconds - notice):
             _log.warning("drain_cut", seconds=seconds)
 
-    def _hang_up(self, insight: OwnInsight) -> None:
-        self._keep(reload.reload_logged(insight.reload(b"")))
-
-    def _keep(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
-
-
-class _OrderedInsight(OwnInsight):
-    """A worker's insight: it reloads what its supervisor sends."""
-
-    async def reload(self, body: bytes) -> dict[str, Any]:
-        order = msgspec.json.decode(body, type=ReloadOrder)
-        merged, outcome = self._live.merged(Sections.model_validate(order.config))
-        planned = self._backend.plan(merged)
-        if order.apply:
-            self._backend.reload(merged, planned, order.generation)
-            self._live.take(merged)
-            await self._backend.days.relist()
-        return {"taken": order.apply, **outcome}
-
 
 def die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent goes, however that happens."""
@@ -309,18 +227,9 @@ def main() -> int:
     try:
         config = Sections.model_validate(handover.config)
         logs.set_level(config.log.level)
-        worker = Worker(
-            config,
-            socket.socket(fileno=handover.gateway_fd),
-            socket.socket(fileno=handover.admin_fd),
-            lambda _: handover.admin_token,
-            lambda _: config,
-            _OrderedInsight,
-            generation=handover.generation,
-            dashboard=False,
-            first=handover.first,
-        )
-        uvloop.run(worker.run())
+        gateway = socket.socket(fileno=handover.gateway_fd)
+        admin = socket.socket(fileno=handover.admin_fd)
+        uvloop.run(Worker(config, gateway, admin, handover).run())
     except (ConfigError, ValidationError) as error:
         _log.error("configuration_refused", reason=str(error))
         return EXIT_CONFIG

@@ -1,25 +1,37 @@
-"""A reload, thought through before anything changes: what follows, what does not, what moves."""
+"""A reload, from the request to the last worker. Read it from top to bottom.
+
+1. Read the file again, and what lies over it.
+2. Weigh it: what may change while the process runs (`runtime_config.py`) is put into the
+   configuration that holds, the rest is named. Other places of the keys are another generation of
+   the ring.
+3. Ask whoever has to take it whether they can. Until here nothing has changed: a problem ends the
+   reload.
+4. Tell them to. Nothing can fail any more; a worker that does not take it is replaced by one that
+   has it.
+
+A process without workers asks itself (`OwnParts`). A supervisor asks its workers (`Workers`), and
+each of those asks itself when it is ordered to (`WorkerReload`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 import structlog
+from msgspec import UNSET, Struct, UnsetType
 from prometheus_client import Counter
-from pydantic import BaseModel, SecretStr
 
 from config.load import ConfigError
 from config.model import Sections
+from config.plain import differences, plain, veiled
 from failover.aside import aside
-from gateway.http.errors import Refusal
-from gateway.reload.runtime_config import RuntimeConfig, Source, follows
+from gateway.http.errors import Refusal, encode
+from gateway.reload.runtime_config import RuntimeConfig, Source, can_follow
+from sharding.backend import Backend
 from sharding.ring import placement
 from sharding.ring.placement import Placement
 
@@ -31,97 +43,148 @@ RELOADS = Counter(
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a reload would do.
+class RingChange(Struct, omit_defaults=True):
+    """What happens to the ring.
+
+    Attributes:
+        moves: the share of the keys that move; `ideal`: the least that have to.
+        changes: what is done to the nodes, a phrase each.
+        generation: that it becomes.
+    """
+
+    moves: float
+    ideal: float
+    changes: list[str]
+    generation: int | UnsetType = UNSET
+
+
+class Outcome(Struct):
+    """What a reload changes: the names of values, `section.key`, and what that does to the ring."""
+
+    changed: list[str]
+    needs_restart: list[str]
+    ring: RingChange | UnsetType = UNSET
+
+
+class Step(Struct):
+    """A reload that was weighed.
 
     Attributes:
         merged: the configuration that would hold.
-        generation: of the ring: one more, if it is another one.
+        generation: of its ring.
         outcome: the answer to who asked for it.
     """
 
     merged: Sections
     generation: int
-    outcome: dict[str, Any]
+    outcome: Outcome
 
 
-class Question(msgspec.Struct):
-    """The body of POST /reload/check: a configuration to compare with the one that holds.
+class Parts(Protocol):
+    """Who has to take a configuration: this process, or a supervisor's workers."""
 
-    Attributes:
-        config: as `veiled` makes it.
-        nonce: with which it was made.
+    @property
+    def generation(self) -> int:
+        """Of the ring."""
+        ...
+
+    async def ask(self, step: Step) -> None:
+        """Whether they can. Changes nothing.
+
+        Raises:
+            ConfigError: they cannot.
+            Refusal: one does not answer.
+        """
+        ...
+
+    async def tell(self, step: Step) -> None:
+        """From now on it holds."""
+        ...
+
+
+class Reload:
+    """The procedure.
+
+    Args:
+        live: the configuration that holds.
+        source: where it is read again.
+        parts: who has to take it.
     """
 
-    config: dict[str, Any]
-    nonce: str
+    def __init__(self, live: RuntimeConfig, source: Source, parts: Parts) -> None:
+        self._live = live
+        self._source = source
+        self._parts = parts
+        self._one_at_a_time = asyncio.Lock()
 
+    async def reload(self, body: bytes = b"") -> Outcome:
+        """Go through it.
 
-async def weigh(live: RuntimeConfig, generation: int, new: Sections) -> Step:
-    """Think a reload through; changes nothing.
+        Raises:
+            ConfigError: the configuration has problems; nothing changed.
+            Refusal: a worker does not answer; nothing changed.
+        """
+        async with self._one_at_a_time:
+            with _counted():
+                step = await self._weighed()
+                await self._parts.ask(step)
+                await self._parts.tell(step)
+        _log.info("reloaded", **msgspec.to_builtins(step.outcome))
+        return step.outcome
 
-    Raises:
-        ConfigError: no ring can be made of it.
-    """
-    merged, outcome = live.merged(new)
-    before, after = Placement.of(live.config.lookup), Placement.of(merged.lookup)
-    answer: dict[str, Any] = dict(outcome)
-    if merged.lookup.mode == "ring" and before.fingerprint != after.fingerprint:
-        generation += 1
-        answer["ring"] = {"generation": generation, **await _ring(before, after)}
-    return Step(merged, generation, answer)
+    async def check(self, body: bytes) -> Outcome:
+        """What it would change: of the file, or of the configuration in `body`.
 
+        Raises:
+            ConfigError: the configuration has problems.
+            Refusal: the body is no configuration.
+        """
+        if body:
+            return await compare(self._live, body)
+        return (await self._weighed()).outcome
 
-async def compare(live: RuntimeConfig, body: bytes) -> dict[str, Any]:
-    """What differs between a configuration that somebody asks about and the one that holds.
+    async def _weighed(self) -> Step:
+        new = await aside("reload", self._source.load)
+        return await weigh(self._live.config, self._parts.generation, new)
 
-    Raises:
-        Refusal: the question cannot be read.
-        ConfigError: no ring can be made of the configuration.
-    """
-    try:
-        question = msgspec.json.decode(body, type=Question)
-        theirs = question.config
-        ours = veiled(live.config, question.nonce)
-        names = sorted(_differences(ours, theirs))
-        before, after = Placement.of(live.config.lookup), Placement.from_json(theirs["lookup"])
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
-        raise Refusal(400, "This is no configuration as tapedeck check-config sends it.") from None
-    if not theirs.get("auth", {}).get("token_keys") and live.config.mode == "local":
-        names = [name for name in names if name != "auth.token_keys"]  # the process makes one up
-    answer: dict[str, Any] = {
-        "changed": [n for n in names if follows(n, live.config) and n not in live.pinned],
-        "needs_restart": [n for n in names if not follows(n, live.config) and n not in live.pinned],
-        "overridden": [n for n in names if n in live.pinned],
-        "values": {
-            name: [_value(ours, name), _value(theirs, name)]
-            for name in names
-            if not _secret(ours, name) and not _secret(theirs, name)
-        },
-    }
-    ring = live.config.lookup.mode == theirs["lookup"].get("mode") == "ring"
-    if ring and before.fingerprint != after.fingerprint:
-        answer["ring"] = await _ring(before, after)
-    return answer
+    async def reload_logged(self) -> bool:
+        """Reload where nobody waits for the answer, as after SIGHUP: problems go to the log.
 
+        Returns:
+            False if the same reload may succeed later.
+        """
+        try:
+            await self.reload()
+        except ConfigError as error:
+            _log.error("reload_refused", source=error.source, problems=error.problems)
+        except Refusal as refusal:
+            _log.error("reload_failed", reason=" ".join(refusal.sentences))
+            return False
+        except Exception:
+            _log.exception("reload_failed")
+        return True
 
-async def _ring(before: Placement, after: Placement) -> dict[str, Any]:
-    try:
-        # In a thread: it takes some hashing, and listeners wait for nothing.
-        moved = await asyncio.to_thread(placement.moved, before, after)
-    except ValueError as error:
-        raise ConfigError("configuration", [f"lookup.servers: {error}"]) from None
-    return {
-        "moves": round(moved.share, 4),
-        "ideal": round(moved.ideal, 4),
-        "changes": placement.differences(before, after),
-    }
+    async def watch(self) -> None:
+        """While `reload.on_change` is set, reload whenever the file, or one that it names, has
+        changed and stays the same for one look more: half a file is never read. Runs until it is
+        cancelled."""
+        live, source = self._live, self._source
+        known = pending = await aside("reload-watch", lambda: source.print_of(live.config))
+        while True:
+            await asyncio.sleep(live.config.reload.look_every)
+            now = await aside("reload-watch", lambda: source.print_of(live.config))
+            if not live.config.reload.on_change:
+                known = pending = now
+                continue
+            if now == pending != known:
+                _log.info("configuration_changed", file=str(source.path))
+                if await self.reload_logged():
+                    known = now
+            pending = now
 
 
 @contextlib.contextmanager
-def counted() -> Iterator[None]:
-    """Count a reload by how it ends."""
+def _counted() -> Iterator[None]:
     try:
         yield
     except ConfigError:
@@ -133,75 +196,227 @@ def counted() -> Iterator[None]:
     RELOADS.labels("applied").inc()
 
 
-async def reload_logged(reloading: Awaitable[object]) -> bool:
-    """Await a reload that nobody waits for, as after SIGHUP: its problems go to the log.
+async def weigh(config: Sections, generation: int, new: Sections) -> Step:
+    """What a reload would do; changes nothing.
 
-    Returns:
-        Whether it came to an end; False if the same reload may succeed later.
+    Args:
+        config: the configuration that holds.
+        generation: of its ring.
+        new: valid, and filled in like the first one.
+
+    Raises:
+        ConfigError: no ring can be made of it.
+    """
+    names = differences(plain(config), plain(new))
+    outcome = Outcome([], [])
+    merged = config
+    for name in names:
+        if not can_follow(name, config):
+            outcome.needs_restart.append(name)
+            continue
+        outcome.changed.append(name)
+        section, _, key = name.partition(".")
+        value = getattr(getattr(new, section), key)
+        part = getattr(merged, section).model_copy(update={key: value})
+        merged = merged.model_copy(update={section: part})
+    before, after = Placement.of(config.lookup), Placement.of(merged.lookup)
+    if merged.lookup.mode == "ring" and before.fingerprint != after.fingerprint:
+        generation += 1
+        outcome.ring = await _ring_change(before, after)
+        outcome.ring.generation = generation
+    return Step(merged, generation, outcome)
+
+
+async def _ring_change(before: Placement, after: Placement) -> RingChange:
+    try:
+        # In a thread: it takes some hashing, and listeners wait for nothing.
+        moved = await asyncio.to_thread(placement.moved, before, after)
+    except ValueError as error:
+        raise ConfigError("configuration", [f"lookup.servers: {error}"]) from None
+    changes = placement.differences(before, after)
+    return RingChange(round(moved.share, 4), round(moved.ideal, 4), changes)
+
+
+class OwnParts:
+    """This process: what is behind HTTP, and what handlers look at."""
+
+    def __init__(self, backend: Backend, live: RuntimeConfig) -> None:
+        self._backend = backend
+        self._live = live
+
+    @property
+    def generation(self) -> int:
+        """Of the ring."""
+        return self._backend.generation
+
+    async def ask(self, step: Step) -> None:
+        """Whether a ring can be made of it."""
+        self._backend.plan(step.merged)
+
+    async def tell(self, step: Step) -> None:
+        """From the next request on it holds; requests under way end as they are."""
+        self._backend.reload(step.merged, self._backend.plan(step.merged), step.generation)
+        self._live.take(step.merged)
+        await self._backend.days.relist()
+
+
+class Order(Struct):
+    """What a supervisor sends to `/reload` of its workers: first it asks all, then it tells all.
+
+    Attributes:
+        config: the configuration that would hold, with its secrets.
+        generation: of its ring.
+        apply: whether it is told.
+    """
+
+    config: dict[str, Any]
+    generation: int
+    apply: bool
+
+
+class Workers:
+    """A supervisor's workers.
+
+    Args:
+        live: the supervisor's own idea of the configuration, which workers are born with.
+        numbers: of the workers.
+        send: sends a body to all of them; gives their answers by number.
+        replace: ends a worker, and starts another one in its place.
+    """
+
+    def __init__(
+        self,
+        live: RuntimeConfig,
+        numbers: Sequence[int],
+        send: Callable[[bytes], Awaitable[Mapping[int, Any]]],
+        replace: Callable[[int], None],
+    ) -> None:
+        self._live = live
+        self._numbers = numbers
+        self._send = send
+        self._replace = replace
+        self.generation = 1
+
+    async def ask(self, step: Step) -> None:
+        """All must say that they can."""
+        answers = await self._send_order(step, apply=False)
+        for number in self._numbers:
+            answer = answers.get(number)
+            if answer is None:
+                raise Refusal(
+                    503,
+                    f"Nothing changed: worker {number} does not answer; try again.",
+                    headers={"Retry-After": "1"},
+                )
+            if "taken" not in answer:
+                problems = answer.get("errors") or ["it does not say why"]
+                raise ConfigError(f"worker {number}", [str(problem) for problem in problems])
+
+    async def tell(self, step: Step) -> None:
+        """From here on a worker that is born has it, and there is no way back."""
+        self._live.take(step.merged)
+        self.generation = step.generation
+        answers = await self._send_order(step, apply=True)
+        for number in self._numbers:
+            if not answers.get(number, {}).get("taken"):
+                self._replace(number)
+
+    async def _send_order(self, step: Step, *, apply: bool) -> Mapping[int, Any]:
+        return await self._send(encode(Order(plain(step.merged), step.generation, apply)))
+
+
+class WorkerReload:
+    """A worker's part in it: it does what its supervisor orders."""
+
+    def __init__(self, parts: OwnParts) -> None:
+        self._parts = parts
+
+    async def reload(self, body: bytes) -> dict[str, bool]:
+        """Say whether the configuration can be taken, or take it.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        order = msgspec.json.decode(body, type=Order)
+        config = Sections.model_validate(order.config)
+        step = Step(config, order.generation, Outcome([], []))
+        await self._parts.ask(step)
+        if order.apply:
+            await self._parts.tell(step)
+        return {"taken": order.apply}
+
+    async def check(self, body: bytes) -> Outcome:
+        """Only a supervisor can say: it knows the file."""
+        raise Refusal(404, "Ask the supervisor.")
+
+
+# --- a configuration that somebody asks about, as tapedeck check-config --against does
+
+
+class Question(Struct):
+    """The body of POST /reload/check: a configuration to compare with the one that holds.
+
+    Attributes:
+        config: as `config.plain.veiled` makes it.
+        nonce: with which it was made.
+    """
+
+    config: dict[str, Any]
+    nonce: str
+
+
+class Comparison(Outcome, kw_only=True):
+    """How it differs.
+
+    Attributes:
+        overridden: what differs, but is said by the environment or command line of the gateway.
+        values: old and new of what is no secret.
+    """
+
+    overridden: list[str]
+    values: dict[str, list[Any]]
+
+
+async def compare(live: RuntimeConfig, body: bytes) -> Comparison:
+    """What differs between a configuration that somebody asks about and the one that holds.
+
+    Raises:
+        Refusal: the question cannot be read.
+        ConfigError: no ring can be made of the configuration.
     """
     try:
-        await reloading
-    except ConfigError as error:
-        _log.error("reload_refused", source=error.source, problems=error.problems)
-    except Refusal as refusal:
-        _log.error("reload_failed", reason=" ".join(refusal.sentences))
-        return False
-    except Exception:
-        _log.exception("reload_failed")
-    return True
+        question = msgspec.json.decode(body, type=Question)
+        theirs = question.config
+        ours = veiled(live.config, question.nonce)
+        names = differences(ours, theirs)
+        before, after = Placement.of(live.config.lookup), Placement.from_json(theirs["lookup"])
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
+        raise Refusal(400, "This is no configuration as tapedeck check-config sends it.") from None
+    if not theirs.get("auth", {}).get("token_keys") and live.config.mode == "local":
+        names = [name for name in names if name != "auth.token_keys"]  # the process makes one up
+    free = [name for name in names if name not in live.pinned]
+    answer = Comparison(
+        changed=[name for name in free if can_follow(name, live.config)],
+        needs_restart=[name for name in free if not can_follow(name, live.config)],
+        overridden=[name for name in names if name in live.pinned],
+        values={
+            name: [_value(ours, name), _value(theirs, name)]
+            for name in names
+            if not _is_secret(_value(ours, name)) and not _is_secret(_value(theirs, name))
+        },
+    )
+    ring = live.config.lookup.mode == theirs["lookup"].get("mode") == "ring"
+    if ring and before.fingerprint != after.fingerprint:
+        answer.ring = await _ring_change(before, after)
+    return answer
 
 
-async def watch(
-    source: Source, live: RuntimeConfig, reload: Callable[[], Awaitable[object]]
-) -> None:
-    """While `reload.on_change` is set, reload whenever the file, or one that it names, has changed
-    and stays the same for one look more: nobody reads half a file. Runs until it is cancelled."""
-    known = pending = await aside("reload-watch", lambda: source.print_of(live.config))
-    while True:
-        await asyncio.sleep(live.config.reload.look_every)
-        now = await aside("reload-watch", lambda: source.print_of(live.config))
-        if not live.config.reload.on_change:
-            known = pending = now
-            continue
-        if now == pending != known:
-            _log.info("configuration_changed", file=str(source.path))
-            if await reload_logged(reload()):
-                known = now
-        pending = now
-
-
-def veiled(value: Any, nonce: str) -> Any:
-    """Plain data in which secrets can be compared, by who has them, and not read."""
-    if isinstance(value, SecretStr):
-        text = value.get_secret_value()
-        digest = hmac.new(nonce.encode(), text.encode("utf-8", "surrogateescape"), hashlib.sha256)
-        return {"secret": digest.hexdigest() if text else ""}
-    if isinstance(value, BaseModel):
-        return {name: veiled(getattr(value, name), nonce) for name in type(value).model_fields}
-    if isinstance(value, (list, tuple)):
-        return [veiled(part, nonce) for part in value]
-    return value
-
-
-def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    for section in {*ours, *theirs}:
-        before, after = ours.get(section), theirs.get(section)
-        if not isinstance(before, dict) or not isinstance(after, dict):
-            if before != after:
-                yield section
-            continue
-        for key in {*before, *after}:
-            if before.get(key) != after.get(key):
-                yield f"{section}.{key}"
-
-
-def _value(plain: Mapping[str, Any], name: str) -> Any:
+def _value(plain_config: Mapping[str, Any], name: str) -> Any:
     section, _, key = name.partition(".")
-    value = plain.get(section)
+    value = plain_config.get(section)
     return value.get(key) if key and isinstance(value, dict) else value
 
 
-def _secret(plain: Mapping[str, Any], name: str) -> bool:
-    value = _value(plain, name)
+def _is_secret(value: Any) -> bool:
     values = value if isinstance(value, list) else [value]
     return any(isinstance(part, dict) and "secret" in part for part in values)

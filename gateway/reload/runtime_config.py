@@ -8,76 +8,45 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import structlog
 from pydantic import BaseModel, SecretStr
 
 from config.load import PREFIX, load
-from config.model import ClientTls, Limits, Lookup, Sections, ServerTls
+from config.model import Sections
 from gateway import logs
 from gateway.auth.bearer import carries_key, digest_of
 from gateway.auth.tokens import TokenKeys
 
-_OF_THE_START = {"mode", "redis_db", "preconnect"}
-_OF_A_CLUSTER = {"capacity_every"}
-# The parser of each connection is made with these; keep-alive's timer too.
-_PARSER = frozenset({"header_bytes", "headers", "keepalive_seconds"})
-RELOADABLE = frozenset(
+NEEDS_RESTART = frozenset(
     {
-        "admin.allowed_hosts",
-        "admin.peers",
-        *(f"admin.peers_{key}" for key in ClientTls.model_fields if key != "tls"),
-        "admin.token",
-        "admin.token_file",
-        "auth.service_keys",
-        "auth.service_keys_file",
-        "auth.token_days",
-        "auth.token_keys",
-        "auth.token_keys_file",
-        "gateway.drain_seconds",
-        "gateway.max_requests",
-        "log.level",
-        *(f"limits.{key}" for key in Limits.model_fields if key not in _PARSER),
-        "log.requests",
-        *(f"lookup.{name}" for name in Lookup.model_fields if name not in _OF_THE_START),
-        "mysql.batch",
-        "mysql.connect_timeout",
-        "mysql.deadline",
-        "mysql.password",
-        "mysql.password_file",
-        "mysql.statement_timeout",
-        "mysql.user",
-        "mysql.waiting",
-        "partitions.drop_after",
-        "partitions.drop_at_most",
-        "partitions.filter_bytes",
-        "partitions.filter_folder",
-        "partitions.prune",
-        "partitions.prune_every",
-        "partitions.retention_days",
-        "partitions.seal",
-        "partitions.seal_after",
-        "partitions.seal_rate",
-        "player.skip_limit",
-        "player.skip_window",
-        "reload.look_every",
-        "reload.on_change",
-        "sessions.enabled",
-        "sessions.max_bytes",
-        "sessions.max_entries",
-        "states.max_bytes",
-        *(f"{section}.{key}" for section in ("gateway", "admin") for key in ServerTls.model_fields),
-        *(f"mysql.{key}" for key in ClientTls.model_fields),
+        "mode",
+        "admin.host",
+        "admin.port",
+        "catalog.max_age",
+        "catalog.max_mixes",
+        "gateway.host",
+        "gateway.port",
+        "gateway.workers",
+        # The parser of each connection is made with these; keep-alive's timer too.
+        "limits.header_bytes",
+        "limits.headers",
+        "limits.keepalive_seconds",
+        "lookup.mode",
+        "lookup.preconnect",
+        "lookup.redis_db",
+        "mysql.connections",
+        "mysql.database",
+        "mysql.hosts",
+        "mysql.public_key",
+        "partitions.prefix",
     }
 )
-"""What a reload applies, for a ring. Everything else needs a restart."""
-
+"""What sockets, pools and threads were built from. All else follows a reload, for a ring."""
 _DAY = 86_400
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +56,13 @@ class Source:
     Attributes:
         path: the file.
         overrides: what the command line said, as `TAPEDECK_...` variables; laid over everything.
+        own_key: signs play tokens where the configuration has no key (local mode): they then last
+            as long as this process.
     """
 
     path: Path
     overrides: Mapping[str, str]
+    own_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
 
     def load(self) -> Sections:
         """Read it.
@@ -98,7 +70,11 @@ class Source:
         Raises:
             config.load.ConfigError: with every problem.
         """
-        return load(self.path, {**os.environ, **self.overrides})
+        return with_token_keys(load(self.path, {**os.environ, **self.overrides}), self.own_key)
+
+    def made_up_the_key_of(self, config: Sections) -> bool:
+        """Whether play tokens are signed with `own_key`."""
+        return [key.get_secret_value() for key in config.auth.token_keys] == [self.own_key]
 
     @property
     def pinned(self) -> frozenset[str]:
@@ -164,51 +140,12 @@ class RuntimeConfig:
         """Whether the Authorization header carries one of the service keys."""
         return carries_key(authorization, self._service_keys)
 
-    def merged(self, new: Sections) -> tuple[Sections, dict[str, list[str]]]:
-        """The configuration that holds, with what of `new` can follow; changes nothing.
 
-        Args:
-            new: valid, and filled in like the first one.
-
-        Returns:
-            It, and: `changed`, the names of what is new in it; `needs_restart`, of what differs
-            still.
-        """
-        names = sorted(differences(self.config, new))
-        changed = [name for name in names if follows(name, self.config)]
-        merged = self.config
-        for name in changed:
-            section, _, key = name.partition(".")
-            part = getattr(merged, section)
-            value = getattr(getattr(new, section), key)
-            merged = merged.model_copy(update={section: part.model_copy(update={key: value})})
-        return merged, {
-            "changed": changed,
-            "needs_restart": [name for name in names if name not in changed],
-        }
-
-
-def follows(name: str, config: Sections) -> bool:
+def can_follow(name: str, config: Sections) -> bool:
     """Whether a reload applies a value, `section.key`; a cluster is given its limits once."""
-    section, _, key = name.partition(".")
-    if section == "lookup" and config.lookup.mode == "cluster":
-        return key in _OF_A_CLUSTER
-    return name in RELOADABLE
-
-
-def differences(old: Sections, new: Sections) -> set[str]:
-    """The names, `section.key`, of values that differ."""
-    found = set()
-    for section in Sections.model_fields:
-        before, after = getattr(old, section), getattr(new, section)
-        if not isinstance(before, BaseModel):
-            if before != after:
-                found.add(section)
-            continue
-        for key in type(before).model_fields:
-            if getattr(before, key) != getattr(after, key):
-                found.add(f"{section}.{key}")
-    return found
+    if name.startswith("lookup.") and config.lookup.mode == "cluster":
+        return name == "lookup.capacity_every"
+    return name not in NEEDS_RESTART
 
 
 def with_token_keys(config: Sections, key: str) -> Sections:
@@ -217,25 +154,3 @@ def with_token_keys(config: Sections, key: str) -> Sections:
         return config
     auth = config.auth.model_copy(update={"token_keys": (SecretStr(key),)})
     return config.model_copy(update={"auth": auth})
-
-
-def revealed(value: Any) -> Any:
-    """Plain data with the secrets in it, to hand to a process of our own; never to a log."""
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    if isinstance(value, BaseModel):
-        return {name: revealed(getattr(value, name)) for name in type(value).model_fields}
-    if isinstance(value, (list, tuple)):
-        return [revealed(part) for part in value]
-    return value
-
-
-def masked(value: Any) -> Any:
-    """Plain data with `***` in the place of secrets."""
-    if isinstance(value, SecretStr):
-        return "***" if value.get_secret_value() else ""
-    if isinstance(value, BaseModel):
-        return {name: masked(getattr(value, name)) for name in type(value).model_fields}
-    if isinstance(value, (list, tuple)):
-        return [masked(part) for part in value]
-    return value

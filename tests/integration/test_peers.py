@@ -35,7 +35,7 @@ class Overview(Dashboard):
 async def an_admin_port(**tls: str) -> AsyncIterator[str]:
     """A real one; its address, without the scheme."""
     live = RuntimeConfig(a_config(admin={"token": TOKEN, **tls}))
-    api = AdminApi(None, lambda: TOKEN, Overview(None, live))  # type: ignore[arg-type]
+    api = AdminApi(None, None, lambda: TOKEN, Overview(None, live))  # type: ignore[arg-type]
     sock = bind("127.0.0.1", 0, "admin.port", "--admin-port")
     listening = Listening(admin_application(live, api), sock, lambda: live.config.admin)
     await listening.start()

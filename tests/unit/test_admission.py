@@ -12,6 +12,7 @@ import pytest
 
 from failover.presence import Presence
 from gateway.http import admission
+from gateway.reload.reload import weigh
 from tests.support.serving import SERVICE_KEY, Served, a_config, serving
 
 KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}
@@ -117,7 +118,7 @@ async def test_limits_follow_a_reload() -> None:
                 )
             }
         )
-        gateway.live.take(gateway.live.merged(new)[0])
+        gateway.live.take((await weigh(gateway.live.config, 1, new)).merged)
         statuses = []
         for _ in range(2):
             async with gateway.http.get("/mixes/1") as answer:

@@ -73,7 +73,7 @@ async def admin(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Admin]:
     board = Dashboard(seen, live)  # type: ignore[arg-type]
     sock = bind("127.0.0.1", 0, "admin.port", "--admin-port")
     port = sock.getsockname()[1]
-    application = admin_application(live, AdminApi(seen, lambda: TOKEN, board))  # type: ignore[arg-type]
+    application = admin_application(live, AdminApi(seen, None, lambda: TOKEN, board))  # type: ignore[arg-type]
     listening = Listening(application, sock)
     await listening.start()
     board.start()
@@ -257,7 +257,7 @@ async def test_a_stop_waits_for_no_viewer_that_takes_nothing(admin: Admin) -> No
 
 async def test_a_worker_behind_a_supervisor_has_no_page() -> None:
     live = RuntimeConfig(a_config())
-    application = admin_application(live, AdminApi(Seen()))  # type: ignore[arg-type]
+    application = admin_application(live, AdminApi(Seen(), None))  # type: ignore[arg-type]
     listening = Listening(application, sock := bind("127.0.0.1", 0, "admin.port", "--admin-port"))
     await listening.start()
     url = f"http://127.0.0.1:{sock.getsockname()[1]}/"

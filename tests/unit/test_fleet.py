@@ -8,8 +8,10 @@ import pytest
 from pydantic import SecretStr
 
 from config.model import Sections
+from config.plain import masked, plain
 from gateway.process.aggregate import earliest, merge_mysql, merge_rings, out_in, worst
-from gateway.reload.runtime_config import RuntimeConfig, masked, revealed, with_token_keys
+from gateway.reload.reload import Outcome, weigh
+from gateway.reload.runtime_config import RuntimeConfig, with_token_keys
 from tests.support.serving import SERVICE_KEY, a_config
 
 
@@ -53,7 +55,7 @@ def test_a_node_that_any_worker_has_ejected_is_shown_ejected() -> None:
     assert merged == ring(2, a="live", b="ejected", c="ejected")
 
 
-def test_a_reload_takes_over_what_can_follow_and_names_the_rest() -> None:
+async def test_a_reload_takes_over_what_can_follow_and_names_the_rest() -> None:
     live = RuntimeConfig(a_config())
     new = a_config(
         log={"level": "error"},
@@ -61,25 +63,25 @@ def test_a_reload_takes_over_what_can_follow_and_names_the_rest() -> None:
         auth={"service_keys": ["a-new-key"]},
         gateway={"port": 9999},
     )
-    expected = {
-        "changed": ["auth.service_keys", "log.level", "player.skip_limit"],
-        "needs_restart": ["gateway.port"],
-    }
-    merged, outcome = live.merged(new)
-    assert outcome == expected
+    step = await weigh(live.config, 1, new)
+    assert step.outcome == Outcome(
+        changed=["auth.service_keys", "log.level", "player.skip_limit"],
+        needs_restart=["gateway.port"],
+    )
     assert live.config.player.skip_limit == 2
-    live.take(merged)
+    live.take(step.merged)
     assert live.config.player.skip_limit == 5
     assert live.config.gateway.port == 8080
     assert live.is_service("Bearer a-new-key")
     assert not live.is_service(f"Bearer {SERVICE_KEY}")
-    assert live.merged(new)[1] == {"changed": [], "needs_restart": ["gateway.port"]}
+    assert (await weigh(live.config, 1, new)).outcome == Outcome([], ["gateway.port"])
 
 
-def test_a_rotated_token_key_signs_and_the_old_one_still_verifies() -> None:
+async def test_a_rotated_token_key_signs_and_the_old_one_still_verifies() -> None:
     live = RuntimeConfig(a_config())
     old = live.tokens.issue(5, now=0)
-    live.take(live.merged(a_config(auth={"token_keys": ["n" * 32, "k" * 32]}))[0])
+    new = a_config(auth={"token_keys": ["n" * 32, "k" * 32]})
+    live.take((await weigh(live.config, 1, new)).merged)
     assert live.tokens.verify(old, now=1).user_id == 5
     assert live.tokens.issue(5, now=0) != old
 
@@ -109,7 +111,7 @@ def test_only_the_very_key_opens_the_service_door(header: str | None, good: bool
 
 def test_a_configuration_survives_the_way_to_a_worker() -> None:
     config = with_token_keys(a_config(mysql={"password": "p" * 8}), "unused")
-    assert Sections.model_validate(revealed(config)) == config
+    assert Sections.model_validate(plain(config)) == config
 
 
 def test_a_made_up_key_fills_a_gap_and_nothing_else() -> None:

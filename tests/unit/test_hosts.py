@@ -46,6 +46,7 @@ async def admin(
     live, insight = RuntimeConfig(a_config(admin=values)), Insight()
     api = AdminApi(
         insight,  # type: ignore[arg-type]
+        insight,  # type: ignore[arg-type]
         lambda: token,
         hosts=lambda: live.config.admin.allowed_hosts,
     )

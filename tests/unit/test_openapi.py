@@ -57,7 +57,7 @@ async def test_the_gateway_serves_what_is_described() -> None:
 
 
 def test_the_admin_port_serves_what_is_described() -> None:
-    application = admin_application(RuntimeConfig(a_config()), AdminApi(None))  # type: ignore[arg-type]
+    application = admin_application(RuntimeConfig(a_config()), AdminApi(None, None))  # type: ignore[arg-type]
     assert served(application) == described("admin", "description")
 
 

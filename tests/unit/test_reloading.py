@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from config.load import load, parse
+from config.plain import veiled
 from gateway.http.errors import Refusal
 from gateway.reload import reload
 from gateway.reload.runtime_config import RuntimeConfig, Source, with_token_keys
@@ -27,12 +28,13 @@ def in_cluster(**lookup: Any) -> Any:
 async def test_a_cluster_is_given_its_limits_once_and_what_loads_do_without_it_follows() -> None:
     live, backend = RuntimeConfig(in_cluster()), Backend(in_cluster())
     step = await reload.weigh(
-        live, backend.generation, in_cluster(timeout=9, servers=["127.0.0.1:2"], capacity_every=7)
+        live.config,
+        backend.generation,
+        in_cluster(timeout=9, servers=["127.0.0.1:2"], capacity_every=7),
     )
-    assert step.outcome == {
-        "changed": ["lookup.capacity_every"],
-        "needs_restart": ["lookup.servers", "lookup.timeout"],
-    }
+    assert step.outcome == reload.Outcome(
+        changed=["lookup.capacity_every"], needs_restart=["lookup.servers", "lookup.timeout"]
+    )
     backend.reload(step.merged, backend.plan(step.merged), step.generation)
     assert backend.ring()["generation"] == 1
 
@@ -57,8 +59,10 @@ async def test_work_that_a_reload_ends_does_end_also_where_it_loses_a_cancellati
     monkeypatch.setattr(backend.survey, "keep", keep)
     backend._keep_house()
     await asyncio.sleep(0)
-    step = await reload.weigh(live, backend.generation, a_config(lookup={"capacity_every": 0}))
-    assert step.outcome["changed"] == ["lookup.capacity_every"]
+    step = await reload.weigh(
+        live.config, backend.generation, a_config(lookup={"capacity_every": 0})
+    )
+    assert step.outcome.changed == ["lookup.capacity_every"]
     backend.reload(step.merged, backend.plan(step.merged), step.generation)
     async with asyncio.timeout(5):
         await lost.wait()
@@ -85,7 +89,7 @@ async def test_only_what_moves_keys_is_another_generation() -> None:
 
     async def outcome(**lookup: Any) -> dict[str, Any]:
         new = a_config(lookup={"servers": [A, B], **lookup})
-        return (await reload.weigh(live, 1, new)).outcome
+        return msgspec.to_builtins((await reload.weigh(live.config, 1, new)).outcome)
 
     assert "ring" not in await outcome(timeout=9, batch=5, server_failure_limit=1)
     assert "ring" not in await outcome(servers=[B, A])
@@ -99,11 +103,11 @@ async def test_secrets_are_compared_without_being_sent() -> None:
     live = RuntimeConfig(a_config())
 
     async def asked(config: Any) -> dict[str, Any]:
-        question = reload.Question(reload.veiled(config, "n"), "n")
+        question = reload.Question(veiled(config, "n"), "n")
         body = msgspec.json.encode(question)
         assert SERVICE_KEY.encode() not in body
         assert b"kkkkkkkk" not in body
-        return await reload.compare(live, body)
+        return msgspec.to_builtins(await reload.compare(live, body))
 
     assert (await asked(a_config()))["changed"] == []
     other = await asked(a_config(auth={"service_keys": ["another"]}, mysql={"password": "p"}))

@@ -1,0 +1,88 @@
+"""The admin port of a process, and the ways to have it reload: POST /reload, SIGHUP, its file."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+
+from config.values import is_loopback
+from failover import tasks
+from gateway.admin.routes import AdminApi
+from gateway.dashboard.page import Dashboard
+from gateway.factory import admin_application
+from gateway.http.listener import Listening
+from gateway.insight import Insight
+from gateway.reload.reload import Reload, WorkerReload
+from gateway.reload.runtime_config import RuntimeConfig
+
+
+class AdminPort:
+    """To be made inside the running loop.
+
+    Args:
+        insight: what it shows.
+        reload: what to do where a reload is asked for. Where that is a worker's part of one, only
+            its supervisor asks here: no page is shown, no signal or file looked at.
+        live: the configuration that holds.
+        sock: bound.
+        token: what a supervisor shows here. Operators show `admin.token`, except on loopback.
+    """
+
+    def __init__(
+        self,
+        insight: Insight,
+        reload: Reload | WorkerReload,
+        live: RuntimeConfig,
+        sock: socket.socket,
+        token: str | None = None,
+    ) -> None:
+        self._live = live
+        self._supervisors_token = token
+        self._dashboard: Dashboard | None = None
+        self._reload = reload
+        self._tasks: set[asyncio.Task[object]] = set()
+        if isinstance(reload, Reload):
+            self._dashboard = Dashboard(insight, live)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up, reload)
+        api = AdminApi(
+            insight,
+            reload,
+            self._token,
+            self._dashboard,
+            lambda: live.config.admin.allowed_hosts,
+        )
+        self._listening = Listening(admin_application(live, api), sock, lambda: live.config.admin)
+        live.followers.append(lambda _: self._listening.renew())
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        return self._listening.address
+
+    async def start(self) -> None:
+        """Answer, and look at the file, from now on."""
+        await self._listening.start()
+        if self._dashboard is not None and isinstance(self._reload, Reload):
+            self._dashboard.start()
+            self._tasks.add(asyncio.create_task(self._reload.watch()))
+
+    async def stop(self) -> None:
+        """End what is under way."""
+        await tasks.stop(*self._tasks)
+        if self._dashboard is not None:
+            await self._dashboard.close()
+        await self._listening.stop(1.0)
+
+    def _token(self) -> str | None:
+        admin = self._live.config.admin
+        if self._supervisors_token is not None:
+            return self._supervisors_token
+        if is_loopback(admin.host) or admin.token is None:
+            return None
+        return admin.token.get_secret_value()
+
+    def _hang_up(self, reload: Reload) -> None:
+        task = asyncio.create_task(reload.reload_logged())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
