@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -52,6 +52,18 @@ def read_lookup(path: Path) -> Lookup:
 def print_json(answer: Any) -> None:
     """The answer for a script."""
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """A table for people, whole also where the page is narrower or nothing says how wide it is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    needed = Console(width=1000).measure(table).maximum
+    Console(width=max(Console().width, needed), highlight=False).print(table)
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import date
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,16 +13,17 @@ from cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
+    Result,
     fail,
     print_json,
+    print_table,
     read_config,
     run,
 )
 
 if TYPE_CHECKING:
     from config.model import Sections
-    from sharding.partitions.pruner import Janitor, Partition, Pruned
-    from sharding.partitions.sealing import Outcome
+    from sharding.partitions.pruner import Janitor, Partition
 
 app = typer.Typer(no_args_is_help=True, help="The day partitions in MySQL.")
 
@@ -41,28 +41,31 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     Example: tapedeck partitions list --json
     """
     sections = read_config(config)
-    found, foreign = run(_list(sections))
+
+    async def look(janitor: Janitor) -> tuple[list[Partition], Iterable[str]]:
+        return await janitor.partitions(), (await janitor.look()).foreign
+
+    found, foreign = _with_janitor(sections, look)
     _warn(foreign)
     in_vain = _in_vain(sections)
     if as_json:
         shown = [partition.as_json() for partition in found]
         print_json([{**one, "in_vain": in_vain.get(one["day"])} for one in shown])
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("day", "rows", "bytes", "dropped on", "filter bytes", "in vain", box=None)
+    rows = []
     for partition in found:
         vain = in_vain.get(f"{partition.day:%Y%m%d}")
-        table.add_row(
-            str(partition.day),
-            f"{partition.rows:,}",
-            f"{partition.bytes:,}",
-            str(partition.drops_on),
-            f"{partition.filter_bytes:,}" if partition.sealed else "not sealed",
-            f"{vain:,}" if vain is not None else "",
+        rows.append(
+            (
+                str(partition.day),
+                f"{partition.rows:,}",
+                f"{partition.bytes:,}",
+                str(partition.drops_on),
+                f"{partition.filter_bytes:,}" if partition.sealed else "not sealed",
+                f"{vain:,}" if vain is not None else "",
+            )
         )
-    Console().print(table)
+    print_table(("day", "rows", "bytes", "dropped on", "filter bytes", "in vain"), rows)
 
 
 @app.command()
@@ -73,12 +76,18 @@ def create(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
     Example: tapedeck partitions create
     """
-    sections = read_config(config)
-    days = run(_create(sections))
+    from sharding.partitions.calendar import tomorrow
+
+    async def complete(janitor: Janitor) -> date:
+        await janitor.days.complete()
+        return janitor.days.today()
+
+    today = _with_janitor(read_config(config), complete)
+    days = (today, tomorrow(today))
     if as_json:
         print_json({"days": [f"{day:%Y%m%d}" for day in days]})
     else:
-        print("There are partitions for " + " and ".join(str(day) for day in days) + ".")
+        print(f"There are partitions for {days[0]} and {days[1]}.")
 
 
 @app.command()
@@ -101,7 +110,7 @@ def seal(
     Example: tapedeck partitions seal --again 20261019
     """
     from sharding.partitions.calendar import parse_day
-    from sharding.partitions.sealing import CannotSeal
+    from sharding.partitions.sealing import CannotSeal, Outcome, Sealer
 
     sections = read_config(config)
     wanted = parse_day(day) if day is not None else None
@@ -109,8 +118,13 @@ def seal(
         fail(f"{day} is no day: write it as YYYYMMDD")
     if again and wanted is None:
         fail("--again needs a day")
+
+    def carry_out(janitor: Janitor) -> Awaitable[Outcome]:
+        sealer = Sealer(janitor.primary, janitor.days, sections.partitions)
+        return sealer.seal(wanted, again=again)
+
     try:
-        outcome = run(_seal(sections, wanted, again))
+        outcome = _with_janitor(sections, carry_out)
     except CannotSeal as error:
         fail(f"nothing was sealed: {error}")
     if as_json:
@@ -161,8 +175,9 @@ def prune(
 
     Example: tapedeck partitions prune --dry-run
     """
-    sections = read_config(config)
-    pruned = run(_prune(sections, dry_run, force))
+    pruned = _with_janitor(
+        read_config(config), lambda janitor: janitor.prune(dry_run=dry_run, force=force)
+    )
     _warn(pruned.foreign)
     if as_json:
         print_json(
@@ -175,15 +190,20 @@ def prune(
                 "foreign": list(pruned.foreign),
             }
         )
-    else:
-        _say(pruned, dry_run)
+    elif not pruned.plan.days and not pruned.elsewhere:
+        print("No partition is past retention.")
+    elif dry_run and not pruned.plan.refused:
+        print(f"Would drop {_listed(pruned.plan.days)}.")
+    elif pruned.dropped:
+        print(f"Dropped {_listed(pruned.dropped)}.")
     if pruned.plan.refused:
         fail(f"nothing was dropped: {pruned.plan.refused}")
     if pruned.elsewhere:
         fail("nothing was dropped: another process is pruning at the moment; try again later")
     if pruned.busy:
-        days = ", ".join(str(day) for day in pruned.busy)
-        fail(f"not dropped, because it is still being read: {days}; try again later")
+        fail(
+            f"not dropped, because it is still being read: {_listed(pruned.busy)}; try again later"
+        )
 
 
 @app.command("believe-clock")
@@ -217,35 +237,29 @@ def _warn(foreign: Iterable[str]) -> None:
         typer.echo(f"not Tapedeck's, in spite of the name, and left alone: {names}", err=True)
 
 
-def _say(pruned: Pruned, dry_run: bool) -> None:
-    if not pruned.plan.days and not pruned.elsewhere:
-        print("No partition is past retention.")
-    elif dry_run and not pruned.plan.refused:
-        print("Would drop " + _listed(pruned.plan.days) + ".")
-    elif pruned.dropped:
-        print("Dropped " + _listed(pruned.dropped) + ".")
-
-
 def _listed(days: tuple[date, ...]) -> str:
     return ", ".join(str(day) for day in days)
 
 
-@contextlib.asynccontextmanager
-async def _janitor(sections: Sections) -> AsyncIterator[Janitor]:
+def _with_janitor(sections: Sections, work: Callable[[Janitor], Awaitable[Result]]) -> Result:
+    """Carry out `work` with what lists and prunes partitions, connected to MySQL."""
     from failover.mysql.primary import Primary
     from sharding.partitions.calendar import call_tables
     from sharding.partitions.clock import Days
     from sharding.partitions.pruner import Janitor
 
-    call_tables(sections.partitions.prefix)
-    days = Days(sections.partitions.retention_days, time.monotonic)
-    primary = Primary(sections.mysql, on_hello=days.greeted)
-    days.attach(primary)
-    await primary.start()
-    try:
-        yield Janitor(primary, days, sections.partitions)
-    finally:
-        await primary.close()
+    async def carry_out() -> Result:
+        call_tables(sections.partitions.prefix)
+        days = Days(sections.partitions.retention_days, time.monotonic)
+        primary = Primary(sections.mysql, on_hello=days.greeted)
+        days.attach(primary)
+        await primary.start()
+        try:
+            return await work(Janitor(primary, days, sections.partitions))
+        finally:
+            await primary.close()
+
+    return run(carry_out())
 
 
 def _in_vain(sections: Sections) -> dict[str, int]:
@@ -258,30 +272,3 @@ def _in_vain(sections: Sections) -> dict[str, int]:
         }
     except NoAnswer:
         return {}
-
-
-async def _seal(sections: Sections, day: date | None, again: bool) -> Outcome:
-    from sharding.partitions.sealing import Sealer
-
-    async with _janitor(sections) as janitor:
-        sealer = Sealer(janitor.primary, janitor.days, sections.partitions)
-        return await sealer.seal(day, again=again)
-
-
-async def _list(sections: Sections) -> tuple[list[Partition], list[str]]:
-    async with _janitor(sections) as janitor:
-        return await janitor.partitions(), list((await janitor.look()).foreign)
-
-
-async def _create(sections: Sections) -> tuple[date, date]:
-    from sharding.partitions.calendar import tomorrow
-
-    async with _janitor(sections) as janitor:
-        await janitor.days.complete()
-        today = janitor.days.today()
-        return today, tomorrow(today)
-
-
-async def _prune(sections: Sections, dry_run: bool, force: bool) -> Pruned:
-    async with _janitor(sections) as janitor:
-        return await janitor.prune(dry_run=dry_run, force=force)

@@ -63,9 +63,9 @@ def where(
 ) -> None:
     """Say where one state lies: its owner among the nodes, what that says, and what is true.
 
-    With --keys it says on which node each lookup key of a file belongs; it asks no server and needs
-    the section lookup only: one
-    line, or with --json one object {"key", "node"}, for each line of the file.
+    With --keys it says on which node each lookup key of a file belongs: a line for each line of
+    the file, or with --json an object {"key", "node"}. It asks no server, and of the configuration
+    it needs only the section lookup.
 
     Example: tapedeck ring where 4711 1
 
@@ -87,20 +87,19 @@ def where(
 
 
 def _print_place(answer: dict[str, Any]) -> None:
-    print(f"lookup key   {answer['lookup_key']}")
-    print(f"owner        {answer['owner']}")
-    print(f"fallback     {', '.join(answer['order'][1:]) or 'none'}")
-    for hint in answer["hints"]:
-        print(f"hint         {hint['node']}: {hint['day'] or hint['outcome']}")
-    state = answer["state"]
-    if state is None:
-        if "problem" not in answer:
-            print("state        none in any partition")
-        return
-    print(f"partition    {state['partition']}")
-    print(f"version      {state['version']}")
-    print(f"belongs to   {state['owner']}")
-    print(f"state        {state['body']}")
+    lines = [
+        ("lookup key", answer["lookup_key"]),
+        ("owner", answer["owner"]),
+        ("fallback", ", ".join(answer["order"][1:]) or "none"),
+    ]
+    lines += [("hint", f"{one['node']}: {one['day'] or one['outcome']}") for one in answer["hints"]]
+    if state := answer["state"]:
+        lines += [(word, state[word]) for word in ("partition", "version")]
+        lines += [("belongs to", state["owner"]), ("state", state["body"])]
+    elif "problem" not in answer:
+        lines.append(("state", "none in any partition"))
+    for word, value in lines:
+        print(f"{word:<13}{value}")
 
 
 def _where_keys(lookup: Lookup, keys: Path, as_json: bool) -> None:
@@ -136,14 +135,13 @@ def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -
         ring = ask(admin_url(sections), "/ring", sections, seconds=3)
     except NoAnswer as error:
         return {"problem": str(error)}
-    seen = {node["name"]: node.get("capacity") or {} for node in ring.get("nodes", ())}
     standing = {node["name"]: node for node in ring.get("nodes", ())}
     for node in nodes:
-        if node["name"] in standing:
-            node["ring"] = standing[node["name"]]["state"]
-            node["reason"] = standing[node["name"]]["reason"]
-        if node["name"] in seen and "evicted_last_hour" in seen[node["name"]]:
-            node["evicted_last_hour"] = seen[node["name"]]["evicted_last_hour"]
+        if seen := standing.get(node["name"]):
+            node["ring"], node["reason"] = seen["state"], seen["reason"]
+            evicted = (seen.get("capacity") or {}).get("evicted_last_hour")
+            if evicted is not None:
+                node["evicted_last_hour"] = evicted
     return {"generation": ring.get("generation")}
 
 

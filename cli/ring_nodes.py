@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cli.common import fail
+from cli.common import fail, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,27 +53,24 @@ async def look_at(backend: Backend, shares: Mapping[str, float]) -> list[dict[st
 
 def print_nodes(nodes: list[dict[str, Any]], retention_days: int) -> None:
     """The table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    columns = ("node", "address", "weight", "share", "keys", "memory", "evicted", "state")
-    table = Table(*columns, box=None, pad_edge=False)
+    rows = []
     for node in nodes:
         alive = node["state"] == "answers"
         evicted = node.get("evicted")
-        table.add_row(
-            node["name"],
-            node["address"],
-            str(node["weight"]),
-            f"{node['share']:.1%}",
-            f"{node['keys']:,}" if alive else "-",
-            _memory(node) if alive else "-",
-            "-" if evicted is None else f"[red]{evicted:,}[/red]" if evicted else "0",
-            _standing(node),
+        rows.append(
+            (
+                node["name"],
+                node["address"],
+                str(node["weight"]),
+                f"{node['share']:.1%}",
+                f"{node['keys']:,}" if alive else "-",
+                _memory(node) if alive else "-",
+                "-" if evicted is None else f"[red]{evicted:,}[/red]" if evicted else "0",
+                _standing(node),
+            )
         )
-    # Whole also where nobody says how wide the page is: no address may be cut off.
-    needed = Console(width=1000).measure(table).maximum
-    Console(width=max(Console().width, needed)).print(table)
+    columns = ("node", "address", "weight", "share", "keys", "memory", "evicted", "state")
+    print_table(columns, rows)
     if any(node.get("evicted") for node in nodes):
         print(f"evicted: entries that went before the retention of {retention_days} days was over")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from cli.common import (
     JsonOption,
     fail,
     print_json,
+    print_table,
     read_config,
     run,
 )
@@ -116,11 +118,7 @@ async def _held(config: Lookup) -> dict[str, Held | None]:
 
 
 def _print(answer: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    console.print(
+    print(
         f"{answer['moved']:.1%} of the key space would move; by the weights alone it would be"
         f" {answer['ideal']:.1%}"
     )
@@ -130,25 +128,29 @@ def _print(answer: dict[str, Any]) -> None:
     )
     if answer["silent"]:
         print(f"keys and memory are not known: {', '.join(answer['silent'])} did not answer")
-    nodes = Table("node", "weight", "share", "keys", "memory", box=None)
-    for node in answer["nodes"]:
-        nodes.add_row(
-            node["name"],
-            _both(node, "weight", lambda n: "-" if n is None else str(n)),
-            _both(node, "share", lambda n: f"{n:.1%}"),
-            _both(node, "keys", lambda n: "-" if n is None else f"{n:,}"),
-            _both(node, "memory_bytes", lambda n: "-" if n is None else f"{n / 1e6:,.1f} MB"),
-        )
-    console.print(nodes)
-    if not answer["moves"]:
-        return
-    moves = Table("from", "to", "share", "keys", box=None)
-    for move in answer["moves"]:
-        keys = "-" if move["keys"] is None else f"{move['keys']:,}"
-        moves.add_row(move["from"], move["to"], f"{move['share']:.1%}", keys)
-    console.print(moves)
+    shown: dict[str, Callable[[Any], str]] = {
+        "weight": str,
+        "share": "{:.1%}".format,
+        "keys": "{:,}".format,
+        "memory_bytes": lambda size: f"{size / 1e6:,.1f} MB",
+    }
+    nodes = [
+        (node["name"], *(_both(node, what, show) for what, show in shown.items()))
+        for node in answer["nodes"]
+    ]
+    print_table(("node", "weight", "share", "keys", "memory"), nodes)
+    if answer["moves"]:
+        moves = [
+            (move["from"], move["to"], f"{move['share']:.1%}", _shown(move["keys"], "{:,}".format))
+            for move in answer["moves"]
+        ]
+        print_table(("from", "to", "share", "keys"), moves)
 
 
-def _both(node: dict[str, Any], what: str, shown: Any) -> str:
-    before, after = shown(node[f"{what}_before"]), shown(node[what])
+def _shown(value: Any, show: Callable[[Any], str]) -> str:
+    return "-" if value is None else show(value)
+
+
+def _both(node: dict[str, Any], what: str, show: Callable[[Any], str]) -> str:
+    before, after = _shown(node[f"{what}_before"], show), _shown(node[what], show)
     return before if before == after else f"{before} -> {after}"

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json
+from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json, print_table
 
-app = typer.Typer(no_args_is_help=True, help="The servers of the running local stack.")
+app = typer.Typer(no_args_is_help=True, help="The servers of the stack that `tapedeck up` runs.")
 
 
 class Name(StrEnum):
@@ -28,11 +28,6 @@ class Name(StrEnum):
 ServerName = Annotated[Name, typer.Argument(help="The server.", show_default=False)]
 
 
-@app.callback()
-def stack() -> None:
-    """The servers of the running local stack (`tapedeck up`)."""
-
-
 @app.command()
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Say who runs where, who is the primary, and whether it is redundant.
@@ -43,18 +38,12 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     if as_json:
         print_json(answer)
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("server", "state", "pid", "port", "role"):
-        table.add_column(column)
+    rows = []
     for name, server in answer["servers"].items():
         colour = "green" if server["state"] == "running" else "red"
         words = (server["pid"] or "-", server["port"], server.get("role", ""))
-        table.add_row(name, f"[{colour}]{server['state']}[/]", *(str(word) for word in words))
-    console = Console(highlight=False)
-    console.print(table)
+        rows.append((name, f"[{colour}]{server['state']}[/]", *(str(word) for word in words)))
+    print_table(("server", "state", "pid", "port", "role"), rows)
     mysql = answer["mysql"]
     said = [
         f"{mysql['engine']}: {mysql['primary']} is the primary (generation {mysql['generation']})",
@@ -65,7 +54,9 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     else:
         said.append(f"semi-sync {'on' if mysql['semi_sync'] else 'OFF'}")
         said.append(f"standby: {mysql['standby']}")
-    console.print(f"\n{'; '.join(said)}", soft_wrap=True)
+    from rich.console import Console
+
+    Console(highlight=False).print(f"\n{'; '.join(said)}", soft_wrap=True)
 
 
 @app.command()
