@@ -52,7 +52,7 @@ def start(level: str, **always: Any) -> None:
         level: debug, info, warning or error.
         always: stands in every line, as `worker=2`.
     """
-    log_queue.install(lambda lines: _log.error("log_lines_dropped", lines=lines))
+    log_queue.install(lambda lines: _log.error("log lines dropped", lines=lines))
     configure(level, **always)
 
 

@@ -200,5 +200,5 @@ class AdminApi:
         try:
             return json_response(await self._reload.reload(body))
         except ConfigError as error:
-            _log.warning("reload_refused", problems=error.problems)
+            _log.warning("reload refused", problems=error.problems)
             raise Refusal(422, *error.problems) from None

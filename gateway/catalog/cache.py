@@ -188,7 +188,7 @@ class Catalog:
             self._mixes.put(mix_id, mix, self._until(now))
         if self._away:
             self._away = False
-            log.info("catalog is read from mysql again")
+            log.info("catalog read from mysql again")
         return mix
 
     async def _fetch(self, sql: str, args: tuple[int, ...] = ()) -> list[Row]:
@@ -197,7 +197,7 @@ class Catalog:
         except MySQLError as error:
             if error.fault is not Fault.NO_TABLE:
                 raise
-            log.warning("the catalog has no tables yet", reason=str(error))
+            log.warning("catalog tables missing", reason=str(error))
             return []
 
     def _until(self, now: float) -> float:
@@ -209,5 +209,5 @@ class Catalog:
         _MIXES.labels("stale").inc()
         if not self._away:
             self._away = True
-            log.warning("catalog is answered from old editions", mix=mix_id, reason=reason)
+            log.warning("catalog served from old editions", mix=mix_id, reason=reason)
         return entry.value

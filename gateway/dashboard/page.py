@@ -194,7 +194,7 @@ class Dashboard:
         except Refusal:
             pass  # nobody answers right now; the status says so
         except Exception:
-            _log.exception("dashboard_failed", at=getattr(work, "__name__", ""))
+            _log.exception("dashboard failed", at=getattr(work, "__name__", ""))
 
     # --- what viewers are sent
 

@@ -131,7 +131,7 @@ class Application:
         except TooLarge as error:
             return self._error(route.style, Refusal(413, str(error)), logged_in=call.logged_in)
         except (Unavailable, PrimaryUnavailable) as error:
-            _log.warning("unavailable", route=route.template, reason=str(error))
+            _log.warning("request not served", route=route.template, reason=str(error))
             return self._error(
                 route.style,
                 Refusal(
@@ -143,7 +143,7 @@ class Application:
             )
         except Exception:
             # The request may have carried secrets: the pattern is logged, and the traceback.
-            _log.exception("request_failed", route=route.template, method=request.method)
+            _log.exception("request failed", route=route.template, method=request.method)
             return self._error(
                 route.style,
                 Refusal(500, f"Something broke here; it is logged as {logs.REQUEST_ID.get()}."),
@@ -164,7 +164,7 @@ class Application:
             refusal = Refusal(status, sentence, close=True)
         _log.log(
             20 if status < 500 else 40,
-            "malformed_request" if status < 500 else "request_failed",
+            "request malformed" if status < 500 else "request failed",
             # Its message quotes the request, which may hold a token: the type is enough.
             reason=type(error).__name__,
             exc_info=error if status >= 500 else None,

@@ -143,7 +143,7 @@ class Listening:
             former.close()
         except (TlsProblem, OSError) as error:
             # The files changed again since the reload looked at them.
-            _log.error("certificate_refused", reason=str(error))
+            _log.error("certificate refused", reason=str(error))
 
     async def stop_accepting(self) -> None:
         """Refuse new connections; the ones that the kernel had accepted already are served."""

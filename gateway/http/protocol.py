@@ -289,7 +289,7 @@ class HttpConnection(RequestHandler):
             self.force_close()
             raise
         except Exception:
-            _log.exception("request_failed")
+            _log.exception("request failed")
             self.force_close()
             return False
         finally:

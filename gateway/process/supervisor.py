@@ -125,7 +125,7 @@ class Supervisor:
         await admin.stop()
         for slot in self._slots:
             await slot.door.close()
-        _log.info("supervisor_stopped", status=self._status)
+        _log.info("supervisor stopped", status=self._status)
         return self._status
 
     async def _keep(self, slot: _Slot) -> None:
@@ -138,13 +138,13 @@ class Supervisor:
             if self._stop.is_set():
                 return
             if status == EXIT_CONFIG:
-                _log.error("worker_refused_configuration", worker=slot.number)
+                _log.error("worker refused configuration", worker=slot.number)
                 self._status = 1
                 self._stop.set()
                 return
             short_lives = short_lives + 1 if loop.time() - started < SHORT_LIFE_SECONDS else 0
             pause = BACKOFF_SECONDS[min(short_lives, len(BACKOFF_SECONDS) - 1)]
-            _log.warning("worker_died", worker=slot.number, status=status, restart_in=pause)
+            _log.warning("worker died", worker=slot.number, status=status, restart_in=pause)
             RESTARTS.inc()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -206,13 +206,13 @@ class Supervisor:
         if late:
             for slot in self._slots:
                 if slot.process is not None:
-                    _log.error("worker_killed", worker=slot.number, after=patience)
+                    _log.error("worker killed", worker=slot.number, after=patience)
                     _signal(slot.process, signal.SIGKILL)
             await asyncio.wait(late)
 
     def _replace(self, number: int) -> None:
         slot = self._slots[number - 1]
-        _log.warning("worker_replaced", worker=number)
+        _log.warning("worker replaced", worker=number)
         if slot.process is not None:
             _signal(slot.process, signal.SIGTERM)
 

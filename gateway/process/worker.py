@@ -100,7 +100,7 @@ def start_logs(source: Source, config: Sections) -> None:
     logs.start(config.log.level)
     if source.made_up_the_key_of(config):
         _log.warning(
-            "token_key_made_up",
+            "token key made up",
             hint="play tokens end with this process; set auth.token_keys to keep them",
         )
 
@@ -207,7 +207,7 @@ class Worker:
         notice = min(NOTICE_SECONDS, seconds)
         await asyncio.sleep(notice)
         if not await gateway.stop(seconds - notice):
-            _log.warning("drain_cut", seconds=seconds)
+            _log.warning("drain cut short", seconds=seconds)
 
 
 def die_with(parent: int) -> None:
@@ -231,10 +231,10 @@ def main() -> int:
         admin = socket.socket(fileno=handover.admin_fd)
         uvloop.run(Worker(config, gateway, admin, handover).run())
     except (ConfigError, ValidationError) as error:
-        _log.error("configuration_refused", reason=str(error))
+        _log.error("configuration refused", reason=str(error))
         return EXIT_CONFIG
     except Refused as error:
-        _log.error("start_refused", reason=str(error))
+        _log.error("start refused", reason=str(error))
         return EXIT_CONFIG
     return 0
 

@@ -22,17 +22,18 @@ from typing import Any, Protocol
 
 import msgspec
 import structlog
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 from prometheus_client import Counter
 
 from config.load import ConfigError
 from config.model import Sections
-from config.plain import differences, plain, veiled
+from config.plain import differences, plain
 from failover.aside import aside
 from gateway.http.errors import Refusal, encode
+from gateway.reload.compare import compare
+from gateway.reload.outcome import Outcome, ring_change
 from gateway.reload.runtime_config import RuntimeConfig, Source, can_follow
 from sharding.backend import Backend
-from sharding.ring import placement
 from sharding.ring.placement import Placement
 
 RELOADS = Counter(
@@ -41,29 +42,6 @@ RELOADS = Counter(
     ["result"],
 )
 _log = structlog.get_logger()
-
-
-class RingChange(Struct, omit_defaults=True):
-    """What happens to the ring.
-
-    Attributes:
-        moves: the share of the keys that move; `ideal`: the least that have to.
-        changes: what is done to the nodes, a phrase each.
-        generation: that it becomes.
-    """
-
-    moves: float
-    ideal: float
-    changes: list[str]
-    generation: int | UnsetType = UNSET
-
-
-class Outcome(Struct):
-    """What a reload changes: the names of values, `section.key`, and what that does to the ring."""
-
-    changed: list[str]
-    needs_restart: list[str]
-    ring: RingChange | UnsetType = UNSET
 
 
 class Step(Struct):
@@ -156,12 +134,12 @@ class Reload:
         try:
             await self.reload()
         except ConfigError as error:
-            _log.error("reload_refused", source=error.source, problems=error.problems)
+            _log.error("reload refused", source=error.source, problems=error.problems)
         except Refusal as refusal:
-            _log.error("reload_failed", reason=" ".join(refusal.sentences))
+            _log.error("reload failed", reason=" ".join(refusal.sentences))
             return False
         except Exception:
-            _log.exception("reload_failed")
+            _log.exception("reload failed")
         return True
 
     async def watch(self) -> None:
@@ -177,7 +155,7 @@ class Reload:
                 known = pending = now
                 continue
             if now == pending != known:
-                _log.info("configuration_changed", file=str(source.path))
+                _log.info("configuration changed", file=str(source.path))
                 if await self.reload_logged():
                     known = now
             pending = now
@@ -222,19 +200,9 @@ async def weigh(config: Sections, generation: int, new: Sections) -> Step:
     before, after = Placement.of(config.lookup), Placement.of(merged.lookup)
     if merged.lookup.mode == "ring" and before.fingerprint != after.fingerprint:
         generation += 1
-        outcome.ring = await _ring_change(before, after)
+        outcome.ring = await ring_change(before, after)
         outcome.ring.generation = generation
     return Step(merged, generation, outcome)
-
-
-async def _ring_change(before: Placement, after: Placement) -> RingChange:
-    try:
-        # In a thread: it takes some hashing, and listeners wait for nothing.
-        moved = await asyncio.to_thread(placement.moved, before, after)
-    except ValueError as error:
-        raise ConfigError("configuration", [f"lookup.servers: {error}"]) from None
-    changes = placement.differences(before, after)
-    return RingChange(round(moved.share, 4), round(moved.ideal, 4), changes)
 
 
 class OwnParts:
@@ -348,75 +316,3 @@ class WorkerReload:
     async def check(self, body: bytes) -> Outcome:
         """Only a supervisor can say: it knows the file."""
         raise Refusal(404, "Ask the supervisor.")
-
-
-# --- a configuration that somebody asks about, as tapedeck check-config --against does
-
-
-class Question(Struct):
-    """The body of POST /reload/check: a configuration to compare with the one that holds.
-
-    Attributes:
-        config: as `config.plain.veiled` makes it.
-        nonce: with which it was made.
-    """
-
-    config: dict[str, Any]
-    nonce: str
-
-
-class Comparison(Outcome, kw_only=True):
-    """How it differs.
-
-    Attributes:
-        overridden: what differs, but is said by the environment or command line of the gateway.
-        values: old and new of what is no secret.
-    """
-
-    overridden: list[str]
-    values: dict[str, list[Any]]
-
-
-async def compare(live: RuntimeConfig, body: bytes) -> Comparison:
-    """What differs between a configuration that somebody asks about and the one that holds.
-
-    Raises:
-        Refusal: the question cannot be read.
-        ConfigError: no ring can be made of the configuration.
-    """
-    try:
-        question = msgspec.json.decode(body, type=Question)
-        theirs = question.config
-        ours = veiled(live.config, question.nonce)
-        names = differences(ours, theirs)
-        before, after = Placement.of(live.config.lookup), Placement.from_json(theirs["lookup"])
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
-        raise Refusal(400, "This is no configuration as tapedeck check-config sends it.") from None
-    if not theirs.get("auth", {}).get("token_keys") and live.config.mode == "local":
-        names = [name for name in names if name != "auth.token_keys"]  # the process makes one up
-    free = [name for name in names if name not in live.pinned]
-    answer = Comparison(
-        changed=[name for name in free if can_follow(name, live.config)],
-        needs_restart=[name for name in free if not can_follow(name, live.config)],
-        overridden=[name for name in names if name in live.pinned],
-        values={
-            name: [_value(ours, name), _value(theirs, name)]
-            for name in names
-            if not _is_secret(_value(ours, name)) and not _is_secret(_value(theirs, name))
-        },
-    )
-    ring = live.config.lookup.mode == theirs["lookup"].get("mode") == "ring"
-    if ring and before.fingerprint != after.fingerprint:
-        answer.ring = await _ring_change(before, after)
-    return answer
-
-
-def _value(plain_config: Mapping[str, Any], name: str) -> Any:
-    section, _, key = name.partition(".")
-    value = plain_config.get(section)
-    return value.get(key) if key and isinstance(value, dict) else value
-
-
-def _is_secret(value: Any) -> bool:
-    values = value if isinstance(value, list) else [value]
-    return any(isinstance(part, dict) and "secret" in part for part in values)

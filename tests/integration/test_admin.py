@@ -165,7 +165,7 @@ async def test_a_reload_applies_what_it_can_and_a_bad_file_changes_nothing(
     assert (status, body["status"]) == (422, "422 Unprocessable Content")
     assert len(body["errors"]) == 2
     gateway.send(signal.SIGHUP)
-    await gateway.until("/healthz", lambda *_: len(gateway.lines("reload_refused")) == 2)
+    await gateway.until("/healthz", lambda *_: len(gateway.lines("reload refused")) == 2)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ async def test_a_stop_ends_after_drain_seconds_whatever_hangs(
         writer.write(head.encode())
         await gateway.until("/stats", lambda _, b: b["tapedeck_http_requests_in_flight"] == 1)
         assert await asyncio.to_thread(gateway.stop) == 0
-        assert gateway.lines("drain_cut")
+        assert gateway.lines("drain cut short")
         writer.close()
     finally:
         gateway.kill()

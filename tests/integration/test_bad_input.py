@@ -41,7 +41,7 @@ def gateway(stack_config: Callable[..., dict[str, Any]], tmp_path: Path) -> Iter
     put_mixes(document, [a_mix(7)])
     with Gateway(document, tmp_path) as gateway:
         yield gateway
-        failed = gateway.lines("request_failed")
+        failed = gateway.lines("request failed")
         assert not failed, failed
         assert gateway.running
 

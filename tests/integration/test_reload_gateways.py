@@ -143,7 +143,7 @@ async def test_a_ring_that_cannot_be_changes_nothing_and_says_why(
     assert status == 422
     assert "longer than 264 bytes" in body["errors"][0]
     gateway.send(signal.SIGHUP)
-    await gateway.until("/healthz", lambda *_: len(gateway.lines("reload_refused")) == 2)
+    await gateway.until("/healthz", lambda *_: len(gateway.lines("reload refused")) == 2)
     assert [g for g in await generations(gateway) if g] == [1, 1]
     assert await metric(gateway, "tapedeck_reloads_total", result="refused") == [2]
     status, body = await post(gateway, "/reload/check")
@@ -162,10 +162,10 @@ async def test_sighup_and_a_change_of_the_file_reload_too(
     set_lookup(gateway, servers=servers(*lookup_servers[:1]))
     await gateway.until("/ring", lambda _, body: body["generation"] == 3)
     gateway.config.write_text(gateway.config.read_text().replace("servers:", "nonsense:"))
-    await gateway.until("/healthz", lambda *_: len(gateway.lines("reload_refused")) == 1)
+    await gateway.until("/healthz", lambda *_: len(gateway.lines("reload refused")) == 1)
     set_lookup(gateway, servers=servers(*lookup_servers[:2]))
     await gateway.until("/ring", lambda _, body: body["generation"] == 4)
-    assert len(gateway.lines("reload_refused")) == 1
+    assert len(gateway.lines("reload refused")) == 1
 
 
 async def test_limits_follow_and_what_does_not_is_named(alone: Gateway) -> None:

@@ -76,7 +76,7 @@ def try_out(gateway: Gateway, folder: Path, face: str, tags: list[str], seconds:
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert not gateway.lines("request_failed")
+    assert not gateway.lines("request failed")
 
 
 FACES = pytest.mark.parametrize(

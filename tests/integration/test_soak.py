@@ -120,7 +120,7 @@ async def test_nothing_adds_up_at_saturation(
         load.kill()
         gateway.kill()
     judge(samples, after, outcome)
-    assert not gateway.lines("request_failed")
+    assert not gateway.lines("request failed")
 
 
 def _start(gateway: Gateway) -> None:

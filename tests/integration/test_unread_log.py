@@ -70,7 +70,7 @@ async def serves(gateway: Gateway) -> None:
 async def read_all(gateway: Gateway, reader: int) -> list[dict[str, Any]]:
     """Read the log until it says what was dropped, stop the gateway, and read to the end."""
     text = b""
-    while b'"log_lines_dropped"' not in text:
+    while b'"log lines dropped"' not in text:
         text += await asyncio.to_thread(os.read, reader, 1 << 16)
     gateway.send(signal.SIGTERM)
     while piece := await asyncio.to_thread(os.read, reader, 1 << 16):
@@ -94,11 +94,11 @@ async def test_it_serves_and_says_how_many_lines_were_dropped_once_somebody_read
     assert dropped > 5
     lines = await read_all(gateway, reader)
     assert gateway.wait() == 0
-    told = [line for line in lines if line["event"] == "log_lines_dropped"]
+    told = [line for line in lines if line["event"] == "log lines dropped"]
     assert sum(line["lines"] for line in told) >= dropped
-    refused = [line for line in lines if line["event"] == "reload_refused"]
+    refused = [line for line in lines if line["event"] == "reload refused"]
     assert 5 < len(refused) < RELOADS
-    assert lines[-1]["event"] in ("stopped", "supervisor_stopped")
+    assert lines[-1]["event"] in ("stopped", "supervisor stopped")
 
 
 def test_it_stops_in_order_while_the_log_is_not_read(unread: tuple[Gateway, int]) -> None:

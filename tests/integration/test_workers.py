@@ -216,5 +216,5 @@ def test_local_mode_without_token_keys_makes_one_key_for_all_and_does_not_log_it
     with Gateway(document, tmp_path, "--workers", "2") as gateway:
         asyncio.run(gateway.until("/readyz", lambda _, body: body["status"] == "ready"))
         asyncio.run(plays(gateway))
-        assert len(gateway.lines("token_key_made_up")) == 1
+        assert len(gateway.lines("token key made up")) == 1
         assert not [w for w in gateway.log.read_text().split('"') if len(w) >= 64 and w.isalnum()]

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from config.model import Sections
 from config.plain import masked, plain
 from gateway.process.aggregate import earliest, merge_mysql, merge_rings, out_in, worst
-from gateway.reload.reload import Outcome, weigh
+from gateway.reload.outcome import Outcome
+from gateway.reload.reload import weigh
 from gateway.reload.runtime_config import RuntimeConfig, with_token_keys
 from tests.support.serving import SERVICE_KEY, a_config
 

@@ -13,6 +13,8 @@ from config.load import load, parse
 from config.plain import veiled
 from gateway.http.errors import Refusal
 from gateway.reload import reload
+from gateway.reload.compare import Question, compare
+from gateway.reload.outcome import Outcome
 from gateway.reload.runtime_config import RuntimeConfig, Source, with_token_keys
 from sharding.backend import Backend
 from sharding.lookups.capacity import Survey
@@ -32,7 +34,7 @@ async def test_a_cluster_is_given_its_limits_once_and_what_loads_do_without_it_f
         backend.generation,
         in_cluster(timeout=9, servers=["127.0.0.1:2"], capacity_every=7),
     )
-    assert step.outcome == reload.Outcome(
+    assert step.outcome == Outcome(
         changed=["lookup.capacity_every"], needs_restart=["lookup.servers", "lookup.timeout"]
     )
     backend.reload(step.merged, backend.plan(step.merged), step.generation)
@@ -103,11 +105,11 @@ async def test_secrets_are_compared_without_being_sent() -> None:
     live = RuntimeConfig(a_config())
 
     async def asked(config: Any) -> dict[str, Any]:
-        question = reload.Question(veiled(config, "n"), "n")
+        question = Question(veiled(config, "n"), "n")
         body = msgspec.json.encode(question)
         assert SERVICE_KEY.encode() not in body
         assert b"kkkkkkkk" not in body
-        return msgspec.to_builtins(await reload.compare(live, body))
+        return msgspec.to_builtins(await compare(live, body))
 
     assert (await asked(a_config()))["changed"] == []
     other = await asked(a_config(auth={"service_keys": ["another"]}, mysql={"password": "p"}))
@@ -119,7 +121,7 @@ async def test_secrets_are_compared_without_being_sent() -> None:
 @pytest.mark.parametrize("body", [b"x", b"{}", b'{"config": {}, "nonce": "n"}', b"[1]"])
 async def test_a_question_that_is_none_is_refused(body: bytes) -> None:
     with pytest.raises(Refusal) as refused:
-        await reload.compare(RuntimeConfig(a_config()), body)
+        await compare(RuntimeConfig(a_config()), body)
     assert refused.value.status == 400
 
 
