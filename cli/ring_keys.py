@@ -7,15 +7,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from cli.common import fail
 
 if TYPE_CHECKING:
     from sharding.ring.ring import Ring
-
-_AT_ONCE = 4096
-_SAY_EVERY = 1_000_000
 
 
 def print_places(ring: Ring, source: Path, *, as_json: bool) -> None:
@@ -26,50 +23,27 @@ def print_places(ring: Ring, source: Path, *, as_json: bool) -> None:
     Python's "surrogateescape" has them.
     """
     try:
-        keys = sys.stdin.buffer if str(source) == "-" else source.open("rb")
-    except OSError as error:
-        fail(f"{source} cannot be read: {error.strerror}")
-    answers = _json_lines(ring, keys) if as_json else _lines(ring, keys)
-    try:
-        with keys:
-            _write(answers, sys.stdout.buffer)
+        with sys.stdin.buffer if str(source) == "-" else source.open("rb") as lines:
+            keys = (
+                line[:-2] if line.endswith(b"\r\n") else line.removesuffix(b"\n") for line in lines
+            )
+            sys.stdout.buffer.writelines(_objects(ring, keys) if as_json else _lines(ring, keys))
+            sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # Whoever reads has enough (`| head`); Python would complain again when it ends.
+        # The reader has enough (`| head`); Python would complain again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         fail(f"{source} cannot be read: {error.strerror}")
 
 
-def _write(answers: Iterable[bytes], out: BinaryIO) -> None:
-    talk = sys.stderr.isatty() and not sys.stdout.isatty()
-    batch: list[bytes] = []
-    for number, answer in enumerate(answers, 1):
-        batch.append(answer)
-        if len(batch) >= _AT_ONCE:
-            out.write(b"".join(batch))
-            batch.clear()
-        if talk and number % _SAY_EVERY == 0:
-            print(f"\r{number:,} keys", end="", file=sys.stderr, flush=True)
-    out.write(b"".join(batch))
-    out.flush()
-    if talk:
-        print(file=sys.stderr)
-
-
-def _key(line: bytes) -> bytes:
-    return line[:-2] if line.endswith(b"\r\n") else line.removesuffix(b"\n")
-
-
-def _lines(ring: Ring, lines: Iterable[bytes]) -> Iterator[bytes]:
+def _lines(ring: Ring, keys: Iterable[bytes]) -> Iterator[bytes]:
     names = {server.name: server.name.encode() for server in ring.servers}
-    for line in lines:
-        key = _key(line)
+    for key in keys:
         yield b"%b\t%b\n" % (key, names[ring.owner(key).name])
 
 
-def _json_lines(ring: Ring, lines: Iterable[bytes]) -> Iterator[bytes]:
+def _objects(ring: Ring, keys: Iterable[bytes]) -> Iterator[bytes]:
     names = {server.name: encode_basestring_ascii(server.name) for server in ring.servers}
-    for line in lines:
-        key = _key(line)
+    for key in keys:
         text = encode_basestring_ascii(key.decode("utf-8", "surrogateescape"))
         yield f'{{"key": {text}, "node": {names[ring.owner(key).name]}}}\n'.encode()

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -55,6 +55,9 @@ class _LookupAlone(Section):
     lookup: Lookup
 
 
+Model = TypeVar("Model", Sections, _LookupAlone)
+
+
 def load(path: Path | str, environ: Mapping[str, str] | None = None) -> Sections:
     """Read `path`, put `TAPEDECK_<SECTION>__<KEY>` of `environ` (default: the process's) over it.
 
@@ -62,12 +65,8 @@ def load(path: Path | str, environ: Mapping[str, str] | None = None) -> Sections
         ConfigError: with every problem of the file and of the environment at once.
     """
     path = Path(path)
-    return parse(
-        _read(path),
-        source=str(path),
-        environ=os.environ if environ is None else environ,
-        base=path.parent,
-    )
+    environ = os.environ if environ is None else environ
+    return parse(_read(path), source=str(path), environ=environ, base=path.parent)
 
 
 def load_lookup(path: Path | str, environ: Mapping[str, str] | None = None) -> Lookup:
@@ -79,19 +78,10 @@ def load_lookup(path: Path | str, environ: Mapping[str, str] | None = None) -> L
         ConfigError: with every problem of this section at once.
     """
     path = Path(path)
-    problems: list[str] = []
-    merged = _copied({"lookup": _read(path).get("lookup", {})})
+    document = {"lookup": _read(path).get("lookup", {})}
     variables = os.environ if environ is None else environ
     ours = {k: v for k, v in variables.items() if k.startswith(PREFIX + "LOOKUP__")}
-    origins = _override(merged, ours, problems)
-    _read_nutcracker(merged, path.parent, problems)
-    try:
-        section = _LookupAlone.model_validate(merged).lookup
-    except ValidationError as error:
-        problems.extend(_sentences(error, origins))
-    if problems:
-        raise ConfigError(str(path), problems)
-    return section
+    return _checked(_LookupAlone, document, str(path), ours, path.parent).lookup
 
 
 def _read(path: Path) -> dict[Any, Any]:
@@ -134,21 +124,33 @@ def parse(
     Raises:
         ConfigError: with every problem at once.
     """
+    return _checked(Sections, document, source, environ or {}, base)
+
+
+def _checked(
+    model: type[Model],
+    document: Mapping[Any, Any],
+    source: str,
+    environ: Mapping[str, str],
+    base: Path,
+) -> Model:
     problems: list[str] = []
     merged = _copied(document)
-    from_environment = _override(merged, environ or {}, problems)
-    _read_secrets(merged, base, problems)
-    _place_tls_files(merged, base)
+    origins = _override(merged, environ, problems)
+    if model is Sections:
+        _read_secrets(merged, base, problems)
+        _place_tls_files(merged, base)
     _read_nutcracker(merged, base, problems)
     try:
-        sections = Sections.model_validate(merged)
+        checked = model.model_validate(merged)
     except ValidationError as error:
-        problems.extend(_sentences(error, from_environment))
+        problems.extend(_sentences(error, origins))
     else:
-        problems.extend(tls.problems(sections))
+        if isinstance(checked, Sections):
+            problems.extend(tls.problems(checked))
     if problems:
         raise ConfigError(source, problems)
-    return sections
+    return checked
 
 
 def _copied(document: Mapping[Any, Any]) -> dict[str, Any]:

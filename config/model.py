@@ -89,6 +89,11 @@ Address = Annotated[HostPort, BeforeValidator(host_port)]
 Server = Annotated[LookupServer, BeforeValidator(lookup_server)]
 
 
+def _need_each_other(section: Section, one: str, other: str) -> None:
+    if (getattr(section, one) is None) != (getattr(section, other) is None):
+        raise ValueError(f"{one} and {other} need each other")
+
+
 class ServerTls(Section):
     """TLS of a port that we listen on. Every reload reads the files again."""
 
@@ -101,8 +106,7 @@ class ServerTls(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_certificate_file and tls_key_file need each other")
+        _need_each_other(self, "tls_certificate_file", "tls_key_file")
         if self.tls_client_ca_file is not None and self.tls_certificate_file is None:
             raise ValueError("tls_client_ca_file needs tls_certificate_file and tls_key_file")
         return self
@@ -123,15 +127,10 @@ class ClientTls(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        given = [
-            name
-            for name in ("tls_ca_file", "tls_certificate_file", "tls_key_file")
-            if getattr(self, name) is not None
-        ]
-        if given and not self.tls:
-            raise ValueError(f"{given[0]} needs tls: true")
-        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_certificate_file and tls_key_file need each other")
+        for name in ("tls_ca_file", "tls_certificate_file", "tls_key_file"):
+            if getattr(self, name) is not None and not self.tls:
+                raise ValueError(f"{name} needs tls: true")
+        _need_each_other(self, "tls_certificate_file", "tls_key_file")
         return self
 
 
@@ -182,8 +181,7 @@ class Admin(ServerTls):
 
     @model_validator(mode="after")
     def _pair_for_peers(self) -> Self:
-        if (self.peers_tls_certificate_file is None) != (self.peers_tls_key_file is None):
-            raise ValueError("peers_tls_certificate_file and peers_tls_key_file need each other")
+        _need_each_other(self, "peers_tls_certificate_file", "peers_tls_key_file")
         return self
 
     @property
@@ -529,12 +527,11 @@ class Sections(Section):
     def _guarded(self) -> Sections:
         problems = []
         if self.mode == "production":
-            if not self.auth.token_keys:
-                problems.append("auth.token_keys (or auth.token_keys_file) is needed in production")
-            if not self.auth.service_keys:
-                problems.append(
-                    "auth.service_keys (or auth.service_keys_file) is needed in production"
-                )
+            problems += [
+                f"auth.{name} (or auth.{name}_file) is needed in production"
+                for name in ("token_keys", "service_keys")
+                if not getattr(self.auth, name)
+            ]
         if not is_loopback(self.admin.host) and self.admin.token is None:
             problems.append(
                 f"admin.token (or admin.token_file) is needed: admin.host {self.admin.host} "
