@@ -20,17 +20,12 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from prometheus_client import Counter
+from gateway import metrics
 
 MOST_BYTES = 1 << 20
 """That wait for the reader of one stream at most: some thousand lines."""
 EXIT_SECONDS = 1.0
 """How long a process that ends waits for the reader of each stream."""
-
-DROPPED = Counter(
-    "tapedeck_log_lines_dropped",
-    "Lines of the log that were dropped: standard output or standard error took no more",
-)
 
 
 class Outlet(io.RawIOBase):
@@ -60,7 +55,7 @@ class Outlet(io.RawIOBase):
             if self._held and (self._dropped or self._held + len(line) > MOST_BYTES):
                 # Also what would still fit: the gap is reported where it is.
                 self._dropped += 1
-                DROPPED.inc()
+                metrics.LOG_LINES_DROPPED.inc()
             elif line:
                 self._held += len(line)
                 self._queue.put(line)
@@ -113,7 +108,7 @@ class Outlet(io.RawIOBase):
                 select.select([], [self._descriptor], [])
             except OSError:
                 # The reader went away, or the disk is full: that costs the line.
-                DROPPED.inc()
+                metrics.LOG_LINES_DROPPED.inc()
                 return
 
     def _say_dropped(self, lines: int) -> None:

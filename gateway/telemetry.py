@@ -15,24 +15,16 @@ from itertools import accumulate
 from typing import Any
 
 import prometheus_client
-from prometheus_client import REGISTRY, Counter, Gauge
+from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.utils import floatToGoString
-
-from sharding import metrics
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 # `_created` series double the size of every scrape and say only when a process began.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
-IN_FLIGHT = Gauge("tapedeck_http_requests_in_flight", "Requests being served now")
-REFUSED = Counter("tapedeck_http_requests_shed", "Requests refused because too many were in flight")
-SESSION_ENTRIES = metrics.SESSION_ENTRIES
-SESSION_BYTES = metrics.SESSION_BYTES
-TASKS = Gauge("tapedeck_asyncio_tasks", "Tasks of a worker's event loop; they must not add up")
-BUILD = Gauge("tapedeck_build_info", "1; the label is the version", ["version"])
 VERSION = version("tapedeck-player-gateway")
 """Read once: the package's files are not looked at for a request."""
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import structlog
-from prometheus_client import Counter
 
 from config.model import Catalog as Limits
 from failover.mysql.connection import Row
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
+from gateway import metrics
 from gateway.catalog.model import Mix, MixUser, Track
 from gateway.catalog.tables import (
     COUNT_MIXES,
@@ -34,12 +34,6 @@ from gateway.catalog.tables import (
 __all__ = ["Catalog", "Mix", "MixUser", "Track", "ensure_catalog"]
 
 log = structlog.get_logger("tapedeck.catalog")
-
-_MIXES = Counter(
-    "tapedeck_catalog_mixes_total",
-    "Mixes asked for, by where the answer came from: hit, miss, stale (MySQL was away).",
-    ["outcome"],
-)
 
 PATIENCE = 0.5
 """Seconds that a request waits for a newer edition of a mix before it takes the one at hand."""
@@ -115,13 +109,13 @@ class Catalog:
         now = self._clock()
         entry = self._mixes.get(mix_id)
         if entry is not None and now < entry.good_until:
-            _MIXES.labels("hit").inc()
+            metrics.MIXES.labels("hit").inc()
             return entry.value
         unknown = self._unknown.get(mix_id)
         if unknown is not None and now < unknown.good_until:
-            _MIXES.labels("hit").inc()
+            metrics.MIXES.labels("hit").inc()
             return None
-        _MIXES.labels("miss").inc()
+        metrics.MIXES.labels("miss").inc()
         read = self._read(mix_id)
         if entry is None:
             # The read goes on if this request is cancelled: others may wait for it.
@@ -206,7 +200,7 @@ class Catalog:
     def _take_stale(self, mix_id: int, entry: _Entry[Mix], reason: str) -> Mix:
         now = self._clock()
         entry.good_until = now + RETRY_AFTER
-        _MIXES.labels("stale").inc()
+        metrics.MIXES.labels("stale").inc()
         if not self._away:
             self._away = True
             log.warning("catalog served from old editions", mix=mix_id, reason=reason)

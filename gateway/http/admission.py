@@ -12,11 +12,10 @@ from time import monotonic
 from typing import Protocol
 
 import structlog
-from prometheus_client import Counter as Counted
-from prometheus_client import Gauge
 
 from config.model import Limits, Sections
 from failover.presence import Presence
+from gateway import metrics
 from gateway.http.concurrency_limit import LOOK_SECONDS, Governor
 from gateway.http.descriptors import of_clients, reserved
 from gateway.http.errors import Refusal
@@ -31,21 +30,6 @@ WORTH_GIVING_BACK = 8 * 1024 * 1024
 """Once connections have used this much and half of it is free, it is given back ..."""
 GIVE_BACK_SECONDS = 10.0
 """... but not sooner than so long after the last time: it takes some milliseconds."""
-
-LIMITED = Counted(
-    "tapedeck_http_requests_limited",
-    "Requests refused with 429: too many from an address, or by a listener",
-    ["by"],
-)
-CUT_OFF = Counted(
-    "tapedeck_http_connections_cut_off",
-    "Connections ended: too many of all or of an address, no descriptor to spare, "
-    "headers too slow or too much of them, answers not read",
-    ["reason"],
-)
-OPEN = Gauge("tapedeck_http_connections", "Open connections on the gateway's port")
-LATE = Gauge("tapedeck_loop_late_seconds", "How far a worker is behind")
-ALLOWED = Gauge("tapedeck_http_requests_allowed", "Requests that may be in flight in a worker now")
 
 _log = structlog.get_logger()
 
@@ -181,10 +165,10 @@ class AdmissionControl:
         self._peak = max(self._peak, self._usage())
         self._per_address[address] += 1
         if len(self._connections) > self.limits.connections:
-            CUT_OFF.labels("connections").inc()
+            metrics.CUT_OFF.labels("connections").inc()
             return "Too many connections are open."
         if connection.descriptor >= of_clients(self._reserved):
-            CUT_OFF.labels("descriptors").inc()
+            metrics.CUT_OFF.labels("descriptors").inc()
             return (
                 "Too many files are open: raise the limit of open files (LimitNOFILE, ulimit -n)."
             )
@@ -194,7 +178,7 @@ class AdmissionControl:
             and self._per_address[address] > most
             and not self.is_proxy(connection.peer)
         ):
-            CUT_OFF.labels("address_connections").inc()
+            metrics.CUT_OFF.labels("address_connections").inc()
             return "Too many connections are open from this address."
         return None
 
@@ -227,12 +211,12 @@ class AdmissionControl:
                 return
             self.held -= largest.held
             largest.held = 0
-            CUT_OFF.labels("unfinished").inc()
+            metrics.CUT_OFF.labels("unfinished").inc()
             largest.crowded_out()
 
     def refused(self, size: int) -> None:
         """So many bytes of a request were read and are dropped."""
-        CUT_OFF.labels("large_headers").inc()
+        metrics.CUT_OFF.labels("large_headers").inc()
         self._refused += size
 
     def _usage(self) -> int:
@@ -270,8 +254,8 @@ class AdmissionControl:
         governor = self._governor
         governor.look(late, self._in_flight())
         self.allowed = governor.limit
-        LATE.set(late)
-        ALLOWED.set(governor.limit)
+        metrics.LATE.set(late)
+        metrics.ALLOWED.set(governor.limit)
         shedding = governor.limit < governor.ceiling
         if shedding and not self._shedding:
             _log.warning("overload began", late=round(late, 3), in_flight=self._in_flight())
@@ -282,7 +266,7 @@ class AdmissionControl:
     def sweep(self, now: float) -> None:
         """End connections whose client is too slow."""
         limits = self.limits
-        OPEN.set(len(self._connections))
+        metrics.CONNECTIONS.set(len(self._connections))
         usage = self._usage()
         left = self._peak > WORTH_GIVING_BACK and usage < self._peak // 2
         if (left or self._refused > WORTH_GIVING_BACK) and now >= self._give_back_at:
@@ -291,7 +275,7 @@ class AdmissionControl:
             self._peak, self._refused = usage, 0
         for connection in list(self._connections):
             if connection.slow_since and now - connection.slow_since > limits.header_seconds:
-                CUT_OFF.labels("slow_headers").inc()
+                metrics.CUT_OFF.labels("slow_headers").inc()
                 connection.slow_since = 0.0
                 connection.too_slow()
             if not connection.unread():
@@ -299,7 +283,7 @@ class AdmissionControl:
             elif not connection.unread_since:
                 connection.unread_since = now
             elif now - connection.unread_since > limits.write_seconds:
-                CUT_OFF.labels("unread_answers").inc()
+                metrics.CUT_OFF.labels("unread_answers").inc()
                 connection.cut()
 
 
@@ -308,7 +292,7 @@ def _buckets(rate: float | None, burst: float, limits: Limits) -> Buckets | None
 
 
 def _limited(by: str, whose: str, wait: float) -> Refusal:
-    LIMITED.labels(by).inc()
+    metrics.LIMITED.labels(by).inc()
     return Refusal(
         429,
         f"Too many requests {whose}; try again later.",

@@ -15,7 +15,7 @@ from time import perf_counter
 import structlog
 
 from failover.mysql.errors import PrimaryUnavailable
-from gateway import logs, telemetry
+from gateway import logs, metrics, telemetry
 from gateway.http.admission import AdmissionControl
 from gateway.http.errors import Refusal, Style, response
 from gateway.http.input_bounds import HeadTooLarge
@@ -114,7 +114,7 @@ class Application:
             admission = self.admission
             if admission is not None and not route.always:
                 if self.in_flight > admission.allowed:
-                    telemetry.REFUSED.inc()
+                    metrics.SHED.inc()
                     raise Refusal(
                         503, "Too many requests are in flight.", headers={"Retry-After": "1"}
                     )

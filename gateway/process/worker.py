@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from config.load import ConfigError
 from config.model import Sections
 from failover import tasks
-from gateway import logs, telemetry
+from gateway import logs, metrics, telemetry
 from gateway.admin.local import OwnInsight
 from gateway.catalog.cache import Catalog
 from gateway.factory import gateway_application
@@ -33,6 +33,7 @@ from gateway.http.listener import Listening, bind
 from gateway.process.admin_port import AdminPort
 from gateway.reload.reload import OwnParts, Reload, WorkerReload
 from gateway.reload.runtime_config import RuntimeConfig, Source
+from sharding import metrics as store_metrics
 from sharding.backend import Backend
 
 NOTICE_SECONDS = 0.5
@@ -169,9 +170,9 @@ class Worker:
         insight, parts = OwnInsight(backend, lambda: application.draining), OwnParts(backend, live)
         reload = Reload(live, source, parts) if source else WorkerReload(parts)
         token = handover.admin_token if handover else None
-        telemetry.IN_FLIGHT.set_function(lambda: application.in_flight)
-        telemetry.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
-        telemetry.BUILD.labels(telemetry.VERSION).set(1)
+        metrics.IN_FLIGHT.set_function(lambda: application.in_flight)
+        metrics.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
+        metrics.BUILD.labels(telemetry.VERSION).set(1)
         gateway = Listening(application, self._sockets[0], lambda: live.config.gateway)
         admin = AdminPort(insight, reload, live, self._sockets[1], token)
         live.followers.append(lambda _: gateway.renew())
@@ -179,8 +180,8 @@ class Worker:
         await admin.start()  # says that it serves, once it does
         assert application.admission is not None
         application.admission.start(backend.presence, lambda: application.in_flight)
-        telemetry.SESSION_ENTRIES.set_function(lambda: len(backend.store.sessions))
-        telemetry.SESSION_BYTES.set_function(lambda: backend.store.sessions.bytes)
+        store_metrics.SESSION_ENTRIES.set_function(lambda: len(backend.store.sessions))
+        store_metrics.SESSION_BYTES.set_function(lambda: backend.store.sessions.bytes)
         spare_the_collector()
         _log.info("listening", gateway=gateway.address, pid=os.getpid())
         await self._stop.wait()

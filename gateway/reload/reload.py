@@ -23,12 +23,12 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 from msgspec import Struct
-from prometheus_client import Counter
 
 from config.load import ConfigError
 from config.model import Sections
 from config.plain import differences, plain
 from failover.aside import aside
+from gateway import metrics
 from gateway.http.errors import Refusal, encode
 from gateway.reload.compare import compare
 from gateway.reload.outcome import Outcome, ring_change
@@ -36,11 +36,6 @@ from gateway.reload.runtime_config import RuntimeConfig, Source, can_follow
 from sharding.backend import Backend
 from sharding.ring.placement import Placement
 
-RELOADS = Counter(
-    "tapedeck_reloads",
-    "Reloads of the configuration: applied, refused (it has problems), failed",
-    ["result"],
-)
 _log = structlog.get_logger()
 
 
@@ -166,12 +161,12 @@ def _counted() -> Iterator[None]:
     try:
         yield
     except ConfigError:
-        RELOADS.labels("refused").inc()
+        metrics.RELOADS.labels("refused").inc()
         raise
     except BaseException:
-        RELOADS.labels("failed").inc()
+        metrics.RELOADS.labels("failed").inc()
         raise
-    RELOADS.labels("applied").inc()
+    metrics.RELOADS.labels("applied").inc()
 
 
 async def weigh(config: Sections, generation: int, new: Sections) -> Step:

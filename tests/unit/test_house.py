@@ -62,6 +62,6 @@ def test_no_folder_of_a_package_needs_one_that_needs_it(package: str) -> None:
 
 def test_what_speaks_http_knows_nothing_of_what_is_served() -> None:
     """`gateway.http` would serve another program as well."""
-    known = {"gateway.http", "gateway.logs", "gateway.log_queue", "gateway.telemetry"}
+    known = {"gateway.http", "gateway.logs", "gateway.metrics", "gateway.telemetry"}
     needed = arrows_inside("gateway")["gateway.http"]
     assert needed <= known, f"gateway.http imports {needed - known}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import log_queue
+from gateway import metrics
 from gateway.log_queue import MOST_BYTES, Outlet
 from tests.support.terminal import eventually, full_pipe
 
@@ -39,12 +39,12 @@ def run(program: str) -> tuple[subprocess.Popen[bytes], int]:
 
 def test_lines_are_kept_in_order_and_the_dropped_ones_counted_where_they_were() -> None:
     reader, writer = os.pipe()
-    before = log_queue.DROPPED._value.get()
+    before = metrics.LOG_LINES_DROPPED._value.get()
     stream = Outlet(writer)
     total = 40_000
     for number in range(total):
         stream.write(f"{number:099}\n".encode())
-    dropped = log_queue.DROPPED._value.get() - before
+    dropped = metrics.LOG_LINES_DROPPED._value.get() - before
     assert total - dropped >= MOST_BYTES // 100
     assert dropped > total // 2
 
@@ -75,10 +75,10 @@ def test_a_reader_that_goes_away_costs_lines_and_nothing_else() -> None:
     reader, writer = os.pipe()
     stream = Outlet(writer)
     os.close(reader)
-    before = log_queue.DROPPED._value.get()
+    before = metrics.LOG_LINES_DROPPED._value.get()
     stream.write(b"gone\n")
     stream.drain(60)
-    assert log_queue.DROPPED._value.get() == before + 1
+    assert metrics.LOG_LINES_DROPPED._value.get() == before + 1
 
 
 def test_a_pipe_that_does_not_wait_is_waited_for() -> None:
@@ -94,7 +94,7 @@ def test_a_pipe_that_does_not_wait_is_waited_for() -> None:
 
 ENDS = """
 import sys, warnings
-from gateway import log_queue
+from gateway import log_queue, metrics
 log_queue.install()
 print("said")
 warnings.warn("warned")

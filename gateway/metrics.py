@@ -1,0 +1,47 @@
+"""What the HTTP side counts.
+
+Requests by route and status are counted in `telemetry.py`. What only a supervisor counts stands in
+`process/supervisor.py`, so that no worker shows it.
+"""
+
+from prometheus_client import Counter, Gauge
+
+# Requests
+IN_FLIGHT = Gauge("tapedeck_http_requests_in_flight", "Requests being served now")
+ALLOWED = Gauge("tapedeck_http_requests_allowed", "Requests that may be in flight in a worker now")
+SHED = Counter("tapedeck_http_requests_shed", "Requests refused because too many were in flight")
+LIMITED = Counter(
+    "tapedeck_http_requests_limited",
+    "Requests refused with 429: too many from an address, or by a listener",
+    ["by"],
+)
+
+# Connections
+CONNECTIONS = Gauge("tapedeck_http_connections", "Open connections on the gateway's port")
+CUT_OFF = Counter(
+    "tapedeck_http_connections_cut_off",
+    "Connections ended: too many of all or of an address, no descriptor to spare, "
+    "headers too slow or too much of them, answers not read",
+    ["reason"],
+)
+
+# The catalog
+MIXES = Counter(
+    "tapedeck_catalog_mixes_total",
+    "Mixes asked for, by where the answer came from: hit, miss, stale (MySQL was away).",
+    ["outcome"],
+)
+
+# The process
+LATE = Gauge("tapedeck_loop_late_seconds", "How far a worker is behind")
+TASKS = Gauge("tapedeck_asyncio_tasks", "Tasks of a worker's event loop; they must not add up")
+BUILD = Gauge("tapedeck_build_info", "1; the label is the version", ["version"])
+LOG_LINES_DROPPED = Counter(
+    "tapedeck_log_lines_dropped",
+    "Lines of the log that were dropped: standard output or standard error took no more",
+)
+RELOADS = Counter(
+    "tapedeck_reloads",
+    "Reloads of the configuration: applied, refused (it has problems), failed",
+    ["result"],
+)
