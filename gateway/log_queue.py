@@ -74,15 +74,12 @@ class Outlet(io.RawIOBase):
             passed.wait(left)
 
     def writable(self) -> bool:
-        """It is."""
         return True
 
     def fileno(self) -> int:
-        """Where it leads to."""
         return self._descriptor
 
     def isatty(self) -> bool:
-        """Whether that is a terminal."""
         return os.isatty(self._descriptor)
 
     def _hand_on(self) -> None:

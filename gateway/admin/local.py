@@ -43,15 +43,12 @@ class OwnInsight:
         return readiness.status, readiness.reasons
 
     async def ring(self) -> dict[str, Any]:
-        """The nodes as this worker sees them."""
         return self._backend.ring()
 
     async def outline(self) -> dict[str, Any]:
-        """The circle as this worker sees it."""
         return self._backend.outline(OUTLINE_PARTS)
 
     async def mysql(self) -> dict[str, Any]:
-        """The hosts as this worker sees them."""
         return self._backend.mysql()
 
     async def where(self, key: Key) -> dict[str, Any]:
@@ -78,7 +75,6 @@ class OwnInsight:
         )
 
     async def partitions(self) -> list[dict[str, Any]]:
-        """The day partitions as MySQL has them."""
         return await self._backend.partitions()
 
     async def believe_clock(self) -> dict[str, Any]:
@@ -86,9 +82,7 @@ class OwnInsight:
         return self._backend.days.believe()
 
     async def stats(self) -> dict[str, Any]:
-        """This process's counters as JSON."""
         return await asyncio.to_thread(lambda: telemetry.stats(telemetry.families()))
 
     async def metrics(self) -> bytes:
-        """This process's counters as text."""
         return await asyncio.to_thread(lambda: telemetry.exposition(telemetry.families()))

@@ -7,6 +7,7 @@ gathers from its workers (`gateway/process/aggregate.py`): what differs is the `
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -29,13 +30,15 @@ from sharding.state import PLAYLIST_MAX, Key
 if TYPE_CHECKING:
     from gateway.dashboard.page import Dashboard
 
+SHOWN = ("ring", "outline", "mysql", "partitions", "believe_clock", "stats")
+"""Operations that answer what the method of the same name of an `Insight` says."""
 RELOAD_BYTES = 1024 * 1024
 """Of a configuration that is asked about, or of a supervisor's order."""
 _log = structlog.get_logger()
 
 
 class AdminApi:
-    """The handlers.
+    """The handlers; `api/operations.py` says what each does.
 
     Args:
         insight: what to show.
@@ -61,23 +64,18 @@ class AdminApi:
 
     def handlers(self) -> dict[str, Handler]:
         """By the operation names of `operations.py`."""
-        handlers = {
+        handlers: dict[str, Handler] = {
             "healthz": self.healthz,
             "readyz": self.readyz,
-            "ring": self.ring,
-            "outline": self.outline,
-            "mysql": self.mysql,
             "where": self.where,
             "dashboard": self.page,
             "dashboard_file": self.file,
             "dashboard_events": self.events,
             "overview": self.overview,
-            "partitions": self.partitions,
-            "believe_clock": self.believe_clock,
-            "stats": self.stats,
             "metrics": self.metrics,
             "reload": self.reload,
             "reload_check": self.reload_check,
+            **{name: partial(self._show, name) for name in SHOWN},
         }
         return {
             name: handler if name in PROBES else self.guarded(handler, without_token=name in OPEN)
@@ -109,8 +107,10 @@ class AdminApi:
 
         return check
 
+    async def _show(self, name: str, call: Call) -> Answer:
+        return json_response(await getattr(self._insight, name)())
+
     async def healthz(self, call: Call) -> Answer:
-        """The process lives."""
         return json_response({"status": "ok"})
 
     async def readyz(self, call: Call) -> Answer:
@@ -127,20 +127,7 @@ class AdminApi:
             200 if status in ("ready", "degraded") else 503,
         )
 
-    async def ring(self, call: Call) -> Answer:
-        """The lookup nodes."""
-        return json_response(await self._insight.ring())
-
-    async def outline(self, call: Call) -> Answer:
-        """The ring's circle."""
-        return json_response(await self._insight.outline())
-
-    async def mysql(self, call: Call) -> Answer:
-        """The MySQL hosts."""
-        return json_response(await self._insight.mysql())
-
     async def where(self, call: Call) -> Answer:
-        """Where one state lies."""
         # Anonymous listeners lie above the known users: they may be looked for too.
         key = Key(
             whole_number(call.values["user_id"], "user_id", PLAYLIST_MAX),
@@ -149,20 +136,16 @@ class AdminApi:
         return json_response(await self._insight.where(key))
 
     async def page(self, call: Call) -> Answer:
-        """The dashboard."""
         return self._the_dashboard().page()
 
     async def file(self, call: Call) -> Answer:
-        """A part of the page."""
         return self._the_dashboard().file(call.values["file"])
 
     async def events(self, call: Call) -> Answer:
-        """What the page shows, live."""
         assert isinstance(call.request, BaseRequest)  # this application is not lean
         return self._the_dashboard().events(call.request)
 
     async def overview(self, call: Call) -> Answer:
-        """This gateway in a few words."""
         return json_response(self._the_dashboard().overview())
 
     def _the_dashboard(self) -> Dashboard:
@@ -170,24 +153,10 @@ class AdminApi:
             raise Refusal(404, "There is no such path.")
         return self._dashboard
 
-    async def partitions(self, call: Call) -> Answer:
-        """The day partitions."""
-        return json_response(await self._insight.partitions())
-
-    async def believe_clock(self, call: Call) -> Answer:
-        """An operator says that MySQL's clock is right."""
-        return json_response(await self._insight.believe_clock())
-
-    async def stats(self, call: Call) -> Answer:
-        """Counters as JSON."""
-        return json_response(await self._insight.stats())
-
     async def metrics(self, call: Call) -> Answer:
-        """Counters as Prometheus text."""
         return Response(200, await self._insight.metrics(), content_type=telemetry.TEXT)
 
     async def reload_check(self, call: Call) -> Answer:
-        """Say what a reload would change."""
         body = await read_body(call.request, RELOAD_BYTES)
         try:
             return json_response(await self._reload.check(body))
@@ -195,7 +164,6 @@ class AdminApi:
             raise Refusal(422, *error.problems) from None
 
     async def reload(self, call: Call) -> Answer:
-        """Read the configuration again."""
         body = await read_body(call.request, RELOAD_BYTES)
         try:
             return json_response(await self._reload.reload(body))

@@ -66,7 +66,6 @@ class Peers:
         )
 
     async def close(self) -> None:
-        """Forget the connections."""
         if self._session is not None:
             await self._session.close()
 

@@ -122,7 +122,6 @@ class WorkerDoor:
             return await answer.read()
 
     async def close(self) -> None:
-        """Forget the connection."""
         if self._session is not None:
             await self._session.close()
 
@@ -140,7 +139,6 @@ class FleetInsight:
         self._draining = draining
 
     async def readiness(self) -> tuple[str, list[str]]:
-        """The worst of what the workers say."""
         if self._draining():
             return "draining", ["the gateway is stopping"]
         answers = {
@@ -150,11 +148,9 @@ class FleetInsight:
         return worst(answers, len(self._doors))
 
     async def ring(self) -> dict[str, Any]:
-        """The ring, with the nodes that any worker has ejected."""
         return merge_rings(self._some(await self.ask_all("/ring")))
 
     async def outline(self) -> dict[str, Any]:
-        """From the first worker that can say."""
         outline: dict[str, Any] = await self._first("/ring/outline")
         return outline
 
@@ -163,7 +159,6 @@ class FleetInsight:
         return merge_mysql(self._some(await self.ask_all("/mysql")))
 
     async def where(self, key: Key) -> dict[str, Any]:
-        """From the first worker that can say."""
         found: dict[str, Any] = await self._first(f"/where/{key.user_id}/{key.playlist_id}")
         return found
 
@@ -212,11 +207,9 @@ class FleetInsight:
         return told
 
     async def stats(self) -> dict[str, Any]:
-        """Counters as JSON, added up."""
         return await asyncio.to_thread(telemetry.stats, await self._families())
 
     async def metrics(self) -> bytes:
-        """Counters as text, each sample with its worker."""
         return await asyncio.to_thread(telemetry.exposition, await self._families())
 
     async def _first(self, path: str) -> Any:

@@ -44,7 +44,6 @@ class StatesApi:
         return {"get_state": self.get, "put_state": self.put, "delete_state": self.delete}
 
     async def get(self, call: Call) -> Response:
-        """The state as it was stored."""
         key = self._key(call)
         conditions = _conditions(call.request)
         stored = await self._store.load(key)
@@ -58,7 +57,6 @@ class StatesApi:
         return response(200, stored.body, headers)
 
     async def put(self, call: Call) -> Response:
-        """Create or replace a state."""
         key = self._key(call)
         request = call.request
         content_type = request.headers.get("Content-Type", "")
@@ -93,7 +91,6 @@ class StatesApi:
         )
 
     async def delete(self, call: Call) -> Response:
-        """Delete a state."""
         key = self._key(call)
         conditions = _conditions(call.request)
         if conditions.if_match is None:
