@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -56,25 +56,16 @@ def merge_rings(rings: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def out_in(rings: Mapping[int, dict[str, Any]]) -> dict[str, list[int]]:
-    """By node name, the workers that have it ejected: each judges by what it meets itself."""
-    found: dict[str, list[int]] = {}
+def ejected(rings: Mapping[int, dict[str, Any]]) -> dict[str, tuple[list[int], str]]:
+    """By node name, which workers have it ejected (each judges by what it meets itself), and since
+    when the first one has."""
+    found: dict[str, tuple[list[int], str]] = {}
     for number, ring in rings.items():
         for node in ring["nodes"]:
             if node["state"] != "live":
-                found.setdefault(node["name"], []).append(number)
+                workers, since = found.get(node["name"], ([], node["since"]))
+                found[node["name"]] = [*workers, number], min(since, node["since"])
     return found
-
-
-def earliest(rings: Mapping[int, dict[str, Any]], name: str) -> str | None:
-    """Since when a node is out, by the worker that ejected it first."""
-    times = [
-        node["since"]
-        for ring in rings.values()
-        for node in ring["nodes"]
-        if node["name"] == name and node["state"] != "live"
-    ]
-    return min(times, default=None)
 
 
 def merge_mysql(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -175,11 +166,9 @@ class FleetInsight:
             status, reasons = worst(said, len(self._doors))
         ring = merge_rings(list(rings.values())) if rings else None
         if ring is not None:
-            out = out_in(rings)
+            out = ejected(rings)
             for node in ring["nodes"]:
-                node["out_in"] = out.get(node["name"], [])
-                if node["out_in"]:
-                    node["since"] = earliest(rings, node["name"])
+                node["out_in"], node["since"] = out.get(node["name"], ([], node["since"]))
         return Snapshot(
             at=time.time(),
             status=status,
@@ -224,9 +213,7 @@ class FleetInsight:
         )
 
     async def _families(self, *, seconds: float = ANSWER_SECONDS) -> list[Any]:
-        texts = await _gather(
-            {door.number: door.ask("/metrics") for door in self._doors}, bytes.decode, seconds
-        )
+        texts = await self.ask_all("/metrics", decode=bytes.decode, seconds=seconds)
 
         def merged() -> list[Any]:
             own = telemetry.exposition(telemetry.families()).decode()
@@ -242,34 +229,22 @@ class FleetInsight:
         *,
         method: str = "GET",
         body: bytes | None = None,
+        decode: Callable[[bytes], Any] = msgspec.json.decode,
         seconds: float = ANSWER_SECONDS,
     ) -> dict[int, Any]:
-        """What the workers answer, by number; one that does not is left out."""
-        asked = {door.number: door.ask(path, method=method, body=body) for door in self._doors}
-        return await _gather(asked, msgspec.json.decode, seconds)
+        """What the workers answer, by number; one that does not within `seconds` is left out."""
+        asked = (
+            asyncio.wait_for(d.ask(path, method=method, body=body), seconds) for d in self._doors
+        )
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return {
+            door.number: decode(answer)
+            for door, answer in zip(self._doors, answers, strict=True)
+            if isinstance(answer, bytes)
+        }
 
     @staticmethod
     def _some(answers: dict[int, Any]) -> list[Any]:
         if not answers:
-            raise _nobody()
+            raise Refusal(503, "No worker answers.", headers={"Retry-After": "1"})
         return list(answers.values())
-
-
-async def _gather(
-    asked: Mapping[int, Awaitable[bytes]],
-    decode: Callable[[bytes], Any],
-    seconds: float = ANSWER_SECONDS,
-) -> dict[int, Any]:
-    """What was answered, by worker; who does not answer within `seconds` is left out."""
-    answers: Iterable[bytes | BaseException] = await asyncio.gather(
-        *(asyncio.wait_for(answer, seconds) for answer in asked.values()), return_exceptions=True
-    )
-    return {
-        number: decode(answer)
-        for number, answer in zip(asked, answers, strict=True)
-        if isinstance(answer, bytes)
-    }
-
-
-def _nobody() -> Refusal:
-    return Refusal(503, "No worker answers.", headers={"Retry-After": "1"})

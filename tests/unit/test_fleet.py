@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from config.model import Sections
 from config.plain import masked, plain
-from gateway.process.aggregate import earliest, merge_mysql, merge_rings, out_in, worst
+from gateway.process.aggregate import ejected, merge_mysql, merge_rings, worst
 from gateway.reload.outcome import Outcome
 from gateway.reload.reload import weigh
 from gateway.reload.runtime_config import RuntimeConfig, with_token_keys
@@ -137,8 +137,7 @@ def test_a_node_is_out_since_the_first_worker_ejected_it() -> None:
         2: ring("ejected", "2026-01-01T00:00:09+00:00"),
         3: ring("ejected", "2026-01-01T00:00:07+00:00"),
     }
-    assert out_in(rings) == {"a": [2, 3]}
-    assert earliest(rings, "a") == "2026-01-01T00:00:07+00:00"
+    assert ejected(rings) == {"a": ([2, 3], "2026-01-01T00:00:07+00:00")}
 
 
 def test_the_pair_is_shown_as_the_worker_sees_it_that_is_worst_off() -> None:
