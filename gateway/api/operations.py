@@ -65,6 +65,17 @@ def _id(name: str, description: str, highest: int = PLAYLIST_MAX, needed: bool =
     return Parameter(name, description, schema, needed)
 
 
+def _admin(
+    name: str,
+    path: str,
+    summary: str,
+    answers: dict[int, str | None],
+    *parameters: Parameter,
+    methods: tuple[str, ...] = ("GET", "HEAD"),
+) -> Operation:
+    return Operation(name, "admin", path, methods, summary, answers, parameters)
+
+
 _TOKEN = Parameter("play_token", "From /sets/new.", {"type": "string"})
 _MIX_ID = _id("mix_id", "The mix.")
 _BELIEVED = _id(
@@ -191,123 +202,80 @@ OPERATIONS: tuple[Operation, ...] = (
         {204: None, 409: "PlainError", 412: "PlainError", 428: "PlainError"},
         (_USER, _id("playlist_id", "The playlist.")),
     ),
-    Operation(
-        "healthz", "admin", "/healthz", ("GET", "HEAD"), "The process lives", {200: "Health"}
-    ),
-    Operation(
-        "readyz",
-        "admin",
-        "/readyz",
-        ("GET", "HEAD"),
-        "Whether it can serve",
-        {200: "Readiness", 503: "Readiness"},
-    ),
-    Operation(
-        "ring",
-        "admin",
-        "/ring",
-        ("GET", "HEAD"),
-        "The lookup nodes and their health",
-        {200: "Ring"},
-    ),
-    Operation(
+    _admin("healthz", "/healthz", "The process lives", {200: "Health"}),
+    _admin("readyz", "/readyz", "Whether it can serve", {200: "Readiness", 503: "Readiness"}),
+    _admin("ring", "/ring", "The lookup nodes and their health", {200: "Ring"}),
+    _admin(
         "outline",
-        "admin",
         "/ring/outline",
-        ("GET", "HEAD"),
         "The ring's circle in evenly spaced places: whose each is, and who serves it now",
         {200: "Outline", 503: "PlainError"},
     ),
-    Operation(
+    _admin(
         "mysql",
-        "admin",
         "/mysql",
-        ("GET", "HEAD"),
         "The MySQL hosts: which one is the primary, and whether a standby acknowledges its commits",
         {200: "MySQL", 503: "PlainError"},
     ),
-    Operation(
+    _admin(
         "where",
-        "admin",
         "/where/{user_id}/{playlist_id}",
-        ("GET", "HEAD"),
         "Where one state lies: owner, hints, partition, version, the state itself",
         {200: "Where", 400: "PlainError", 503: "PlainError"},
-        (_id("user_id", "The user, or an anonymous listener."), _id("playlist_id", "The mix.")),
+        _id("user_id", "The user, or an anonymous listener."),
+        _id("playlist_id", "The mix."),
     ),
-    Operation(
+    _admin(
         "dashboard",
-        "admin",
         "/",
-        ("GET", "HEAD"),
         "The dashboard, for a browser; it asks for the admin token where one is needed",
         {200: "Page"},
     ),
-    Operation(
+    _admin(
         "dashboard_file",
-        "admin",
         "/dashboard/{file}",
-        ("GET", "HEAD"),
         "A part of the dashboard's page",
         {200: "PagePart"},
-        (Parameter("file", "Its name.", {"type": "string"}),),
+        Parameter("file", "Its name.", {"type": "string"}),
     ),
-    Operation(
+    _admin(
         "dashboard_events",
-        "admin",
         "/dashboard/events",
-        ("GET",),
         "What the dashboard shows, live: server-sent events whose data is JSON",
         {200: "Events", 503: "PlainError"},
+        methods=("GET",),
     ),
-    Operation(
+    _admin(
         "overview",
-        "admin",
         "/overview",
-        ("GET", "HEAD"),
         "This gateway in a few words, as the dashboards of other gateways show it",
         {200: "Overview", 503: "PlainError"},
     ),
-    Operation(
-        "partitions",
-        "admin",
-        "/partitions",
-        ("GET", "HEAD"),
-        "The day partitions",
-        {200: "Partitions", 503: "PlainError"},
+    _admin(
+        "partitions", "/partitions", "The day partitions", {200: "Partitions", 503: "PlainError"}
     ),
-    Operation(
+    _admin(
         "believe_clock",
-        "admin",
         "/partitions/believe-clock",
-        ("POST",),
         "MySQL's clock is right although this gateway's contradict it: it is believed again",
         {200: "BelievedClock", 503: "PlainError"},
+        methods=("POST",),
     ),
-    Operation("stats", "admin", "/stats", ("GET", "HEAD"), "All counters as JSON", {200: "Stats"}),
-    Operation(
-        "metrics",
-        "admin",
-        "/metrics",
-        ("GET", "HEAD"),
-        "All counters as Prometheus text",
-        {200: "Metrics"},
-    ),
-    Operation(
+    _admin("stats", "/stats", "All counters as JSON", {200: "Stats"}),
+    _admin("metrics", "/metrics", "All counters as Prometheus text", {200: "Metrics"}),
+    _admin(
         "reload",
-        "admin",
         "/reload",
-        ("POST",),
         "Read the configuration again: what changed, or every problem and nothing changed",
         {200: "Reloaded", 422: "PlainError"},
+        methods=("POST",),
     ),
-    Operation(
+    _admin(
         "reload_check",
-        "admin",
         "/reload/check",
-        ("POST",),
         "What a reload would change, and which share of the keys would move; nothing changes",
         {200: "Reloaded", 400: "PlainError", 422: "PlainError"},
+        methods=("POST",),
     ),
     Operation(
         "openapi",
