@@ -6,8 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import typer
 
@@ -30,13 +29,6 @@ SHOWN = 20
 """Bad lines named in the answer for people; `--json` has all of them."""
 
 
-class FileFormat(StrEnum):
-    """How a catalog file is written."""
-
-    JSONL = "jsonl"
-    CSV = "csv"
-
-
 @app.callback()
 def catalog() -> None:
     """The mixes and their tracks in MySQL."""
@@ -48,7 +40,7 @@ def import_(
         typer.FileBinaryRead, typer.Argument(metavar="FILE", help="The catalog; - reads stdin.")
     ],
     file_format: Annotated[
-        FileFormat | None,
+        Literal["jsonl", "csv"] | None,
         typer.Option("--format", help="Where the name's ending (.jsonl, .csv) does not tell."),
     ] = None,
     skip_bad: Annotated[
@@ -83,7 +75,13 @@ def import_(
 
     Example: tapedeck catalog import mixes.csv --skip-bad
     """
-    chosen = _format(file, file_format)
+    from gateway.catalog.importer import format_of
+
+    chosen = file_format or format_of(file.name)
+    if chosen is None:
+        raise typer.BadParameter(
+            f"{file.name!r} ends neither in .jsonl nor in .csv: say --format jsonl or csv"
+        )
     summary = _import(file, chosen, skip_bad, read_config(config).mysql)
     if as_json:
         print_json(
@@ -114,19 +112,6 @@ def _why(summary: Summary) -> str:
     return f"{lines} (line {first.number}: {first.reason}); {way}"
 
 
-def _format(file: BinaryIO, given: FileFormat | None) -> Format:
-    from gateway.catalog.importer import format_of
-
-    if given is not None:
-        return given.value
-    told = format_of(file.name)
-    if told is None:
-        raise typer.BadParameter(
-            f"{file.name!r} ends neither in .jsonl nor in .csv: say --format jsonl or csv"
-        )
-    return told
-
-
 def _import(file: BinaryIO, file_format: Format, skip_bad: bool, mysql: MySQL) -> Summary:
     import pymysql
 
@@ -155,11 +140,7 @@ def _progress(file: BinaryIO) -> Iterator[Callable[[int], None]]:
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("importing", total=_size(file))
+        status = os.fstat(file.fileno())
+        size = status.st_size if stat.S_ISREG(status.st_mode) else None  # of a pipe it is not known
+        task = progress.add_task("importing", total=size)
         yield lambda count: progress.advance(task, count)
-
-
-def _size(file: BinaryIO) -> int | None:
-    """Bytes; None for a pipe."""
-    status = os.fstat(file.fileno())
-    return status.st_size if stat.S_ISREG(status.st_mode) else None

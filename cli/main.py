@@ -5,17 +5,13 @@ Exit status: 0, 1 (it failed; one line on stderr says why), 2 (usage).
 
 from __future__ import annotations
 
-import importlib
 import sys
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
-from cli.check_config import check_config
+from cli import catalog, check_config, drill, importing, partitions, ring, serve, stack, up
 from cli.common import Failed
-from cli.importing import export, import_
-from cli.serve import serve
 
 app = typer.Typer(
     name="tapedeck",
@@ -24,21 +20,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(serve)
-app.command("check-config")(check_config)
-
-# A module is either a group (it has `app`) or one command (a function of its name).
-for _name in ("up", "stack", "catalog", "ring", "partitions", "drill"):
-    if find_spec(f"cli.{_name}") is not None:
-        _module = importlib.import_module(f"cli.{_name}")
-        if hasattr(_module, "app"):
-            app.add_typer(_module.app, name=_name)
-        else:
-            app.command(_name)(getattr(_module, _name))
-
-
-app.command("import")(import_)
-app.command()(export)
+for _command in (up.up, serve.serve, drill.drill, importing.export):
+    app.command()(_command)
+app.command("import")(importing.import_)
+app.command("check-config")(check_config.check_config)
+for _group in (stack, catalog, ring, partitions):
+    app.add_typer(_group.app, name=_group.__name__.removeprefix("cli."))
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,18 +12,7 @@ from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_jso
 app = typer.Typer(no_args_is_help=True, help="The servers of the stack that `tapedeck up` runs.")
 
 
-class Name(StrEnum):
-    """A server of the stack."""
-
-    LOOKUP1 = "lookup1"
-    LOOKUP2 = "lookup2"
-    LOOKUP3 = "lookup3"
-    MYSQL1 = "mysql1"
-    MYSQL2 = "mysql2"
-    MYSQL3 = "mysql3"
-    GATEWAY = "gateway"
-
-
+Name = Literal["lookup1", "lookup2", "lookup3", "mysql1", "mysql2", "mysql3", "gateway"]
 ServerName = Annotated[Name, typer.Argument(help="The server.", show_default=False)]
 
 
@@ -67,7 +55,7 @@ def stop(
 
     Example: tapedeck stack stop lookup2
     """
-    _order(config, as_json, do="stop", name=name.value)
+    _order(config, as_json, do="stop", name=name)
 
 
 @app.command()
@@ -78,7 +66,7 @@ def start(
 
     Example: tapedeck stack start mysql1
     """
-    _order(config, as_json, do="start", name=name.value)
+    _order(config, as_json, do="start", name=name)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from sharding.ring import placement
 from sharding.ring.placement import Placement
 
 
-class RingChange(Struct, omit_defaults=True):
+class RingChange(Struct):
     """What happens to the ring.
 
     Attributes:
