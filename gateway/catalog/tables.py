@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import astuple
+
 from gateway.catalog.model import Mix, MixUser, Track
 
 if TYPE_CHECKING:
@@ -116,37 +118,11 @@ def write_mixes(cursor: Cursor, mixes: Sequence[Mix]) -> None:
     # In the order of the primary keys: two imports at once then wait instead of deadlocking.
     cursor.executemany(
         "REPLACE INTO mixes VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        [
-            (
-                mix.id,
-                mix.name,
-                mix.slug,
-                mix.path,
-                mix.description,
-                mix.tag_list_cache,
-                mix.duration,
-                mix.user.id,
-                mix.user.login,
-                mix.user.slug,
-            )
-            for mix in sorted(mixes, key=lambda mix: mix.id)
-        ],
+        [(*astuple(mix)[:7], *astuple(mix.user)) for mix in sorted(mixes, key=lambda mix: mix.id)],
     )
     cursor.executemany(
         "REPLACE INTO tracks VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
-        [
-            (
-                track.id,
-                track.name,
-                track.performer,
-                track.release_name,
-                track.year,
-                track.url,
-                track.track_file_stream_url,
-                track.play_duration,
-            )
-            for _, track in sorted(tracks.items())
-        ],
+        [astuple(track) for _, track in sorted(tracks.items())],
     )
     ids = sorted(mix.id for mix in mixes)
     cursor.execute(f"DELETE FROM mix_tracks WHERE mix_id IN ({', '.join(map(str, ids))})")
