@@ -17,5 +17,5 @@ def _end(number: int, _: object) -> None:
 
 if os.getpid() == 1:
     signal.signal(signal.SIGTERM, _end)
-    # Whoever starts us may block it until here (deploy/docker/Dockerfile): it then waits.
+    # What starts us may block it until here (deploy/docker/Dockerfile): it then waits.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))

@@ -134,7 +134,7 @@ def _import(file: BinaryIO, file_format: Format, skip_bad: bool, mysql: MySQL) -
 
 @contextlib.contextmanager
 def _progress(file: BinaryIO) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where somebody looks at it; called with the bytes that were read."""
+    """A bar on stderr if that is a terminal; called with the bytes that were read."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -43,7 +43,7 @@ def read_config(path: Path) -> Sections:
 
 
 def read_lookup(path: Path) -> Lookup:
-    """The section `lookup` alone; one that cannot be used ends the command."""
+    """Only the section `lookup`; one that cannot be used ends the command."""
     from config.load import load_lookup
 
     return load_lookup(path)

@@ -97,7 +97,7 @@ def seal(
     ] = None,
     again: Annotated[
         bool,
-        typer.Option("--again", help="Also if it is sealed: after somebody wrote into it by hand."),
+        typer.Option("--again", help="Also if it is sealed: after a write into it by hand."),
     ] = False,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,

@@ -1,4 +1,4 @@
-"""`tapedeck serve`: the gateway alone."""
+"""`tapedeck serve`: the gateway, without a stack."""
 
 from __future__ import annotations
 

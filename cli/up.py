@@ -123,7 +123,7 @@ def _run(layout: Layout, ports: Ports, workers: int, parent: int, player_port: i
     demo: Demo | None = None
 
     def say(sentence: str) -> None:
-        # Nobody may read along any more; the stack goes on.
+        # The terminal may be gone; the stack goes on.
         with contextlib.suppress(OSError, ValueError):
             console.print(f"[dim]{time.monotonic() - began:7.1f} s[/]  {sentence}")
         with contextlib.suppress(OSError):

@@ -218,7 +218,7 @@ def _read_secrets(merged: dict[str, Any], base: Path, problems: list[str]) -> No
         secrets = [line for line in lines if line]
         odd = next((found[0] for line in secrets if (found := _ODD.search(line))), None)
         if odd is not None:
-            # Nobody sees it in an editor, and the server refuses the secret without a reason.
+            # No editor shows it, and the server refuses the secret without a reason.
             what = "a byte order mark" if odd == "\ufeff" else f"the character U+{ord(odd):04X}"
             problems.append(f"{where}: {path} holds {what}; write it as plain UTF-8 text")
             continue
@@ -229,7 +229,7 @@ def _read_secrets(merged: dict[str, Any], base: Path, problems: list[str]) -> No
 
 
 def _place_tls_files(merged: dict[str, Any], base: Path) -> None:
-    """Relative names of PEM files start from the configuration's folder, whoever opens them."""
+    """Relative names of PEM files start from the configuration's folder, for every process."""
     for section in merged.values():
         if isinstance(section, dict):
             for key, value in section.items():

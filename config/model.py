@@ -77,7 +77,7 @@ class HostPort(Section):
 class LookupServer(HostPort):
     """One lookup node, written as twemproxy does: `host:port:weight` or `host:port:weight name`.
 
-    Without a name a node is called `host:port` (`host` alone on port 11211, as twemproxy does):
+    Without a name a node is called `host:port` (only `host` on port 11211, as twemproxy does):
     moving it to another address then moves its keys too.
     """
 

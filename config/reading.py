@@ -49,11 +49,11 @@ def read_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: it does not exist.
         Unreadable: it is no regular file, too large, no UTF-8, or not readable for us.
     """
     try:
-        # Without waiting: opening a FIFO that nobody writes to would take for ever.
+        # Without waiting: opening a FIFO without a writer would take for ever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise Unreadable("cannot be read: it is no regular file")

@@ -98,7 +98,7 @@ def own_url(config: Gateway | Admin) -> str:
 
 def own_port_context(config: ServerTls) -> ssl.SSLContext | None:
     """For a command on the gateway's own machine: believes the certificate that the port shows by
-    its file, whatever name it carries; None without TLS.
+    its file, under any name; None without TLS.
 
     Raises:
         TlsProblem: the file cannot be read.
@@ -154,7 +154,7 @@ def _certificate(context: ssl.SSLContext, config: ServerTls | ClientTls) -> None
     for name, path in (("tls_certificate_file", certificate), ("tls_key_file", key)):
         _readable(name, path)
     try:
-        # Never asked for: the terminal would wait for somebody who is not there.
+        # Never asked for: the terminal may have no reader.
         context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
@@ -186,7 +186,7 @@ def _readable(name: str, path: str) -> None:
 
 
 def _expiry(path: str) -> float | None:
-    """When the first certificate of a file ends, epoch seconds; None where there is none."""
+    """When the first certificate of a file ends, epoch seconds; None if it holds none."""
     try:
         # Not in the documentation, and there since Python 2.6; a parser of our own would be more.
         decoded = _ssl._test_decode_cert(path)  # type: ignore[attr-defined]

@@ -19,9 +19,9 @@ class Snapshot:
         at: this machine's clock, seconds since 1970.
         status: as `/readyz` says it.
         reasons: likewise.
-        ring: as `/ring`; None where nobody could say. With several workers each node has `out_in`,
+        ring: as `/ring`; None if no worker could say. With several workers each node has `out_in`,
             the numbers of the workers that have it ejected.
-        mysql: as `/mysql`; None where nobody could say.
+        mysql: as `/mysql`; None if no worker could say.
         families: what `/metrics` would show, with a `worker` label where there are several.
         workers: by number, where there are several: the status of each that answers.
         missing: the numbers of those that do not.

@@ -40,7 +40,7 @@ class _Requests:
 
     Plain numbers that a scrape makes metrics of: prometheus-client's own take a lock and a look at
     every bound for each request, which is a tenth of a warm one's time. They are counted in the
-    event loop's thread alone.
+    event loop's thread only.
     """
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from sharding.state import PLAYLIST_MAX, USER_MAX
 Api: TypeAlias = Literal["player", "states", "admin", "description"]
 
 PROBES = frozenset({"healthz", "readyz"})
-"""Operations of the admin port that answer whoever asks, under whatever name."""
+"""Operations of the admin port that answer every client, under every host name."""
 OPEN = PROBES | {"dashboard", "dashboard_file"}
 """Operations of the admin port that ask for no token. The page asks for it, and shows nothing
 before."""

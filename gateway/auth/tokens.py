@@ -1,4 +1,4 @@
-"""Play tokens: who listens, signed, kept by the client and by nobody else.
+"""Play tokens: who listens, signed, and kept only by the client.
 
 A token is 33 bytes in base64url, 44 characters without padding:
 
@@ -153,7 +153,7 @@ class TokenKeys:
 
 
 def anonymous_user_id() -> int:
-    """An id for a new anonymous listener, 2^62 to 2^63-1, that nobody can guess."""
+    """An id for a new anonymous listener, 2^62 to 2^63-1, that cannot be guessed."""
     return USER_MAX + 1 + secrets.randbelow(PLAYLIST_MAX - USER_MAX)
 
 

@@ -40,7 +40,7 @@ PATIENCE = 0.5
 RETRY_AFTER = 5.0
 """Seconds that an old edition is then good for, before MySQL is asked again."""
 UNKNOWN_AGE = 5.0
-"""Seconds, at most, that an id is taken for unknown: somebody may be importing it just now."""
+"""Seconds, at most, that an id is taken for unknown: it may be imported just now."""
 
 Value = TypeVar("Value")
 
@@ -100,7 +100,7 @@ class Catalog:
         self._away = False
 
     async def mix(self, mix_id: int) -> Mix | None:
-        """The mix; None where there is none. At most `max_age` old while MySQL answers.
+        """The mix; None if it does not exist. At most `max_age` old while MySQL answers.
 
         Raises:
             PrimaryUnavailable: MySQL is away and the mix is not at hand.
@@ -169,7 +169,7 @@ class Catalog:
     def _finish(self, mix_id: int, read: asyncio.Task[Mix | None]) -> None:
         del self._reads[mix_id]
         if not read.cancelled():
-            read.exception()  # seen: where nobody waits any more, the next read says it again
+            read.exception()  # seen: if no request waits any more, the next read says it again
 
     async def _read_now(self, mix_id: int) -> Mix | None:
         now = self._clock()

@@ -82,7 +82,7 @@ def read_csv(lines: Iterable[tuple[int, bytes]]) -> Iterator[Entry | BadLine]:
 
 
 def _csv_mix(rows: list[_Row], broken: int | None, seen: Seen) -> Iterator[Entry | BadLine]:
-    """The mix of these rows; `broken` is a neighbouring row that nobody knows whose it is."""
+    """The mix of these rows; `broken` is a row beside them that may be theirs."""
     if not rows:
         return
     first = rows[0]
@@ -151,7 +151,7 @@ def _row(number: int, header: list[str], texts: list[str]) -> _Row:
     for name, text in zip(header, texts, strict=True):
         if any("\ud800" <= character <= "\udfff" for character in text):
             bad = f"{name}: is no UTF-8"
-        # Digits alone: what a spreadsheet made of a long id (9.2E+18) is not that id.
+        # Only digits: what a spreadsheet made of a long id (9.2E+18) is not that id.
         if name in _NUMBER_COLUMNS and re.fullmatch(r"[0-9]{1,19}", text):
             cells[name] = int(text)
         elif text:

@@ -14,7 +14,7 @@ class Track(Struct, frozen=True):
     Attributes:
         id: 1 to 2^63-1.
         release_name: the record that it is from; None where it is from none.
-        year: of the release; None where nobody knows.
+        year: of the release; None where it is not known.
         url: a page about the track.
         track_file_stream_url: where its audio is streamed from.
         play_duration: seconds.

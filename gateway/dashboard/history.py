@@ -118,7 +118,7 @@ class History:
 
     def _count(self, reading: Reading) -> None:
         self._readings.append(reading)
-        # The window is a step wide, however often somebody looks.
+        # The window is a step wide, however often it is looked at.
         while len(self._readings) > 2 and self._readings[1].at <= reading.at - STEP:
             self._readings.popleft()
         if len(self._readings) > 1:
@@ -197,7 +197,7 @@ class History:
         self._primary = primary
 
     def _look_at_counters(self, window: Window, at: float) -> None:
-        """What came and went between two looks shows in the counters alone."""
+        """What came and went between two looks shows only in the counters."""
         for labels, grown in window.increases("tapedeck_lookup_node_ejections_total"):
             node = labels["node"]
             ended = [e for e in self.events if e.kind == "ejected" and e.part == node]

@@ -19,7 +19,7 @@ from gateway.telemetry import quantile
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 Series: TypeAlias = dict[tuple[str, Labels], float]
-"""Values by worker (empty for a process alone) and labels."""
+"""Values by worker (empty for a process without workers) and labels."""
 
 _APIS = {op.path: op.api for op in OPERATIONS if op.api in ("player", "states", "description")}
 # What is no path of ours may have come to either port; the gateway's is the one the world reaches.
@@ -113,7 +113,7 @@ class Window:
         return _short(total / count) if count else None
 
     def gauge(self, name: str, worker: str | None = None) -> float | None:
-        """A gauge now, added up over workers and labels; None where there is none."""
+        """A gauge now, added up over workers and labels; None if it is not there."""
         series = self._new.samples.get(name)
         if not series:
             return None
@@ -168,7 +168,7 @@ def point(window: Window) -> dict[str, Any]:
         | window.rates("tapedeck_session_changes_total", _session),
         "partitions": [
             window.mean("tapedeck_partitions_read"),
-            # Partitions are whole, whatever lies between two buckets' bounds.
+            # Partitions are whole numbers; a quantile between two bounds is none.
             None if partitions is None else math.ceil(partitions),
         ],
         "waiting": window.gauge("tapedeck_mysql_waiting"),

@@ -1,8 +1,8 @@
 """The dashboard: one page on the admin port, kept live by what is observed here.
 
-One loop observes for all viewers together: once a second while somebody looks, and every
+One loop observes for all viewers together: once a second while a page is open, and every
 `history.STEP` seconds otherwise, for the history. What has to be asked of MySQL (the partitions) is
-asked only while somebody looks, and more slowly.
+asked only while a page is open, and more slowly.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from gateway.reload.runtime_config import RuntimeConfig
 from gateway.telemetry import VERSION
 
 WATCHED_SECONDS = 1.0
-"""Between two observations while somebody looks."""
+"""Between two observations while a page is open."""
 ASK_SECONDS = 10.0
-"""Between two questions for the day partitions while somebody looks."""
+"""Between two questions for the day partitions while a page is open."""
 PEERS_SECONDS = 2.0
-"""Between two questions to the other gateways while somebody looks."""
+"""Between two questions to the other gateways while a page is open."""
 
 PAGES = Pages("gateway.dashboard")
 
@@ -188,11 +188,11 @@ class Dashboard:
             self._viewers.tell()
 
     async def _careful(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
-        """The page outlives whatever it looks at."""
+        """The page goes on when what it looks at fails."""
         try:
             await work(*args)
         except Refusal:
-            pass  # nobody answers right now; the status says so
+            pass  # nothing answers right now; the status says so
         except Exception:
             _log.exception("dashboard failed", at=getattr(work, "__name__", ""))
 
@@ -246,7 +246,7 @@ class Dashboard:
         return join_address(gateway.host, gateway.port)
 
     def _workers(self, seen: Snapshot) -> list[dict[str, Any]]:
-        """Each worker; a process alone is the only one."""
+        """Each worker; a process without workers is shown as one."""
         window = self._history.window
         if window is None:
             return []

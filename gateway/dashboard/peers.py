@@ -1,7 +1,7 @@
 """The other gateways on the dashboard: each is asked for its own overview.
 
 Their addresses are `admin.peers`; the admin token, where there is one, must be the same on all of
-them, and goes to these addresses alone. By https they are verified as `admin.peers_tls_...` say.
+them, and goes to no other address. By https they are verified as `admin.peers_tls_...` say.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Peers:
             headers["Authorization"] = f"Bearer {admin.token.get_secret_value()}"
         try:
             context = await context_for(admin.peers_tls) if url.startswith("https:") else None
-            # Nobody else gets the token, wherever an answer points.
+            # No other server gets the token, wherever an answer points.
             async with self._session.get(
                 f"{url.rstrip('/')}/overview",
                 headers=headers,

@@ -32,7 +32,7 @@ class Viewer:
     """One page that looks.
 
     Attributes:
-        sent: what it has seen already, by whatever name the feed gives it.
+        sent: what it has seen already, by the names that the feed gives it.
         took: when it last took something, on the loop's clock.
     """
 

@@ -39,7 +39,7 @@ class Connection(Protocol):
 
     Attributes:
         peer: the address of the other end.
-        descriptor: its number; -1 where there is none.
+        descriptor: its number; -1 if it has none.
         slow_since: since when a request's headers are incomplete, on the loop's clock; 0: not.
         unread_since: since when something lies unread; kept by admission control.
         held: bytes of memory that its unfinished request takes; kept by admission control.

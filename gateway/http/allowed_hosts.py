@@ -29,7 +29,7 @@ def name_of(authority: str) -> str | None:
 
 
 def is_ours(authority: str, allowed: Collection[str]) -> bool:
-    """Whether it names loopback, on whichever port, or is among `allowed`."""
+    """Whether it names loopback, on any port, or is among `allowed`."""
     name = name_of(authority)
     if name is None:
         return False
@@ -44,7 +44,7 @@ def is_ours(authority: str, allowed: Collection[str]) -> bool:
 def refuse_strangers(
     method: str, host: str | None, origin: str | None, allowed: Collection[str]
 ) -> None:
-    """End a request that a site in somebody's browser may have made.
+    """End a request that a site in an operator's browser may have made.
 
     Args:
         method: what no page may change anything with (GET, HEAD) may come from anywhere: the

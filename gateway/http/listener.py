@@ -73,7 +73,7 @@ def bind_shared(host: str, port: int, count: int, value: str, option: str) -> li
     Raises:
         PortTaken: it cannot be bound, also where the other process shares its port.
     """
-    # SO_REUSEPORT would silently join another gateway of the same user: ask for the port alone.
+    # SO_REUSEPORT would silently join another gateway of the same user: ask without it first.
     with bind(host, port, value, option) as probe:
         port = probe.getsockname()[1]
     return [bind(host, port, value, option, shared=True) for _ in range(count)]

@@ -1,7 +1,7 @@
 """Requests without a body and answers, at the least cost: one write an answer, no task a request.
 
 aiohttp parses, keeps connections and judges everything that is out of the ordinary. What is here
-takes the place of its way for the most common request alone: no body, no upgrade. Measured, that
+takes the place of its way for the most common request only: no body, no upgrade. Measured, that
 way costs more than all that the gateway does for a warm request (docs/performance.md): a task, a
 request and a response of many features, and headers that are the same each time.
 """
@@ -71,7 +71,7 @@ def target_of(request: Request) -> tuple[str, str]:
 
 
 def peer_of(request: Request) -> str:
-    """The address of the other end of a request's connection; empty where there is none."""
+    """The address of the other end of a request's connection; empty if it has none."""
     if isinstance(request, BodylessRequest):
         return request.peer
     # Our connections have it (`protocol.py`); one that is lost is None.

@@ -1,7 +1,7 @@
 """Parameters of a request: from the query and from a form, each at most once, strictly decoded.
 
 Clients of the original API send the same parameters either way, so both are read as one set.
-What is malformed is refused rather than repaired: an id that was guessed is somebody else's state.
+What is malformed is refused rather than repaired: a guessed id would be another listener's state.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ def user_number(text: str | None) -> int:
 
 
 def _shown(text: str) -> str:
-    """Somebody's input in a sentence: short, and printable.
+    """A client's input in a sentence: short, and printable.
 
     What is longer than a number may be a key or a token that stands in the wrong place, and answers
     are logged by clients and proxies.

@@ -100,7 +100,7 @@ class HttpConnection(RequestHandler):
             self._count(data, self._request_count - before, completed, in_body, exact)
         waiter = self._waiter
         if waiter is None or waiter.done():
-            # A request is complete, or its body arrives; but at the very start nobody waits yet.
+            # A request is complete, or its body arrives; but at the very start nothing waits yet.
             begun = self._request_count or self._messages
             self.slow_since = 0.0 if begun else self.slow_since or self._loop.time()
         elif not self.slow_since:
@@ -217,7 +217,7 @@ class HttpConnection(RequestHandler):
         self._loop.call_later(_LINGER_SECONDS, self.force_close)
 
     def cut(self) -> None:
-        """End the connection, whatever is unread."""
+        """End the connection at once; what is unread is lost."""
         self.force_close()
         self._connection.abort()
 

@@ -18,7 +18,7 @@ _DEFAULTS = Limits()
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body, as it came; empty where there is none.
+    """The whole body, as it came; empty if the request has none.
 
     Args:
         request: whose body.

@@ -17,7 +17,7 @@ _TYPES = {
 }
 _PAGE = "index.html"
 HEADERS = {
-    # Node names and states are whatever somebody wrote: nothing but our own files may run or load.
+    # Node names and states may be any text: nothing but our own files may run or load.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

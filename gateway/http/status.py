@@ -1,4 +1,4 @@
-"""Status lines: RFC 9110's phrases, whatever Python version runs."""
+"""Status lines: RFC 9110's phrases, the same under each version of Python."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class PlayerApi:
         }
 
     async def new_set(self, call: Call) -> Response:
-        """A play token, for somebody anonymous or, with the service key, for a known user."""
+        """A play token, for an anonymous listener or, with the service key, for a known user."""
         parameters = await _parameters(call)
         given = parameters.get("user_id")
         if given is None:

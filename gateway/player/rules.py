@@ -9,7 +9,7 @@ Theory
 What a command does depends on the situation that it finds:
 
     EMPTY      the mix has no tracks: it is at its end at once
-    UNSTARTED  there is no state, or nothing in it was played (a report alone makes such a state)
+    UNSTARTED  there is no state, or nothing in it was played (it was made by a report)
     PLAYING    a track plays
     LOST       a track was playing which an edit of the catalog has taken out of the mix since
     ENDED      the last track was left behind
@@ -43,13 +43,13 @@ The licence allows `skip_limit` skips in any `skip_window` seconds, per listener
 The place
 =========
 The current track is the one played last, by its id and never by its number, so that an edit of the
-catalog moves nobody. If the edit took the very track away, its place is behind the latest played
-track that is still there, or, where none is left, at its old number: so no track is jumped that
-was not heard. In a state that was written, `played` holds each track of the mix at most once.
+catalog moves no listener. If the edit took the very track away, its place is behind the latest
+played track that is still there, or, where none is left, at its old number: so no track is jumped
+that was not heard. In a state that was written, `played` holds each track of the mix at most once.
 
 The time is MySQL's, the same for every gateway. Two servers' clocks may differ at a failover, and
 one may be set back: a skip counts while it is less than a window away from now, on either side, so
-a skip that a mad clock put a year ahead locks nobody out. And no clock takes a skip out of the
+a skip that a mad clock put a year ahead locks no listener out. And no clock takes a skip out of the
 state: the last ones accepted stay there, twice as many as the licence allows, which is what two
 clocks that differ need.
 
@@ -173,7 +173,7 @@ def next_track(
 
     Args:
         track_id: the track that the client believes is playing: another one moves nothing, so that
-            a command sent twice moves once. None: whichever is.
+            a command sent twice moves once. None: the current one, which it may be.
 
     Raises:
         UnknownTrack: `track_id` is not in the mix.
@@ -363,7 +363,7 @@ def _licence(skips: tuple[float, ...], now: float, rules: Rules) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Rounded up, and to minutes above one of them: nobody is told to come too early."""
+    """Rounded up, and to minutes above one of them: no listener is told to come too early."""
     whole = max(1, math.ceil(seconds))
     if whole > 60:
         whole = math.ceil(whole / 60) * 60

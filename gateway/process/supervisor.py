@@ -44,7 +44,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Slot:
-    """The place of one worker, whichever process fills it."""
+    """The place of one worker: one process after the other fills it."""
 
     number: int
     gateway: socket.socket
@@ -189,14 +189,14 @@ class Supervisor:
             await process.stdin.drain()
         process.stdin.close()
         if self._stop.is_set() or self._live.config is not config:
-            # In the latter case a reload came meanwhile, and found nobody here to tell.
+            # In the latter case a reload came meanwhile, and could not tell this process.
             _signal(process, signal.SIGTERM)
         return process
 
     async def _stop_all(self, keepers: list[asyncio.Task[None]]) -> None:
         _log.info("draining", workers=len(self._slots))
         for slot in self._slots:
-            # Nobody will inherit them any more: the worker's copy is the last one, and what it
+            # No process will inherit them any more: the worker's copy is the last one, and what it
             # refuses is refused at once instead of waiting here.
             slot.gateway.close()
             if slot.process is not None:

@@ -1,7 +1,7 @@
 """One worker: the gateway's process, from its start to its graceful end.
 
 python -m gateway.process.worker     a worker of a supervisor, which hands it on stdin what to do
-tapedeck serve                       one worker alone, or a supervisor (supervisor.py)
+tapedeck serve                       one worker, or a supervisor (supervisor.py)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sharding import metrics as store_metrics
 from sharding.backend import Backend
 
 NOTICE_SECONDS = 0.5
-"""How long a stopping worker goes on accepting, so that whoever asks /readyz sends traffic away."""
+"""How long a stopping worker still accepts: balancers that ask /readyz send traffic elsewhere."""
 CLOSE_SECONDS = 5.0
 EXIT_CONFIG = 78
 """A worker's exit status for what no restart will mend (EX_CONFIG, sysexits.h)."""

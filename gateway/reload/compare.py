@@ -1,4 +1,4 @@
-"""A configuration that somebody asks about, as `tapedeck check-config --against` does."""
+"""A configuration in a question, as `tapedeck check-config --against` sends it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Comparison(Outcome, kw_only=True):
 
 
 async def compare(live: RuntimeConfig, body: bytes) -> Comparison:
-    """What differs between a configuration that somebody asks about and the one that holds.
+    """What differs between the configuration in a question and the one that holds.
 
     Raises:
         Refusal: the question cannot be read.

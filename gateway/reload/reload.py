@@ -4,7 +4,7 @@
 2. Weigh it: what may change while the process runs (`runtime_config.py`) is put into the
    configuration that holds, the rest is named. Other places of the keys are another generation of
    the ring.
-3. Ask whoever has to take it whether they can. Until here nothing has changed: a problem ends the
+3. Ask all that have to take it whether they can. Until here nothing has changed: a problem ends the
    reload.
 4. Tell them to. Nothing can fail any more; a worker that does not take it is replaced by one that
    has it.
@@ -121,7 +121,7 @@ class Reload:
         return await weigh(self._live.config, self._parts.generation, new)
 
     async def reload_logged(self) -> bool:
-        """Reload where nobody waits for the answer, as after SIGHUP: problems go to the log.
+        """Reload where no client waits for the answer, as after SIGHUP: problems go to the log.
 
         Returns:
             False if the same reload may succeed later.

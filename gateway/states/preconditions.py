@@ -2,8 +2,8 @@
 
 A state's entity tag is its version, `"7"`, and a strong one. If-Match compares strongly: a weak tag
 matches nothing. If-None-Match compares weakly, for a proxy that compresses makes tags weak (13.1.2,
-8.8.3.2). A condition that cannot be read is an error rather than no condition, for it guards
-somebody's data.
+8.8.3.2). A condition that cannot be read is an error rather than no condition, because it guards
+a caller's data.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Tags:
     weak: frozenset[str]
 
     def match(self, version: int | None) -> bool:
-        """Whether the state of this version is meant, compared strongly; None: there is none."""
+        """Whether a state of this version is meant, compared strongly; None: there is no state."""
         if version is None:
             return False
         return self.anything or str(version) in self.strong

@@ -112,7 +112,7 @@ class StatesApi:
                 401,
                 "The states API needs a service key: Authorization: Bearer KEY.",
                 headers={"WWW-Authenticate": "Bearer"},
-                # A body that nobody may send is not waited for.
+                # A body that this client may not send is not waited for.
                 close=call.request.body_exists,
             )
         return Key(
