@@ -107,7 +107,7 @@ def _where_keys(lookup: Lookup, keys: Path, as_json: bool) -> None:
     from sharding.ring.ring import ring_of
 
     if lookup.mode == "cluster":
-        fail("in a Redis Cluster the servers alone know the node: redis-cli cluster keyslot KEY")
+        fail("in a Redis Cluster only the servers know the node: redis-cli cluster keyslot KEY")
     print_places(ring_of(lookup), keys, as_json=as_json)
 
 

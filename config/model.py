@@ -285,7 +285,7 @@ class Lookup(ClientTls):
             if self.nutcracker is not None:
                 raise ValueError("mode: cluster has no ring: lookup.nutcracker cannot stand beside")
             if self.redis_db:
-                raise ValueError("mode: cluster has the database 0 alone, not redis_db")
+                raise ValueError("mode: cluster has only the database 0, not redis_db")
             for word in ("hash", "hash_tag", "distribution", "preconnect", "server_connections"):
                 if getattr(self, word) != type(self).model_fields[word].default:
                     raise ValueError(f"mode: cluster has slots of its own: {word} means nothing")

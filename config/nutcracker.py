@@ -192,7 +192,7 @@ def _servers(pool: Mapping[str, Any], problems: list[str]) -> list[str]:
         problems.append("servers: there are none")
         return []
     problems.extend(
-        f"servers: {server.split(' ')[0]}: a UNIX socket is on one machine alone; let Redis listen "
+        f"servers: {server.split(' ')[0]}: a UNIX socket is on one machine only; let Redis listen "
         "on a port too and give host:port:weight with a name (twemproxy calls this one "
         f"{_socket_name(server)!r}; under that name the keys stay where they are)"
         for server in servers

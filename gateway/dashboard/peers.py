@@ -107,5 +107,5 @@ def _why(url: str, error: Exception) -> str:
     if isinstance(error, aiohttp.ServerDisconnectedError):
         if url.startswith("https:"):
             return "it ends the connection: does it want admin.peers_tls_certificate_file?"
-        return "it ends the connection: does it take https alone?"
+        return "it ends the connection: does it take only https?"
     return type(error).__name__

@@ -59,7 +59,7 @@ def refuse_strangers(
     if host is not None and not is_ours(host, allowed):
         raise Refusal(
             403,
-            "This port asks for no token, so it answers under this machine's own names alone "
+            "This port asks for no token, so it answers only under this machine's own names "
             f"(localhost, 127.0.0.1), not as {_shown(host)}: add the name to admin.allowed_hosts "
             "if it is yours.",
         )

@@ -99,7 +99,7 @@ def split_form(body: bytes, content_type: str) -> Iterator[tuple[str, str]]:
     if kind not in (URLENCODED, MULTIPART):
         raise Refusal(
             415,
-            f"A body is read as {URLENCODED} or {MULTIPART} alone; "
+            f"A body is read only as {URLENCODED} or {MULTIPART}; "
             "say which one it is in Content-Type.",
         )
     require_utf8(content_type)
