@@ -50,8 +50,9 @@ def read_lookup(path: Path) -> Lookup:
 
 
 def print_json(answer: Any) -> None:
-    """The answer for a script."""
-    typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    """The answer for a script; days are YYYYMMDD."""
+    text = json.dumps(answer, indent=2, ensure_ascii=False, default="{:%Y%m%d}".format)
+    typer.echo(text)
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

@@ -85,7 +85,7 @@ def create(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     today = _with_janitor(read_config(config), complete)
     days = (today, tomorrow(today))
     if as_json:
-        print_json({"days": [f"{day:%Y%m%d}" for day in days]})
+        print_json({"days": days})
     else:
         print(f"There are partitions for {days[0]} and {days[1]}.")
 
@@ -132,7 +132,7 @@ def seal(
             {
                 "sealed": [
                     {
-                        "day": f"{one.day:%Y%m%d}",
+                        "day": one.day,
                         "keys": one.keys,
                         "filter_bytes": one.bytes,
                         "seconds": one.seconds,
@@ -182,12 +182,12 @@ def prune(
     if as_json:
         print_json(
             {
-                "past_retention": [f"{day:%Y%m%d}" for day in pruned.plan.days],
-                "dropped": [f"{day:%Y%m%d}" for day in pruned.dropped],
-                "busy": [f"{day:%Y%m%d}" for day in pruned.busy],
+                "past_retention": pruned.plan.days,
+                "dropped": pruned.dropped,
+                "busy": pruned.busy,
                 "refused": pruned.plan.refused or None,
                 "dry_run": dry_run,
-                "foreign": list(pruned.foreign),
+                "foreign": pruned.foreign,
             }
         )
     elif not pruned.plan.days and not pruned.elsewhere:

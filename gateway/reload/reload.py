@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
@@ -53,45 +53,26 @@ class Step(Struct):
     outcome: Outcome
 
 
-class Parts(Protocol):
-    """Who has to take a configuration: this process, or a supervisor's workers."""
-
-    @property
-    def generation(self) -> int:
-        """Of the ring."""
-        ...
-
-    async def ask(self, step: Step) -> None:
-        """Whether they can. Changes nothing.
-
-        Raises:
-            ConfigError: they cannot.
-            Refusal: one does not answer.
-        """
-        ...
-
-    async def tell(self, step: Step) -> None:
-        """From now on it holds."""
-        ...
-
-
 class Reload:
-    """The procedure.
+    """The procedure, one at a time.
 
     Args:
         live: the configuration that holds.
         source: where it is read again.
-        parts: who has to take it.
+        parts: what has to take it. `ask` changes nothing; `tell` cannot fail.
     """
 
-    def __init__(self, live: RuntimeConfig, source: Source, parts: Parts) -> None:
+    def __init__(self, live: RuntimeConfig, source: Source, parts: OwnParts | Workers) -> None:
         self._live = live
         self._source = source
         self._parts = parts
         self._one_at_a_time = asyncio.Lock()
 
     async def reload(self, body: bytes = b"") -> Outcome:
-        """Go through it.
+        """Read, weigh, ask, tell.
+
+        Args:
+            body: of the request; it says nothing here.
 
         Raises:
             ConfigError: the configuration has problems; nothing changed.
@@ -213,7 +194,11 @@ class OwnParts:
         return self._backend.generation
 
     async def ask(self, step: Step) -> None:
-        """Whether a ring can be made of it."""
+        """Whether they can take it.
+
+        Raises:
+            ConfigError: no ring can be made of it.
+        """
         self._backend.plan(step.merged)
 
     async def tell(self, step: Step) -> None:
@@ -261,7 +246,12 @@ class Workers:
         self.generation = 1
 
     async def ask(self, step: Step) -> None:
-        """All must say that they can."""
+        """Whether all of them can take it.
+
+        Raises:
+            ConfigError: one cannot.
+            Refusal: one does not answer.
+        """
         answers = await self._send_order(step, apply=False)
         for number in self._numbers:
             answer = answers.get(number)

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StackConfig
-from tests.support.faces import a_mix
 from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 
 pytestmark = pytest.mark.stack
 
 QUICK_SECONDS = 8
-"""For each of the two faces in `make test`."""
+"""For each of the two applications in `make test`."""
 LONG_SECONDS = 120
 CONFIG = """
 # A listener of ours: bent tokens have a test of their own (unit/test_token_fuzz.py).
