@@ -40,9 +40,10 @@ from sharding.lookups.lookups import Lookups
 from sharding.partitions.calendar import tomorrow
 from sharding.partitions.clock import Days
 from sharding.state import Key, Owner, Stored, Write
-from sharding.store.reader import Loaded, Reader
+from sharding.store.reader import Reader
+from sharding.store.steps import Loaded, Plan
 from sharding.store.store import Store
-from sharding.store.writer import Plan, Writer
+from sharding.store.writer import Writer
 
 TIMES = 20_000
 AT_ONCE = 32

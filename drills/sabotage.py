@@ -26,9 +26,10 @@ from sharding.filters.filters import FilterSet, spread
 from sharding.partitions.calendar import table, utc_day
 from sharding.partitions.sql import NewRow, Row, insert, read
 from sharding.state import Key
-from sharding.store.reader import Loaded, Reader
+from sharding.store.reader import Reader
 from sharding.store.row_cache import Sessions
-from sharding.store.writer import Plan, Writer
+from sharding.store.steps import Loaded, Plan
+from sharding.store.writer import Writer
 
 
 class Sabotage(NamedTuple):

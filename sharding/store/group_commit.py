@@ -1,31 +1,67 @@
-"""Changes of one key that are saved together: what they make of a row, one after the other.
+"""Changes of one key that are saved together: a machine that decides, and does no I/O.
 
 A group is what the protocol calls a change: one operation id, one compare-and-set, acknowledged as
 a whole. Its version grows by the number of members that changed something, and each member is
-answered with what its own step made. No I/O here.
+answered with what its own step made.
 
-Who is in a group is settled when its first save is sent, and never changes after: a save whose
-answer was lost may still land, and then stands for all of them. So the same members applied to the
-same row make the same row; and where a later try began from another row, the earlier one cannot
-land any more. That is why the version that an operation made says which try it was.
+| state | what is under way | what comes | next state | what is to be done |
+| --- | --- | --- | --- | --- |
+| NEW | | a cached row, and something to save | TRYING | save it |
+| NEW | | a cached row, and nothing to save; or no row that is trusted | LOADING | load |
+| TRYING | the save of what a cached row became | it was committed | DONE | answer |
+| TRYING | | the row is another one by now, or an error | LOADING | load |
+| TRYING | | every member gave up | DONE | |
+| LOADING | a read of the row | an earlier try has landed | DONE | answer what that try made |
+| LOADING | | nothing to save | DONE | answer |
+| LOADING | | something to save | SAVING | save it |
+| SAVING | the save of what a read row became | it was committed | DONE | answer |
+| SAVING | | the row is another one by now, or an error | LOADING | load |
+
+1. **Who is in a group is settled when its first save is sent.** A save whose answer was lost may
+   still land, and then stands for all members. Until then, members that gave up may leave.
+2. **The same members applied to the same row make the same row**; and where a later try began from
+   another row, the earlier one cannot land any more. So the version that an operation made says
+   which try it was, and what each member is answered.
+3. **A row that lacks our operation proves that no try landed**, unless its log may have dropped
+   the entry since (`idempotency.forgotten`): then it is not known, and it is not made again.
+4. **Nothing is answered from a cached row without a save**: where it leaves nothing to save, the
+   row is loaded and the members are applied again.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from datetime import date
+from enum import Enum
 from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from sharding.partitions.sql import TOMBSTONE, Row
-from sharding.state import Outcome, Remove, Stored, Transition, Write
+from failover.mysql.errors import Fault
+from sharding.partitions.calendar import yesterday
+from sharding.partitions.sql import TOMBSTONE, NewRow, Row
+from sharding.state import Key, Outcome, Remove, Stored, Transition, Unavailable, Write
+from sharding.store import idempotency
+from sharding.store.steps import Loaded, Plan
 
 MOST_TOGETHER = 32
 """Changes in one group. The next group of the key waits in line with the other keys' saves."""
+MOST_CONFLICTS = 100
+"""Tries of one group that lost the compare-and-set, before it gives up."""
 
 Result: TypeAlias = "Outcome[Any] | Exception"
+
+
+class State(Enum):
+    """What a group does; see the table above."""
+
+    NEW = "new"
+    TRYING = "trying"
+    LOADING = "loading"
+    SAVING = "saving"
+    DONE = "done"
 
 
 class Member:
@@ -62,6 +98,186 @@ class Applied(Struct):
     version: int
     owner: int
     body: bytes
+
+
+class Done(Struct):
+    """The members' results, in their order.
+
+    Attributes:
+        recovered: they are those of an earlier try, whose answer was lost.
+    """
+
+    results: list[Result]
+    recovered: bool = False
+
+
+class Group:
+    """One group, through all its tries.
+
+    Args:
+        number: of its operation; worker: whose.
+        members: at least one.
+        waiting: later changes of the key, which have their turn after it.
+
+    Attributes:
+        before: the row as it was seen last; None while it was not.
+        plan: what was, or is to be, saved last.
+        trouble: what the first try met, until somebody takes it.
+        task: what carries the group out, once that is more than its first try.
+    """
+
+    __slots__ = (
+        *("before", "key", "members", "plan", "state", "task", "trouble", "waiting"),
+        *("_alone", "_conflicts", "_number", "_tried", "_unsure", "_worker"),
+    )
+
+    def __init__(
+        self,
+        key: Key,
+        worker: str,
+        number: int,
+        members: list[Member],
+        waiting: deque[Member] | None = None,
+    ) -> None:
+        self.key = key
+        self.members = members
+        self.waiting = waiting
+        self.state = State.NEW
+        self.before: Loaded | None = None
+        self.plan: Plan | None = None
+        self.trouble: Exception | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._worker = worker
+        self._number = number
+        self._conflicts = 0
+        self._alone = False
+        # What each try would have answered, by the version that it made: at most one of them lands.
+        self._tried: dict[int, list[Result]] = {}
+        # The lowest version that a try made which may have landed, or may land yet.
+        self._unsure: int | None = None
+
+    @property
+    def deadline(self) -> float:
+        """When its last member gives up, on the loop's clock."""
+        members = self.members
+        return members[0].deadline if len(members) == 1 else max(m.deadline for m in members)
+
+    def begin(self, row: Row, today: date, generation: int) -> Plan | None:
+        """Begin from a cached row.
+
+        Args:
+            today: MySQL's day.
+            generation: of the primary that the row is from.
+
+        Returns:
+            What to save; None if the row must be loaded.
+        """
+        self.before = Loaded(row)
+        applied = self._apply(row, today)
+        if not applied.changes:
+            return None
+        self.state = State.TRYING
+        return self._save(self.before, applied, generation)
+
+    def loaded(self, loaded: Loaded, today: date, generation: int) -> Plan | Done:
+        """The row was read: say what to save, or the end.
+
+        Args:
+            today, generation: as of `begin`, from before the read.
+
+        Raises:
+            Unavailable: an earlier try may have landed, and its entry may be gone from the log.
+        """
+        self.state, self.before = State.LOADING, loaded
+        if self._tried:
+            landed = self._landed(loaded.row)
+            if landed is not None:
+                self.state = State.DONE
+                return Done(landed, recovered=True)
+        else:
+            self.members = [m for m in self.members if not m.answer.done()] or self.members[:1]
+        applied = self._apply(loaded.row, today)
+        if not applied.changes:
+            self.state = State.DONE
+            return Done(applied.results)
+        self.state = State.SAVING
+        return self._save(loaded, applied, generation)
+
+    def saved(self) -> list[Result]:
+        """The plan was committed: what the members are told."""
+        assert self.plan is not None
+        self.state = State.DONE
+        return self._tried[self.plan.row.version]
+
+    def refused(self, trouble: Exception | None = None) -> None:
+        """The first try was not committed, or that is not known.
+
+        Args:
+            trouble: why; None if the row is another one by now.
+        """
+        self.state, self.trouble = State.LOADING, trouble
+
+    def failed(self, fault: Fault) -> None:
+        """A save met an error."""
+        assert self.plan is not None
+        self.state = State.LOADING
+        if fault is Fault.RETRY:
+            self._alone = True  # it was rolled back: it must not hold up a batch again
+        else:
+            version = self.plan.row.version
+            self._unsure = version if self._unsure is None else min(version, self._unsure)
+
+    def conflict(self) -> bool:
+        """Another change of the key came first. Whether another try is due."""
+        self._conflicts += 1
+        return self._conflicts < MOST_CONFLICTS
+
+    def give_up(self) -> None:
+        """No member waits any more: the first try is not to be sent, if it still can be stopped."""
+        self.state = State.DONE
+
+    def _apply(self, row: Row | None, today: date) -> Applied:
+        day = today if row is None or row.day < today else row.day
+        return apply([member.transition for member in self.members], row, day)
+
+    def _save(self, loaded: Loaded, applied: Applied, generation: int) -> Plan:
+        """The plan for what a row became. From here on the members are settled (rule 1)."""
+        row = loaded.row
+        self._tried[applied.version] = applied.results
+        kept = b"" if row is None else idempotency.others(row.operations, self._worker)
+        self.plan = Plan(
+            base=row,
+            day=applied.day,
+            row=NewRow(
+                self.key,
+                row.version if row is not None else 0,
+                applied.version,
+                applied.owner,
+                applied.body,
+                idempotency.append(kept, self._worker, self._number, applied.version),
+            ),
+            others=kept,
+            changes=applied.changes,
+            alone=self._alone,
+            yesterday_sealed=loaded.filters.complete(yesterday(applied.day)),
+            generation=generation,
+            opening=loaded.opening,
+        )
+        return self.plan
+
+    def _landed(self, row: Row | None) -> list[Result] | None:
+        """What an earlier try answers, if it landed after all (rules 2 and 3)."""
+        if row is None:
+            return None
+        found = idempotency.find(row.operations, self._worker)
+        if found is not None and found.number == self._number:
+            return self._tried[found.version]
+        if self._unsure is not None and idempotency.forgotten(row.operations, self._unsure):
+            raise Unavailable(
+                "MySQL's answer to this change was lost, and many others changed the state since:"
+                " it is not known whether the change was made"
+            )
+        return None
 
 
 def apply(transitions: Sequence[Transition[Any]], row: Row | None, day: date) -> Applied:

@@ -14,8 +14,6 @@ from collections.abc import Collection, Sequence
 from datetime import date
 from typing import NamedTuple
 
-from msgspec import Struct
-
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
 from failover.mysql.retry import persist
@@ -29,11 +27,10 @@ from sharding.partitions.calendar import mysql_day, number_of, parse_day, tomorr
 from sharding.partitions.clock import Days
 from sharding.partitions.sql import Row
 from sharding.state import Key
+from sharding.store.steps import Loaded
 
 NEAR = 4
 """A read of at most so many partitions does not queue behind those of a month, nor need a hint."""
-
-_NO_FILTERS = FilterSet()
 
 
 class Want(NamedTuple):
@@ -53,22 +50,6 @@ class Want(NamedTuple):
     filters: FilterSet
     days: Sequence[date]
     whole: bool
-
-
-class Loaded(Struct, frozen=True, gc=False):
-    """What lies in MySQL for a key.
-
-    Attributes:
-        row: the row, tombstones included; None for a key that was not found.
-        whole: whether every partition that may hold the key was read.
-        filters: those that were known before the read.
-        opening: what the read said, and the list of partitions was made for (see `openings`).
-    """
-
-    row: Row | None
-    whole: bool = True
-    filters: FilterSet = _NO_FILTERS
-    opening: int = 0
 
 
 class Reader:

@@ -27,23 +27,20 @@ from failover.mysql.primary import Primary
 from failover.mysql.retry import passing, persist
 from failover.tasks import stop
 from sharding import metrics
-from sharding.batching import Waiter
 from sharding.lookups.lookups import Lookups
-from sharding.partitions.calendar import yesterday
 from sharding.partitions.clock import Days
-from sharding.partitions.sql import NewRow, Row
+from sharding.partitions.sql import Row
 from sharding.state import Contended, Key, Outcome, Stored, Transition, Unavailable
 from sharding.store import idempotency
-from sharding.store.group_commit import MOST_TOGETHER, Applied, Member, Result, apply
-from sharding.store.reader import Loaded, Reader
+from sharding.store.group_commit import MOST_TOGETHER, Done, Group, Member, Result, State
+from sharding.store.reader import Reader
 from sharding.store.row_cache import Sessions
-from sharding.store.writer import Plan, Writer
+from sharding.store.steps import Loaded, Plan
+from sharding.store.writer import Writer
 
 A = TypeVar("A")
 log = structlog.get_logger("tapedeck.store")
 
-MOST_CONFLICTS = 100
-"""Tries of one change that lost the compare-and-set, before it gives up."""
 LOOK_EVERY = 0.05
 """Seconds between looks for changes whose deadline has passed."""
 
@@ -71,7 +68,7 @@ class Store:
         self._worker = idempotency.new_worker()
         self._numbers = itertools.count(1)
         # By key, the changes of it that are under way. There is no other one in this worker.
-        self._groups: dict[Key, _Group] = {}
+        self._groups: dict[Key, Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking = False
         self._closed = False
@@ -125,7 +122,7 @@ class Store:
         member = Member(transition, answer, self._primary.deadline())
         group = self._groups.get(key)
         if group is None:
-            self._begin(_Group(self, key, [member]))
+            self._begin(key, [member])
             if not self._looking:
                 self._looking = True
                 loop.call_later(LOOK_EVERY, self._look_for_overdue)
@@ -142,54 +139,55 @@ class Store:
 
     # ---- turns ---------------------------------------------------------------------------------
 
-    def _begin(self, group: _Group) -> None:
-        """Carry a group out, from the cached row if there is one: then within this call but for
+    def _begin(self, key: Key, members: list[Member], waiting: deque[Member] | None = None) -> None:
+        """Carry changes out, from the cached row if there is one: then within this call but for
         the save, with no task of its own."""
-        self._groups[group.key] = group
+        group = Group(key, self._worker, next(self._numbers), members, waiting)
+        self._groups[key] = group
         try:
-            self._try_cached(group)
+            plan = self._first_plan(group)
+            if plan is None:
+                self._load_and_save(group)
+            else:
+                self._writer.save(plan, _FirstTry(self, group))
         except Exception as error:  # a fault of ours must not stop the key for ever
             log.exception("a change could not begin")
             # Not from here: the next group may meet it too, and there may be thousands.
             asyncio.get_running_loop().call_soon(self._answer, group, error)
 
-    def _try_cached(self, group: _Group) -> None:
-        key, members = group.key, len(group.members)
-        row = self._cached(key)
+    def _first_plan(self, group: Group) -> Plan | None:
+        """What the cached row becomes; None where the row must be loaded."""
+        members = len(group.members)
+        row = self._cached(group.key)
         if row is None or not self._days.settled:
             _counts["miss"] += members
-        elif self.sessions.doubted(key):
+            return None
+        if self.sessions.doubted(group.key):
             _counts["doubted"] += members
-            group.hint = row
-        else:
-            loaded = Loaded(row)
-            applied = group.apply(loaded)
-            if applied.changes:
-                group.first_try = True
-                group.generation = self._primary.generation
-                group.save(loaded, applied, group)
-                return
+            group.before = Loaded(row)
+            return None
+        plan = group.begin(row, self._days.today(), self._primary.generation)
+        if plan is None:
             _counts["unchanged"] += members
-            group.hint = row
-        self._go_on(group)
+        return plan
 
-    def _saved(self, group: _Group) -> None:
-        """The save of a first try, made from a cached row, was committed."""
-        _counts["hit"] += len(group.members)
-        try:
-            self._answer(group, group.landed())
-        except Exception as error:  # as in `_begin`
-            log.exception("a change could not be answered")
-            self._answer(group, error)
-
-    def _not_saved(self, group: _Group) -> None:
-        """It was not, or that is not known."""
+    def first_try_ended(self, group: Group, saved: bool, trouble: Exception | None = None) -> None:
+        """The save of what a cached row became was committed; or not, or that is not known."""
+        if saved:
+            _counts["hit"] += len(group.members)
+            try:
+                self._answer(group, self._saved(group))
+            except Exception as error:  # as in `_begin`
+                log.exception("a change could not be answered")
+                self._answer(group, error)
+            return
         _counts["stale"] += len(group.members)
         self.sessions.doubt(group.key)
-        self._go_on(group)
+        group.refused(trouble)
+        self._load_and_save(group)
 
-    def _go_on(self, group: _Group) -> None:
-        """Carry a group out from a read of its row."""
+    def _load_and_save(self, group: Group) -> None:
+        """Carry a group out from a read of its row, in a task of its own."""
         if self._closed:
             self._answer(group, Unavailable("the gateway stops"))
             return
@@ -197,18 +195,20 @@ class Store:
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, group))
 
-    def _ended(self, group: _Group, task: asyncio.Task[None]) -> None:
+    def _ended(self, group: Group, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
             # Not told by the task itself: it may have been cancelled before its first step, and
             # the key's next change would wait for ever.
             self._answer(group, Unavailable("the gateway stops"))
 
-    async def _carry_out(self, group: _Group) -> None:
+    async def _carry_out(self, group: Group) -> None:
         deadline = group.deadline
         results: list[Result] | Exception
         try:
-            results = await persist(group.attempt, deadline, group.again)
+            results = await persist(
+                partial(self._attempt, group), deadline, partial(self._again, group)
+            )
         except Unavailable as error:
             results = error
         except (PrimaryUnavailable, MySQLError) as error:
@@ -219,7 +219,65 @@ class Store:
             results = error
         self._answer(group, results)
 
-    def _answer(self, group: _Group, results: list[Result] | Exception) -> None:
+    async def _attempt(self, group: Group) -> list[Result]:
+        """Load, decide, save. Raises what `_again` judges."""
+        if group.trouble is not None:
+            trouble, group.trouble = group.trouble, None
+            await self._mend(group, trouble)
+        generation = self._primary.generation
+        loaded = await self._read(group.key, group.before)
+        step = group.loaded(loaded, self._days.today(), generation)
+        if isinstance(step, Done) or self.sessions.get(group.key) is not None:
+            self._remember(group.key, loaded, generation)
+        if isinstance(step, Done):
+            if step.recovered:
+                metrics.RECOVERED.inc()
+            return step.results
+        saving: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._writer.save(step, saving)
+        try:
+            saved = await saving
+        except MySQLError as error:
+            await self._mend(group, error)
+            raise
+        if not saved:
+            raise _Conflict
+        return self._saved(group)
+
+    def _again(self, group: Group, error: BaseException) -> bool:
+        """Whether another try is due."""
+        return group.conflict() if isinstance(error, _Conflict) else passing(error)
+
+    async def _mend(self, group: Group, error: Exception) -> None:
+        """Do what the next try needs after a save that failed; always raises.
+
+        Raises:
+            _Conflict: a partition was dropped, replaced, or is not there yet.
+            Exception: `error`.
+        """
+        if isinstance(error, MySQLError):
+            group.failed(error.fault)
+            assert group.plan is not None
+            if error.fault is Fault.NO_TABLE:
+                await self._days.refresh()
+                raise _Conflict from error
+            if error.fault is Fault.FINAL and await self._days.recheck(group.plan.days):
+                raise _Conflict from error
+        raise error
+
+    def _saved(self, group: Group) -> list[Result]:
+        """A save was committed: remember its row, and have the hint follow it."""
+        plan = group.plan
+        assert plan is not None
+        if plan.generation == self._primary.generation:
+            row = plan.row
+            made = Row(plan.day, row.version, row.owner, row.body, plan.others)
+            self.sessions.put(group.key, made)
+        if plan.base is None or plan.base.day != plan.day:
+            self._lookups.put(group.key, plan.day)
+        return group.saved()
+
+    def _answer(self, group: Group, results: list[Result] | Exception) -> None:
         """Tell the members, and let the next ones of the key have their turn."""
         if isinstance(results, Exception):
             results = [results] * len(group.members)
@@ -242,7 +300,7 @@ class Store:
             if not member.answer.done():
                 members.append(member)
         if members:
-            self._begin(_Group(self, group.key, members, waiting))
+            self._begin(group.key, members, waiting)
         else:
             self._groups.pop(group.key, None)
 
@@ -251,19 +309,19 @@ class Store:
         costs more than most changes take."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        given_up: list[_Group] = []
+        given_up: list[Group] = []
         for group in self._groups.values():
             for member in itertools.chain(group.members, group.waiting or ()):
                 if member.deadline <= now and not member.answer.done():
                     member.answer.set_exception(Unavailable("MySQL: no answer in time"))
-            if group.first_try:
+            if group.state is State.TRYING:
                 if all(member.answer.done() for member in group.members):
                     given_up.append(group)
             elif group.task is not None and group.deadline <= now:
                 group.task.cancel()  # again at the next look, should it get lost on the way
         for group in given_up:
             # Nobody waits: its save leaves the queue, if it still is there.
-            group.first_try = False
+            group.give_up()
             self._answer(group, Unavailable("given up"))
         self._looking = bool(self._groups)
         if self._looking:
@@ -311,193 +369,27 @@ def _unavailable(error: PrimaryUnavailable | MySQLError) -> Unavailable:
     return Unavailable(f"MySQL refused a statement (error {error.code})", retry_after=5)
 
 
-class _Conflict(Exception):
-    """Another change of the key came first."""
+class _FirstTry:
+    """Waits for a group's first save. It spares the future and the turn of the loop of a task."""
 
+    __slots__ = ("_group", "_store")
 
-class _Group:
-    """Members that are saved together, through all their tries, and who waits for their end."""
-
-    __slots__ = (
-        *("_alone", "_conflicts", "_failure", "_loaded", "_number", "_plan", "_store", "_tried"),
-        "_unsure",
-        *("first_try", "generation", "hint", "key", "members", "task", "waiting"),
-    )
-
-    def __init__(
-        self,
-        store: Store,
-        key: Key,
-        members: list[Member],
-        waiting: deque[Member] | None = None,
-    ) -> None:
-        self.key = key
-        self.members = members
-        self.waiting = waiting
-        self.hint: Row | None = None
-        self.first_try = False
-        self.task: asyncio.Task[None] | None = None
-        self.generation = 0
+    def __init__(self, store: Store, group: Group) -> None:
         self._store = store
-        self._number = next(store._numbers)
-        self._loaded: Loaded | None = None
-        self._conflicts = 0
-        self._alone = False
-        self._failure: Exception | None = None
-        # What each try would have answered, by the version that it made: at most one of them lands.
-        self._tried: dict[int, list[Result]] = {}
-        self._plan: Plan | None = None
-        # The lowest version that a try made which may have landed, or may land yet.
-        self._unsure: int | None = None
-
-    @property
-    def deadline(self) -> float:
-        """When its last member gives up, on the loop's clock."""
-        members = self.members
-        return members[0].deadline if len(members) == 1 else max(m.deadline for m in members)
-
-    def apply(self, loaded: Loaded) -> Applied:
-        """Apply the members to a row."""
-        row, today = loaded.row, self._store._days.today()
-        day = today if row is None or row.day < today else row.day
-        return apply([member.transition for member in self.members], row, day)
-
-    def save(self, loaded: Loaded, applied: Applied, waiter: Waiter[bool]) -> None:
-        """Send what was made of a loaded row.
-
-        From here on the group's members are settled: this save stands for all of them.
-        """
-        store, row = self._store, loaded.row
-        self._loaded = loaded
-        self._tried[applied.version] = applied.results
-        kept = b""
-        if row is not None:
-            kept = idempotency.others(row.operations, store._worker)
-        self._plan = Plan(
-            base=row,
-            day=applied.day,
-            row=NewRow(
-                self.key,
-                row.version if row is not None else 0,
-                applied.version,
-                applied.owner,
-                applied.body,
-                idempotency.append(kept, store._worker, self._number, applied.version),
-            ),
-            others=kept,
-            changes=applied.changes,
-            alone=self._alone,
-            yesterday_sealed=loaded.filters.complete(yesterday(applied.day)),
-            generation=self.generation,
-            opening=loaded.opening,
-        )
-        store._writer.save(self._plan, waiter)
-
-    def landed(self) -> list[Result]:
-        """The last save was committed: remember its row, and have the hint follow it."""
-        store, plan = self._store, self._plan
-        assert plan is not None
-        row = plan.row
-        if plan.generation == store._primary.generation:
-            made = Row(plan.day, row.version, row.owner, row.body, plan.others)
-            store.sessions.put(self.key, made)
-        if plan.base is None or plan.base.day != plan.day:
-            store._lookups.put(self.key, plan.day)
-        return self._tried[row.version]
-
-    # The group is itself the waiter of its first try, which spares a future and a turn of the loop.
+        self._group = group
 
     def done(self) -> bool:
-        """Whether the first try was given up."""
-        return not self.first_try
+        """Whether the try was given up."""
+        return self._group.state is not State.TRYING
 
     def set_result(self, saved: bool, /) -> None:
-        """The first try was saved, or the row is another one by now."""
-        self.first_try = False
-        if saved:
-            self._store._saved(self)
-        else:
-            self._store._not_saved(self)
+        """It was saved, or the row is another one by now."""
+        self._store.first_try_ended(self._group, saved)
 
     def set_exception(self, exception: Exception, /) -> None:
-        """The first try failed, or may land later."""
-        self.first_try = False
-        self._failure = exception
-        self._store._not_saved(self)
+        """It failed, or may land later."""
+        self._store.first_try_ended(self._group, False, exception)
 
-    async def attempt(self) -> list[Result]:
-        """Load, decide, save. Raises what `again` judges."""
-        store = self._store
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            await self._judge(failure)
-        self.generation = store._primary.generation
-        before = self._loaded or (None if self.hint is None else Loaded(self.hint))
-        loaded = await store._read(self.key, before)
-        self._loaded = loaded
-        landed = self._found(loaded)
-        if landed is not None:
-            store._remember(self.key, loaded, self.generation)
-            metrics.RECOVERED.inc()
-            return landed
-        if not self._tried:
-            self.members = [m for m in self.members if not m.answer.done()] or self.members[:1]
-        applied = self.apply(loaded)
-        if not applied.changes or store.sessions.get(self.key) is not None:
-            store._remember(self.key, loaded, self.generation)
-        if not applied.changes:
-            return applied.results
-        try:
-            saving: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            self.save(loaded, applied, saving)
-            saved = await saving
-        except MySQLError as error:
-            await self._judge(error)
-            raise
-        if not saved:
-            raise _Conflict
-        return self.landed()
 
-    def again(self, error: BaseException) -> bool:
-        """Whether another try is due."""
-        if isinstance(error, _Conflict):
-            self._conflicts += 1
-            return self._conflicts < MOST_CONFLICTS
-        return passing(error)
-
-    def _found(self, loaded: Loaded) -> list[Result] | None:
-        """What an earlier try answers, if it landed after all.
-
-        Raises:
-            Unavailable: it may have landed, and its entry may be gone from the row's log.
-        """
-        if not self._tried or loaded.row is None:
-            return None
-        log_of_row = loaded.row.operations
-        found = idempotency.find(log_of_row, self._store._worker)
-        if found is not None and found.number == self._number:
-            return self._tried[found.version]
-        if self._unsure is not None and idempotency.forgotten(log_of_row, self._unsure):
-            raise Unavailable(
-                "MySQL's answer to this change was lost, and many others changed the state since:"
-                " it is not known whether the change was made"
-            )
-        return None
-
-    async def _judge(self, error: Exception) -> None:
-        """Raise what a save failed with, as the next try needs it."""
-        if isinstance(error, MySQLError):
-            assert self._plan is not None
-            if error.fault is not Fault.RETRY:
-                version = self._plan.row.version
-                self._unsure = version if self._unsure is None else min(version, self._unsure)
-            if error.fault is Fault.NO_TABLE:
-                # The partition was dropped since, or today's is not there yet.
-                await self._store._days.refresh()
-                raise _Conflict from error
-            if error.fault is Fault.FINAL and await self._store._days.recheck(self._plan.days):
-                # Something else took a partition's place.
-                raise _Conflict from error
-            if error.fault is Fault.RETRY:
-                self._alone = True
-        raise error
+class _Conflict(Exception):
+    """Another change of the key came first."""

@@ -256,7 +256,7 @@ async def test_a_fault_of_ours_is_told_to_everybody_who_waits_for_one_hot_key(
         def fault(_: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(backend.store, "_try_cached", fault)
+        monkeypatch.setattr(backend.store, "_first_plan", fault)
         with capture_logs():  # (a traceback for each of a thousand groups takes its time)
             async with asyncio.timeout(20):
                 told = await asyncio.gather(*asked, return_exceptions=True)
