@@ -161,7 +161,7 @@ async def main() -> None:
     days = Days(30, time.monotonic)
     days.observe(int(time.time() * 1000))
     days._know({days.today(), tomorrow(days.today())})
-    catalog = SimpleNamespace(mix=_always(mix))
+    catalog = SimpleNamespace(mix=_always(mix), finder=SimpleNamespace(plays=set()))
 
     def store(kind: type[Writer]) -> Store:
         return Store(

@@ -55,11 +55,12 @@ def import_(
     Running gateways notice within a minute (catalog.max_age).
 
     JSON lines, one mix a line. path, description, tag_list_cache,
-    release_name, year and url may be missing or null:
+    cover_url, release_name, year and url may be missing or null:
 
     \b
       {"id": 7, "name": "Rags", "slug": "rags", "path": "/ann/rags",
        "description": "Slow ones.", "tag_list_cache": "ragtime, piano",
+       "cover_url": "https://.../{size}.jpg",
        "user": {"id": 3, "login": "ann", "slug": "ann"},
        "tracks": [{"id": 70, "name": "Maple Leaf Rag", "year": 1970,
                    "performer": "Joshua Rifkin", "play_duration": 193,
@@ -69,8 +70,8 @@ def import_(
     CSV, one track a row, the rows of a mix together; the columns:
 
     \b
-      id,name,slug,path,description,tag_list_cache,user.id,user.login,
-      user.slug,track.id,track.name,track.performer,track.release_name,
+      id,name,slug,path,description,tag_list_cache,cover_url,user.id,
+      user.login,user.slug,track.id,track.name,track.performer,track.release_name,
       track.year,track.url,track.track_file_stream_url,track.play_duration
 
     Example: tapedeck catalog import mixes.csv --skip-bad

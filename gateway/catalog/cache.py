@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import structlog
 
@@ -21,81 +18,38 @@ from failover.mysql.connection import Row
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
 from gateway import metrics
+from gateway.catalog.finder import Finder
+from gateway.catalog.kept import PATIENCE, RETRY_AFTER, UNKNOWN_AGE, Entry, Kept
 from gateway.catalog.model import Mix, MixUser, Track
-from gateway.catalog.tables import (
-    COUNT_MIXES,
-    ID_AFTER,
-    READ_MIX,
-    READ_PAGE,
-    ensure_catalog,
-    mixes_of,
-)
+from gateway.catalog.tables import ensure_catalog, mixes_of, read_mixes
 
 __all__ = ["Catalog", "Mix", "MixUser", "Track", "ensure_catalog"]
 
 log = structlog.get_logger("tapedeck.catalog")
 
-PATIENCE = 0.5
-"""Seconds that a request waits for a newer edition of a mix before it takes the one at hand."""
-RETRY_AFTER = 5.0
-"""Seconds that an old edition is then good for, before MySQL is asked again."""
-UNKNOWN_AGE = 5.0
-"""Seconds, at most, that an id is taken for unknown: it may be imported just now."""
-
-Value = TypeVar("Value")
-
-
-@dataclass(slots=True)
-class _Entry(Generic[Value]):
-    value: Value
-    good_until: float
-
-
-class _Kept(Generic[Value]):
-    """The values used last, by id; the oldest use goes first when there are too many."""
-
-    def __init__(self, entries: int) -> None:
-        self._entries: OrderedDict[int, _Entry[Value]] = OrderedDict()
-        self._bound = entries
-
-    def get(self, key: int) -> _Entry[Value] | None:
-        entry = self._entries.get(key)
-        if entry is not None:
-            self._entries.move_to_end(key)
-        return entry
-
-    def put(self, key: int, value: Value, good_until: float) -> None:
-        self._entries[key] = _Entry(value, good_until)
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._bound:
-            self._entries.popitem(last=False)
-
-    def drop(self, key: int) -> None:
-        self._entries.pop(key, None)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
 
 class Catalog:
-    """Mixes by id, in pages, and one after another.
+    """Mixes by id, with their tracks.
 
     Args:
         primary: where they are read.
         limits: how many are kept and how long (`max_mixes`, `max_age` in seconds).
         clock: seconds, never set back.
+
+    Attributes:
+        finder: gives mixes in any other way.
     """
 
     def __init__(
         self, primary: Primary, limits: Limits, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        self.finder = Finder(primary, limits, clock)
         self._primary = primary
         self._limits = limits
         self._clock = clock
-        self._mixes: _Kept[Mix] = _Kept(limits.max_mixes)
+        self._mixes: Kept[int, Mix] = Kept(limits.max_mixes)
         # Apart, so that asking for ids that do not exist drives no mix out.
-        self._unknown: _Kept[None] = _Kept(max(1, limits.max_mixes // 4))
-        self._total = _Entry(0, good_until=-1.0)
+        self._unknown: Kept[int, None] = Kept(max(1, limits.max_mixes // 4))
         self._reads: dict[int, asyncio.Task[Mix | None]] = {}
         self._away = False
 
@@ -128,35 +82,6 @@ class Catalog:
         except (PrimaryUnavailable, MySQLError) as error:
             return self._take_stale(mix_id, entry, str(error))
 
-    async def page(self, page: int, per_page: int) -> tuple[list[Mix], int]:
-        """The mixes of a page (from 1), by id, and how many there are on all pages.
-
-        Raises:
-            PrimaryUnavailable, MySQLError: as `mix`.
-        """
-        now = self._clock()
-        if now >= self._total.good_until:
-            rows = await self._fetch(COUNT_MIXES)
-            self._total = _Entry(int(rows[0][0]) if rows else 0, self._until(now))
-        before = (page - 1) * per_page
-        if before >= self._total.value:
-            return [], self._total.value
-        mixes = list(mixes_of(await self._fetch(READ_PAGE, (per_page, before))))
-        for mix in mixes:
-            self._mixes.put(mix.id, mix, self._until(now))
-        return mixes, self._total.value
-
-    async def after(self, mix_id: int) -> Mix | None:
-        """The mix with the next id, the first one after the last; None in an empty catalog.
-
-        Raises:
-            PrimaryUnavailable, MySQLError: as `mix`.
-        """
-        rows = await self._fetch(ID_AFTER, (mix_id,))
-        if not rows or rows[0][0] is None:
-            return None
-        return await self.mix(int(rows[0][0]))
-
     def _read(self, mix_id: int) -> asyncio.Task[Mix | None]:
         """The read of this mix that is under way, or a new one."""
         read = self._reads.get(mix_id)
@@ -173,7 +98,7 @@ class Catalog:
 
     async def _read_now(self, mix_id: int) -> Mix | None:
         now = self._clock()
-        mix = next(mixes_of(await self._fetch(READ_MIX, (mix_id,))), None)
+        mix = next(mixes_of(await self._fetch(read_mixes(1), (mix_id,))), None)
         if mix is None:
             self._mixes.drop(mix_id)
             self._unknown.put(mix_id, None, now + min(self._limits.max_age, UNKNOWN_AGE))
@@ -197,7 +122,7 @@ class Catalog:
     def _until(self, now: float) -> float:
         return now + self._limits.max_age
 
-    def _take_stale(self, mix_id: int, entry: _Entry[Mix], reason: str) -> Mix:
+    def _take_stale(self, mix_id: int, entry: Entry[Mix], reason: str) -> Mix:
         now = self._clock()
         entry.good_until = now + RETRY_AFTER
         metrics.MIXES.labels("stale").inc()

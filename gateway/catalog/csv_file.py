@@ -31,8 +31,8 @@ _MIX_COLUMNS = (
     *(f"user.{name}" for name in UserFields.__struct_fields__),
 )
 _TRACK_COLUMNS = tuple(f"track.{name}" for name in TrackFields.__struct_fields__)
-_OPTIONAL_COLUMNS = frozenset(
-    ("path", "description", "tag_list_cache", "track.release_name", "track.year", "track.url")
+_OPTIONAL_COLUMNS = frozenset(("path", "description", "tag_list_cache", "cover_url")).union(
+    ("track.release_name", "track.year", "track.url")
 )
 _NUMBER_COLUMNS = frozenset(("id", "user.id", "track.id", "track.year", "track.play_duration"))
 

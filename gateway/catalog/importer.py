@@ -4,7 +4,8 @@ JSON lines: one mix a line, with its tracks in the order of play. A `?` marks wh
 or null:
 
     {"id": 7, "name": "Rags", "slug": "rags", "path"?: "/ann/rags", "description"?: "...",
-     "tag_list_cache"?: "ragtime, piano", "user": {"id": 3, "login": "ann", "slug": "ann"},
+     "tag_list_cache"?: "ragtime, piano", "cover_url"?: "https://.../{size}.jpg",
+     "user": {"id": 3, "login": "ann", "slug": "ann"},
      "tracks": [{"id": 70, "name": "Maple Leaf Rag", "performer": "Joshua Rifkin",
                  "release_name"?: "Piano Rags", "year"?: 1970, "url"?: "https://...",
                  "track_file_stream_url": "https://...", "play_duration": 193}, ...]}

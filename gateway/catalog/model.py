@@ -46,6 +46,7 @@ class Mix(Struct, frozen=True):
         path: of its page, `/{user slug}/{slug}`.
         tag_list_cache: its tags in one string, as `jazz, 1920s, piano`.
         duration: seconds, of all its tracks.
+        cover_url: of its picture, as an import gives it; read with a Card, and with no Mix.
     """
 
     id: int
@@ -57,3 +58,25 @@ class Mix(Struct, frozen=True):
     duration: int
     user: MixUser
     tracks: tuple[Track, ...]
+    cover_url: str | None = None
+
+
+class Card(Struct, frozen=True):
+    """A mix as lists show it: without its tracks, as many as it has.
+
+    Attributes:
+        plays: how often it was started, at least; None where that is not known.
+        cover_url: of its picture; `{size}` in it stands for a width in pixels.
+    """
+
+    id: int
+    name: str
+    slug: str
+    path: str
+    description: str | None
+    tag_list_cache: str
+    duration: int
+    user: MixUser
+    tracks_count: int
+    plays: int | None = None
+    cover_url: str | None = None

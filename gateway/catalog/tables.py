@@ -1,6 +1,7 @@
-"""The catalog's SQL: its three tables, how mixes are read from them and written to them.
+"""The catalog's SQL: its tables, how mixes are read from them and written to them.
 
-Only what MariaDB 10.6+ and MySQL 8 both have. A mix carries its user; a track may be in many mixes.
+What finds mixes is in `index.py`. Only what MariaDB 10.6+ and MySQL 8 both have.
+A mix carries its user; a track may be in many mixes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import astuple
 
-from gateway.catalog.model import Mix, MixUser, Track
+from gateway.catalog import index
+from gateway.catalog.model import Card, Mix, MixUser, Track
 
 if TYPE_CHECKING:
     from pymysql.cursors import Cursor
@@ -61,29 +63,48 @@ TABLES = (
       PRIMARY KEY (mix_id, position),
       UNIQUE KEY one_of_each (mix_id, track_id)
     ) {_OPTIONS}""",
+    *index.TABLES,
 )
 
-# One statement is one snapshot: no mix is read with the tracks of another edition of it.
-_COLUMNS = (
-    "SELECT m.id, m.name, m.slug, m.path, m.description, m.tag_list_cache, m.duration,"
-    " m.user_id, m.user_login, m.user_slug,"
-    " t.id, t.name, t.performer, t.release_name, t.year, t.url, t.track_file_stream_url,"
-    " t.play_duration"
+_OF_MIX = (
+    "m.id, m.name, m.slug, m.path, m.description, m.tag_list_cache, m.duration,"
+    " m.user_id, m.user_login, m.user_slug"
 )
-_JOINS = (
-    " LEFT JOIN mix_tracks mt ON mt.mix_id = m.id"
-    " LEFT JOIN tracks t ON t.id = mt.track_id"
-    " ORDER BY m.id, mt.position"
-)
-READ_MIX = f"{_COLUMNS} FROM (SELECT * FROM mixes WHERE id = %s) m{_JOINS}"
-"""The rows of one mix; for its id."""
-READ_PAGE = f"{_COLUMNS} FROM (SELECT * FROM mixes ORDER BY id LIMIT %s OFFSET %s) m{_JOINS}"
-"""The rows of a page of mixes; for its length and the number of mixes before it."""
+PAGE = "SELECT id FROM mixes ORDER BY id LIMIT %s OFFSET %s"
+"""The ids of a page of mixes; for its length and the number of mixes before it."""
 COUNT_MIXES = "SELECT COUNT(*) FROM mixes"
 ID_AFTER = "SELECT COALESCE((SELECT MIN(id) FROM mixes WHERE id > %s), (SELECT MIN(id) FROM mixes))"
 """The id behind an id, or the first one; NULL in an empty catalog."""
 
 _MIX_COLUMNS = 10
+
+
+def _some(count: int) -> str:
+    return f"IN ({', '.join(['%s'] * count)})"
+
+
+def read_mixes(count: int) -> str:
+    """The rows of so many mixes with their tracks; for their ids.
+
+    One statement is one snapshot: no mix is read with the tracks of another edition of it.
+    """
+    return (
+        f"SELECT {_OF_MIX}, t.id, t.name, t.performer, t.release_name, t.year, t.url,"
+        " t.track_file_stream_url, t.play_duration"
+        f" FROM (SELECT * FROM mixes WHERE id {_some(count)}) m"
+        " LEFT JOIN mix_tracks mt ON mt.mix_id = m.id"
+        " LEFT JOIN tracks t ON t.id = mt.track_id"
+        " ORDER BY m.id, mt.position"
+    )
+
+
+def read_cards(count: int) -> str:
+    """The rows of so many mixes without their tracks; for their ids."""
+    return (
+        f"SELECT {_OF_MIX}, (SELECT COUNT(*) FROM mix_tracks mt WHERE mt.mix_id = m.id),"
+        " i.plays, i.cover_url"
+        f" FROM mixes m LEFT JOIN mix_index i ON i.mix_id = m.id WHERE m.id {_some(count)}"
+    )
 
 
 async def ensure_catalog(primary: Primary) -> None:
@@ -98,12 +119,17 @@ async def ensure_catalog(primary: Primary) -> None:
 
 
 def mixes_of(rows: Iterable[Sequence[Any]]) -> Iterator[Mix]:
-    """The mixes of the rows that READ_MIX or READ_PAGE gave."""
+    """The mixes of the rows that `read_mixes` gave."""
     for mix, of_mix in groupby(rows, key=lambda row: tuple(row[:_MIX_COLUMNS])):
         tracks = tuple(
             Track(*row[_MIX_COLUMNS:]) for row in of_mix if row[_MIX_COLUMNS] is not None
         )
         yield Mix(*(*mix[:7], MixUser(*mix[7:]), tracks))
+
+
+def card_of(row: Sequence[Any]) -> Card:
+    """The card of a row that `read_cards` gave."""
+    return Card(*(*row[:7], MixUser(*row[7:10]), *row[10:]))
 
 
 def write_mixes(cursor: Cursor, mixes: Sequence[Mix]) -> None:
@@ -134,3 +160,5 @@ def write_mixes(cursor: Cursor, mixes: Sequence[Mix]) -> None:
             for position, track in enumerate(mix.tracks)
         ),
     )
+    for statement, values in index.writes(mixes):
+        cursor.execute(statement, values)

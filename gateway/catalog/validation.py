@@ -54,6 +54,7 @@ class MixFields(msgspec.Struct, forbid_unknown_fields=True):
     path: Annotated[str, Meta(max_length=PATH_LENGTH)] | None = None
     description: Annotated[str, Meta(max_length=DESCRIPTION_LENGTH)] | None = None
     tag_list_cache: Annotated[str, Meta(max_length=TAGS_LENGTH)] | None = None
+    cover_url: _Url | None = None
 
 
 class Entry(NamedTuple):
@@ -120,6 +121,8 @@ def checked_mix(fields: MixFields) -> Mix:
     _text("description", re.sub(r"[\r\n\t]", " ", fields.description or ""), blank=True)
     path = fields.path or f"/{fields.user.slug}/{fields.slug}"
     _text("path", path, _PATH, "is no plain path such as /somebody/mix")
+    if fields.cover_url is not None:
+        _text("cover_url", fields.cover_url, _URL, "is no http or https URL")
     ids: set[int] = set()
     for number, track in enumerate(fields.tracks):
         check_track(track, f"tracks[{number}]")
@@ -138,6 +141,7 @@ def checked_mix(fields: MixFields) -> Mix:
         tracks=tuple(
             msgspec.convert(track, Track, from_attributes=True) for track in fields.tracks
         ),
+        cover_url=fields.cover_url,
     )
 
 

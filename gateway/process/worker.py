@@ -28,6 +28,7 @@ from failover import tasks
 from gateway import logs, metrics, telemetry
 from gateway.admin.local import OwnInsight
 from gateway.catalog.cache import Catalog
+from gateway.catalog.keeper import keep
 from gateway.factory import gateway_application
 from gateway.http.listener import Listening, bind
 from gateway.process.admin_port import AdminPort
@@ -166,6 +167,7 @@ class Worker:
                 await backend.close()
                 raise Refused(self._refused)
         catalog = Catalog(backend.primary, self._config.catalog)
+        keeping = asyncio.create_task(keep(backend.primary, catalog.finder.plays))
         application = gateway_application(live, backend.store, catalog)
         insight, parts = OwnInsight(backend, lambda: application.draining), OwnParts(backend, live)
         reload = Reload(live, source, parts) if source else WorkerReload(parts)
@@ -187,6 +189,10 @@ class Worker:
         await self._stop.wait()
         await self._drain(gateway, live.config.gateway.drain_seconds)
         await admin.stop()
+        await tasks.stop(keeping)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS / 2):
+                await catalog.finder.plays.write()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await backend.close()

@@ -117,8 +117,11 @@ async def test_every_mix_of_the_sample_comes_back_unchanged(primary, config):
     with contextlib.closing(connect_primary(config, 5)) as connection:
         import_mixes(connection, entries)
     catalog = catalog_of(primary)
-    mixes, total = await catalog.page(1, 100)
-    assert mixes == [entry.mix for entry in entries]
+    assert [await catalog.mix(entry.mix.id) for entry in entries] == [e.mix for e in entries]
+    cards, total = await catalog.finder.page(1, 100)
+    assert [(card.id, card.tracks_count) for card in cards] == [
+        (entry.mix.id, len(entry.mix.tracks)) for entry in entries
+    ]
     assert total == len(entries)
 
 
@@ -137,8 +140,8 @@ async def test_a_catalog_that_nobody_imported_is_empty(config):
     try:
         catalog = catalog_of(primary)
         assert await catalog.mix(1) is None
-        assert await catalog.page(1, 10) == ([], 0)
-        assert await catalog.after(1) is None
+        assert await catalog.finder.page(1, 10) == ([], 0)
+        assert await catalog.finder.after(1) is None
     finally:
         await primary.close()
 
@@ -146,16 +149,16 @@ async def test_a_catalog_that_nobody_imported_is_empty(config):
 async def test_pages_hold_each_mix_once_in_the_order_of_their_ids(primary, put):
     put(*(mix(n, n * 10, n * 10 + 1) for n in (5, 3, 9, 1, 7)))
     catalog = catalog_of(primary)
-    pages = [await catalog.page(number, 2) for number in (1, 2, 3, 4)]
+    pages = [await catalog.finder.page(number, 2) for number in (1, 2, 3, 4)]
     assert [[m.id for m in mixes] for mixes, _ in pages] == [[1, 3], [5, 7], [9], []]
     assert [total for _, total in pages] == [5, 5, 5, 5]
-    assert await catalog.page(2**62, 100) == ([], 5)
+    assert await catalog.finder.page(2**62, 100) == ([], 5)
 
 
 async def test_after_the_last_mix_comes_the_first(primary, put):
     put(mix(1, 11), mix(3, 31), mix(2**63 - 1, 12))
     catalog = catalog_of(primary)
-    following = [await catalog.after(n) for n in (1, 2, 3, 2**63 - 1)]
+    following = [await catalog.finder.after(n) for n in (1, 2, 3, 2**63 - 1)]
     assert [m.id for m in following] == [3, 3, 2**63 - 1, 1]
 
 

@@ -1,0 +1,207 @@
+"""Mixes as lists show them: searched, sorted, in pages, by author and by path; read from MySQL.
+
+Anybody may ask for these, so what one question costs is bounded: in rows, in seconds, and in how
+many are under way; the same question asked at once is asked of MySQL once, and its answer is kept
+for a while. While MySQL is away an older answer is given, where there is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any, TypeVar, cast
+
+from config.model import Catalog as Limits
+from failover.mysql.connection import Row
+from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.mysql.primary import Primary
+from gateway.catalog.kept import PATIENCE, RETRY_AFTER, UNKNOWN_AGE, Kept
+from gateway.catalog.model import Card, MixUser
+from gateway.catalog.plays import Plays
+from gateway.catalog.search import FOUND, Wanted, statement
+from gateway.catalog.tables import COUNT_MIXES, ID_AFTER, PAGE, card_of, read_cards
+from sharding.state import Unavailable
+
+SEARCHES = 2
+"""Searches of one worker that MySQL runs at once."""
+QUEUE = 32
+"""Searches that wait for their turn."""
+SEARCH_SECONDS = 2.0
+"""For a search, its turn included; then 503."""
+ANSWERS = 1000
+"""Answers to questions that are kept: each at most FOUND ids, or FOUND tags."""
+
+_AUTHOR = (
+    "SELECT user_id, user_login, user_slug FROM mixes"
+    " WHERE id = (SELECT MAX(mix_id) FROM mix_index WHERE user_id = %s)"
+)
+_OF_PATH = "SELECT MIN(mix_id) FROM mix_index WHERE path = %s"
+_TAGS = (
+    "SELECT tag, COUNT(*) AS mixes FROM mix_tags"
+    f" GROUP BY tag ORDER BY mixes DESC, tag LIMIT {FOUND}"
+)
+_AWAY = (PrimaryUnavailable, MySQLError, Unavailable)
+
+Value = TypeVar("Value")
+
+
+class Finder:
+    """What is in the catalog, by anything but a mix's tracks.
+
+    Every method may raise PrimaryUnavailable or Unavailable: MySQL is away or has no time.
+
+    Args:
+        primary: where it is read.
+        limits: how many cards are kept, and how long (`max_mixes`, `max_age` in seconds).
+        clock: seconds, never set back.
+
+    Attributes:
+        plays: counts what is played.
+    """
+
+    def __init__(
+        self, primary: Primary, limits: Limits, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.plays = Plays(primary)
+        self._primary = primary
+        self._max_age = limits.max_age
+        self._clock = clock
+        self._cards: Kept[int, Card | None] = Kept(limits.max_mixes)
+        self._answers: Kept[Hashable, Any] = Kept(ANSWERS)
+        self._reads: dict[Hashable, asyncio.Task[Any]] = {}
+        self._turns = asyncio.Semaphore(SEARCHES)
+        self._queued = 0
+
+    async def cards(self, ids: Sequence[int]) -> list[Card]:
+        """The cards of these mixes, as far as they exist, in this order."""
+        now = self._clock()
+        entries = {mix_id: self._cards.get(mix_id) for mix_id in ids}
+        asked = tuple(i for i, e in entries.items() if e is None or now >= e.good_until)
+        found = {i: e.value for i, e in entries.items() if e is not None}
+        if asked:
+
+            async def read() -> dict[int, Card | None]:
+                rows = await self._fetch(read_cards(len(asked)), asked)
+                return dict.fromkeys(asked) | {row[0]: card_of(row) for row in rows}
+
+            old = None if any(i not in found for i in asked) else {i: found[i] for i in asked}
+            answer, fresh = await self._shared(("cards", asked), read, old)
+            for mix_id, card in answer.items():
+                age = RETRY_AFTER if not fresh else self._age(card is None)
+                self._cards.put(mix_id, card, now + age)
+            found |= answer
+        return [card for i in ids if (card := found[i]) is not None]
+
+    async def page(self, page: int, per_page: int) -> tuple[list[Card], int]:
+        """The mixes of a page (from 1), by id, and how many there are on all pages."""
+
+        async def count() -> int:
+            rows = await self._fetch(COUNT_MIXES, empty=True)
+            return int(rows[0][0]) if rows else 0
+
+        total, before = await self._kept("count", count), (page - 1) * per_page
+        if before >= total:
+            return [], total
+        rows = await self._fetch(PAGE, (per_page, before), empty=True)
+        return await self.cards([row[0] for row in rows]), total
+
+    async def after(self, mix_id: int) -> Card | None:
+        """The mix with the next id, the first one after the last; None in an empty catalog."""
+        rows = await self._fetch(ID_AFTER, (mix_id,), empty=True)
+        if not rows or rows[0][0] is None:
+            return None
+        return next(iter(await self.cards([int(rows[0][0])])), None)
+
+    async def find(self, wanted: Wanted) -> Sequence[int]:
+        """The ids of the mixes that are wanted, in order, the first FOUND of them."""
+
+        async def read() -> Sequence[int]:
+            return [row[0] for row in await self._search(*statement(wanted))]
+
+        return await self._kept(wanted, read)
+
+    async def tags(self) -> Sequence[tuple[str, int]]:
+        """The FOUND most frequent tags, each with the number of its mixes."""
+
+        async def read() -> Sequence[tuple[str, int]]:
+            return [(row[0], int(row[1])) for row in await self._search(_TAGS, ())]
+
+        return await self._kept("tags", read)
+
+    async def author(self, user_id: int) -> MixUser | None:
+        """Who made mixes under this id."""
+
+        async def read() -> MixUser | None:
+            rows = await self._fetch(_AUTHOR, (user_id,))
+            return MixUser(*rows[0]) if rows else None
+
+        return await self._kept(("author", user_id), read)
+
+    async def of_path(self, path: str) -> Card | None:
+        """The mix whose page is at this path."""
+
+        async def read() -> int | None:
+            return cast("int | None", (await self._fetch(_OF_PATH, (path,)))[0][0])
+
+        mix_id = await self._kept(("path", path), read)
+        return None if mix_id is None else next(iter(await self.cards([mix_id])), None)
+
+    async def _kept(self, key: Hashable, read: Callable[[], Awaitable[Value]]) -> Value:
+        """An answer that is not too old, or a new one."""
+        now, entry = self._clock(), self._answers.get(key)
+        if entry is not None and now < entry.good_until:
+            return cast(Value, entry.value)
+        old: Value | None = None if entry is None else entry.value
+        answer, fresh = await self._shared(key, read, old)
+        age = self._age(not answer) if fresh else RETRY_AFTER
+        self._answers.put(key, answer, now + age)
+        return answer
+
+    async def _shared(
+        self, key: Hashable, read: Callable[[], Awaitable[Value]], old: Value | None
+    ) -> tuple[Value, bool]:
+        """What `read` gives, read once for all who ask at once, and True; or the old value where
+        there is one and no new one soon, and False."""
+        task = self._reads.get(key)
+        if task is None:
+            task = asyncio.ensure_future(read())
+            self._reads[key] = task
+            task.add_done_callback(lambda done: self._finish(key, done))
+        if old is None:
+            # The read goes on if this request is cancelled: others may wait for it.
+            return await asyncio.shield(task), True
+        await asyncio.wait((task,), timeout=PATIENCE)
+        if not task.done() or isinstance(task.exception(), _AWAY):
+            return old, False
+        return task.result(), True
+
+    def _finish(self, key: Hashable, read: asyncio.Task[Any]) -> None:
+        del self._reads[key]
+        if not read.cancelled():
+            read.exception()  # seen: where no request waits any more, the next read says it again
+
+    async def _search(self, sql: str, args: Sequence[Any]) -> list[Row]:
+        if self._queued >= SEARCHES + QUEUE:
+            raise Unavailable("too many searches wait for their turn")
+        self._queued += 1
+        try:
+            async with asyncio.timeout(SEARCH_SECONDS), self._turns:
+                return await self._fetch(sql, args)
+        except TimeoutError:
+            raise Unavailable(f"a search took longer than {SEARCH_SECONDS:g} s") from None
+        finally:
+            self._queued -= 1
+
+    async def _fetch(self, sql: str, args: Sequence[Any] = (), *, empty: bool = False) -> list[Row]:
+        """Rows; where there is no table yet, none if `empty`."""
+        try:
+            return await self._primary.fetch(sql, args)
+        except MySQLError as error:
+            if empty and error.fault is Fault.NO_TABLE:
+                return []
+            raise Unavailable(f"the catalog cannot be read: {error}") from error
+
+    def _age(self, unknown: bool) -> float:
+        """Seconds that an answer is good for; one of "there is none" may be wrong any moment."""
+        return min(self._max_age, UNKNOWN_AGE) if unknown else self._max_age

@@ -1,0 +1,168 @@
+"""What a client looks for among the mixes, and the statement that finds it. No I/O.
+
+| smart id | mixes |
+| --- | --- |
+| `all`, `all:SORT` | every one |
+| `tags:a+b`, `tags:a+b:SORT` | with all of these tags |
+| `keyword:words`, `keyword:words:SORT` | that have all of these words (`index.py` says where) |
+| `dj:USER_ID`, `dj:USER_ID:SORT` | by this author |
+| `similar:MIX_ID` | that share tags with this mix, the most shared first |
+
+SORT is `hot` (played lately), `popular` (played most) or `recent` (the highest ids). In a tag of a
+smart id `_` is a space, `__` an underscore and `^` a dot, as in 8tracks' own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from gateway.http.errors import Refusal
+from gateway.http.parameters import whole_number
+
+FOUND = 1000
+"""Mixes that one search finds at most: what it costs is bounded."""
+TEXT = 200
+"""Characters of a search, or of a smart id."""
+WORDS = 8
+TAGS = 5
+TAG_LENGTH = 255
+"""Characters of a tag that is looked for; mixes may have longer ones."""
+
+ORDERS = {
+    "hot": "i.heat DESC, i.mix_id DESC",
+    "popular": "i.plays DESC, i.mix_id DESC",
+    "recent": "i.mix_id DESC",
+}
+_MATCH = "MATCH (i.words) AGAINST (%s IN BOOLEAN MODE)"
+# InnoDB's index has no shorter words (innodb_ft_min_token_size) and not these ones
+# (INFORMATION_SCHEMA.INNODB_FT_DEFAULT_STOPWORD); it finds nothing where one of them must be.
+_SHORTEST, _LONGEST = 3, 84
+_STOPWORD = re.compile(
+    "about|are|com|for|from|how|that|the|this|was|what|when|where|who|will|with|und|www"
+)
+
+
+class Wanted(NamedTuple):
+    """What is looked for: everything that is said must hold.
+
+    Attributes:
+        words: of the full text.
+        tags: as `tag_of` spells them.
+        user_id: of the author; 0 for any.
+        like: the id of a mix to share tags with; 0 for none. Nothing else is said then.
+        sort: of ORDERS; "" for the best match.
+    """
+
+    words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    user_id: int = 0
+    like: int = 0
+    sort: str = "hot"
+
+
+def tag_of(text: str) -> str:
+    """A tag as it is stored and compared: small letters, single spaces."""
+    return " ".join(text.lower().split())
+
+
+def tags_of(text: str, between: str = ",") -> tuple[str, ...]:
+    """The tags of a list, each once, in order."""
+    tags = (tag_of(part) for part in re.split(between, text))
+    return tuple(dict.fromkeys(tag for tag in tags if tag))
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of a search that the index may have.
+
+    >>> words_of("The Blues, of New Orleans")
+    ('blues', 'new', 'orleans')
+    """
+    words = dict.fromkeys(re.findall(r"\w+", text.lower()))
+    fit = (w for w in words if _SHORTEST <= len(w) <= _LONGEST and not _STOPWORD.fullmatch(w))
+    return tuple(fit)[:WORDS]
+
+
+def asked(q: str, tags: str, sort: str | None) -> Wanted | None:
+    """What the parameters of /mixes ask for; None where the index has none of the words.
+
+    Raises:
+        Refusal: 400.
+    """
+    if len(q) > TEXT or len(tags) > TEXT:
+        raise Refusal(400, f"q and tags have at most {TEXT} characters each.")
+    if sort is not None and sort not in ORDERS:
+        raise Refusal(400, f"sort is {', '.join(ORDERS)}, or is left out.")
+    words = words_of(q)
+    if q.strip() and not words:
+        return None
+    return Wanted(words, _few(tags_of(tags, "[,+]")), sort=sort or ("" if words else "hot"))
+
+
+def smart(smart_id: str) -> Wanted | None:
+    """What a smart id asks for, likewise.
+
+    Raises:
+        Refusal: 404.
+    """
+    kind, _, rest = smart_id[: TEXT + 1].partition(":")
+    what, _, sort = rest.rpartition(":") if kind != "all" else ("", "", rest)
+    if sort and sort not in ORDERS:
+        what, sort = rest, ""
+    if len(smart_id) <= TEXT and (what or kind == "all") and (sort or kind != "all"):
+        sort = sort or "hot"
+        if kind == "all":
+            return Wanted(sort=sort)
+        if kind == "tags" and (tags := tags_of(_plain(what), r"\+")):
+            return Wanted(tags=_few(tags), sort=sort)
+        if kind == "keyword":
+            return asked(_plain(what), "", sort)
+        if kind == "dj" and what.isdecimal():
+            return Wanted(user_id=whole_number(what, "The user's id"), sort=sort)
+        if kind == "similar" and what.isdecimal():
+            return Wanted(like=whole_number(what, "The mix's id"))
+    raise Refusal(
+        404,
+        "There is no such mix set: they are all, tags:a+b, keyword:words, dj:USER_ID, each with "
+        f":{', :'.join(ORDERS)} or without, and similar:MIX_ID.",
+    )
+
+
+def _few(tags: tuple[str, ...]) -> tuple[str, ...]:
+    if len(tags) > TAGS:
+        raise Refusal(400, f"At most {TAGS} tags can be looked for at once.")
+    return tags
+
+
+def _plain(text: str) -> str:
+    return re.sub("__|_|\\^", lambda m: {"_": " ", "__": "_", "^": "."}[m[0]], text)
+
+
+def statement(wanted: Wanted) -> tuple[str, list[Any]]:
+    """The SQL that gives the ids of what is wanted, the first FOUND in order, and its arguments."""
+    if wanted.like:
+        similar = (
+            "SELECT o.mix_id FROM mix_tags t JOIN mix_tags o ON o.tag = t.tag AND o.mix_id <> %s"
+            " JOIN mix_index i ON i.mix_id = o.mix_id WHERE t.mix_id = %s"
+            " GROUP BY o.mix_id, i.plays"
+            f" ORDER BY COUNT(*) DESC, i.plays DESC, o.mix_id LIMIT {FOUND}"
+        )
+        return similar, [wanted.like, wanted.like]
+    sql, where = "SELECT i.mix_id FROM mix_index i", []
+    args: list[Any] = []
+    for n, tag in enumerate(wanted.tags):
+        sql += f" JOIN mix_tags t{n} ON t{n}.mix_id = i.mix_id AND t{n}.tag = %s"
+        args.append(tag)
+    words = " ".join(f"+{word}" for word in wanted.words)
+    if words:
+        where.append(_MATCH)
+        args.append(words)
+    if wanted.user_id:
+        where.append("i.user_id = %s")
+        args.append(wanted.user_id)
+    if where:
+        sql += f" WHERE {' AND '.join(where)}"
+    order = ORDERS.get(wanted.sort, f"{_MATCH} DESC, i.mix_id DESC")
+    if wanted.sort not in ORDERS:
+        args.append(words)
+    return f"{sql} ORDER BY {order} LIMIT {FOUND}", args

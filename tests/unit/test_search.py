@@ -1,0 +1,52 @@
+"""What a search asks for, and that its statement is one whatever was typed."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.catalog.search import FOUND, TAGS, Wanted, asked, smart, statement, words_of
+from gateway.http.errors import Refusal
+
+anything = st.text(max_size=40)
+
+
+@pytest.mark.parametrize(
+    ("smart_id", "wanted"),
+    [
+        ("all:hot", Wanted(sort="hot")),
+        ("tags:lo-fi", Wanted(tags=("lo-fi",))),
+        ("tags:New_Orleans+jazz:popular", Wanted(tags=("new orleans", "jazz"), sort="popular")),
+        ("tags:a__b+dr^who", Wanted(tags=("a_b", "dr.who"))),
+        ("tags:1:2", Wanted(tags=("1:2",))),
+        ("keyword:Slow_Blues:recent", Wanted(words=("slow", "blues"), sort="recent")),
+        ("dj:4:recent", Wanted(user_id=4, sort="recent")),
+        ("similar:7", Wanted(like=7)),
+    ],
+)
+def test_a_smart_id_says_what_is_wanted(smart_id: str, wanted: Wanted) -> None:
+    assert smart(smart_id) == wanted
+
+
+@given(anything, st.text(max_size=40).filter(lambda t: t.count(",") + t.count("+") < TAGS))
+def test_whatever_is_typed_becomes_arguments_and_never_sql(q: str, tags: str) -> None:
+    wanted = asked(q, tags, None)
+    if wanted is None:
+        assert not words_of(q)
+        return
+    sql, args = statement(wanted)
+    assert sql.count("%s") == len(args)
+    assert re.fullmatch(r"[A-Za-z0-9_.,()%= \n]+", sql)
+    assert sql.endswith(f"LIMIT {FOUND}")
+    for arg in args:
+        assert arg in wanted.tags or re.fullmatch(r"(\+\w+ ?)+", arg)
+
+
+@given(anything)
+def test_any_smart_id_is_a_question_or_refused(smart_id: str) -> None:
+    with contextlib.suppress(Refusal):
+        smart(smart_id)
