@@ -9,6 +9,7 @@ promises.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
@@ -17,8 +18,10 @@ import structlog
 from failover.mysql.errors import PrimaryUnavailable
 from gateway import logs, metrics, telemetry
 from gateway.http.admission import AdmissionControl
+from gateway.http.cors import Cors
 from gateway.http.errors import Refusal, Style, response
 from gateway.http.input_bounds import HeadTooLarge
+from gateway.http.jsonp import callback_of, make_script
 from gateway.http.messages import Request, Response, peer_of, target_of
 from gateway.http.parameters import unescape
 from gateway.http.request_rules import check_request, refusal_of
@@ -37,6 +40,8 @@ class Application:
         style: how errors are worded where no route is known, by the path.
         admission: the limits that hold here; None for none (the admin port).
         log_requests: whether to log each request, asked at each.
+        cors: which pages may ask the Player's routes; None for none. Its answers, and those of
+            these routes, are `Response`s.
         lean: whether every answer is a `Response`; requests without a body then go a shorter way.
 
     Attributes:
@@ -50,6 +55,7 @@ class Application:
         style: Callable[[str], Style],
         *,
         admission: AdmissionControl | None = None,
+        cors: Cors | None = None,
         log_requests: Callable[[], bool] = lambda: False,
         lean: bool = False,
     ) -> None:
@@ -59,6 +65,7 @@ class Application:
         self.draining = False
         self._style = style
         self.admission = admission
+        self._cors = cors
         self._log_requests = log_requests
         self._names = {
             route.template: [part[1:-1] for part in route.template.split("/") if part[:1] == "{"]
@@ -89,9 +96,16 @@ class Application:
         if request.body_exists and "Upgrade" in request.headers:
             # aiohttp's parser forgets what came behind such a body: the client is to ask again.
             answer.force_close()
-        return self._finish(
-            answer, request_id, route.template if route else "unknown", request.method, started
-        )
+        if route is None:
+            return self._finish(answer, request_id, "unknown", request.method, started)
+        self._finish(answer, request_id, route.template, request.method, started)
+        cors = self._cors
+        if route.script:
+            with contextlib.suppress(Refusal):  # then the answer says so
+                make_script(answer, callback_of(query))
+        if cors is not None and cors.origins and route.player and "Origin" in request.headers:
+            cors.permit(request, answer)
+        return answer
 
     async def _answer(
         self, request: Request, path: str, query: str, route: Route | None, raw: list[str]
@@ -106,6 +120,8 @@ class Application:
         try:
             handler = route.handlers.get(request.method)
             if handler is None:
+                if route.player and self._cors is not None and self._cors.is_preflight(request):
+                    return Response(204)
                 raise Refusal(
                     405,
                     f"This path answers {route.allow}.",
@@ -122,6 +138,8 @@ class Application:
                     admission.admit(
                         peer_of(request), _forwarded(request) if admission.proxied else None
                     )
+            if route.script:
+                callback_of(query)
             if raw:
                 for name, value in zip(self._names[route.template], raw, strict=True):
                     call.values[name] = unescape(value, name)

@@ -1,4 +1,4 @@
-"""Parameters of a request: from the query and from a form, each at most once, strictly decoded.
+"""Parameters of a request: from the query and from a form, each with one value, strictly decoded.
 
 Clients of the original API send the same parameters either way, so both are read as one set.
 What is malformed is refused rather than repaired: a guessed id would be another listener's state.
@@ -7,7 +7,7 @@ What is malformed is refused rather than repaired: a guessed id would be another
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
@@ -202,19 +202,18 @@ def gather(query: str, body: bytes = b"", content_type: str = "") -> Mapping[str
         plain = {name: value for name, _, value in pairs}
         if len(plain) == len(pairs) < FIELDS_MAX:
             return plain
+    found = _distinct(split_query(query), {})
+    return found | _distinct(split_form(body, content_type), found) if body else found
+
+
+def _distinct(pairs: Iterable[tuple[str, str]], others: Mapping[str, str]) -> dict[str, str]:
+    """Pairs by name. What the query and the form both say is said once."""
     found: dict[str, str] = {}
-    for name, value in split_query(query):
-        _put(found, name, value)
-    if body:
-        for name, value in split_form(body, content_type):
-            _put(found, name, value)
+    for name, value in pairs:
+        if name in found or others.get(name, value) != value:
+            raise Refusal(400, f"The parameter {_shown(name)} is given more than once.")
+        found[name] = value
     return found
-
-
-def _put(found: dict[str, str], name: str, value: str) -> None:
-    if name in found:
-        raise Refusal(400, f"The parameter {_shown(name)} is given more than once.")
-    found[name] = value
 
 
 def whole_number(text: str | None, name: str, highest: int = PLAYLIST_MAX) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
@@ -43,14 +43,16 @@ class Route:
         template: as `/mixes/{id}`; one name stands for one segment.
         handlers: by method.
         style: how errors are worded.
-        dot_json: whether `.json` may stand behind the path.
+        player: of the Player API: `.json` or `.jsonp` may stand behind the path.
+        script: asked for as `.jsonp`.
         always: served even when the gateway is full.
     """
 
     template: str
     handlers: Mapping[str, Handler]
     style: Style
-    dot_json: bool = False
+    player: bool = False
+    script: bool = False
     always: bool = False
 
     @property
@@ -78,7 +80,7 @@ class Routes:
     """The routes of an application, found segment by segment.
 
     >>> from gateway.http.errors import plain_error
-    >>> routes = Routes([Route("/mixes/{id}", {}, plain_error, dot_json=True)])
+    >>> routes = Routes([Route("/mixes/{id}", {}, plain_error, player=True)])
     >>> route, values = routes.find("/mixes/7.json")
     >>> route.template, values
     ('/mixes/{id}', ['7'])
@@ -96,16 +98,25 @@ class Routes:
                     node = node.literals.setdefault(segment, _Node())
             node.route = route
 
-    def find(self, path: str) -> tuple[Route | None, list[str]]:
-        """The route of a raw path, and the raw segments in the place of its names, in order."""
+    def find(self, path: str, *, forgiven: bool = False) -> tuple[Route | None, list[str]]:
+        """The route of a raw path, and the raw segments in the place of its names, in order.
+
+        A slash too many at the end, or at the beginning, is forgiven to the Player's clients: some
+        join addresses by hand.
+        """
         if "%" in path:
             path = _ESCAPED.sub(_plain, path)
         segments = path.split("/")
         route, values = self._walk(segments)
-        if path.endswith(".json") and (route is None or (route.dot_json and values)):
-            segments[-1] = segments[-1][:-5]
+        if path.endswith((".json", ".jsonp")) and (route is None or (route.player and values)):
+            segments[-1], _, ending = segments[-1].rpartition(".")
             short, short_values = self._walk(segments)
-            if short is not None and short.dot_json:
+            if short is not None and short.player:
+                return replace(short, script=True) if ending == "jsonp" else short, short_values
+        if (route is None or "" in values) and not forgiven:
+            plain = path[path[:2] == "//" :].removesuffix("/")
+            short, short_values = self.find(plain, forgiven=True)
+            if short is not None and short.player:
                 return short, short_values
         return route, values
 

@@ -8,6 +8,7 @@ from importlib import resources
 from aiohttp import web
 
 from gateway.http.errors import Refusal
+from gateway.http.messages import Response
 
 _TYPES = {
     "css": "text/css; charset=utf-8",
@@ -59,6 +60,20 @@ class Pages:
         if name not in self._files or name == _PAGE:
             raise Refusal(404, "There is no such file.")
         return self._answer(name)
+
+    def reply(self, name: str) -> Response:
+        """Such a part, for a port whose answers are all `Response`s.
+
+        Raises:
+            Refusal: 404.
+        """
+        if name not in self._files or name == _PAGE:
+            raise Refusal(404, "There is no such file.")
+        return Response(200, self._files[name], HEADERS, _TYPES[_ending(name)])
+
+    def text(self, name: str) -> str:
+        """The text of a file, such as a template."""
+        return self._files[name].decode()
 
     def _answer(self, name: str) -> web.Response:
         answer = web.Response(body=self._files[name], headers=HEADERS)

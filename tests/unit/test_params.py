@@ -62,9 +62,13 @@ def test_nothing_that_is_sent_does_more_than_refuse(
         assert all(isinstance(value, str) for value in found.values())
 
 
+def test_what_query_and_form_both_say_is_said_once() -> None:
+    assert gather("mix_id=1&a=2", b"mix_id=1&b=3", FORM) == {"mix_id": "1", "a": "2", "b": "3"}
+
+
 @pytest.mark.parametrize(
     ("query", "body"),
-    [("mix_id=1&mix_id=1", b""), ("mix_id=1", b"mix_id=1"), ("", b"a=1&a=2"), ("a&a", b"")],
+    [("mix_id=1&mix_id=1", b""), ("mix_id=1", b"mix_id=2"), ("", b"a=1&a=2"), ("a&a", b"")],
 )
 def test_a_parameter_that_is_given_twice_is_refused_by_name(query: str, body: bytes) -> None:
     refusal = refused(gather, query, body, FORM)
