@@ -209,6 +209,16 @@ class Auth(Section):
         (), description="let services use the states API and name users"
     )
     service_keys_file: str | None = Field(None, description="one key a line")
+    login_url: Url | None = Field(
+        None,
+        description="a service of yours to which /sessions hands name and password, and which"
+        " says whose they are",
+    )
+    adopt_tokens: bool = Field(
+        False,
+        description="take the original's play tokens (nine digits) for anonymous listeners; they"
+        " can be guessed",
+    )
 
     @field_validator("token_keys")
     @classmethod
@@ -454,10 +464,23 @@ class Partitions(Section):
 
 
 class Player(Section):
-    """The licence's rules."""
+    """The licence's rules, and where the Player's pages are."""
 
     skip_limit: Annotated[int, Field(ge=0, le=1000)] = 2
     skip_window: Annotated[int, Field(ge=1, description="seconds, rolling")] = 3600
+    public_url: Url | None = Field(
+        None,
+        description="where players find this gateway, for addresses in answers; without it, what"
+        " each request's Host says",
+    )
+    cors_origins: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^\s/?#@]+)$")], ...] | None,
+        BeforeValidator(listed),
+        Field(
+            description="sites whose pages may use the Player API, as https://player.example, or *;"
+            " null: * in mode local, else none"
+        ),
+    ] = None
 
 
 class States(Section):

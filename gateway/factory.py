@@ -10,9 +10,11 @@ from gateway.api.document import document
 from gateway.api.operations import OPERATIONS, Api, Operation
 from gateway.http.admission import AdmissionControl
 from gateway.http.application import Application
+from gateway.http.cors import Cors
 from gateway.http.errors import Style, encode, plain_error, response
 from gateway.http.messages import Response
 from gateway.http.router import Call, Handler, Route
+from gateway.player.finding import CatalogApi
 from gateway.player.responses import player_error
 from gateway.player.routes import PlayerApi
 from gateway.reload.runtime_config import RuntimeConfig
@@ -32,9 +34,11 @@ def gateway_application(live: RuntimeConfig, store: Store, catalog: Catalog) -> 
         catalog: the mixes.
     """
     admission = AdmissionControl(live.config)
-    live.followers.append(admission.configure)
+    cors = Cors(live.config)
+    live.followers += [admission.configure, cors.configure]
     handlers = (
         PlayerApi(store, catalog, live, admission).handlers()
+        | CatalogApi(catalog.finder, live).handlers()
         | StatesApi(store, live).handlers()
         | {"openapi": _description(live)}
     )
@@ -42,6 +46,7 @@ def gateway_application(live: RuntimeConfig, store: Store, catalog: Catalog) -> 
         _routes(("player", "states", "description"), handlers, _gateway_style),
         _gateway_style,
         admission=admission,
+        cors=cors,
         log_requests=lambda: live.config.log.requests,
         lean=True,
     )
@@ -76,7 +81,7 @@ def _routes(
             path,
             methods,
             style(path),
-            dot_json=first[path].api == "player",
+            player=first[path].api == "player",
             always=first[path].always,
         )
         for path, methods in by_path.items()

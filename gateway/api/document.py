@@ -40,6 +40,7 @@ _WORDS = {
     428: "A condition is needed",
     429: "Too many requests from here",
     500: "Something broke; it is logged under the request id",
+    501: "This service does not do that",
     503: "Not available right now",
 }
 _KINDS = {
@@ -47,6 +48,7 @@ _KINDS = {
     "Page": "text/html",
     "PagePart": "*/*",
     "Events": "text/event-stream",
+    "Picture": "image/svg+xml",
 }
 """Media types by schema, where it is not JSON."""
 
@@ -68,9 +70,10 @@ def document(config: Sections) -> Json:
             "title": "Tapedeck",
             "version": VERSION,
             "description": "Keeps the place of every listener in every playlist. The Player's "
-            "paths may end in `.json`. `api_key`, `api_version`, `format` and `player`, and the "
-            "headers X-Api-Key and X-Api-Version, are accepted and change nothing. Every answer "
-            "carries X-Request-Id.",
+            "paths may end in `.json`, or in `.jsonp` with `callback`: a script, status 200. With "
+            "`api_version` or X-Api-Version 2 a track's `url` is its media. `api_key`, `format` "
+            "and `player`, and the header X-Api-Key, are accepted and change nothing. Every "
+            "answer carries X-Request-Id.",
         },
         "servers": [{"url": "/"}],
         "tags": [
@@ -191,6 +194,8 @@ def _response(operation: Operation, method: str, status: int, schema: str | None
         headers["Retry-After"] = {"schema": {"type": "integer"}, "description": "seconds"}
     described: Json = {"description": _WORDS[status], "headers": headers}
     if schema is not None and method != "HEAD":
-        kind = _KINDS.get(schema, "application/json")
-        described["content"] = {kind: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+        described["content"] = {
+            _KINDS.get(one, "application/json"): {"schema": {"$ref": f"#/components/schemas/{one}"}}
+            for one in schema.split(" or ")
+        }
     return described

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from gateway.api.schemas import Json
+from gateway.player.responses import UNBUILT
 from sharding.state import PLAYLIST_MAX, USER_MAX
 
 Api: TypeAlias = Literal["player", "states", "admin", "description"]
@@ -85,6 +86,13 @@ _BELIEVED = _id(
 )
 _USER = _id("user_id", "The user.", USER_MAX)
 _ANY = ("GET", "POST")
+_READ = ("GET", "HEAD", "POST")
+_TEXT: Json = {"type": "string", "maxLength": 200}
+_SORT = Parameter("sort", "The order.", {"enum": ["hot", "popular", "recent"]}, needed=False)
+_PAGE = (
+    _id("page", "From 1.", 10**9, needed=False),
+    _id("per_page", "How many on a page.", 100, needed=False),
+)
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -154,22 +162,125 @@ OPERATIONS: tuple[Operation, ...] = (
         "mix",
         "player",
         "/mixes/{id}",
-        ("GET", "HEAD", "POST"),
+        _READ,
         "One mix",
         {200: "OneMix", 404: "Error"},
         (_id("id", "The mix."),),
     ),
     Operation(
+        "mixes",
+        "player",
+        "/mixes",
+        _READ,
+        "Mixes by words and tags; the first thousand",
+        {200: "Mixes"},
+        (
+            Parameter("q", "Words that all must be there.", _TEXT, needed=False),
+            Parameter("tags", "Tags, with commas between them; or `tag`.", _TEXT, needed=False),
+            _SORT,
+            *_PAGE,
+        ),
+    ),
+    Operation(
         "mix_set",
         "player",
-        "/mix_sets/all",
-        ("GET", "HEAD", "POST"),
-        "All mixes, a page at a time",
-        {200: "OneMixSet"},
+        "/mix_sets/{smart_id}",
+        _READ,
+        "All mixes, or those of a smart id (the first thousand), a page at a time",
+        {200: "OneMixSet", 404: "Error"},
         (
-            _id("page", "From 1.", 10**9, needed=False),
-            _id("per_page", "Mixes on a page.", 100, needed=False),
+            Parameter(
+                "smart_id",
+                "`all`, `tags:a+b`, `keyword:words`, `dj:USER_ID`, each with `:hot`, `:popular`, "
+                "`:recent` or without; `similar:MIX_ID`.",
+                {"type": "string"},
+            ),
+            *_PAGE,
         ),
+    ),
+    Operation(
+        "mix_cover",
+        "player",
+        "/mixes/{id}/cover.svg",
+        _READ,
+        "A picture for a mix that has none",
+        {200: "Picture", 404: "Error"},
+        (_id("id", "The mix."), _id("size", "Pixels.", 1024, needed=False)),
+    ),
+    Operation(
+        "tags",
+        "player",
+        "/tags",
+        _READ,
+        "The tags of most mixes; the first thousand",
+        {200: "Tags"},
+        _PAGE,
+    ),
+    Operation(
+        "user",
+        "player",
+        "/users/{id}",
+        _READ,
+        "An author of mixes",
+        {200: "OneUser", 404: "Error"},
+        (_id("id", "The user."),),
+    ),
+    Operation(
+        "user_mixes",
+        "player",
+        "/users/{id}/mixes",
+        _READ,
+        "An author's mixes; the first thousand",
+        {200: "Mixes", 404: "Error", 501: "Error"},
+        (_id("id", "The user."), _SORT, *_PAGE),
+    ),
+    Operation(
+        "mix_page",
+        "player",
+        "/{user}/{slug}",
+        _READ,
+        "A mix by its path: a page, or JSON for `.json`, `format=json` or Accept",
+        {200: "OneMix or Page", 404: "Error"},
+        (
+            Parameter("user", "The author's slug.", {"type": "string"}),
+            Parameter("slug", "The mix's.", {"type": "string"}),
+        ),
+    ),
+    Operation(
+        "page_part",
+        "player",
+        "/player/{file}",
+        _READ,
+        "A part of that page",
+        {200: "PagePart", 404: "Error"},
+        (Parameter("file", "Its name.", {"type": "string"}),),
+    ),
+    Operation(
+        "login",
+        "player",
+        "/sessions",
+        ("POST",),
+        "A user token for name and password, from the operator's login service; 501 without one",
+        {200: "Session", 401: "Error", 501: "Error"},
+        (
+            Parameter("login", "The name; in a form only.", _TEXT),
+            Parameter("password", "In a form only.", _TEXT),
+        ),
+    ),
+    *(
+        Operation(
+            f"{what}_action",
+            "player",
+            f"/{what}{'es' if what == 'mix' else 's'}/{{id}}/{{action}}",
+            _ANY,
+            f"{words}: none here, 501",
+            {404: "Error", 501: "Error"},
+            (
+                _id("id", f"The {what}."),
+                Parameter("action", "What to do.", {"enum": list(UNBUILT[what])}),
+            ),
+        )
+        for what, words in (("mix", "Likes"), ("track", "Favs"), ("user", "Follows"))
     ),
     Operation(
         "get_state",

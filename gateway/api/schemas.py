@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.player.responses import API_VERSION
+import msgspec
+
+from gateway.player.responses import (
+    API_VERSION,
+    MixReply,
+    MixSet,
+    SignedIn,
+    TagReply,
+    TrackReply,
+    UserReply,
+)
 
 Json = dict[str, Any]
 
@@ -51,68 +61,52 @@ def _envelope(
     )
 
 
+def _of(*shapes: type[msgspec.Struct]) -> Json:
+    """The schemas of structs, with those that they hold: exactly their fields, and all of them but
+    those that may be UNSET."""
+    _, found = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
+    for schema in found.values():
+        schema["additionalProperties"] = False
+        schema["required"] = [n for n in schema["properties"] if n != "plays_count"]
+    return found
+
+
+_PLACE: Json = {
+    **dict.fromkeys(("page", "per_page"), _ID),
+    **dict.fromkeys(("total_entries", "total_pages"), _COUNT),
+    **{name: {"type": ["integer", "null"]} for name in ("next_page", "previous_page")},
+}
+
 SCHEMAS: Json = {
-    "Track": _object(
-        {
-            "id": _ID,
-            "name": _TEXT,
-            "performer": _TEXT,
-            "release_name": _TEXT_OR_NULL,
-            "year": {"type": ["integer", "null"]},
-            "url": _TEXT_OR_NULL,
-            "track_file_stream_url": _TEXT,
-            "play_duration": _COUNT,
-            "faved_by_current_user": _FLAG,
-        }
-    ),
-    "Mix": _object(
-        {
-            "id": _ID,
-            "name": _TEXT,
-            "slug": _TEXT,
-            "path": _TEXT,
-            "description": _TEXT_OR_NULL,
-            "tag_list_cache": _TEXT,
-            "tracks_count": _COUNT,
-            "duration": _COUNT,
-            "user": _object({"id": _ID, "login": _TEXT, "slug": _TEXT}),
-        }
-    ),
+    **_of(TrackReply, MixReply, MixSet, TagReply, UserReply, SignedIn),
     "Set": _object(
         {
             "at_beginning": _FLAG,
             "at_last_track": _FLAG,
             "at_end": _FLAG,
             "skip_allowed": _FLAG,
-            "track": {"anyOf": [_ref("Track"), {"type": "object", "maxProperties": 0}]},
+            "track": {"anyOf": [_ref("TrackReply"), {"type": "object", "maxProperties": 0}]},
         }
     ),
     "NewSet": _envelope({"play_token": _TEXT}),
     "Playing": _envelope({"set": _ref("Set")}),
     "Done": _envelope(),
     "Refused": _envelope(status="^403 Forbidden$", notices=_SENTENCES),
-    "TracksPlayed": _envelope({"tracks": {"type": "array", "items": _ref("Track")}}),
-    "NextMix": _envelope({"next_mix": _ref("Mix")}),
-    "OneMix": _envelope({"mix": _ref("Mix")}),
-    "OneMixSet": _envelope(
+    "TracksPlayed": _envelope({"tracks": {"type": "array", "items": _ref("TrackReply")}}),
+    "NextMix": _envelope({"next_mix": _ref("MixReply")}),
+    "OneMix": _envelope({"mix": _ref("MixReply")}),
+    "OneMixSet": _envelope({"mix_set": _ref("MixSet"), **_PLACE}),
+    "Mixes": _envelope(
         {
-            "mix_set": _object(
-                {
-                    "smart_id": {"const": "all"},
-                    "name": _TEXT,
-                    "mixes": {"type": "array", "items": _ref("Mix")},
-                    "pagination": _object(
-                        {
-                            "current_page": _ID,
-                            "per_page": {"type": "integer", "minimum": 1, "maximum": 100},
-                            "total_entries": _COUNT,
-                            "next_page": {"type": ["integer", "null"]},
-                        }
-                    ),
-                }
-            )
+            "mix_set": _ref("MixSet"),
+            "mixes": {"type": "array", "items": _ref("MixReply")},
+            **_PLACE,
         }
     ),
+    "Tags": _envelope({"tags": {"type": "array", "items": _ref("TagReply")}, **_PLACE}),
+    "OneUser": _envelope({"user": _ref("UserReply")}),
+    "Session": _envelope({"user": _ref("SignedIn"), "user_token": _TEXT}),
+    "Picture": _TEXT,
     "Error": _envelope(status="^[45][0-9]{2} .+$", errors=_SENTENCES),
     "PlainError": _object(
         {"status": {"type": "string", "pattern": "^[45][0-9]{2} .+$"}, "errors": _SENTENCES}

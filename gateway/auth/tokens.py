@@ -42,6 +42,7 @@ _LATEST_EXPIRY = 256**_EXPIRY_BYTES - 1
 # The decoder of the standard library reads past characters that are not base64, and takes `+/` for
 # `-_`: the alphabet and the length are checked before it sees anything.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{44}")
+_ADOPTED = re.compile(r"[0-9]{9}")
 
 # Labels keep these MACs apart from any other use of the same key.
 _TOKEN_LABEL = b"tapedeck play token v1\0"
@@ -87,15 +88,20 @@ class TokenKeys:
     Args:
         keys: newest first; the first signs and all of them verify. At least one.
         lifetime_seconds: how long a token is good from its issue, above 0.
+        adopt: whether a token of nine digits is good too. The original service issued those;
+            unsigned, each is an anonymous listener of its own whom anybody can guess.
     """
 
-    def __init__(self, keys: Sequence[bytes], lifetime_seconds: float) -> None:
+    def __init__(
+        self, keys: Sequence[bytes], lifetime_seconds: float, *, adopt: bool = False
+    ) -> None:
         if not keys or not all(keys):
             raise ValueError("play tokens need at least one key, and no empty one")
         if not lifetime_seconds > 0:
             raise ValueError(f"a play token's lifetime is above 0 s, not {lifetime_seconds}")
         self._keys = [(_key_id(key), key) for key in keys]
         self._lifetime = lifetime_seconds
+        self._adopt = adopt
         # Tokens whose signature was found good, with their expiry: a session shows the same one
         # at each request. Dropped with this object when the keys change.
         self._known: OrderedDict[str, tuple[Listener, int]] = OrderedDict()
@@ -127,6 +133,8 @@ class TokenKeys:
         known = self._known.get(token)
         if known is not None and now < known[1]:
             return known[0]
+        if self._adopt and _ADOPTED.fullmatch(token) is not None:
+            return Listener(USER_MAX + 1 + int(token), logged_in=False)
         if _TOKEN.fullmatch(token) is None:
             raise BadToken(MALFORMED)
         raw = urlsafe_b64decode(token)

@@ -7,44 +7,19 @@ them, and goes to no other address. By https they are verified as `admin.peers_t
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Any
 
 import aiohttp
 import msgspec
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from config.tls import TlsProblem, in_words
-from failover.dns import NAMES
 from failover.tls_contexts import context_for
+from gateway.http.resolver import Names
 from gateway.reload.runtime_config import RuntimeConfig
 
 ANSWER_SECONDS = 2.0
 """How long a gateway has to answer."""
 _MOST_BYTES = 64 * 1024
-
-
-class _Names(AbstractResolver):
-    """Names as they are looked up for MySQL and the lookup nodes: a silent one blocks no thread
-    of the event loop's."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=socket.IPPROTO_TCP,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in await NAMES.look_up(host)
-        ]
-
-    async def close(self) -> None:
-        """Nothing is kept here."""
 
 
 class Peers:
@@ -72,7 +47,7 @@ class Peers:
     async def _one(self, url: str) -> dict[str, Any]:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-            connector = aiohttp.TCPConnector(resolver=_Names())
+            connector = aiohttp.TCPConnector(resolver=Names())
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         admin = self._live.config.admin
         headers = {}

@@ -6,11 +6,18 @@ from collections.abc import Sequence
 
 from msgspec import UNSET, Struct, UnsetType
 
-from gateway.catalog.model import Mix, MixUser, Track
+from gateway.catalog.model import Card, MixUser, Track
 from gateway.http.errors import encode
 from gateway.http.status import LINES
+from gateway.player.covers import cover_urls
 
 API_VERSION = 3
+UNBUILT = {
+    "mix": ("like", "unlike", "toggle_like"),
+    "track": ("fav", "unfav", "toggle_fav"),
+    "user": ("follow", "unfollow", "toggle_follow"),
+}
+"""Calls of the original that are answered with 501."""
 
 
 class TrackReply(Struct):
@@ -39,6 +46,12 @@ class MixReply(Struct):
     tracks_count: int
     duration: int
     user: MixUser
+    user_id: int
+    web_path: str
+    cover_urls: dict[str, str]
+    plays_count: int | UnsetType = UNSET
+    likes_count: int = 0
+    liked_by_current_user: bool = False
 
 
 class NoTrack(Struct):
@@ -89,32 +102,88 @@ class Envelope(Struct, kw_only=True):
     mix_set: MixSet | UnsetType = UNSET
 
 
-def track_reply(track: Track) -> TrackReply:
-    """The track in the API's shape."""
+class TagReply(Struct):
+    """A tag, and how many mixes have it, under the original's two names."""
+
+    name: str
+    taggings_count: int
+    cool_taggings_count: int
+
+
+class UserReply(Struct):
+    """The author of mixes."""
+
+    id: int
+    login: str
+    slug: str
+    path: str
+    web_path: str
+    mixes_count: int
+
+
+class Found(Envelope, kw_only=True):
+    """What was found; a page of mixes says where it lies on top, too, as earlier versions did."""
+
+    tags: list[TagReply] | UnsetType = UNSET
+    user: UserReply | UnsetType = UNSET
+    mixes: list[MixReply] | UnsetType = UNSET
+    page: int | UnsetType = UNSET
+    per_page: int | UnsetType = UNSET
+    total_entries: int | UnsetType = UNSET
+    total_pages: int | UnsetType = UNSET
+    next_page: int | UnsetType | None = UNSET
+    previous_page: int | UnsetType | None = UNSET
+
+
+class SignedIn(Struct):
+    """A user who has signed in."""
+
+    id: int
+    login: str
+    user_token: str
+
+
+class Session(Envelope, kw_only=True):
+    """The answer to a login."""
+
+    user: SignedIn
+    user_token: str
+
+
+def track_reply(track: Track, media: bool = False) -> TrackReply:
+    """The track in the API's shape.
+
+    Args:
+        media: whether `url` is where it is streamed from, as in version 2.
+    """
     return TrackReply(
         track.id,
         track.name,
         track.performer,
         track.release_name,
         track.year,
-        track.url,
+        track.track_file_stream_url if media else track.url,
         track.track_file_stream_url,
         track.play_duration,
     )
 
 
-def mix_reply(mix: Mix) -> MixReply:
-    """The mix in the API's shape."""
+def mix_reply(card: Card, base: str) -> MixReply:
+    """The mix in the API's shape, with addresses below `base`."""
     return MixReply(
-        mix.id,
-        mix.name,
-        mix.slug,
-        mix.path,
-        mix.description,
-        mix.tag_list_cache,
-        len(mix.tracks),
-        mix.duration,
-        mix.user,
+        id=card.id,
+        name=card.name,
+        slug=card.slug,
+        path=card.path,
+        description=card.description,
+        tag_list_cache=card.tag_list_cache,
+        tracks_count=card.tracks_count,
+        duration=card.duration,
+        user=card.user,
+        user_id=card.user.id,
+        web_path=card.path,
+        cover_urls=cover_urls(card, base),
+        plays_count=UNSET if card.plays is None else card.plays,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from time import time
 from typing import TYPE_CHECKING
 
+from gateway.auth.login import LONGEST, Logins
 from gateway.auth.tokens import BadToken, Listener, anonymous_user_id
 from gateway.catalog.model import Mix
 from gateway.http.admission import AdmissionControl
@@ -16,18 +17,19 @@ from gateway.http.request_body import read_body
 from gateway.http.router import Call, Handler
 from gateway.http.status import status_line
 from gateway.player import rules
+from gateway.player.covers import base_url
 from gateway.player.responses import (
     Envelope,
-    MixSet,
     NoTrack,
-    Pagination,
+    Session,
     SetReply,
+    SignedIn,
     mix_reply,
     track_reply,
 )
 from gateway.player.rules import Answer, Place, Refused, UnknownTrack, WrongOwner
 from gateway.reload.runtime_config import RuntimeConfig
-from sharding.state import Decision, Key, Outcome, Stored
+from sharding.state import USER_MAX, Decision, Key, Outcome, Stored
 
 if TYPE_CHECKING:
     from gateway.catalog.cache import Catalog
@@ -35,11 +37,7 @@ if TYPE_CHECKING:
 
 FORM_MAX = 64 * 1024
 """Bytes of a form."""
-PER_PAGE = 12
-"""Mixes on a page where the client does not say (8tracks' default)."""
-PAGE_MAX = 10**9
-
-_OK = status_line(200)
+OK = status_line(200)
 _Transition = Callable[[Stored | None], Decision[Answer]]
 
 
@@ -67,6 +65,7 @@ class PlayerApi:
         self._live = live
         self._admission = admission
         self._clock = clock
+        self._logins = Logins()
 
     def handlers(self) -> dict[str, Handler]:
         """By the operation names of `operations.py`."""
@@ -78,16 +77,15 @@ class PlayerApi:
             "report": self.report,
             "tracks_played": self.tracks_played,
             "next_mix": self.next_mix,
-            "mix": self.mix,
-            "mix_set": self.mix_set,
+            "login": self.login,
         }
 
     async def new_set(self, call: Call) -> Response:
         """A play token, for an anonymous listener or, with the service key, for a known user."""
-        parameters = await _parameters(call)
+        parameters = await read_parameters(call)
         given = parameters.get("user_id")
         if given is None:
-            user_id = anonymous_user_id()
+            user_id = self._signed_in(call, parameters) or anonymous_user_id()
         else:
             if not self._live.is_service(call.request.headers.get("Authorization")):
                 raise Refusal(
@@ -97,86 +95,95 @@ class PlayerApi:
                 )
             user_id = user_number(given)
         token = self._live.tokens.issue(user_id, self._clock())
-        return _ok(Envelope(status=_OK, logged_in=given is not None, play_token=token))
+        return ok(Envelope(status=OK, logged_in=user_id <= USER_MAX, play_token=token))
+
+    def _signed_in(self, call: Call, parameters: Mapping[str, str]) -> int | None:
+        """Whose user token a client shows; without a login service there are none."""
+        if self._live.config.auth.login_url is None:
+            return None
+        token = parameters.get("user_token") or call.request.headers.get("X-User-Token")
+        if not token:
+            return None
+        try:
+            return self._live.tokens.verify(token, self._clock()).user_id
+        except BadToken as error:
+            raise Refusal(401, error.reason) from None
+
+    async def login(self, call: Call) -> Response:
+        """A user token for somebody whom the operator's service knows."""
+        url = self._live.config.auth.login_url
+        if url is None:
+            raise Refusal(501, "This service has no logins: auth.login_url is not configured.")
+        if not gather(call.query).keys().isdisjoint(("password", "login")):
+            raise Refusal(400, "login and password belong in a form: addresses are logged.")
+        parameters = await read_parameters(call)
+        login, password = parameters.get("login", ""), parameters.get("password", "")
+        if not 0 < len(login) <= LONGEST or not 0 < len(password) <= LONGEST:
+            raise Refusal(400, f"login and password are needed, at most {LONGEST} characters each.")
+        user_id = await self._logins.ask(url, login, password)
+        token = self._live.tokens.issue(user_id, self._clock())
+        user = SignedIn(user_id, login, token)
+        return ok(Session(status=OK, logged_in=True, user=user, user_token=token))
 
     async def play(self, call: Call) -> Response:
         """Start or resume."""
-        listener, mix, _ = await self._asked(call)
+        listener, mix, given = await self._asked(call)
         now, allowed = await self._store.now(), self._live.config.player
-        return await self._change(call, listener, mix, lambda s: rules.play(mix, s, now, allowed))
+        return await self._change(
+            call, listener, mix, given, lambda s: rules.play(mix, s, now, allowed)
+        )
 
     async def next(self, call: Call) -> Response:
         """To the next track."""
-        listener, mix, parameters = await self._asked(call)
-        allowed, track_id = self._live.config.player, _track_id(parameters)
+        listener, mix, given = await self._asked(call)
+        allowed, track_id = self._live.config.player, _track_id(given)
         now = await self._store.now()
         return await self._change(
-            call, listener, mix, lambda s: rules.next_track(mix, s, now, allowed, track_id)
+            call, listener, mix, given, lambda s: rules.next_track(mix, s, now, allowed, track_id)
         )
 
     async def skip(self, call: Call) -> Response:
         """To the next track, as far as the licence allows."""
-        listener, mix, parameters = await self._asked(call)
-        allowed, track_id = self._live.config.player, _track_id(parameters)
+        listener, mix, given = await self._asked(call)
+        allowed, track_id = self._live.config.player, _track_id(given)
         now = await self._store.now()
         return await self._change(
-            call, listener, mix, lambda s: rules.skip(mix, s, now, allowed, track_id)
+            call, listener, mix, given, lambda s: rules.skip(mix, s, now, allowed, track_id)
         )
 
     async def report(self, call: Call) -> Response:
         """A track was listened to."""
-        listener, mix, parameters = await self._asked(call, "track_id")
-        track_id = whole_number(parameters.get("track_id"), "track_id")
-        return await self._change(call, listener, mix, lambda s: rules.report(mix, s, track_id))
+        listener, mix, given = await self._asked(call, "track_id")
+        track_id = whole_number(given.get("track_id"), "track_id")
+        return await self._change(
+            call, listener, mix, given, lambda s: rules.report(mix, s, track_id)
+        )
 
     async def tracks_played(self, call: Call) -> Response:
         """What was played, in order."""
-        listener, mix, _ = await self._asked(call)
+        listener, mix, parameters = await self._asked(call)
+        media = _wants_media(call, parameters)
         stored = await self._store.load(Key(listener.user_id, mix.id))
         try:
             tracks = rules.tracks_played(mix, stored)
         except WrongOwner as error:
             raise Refusal(409, str(error)) from None
-        return _ok(
+        return ok(
             Envelope(
-                status=_OK,
+                status=OK,
                 logged_in=call.logged_in,
-                tracks=[track_reply(track) for track in tracks],
+                tracks=[track_reply(track, media) for track in tracks],
             )
         )
 
     async def next_mix(self, call: Call) -> Response:
         """The mix to go on with."""
         _, mix, _ = await self._asked(call)
-        following = await self._catalog.after(mix.id)
+        following = await self._catalog.finder.after(mix.id)
         if following is None:
             raise Refusal(404, f"There is no mix after mix {mix.id}.")
-        return _ok(Envelope(status=_OK, logged_in=call.logged_in, next_mix=mix_reply(following)))
-
-    async def mix(self, call: Call) -> Response:
-        """One mix."""
-        await _parameters(call)
-        mix = await self._mix(whole_number(call.values["id"], "The mix's id"))
-        return _ok(Envelope(status=_OK, mix=mix_reply(mix)))
-
-    async def mix_set(self, call: Call) -> Response:
-        """All mixes, a page at a time."""
-        parameters = await _parameters(call)
-        page = whole_number(parameters.get("page", "1"), "page", PAGE_MAX)
-        per_page = whole_number(parameters.get("per_page", str(PER_PAGE)), "per_page", 100)
-        mixes, total = await self._catalog.page(page, per_page)
-        mix_set = MixSet(
-            smart_id="all",
-            name="All mixes",
-            mixes=[mix_reply(mix) for mix in mixes],
-            pagination=Pagination(
-                current_page=page,
-                per_page=per_page,
-                total_entries=total,
-                next_page=page + 1 if page * per_page < total else None,
-            ),
-        )
-        return _ok(Envelope(status=_OK, mix_set=mix_set))
+        shown = mix_reply(following, base_url(call, self._live.config))
+        return ok(Envelope(status=OK, logged_in=call.logged_in, next_mix=shown))
 
     async def _asked(self, call: Call, *needed: str) -> tuple[Listener, Mix, Mapping[str, str]]:
         """Who asks, about which mix, with what parameters."""
@@ -186,7 +193,7 @@ class PlayerApi:
             raise Refusal(401, error.reason) from None
         call.logged_in = listener.logged_in
         self._admission.admit_listener(listener.user_id)
-        parameters = await _parameters(call)
+        parameters = await read_parameters(call)
         mix_id = whole_number(parameters.get("mix_id"), "mix_id")
         # Malformed before unknown: a client that sends nonsense learns so in one go.
         for name in needed:
@@ -202,7 +209,12 @@ class PlayerApi:
         return mix
 
     async def _change(
-        self, call: Call, listener: Listener, mix: Mix, transition: _Transition
+        self,
+        call: Call,
+        listener: Listener,
+        mix: Mix,
+        parameters: Mapping[str, str],
+        transition: _Transition,
     ) -> Response:
         try:
             outcome: Outcome[Answer] = await self._store.change(
@@ -218,19 +230,21 @@ class PlayerApi:
                 status=status_line(403), notices=[answer.notice], logged_in=call.logged_in
             )
             return response(403, encode(envelope))
-        envelope = Envelope(status=_OK, logged_in=call.logged_in)
+        envelope = Envelope(status=OK, logged_in=call.logged_in)
         if answer is not None:
-            envelope.set = _set(answer)
-        return _ok(envelope)
+            if answer.at_beginning and outcome.changed:
+                self._catalog.finder.plays.add(mix.id)
+            envelope.set = _set(answer, _wants_media(call, parameters))
+        return ok(envelope)
 
 
-def _set(place: Place) -> SetReply:
+def _set(place: Place, media: bool = False) -> SetReply:
     return SetReply(
         place.at_beginning,
         place.at_last_track,
         place.at_end,
         place.skip_allowed,
-        NoTrack() if place.track is None else track_reply(place.track),
+        NoTrack() if place.track is None else track_reply(place.track, media),
     )
 
 
@@ -239,7 +253,15 @@ def _track_id(parameters: Mapping[str, str]) -> int | None:
     return None if given is None else whole_number(given, "track_id")
 
 
-async def _parameters(call: Call) -> Mapping[str, str]:
+def _wants_media(call: Call, parameters: Mapping[str, str]) -> bool:
+    """Whether a client speaks version 2, in which a track's `url` is its media."""
+    version = parameters.get("api_version")
+    if version is None:
+        version = call.request.headers.get("X-Api-Version")
+    return version is not None and version.partition(".")[0] == "2"
+
+
+async def read_parameters(call: Call) -> Mapping[str, str]:
     """Query and form together, unknown ones included (they change nothing)."""
     request = call.request
     body = await read_body(request, FORM_MAX) if request.body_exists else b""
@@ -248,5 +270,6 @@ async def _parameters(call: Call) -> Mapping[str, str]:
     return gather(call.query, body, request.headers.get("Content-Type", ""))
 
 
-def _ok(envelope: Envelope) -> Response:
+def ok(envelope: Envelope) -> Response:
+    """An answer with status 200."""
     return response(200, encode(envelope))

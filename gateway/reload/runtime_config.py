@@ -133,6 +133,7 @@ class RuntimeConfig:
         self.tokens = TokenKeys(
             [key.get_secret_value().encode() for key in config.auth.token_keys],
             config.auth.token_days * _DAY,
+            adopt=config.auth.adopt_tokens,
         )
         self._service_keys = [digest_of(key.get_secret_value()) for key in config.auth.service_keys]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -18,7 +18,7 @@ import aiohttp
 from config.load import parse
 from config.model import Sections
 from failover.presence import Presence
-from gateway.catalog.model import Mix, MixUser, Track
+from gateway.catalog.model import Card, Mix, MixUser, Track
 from gateway.factory import gateway_application
 from gateway.http.application import Application
 from gateway.http.listener import Listening, bind
@@ -61,17 +61,30 @@ class DictCatalog:
 
     def __init__(self, *mixes: Mix) -> None:
         self.mixes = {mix.id: mix for mix in mixes}
+        self.finder = self
+        self.plays: set[int] = set()
 
     async def mix(self, mix_id: int) -> Mix | None:
         return self.mixes.get(mix_id)
 
-    async def page(self, page: int, per_page: int) -> tuple[list[Mix], int]:
-        first = (page - 1) * per_page
-        return list(self.mixes.values())[first : first + per_page], len(self.mixes)
+    async def cards(self, ids: Sequence[int]) -> list[Card]:
+        return [card_of(self.mixes[i]) for i in ids if i in self.mixes]
 
-    async def after(self, mix_id: int) -> Mix | None:
+    async def page(self, page: int, per_page: int) -> tuple[list[Card], int]:
+        first = (page - 1) * per_page
+        return await self.cards(list(self.mixes)[first : first + per_page]), len(self.mixes)
+
+    async def after(self, mix_id: int) -> Card | None:
         ids = sorted(self.mixes)
-        return self.mixes[min((i for i in ids if i > mix_id), default=ids[0])]
+        return card_of(self.mixes[min((i for i in ids if i > mix_id), default=ids[0])])
+
+    async def of_path(self, path: str) -> Card | None:
+        return next((card_of(mix) for mix in self.mixes.values() if mix.path == path), None)
+
+
+def card_of(mix: Mix) -> Card:
+    """A mix as lists show it."""
+    return Card(*(getattr(mix, name) for name in Card.__struct_fields__[:8]), len(mix.tracks), 0)
 
 
 class DictStore:

@@ -274,14 +274,14 @@ async def test_a_worker_that_stays_behind_refuses_what_is_too_much() -> None:
         for _ in range(20):
             gateway.application.admission.look(late=2.0)
         entered, leave = asyncio.Semaphore(0), asyncio.Event()
-        ask = gateway.catalog.mix
+        ask = gateway.catalog.cards
 
-        async def slow(mix_id: int) -> Any:
+        async def slow(ids: Any) -> Any:
             entered.release()
             await leave.wait()
-            return await ask(mix_id)
+            return await ask(ids)
 
-        gateway.catalog.mix = slow  # type: ignore[method-assign]
+        gateway.catalog.cards = slow  # type: ignore[method-assign]
         waiting = [asyncio.create_task(gateway.http.get("/mixes/1").__aenter__()) for _ in "ab"]
         await entered.acquire()
         await entered.acquire()

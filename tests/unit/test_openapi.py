@@ -118,9 +118,9 @@ PLAYER = [
     ("/mixes/{id}", "/mixes/1.json", 200),
     ("/mixes/{id}", "/mixes/9", 404),
     ("/mixes/{id}", "/mixes/x", 400),
-    ("/mix_sets/all", "/mix_sets/all?page=1&per_page=2", 200),
-    ("/mix_sets/all", "/mix_sets/all.json?page=5", 200),
-    ("/mix_sets/all", "/mix_sets/all?per_page=101", 400),
+    ("/mix_sets/{smart_id}", "/mix_sets/all?page=1&per_page=2", 200),
+    ("/mix_sets/{smart_id}", "/mix_sets/all.json?page=5", 200),
+    ("/mix_sets/{smart_id}", "/mix_sets/all?per_page=101", 400),
     ("/openapi.json", "/openapi.json", 200),
 ]
 

@@ -1,0 +1,83 @@
+"""Logins: name and password go to a service of the operator's, which says whose they are.
+
+It is asked by `POST auth.login_url` with `{"login": "...", "password": "..."}` in JSON, and answers
+200 with `{"user_id": 42}`, or 401, 403, 404 or 422 where they are nobody's. Here neither is kept,
+logged or shown; redirects are not followed, for they would hand a password on to another place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import aiohttp
+import msgspec
+import structlog
+
+from config.model import ClientTls
+from config.tls import TlsProblem
+from failover.tls_contexts import context_for
+from gateway.http.errors import Refusal
+from gateway.http.resolver import Names
+from sharding.state import USER_MAX
+
+ANSWER_SECONDS = 5.0
+"""For the whole of an answer; then 503."""
+AT_ONCE = 16
+"""Logins under way in one worker; past it 503."""
+LONGEST = 1024
+"""Characters of a name or a password."""
+_MOST_BYTES = 64 * 1024
+_NOBODYS = (401, 403, 404, 422)
+
+log = structlog.get_logger("tapedeck.login")
+
+
+class _Known(msgspec.Struct):
+    user_id: Annotated[int, msgspec.Meta(ge=1, le=USER_MAX)]
+
+
+class Logins:
+    """Asks the operator's service."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+
+    async def ask(self, url: str, login: str, password: str) -> int:
+        """The id of the user, 1 to 2^62-1.
+
+        Raises:
+            Refusal: 401, 503.
+        """
+        if self._under_way >= AT_ONCE:
+            raise _unavailable("Too many logins are under way.")
+        self._under_way += 1
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                status, body = await _post(url, {"login": login, "password": password})
+            if status in _NOBODYS:
+                raise Refusal(401, "The login or the password is wrong.")
+            if status != 200:
+                raise ValueError(f"it answers {status}")
+            return msgspec.json.decode(body, type=_Known).user_id
+        except (aiohttp.ClientError, OSError, TimeoutError, TlsProblem, ValueError) as error:
+            # The type alone: a message might quote what was sent. What we say ourselves does not.
+            why = str(error) if type(error) in (ValueError, TlsProblem) else type(error).__name__
+            log.warning("the login service failed", reason=why)
+            raise _unavailable("The login service does not answer.") from None
+        finally:
+            self._under_way -= 1
+
+
+async def _post(url: str, said: dict[str, str]) -> tuple[int, bytes]:
+    context = await context_for(ClientTls(tls=True)) if url.startswith("https:") else None
+    connector = aiohttp.TCPConnector(resolver=Names(), force_close=True)
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.post(url, json=said, allow_redirects=False, ssl=context or True) as answer,
+    ):
+        return answer.status, await answer.content.read(_MOST_BYTES)
+
+
+def _unavailable(sentence: str) -> Refusal:
+    return Refusal(503, sentence, headers={"Retry-After": "1"})

@@ -1,0 +1,254 @@
+"""What a Player's clients need to find a mix: lists, searches, tags, authors, pages, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from string import Template
+from typing import TYPE_CHECKING
+
+from gateway.catalog.model import Card, MixUser
+from gateway.catalog.search import asked, smart
+from gateway.http.errors import Refusal
+from gateway.http.messages import Response, target_of
+from gateway.http.parameters import whole_number
+from gateway.http.router import Call, Handler
+from gateway.http.static_files import HEADERS, Pages
+from gateway.http.status import status_line
+from gateway.player.covers import LARGEST, base_url, cover_urls, draw_cover
+from gateway.player.responses import (
+    UNBUILT,
+    Envelope,
+    Found,
+    MixSet,
+    Pagination,
+    TagReply,
+    UserReply,
+    mix_reply,
+)
+from gateway.player.routes import ok, read_parameters
+from gateway.reload.runtime_config import RuntimeConfig
+
+if TYPE_CHECKING:
+    from gateway.catalog.finder import Finder
+
+PER_PAGE = 12
+"""Mixes on a page where the client does not say (8tracks' default)."""
+PER_PAGE_MAX = 100
+PAGE_MAX = 10**9
+
+_OK = status_line(200)
+_PARTS, _SHARED = Pages("gateway.player"), Pages("gateway.dashboard")
+_PAGE = Template(_PARTS.text("mix.html"))
+_PAGE_HEADERS = HEADERS | {
+    # Pictures and media are wherever the catalog says.
+    "Content-Security-Policy": HEADERS["Content-Security-Policy"]
+    .replace("img-src 'self'", "img-src 'self' http: https:")
+    .replace("connect-src", "media-src http: https:; connect-src"),
+}
+
+
+class CatalogApi:
+    """The handlers.
+
+    Args:
+        finder: what there is.
+        live: the configuration.
+    """
+
+    def __init__(self, finder: Finder, live: RuntimeConfig) -> None:
+        self._finder = finder
+        self._live = live
+
+    def handlers(self) -> dict[str, Handler]:
+        """By the operation names of `operations.py`."""
+        return {
+            "mix": self.mix,
+            "mixes": self.mixes,
+            "mix_set": self.mix_set,
+            "mix_cover": self.cover,
+            "mix_page": self.mix_page,
+            "page_part": self.part,
+            "tags": self.tags,
+            "user": self.user,
+            "user_mixes": self.user_mixes,
+            **{f"{what}_action": self.unbuilt for what in UNBUILT},
+        }
+
+    async def mix(self, call: Call) -> Response:
+        """One mix."""
+        await read_parameters(call)
+        return self._one(call, await self._card(call))
+
+    async def mixes(self, call: Call) -> Response:
+        """Mixes by words and tags."""
+        given = await read_parameters(call)
+        tags = ",".join(given[name] for name in ("tag", "tags") if name in given)
+        wanted = asked(given.get("q", ""), tags, given.get("sort"))
+        ids: Sequence[int] = () if wanted is None else await self._finder.find(wanted)
+        if wanted is not None and not ids and any(" " in tag for tag in wanted.tags):
+            # `tags=a+b`: in a query that is a space, which a tag may have, too.
+            apart = asked("", tags.replace(" ", ","), None)
+            assert apart is not None
+            ids = await self._finder.find(wanted._replace(tags=apart.tags))
+        return await self._page(call, given, "mixes", "Mixes", ids, on_top=True)
+
+    async def mix_set(self, call: Call) -> Response:
+        """The mixes of a smart id."""
+        given = await read_parameters(call)
+        smart_id = call.values["smart_id"]
+        if smart_id == "all":
+            page, per_page = _place(given)
+            cards, total = await self._finder.page(page, per_page)
+            return self._shown(call, "all", "All mixes", cards, _pagination(page, per_page, total))
+        wanted = smart(smart_id)
+        if wanted is not None and wanted.like and not await self._finder.cards([wanted.like]):
+            raise Refusal(404, f"There is no mix {wanted.like}.")
+        ids = () if wanted is None else await self._finder.find(wanted)
+        return await self._page(call, given, smart_id, f"Mixes: {smart_id}", ids)
+
+    async def cover(self, call: Call) -> Response:
+        """A picture for a mix."""
+        given = await read_parameters(call)
+        size = whole_number(given.get("size", "250"), "size", LARGEST)
+        return Response(200, draw_cover(await self._card(call), size), HEADERS, "image/svg+xml")
+
+    async def mix_page(self, call: Call) -> Response:
+        """A mix by its path: for a browser a page, for a program JSON."""
+        given = await read_parameters(call)
+        path = f"/{call.values['user']}/{call.values['slug']}"
+        card = await self._finder.of_path(path)
+        if card is None:
+            raise Refusal(404, "There is no such path, and no mix has it.")
+        wants = call.request.headers.get("Accept", "")
+        in_json = target_of(call.request)[0].rstrip("/").endswith((".json", ".jsonp"))
+        if in_json or given.get("format") == "json" or "application/json" in wants:
+            return self._one(call, card)
+        texts = {
+            "id": str(card.id),
+            "name": card.name,
+            "login": card.user.login,
+            "description": card.description or "",
+            "tags": card.tag_list_cache,
+            "tracks": str(card.tracks_count),
+            "minutes": str(-(-card.duration // 60)),
+            "cover": cover_urls(card, "")["sq250"],
+        }
+        page = _PAGE.substitute({name: escape(text) for name, text in texts.items()})
+        return Response(200, page.encode(), _PAGE_HEADERS, "text/html; charset=utf-8")
+
+    async def part(self, call: Call) -> Response:
+        """A part of that page."""
+        name = call.values["file"]
+        return (_SHARED if name in ("base.css", "icon.svg") else _PARTS).reply(name)
+
+    async def tags(self, call: Call) -> Response:
+        """The most frequent tags."""
+        given = await read_parameters(call)
+        page, per_page = _place(given, PER_PAGE_MAX)
+        tags = await self._finder.tags()
+        shown = [TagReply(t, n, n) for t, n in tags[(page - 1) * per_page : page * per_page]]
+        found = Found(status=_OK, tags=shown)
+        _put_on_top(found, _pagination(page, per_page, len(tags)))
+        return ok(found)
+
+    async def user(self, call: Call) -> Response:
+        """An author."""
+        await read_parameters(call)
+        user, ids = await self._author(call)
+        path = f"/{user.slug}"
+        return ok(
+            Found(
+                status=_OK,
+                user=UserReply(user.id, user.login, user.slug, path, path, len(ids)),
+            )
+        )
+
+    async def user_mixes(self, call: Call) -> Response:
+        """An author's mixes."""
+        given = await read_parameters(call)
+        if given.get("view", "mixes") not in ("mixes", ""):
+            raise Refusal(501, "Of a user's mixes only their own are known: leave view out.")
+        user, ids = await self._author(call, given.get("sort"))
+        return await self._page(call, given, f"dj:{user.id}", user.login, ids, on_top=True)
+
+    async def unbuilt(self, call: Call) -> Response:
+        """Something that the original had and this service has not."""
+        await read_parameters(call)
+        whole_number(call.values["id"], "The id")
+        if not any(call.values["action"] in actions for actions in UNBUILT.values()):
+            raise Refusal(404, "There is no such path.")
+        raise Refusal(501, "This service has no likes, favs and follows.")
+
+    async def _card(self, call: Call) -> Card:
+        mix_id = whole_number(call.values["id"], "The mix's id")
+        for card in await self._finder.cards([mix_id]):
+            return card
+        raise Refusal(404, f"There is no mix {mix_id}.")
+
+    async def _author(self, call: Call, sort: str | None = None) -> tuple[MixUser, Sequence[int]]:
+        user_id = whole_number(call.values["id"], "The user's id")
+        wanted = asked("", "", sort or "recent")
+        user = await self._finder.author(user_id)
+        if user is None or wanted is None:
+            raise Refusal(404, f"No mix is by user {user_id}.")
+        return user, await self._finder.find(wanted._replace(user_id=user_id))
+
+    def _one(self, call: Call, card: Card) -> Response:
+        return ok(Envelope(status=_OK, mix=mix_reply(card, base_url(call, self._live.config))))
+
+    async def _page(
+        self,
+        call: Call,
+        given: Mapping[str, str],
+        smart_id: str,
+        name: str,
+        ids: Sequence[int],
+        *,
+        on_top: bool = False,
+    ) -> Response:
+        page, per_page = _place(given)
+        cards = await self._finder.cards(ids[(page - 1) * per_page : page * per_page])
+        at = _pagination(page, per_page, len(ids))
+        return self._shown(call, smart_id, name, cards, at, on_top=on_top)
+
+    def _shown(
+        self,
+        call: Call,
+        smart_id: str,
+        name: str,
+        cards: Sequence[Card],
+        at: Pagination,
+        *,
+        on_top: bool = False,
+    ) -> Response:
+        base = base_url(call, self._live.config)
+        mixes = [mix_reply(card, base) for card in cards]
+        found = Found(status=_OK, mix_set=MixSet(smart_id, name, mixes, at))
+        _put_on_top(found, at)
+        if on_top:
+            found.mixes = mixes
+        return ok(found)
+
+
+def _place(given: Mapping[str, str], per_page: int = PER_PAGE) -> tuple[int, int]:
+    return (
+        whole_number(given.get("page", "1"), "page", PAGE_MAX),
+        whole_number(given.get("per_page", str(per_page)), "per_page", PER_PAGE_MAX),
+    )
+
+
+def _pagination(page: int, per_page: int, total: int) -> Pagination:
+    return Pagination(
+        current_page=page,
+        per_page=per_page,
+        total_entries=total,
+        next_page=page + 1 if page * per_page < total else None,
+    )
+
+
+def _put_on_top(found: Found, at: Pagination) -> None:
+    found.page, found.per_page = at.current_page, at.per_page
+    found.total_entries, found.next_page = at.total_entries, at.next_page
+    found.total_pages = -(-at.total_entries // at.per_page)
+    found.previous_page = at.current_page - 1 if at.current_page > 1 else None
