@@ -258,9 +258,8 @@ class _Run:
     def say(self, sentence: str) -> None:
         """A line of progress, with the time since the start."""
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        self._console.print(
-            f"{minutes:>3}:{seconds:02} {sentence}", highlight=False, soft_wrap=True
-        )
+        line = f"{minutes:>3}:{seconds:02} {sentence}"
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def lab(self, servers: Servers) -> Lab:
         """What is measured in."""
@@ -294,7 +293,7 @@ class _Run:
             table.show(self._console)
         if warning := report.busy(lab.records):
             self._console.print(warning, style="bold")
-        if not drawn:
+        if not drawn and not self._args.month:
             self.say("no plots: matplotlib is not installed (pip install -e '.[bench]')")
         if not broken_off:
             runs.keep(HOME, self._meta(""), lab.records)

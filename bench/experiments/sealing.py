@@ -64,7 +64,7 @@ def under_load(lab: Lab, day: date, number: int) -> None:
     lab.stop(kind)  # it may have made that day's filter part of its own
     lab.take_filters(kind, seed.RETENTION - 1)
     quiet = 10.0 if lab.scale.wide else 2.5
-    seconds = quiet + lab.scale.sealed / KEYS_A_SECOND + (30.0 if lab.scale.wide else 8.0)
+    seconds = quiet + lab.scale.sealed / KEYS_A_SECOND + (45.0 if lab.scale.wide else 8.0)
     prepared = lab.prepare(kind, workloads.WARM, seconds, rate)
     load = lab.load(
         kind,
