@@ -6,7 +6,6 @@ Pure: what comes in are the text of the file and the values of rows, what goes o
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -214,35 +213,48 @@ def _day(value: Any) -> date:
         raise BadRow(f"day: {value!r} is no day, date, or seconds since 1970") from None
 
 
-def _list(value: Any, name: str) -> list[Any]:
+def _list(value: Any, name: str) -> Sequence[Any]:
     value = _text(value)
     if value is None or value == "":
-        return []
+        return ()
     if isinstance(value, str):
-        if value.lstrip().startswith("["):
+        if value.lstrip()[:1] == "[":
             try:
-                value = json.loads(value)
-            except ValueError:
+                value = msgspec.json.decode(value)
+            except (msgspec.MsgspecError, ValueError, RecursionError):
                 raise BadRow(f"{name}: {value[:40]!r} is no JSON list") from None
         else:
             value = [part.strip() for part in value.split(",")]
-    return value if isinstance(value, list) else [value]
+    return value if isinstance(value, list) else (value,)
 
 
 def _ids(values: Mapping[str, Any], name: str) -> tuple[int, ...]:
     """Each track once, where it came last: a state has it so."""
+    value = values.get(name)
+    if value is None:
+        return ()
     try:
-        found = [int(one) for one in _list(values.get(name), name)]
-    except (ValueError, TypeError):
-        raise BadRow(f"{name}: {values.get(name)!r} is no list of track ids") from None
+        found = tuple([int(one) for one in _list(value, name)])
+        if found and not (min(found) > 0 and max(found) <= PLAYLIST_MAX):
+            raise ValueError(found)
+    except (ValueError, TypeError, OverflowError):
+        raise BadRow(f"{name}: {value!r} is no list of track ids") from None
+    if len(set(found)) == len(found):
+        return found
     return tuple(reversed(dict.fromkeys(reversed(found))))
 
 
 def _times(value: Any) -> tuple[float, ...]:
+    if value is None:
+        return ()
     try:
-        return tuple(seconds(one) for one in _list(value, "skips"))
+        return tuple([seconds(one) for one in _list(value, "skips")])
     except (ValueError, TypeError, OverflowError):
         raise BadRow(f"skips: {value!r} is no list of times") from None
+
+
+_MILLISECONDS = 1e11
+"""Above it a time is in milliseconds: in seconds it would be the year 5138."""
 
 
 def seconds(value: Any) -> float:
@@ -255,18 +267,24 @@ def seconds(value: Any) -> float:
         when = datetime.fromisoformat(str(value))
         return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     if not math.isfinite(found):
+        raise ValueError(f"{value!r} is no time")
+    found = found / 1000 if abs(found) > _MILLISECONDS else found
+    if abs(found) > _MILLISECONDS:
         raise ValueError(value)
-    return found / 1000 if abs(found) > 1e11 else found
+    return found
 
 
 def _switch(values: Mapping[str, Any], name: str) -> bool:
-    value = _text(values.get(name))
-    if isinstance(value, str) and not value.replace(".", "").isdigit():
-        text = value.strip().lower()
-        if text in ("true", "t", "yes", "y", "false", "f", "no", "n", ""):
-            return text[:1] in ("t", "y")
-        raise BadRow(f"{name}: {value!r} is neither true nor false")
-    return bool(float(value)) if value is not None else False
+    value = values.get(name)
+    if value is None or type(value) is int:
+        return bool(value)
+    text = str(_text(value)).strip().lower()
+    if text in ("true", "t", "yes", "y", "false", "f", "no", "n", ""):
+        return text[:1] in ("t", "y")
+    try:
+        return bool(float(text))
+    except ValueError:
+        raise BadRow(f"{name}: {value!r} is neither true nor false") from None
 
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])

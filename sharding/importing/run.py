@@ -86,9 +86,14 @@ class Run:
         a_day = max([part.rows for part in parts])
         for tried in range(AGAIN + 1):
             try:
-                async with Target.opened(primary, retention, a_day, dry=dry) as target:
+                async with Target.opened(primary, retention, a_day, self._tell, dry=dry) as target:
                     for part in [part for part in parts if part.name not in done]:
-                        await self._part(part, target)
+                        before = self.counts.copy()
+                        try:
+                            await self._part(part, target)
+                        except (PrimaryUnavailable, MySQLError):
+                            self.counts = before
+                            raise
                         if not dry:
                             done.add(part.name)
                     if close and not dry:

@@ -20,10 +20,11 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 from sharding.importing.mapping import Map, seconds
-from sharding.partitions.calendar import day_of
 
 BATCH = 1000
 """Rows of a batch."""
+PATIENCE = 3600
+"""Seconds that the source's server waits for us, who may wait for Tapedeck's."""
 PASSWORD = "TAPEDECK_SOURCE_PASSWORD"  # noqa: S105
 """The environment's variable with the source's password, where the address has none."""
 
@@ -148,7 +149,10 @@ class Tables(Source):
                 password=unquote(at.password or os.environ.get(PASSWORD, "")),
                 database=at.path.strip("/"),
                 charset="utf8mb4",
-                init_command="SET time_zone = '+00:00'",
+                init_command=(
+                    f"SET time_zone = '+00:00', net_write_timeout = {PATIENCE},"
+                    f" wait_timeout = {PATIENCE}"
+                ),
                 connect_timeout=10,
                 read_timeout=300,
             )
@@ -323,8 +327,3 @@ def _pick(columns: Mapping[str, str], value: Any) -> dict[str, Any]:
                 at = at.get(step) if isinstance(at, dict) else None
         found[name] = at
     return found
-
-
-def already_ours(tables: str) -> bool:
-    """Whether a pattern of tables means Tapedeck's own partitions."""
-    return day_of(date(2026, 1, 2).strftime(tables)) is not None

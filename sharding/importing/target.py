@@ -16,12 +16,14 @@ is all that there is, and a source that is read later never loses to one that wa
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import date, timedelta
 
 from msgspec import Struct
 
+from failover.mysql.clock_sql import MILLISECONDS
 from failover.mysql.connection import BEGIN, COMMIT, Session
 from failover.mysql.errors import Fault, MySQLError
 from failover.mysql.locks import lock_name
@@ -29,7 +31,15 @@ from failover.mysql.primary import Primary
 from sharding.importing.known import Known, read_known
 from sharding.importing.mapping import Record
 from sharding.partitions import openings, seal_mark, sql
-from sharding.partitions.calendar import neighbours, number_of, oldest_kept, table, tomorrow
+from sharding.partitions.calendar import (
+    CLOCKS_AGREE,
+    neighbours,
+    number_of,
+    oldest_kept,
+    span,
+    table,
+    tomorrow,
+)
 from sharding.partitions.ownership import COMMENT, OPEN, ForeignTable, look
 from sharding.partitions.sealing import set_comment
 from sharding.partitions.sql import NewRow, Row
@@ -44,7 +54,11 @@ AHEAD, BUSY = "its day lies in the future", "changed too often while it was impo
 DIRECT = 10_000
 """Keys that are looked for in every partition; for more, a filter is made first."""
 WAIT = 60
-"""Seconds to wait for another import, or for a day that is being sealed."""
+"""Seconds to wait for another import to end."""
+WAIT_SEALING = 1800
+"""Seconds to wait while days are sealed."""
+IDLE_SECONDS = 8 * 3600
+"""How long the connection may say nothing, while the source is read."""
 TRIES = 5
 LONGEST = 2 << 20
 """Bytes of one transaction, about."""
@@ -101,13 +115,22 @@ class Target:
     Args:
         session: its own connection, which holds the import's lock.
         expected: about how many rows a day will get.
+        tell: takes a line about what it waits for.
         dry: only say what would be done.
     """
 
     def __init__(
-        self, session: Session, database: str, retention: int, expected: int, *, dry: bool
+        self,
+        session: Session,
+        database: str,
+        retention: int,
+        expected: int,
+        tell: Callable[[str], None],
+        *,
+        dry: bool,
     ) -> None:
         self._session = session
+        self._tell = tell
         self._database = database
         self._retention = retention
         self._expected = expected
@@ -123,7 +146,13 @@ class Target:
     @classmethod
     @contextlib.asynccontextmanager
     async def opened(
-        cls, primary: Primary, retention: int, expected: int = 0, *, dry: bool = False
+        cls,
+        primary: Primary,
+        retention: int,
+        expected: int = 0,
+        tell: Callable[[str], None] = lambda _: None,
+        *,
+        dry: bool = False,
     ) -> AsyncIterator[Target]:
         """Connect, and wait for an import that runs already.
 
@@ -132,23 +161,27 @@ class Target:
             PrimaryUnavailable, MySQLError: MySQL cannot be reached.
         """
         async with primary.session_apart(primary.deadline()) as session:
-            target = cls(session, primary.database, retention, expected, dry=dry)
-            async with target._lock("import", "another import runs: wait for its end"):
-                session.statement_seconds = STATEMENT_SECONDS
+            target = cls(session, primary.database, retention, expected, tell, dry=dry)
+            session.statement_seconds = STATEMENT_SECONDS
+            await session.execute(f"SET SESSION wait_timeout = {IDLE_SECONDS}")
+            async with target._lock("import", WAIT, "another import runs"):
+                await seal_mark.newest(session)
                 target._opening = await openings.newest(session)
                 await target._list()
                 yield target
 
     @contextlib.asynccontextmanager
-    async def _lock(self, work: str, refusal: str) -> AsyncIterator[None]:
+    async def _lock(self, work: str, seconds: int, meanwhile: str) -> AsyncIterator[None]:
         session, name = self._session, lock_name(work, self._database)
-        usual, session.statement_seconds = session.statement_seconds, WAIT + 10
-        try:
-            got = await session.fetch("SELECT GET_LOCK(%s, %s)", (name, WAIT))
-        finally:
-            session.statement_seconds = usual
-        if got[0][0] != 1:
-            raise Refused(refusal)
+        if (await session.fetch("SELECT GET_LOCK(%s, 0)", (name,)))[0][0] != 1:
+            self._tell(f"{meanwhile}: waiting up to {seconds} s for its end")
+            usual, session.statement_seconds = session.statement_seconds, seconds + 10
+            try:
+                got = await session.fetch("SELECT GET_LOCK(%s, %s)", (name, seconds))
+            finally:
+                session.statement_seconds = usual
+            if got[0][0] != 1:
+                raise Refused(f"{meanwhile}, and has not ended within {seconds} s")
         try:
             yield
         finally:
@@ -157,10 +190,21 @@ class Target:
                     await session.fetch("SELECT RELEASE_LOCK(%s)", (name,))
 
     async def today(self) -> date:
-        """MySQL's day."""
-        await seal_mark.newest(self._session)
-        day = (await self._session.fetch(f"SELECT {seal_mark.MYSQL_DAY}"))[0][0]
+        """MySQL's day.
+
+        Raises:
+            Refused: its clock and this machine's disagree: days would be taken for others.
+            MySQLError: it could not be asked.
+        """
+        ((day, clock_ms),) = await self._session.fetch(
+            f"SELECT {seal_mark.MYSQL_DAY}, {MILLISECONDS}"
+        )
         assert isinstance(day, date)
+        apart = abs(int(clock_ms) / 1000 - time.time())
+        if apart > CLOCKS_AGREE:
+            raise Refused(
+                f"this machine's clock and MySQL's differ by {span(apart)}: set the wrong one right"
+            )
         return day
 
     async def _list(self) -> None:
@@ -179,7 +223,7 @@ class Target:
 
         Under the lock that sealing takes: between the two steps a day must not be closed.
         """
-        async with self._lock("seal", "a day is being sealed: try again when that is over"):
+        async with self._lock("seal", WAIT_SEALING, "a gateway seals days"):
             await self._create(days)
             found = await look(self._session.fetch)
             for day in sorted(days | self.open):
@@ -200,7 +244,7 @@ class Target:
     async def close(self) -> None:
         """Close every day that is open, so that it is sealed again: those of an import that was
         broken off, too."""
-        async with self._lock("seal", "a day is being sealed: run the command again later"):
+        async with self._lock("seal", WAIT_SEALING, "a gateway seals days"):
             there = (await look(self._session.fetch)).ours
             days = sorted(day for day, kept in there.items() if kept.comment == OPEN)
             if days:

@@ -1,7 +1,8 @@
 """The calendar of day partitions: their names, which are read, which are dropped. No I/O.
 
 A day is a UTC day. T is today by MySQL's clock. Partitions from T-retention to T+1 are kept; only T
-and T+1 are ever created, so that a dropped one stays dropped.
+and T+1 are ever created, so that a dropped one stays dropped (and by an import those within
+retention).
 """
 
 from __future__ import annotations

@@ -6,13 +6,16 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from failover.mysql.errors import Fault, MySQLError
 from gateway.player.rules import body_of
@@ -41,7 +44,7 @@ from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.states import bump, forget
 
-pytestmark = [pytest.mark.stack, pytest.mark.engines]
+pytestmark = pytest.mark.stack
 
 MAP = """
 user: user_id
@@ -165,6 +168,7 @@ async def test_each_row_goes_into_the_partition_of_its_own_day(
     assert set((await comments(gateway)).values()) == {COMMENT}, "all are to be sealed again"
 
 
+@pytest.mark.engines
 async def test_a_gateway_that_holds_the_filter_of_a_sealed_day_finds_what_is_imported_into_it(
     gateway: Backend, app: App, tmp_path: Path
 ) -> None:
@@ -224,6 +228,7 @@ async def test_a_second_run_takes_what_changed(gateway: Backend, app: App, tmp_p
     assert (await run_import(gateway, app.dsn, tmp_path))[0] == {SAME: 2, OLDER: 1}
 
 
+@pytest.mark.engines
 async def test_listeners_who_begin_while_they_are_imported_have_one_row_and_lose_nothing(
     gateway: Backend, document: dict[str, Any], app: App, tmp_path: Path
 ) -> None:
@@ -348,6 +353,60 @@ async def test_an_import_that_died_anywhere_goes_on_with_the_same_command(
         assert await gateway.store.load(Key(user, 7)) is not None
 
 
+async def test_a_mysql_that_fails_over_has_the_part_begun_anew(
+    gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mysql: Server
+) -> None:
+    app.put(3, (1, 7, "70"), (2, 7, "70"))
+    take, takes = Target.take, 0
+
+    async def cut_off(self: Target, records: Any) -> Any:
+        nonlocal takes
+        takes += 1
+        if takes == 1:
+            mysql.query(f"KILL {self._session.number}")
+        return await take(self, records)
+
+    monkeypatch.setattr(Target, "take", cut_off)
+    assert (await run_import(gateway, app.dsn, tmp_path))[0] == {NEW: 2}
+
+
+def test_the_command_names_bad_rows_and_a_bad_map(document: dict[str, Any], tmp_path: Path) -> None:
+    today = datetime.now(UTC).date()
+    config, said, rows = (tmp_path / name for name in ("t.yml", "map.yml", "places.jsonl"))
+    config.write_text(yaml.safe_dump(document))
+    rows.write_text(f'{{"u": 1, "p": 7, "t": [70], "d": "{today}"}}\n{{"u": "x"}}\n')
+
+    def tapedeck(*args: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", "from cli.main import main; main()", "import"),
+                *("--from", str(rows), "--map", str(said), "--config", str(config), *args),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    said.write_text("usr: u\nplaylist: p\nday: d\nplayer:\n  played: t\n")
+    status, _, why = tapedeck()
+    assert status == 1
+    assert "map.yml: line 1: there is no 'usr': did you mean 'user'?" in why
+    said.write_text(said.read_text().replace("usr", "user"))
+    status, told, why = tapedeck("--dry-run")
+    assert f"user 1, playlist 7, partition {today:%Y%m%d}: track 70, 1 played" in told
+    assert status == 1, "a row is bad"
+    status, told, why = tapedeck()
+    assert "1 bad rows, 1 imported" in told
+    assert status == 1
+    assert "map.yml.rejects names them" in why
+    (bad,) = (tmp_path / "map.yml.rejects").read_text().splitlines()
+    assert json.loads(bad)["row"] == "line 2"
+    assert "user: 'x' is no whole number" in bad
+    assert not (tmp_path / "map.yml.progress").exists()
+
+
 async def test_one_import_waits_for_another(
     gateway: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,6 +417,7 @@ async def test_one_import_waits_for_another(
                 pass
 
 
+@pytest.mark.engines
 async def test_a_create_holds_the_opening_until_it_is_over(gateway: Backend) -> None:
     """Otherwise it would be renewed between its look at the opening and its commit."""
     async with gateway.primary.session_apart(gateway.primary.deadline()) as one:
@@ -369,6 +429,7 @@ async def test_a_create_holds_the_opening_until_it_is_over(gateway: Backend) -> 
             assert refused.value.fault is Fault.RETRY
 
 
+@pytest.mark.engines
 async def test_more_keys_than_are_looked_for_one_by_one(
     gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
