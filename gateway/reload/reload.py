@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 import structlog
 from msgspec import Struct
+from pydantic import ValidationError
 
 from config.load import ConfigError
 from config.model import Sections
@@ -159,7 +160,7 @@ async def weigh(config: Sections, generation: int, new: Sections) -> Step:
         new: valid, and filled in like the first one.
 
     Raises:
-        ConfigError: no ring can be made of it.
+        ConfigError: no ring can be made of it, or it cannot hold beside what needs a restart.
     """
     names = differences(plain(config), plain(new))
     outcome = Outcome([], [])
@@ -173,6 +174,13 @@ async def weigh(config: Sections, generation: int, new: Sections) -> Step:
         value = getattr(getattr(new, section), key)
         part = getattr(merged, section).model_copy(update={key: value})
         merged = merged.model_copy(update={section: part})
+    try:
+        # New values beside old ones may break a rule that neither configuration breaks.
+        Sections.model_validate(plain(merged))
+    except ValidationError as error:
+        stays = f"(until a restart, this stays as it is: {', '.join(outcome.needs_restart)})"
+        sentences = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
+        raise ConfigError("configuration", [f"{what} {stays}" for what in sentences]) from None
     before, after = Placement.of(config.lookup), Placement.of(merged.lookup)
     if merged.lookup.mode == "ring" and before.fingerprint != after.fingerprint:
         generation += 1

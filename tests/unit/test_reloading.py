@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from config.load import load, parse
+from config.load import ConfigError, load, parse
 from config.plain import veiled
 from gateway.http.errors import Refusal
 from gateway.reload import reload
@@ -99,6 +99,17 @@ async def test_only_what_moves_keys_is_another_generation() -> None:
     assert weighted["generation"] == 2
     assert weighted["ideal"] == 0.25
     assert weighted["changes"] == ["a weighs 3 instead of 1"]
+
+
+async def test_a_reload_does_not_leave_a_port_of_the_network_without_its_token() -> None:
+    """The token would go at once, and the host, which needs a restart, would stay."""
+    held = a_config(admin={"host": "0.0.0.0", "token": "t" * 20})
+    with pytest.raises(ConfigError) as refused:
+        await reload.weigh(held, 1, a_config())
+    assert " ".join(refused.value.problems) == (
+        "admin.token (or admin.token_file) is needed: admin.host 0.0.0.0 is not loopback "
+        "(until a restart, this stays as it is: admin.host)"
+    )
 
 
 async def test_secrets_are_compared_without_being_sent() -> None:
