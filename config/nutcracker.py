@@ -23,22 +23,6 @@ PLACEMENT = ("hash", "hash_tag", "distribution", "servers")
 LONGEST_TIMEOUT = 60_000
 """Milliseconds. A pool without a timeout gets this one: a frozen node must be noticed some day."""
 
-_WORDS = frozenset(
-    {
-        *HOW_TWEMPROXY_LISTENS,
-        *PLACEMENT,
-        "timeout",
-        "tcpkeepalive",
-        "preconnect",
-        "redis",
-        "redis_auth",
-        "redis_db",
-        "server_connections",
-        "auto_eject_hosts",
-        "server_retry_timeout",
-        "server_failure_limit",
-    }
-)
 _NUMBERS = {
     "redis_db": 0,
     "server_connections": 1,
@@ -46,6 +30,8 @@ _NUMBERS = {
     "server_failure_limit": 2,
 }
 _SWITCHES = {"auto_eject_hosts": False, "preconnect": False, "tcpkeepalive": False}
+_OTHERS = ("timeout", "redis", "redis_auth")
+_WORDS = frozenset((*HOW_TWEMPROXY_LISTENS, *PLACEMENT, *_NUMBERS, *_SWITCHES, *_OTHERS))
 
 
 class NutcrackerError(Exception):

@@ -58,9 +58,7 @@ class OwnInsight:
                 return await locate.find(self._backend, key)
         except (TimeoutError, MySQLError, PrimaryUnavailable) as error:
             reason = str(error) or "no answer in time"
-            raise Refusal(
-                503, f"MySQL cannot be asked right now: {reason}.", headers={"Retry-After": "1"}
-            ) from None
+            raise Refusal(503, f"MySQL cannot be asked right now: {reason}.") from None
 
     async def observe(self) -> Snapshot:
         """What this process knows without asking anybody."""

@@ -110,7 +110,7 @@ class Dashboard:
         """
         seen, window = self._seen, self._history.window
         if seen is None or window is None:
-            raise Refusal(503, "Nothing was observed yet.", headers={"Retry-After": "1"})
+            raise Refusal(503, "Nothing was observed yet.")
         now = totals(window)
         status = self._history.status
         ring, mysql = seen.ring or {"nodes": [], "generation": None}, seen.mysql or {}

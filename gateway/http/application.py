@@ -131,9 +131,7 @@ class Application:
             if admission is not None and not route.always:
                 if self.in_flight > admission.allowed:
                     metrics.SHED.inc()
-                    raise Refusal(
-                        503, "Too many requests are in flight.", headers={"Retry-After": "1"}
-                    )
+                    raise Refusal(503, "Too many requests are in flight.")
                 if admission.by_address:
                     admission.admit(
                         peer_of(request), _forwarded(request) if admission.proxied else None

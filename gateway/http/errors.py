@@ -24,7 +24,7 @@ class Refusal(Exception):
     Attributes:
         status: 4xx or 503.
         sentences: what is wrong and what to do, one sentence each; safe to show.
-        headers: sent along, as Retry-After or Allow.
+        headers: sent along, as Allow; with 503 Retry-After, a second if nothing else is said.
         close: whether the connection ends too, because the rest of the body is not read.
     """
 
@@ -38,7 +38,7 @@ class Refusal(Exception):
         super().__init__(status, *sentences)
         self.status = status
         self.sentences = sentences
-        self.headers = headers
+        self.headers = headers or ({"Retry-After": "1"} if status == 503 else None)
         self.close = close
 
 

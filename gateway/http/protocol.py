@@ -69,7 +69,7 @@ class HttpConnection(RequestHandler):
         self.descriptor: int = -1 if sock is None else sock.fileno()
         admission = self._application.admission
         if admission is not None and (reason := admission.opened(self)) is not None:
-            self._end(Refusal(503, reason, headers={"Retry-After": "1"}))
+            self._end(Refusal(503, reason))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -198,11 +198,7 @@ class HttpConnection(RequestHandler):
             self.cut()
             return
         self._say_and_drop(
-            Refusal(
-                503,
-                "Too many requests have begun and are not finished; send yours at once.",
-                headers={"Retry-After": "1"},
-            )
+            Refusal(503, "Too many requests have begun and are not finished; send yours at once.")
         )
 
     def _say_and_drop(self, refusal: Refusal) -> None:

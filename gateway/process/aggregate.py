@@ -208,9 +208,7 @@ class FleetInsight:
                 return msgspec.json.decode(await door.ask(path))
             except (OSError, TimeoutError, aiohttp.ClientError, msgspec.DecodeError):
                 continue
-        raise Refusal(
-            503, "No worker can say right now; /readyz tells why.", headers={"Retry-After": "1"}
-        )
+        raise Refusal(503, "No worker can say right now; /readyz tells why.")
 
     async def _families(self, *, seconds: float = ANSWER_SECONDS) -> list[Any]:
         texts = await self.ask_all("/metrics", decode=bytes.decode, seconds=seconds)
@@ -246,5 +244,5 @@ class FleetInsight:
     @staticmethod
     def _some(answers: dict[int, Any]) -> list[Any]:
         if not answers:
-            raise Refusal(503, "No worker answers.", headers={"Retry-After": "1"})
+            raise Refusal(503, "No worker answers.")
         return list(answers.values())

@@ -264,11 +264,7 @@ class Workers:
         for number in self._numbers:
             answer = answers.get(number)
             if answer is None:
-                raise Refusal(
-                    503,
-                    f"Nothing changed: worker {number} does not answer; try again.",
-                    headers={"Retry-After": "1"},
-                )
+                raise Refusal(503, f"Nothing changed: worker {number} does not answer; try again.")
             if "taken" not in answer:
                 problems = answer.get("errors") or ["it does not say why"]
                 raise ConfigError(f"worker {number}", [str(problem) for problem in problems])
