@@ -50,9 +50,9 @@ def serve(
     sections = source.load()
     try:
         if sections.gateway.workers > 1:
-            from gateway.process.supervisor import run_fleet
+            from gateway.process.supervisor import run_with_workers
 
-            status = run_fleet(source, sections)
+            status = run_with_workers(source, sections)
         else:
             from gateway.process.worker import run_alone
 

@@ -117,7 +117,7 @@ class WorkerDoor:
             await self._session.close()
 
 
-class FleetInsight:
+class WorkersInsight:
     """Gathers what the workers say.
 
     Args:

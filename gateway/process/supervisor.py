@@ -24,7 +24,7 @@ from config.plain import plain
 from gateway.http.errors import encode
 from gateway.http.listener import BACKLOG, bind, bind_shared
 from gateway.process.admin_port import AdminPort
-from gateway.process.aggregate import FleetInsight, WorkerDoor
+from gateway.process.aggregate import WorkerDoor, WorkersInsight
 from gateway.process.worker import EXIT_CONFIG, Handover, start_logs
 from gateway.reload.reload import Reload, Workers
 from gateway.reload.runtime_config import RuntimeConfig, Source
@@ -54,7 +54,7 @@ class _Slot:
     first: bool = True
 
 
-def run_fleet(source: Source, config: Sections) -> int:
+def run_with_workers(source: Source, config: Sections) -> int:
     """Serve with `gateway.workers` processes until SIGTERM or SIGINT; the exit status.
 
     Raises:
@@ -93,7 +93,7 @@ class Supervisor:
         self._admin = admin
         self._stop: asyncio.Event = asyncio.Event()
         self._status = 0
-        self._insight = FleetInsight([slot.door for slot in self._slots], self._stop.is_set)
+        self._insight = WorkersInsight([slot.door for slot in self._slots], self._stop.is_set)
         self._reloaded = Workers(
             self._live,
             [slot.number for slot in self._slots],
