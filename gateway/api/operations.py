@@ -6,7 +6,9 @@ shapes of bodies are in `schemas.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from gateway.api.schemas import Json
@@ -56,7 +58,7 @@ class Operation:
     path: str
     methods: tuple[str, ...]
     summary: str
-    answers: dict[int, str | None]
+    answers: Mapping[int, str | None]
     parameters: tuple[Parameter, ...] = ()
     always: bool = False
 
@@ -64,17 +66,6 @@ class Operation:
 def _id(name: str, description: str, highest: int = PLAYLIST_MAX, needed: bool = True) -> Parameter:
     schema = {"type": "integer", "format": "int64", "minimum": 1, "maximum": highest}
     return Parameter(name, description, schema, needed)
-
-
-def _admin(
-    name: str,
-    path: str,
-    summary: str,
-    answers: dict[int, str | None],
-    *parameters: Parameter,
-    methods: tuple[str, ...] = ("GET", "HEAD"),
-) -> Operation:
-    return Operation(name, "admin", path, methods, summary, answers, parameters)
 
 
 _TOKEN = Parameter("play_token", "From /sets/new.", {"type": "string"})
@@ -94,6 +85,57 @@ _PAGE = (
     _id("per_page", "How many on a page.", 100, needed=False),
 )
 
+
+def _of_set(
+    name: str,
+    summary: str,
+    schema: str,
+    *parameters: Parameter,
+    others: Mapping[int, str] = MappingProxyType({409: "Error"}),
+) -> Operation:
+    """What a listener does with a mix."""
+    answers = {200: schema, 401: "Error", 404: "Error", **others}
+    path = f"/sets/{{play_token}}/{name}"
+    return Operation(name, "player", path, _ANY, summary, answers, (_TOKEN, _MIX_ID, *parameters))
+
+
+def _read(
+    name: str,
+    path: str,
+    summary: str,
+    schema: str,
+    *parameters: Parameter,
+    others: Mapping[int, str] = MappingProxyType({404: "Error"}),
+) -> Operation:
+    """What everyone may read."""
+    return Operation(name, "player", path, _READ, summary, {200: schema, **others}, parameters)
+
+
+def _of_state(
+    name: str,
+    methods: tuple[str, ...],
+    summary: str,
+    answers: Mapping[int, str | None],
+    *errors: int,
+) -> Operation:
+    known = {**answers, **dict.fromkeys((*errors, 409, 412), "PlainError")}
+    where = (_USER, _id("playlist_id", "The playlist."))
+    return Operation(
+        name, "states", "/states/{user_id}/{playlist_id}", methods, summary, known, where
+    )
+
+
+def _admin(
+    name: str,
+    path: str,
+    summary: str,
+    answers: Mapping[int, str | None],
+    *parameters: Parameter,
+    methods: tuple[str, ...] = ("GET", "HEAD"),
+) -> Operation:
+    return Operation(name, "admin", path, methods, summary, answers, parameters)
+
+
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "new_set",
@@ -104,156 +146,79 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: "NewSet", 401: "Error"},
         (_id("user_id", "With the service key: this user.", USER_MAX, needed=False),),
     ),
-    Operation(
-        "play",
-        "player",
-        "/sets/{play_token}/play",
-        _ANY,
-        "Start a mix or resume it; after its end, start it again",
-        {200: "Playing", 401: "Error", 404: "Error", 409: "Error"},
-        (_TOKEN, _MIX_ID),
-    ),
-    Operation(
-        "next",
-        "player",
-        "/sets/{play_token}/next",
-        _ANY,
-        "Go to the next track",
-        {200: "Playing", 401: "Error", 404: "Error", 409: "Error"},
-        (_TOKEN, _MIX_ID, _BELIEVED),
-    ),
-    Operation(
+    _of_set("play", "Start a mix or resume it; after its end, start it again", "Playing"),
+    _of_set("next", "Go to the next track", "Playing", _BELIEVED),
+    _of_set(
         "skip",
-        "player",
-        "/sets/{play_token}/skip",
-        _ANY,
         "Skip the track, as far as the licence allows; 403 with the reason in notices",
-        {200: "Playing", 401: "Error", 403: "Refused", 404: "Error", 409: "Error"},
-        (_TOKEN, _MIX_ID, _BELIEVED),
+        "Playing",
+        _BELIEVED,
+        others={403: "Refused", 409: "Error"},
     ),
-    Operation(
-        "report",
-        "player",
-        "/sets/{play_token}/report",
-        _ANY,
-        "The track was listened to; twice is once",
-        {200: "Done", 401: "Error", 404: "Error", 409: "Error"},
-        (_TOKEN, _MIX_ID, _id("track_id", "The track.")),
+    _of_set(
+        "report", "The track was listened to; twice is once", "Done", _id("track_id", "The track.")
     ),
-    Operation(
-        "tracks_played",
-        "player",
-        "/sets/{play_token}/tracks_played",
-        _ANY,
-        "The tracks played so far, in order",
-        {200: "TracksPlayed", 401: "Error", 404: "Error", 409: "Error"},
-        (_TOKEN, _MIX_ID),
-    ),
-    Operation(
-        "next_mix",
-        "player",
-        "/sets/{play_token}/next_mix",
-        _ANY,
-        "The mix to go on with",
-        {200: "NextMix", 401: "Error", 404: "Error"},
-        (_TOKEN, _MIX_ID),
-    ),
-    Operation(
-        "mix",
-        "player",
-        "/mixes/{id}",
-        _READ,
-        "One mix",
-        {200: "OneMix", 404: "Error"},
-        (_id("id", "The mix."),),
-    ),
-    Operation(
+    _of_set("tracks_played", "The tracks played so far, in order", "TracksPlayed"),
+    _of_set("next_mix", "The mix to go on with", "NextMix", others={}),
+    _read("mix", "/mixes/{id}", "One mix", "OneMix", _id("id", "The mix.")),
+    _read(
         "mixes",
-        "player",
         "/mixes",
-        _READ,
         "Mixes by words and tags; the first thousand",
-        {200: "Mixes"},
-        (
-            Parameter("q", "Words that all must be there.", _TEXT, needed=False),
-            Parameter("tags", "Tags, with commas between them; or `tag`.", _TEXT, needed=False),
-            _SORT,
-            *_PAGE,
-        ),
+        "Mixes",
+        Parameter("q", "Words that all must be there.", _TEXT, needed=False),
+        Parameter("tags", "Tags, with commas between them; or `tag`.", _TEXT, needed=False),
+        _SORT,
+        *_PAGE,
+        others={},
     ),
-    Operation(
+    _read(
         "mix_set",
-        "player",
         "/mix_sets/{smart_id}",
-        _READ,
         "All mixes, or those of a smart id (the first thousand), a page at a time",
-        {200: "OneMixSet", 404: "Error"},
-        (
-            Parameter(
-                "smart_id",
-                "`all`, `tags:a+b`, `keyword:words`, `dj:USER_ID`, each with `:hot`, `:popular`, "
-                "`:recent` or without; `similar:MIX_ID`.",
-                {"type": "string"},
-            ),
-            *_PAGE,
+        "OneMixSet",
+        Parameter(
+            "smart_id",
+            "`all`, `tags:a+b`, `keyword:words`, `dj:USER_ID`, each with `:hot`, `:popular`, "
+            "`:recent` or without; `similar:MIX_ID`.",
+            {"type": "string"},
         ),
+        *_PAGE,
     ),
-    Operation(
+    _read(
         "mix_cover",
-        "player",
         "/mixes/{id}/cover.svg",
-        _READ,
         "A picture for a mix that has none",
-        {200: "Picture", 404: "Error"},
-        (_id("id", "The mix."), _id("size", "Pixels.", 1024, needed=False)),
+        "Picture",
+        _id("id", "The mix."),
+        _id("size", "Pixels.", 1024, needed=False),
     ),
-    Operation(
-        "tags",
-        "player",
-        "/tags",
-        _READ,
-        "The tags of most mixes; the first thousand",
-        {200: "Tags"},
-        _PAGE,
-    ),
-    Operation(
-        "user",
-        "player",
-        "/users/{id}",
-        _READ,
-        "An author of mixes",
-        {200: "OneUser", 404: "Error"},
-        (_id("id", "The user."),),
-    ),
-    Operation(
+    _read("tags", "/tags", "The tags of most mixes; the first thousand", "Tags", *_PAGE, others={}),
+    _read("user", "/users/{id}", "An author of mixes", "OneUser", _id("id", "The user.")),
+    _read(
         "user_mixes",
-        "player",
         "/users/{id}/mixes",
-        _READ,
         "An author's mixes; the first thousand",
-        {200: "Mixes", 404: "Error", 501: "Error"},
-        (_id("id", "The user."), _SORT, *_PAGE),
+        "Mixes",
+        _id("id", "The user."),
+        _SORT,
+        *_PAGE,
+        others={404: "Error", 501: "Error"},
     ),
-    Operation(
+    _read(
         "mix_page",
-        "player",
         "/{user}/{slug}",
-        _READ,
         "A mix by its path: a page, or JSON for `.json`, `format=json` or Accept",
-        {200: "OneMix or Page", 404: "Error"},
-        (
-            Parameter("user", "The author's slug.", {"type": "string"}),
-            Parameter("slug", "The mix's.", {"type": "string"}),
-        ),
+        "OneMix or Page",
+        Parameter("user", "The author's slug.", {"type": "string"}),
+        Parameter("slug", "The mix's.", {"type": "string"}),
     ),
-    Operation(
+    _read(
         "page_part",
-        "player",
         "/player/{file}",
-        _READ,
         "A part of that page",
-        {200: "PagePart", 404: "Error"},
-        (Parameter("file", "Its name.", {"type": "string"}),),
+        "PagePart",
+        Parameter("file", "Its name.", {"type": "string"}),
     ),
     Operation(
         "login",
@@ -282,37 +247,21 @@ OPERATIONS: tuple[Operation, ...] = (
         )
         for what, words in (("mix", "Likes"), ("track", "Favs"), ("user", "Follows"))
     ),
-    Operation(
+    _of_state(
         "get_state",
-        "states",
-        "/states/{user_id}/{playlist_id}",
         ("GET", "HEAD"),
         "The state, byte for byte as it was stored",
-        {200: "State", 304: None, 404: "PlainError", 409: "PlainError", 412: "PlainError"},
-        (_USER, _id("playlist_id", "The playlist.")),
+        {200: "State", 304: None},
+        404,
     ),
-    Operation(
+    _of_state(
         "put_state",
-        "states",
-        "/states/{user_id}/{playlist_id}",
         ("PUT",),
         "Create the state (If-None-Match: *) or replace it (If-Match)",
-        {
-            200: "Stored",
-            201: "Stored",
-            **dict.fromkeys((408, 409, 412, 413, 415, 428), "PlainError"),
-        },
-        (_USER, _id("playlist_id", "The playlist.")),
+        {200: "Stored", 201: "Stored"},
+        *(408, 413, 415, 428),
     ),
-    Operation(
-        "delete_state",
-        "states",
-        "/states/{user_id}/{playlist_id}",
-        ("DELETE",),
-        "Delete the state (If-Match)",
-        {204: None, 409: "PlainError", 412: "PlainError", 428: "PlainError"},
-        (_USER, _id("playlist_id", "The playlist.")),
-    ),
+    _of_state("delete_state", ("DELETE",), "Delete the state (If-Match)", {204: None}, 428),
     _admin("healthz", "/healthz", "The process lives", {200: "Health"}),
     _admin("readyz", "/readyz", "Whether it can serve", {200: "Readiness", 503: "Readiness"}),
     _admin("ring", "/ring", "The lookup nodes and their health", {200: "Ring"}),
