@@ -86,6 +86,25 @@ def test_a_mix_is_played_and_the_place_kept_whatever_is_killed(
         shown(browser, f"Kill {server}")
 
 
+def test_the_page_of_a_mix_plays_it_and_goes_on_where_it_was(
+    browser: Browser, stack: Terminal
+) -> None:
+    page = f"{address(stack, 'API')}/shellac-sam/hot-fives-at-midnight"
+    browser.open(page)
+    assert browser.text("h1") == "Hot Fives at Midnight"
+    assert browser.faults() == []
+    press(browser, "play")
+    browser.until(lambda: "West End Blues" in browser.text("#track"))
+    press(browser, "next")
+    browser.until(lambda: "West End Blues" not in browser.text("#track"))
+    here = browser.text("#track")
+    browser.open(page)
+    press(browser, "play")
+    browser.until(lambda: browser.text("#track") == here)
+    browser.resize(320, 800)
+    assert browser.overflows() == []
+
+
 def test_a_failover_is_shown_with_its_consequences(browser: Browser, stack: Terminal) -> None:
     ports = stack.ports
     browser.open(address(stack, "dashboard"))
