@@ -19,7 +19,7 @@ import pymysql
 import pytest
 from aiohttp import web
 
-from gateway.catalog import keeper
+from gateway.catalog import finder, keeper
 from gateway.catalog.model import Mix, MixUser
 from stack.mariadb import MariaDB
 from stack.process import free_port
@@ -446,6 +446,12 @@ async def test_odd_addresses_and_old_tokens_are_taken(client: Client) -> None:
     assert body["set"]["track"]["id"] == 101
 
 
+WAITING = (
+    "SELECT COUNT(*) FROM information_schema.processlist"
+    " WHERE info LIKE '%MATCH (i.words)%' AND id <> CONNECTION_ID()"
+)
+
+
 async def test_searches_that_wait_are_refused_while_play_goes_on(
     client: Client, server: MariaDB
 ) -> None:
@@ -453,8 +459,13 @@ async def test_searches_that_wait_are_refused_while_play_goes_on(
         # A search waits for the table for as long as this connection has it.
         other.cursor().execute("LOCK TABLES mix_index WRITE")
         searches = [asyncio.create_task(client(f"/mixes?q=word{n}", 503)) for n in range(60)]
+        async with asyncio.timeout(20):
+            while not (waiting := server.query(WAITING)[0][0]):
+                await asyncio.sleep(0.01)
         token = (await client("/sets/new"))["play_token"]
         body = await client(f"/sets/{token}/play?mix_id=1")
         assert body["set"]["track"]["id"] == 101
+        # Twice: one that was given up may still be there when the next one begins.
+        assert max(waiting, server.query(WAITING)[0][0]) <= 2 * finder.SEARCHES
         await asyncio.gather(*searches)
     assert await client.ids("/mixes?q=blues") == [2, 1]
