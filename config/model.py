@@ -511,6 +511,18 @@ class Catalog(Section):
     max_age: Annotated[float, Field(ge=0, description="seconds")] = 60
 
 
+class Objective(Section):
+    """What listeners are promised: `/readyz`, the dashboard and the alerts measure against it."""
+
+    success: Annotated[
+        float, Field(ge=50, lt=100, description="percent of requests that do not fail (5xx)")
+    ] = 99.9
+    latency: Annotated[
+        int,
+        Field(ge=1, le=10_000, description="ms within which 99 % of requests are answered"),
+    ] = 250
+
+
 class Reload(Section):
     """When the file is read again without being told to (SIGHUP, POST /reload)."""
 
@@ -545,6 +557,7 @@ class Sections(Section):
     limits: Limits = Limits()
     log: Log = Log()
     reload: Reload = Reload()
+    objective: Objective = Objective()
 
     @model_validator(mode="after")
     def _guarded(self) -> Sections:

@@ -28,15 +28,8 @@ class TlsProblem(ValueError):
 
 def problems(config: Sections) -> list[str]:
     """Everything that is wrong with the PEM files of a configuration, `section.key: what`."""
-    sections: dict[str, ServerTls | ClientTls] = {
-        "gateway.": config.gateway,
-        "admin.": config.admin,
-        "admin.peers_": config.admin.peers_tls,
-        "lookup.": config.lookup,
-        "mysql.": config.mysql,
-    }
     found = []
-    for prefix, section in sections.items():
+    for prefix, section in _sections(config).items():
         try:
             if isinstance(section, ServerTls):
                 server_context(section)
@@ -44,6 +37,26 @@ def problems(config: Sections) -> list[str]:
                 client_context(section)
         except TlsProblem as problem:
             found.append(f"{prefix}{problem}")
+    return found
+
+
+def _sections(config: Sections) -> dict[str, ServerTls | ClientTls]:
+    return {
+        "gateway.": config.gateway,
+        "admin.": config.admin,
+        "admin.peers_": config.admin.peers_tls,
+        "lookup.": config.lookup,
+        "mysql.": config.mysql,
+    }
+
+
+def expiries(config: Sections) -> dict[str, float]:
+    """When each of our certificates ends, epoch seconds, by its value's name. Reads files."""
+    found = {}
+    for prefix, section in _sections(config).items():
+        path = section.tls_certificate_file
+        if path is not None and (ends := _expiry(path)) is not None:
+            found[f"{prefix}tls_certificate_file"] = ends
     return found
 
 

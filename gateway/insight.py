@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 from prometheus_client.core import Metric
 
+from gateway.peers import Peers
 from sharding.state import Key
+from sharding.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,16 @@ class Snapshot:
 
 
 class Insight(Protocol):
-    """What the admin port shows and does."""
+    """What the admin port shows and does.
 
-    async def readiness(self) -> tuple[str, list[str]]:
-        """The status and its reasons; `ready` and `degraded` mean that it serves."""
+    Attributes:
+        peers: the other gateways.
+    """
+
+    peers: Peers
+
+    async def readiness(self) -> Verdict:
+        """How it is; `ready` and `degraded` mean that it serves."""
         ...
 
     async def ring(self) -> dict[str, Any]: ...

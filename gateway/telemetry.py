@@ -7,12 +7,12 @@ the same functions as a single process.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import prometheus_client
 from prometheus_client import REGISTRY
@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.utils import floatToGoString
 
+from gateway.api.operations import OPERATIONS
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 # `_created` series double the size of every scrape and say only when a process began.
@@ -35,6 +36,42 @@ _BOUNDS = (
 )
 
 
+_PLAY = ("/play", "/next", "/skip", "/report")
+
+
+def _class(path: str) -> str:
+    """The class of a route of listeners or services: what serves one class may fail for another."""
+    if path.startswith("/states/"):
+        return "states"
+    if path == "/sets/new":
+        return "start"
+    return "play" if path.endswith(_PLAY) else "browse"
+
+
+CLASSES = {op.path: _class(op.path) for op in OPERATIONS if op.api in ("player", "states")}
+"""By route: `play` (needs a commit), `states`, `browse` (reads) and `start` (needs no MySQL)."""
+
+
+class Served(NamedTuple):
+    """Answers of one class since the process began.
+
+    Attributes:
+        failed: with a status of 5xx.
+        slow: later than the objective; those that failed are among them.
+    """
+
+    requests: float = 0.0
+    failed: float = 0.0
+    slow: float = 0.0
+
+
+_SLI = (
+    ("tapedeck_sli_requests", "answered"),
+    ("tapedeck_sli_failed", "that failed (5xx)"),
+    ("tapedeck_sli_slow", "answered later than objective.latency"),
+)
+
+
 class _Requests:
     """Answered requests by route, method and status, and how long they took.
 
@@ -46,6 +83,22 @@ class _Requests:
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str, int], int] = {}
         self.seconds: dict[str, list[float]] = {}
+        self.slow_after = 0.25
+
+    def served(self) -> dict[str, Served]:
+        """By class."""
+        found: dict[str, Served] = {}
+        fast = bisect_right(_BOUNDS, self.slow_after)
+        for route, (_, *numbers) in list(self.seconds.items()):
+            if (name := CLASSES.get(route)) is not None:
+                requests, failed, slow = found.get(name, Served())
+                requests, slow = requests + sum(numbers), slow + sum(numbers[fast:])
+                found[name] = Served(requests, failed, slow)
+        for (route, _, status), count in list(self.counts.items()):
+            if status >= 500 and (name := CLASSES.get(route)) is not None:
+                of = found.get(name, Served())
+                found[name] = of._replace(failed=of.failed + count)
+        return found
 
     def describe(self) -> Iterable[Metric]:
         return self.collect()
@@ -69,6 +122,12 @@ class _Requests:
             histogram.add_metric([route], buckets, total)
         yield counter
         yield histogram
+        served = self.served()
+        for number, (name, what) in enumerate(_SLI):
+            family = CounterMetricFamily(name, f"Requests {what}, by class", labels=["class"])
+            for of_class, counted in served.items():
+                family.add_metric([of_class], counted[number])
+            yield family
 
 
 _requests = _Requests()
@@ -91,6 +150,16 @@ def observe(route: str, method: str, status: int, seconds: float) -> None:
         of_route = _requests.seconds[route] = [0.0] * (len(_BOUNDS) + 2)
     of_route[0] += seconds
     of_route[bisect_left(_BOUNDS, seconds) + 1] += 1
+
+
+def served() -> dict[str, Served]:
+    """What listeners and services got since the process began, by class."""
+    return _requests.served()
+
+
+def promise(seconds: float) -> None:
+    """Count as slow what takes longer; as exactly as the histogram's bounds allow."""
+    _requests.slow_after = seconds
 
 
 def families() -> list[Metric]:
@@ -149,7 +218,10 @@ def stats(gathered: Iterable[Metric]) -> dict[str, Any]:
     return shown
 
 
-SHARED = ("tapedeck_filter_bytes", "tapedeck_filter_days", "tapedeck_filter_days_without")
+SHARED = (
+    *("tapedeck_amiss", "tapedeck_without_commit_seconds"),
+    *("tapedeck_filter_bytes", "tapedeck_filter_days", "tapedeck_filter_days_without"),
+)
 _Labels = tuple[tuple[str, str], ...]
 
 
@@ -160,7 +232,7 @@ def _labels(labels: Mapping[str, str], *without: str) -> _Labels:
 def _plain_values(family: Metric) -> dict[_Labels, float]:
     values: dict[_Labels, float] = {}
     # Moments and identities do not add up.
-    highest = family.name.endswith(("_timestamp_seconds", "start_time_seconds", "_info"))
+    highest = family.name.endswith(("_timestamp_seconds", "start_time_seconds", "_info", "_hash"))
     # Nor does what every worker says of the same node, or of the filters that they share.
     highest = highest or family.name.startswith("tapedeck_capacity_")
     highest = highest or family.name in SHARED

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 from config.load import ConfigError
 from config.model import Lookup, Sections
 from failover.mysql.connection import Hello
 from failover.mysql.primary import Primary
-from failover.presence import Presence
+from failover.presence import SPAN, Presence
 from failover.redis.cluster import ClusterNodes
 from failover.redis.nodes import Nodes
 from failover.tasks import stop
@@ -23,7 +23,7 @@ from sharding.lookups.capacity import Survey
 from sharding.lookups.cluster_client import ClusterLookups
 from sharding.lookups.lookups import Lookups
 from sharding.lookups.ring_client import RingLookups, Routes
-from sharding.partitions.calendar import CLOCKS_AGREE, call_tables, span
+from sharding.partitions.calendar import call_tables
 from sharding.partitions.clock import Days
 from sharding.partitions.filter_keeper import FilterKeeper
 from sharding.partitions.ownership import in_words
@@ -32,14 +32,7 @@ from sharding.partitions.sealing import Sealer
 from sharding.store.reader import Reader
 from sharding.store.store import Store
 from sharding.store.writer import Writer
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether requests can be served, and what is amiss."""
-
-    status: Literal["ready", "degraded", "unavailable"]
-    reasons: list[str]
+from sharding.verdict import Facts, Verdict, judge, reasons
 
 
 class Backend:
@@ -51,9 +44,9 @@ class Backend:
         self.config = config
         call_tables(config.partitions.prefix)
         self.days = Days(config.partitions.retention_days, time.monotonic, wall)
-        self.primary = Primary(config.mysql, on_hello=self._greeted)
-        self.days.attach(self.primary)
         self.presence = Presence()
+        self.primary = Primary(config.mysql, self._greeted, self.presence)
+        self.days.attach(self.primary)
         self.nodes, self.lookups = _lookups(config.lookup, self.days, self.presence)
         self.filters = Filters()
         self.reader = Reader(self.primary, self.lookups, self.days, self.filters)
@@ -201,39 +194,39 @@ class Backend:
             self.store.sessions.clear()
             self.filter_keeper.clear()
 
-    def readiness(self) -> Readiness:
-        """Whether this worker can serve, and what it does without."""
-        reasons = [
-            f"lookup node {node.name} is out of the ring: {node.health.reason}"
-            for node in self.nodes
-            if not node.health.live
-        ]
-        if isinstance(self.nodes, ClusterNodes):
-            reasons += self.nodes.problems
-        reasons += self.survey.alarms
-        if self.days.doubt:
-            return Readiness("unavailable", [self.days.doubt, *reasons])
-        if abs(self.days.apart) > CLOCKS_AGREE:
-            reasons.append(
-                f"this machine's clock and MySQL's differ by {span(abs(self.days.apart))}: set the "
-                "wrong one right; until then no partition is dropped"
-            )
-        if self.days.foreign:
-            reasons.append(in_words(self.days.foreign))
-        if self.days.known and (blocked := self.days.blocked):
-            return Readiness("unavailable", [blocked, *reasons])
-        if not self.primary.adopted:
-            lost = self.primary.lost_for
-            if lost is None or lost > self.config.mysql.deadline / 1000:
-                return Readiness(
-                    "unavailable", [f"no MySQL primary: {self.primary.problem}", *reasons]
-                )
-            reasons.append(f"MySQL fails over: {self.primary.problem}")
-        elif self.primary.redundant is False:
-            reasons.append(f"MySQL is not redundant: {self.primary.redundancy}")
-        elif self.primary.redundancy and self.primary.redundant is None:
-            reasons.append(f"whether MySQL is redundant is not known: {self.primary.redundancy}")
-        return Readiness("degraded" if reasons else "ready", reasons)
+    def facts(self) -> Facts:
+        """What this worker knows of MySQL, of the lookup nodes and of its own work."""
+        primary, days, now = self.primary, self.days, asyncio.get_running_loop().time()
+        presence = self.presence
+        cluster = self.nodes.problems if isinstance(self.nodes, ClusterNodes) else []
+        full, busy = primary.commits.full(now), primary.commits.busy(now)
+        return Facts(
+            adopted=primary.adopted,
+            doubt=days.doubt,
+            blocked=days.blocked if days.known else "",
+            lost_for=primary.lost_for,
+            problem=primary.problem,
+            denied=primary.denied,
+            deadline=self.config.mysql.deadline / 1000,
+            stall=primary.commits.stall(now),
+            full=str(full or ""),
+            busy=str(busy or ""),
+            redundant=primary.redundant,
+            redundancy=primary.redundancy,
+            out=[(node.name, node.health.reason) for node in self.nodes if not node.health.live],
+            hints=cluster,
+            capacity=self.survey.alarms,
+            ahead=days.apart,
+            foreign=in_words(days.foreign) if days.foreign else "",
+            jobs=[self.janitor.rounds.trouble(now), self.sealer.rounds.trouble(now)],
+            starved=f"it missed {presence.missing:.0%} of the last {SPAN:.0f} s"
+            if presence.starved
+            else "",
+        )
+
+    def readiness(self) -> Verdict:
+        """Whether this worker can serve, by what it knows of the parts behind it."""
+        return judge(reasons(self.facts()))
 
     def ring(self) -> dict[str, Any]:
         """The ring as `/ring` shows it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import socket
 from enum import Enum
 
@@ -24,6 +25,7 @@ class Fault(Enum):
     RETRY = "the transaction was rolled back in favour of another: repeat it"
     NO_TABLE = "the table does not exist: a partition was dropped, or is not created yet"
     DUPLICATE = "the row is there already: a conflict of two changes"
+    FULL = "the server's disk is full: nothing commits until somebody makes room"
     FINAL = "repeating it would meet the same error"
 
 
@@ -72,10 +74,17 @@ FAULTS: dict[int, tuple[Fault, str]] = {
     ),
     1213: (Fault.RETRY, "ER_LOCK_DEADLOCK: the transaction was rolled back"),
     1020: (Fault.RETRY, "ER_CHECKREAD: the record changed since it was read"),
+    1021: (Fault.FULL, "ER_DISK_FULL"),
+    1114: (Fault.FULL, "ER_RECORD_FILE_FULL: a table cannot grow"),
     1146: (Fault.NO_TABLE, "ER_NO_SUCH_TABLE"),
     1062: (Fault.DUPLICATE, "ER_DUP_ENTRY"),
 }
 """Every other number is FINAL."""
+DENIED = (1044, 1045, 1698)
+"""ER_DBACCESS_DENIED_ERROR, ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR: the user,
+its password or its rights."""
+_NO_SPACE = re.compile(r"\b(errno: |Errcode: |error )28\b|No space left on device|disk is full")
+"""How others say it: 1026 ER_ERROR_ON_WRITE, 1030 ER_GET_ERRNO, MySQL's 3675."""
 _OURS = frozenset(
     {
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN),
@@ -149,6 +158,8 @@ def classify(error: BaseException) -> MySQLError | None:
     reason = str(error.args[1]) if len(error.args) > 1 else str(error)
     if code in FAULTS:
         return MySQLError(FAULTS[code][0], code, reason)
+    if _NO_SPACE.search(reason):
+        return MySQLError(Fault.FULL, code, reason)
     if isinstance(error, pymysql.err.InternalError) and code == 0:
         return MySQLError(Fault.LOST, 0, reason)
     return MySQLError(Fault.FINAL, code, reason)

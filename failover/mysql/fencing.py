@@ -27,6 +27,7 @@ class View:
         busy: it lives, but takes no more connections; that says nothing against it.
         ours: this machine could not ask it, for a reason of its own; that says nothing either.
         before: what it said last, where it is too busy to say it again, or could not be asked.
+        denied: it turns this gateway's user away.
         redundancy: whether another host has what it commits; None where it was not asked.
     """
 
@@ -36,6 +37,7 @@ class View:
     silent: bool = False
     busy: bool = False
     ours: bool = False
+    denied: bool = False
     before: Hello | None = None
     redundancy: Redundancy | None = None
 

@@ -22,8 +22,9 @@ from config.model import HostPort, MySQL
 from failover.dns import NAMES
 from failover.mysql.connection import Hello, Session
 from failover.mysql.connects import Connects
-from failover.mysql.errors import Fault, MySQLError
+from failover.mysql.errors import DENIED, Fault, MySQLError
 from failover.mysql.fencing import View
+from failover.presence import Presence
 from failover.tasks import stop
 
 log = structlog.get_logger("tapedeck.primary")
@@ -32,7 +33,7 @@ LOOK_EVERY = 1.0
 """Seconds between looks at a host; also the longest that a replaced primary is believed."""
 LOOK_AGAIN = 0.05
 """Seconds between looks while there is no primary, or after a statement met an error."""
-KEEP = 5.0
+KEEP = 3.0
 """Seconds after which a look makes a new connection where it can: behind one address (a proxy, a
 moved one) another server may take new connections."""
 SILENT = 0.5
@@ -48,6 +49,9 @@ class Watch:
             at a time; the first of them is the one just looked at.
         calm: whether there is a primary, so that a look a second is enough.
         ask: what else to ask a writable host, within the same look.
+        met: called with a host and an error that says nothing against it (it takes no more
+            connections).
+        presence: while this process is starved, the silence of a host says nothing of it.
     """
 
     def __init__(
@@ -56,7 +60,11 @@ class Watch:
         judge: Callable[[list[View]], Awaitable[None]],
         calm: Callable[[], bool],
         ask: Callable[[Session, Hello], Awaitable[None]],
+        met: Callable[[str, MySQLError], None],
+        presence: Presence,
     ) -> None:
+        self._met = met
+        self._presence = presence
         self._config = config
         self._judge = judge
         self._calm = calm
@@ -181,11 +189,17 @@ class Watch:
                 return View(name, hello, redundancy=redundancy)
         except TimeoutError:
             self._part(name)
-            return View(name, error="no answer in time", silent=True)
+            starved = self._presence.starved
+            return View(name, error="no answer in time", silent=not starved, ours=starved)
         except MySQLError as error:
             self._part(name)
             busy, ours = error.fault is Fault.BUSY, error.fault is Fault.OURS
-            return View(name, error=str(error), busy=busy, ours=ours)
+            if busy:
+                self._met(name, error)
+            elif error.fault is Fault.LOST and not error.by_server and self._presence.starved:
+                ours = "no answer" in error.reason
+            denied = error.code in DENIED
+            return View(name, error=str(error), busy=busy, ours=ours, denied=denied)
 
     async def _session(self, host: HostPort) -> Session:
         """The connection for looks at a host: the one that is kept, or a new one.
@@ -205,6 +219,8 @@ class Watch:
             session = await self._connects[name].open(self._config)
         except MySQLError as error:
             if kept is not None and error.fault in (Fault.OURS, Fault.BUSY):
+                if error.fault is Fault.BUSY:
+                    self._met(name, error)
                 return kept
             raise
         self._part(name)

@@ -17,6 +17,7 @@ import structlog
 
 from config.model import HostPort, MySQL
 from failover import metrics
+from failover.mysql.commits import SILENT, Commits, waits_for
 from failover.mysql.connection import Hello, Row, Session
 from failover.mysql.engine import Redundancy
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
@@ -25,9 +26,12 @@ from failover.mysql.left_behind import LeftBehind
 from failover.mysql.monitor import Watch
 from failover.mysql.pool import Pool
 from failover.mysql.retry import persist
+from failover.presence import Presence
 
 log = structlog.get_logger("tapedeck.primary")
 
+ASK_AFTER = 1.5
+"""Seconds without a commit after which the primary is asked what it waits for."""
 _GENERATION_TABLE = (
     "CREATE TABLE IF NOT EXISTS tapedeck_generation ("
     "id TINYINT UNSIGNED NOT NULL PRIMARY KEY, generation BIGINT UNSIGNED NOT NULL"
@@ -41,12 +45,20 @@ class Primary:
     Args:
         config: the hosts, the limits.
         on_hello: called with each greeting of the primary (it tells its clock).
+        presence: says when this process is too late to judge a host by its silence.
 
     Attributes:
+        commits: whether the primary commits changes.
         packet: bytes that a command to the primary may have, as in Hello.
     """
 
-    def __init__(self, config: MySQL, on_hello: Callable[[Hello], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        config: MySQL,
+        on_hello: Callable[[Hello], None] = lambda _: None,
+        presence: Presence | None = None,
+    ) -> None:
+        self.commits = Commits()
         self._config = config
         self._on_hello = on_hello
         self._pool: Pool | None = None
@@ -55,7 +67,14 @@ class Primary:
         self._identity: str | None = None
         self._waiting = 0
         self._left = LeftBehind("")
-        self._watch = Watch(config, self._judge, lambda: self._pool is not None, self._settle)
+        self._watch = Watch(
+            config,
+            self._judge,
+            lambda: self._pool is not None,
+            self._settle,
+            self._met,
+            presence or Presence(),
+        )
         self._since = 0.0
         self._problem = "not contacted yet"
         self._closed = False
@@ -84,6 +103,11 @@ class Primary:
     def problem(self) -> str:
         """Why there is no primary; empty while there is one."""
         return "" if self._pool is not None else self._problem
+
+    @property
+    def denied(self) -> bool:
+        """Whether a host turns this gateway's user away, and there is no primary."""
+        return self._pool is None and any(view.denied for view in self._watch.views())
 
     @property
     def database(self) -> str:
@@ -262,6 +286,7 @@ class Primary:
             pool: whose session met it; what one of a replaced primary meets says nothing of this.
         """
         metrics.MYSQL_ERRORS.labels(error.fault.name.lower()).inc()
+        self.commits.failed(asyncio.get_running_loop().time(), error)
         if error.fault is Fault.READ_ONLY and pool in (None, self._pool):
             if self._pool is not None:
                 self._watch.disbelieve(str(self._pool.host))
@@ -286,6 +311,27 @@ class Primary:
             await self._left.ask(session)
             if self._pool is not None:
                 self._pool.go_on()
+        if hello.identity == self._identity:
+            await self._ask_what_it_waits_for(session)
+
+    async def _ask_what_it_waits_for(self, session: Session) -> None:
+        commits = self.commits
+        if commits.quiet(asyncio.get_running_loop().time()) < ASK_AFTER:
+            return
+        try:
+            # Without any privilege it shows this user's own connections.
+            rows = await session.fetch("SHOW PROCESSLIST")
+        except MySQLError:
+            if session.broken:
+                raise
+            rows = []
+        states = [str(state) for _, _, _, _, command, _, state, *_ in rows if command != "Sleep"]
+        commits.cause = waits_for(states, commits.error, self.redundant)
+
+    def _met(self, address: str, error: MySQLError) -> None:
+        """A look at a host met an error that says nothing against it."""
+        if address == self.address:
+            self.commits.failed(asyncio.get_running_loop().time(), error)
 
     async def _judge(self, views: list[View]) -> None:
         """Adopt, keep or drop, by what the hosts showed; the first view is the newest."""
@@ -313,6 +359,8 @@ class Primary:
                 self._problem = verdict.reason
             elif not self._bears_with(views):
                 self._drop(verdict.reason)
+            else:
+                self.commits.cause = SILENT
 
     def _bears_with(self, views: list[View]) -> bool:
         """Whether the primary is kept though a look at it failed, while nobody else claims.
@@ -333,21 +381,25 @@ class Primary:
             hello = await self._raise_generation(host, hello)
             self._watch.learn(verdict.address, hello)
         new = hello.identity != self._identity
-        if new or self._pool is None or hello.generation != self._seen:
+        adopted = new or self._pool is None or hello.generation != self._seen
+        if adopted:
             if new and self._identity is not None:
                 metrics.MYSQL_FAILOVERS.inc()
             self._drop("another primary was adopted")
             if new:
                 self._left = LeftBehind(hello.identity)
             self._pool = Pool(host, hello, self._config, self._left)
+            self.commits.begin(asyncio.get_running_loop().time())
             log.info("mysql primary adopted", host=str(host), generation=hello.generation)
             if hello.engine.untested:
                 log.warning("this version of mysql is not tested", reason=hello.engine.untested)
         self._identity = hello.identity
         self._seen = hello.generation
         self.packet = hello.packet
-        # Before anybody goes on: what depends on the generation must know of a new one first.
-        self._on_hello(hello)
+        if adopted:
+            # Before anybody goes on: what depends on the generation must know of a new one first.
+            # (Later greetings are heard when they come: this one's clock may be seconds old.)
+            self._on_hello(hello)
         metrics.MYSQL_UP.set(1)
         metrics.MYSQL_GENERATION.set(self._seen)
         self._adopted.set()

@@ -279,15 +279,19 @@ class Node:
         def deadline_passed() -> None:
             nonlocal late
             now = loop.time()
-            late = was_there(now - started, presence.missed(now, absent))
+            missed = presence.missed(now, absent)
+            late = not presence.starved and was_there(now - started, missed)
 
         watch = loop.call_at(due, deadline_passed)
         try:
             async with asyncio.timeout(self._seconds):
                 replies = await self._link.ask(commands)
-        except TimeoutError:
+        except Exception as error:
             now = loop.time()
-            if not was_there(now - started, presence.missed(now, absent)):
+            missed = presence.missed(now, absent)
+            if describe(error) == "timeout" and (
+                presence.starved or not was_there(now - started, missed)
+            ):
                 raise _Absent from None
             raise
         finally:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from gateway import telemetry
+from gateway.health import Health
 from gateway.http.errors import Refusal
 from gateway.insight import Snapshot
+from gateway.peers import Peers
 from sharding import locate
 from sharding.state import Key
+from sharding.verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from sharding.backend import Backend
@@ -28,19 +31,18 @@ class OwnInsight:
 
     Args:
         backend: everything behind HTTP.
-        draining: whether the process is about to stop.
+        health: of this process.
+        peers: the other gateways.
     """
 
-    def __init__(self, backend: Backend, draining: Callable[[], bool]) -> None:
+    def __init__(self, backend: Backend, health: Health, peers: Peers) -> None:
         self._backend = backend
-        self._draining = draining
+        self._health = health
+        self.peers = peers
 
-    async def readiness(self) -> tuple[str, list[str]]:
-        """Draining first, then what the backend says."""
-        if self._draining():
-            return "draining", ["the process is stopping"]
-        readiness = self._backend.readiness()
-        return readiness.status, readiness.reasons
+    async def readiness(self) -> Verdict:
+        """As this worker finds itself, and its peers where it asks them."""
+        return judge([*self._health.verdict().found, *self.peers.reasons()])
 
     async def ring(self) -> dict[str, Any]:
         return self._backend.ring()
@@ -62,11 +64,11 @@ class OwnInsight:
 
     async def observe(self) -> Snapshot:
         """What this process knows without asking anybody."""
-        status, reasons = await self.readiness()
+        verdict = await self.readiness()
         return Snapshot(
             at=time.time(),
-            status=status,
-            reasons=reasons,
+            status=verdict.status,
+            reasons=verdict.reasons,
             ring=self._backend.ring(),
             mysql=self._backend.mysql(),
             families=await asyncio.to_thread(telemetry.families),

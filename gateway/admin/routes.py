@@ -118,13 +118,14 @@ class AdminApi:
 
         Health checks call us by any name (a backend's, a cluster's): they are told the status.
         """
-        status, reasons = await self._insight.readiness()
+        verdict = await self._insight.readiness()
+        reasons = verdict.reasons
         host = call.request.headers.get("Host")
         if reasons and host and self._token() is None and not is_ours(host, self._hosts()):
             reasons = ["why is told to localhost, and to the names in admin.allowed_hosts"]
         return json_response(
-            {"status": status, "reasons": reasons},
-            200 if status in ("ready", "degraded") else 503,
+            {"status": verdict.status, "reasons": reasons, "causes": verdict.causes},
+            200 if verdict.status in ("ready", "degraded") else 503,
         )
 
     async def where(self, call: Call) -> Answer:

@@ -119,6 +119,7 @@ SCHEMAS: Json = {
         {
             "status": {"enum": ["ready", "degraded", "unavailable", "draining"]},
             "reasons": {"type": "array", "items": _TEXT},
+            "causes": {"type": "array", "items": _TEXT},
         }
     ),
     "Ring": _object(

@@ -18,7 +18,6 @@ from aiohttp import web
 from config.values import join_address
 from gateway.dashboard.history import KEEP, STEP, History
 from gateway.dashboard.numbers import node_numbers, totals, worker_numbers
-from gateway.dashboard.peers import Peers
 from gateway.dashboard.stream import Viewer, Viewers, event
 from gateway.http.errors import Refusal
 from gateway.http.static_files import Pages
@@ -30,8 +29,6 @@ WATCHED_SECONDS = 1.0
 """Between two observations while a page is open."""
 ASK_SECONDS = 10.0
 """Between two questions for the day partitions while a page is open."""
-PEERS_SECONDS = 2.0
-"""Between two questions to the other gateways while a page is open."""
 
 PAGES = Pages("gateway.dashboard")
 
@@ -60,7 +57,6 @@ class Dashboard:
         self._wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._circle: Any = None
-        self._peers = Peers(live)
 
     # --- life
 
@@ -69,7 +65,7 @@ class Dashboard:
         self._tasks = [
             asyncio.create_task(self._observe_for_ever(), name="dashboard"),
             asyncio.create_task(self._ask_for_ever(), name="dashboard-asks"),
-            asyncio.create_task(self._ask_peers_for_ever(), name="dashboard-peers"),
+            asyncio.create_task(self._insight.peers.keep(), name="peers"),
         ]
 
     async def close(self) -> None:
@@ -78,7 +74,7 @@ class Dashboard:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._peers.close()
+        await self._insight.peers.close()
 
     # --- answers
 
@@ -154,6 +150,8 @@ class Dashboard:
     async def _observe(self) -> None:
         self._seen = seen = await self._insight.observe()
         self._history.learn(seen)
+        if self._live.config.admin.peers or "gateways" in self._answers:
+            self._note("gateways", self._insight.peers.known)
         self._viewers.tell()
 
     async def _ask_for_ever(self) -> None:
@@ -172,16 +170,10 @@ class Dashboard:
                 due = loop.time() + ASK_SECONDS
                 await self._careful(self._ask, "partitions", self._insight.partitions)
 
-    async def _ask_peers_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(PEERS_SECONDS)
-            if len(self._viewers) and (
-                self._live.config.admin.peers or "gateways" in self._answers
-            ):
-                await self._careful(self._ask, "gateways", self._peers.ask)
-
     async def _ask(self, name: str, question: Callable[[], Awaitable[Any]]) -> None:
-        answer = await question()
+        self._note(name, await question())
+
+    def _note(self, name: str, answer: Any) -> None:
         if name not in self._answers or self._answers[name][1] != answer:
             self._versions += 1
             self._answers[name] = self._versions, answer

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import starmap
 from typing import Any
 
 import aiohttp
@@ -14,32 +15,43 @@ import msgspec
 from gateway import telemetry
 from gateway.http.errors import Refusal
 from gateway.insight import Snapshot
+from gateway.peers import Peers
 from sharding.state import Key
+from sharding.verdict import Reason, Status, Verdict, in_order, judge
 
 ANSWER_SECONDS = 5.0
 """How long a worker has to answer its supervisor."""
 GLANCE_SECONDS = 1.0
 """How long it has when the dashboard looks: a page that is live does not wait for a dead worker."""
-_ORDER = ("draining", "unavailable", "degraded", "ready")
+_ORDER: tuple[Status, ...] = ("draining", "unavailable", "degraded", "ready")
 
 
-def worst(answers: Mapping[int, tuple[str, list[str]]], workers: int) -> tuple[str, list[str]]:
-    """One readiness for all.
+def worst(
+    answers: Mapping[int, tuple[Status, Sequence[Reason]]],
+    workers: int,
+    also: Sequence[Reason] = (),
+) -> Verdict:
+    """One verdict for all.
 
     A worker that does not answer is on its way back, and its connections wait for it: that
     degrades the gateway. It is unavailable when no worker answers.
 
     Args:
-        answers: status and reasons by worker.
+        answers: what each worker says of itself.
         workers: how many there should be.
+        also: what is amiss beside the workers.
     """
-    missing = [f"worker {n} does not answer" for n in range(1, workers + 1) if n not in answers]
-    if not answers:
-        return "unavailable", missing
-    status = min((status for status, _ in answers.values()), key=_ORDER.index)
+    missing = [
+        Reason("workers", f"worker {n} does not answer")
+        for n in range(1, workers + 1)
+        if n not in answers
+    ]
     # The same node is out for all of them: say it once.
-    reasons = list(dict.fromkeys(r for _, given in answers.values() for r in given)) + missing
-    return ("degraded" if status == "ready" and missing else status), reasons
+    said = {reason.text: reason for _, given in answers.values() for reason in given}
+    found = in_order([*said.values(), *missing, *also])
+    statuses: list[Status] = [status for status, _ in answers.values()]
+    statuses.append(judge([*missing, *also]).status if answers else "unavailable")
+    return Verdict(min(statuses, key=_ORDER.index), found)
 
 
 def merge_rings(rings: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -123,20 +135,31 @@ class WorkersInsight:
     Args:
         doors: one for each worker.
         draining: whether the gateway is about to stop.
+        peers: the other gateways.
     """
 
-    def __init__(self, doors: Sequence[WorkerDoor], draining: Callable[[], bool]) -> None:
+    def __init__(
+        self, doors: Sequence[WorkerDoor], draining: Callable[[], bool], peers: Peers
+    ) -> None:
         self._doors = doors
         self._draining = draining
+        self.peers = peers
 
-    async def readiness(self) -> tuple[str, list[str]]:
+    async def readiness(self) -> Verdict:
+        """The worst of what the workers say."""
+        return self._verdict(await self.ask_all("/readyz"))
+
+    def _verdict(self, ready: Mapping[int, Any]) -> Verdict:
         if self._draining():
-            return "draining", ["the gateway is stopping"]
+            return judge([Reason("draining", "the gateway is stopping")])
         answers = {
-            number: (body["status"], body["reasons"])
-            for number, body in (await self.ask_all("/readyz")).items()
+            number: (
+                body["status"],
+                list(starmap(Reason, zip(body["causes"], body["reasons"], strict=True))),
+            )
+            for number, body in ready.items()
         }
-        return worst(answers, len(self._doors))
+        return worst(answers, len(self._doors), self.peers.reasons())
 
     async def ring(self) -> dict[str, Any]:
         return merge_rings(self._some(await self.ask_all("/ring")))
@@ -159,11 +182,7 @@ class WorkersInsight:
         asked = [self.ask_all(path, seconds=GLANCE_SECONDS) for path in paths]
         ready, rings, mysql = await asyncio.gather(*asked)
         families = await self._families(seconds=GLANCE_SECONDS)
-        if self._draining():
-            status, reasons = "draining", ["the gateway is stopping"]
-        else:
-            said = {number: (body["status"], body["reasons"]) for number, body in ready.items()}
-            status, reasons = worst(said, len(self._doors))
+        verdict = self._verdict(ready)
         ring = merge_rings(list(rings.values())) if rings else None
         if ring is not None:
             out = ejected(rings)
@@ -171,8 +190,8 @@ class WorkersInsight:
                 node["out_in"], node["since"] = out.get(node["name"], ([], node["since"]))
         return Snapshot(
             at=time.time(),
-            status=status,
-            reasons=reasons,
+            status=verdict.status,
+            reasons=verdict.reasons,
             ring=ring,
             mysql=merge_mysql(list(mysql.values())) if mysql else None,
             families=families,

@@ -24,6 +24,7 @@ from config.plain import plain
 from gateway.http.errors import encode
 from gateway.http.listener import BACKLOG, bind, bind_shared
 from gateway.process.admin_port import AdminPort
+from gateway.peers import Peers
 from gateway.process.aggregate import WorkerDoor, WorkersInsight
 from gateway.process.worker import EXIT_CONFIG, Handover, start_logs
 from gateway.reload.reload import Reload, Workers
@@ -93,7 +94,9 @@ class Supervisor:
         self._admin = admin
         self._stop: asyncio.Event = asyncio.Event()
         self._status = 0
-        self._insight = WorkersInsight([slot.door for slot in self._slots], self._stop.is_set)
+        self._insight = WorkersInsight(
+            [slot.door for slot in self._slots], self._stop.is_set, Peers(self._live)
+        )
         self._reloaded = Workers(
             self._live,
             [slot.number for slot in self._slots],

@@ -30,7 +30,9 @@ from gateway.admin.local import OwnInsight
 from gateway.catalog.cache import Catalog
 from gateway.catalog.keeper import keep
 from gateway.factory import gateway_application
+from gateway.health import Health
 from gateway.http.listener import Listening, bind
+from gateway.peers import Peers
 from gateway.process.admin_port import AdminPort
 from gateway.reload.reload import OwnParts, Reload, WorkerReload
 from gateway.reload.runtime_config import RuntimeConfig, Source
@@ -169,7 +171,8 @@ class Worker:
         catalog = Catalog(backend.primary, self._config.catalog)
         keeping = asyncio.create_task(keep(backend.primary, catalog.finder.plays))
         application = gateway_application(live, backend.store, catalog)
-        insight, parts = OwnInsight(backend, lambda: application.draining), OwnParts(backend, live)
+        health = Health(backend, live, lambda: application.draining)
+        insight, parts = OwnInsight(backend, health, Peers(live)), OwnParts(backend, live)
         reload = Reload(live, source, parts) if source else WorkerReload(parts)
         token = handover.admin_token if handover else None
         metrics.IN_FLIGHT.set_function(lambda: application.in_flight)
@@ -184,12 +187,14 @@ class Worker:
         application.admission.start(backend.presence, lambda: application.in_flight)
         store_metrics.SESSION_ENTRIES.set_function(lambda: len(backend.store.sessions))
         store_metrics.SESSION_BYTES.set_function(lambda: backend.store.sessions.bytes)
+        health.start()
         spare_the_collector()
         _log.info("listening", gateway=gateway.address, pid=os.getpid())
         await self._stop.wait()
         await self._drain(gateway, live.config.gateway.drain_seconds)
         await admin.stop()
         await tasks.stop(keeping)
+        await health.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS / 2):
                 await catalog.finder.plays.write()

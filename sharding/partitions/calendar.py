@@ -174,5 +174,12 @@ def plan_drops(
 
 
 def span(seconds: float) -> str:
-    """A difference of clocks in words."""
-    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.1f} hours"
+    """A difference of clocks in words.
+
+    >>> span(93_600), span(90)
+    ('1.1 days', '90 s')
+    """
+    for unit, size in (("days", 86_400), ("hours", 3600)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.3g} s"

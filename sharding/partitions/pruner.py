@@ -20,6 +20,7 @@ from failover.mysql.connection import Session
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.locks import lock_name, try_lock
 from failover.mysql.primary import Primary
+from failover.tasks import Rounds
 from sharding import metrics
 from sharding.partitions import filter_table
 from sharding.partitions.calendar import Drops, drops_on, plan_drops, table
@@ -28,6 +29,8 @@ from sharding.partitions.ownership import Found, look
 
 log = structlog.get_logger("tapedeck.janitor")
 
+TROUBLE_AFTER = 1800.0
+"""Seconds for which pruning may fail before the gateway says so."""
 EXACT_BELOW = 20_000
 """Rows up to which a partition is counted; above it InnoDB's estimate is shown."""
 DROP_TRIES = 20
@@ -105,6 +108,7 @@ class Janitor:
         self.days = days
         self._config = config
         self._wall = wall
+        self.rounds = Rounds("prune", TROUBLE_AFTER, PrimaryUnavailable, MySQLError)
 
     def configure(self, config: Partitions) -> None:
         """Another configuration holds from the next look on."""
@@ -170,14 +174,13 @@ class Janitor:
 
     async def keep(self) -> None:
         """Prune for ever, every `prune_every` seconds; what fails is logged and tried again."""
+
+        async def once() -> None:
+            await self.days.refresh()
+            await self.prune()
+
         while True:
-            try:
-                await self.days.refresh()
-                await self.prune()
-            except (PrimaryUnavailable, MySQLError) as error:
-                log.warning("prune put off", reason=str(error))
-            except Exception:
-                log.exception("prune failed")
+            await self.rounds.turn(once)
             await asyncio.sleep(self._config.prune_every)
 
     def _plan(self, found: Found, force: bool) -> Drops:

@@ -34,6 +34,7 @@ from failover.mysql.connection import Session
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.locks import lock_name, try_lock
 from failover.mysql.primary import Primary
+from failover.tasks import Rounds
 from sharding import metrics
 from sharding.filters import encoding
 from sharding.filters.unhurried import unhurried, with_numpy
@@ -45,6 +46,8 @@ from sharding.state import Key
 
 log = structlog.get_logger("tapedeck.sealing")
 
+TROUBLE_AFTER = 900.0
+"""Seconds for which sealing may fail before the gateway says so."""
 LOOK_EVERY = 60.0
 """Seconds between looks for a day that is due."""
 PAGE_KEYS = 4000
@@ -141,6 +144,7 @@ class Sealer:
         self._config = config
         self._wall = wall
         self._at_step = at_step
+        self.rounds = Rounds("sealing", TROUBLE_AFTER, PrimaryUnavailable, MySQLError, CannotSeal)
 
     def configure(self, config: Partitions) -> None:
         """Another configuration holds from the next run on."""
@@ -149,12 +153,7 @@ class Sealer:
     async def keep(self) -> None:
         """Seal for ever what is due; what fails is logged and tried again."""
         while True:
-            try:
-                await self.seal()
-            except (PrimaryUnavailable, MySQLError, CannotSeal) as error:
-                log.warning("sealing put off", reason=str(error))
-            except Exception:
-                log.exception("sealing failed")
+            await self.rounds.turn(self.seal)
             await asyncio.sleep(LOOK_EVERY)
 
     async def seal(self, day: date | None = None, *, again: bool = False) -> Outcome:

@@ -8,6 +8,7 @@ rows are settled one by one, so a row that cannot be saved fails alone.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date
@@ -93,6 +94,8 @@ class Writer:
                     metrics.GROUPED.inc(plan.changes)
             elif result is False:
                 metrics.CONFLICTS.inc()
+        if counts:
+            self._primary.commits.committed(asyncio.get_running_loop().time())
         for kind, changes in counts.items():
             metrics.SAVES.labels(kind).inc(changes)
         return saved

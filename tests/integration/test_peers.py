@@ -13,9 +13,9 @@ import pytest
 from config.load import ConfigError, parse
 from gateway.admin.routes import AdminApi
 from gateway.dashboard.page import Dashboard
-from gateway.dashboard.peers import Peers
 from gateway.factory import admin_application
 from gateway.http.listener import Listening, bind
+from gateway.peers import Peers
 from gateway.reload.runtime_config import RuntimeConfig
 from stack.process import free_port
 from tests.support.certificates import Authority

@@ -20,6 +20,7 @@ from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application
 from gateway.http.listener import Listening, bind
 from gateway.insight import Snapshot
+from gateway.peers import Peers
 from gateway.reload.runtime_config import RuntimeConfig
 from tests.support.serving import a_config
 
@@ -35,6 +36,7 @@ class Seen:
         self.looks = 0
         self.asked = 0
         self.node = "lookup1"
+        self.peers = Peers(RuntimeConfig(a_config()))
 
     async def observe(self) -> Snapshot:
         self.looks += 1

@@ -41,7 +41,7 @@ from failover.mysql.errors import FAULTS, Fault, MySQLError, classify
         (e.ProgrammingError(1064, "You have an error in your SQL syntax"), Fault.FINAL),
         (e.DataError(1406, "Data too long for column"), Fault.FINAL),
         (e.OperationalError(1153, "Got a packet bigger than max_allowed_packet"), Fault.FINAL),
-        (e.OperationalError(1114, "The table is full"), Fault.FINAL),
+        (e.OperationalError(1114, "The table is full"), Fault.FULL),
         # What the driver says when it has lost its place, or its connection.
         (e.InterfaceError(0, "Not connected"), Fault.LOST),
         (e.InterfaceError("(0, 'Not connected')"), Fault.LOST),
@@ -81,7 +81,7 @@ def test_an_error_that_is_known_already_stays_itself() -> None:
 def test_only_what_may_pass_by_itself_is_repeated(fault: Fault) -> None:
     passing = MySQLError(fault, 0, "").passing
 
-    once = (Fault.NO_TABLE, Fault.DUPLICATE, Fault.FINAL)
+    once = (Fault.NO_TABLE, Fault.DUPLICATE, Fault.FULL, Fault.FINAL)
     assert passing is (fault not in once)
 
 

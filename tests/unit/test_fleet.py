@@ -13,6 +13,7 @@ from gateway.process.aggregate import ejected, merge_mysql, merge_rings, worst
 from gateway.reload.outcome import Outcome
 from gateway.reload.reload import weigh
 from gateway.reload.runtime_config import RuntimeConfig, with_token_keys
+from sharding.verdict import Reason, Status, Verdict
 from tests.support.serving import SERVICE_KEY, a_config
 
 
@@ -29,16 +30,26 @@ from tests.support.serving import SERVICE_KEY, a_config
     ],
 )
 def test_the_gateway_is_as_ready_as_its_worst_worker(
-    answers: dict[int, str], expected: str
+    answers: dict[int, Status], expected: str
 ) -> None:
-    status, reasons = worst({n: (s, []) for n, s in answers.items()}, workers=2)
-    assert status == expected
-    assert reasons == [f"worker {n} does not answer" for n in (1, 2) if n not in answers]
+    verdict = worst({n: (s, []) for n, s in answers.items()}, workers=2)
+    assert verdict.status == expected
+    assert verdict.reasons == [f"worker {n} does not answer" for n in (1, 2) if n not in answers]
 
 
 def test_a_reason_that_all_workers_give_is_said_once() -> None:
-    answers = {1: ("degraded", ["a is out"]), 2: ("degraded", ["a is out", "b is out"])}
-    assert worst(answers, 2) == ("degraded", ["a is out", "b is out"])
+    a, b = Reason("nodes", "a is out"), Reason("errors", "requests fail")
+    answers: dict[int, tuple[Status, list[Reason]]] = {
+        1: ("degraded", [a]),
+        2: ("degraded", [a, b]),
+    }
+    peer = Reason("peers", "the gateway http://b does not answer")
+    assert worst(answers, 2, [peer]) == Verdict("degraded", [b, a, peer])
+
+
+def test_a_gateway_whose_peer_is_lost_is_not_all_well() -> None:
+    peer = Reason("peers", "the gateway http://b does not answer")
+    assert worst({1: ("ready", [])}, 1, [peer]).status == "degraded"
 
 
 def ring(generation: int, **states: str) -> dict[str, Any]:

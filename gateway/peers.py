@@ -1,4 +1,4 @@
-"""The other gateways on the dashboard: each is asked for its own overview.
+"""The other gateways: each is asked for its own overview, for the dashboard and for the verdict.
 
 Their addresses are `admin.peers`; the admin token, where there is one, must be the same on all of
 them, and goes to no other address. By https they are verified as `admin.peers_tls_...` say.
@@ -16,9 +16,12 @@ from config.tls import TlsProblem, in_words
 from failover.tls_contexts import context_for
 from gateway.http.resolver import Names
 from gateway.reload.runtime_config import RuntimeConfig
+from sharding.verdict import Reason
 
 ANSWER_SECONDS = 2.0
 """How long a gateway has to answer."""
+EVERY = 2.0
+"""Seconds between two rounds of questions."""
 _MOST_BYTES = 64 * 1024
 
 
@@ -27,11 +30,30 @@ class Peers:
 
     Args:
         live: the configuration that holds; asked at each round.
+
+    Attributes:
+        known: what `ask` found last.
     """
 
     def __init__(self, live: RuntimeConfig) -> None:
         self._live = live
+        self.known: list[dict[str, Any]] = []
         self._session: aiohttp.ClientSession | None = None
+
+    async def keep(self) -> None:
+        """Ask them for ever."""
+        while True:
+            self.known = await self.ask()
+            await asyncio.sleep(EVERY)
+
+    def reasons(self) -> list[Reason]:
+        """Those that do not serve. One that is degraded by another one is no news."""
+        ill = [
+            (one["url"], one.get("problem") or "serves nothing")
+            for one in self.known
+            if one.get("problem") or one.get("status") == "unavailable"
+        ]
+        return [Reason("peers", f"the gateway {url} {problem}") for url, problem in ill]
 
     async def ask(self) -> list[dict[str, Any]]:
         """What each of them says of itself, in the order of the configuration, with its `url`;

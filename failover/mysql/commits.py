@@ -1,0 +1,148 @@
+"""Whether changes commit, and what MySQL waits for while they do not. No I/O; times are arguments.
+
+That a server answers says nothing: with a full disk, or without the standby that it waits for, it
+answers every read and commits nothing. So what counts is the last commit that it acknowledged,
+one of a request or a heartbeat (`failover.mysql.heartbeat`).
+
+| MySQL says | it waits for |
+| --- | --- |
+| errors 1021, 1114, 3675, errno 28; "Waiting for someone to free space" | its disk |
+| "Waiting for semi-sync ACK from ..." | a standby |
+| "waiting for handler commit" while a group has no majority | members of its group |
+| error 1205; "Waiting for ... lock" | a lock that somebody holds |
+| errors 1040, 1129, 1203, 1226 | a free connection |
+
+(The words are of the column State of SHOW PROCESSLIST: MariaDB 10.11 `sql/mysqld.cc`, MySQL 9
+`sql/mysqld.cc`, both "stage_...".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from failover.mysql.errors import Fault, MySQLError
+
+Cause = Literal["disk", "standby", "lock", "connections", "primary", "commits"]
+PATIENCE = 3.0
+"""Seconds without a commit after which changes count as stopped."""
+FULL_FOR = 10.0
+"""Seconds for which an error that says "disk full" counts, if nothing is heard after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Changes do not commit.
+
+    Attributes:
+        seconds: for how long.
+        cause: what MySQL waits for; `commits` where it does not say.
+        words: the same for people.
+    """
+
+    seconds: float
+    cause: Cause
+    words: str
+
+
+UNKNOWN: tuple[Cause, str] = ("commits", "MySQL does not say what it waits for")
+SILENT: tuple[Cause, str] = ("primary", "MySQL does not answer")
+
+
+def waits_for(
+    states: Sequence[str], error: MySQLError | None = None, redundant: bool | None = None
+) -> tuple[Cause, str]:
+    """What a server waits for: the cause, and the words for it.
+
+    Args:
+        states: of its connections that are not asleep, as SHOW PROCESSLIST has them.
+        error: what the last try to commit met.
+        redundant: whether another host has what it commits.
+
+    >>> waits_for(["Waiting for semi-sync ACK from slave"])[0]
+    'standby'
+    """
+    said = " | ".join(states).lower()
+    fault = error.fault if error is not None else None
+    if fault is Fault.FULL or "free space" in said or "disk full" in said:
+        return "disk", f"MySQL's disk is full ({error or 'it waits for someone to free space'})"
+    if "semi-sync ack" in said or "semisync" in said:
+        return "standby", "MySQL waits for a standby to acknowledge, and none does"
+    if "handler commit" in said and redundant is False:
+        return "standby", "MySQL waits for a majority of its group"
+    if fault is Fault.RETRY or " lock" in said:
+        held = next((state for state in states if " lock" in state.lower()), str(error))
+        return "lock", f"MySQL waits for a lock that somebody else holds ({held})"
+    if fault is Fault.BUSY:
+        return "connections", f"MySQL takes no more connections ({error})"
+    if error is not None:
+        return "commits", f"MySQL says: {error}"
+    return UNKNOWN
+
+
+class Commits:
+    """What a worker knows of the commits of its primary. Times are of any steady clock, seconds.
+
+    Attributes:
+        cause: what MySQL waits for, as it was asked last.
+        error: what the last heartbeat met; None if it was committed.
+        watched: whether there are heartbeats, so that a time without a commit means something.
+    """
+
+    def __init__(self) -> None:
+        self.cause = UNKNOWN
+        self.error: MySQLError | None = None
+        self.watched = False
+        self._good = 0.0
+        self._full: tuple[float, float, MySQLError] | None = None
+        self._busy: tuple[float, MySQLError] | None = None
+
+    def begin(self, now: float) -> None:
+        """A primary was adopted, or heartbeats began: a commit is waited for from now on."""
+        self.cause, self.error = UNKNOWN, None
+        self._good, self._full, self._busy = now, None, None
+
+    def committed(self, now: float, *, ours: bool = False) -> None:
+        """A commit was acknowledged.
+
+        Args:
+            ours: a heartbeat. It needs no new space, so that it says nothing of a full disk.
+        """
+        self._good, self.error = now, None
+        if not ours:
+            self._full = None
+
+    def failed(self, now: float, error: MySQLError) -> None:
+        """A statement failed."""
+        if error.fault is Fault.FULL:
+            since = self._full[0] if self._full is not None else now
+            self._full = since, now, error
+        elif error.fault is Fault.BUSY:
+            self._busy = now, error
+
+    def full(self, now: float) -> MySQLError | None:
+        """The error that says that the disk is full, if it is one of these seconds."""
+        if self._full is not None and now - self._full[1] < FULL_FOR:
+            return self._full[2]
+        return None
+
+    def busy(self, now: float) -> MySQLError | None:
+        """Likewise that no connection is free."""
+        if self._busy is not None and now - self._busy[0] < FULL_FOR:
+            return self._busy[1]
+        return None
+
+    def quiet(self, now: float) -> float:
+        """Seconds since the last commit."""
+        return now - self._good
+
+    def stall(self, now: float) -> Stall | None:
+        """Whether changes have stopped."""
+        full = self.full(now)
+        cause = waits_for([], full) if full is not None else self.cause
+        if self.watched and self.quiet(now) >= PATIENCE:
+            return Stall(self.quiet(now), *cause)
+        if self._full is not None and full is not None and now - self._full[0] >= PATIENCE:
+            return Stall(now - self._full[0], *cause)
+        return None

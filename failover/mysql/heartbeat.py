@@ -1,0 +1,103 @@
+"""A small commit each second in which no request committed: does MySQL still take changes?
+
+Each worker has one row in a replicated table. The row also says what the others ought to know of
+this worker (its configuration's hash, its clock), and each reads the rows of the others. A commit
+that waits is waited for, for as long as it takes: another one beside it would only be one more
+connection that MySQL holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from failover.mysql import clock_sql
+from failover.mysql.connection import Session
+from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.mysql.primary import Primary
+
+TABLE = "tapedeck_heartbeat"
+_CREATE = (
+    f"CREATE TABLE IF NOT EXISTS {TABLE} (id BIGINT UNSIGNED NOT NULL PRIMARY KEY,"
+    " at_ms BIGINT UNSIGNED NOT NULL, said VARCHAR(500) NOT NULL) ENGINE=InnoDB"
+)
+_CLEAN = f"DELETE FROM {TABLE} WHERE at_ms < {clock_sql.MILLISECONDS} - 86400000"
+_OTHERS = f"SELECT id, said FROM {TABLE} WHERE at_ms > {clock_sql.MILLISECONDS} - 15000"
+EVERY = 1.0
+"""Seconds without a commit after which one is made."""
+TELL_EVERY = 5.0
+"""Seconds after which the row is written whatever requests commit, and the others' are read."""
+_PATIENCE = 86_400.0
+
+
+class Heartbeat:
+    """One worker's row.
+
+    Args:
+        primary: whose commits are watched.
+        say: what the row says of this worker, as short text values.
+
+    Attributes:
+        others: what other workers said within the last 15 seconds.
+        problem: why there is no heartbeat, where MySQL refuses it for good (a missing right).
+    """
+
+    def __init__(self, primary: Primary, say: Callable[[], dict[str, Any]]) -> None:
+        self._primary = primary
+        self._say = say
+        self._id = secrets.randbits(63)
+        self.others: list[dict[str, Any]] = []
+        self.problem = ""
+
+    async def keep(self) -> None:
+        """Beat for ever."""
+        commits, loop = self._primary.commits, asyncio.get_running_loop()
+        commits.begin(loop.time())
+        commits.watched = True
+        while True:
+            try:
+                deadline = loop.time() + _PATIENCE
+                async with self._primary.session_apart(deadline) as session:
+                    session.statement_seconds = _PATIENCE
+                    await self._prepare(session)
+                    await self._beat(session)
+            except MySQLError as error:
+                self.problem = "" if error.passing or error.fault is Fault.FULL else str(error)
+                commits.error, commits.watched = error, not self.problem
+            except PrimaryUnavailable:
+                pass
+            await asyncio.sleep(EVERY)
+
+    async def _prepare(self, session: Session) -> None:
+        try:
+            await session.execute(_CLEAN)
+        except MySQLError as error:
+            if error.fault is not Fault.NO_TABLE:
+                raise
+            await session.execute(_CREATE)
+
+    async def _beat(self, session: Session) -> None:
+        """Beat until the connection ends.
+
+        Raises:
+            MySQLError: what ended it.
+        """
+        loop, commits = asyncio.get_running_loop(), self._primary.commits
+        told = -TELL_EVERY
+        while True:
+            if loop.time() - told >= TELL_EVERY or commits.quiet(loop.time()) >= EVERY * 0.9:
+                said = json.dumps(self._say())[:500]
+                await session.execute(
+                    f"REPLACE INTO {TABLE} VALUES ({self._id}, {clock_sql.MILLISECONDS}, %s)",
+                    (said,),
+                )
+                commits.committed(loop.time(), ours=True)
+                self.problem, commits.watched = "", True
+            if loop.time() - told >= TELL_EVERY:
+                told = loop.time()
+                rows = await session.fetch(_OTHERS)
+                self.others = [json.loads(said) for number, said in rows if number != self._id]
+            await asyncio.sleep(EVERY)

@@ -1,0 +1,233 @@
+"""A worker's health: facts gathered each second, and the verdict by `sharding.verdict`.
+
+What the parts know is `Backend.facts`. This module adds what is known of requests (the objective),
+of this process, and of the other gateways, by the rows of their heartbeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import structlog
+from prometheus_client import Gauge
+
+from config import tls
+from config.model import Sections
+from config.values import join_address
+from failover.aside import aside
+from failover.mysql.heartbeat import Heartbeat
+from failover.presence import TICK
+from failover.tasks import stop
+from gateway import telemetry
+from gateway.reload.runtime_config import RuntimeConfig, revealed
+from gateway.telemetry import Served
+from sharding.backend import Backend
+from sharding.verdict import (
+    ORDER,
+    Facts,
+    Objective,
+    Reason,
+    Steady,
+    Traffic,
+    Verdict,
+    judge,
+    reasons,
+    stem,
+)
+
+EVERY = 1.0
+"""Seconds between two verdicts that nobody asked for."""
+WINDOW = 30.0
+"""Seconds of traffic that are judged."""
+CERTIFICATES_EVERY = 600.0
+"""Seconds between two looks at the certificates."""
+
+AMISS = Gauge("tapedeck_amiss", "1 while the verdict has a reason of this kind", ["cause"])
+WITHOUT_COMMIT = Gauge(
+    "tapedeck_without_commit_seconds", "Since the primary last acknowledged a commit; 0 without one"
+)
+CONFIG_HASH = Gauge(
+    "tapedeck_config_hash", "The same on each gateway whose listeners are served alike"
+)
+RING_HASH = Gauge("tapedeck_ring_hash", "The same on each gateway that places lookups alike")
+SKEW = Gauge("tapedeck_clock_ahead_seconds", "By how much MySQL's clock is ahead of this machine's")
+MISSING = Gauge(
+    "tapedeck_process_missed_ratio", "The share of the last seconds in which a worker got no turn"
+)
+EXPIRY = Gauge(
+    "tapedeck_certificate_expiry_timestamp_seconds", "When a certificate of ours ends", ["value"]
+)
+
+_RING = ("mode", "layout", "hash", "hash_tag", "distribution", "servers")
+_ALIKE = ("partitions", "player", "states", "objective")
+_log = structlog.get_logger()
+
+
+def hashes(config: Sections) -> dict[str, str]:
+    """What must be the same on each gateway of a database, as short hashes: `config` and `ring`.
+
+    Addresses, limits and what only costs differ as they like. No password goes into it.
+    """
+    ring = {name: str(getattr(config.lookup, name)) for name in _RING}
+    alike: dict[str, Any] = {name: revealed(getattr(config, name)) for name in _ALIKE}
+    alike["partitions"] = {
+        name: alike["partitions"][name] for name in ("prefix", "retention_days", "drop_after")
+    }
+    if config.mode == "production":
+        # (In local mode a process makes one up.) Others' play tokens must be believed here.
+        alike["keys"] = [key.get_secret_value() for key in config.auth.token_keys]
+    return {"config": _short({**alike, "ring": ring}), "ring": _short(ring)}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def drift(own: dict[str, str], others: list[dict[str, Any]]) -> list[str]:
+    """How the others' configurations differ from this one's, a sentence for each gateway."""
+    words = {"ring": "places lookups by another ring", "config": "has another configuration"}
+    found = {}
+    for other in others:
+        for kind in ("ring", "config"):
+            if other.get(kind) != own[kind]:
+                found[str(other.get("name"))] = words[kind]
+                break
+    return [f"the gateway {name} {what}: reload both" for name, what in sorted(found.items())]
+
+
+class Health:
+    """One worker's health.
+
+    Args:
+        backend: everything behind HTTP.
+        live: the configuration that holds.
+        draining: whether the process is about to stop.
+    """
+
+    def __init__(self, backend: Backend, live: RuntimeConfig, draining: Callable[[], bool]) -> None:
+        self._backend = backend
+        self._live = live
+        self._draining = draining
+        self._heartbeat = Heartbeat(backend.primary, self._say)
+        self._steady = Steady()
+        self._served: deque[tuple[float, dict[str, Served]]] = deque()
+        self._said: Verdict | None = None
+        self._hashes = hashes(live.config)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to look, and to beat."""
+        self._live.followers.append(self._configure)
+        self._configure(self._live.config)
+        # The next tick still tells of the start.
+        asyncio.get_running_loop().call_later(2 * TICK, self._backend.presence.begin)
+        self._tasks = [
+            asyncio.create_task(self._heartbeat.keep(), name="heartbeat"),
+            asyncio.create_task(self._look_for_ever(), name="health"),
+            asyncio.create_task(self._certificates(), name="certificates"),
+        ]
+
+    async def close(self) -> None:
+        """Stop both."""
+        await stop(*self._tasks)
+
+    def verdict(self) -> Verdict:
+        """How this worker is now."""
+        if self._draining():
+            return judge([Reason("draining", "the process is stopping")])
+        loop_time = asyncio.get_running_loop().time()
+        objective = self._live.config.objective
+        found = reasons(
+            self._facts(loop_time), Objective(objective.success / 100, objective.latency / 1000)
+        )
+        verdict = judge(self._steady.take(found, loop_time))
+        self._tell(verdict)
+        return verdict
+
+    def _facts(self, now: float) -> Facts:
+        facts, beat = self._backend.facts(), self._heartbeat
+        unknown = [f"whether changes commit is not known: {beat.problem}"] if beat.problem else []
+        return replace(
+            facts,
+            traffic=self._traffic(now),
+            drift=drift(self._hashes, beat.others),
+            others_ahead={
+                f"the gateway {other.get('name')}": float(other.get("ahead", 0.0))
+                for other in beat.others
+            },
+            unknown=unknown,
+        )
+
+    def _traffic(self, now: float) -> list[Traffic]:
+        served = telemetry.served()
+        if not self._served or now - self._served[-1][0] >= EVERY / 2:
+            self._served.append((now, served))
+        while len(self._served) > 1 and self._served[1][0] <= now - WINDOW:
+            self._served.popleft()
+        began, before = self._served[0]
+        return [
+            Traffic(
+                name, now - began, *(new - old for new, old in zip(all_of_it, then, strict=True))
+            )
+            for name, all_of_it in served.items()
+            if (then := before.get(name, Served())) != all_of_it
+        ]
+
+    def _tell(self, verdict: Verdict) -> None:
+        """Log a verdict that is another one than the last: one line."""
+        before, self._said = self._said, verdict
+        if before is None or (before.status, list(map(stem, before.found))) != (
+            verdict.status,
+            list(map(stem, verdict.found)),
+        ):
+            level = {"ready": 20, "degraded": 30}.get(verdict.status, 40)
+            was = before.status if before is not None else None
+            _log.log(level, "verdict", status=verdict.status, was=was, reasons=verdict.reasons)
+
+    def _say(self) -> dict[str, Any]:
+        """What the others learn from this worker's heartbeat."""
+        gateway = self._live.config.gateway
+        host = socket.gethostname() if gateway.host in ("0.0.0.0", "::") else gateway.host  # noqa: S104
+        name = join_address(host, gateway.port)
+        ahead = 0.0 if self._backend.presence.starved else round(self._backend.days.apart, 3)
+        return {"name": name, "pid": os.getpid(), "ahead": ahead, **self._hashes}
+
+    def _configure(self, config: Sections) -> None:
+        self._hashes = hashes(config)
+        CONFIG_HASH.set(int(self._hashes["config"], 16))
+        RING_HASH.set(int(self._hashes["ring"], 16))
+        telemetry.promise(config.objective.latency / 1000)
+
+    async def _look_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            causes = set(self.verdict().causes)
+            for kind in ORDER:
+                AMISS.labels(kind).set(kind in causes)
+            commits, primary = self._backend.primary.commits, self._backend.primary
+            seen = commits.watched and primary.adopted
+            stall = commits.stall(loop.time())
+            quiet = commits.quiet(loop.time()) if stall is None else stall.seconds
+            WITHOUT_COMMIT.set(round(quiet, 3) if seen else 0)
+            SKEW.set(self._backend.days.apart)
+            MISSING.set(round(self._backend.presence.missing, 3))
+            await asyncio.sleep(EVERY)
+
+    async def _certificates(self) -> None:
+        while True:
+            found = await aside("certificates", partial(tls.expiries, self._live.config))
+            for value, ends in found.items():
+                EXPIRY.labels(value).set(ends if math.isfinite(ends) else time.time())
+            await asyncio.sleep(CERTIFICATES_EVERY)

@@ -1,0 +1,144 @@
+"""Whether changes commit is known, and why they do not is asked of MySQL."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pymysql
+import pytest
+
+from failover.mysql.heartbeat import Heartbeat
+from gateway.health import drift, hashes
+from sharding.backend import Backend
+from sharding.state import Key
+from stack import datadir, replication
+from stack.datadir import Passwords
+from stack.mariadb import MariaDB
+from stack.server import Server
+from tests.conftest import StackConfig
+from tests.support.backends import opened
+from tests.support.gateways import Gateway
+from tests.support.states import bump
+
+pytestmark = pytest.mark.stack
+
+
+async def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def beating(backend: Backend, **said: Any) -> AsyncIterator[Heartbeat]:
+    heartbeat = Heartbeat(backend.primary, lambda: said)
+    task = asyncio.create_task(heartbeat.keep())
+    try:
+        yield heartbeat
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_commits_that_wait_for_a_lost_standby_are_named_and_go_on_without_it(
+    tmp_path: Path, data_template: Path, passwords: Passwords, stack_config: StackConfig
+) -> None:
+    datadir.copy(data_template, tmp_path / "mysql1")
+    primary = MariaDB("mysql1", tmp_path / "mysql1", passwords)
+    primary.start("primary")
+    try:
+        replication.make_writable(primary)
+        document = stack_config(mysql={"hosts": [primary.address], "database": "tapedeck"})
+        async with opened(document, complete=True) as backend, beating(backend):
+            await until(
+                lambda: backend.primary.commits.quiet(asyncio.get_running_loop().time()) < 1
+            )
+            assert backend.readiness().status == "ready"
+            replication.set_semi_sync(primary, on=True)
+            await until(lambda: backend.readiness().causes == ["standby"])
+            verdict = backend.readiness()
+            assert verdict.status == "unavailable"
+            assert verdict.reasons == [
+                "changes do not commit: MySQL waits for a standby to acknowledge, and none does"
+            ]
+            waiting = primary.query("SHOW PROCESSLIST")
+            assert sum("heartbeat" in str(row[7]) for row in waiting) == 1, "one, however long"
+            replication.set_semi_sync(primary, on=False)
+            await until(lambda: backend.readiness().status == "ready")
+    finally:
+        primary.kill()
+
+
+@pytest.mark.engines
+async def test_commits_that_wait_for_a_lock_on_everything_are_named(
+    stack_config: StackConfig, mysql: Server
+) -> None:
+    async with opened(stack_config(), complete=True) as backend, beating(backend):
+        with mysql.connect() as admin, admin.cursor() as cursor:
+            cursor.execute("FLUSH TABLES WITH READ LOCK")  # as a backup does
+            await until(lambda: backend.readiness().causes == ["lock"])
+            assert backend.readiness().status == "unavailable"
+            cursor.execute("UNLOCK TABLES")
+        await until(lambda: backend.readiness().status == "ready")
+
+
+async def test_without_requests_a_gateway_knows_that_changes_commit(
+    stack_config: StackConfig, mysql: Server, database: str
+) -> None:
+    def beats() -> int:
+        try:
+            ((at,),) = mysql.query(f"SELECT MAX(at_ms) FROM {database}.tapedeck_heartbeat")
+        except pymysql.ProgrammingError:
+            return 0  # no table yet
+        return int(at or 0)
+
+    async with opened(stack_config(), complete=True) as backend, beating(backend):
+        loop, commits = asyncio.get_running_loop(), backend.primary.commits
+        await until(lambda: beats() > 0)
+        first = beats()
+        await until(lambda: beats() > first)
+        assert commits.stall(loop.time()) is None
+        await backend.store.change(Key(1, 1), bump)
+        assert commits.quiet(loop.time()) < 1
+
+
+async def test_gateways_learn_from_each_others_heartbeats_that_their_configurations_differ(
+    stack_config: StackConfig, database: str, mysql: Server
+) -> None:
+    async with opened(stack_config()) as one, opened(stack_config()) as other:
+        own, others = hashes(one.config), hashes(other.config)
+        assert own == others
+        changed = hashes(other.config.model_copy(update={"player": {"skip_limit": 9}}))
+        async with beating(one, name="a", **own) as first, beating(other, name="b", **changed):
+            await until(lambda: len(first.others) == 1)
+            assert drift(own, first.others) == [
+                "the gateway b has another configuration: reload both"
+            ]
+            assert drift(changed, first.others) == []
+
+
+@pytest.fixture
+def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
+    with Gateway(stack_config(), tmp_path) as gateway:
+        yield gateway
+
+
+async def test_readyz_names_the_causes_and_each_change_of_the_verdict_is_one_line(
+    gateway: Gateway, mysql: Server
+) -> None:
+    with mysql.connect() as admin, admin.cursor() as cursor:
+        cursor.execute("FLUSH TABLES WITH READ LOCK")
+        body = await gateway.until("/readyz", lambda status, _: status == 503)
+        assert body["causes"] == ["lock"]
+        async with aiohttp.ClientSession(gateway.admin) as http, http.get("/metrics") as answer:
+            assert 'tapedeck_amiss{cause="disk"} 0.0' in await answer.text()
+        cursor.execute("UNLOCK TABLES")
+    await gateway.until("/readyz", lambda _, body: body["status"] == "ready")
+    said = [line["status"] for line in gateway.lines("verdict")]
+    assert said[-2:] == ["unavailable", "ready"]
+    assert len(said) <= 4

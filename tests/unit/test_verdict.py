@@ -1,0 +1,183 @@
+"""Is it well? What is said, in which order, and that it does not flap."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pymysql.err
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from failover.mysql.commits import Commits, Stall, waits_for
+from failover.mysql.errors import Fault, MySQLError, classify
+from sharding.verdict import ORDER, Facts, Kind, Reason, Steady, Traffic, judge, reasons
+
+WELL = Facts(redundant=True, redundancy="a standby acknowledges commits")
+
+
+def causes(facts: Facts) -> list[Kind]:
+    return judge(reasons(facts)).causes
+
+
+def test_nothing_amiss_is_ready() -> None:
+    assert judge(reasons(WELL)).status == "ready"
+
+
+AMISS: list[tuple[Facts, Kind, str]] = [
+    (replace(WELL, draining="the process is stopping"), "draining", "draining"),
+    (replace(WELL, doubt="MySQL's clock is not believed"), "clock", "unavailable"),
+    (replace(WELL, blocked="another table"), "foreign_today", "unavailable"),
+    (replace(WELL, adopted=False, denied=True), "login", "unavailable"),
+    (replace(WELL, adopted=False), "primary", "unavailable"),
+    (replace(WELL, adopted=False, lost_for=9, deadline=5), "primary", "unavailable"),
+    (replace(WELL, adopted=False, lost_for=2, deadline=5), "failover", "degraded"),
+    (replace(WELL, stall=Stall(4, "disk", "its disk is full")), "disk", "unavailable"),
+    (
+        replace(WELL, stall=Stall(4, "standby", "it waits"), redundant=False),
+        "standby",
+        "unavailable",
+    ),
+    (replace(WELL, stall=Stall(4, "lock", "it waits")), "lock", "unavailable"),
+    (replace(WELL, full="1114 table full"), "disk", "degraded"),
+    (replace(WELL, busy="1040 too many connections"), "connections", "degraded"),
+    (replace(WELL, starved="it missed 90% of the last 3 s"), "starved", "degraded"),
+    (replace(WELL, traffic=[Traffic("play", 10, 100, 5, 0)]), "errors", "degraded"),
+    (replace(WELL, traffic=[Traffic("play", 10, 100, 0, 6)]), "slow", "degraded"),
+    (replace(WELL, redundant=False, redundancy="no standby"), "redundancy", "degraded"),
+    (replace(WELL, out=[("lookup1", "timeout")]), "nodes", "degraded"),
+    (replace(WELL, capacity=["lookup1 evicts"]), "capacity", "degraded"),
+    (replace(WELL, ahead=-2.5), "skew", "degraded"),
+    (replace(WELL, others_ahead={"the gateway b": 3.0}), "skew", "degraded"),
+    (replace(WELL, drift=["the gateway b has another configuration"]), "drift", "degraded"),
+    (replace(WELL, jobs=["", "the background work fails"]), "job", "degraded"),
+    (replace(WELL, redundant=None, redundancy="may not see"), "unknown", "degraded"),
+    (replace(WELL, unknown=["whether changes commit is not known"]), "unknown", "degraded"),
+]
+
+
+@pytest.mark.parametrize(("facts", "kind", "status"), AMISS, ids=lambda value: str(value)[:12])
+def test_each_thing_that_is_amiss_is_said_and_nothing_else(
+    facts: Facts, kind: Kind, status: str
+) -> None:
+    verdict = judge(reasons(facts))
+    assert (verdict.causes, verdict.status) == ([kind], status)
+    assert verdict.reasons[0]
+
+
+def test_one_failure_or_slow_answer_of_a_quiet_minute_is_no_reason() -> None:
+    assert causes(replace(WELL, traffic=[Traffic("play", 30, 4, 4, 4)])) == []
+    assert causes(replace(WELL, traffic=[Traffic("play", 30, 10_000, 10, 90)])) == []
+
+
+def test_a_class_that_fails_is_seen_beside_another_that_is_served() -> None:
+    served, failing = Traffic("start", 30, 1000, 0, 0), Traffic("play", 30, 1000, 15, 0)
+    assert causes(replace(WELL, traffic=[served, failing])) == ["errors"]
+
+
+def test_a_starved_gateway_says_that_and_blames_nobody() -> None:
+    late = replace(
+        WELL,
+        starved="it missed 90% of the last 3 s",
+        traffic=[Traffic("play", 30, 100, 0, 90)],
+        ahead=5.0,
+        stall=Stall(4, "commits", "it does not say what it waits for"),
+    )
+    assert causes(late) == ["starved"]
+
+
+@given(st.lists(st.sampled_from([facts for facts, _, _ in AMISS]), min_size=1, max_size=4))
+def test_the_gravest_reasons_come_first_whatever_there_is(several: list[Facts]) -> None:
+    said = [reason for facts in several for reason in reasons(facts)]
+    places = [ORDER.index(reason.kind) for facts in several for reason in reasons(facts)]
+    assert len(said) == len(places)
+    kept = Steady().take(said, 0.0)
+    assert [ORDER.index(r.kind) for r in kept] == sorted(ORDER.index(r.kind) for r in kept)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_a_reason_does_not_flap(looks: list[bool]) -> None:
+    """Skew that comes and goes each second changes the verdict once in three seconds at most."""
+    steady, shown, changes = Steady(), False, []
+    for second, there in enumerate(looks):
+        now = bool(steady.take([Reason("skew", "clocks differ")] if there else [], float(second)))
+        if now != shown:
+            shown = now
+            changes.append(second)
+    assert all(later - earlier >= 3 for earlier, later in pairwise(changes))
+
+
+def test_a_reason_keeps_its_place_and_takes_its_newest_words() -> None:
+    steady = Steady()
+    steady.take([Reason("slow", "requests are slow: 2 %")], 0.0)
+    (said,) = steady.take([Reason("slow", "requests are slow: 9 %")], 1.0)
+    assert said.text == "requests are slow: 9 %"
+    assert steady.take([], 4.0)
+    assert not steady.take([], 7.0)
+
+
+# --- whether changes commit
+
+
+@pytest.mark.parametrize(
+    ("states", "error", "redundant", "cause"),
+    [
+        (["Waiting for someone to free space"], None, True, "disk"),
+        (["Waiting for semi-sync ACK from slave"], None, False, "standby"),
+        (["Waiting for semi-sync ACK from replica"], None, False, "standby"),
+        (["waiting for handler commit"], None, False, "standby"),
+        (["waiting for handler commit"], None, True, "commits"),
+        (["Waiting for backup lock"], None, True, "lock"),
+        (["Waiting for table metadata lock"], None, True, "lock"),
+        ([], (1205, "Lock wait timeout exceeded"), True, "lock"),
+        ([], (1114, "The table is full"), True, "disk"),
+        ([], (1021, "Disk full"), True, "disk"),
+        ([], (3675, "Create table failed, as disk is full"), True, "disk"),
+        (
+            [],
+            (1030, 'Got error 28 "No space left on device" from storage engine InnoDB'),
+            1,
+            "disk",
+        ),
+        ([], (1026, "Error writing file './binlog.000001' (errno: 28)"), True, "disk"),
+        ([], (1040, "Too many connections"), True, "connections"),
+        ([], (1226, "User has exceeded max_user_connections"), True, "connections"),
+        (["Commit"], None, True, "commits"),
+    ],
+)
+def test_what_mysql_waits_for_is_what_it_says(
+    states: list[str], error: tuple[int, str] | None, redundant: bool, cause: str
+) -> None:
+    met = classify(pymysql.err.OperationalError(*error)) if error else None
+    assert waits_for(states, met, redundant)[0] == cause
+
+
+def test_changes_have_stopped_after_three_seconds_without_a_commit() -> None:
+    commits = Commits()
+    commits.begin(0.0)
+    assert commits.stall(10.0) is None, "without heartbeats nobody waits for a commit"
+    commits.watched = True
+    commits.committed(10.0)
+    assert commits.stall(12.9) is None
+    commits.cause = waits_for(["Waiting for semi-sync ACK from slave"])
+    stall = commits.stall(13.0)
+    assert stall is not None
+    assert (stall.seconds, stall.cause) == (3.0, "standby")
+    commits.committed(14.0, ours=True)
+    assert commits.stall(14.0) is None
+
+
+def test_a_heartbeat_that_finds_room_does_not_hide_that_saves_meet_a_full_disk() -> None:
+    commits, full = Commits(), MySQLError(Fault.FULL, 1114, "The table is full")
+    commits.begin(0.0)
+    commits.watched = True
+    for second in range(1, 6):
+        commits.failed(float(second), full)
+        commits.committed(float(second), ours=True)
+    stall = commits.stall(5.0)
+    assert stall is not None
+    assert stall.cause == "disk"
+    commits.committed(5.5)
+    assert commits.stall(5.6) is None
+    assert commits.full(5.6) is None
