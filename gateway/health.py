@@ -30,6 +30,7 @@ from failover.mysql.heartbeat import Heartbeat
 from failover.presence import TICK
 from failover.tasks import stop
 from gateway import telemetry
+from gateway.api.operations import CLASSES
 from gateway.reload.runtime_config import RuntimeConfig, revealed
 from gateway.telemetry import Served
 from sharding.backend import Backend
@@ -208,7 +209,7 @@ class Health:
         self._hashes = hashes(config)
         CONFIG_HASH.set(int(self._hashes["config"], 16))
         RING_HASH.set(int(self._hashes["ring"], 16))
-        telemetry.promise(config.objective.latency / 1000)
+        telemetry.promise(CLASSES, config.objective.latency / 1000)
 
     async def _look_for_ever(self) -> None:
         loop = asyncio.get_running_loop()

@@ -20,7 +20,6 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.utils import floatToGoString
 
-from gateway.api.operations import OPERATIONS
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 # `_created` series double the size of every scrape and say only when a process began.
@@ -34,22 +33,6 @@ _BOUNDS = (
     *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05),
     *(0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
-
-
-_PLAY = ("/play", "/next", "/skip", "/report")
-
-
-def _class(path: str) -> str:
-    """The class of a route of listeners or services: what serves one class may fail for another."""
-    if path.startswith("/states/"):
-        return "states"
-    if path == "/sets/new":
-        return "start"
-    return "play" if path.endswith(_PLAY) else "browse"
-
-
-CLASSES = {op.path: _class(op.path) for op in OPERATIONS if op.api in ("player", "states")}
-"""By route: `play` (needs a commit), `states`, `browse` (reads) and `start` (needs no MySQL)."""
 
 
 class Served(NamedTuple):
@@ -84,18 +67,19 @@ class _Requests:
         self.counts: dict[tuple[str, str, int], int] = {}
         self.seconds: dict[str, list[float]] = {}
         self.slow_after = 0.25
+        self.classes: Mapping[str, str] = {}
 
     def served(self) -> dict[str, Served]:
         """By class."""
         found: dict[str, Served] = {}
         fast = bisect_right(_BOUNDS, self.slow_after)
         for route, (_, *numbers) in list(self.seconds.items()):
-            if (name := CLASSES.get(route)) is not None:
+            if (name := self.classes.get(route)) is not None:
                 requests, failed, slow = found.get(name, Served())
                 requests, slow = requests + sum(numbers), slow + sum(numbers[fast:])
                 found[name] = Served(requests, failed, slow)
         for (route, _, status), count in list(self.counts.items()):
-            if status >= 500 and (name := CLASSES.get(route)) is not None:
+            if status >= 500 and (name := self.classes.get(route)) is not None:
                 of = found.get(name, Served())
                 found[name] = of._replace(failed=of.failed + count)
         return found
@@ -157,9 +141,13 @@ def served() -> dict[str, Served]:
     return _requests.served()
 
 
-def promise(seconds: float) -> None:
-    """Count as slow what takes longer; as exactly as the histogram's bounds allow."""
-    _requests.slow_after = seconds
+def promise(classes: Mapping[str, str], seconds: float) -> None:
+    """Count by these classes, and as slow what takes longer (to the histogram's next bound).
+
+    Args:
+        classes: by route; what has none does not count.
+    """
+    _requests.classes, _requests.slow_after = classes, seconds
 
 
 def families() -> list[Metric]:

@@ -347,3 +347,18 @@ OPERATIONS: tuple[Operation, ...] = (
         always=True,
     ),
 )
+
+_PLAY = ("/play", "/next", "/skip", "/report")
+
+
+def _class(path: str) -> str:
+    """The class of a route of listeners or services: what serves one class may fail for another."""
+    if path.startswith("/states/"):
+        return "states"
+    if path == "/sets/new":
+        return "start"
+    return "play" if path.endswith(_PLAY) else "browse"
+
+
+CLASSES = {op.path: _class(op.path) for op in OPERATIONS if op.api in ("player", "states")}
+"""By route: `play` (needs a commit), `states`, `browse` (reads) and `start` (needs no MySQL)."""
