@@ -29,7 +29,7 @@ VERSION = version("tapedeck-player-gateway")
 """Read once: the package's files are not looked at for a request."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
-_BOUNDS = (
+BOUNDS = (
     *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05),
     *(0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
@@ -72,7 +72,7 @@ class _Requests:
     def served(self) -> dict[str, Served]:
         """By class."""
         found: dict[str, Served] = {}
-        fast = bisect_right(_BOUNDS, self.slow_after)
+        fast = bisect_right(BOUNDS, self.slow_after)
         for route, (_, *numbers) in list(self.seconds.items()):
             if (name := self.classes.get(route)) is not None:
                 requests, failed, slow = found.get(name, Served())
@@ -101,7 +101,7 @@ class _Requests:
         )
         for route, (total, *numbers) in list(self.seconds.items()):
             buckets = list(
-                zip((*map(floatToGoString, _BOUNDS), "+Inf"), accumulate(numbers), strict=True)
+                zip((*map(floatToGoString, BOUNDS), "+Inf"), accumulate(numbers), strict=True)
             )
             histogram.add_metric([route], buckets, total)
         yield counter
@@ -131,9 +131,9 @@ def observe(route: str, method: str, status: int, seconds: float) -> None:
     counts[key] = counts.get(key, 0) + 1
     of_route = _requests.seconds.get(route)
     if of_route is None:
-        of_route = _requests.seconds[route] = [0.0] * (len(_BOUNDS) + 2)
+        of_route = _requests.seconds[route] = [0.0] * (len(BOUNDS) + 2)
     of_route[0] += seconds
-    of_route[bisect_left(_BOUNDS, seconds) + 1] += 1
+    of_route[bisect_left(BOUNDS, seconds) + 1] += 1
 
 
 def served() -> dict[str, Served]:

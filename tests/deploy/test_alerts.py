@@ -19,8 +19,10 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-import gateway.process.supervisor  # registers every family
-from gateway.api.operations import OPERATIONS
+from config.model import Objective
+from gateway import health, telemetry
+from gateway.api.operations import CLASSES, OPERATIONS
+from gateway.process import supervisor
 from stack.mariadb import MariaDB
 from stack.redis import RedisServer
 from tests.deploy.test_files import run
@@ -45,6 +47,8 @@ ALERTS = [rule for rule in RULES if "alert" in rule]
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 PAGES = sorted(RUNBOOKS.glob("Tapedeck*.md"))
 SECTIONS = ["What it means", "What to look at", "What to type"]
+REGISTERED = (health, supervisor)
+"""Every family, by being imported."""
 FOREIGN = {"up", "ALERTS"}
 """Prometheus' own."""
 
@@ -117,10 +121,10 @@ def test_promtool_accepts_the_configurations(name: str, tmp_path: Path) -> None:
     assert "SUCCESS" in run("promtool", "check", "config", tmp_path / name)
 
 
-def test_each_alert_wakes_somebody_and_says_what_to_read() -> None:
+def test_each_alert_pages_or_is_a_ticket_and_says_what_to_read() -> None:
     for rule in ALERTS:
-        assert rule["labels"] == {"severity": "page"}, "what wakes nobody is on the dashboard"
-        assert rule["annotations"]["runbook"] == f"docs/runbooks/{rule['alert']}.md"
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert rule["annotations"]["runbook_url"] == f"docs/runbooks/{rule['alert']}.md"
         assert rule["annotations"]["summary"]
 
 
@@ -168,34 +172,14 @@ def test_an_expression_asks_for_what_is_exported(where: str, expression: str) ->
         assert name in RECORDED, f"{where}: no rule records {name}"
 
 
-def test_the_routes_of_listeners_and_services_are_counted_and_no_others() -> None:
-    patterns = {p for _, e in expressions() for p in re.findall(r'route=~"([^"]*)"', e)}
-    assert len(patterns) == 1, "one idea of what counts"
-    (pattern,) = patterns
+def test_the_routes_of_listeners_and_services_have_a_class_and_no_others() -> None:
     for operation in OPERATIONS:
-        counts = re.fullmatch(pattern, operation.path) is not None
-        assert counts == (operation.api in ("player", "states")), operation.path
+        assert (operation.path in CLASSES) == (operation.api in ("player", "states"))
+    assert CLASSES["/sets/new"] != CLASSES["/sets/{play_token}/play"], "one needs no MySQL"
 
 
-def test_the_latency_that_alerts_is_a_bucket_of_the_histogram() -> None:
-    bounds = {
-        sample.labels["le"]
-        for family in REGISTRY.collect()
-        if family.name == "tapedeck_http_request_seconds"
-        for sample in family.samples
-        if "le" in sample.labels
-    }
-    gateway.telemetry.observe("/mixes/{id}", "GET", 200, 0.001)
-    bounds |= {
-        sample.labels["le"]
-        for family in REGISTRY.collect()
-        if family.name == "tapedeck_http_request_seconds"
-        for sample in family.samples
-        if "le" in sample.labels
-    }
-    for _, expression in expressions():
-        for bound in re.findall(r'le="([^"]*)"', expression):
-            assert bound in bounds
+def test_the_latency_of_the_objective_is_a_bucket_of_the_histogram() -> None:
+    assert Objective().latency / 1000 in telemetry.BOUNDS
 
 
 def test_the_dashboard_has_its_panels_side_by_side_and_each_with_an_axis_and_a_query() -> None:
@@ -269,7 +253,8 @@ async def test_alerts_are_silent_over_healthy_gateways_and_speak_when_a_part_is_
             return bool(ratio) and len(await prometheus.query("up == 1")) == 2
 
         await prometheus.until(measured, "two gateways are measured")
-        assert await prometheus.alerts() == {}
+        # (A busy test machine may starve them.)
+        assert set(await prometheus.alerts()) <= {"TapedeckStarved"}
 
         # Every question of the dashboard is one that Prometheus understands, and those about what
         # goes on all the time have an answer.
@@ -285,7 +270,8 @@ async def test_alerts_are_silent_over_healthy_gateways_and_speak_when_a_part_is_
         for server in lookup_servers[:2]:
             server.kill()
         await prometheus.until(lambda: says("TapedeckLookupsLost"), "the lookup nodes are missed")
-        assert set(await prometheus.alerts()) == {"TapedeckLookupsLost"}
+        tickets = {"TapedeckLookupNodeOut", "TapedeckHintsLate", "TapedeckStarved"}
+        assert set(await prometheus.alerts()) - tickets == {"TapedeckLookupsLost"}
 
         mysql.kill()
         await prometheus.until(lambda: says("TapedeckMySQLPrimaryLost"), "the primary is missed")
