@@ -23,6 +23,7 @@ from aiohttp.http import HttpRequestParser, RawRequestMessage
 from bench.hot_path import KEY, mixes
 from config.load import parse
 from config.model import Sessions
+from failover.mysql.commits import Commits
 from failover.mysql.primary import Primary
 from failover.mysql.resultset import Ran
 from gateway import telemetry
@@ -57,6 +58,7 @@ class NoDatabase:
 
     generation = 1
     packet = 16 << 20
+    commits = Commits()
 
     def deadline(self) -> float:
         """Ten seconds from now."""
