@@ -24,6 +24,7 @@ from prometheus_client import Gauge
 
 from config import tls
 from config.model import Sections
+from config.plain import plain
 from config.values import join_address
 from failover.aside import aside
 from failover.mysql.heartbeat import Heartbeat
@@ -31,7 +32,7 @@ from failover.presence import TICK
 from failover.tasks import stop
 from gateway import telemetry
 from gateway.api.operations import CLASSES
-from gateway.reload.runtime_config import RuntimeConfig, revealed
+from gateway.reload.runtime_config import RuntimeConfig
 from gateway.telemetry import Served
 from sharding.backend import Backend
 from sharding.verdict import (
@@ -80,8 +81,10 @@ def hashes(config: Sections) -> dict[str, str]:
 
     Addresses, limits and what only costs differ as they like. No password goes into it.
     """
+    # A worker has it by way of JSON: 600 here must be 600.0 there.
+    config = Sections.model_validate(plain(config))
     ring = {name: str(getattr(config.lookup, name)) for name in _RING}
-    alike: dict[str, Any] = {name: revealed(getattr(config, name)) for name in _ALIKE}
+    alike: dict[str, Any] = {name: plain(getattr(config, name)) for name in _ALIKE}
     alike["partitions"] = {
         name: alike["partitions"][name] for name in ("prefix", "retention_days", "drop_after")
     }

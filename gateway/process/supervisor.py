@@ -23,8 +23,8 @@ from config.model import Sections
 from config.plain import plain
 from gateway.http.errors import encode
 from gateway.http.listener import BACKLOG, bind, bind_shared
-from gateway.process.admin_port import AdminPort
 from gateway.peers import Peers
+from gateway.process.admin_port import AdminPort
 from gateway.process.aggregate import WorkerDoor, WorkersInsight
 from gateway.process.worker import EXIT_CONFIG, Handover, start_logs
 from gateway.reload.reload import Reload, Workers
