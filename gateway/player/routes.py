@@ -255,10 +255,13 @@ def _track_id(parameters: Mapping[str, str]) -> int | None:
 
 def _wants_media(call: Call, parameters: Mapping[str, str]) -> bool:
     """Whether a client speaks version 2, in which a track's `url` is its media."""
-    version = parameters.get("api_version")
-    if version is None:
-        version = call.request.headers.get("X-Api-Version")
-    return version is not None and version.partition(".")[0] == "2"
+    if "api_version" in parameters:
+        version = parameters["api_version"]
+    elif "X-Api-Version" in call.request.headers:
+        version = call.request.headers["X-Api-Version"]
+    else:
+        return False
+    return version.partition(".")[0] == "2"
 
 
 async def read_parameters(call: Call) -> Mapping[str, str]:
