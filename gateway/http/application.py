@@ -15,11 +15,12 @@ from time import perf_counter
 
 import structlog
 
-from failover.mysql.errors import PrimaryUnavailable
+from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from gateway import logs, metrics, telemetry
 from gateway.http.admission import AdmissionControl
 from gateway.http.cors import Cors
 from gateway.http.errors import Refusal, Style, response
+from gateway.http.failures import Failures
 from gateway.http.input_bounds import HeadTooLarge
 from gateway.http.jsonp import callback_of, make_script
 from gateway.http.messages import Request, Response, peer_of, target_of
@@ -63,6 +64,7 @@ class Application:
         self.routes = Routes(routes)
         self.in_flight = 0
         self.draining = False
+        self._failures = Failures()
         self._style = style
         self.admission = admission
         self._cors = cors
@@ -146,20 +148,23 @@ class Application:
             return self._error(route.style, refusal, logged_in=call.logged_in)
         except TooLarge as error:
             return self._error(route.style, Refusal(413, str(error)), logged_in=call.logged_in)
-        except (Unavailable, PrimaryUnavailable) as error:
-            _log.warning("request not served", route=route.template, reason=str(error))
-            return self._error(
-                route.style,
-                Refusal(
-                    503,
-                    "The store is not available right now; try again.",
-                    headers={"Retry-After": str(max(1, error.retry_after))},
-                ),
-                logged_in=call.logged_in,
-            )
-        except Exception:
+        except Exception as error:
+            again = _again_after(error)
+            if again is not None:
+                self._failures.note(
+                    30, "request not served", route.template, error, reason=str(error)
+                )
+                return self._error(
+                    route.style,
+                    Refusal(
+                        503,
+                        "The store is not available right now; try again.",
+                        headers={"Retry-After": str(again)},
+                    ),
+                    logged_in=call.logged_in,
+                )
             # The request may have carried secrets: the pattern is logged, and the traceback.
-            _log.exception("request failed", route=route.template, method=request.method)
+            self._failures.note(40, "request failed", route.template, error, method=request.method)
             return self._error(
                 route.style,
                 Refusal(500, f"Something broke here; it is logged as {logs.REQUEST_ID.get()}."),
@@ -227,6 +232,16 @@ class Application:
                 seconds=round(seconds, 6),
             )
         return answer
+
+
+def _again_after(error: Exception) -> int | None:
+    """Seconds until another try makes sense, if MySQL could not serve this one; None for a fault of
+    the program."""
+    if isinstance(error, (Unavailable, PrimaryUnavailable)):
+        return max(1, error.retry_after)
+    if isinstance(error, MySQLError) and (error.passing or error.fault is Fault.FULL):
+        return 5 if error.fault is Fault.FULL else 1
+    return None
 
 
 def _forwarded(request: Request) -> str | None:

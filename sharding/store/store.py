@@ -364,7 +364,9 @@ class Store:
 def _unavailable(error: PrimaryUnavailable | MySQLError) -> Unavailable:
     if isinstance(error, PrimaryUnavailable):
         return Unavailable(str(error), error.retry_after)
-    # A full disk, a missing right, a packet over the server's limit: nothing a client can mend.
+    if error.fault is Fault.FULL:
+        return Unavailable(f"MySQL's disk is full: {error}", retry_after=5)
+    # A missing right, a packet over the server's limit: nothing a client can mend.
     log.error("mysql refused a statement", code=error.code, reason=error.reason)
     return Unavailable(f"MySQL refused a statement (error {error.code})", retry_after=5)
 

@@ -273,6 +273,7 @@ async def test_an_incident_is_named_within_five_seconds_and_by_no_other_name(
                     await prometheus.until(fires, alert, 120)
                     fired = time.monotonic() - began
             others = set(await prometheus.alerts()) - {alert}
+    traces = [line for line in gateway.lines() if "exception" in line]
     ejections = len(gateway.lines("lookup node ejected"))
     seconds = [round(at, 1) if at is not None else None for at in (named, fired)]
     _table.append(
@@ -283,4 +284,5 @@ async def test_an_incident_is_named_within_five_seconds_and_by_no_other_name(
     assert named is not None, f"not named; it says {last}"
     assert named <= NAMED_WITHIN
     assert not wrong
+    assert not traces, "a fault of another part is no fault of the program"
     assert fired is not None or not alert

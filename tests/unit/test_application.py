@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from failover.mysql.errors import Fault, MySQLError
 from gateway import logs
 from sharding.state import Key, Unavailable
 from tests.support.serving import SERVICE_KEY, Served, serving
@@ -195,6 +196,43 @@ async def test_what_breaks_is_500_without_anything_internal_and_logged_once(
         assert failed[0]["level"] == "error"
         assert failed[0]["route"] == "/sets/{play_token}/play"
         assert "the inside of the machine" in failed[0]["exception"]
+
+
+async def test_a_thousand_failures_of_a_kind_are_a_line_a_second_with_their_number(
+    log_lines: Any,
+) -> None:
+    async with serving() as gateway:
+        gateway.store.raises = Unavailable("MySQL: no answer in time")
+
+        async def ask() -> str:
+            async with gateway.http.get("/states/1/1", headers=KEY) as answer:
+                assert answer.status == 503
+                return answer.headers["X-Request-Id"]
+
+        ids = await asyncio.gather(*(ask() for _ in range(20)))
+
+        def said() -> list[Any]:
+            return [line for line in log_lines() if line["event"] == "request not served"]
+
+        assert said()[0]["count"] == 1
+        async with asyncio.timeout(10):
+            while sum(line["count"] for line in said()) < 20:
+                await asyncio.sleep(0.02)
+        assert len(said()) <= 4, "a line a second, however many fail"
+        assert {line["request_id"] for line in said()} <= set(ids)
+        assert {line["reason"] for line in said()} == {"MySQL: no answer in time"}
+
+
+@pytest.mark.parametrize("fault", [Fault.LOST, Fault.BUSY, Fault.FULL])
+async def test_an_error_of_mysql_that_passes_is_503_and_no_fault_of_the_program(
+    log_lines: Any, fault: Fault
+) -> None:
+    async with serving() as gateway:
+        gateway.store.raises = MySQLError(fault, 0, "no answer in time")
+        async with gateway.http.get("/states/1/1", headers=KEY) as answer:
+            assert answer.status == 503
+            assert int(answer.headers["Retry-After"]) >= 1
+        assert not [line for line in log_lines() if "exception" in line]
 
 
 async def test_no_log_line_holds_a_token_or_a_key(log_lines: Any) -> None:
