@@ -124,7 +124,7 @@ def _source(
         found = open_source(source, tables, mapped, when, tuple(users or ()))
     except (BadSource, ValueError) as error:
         fail(f"--from: {error}")
-    return found, f"{source} {tables} {map_file.read_text()} {when} {users}"
+    return found, f"{source} {tables} {map_file.read_text()}"
 
 
 def _map(path: Path) -> Map:
@@ -156,9 +156,10 @@ def _carry_out(
 ) -> None:
     from sharding.importing.run import Done
 
-    done = Done(map_file.with_name(map_file.name + ".progress"), said)
+    whole = not dry and work.source.since is None and not work.source.users
+    done = Done(map_file.with_name(map_file.name + ".progress"), said) if whole else None
     run(_import(sections, work, done, dry, not leave_open))
-    if not dry:
+    if done is not None:
         done.over()
 
 

@@ -1,8 +1,8 @@
 """An import from its first row to its last: parts one after the other, at a rate, told as it goes.
 
 A source that is lost, or a MySQL that fails over, has the part begun anew: its rows that are there
-already are found so. What was done is written down after each part, in a file, for the next run of
-the same command.
+already are found so. A run over everything writes down in a file which days are done, for the next
+run of the same command; not today and yesterday, which go on changing while nothing is imported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from failover.mysql.primary import Primary
 from sharding.importing.mapping import BadRow, Encode, Record, record
 from sharding.importing.sources import Part, Rows, Source
 from sharding.importing.target import AHEAD, BUSY, Step, Target, count
-from sharding.partitions.calendar import oldest_kept, tomorrow
+from sharding.partitions.calendar import neighbours, oldest_kept, tomorrow
 
 AGAIN = 5
 """How often a part is begun anew."""
@@ -64,13 +64,13 @@ class Run:
         self._began = self._told = time.monotonic()
 
     async def into(
-        self, primary: Primary, retention: int, done: Done, *, dry: bool, close: bool
+        self, primary: Primary, retention: int, done: Done | None, *, dry: bool, close: bool
     ) -> None:
         """Import all parts that are not done.
 
         Args:
             retention: days a state is kept.
-            done: which parts are.
+            done: which parts are; None to read all of them.
             dry: only say what would be done; a sample is kept.
             close: have the days sealed again at the end.
 
@@ -87,14 +87,14 @@ class Run:
         for tried in range(AGAIN + 1):
             try:
                 async with Target.opened(primary, retention, a_day, self._tell, dry=dry) as target:
-                    for part in [part for part in parts if part.name not in done]:
+                    for part in [one for one in parts if done is None or one.name not in done]:
                         before = self.counts.copy()
                         try:
                             await self._part(part, target)
                         except (PrimaryUnavailable, MySQLError):
                             self.counts = before
                             raise
-                        if not dry:
+                        if done and part.day is not None and part.day < neighbours(today)[0]:
                             done.add(part.name)
                     if close and not dry:
                         await target.close()

@@ -115,9 +115,10 @@ async def run_import(
     rejects = io.StringIO()
     source = open_source(wanted, tables, read_map(said), None, users)
     run = Run(source, body_of, 0, rejects, print)
-    done = Done(tmp_path / "progress", "")
+    done = None if dry or users else Done(tmp_path / "progress", "")
     await run.into(gateway.primary, 30, done, dry=dry, close=close)
-    done.over()
+    if done is not None:
+        done.over()
     return run.counts, rejects.getvalue()
 
 
@@ -368,6 +369,30 @@ async def test_a_mysql_that_fails_over_has_the_part_begun_anew(
 
     monkeypatch.setattr(Target, "take", cut_off)
     assert (await run_import(gateway, app.dsn, tmp_path))[0] == {NEW: 2}
+
+
+async def test_a_run_that_goes_on_leaves_out_the_days_that_were_done_but_not_the_last_two(
+    gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.put(0, (1, 7, "70"))
+    app.put(3, (2, 7, "70"))
+    app.put(4, (3, 7, "70"))
+    take, taken = Target.take, list[int]()
+
+    async def dies_on_the_last(self: Target, records: Any) -> Any:
+        taken.extend(record.key.user_id for record in records)
+        if 3 in taken:
+            raise MySQLError(Fault.FINAL, 0, "the process died")
+        return await take(self, records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "take", dies_on_the_last)
+        with pytest.raises(MySQLError):
+            await run_import(gateway, app.dsn, tmp_path)
+    assert taken == [1, 2, 3]
+    app.put(0, (1, 7, "70,71"))
+    counts, _ = await run_import(gateway, app.dsn, tmp_path)
+    assert counts == {REPLACED: 1, NEW: 1}, "what changed today, and what was not done"
 
 
 def test_the_command_names_bad_rows_and_a_bad_map(document: dict[str, Any], tmp_path: Path) -> None:
