@@ -6,6 +6,15 @@ from typing import Any
 
 import msgspec
 
+from gateway.api.admin_bodies import (
+    BelievedClock,
+    MySQL,
+    Outline,
+    Overview,
+    Partition,
+    Ring,
+    Where,
+)
 from gateway.player.responses import (
     API_VERSION,
     MixReply,
@@ -22,22 +31,18 @@ _TEXT: Json = {"type": "string"}
 _FLAG: Json = {"type": "boolean"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _ID: Json = {"type": "integer", "minimum": 1}
-_TEXT_OR_NULL: Json = {"type": ["string", "null"]}
 _SENTENCES: Json = {"type": "array", "items": _TEXT, "minItems": 1}
-_DAY: Json = {"type": "string", "pattern": "^[0-9]{8}$"}
 
 
 def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _object(
-    properties: Json, *, open_to_more: bool = False, optional: tuple[str, ...] = ()
-) -> Json:
+def _object(properties: Json, *, open_to_more: bool = False) -> Json:
     return {
         "type": "object",
         "properties": properties,
-        "required": [name for name in properties if name not in optional],
+        "required": list(properties),
         "additionalProperties": open_to_more,
     }
 
@@ -61,14 +66,17 @@ def _envelope(
     )
 
 
-def _of(*shapes: type[msgspec.Struct]) -> Json:
-    """The schemas of structs, with those that they hold: exactly their fields, and all of them but
-    those that may be UNSET."""
-    _, found = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
-    for schema in found.values():
+def _schemas_of(*shapes: type[msgspec.Struct]) -> Json:
+    """The schemas of structs, with those that they hold."""
+    return msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")[1]
+
+
+def _closed(schemas: Json) -> Json:
+    """The same, with exactly their fields, and all of them but those that may be UNSET."""
+    for schema in schemas.values():
         schema["additionalProperties"] = False
         schema["required"] = [n for n in schema["properties"] if n != "plays_count"]
-    return found
+    return schemas
 
 
 _PLACE: Json = {
@@ -78,7 +86,7 @@ _PLACE: Json = {
 }
 
 SCHEMAS: Json = {
-    **_of(TrackReply, MixReply, MixSet, TagReply, UserReply, SignedIn),
+    **_closed(_schemas_of(TrackReply, MixReply, MixSet, TagReply, UserReply, SignedIn)),
     "Set": _object(
         {
             "at_beginning": _FLAG,
@@ -122,159 +130,11 @@ SCHEMAS: Json = {
             "causes": {"type": "array", "items": _TEXT},
         }
     ),
-    "Ring": _object(
-        {
-            "generation": {"type": "integer"},
-            "nodes": {
-                "type": "array",
-                "items": _object(
-                    {
-                        "name": _TEXT,
-                        "address": _TEXT,
-                        "weight": _ID,
-                        "share": {"type": "number", "minimum": 0, "maximum": 1},
-                        "state": {"enum": ["live", "ejected"]},
-                        "since": _TEXT_OR_NULL,
-                        "reason": _TEXT_OR_NULL,
-                        "next_probe": _TEXT_OR_NULL,
-                        "failures": _COUNT,
-                        "capacity": {"type": ["object", "null"]},
-                    },
-                    open_to_more=True,
-                    optional=("capacity",),
-                ),
-            },
-        },
-        open_to_more=True,
-    ),
-    "Outline": _object(
-        {
-            name: {"type": "array", "items": _TEXT_OR_NULL, "description": "Node names."}
-            for name in ("owners", "serving")
-        }
-    ),
-    "MySQL": _object(
-        {
-            "primary": _TEXT_OR_NULL,
-            "generation": _COUNT,
-            "engine": {**_TEXT_OR_NULL, "description": "the primary's, with its version"},
-            "redundant": {
-                "type": ["boolean", "null"],
-                "description": "whether another host has what is acknowledged; null: not known",
-            },
-            "redundancy": {**_TEXT_OR_NULL, "description": "why"},
-            "split": _FLAG,
-            "lost_for": {"type": ["number", "null"], "description": "seconds"},
-            "problem": _TEXT_OR_NULL,
-            "waiting": _COUNT,
-            "hosts": {
-                "type": "array",
-                "items": _object(
-                    {
-                        "address": _TEXT,
-                        "role": {"enum": ["primary", "standby", "fenced", "unknown"]},
-                        "generation": {"type": ["integer", "null"]},
-                        "error": _TEXT_OR_NULL,
-                    },
-                    open_to_more=True,
-                ),
-            },
-        },
-        open_to_more=True,
-    ),
-    "Where": _object(
-        {
-            "user_id": _ID,
-            "playlist_id": _ID,
-            "lookup_key": _TEXT,
-            "owner": _TEXT,
-            "order": {"type": "array", "items": _TEXT},
-            "hints": {
-                "type": "array",
-                "items": _object(
-                    {
-                        "node": _TEXT,
-                        "outcome": {"enum": ["day", "miss", "garbage", "unavailable"]},
-                        "day": _TEXT_OR_NULL,
-                    },
-                    open_to_more=True,
-                ),
-            },
-            "state": {
-                "anyOf": [
-                    {"type": "null"},
-                    _object(
-                        {
-                            "partition": _TEXT,
-                            "day": _DAY,
-                            "version": _ID,
-                            "owner": {"enum": ["player", "states API"]},
-                            "body": _TEXT,
-                        },
-                        open_to_more=True,
-                    ),
-                ]
-            },
-        },
-        open_to_more=True,
-    ),
-    "Overview": _object(
-        {
-            "at": {"type": "number"},
-            "gateway": _TEXT,
-            "version": _TEXT,
-            "status": {"enum": ["ready", "degraded", "unavailable", "draining"]},
-            "since": {"type": ["number", "null"]},
-            "reasons": {"type": "array", "items": _TEXT},
-            "workers": _COUNT,
-            "requests": {"type": "number", "description": "a second"},
-            "failing": {"type": "number", "description": "a second"},
-            "latency": {
-                "type": "array",
-                "items": {"type": ["number", "null"]},
-                "description": "median, p95 and p99, milliseconds",
-            },
-            "out": {"type": "array", "items": _TEXT},
-            "generation": {"type": ["integer", "null"]},
-            "primary": _TEXT_OR_NULL,
-        },
-        open_to_more=True,
-    ),
+    **_schemas_of(Ring, Outline, MySQL, Where, Overview, Partition, BelievedClock),
+    "Partitions": {"type": "array", "items": _ref("Partition")},
     "Page": _TEXT,
     "PagePart": _TEXT,
     "Events": _TEXT,
-    "Partitions": {
-        "type": "array",
-        "items": _object(
-            {
-                "day": _DAY,
-                "rows": _COUNT,
-                "bytes": _COUNT,
-                "drops_on": _DAY,
-                "sealed": {
-                    "type": "boolean",
-                    "description": "its filter is there: loads read it only for keys that it may"
-                    " have",
-                },
-                "filter_bytes": _COUNT,
-                "in_vain": {
-                    **_COUNT,
-                    "description": "how often this gateway read it for a key that was not there,"
-                    " because its filter did not rule the key out",
-                },
-                "foreign": {
-                    "type": "array",
-                    "items": _TEXT,
-                    "description": "tables that have a partition's name and are not Tapedeck's:"
-                    " never read, written or dropped; the same list in each item",
-                },
-            },
-            open_to_more=True,
-        ),
-    },
-    "BelievedClock": _object(
-        {"was_in_doubt": {"type": "boolean"}, "mysql_time": _TEXT}, open_to_more=True
-    ),
     "Stats": {"type": "object", "description": "By metric: a value, or values with labels."},
     "Metrics": _TEXT,
     "Reloaded": _object(
