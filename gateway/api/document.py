@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from config.model import Sections
 from config.values import join_address
 from gateway.api.operations import OPEN, OPERATIONS, Api, Operation, Parameter
@@ -12,7 +10,6 @@ from gateway.telemetry import VERSION
 
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
-_ENTITY_TAG: Json = {"type": "string", "pattern": r'^(\*|"[0-9]{1,19}")$'}
 _COMMON: dict[Api, dict[int, str]] = {
     "player": {400: "Error", 408: "Error", 413: "Error", 415: "Error", 503: "Error"},
     "states": {400: "PlainError", 401: "PlainError", 503: "PlainError"},
@@ -102,7 +99,7 @@ def _operation(operation: Operation, method: str, config: Sections) -> Json:
         "operationId": f"{operation.name}_{method.lower()}",
         "summary": operation.summary,
         "tags": [operation.api],
-        "parameters": [_parameter(p, operation, method) for p in _in_url(operation, method)],
+        "parameters": [_parameter(p, operation, method) for p in operation.parameters],
         "responses": _responses(operation, method),
     }
     if method == "POST" and operation.api == "player":
@@ -122,26 +119,6 @@ def _operation(operation: Operation, method: str, config: Sections) -> Json:
     elif operation.api == "admin" and operation.name not in OPEN:
         described["security"] = [{}, {"adminToken": []}]
     return described
-
-
-def _in_url(operation: Operation, method: str) -> Iterable[Parameter]:
-    yield from operation.parameters
-    if operation.api == "states":
-        star = {"type": "string", "enum": ["*"]}
-        version = "The version, or `*`. Not together with If-None-Match."
-        described = {
-            "GET": [
-                ("If-None-Match", "304 where it holds this version.", _ENTITY_TAG),
-                ("If-Match", "Or 412. Not together with If-None-Match.", _ENTITY_TAG),
-            ],
-            "PUT": [
-                ("If-None-Match", "`*`: create. It or If-Match is needed.", star),
-                ("If-Match", version, _ENTITY_TAG),
-            ],
-            "DELETE": [("If-Match", "The version, or `*`; needed.", _ENTITY_TAG)],
-        }
-        for name, text, schema in described.get("GET" if method == "HEAD" else method, []):
-            yield Parameter(name, text, schema, needed=False)
 
 
 def _parameter(parameter: Parameter, operation: Operation, method: str) -> Json:

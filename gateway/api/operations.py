@@ -6,7 +6,7 @@ shapes of bodies are in `schemas.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias
@@ -75,6 +75,8 @@ _BELIEVED = _id(
     "The track that the client believes is playing: a retry with it moves nothing twice.",
     needed=False,
 )
+_ENTITY_TAG: Json = {"type": "string", "pattern": r'^(\*|"[0-9]{1,19}")$'}
+_STAR: Json = {"type": "string", "enum": ["*"]}
 _USER = _id("user_id", "The user.", USER_MAX)
 _ANY = ("GET", "POST")
 _READ = ("GET", "HEAD", "POST")
@@ -117,12 +119,17 @@ def _of_state(
     summary: str,
     answers: Mapping[int, str | None],
     *errors: int,
+    conditions: Iterable[Parameter],
 ) -> Operation:
     known = {**answers, **dict.fromkeys((*errors, 409, 412), "PlainError")}
-    where = (_USER, _id("playlist_id", "The playlist."))
-    return Operation(
-        name, "states", "/states/{user_id}/{playlist_id}", methods, summary, known, where
-    )
+    parameters = (_USER, _id("playlist_id", "The playlist."), *conditions)
+    path = "/states/{user_id}/{playlist_id}"
+    return Operation(name, "states", path, methods, summary, known, parameters)
+
+
+def _if(match: str, description: str, schema: Json = _ENTITY_TAG) -> Parameter:
+    """A condition's header."""
+    return Parameter(f"If-{match}", description, schema, needed=False)
 
 
 def _admin(
@@ -253,6 +260,10 @@ OPERATIONS: tuple[Operation, ...] = (
         "The state, byte for byte as it was stored",
         {200: "State", 304: None},
         404,
+        conditions=(
+            _if("None-Match", "304 where it holds this version."),
+            _if("Match", "Or 412. Not together with If-None-Match."),
+        ),
     ),
     _of_state(
         "put_state",
@@ -260,8 +271,19 @@ OPERATIONS: tuple[Operation, ...] = (
         "Create the state (If-None-Match: *) or replace it (If-Match)",
         {200: "Stored", 201: "Stored"},
         *(408, 413, 415, 428),
+        conditions=(
+            _if("None-Match", "`*`: create. It or If-Match is needed.", _STAR),
+            _if("Match", "The version, or `*`. Not together with If-None-Match."),
+        ),
     ),
-    _of_state("delete_state", ("DELETE",), "Delete the state (If-Match)", {204: None}, 428),
+    _of_state(
+        "delete_state",
+        ("DELETE",),
+        "Delete the state (If-Match)",
+        {204: None},
+        428,
+        conditions=(_if("Match", "The version, or `*`; needed."),),
+    ),
     _admin("healthz", "/healthz", "The process lives", {200: "Health"}),
     _admin("readyz", "/readyz", "Whether it can serve", {200: "Readiness", 503: "Readiness"}),
     _admin("ring", "/ring", "The lookup nodes and their health", {200: "Ring"}),
