@@ -1,4 +1,4 @@
-"""The bodies of the admin port. Their schemas are made from these; what may come is more."""
+"""The bodies of the admin port, from which their schemas are made. A body may have more in it."""
 
 from __future__ import annotations
 
