@@ -52,6 +52,10 @@ class Target(NamedTuple):
             return found
 
 
+FELT = ("errors", "slow", "starved")
+"""Causes that tell what clients feel, or what this machine lacks: no part that a drill breaks."""
+
+
 class Look(NamedTuple):
     """One look at a gateway's /readyz; status 0 for none.
 
@@ -247,7 +251,10 @@ class Client:
                 async with self._http.get(
                     url, timeout=aiohttp.ClientTimeout(total=2), ssl=tls
                 ) as reply:
-                    status, reasons = reply.status, tuple((await reply.json())["reasons"])
+                    body = await reply.json()
+                    named = zip(body["causes"], body["reasons"], strict=True)
+                    reasons = tuple(reason for cause, reason in named if cause not in FELT)
+                    status = reply.status
             self._ready[number] = status == 200
             self.looks.append(Look(at, self.now() - at, number, status, reasons))
             await asyncio.sleep(LOOK_EVERY)
