@@ -71,7 +71,13 @@ class Presence:
         late_now = max(0.0, now - self._due) if self._tick is not None else 0.0
         return self.absent - absent_before + late_now
 
-    def _judge(self, now: float, late: float) -> None:
+    def judge(self, now: float, late: float) -> None:
+        """Take a tick into account.
+
+        Args:
+            now: the loop's clock.
+            late: seconds by which it came late.
+        """
         late = max(0.0, late - GRACE)
         self._late += late
         self._lates.append((now, late))
@@ -88,7 +94,7 @@ class Presence:
         now = loop.time()
         late = max(0.0, now - self._due)
         self.absent += late
-        self._judge(now, late)
+        self.judge(now, late)
         self._arm(loop)
         for follow in self.followers:
             follow(now, late)

@@ -127,7 +127,7 @@ INCIDENTS: dict[str, tuple[Callable[[Scene], None], set[str], str, str]] = {
         "TapedeckSavesStopped",
     ),
     "disk full": (fill, {"disk"}, "disk is full", "TapedeckSavesStopped"),
-    "wrong password": (another_password, {"login"}, "1045", "TapedeckMySQLPrimaryLost"),
+    "wrong password": (another_password, {"login"}, "1045", "TapedeckMySQLLogin"),
     "too many connections": (crowd, {"connections"}, "1040", "TapedeckMySQLConnections"),
     "starved gateway": (starve, {"starved"}, "starved", "TapedeckStarved"),
     "clock 26 h off": (shift, {"clock"}, "MySQL's clock", "TapedeckClockDoubted"),

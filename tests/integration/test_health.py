@@ -12,6 +12,7 @@ import aiohttp
 import pymysql
 import pytest
 
+from failover.metrics import NODE_FAILURES
 from failover.mysql.heartbeat import Heartbeat
 from gateway.health import drift, hashes
 from sharding.backend import Backend
@@ -19,6 +20,7 @@ from sharding.state import Key
 from stack import datadir, replication
 from stack.datadir import Passwords
 from stack.mariadb import MariaDB
+from stack.redis import RedisServer
 from stack.server import Server
 from tests.conftest import StackConfig
 from tests.support.backends import opened
@@ -139,6 +141,35 @@ async def test_readyz_names_the_causes_and_each_change_of_the_verdict_is_one_lin
             assert 'tapedeck_amiss{cause="disk"} 0.0' in await answer.text()
         cursor.execute("UNLOCK TABLES")
     await gateway.until("/readyz", lambda _, body: body["status"] == "ready")
-    said = [line["status"] for line in gateway.lines("verdict")]
-    assert said[-2:] == ["unavailable", "ready"]
-    assert len(said) <= 4
+
+    def said() -> list[str]:
+        return [line["status"] for line in gateway.lines("verdict")]
+
+    await until(lambda: said()[-2:] == ["unavailable", "ready"])
+    assert len(said()) <= 4
+
+
+async def test_a_starved_gateway_ejects_no_node_and_gives_up_no_primary_for_being_slow(
+    stack_config: StackConfig, lookup_servers: list[RedisServer], mysql: Server
+) -> None:
+    document = stack_config(
+        lookup={"timeout": 100, "server_failure_limit": 1},
+        mysql={"connect_timeout": 200, "statement_timeout": 200},
+    )
+    async with opened(document, complete=True) as backend:
+        backend.presence.close()  # what it is told now stays
+        backend.presence.starved = True
+        lookup_servers[0].freeze()
+        mysql.freeze()
+        try:
+            absent = NODE_FAILURES.labels("lookup1", "absent")._value
+            before = absent.get()
+            await until(lambda: absent.get() >= before + 2)
+            await until(lambda: backend.primary.describe()["hosts"][0]["error"] is not None)
+            assert backend.primary.adopted
+            assert backend.readiness().causes == ["starved"]
+            backend.presence.starved = False
+            await until(lambda: set(backend.readiness().causes) == {"failover", "nodes"})
+        finally:
+            lookup_servers[0].thaw()
+            mysql.thaw()

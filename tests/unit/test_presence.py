@@ -1,0 +1,52 @@
+"""When a process is too late to judge others."""
+
+from __future__ import annotations
+
+import pytest
+
+from failover.presence import SPAN, TICK, Presence
+
+
+def ticks(presence: Presence, seconds: float, late: float, start: float = 0.0) -> float:
+    """Ticks that are all late by so much; the time at the end."""
+    now = start
+    while now < start + seconds:
+        now += TICK + late
+        presence.judge(now, late)
+    return now
+
+
+@pytest.mark.parametrize(
+    ("late", "starved"),
+    [
+        (0.0, False),
+        (0.01, False),  # a busy machine
+        (0.04, False),  # a very busy one
+        (0.08, True),  # a container with a tenth of a core: 10 ms in each 100
+        (0.5, True),
+    ],
+)
+def test_a_process_without_its_turns_is_starved_and_a_busy_machine_is_not_enough(
+    late: float, starved: bool
+) -> None:
+    presence = Presence()
+    ticks(presence, 2 * SPAN, late)
+    assert presence.starved is starved
+
+
+def test_one_long_stop_counts_for_three_seconds_and_the_next_ones_begin_anew() -> None:
+    presence = Presence()
+    now = ticks(presence, SPAN, 0.0)
+    now += 10
+    presence.judge(now, 10.0)
+    assert presence.starved
+    now = ticks(presence, SPAN + 0.1, 0.0, now)
+    assert not presence.starved
+
+
+def test_what_blocked_the_start_is_no_starvation() -> None:
+    presence = Presence()
+    presence.judge(5.0, 5.0)
+    presence.begin()
+    presence.judge(5.02, 0.0)
+    assert not presence.starved
