@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,6 +82,7 @@ def import_(
     """
     sections = read_config(config)
     reading, said = _source(source, tables, map_file, since, user)
+    os.nice(10)  # a gateway on this machine comes first
     rejects = map_file.with_name(map_file.name + ".rejects")
     with rejects.open("w", encoding="utf-8") as file:
         work = _run(sections, reading, rate, file)

@@ -21,8 +21,8 @@ from msgspec import Struct
 
 from sharding.importing.mapping import Map, seconds
 
-BATCH = 1000
-"""Rows of a batch."""
+BATCH = 250
+"""Rows of a batch, which is one transaction: requests wait for MySQL no longer than for it."""
 PATIENCE = 3600
 """Seconds that the source's server waits for us, who may wait for Tapedeck's."""
 PASSWORD = "TAPEDECK_SOURCE_PASSWORD"  # noqa: S105
