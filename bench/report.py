@@ -37,14 +37,15 @@ Figures are medians, with the lowest and the highest round behind them. A ratio 
 round. Absolute figures are this machine's.
 """
 HOW_MONTH = """\
-{rows:,} states lie in {partitions} partitions, those of the days before today: {bytes} MB. InnoDB's
-buffer pool is a tenth of that, {pool} MB, and InnoDB reads past the page cache: what is not in the
-pool comes from the disk. (A single partition would fit into the pool, all of them do not.) Today's
-partition is empty at the beginning. Every partition is sealed. The listeners of a first touch are spread over a whole partition, and no run asks for a state that
-another one has moved. Plain Go reads the very same tables (their states lie in one partition each,
-which its lookup names), and writes into a table of its own for today. The day that is sealed is
-yesterday, whose filter was removed; the gateway that seals it is the one that has the load. The day
-that is dropped is one more, as large as the others.
+{rows:,} states lie in {partitions} partitions, those of the days before today: {bytes} MB.
+InnoDB's buffer pool is a tenth of that, {pool} MB, and InnoDB reads past the page cache: what is
+not in the pool comes from the disk. (A single partition would fit into the pool, all of them do
+not.) Today's partition is empty at the beginning. Every partition is sealed. The listeners of a
+first touch are spread over a whole partition, and no run asks for a state that another one has
+moved. Plain Go reads the very same tables (their states lie in one partition each, which its
+lookup names), and writes into a table of its own for today. The day that is sealed is yesterday,
+whose filter was removed; the gateway that seals it is the one that has the load. The day that is
+dropped is one more, as large as the others.
 """
 
 
