@@ -311,7 +311,7 @@ def test_other_gateways_are_shown_beside_this_one(
         browser.until(lambda: len(browser.all("#gateways tbody tr")) == 4)
         browser.until(lambda: f"{other['gateway']['port']} ready" in browser.text("#gateways"))
         rows = [row.text for row in browser.all("#gateways tbody tr")]
-        assert "(this one) ready" in rows[0]
+        assert "(this one) degraded" in rows[0]
         assert f"{peers[1]} does not answer" in rows[2]
         with Load(second):
             # What the other one serves is part of the whole.
@@ -324,7 +324,8 @@ def test_other_gateways_are_shown_beside_this_one(
         assert browser.faults() == []
         second.kill()
         browser.until(lambda: "2 of 2 not well" in browser.text("#parts"))
-        assert is_well(browser)
+        browser.until(lambda: browser.text("#reasons").count("does not answer") == 2)
+        assert not is_well(browser), "listeners are fewer gateways away from an outage"
 
 
 def test_a_gateway_that_stops_lets_go_of_the_page_and_the_page_says_that_it_is_old(
