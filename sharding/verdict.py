@@ -307,4 +307,4 @@ class Steady:
 
 def stem(reason: Reason) -> str:
     """What stays the same of a reason while its details change."""
-    return reason.text.partition(":")[0]
+    return reason.text.partition(": ")[0]

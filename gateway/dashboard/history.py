@@ -242,7 +242,7 @@ def _is_of(reason: str, part: str) -> bool:
 
 def _stem(reason: str) -> str:
     """What stays the same of a reason while its details change."""
-    return reason.partition(":")[0]
+    return reason.partition(": ")[0]
 
 
 def _when(iso: str | None, at: float) -> float:

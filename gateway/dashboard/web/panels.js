@@ -27,7 +27,7 @@ export function verdict(state, partitions, others) {
     : "no numbers yet";
   text(byId("subline"), `${since(state.since, state.at)} · ${traffic}`);
   document.title = `${level === "ok" ? "" : `${HEADLINES[state.status] ?? state.status} · `}Tapedeck ${state.gateway}`;
-  keyed(byId("reasons"), state.reasons, (reason) => reason.text.split(":")[0], () => {
+  keyed(byId("reasons"), state.reasons, (reason) => reason.text.split(": ")[0], () => {
     const [what, when] = [h("span"), h("span")];
     return {
       element: h("li", {}, what, when),
