@@ -10,6 +10,7 @@ from collections import Counter
 
 import structlog
 
+from failover.mysql.clock_sql import MILLISECONDS
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
 
@@ -60,5 +61,6 @@ class Plays:
         async with self._primary.session(self._primary.deadline(), change=True) as session:
             await session.execute(
                 f"UPDATE mix_index SET plays = plays + {added}, heat = heat + {added}"
-                f" * POW(2, (UNIX_TIMESTAMP() - {_SINCE}) / {HALF_LIFE}) WHERE mix_id IN ({ids})"
+                f" * POW(2, ({MILLISECONDS} / 1000 - {_SINCE}) / {HALF_LIFE})"
+                f" WHERE mix_id IN ({ids})"
             )

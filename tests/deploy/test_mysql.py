@@ -34,6 +34,10 @@ async def change(gateway: Gateway, condition: dict[str, str], body: str) -> str:
         return answer.headers["ETag"]
 
 
+TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'tapedeck'"
+MADE_AT_THE_START = {"mix_index", "mix_tags", "tapedeck_heartbeat"}
+
+
 async def test_a_pair_is_linked_fails_over_by_hand_and_is_linked_again(
     hosts: list[Host],
     link: Callable[[Host, Host], str],
@@ -66,6 +70,10 @@ async def test_a_pair_is_linked_fails_over_by_hand_and_is_linked_again(
         await gateway.until("/readyz", ready)
         etag = await change(gateway, {"If-None-Match": "*"}, '{"a": 1}')
 
+        # MariaDB cannot take back DDL that its standby lacks: the gateway must have made its tables.
+        async with asyncio.timeout(20):
+            while not {name for (name,) in second.query(TABLES)} >= MADE_AT_THE_START:
+                await asyncio.sleep(0.02)
         first.kill()
         said = await asyncio.to_thread(promote, second)
         assert "done, generation 2" in said
@@ -85,11 +93,12 @@ async def test_a_pair_is_linked_fails_over_by_hand_and_is_linked_again(
         gateway.kill()
     assert etag == '"3"'
     assert first.value("SELECT @@read_only") == 1
-    day = first.value(
+    partitions = first.query(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'tapedeck'"
-        " AND table_name LIKE 'player_state%' AND table_rows > 0"
+        " AND table_name LIKE 'player_state%'"
     )
-    assert first.value(f"SELECT version FROM tapedeck.{day}") == 3
+    found = [first.query(f"SELECT version FROM tapedeck.{day}") for (day,) in partitions]
+    assert [version for rows in found for (version,) in rows] == [3]
 
 
 async def test_a_backup_is_restored_under_running_gateways(

@@ -121,6 +121,8 @@ def shared(
     """One gateway for all tests that only ask."""
     mysql, database = server, "tapedeck_clients"
     mysql.thaw()
+    if not mysql.running:
+        mysql.start()
     mysql.create_database(database)
     document = {
         "gateway": {"port": free_port()},

@@ -77,8 +77,9 @@ def test_unfinished_headers_take_bounded_memory_and_it_comes_back(
         before = memory(process)
         largest = crowd(port, text, process)
         print(f"before {before / MIB:.0f} MiB, at most {largest / MIB:.0f} MiB")
-        # Connections, pieces that are being read, and the limit's own imprecision: 55 to 80 MiB.
-        assert largest - before < 7 * LIMIT
+        # Connections, pieces that are being read, and the limit's own imprecision: 55 to 80 MiB,
+        # up to 170 where others take the CPU. Without a limit it is all that was sent.
+        assert largest - before < 14 * LIMIT
         end = time.monotonic() + 30
         while (now := memory(process)) - before > LIMIT:
             assert time.monotonic() < end, f"{(now - before) / MIB:.0f} MiB are kept"
