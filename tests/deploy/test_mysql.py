@@ -70,7 +70,7 @@ async def test_a_pair_is_linked_fails_over_by_hand_and_is_linked_again(
         await gateway.until("/readyz", ready)
         etag = await change(gateway, {"If-None-Match": "*"}, '{"a": 1}')
 
-        # MariaDB cannot take back DDL that its standby lacks: the gateway must have made its tables.
+        # MariaDB cannot take back DDL that its standby lacks, so wait until all tables are there.
         async with asyncio.timeout(20):
             while not {name for (name,) in second.query(TABLES)} >= MADE_AT_THE_START:
                 await asyncio.sleep(0.02)
