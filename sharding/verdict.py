@@ -1,6 +1,6 @@
 """Is it well? One rule, from everything that a worker knows to a status with reasons. No I/O.
 
-`/readyz`, `/status` and the dashboard all say what `judge` says. The verdict is the worst of what
+`/readyz` and the dashboard both say what `judge` says. The verdict is the worst of what
 is known. A reason's place is its kind's place in `ORDER`: what stops listeners first, then what
 they feel, then what the next fault will cost. What one cause explains is not said as another one:
 while this process is starved, it does not judge others by how slow they look.

@@ -20,17 +20,9 @@ UNBUILT = {
 """Calls of the original that are answered with 501."""
 
 
-class TrackReply(Struct):
+class TrackReply(Track, frozen=True):
     """A track as the Player answers it."""
 
-    id: int
-    name: str
-    performer: str
-    release_name: str | None
-    year: int | None
-    url: str | None
-    track_file_stream_url: str
-    play_duration: int
     faved_by_current_user: bool = False
 
 

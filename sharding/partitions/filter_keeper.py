@@ -99,7 +99,6 @@ class FilterKeeper:
     def _disbelieve(self, days: set[date]) -> None:
         log.info("filters not believed any more", days=[str(day) for day in sorted(days)])
         self._filters.now = self._filters.now.without(days)
-        metrics.FILTER_DAYS.set(len(self._filters.now.days))
         self._seals = {day: seal for day, seal in self._seals.items() if day not in days}
         self._signature = ""
         metrics.FILTER_DAYS.set(len(self._seals))

@@ -25,8 +25,8 @@ from __future__ import annotations
 import secrets
 
 from failover.mysql.connection import Session
-from failover.mysql.errors import Fault, MySQLError
-from sharding.partitions.seal_mark import Asks
+from sharding.partitions import one_row
+from sharding.partitions.one_row import Asks
 
 TABLE = "tapedeck_opening"
 CREATE = (
@@ -44,8 +44,6 @@ Fails (1146, `Fault.NO_TABLE`) where the table is missing; `newest` makes it.
 """
 LOCKED = f"(SELECT number FROM {TABLE} WHERE id=1 LOCK IN SHARE MODE)"
 """The same with a shared lock: it is not renewed while this transaction is open."""
-TRIES = 30
-"""To renew it, each a second long: creates that have read it end first."""
 
 
 async def newest(primary: Asks) -> int:
@@ -54,17 +52,7 @@ async def newest(primary: Asks) -> int:
     Raises:
         PrimaryUnavailable, MySQLError: MySQL could not be asked.
     """
-    try:
-        found = await primary.fetch(f"SELECT {NUMBER}")
-    except MySQLError as error:
-        if error.fault is not Fault.NO_TABLE:
-            raise
-        await primary.execute(CREATE)
-        found = []
-    if not found or found[0][0] is None:
-        await primary.execute(BEGIN)
-        found = await primary.fetch(f"SELECT {NUMBER}")
-    return int(str(found[0][0]))
+    return int(str(await one_row.read(primary, NUMBER, CREATE, BEGIN)))
 
 
 async def renew(session: Session) -> int:
@@ -77,11 +65,5 @@ async def renew(session: Session) -> int:
     """
     await newest(session)
     number = secrets.randbits(62) + 1
-    for tried in range(1, TRIES + 1):
-        try:
-            await session.execute(f"UPDATE {TABLE} SET number={number} WHERE id=1")
-            break
-        except MySQLError as error:
-            if error.fault is not Fault.RETRY or tried == TRIES:
-                raise
+    await one_row.change(session, f"UPDATE {TABLE} SET number={number} WHERE id=1")
     return number

@@ -12,9 +12,9 @@ The mark only grows. It says nothing of whether a day's filter is there: it is s
 from __future__ import annotations
 
 from datetime import date
-from typing import Protocol
 
-from failover.mysql.errors import Fault, MySQLError
+from sharding.partitions import one_row
+from sharding.partitions.one_row import Asks
 
 TABLE = "tapedeck_seal_mark"
 CREATE = (
@@ -34,31 +34,13 @@ Fails (1146, `Fault.NO_TABLE`) where the table is missing; `newest` makes it.
 """
 
 
-class Asks(Protocol):
-    """What runs statements on the primary: `Primary`, or a session with it."""
-
-    async def fetch(self, sql: str) -> list[tuple[object, ...]]: ...
-
-    async def execute(self, sql: str) -> int: ...
-
-
 async def newest(primary: Asks) -> date:
     """The newest sealed day; long ago if there is none. Makes the table where it is missing.
 
     Raises:
         PrimaryUnavailable, MySQLError: MySQL could not be asked.
     """
-    try:
-        found = await primary.fetch(f"SELECT {NEWEST}")
-    except MySQLError as error:
-        if error.fault is not Fault.NO_TABLE:
-            raise
-        await primary.execute(CREATE)
-        found = []
-    if not found or found[0][0] is None:
-        await primary.execute(BEGIN)
-        found = await primary.fetch(f"SELECT {NEWEST}")
-    day = found[0][0]
+    day = await one_row.read(primary, NEWEST, CREATE, BEGIN)
     assert isinstance(day, date)
     return day
 

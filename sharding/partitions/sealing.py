@@ -38,7 +38,7 @@ from failover.tasks import Rounds
 from sharding import metrics
 from sharding.filters import encoding
 from sharding.filters.unhurried import unhurried, with_numpy
-from sharding.partitions import filter_table, openings, seal_mark
+from sharding.partitions import filter_table, one_row, openings, seal_mark
 from sharding.partitions.calendar import CLOCKS_AGREE, oldest_kept, span, table, tomorrow, utc_day
 from sharding.partitions.clock import Days
 from sharding.partitions.ownership import COMMENT, OPEN, Found, Table, look, sealed_as
@@ -268,15 +268,8 @@ class Sealer:
 
     async def _mark(self, session: Session, day: date) -> None:
         """Set the mark, waiting a second at a time for changes that have read it with a lock."""
-        if await seal_mark.newest(session) >= day:
-            return
-        for tried in range(1, TRIES + 1):
-            try:
-                await session.execute(seal_mark.raise_to(day))
-                return
-            except MySQLError as error:
-                if error.fault is not Fault.RETRY or tried == TRIES:
-                    raise
+        if await seal_mark.newest(session) < day:
+            await one_row.change(session, seal_mark.raise_to(day))
 
 
 async def scan(
