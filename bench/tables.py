@@ -262,7 +262,7 @@ def sealing(records: Sequence[Record]) -> list[Table]:
     names = ("asked", "rows", "took", "filters_took", "p99_before", "p99_during", "errors", "lost")
     rows = _simple(records, "sealing", names)
     note = (
-        "The gateway that has the load seals a day, at most 50,000 keys a second (its default), "
+        "The gateway that has the load seals a day, at most 20,000 keys a second (its default), "
         "and makes the file of all filters anew. before: the day has no filter, and nothing "
         "happens; during: from the beginning until the new filters are used."
     )

@@ -445,7 +445,7 @@ class Partitions(Section):
     ] = 300
     seal_rate: Annotated[
         int, Field(ge=100, description="keys a second that sealing a day reads at most")
-    ] = 50_000
+    ] = 20_000
     filter_bytes: Annotated[
         int,
         Field(

@@ -16,13 +16,14 @@ from bench.experiments.purge import windows
 from bench.lab import Lab
 from bench.peers import processes as peers
 from bench.servers import GATEWAY
+from config.model import Partitions
 from sharding.partitions import filter_table, sql
 from sharding.partitions.calendar import table
 
 SHARE = 0.5
 """Of what the slower of plain Go and the gateway reaches: the load meanwhile."""
 CONNECTIONS = 256
-KEYS_A_SECOND = 50_000
+KEYS_A_SECOND = Partitions().seal_rate
 """The gateway's default, `partitions.seal_rate`."""
 AFTER = 1.0
 """Seconds after the file of all filters is there, in which the gateway begins to use it."""

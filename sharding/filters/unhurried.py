@@ -9,7 +9,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TypeVar
 
-SHARE = 0.2
+SHARE = 0.1
 """Of this process's time, so much at most."""
 
 _T = TypeVar("_T")

@@ -6,6 +6,7 @@ of it (`filter_build.encode`), and so is the seal of the very table that it was 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
@@ -116,7 +117,8 @@ async def load(fetch: Fetch, day: date, seal: str) -> DayFilter:
     while found := await fetch(chunk + str(number)):
         content += found[0][0]
         number += 1
-    return encoding.decode(bytes(content), bytes.fromhex(seal))
+    # Of a large filter the checksum takes some milliseconds, in which requests would wait.
+    return await asyncio.to_thread(encoding.decode, bytes(content), bytes.fromhex(seal))
 
 
 def _delete(day: date) -> str:

@@ -50,8 +50,8 @@ TROUBLE_AFTER = 900.0
 """Seconds for which sealing may fail before the gateway says so."""
 LOOK_EVERY = 60.0
 """Seconds between looks for a day that is due."""
-PAGE_KEYS = 4000
-"""Keys of one page: a few milliseconds of MySQL's work, one or two of this process's."""
+PAGE_KEYS = 1000
+"""Keys of one page: a millisecond of MySQL's work, a fraction of one of this process's."""
 TRIES = 30
 """To take what others use at the moment."""
 ALTER_WAIT = 1
