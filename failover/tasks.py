@@ -47,9 +47,9 @@ class Rounds:
             await work()
         except Exception as error:
             if isinstance(error, self._expected):
-                log.warning(f"{self._name} put off", reason=str(error))
+                log.warning("task postponed", task=self._name, reason=str(error))
             else:
-                log.exception(f"{self._name} failed")
+                log.exception("task failed", task=self._name)
             since = self._failing[0] if self._failing is not None else now
             self._failing = since, str(error) or type(error).__name__
         else:

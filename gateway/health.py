@@ -198,7 +198,9 @@ class Health:
         ):
             level = {"ready": 20, "degraded": 30}.get(verdict.status, 40)
             was = before.status if before is not None else None
-            _log.log(level, "verdict", status=verdict.status, was=was, reasons=verdict.reasons)
+            _log.log(
+                level, "verdict changed", status=verdict.status, was=was, reasons=verdict.reasons
+            )
 
     def _say(self) -> dict[str, Any]:
         """What the others learn from this worker's heartbeat."""

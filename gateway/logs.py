@@ -1,6 +1,6 @@
 """JSON lines on standard output, one an event. Writing one never waits (`log_queue.py`).
 
-    {"event": "listening", "level": "info", "timestamp": "2026-03-01T12:00:00.000000Z", ...}
+    {"event": "worker started", "level": "info", "timestamp": "2026-03-01T12:00:00.000000Z", ...}
 
 What other libraries say through the standard library's logging comes out in the same shape.
 No secret may be handed to a logger: paths are logged as route patterns, never as they came.

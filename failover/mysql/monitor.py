@@ -124,7 +124,7 @@ class Watch:
             try:
                 await self._look(host)
             except Exception:
-                log.exception("looking at a mysql host failed", host=str(host))
+                log.exception("mysql host check failed", host=str(host))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY if self._calm() else LOOK_AGAIN):
                     await kick.wait()

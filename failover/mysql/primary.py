@@ -352,7 +352,7 @@ class Primary:
                 metrics.MYSQL_REDUNDANT.set(math.nan if self.redundant is None else self.redundant)
         elif isinstance(verdict, Split):
             if self._problem != verdict.reason:
-                log.error("two mysql primaries: changes are refused", reason=verdict.reason)
+                log.error("mysql primaries refused", reason=verdict.reason)
             self._drop(verdict.reason)
         elif isinstance(verdict, Nobody):
             if self._pool is None:
@@ -392,7 +392,7 @@ class Primary:
             self.commits.begin(asyncio.get_running_loop().time())
             log.info("mysql primary adopted", host=str(host), generation=hello.generation)
             if hello.engine.untested:
-                log.warning("this version of mysql is not tested", reason=hello.engine.untested)
+                log.warning("mysql version not tested", reason=hello.engine.untested)
         self._identity = hello.identity
         self._seen = hello.generation
         self.packet = hello.packet

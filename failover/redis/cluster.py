@@ -219,7 +219,7 @@ class ClusterNodes:
             down: what it said of the cluster being down; empty: nothing.
         """
         if down and not self._down:
-            log.warning("redis cluster down", reason=down)
+            log.warning("redis cluster failed", reason=down)
         self._down = down
         if down:
             self.look_soon()
@@ -277,7 +277,7 @@ class ClusterNodes:
         self._nodes = {name: former.get(name) or self._node(node) for name, node in found.items()}
         self._problem = ""
         for name in former.keys() - found.keys():
-            log.info("redis cluster node is no primary any more", node=name)
+            log.info("lookup node left", node=name)
             metrics.forget(name)
 
     def _node(self, found: ClusterNode) -> Node:

@@ -63,7 +63,7 @@ class Logins:
         except (aiohttp.ClientError, OSError, TimeoutError, TlsProblem, ValueError) as error:
             # The type alone: a message might quote what was sent. What we say ourselves does not.
             why = str(error) if type(error) in (ValueError, TlsProblem) else type(error).__name__
-            log.warning("the login service failed", reason=why)
+            log.warning("login service failed", reason=why)
             raise _unavailable("The login service does not answer.") from None
         finally:
             self._under_way -= 1

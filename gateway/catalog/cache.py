@@ -107,7 +107,7 @@ class Catalog:
             self._mixes.put(mix_id, mix, self._until(now))
         if self._away:
             self._away = False
-            log.info("catalog read from mysql again")
+            log.info("catalog recovered")
         return mix
 
     async def _fetch(self, sql: str, args: tuple[int, ...] = ()) -> list[Row]:
@@ -116,7 +116,7 @@ class Catalog:
         except MySQLError as error:
             if error.fault is not Fault.NO_TABLE:
                 raise
-            log.warning("catalog tables missing", reason=str(error))
+            log.warning("catalog tables not found", reason=str(error))
             return []
 
     def _until(self, now: float) -> float:
@@ -128,5 +128,5 @@ class Catalog:
         metrics.MIXES.labels("stale").inc()
         if not self._away:
             self._away = True
-            log.warning("catalog served from old editions", mix=mix_id, reason=reason)
+            log.warning("catalog not read", mix=mix_id, reason=reason)
         return entry.value

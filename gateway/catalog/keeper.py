@@ -38,7 +38,7 @@ async def keep(primary: Primary, plays: Plays) -> None:
             except (PrimaryUnavailable, MySQLError) as error:
                 if said != str(error):
                     said = str(error)
-                    log.warning("the catalog cannot be searched yet", reason=said)
+                    log.warning("catalog not indexed", reason=said)
         await asyncio.sleep(WRITE_SECONDS)
         await plays.write()
 
@@ -58,7 +58,7 @@ async def fill(primary: Primary) -> None:
             await _fill(session, ids)
             last, count = ids[-1], count + len(ids)
         if count:
-            log.info("mixes were made findable", mixes=count)
+            log.info("mixes indexed", mixes=count)
 
 
 async def _fill(session: Session, ids: Sequence[int]) -> None:

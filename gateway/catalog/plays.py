@@ -49,7 +49,7 @@ class Plays:
             try:
                 await self._write({mix_id: waiting[mix_id] for mix_id in some})
             except (PrimaryUnavailable, MySQLError) as error:
-                log.warning("plays were not written", reason=str(error), mixes=len(some))
+                log.warning("plays not written", reason=str(error), mixes=len(some))
                 # Of a statement that was cut off nobody knows whether it took effect.
                 if not isinstance(error, MySQLError) or error.fault is not Fault.LOST:
                     self._waiting.update({mix_id: waiting[mix_id] for mix_id in some})

@@ -258,7 +258,7 @@ class AdmissionControl:
         metrics.ALLOWED.set(governor.limit)
         shedding = governor.limit < governor.ceiling
         if shedding and not self._shedding:
-            _log.warning("overload began", late=round(late, 3), in_flight=self._in_flight())
+            _log.warning("overload started", late=round(late, 3), in_flight=self._in_flight())
         elif self._shedding and not shedding:
             _log.info("overload ended")
         self._shedding = shedding

@@ -185,7 +185,7 @@ class Application:
             refusal = Refusal(status, sentence, close=True)
         _log.log(
             20 if status < 500 else 40,
-            "request malformed" if status < 500 else "request failed",
+            "request not parsed" if status < 500 else "request failed",
             # Its message quotes the request, which may hold a token: the type is enough.
             reason=type(error).__name__,
             exc_info=error if status >= 500 else None,
@@ -225,7 +225,7 @@ class Application:
         telemetry.observe(route, method, answer.status, seconds)
         if self._log_requests():
             _log.info(
-                "request",
+                "request answered",
                 route=route,
                 method=method,
                 status=answer.status,

@@ -121,7 +121,9 @@ class Supervisor:
         reload = Reload(self._live, self._source, self._reloaded)
         admin = AdminPort(self._insight, reload, self._live, self._admin)
         await admin.start()
-        _log.info("supervising", workers=len(self._slots), admin=admin.address, pid=os.getpid())
+        _log.info(
+            "supervisor started", workers=len(self._slots), admin=admin.address, pid=os.getpid()
+        )
         keepers = [asyncio.create_task(self._keep(slot)) for slot in self._slots]
         await self._stop.wait()
         await self._stop_all(keepers)
@@ -141,7 +143,7 @@ class Supervisor:
             if self._stop.is_set():
                 return
             if status == EXIT_CONFIG:
-                _log.error("worker refused configuration", worker=slot.number)
+                _log.error("worker configuration refused", worker=slot.number)
                 self._status = 1
                 self._stop.set()
                 return
@@ -197,7 +199,7 @@ class Supervisor:
         return process
 
     async def _stop_all(self, keepers: list[asyncio.Task[None]]) -> None:
-        _log.info("draining", workers=len(self._slots))
+        _log.info("drain started", workers=len(self._slots))
         for slot in self._slots:
             # No process will inherit them any more: the worker's copy is the last one, and what it
             # refuses is refused at once instead of waiting here.

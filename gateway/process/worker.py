@@ -104,7 +104,7 @@ def start_logs(source: Source, config: Sections) -> None:
     logs.start(config.log.level)
     if source.made_up_the_key_of(config):
         _log.warning(
-            "token key made up",
+            "token key generated",
             hint="play tokens end with this process; set auth.token_keys to keep them",
         )
 
@@ -189,7 +189,7 @@ class Worker:
         store_metrics.SESSION_BYTES.set_function(lambda: backend.store.sessions.bytes)
         health.start()
         spare_the_collector()
-        _log.info("listening", gateway=gateway.address, pid=os.getpid())
+        _log.info("worker started", gateway=gateway.address, pid=os.getpid())
         await self._stop.wait()
         await self._drain(gateway, live.config.gateway.drain_seconds)
         await admin.stop()
@@ -202,7 +202,7 @@ class Worker:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await backend.close()
         await tasks.stop(looking)
-        _log.info("stopped")
+        _log.info("worker stopped")
         if self._refused:
             raise Refused(self._refused)
 
@@ -213,13 +213,13 @@ class Worker:
             self._stop.set()
 
     async def _drain(self, gateway: Listening, seconds: float) -> None:
-        _log.info("draining", in_flight=gateway.application.in_flight, seconds=seconds)
+        _log.info("drain started", in_flight=gateway.application.in_flight, seconds=seconds)
         # /readyz says so from here on, and every answer ends its connection.
         gateway.application.draining = True
         notice = min(NOTICE_SECONDS, seconds)
         await asyncio.sleep(notice)
         if not await gateway.stop(seconds - notice):
-            _log.warning("drain cut short", seconds=seconds)
+            _log.warning("drain interrupted", seconds=seconds)
 
 
 def die_with(parent: int) -> None:

@@ -84,7 +84,7 @@ class Reload:
                 step = await self._weighed()
                 await self._parts.ask(step)
                 await self._parts.tell(step)
-        _log.info("reloaded", **msgspec.to_builtins(step.outcome))
+        _log.info("configuration reloaded", **msgspec.to_builtins(step.outcome))
         return step.outcome
 
     async def check(self, body: bytes) -> Outcome:
@@ -132,7 +132,7 @@ class Reload:
                 known = pending = now
                 continue
             if now == pending != known:
-                _log.info("configuration changed", file=str(source.path))
+                _log.info("configuration file changed", file=str(source.path))
                 if await self.reload_logged():
                     known = now
             pending = now

@@ -93,7 +93,7 @@ class Shelf:
 
     async def _unshared(self, error: Exception, size: int, fill: Fill) -> memoryview:
         log.warning(
-            "filters are not shared between workers: each has its own copy",
+            "filters not shared",
             folder=str(self._folder),
             reason=str(error),
             bytes=size,
@@ -180,7 +180,7 @@ async def _read(folder: int, name: str, size: int) -> memoryview | None:
         status = os.fstat(fd)
         _check_owner(status, name)
         if not stat.S_ISREG(status.st_mode) or status.st_size != _HEADER_BYTES + size:
-            log.warning("filter file not believed: it has another size", file=name)
+            log.warning("filter file refused", file=name, reason="it has another size")
             return None
         whole = memoryview(mmap.mmap(fd, status.st_size, access=mmap.ACCESS_READ))
     finally:
@@ -189,7 +189,7 @@ async def _read(folder: int, name: str, size: int) -> memoryview | None:
     if bytes(whole[: len(_MAGIC) + _DIGEST_BYTES]) != _MAGIC + await asyncio.to_thread(
         _digest, words
     ):
-        log.warning("filter file not believed: its checksum is another", file=name)
+        log.warning("filter file refused", file=name, reason="its checksum is another")
         return None
     return words
 

@@ -158,13 +158,13 @@ class Survey:
         evicting = frozenset(name for name, found in self.found.items() if found.evicted_last_hour)
         for name in evicting - self._alarms:
             log.warning(
-                "lookup entries vanish before the retention is over",
+                "lookup entries evicted",
                 node=name,
                 **asdict(self.found[name]),
                 todo="raise maxmemory or add a node",
             )
         for name in self._alarms - evicting:
-            log.info("lookup entries stay again", node=name)
+            log.info("lookup eviction ended", node=name)
         self._alarms = evicting
 
 

@@ -140,9 +140,9 @@ class Days:
         self._doubted = doubted
         metrics.CLOCK_DOUBTED.set(doubted)
         if doubted:
-            log.error("mysql clock not believed", reason=self._clock.doubt)
+            log.error("mysql clock doubted", reason=self._clock.doubt)
         else:
-            log.warning("mysql clock believed again", ahead_of_ours=round(self._clock.apart))
+            log.warning("mysql clock trusted", ahead_of_ours=round(self._clock.apart))
 
     @property
     def doubt(self) -> str:
@@ -340,7 +340,7 @@ class Days:
                 break  # else some of it may be another primary's
         for name, why in found.foreign.items():
             if name not in self.foreign:
-                log.warning("foreign table left alone", table=name, reason=why)
+                log.warning("foreign table ignored", table=name, reason=why)
         self.foreign = found.foreign
         if not self.observe(found.clock_ms, found.ours):
             raise PrimaryUnavailable(self._clock.doubt)
@@ -382,7 +382,7 @@ class Days:
             await self._list()
             await self._create(tomorrow(self.today()))
         except (MySQLError, PrimaryUnavailable) as error:
-            log.warning("tomorrow's partition could not be created yet", reason=str(error))
+            log.warning("partition not created", day="tomorrow", reason=str(error))
         finally:
             self._making = None
             self._make_at = self._monotonic() + MAKE_EVERY

@@ -79,7 +79,7 @@ class FilterKeeper:
                     await self._days.refresh()
                 await self._fetch()
             except (PrimaryUnavailable, MySQLError, BadFilter) as error:
-                log.warning("filters not fetched yet", reason=str(error))
+                log.warning("filters not fetched", reason=str(error))
                 await self._try_again()
             except Exception:
                 log.exception("filters not fetched")
@@ -97,7 +97,7 @@ class FilterKeeper:
         self._wake.set()
 
     def _disbelieve(self, days: set[date]) -> None:
-        log.info("filters not believed any more", days=[str(day) for day in sorted(days)])
+        log.info("filters discarded", days=[str(day) for day in sorted(days)])
         self._filters.now = self._filters.now.without(days)
         self._seals = {day: seal for day, seal in self._seals.items() if day not in days}
         self._signature = ""
@@ -159,7 +159,7 @@ class FilterKeeper:
         metrics.FILTER_BYTES.set(filters.bytes)
         if chosen.days or chosen.without:
             log.info(
-                "filters",
+                "filters loaded",
                 days=len(chosen.days),
                 bytes=filters.bytes,
                 days_without_room=len(chosen.without),

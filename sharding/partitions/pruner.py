@@ -220,7 +220,9 @@ class Janitor:
                 dropped.append(day)
                 break
             else:
-                log.warning("partition still read, drop put off", partition=table(day))
+                log.warning(
+                    "partition drop postponed", partition=table(day), reason="it is being read"
+                )
                 busy.append(day)
         if dropped:
             await self.days.refresh()

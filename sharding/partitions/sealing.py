@@ -235,7 +235,7 @@ class Sealer:
 
     async def _seal(self, session: Session, day: date, kept: Table) -> Sealed:
         began = time.monotonic()
-        log.info("sealing begins", partition=table(day), rows_estimated=kept.rows)
+        log.info("sealing started", partition=table(day), rows_estimated=kept.rows)
         if kept.comment == OPEN:
             await openings.renew(session)  # nothing is written into it from now on
         self._at_step("mark")
@@ -246,7 +246,7 @@ class Sealer:
         self._at_step("scan")
 
         def progress(keys: int) -> None:
-            log.info("sealing", partition=table(day), keys=keys, rows_estimated=kept.rows)
+            log.info("sealing continued", partition=table(day), keys=keys, rows_estimated=kept.rows)
 
         made = await scan(session, day, self._config.seal_rate, progress)
         metrics.SEAL_KEYS.inc(made.keys)

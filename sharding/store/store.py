@@ -151,7 +151,7 @@ class Store:
             else:
                 self._writer.save(plan, _FirstTry(self, group))
         except Exception as error:  # a fault of ours must not stop the key for ever
-            log.exception("a change could not begin")
+            log.exception("change not started")
             # Not from here: the next group may meet it too, and there may be thousands.
             asyncio.get_running_loop().call_soon(self._answer, group, error)
 
@@ -178,7 +178,7 @@ class Store:
             try:
                 self._answer(group, self._saved(group))
             except Exception as error:  # as in `_begin`
-                log.exception("a change could not be answered")
+                log.exception("change not answered")
                 self._answer(group, error)
             return
         _counts["stale"] += len(group.members)
@@ -367,7 +367,7 @@ def _unavailable(error: PrimaryUnavailable | MySQLError) -> Unavailable:
     if error.fault is Fault.FULL:
         return Unavailable(f"MySQL's disk is full: {error}", retry_after=5)
     # A missing right, a packet over the server's limit: nothing a client can mend.
-    log.error("mysql refused a statement", code=error.code, reason=error.reason)
+    log.error("statement refused", code=error.code, reason=error.reason)
     return Unavailable(f"MySQL refused a statement (error {error.code})", retry_after=5)
 
 

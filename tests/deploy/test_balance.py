@@ -76,7 +76,7 @@ def served(site: Site) -> dict[str, set[int]]:
     """Which gateways answered, by the request id that the client gave."""
     by_id: dict[str, set[int]] = {}
     for number, gateway in enumerate(site.gateways):
-        for line in gateway.lines("request"):
+        for line in gateway.lines("request answered"):
             by_id.setdefault(line["request_id"], set()).add(number)
     return by_id
 
@@ -200,8 +200,10 @@ async def test_an_upgrade_one_gateway_after_the_other_fails_no_request(site: Sit
             assert await asyncio.to_thread(gateway.wait) == 0
             await asyncio.to_thread(gateway.start)
             # docs/operations.md: the next one not before the balancer believes in this one.
-            before = len(gateway.lines("request"))
-            await until(lambda g=gateway, b=before: len(g.lines("request")) > b, "it gets nothing")  # type: ignore[misc]
+            before = len(gateway.lines("request answered"))
+            await until(
+                lambda g=gateway, b=before: len(g.lines("request answered")) > b, "it gets nothing"
+            )  # type: ignore[misc]
 
     crowd = await with_a_crowd(site, upgrade)
     assert crowd.failures == []

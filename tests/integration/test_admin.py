@@ -307,7 +307,7 @@ async def test_a_stop_finishes_what_was_accepted_and_exits_0(gateway: Gateway) -
     assert answered > 0
     assert refused == 20
     assert await asyncio.to_thread(gateway.wait) == 0
-    assert gateway.lines("stopped")
+    assert gateway.lines("worker stopped")
 
 
 async def test_a_stop_ends_after_drain_seconds_whatever_hangs(
@@ -323,7 +323,7 @@ async def test_a_stop_ends_after_drain_seconds_whatever_hangs(
         writer.write(head.encode())
         await gateway.until("/stats", lambda _, b: b["tapedeck_http_requests_in_flight"] == 1)
         assert await asyncio.to_thread(gateway.stop) == 0
-        assert gateway.lines("drain cut short")
+        assert gateway.lines("drain interrupted")
         writer.close()
     finally:
         gateway.kill()
@@ -346,7 +346,9 @@ async def test_logs_are_json_lines_that_say_when_what_and_in_which_request(
         gateway.kill()
     for line in gateway.lines():
         assert {"timestamp", "level", "event"} <= line.keys()
-    mine = [line for line in gateway.lines("request") if line["request_id"] == "one-of-mine"]
+    mine = [
+        line for line in gateway.lines("request answered") if line["request_id"] == "one-of-mine"
+    ]
     assert [(line["route"], line["status"]) for line in mine] == [("/sets/{play_token}/play", 404)]
     text = gateway.log.read_text()
     auth = gateway.document["auth"]

@@ -143,7 +143,7 @@ async def test_nothing_blocks_while_a_gateway_serves_reloads_rotates_and_fails_o
             await ready()
             await play()
             if workers > 1:
-                os.kill(gateway.lines("listening")[0]["pid"], signal.SIGKILL)
+                os.kill(gateway.lines("worker started")[0]["pid"], signal.SIGKILL)
                 await gateway.until(
                     "/stats", lambda _, body: body.get("tapedeck_worker_restarts") == 1
                 )

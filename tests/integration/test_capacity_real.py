@@ -68,7 +68,7 @@ async def test_evictions_degrade_the_gateway_and_are_logged_counted_and_shown(
     found = {node["name"]: node["capacity"] for node in ring["nodes"]}
     assert found[name]["evicted_last_hour"] > 100
     assert found[lookup_servers[1].name]["evicted_last_hour"] == 0
-    (line,) = gateway.lines("lookup entries vanish before the retention is over")
+    (line,) = gateway.lines("lookup entries evicted")
     assert (line["node"], line["maxmemory_policy"]) == (name, "allkeys-lru")
     async with aiohttp.ClientSession(gateway.admin) as http, http.get("/metrics") as answer:
         text = await answer.text()

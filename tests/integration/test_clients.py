@@ -385,7 +385,7 @@ async def test_a_name_and_a_password_become_a_token_by_the_operators_service(
         await client("/sessions", 503, "POST", data=form)
     assert {path for path, _ in service.asked} == {"/login"}
     log = client.gateway.log.read_text()
-    assert "the login service failed" in log
+    assert "login service failed" in log
     assert "s3cret-wrong" not in log
     assert "right" not in log
 

@@ -102,7 +102,7 @@ def test_a_gateway_that_starts_is_ended_by_the_first_sigterm(
     come: dict[str, Callable[[], bool]] = {
         "handler": lambda: gateway.signals("SigCgt"),
         "log": lambda: bool(gateway.output.read_text()),
-        "listening": lambda: '"listening"' in gateway.output.read_text(),
+        "listening": lambda: '"worker started"' in gateway.output.read_text(),
     }
     # Or a library of that name is being loaded.
     assert eventually(come.get(moment, lambda: moment in gateway.mapped))

@@ -295,7 +295,7 @@ def test_foreign_tables_are_told_by_the_log_readyz_partitions_and_the_commands(
     body = asyncio.run(gateway.until("/readyz", lambda _, b: b["status"] == "degraded"))
 
     assert any(table(ago(3)) in reason for reason in body["reasons"])
-    logged = {line["table"] for line in gateway.lines("foreign table left alone")}
+    logged = {line["table"] for line in gateway.lines("foreign table ignored")}
     assert logged == {table(ago(40)), table(ago(3))}
     shown = asyncio.run(get(gateway, "/partitions"))
     assert {p["day"] for p in shown} <= {f"{d:%Y%m%d}" for d in (today(), tomorrow(today()))}

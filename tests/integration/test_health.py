@@ -143,7 +143,7 @@ async def test_readyz_names_the_causes_and_each_change_of_the_verdict_is_one_lin
     await gateway.until("/readyz", lambda _, body: body["status"] == "ready")
 
     def said() -> list[str]:
-        return [line["status"] for line in gateway.lines("verdict")]
+        return [line["status"] for line in gateway.lines("verdict changed")]
 
     await until(lambda: said()[-2:] == ["unavailable", "ready"])
     assert len(said()) <= 4

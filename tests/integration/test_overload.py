@@ -75,4 +75,4 @@ def test_a_worker_that_is_given_too_much_sheds_and_answers_the_rest_in_time(
     assert shed["p99"] < 0.9 * without["p99"]
     # ... and operators are answered before listeners would have been.
     assert sorted(looks)[len(looks) // 2] < without["p50"]
-    assert gateways[1].lines("overload began")
+    assert gateways[1].lines("overload started")

@@ -75,7 +75,7 @@ def set_lookup(gateway: Gateway, **lookup: Any) -> None:
 
 
 def workers(gateway: Gateway) -> dict[int, int]:
-    return {line["worker"]: line["pid"] for line in gateway.lines("listening")}
+    return {line["worker"]: line["pid"] for line in gateway.lines("worker started")}
 
 
 def tapedeck(*args: str) -> subprocess.CompletedProcess[str]:
@@ -107,7 +107,7 @@ async def test_a_worker_that_does_not_answer_keeps_every_worker_on_the_old_ring(
     assert [g for g in await generations(gateway) if g] == [2, 2]
     assert await metric(gateway, "tapedeck_reloads_total", result="failed") == [1]
     assert await metric(gateway, "tapedeck_reloads_total", result="applied") == [1]
-    assert len(gateway.lines("reloaded")) == 1
+    assert len(gateway.lines("configuration reloaded")) == 1
 
 
 async def test_a_worker_that_is_born_after_or_during_a_reload_has_the_new_ring(

@@ -98,7 +98,7 @@ async def test_it_serves_and_says_how_many_lines_were_dropped_once_somebody_read
     assert sum(line["lines"] for line in told) >= dropped
     refused = [line for line in lines if line["event"] == "reload refused"]
     assert 5 < len(refused) < RELOADS
-    assert lines[-1]["event"] in ("stopped", "supervisor stopped")
+    assert lines[-1]["event"] in ("worker stopped", "supervisor stopped")
 
 
 def test_it_stops_in_order_while_the_log_is_not_read(unread: tuple[Gateway, int]) -> None:

@@ -36,7 +36,7 @@ def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
 
 def workers(gateway: Gateway) -> dict[int, int]:
     """Process id by worker, of those that said last that they listen."""
-    return {line["worker"]: line["pid"] for line in gateway.lines("listening")}
+    return {line["worker"]: line["pid"] for line in gateway.lines("worker started")}
 
 
 def alive(pid: int) -> bool:
@@ -160,7 +160,7 @@ def test_a_stop_drains_all_workers_and_exits_0(gateway: Gateway) -> None:
     assert broken == []
     assert refused == 20
     assert gateway.wait() == 0
-    assert {line.get("worker") for line in gateway.lines("stopped")} == {1, 2}
+    assert {line.get("worker") for line in gateway.lines("worker stopped")} == {1, 2}
     assert not any(alive(pid) for pid in workers(gateway).values())
 
 
@@ -216,5 +216,5 @@ def test_local_mode_without_token_keys_makes_one_key_for_all_and_does_not_log_it
     with Gateway(document, tmp_path, "--workers", "2") as gateway:
         asyncio.run(gateway.until("/readyz", lambda _, body: body["status"] == "ready"))
         asyncio.run(plays(gateway))
-        assert len(gateway.lines("token key made up")) == 1
+        assert len(gateway.lines("token key generated")) == 1
         assert not [w for w in gateway.log.read_text().split('"') if len(w) >= 64 and w.isalnum()]

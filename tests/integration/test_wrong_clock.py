@@ -106,8 +106,8 @@ async def test_while_mysqls_clock_is_days_off_nothing_is_absent_made_or_lost(
         assert tables(mysql, database) == before
         assert await call(gateway, "GET") == (200, state(3))
         assert (await call(gateway, "GET", "/states/3/3"))[0] == 404
-        assert len(gateway.lines("mysql clock not believed")) == 1
-        assert len(gateway.lines("mysql clock believed again")) == 1
+        assert len(gateway.lines("mysql clock doubted")) == 1
+        assert len(gateway.lines("mysql clock trusted")) == 1
 
 
 async def test_a_gateway_that_starts_while_mysqls_clock_is_days_off_waits(

@@ -287,7 +287,7 @@ def test_several_workers_are_shown_each_and_as_a_whole(
         first, second, both = (float(row[2].replace(",", "")) for row in rows)
         assert both == pytest.approx(first + second, abs=2)
         # One that freezes is missed by the page, which stays live.
-        pid = gateway.lines("listening")[0]
+        pid = gateway.lines("worker started")[0]
         frozen = pid["worker"]
         os.kill(pid["pid"], signal.SIGSTOP)
         try:
