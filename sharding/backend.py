@@ -1,4 +1,4 @@
-"""Everything behind the HTTP face, put together: MySQL, the lookup nodes, the store."""
+"""One worker's parts behind HTTP: MySQL, the lookup nodes, the store, and the background tasks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from sharding.verdict import Facts, Verdict, judge, reasons
 
 
 class Backend:
-    """One worker's access to states. Make it with `open`."""
+    """One worker's access to states. Create it with `open`."""
 
     def __init__(
         self, config: Sections, generation: int = 1, wall: Callable[[], float] = time.time
@@ -82,9 +82,9 @@ class Backend:
         """Start the background work. Does not wait for MySQL.
 
         Args:
-            prune: whether this process may be the one that prunes.
-            seal: whether it may be the one that seals days.
-            generation: of the ring: how many this gateway has had.
+            prune: whether this process may prune.
+            seal: whether this process may seal days.
+            generation: of the ring: how many rings this gateway has had.
             wall: this machine's clock, seconds since 1970.
         """
         backend = cls(config, generation, wall)
@@ -102,10 +102,10 @@ class Backend:
         metrics.RING_GENERATION.set(generation)
 
     def plan(self, config: Sections) -> Routes | None:
-        """What a configuration would make of the ring; None for a cluster. Changes nothing.
+        """Build the ring of a configuration without using it; None for a Redis Cluster.
 
         Raises:
-            ConfigError: it makes no ring.
+            ConfigError: the configuration describes no valid ring.
         """
         if not isinstance(self.lookups, RingLookups):
             return None
@@ -115,14 +115,14 @@ class Backend:
             raise ConfigError("configuration", [f"lookup.servers: {error}"]) from None
 
     def reload(self, config: Sections, planned: Routes | None, generation: int) -> None:
-        """From the next request on another configuration holds; requests under way end as they are.
+        """Apply a configuration from the next request on. Requests under way end with the old one.
 
-        Nothing in here can fail: what could has been done by `plan`.
+        Nothing here can fail: `plan` did what could.
 
         Args:
             config: differs from the present one only in values that a reload may change.
-            planned: from `plan`, with `config`.
-            generation: of its ring.
+            planned: what `plan` returned for `config`.
+            generation: of the planned ring.
         """
         self.config = config
         self.days.configure(config.partitions.retention_days)
@@ -143,7 +143,7 @@ class Backend:
         self.writer.resize(size)
 
     def _keep_house(self) -> None:
-        """Have the work in the background that the configuration asks for."""
+        """Start and stop background tasks as the configuration says."""
         self._keeping = self._kept(
             self._keeping, self._prune and self.config.partitions.prune, self.janitor.keep
         )
@@ -165,14 +165,14 @@ class Backend:
         if wanted:
             return task or asyncio.create_task(work())
         if task is not None:
-            # One cancellation may get lost, and nobody would ask again.
+            # One cancellation may get lost; `stop` repeats it.
             ending = asyncio.create_task(stop(task))
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
         return None
 
     async def close(self) -> None:
-        """Finish what is written in the background, then drop every connection."""
+        """Finish background writes, then close every connection."""
         await stop(self._keeping, self._sealing, self._filtering, self._listing, self._surveying)
         if self._ending:
             await asyncio.wait(self._ending)
@@ -186,7 +186,7 @@ class Backend:
         self.presence.close()
 
     def _greeted(self, hello: Hello) -> None:
-        """The primary was adopted, or looked at again."""
+        """Called when the primary was adopted, and each time that it was checked again."""
         self.days.greeted(hello)
         if self.primary.generation != self._primary_generation:
             # A forced promotion may have lost what this worker saw committed.
@@ -195,7 +195,7 @@ class Backend:
             self.filter_keeper.clear()
 
     def facts(self) -> Facts:
-        """What this worker knows of MySQL, of the lookup nodes and of its own work."""
+        """What this worker knows of MySQL, the lookup nodes and its background tasks."""
         primary, days, now = self.primary, self.days, asyncio.get_running_loop().time()
         presence = self.presence
         cluster = self.nodes.problems if isinstance(self.nodes, ClusterNodes) else []
@@ -225,7 +225,7 @@ class Backend:
         )
 
     def readiness(self) -> Verdict:
-        """Whether this worker can serve, by what it knows of the parts behind it."""
+        """The verdict on the parts behind this worker."""
         return judge(reasons(self.facts()))
 
     def ring(self) -> dict[str, Any]:
@@ -241,7 +241,7 @@ class Backend:
         return {"generation": self.generation, "nodes": nodes}
 
     def outline(self, parts: int) -> dict[str, Any]:
-        """The ring's circle in `parts` places: whose each is, and who serves it now."""
+        """The ring's circle in `parts` places: which node owns each, and which has it now."""
         ring = self.lookups.ring
         out = frozenset(node.name for node in self.nodes if not node.health.live)
         return {"owners": ring.outline(parts), "serving": ring.outline(parts, out)}

@@ -1,7 +1,7 @@
 """Requests that wait at the same time share a round trip.
 
-Nothing waits in order to be batched: a lone request starts at once; while as many batches as may
-be are under way, the next one gathers.
+No request waits in order to be batched. A single request starts at once; while the most allowed
+batches are under way, later requests gather into the next one.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ Told = TypeVar("Told", contravariant=True)
 
 
 class Waiter(Protocol[Told]):
-    """Who is told what became of an item: a future, or whatever spares one.
+    """Receives the result of an item: a future, or an object that spares one.
 
-    It is told within the batch's own step: what it does then must be short and not raise.
+    It is called within the batch's own step, so its methods must be short and must not raise.
     """
 
     def done(self) -> bool:
-        """Whether nobody waits any more."""
+        """Whether the result is no longer wanted."""
 
     def set_result(self, result: Told, /) -> None:
-        """It was carried out."""
+        """The item was carried out."""
 
     def set_exception(self, exception: Exception, /) -> None:
-        """It was not, or that is not known."""
+        """The item was not carried out, or that is not known."""
 
 
 class Batcher(Generic[Item, Result]):
@@ -41,15 +41,15 @@ class Batcher(Generic[Item, Result]):
     Args:
         kind: its name in the metrics.
         run: carries out a batch; returns for each item its result or the exception to raise.
-            What it raises itself is raised to every item of the batch.
-        at_most: items in a batch; may be changed while it works.
-        in_flight: batches under way at once.
-        crowd: items that must wait before there may be more than two; where a round trip takes
-            long, many at once are not kept waiting for it, and where it is short, batches stay
-            large.
+            An exception from `run` itself is raised to every item of the batch.
+        at_most: items in a batch; may be changed at any time.
+        in_flight: most batches under way at once.
+        crowd: items that must wait before a third batch starts. Many items need not wait for a
+            long round trip, and where round trips are short, batches stay large.
         size: bytes of an item.
-        max_bytes: at which a batch stops growing, asked for each; one item always goes.
-        linger: seconds that the first item of a batch waits for others; for what nobody waits for.
+        max_bytes: at which a batch stops growing, read for each batch; it has at least one item.
+        linger: seconds that the first item of a batch waits for others; for items that no request
+            waits for.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class Batcher(Generic[Item, Result]):
         self._sizes = metrics.BATCH_SIZE.labels(kind)
 
     async def submit(self, item: Item) -> Result:
-        """Carry out one item. A caller that is cancelled leaves a batch under way unharmed."""
+        """Carry out one item. Cancelling the caller does not stop a batch under way."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self.put(item, future)
         return await future
 
     def put(self, item: Item, waiter: Waiter[Result]) -> None:
-        """Have one item carried out. One whose waiter is done by then leaves the queue."""
+        """Queue one item. It is left out if its waiter is done before its batch starts."""
         self._queue.append((item, waiter))
         if self._free > self._for_crowds or (self._free and len(self._queue) >= self._crowd):
             self._free -= 1
@@ -99,7 +99,7 @@ class Batcher(Generic[Item, Result]):
         task.add_done_callback(self._tasks.discard)
 
     async def drain(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait until no batch is under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 

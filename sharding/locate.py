@@ -1,4 +1,4 @@
-"""Where one state lies: for people who look, never on the way of a request."""
+"""Where one state is: for `ring where` and `/where`, never used by a listener's request."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 async def find(backend: Backend, key: Key, *, all_or_nothing: bool = True) -> dict[str, Any]:
-    """Where a state lies: the owner among the nodes, what every node says, and what is true.
+    """Where a state is: the node that owns its key, every node's hint, and the row in MySQL.
 
     Args:
-        all_or_nothing: False: without MySQL the lookups are told all the same, and `problem` says
-            why there is no more.
+        all_or_nothing: False: if MySQL does not answer, return the hints all the same, and say
+            why in `problem`.
 
     Raises:
         PrimaryUnavailable, MySQLError: MySQL could not be asked.

@@ -1,4 +1,4 @@
-"""Counters of where states were looked for, and what became of changes."""
+"""The metrics of loads, saves, hints, filters, partitions and the session cache."""
 
 from collections.abc import Iterable
 
@@ -7,12 +7,12 @@ from prometheus_client.core import CounterMetricFamily, Metric
 
 
 class Tally:
-    """A counter with one label or none, counted in the event loop's thread alone.
+    """A counter with at most one label. Only the event loop's thread may add to it.
 
-    Plain numbers that a scrape makes a metric of: prometheus-client's own take a lock each time.
+    It is plain numbers until a scrape: prometheus-client's counters take a lock for each addition.
 
     Attributes:
-        counts: by the label's value ("" without a label), to be added to.
+        counts: by the label's value ("" without a label); callers add to them.
     """
 
     def __init__(

@@ -1,11 +1,11 @@
-"""The words of the store: what a state is, what a change of it is, what comes back.
+"""The types of the store: a state, a change of it, and the outcome.
 
-A change is given to the store as a *transition*: a plain function from what is stored now to a
-decision. The store may call it several times (after a conflict it reloads and asks again), so it
-must be pure: same input, same decision, no I/O, the time fixed before it is handed over.
+A change is given to the store as a *transition*: a plain function from the stored state to a
+decision. The store may call it several times (after a conflict it reloads the state and calls it
+again), so it must be pure: same input, same decision, no I/O, a time that was fixed before.
 
-(Structs rather than dataclasses: several are made for each request, and a frozen dataclass takes
-microseconds to make.)
+(Structs rather than dataclasses: several are created for each request, and creating a frozen
+dataclass takes microseconds.)
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from msgspec import Struct
 Answer = TypeVar("Answer")
 
 USER_MAX = 2**62 - 1
-"""The highest user id of a known user; anonymous listeners lie above, up to PLAYLIST_MAX."""
+"""The highest id of a known user; anonymous listeners have higher ones, up to PLAYLIST_MAX."""
 PLAYLIST_MAX = 2**63 - 1
 
 
 class Key(NamedTuple):
-    """Whose state in which playlist. Both are from 1 to 2^63-1."""
+    """Identifies a state: one user's in one playlist. Both ids are from 1 to 2^63-1."""
 
     user_id: int
     playlist_id: int
 
 
 class Owner(IntEnum):
-    """Who may read and change a state's body. (The numbers are stored: never renumber.)"""
+    """Which API may read and change a state. (The numbers are stored: never renumber.)"""
 
     PLAYER = 1
     STATES_API = 2
 
 
 class Stored(Struct, frozen=True, gc=False):
-    """A state as it lies in MySQL.
+    """A state as it is in MySQL.
 
     Attributes:
         body: the bytes that were saved.
@@ -55,7 +55,7 @@ class Stored(Struct, frozen=True, gc=False):
 
 
 class Write(Struct, Generic[Answer], frozen=True):
-    """Decision: store `body`, and answer so once it is committed."""
+    """Decision: store `body`, and return `answer` once it is committed."""
 
     body: bytes
     owner: Owner
@@ -63,30 +63,31 @@ class Write(Struct, Generic[Answer], frozen=True):
 
 
 class Remove(Struct, Generic[Answer], frozen=True):
-    """Decision: delete the state, and answer so once that is committed."""
+    """Decision: delete the state, and return `answer` once that is committed."""
 
     answer: Answer
 
 
 class Keep(Struct, Generic[Answer], frozen=True):
-    """Decision: nothing changes; answer so from what is stored."""
+    """Decision: change nothing, and return `answer`."""
 
     answer: Answer
 
 
 Decision: TypeAlias = Write[Answer] | Remove[Answer] | Keep[Answer]
 Transition: TypeAlias = Callable[[Stored | None], Decision[Answer]]
-"""`None` stands for a key without a state. What it raises reaches the caller; nothing is stored."""
+"""Its argument is None for a key without a state. An exception from it reaches the caller, and
+nothing is stored."""
 
 
 class Outcome(Struct, Generic[Answer], frozen=True):
     """What became of a change.
 
     Attributes:
-        answer: what the transition answered when it was applied.
-        version: the key's version after it; None where there is no state and none was made.
-        day: the partition that the state lies in after it; None likewise.
-        changed: whether something was committed.
+        answer: of the transition's decision.
+        version: the key's version after the change; None if there was no state and none was made.
+        day: the day of the partition that has the state after the change; None likewise.
+        changed: whether a change was committed.
     """
 
     answer: Answer
@@ -100,13 +101,13 @@ class StoreError(Exception):
 
 
 class TooLarge(StoreError):
-    """MySQL takes no statement as long as the one that would save this state; says what to do."""
+    """The statement that saves this state is longer than MySQL accepts; says what to do."""
 
 
 class Unavailable(StoreError):
     """MySQL did not answer within the request's deadline, or too many requests wait for it.
 
-    A change that met this may still have happened; repeating it with the same condition is safe.
+    The change may still have been made; repeating it with the same condition is safe.
 
     Attributes:
         retry_after: seconds, for the Retry-After header.
@@ -118,4 +119,4 @@ class Unavailable(StoreError):
 
 
 class Contended(Unavailable):
-    """A change lost the compare-and-set more often than it may try."""
+    """A change lost the compare-and-set in every try that it may make."""

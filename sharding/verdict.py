@@ -1,9 +1,9 @@
-"""Is it well? One rule, from everything that a worker knows to a status with reasons. No I/O.
+"""The verdict: one rule, from everything that a worker knows to a status with reasons. No I/O.
 
-`/readyz` and the dashboard both say what `judge` says. The verdict is the worst of what
-is known. A reason's place is its kind's place in `ORDER`: what stops listeners first, then what
-they feel, then what the next fault will cost. What one cause explains is not said as another one:
-while this process is starved, it does not judge others by how slow they look.
+`/readyz` and the dashboard both show what `judge` returns: the worst status that a reason means.
+Reasons are ordered by the place of their kind in `ORDER`: first what stops listeners, then what
+they notice, then what makes the next fault worse. One cause is one reason: while this process is
+starved, it does not report others as slow.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ ORDER: tuple[Kind, ...] = get_args(Kind)
 SKEW = 2.0
 """Seconds by which clocks may differ."""
 FEWEST = 5
-"""Failed, or slow, requests below which a share of them says nothing."""
+"""Fewer failed, or slow, requests than this are no reason, whatever their share is."""
 ERRORS_PACE = 14.4
-"""Times the pace at which the error budget lasts a month: at this one it is gone in two days (Site
-Reliability Workbook, "Alerting on SLOs")."""
+"""A multiple of the pace at which the error budget lasts a month: at this one it is used up in two
+days (Site Reliability Workbook, "Alerting on SLOs")."""
 HOLD: Mapping[Kind, tuple[float, float]] = {
     "starved": (0, 5),
     "errors": (0, 5),
@@ -60,20 +60,20 @@ HOLD: Mapping[Kind, tuple[float, float]] = {
     "drift": (30, 5),
     "connections": (0, 5),
 }
-"""Seconds that a reason must last before it is said, and be gone before it is taken back. Each
-other kind rests on a rule that has its own patience, such as a node's ejection."""
+"""Seconds that a reason must last before it is reported, and be gone before it is taken back. The
+other kinds come from rules that wait themselves, such as a node's ejection."""
 SKEW_STARVED = 60.0
-"""The same for a process that is starved, and reads clocks late."""
+"""`SKEW` for a process that is starved, and so reads clocks late."""
 STARVED_TOO = frozenset({"slow", "failover", "commits"})
-"""What a process without CPU time would find wrong with others, and with its own answers."""
+"""Kinds that a process without CPU time would report by mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that is amiss.
+    """One thing that is wrong.
 
     Attributes:
-        stops: whether no request can be served for it.
+        stops: whether it keeps the gateway from serving any request.
     """
 
     kind: Kind
@@ -83,11 +83,11 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """One class of requests of the last seconds.
+    """The requests of one class in the last seconds.
 
     Attributes:
         name: `play`, `start`, `browse` or `states`.
-        seconds: how long that is.
+        seconds: how many seconds are counted.
     """
 
     name: str
@@ -112,32 +112,32 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known at one moment. The default of each is that nothing is amiss.
+    """What is known at one moment. The defaults mean that nothing is wrong.
 
     Attributes:
-        doubt: why MySQL's clock is not believed.
+        doubt: why MySQL's clock is not trusted.
         blocked: why today's partition cannot be used.
         adopted: whether there is a MySQL primary.
-        lost_for: seconds since it was lost; None before the first.
-        problem: why there is none.
-        denied: whether that is because it refuses the gateway's user.
-        deadline: seconds that requests wait for one.
-        stall: that changes do not commit.
-        full: that statements fail, as the server's disk is full.
-        busy: that it takes no more connections.
-        redundant: whether another host has what is acknowledged; None: not known.
-        redundancy: why it has, has not, or cannot be seen.
-        out: lookup nodes out of the ring, with why.
+        lost_for: seconds since the primary was lost; None before the first one.
+        problem: why there is no primary.
+        denied: whether there is none because MySQL refuses the gateway's user.
+        deadline: seconds that requests wait for a primary.
+        stall: why changes do not commit.
+        full: the error of statements that fail because the server's disk is full.
+        busy: the error of connects while the server accepts no more connections.
+        redundant: whether another host has every acknowledged change; None: not known.
+        redundancy: why `redundant` is as it is.
+        out: ejected lookup nodes, each with the reason.
         hints: other troubles of lookup nodes.
-        ahead: seconds that MySQL's clock is ahead of this machine's.
-        others_ahead: likewise of other gateways, by name.
+        ahead: seconds by which MySQL's clock is ahead of this machine's.
+        others_ahead: the same for other gateways' machines, by name.
         drift: how other gateways' configurations differ.
-        foreign: tables of others with a partition's name.
-        jobs: background work that fails.
-        starved: what this process lacks.
-        unknown: what cannot be seen, and why.
+        foreign: foreign tables, which have a partition's name.
+        jobs: background tasks that fail.
+        starved: how much CPU time this process lacks.
+        unknown: what cannot be checked, and why.
         traffic: by class.
-        draining: why requests are to go elsewhere.
+        draining: why this gateway is to get no more requests.
     """
 
     adopted: bool = True
@@ -167,7 +167,7 @@ class Facts:
 
 
 def reasons(facts: Facts, objective: Objective = Objective()) -> list[Reason]:
-    """Everything that is amiss, the gravest kinds first."""
+    """Everything that is wrong, the gravest kinds first."""
     found = [*_mysql(facts), *_clocks(facts), *_traffic(facts.traffic, objective)]
 
     def add(kind: Kind, texts: Iterable[str], stops: bool = False) -> None:
@@ -188,7 +188,7 @@ def reasons(facts: Facts, objective: Objective = Objective()) -> list[Reason]:
 
 
 def in_order(found: Iterable[Reason]) -> list[Reason]:
-    """The gravest kinds first; of one kind as they come."""
+    """Sort reasons, the gravest kinds first; within a kind their order stays."""
     return sorted(found, key=lambda reason: ORDER.index(reason.kind))
 
 
@@ -250,10 +250,10 @@ def _traffic(classes: Sequence[Traffic], objective: Objective) -> Iterable[Reaso
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is said of a gateway, or of a worker.
+    """The status of a gateway, or of a worker.
 
     Attributes:
-        found: why it is no better, the gravest reasons first.
+        found: the reasons for it, the gravest first.
     """
 
     status: Status
@@ -261,7 +261,7 @@ class Verdict:
 
     @property
     def reasons(self) -> list[str]:
-        """The reasons, for people."""
+        """A sentence for each reason."""
         return [reason.text for reason in self.found]
 
     @property
@@ -271,7 +271,7 @@ class Verdict:
 
 
 def judge(found: Sequence[Reason]) -> Verdict:
-    """The worst that the reasons mean."""
+    """The verdict: the worst status that a reason means."""
     if any(reason.kind == "draining" for reason in found):
         return Verdict("draining", found)
     if any(reason.stops for reason in found):
@@ -280,16 +280,16 @@ def judge(found: Sequence[Reason]) -> Verdict:
 
 
 class Steady:
-    """Keeps reasons from coming and going with each look (`HOLD`). Times are seconds, steady."""
+    """Delays the coming and going of reasons (`HOLD`). Times are seconds on a steady clock."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[Reason, float, float]] = {}
 
     def take(self, found: Sequence[Reason], now: float) -> list[Reason]:
-        """Those to say now, in their order.
+        """The reasons to report now, in their order.
 
         Args:
-            found: what `reasons` finds now.
+            found: what `reasons` returns now.
         """
         for reason in found:
             _, since, _ = self._seen.get(stem(reason), (reason, now, now))
@@ -306,5 +306,5 @@ class Steady:
 
 
 def stem(reason: Reason) -> str:
-    """What stays the same of a reason while its details change."""
+    """The part of a reason that stays the same while its details change."""
     return reason.text.partition(": ")[0]

@@ -1,7 +1,7 @@
-"""Makes filters (see `filters`): of one day, and the words of a set of many days.
+"""Builds filters (see `filters`): the filter of one day, and the words of a set of days. No I/O.
 
-Only what makes filters imports this: numpy takes 30 MB of a process. No I/O. What takes more than a
-millisecond is a generator, so that an event loop can serve between its steps.
+Only code that builds filters imports this: numpy takes 30 MB of a process. Work of more than a
+millisecond is a generator, so that an event loop can serve requests between its steps.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from sharding.filters.encoding import DayFilter, slots_for
 from sharding.filters.filters import MULTIPLIERS, PROBES, word_bytes
 
 KEY_BYTES = 16
-"""Of a key in what `spread_all` takes: two numbers of 64 bits, the highest byte first."""
+"""Bytes of a key for `spread_all`: two numbers of 64 bits, the highest byte first."""
 _STEP = 1 << 13
-"""Keys, bytes or words that one step of a generator works on: less than a millisecond."""
+"""Keys, bytes or words in one step of a generator, which takes less than a millisecond."""
 
 
 def spread_all(packed: bytes) -> NDArray[np.uint64]:
     """`filters.spread` of many keys.
 
     Args:
-        packed: user and playlist of each, `KEY_BYTES` a key.
+        packed: user and playlist of each key, `KEY_BYTES` a key.
     """
     numbers = np.frombuffer(packed, ">u8").astype(np.uint64)
     a, b, c = (np.uint64(number) for number in MULTIPLIERS)
@@ -36,10 +36,10 @@ def spread_all(packed: bytes) -> NDArray[np.uint64]:
 
 
 def build(pages: Iterable[NDArray[np.uint64]]) -> Generator[None, None, DayFilter]:
-    """Make a day's filter, in steps; it is what the generator returns.
+    """Build a day's filter in steps. The generator returns the filter.
 
     Args:
-        pages: the day's keys, as `spread_all` made them.
+        pages: the day's keys, each page returned by `spread_all`.
     """
     pages = list(pages)
     keys = sum(len(page) for page in pages)
@@ -67,7 +67,7 @@ def build(pages: Iterable[NDArray[np.uint64]]) -> Generator[None, None, DayFilte
 
 
 def rows(words: memoryview, size: int) -> NDArray[np.uint8]:
-    """The words of a set as `put` takes them: a row of bytes each.
+    """The words of a set in the shape that `put` takes: (words, bytes of a word).
 
     Args:
         size: bytes of a word.
@@ -79,12 +79,12 @@ def put(words: NDArray[np.uint8], number: int, made: DayFilter) -> Generator[Non
     """Write a day's filter into the words of a set, in steps.
 
     Args:
-        words: zeros at first; a row of bytes each.
-        number: the day's place in the set: which bit of each word.
+        words: in the shape that `rows` returns; zeros before the first day.
+        number: the day's place in the set, which is its bit in each word.
     """
     slots = len(words)
     bits = np.frombuffer(made.bits, np.uint8)
-    if made.slots > slots:  # a slot is there if any of those that fall together is
+    if made.slots > slots:  # folding: a slot is set if any of the slots folded into it is
         bits = np.bitwise_or.reduce(bits.reshape(-1, slots // 8), axis=0)
         yield
     byte, bit = divmod(number, 8)
@@ -97,7 +97,7 @@ def put(words: NDArray[np.uint8], number: int, made: DayFilter) -> Generator[Non
 
 
 def merge(made: Sequence[DayFilter], slots: int) -> NDArray[np.uint8]:
-    """The words of a whole set at once, in memory: for tests and small sets."""
+    """The words of a whole set, built at once in memory: for tests and small sets."""
     words = np.zeros((slots, word_bytes(len(made))), np.uint8)
     for number, one in enumerate(made):
         for _ in put(words, number, one):

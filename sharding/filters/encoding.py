@@ -1,4 +1,4 @@
-"""What a day's filter looks like as bytes, how large it is, and which days fit. No I/O, no numpy.
+"""A stored filter's bytes, its size, and which days' filters fit into memory. No I/O, no numpy.
 
 See `filters` for what a filter is.
 """
@@ -15,17 +15,17 @@ from datetime import date
 from sharding.filters.filters import PROBES, word_bytes
 
 FORMAT = 1
-"""Of a day's filter. One of another format is refused, and its day is sealed again."""
+"""Of a stored filter. A filter of another format is refused, and its day is sealed again."""
 SLOTS_A_KEY = 10
-"""At least; the next power of two gives up to twice as many. 1.5 million keys have 11.2 each,
-1.4 bytes, and 0.5 % of absent keys are not ruled out."""
+"""The fewest; rounding up to a power of two gives up to twice as many. 1.5 million keys have 11.2
+slots each, 1.4 bytes, and 0.5 % of absent keys are not ruled out."""
 FEWEST_SLOTS_A_KEY = 5
-"""Where filters are folded to save memory: 12 % of absent keys are not ruled out then, and a filter
-that is fuller still is not worth its place."""
+"""The fewest after a filter was folded to save memory. 12 % of absent keys are not ruled out then;
+a filter with fewer slots is not worth its memory."""
 FEWEST_SLOTS = 1 << 10
 MOST_SLOTS = 1 << 32
 SEAL_BYTES = 16
-"""Of what names the table that a filter was made of (see `sealing`)."""
+"""Bytes of a seal, which names the table that a filter was made from (see `sealing`)."""
 
 _MAGIC = b"TDFilter"
 _HEADER = struct.Struct("<8sHBBQ16s")
@@ -42,8 +42,8 @@ class DayFilter:
     """The filter of one sealed day.
 
     Attributes:
-        keys: the keys that it was made of.
-        bits: a bit a slot, the lowest first.
+        keys: how many keys it was made from.
+        bits: one bit for each slot, the lowest first.
     """
 
     keys: int
@@ -51,20 +51,20 @@ class DayFilter:
 
     @property
     def slots(self) -> int:
-        """A power of two."""
+        """How many slots: a power of two."""
         return 8 * len(self.bits)
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a day's filter is, as its header says."""
+    """The size of a day's filter, from its header."""
 
     keys: int
     slots: int
 
 
 def slots_for(keys: int) -> int:
-    """How many slots a day of so many keys gets.
+    """How many slots a day with `keys` keys gets.
 
     >>> slots_for(0), slots_for(1_500_000) == 2**24
     (1024, True)
@@ -86,7 +86,7 @@ def encode(made: DayFilter, seal: bytes) -> bytes:
     """A day's filter as it is stored: header, bits, checksum.
 
     Args:
-        seal: what names the table, `SEAL_BYTES` long.
+        seal: of the table, `SEAL_BYTES` long.
     """
     exponent = made.slots.bit_length() - 1
     header = _HEADER.pack(_MAGIC, FORMAT, exponent, PROBES, made.keys, seal)
@@ -94,14 +94,14 @@ def encode(made: DayFilter, seal: bytes) -> bytes:
 
 
 def size_of(beginning: bytes, seal: bytes) -> Size:
-    """What a stored filter's header says of its size.
+    """Read the size of a stored filter from its header.
 
     Args:
-        beginning: of what `encode` made, `HEADER_BYTES` at least.
-        seal: of the table that it must have been made of.
+        beginning: the first `HEADER_BYTES`, or more.
+        seal: of the table that the filter must be of.
 
     Raises:
-        BadFilter: it is none, of another format, or of another table.
+        BadFilter: it is no filter, or one of another format or table.
     """
     if len(beginning) < HEADER_BYTES or not beginning.startswith(_MAGIC):
         raise BadFilter("it is no filter")
@@ -119,10 +119,10 @@ def decode(stored: bytes, seal: bytes) -> DayFilter:
     """Read a stored filter.
 
     Args:
-        seal: of the table that it must have been made of.
+        seal: of the table that the filter must be of.
 
     Raises:
-        BadFilter: it is not exactly what was stored, of another format, or of another table.
+        BadFilter: it is damaged, or of another format or table.
     """
     size = size_of(stored, seal)
     bits = memoryview(stored)[HEADER_BYTES:-_DIGEST_BYTES]
@@ -146,7 +146,7 @@ class Plan:
     Attributes:
         days: oldest first.
         without: the days for which there is no room.
-        slots: words; 0 without any day.
+        slots: the number of words; 0 without any day.
     """
 
     days: tuple[date, ...]
@@ -155,18 +155,18 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Of all words."""
+        """Bytes of all words."""
         return self.slots * word_bytes(len(self.days))
 
 
 def plan(sizes: Mapping[date, Size], limit: int) -> Plan:
     """Choose the days of a filter set so that it fits.
 
-    As many days as possible, the newest first. A day that is too large is folded to what fits,
-    down to `FEWEST_SLOTS_A_KEY`.
+    It has as many days as possible, the newest first. A day that is too large is folded until it
+    fits, down to `FEWEST_SLOTS_A_KEY`.
 
     Args:
-        limit: bytes that all words may take (`partitions.filter_bytes`).
+        limit: most bytes of all words (`partitions.filter_bytes`).
     """
     best: list[date] = []
     best_room = 0

@@ -1,19 +1,19 @@
-"""Which sealed days may hold a key: one Bloom filter over all of them, bit-sliced. No I/O.
+"""Which sealed days may have a key: one Bloom filter over all of them, bit-sliced. No I/O.
 
-A sealed day only loses rows, so a filter over the keys that it had says for good where a key is
-not. There are no false negatives: a day that is ruled out does not hold the key. A day that is not
-ruled out may lack it all the same; then it is read in vain.
+A sealed day only loses rows, so a filter of the keys that it had tells for good which keys it does
+not have. There are no false negatives: a day that is ruled out does not have the key. A day that is
+not ruled out may lack the key all the same; then it is read in vain.
 
 The filter of a month is an array of `slots` words. Bit d of a word says whether day d has that
-slot. A key has `PROBES` slots; the words of these, ANDed, have the bits of the days that have all
-of them: one walk answers for every day (Bloom 1970; "bit-sliced" as in signature files). A word is
-as many bytes as the days need, so ten years cost a longer word and no longer walk.
+slot. A key has `PROBES` slots; ANDing their words leaves the bits of the days that have all these
+slots, so one pass answers for every day (Bloom 1970; "bit-sliced" as in signature files). A word
+has as many bytes as the days need: ten years make the words longer, and no pass.
 
-How many slots a day has is a power of two, so that a smaller day is repeated to the size of the
-largest and a larger one can be folded: a key's slots are numbers modulo that power.
+A day's number of slots is a power of two, and a key's slots are numbers modulo that power. So a
+smaller day is repeated to the size of the largest, and a larger day can be folded.
 
-`filter_build` makes these arrays (it needs numpy), `filter_format` says what is stored of a day,
-`filter_file` shares the arrays between workers.
+`build` makes these arrays (it needs numpy), `encoding` defines the stored bytes of a day,
+`mapped_file` shares the arrays between workers.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ PROBES = 7
 """Slots of a key. With 10 to 20 slots for each key, 0.8 to 0.02 % of absent keys are not ruled
 out."""
 MULTIPLIERS = (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F)
-"""Odd numbers of 64 bits that spread a key. Stored filters depend on them: a change of them, or of
-what `spread` does, is another `filter_format.FORMAT`."""
+"""Odd numbers of 64 bits that spread a key. Stored filters depend on them: after a change of them,
+or of `spread`, raise `encoding.FORMAT`."""
 WORD_FORMATS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 """The bytes of a word that Python reads at once, and memoryview's name for it."""
 
@@ -40,10 +40,10 @@ _LOW = 2**32 - 1
 
 
 def spread(user_id: int, playlist_id: int) -> int:
-    """A key as 64 bits that look random; its slots are made of them.
+    """A key as 64 bits that look random; its slots are computed from them.
 
-    The lower half is the first slot, the upper half, made odd, the step to each further one, all
-    modulo the number of slots ("double hashing": Kirsch and Mitzenmacher 2006).
+    The lower half is the first slot. The upper half, made odd, is the step to each further slot.
+    All are modulo the number of slots ("double hashing": Kirsch and Mitzenmacher 2006).
 
     >>> f"{spread(1, 1):016x}"
     '39645964174e43b3'
@@ -54,7 +54,7 @@ def spread(user_id: int, playlist_id: int) -> int:
 
 
 def word_bytes(days: int) -> int:
-    """The bytes of a word for so many days: 1, 2, 4, or a multiple of 8.
+    """The bytes of a word for `days` days: 1, 2, 4, or a multiple of 8.
 
     >>> [word_bytes(days) for days in (1, 8, 9, 30, 33, 65, 3650)]
     [1, 1, 2, 4, 8, 16, 464]
@@ -66,11 +66,12 @@ def word_bytes(days: int) -> int:
 
 
 class FilterSet:
-    """The filters that a worker has, as they are at one moment. It never changes.
+    """The filters that a worker has at one moment. It never changes.
 
     Args:
-        days: the sealed days that it answers for; bit n of a word is the nth's.
-        words: a power of two of words, each `word_bytes(len(days))` bytes, the lowest byte first.
+        days: the sealed days that have a filter in it; the nth day has bit n of each word.
+        words: `word_bytes(len(days))` bytes each, the lowest byte first; their number is a power
+            of two.
     """
 
     def __init__(self, days: Sequence[date] = (), words: memoryview | None = None) -> None:
@@ -94,12 +95,12 @@ class FilterSet:
             self._find = _wide(words.cast("B"), slots - 1, size)
 
     def maybe(self, key: Key, days: Sequence[date]) -> list[date]:
-        """Those of `days` that may hold the key, in their order. The others do not hold it.
+        """Those of `days` that may have the key, in their order. The others do not have it.
 
-        A day of which there is no filter may always hold it.
+        A day without a filter may always have it.
 
         Args:
-            days: best the same object each time: what it means is worked out once.
+            days: pass the same object each time if possible: its bits are then computed once.
         """
         if days is not self._asked:
             self._ask(days)
@@ -113,11 +114,11 @@ class FilterSet:
         return [day for day in days if day not in bits or bits[day] & found]
 
     def complete(self, day: date) -> bool:
-        """Whether the day's filter is here: what it rules out is not there, now and for good."""
+        """Whether the day has a filter: a key that it rules out is not in the day, for good."""
         return day in self._bits
 
     def without(self, days: Collection[date]) -> FilterSet:
-        """The same filters, but those of some days are not believed any more."""
+        """A copy without the filters of some days."""
         if not any(day in self._bits for day in days):
             return self
         rest = FilterSet()
@@ -135,13 +136,13 @@ class FilterSet:
 
 
 class Filters:
-    """Where a worker finds its present filters.
+    """A worker's present filters.
 
-    A load takes `now` once and asks only that, so that all its answers are of the same moment.
+    A load reads `now` once and uses only that, so that all its answers are of the same moment.
 
     Attributes:
-        now: the present filters; none at first, which rules nothing out.
-        in_vain: by day, how often it was read because its filter did not rule a key out, and the
+        now: the present filters; empty at first, which rules no day out.
+        in_vain: by day, how often it was read in vain: its filter did not rule a key out, and the
             key was not there. The reader counts.
     """
 
@@ -151,7 +152,7 @@ class Filters:
 
 
 def _narrow(words: memoryview, mask: int) -> Callable[[int, int], int]:
-    """Find the bits of the days that may hold a key, in words that Python reads as one number."""
+    """A function that finds the days that may have a key, for words that are one number each."""
 
     def find(user_id: int, playlist_id: int) -> int:
         # `spread`, written out: a call costs a tenth of the whole.
@@ -173,7 +174,7 @@ def _narrow(words: memoryview, mask: int) -> Callable[[int, int], int]:
 
 
 def _wide(words: memoryview, mask: int, size: int) -> Callable[[int, int], int]:
-    """The same in words of any number of bytes."""
+    """The same for words of any number of bytes."""
     number = int.from_bytes
 
     def find(user_id: int, playlist_id: int) -> int:

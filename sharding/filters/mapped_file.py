@@ -1,9 +1,9 @@
 """The words of a filter set in a file, which the workers of a gateway share by the page cache.
 
-One of them makes the file under another name and renames it when it is complete; each maps it after
-it has compared its checksum. The file's name says which filters it holds, so a file is never
-changed: another set of filters is another file. Files and folder must be this user's own, and not
-writable by others: a wrong bit in a filter would hide a state.
+One worker writes the file under a temporary name and renames it when it is complete. Each worker
+checks its checksum and then maps it. A file's name says which filters it has, and a file never
+changes: another set of filters is another file. The files and their folder must be this user's own,
+and not writable by others: a wrong bit in a filter would hide a state.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import structlog
 log = structlog.get_logger("tapedeck.filters")
 
 WAIT_SECONDS = 0.5
-"""Between looks whether another worker has made the file."""
+"""Seconds between checks whether another worker has made the file."""
 _MAGIC = b"TDWords1"
 _DIGEST_BYTES = 32
 _HEADER_BYTES = 4096
@@ -35,11 +35,11 @@ Fill = Callable[[memoryview], Awaitable[None]]
 
 
 class BadFile(Exception):
-    """A file or folder that is not believed; says why."""
+    """A file or folder that must not be used; says why."""
 
 
 def folder_of(configured: str) -> Path:
-    """Where the files lie.
+    """The folder of the files.
 
     Args:
         configured: `partitions.filter_folder`.
@@ -50,7 +50,7 @@ def folder_of(configured: str) -> Path:
     if not parent:
         try:
             parent = tempfile.gettempdir()
-        except FileNotFoundError:  # nothing is writable, as in a container: no file can be made
+        except FileNotFoundError:  # no folder is writable, as in a container: no file can be made
             parent = os.sep
     return Path(parent) / f"tapedeck-filters-{os.geteuid()}"
 
@@ -60,7 +60,7 @@ class Shelf:
 
     Args:
         folder: made if it is missing.
-        owner: what the names of these files begin with; of another database it is another.
+        owner: what the names of these files begin with; each database has another one.
     """
 
     def __init__(self, folder: Path, owner: str) -> None:
@@ -68,9 +68,9 @@ class Shelf:
         self._owner = hashlib.blake2b(owner.encode(), digest_size=8).hexdigest()
 
     async def words(self, signature: str, size: int, fill: Fill) -> memoryview:
-        """The words of a set of filters, from its file; made if it is not there.
+        """Map the words of a set of filters from its file, which is made if it is missing.
 
-        Where no file can be made, this process gets words of its own, and the log says why.
+        If no file can be made, this process gets its own copy of the words, and the log says why.
 
         Args:
             signature: names the set; letters and digits.
@@ -78,7 +78,7 @@ class Shelf:
             fill: writes the words into zeros.
 
         Raises:
-            Whatever `fill` raises.
+            Exception: what `fill` raises.
         """
         try:
             fd = self._open_folder()
@@ -120,7 +120,7 @@ class Shelf:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(making, flags, 0o600, dir_fd=folder)
         try:
-            # A full disk must be an error here, not a signal when the mapping is written.
+            # A full disk must be an error here, not a SIGBUS when the mapping is written.
             await asyncio.to_thread(os.posix_fallocate, fd, 0, _HEADER_BYTES + size)
             whole = memoryview(mmap.mmap(fd, _HEADER_BYTES + size))
             await fill(whole[_HEADER_BYTES:])
@@ -135,7 +135,7 @@ class Shelf:
             os.close(fd)
 
     def _remove_others(self, folder: int, name: str) -> None:
-        """Remove this gateway's older files. Workers that still map one keep it until they end."""
+        """Remove this gateway's older files. A worker that maps one can use it until it ends."""
         for other in os.listdir(folder):
             if other.startswith(f"{self._owner}-") and other != name:
                 with contextlib.suppress(OSError):
@@ -155,7 +155,7 @@ class Shelf:
 
 @contextlib.asynccontextmanager
 async def _locked(folder: int) -> AsyncIterator[None]:
-    """Be the only process that works in the folder. The lock goes when the process does."""
+    """Hold the folder's lock, which ends with the process."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open("lock", flags, 0o600, dir_fd=folder)
     try:
@@ -171,7 +171,7 @@ async def _locked(folder: int) -> AsyncIterator[None]:
 
 
 async def _read(folder: int, name: str, size: int) -> memoryview | None:
-    """Map a file's words; None if it is not there, or not whole."""
+    """Map a file's words; None if the file is missing or damaged."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Work that takes long, done beside the requests: a step, then a pause."""
+"""Long work beside the requests: a step, then a pause."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TypeVar
 
 SHARE = 0.1
-"""Of this process's time, so much at most."""
+"""The most of this process's time that such work takes, 0 to 1."""
 
 _T = TypeVar("_T")
 
@@ -19,7 +19,7 @@ async def unhurried(steps: Generator[None, None, _T], share: float = SHARE) -> _
     """Run a generator to its end, and return what it returns.
 
     Args:
-        share: of the time, how much it may take.
+        share: the most of this process's time that it takes, 0 to 1.
     """
     while True:
         began = time.perf_counter()
@@ -32,6 +32,5 @@ async def unhurried(steps: Generator[None, None, _T], share: float = SHARE) -> _
 
 
 async def with_numpy() -> ModuleType:
-    """The module `filter_build`, imported by the first that needs it: numpy takes a tenth of a
-    second, and 30 MB."""
+    """Import the module `build` at its first use: numpy takes a tenth of a second, and 30 MB."""
     return await asyncio.to_thread(import_module, "sharding.filters.build")

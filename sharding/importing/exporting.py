@@ -1,4 +1,4 @@
-"""States in the shape of the system that they came from: SQL, CSV or JSON lines."""
+"""Write states in the format of the system that they came from: SQL, CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ async def write(
     days: Sequence[date],
     users: tuple[int, ...],
 ) -> int:
-    """Write the states of these days; how many there were.
+    """Write the states of these days; return how many there were.
 
-    The oldest day first: a state that moves meanwhile comes a second time, never not at all.
+    The oldest day comes first, so that a state that moves meanwhile is written twice, not missed.
 
     Args:
         kind: one of `KINDS`.
-        tables: for SQL, what the tables are called, as a pattern of strftime or one name.
-        users: only theirs; all if empty.
+        tables: for SQL, the tables' names: a pattern of strftime, or one name.
+        users: write only these users' states; all if empty.
 
     Raises:
         PrimaryUnavailable, MySQLError: as `fetch` does.

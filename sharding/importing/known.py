@@ -1,8 +1,9 @@
-"""Which partitions may already hold a key: a filter in memory over all of them.
+"""Which partitions may already have a key: a filter in memory over all of them.
 
-As `sharding.filters`, but over the days that are not sealed too, and kept up with what the import
-itself writes. Gateways add keys to today's and tomorrow's partition only, where the import looks
-each time, so what this rules out of an older day is not there while no other import runs.
+Unlike `sharding.filters` it covers the days that are not sealed too, and the keys that the import
+itself writes. Gateways add keys to today's and tomorrow's partition only, and the import reads
+those each time. So an older day that is ruled out does not have the key, as long as no other import
+runs.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from sharding.partitions.sealing import scan
 from sharding.state import Key
 
 SCAN_RATE = 500_000
-"""Keys a second that are read of a day without a filter, at most."""
+"""Most keys read a second from a day without a filter."""
 
 
 class Known:
     """The filter.
 
     Args:
-        made: by day, of the keys that were there.
-        days: all that keys may be added to.
-        keys: about how many a day will have.
+        made: the filters of the keys that were there, by day.
+        days: all days that may get keys.
+        keys: about how many keys a day will have.
     """
 
     def __init__(self, made: Mapping[date, DayFilter], days: Sequence[date], keys: int) -> None:
@@ -46,11 +47,11 @@ class Known:
         self._filter = FilterSet(days, memoryview(self._words.data).cast("B"))
 
     def maybe(self, key: Key, days: Sequence[date]) -> list[date]:
-        """Those of `days` that may hold the key."""
+        """Those of `days` that may have the key."""
         return self._filter.maybe(key, days)
 
     def add(self, day: date, keys: Sequence[Key]) -> None:
-        """These keys are in this day from now on. (A day that is not known may hold any key.)"""
+        """Add keys to a day. (A day without a filter may have any key.)"""
         if day not in self._number:
             return
         packed = b"".join([struct.pack(">qq", *key) for key in keys])
@@ -66,7 +67,7 @@ class Known:
 async def read_known(
     session: Session, there: Mapping[date, Table], days: Sequence[date], keys: int
 ) -> Known:
-    """Make the filter, of the stored filters of sealed days and the keys of the others.
+    """Make the filter from the stored filters of sealed days and the keys of the other days.
 
     Raises:
         CannotSeal, MySQLError: a day could not be read.

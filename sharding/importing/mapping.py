@@ -1,6 +1,6 @@
-"""The map file: which column, SQL expression or field of a source says what of a listener's place.
+"""The map file: which column, SQL expression or field of a source has which part of a state.
 
-Pure: what comes in are the text of the file and the values of rows, what goes out are records.
+No I/O: it turns the text of the file and the values of rows into records.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sharding.partitions.calendar import parse_day, utc_day
 from sharding.state import PLAYLIST_MAX, USER_MAX, Key, Owner
 
 PLACE = ("played", "at_end", "skips", "reported", "listened")
-"""What a place in the Player's keeping is made of (`gateway.player.rules`)."""
+"""The parts of a Player's state (`gateway.player.rules`)."""
 _TOP = ("user", "playlist", "day", "updated", "key", "body", "player")
 _NEEDED = ("user", "playlist")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
@@ -40,33 +40,33 @@ class BadMap(Exception):
 
 
 class BadRow(Exception):
-    """A row that is no state; says what is wrong with which value."""
+    """A row that cannot become a state; says which value is wrong, and why."""
 
 
 class Map(Struct, frozen=True):
     """A map file.
 
     Attributes:
-        columns: by what they mean (`user`, `playlist`, `day`, `updated`, `body`, and those of
-            `PLACE`), the columns, SQL expressions or fields of the source.
-        key: for Redis, how keys are called, such as `state:{user}:{playlist}`.
+        columns: the columns, SQL expressions or fields of the source, by their meaning: `user`,
+            `playlist`, `day`, `updated`, `body`, or one of `PLACE`.
+        key: for Redis, the pattern of the keys, such as `state:{user}:{playlist}`.
     """
 
     columns: dict[str, str]
     key: str = ""
 
     def name_of(self, meaning: str) -> str:
-        """The source's name of a column; our own where the map has an expression."""
+        """The source's name of a column; the meaning where the map has an expression."""
         said = self.columns[meaning]
         return said if _PLAIN.fullmatch(said) else meaning
 
 
 class Record(Struct, frozen=True):
-    """A state as the source has it.
+    """A state from the source.
 
     Attributes:
-        day: the UTC day into whose partition it belongs.
-        body: as it is stored.
+        day: the UTC day of the partition that it belongs to.
+        body: the bytes to store.
     """
 
     key: Key
@@ -136,22 +136,21 @@ def _say(said: dict[str, str], name: str, node: yaml.Node, line: int, problems: 
 
 
 Encode = Callable[..., bytes]
-"""Makes the Player's body of the values of `PLACE`."""
+"""Encodes the values of `PLACE` as the Player's body."""
 
 
 def record(
     values: Mapping[str, Any], day: date | None, encode: Encode, max_bytes: int = 1 << 16
 ) -> Record:
-    """What a row says.
+    """Make a record from a row.
 
     Args:
         values: by meaning (see `Map.columns`).
-        day: of the table that the row is from; None where the row says it itself.
-        encode: makes the Player's body.
-        max_bytes: that a body may have.
+        day: of the row's table; None where the row has a day itself.
+        max_bytes: most bytes of a body.
 
     Raises:
-        BadRow: it is no state.
+        BadRow: the row cannot become a state.
     """
     if "broken" in values:
         raise BadRow("is no JSON object")
@@ -229,7 +228,7 @@ def _list(value: Any, name: str) -> Sequence[Any]:
 
 
 def _ids(values: Mapping[str, Any], name: str) -> tuple[int, ...]:
-    """Each track once, where it came last: a state has it so."""
+    """The ids without repetitions: each track at its last place, as a state has it."""
     value = values.get(name)
     if value is None:
         return ()
@@ -254,11 +253,18 @@ def _times(value: Any) -> tuple[float, ...]:
 
 
 _MILLISECONDS = 1e11
-"""Above it a time is in milliseconds: in seconds it would be the year 5138."""
+"""A larger time is in milliseconds: in seconds it would be after the year 5138."""
 
 
 def seconds(value: Any) -> float:
-    """Seconds since 1970; milliseconds are told by their size, and text may be ISO 8601."""
+    """A time as seconds since 1970.
+
+    Args:
+        value: seconds, milliseconds (see `_MILLISECONDS`), or ISO 8601.
+
+    Raises:
+        ValueError: it is not a time.
+    """
     if isinstance(value, datetime):
         value = value.isoformat()
     try:

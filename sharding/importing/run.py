@@ -1,8 +1,8 @@
-"""An import from its first row to its last: parts one after the other, at a rate, told as it goes.
+"""A run of the import: one part after the other, at a rate, with progress.
 
-A source that is lost, or a MySQL that fails over, has the part begun anew: its rows that are there
-already are found so. A run over everything writes down in a file which days are done, for the next
-run of the same command; not today and yesterday, which go on changing while nothing is imported.
+If the source is lost, or MySQL fails over, the part begins anew, and finds the rows that it had
+already imported. A run over everything records the days that are done in a file, for the next run
+of the same command; not today and yesterday, which may still change in the source.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sharding.importing.target import AHEAD, BUSY, Step, Target, count
 from sharding.partitions.calendar import neighbours, oldest_kept, tomorrow
 
 AGAIN = 5
-"""How often a part is begun anew."""
+"""How many times a part is begun anew."""
 AGAIN_SECONDS = 2.0
 TELL_SECONDS = 5.0
 REJECTED = "bad rows"
@@ -35,11 +35,9 @@ class Run:
     """One run of the command.
 
     Args:
-        source: what is read.
-        encode: makes the Player's body.
-        rate: rows a second, at most; 0 for no bound.
-        rejects: where bad rows are named, a JSON object a line.
-        tell: takes lines of progress.
+        rate: most rows a second; 0 for no bound.
+        rejects: gets the bad rows, one JSON object a line.
+        tell: gets lines of progress.
     """
 
     def __init__(
@@ -70,12 +68,12 @@ class Run:
 
         Args:
             retention: days a state is kept.
-            done: which parts are; None to read all of them.
-            dry: only say what would be done; a sample is kept.
-            close: have the days sealed again at the end.
+            done: the parts that are done; None to read all parts.
+            dry: only count what would be done, and collect a sample.
+            close: close the days at the end, so that they are sealed again.
 
         Raises:
-            BadSource, Refused, PrimaryUnavailable, MySQLError: the same command goes on there.
+            BadSource, Refused, PrimaryUnavailable, MySQLError: the same command continues there.
         """
         async with Target.opened(primary, retention) as target:
             today = await target.today()
@@ -117,7 +115,8 @@ class Run:
         self._say(part.name)
 
     async def records(self, part: Part) -> AsyncIterator[list[Record]]:
-        """The records of a part, in batches; the next one is read meanwhile. Bad rows are named."""
+        """The records of a part, in batches; the next batch is read meanwhile. Bad rows are
+        rejected."""
         rows = self.source.rows(part)
         reading = asyncio.create_task(asyncio.to_thread(_next, rows))
         try:
@@ -163,11 +162,11 @@ def _next(rows: Iterator[Rows]) -> Rows | None:
 
 
 class Done:
-    """The parts that are done, in a file beside the map; gone once all are.
+    """The parts that are done, in a file beside the map, which is removed once all are.
 
     Args:
         path: the file.
-        what: names the import: another one begins anew.
+        what: names the import; the file of another import is ignored.
     """
 
     def __init__(self, path: Path, what: str) -> None:
@@ -185,12 +184,12 @@ class Done:
         return part in self._parts
 
     def add(self, part: str) -> None:
-        """A part is done."""
+        """Record that a part is done."""
         self._parts.append(part)
         new = self._path.with_name(self._path.name + ".new")
         new.write_text(json.dumps({"import": self._what, "done": self._parts}))
         os.replace(new, self._path)
 
     def over(self) -> None:
-        """All are."""
+        """Remove the file: all parts are done."""
         self._path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Where states come from: MySQL tables, Redis keys, files. Read in parts, each in batches.
+"""Sources of states: MySQL tables, Redis keys, files. They are read in parts, each in batches.
 
-A part (a day's table, a day of one table, a file, a keyspace) is what an import that was broken off
-begins anew; parts that were done are left out. The newest day comes first.
+A part is a day's table, a day of one table, a file, or a keyspace. An import that was interrupted
+begins its part anew, and skips the parts that were done. The newest day comes first.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from msgspec import Struct
 from sharding.importing.mapping import Map, seconds
 
 BATCH = 250
-"""Rows of a batch, which is one transaction: requests wait for MySQL no longer than for it."""
+"""Rows of a batch, which is one transaction: a request never waits longer than for one batch."""
 PATIENCE = 3600
-"""Seconds that the source's server waits for us, who may wait for Tapedeck's."""
+"""Seconds that the source's server waits for the import, which may itself wait for Tapedeck's."""
 PASSWORD = "TAPEDECK_SOURCE_PASSWORD"  # noqa: S105
-"""The environment's variable with the source's password, where the address has none."""
+"""The environment variable with the source's password, if the address has none."""
 
 Rows = list[tuple[str, dict[str, Any]]]
-"""Rows with what they are called in reports, their values by meaning (see `Map.columns`)."""
+"""Rows: each one's name in reports, and its values by meaning (see `Map.columns`)."""
 
 
 class BadSource(Exception):
@@ -40,10 +40,10 @@ class Part(Struct, frozen=True):
     """A part of a source.
 
     Attributes:
-        name: in reports, and in the file that says what is done.
+        name: in reports, and in the file of parts that are done.
         table: for MySQL.
-        day: of all its rows; None where each row says it.
-        rows: how many it has, about; 0 if that is not known.
+        day: of all its rows; None where each row has its own.
+        rows: about how many it has; 0 if that is not known.
     """
 
     name: str
@@ -53,13 +53,13 @@ class Part(Struct, frozen=True):
 
 
 class Source:
-    """A source of states. Blocking: to be used in a thread.
+    """A source of states. Its methods block: call them in a thread.
 
     Args:
-        wanted: what to read.
-        said: what its columns mean.
-        since: only what was changed since then, by the map's `updated`, or tables from its day on.
-        users: only these users' states; all if empty.
+        wanted: the address or file to read.
+        said: the map.
+        since: read only rows changed since then, by the map's `updated`, or tables from its day on.
+        users: read only these users' states; all if empty.
     """
 
     def __init__(self, wanted: str, said: Map, since: datetime | None, users: tuple[int, ...]):
@@ -78,7 +78,7 @@ class Source:
         raise NotImplementedError
 
     def _chosen(self, rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[Rows]:
-        """Rows in batches, but for those of other users, and those not changed since."""
+        """The rows of the wanted users that were changed since `since`, in batches."""
         batch: Rows = []
         users = {str(user) for user in self.users}
         since = self.since.timestamp() if self.since is not None else None
@@ -103,10 +103,10 @@ def _plain(value: Any) -> Any:
 def open_source(
     wanted: str, tables: str, said: Map, since: datetime | None, users: tuple[int, ...]
 ) -> Source:
-    """The source that an address or a file's name means.
+    """The source at an address or in a file.
 
     Raises:
-        BadSource: none.
+        BadSource: it is not an address or file of a known kind, or an option is missing.
     """
     scheme = urlsplit(wanted).scheme
     if scheme in ("mysql", "mariadb"):
@@ -125,7 +125,7 @@ def open_source(
 
 
 class Tables(Source):
-    """MySQL: a table a day, its day in its name, or one table with a column that has the day."""
+    """MySQL: a table for each day, named by it, or one table with a column for the day."""
 
     def __init__(
         self, wanted: str, tables: str, said: Map, since: datetime | None, users: tuple[int, ...]
@@ -160,7 +160,7 @@ class Tables(Source):
             raise BadSource(f"the source's MySQL: {error}") from None
 
     def parts(self, oldest: date, newest: date) -> list[Part]:
-        """A part a day, from the tables' names or the map's `day`."""
+        """A part for each day, from the tables' names or the map's `day`."""
         if not self.daily:
             days = [newest - timedelta(days=n) for n in range((newest - oldest).days + 1)]
             return [Part(f"{self.tables} {day:%Y%m%d}", self.tables, day) for day in days]
@@ -187,7 +187,7 @@ class Tables(Source):
         return found
 
     def statement(self, part: Part) -> str:
-        """What reads a part."""
+        """The statement that reads a part."""
         columns = self.map.columns
         wanted = ", ".join(f"({said}) AS `{name}`" for name, said in columns.items())
         holds = []
@@ -203,7 +203,7 @@ class Tables(Source):
         return f"SELECT {wanted} FROM `{part.table.replace('`', '')}`{where}"
 
     def rows(self, part: Part) -> Iterator[Rows]:
-        """Streamed: the server keeps what was not asked for yet."""
+        """The rows, streamed: they are not all in memory at once."""
         import pymysql
         from pymysql.cursors import SSCursor
 
@@ -222,11 +222,11 @@ class Tables(Source):
         except pymysql.MySQLError as error:
             raise BadSource(f"{part.table}: {error}") from None
         finally:
-            connection._force_close()  # a farewell would read the rest first
+            connection._force_close()  # an orderly close would read the remaining rows first
 
 
 def _day_in(pattern: str, name: str) -> date | None:
-    """The day in a table's name, by a pattern of strftime."""
+    """The day in a table's name, by a pattern of strftime; None if it does not match."""
     try:
         return datetime.strptime(name, pattern).date()  # noqa: DTZ007
     except ValueError:
@@ -234,10 +234,10 @@ def _day_in(pattern: str, name: str) -> date | None:
 
 
 class Keys(Source):
-    """Redis: a hash or a JSON text a key."""
+    """Redis: each key is a hash or a JSON text."""
 
     def rows(self, part: Part) -> Iterator[Rows]:
-        """By SCAN, which shows each key that is there all the time at least once."""
+        """The rows, by SCAN: a key that exists all the time comes at least once."""
         import redis
 
         pattern, glob = _key_pattern(self.map.key)
@@ -272,7 +272,7 @@ class Keys(Source):
             name = key.decode("utf-8", "replace")
             match = pattern.fullmatch(name)
             if value is None or match is None:
-                continue  # it expired meanwhile, or is another's
+                continue  # it expired meanwhile, or is another application's
             if isinstance(value, dict):
                 value = {_plain(field): one for field, one in value.items()}
             yield name, {**_pick(self.map.columns, value), **match.groupdict()}
@@ -288,7 +288,7 @@ def _key_pattern(key: str) -> tuple[re.Pattern[str], str]:
 
 
 class File(Source):
-    """CSV with a line of names on top, or a JSON object a line."""
+    """CSV whose first line has the names, or a JSON object on each line."""
 
     def rows(self, part: Part) -> Iterator[Rows]:
         """Line by line."""
@@ -309,8 +309,8 @@ class File(Source):
 
 
 def _pick(columns: Mapping[str, str], value: Any) -> dict[str, Any]:
-    """The fields of a row, or of a JSON object; `.` stands for the object itself, and
-    `a.b` for a field of a field."""
+    """The mapped fields of a row or JSON object. `.` is the object itself, `a.b` a field of a
+    field."""
     document = value
     if not isinstance(value, dict):
         try:

@@ -1,16 +1,16 @@
-"""Writes imported states into the partitions of their days, and touches none that Tapedeck changed.
+"""Writes imported states into their days' partitions, and leaves states that Tapedeck changed.
 
-A key has one row, so before a row is written, all partitions that may hold the key are read:
+A key has one row, so before a row is written, all partitions that may have the key are read:
 
     no row                           it is inserted into its day
     a row that only imports wrote    of an older day: it is moved; of the same day: it is replaced;
                                      of a newer day, or the same state: nothing is done
     any other row                    Tapedeck has changed it since, or deleted it: it stays
 
-Each transaction inserts, deletes what it moves by its version, looks where a gateway may have made
-the key meanwhile, and requires MySQL's day and the opening (`sharding.partitions.openings`). What
-fails is read again. One import runs at a time, by a MySQL lock: so what it knows of the older days
-is all that there is, and a source that is read later never loses to one that was read earlier.
+Each transaction inserts rows, deletes moved rows by their version, looks for the keys where a
+gateway may have created them meanwhile, and requires MySQL's day and the opening
+(`sharding.partitions.openings`). If it fails, the keys are read again. A MySQL lock lets one import
+run at a time, so no other process adds keys to older days.
 """
 
 from __future__ import annotations
@@ -52,29 +52,29 @@ CHANGED, EXPIRED = "changed in Tapedeck since, left alone", "past retention"
 AHEAD, BUSY = "its day lies in the future", "changed too often while it was imported"
 
 DIRECT = 10_000
-"""Keys that are looked for in every partition; for more, a filter is made first."""
+"""With more keys than this, a filter is made first; fewer are looked for in every partition."""
 WAIT = 60
 """Seconds to wait for another import to end."""
 WAIT_SEALING = 1800
 """Seconds to wait while days are sealed."""
 IDLE_SECONDS = 8 * 3600
-"""How long the connection may say nothing, while the source is read."""
+"""How long the connection may be idle, while the source is read."""
 TRIES = 5
 LONGEST = 2 << 20
-"""Bytes of one transaction, about."""
+"""About the most bytes of one transaction."""
 STATEMENT_SECONDS = 60.0
 
 
 class Refused(Exception):
-    """The import cannot go on; says why, and what to do."""
+    """The import cannot continue; says why, and what to do."""
 
 
 class Step(Struct, frozen=True):
-    """What is to be done with a record.
+    """What to do with a record.
 
     Attributes:
-        outcome: one of the words above.
-        row: what the key has; None if nothing.
+        outcome: one of the constants above.
+        row: the key's row; None without one.
     """
 
     record: Record
@@ -83,15 +83,15 @@ class Step(Struct, frozen=True):
 
     @property
     def writes(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether the record is to be written."""
         return self.outcome in (NEW, REPLACED, MOVED)
 
 
 def decide(record: Record, row: Row | None, today: date, retention: int) -> Step:
-    """What becomes of a record.
+    """Decide what to do with a record.
 
     Args:
-        row: what the key has in a partition that is kept, tombstones included.
+        row: the key's row within retention, tombstones included; None without one.
         today: MySQL's day.
         retention: days a state is kept.
     """
@@ -115,7 +115,7 @@ class Target:
     Args:
         session: its own connection, which holds the import's lock.
         expected: about how many rows a day will get.
-        tell: takes a line about what it waits for.
+        tell: gets a line about what it waits for.
         dry: only say what would be done.
     """
 
@@ -154,10 +154,10 @@ class Target:
         *,
         dry: bool = False,
     ) -> AsyncIterator[Target]:
-        """Connect, and wait for an import that runs already.
+        """Connect, and wait for the end of another import.
 
         Raises:
-            Refused: it does not end.
+            Refused: the other import does not end.
             PrimaryUnavailable, MySQLError: MySQL cannot be reached.
         """
         async with primary.session_apart(primary.deadline()) as session:
@@ -193,8 +193,8 @@ class Target:
         """MySQL's day.
 
         Raises:
-            Refused: its clock and this machine's disagree: days would be taken for others.
-            MySQLError: it could not be asked.
+            Refused: MySQL's clock and this machine's disagree, so days may be wrong.
+            MySQLError: MySQL could not be asked.
         """
         ((day, clock_ms),) = await self._session.fetch(
             f"SELECT {seal_mark.MYSQL_DAY}, {MILLISECONDS}"
@@ -219,9 +219,9 @@ class Target:
     # ---- days that are open --------------------------------------------------------------------
 
     async def _open(self, days: set[date]) -> None:
-        """Make the partitions that are missing, open these days, and renew the opening.
+        """Create the partitions that are missing, open these days, and renew the opening.
 
-        Under the lock that sealing takes: between the two steps a day must not be closed.
+        Sealing's lock is held meanwhile: no day may be closed between opening and renewing.
         """
         async with self._lock("seal", WAIT_SEALING, "a gateway seals days"):
             await self._create(days)
@@ -242,8 +242,8 @@ class Target:
             raise Refused(str(ForeignTable(name, self._foreign[name])))
 
     async def close(self) -> None:
-        """Close every day that is open, so that it is sealed again: those of an import that was
-        broken off, too."""
+        """Close every open day, so that it is sealed again, including the days of an import that
+        was interrupted."""
         async with self._lock("seal", WAIT_SEALING, "a gateway seals days"):
             there = (await look(self._session.fetch)).ours
             days = sorted(day for day, kept in there.items() if kept.comment == OPEN)
@@ -256,7 +256,7 @@ class Target:
     # ---- rows ----------------------------------------------------------------------------------
 
     async def steps(self, records: Sequence[Record], today: date) -> list[Step]:
-        """Read what the keys have, and decide.
+        """Read the keys' rows, and decide what to do with each record.
 
         Raises:
             MySQLError: MySQL could not be asked.
@@ -293,9 +293,9 @@ class Target:
         return found
 
     async def take(self, records: Sequence[Record]) -> list[Step]:
-        """Import a batch of records; what became of each key, once it is committed.
+        """Import a batch of records; return what became of each key, once it is committed.
 
-        Of records of one key the newest counts, and of those of one day the last.
+        If a key has several records, the newest counts; on the same day, the last one.
 
         Raises:
             Refused: a partition cannot be used.
@@ -355,12 +355,12 @@ class Target:
 
 
 def script(steps: Sequence[Step], today: date, opening: int, there: set[date]) -> list[str]:
-    """One transaction that carries steps out, or nothing of them.
+    """The statements of one transaction that carries all steps out.
 
     Args:
-        today: MySQL's day, which it requires.
-        opening: which it requires too.
-        there: the partitions that there are.
+        today: MySQL's day, which the transaction requires.
+        opening: likewise.
+        there: the days of the partitions that exist.
     """
     steps = sorted(steps, key=lambda step: (step.record.day, step.record.key))
     statements = [BEGIN]
@@ -394,5 +394,5 @@ def _row(step: Step) -> NewRow:
 
 
 def count(steps: Sequence[Step]) -> Counter[str]:
-    """How many keys had which outcome."""
+    """How many keys had each outcome."""
     return Counter(step.outcome for step in steps)

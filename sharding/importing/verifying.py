@@ -1,4 +1,4 @@
-"""Does the Player answer what the source says? Each state is read as a request reads it."""
+"""Compares the source's states with Tapedeck's, which are read as a request reads them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ WHAT = {
 
 
 async def differences(work: Run, backend: Backend, sample: int) -> list[dict[str, Any]]:
-    """Compare, and count in `work.counts` what was found.
+    """Compare states, count the outcomes in `work.counts`, and return the differences.
 
     Args:
-        sample: one row of so many is compared.
+        sample: one row of every `sample` rows is compared.
 
     Raises:
-        BadSource, PrimaryUnavailable, MySQLError: not all could be read.
+        BadSource, PrimaryUnavailable, MySQLError: the states could not all be read.
     """
     await backend.days.ready()
     today, retention = backend.days.today(), backend.days.retention

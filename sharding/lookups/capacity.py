@@ -1,7 +1,7 @@
-"""The nodes' memory, and the lookups that they evict: asked slowly, beside the requests.
+"""The lookup nodes' memory and evictions, asked at intervals in the background.
 
-A lookup may vanish before its state does. Nothing is lost by that, but the next load of its key
-reads one partition more, so operators see the memory's limit and the evictions.
+Redis may evict a hint before its state expires. No state is lost by that, but the next load of its
+key reads more partitions, so operators see the memory's limit and the evictions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = structlog.get_logger("tapedeck.capacity")
 WINDOW = 3_600.0
 """Seconds in which evictions raise the alarm."""
 _FIRST = 2.0
-"""Seconds within which the first look comes."""
+"""Seconds within which the first check comes."""
 
 _METRICS = {
     "memory_bytes": Gauge("tapedeck_capacity_memory_bytes", "Memory used", ["node"]),
@@ -34,21 +34,21 @@ _METRICS = {
     "keys": Gauge("tapedeck_capacity_keys", "Keys of every kind", ["node"]),
     "evicted": Gauge("tapedeck_capacity_evicted_keys", "Evicted since it started", ["node"]),
 }
-"""By their name in `Capacity`. A node without a limit has no sample of it."""
+"""By attribute of `Capacity`. A node without a limit of memory has no sample of `maxmemory`."""
 _ALARM = Gauge("tapedeck_capacity_alarm", "1 while a node evicts keys", ["node"])
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How a node stands, by its INFO; `/ring` and `tapedeck ring show` have it.
+    """A node's memory and keys, from its INFO; shown by `/ring` and `tapedeck ring show`.
 
     Attributes:
         memory_bytes: used.
-        maxmemory_bytes: that it may use; None without a limit.
+        maxmemory_bytes: the limit; None without one.
         keys: of every kind, in the database that the gateway uses. In the packed layout a key is
             one listener, with a field for each playlist.
-        evicted: since the node started.
-        evicted_last_hour: as far as this process has seen it.
+        evicted: keys, since the node started.
+        evicted_last_hour: keys, as far as this process has seen it.
     """
 
     memory_bytes: int
@@ -60,7 +60,7 @@ class Capacity:
 
 
 class Evictions:
-    """The evictions of one node within WINDOW, from counters that begin anew when it restarts."""
+    """The evictions of one node within WINDOW, from counters that restart at 0 with the node."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
@@ -68,14 +68,14 @@ class Evictions:
         self._total = 0
 
     def lately(self, now: float, run: str, total: int) -> int:
-        """How many there were within the WINDOW before `now`.
+        """How many keys were evicted within the WINDOW before `now`.
 
         Args:
             now: seconds, on a clock that never jumps.
             run: the node's run id: another one means that it started again.
             total: evictions since it started.
         """
-        if self._run:  # when those before the first look happened is not known
+        if self._run:  # when the evictions before the first check happened is not known
             before = self._total if run == self._run else 0
             if total > before:
                 self._seen.append((now, total - before))
@@ -86,15 +86,15 @@ class Evictions:
 
 
 class Survey:
-    """Looks at every node once in a while.
+    """Asks every node for its capacity at intervals.
 
-    Each worker does: two commands cost less than agreeing on who does it.
+    Each worker does: two commands cost less than agreeing on which worker asks.
 
     Args:
-        every: seconds between two looks at a node.
+        every: seconds between two checks of a node.
 
     Attributes:
-        found: by node name, how it stood when it was last looked at.
+        found: by node name, what its last answer said.
     """
 
     def __init__(self, every: float) -> None:
@@ -115,19 +115,19 @@ class Survey:
         ]
 
     async def keep(self, nodes: Callable[[], Iterable[Node]]) -> None:
-        """Look again and again, until cancelled or until `every` is 0.
+        """Check all nodes at intervals, until cancelled or until `every` is 0.
 
         Args:
-            nodes: asked each time, since a reload changes them.
+            nodes: called each time, since a reload changes them.
         """
-        # Workers that start together look one after another.
+        # Workers that start together do not all ask at one moment.
         await asyncio.sleep(random.uniform(0, min(self.every, _FIRST)))  # noqa: S311
         while self.every:
             await self.look(nodes())
             await asyncio.sleep(self.every * random.uniform(0.9, 1.1))  # noqa: S311
 
     async def look(self, nodes: Iterable[Node]) -> None:
-        """Look at every node once. One that does not answer keeps what it showed last."""
+        """Check every node once. For one that does not answer, `found` stays as it is."""
         looked = list(nodes)
         await asyncio.gather(*(self._look(node) for node in looked))
         for name in set(self.found) - {node.name for node in looked}:
@@ -144,7 +144,7 @@ class Survey:
             evictions = self._evictions.setdefault(node.name, Evictions())
             found = capacity(info, int(keys), evictions, time.monotonic())
         except (RedisError, OSError, TimeoutError, RuntimeError, KeyError, ValueError, TypeError):
-            return  # that it is ill is told elsewhere
+            return  # ejection reports it
         self.found[node.name] = found
         values = asdict(found)
         for name, metric in _METRICS.items():
@@ -169,15 +169,16 @@ class Survey:
 
 
 def capacity(info: Mapping[str, Any], keys: int, evictions: Evictions, now: float) -> Capacity:
-    """How a node stands.
+    """A node's capacity, from its answers.
 
     Args:
-        info: INFO's answer; keys: DBSIZE's.
-        evictions: what was seen of this node before.
+        info: the answer to INFO.
+        keys: the answer to DBSIZE.
+        evictions: of this node, so far.
         now: seconds, on a clock that never jumps.
 
     Raises:
-        KeyError, ValueError: the answer lacks what every Redis says.
+        KeyError, ValueError: the answer lacks a value that every Redis sends.
     """
     evicted = int(info["evicted_keys"])
     return Capacity(

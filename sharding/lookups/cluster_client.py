@@ -11,21 +11,24 @@ from sharding.state import Key
 
 
 class Slots:
-    """Who has which slot."""
+    """Which primary has which slot."""
 
     def __init__(self, nodes: ClusterNodes) -> None:
         self._nodes = nodes
 
     def shares(self) -> dict[str, float]:
-        """By name, the share of the slots that a primary has."""
+        """The share of the slots that each primary has, by its name."""
         return self._nodes.shares()
 
     def outline(self, parts: int, out: frozenset[str] = frozenset()) -> list[str | None]:
-        """Whose the slots at evenly spaced places are, by name; nobody serves for another one."""
+        """The names of the primaries that have the slots at evenly spaced places.
+
+        No primary takes the place of another one, so `out` changes nothing.
+        """
         return self._nodes.outline(parts)
 
     def order(self, key: bytes) -> list[LookupServer]:
-        """The primary of a key: it has no other."""
+        """The primary of a key: no other one has it."""
         node = self._nodes.owner(key)
         return [] if node is None else [node.server]
 
@@ -36,7 +39,7 @@ class ClusterLookups(Lookups):
     Args:
         config: layout, deadline and size of batches.
         nodes: the primaries.
-        days: the calendar, for what is past retention.
+        days: the calendar, to remove hints past retention.
     """
 
     def __init__(self, config: Lookup, nodes: ClusterNodes, days: Days) -> None:

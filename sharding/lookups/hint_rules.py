@@ -1,4 +1,4 @@
-"""What a lookup node says of a state, and what is written there."""
+"""Hints: reading a node's answer, and the commands that follow a write. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sharding.state import Key
 
 
 class Found(Enum):
-    """What asking for a hint came to."""
+    """The kinds of answer to a question for a hint."""
 
     DAY = "day"
     NOTHING = "miss"
@@ -22,7 +22,7 @@ class Found(Enum):
 
 
 class Hint(NamedTuple):
-    """Where a state may lie. `day` is set with Found.DAY only."""
+    """The day in whose partition a state may be. `day` is set with Found.DAY only."""
 
     found: Found
     day: date | None = None
@@ -37,7 +37,7 @@ class Put(NamedTuple):
     """A hint to be written.
 
     Attributes:
-        saved: its row was saved; else a read found the row, and repairs its hint.
+        saved: True after a save; False where a read found the row and repairs its hint.
     """
 
     key: Key
@@ -46,24 +46,24 @@ class Put(NamedTuple):
 
 
 LINGER = 0.05
-"""Seconds that a hint waits for others to be written with it: no request waits for it, and until
-it is there a load reads some partitions more."""
+"""Seconds that a hint waits for others to be written with it. No request waits for it; until it is
+written, a load of its key reads more partitions."""
 
 
 def follow_up(
     layout: Layout, puts: Sequence[Put], groups: Sequence[list[Command]], firsts: Sequence[object]
 ) -> dict[bytes, list[Command]]:
-    """What a batch of written hints asks for next: the expiry, and a look for old fields.
+    """The commands that follow a batch of writes: set the expiry, and scan for old fields.
 
-    Only of hints that were written: what refused one because it is of another type is not ours,
-    and no expiry is set on it. A read removes nothing, so what it repairs is not looked through.
+    Only for hints that were written: a key that refused one is of another type and so not ours;
+    it gets no expiry. A read removes nothing, so an entry that it repairs is not scanned.
 
     Args:
-        groups: the commands that write each hint; the first of each was carried out.
-        firsts: the replies to these; None where there was no answer.
+        groups: the commands that write each hint; the first one of each was carried out.
+        firsts: the replies to those first ones; None where there was no answer.
 
     Returns:
-        By Redis key the commands that follow. A look is the last of them.
+        The commands by Redis key. A scan is the last one.
     """
     rests: dict[bytes, list[Command]] = {}
     for put, group, first in zip(puts, groups, firsts, strict=True):
@@ -85,8 +85,8 @@ def prune(
 
     Args:
         names: the Redis keys that `follow_up` named.
-        lasts: the reply to the last command of each; none at all if the node failed. What is no
-            answer to a look is passed over.
+        lasts: the reply to the last command of each; empty if the node failed. A reply that is not
+            a scan's is ignored.
         oldest: the first day within retention.
     """
     return [
@@ -97,7 +97,7 @@ def prune(
 
 
 def hint_of(reply: object) -> Hint:
-    """The hint that a reply to `Layout.ask` is."""
+    """The hint in a reply to `Layout.ask`."""
     if is_wrong_type(reply):
         return GARBAGE
     if isinstance(reply, Elsewhere):

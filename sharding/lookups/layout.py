@@ -20,9 +20,9 @@ from sharding.state import PLAYLIST_MAX, Key
 Command: TypeAlias = tuple[bytes | int | str, ...]
 
 EXTRA_DAYS = 2
-"""Days that an entry outlives the retention, so that it is never the first to go."""
+"""Days that an entry outlives the retention, so that it never expires before its state."""
 MOST_FIELDS = 512
-"""Fields of a packed entry that one pruning in passing looks at."""
+"""Fields of a packed entry that one scan returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +59,21 @@ class Layout:
         return [("HSET", name, b"%d" % key.playlist_id, value), ("EXPIRE", name, seconds)]
 
     def look_for_old(self, key: Key, written: object) -> Command | None:
-        """The command that reads an entry's fields, where it has grown by `put`; else None.
+        """The command that scans an entry for old fields, if `put` added one; else None.
 
-        A hash expires as a whole, so its fields must be pruned: at the latest when it grows.
+        A hash expires as a whole, so its old fields are removed whenever it grows.
 
         Args:
-            written: the reply to the first command of `put`: the fields that it added.
+            written: the reply to the first command of `put`: how many fields it added.
         """
         if self.name == "flat" or written != 1:
             return None
         return ("HSCAN", self.ring_key(key), 0, "COUNT", MOST_FIELDS)
 
     def prune(self, name: bytes, scanned: object, oldest: date) -> Command | None:
-        """The command that removes fields past retention, given HSCAN's reply; None for none.
+        """The command that removes fields past retention, given HSCAN's reply; None if none are.
 
-        Fields that are no playlist of ours are left alone.
+        Fields that are not a playlist's stay.
 
         Args:
             name: the entry's Redis key.
@@ -87,11 +87,11 @@ class Layout:
 
 
 class Garbage:
-    """An entry that is no day."""
+    """An entry whose value is not a day."""
 
 
 def read(reply: object) -> date | Garbage | None:
-    """What an `ask` answered: a day, nothing, or something that is no day."""
+    """The day in a reply to `ask`; None without an entry, Garbage if the value is not a day."""
     if reply is None:
         return None
     return _day(reply) or Garbage()
@@ -101,7 +101,7 @@ _PLAYLIST = re.compile(rb"[1-9][0-9]{0,18}")
 
 
 def is_playlist(field: bytes) -> bool:
-    """Whether a field of a packed entry is a playlist's, spelled as we spell it."""
+    """Whether a field of a packed entry is a playlist's, written exactly as Tapedeck writes it."""
     return _PLAYLIST.fullmatch(field) is not None and int(field) <= PLAYLIST_MAX
 
 
@@ -122,7 +122,7 @@ def _spelled(day: date) -> bytes:
 
 
 def pairs(scanned: object) -> Iterable[tuple[bytes, object]]:
-    """The fields of an HSCAN reply, whichever shape the client gives it."""
+    """The fields and values of an HSCAN reply, in either shape that redis-py returns."""
     if not isinstance(scanned, (list, tuple)) or len(scanned) != 2:
         return
     found = scanned[1]

@@ -1,6 +1,6 @@
 """Hints: asked of lookup nodes under a short deadline, repaired in the background.
 
-Where the nodes are a ring: `ring_lookups`; where they are a Redis Cluster: `cluster_lookups`.
+`ring_client` does it for a ring of nodes, `cluster_client` for a Redis Cluster.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from sharding.state import Key
 
 
 class Batches:
-    """What one node is asked, and what is written there, in batches.
+    """The reads and writes of one node's hints, in batches.
 
     Args:
-        node: that they go to.
         layout: of the entries.
-        days: the calendar, for what is past retention.
-        size: entries in one round trip at most.
+        days: the calendar, to remove hints past retention.
+        size: most entries in one round trip.
     """
 
     def __init__(self, node: Node, layout: Layout, days: Days, size: int) -> None:
@@ -40,7 +39,7 @@ class Batches:
         self.puts: Batcher[Put, bool] = Batcher("put", self._put, at_most=size, linger=LINGER)
 
     def configure(self, layout: Layout, size: int) -> None:
-        """From the next batch on these hold."""
+        """Use these from the next batch on."""
         self.layout = layout
         self.asks.at_most = self.puts.at_most = size
 
@@ -68,18 +67,18 @@ class Batches:
 
 
 class Places(Protocol):
-    """Who has which key, as people look at it: a ring, or a cluster's slots."""
+    """Which node has which key, for `/ring` and the commands: a ring, or a cluster's slots."""
 
     def shares(self) -> dict[str, float]:
-        """By node name, the share of the keys that it owns."""
+        """The share of the keys that each node owns, by its name."""
         ...
 
     def order(self, key: bytes) -> list[LookupServer]:
-        """The owner of a key, and who has it in its place while that is out, and so on."""
+        """The owner of a key, then the node that has it while the owner is out, and so on."""
         ...
 
     def outline(self, parts: int, out: frozenset[str] = frozenset()) -> list[str | None]:
-        """By name, whose the keys at evenly spaced places are, while others are out."""
+        """The names of the nodes at evenly spaced places, while those in `out` are ejected."""
         ...
 
 
@@ -88,7 +87,7 @@ class Lookups(ABC):
 
     Args:
         config: layout and deadline.
-        days: the calendar, for what is past retention.
+        days: the calendar, to remove hints past retention.
 
     Attributes:
         layout: of the entries.
@@ -106,32 +105,32 @@ class Lookups(ABC):
     @property
     @abstractmethod
     def ring(self) -> Places:
-        """Who has which key now."""
+        """Which node has which key now."""
 
     @abstractmethod
     def _find(self, key: Key) -> Batches | None:
-        """The batches to the node of a key; None while no node has it."""
+        """The batches of the node that has a key; None while no node has it."""
 
     async def ask(self, key: Key) -> Hint:
-        """The hint for a key. Never raises, never takes longer than the hint's deadline."""
+        """The hint for a key. It never raises, and never takes longer than `hint_deadline`."""
         batches = self._find(key)
         if batches is None:
             return NO_ANSWER
-        # The batch goes on past the deadline, to `timeout`: that is what counts as a failure.
+        # The batch continues past this deadline, until `timeout`: only then the node has failed.
         answer: asyncio.Future[Hint] = asyncio.get_running_loop().create_future()
         batches.asks.put(key, answer)
         self._patience.watch(answer)
         return await answer
 
     async def peek(self, key: Key, node: Node) -> Hint:
-        """What one node says of a key, whether the ring names it or not; waits for `timeout`."""
+        """The hint that one node has for a key, whether it owns the key or not. Waits `timeout`."""
         replies = await node.run([self.layout.ask(key)])
         return hint_of(replies[0]) if replies is not None else NO_ANSWER
 
     def put(self, key: Key, day: date) -> None:
         """Write the hint of a row that was saved, in the background.
 
-        What fails is dropped: the next load repairs it.
+        A hint that cannot be written is dropped: the next load repairs it.
         """
         self._put(Put(key, day, saved=True))
 
@@ -147,5 +146,5 @@ class Lookups(ABC):
             batches.puts.put(put, self._writes)
 
     async def drain(self) -> None:
-        """Wait for the hints that are being written."""
+        """Wait until every hint under way is written or dropped."""
         await self._writes.drain()

@@ -1,4 +1,4 @@
-"""Who waits for a node: requests, a short while, and hints that are written behind their back."""
+"""What waits for a lookup node: requests, for a short time, and hints written in the background."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 class Patience(Generic[T]):
-    """Gives futures an answer that nobody else gave in time.
+    """Sets a default result on futures that have none in time.
 
-    One timer for all of them: asyncio.timeout for each costs more than most answers take.
+    One timer for all: an asyncio.timeout for each costs more time than most answers take.
 
     Args:
-        seconds: that each may wait.
-        answer: what they get.
+        seconds: that each future may wait.
+        answer: the default result.
     """
 
     def __init__(self, seconds: float, answer: T) -> None:
@@ -28,7 +28,7 @@ class Patience(Generic[T]):
         self._timed = False
 
     def watch(self, future: asyncio.Future[T]) -> None:
-        """See that a future is answered within `seconds` from now."""
+        """Give a future the default result, unless it has one within `seconds` from now."""
         loop = asyncio.get_running_loop()
         due = loop.time() + self.seconds
         self._waiting.append((due, future))
@@ -50,10 +50,10 @@ class Patience(Generic[T]):
 
 
 class Writes:
-    """Hints that are being written; the waiter of each of them."""
+    """Counts the hints that are being written; it is the waiter of each of them."""
 
     MOST = 10_000
-    """At once; what comes beyond is dropped."""
+    """Hints under way at once; further ones are dropped."""
 
     def __init__(self) -> None:
         self._pending = 0
@@ -61,7 +61,7 @@ class Writes:
         self._none.set()
 
     def begin(self) -> bool:
-        """Count one more, if there may be one more."""
+        """Count one more hint; False if there are too many."""
         if self._pending >= self.MOST:
             self.drop()
             return False
@@ -70,15 +70,15 @@ class Writes:
         return True
 
     def drop(self) -> None:
-        """One is not written."""
+        """Count a hint that was not written."""
         metrics.HINT_WRITES.counts["dropped"] += 1
 
     def done(self) -> bool:
-        """Never: nobody takes a hint back."""
+        """Never: no caller takes a hint back."""
         return False
 
     def set_result(self, written: bool, /) -> None:
-        """One was written, or not."""
+        """A hint was written, or the node refused it."""
         if written:
             metrics.HINT_WRITES.counts["written"] += 1
         else:
@@ -86,7 +86,7 @@ class Writes:
         self._end()
 
     def set_exception(self, exception: Exception, /) -> None:
-        """One was not written."""
+        """A hint was not written."""
         self.drop()
         self._end()
 
@@ -96,5 +96,5 @@ class Writes:
             self._none.set()
 
     async def drain(self) -> None:
-        """Wait until none is under way."""
+        """Wait until no hint is under way."""
         await self._none.wait()

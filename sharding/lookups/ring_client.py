@@ -15,16 +15,16 @@ from sharding.state import Key
 
 
 class Routes:
-    """The ring as one configuration has it.
+    """The ring of one configuration.
 
     Args:
-        placement: where keys lie.
+        placement: the rule that gives each key a node.
         nodes: by name.
         days: the calendar.
-        size: of batches.
+        size: most entries in one round trip.
 
     Raises:
-        ValueError: the placement makes no ring.
+        ValueError: the placement describes no valid ring.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Routes:
         self.batches = {name: Batches(node, layout, days, size) for name, node in nodes.items()}
 
     def configure(self, layout: Layout, size: int) -> None:
-        """From the next batch on these hold."""
+        """Use these from the next batch on."""
         for batches in self.batches.values():
             batches.configure(layout, size)
 
@@ -48,7 +48,7 @@ class RingLookups(Lookups):
     Args:
         config: ring, layout and deadline.
         nodes: the nodes and their health.
-        days: the calendar, for what is past retention.
+        days: the calendar, to remove hints past retention.
     """
 
     def __init__(self, config: Lookup, nodes: Nodes, days: Days) -> None:
@@ -58,23 +58,23 @@ class RingLookups(Lookups):
 
     @property
     def ring(self) -> Ring:
-        """The ring of now."""
+        """The present ring."""
         return self._routes.ring
 
     def plan(self, config: Lookup) -> Routes:
-        """What a configuration makes of the ring. Changes nothing.
+        """Build the ring of a configuration without using it.
 
         Raises:
-            ValueError: it makes no ring.
+            ValueError: the configuration describes no valid ring.
         """
         nodes = self._nodes.plan(config.servers, config)
         return Routes(Placement.of(config), nodes, self._days, config.batch)
 
     def turn(self, config: Lookup, planned: Routes) -> None:
-        """From the next request on the planned ring holds. Old requests end where they are.
+        """Use the planned ring from the next request on. Requests under way end on the old one.
 
         Args:
-            planned: from `plan`, with the same configuration.
+            planned: what `plan` returned for the same configuration.
         """
         if planned.placement != self._routes.placement:
             self._routes = planned
@@ -83,7 +83,7 @@ class RingLookups(Lookups):
         self._routes.configure(self.layout, config.batch)
 
     def _find(self, key: Key) -> Batches | None:
-        """The batches to the node of a key; None while no node is live."""
+        """The batches of the node that has a key; None while no node is live."""
         routes = self._routes
         server = routes.ring.route(self.layout.ring_key(key), self._nodes.out)
         return None if server is None else routes.batches[server.name]

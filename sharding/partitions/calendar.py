@@ -1,8 +1,7 @@
 """The calendar of day partitions: their names, which are read, which are dropped. No I/O.
 
-A day is a UTC day. T is today by MySQL's clock. Partitions from T-retention to T+1 are kept; only T
-and T+1 are ever created, so that a dropped one stays dropped (and by an import those within
-retention).
+A day is a UTC day. T is MySQL's day. Partitions from T-retention to T+1 are kept. Gateways create
+only T and T+1, so that a dropped partition stays dropped; an import creates any within retention.
 """
 
 from __future__ import annotations
@@ -13,20 +12,20 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
 PREFIX = "player_state_"
-"""What partitions are called by before their day, unless `partitions.prefix` says otherwise."""
+"""The default of `partitions.prefix`."""
 _prefix = PREFIX
 _DAY = timedelta(days=1)
 CLOCKS_AGREE = 3600.0
-"""Seconds that the gateway's and MySQL's clocks may differ before nothing is dropped."""
+"""Seconds by which the gateway's and MySQL's clocks may differ; beyond it nothing is dropped."""
 
 
 def prefix() -> str:
-    """What every partition's name begins with."""
+    """The beginning of every partition's name."""
     return _prefix
 
 
 def call_tables(prefix: str) -> None:
-    """Have all partitions named so in this process: it serves one configuration."""
+    """Set the prefix of all partitions' names in this process, which has one configuration."""
     global _prefix
     _prefix = prefix
     table.cache_clear()
@@ -45,9 +44,9 @@ def number_of(day: date) -> int:
 
 
 def day_of(name: str) -> date | None:
-    """The day of a table's name; None for any name that is not exactly a partition's.
+    """The day in a table's name; None for any name that is not exactly a partition's.
 
-    A day that no clock of ours can have meant is no partition either.
+    A day outside the years that a gateway can have created is not a partition's either.
     """
     if not name.startswith(_prefix):
         return None
@@ -86,12 +85,12 @@ def oldest_kept(today: date, retention: int) -> date:
 
 
 def drops_on(day: date, retention: int) -> date:
-    """The day on which a partition is dropped."""
+    """The day on which a day's partition is dropped."""
     return day + timedelta(days=retention + 1)
 
 
 def neighbours(day: date) -> tuple[date, date]:
-    """The days beside a day, where a concurrent create could have put the same key."""
+    """The days before and after a day, where a concurrent create may have put the same key."""
     return day - _DAY, day + _DAY
 
 
@@ -108,8 +107,8 @@ def tomorrow(day: date) -> date:
 def readable(existing: Iterable[date], today: date, retention: int) -> tuple[date, ...]:
     """The partitions that a load without a hint reads, newest first.
 
-    Those within retention, and any that lie ahead: another gateway may live in tomorrow already,
-    and a clock that was set back must not hide what was written before.
+    Those within retention, and any later than today: another gateway's day may be tomorrow already,
+    and a clock that was set back must not hide rows that were written before.
     """
     oldest = oldest_kept(today, retention)
     return tuple(sorted((day for day in existing if day >= oldest), reverse=True))
@@ -120,8 +119,8 @@ class Drops:
     """What a prune would do.
 
     Attributes:
-        days: past retention and due, oldest first.
-        refused: why none of them may be dropped; empty when they may.
+        days: due to be dropped, oldest first.
+        refused: why none of them may be dropped; empty if they may.
     """
 
     days: tuple[date, ...] = ()
@@ -146,12 +145,12 @@ def plan_drops(
         mysql_now: MySQL's clock, seconds since 1970.
         local_now: this machine's clock, likewise.
         retention: days a state is kept.
-        drop_after: seconds past midnight that readers have to leave a partition.
-        at_most: more than so many at once are refused.
+        drop_after: seconds past midnight, in which reads of a partition can end.
+        at_most: refuse to drop more than this many at once.
         force: drop more than `at_most`. Clocks that disagree refuse all the same.
     """
     existing = sorted(existing)
-    # Judged by the clock `drop_after` ago: a partition is due minutes after it left what is read.
+    # By the clock `drop_after` ago: a partition is due some minutes after reads of it ended.
     oldest = oldest_kept(utc_day(mysql_now - drop_after), retention)
     due = tuple(day for day in existing if day < oldest)
     kept = tuple(day for day in existing if day >= oldest)
@@ -174,7 +173,7 @@ def plan_drops(
 
 
 def span(seconds: float) -> str:
-    """A difference of clocks in words.
+    """A number of seconds in words.
 
     >>> span(93_600), span(90)
     ('1.1 days', '90 s')

@@ -1,4 +1,4 @@
-"""Today by MySQL's clock, and which day partitions there are."""
+"""What a worker knows of MySQL's day and of the day partitions that exist."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ log = structlog.get_logger("tapedeck.days")
 
 _EPOCH = date(1970, 1, 1)
 CLOSE_TO_MIDNIGHT = 60.0
-"""Seconds before midnight from which another gateway may live in tomorrow; far beyond any skew."""
+"""Seconds before midnight from which another gateway's day may be tomorrow; far beyond any skew."""
 FRESH = 0.5
-"""Seconds for which a list of the partitions is good enough then."""
+"""Seconds for which a list of the partitions may be used then."""
 MAKE_EVERY = 5.0
 """Seconds between tries to create tomorrow's partition."""
 RELIST_SECONDS = 2.0
 """How long a reload waits for the list."""
 LIST_EVERY = 25.0
-"""Seconds between looks at the list: what somebody else puts there is seen within 30."""
+"""Seconds between reads of the list: a table that others make is found within 30."""
 
 
 class Days:
-    """What a worker knows of the calendar; each answer of MySQL tells it the time again.
+    """MySQL's day and the list of partitions. Each answer of MySQL corrects the time.
 
     Args:
         retention: days a state is kept after its last write.
-        monotonic: seconds on a clock that never jumps, to count on from MySQL's last word.
-        wall: this machine's clock, seconds since 1970, to judge MySQL's by.
+        monotonic: seconds on a clock that never jumps, to count from MySQL's last answer.
+        wall: this machine's clock, seconds since 1970, to check MySQL's clock.
 
     Attributes:
-        foreign: the tables that have a partition's name and are not ours, and why.
-        mark: the newest sealed day, as it was read last (see `seal_mark`).
+        foreign: why each foreign table is not ours, by its name.
+        mark: the newest sealed day, when it was last read (see `seal_mark`).
         opening: the one that was read before the partitions were listed (see `openings`).
         open: the days that may get new keys besides today and tomorrow.
-        seals: by day, the seals of the tables that had one then (see `ownership.Table`).
-        on_list: called when the partitions were listed.
+        seals: the seals of the listed tables, by day (see `ownership.Table`).
+        on_list: called after the partitions were listed.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Days:
         self._clock = Clock()
         self._doubted = False
         self._existing: frozenset[date] = frozenset()
-        # Today's end on the monotonic clock: until then it needs no arithmetic.
+        # Today's end on the monotonic clock: until then `today` needs no arithmetic.
         self._ends = -math.inf
         self._today = self._oldest = self._tomorrow = date.min
         self._readable: tuple[date, tuple[date, ...]] | None = None
@@ -83,19 +83,19 @@ class Days:
         self._primary: Primary | None = None
 
     def configure(self, retention: int) -> None:
-        """Another retention holds from now on."""
+        """Use another retention from now on."""
         self.retention = retention
         self._readable = None
         self._ends = -math.inf
 
     def attach(self, primary: Primary) -> None:
-        """Say where partitions are listed and created."""
+        """Set the MySQL primary, where partitions are listed and created."""
         self._primary = primary
 
     def greeted(self, hello: Hello) -> None:
-        """A host that is the primary said what time it is."""
+        """Called with each status of the primary, which has its time."""
         if not self.observe(hello.clock_ms) and not self.known and self._deciding is None:
-            # The partitions are the other witness, and nobody may ask for a state meanwhile.
+            # The partitions are the other witness: list them now, since no request may come soon.
             self._deciding = asyncio.create_task(self._decide(), name="first look at partitions")
 
     def observe(
@@ -104,9 +104,10 @@ class Days:
         partitions: Collection[date] | None = None,
         mark: date | None = None,
     ) -> bool:
-        """MySQL said what time it is, milliseconds since 1970; whether that is believed.
+        """Check a reading of MySQL's clock; return whether it is trusted.
 
         Args:
+            clock_ms: milliseconds since 1970.
             partitions: as in `Clock.hear`.
             mark: the newest sealed day, if it was read with the time.
         """
@@ -120,10 +121,13 @@ class Days:
         return believed
 
     def believe(self) -> dict[str, Any]:
-        """An operator says that MySQL's clock is right, if it is in doubt; as the command shows it.
+        """Trust MySQL's clock on an operator's word, if it is doubted.
+
+        Returns:
+            What `partitions believe-clock` prints.
 
         Raises:
-            PrimaryUnavailable: MySQL was not heard yet.
+            PrimaryUnavailable: MySQL has not answered yet.
         """
         changed = self._clock.believe()
         self._ends = -math.inf
@@ -146,25 +150,25 @@ class Days:
 
     @property
     def doubt(self) -> str:
-        """Why MySQL's clock is not believed; empty while it is. Nothing may be read or written
-        meanwhile."""
+        """Why MySQL's clock is not trusted; empty while it is. No state may be read or written
+        while it is doubted."""
         return self._clock.doubt
 
     @property
     def apart(self) -> float:
-        """By how many seconds MySQL was ahead of this machine when it was heard last."""
+        """By how many seconds MySQL's clock was ahead of this machine's at its last reading."""
         return self._clock.apart
 
     @property
     def known(self) -> bool:
-        """Whether MySQL was heard and believed once, so that there is a today."""
+        """Whether MySQL's clock was ever trusted, so that `today` can be computed."""
         return self._clock.offset is not None
 
     def now(self) -> float:
         """MySQL's time, seconds since 1970, as far as this worker knows.
 
         Raises:
-            RuntimeError: MySQL was not heard yet (see `ready`).
+            RuntimeError: MySQL has not answered yet (see `ready`).
         """
         if self._clock.offset is None:
             raise RuntimeError("MySQL's clock is not known yet")
@@ -186,26 +190,26 @@ class Days:
         return self._oldest
 
     def readable(self) -> tuple[date, ...]:
-        """The partitions that hold states now, newest first; T+1 among them once it is there."""
+        """The days that a load may read, newest first; T+1 among them once its partition exists."""
         today = self.today()
         if self._readable is None or self._readable[0] != today:
             self._readable = (today, readable(self._existing, today, self.retention))
         return self._readable[1]
 
     def exists(self, day: date) -> bool:
-        """Whether the partition was there, and ours, when last looked at."""
+        """Whether the last list had this day's partition, as a table of ours."""
         return day in self._existing
 
     @property
     def blocked(self) -> str:
-        """Why today's partition cannot be there: another table has its name; empty if it can."""
+        """Why today's partition cannot exist: a foreign table has its name; empty otherwise."""
         name = table(self.today())
         return str(ForeignTable(name, self.foreign[name])) if name in self.foreign else ""
 
     async def first_look(self) -> str:
-        """Why a gateway must not start here: another table has today's or tomorrow's name.
+        """Why a gateway must not start: a foreign table has today's or tomorrow's name.
 
-        Returns once MySQL has answered; empty if there is no such table.
+        Returns once MySQL has answered; empty if no such table exists.
         """
         while True:
             try:
@@ -219,15 +223,15 @@ class Days:
             return str(ForeignTable(name, self.foreign[name])) if name in self.foreign else ""
 
     async def relist(self) -> None:
-        """Read the list again now; no answer within two seconds leaves it as it is."""
+        """List the partitions now. Without an answer within two seconds the list stays as it is."""
         with contextlib.suppress(PrimaryUnavailable, MySQLError, TimeoutError):
             async with asyncio.timeout(RELIST_SECONDS):
                 await self._list()
 
     async def recheck(self, days: Iterable[date]) -> bool:
-        """A statement over these partitions failed for good: whether one of them is none any more.
+        """Whether a statement failed because one of these partitions is no longer ours.
 
-        Something else may have taken its place since the list was read. It is read again, unless
+        A foreign table may have replaced it since the list was read. The list is read again, unless
         that was done a moment ago.
 
         Raises:
@@ -238,7 +242,7 @@ class Days:
         return not all(day in self._existing for day in days)
 
     async def keep(self) -> None:
-        """Read the list again for ever: a partition that is restored or imported is seen."""
+        """List the partitions at intervals, so that restored and imported ones are found."""
         while True:
             await asyncio.sleep(LIST_EVERY)
             try:
@@ -254,17 +258,17 @@ class Days:
         return self.today() in self._existing and self._tomorrow in self._existing
 
     async def ready(self) -> None:
-        """Return once MySQL's clock is known and today's partition is there.
+        """Return once MySQL's clock is known and today's partition exists.
 
-        Tomorrow's is made in the background: what holds up DDL (a backup, a full disk) must not
-        hold up requests a day before that partition is needed. Shortly before midnight somebody
-        else may have made it, and live in it: then the list is looked at anew.
+        Tomorrow's is created in the background: what delays DDL (a backup, a full disk) must not
+        delay requests a day before that partition is needed. Shortly before midnight another
+        gateway may already write into it, so the list is read again.
 
         Raises:
-            PrimaryUnavailable, MySQLError: MySQL could not be asked, or its clock is not believed.
+            PrimaryUnavailable, MySQLError: MySQL could not be asked, or its clock is not trusted.
         """
         if self.known and self._clock.doubt:
-            # It is heard each second: no request has to ask.
+            # The clock is read each second: no request has to ask.
             raise PrimaryUnavailable(self._clock.doubt)
         if not self.known or self.today() not in self._existing:
             if self.known and self._monotonic() - self._listed_at < FRESH:
@@ -277,12 +281,12 @@ class Days:
             self._make_tomorrow()
 
     async def refresh(self) -> None:
-        """Look which partitions there are, and create today's and tomorrow's if they are missing.
+        """List the partitions, and create today's and tomorrow's if they are missing.
 
-        Concurrent calls share one look, each to its own deadline.
+        Concurrent calls share one list; each waits until its own deadline.
 
         Raises:
-            PrimaryUnavailable, MySQLError: MySQL could not be asked, or its clock is not believed.
+            PrimaryUnavailable, MySQLError: MySQL could not be asked, or its clock is not trusted.
         """
         while True:
             joined = self._refreshing is not None
@@ -296,7 +300,7 @@ class Days:
                     raise
 
     async def complete(self) -> None:
-        """Return once tomorrow's partition is there too.
+        """Return once tomorrow's partition exists too.
 
         Raises:
             PrimaryUnavailable, MySQLError: MySQL could not be asked, or refused.
@@ -305,7 +309,7 @@ class Days:
         await self._create(tomorrow(self.today()))
 
     def close(self) -> None:
-        """Stop what is under way."""
+        """Cancel the background tasks."""
         for task in (self._refreshing, self._making, self._deciding):
             if task is not None:
                 task.cancel()
@@ -313,7 +317,7 @@ class Days:
     def _refreshed(self, task: asyncio.Task[None]) -> None:
         self._refreshing = None
         if not task.cancelled():
-            task.exception()  # whoever waited has seen it
+            task.exception()  # the callers that waited have got it
 
     async def _refresh(self) -> None:
         await self._list()
@@ -323,7 +327,7 @@ class Days:
 
     async def _decide(self) -> None:
         try:
-            with contextlib.suppress(MySQLError, PrimaryUnavailable):  # at the next greeting again
+            with contextlib.suppress(MySQLError, PrimaryUnavailable):  # the next status repeats it
                 await self._list()
         finally:
             self._deciding = None
@@ -332,12 +336,12 @@ class Days:
         assert self._primary is not None
         while True:
             generation = self._primary.generation
-            # First, so that its table is there before any statement that needs MySQL's day.
+            # First, so that its table exists before any statement that needs MySQL's day.
             self.mark = await seal_mark.newest(self._primary)
             opening = await openings.newest(self._primary)
             found = await look(self._primary.fetch)
             if generation == self._primary.generation:
-                break  # else some of it may be another primary's
+                break  # else some of it may be from another primary
         for name, why in found.foreign.items():
             if name not in self.foreign:
                 log.warning("foreign table ignored", table=name, reason=why)
@@ -356,9 +360,9 @@ class Days:
         if day in self._existing:
             return
         self._refuse_foreign(day)
-        # DDL commits whatever its connection has open, so it goes through one of its own.
+        # DDL commits the open transaction of its connection, so it goes through one of its own.
         await self._primary.execute(sql.create_table(day))
-        # Somebody else's may have been quicker: then nothing was created.
+        # Another table with this name may have come first: then nothing was created.
         await self._list()
         self._refuse_foreign(day)
         if day not in self._existing:

@@ -1,17 +1,17 @@
-"""Whether MySQL's clock is believed: the rule, without I/O. The clocks' readings are arguments.
+"""Whether MySQL's clock is trusted: the rule, without I/O. The clocks' readings are arguments.
 
-Every day follows from MySQL's clock. One that jumps by weeks would have states read as absent, and
-made anew over what is there. So what it says has to agree, within an hour, with one of two
-witnesses: this machine's clock, or what this process counted on a clock that never jumps. Either of
-them may be wrong by itself. The count goes from the last reading that this machine's clock agreed
-with, or from the first one where it never does: small steps do not add up to a large one.
+Every day follows from MySQL's clock. If it jumped by weeks, existing states would read as absent,
+and would be created anew. So its reading must agree, within an hour, with one of two witnesses:
+this machine's clock, or the time that this process counted on a clock that never jumps. Either
+witness may be wrong by itself. The count starts at the last reading that agreed with this machine's
+clock, or at the first reading if none did, so that small steps do not add up to a large one.
 
-At the first contact nothing was counted yet. Then the partitions stand in for the count: the newest
-one is always that of today or of tomorrow where gateways ran until now. A database without
-partitions holds nothing that could be lost: there MySQL is believed.
+At the first reading there is no count. Then the partitions are the second witness: if gateways ran
+until now, the newest partition is today's or tomorrow's. A database without partitions has no
+states to lose: there MySQL is trusted.
 
-Once both contradict, nothing is believed until a later reading agrees with one of them, or until an
-operator says that the reading is right.
+A reading that contradicts both witnesses is doubted, until a later reading agrees with one of them,
+or until an operator says that it is right.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from sharding.partitions.calendar import CLOCKS_AGREE, span, tomorrow, utc_day
 
 
 class Clock:
-    """What a process believes of MySQL's time. All times are seconds.
+    """What a process knows of MySQL's time. All times are seconds.
 
     Attributes:
-        offset: from the steady clock to MySQL's, by the last reading that was believed; None before
-            the first one.
-        doubt: why the last reading is not believed, and what to do; empty while it is.
+        offset: from the steady clock to MySQL's, by the last trusted reading; None before the
+            first one.
+        doubt: why the last reading is not trusted, and what to do; empty if it is.
         apart: by how much MySQL was ahead of this machine at the last reading.
     """
 
@@ -42,13 +42,13 @@ class Clock:
     def hear(
         self, told: float, wall: float, steady: float, partitions: Collection[date] | None = None
     ) -> bool:
-        """Judge a reading; True if it is believed.
+        """Check a reading; return whether it is trusted.
 
         Args:
             told: MySQL's clock, since 1970.
-            wall: this machine's, likewise.
-            steady: a clock that never jumps, from anywhere.
-            partitions: the days of all partitions; None: not looked at.
+            wall: this machine's clock, since 1970.
+            steady: a clock that never jumps, with any origin.
+            partitions: the days of all partitions; None if they were not listed.
         """
         self.apart = told - wall
         offset, agrees = told - steady, abs(told - wall) <= CLOCKS_AGREE
@@ -73,7 +73,7 @@ class Clock:
         return False
 
     def believe(self) -> bool:
-        """An operator says that the reading in doubt is right; False if none is in doubt."""
+        """Trust the doubted reading on an operator's word; False if none is doubted."""
         if not self.doubt:
             return False
         self.offset = self._counted_from = self._refused
@@ -82,5 +82,5 @@ class Clock:
 
 
 def _fits(today: date, partitions: Collection[date]) -> bool:
-    """Whether gateways that ran until now would have left these partitions."""
+    """Whether the newest partition is today's or tomorrow's, or there is none."""
     return not partitions or max(partitions) in (today, tomorrow(today))

@@ -1,9 +1,9 @@
-"""Keeps a worker's filters: which days' are believed, fetched in the background when that changes.
+"""Keeps a worker's filters up to date, in the background.
 
-Each time the partitions were listed (`Days`), a day whose table has not the seal any more of which
-its filter was made is believed no longer, at once. Then the stored filters are looked at, and where
-they are others than before, the worker maps the file of them (`filter_file`), or makes it. Nothing
-waits for any of this: a day without a filter is read.
+Each time the partitions were listed (`Days`), the filter of a day whose table no longer has the
+filter's seal is discarded at once. Then the stored filters are listed, and if they have changed,
+the worker maps their file (`sharding.filters.mapped_file`), or makes it. No request waits for this:
+a day without a filter is read.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from sharding.partitions.clock import Days
 log = structlog.get_logger("tapedeck.filters")
 
 AGAIN_SECONDS = 5.0
-"""Before filters that could not be fetched are asked for again."""
+"""Seconds before filters that could not be fetched are asked for again."""
 
 
 class FilterKeeper:
-    """Fills `filters` for as long as `keep` runs.
+    """Updates `filters` as long as `keep` runs.
 
     Args:
-        config: where MySQL is, and the partitions' values.
+        config: of MySQL and of the partitions.
     """
 
     def __init__(self, primary: Primary, days: Days, filters: Filters, config: Sections) -> None:
@@ -47,29 +47,28 @@ class FilterKeeper:
         self._wake = asyncio.Event()
         self._list_first = False
         self._signature = ""
-        # Of the days whose filters are believed now.
+        # The seals of the days whose filters are used now.
         self._seals: dict[date, str] = {}
-        # Damaged ones: not asked for again.
+        # Day and seal of damaged filters, which are not fetched again.
         self._damaged: set[tuple[date, str]] = set()
         days.on_list = self._listed
 
     def configure(self, config: Sections) -> None:
-        """Another configuration holds from now on."""
+        """Use another configuration from now on."""
         self._config = config
         self._wake.set()
 
     def clear(self) -> None:
-        """Believe no filter until the partitions were listed again.
+        """Discard all filters until the partitions are listed again, after a failover.
 
-        Another primary was adopted. A forced promotion may have lost changes, and among them what
-        made these filters true.
+        A forced promotion may have lost changes, among them those of a sealing.
         """
         self._list_first = True
         self._install(Plan((), (), 0), {}, FilterSet(), "")
         self._wake.set()
 
     async def keep(self) -> None:
-        """Fetch filters for ever, whenever there may be others; what fails is tried again."""
+        """Fetch filters whenever they may have changed, until cancelled; repeat after an error."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -167,6 +166,6 @@ class FilterKeeper:
 
 
 def _signature(chosen: Plan, seals: Mapping[date, str]) -> str:
-    """Names a set of filters: what is in it, and how it is laid out."""
+    """A name for a set of filters, from its days, seals, size and format."""
     parts = [str(FORMAT), str(chosen.slots), *(f"{day} {seals[day]}" for day in chosen.days)]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()

@@ -1,7 +1,7 @@
-"""Day filters in MySQL, beside the partitions that they were made of.
+"""Day filters in MySQL, beside the partitions that they were made from.
 
-Each is cut into chunks, written in one transaction, and believed only whole: its checksum is part
-of it (`filter_build.encode`), and so is the seal of the very table that it was made of.
+A filter is stored in chunks, in one transaction. It contains its checksum and the seal of its table
+(`sharding.filters.encoding`), and is used only if both are right.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ CREATE = (
     ") ENGINE=InnoDB"
 )
 CHUNK_BYTES = 256 << 10
-"""Twice as much in a statement: half of the least max_allowed_packet that anybody sets."""
+"""Bytes of a chunk. In a statement it has twice as many, half of the least usual
+max_allowed_packet."""
 
 Fetch = Callable[[str], Awaitable[Sequence[Sequence[Any]]]]
 
 
 async def save(session: Session, day: date, stored: bytes) -> None:
-    """Store a day's filter in the place of any that it had.
+    """Store a day's filter, replacing the one that it had.
 
     Raises:
         MySQLError: nothing was stored, or, where the answer to the commit was lost, everything.
@@ -52,7 +53,7 @@ async def save(session: Session, day: date, stored: bytes) -> None:
 
 
 async def remove(session: Session, day: date) -> None:
-    """Forget a day's filter; that it has none is no error.
+    """Remove a day's filter, if it has one.
 
     Raises:
         MySQLError: MySQL could not be asked.
@@ -84,10 +85,10 @@ async def beginnings(fetch: Fetch) -> dict[date, bytes]:
 
 
 async def usable(fetch: Fetch, seals: Mapping[date, str]) -> dict[date, Size]:
-    """The days whose stored filter was made of the table that is there now, and its size.
+    """The days whose stored filter is of the present table, and the filter's size.
 
     Args:
-        seals: of the tables that are there.
+        seals: of the present tables, by day.
 
     Raises:
         PrimaryUnavailable, MySQLError: as `fetch` does.
@@ -108,7 +109,7 @@ async def load(fetch: Fetch, day: date, seal: str) -> DayFilter:
         seal: of the day's table.
 
     Raises:
-        BadFilter: there is none of this seal, or it is damaged.
+        BadFilter: no filter has this seal, or it is damaged.
         PrimaryUnavailable, MySQLError: as `fetch` does.
     """
     content = bytearray()

@@ -1,6 +1,6 @@
-"""Replicated tables that hold one value: the mark of sealing, and the opening of an import.
+"""Replicated tables that have one value: the mark of sealing, and the opening of an import.
 
-Their one row has the id 1. The table and the row are made where somebody first asks for them.
+Their one row has the id 1. The first read creates the table and the row.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from failover.mysql.connection import Session
 from failover.mysql.errors import Fault, MySQLError
 
 TRIES = 30
-"""To change a row, each a second long: creates that have read it with a lock end first."""
+"""Tries to change a row, of a second each: creates that have read it with a lock must end first."""
 
 
 class Asks(Protocol):
-    """What runs statements on the primary: `Primary`, or a session with it."""
+    """Runs statements on the primary: `Primary`, or a session with it."""
 
     async def fetch(self, sql: str) -> list[tuple[object, ...]]: ...
 
@@ -23,11 +23,11 @@ class Asks(Protocol):
 
 
 async def read(primary: Asks, value: str, create: str, begin: str) -> object:
-    """The value. Makes the table, and its row, where they are missing.
+    """Read the value. Creates the table and its row if they are missing.
 
     Args:
         value: an SQL expression, NULL without a row.
-        create, begin: the statements that make the table and its row, harmless where these are.
+        create, begin: the statements that create the table and the row, if they do not exist.
 
     Raises:
         PrimaryUnavailable, MySQLError: MySQL could not be asked.

@@ -1,23 +1,23 @@
-"""The opening: by which gateways hear that an older partition may get new keys.
+"""The opening: it tells gateways that an older partition may get new keys.
 
-Otherwise only today's and tomorrow's partition get any: filters rule the others out, and a create
-looks at the days beside its own only. An import writes into the partition of a state's own day. So
-a replicated table of one row holds the *opening*, a random number that tells which list of
-partitions is good still:
+Without an import, only today's and tomorrow's partition get new keys: filters rule older days out,
+and a create checks only the days beside its own. But an import writes into the partition of a
+state's own day. So a replicated table of one row has the *opening*, a random number. It tells
+whether a list of partitions is still valid:
 
-1. open: the comment of the day's table says that it is open (`ownership.OPEN`). Who lists the
-   partitions from now on believes no filter of the day, and has creates look at it.
-2. renew: the opening gets another number. Each load reads it in its one statement; where it is not
-   the one that was read before the partitions were listed, they are listed again and the load is
-   made again. Each create requires, with a shared lock, the number that its load had.
-3. write: each transaction inserts, then looks at today and the days beside it, as a create does,
-   and requires that the opening still is the one of step 2.
-4. renew again: what was to be written by then is committed, and what comes later fails.
-5. close: the comment is that of any partition, and the day is sealed again like any other.
+1. open: the comment of the day's table says that it is open (`ownership.OPEN`). A gateway that
+   lists the partitions from now on uses no filter of the day, and its creates check the day.
+2. renew: the opening gets a new number. Each load reads it in its one statement. If the number is
+   not the one that was read before the partitions were listed, they are listed again, and the load
+   is repeated. Each create requires, with a shared lock, the number of its load.
+3. write: each transaction inserts, then checks today and the days beside it, as a create does, and
+   requires that the opening still has the number of step 2.
+4. renew again: earlier writes are committed by now, and later ones fail.
+5. close: the comment becomes that of any partition, and the day is sealed again.
 
-At whichever step an import dies, its days stay open at worst: that costs reads and nothing else.
-`tests/model` shows what breaks without these steps. (A random number, because a failover that loses
-a count would have it mean two things.)
+If an import dies at any step, its days stay open at worst, which only costs reads. `tests/model`
+shows what breaks without these steps. (The number is random, because a failover might lose a
+counter's last value and use it twice.)
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ CREATE = (
     "id TINYINT UNSIGNED NOT NULL PRIMARY KEY, number BIGINT NOT NULL"
     ") ENGINE=InnoDB"
 )
-"""Harmless where it is there already. (Its one row has the id 1.)"""
+"""Does nothing if the table exists. (Its one row has the id 1.)"""
 BEGIN = f"INSERT IGNORE INTO {TABLE} VALUES (1, 0)"
-"""The row of a database into which nothing was imported yet. Harmless likewise."""
+"""Inserts the row that means no import yet; does nothing if the row exists."""
 NUMBER = f"(SELECT number FROM {TABLE} WHERE id=1)"
 """The opening as an SQL expression; NULL without a row.
 
-Fails (1146, `Fault.NO_TABLE`) where the table is missing; `newest` makes it.
+Fails (1146, `Fault.NO_TABLE`) if the table is missing; `newest` creates it.
 """
 LOCKED = f"(SELECT number FROM {TABLE} WHERE id=1 LOCK IN SHARE MODE)"
-"""The same with a shared lock: it is not renewed while this transaction is open."""
+"""The same with a shared lock: the opening cannot be renewed while this transaction is open."""
 
 
 async def newest(primary: Asks) -> int:
-    """The opening. Makes the table, and its row, where they are missing.
+    """Read the opening. Creates the table and its row if they are missing.
 
     Raises:
         PrimaryUnavailable, MySQLError: MySQL could not be asked.
@@ -56,9 +56,9 @@ async def newest(primary: Asks) -> int:
 
 
 async def renew(session: Session) -> int:
-    """Give the opening another number, and return that.
+    """Give the opening a new number, and return it.
 
-    Waits for every transaction that required the old one.
+    Waits for every transaction that required the old number.
 
     Raises:
         MySQLError: it was not renewed, or that is not known.

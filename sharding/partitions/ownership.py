@@ -1,9 +1,9 @@
 """Which tables are Tapedeck's. A name proves nothing: an application may use it too.
 
-A table is ours if it has a day partition's name, exactly our columns and primary key, and a comment
-that says so with a format version that we know. The first edition made its tables without that
-comment; they are known by the comments of their columns, which were always there, so that an
-upgrade needs no step of its own and gateways of both editions may run beside each other.
+A table is ours if it has a day partition's name, exactly our columns and primary key, and our
+comment with a known format version. The first edition created tables without that comment; they are
+recognised by the comments of their columns. So an upgrade needs no extra step, and gateways of both
+editions may run beside each other.
 
 Any other table with a partition's name is foreign: it is never read, written or dropped.
 """
@@ -22,11 +22,11 @@ from failover.mysql.errors import PrimaryUnavailable
 from sharding.partitions.calendar import day_of, prefix
 
 FORMAT = 1
-"""Of the tables that this edition makes; it touches no table of a later one."""
+"""Of the tables that this edition creates; it touches no table of a later format."""
 COMMENT = f"Tapedeck day partition, format {FORMAT}"
-"""What a partition's comment begins with. Sealing the day adds to it (`sealed_as`)."""
+"""The beginning of a partition's comment. Sealing the day adds to it (`sealed_as`)."""
 OPEN = f"{COMMENT}, open"
-"""The comment by which an operator keeps a day from being sealed, to write into it by hand."""
+"""The comment of a day that may get new keys and is not sealed: an import's, or an operator's."""
 _SEALED = re.compile(rf"{COMMENT}, sealed as ([0-9a-f]{{32}})")
 _COMMENT = re.compile(r"Tapedeck day partition, format ([0-9]+)(?![0-9])")
 _DISPLAY_WIDTH = re.compile(r"(int)\([0-9]+\)")
@@ -36,7 +36,7 @@ class Column(NamedTuple):
     """A column, as information_schema.columns describes it.
 
     Attributes:
-        type: without the display width that MariaDB tells and MySQL 8 does not.
+        type: without the display width, which MariaDB shows and MySQL 8 does not.
         key: `PRI` in the primary key.
     """
 
@@ -55,7 +55,7 @@ COLUMNS = (
     Column("state", "mediumblob", "NO", "", ""),
     Column("operations", "blob", "NO", "", "worker.operation.version; of late writers"),
 )
-"""Of a partition of format 1."""
+"""The columns of a partition of format 1."""
 _FIRST_EDITION = (
     *COLUMNS[:-1],
     COLUMNS[-1]._replace(comment="worker.operation.version.time; of late writers"),
@@ -76,8 +76,8 @@ class Table(Struct, frozen=True):
 
     @property
     def seal(self) -> str:
-        """32 hexadecimal digits that the comment got when the day's keys had been read for its
-        filter; empty without. A filter is believed of the table with its very seal only."""
+        """The seal: 32 hexadecimal digits in the comment, written after the day's keys were read
+        for its filter; empty without one. A filter is used only for the table with its seal."""
         found = _SEALED.fullmatch(self.comment)
         return found[1] if found is not None else ""
 
@@ -88,7 +88,7 @@ class Found(Struct, frozen=True):
     Attributes:
         clock_ms: MySQL's clock when it was asked.
         ours: by day.
-        foreign: by name, why a table is not ours.
+        foreign: why each foreign table is not ours, by its name.
     """
 
     clock_ms: int
@@ -97,7 +97,7 @@ class Found(Struct, frozen=True):
 
 
 class ForeignTable(PrimaryUnavailable):
-    """A table that is not ours has the name of a partition that is needed."""
+    """A foreign table has the name of a partition that is needed."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(
@@ -111,7 +111,7 @@ def why_foreign(kind: str, comment: str, columns: Sequence[Column]) -> str:
     """Why a table with a partition's name is not ours; empty if it is.
 
     Args:
-        kind: `BASE TABLE`, or what else information_schema.tables calls it.
+        kind: `BASE TABLE`, or another table_type of information_schema.tables.
         comment: the table's.
         columns: all of them, in their order.
     """
@@ -133,7 +133,7 @@ def sealed_as(seal: str) -> str:
 
 
 def column_list() -> str:
-    """The statement that lists the columns of all tables that may be partitions."""
+    """The statement that lists the columns of all tables with the prefix."""
     return (
         "SELECT table_name, column_name, column_type, is_nullable, column_key, column_comment"
         f" FROM information_schema.columns WHERE {_named()} ORDER BY table_name, ordinal_position"
@@ -141,7 +141,7 @@ def column_list() -> str:
 
 
 def table_list() -> str:
-    """The statement that lists those tables, with MySQL's clock; a row without a name at least."""
+    """The statement that lists these tables with MySQL's clock; one row, at least, has no name."""
     return (
         "SELECT table_name, table_type, table_comment, table_rows, data_length + index_length,"
         f" {clock_sql.MILLISECONDS} FROM information_schema.tables WHERE {_named()}"
@@ -150,17 +150,17 @@ def table_list() -> str:
 
 
 def _named() -> str:
-    # `_` stands for any character here, whatever sql_mode makes of escapes; day_of is exact.
+    # In LIKE, `_` matches any character (escapes depend on sql_mode); `day_of` is exact.
     return f"table_schema = DATABASE() AND table_name LIKE '{prefix()}%'"
 
 
 def sort_out(columns: Iterable[Sequence[Any]], tables: Sequence[Sequence[Any]]) -> Found:
-    """Tell ours from foreign ones.
+    """Separate our tables from foreign ones.
 
     Args:
-        columns: what `column_list` found, asked first.
-        tables: what `table_list` found. One whose columns were not seen is too new, or dropped
-            by now: it is left out.
+        columns: the rows of `column_list`, read first.
+        tables: the rows of `table_list`. A table without columns is left out: it was just created,
+            or dropped meanwhile.
     """
     by_table: dict[str, list[Column]] = {}
     for name, column, kind, *rest in columns:
@@ -206,7 +206,7 @@ def in_words(foreign: Mapping[str, str]) -> str:
 
 
 MOST_NAMED = 5
-"""Foreign tables that a sentence names."""
+"""Most foreign tables that a sentence names."""
 
 
 def _text(value: Any) -> str:

@@ -1,6 +1,6 @@
-"""Day partitions from the outside: what there is, what is past retention, dropping it.
+"""List day partitions, and drop those past retention.
 
-Only tables that are ours (see `ownership`); the others with a partition's name are only told.
+Only tables of ours (see `ownership`) are dropped; foreign ones are only named.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = structlog.get_logger("tapedeck.janitor")
 TROUBLE_AFTER = 1800.0
 """Seconds for which pruning may fail before the gateway says so."""
 EXACT_BELOW = 20_000
-"""Rows up to which a partition is counted; above it InnoDB's estimate is shown."""
+"""Partitions with fewer rows are counted; for larger ones InnoDB's estimate is shown."""
 DROP_TRIES = 20
 
 
@@ -41,13 +41,12 @@ class Partition:
     """One day partition.
 
     Attributes:
-        rows: counted where there are few, otherwise InnoDB's estimate.
+        rows: counted, or InnoDB's estimate (see `EXACT_BELOW`).
         bytes: data and indexes, InnoDB's estimate.
         drops_on: the day on which it is dropped.
-        sealed: whether its filter is stored, and of this very table.
+        sealed: whether its filter is stored with this table's seal.
         filter_bytes: of that filter; 0 without one.
-        foreign: the tables beside it that have a partition's name and are not ours: the same ones
-            for each partition.
+        foreign: the names of all foreign tables; the same for each partition.
     """
 
     day: date
@@ -76,11 +75,11 @@ class Pruned:
     """What a prune did.
 
     Attributes:
-        plan: what was past retention, and why it may not be dropped.
-        dropped: what was dropped.
-        busy: what readers still held, or MySQL refused to drop; to be tried again later.
-        elsewhere: another gateway was pruning at the moment; nothing was done.
-        foreign: the tables that have a partition's name and are not ours: left alone.
+        plan: the days past retention, and why they may not be dropped.
+        dropped: the days that were dropped.
+        busy: the days that were still read, or that MySQL refused to drop; tried again later.
+        elsewhere: another gateway was pruning; nothing was done.
+        foreign: the names of foreign tables, which stay.
     """
 
     plan: Drops
@@ -111,11 +110,11 @@ class Janitor:
         self.rounds = Rounds("prune", TROUBLE_AFTER, PrimaryUnavailable, MySQLError)
 
     def configure(self, config: Partitions) -> None:
-        """Another configuration holds from the next look on."""
+        """Use another configuration from the next run on."""
         self._config = config
 
     async def look(self) -> Found:
-        """Which tables have a partition's name: ours, and foreign ones.
+        """List the tables that have a partition's name, ours and foreign ones.
 
         Raises:
             PrimaryUnavailable: no primary before the deadline.
@@ -123,7 +122,7 @@ class Janitor:
         return await look(self.primary.fetch)
 
     async def partitions(self) -> list[Partition]:
-        """Every partition there is, oldest first.
+        """List all partitions, oldest first.
 
         Raises:
             PrimaryUnavailable: no primary before the deadline.
@@ -148,7 +147,7 @@ class Janitor:
         return sorted(found, key=lambda partition: partition.day)
 
     async def prune(self, *, dry_run: bool = False, force: bool = False) -> Pruned:
-        """Drop what is past retention; one gateway at a time, by a MySQL lock.
+        """Drop partitions past retention; one gateway at a time, by a MySQL lock.
 
         Args:
             dry_run: only say what would be dropped.
@@ -173,7 +172,7 @@ class Janitor:
                 return await self._drop(session, plan)
 
     async def keep(self) -> None:
-        """Prune for ever, every `prune_every` seconds; what fails is logged and tried again."""
+        """Prune every `prune_every` seconds, until cancelled. Errors are logged."""
 
         async def once() -> None:
             await self.days.refresh()
@@ -198,7 +197,7 @@ class Janitor:
         dropped, busy = [], []
         for day in plan.days:
             for _ in range(DROP_TRIES):
-                # Another table may have taken its place since it was listed.
+                # A foreign table may have replaced it since it was listed.
                 found = await look(session.fetch)
                 if day not in found.ours:
                     break

@@ -1,11 +1,11 @@
-"""The mark: the newest sealed day, in a replicated table of one row. And MySQL's day, by it.
+"""The mark: the newest sealed day, in a replicated table of one row. MySQL's day follows from it.
 
-A sealed day must get no new keys, or its filter would rule them out wrongly. So sealing day D first
-sets the mark to D, and from then on MySQL's day is never D again, even if MySQL's clock steps back
-over midnight: **wherever the protocol asks for MySQL's day (a load's clock, the DELETE of a move,
-the look of a create), it is `MYSQL_DAY`, read in that very statement**.
+A sealed day must get no new keys: its filter would wrongly rule them out. So sealing day D first
+sets the mark to D, and from then on MySQL's day is later than D, even if MySQL's clock steps back
+over midnight. **Every statement of the protocol that needs MySQL's day (a load's clock, the DELETE
+of a move, the check of a create) computes it as `MYSQL_DAY` itself.**
 
-The mark only grows. It says nothing of whether a day's filter is there: it is set first.
+The mark only grows. It is set before the filter is made, so a marked day may have no filter yet.
 `sealing` sets it; `tests/model` shows what breaks without these rules.
 """
 
@@ -22,20 +22,20 @@ CREATE = (
     "id TINYINT UNSIGNED NOT NULL PRIMARY KEY, sealed DATE NOT NULL"
     ") ENGINE=InnoDB"
 )
-"""Harmless where it is there already. (Its one row has the id 1.)"""
+"""Does nothing if the table exists. (Its one row has the id 1.)"""
 BEGIN = f"INSERT IGNORE INTO {TABLE} VALUES (1, '1970-01-01')"
-"""The row of a database in which no day was sealed yet. Harmless likewise."""
+"""Inserts the row that means no sealed day yet; does nothing if the row exists."""
 NEWEST = f"(SELECT sealed FROM {TABLE} WHERE id=1)"
 """The newest sealed day as an SQL expression, a DATE; NULL without a row."""
 MYSQL_DAY = f"GREATEST(UTC_DATE(),COALESCE({NEWEST}+INTERVAL 1 DAY,UTC_DATE()))"
 """MySQL's day as an SQL expression, a DATE: the newer of `UTC_DATE()` and the day after the mark.
 
-Fails (1146, `Fault.NO_TABLE`) where the table is missing; `newest` makes it.
+Fails (1146, `Fault.NO_TABLE`) if the table is missing; `newest` creates it.
 """
 
 
 async def newest(primary: Asks) -> date:
-    """The newest sealed day; long ago if there is none. Makes the table where it is missing.
+    """Read the newest sealed day; 1970-01-01 if there is none. Creates a missing table.
 
     Raises:
         PrimaryUnavailable, MySQLError: MySQL could not be asked.
@@ -46,5 +46,5 @@ async def newest(primary: Asks) -> date:
 
 
 def raise_to(day: date) -> str:
-    """The statement that sets the mark to a day, unless it is there or further already."""
+    """The statement that sets the mark to a day, unless the mark is later."""
     return f"UPDATE {TABLE} SET sealed=GREATEST(sealed,'{day:%Y-%m-%d}') WHERE id=1"

@@ -1,20 +1,20 @@
-"""Sealing: once a day is over, a filter of its keys is made, and its partition gets no new ones.
+"""Sealing: once a day is over, its partition gets no new keys, and a filter of its keys is made.
 
-By one gateway at a time (a lock in MySQL), day by day, each in five steps:
+One gateway seals at a time (a lock in MySQL), day by day, each in five steps:
 
 1. mark: the mark is set to the day. From now on MySQL's day is a later one (see `seal_mark`).
-2. wait: a change of the table's comment takes the table for itself for an instant. Every
-   transaction that wrote into the day before it could see the mark is over by then.
-3. scan: the primary keys are read in pages, and the filter is made of them. The day only loses rows
-   now, so the filter has every key that the table has, whatever happens during the scan.
+2. wait: the table's comment is changed, which needs the table's exclusive lock. Every transaction
+   that wrote into the day before it could see the mark has ended by then.
+3. scan: the primary keys are read in pages, and the filter is made from them. The day only loses
+   rows now, so the filter has every key that the table has, whatever happens during the scan.
 4. name: the table's comment gets a new random seal. A copy of the table that has this seal was made
-   after the scan, so it has no key that the filter lacks.
+   after the scan, so the filter has every key of the copy.
 5. store: the filter is stored together with the seal, in one transaction.
 
-A filter is believed while its seal is that of the table. A day whose seal has no filter, or another
-one's, is not sealed: all five steps are done again, so it does not matter at which one a gateway
-dies. A table that was made anew, or restored from before its sealing, has no seal, and so no
-filter. All steps of a day are made on one connection, and so on one server.
+A filter is used while its seal is that of the table. A day whose table has no seal, or one without
+a filter, is not sealed, and all five steps are done again: a gateway may die at any step. A table
+that was created anew, or restored from before its sealing, has no seal, and so no filter. All steps
+of a day use one connection, and so one server.
 """
 
 from __future__ import annotations
@@ -49,19 +49,20 @@ log = structlog.get_logger("tapedeck.sealing")
 TROUBLE_AFTER = 900.0
 """Seconds for which sealing may fail before the gateway says so."""
 LOOK_EVERY = 60.0
-"""Seconds between looks for a day that is due."""
+"""Seconds between checks for a day that is due."""
 PAGE_KEYS = 1000
 """Keys of one page: a millisecond of MySQL's work, a fraction of one of this process's."""
 TRIES = 30
-"""To take what others use at the moment."""
+"""Tries to get a lock that others hold."""
 ALTER_WAIT = 1
-"""Seconds that one try waits for the table: without any it may never come among steady readers."""
+"""Seconds that one try waits for the table's lock. Without a wait, steady readers would keep the
+lock for ever."""
 ALTER_PAUSE = 1.0
-"""Seconds between tries, in which the table is everybody's."""
+"""Seconds between tries, in which others can use the table."""
 ALTER_SECONDS = 10.0
-"""How long an ALTER may take in all: a second of waiting, then the change."""
+"""Most seconds of an ALTER: one of waiting, then the change."""
 PROGRESS_SECONDS = 10.0
-"""Between two lines of the log during a scan."""
+"""Seconds between two lines of the log during a scan."""
 
 
 class CannotSeal(Exception):
@@ -73,9 +74,9 @@ class Sealed:
     """A day that was sealed.
 
     Attributes:
-        keys: that its partition had.
+        keys: of its partition.
         bytes: of its filter.
-        seconds: that it took.
+        seconds: that sealing took.
     """
 
     day: date
@@ -89,9 +90,9 @@ class Outcome:
     """What a run did.
 
     Attributes:
-        sealed: in this order.
-        failed: by day, why it was not sealed; it is tried again in the next run.
-        elsewhere: another process was sealing at the moment; nothing was done.
+        sealed: the days, in the order of sealing.
+        failed: why a day was not sealed, by day; the next run tries it again.
+        elsewhere: another process was sealing; nothing was done.
     """
 
     sealed: tuple[Sealed, ...] = ()
@@ -108,13 +109,13 @@ def due(
     seal_after: float,
     retention: int,
 ) -> list[date]:
-    """The days that are to be sealed, oldest first.
+    """The days to seal, oldest first.
 
     Args:
         existing: the days of all partitions.
-        done: those that are sealed.
+        done: the days that are sealed.
         mysql_now: MySQL's clock, seconds since 1970.
-        mark: the newest day that was marked. It is over, whatever the clock says.
+        mark: the newest marked day. It is over, whatever the clock says.
         seal_after: seconds past midnight before a day is sealed.
         retention: days a state is kept.
     """
@@ -147,21 +148,21 @@ class Sealer:
         self.rounds = Rounds("sealing", TROUBLE_AFTER, PrimaryUnavailable, MySQLError, CannotSeal)
 
     def configure(self, config: Partitions) -> None:
-        """Another configuration holds from the next run on."""
+        """Use another configuration from the next run on."""
         self._config = config
 
     async def keep(self) -> None:
-        """Seal for ever what is due; what fails is logged and tried again."""
+        """Seal the days that are due, until cancelled. Errors are logged."""
         while True:
             await self.rounds.turn(self.seal)
             await asyncio.sleep(LOOK_EVERY)
 
     async def seal(self, day: date | None = None, *, again: bool = False) -> Outcome:
-        """Seal what is due; one process at a time, by a MySQL lock.
+        """Seal the days that are due; one process at a time, by a MySQL lock.
 
         Args:
-            day: only this one.
-            again: also if it is sealed already.
+            day: seal only this one.
+            again: seal it also if it is sealed already.
 
         Raises:
             CannotSeal: the day is not over, has no partition, or the clocks disagree.
@@ -211,7 +212,7 @@ class Sealer:
             )
 
     async def _tidy(self, session: Session, found: Found) -> None:
-        """Remove filters whose partition is not there any more."""
+        """Remove filters whose partition no longer exists."""
         for day in await filter_table.beginnings(session.fetch):
             if day not in found.ours:
                 await filter_table.remove(session, day)
@@ -228,7 +229,7 @@ class Sealer:
                 failed[day] = str(error)
                 final = isinstance(error, MySQLError) and error.fault is Fault.FINAL
                 if session.broken or final:
-                    break  # the next day would meet the same
+                    break  # the next day would fail in the same way
         if sealed:
             await self._days.relist()
         return Outcome(tuple(sealed), failed)
@@ -237,7 +238,7 @@ class Sealer:
         began = time.monotonic()
         log.info("sealing started", partition=table(day), rows_estimated=kept.rows)
         if kept.comment == OPEN:
-            await openings.renew(session)  # nothing is written into it from now on
+            await openings.renew(session)  # from now on no import writes into it
         self._at_step("mark")
         await self._mark(session, day)
         self._at_step("wait")
@@ -267,7 +268,7 @@ class Sealer:
         return done
 
     async def _mark(self, session: Session, day: date) -> None:
-        """Set the mark, waiting a second at a time for changes that have read it with a lock."""
+        """Set the mark, waiting a second at a time for creates that have read it with a lock."""
         if await seal_mark.newest(session) < day:
             await one_row.change(session, seal_mark.raise_to(day))
 
@@ -275,14 +276,14 @@ class Sealer:
 async def scan(
     session: Session, day: date, rate: float, progress: Callable[[int], None] = lambda _: None
 ) -> encoding.DayFilter:
-    """Read a day's primary keys in pages, and make a filter of them.
+    """Read a day's primary keys in pages, and make a filter from them.
 
     Args:
-        rate: keys a second, at most.
-        progress: told now and then how many there were.
+        rate: most keys a second.
+        progress: called at intervals with the number of keys so far.
 
     Raises:
-        CannotSeal, MySQLError: not all of them could be read.
+        CannotSeal, MySQLError: the keys could not all be read.
     """
     filter_build = await with_numpy()
     await session.execute(f"SET SESSION group_concat_max_len = {64 * PAGE_KEYS}")
@@ -309,16 +310,15 @@ async def scan(
 
 
 async def set_comment(session: Session, day: date, comment: str, before: str | None = None) -> None:
-    """Change the comment of a day's table, waiting a second at most for those who use the table.
+    """Change the comment of a day's table, with tries of one second to get the table's lock.
 
     While an ALTER waits, every later statement on the table waits behind it.
 
     Args:
-        before: what it must be; another table may have taken the place of the one that was
-            read.
+        before: what the comment must be before, since another table may have replaced this one.
 
     Raises:
-        CannotSeal: the table is not ours any more, or another one.
+        CannotSeal: the table is no longer ours, or another one.
         MySQLError: it was not changed, or that is not known.
     """
     kept = (await look(session.fetch)).ours.get(day)
@@ -345,8 +345,8 @@ async def set_comment(session: Session, day: date, comment: str, before: str | N
 def page(day: date, after: Key | None) -> str:
     """The statement that reads the next keys of a day.
 
-    One row: how many there are, and all of them as 32 hexadecimal digits each: what MySQL packs
-    costs this process a hundredth of what as many rows would.
+    It returns one row: how many keys, and all of them as 32 hexadecimal digits each. That costs
+    this process a hundredth of what a row for each key would.
 
     Args:
         after: the last key of the page before.

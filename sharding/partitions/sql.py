@@ -1,4 +1,4 @@
-"""The SQL of a state: the table, the one reading statement, the writing ones.
+"""The SQL of states: the table, the statement of a load, the statements of a save.
 
 Only what MariaDB 10.6+ and MySQL 8 both have. Every value is an integer, a hexadecimal literal or
 the checked name of a partition, so nothing is escaped and nothing can be injected.
@@ -20,14 +20,14 @@ from sharding.partitions.seal_mark import MYSQL_DAY, NEWEST
 from sharding.state import Key, Owner, Stored
 
 TOMBSTONE = 0
-"""The owner of a deleted state: reads as absent, keeps the version and the operations."""
+"""The owner of a deleted state. Its row reads as absent, and keeps version and operations."""
 
 
 class Row(Struct, frozen=True, gc=False):
     """A row of a day partition.
 
     Attributes:
-        day: whose partition.
+        day: of its partition.
         version: as in Stored.
         owner: an Owner, or TOMBSTONE.
         body: the state's bytes.
@@ -42,7 +42,7 @@ class Row(Struct, frozen=True, gc=False):
 
     @property
     def stored(self) -> Stored | None:
-        """What the listener has: nothing, if the state was deleted."""
+        """The state in the row; None for a tombstone."""
         if self.owner == TOMBSTONE:
             return None
         return Stored(self.body, self.version, self.day, Owner(self.owner))
@@ -52,8 +52,8 @@ class NewRow(Struct, frozen=True, gc=False):
     """A row to be written.
 
     Attributes:
-        base: the version that it was made from; 0 for none.
-        version: the base's plus the changes that made it.
+        base: the version that it was made from; 0 for a new key.
+        version: the base's, plus one for each change.
         owner, body, operations: as in Row.
     """
 
@@ -85,9 +85,9 @@ _COLUMNS = "user_id,playlist_id,version,owner,state,operations"
 
 
 def create_table(day: date) -> str:
-    """The DDL of a partition; harmless where one is there already, ours or not.
+    """The DDL of a partition; it does nothing if a table has this name, ours or not.
 
-    What it makes is what `ownership.COLUMNS` says.
+    The table has the columns `ownership.COLUMNS`.
     """
     return (
         f"CREATE TABLE IF NOT EXISTS {table(day)} ("
@@ -110,16 +110,16 @@ def _among(keys: Sequence[Key]) -> str:
 
 
 def read(wanted: Mapping[date, Sequence[Key]]) -> str:
-    """One statement, and so one snapshot, over several partitions, with MySQL's clock.
+    """The statement that reads keys from several partitions in one snapshot, with MySQL's clock.
 
-    Rows are `(YYYYMMDD, user_id, playlist_id, version, owner, state, operations)`; the clock is the
-    row of day 0: its user_id is the newest sealed day (YYYYMMDD), its playlist_id the opening, its
+    Rows are `(YYYYMMDD, user_id, playlist_id, version, owner, state, operations)`. The row of day 0
+    is the clock: its user_id is the newest sealed day (YYYYMMDD), its playlist_id the opening, its
     version the milliseconds, its owner whether the host is read-only (0 or 1).
     """
     branches = []
     before: Sequence[Key] = ()
     for day, keys in wanted.items():
-        # Most often all partitions are asked for the same keys.
+        # Mostly the same keys are read from all partitions.
         if keys is not before:
             before, among = keys, _among(keys)
         branches.append(f"SELECT {number_of(day)},{_COLUMNS} FROM {table(day)} WHERE {among}")
@@ -131,7 +131,7 @@ def read(wanted: Mapping[date, Sequence[Key]]) -> str:
 
 
 def versions(wanted: Mapping[date, Sequence[Key]]) -> str:
-    """What versions keys have in partitions: rows `(user_id, playlist_id, version)`."""
+    """The statement that reads keys' versions: rows `(user_id, playlist_id, version)`."""
     return " UNION ALL ".join(
         f"SELECT user_id,playlist_id,version FROM {table(day)} WHERE {_among(keys)}"
         for day, keys in wanted.items()
@@ -144,7 +144,7 @@ _FAILS = "(SELECT 1 UNION ALL SELECT 2)"
 
 
 def require(count: int) -> str:
-    """Fails unless the statement before it affected `count` rows, so that a script ends here.
+    """A statement that fails, and so ends a script, unless the one before it affected `count` rows.
 
     (SET rather than SELECT: its answer is one packet, a result set is five.)
     """
@@ -152,19 +152,19 @@ def require(count: int) -> str:
 
 
 def require_absent(day: date, beside: Mapping[date, Sequence[Key]], opening: int) -> str:
-    """Fails, so that a script ends here, unless MySQL's day is `day`, these keys are not there, and
-    the partitions that get new keys are those that were listed (see `openings`).
+    """A statement that fails, and so ends a script, unless MySQL's day is `day`, these keys are
+    absent, and the opening is still the load's (see `openings`).
 
-    A create needs it behind its insert: has a gateway on the other side of midnight made the same
-    key? Both insert before they look, so at least one of them sees the other's row, or waits for
-    it: each key is looked for with a lock. (The mark, too, is read with a shared lock: no day is
-    marked while this transaction is open.)
+    A create has it after its insert, because a gateway on the other side of midnight may create the
+    same key. Both insert before they check, with a lock, so at least one of them sees the other's
+    row, or waits for it. (The mark, too, is read with a shared lock: no day is marked while this
+    transaction is open.)
 
     Args:
         day: W.
-        beside: the keys by the partition where they must not be. The oldest is looked at first, as
-            rows move from older to newer ones.
-        opening: the one that the load had.
+        beside: the keys by the day where they must be absent. The oldest day is checked first,
+            because rows move from older to newer ones.
+        opening: of the load.
     """
     holds = [f"{MYSQL_DAY}='{day:%Y-%m-%d}'", f"COALESCE({LOCKED},0)={opening}"]
     holds += [
@@ -175,12 +175,12 @@ def require_absent(day: date, beside: Mapping[date, Sequence[Key]], opening: int
 
 
 def insert(day: date, rows: Sequence[NewRow]) -> str:
-    """Insert rows; any that is there already fails the statement (1062)."""
+    """The statement that inserts rows; it fails (1062) if one of the keys exists."""
     return f"INSERT INTO {table(day)} ({_COLUMNS}) VALUES " + ",".join([row.sql for row in rows])
 
 
 def update(day: date, row: NewRow) -> str:
-    """Compare-and-set of one row: affects 1 row, or none on a conflict."""
+    """The compare-and-set of one row: it affects 1 row, or none on a conflict."""
     return (
         f"UPDATE {table(day)} SET {row.assignments} WHERE user_id={row.key.user_id}"
         f" AND playlist_id={row.key.playlist_id} AND version={row.base}"
@@ -188,11 +188,11 @@ def update(day: date, row: NewRow) -> str:
 
 
 def upsert(day: date, rows: Sequence[NewRow]) -> str:
-    """Compare-and-set of several rows: affects 2 a row that matched, so 2n says all n did.
+    """The compare-and-set of several rows: MySQL counts 2 for each row that matched, 2n for all n.
 
     The version is assigned last, because assignments run left to right and each of them compares it
     (MySQL manual, "INSERT ... ON DUPLICATE KEY UPDATE"). A row that has moved away is inserted and
-    counts 1: any count but 2n must be rolled back.
+    counts 1: roll back on any count but 2n.
     """
     match = f"version=VALUES(version)-{_steps(rows)}"
     sets = ",".join(
@@ -203,7 +203,7 @@ def upsert(day: date, rows: Sequence[NewRow]) -> str:
 
 
 def _steps(rows: Sequence[NewRow]) -> str:
-    """How many changes made each row of an upsert: one, except where several were saved at once."""
+    """The SQL expression of by how much each row's version grows in an upsert."""
     cases = [
         f" WHEN user_id={row.key.user_id} AND playlist_id={row.key.playlist_id}"
         f" THEN {row.version - row.base}"
@@ -214,11 +214,10 @@ def _steps(rows: Sequence[NewRow]) -> str:
 
 
 def delete(day: date, versions: Mapping[Key, int], today: date) -> str:
-    """Delete rows that still have their version, while `today` is MySQL's day; affects as many as
-    did.
+    """The statement that deletes rows that still have their version, while MySQL's day is `today`.
 
-    A row that leaves its partition after midnight may have been past retention for another gateway,
-    which then made the key anew.
+    The day is required because, after midnight, another gateway may have found the row past
+    retention and created the key anew.
     """
     rows = " OR ".join(
         f"(user_id={user} AND playlist_id={playlist} AND version={version})"

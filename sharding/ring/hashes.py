@@ -1,13 +1,13 @@
 """twemproxy's twelve key hashes, value for value.
 
-Source: twemproxy 0.5.0, src/hashkit/. All answer an unsigned 32-bit number. Where they are not what
-their names say, the difference is kept, because keys already lie where twemproxy put them:
+Source: twemproxy 0.5.0, src/hashkit/. All return an unsigned 32-bit number. Where they differ from
+what their names say, they differ here too, because twemproxy placed existing keys that way:
 
 - `char` is signed where twemproxy is built (amd64): fnv*, one_at_a_time and hsieh's last byte see a
   byte above 127 as a negative number.
 - `fnv1a_64` starts from the low half of the 64-bit offset and works on 32 bits. (`fnv1_64` works on
-  64 and answers the low half, which comes to the same arithmetic.)
-- `crc32` answers 15 bits of the checksum, as libmemcached did; `crc32a` is the whole CRC-32.
+  64 and returns the low half, which is the same arithmetic.)
+- `crc32` returns 15 bits of the checksum, as libmemcached did; `crc32a` is the whole CRC-32.
 - `crc16` is CRC-16/XMODEM in a register of 32 bits that is never cut to 16.
 - `murmur` is MurmurHash2 with a seed made from the length, `jenkins` is lookup3 with 13 as initval.
 """
@@ -38,7 +38,7 @@ def fnv1_64(key: bytes) -> int:
 
 
 def fnv1a_64(key: bytes) -> int:
-    # The default hash, computed for every request: no call but one, no table for ASCII keys.
+    # The default hash, computed for every request: written for speed.
     value = 0x84222325
     for char in key if key.isascii() else _chars(key):
         value = (value ^ char) * 0x1B3 & 0xFFFFFFFF
@@ -144,7 +144,7 @@ def jenkins(key: bytes) -> int:
     a = b = c = 0xDEADBEEF + len(key) + 13 & _MASK
     if not key:
         return c
-    # A short last block counts as if it were filled up with zeros; it is never mixed, only closed.
+    # A short last block is padded with zeros; it gets the final step only, without a mix.
     words: list[tuple[int, int, int]]
     words = list(struct.iter_unpack("<III", key + bytes(-len(key) % 12)))
     *blocks, last = words
@@ -188,7 +188,7 @@ HASHES: MappingProxyType[str, Callable[[bytes], int]] = MappingProxyType(
         "jenkins": jenkins,
     }
 )
-"""The hashes by the names that twemproxy's `hash:` knows."""
+"""The hashes by their names in twemproxy's `hash:`."""
 
 BITS: MappingProxyType[str, int] = MappingProxyType(
     {name: 15 if name == "crc32" else 32 for name in HASHES}

@@ -1,4 +1,4 @@
-"""Which node each key belongs to, as plain data: what a reload compares. No I/O."""
+"""What decides which node has each key, as plain data that a reload compares. No I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sharding.ring.ring import Ring
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What decides where an entry lies and what it looks like."""
+    """What decides on which node an entry is, and in which layout."""
 
     servers: tuple[LookupServer, ...]
     hash: str
@@ -24,15 +24,15 @@ class Placement:
 
     @classmethod
     def of(cls, lookup: Lookup) -> Placement:
-        """That of a configuration."""
+        """The placement of a configuration."""
         return cls(lookup.servers, lookup.hash, lookup.hash_tag, lookup.distribution, lookup.layout)
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Placement:
-        """What `as_json` made.
+        """Read what `as_json` returned.
 
         Raises:
-            KeyError, TypeError, ValueError: it did not.
+            KeyError, TypeError, ValueError: `given` is something else.
         """
         servers = tuple(LookupServer.model_validate(server) for server in given["servers"])
         words = (given[name] for name in ("hash", "hash_tag", "distribution", "layout"))
@@ -50,7 +50,7 @@ class Placement:
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that two gateways share if they place every key alike."""
+        """32 hexadecimal digits; two gateways that place every key alike have the same."""
         plain = self.as_json()
         plain["servers"] = sorted(plain["servers"], key=lambda server: str(server["name"]))
         text = json.dumps(plain, sort_keys=True)
@@ -58,14 +58,14 @@ class Placement:
 
     @property
     def rules(self) -> tuple[str, str, str, str]:
-        """How a key is placed among the servers, and what its entry looks like."""
+        """The hash, hash tag, distribution and layout."""
         return self.hash, self.hash_tag, self.distribution, self.layout
 
     def ring(self) -> Ring:
-        """Its ring.
+        """The ring of this placement.
 
         Raises:
-            ValueError: there can be none.
+            ValueError: the placement describes no valid ring.
         """
         return Ring(
             self.servers, hash=self.hash, hash_tag=self.hash_tag, distribution=self.distribution
@@ -76,9 +76,9 @@ class Moved(NamedTuple):
     """What a change of placement moves.
 
     Attributes:
-        share: of the key space that gets another address, 0 to 1. 1 if another hash, tag,
-            distribution or layout places every key anew.
-        ideal: the least share that must, by the weights: 1/(n+1) for one more equal node.
+        share: of the key space that gets another address, 0 to 1. It is 1 with another hash, tag,
+            distribution or layout: every key is placed anew.
+        ideal: the least share that must move, by the weights: 1/(n+1) for one more equal node.
     """
 
     share: float
@@ -86,10 +86,10 @@ class Moved(NamedTuple):
 
 
 def moved(before: Placement, after: Placement) -> Moved:
-    """What a change moves.
+    """How much a change of placement moves.
 
     Raises:
-        ValueError: one of them makes no ring.
+        ValueError: one of the two describes no valid ring.
     """
     old, new = before.ring(), after.ring()
     if before.rules != after.rules:
@@ -98,9 +98,9 @@ def moved(before: Placement, after: Placement) -> Moved:
 
 
 def ideal(before: Sequence[LookupServer], after: Sequence[LookupServer]) -> float:
-    """The least share of the keys that must move: what the growing addresses gain by their weights.
+    """The least share of the keys that must move: what the addresses gain that get more weight.
 
-    1/(n+1) for one more node of the same weight.
+    It is 1/(n+1) for one more node of the same weight.
     """
     had, gets = _parts(before), _parts(after)
     return sum(max(0.0, part - had.get(at, 0.0)) for at, part in gets.items())
@@ -115,7 +115,7 @@ def _parts(servers: Sequence[LookupServer]) -> dict[str, float]:
 
 
 def differences(before: Placement, after: Placement) -> list[str]:
-    """What a change does to the nodes, a phrase each."""
+    """What a change does to the nodes: one phrase for each difference."""
     old = {server.name: server for server in before.servers}
     new = {server.name: server for server in after.servers}
     found = [f"{name} ({new[name]}) is added" for name in new if name not in old]

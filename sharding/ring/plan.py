@@ -1,4 +1,4 @@
-"""What another ring would do to the nodes, before anyone makes it. No I/O."""
+"""What another ring would do to the nodes, for `ring plan`. No I/O."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sharding.ring.ring import Ring
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a node has now.
+    """The keys that a node has now.
 
     Attributes:
-        keys: entries as Redis counts them (in the packed layout one for each user).
-        memory_bytes: of these, without what an empty node takes.
+        keys: as Redis counts them (in the packed layout one for each user).
+        memory_bytes: of these keys, without the memory of an empty node.
     """
 
     keys: int
@@ -26,17 +26,17 @@ class Held:
 def forecast(
     before: Ring, after: Ring, held: Mapping[str, Held | None] | None = None
 ) -> dict[str, Any]:
-    """Compare two rings of one hash and distribution.
+    """Compare two rings with the same hash and distribution.
 
     Args:
-        held: by node name, what each node of `before` has; None for one that did not say.
+        held: what each node of `before` has, by its name; None for a node that did not answer.
 
     Returns:
         moved: the share of the key space that goes to another node.
-        ideal: the least share that would have to, by the weights.
-        keys: how many entries that is; None unless all nodes said what they have.
-        moves: by pair of nodes, most first.
-        nodes: each node before and after; entries and memory only if all nodes said what they have.
+        ideal: the least share that would have to move, by the weights.
+        keys: how many keys move; None unless all nodes answered.
+        moves: by pair of nodes, largest share first.
+        nodes: each node before and after; keys and memory only if all nodes answered.
     """
     moves = before.moves(after)
     shares, new_shares = before.shares(), after.shares()
@@ -44,7 +44,7 @@ def forecast(
     complete = bool(held) and set(known) >= set(shares)
 
     def part(name: str, share: float) -> tuple[int, int]:
-        """What lies in `share` of the key space, on the node that owns it now."""
+        """The keys and bytes in `share` of the key space, on the node that owns it now."""
         of_node = share / shares[name] if shares[name] else 0.0
         return round(known[name].keys * of_node), round(known[name].memory_bytes * of_node)
 

@@ -1,20 +1,20 @@
-"""The ring: which lookup node a key belongs to, exactly as twemproxy 0.5.0 says.
+"""The ring: which lookup node has a key, exactly as in twemproxy 0.5.0.
 
 Source of the rules: twemproxy 0.5.0, src/hashkit/nc_ketama.c, nc_modula.c, src/nc_server.c.
 
 *ketama*: each node has points on a circle of 2^32, and a key belongs to the first point at or after
 its hash. Points come in groups of four, from the MD5 of `name-0`, `name-1`, ...; 40 groups a node
 on average, more or fewer by its weight's share. *modula*: each node has as many slots as its
-weight, in the order of their names, and a key belongs to slot `hash mod slots`. A node that is out
-has no points and no slots, and both are laid out anew for the others.
+weight, in the order of the names, and a key belongs to slot `hash mod slots`. An ejected node has
+no points and no slots; both are computed anew for the others.
 
-uhashring makes the points. The rest of it does not fit:
-- It hashes keys with the hash that made the points; here they are independent.
-- A key that hashes exactly onto a point gets the next one there, this one here.
-- It counts groups in whole numbers. twemproxy counts in single precision, where 1/n * 40 * n may
-  come out just below 40: then every node has 39 groups.
-- Of two nodes' points that coincide it keeps the node's that was added last, twemproxy the one's
-  whose name is first in order (glibc's qsort is stable).
+uhashring computes the points. The rest of it differs from twemproxy and is not used:
+- uhashring hashes keys with the hash that made the points; twemproxy's `hash` is independent.
+- A key that hashes exactly onto a point gets the next point in uhashring, this one in twemproxy.
+- uhashring counts groups in whole numbers. twemproxy counts in single precision, where
+  1/n * 40 * n may come out just below 40: then every node has 39 groups.
+- If points of two nodes coincide, uhashring gives the point to the node that was added last,
+  twemproxy to the one whose name is first in order (glibc's qsort is stable).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from config.nutcracker import RANDOM_REFUSED
 from sharding.ring.hashes import BITS, HASHES
 
 _POINTS = 160
-# Values at which two modula rings are compared, where they repeat later than that.
+# Two modula rings are compared at this many hash values, if they repeat only after more.
 _MOST_SLOTS = 1 << 18
-# One for each set of nodes that were out lately.
+# Rings that are cached: one for each set of nodes that were ejected lately.
 _MOST_RINGS = 128
 
 
@@ -60,7 +60,7 @@ class _Ketama:
         by_name = {server.name: server for server in servers}
         nodes = {
             server.name: {"vnodes": _groups(server.weight, total, len(servers))}
-            # The last node keeps a shared point there: from the back, that is the first one.
+            # uhashring gives a shared point to the last node; reversed, that is the first one.
             for server in reversed(servers)
         }
         points = HashRing(nodes, hash_fn="ketama").get_points()
@@ -72,13 +72,13 @@ class _Ketama:
         return self._servers[index if index < len(self._servers) else 0]
 
     def steps(self, space: int) -> list[int]:
-        """The values after which the next node may begin; the last one is space-1."""
+        """The last hash value of each arc, in order; the last one is space-1."""
         return [*(value for value in self._values if value < space - 1), space - 1]
 
     def counts(self, space: int) -> dict[str, int]:
         """How many of the hash values 0 to space-1 each node has."""
         counts: dict[str, int] = {}
-        # A point takes what lies after the one before it; the first also what follows the last.
+        # A point has the values after the point before it; the first one also those after the last.
         starts = [0, *(min(value + 1, space) for value in self._values), space]
         owners = [*self._servers, self._servers[0]]
         for (start, end), server in zip(pairwise(starts), owners, strict=True):
@@ -97,7 +97,7 @@ class _Modula:
 
     @property
     def slots(self) -> int:
-        """After so many values it begins anew."""
+        """How many slots there are: after so many hash values the nodes repeat."""
         return len(self._slots)
 
     def counts(self, space: int) -> dict[str, int]:
@@ -118,12 +118,12 @@ class Ring:
     Args:
         servers: in any order. Names are distinct and have at most 264 bytes.
         hash: a name in `hashes.HASHES`.
-        hash_tag: empty, or two ASCII characters. Of a key that has the first one and, somewhere
-            after it, the second, only what lies between them is hashed, unless that is nothing.
+        hash_tag: empty, or two ASCII characters. If a key has the first one and, somewhere after
+            it, the second, only the bytes between them are hashed, unless there are none.
         distribution: `ketama` or `modula`.
 
     Raises:
-        ValueError: one of them is not as said here.
+        ValueError: an argument is not as described here.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class Ring:
         return None if ring is None else ring.at(self._value(key))
 
     def order(self, key: bytes) -> list[LookupServer]:
-        """All nodes: the owner, where the key goes while that is out, while both are, and so on."""
+        """All nodes: the owner, the one that has the key while the owner is out, and so on."""
         order: list[LookupServer] = []
         while len(order) < len(self.servers):
             server = self.route(key, frozenset(server.name for server in order))
@@ -185,21 +185,21 @@ class Ring:
         return order
 
     def shares(self) -> dict[str, float]:
-        """By node name, the exact share of the hash's values that it owns; the sum is 1.
+        """The exact share of the hash's values that each node owns, by its name; the sum is 1.
 
-        Of the values that the hash really has: crc32 has 2^15, which reach at most the first point
-        or two of a ketama ring, so that one node has nearly all keys.
+        The share is of the values that the hash can have: crc32 has 2^15, which reach at most the
+        first point or two of a ketama ring, so that one node has nearly all keys.
         """
         counts = self._whole.counts(self._space)
         return {server.name: counts.get(server.name, 0) / self._space for server in self.servers}
 
     def moves(self, after: Ring) -> dict[tuple[str, str], float]:
-        """What share of the hash's values goes from which node to which other address, by name.
+        """The share of the hash's values that moves, by the names of the old and the new node.
 
-        Exact for ketama, and for modula rings that repeat soon enough; else to about 0.1 %.
+        Exact for ketama, and for modula rings with few slots; else to about 0.1 %.
 
         Args:
-            after: the ring that takes this one's place, with the same hash and distribution.
+            after: the new ring, with the same hash and distribution.
         """
         one, two, space = self._whole, after._whole, self._space
         moved: dict[tuple[str, str], float] = {}
@@ -211,7 +211,7 @@ class Ring:
             assert isinstance(one, _Modula)
             assert isinstance(two, _Modula)
             cycle = min(lcm(one.slots, two.slots), space)
-            # An odd stride, so that a sample meets every residue of the slots alike.
+            # An odd stride, so that the sample has every residue of the slots equally often.
             stride = 1 if cycle <= _MOST_SLOTS else (space // _MOST_SLOTS) | 1
             steps = [n * stride % space for n in range(min(cycle, _MOST_SLOTS))]
             sizes, total = [1] * len(steps), len(steps)
@@ -223,10 +223,10 @@ class Ring:
         return {pair: size / total for pair, size in moved.items()}
 
     def outline(self, parts: int, out: frozenset[str] = frozenset()) -> list[str | None]:
-        """Whose the hash values at `parts` evenly spaced places are, to draw the ring.
+        """The nodes that have the hash values at `parts` evenly spaced places, to draw the ring.
 
         Args:
-            out: nodes that are ejected; None stands for nobody.
+            out: names of ejected nodes. Places are None if all nodes are out.
         """
         ring = self._lay_out(out) if out else self._whole
         places = (part * self._space // parts for part in range(parts))
@@ -250,7 +250,7 @@ class Ring:
 
 
 def ring_of(config: Lookup) -> Ring:
-    """The ring that a configuration says."""
+    """The ring of a configuration."""
     return Ring(
         config.servers,
         hash=config.hash,

@@ -7,25 +7,27 @@ answered with what its own step made.
 | state | what is under way | what comes | next state | what is to be done |
 | --- | --- | --- | --- | --- |
 | NEW | | a cached row, and something to save | TRYING | save it |
-| NEW | | a cached row, and nothing to save; or no row that is trusted | LOADING | load |
-| TRYING | the save of what a cached row became | it was committed | DONE | answer |
-| TRYING | | the row is another one by now, or an error | LOADING | load |
+| NEW | | a cached row, and nothing to save; or no trusted row | LOADING | load |
+| TRYING | the save made from a cached row | it was committed | DONE | answer |
+| TRYING | | the row has changed, or an error | LOADING | load |
 | TRYING | | every member gave up | DONE | |
-| LOADING | a read of the row | an earlier try has landed | DONE | answer what that try made |
+| LOADING | a read of the row | an earlier try was committed | DONE | answer from that try |
 | LOADING | | nothing to save | DONE | answer |
 | LOADING | | something to save | SAVING | save it |
-| SAVING | the save of what a read row became | it was committed | DONE | answer |
-| SAVING | | the row is another one by now, or an error | LOADING | load |
+| SAVING | the save made from a read row | it was committed | DONE | answer |
+| SAVING | | the row has changed, or an error | LOADING | load |
 
-1. **Who is in a group is settled when its first save is sent.** A save whose answer was lost may
-   still land, and then stands for all members. Until then, members that gave up may leave.
-2. **The same members applied to the same row make the same row**; and where a later try began from
-   another row, the earlier one cannot land any more. So the version that an operation made says
-   which try it was, and what each member is answered.
-3. **A row that lacks our operation proves that no try landed**, unless its log may have dropped
-   the entry since (`idempotency.forgotten`): then it is not known, and it is not made again.
-4. **Nothing is answered from a cached row without a save**: where it leaves nothing to save, the
-   row is loaded and the members are applied again.
+1. **The members of a group are fixed when its first save is sent.** A save whose answer was lost
+   may still be committed, with the changes of all members. Before it is sent, members that gave up
+   may leave.
+2. **The same members applied to the same row make the same row.** Once a later try began from
+   another row, the earlier one can no longer be committed. So the version that an operation made
+   tells which try it was, and what to answer each member.
+3. **A row without our operation proves that no try was committed**, unless its log may have
+   dropped the entry since (`idempotency.forgotten`): then the outcome is unknown, and the change
+   is not made again.
+4. **No member is answered from a cached row without a save**: if the members leave nothing to
+   save, the row is loaded and they are applied again.
 """
 
 from __future__ import annotations
@@ -68,9 +70,8 @@ class Member:
     """One request's change.
 
     Attributes:
-        transition: what it does.
-        answer: what it is told, in the end.
-        deadline: when it gives up, on the loop's clock.
+        answer: receives the outcome.
+        deadline: when the request gives up, on the loop's clock.
     """
 
     __slots__ = ("answer", "deadline", "transition")
@@ -88,8 +89,8 @@ class Applied(Struct):
 
     Attributes:
         results: for each transition its outcome, or what it raised.
-        changes: how many of them changed something; 0: there is nothing to save.
-        day, version, owner, body: of the row that they made.
+        changes: how many of them changed the row; 0: there is nothing to save.
+        day, version, owner, body: of the resulting row.
     """
 
     results: list[Result]
@@ -104,7 +105,7 @@ class Done(Struct):
     """The members' results, in their order.
 
     Attributes:
-        recovered: they are those of an earlier try, whose answer was lost.
+        recovered: whether the results are of an earlier try, whose answer was lost.
     """
 
     results: list[Result]
@@ -115,15 +116,15 @@ class Group:
     """One group, through all its tries.
 
     Args:
-        number: of its operation; worker: whose.
+        worker, number: of its operation.
         members: at least one.
-        waiting: later changes of the key, which have their turn after it.
+        waiting: later changes of the key, which have their turn after this group.
 
     Attributes:
-        before: the row as it was seen last; None while it was not.
-        plan: what was, or is to be, saved last.
-        trouble: what the first try met, until somebody takes it.
-        task: what carries the group out, once that is more than its first try.
+        before: the last load of the row; None before the first one.
+        plan: the last plan, saved or to be saved.
+        trouble: the error of the first try, until the task raises it.
+        task: carries the group out after its first try.
     """
 
     __slots__ = (
@@ -151,14 +152,14 @@ class Group:
         self._number = number
         self._conflicts = 0
         self._alone = False
-        # What each try would have answered, by the version that it made: at most one of them lands.
+        # The answers of each try, by the version that it made: at most one try is committed.
         self._tried: dict[int, list[Result]] = {}
-        # The lowest version that a try made which may have landed, or may land yet.
+        # The lowest version of a try that was perhaps committed, or still may be.
         self._unsure: int | None = None
 
     @property
     def deadline(self) -> float:
-        """When its last member gives up, on the loop's clock."""
+        """When the last member gives up, on the loop's clock."""
         members = self.members
         return members[0].deadline if len(members) == 1 else max(m.deadline for m in members)
 
@@ -167,7 +168,7 @@ class Group:
 
         Args:
             today: MySQL's day.
-            generation: of the primary that the row is from.
+            generation: of the primary from which the row was read.
 
         Returns:
             What to save; None if the row must be loaded.
@@ -180,13 +181,14 @@ class Group:
         return self._save(self.before, applied, generation)
 
     def loaded(self, loaded: Loaded, today: date, generation: int) -> Plan | Done:
-        """The row was read: say what to save, or the end.
+        """The row was read: return what to save, or the members' results.
 
         Args:
-            today, generation: as of `begin`, from before the read.
+            today, generation: as for `begin`, from before the read.
 
         Raises:
-            Unavailable: an earlier try may have landed, and its entry may be gone from the log.
+            Unavailable: an earlier try was perhaps committed, and the log may have dropped its
+                entry.
         """
         self.state, self.before = State.LOADING, loaded
         if self._tried:
@@ -204,7 +206,7 @@ class Group:
         return self._save(loaded, applied, generation)
 
     def saved(self) -> list[Result]:
-        """The plan was committed: what the members are told."""
+        """The plan was committed: return the members' results."""
         assert self.plan is not None
         self.state = State.DONE
         return self._tried[self.plan.row.version]
@@ -213,12 +215,12 @@ class Group:
         """The first try was not committed, or that is not known.
 
         Args:
-            trouble: why; None if the row is another one by now.
+            trouble: why; None if the row has changed.
         """
         self.state, self.trouble = State.LOADING, trouble
 
     def failed(self, fault: Fault) -> None:
-        """A save met an error."""
+        """A save failed."""
         assert self.plan is not None
         self.state = State.LOADING
         if fault is Fault.RETRY:
@@ -228,12 +230,12 @@ class Group:
             self._unsure = version if self._unsure is None else min(version, self._unsure)
 
     def conflict(self) -> bool:
-        """Another change of the key came first. Whether another try is due."""
+        """Count a lost compare-and-set; return whether to try again."""
         self._conflicts += 1
         return self._conflicts < MOST_CONFLICTS
 
     def give_up(self) -> None:
-        """No member waits any more: the first try is not to be sent, if it still can be stopped."""
+        """No member waits any more: do not send the first try, if it was not sent yet."""
         self.state = State.DONE
 
     def _apply(self, row: Row | None, today: date) -> Applied:
@@ -241,7 +243,7 @@ class Group:
         return apply([member.transition for member in self.members], row, day)
 
     def _save(self, loaded: Loaded, applied: Applied, generation: int) -> Plan:
-        """The plan for what a row became. From here on the members are settled (rule 1)."""
+        """The plan that saves what the members made of a row. They are fixed now (rule 1)."""
         row = loaded.row
         self._tried[applied.version] = applied.results
         kept = b"" if row is None else idempotency.others(row.operations, self._worker)
@@ -266,7 +268,7 @@ class Group:
         return self.plan
 
     def _landed(self, row: Row | None) -> list[Result] | None:
-        """What an earlier try answers, if it landed after all (rules 2 and 3)."""
+        """The results of an earlier try, if it was committed after all (rules 2 and 3)."""
         if row is None:
             return None
         found = idempotency.find(row.operations, self._worker)
@@ -286,7 +288,7 @@ def apply(transitions: Sequence[Transition[Any]], row: Row | None, day: date) ->
     Args:
         transitions: in the order in which their requests came.
         row: what is stored, tombstones included; None for a key that was never written.
-        day: the partition that the result goes into.
+        day: of the partition for the result.
     """
     stored = row.stored if row is not None else None
     version = before = row.version if row is not None else 0

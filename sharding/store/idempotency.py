@@ -1,18 +1,19 @@
-"""Operation ids: how a change whose acknowledgement was lost is recognised when it has landed.
+"""Operation ids: how a commit whose acknowledgement was lost is recognised.
 
-A row carries, for each of the workers that wrote it last, the last operation of that worker: which
-it was, and the version it made. An operation is one save, of one change or of several that were
-saved together. A worker has one of a key under way at a time, so the last one is enough.
+A row has a log with an entry for each of the workers that wrote it last: the number of that
+worker's last operation, and the version that it made. An operation is one save, of one change or of
+several that were saved together. A worker has one operation of a key under way at a time, so its
+last one is enough.
 
-Entries go by count, never by age: a clock may jump, of MySQL's host as of this one, and a process
-may stand still for any time. What the count has dropped is told by the versions. A log that was
-ever cut stays full, and all that was dropped is older than all that is left. So a try whose answer
-was lost has landed (its entry is there), has not landed (its entry is not there, and was not
-dropped), or its entry may have been dropped (`forgotten`): then it is not known whether the change
-was made, and it must not be made again.
+Entries are dropped by count, never by age: clocks may jump, and a process may stop for any time.
+The versions tell what may have been dropped: a log that ever dropped an entry stays full, and every
+dropped entry is older than all that are left. So for a try whose answer was lost there are three
+cases. Its entry is in the log: it was committed. The entry is not there and cannot have been
+dropped: it was not committed. The entry may have been dropped (`forgotten`): the outcome is
+unknown, and the change must not be made again.
 
-The text of one entry is `worker.operation.version` (hexadecimal), the oldest entry first, with `;`
-between them. An earlier format, which is read too, had a `;` behind each and a time in each.
+An entry is the text `worker.operation.version` (hexadecimal). The oldest entry is first, and `;`
+separates entries. An earlier format, which is still read, had a `;` after each and a time in each.
 """
 
 from __future__ import annotations
@@ -23,15 +24,14 @@ from typing import NamedTuple
 KEPT = 8
 """How many workers' entries a row keeps.
 
-Seven other workers may change a state between a lost answer and the read that follows it, within a
-second most often, before a change ends with "not known". A log is at most 410 bytes, by far less
-than its column takes. Gateways of one database must agree about the number: by it `forgotten` tells
-whether a log was ever cut.
+Between a lost answer and the read that follows it (mostly within a second), seven other workers may
+change a state before the change ends as unknown. A log has at most 410 bytes, far less than its
+column can have. All gateways of a database must use the same number: `forgotten` compares with it.
 """
 
 
 IMPORT = "import"
-"""The worker that every import writes as. A row that only imports wrote has no other entry."""
+"""The worker's id in every import's entries. A row that only imports wrote has no other entry."""
 
 
 def imported(version: int) -> bytes:
@@ -60,7 +60,7 @@ def find(log: bytes, worker: str) -> Operation | None:
 
 
 def forgotten(log: bytes, version: int) -> bool:
-    """Whether the log, which has no entry of an operation, may have dropped it.
+    """Whether a log without an operation's entry may have dropped it.
 
     Args:
         log: as it was read.
@@ -71,11 +71,11 @@ def forgotten(log: bytes, version: int) -> bool:
 
 
 def others(log: bytes, worker: str) -> bytes:
-    """What a new entry of this worker leaves of a row's log: the newest of the others'.
+    """The part of a row's log that stays when this worker adds an entry: the newest of the others'.
 
     Args:
-        log: as it was loaded, or as this function left it.
-        worker: who writes.
+        log: as it was loaded, or as this function returned it.
+        worker: the one that adds an entry.
     """
     own = worker.encode() + b"."
     kept = [entry for entry in _entries(log) if not entry.startswith(own)]
@@ -86,9 +86,8 @@ def append(kept: bytes, worker: str, number: int, version: int) -> bytes:
     """The row's log with a new entry.
 
     Args:
-        kept: what `others` left of the log that was loaded.
-        worker: who writes.
-        number: the operation.
+        kept: what `others` returned for the log that was loaded.
+        worker, number: of the operation.
         version: the version that it makes.
     """
     entry = b"%s.%x.%x" % (worker.encode(), number, version)

@@ -1,11 +1,10 @@
-"""Loads: the hint, one statement over the partitions it leaves open, the hint's repair.
+"""Loads: ask for the hint, read the partitions that may have the row, repair the hint.
 
-Where the filters leave few partitions anyway, these are read at once, and no hint is asked for.
-Else, whatever the hint says, the answer is what a read of every partition would give. A hint only
-decides what is read first. Absence is believed only after one statement has read every partition
-that may hold the key: a row that moves between two statements would be missed by both. A sealed
-partition whose filter rules the key out cannot hold it (`sharding.filters.filters`), so it is not
-read.
+If the filters leave few partitions, these are read at once without a hint. Otherwise the hint
+decides what is read first; the result is the same as that of a read of every partition. A row
+counts as absent only after one statement has read every partition that may have it: two statements
+would both miss a row that moves between them. A sealed partition whose filter rules the key out
+cannot have it (`sharding.filters.filters`), so it is not read.
 """
 
 from __future__ import annotations
@@ -30,18 +29,19 @@ from sharding.state import Key
 from sharding.store.steps import Loaded
 
 NEAR = 4
-"""A read of at most so many partitions does not queue behind those of a month, nor need a hint."""
+"""A read of at most this many partitions needs no hint, and has a queue of its own, so that it does
+not wait for reads of a whole month."""
 
 
 class Want(NamedTuple):
     """A key, and where to look for it.
 
     Attributes:
-        first: the oldest partition that may be read.
-        readable: the partitions that there were, newest first.
-        filters: what was known of the sealed ones.
-        days: the partitions to read, newest first.
-        whole: whether these are all that may hold the key.
+        first: the oldest day that may be read.
+        readable: the days of all partitions that existed then, newest first.
+        filters: the filters at that moment.
+        days: of the partitions to read, newest first.
+        whole: whether these are all that may have the key.
     """
 
     key: Key
@@ -56,7 +56,7 @@ class Reader:
     """Loads rows by key.
 
     Args:
-        filters: what is known of the sealed partitions.
+        filters: of the sealed days.
     """
 
     def __init__(self, primary: Primary, lookups: Lookups, days: Days, filters: Filters) -> None:
@@ -68,8 +68,8 @@ class Reader:
         self._deep: Batcher[Want, Loaded] = Batcher("read_deep", self._read, at_most=32)
 
     def resize(self, batch: int) -> None:
-        """From the next batch on at most so many loads share a statement; half as many where it
-        reads every partition."""
+        """Let at most this many loads share a statement, from the next batch on; half as many
+        where a statement reads every partition."""
         self._near.at_most, self._deep.at_most = batch, max(1, batch // 2)
 
     async def load(self, key: Key) -> Loaded:
@@ -77,7 +77,7 @@ class Reader:
 
         Raises:
             PrimaryUnavailable: MySQL did not answer within its deadline.
-            MySQLError: one that repeating does not mend.
+            MySQLError: an error that a repetition would meet again.
         """
         if not self._days.settled:
             await self._days.ready()
@@ -94,8 +94,8 @@ class Reader:
     async def reload(self, key: Key, before: Loaded) -> Loaded:
         """Find a key's row again, after a conflict or a lost answer.
 
-        Asks no lookup node: a row only ever moves to a later day than it was seen in, and a change
-        that meets an ill node twice would pay for it twice.
+        It asks no lookup node: a row only ever moves to a later day, so the day where it was found
+        is enough, and a change does not wait for a slow node twice.
 
         Raises:
             PrimaryUnavailable, MySQLError: as `load`.
@@ -103,7 +103,7 @@ class Reader:
         return await self._look(key, date.min if before.row is None else before.row.day)
 
     async def find(self, key: Key) -> Loaded:
-        """Find a key's row in whichever partition it lies; asks no lookup node, repairs nothing.
+        """Find a key's row among all partitions, without asking a node or repairing a hint.
 
         Raises:
             PrimaryUnavailable, MySQLError: as `load`.
@@ -112,9 +112,9 @@ class Reader:
         return await self._look(key, date.min)
 
     def _judge(self, key: Key, hint: Hint, row: Row | None) -> None:
-        """Count what the hint was worth, and have the hint of a row that was found repaired.
+        """Count whether the hint was right, and repair it if a row was found.
 
-        An entry that leads to no row stays: it may be another application's.
+        If no row was found, the entry stays: it may be another application's.
         """
         outcome = hint.found.value
         if hint.day is not None:
@@ -131,8 +131,8 @@ class Reader:
             self._lookups.repair(key, row.day)
 
     async def _look(self, key: Key, first: date) -> Loaded:
-        """Read the partitions from `first` on; where the row is not found there, all that may hold
-        it, those from `first` on once more (the row may have moved there meanwhile)."""
+        """Read the partitions from `first` on. If the row is not there, read all that may have it,
+        including those from `first` on: the row may have moved there meanwhile."""
         if first > tomorrow(self._days.today()):
             first = date.min
         loaded = await self._submit(self._want(key, first))
@@ -171,7 +171,7 @@ class Reader:
                 (ran,) = await session.run_script([sql.read(wanted)])
                 clock = next(row for row in reversed(ran.rows) if row[0] == b"0")
                 if clock[4] != b"0":
-                    # Another host is, or will be, the primary: what this one holds may be old.
+                    # Another host is, or will be, the primary: this one's rows may be old.
                     raise MySQLError(Fault.READ_ONLY, 0, "the host that was read is read-only")
         except MySQLError as error:
             if error.fault is Fault.NO_TABLE:
@@ -190,13 +190,13 @@ class Reader:
             if key not in newest or newest[key].day < row.day:
                 newest[key] = row
         if not self._days.observe(clock_ms, mark=mark):
-            # What was not read may lie in a partition that is read by the true time.
+            # By the true time, partitions that were not read may be due to be read.
             raise PrimaryUnavailable(self._days.doubt)
         if mysql_day(clock_ms / 1000, mark) > today:
-            # Midnight passed unnoticed: somebody may live in a partition that was not read.
+            # Midnight passed: the row may be in a new partition that was not read.
             raise _MidnightPassed
         if int(clock[2]) != opening:
-            # An older partition may have got the key, which a filter rules out, or be new itself.
+            # An import may have written the key into a day whose filter rules it out.
             await self._days.refresh()
             raise _Opened
         metrics.PARTITIONS_READ.observe(len(wanted))
@@ -219,7 +219,7 @@ class _MidnightPassed(MySQLError):
 
 
 class _Opened(MySQLError):
-    """Older partitions get new keys since they were listed."""
+    """Partitions were opened or closed since they were listed."""
 
     def __init__(self) -> None:
         super().__init__(Fault.RETRY, 0, "partitions were opened for an import, or closed")
@@ -233,7 +233,7 @@ class _NotOurs(MySQLError):
 
 
 def _by_day(wants: Sequence[Want]) -> dict[date, Sequence[Key]]:
-    """The keys to be looked for in each partition, sorted; newest partition first."""
+    """The keys to read from each partition, sorted; newest partition first."""
     days: dict[Key, Collection[date]] = {}
     for want in wants:
         before = days.get(want.key)

@@ -1,8 +1,8 @@
-"""The session cache: rows that this worker read or wrote lately, to make the next change from.
+"""The session cache: rows that this worker read or wrote lately. The next change starts from them.
 
-A cached row is a guess, as a lookup is: the save's compare-and-set finds out whether it still is
-the key's row, in the same statement that it needs anyway. So a right guess saves the read, a wrong
-one costs a conflict, and no answer is given from it alone (see `sharding.store.store`).
+A cached row may be out of date. The save's compare-and-set finds that out, in the statement that is
+needed anyway. So a current row saves a read, an outdated one costs a conflict, and no request is
+answered from a cached row without a save (see `sharding.store.store`).
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from sharding.partitions.sql import Row
 from sharding.state import Key
 
 OVERHEAD = 450
-"""Bytes that an entry takes beside its body and its log (395 by tracemalloc, rounded up)."""
+"""Bytes of an entry besides its body and its log (395 by tracemalloc, rounded up)."""
 
 CONFIRMATIONS = 4
-"""Reads in a row that must find a doubted row unchanged before it is believed again."""
+"""A doubted row is trusted again after this many reads in a row found it unchanged."""
 
 
 class Sessions:
-    """Rows by key, the least recently used one leaves first.
+    """Rows by key; the least recently used one leaves first.
 
-    A key whose row turned out to be another one by then is doubted: changes of it read it first,
-    until it was found unchanged a few times in a row. So a listener whose requests reach several
-    workers in turn costs a read each time, as without a cache, and not a conflict.
+    A key whose cached row was out of date is doubted: its changes read the row first, until it was
+    found unchanged a few times in a row. So a listener whose requests reach several workers in
+    turn costs a read each time, as without a cache, and not a conflict.
 
     Args:
-        config: bounds, in entries and bytes; `enabled: false` keeps nothing.
+        config: bounds, in entries and bytes; with `enabled: false` nothing is cached.
     """
 
     def __init__(self, config: Config) -> None:
@@ -39,7 +39,7 @@ class Sessions:
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """Other bounds hold from now on."""
+        """Use other bounds from now on."""
         self._max_entries = config.max_entries if config.enabled else 0
         self._max_bytes = config.max_bytes
         self._make_room()
@@ -48,11 +48,11 @@ class Sessions:
         return len(self._rows)
 
     def get(self, key: Key) -> Row | None:
-        """The row that the key had when this worker last saw it."""
+        """The key's row when this worker last read or wrote it; None if it is not cached."""
         return self._rows.get(key)
 
     def put(self, key: Key, row: Row) -> None:
-        """Remember a row as it was committed, or read."""
+        """Cache a row that was committed or read."""
         if not self._max_entries:
             return
         rows = self._rows
@@ -72,16 +72,16 @@ class Sessions:
             metrics.SESSIONS_EVICTED.counts[""] += 1
 
     def doubted(self, key: Key) -> bool:
-        """Whether the row is to be read before it is changed."""
+        """Whether a change must read the row first."""
         return key in self._doubts
 
     def doubt(self, key: Key) -> None:
-        """Another worker changed the row."""
+        """Doubt the key: another worker changed its row."""
         if key in self._rows:
             self._doubts[key] = CONFIRMATIONS
 
     def confirm(self, key: Key) -> None:
-        """The row was read and is the one that is here."""
+        """Count a read that found the cached row unchanged."""
         left = self._doubts.get(key)
         if left is not None:
             if left > 1:
@@ -90,14 +90,14 @@ class Sessions:
                 del self._doubts[key]
 
     def drop(self, key: Key) -> None:
-        """Forget a row that turned out not to be the key's any more."""
+        """Remove a row that is out of date."""
         row = self._rows.pop(key, None)
         self._doubts.pop(key, None)
         if row is not None:
             self.bytes -= _size(row)
 
     def clear(self) -> None:
-        """Forget everything, as after a failover: what was lost with a host was never there."""
+        """Remove all rows, as after a failover: the new primary may lack some of them."""
         self._rows.clear()
         self._doubts.clear()
         self.bytes = 0

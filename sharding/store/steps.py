@@ -1,4 +1,4 @@
-"""What a load found, and what a save writes."""
+"""The result of a load, and the plan of a save."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _NO_FILTERS = FilterSet()
 
 
 class Loaded(Struct, frozen=True, gc=False):
-    """What lies in MySQL for a key.
+    """What a load found for a key.
 
     Attributes:
-        row: the row, tombstones included; None for a key that was not found.
-        whole: whether every partition that may hold the key was read.
-        filters: those that were known before the read.
-        opening: what the read said, and the list of partitions was made for (see `openings`).
+        row: the row, tombstones included; None if none was found.
+        whole: whether every partition that may have the key was read.
+        filters: the filters before the read.
+        opening: of the read, the same as that of the list of partitions (see `openings`).
     """
 
     row: Row | None
@@ -33,17 +33,17 @@ class Plan(Struct, frozen=True):
     """One save, ready to be written.
 
     Attributes:
-        base: the row it was made from; None creates the key.
-        day: W, the partition to write into: the newer of today and the base's.
-        row: what to write.
+        base: the row that it was made from; None creates the key.
+        day: W, of the partition to write into: the newer of today and the base's.
+        row: the row to write.
         others: the other workers' part of its operations.
-        changes: how many acknowledged changes it stands for.
-        alone: not in a batch, because it held one up before.
-        yesterday_sealed: for a create, that the filter of W-1 was known before the load: no other
-            gateway can have put the key there since.
-        generation: of the primary that `base` is from. Another one may lack the base, and have
-            another row of the same version.
-        opening: for a create, of the load (see `openings`).
+        changes: how many members' changes it contains.
+        alone: whether it goes into no batch, because it delayed one before.
+        yesterday_sealed: for a create: whether the worker had the filter of W-1 before the load,
+            so that no other gateway can have put the key there since.
+        generation: of the primary that `base` was read from. Another primary may lack the base,
+            and have another row of the same version.
+        opening: for a create, that of the load (see `openings`).
     """
 
     base: Row | None
@@ -58,12 +58,12 @@ class Plan(Struct, frozen=True):
 
     @property
     def key(self) -> Key:
-        """Whose state."""
+        """The key of the row."""
         return self.row.key
 
     @property
     def kind(self) -> str:
-        """How it is counted: create, in_place or move."""
+        """Its label in the metrics: create, in_place or move."""
         if self.base is None:
             return "create"
         return "in_place" if self.base.day == self.day else "move"
@@ -76,8 +76,8 @@ class Plan(Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """Bytes of the statements that save it, at most: two for each of the body and the log, and
-        its key, which stands in up to eight places."""
+        """Most bytes of the statements that save it: two for each byte of the body and the log, and
+        its key in up to eight places."""
         return 2 * (len(self.row.body) + len(self.row.operations)) + 700
 
     @property

@@ -1,14 +1,14 @@
-"""The states store: load a state, change a state; nothing acknowledged is lost.
+"""The states store: load a state, change a state; no acknowledged change is lost.
 
-A change is carried out as docs/how-it-works.md says: load, apply the transition, save under
+A change is carried out as docs/how-it-works.md says: load, apply the transition, save by
 compare-and-set, and after a conflict or a lost answer begin again. It has one operation id through
-all its tries, looked for at every reload: a commit whose answer was lost may land at any time.
+all its tries, and each reload looks for it: a commit whose answer was lost may happen at any time.
 
 Changes of one key take turns in a worker; those that wait for the same turn are saved together
 (`sharding.store.group_commit`). The first try may begin from a cached row
-(`sharding.store.row_cache`) under one rule: **nothing is answered from it unless a compare-and-set
-of its version succeeded**. Where nothing is to be saved, because the transitions keep, refuse or
-raise, the row is read from MySQL and they are applied again.
+(`sharding.store.row_cache`) under one rule: **no request is answered from a cached row unless a
+compare-and-set of its version succeeded**. If there is nothing to save, because the transitions
+change nothing or raise, the row is read from MySQL and they are applied again.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ A = TypeVar("A")
 log = structlog.get_logger("tapedeck.store")
 
 LOOK_EVERY = 0.05
-"""Seconds between looks for changes whose deadline has passed."""
+"""Seconds between checks for changes whose deadline has passed."""
 
 _counts = metrics.SESSIONS.counts
 
 
 class Store:
-    """States by key. One for a worker: its operation ids are the worker's."""
+    """States by key. A worker has one, since operation ids are numbered within a worker."""
 
     def __init__(
         self,
@@ -67,17 +67,17 @@ class Store:
         self._days = days
         self._worker = idempotency.new_worker()
         self._numbers = itertools.count(1)
-        # By key, the changes of it that are under way. There is no other one in this worker.
+        # The group under way of each key: a worker has at most one.
         self._groups: dict[Key, Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking = False
         self._closed = False
 
     async def now(self) -> float:
-        """MySQL's time, seconds since 1970: a transition's, which is fixed before the change.
+        """MySQL's time, seconds since 1970. A caller fixes a transition's time with it.
 
         Raises:
-            Unavailable: MySQL did not say it within the deadline.
+            Unavailable: MySQL did not answer within the deadline.
         """
         if not self._days.settled:
             try:
@@ -109,12 +109,12 @@ class Store:
         return loaded.row.stored if loaded.row is not None else None
 
     async def change(self, key: Key, transition: Transition[A]) -> Outcome[A]:
-        """Apply a transition to a key's state, and return once that is committed.
+        """Apply a transition to a key's state, and return once the change is committed.
 
         Raises:
-            Unavailable: not within the deadline; it may still happen.
+            Unavailable: it was not committed within the deadline; it may still be.
             Contended: other changes of the key came first too often.
-            TooLarge: MySQL takes no state of this length.
+            TooLarge: MySQL accepts no state of this length.
             Exception: what the transition raises; nothing is stored then.
         """
         loop = asyncio.get_running_loop()
@@ -133,15 +133,15 @@ class Store:
         return await answer
 
     async def close(self) -> None:
-        """Give up what is under way; whoever waits for it is told."""
+        """Give up all changes under way; their requests get Unavailable."""
         self._closed = True
         await stop(*self._tasks)
 
     # ---- turns ---------------------------------------------------------------------------------
 
     def _begin(self, key: Key, members: list[Member], waiting: deque[Member] | None = None) -> None:
-        """Carry changes out, from the cached row if there is one: then within this call but for
-        the save, with no task of its own."""
+        """Carry changes out. From a cached row, everything but the save happens in this call, and
+        no task is created."""
         group = Group(key, self._worker, next(self._numbers), members, waiting)
         self._groups[key] = group
         try:
@@ -150,13 +150,13 @@ class Store:
                 self._load_and_save(group)
             else:
                 self._writer.save(plan, _FirstTry(self, group))
-        except Exception as error:  # a fault of ours must not stop the key for ever
+        except Exception as error:  # a bug must not block the key for ever
             log.exception("change not started")
-            # Not from here: the next group may meet it too, and there may be thousands.
+            # Later, not from here: the next groups may fail too, and recursion would go too deep.
             asyncio.get_running_loop().call_soon(self._answer, group, error)
 
     def _first_plan(self, group: Group) -> Plan | None:
-        """What the cached row becomes; None where the row must be loaded."""
+        """The plan made from the cached row; None if the row must be loaded."""
         members = len(group.members)
         row = self._cached(group.key)
         if row is None or not self._days.settled:
@@ -172,7 +172,7 @@ class Store:
         return plan
 
     def first_try_ended(self, group: Group, saved: bool, trouble: Exception | None = None) -> None:
-        """The save of what a cached row became was committed; or not, or that is not known."""
+        """The save made from a cached row was committed, or not, or that is not known."""
         if saved:
             _counts["hit"] += len(group.members)
             try:
@@ -187,7 +187,7 @@ class Store:
         self._load_and_save(group)
 
     def _load_and_save(self, group: Group) -> None:
-        """Carry a group out from a read of its row, in a task of its own."""
+        """Carry a group out from a read of its row, in its own task."""
         if self._closed:
             self._answer(group, Unavailable("the gateway stops"))
             return
@@ -198,8 +198,8 @@ class Store:
     def _ended(self, group: Group, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            # Not told by the task itself: it may have been cancelled before its first step, and
-            # the key's next change would wait for ever.
+            # The task may have been cancelled before its first step, so it cannot answer itself;
+            # without an answer the key's next change would wait for ever.
             self._answer(group, Unavailable("the gateway stops"))
 
     async def _carry_out(self, group: Group) -> None:
@@ -215,12 +215,12 @@ class Store:
             results = _unavailable(error)
         except _Conflict:
             results = Contended("too many changes of this state at once")
-        except Exception as error:  # a fault of ours: the request's handler logs it
+        except Exception as error:  # a bug: the request's handler logs it
             results = error
         self._answer(group, results)
 
     async def _attempt(self, group: Group) -> list[Result]:
-        """Load, decide, save. Raises what `_again` judges."""
+        """Load, apply, save. `_again` decides about what it raises."""
         if group.trouble is not None:
             trouble, group.trouble = group.trouble, None
             await self._mend(group, trouble)
@@ -245,14 +245,14 @@ class Store:
         return self._saved(group)
 
     def _again(self, group: Group, error: BaseException) -> bool:
-        """Whether another try is due."""
+        """Whether to try again after an error."""
         return group.conflict() if isinstance(error, _Conflict) else passing(error)
 
     async def _mend(self, group: Group, error: Exception) -> None:
-        """Do what the next try needs after a save that failed; always raises.
+        """Prepare the next try after a save that failed. Always raises.
 
         Raises:
-            _Conflict: a partition was dropped, replaced, or is not there yet.
+            _Conflict: a partition was dropped or replaced, or does not exist yet.
             Exception: `error`.
         """
         if isinstance(error, MySQLError):
@@ -266,7 +266,7 @@ class Store:
         raise error
 
     def _saved(self, group: Group) -> list[Result]:
-        """A save was committed: remember its row, and have the hint follow it."""
+        """A save was committed: cache its row, and write its hint."""
         plan = group.plan
         assert plan is not None
         if plan.generation == self._primary.generation:
@@ -278,7 +278,7 @@ class Store:
         return group.saved()
 
     def _answer(self, group: Group, results: list[Result] | Exception) -> None:
-        """Tell the members, and let the next ones of the key have their turn."""
+        """Answer the members, and begin the key's next group."""
         if isinstance(results, Exception):
             results = [results] * len(group.members)
         for member, result in zip(group.members, results, strict=True):
@@ -305,8 +305,8 @@ class Store:
             self._groups.pop(group.key, None)
 
     def _look_for_overdue(self) -> None:
-        """Tell those whose deadline has passed. One look at all of them, as a timer for each
-        costs more than most changes take."""
+        """Answer the members whose deadline has passed. One check of all groups, since a timer for
+        each change would cost more time than most changes take."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         given_up: list[Group] = []
@@ -318,9 +318,9 @@ class Store:
                 if all(member.answer.done() for member in group.members):
                     given_up.append(group)
             elif group.task is not None and group.deadline <= now:
-                group.task.cancel()  # again at the next look, should it get lost on the way
+                group.task.cancel()  # repeated at the next check, in case it gets lost
         for group in given_up:
-            # Nobody waits: its save leaves the queue, if it still is there.
+            # No member waits: its save leaves the queue, if it still is there.
             group.give_up()
             self._answer(group, Unavailable("given up"))
         self._looking = bool(self._groups)
@@ -332,21 +332,20 @@ class Store:
     def _cached(self, key: Key) -> Row | None:
         row = self.sessions.get(key)
         if row is not None and row.day < self._days.oldest():
-            # Past retention it is no state any more, wherever the row still lies.
+            # Past retention a row is no state any more.
             self.sessions.drop(key)
             return None
         return row
 
     async def _read(self, key: Key, before: Loaded | None) -> Loaded:
-        """Read a key's row; where one is known that says in which partition, no lookup node is
-        asked."""
+        """Read a key's row. If an earlier load found it, no lookup node is asked."""
         if before is not None:
             return await self._reader.reload(key, before)
         return await self._reader.load(key)
 
     def _remember(self, key: Key, loaded: Loaded, generation: int) -> None:
-        """Cache what was read; not where a change that ended meanwhile knows better, nor what may
-        come from a primary that was replaced since."""
+        """Cache a row that was read, unless a change that ended meanwhile cached a newer one, or
+        the primary was replaced since."""
         if generation != self._primary.generation:
             return
         row, known = loaded.row, self.sessions.get(key)
@@ -366,13 +365,13 @@ def _unavailable(error: PrimaryUnavailable | MySQLError) -> Unavailable:
         return Unavailable(str(error), error.retry_after)
     if error.fault is Fault.FULL:
         return Unavailable(f"MySQL's disk is full: {error}", retry_after=5)
-    # A missing right, a packet over the server's limit: nothing a client can mend.
+    # A missing right, or a packet over the server's limit: a client cannot mend it.
     log.error("statement refused", code=error.code, reason=error.reason)
     return Unavailable(f"MySQL refused a statement (error {error.code})", retry_after=5)
 
 
 class _FirstTry:
-    """Waits for a group's first save. It spares the future and the turn of the loop of a task."""
+    """Receives the result of a group's first save, without the cost of a future and a task."""
 
     __slots__ = ("_group", "_store")
 
@@ -385,11 +384,11 @@ class _FirstTry:
         return self._group.state is not State.TRYING
 
     def set_result(self, saved: bool, /) -> None:
-        """It was saved, or the row is another one by now."""
+        """The plan was saved, or the row has changed."""
         self._store.first_try_ended(self._group, saved)
 
     def set_exception(self, exception: Exception, /) -> None:
-        """It failed, or may land later."""
+        """The save failed, or may still be committed."""
         self._store.first_try_ended(self._group, False, exception)
 
 

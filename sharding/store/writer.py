@@ -1,9 +1,9 @@
-"""Saves: compare-and-set in place, the move into today, the create; alone or by the batch.
+"""Saves: a compare-and-set in place, a move into today, a create; one row or a batch of rows.
 
-One transaction each, READ COMMITTED, sent as one script: MySQL stops at the first statement that
-fails, so a batch costs one round trip. A batch that does not succeed whole is rolled back; the rows
-that had changed since they were loaded leave it, and the rest goes again. Should that fail too, its
-rows are settled one by one, so a row that cannot be saved fails alone.
+A save is one READ COMMITTED transaction, sent as one script: MySQL stops at the first statement
+that fails, so a batch costs one round trip. A batch that does not succeed whole is rolled back; the
+rows that had changed since they were loaded leave it, and the others are sent again. If that fails
+too, they are saved one by one, so that one row that cannot be saved does not fail the others.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from sharding.state import Key, TooLarge
 from sharding.store.steps import Plan
 
 _LONGEST_BATCH = 2 << 20
-"""Bytes of one script at most."""
+"""Most bytes of one script."""
 _FRAME = 4096
-"""Bytes of a script that are no row's: begin, commit, the statements' first words."""
+"""Bytes of a script without its rows: begin, commit, the statements' first words."""
 
 
 class _Mismatch(Exception):
-    """A row was not as it was loaded: roll back."""
+    """A row has changed since it was loaded: roll back."""
 
 
 class Writer:
@@ -43,19 +43,19 @@ class Writer:
         self._days = days
         self._updates = self._batcher("save_in_place")
         self._shifts = self._batcher("save_shift")
-        # Rows that somebody else holds: a few connections are all that they may occupy.
+        # For rows that others have locked: they may occupy only a few connections.
         self._lone: Batcher[Plan, bool] = Batcher("save_alone", self._save, at_most=1, in_flight=4)
 
     def resize(self, batch: int) -> None:
-        """From the next batch on at most so many changes are saved in one transaction."""
+        """Save at most this many changes in one transaction, from the next batch on."""
         self._updates.at_most = self._shifts.at_most = batch
 
     def save(self, plan: Plan, waiter: Waiter[bool]) -> None:
         """Commit a plan.
 
-        The waiter is told whether it was committed, False if the key had changed since it was
-        loaded; or PrimaryUnavailable or MySQLError: not committed, or not known to be; or
-        TooLarge: not committed.
+        The waiter gets True once it is committed, False if the key had changed since it was loaded,
+        PrimaryUnavailable or MySQLError if it was not committed or that is not known, or TooLarge
+        if it was not committed.
         """
         self._queue(plan).put(plan, waiter)
 
@@ -105,7 +105,7 @@ class Writer:
             return await self._settle_all(session, plans, impatient=plans[0].alone)
         if await self._together(session, plans):
             return [True] * len(plans)
-        # A key is in a batch once: a worker has one change of it under way.
+        # A key is in a batch at most once: a worker has one change of it under way.
         results: dict[Key, bool | Exception] = {}
         unchanged = await self._unchanged(session, plans)
         rest = [plan for plan in plans if plan.key in unchanged]
@@ -130,7 +130,7 @@ class Writer:
         return True
 
     async def _unchanged(self, session: Session, plans: list[Plan]) -> set[Key]:
-        """The keys of plans that may still succeed: a glance, the compare-and-set decides."""
+        """The keys of plans whose rows have not changed yet. (The compare-and-set decides.)"""
         by_day: dict[date, list[Key]] = {}
         for plan in plans:
             if plan.in_place:
@@ -151,7 +151,7 @@ class Writer:
     async def _settle_all(
         self, session: Session, plans: list[Plan], *, impatient: bool
     ) -> Sequence[bool | Exception]:
-        """One by one; where `impatient`, none of them waits for a row that somebody holds."""
+        """Save plans one by one. If `impatient`, fail at once on rows that others have locked."""
         impatient = impatient and session.engine.shortest_wait == 0
         if impatient:
             await session.execute("SET SESSION innodb_lock_wait_timeout = 0")
@@ -159,7 +159,8 @@ class Writer:
         for plan in plans:
             waited = next((r for r in settled if isinstance(r, MySQLError)), None)
             if waited is not None and not impatient:
-                settled.append(waited)  # the next one could wait as long: each goes alone now
+                # The next row could wait as long: from now on each row has its own transaction.
+                settled.append(waited)
             else:
                 settled.append(await self._settle(session, plan))
         if impatient and not session.broken:
@@ -186,13 +187,13 @@ class Writer:
         return True
 
     async def _write(self, session: Session, plans: list[Plan]) -> None:
-        """Save all plans in one transaction; whatever is raised, none of them is saved.
+        """Save all plans in one transaction; if it raises, none of them is saved.
 
-        Rows are locked in one order, by day and key, whoever writes them: no deadlock among
-        batches of one day.
+        Every gateway locks rows in the same order, by day and key, so that batches of one day
+        cannot deadlock.
 
         Raises:
-            _Mismatch: a row was not as it was loaded.
+            _Mismatch: a row has changed since it was loaded.
             MySQLError: after a rollback, or with the session closed.
         """
         plans = sorted(plans, key=lambda plan: (plan.day, plan.key))
@@ -224,8 +225,7 @@ class Writer:
             raise
 
     def _beside(self, day: date, created: list[Plan]) -> dict[date, list[Key]]:
-        """The partitions in which another gateway, or an import, may just have put a key that is
-        new here."""
+        """The keys that another gateway, or an import, may just have created, by partition."""
         before, after = neighbours(day)
         beside = {
             before: [plan.key for plan in created if not plan.yesterday_sealed],
@@ -236,9 +236,9 @@ class Writer:
 
 
 def _leave(plans: list[Plan]) -> list[str]:
-    """Delete moved rows where they were, each only in the version that was loaded.
+    """The statements that delete moved rows from their old partitions, each in its loaded version.
 
-    After the insert, and only while MySQL's day is the one moved into (see sql.delete).
+    They come after the insert, and require that MySQL's day is the new row's (see sql.delete).
     """
     moved: dict[tuple[date, date], dict[Key, int]] = {}
     for plan in plans:
