@@ -11,7 +11,8 @@
  * requests are due at the times of a Poisson process of so many a second, whether or not the
  * answers come; a request that is due while all connections are busy waits for the first that is
  * free, and its latency counts from when it was due. So a stall is counted against every request
- * that would have met it ("coordinated omission" is what leaving that out is called).
+ * that would have met it ("coordinated omission" is what leaving that out is called). Listeners do
+ * not begin all at once: the first session of connection i is left after 1 + i % n of its n paths.
  *
  * SAMPLES is written at the end, 12 bytes a request in the machine's byte order: when it was due
  * (microseconds from the start, uint32), latency (microseconds, uint32), HTTP status (uint16; 0: the
@@ -46,7 +47,9 @@ struct sample { uint32_t due, latency; uint16_t status, number; };
 
 struct connection {
     int fd, busy, used;     /* used: it has answered at least once since it was opened */
-    const char *session;    /* the next path of its session; NULL: it needs another one */
+    const char *session;    /* the next path of its session */
+    size_t left;            /* paths of its session; 0: it needs another one */
+    int began;              /* it has had a session */
     const char *path;       /* what is being asked */
     size_t length;
     uint16_t number;        /* of the next path in its session */
@@ -64,6 +67,7 @@ static struct timespec began;
 static int64_t dry_at = -1;
 static long opened;
 static uint64_t chance;
+static int staggered;
 
 static void fail(const char *what) {
     fprintf(stderr, "loadgen: %s: %s\n", what, strerror(errno));
@@ -103,7 +107,7 @@ static void open_connection(uint32_t number) {
 
 /* The next path of the connection's session, or of a new one; 0 when the file is at its end. */
 static int next_path(struct connection *c) {
-    if (c->session == NULL) {
+    if (c->left == 0) {
         while (file_at < file_end && *file_at == '\n') file_at++;
         if (file_at >= file_end) {
             if (dry_at < 0) dry_at = now_us();
@@ -111,14 +115,19 @@ static int next_path(struct connection *c) {
         }
         c->session = file_at;
         c->number = 0;
-        const char *end = memmem(file_at, file_end - file_at, "\n\n", 2);
-        file_at = end ? end + 2 : file_end;
+        while (file_at < file_end && *file_at != '\n') {
+            const char *end = memchr(file_at, '\n', file_end - file_at);
+            file_at = end ? end + 1 : file_end;
+            c->left++;
+        }
+        if (staggered && !c->began++) c->left = 1 + (c - connections) % c->left;
     }
     const char *end = memchr(c->session, '\n', file_end - c->session);
     if (end == NULL) end = file_end;
     c->path = c->session;
     c->length = end - c->session;
-    c->session = end + 1 >= file_end || end[1] == '\n' ? NULL : end + 1;
+    c->session = end + 1;
+    c->left--;
     return 1;
 }
 
@@ -201,6 +210,7 @@ int main(int argc, char **argv) {
     uint32_t count = atoi(argv[2]);
     int64_t until = atof(argv[3]) * 1e6;
     double rate = atof(argv[4]);
+    staggered = rate > 0;
     chance = strtoull(argv[5], NULL, 10) * 2654435769ULL + 1;
     int fd = open(argv[6], O_RDONLY);
     struct stat size;

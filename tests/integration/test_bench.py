@@ -262,6 +262,32 @@ async def test_a_stall_is_counted_against_every_request_that_was_due_in_it(
 
 
 @needs_compiler
+async def test_listeners_of_an_open_loop_do_not_all_begin_a_session_at_the_same_time(
+    generator: Path, tmp_path: Path
+) -> None:
+    """In step, all first requests of a hundred listeners would come in one burst."""
+    asked: list[str] = []
+
+    def handle(request: web.BaseRequest) -> web.Response:
+        asked.append(request.path)
+        return web.Response(text="ok")
+
+    sessions = "".join("\n".join(f"/{n}/{k}" for k in range(5)) + "\n\n" for n in range(400))
+    async with _server(handle) as port:
+        await _measured(
+            generator, port, tmp_path, sessions, seconds=1.0, rate=500.0, connections=20
+        )
+    by_session: dict[str, list[str]] = {}
+    for path in asked:
+        _, session, step = path.split("/")
+        by_session.setdefault(session, []).append(step)
+    assert all(steps == list("01234")[: len(steps)] for steps in by_session.values())
+    firsts = [path.endswith("/0") for path in asked]
+    at = 60  # of the first five requests of twenty listeners, the last ones' are over here
+    assert all(1 <= sum(firsts[n : n + 20]) <= 10 for n in range(at, len(firsts) - 40, 20))
+
+
+@needs_compiler
 async def test_a_connection_that_breaks_is_an_error_and_the_load_goes_on(
     generator: Path, tmp_path: Path
 ) -> None:
