@@ -9,9 +9,10 @@ connection that MySQL holds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from failover.mysql import clock_sql
@@ -31,6 +32,19 @@ EVERY = 1.0
 TELL_EVERY = 5.0
 """Seconds after which the row is written whatever requests commit, and the others' are read."""
 _PATIENCE = 86_400.0
+
+
+def heard(rows: Iterable[str]) -> list[dict[str, Any]]:
+    """What workers said; a row that is no JSON object was not written by one, and is passed over.
+
+    >>> heard(['{"ring": "a1"}', "not ours", "[]"])
+    [{'ring': 'a1'}]
+    """
+    found = []
+    for said in rows:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(said))
+    return [said for said in found if isinstance(said, dict)]
 
 
 class Heartbeat:
@@ -99,5 +113,5 @@ class Heartbeat:
             if loop.time() - told >= TELL_EVERY:
                 told = loop.time()
                 rows = await session.fetch(_OTHERS)
-                self.others = [json.loads(said) for number, said in rows if number != self._id]
+                self.others = heard(said for number, said in rows if number != self._id)
             await asyncio.sleep(EVERY)
