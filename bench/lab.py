@@ -36,6 +36,7 @@ class Scale:
         bulk: rows in each partition before anything begins.
         purged: rows of the day that is purged.
         sealed: rows of the day that is sealed.
+        imported: rows of an import that has no bound.
         open_rounds, open_seconds: of each load in the open loop; a p99 needs more samples.
     """
 
@@ -46,6 +47,7 @@ class Scale:
     bulk: int
     purged: int = 300_000
     sealed: int = 1_500_000
+    imported: int = 400_000
     open_rounds: int = 7
     open_seconds: float = 8.0
 

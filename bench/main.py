@@ -36,6 +36,7 @@ from bench.experiments import (
     engines,
     filters,
     first_request,
+    importing,
     lookups_dead,
     memory,
     months,
@@ -67,6 +68,7 @@ SCALES = {
         warmup=0.4,
         bulk=3_000,
         sealed=150_000,
+        imported=80_000,
         open_rounds=3,
         open_seconds=2.4,
     ),
@@ -81,6 +83,7 @@ SCALES = {
         bulk=50,
         purged=5_000,
         sealed=5_000,
+        imported=5_000,
         open_rounds=1,
         open_seconds=0.7,
     ),
@@ -100,9 +103,10 @@ STEPS: Steps = {
     "first_request": ("the first request alone, on the pair", first_request.on_the_pair),
     "lookups_dead": ("all lookup nodes dead", lookups_dead.all_dead),
     "sealing": ("a day is sealed under load", sealing.seals),
+    "importing": ("states are imported under load", importing.beside),
     "engines": ("MySQL 9 beside MariaDB", engines.beside_each_other),
 }
-NOT_QUICK = ("partitions", "rows", "engines")
+NOT_QUICK = ("partitions", "rows", "importing", "engines")
 """Steps that a quick run leaves out, unless it is asked for them."""
 
 

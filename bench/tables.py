@@ -271,6 +271,30 @@ def sealing(records: Sequence[Record]) -> list[Table]:
     return [Table("A day is sealed under load", note, columns, rows)] if rows else []
 
 
+def importing(records: Sequence[Record]) -> list[Table]:
+    """States imported under load."""
+    found = select(records, "importing")
+    names = ("asked", "rows", "rows_a_second", "cpu_import_us", "cpu_mysql_us", "p99_before")
+    rows = [
+        [
+            str(how),
+            *(
+                _cell(select(found, "importing", how=how), name)
+                for name in (*names, "p99_during", "errors", "lost")
+            ),
+        ]
+        for (how,) in _groups(found, "how")
+    ]
+    note = (
+        "The load is a fifth of what the gateway reaches; source, gateway and import have the same "
+        "MySQL and the same cores. us: CPU time a row, of the command from its start to its end, "
+        "and of MySQL beyond what the load takes."
+    )
+    columns = ["import", "load /s", "rows", "rows/s", "command us", "MySQL us", "p99 before"]
+    columns += ["p99 during", "errors", "lost"]
+    return [Table("States are imported under load", note, columns, rows)] if rows else []
+
+
 def lookups_dead(records: Sequence[Record]) -> list[Table]:
     """First touches with all lookup nodes dead, beside all alive."""
     found = select(records, "lookups_dead")
@@ -487,6 +511,7 @@ _ALL: tuple[Callable[[Sequence[Record]], list[Table]], ...] = (
     workers,
     purge,
     sealing,
+    importing,
     node_loss,
     lookups_dead,
     first_request,

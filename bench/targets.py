@@ -168,6 +168,11 @@ def _sealing_p99(records: Sequence[Record]) -> Summary:
     return paired(by_round(runs, "p99_during"), by_round(runs, "p99_before"))
 
 
+def _importing_p99(records: Sequence[Record]) -> Summary:
+    runs = select(records, "importing", how="as fast as it may")
+    return paired(by_round(runs, "p99_during"), by_round(runs, "p99_before"))
+
+
 def _open_p99(share: float, least: float, aim: float) -> Target:
     title = f"p99 of whole sessions at {share:.0%} of plain Go's limit, against its p99"
     return Target(title, least, aim, True, "x", ratio("open_loop", "p99", *_GO, share=share))
@@ -213,6 +218,13 @@ TARGETS = (
         "p99 while a day is sealed, against p99 before (1.5 million rows in a full run)",
         1.3, 1.1, True, "x", _sealing_p99,
     ),
+    Target(
+        "states imported a second, beside a gateway with a fifth of its load",
+        20_000, 30_000, False, "",
+        value("importing", "rows_a_second", how="as fast as it may"),
+    ),
+    Target("p99 while states are imported, against p99 before", 1.5, 1.2, True, "x",
+           _importing_p99),
     Target(
         "lines of Python in gateway, sharding, failover, config, cli",
         18_500, 17_500, True, "",

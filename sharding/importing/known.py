@@ -9,15 +9,17 @@ runs.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from failover.mysql.connection import Session
 from sharding.filters import build
 from sharding.filters.encoding import BadFilter, DayFilter, slots_for
-from sharding.filters.filters import PROBES, FilterSet, word_bytes
+from sharding.filters.filters import PROBES, word_bytes
 from sharding.partitions import filter_table
 from sharding.partitions.ownership import Table
 from sharding.partitions.sealing import scan
@@ -38,29 +40,42 @@ class Known:
 
     def __init__(self, made: Mapping[date, DayFilter], days: Sequence[date], keys: int) -> None:
         slots = max([slots_for(keys), *(one.slots for one in made.values())])
-        size = word_bytes(len(days))
-        self._words = np.zeros((slots, size), np.uint8)
-        self._number = {day: number for number, day in enumerate(days)}
+        self._words = np.zeros((slots, word_bytes(len(days))), np.uint8)
+        self._days = list(days)
         for day, one in made.items():
-            for _ in build.put(self._words, self._number[day], one):
+            for _ in build.put(self._words, self._days.index(day), one):
                 pass
-        self._filter = FilterSet(days, memoryview(self._words.data).cast("B"))
 
-    def maybe(self, key: Key, days: Sequence[date]) -> list[date]:
-        """Those of `days` that may have the key."""
-        return self._filter.maybe(key, days)
+    def among(self, keys: Sequence[Key]) -> dict[date, list[Key]]:
+        """By day, those of the keys that it may have. (A day without a filter may have any key.)"""
+        slots = self._slots(keys)
+        bits = self._words[next(slots)]
+        for slot in slots:
+            bits &= self._words[slot]
+        found: dict[date, list[Key]] = {}
+        for at, number in np.argwhere(np.unpackbits(bits, axis=1, bitorder="little")):
+            found.setdefault(self._days[number], []).append(keys[at])
+        return found
 
     def add(self, day: date, keys: Sequence[Key]) -> None:
-        """Add keys to a day. (A day without a filter may have any key.)"""
-        if day not in self._number:
+        """Add keys to a day."""
+        if day not in self._days:
             return
-        packed = b"".join([struct.pack(">qq", *key) for key in keys])
-        mixed = build.spread_all(packed)
+        byte, bit = divmod(self._days.index(day), 8)
+        for slot in self._slots(keys):
+            self._words[slot, byte] |= np.uint8(1 << bit)
+
+    def knows(self, day: date) -> bool:
+        """Whether the day has a filter."""
+        return day in self._days
+
+    def _slots(self, keys: Sequence[Key]) -> Iterator[NDArray[np.uint64]]:
+        """Of each key the first, of each the second, and so on."""
+        mixed = build.spread_all(struct.pack(f">{2 * len(keys)}q", *chain.from_iterable(keys)))
         mask, half = np.uint64(len(self._words) - 1), np.uint64(32)
         slot, step = mixed & np.uint64(2**32 - 1), (mixed >> half) | np.uint64(1)
-        byte, bit = divmod(self._number[day], 8)
         for _ in range(PROBES):
-            self._words[slot & mask, byte] |= np.uint8(1 << bit)
+            yield slot & mask
             slot = slot + step
 
 

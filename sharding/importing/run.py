@@ -29,6 +29,8 @@ AGAIN = 5
 AGAIN_SECONDS = 2.0
 TELL_SECONDS = 5.0
 REJECTED = "bad rows"
+Bad = tuple[str, str, dict[str, Any]]
+"""A row that is no state: what it is called, what is wrong with it, its values."""
 
 
 class Run:
@@ -82,9 +84,12 @@ class Run:
         )
         self._expected = sum(part.rows for part in parts)
         a_day = max([part.rows for part in parts])
+        many = self.source.since is None and not self.source.users
         for tried in range(AGAIN + 1):
             try:
-                async with Target.opened(primary, retention, a_day, self._tell, dry=dry) as target:
+                async with Target.opened(
+                    primary, retention, a_day, self._tell, many=many, dry=dry
+                ) as target:
                     for part in [one for one in parts if done is None or one.name not in done]:
                         before = self.counts.copy()
                         try:
@@ -115,15 +120,19 @@ class Run:
         self._say(part.name)
 
     async def records(self, part: Part) -> AsyncIterator[list[Record]]:
-        """The records of a part, in batches; the next batch is read meanwhile. Bad rows are
+        """The records of a part, in batches; the next batch is made meanwhile. Bad rows are
         rejected."""
         rows = self.source.rows(part)
-        reading = asyncio.create_task(asyncio.to_thread(_next, rows))
+        reading = asyncio.create_task(asyncio.to_thread(self._next, rows, part))
         try:
             while (batch := await reading) is not None:
-                reading = asyncio.create_task(asyncio.to_thread(_next, rows))
-                yield [one for name, values in batch if (one := self._record(name, values, part))]
-                self._rows += len(batch)
+                reading = asyncio.create_task(asyncio.to_thread(self._next, rows, part))
+                records, bad = batch
+                yield records
+                for one in bad:
+                    self._reject(*one)
+                self.counts.update({REJECTED: len(bad)} if bad else {})
+                self._rows += len(records) + len(bad)
                 if time.monotonic() - self._told > TELL_SECONDS:
                     self._say(part.name)
                 if self._rate:
@@ -135,13 +144,18 @@ class Run:
             close: Any = getattr(rows, "close", None)
             await asyncio.to_thread(close)
 
-    def _record(self, name: str, values: dict[str, Any], part: Part) -> Record | None:
-        try:
-            return record(values, part.day, self._encode, self._max_bytes)
-        except BadRow as error:
-            self._reject(name, str(error), values)
-            self.counts[REJECTED] += 1
+    def _next(self, rows: Iterator[Rows], part: Part) -> tuple[list[Record], list[Bad]] | None:
+        """The next batch, in a thread: while MySQL works, this process reads."""
+        batch = next(rows, None)
+        if batch is None:
             return None
+        records, bad = [], []
+        for name, values in batch:
+            try:
+                records.append(record(values, part.day, self._encode, self._max_bytes))
+            except BadRow as error:
+                bad.append((name, str(error), values))
+        return records, bad
 
     def _reject(self, name: str, reason: str, what: Any) -> None:
         line = {"row": name, "reason": reason, "values": repr(what)[:400]}
@@ -155,10 +169,6 @@ class Run:
         left = self._expected - self._rows
         ahead = f", about {left / rate:.0f} s left" if left > 0 and rate else ""
         self._tell(f"{where}: {self._rows:,} rows, {rate:,.0f} a second{ahead}")
-
-
-def _next(rows: Iterator[Rows]) -> Rows | None:
-    return next(rows, None)
 
 
 class Done:

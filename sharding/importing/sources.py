@@ -136,6 +136,8 @@ class Tables(Source):
         if not self.daily and "day" not in said.columns:
             raise BadSource(f"the map needs `day:`, as the name {tables!r} has no %Y%m%d")
         self._address = urlsplit(wanted)
+        asked = ("updated",) if self.daily else ("updated", "day")  # by the WHERE of a statement
+        self._wanted = [name for name in said.columns if name not in asked]
 
     def _connect(self) -> Any:
         import pymysql
@@ -189,7 +191,7 @@ class Tables(Source):
     def statement(self, part: Part) -> str:
         """The statement that reads a part."""
         columns = self.map.columns
-        wanted = ", ".join(f"({said}) AS `{name}`" for name, said in columns.items())
+        wanted = ", ".join(f"({columns[name]}) AS `{name}`" for name in self._wanted)
         holds = []
         if not self.daily and part.day is not None:
             after = part.day + timedelta(days=1)
@@ -207,7 +209,7 @@ class Tables(Source):
         import pymysql
         from pymysql.cursors import SSCursor
 
-        names = list(self.map.columns)
+        names = self._wanted
         connection = self._connect()
         try:
             with connection.cursor(SSCursor) as cursor:

@@ -115,6 +115,7 @@ class Target:
     Args:
         session: its own connection, which holds the import's lock.
         expected: about how many rows a day will get.
+        many: whether all of these come, so that a filter is worth it from the first row on.
         tell: gets a line about what it waits for.
         dry: only say what would be done.
     """
@@ -127,6 +128,7 @@ class Target:
         expected: int,
         tell: Callable[[str], None],
         *,
+        many: bool,
         dry: bool,
     ) -> None:
         self._session = session
@@ -137,11 +139,14 @@ class Target:
         self._dry = dry
         self._opening = 0
         self._known: Known | None = None
-        self._asked = 0
+        self._asked = expected if many else 0
         self.open: set[date] = set()
         self._there: set[date] = set()
         self._foreign: dict[str, str] = {}
         self._known_from = date.max
+        # Whether it is left to `script` to find what gateways made. A batch that meets some fails,
+        # and is read whole; so are all, until one meets none.
+        self._trusting = False
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -152,6 +157,7 @@ class Target:
         expected: int = 0,
         tell: Callable[[str], None] = lambda _: None,
         *,
+        many: bool = False,
         dry: bool = False,
     ) -> AsyncIterator[Target]:
         """Connect, and wait for the end of another import.
@@ -161,7 +167,7 @@ class Target:
             PrimaryUnavailable, MySQLError: MySQL cannot be reached.
         """
         async with primary.session_apart(primary.deadline()) as session:
-            target = cls(session, primary.database, retention, expected, tell, dry=dry)
+            target = cls(session, primary.database, retention, expected, tell, many=many, dry=dry)
             session.statement_seconds = STATEMENT_SECONDS
             await session.execute(f"SET SESSION wait_timeout = {IDLE_SECONDS}")
             async with target._lock("import", WAIT, "another import runs"):
@@ -261,25 +267,30 @@ class Target:
         Raises:
             MySQLError: MySQL could not be asked.
         """
+        rows = await self._rows(await self._where([record.key for record in records], today))
+        return [decide(one, rows.get(one.key), today, self._retention) for one in records]
+
+    async def _where(self, keys: list[Key], today: date) -> dict[date, list[Key]]:
+        """Which keys to look for in which partitions."""
         kept = self._kept(today)
-        self._asked += len(records)
+        self._asked += len(keys)
         if self._known is None and self._asked > DIRECT:
             there = (await look(self._session.fetch)).ours
             days = [today + timedelta(days=n) for n in range(-self._retention, 2)]
             self._known_from = neighbours(today)[0]
             self._known = await read_known(self._session, there, days, self._expected)
-        wanted: dict[date, list[Key]] = {day: [] for day in kept}
-        for record in records:
-            maybe = kept if self._known is None else self._known.maybe(record.key, kept)
-            for day in maybe:
-                wanted[day].append(record.key)
-        if self._known is not None:
-            for day in [day for day in kept if day >= self._known_from]:
-                wanted[day] = [record.key for record in records]
-        rows = await self._rows({day: keys for day, keys in wanted.items() if keys})
-        return [decide(one, rows.get(one.key), today, self._retention) for one in records]
+        if self._known is None:
+            return dict.fromkeys(kept, keys)
+        wanted = self._known.among(keys)
+        trusted = {today, *neighbours(today)} if self._trusting else set()
+        for day in kept:
+            if day not in trusted and (day >= self._known_from or not self._known.knows(day)):
+                wanted[day] = keys
+        return {day: wanted[day] for day in kept if day in wanted}
 
     async def _rows(self, wanted: dict[date, list[Key]]) -> dict[Key, Row]:
+        if not wanted:
+            return {}
         (ran,) = await self._session.run_script([sql.read(wanted)])
         days = {number_of(day): day for day in wanted}
         found: dict[Key, Row] = {}
@@ -302,6 +313,8 @@ class Target:
             MySQLError: the connection was lost, or MySQL refuses; the batch may be committed.
         """
         newest: dict[Key, Record] = {}
+        if not records:
+            return []
         for record in records:
             before = newest.get(record.key)
             if before is None or before.day <= record.day:
@@ -316,7 +329,11 @@ class Target:
         today = await self.today()
         steps = await self.steps(records, today)
         writing = [step for step in steps if step.writes]
-        if self._dry or not writing:
+        if self._dry:
+            return steps
+        beside = {today, *neighbours(today)}
+        self._trusting = not any(step.row and step.row.day in beside for step in steps)
+        if not writing:
             return steps
         closed = {step.record.day for step in writing if step.record.day < today} - self.open
         fresh = {step.record.day for step in writing} - self._there - closed
@@ -336,6 +353,7 @@ class Target:
         else:
             self._learn(writing)
             return steps
+        self._trusting = False
         if await openings.newest(self._session) != self._opening:
             await self._open(set())
         if tries:
@@ -364,7 +382,11 @@ def script(steps: Sequence[Step], today: date, opening: int, there: set[date]) -
     """
     steps = sorted(steps, key=lambda step: (step.record.day, step.record.key))
     statements = [BEGIN]
-    made: dict[date, list[Key]] = {}
+    new = [step for step in steps if step.outcome == NEW]
+    made = {
+        beside: [step.record.key for step in new if step.record.day != beside]
+        for beside in {today, *neighbours(today)} & there
+    }
     moved: dict[date, dict[Key, int]] = {}
     for day in sorted({step.record.day for step in steps}):
         mine = [step for step in steps if step.record.day == day]
@@ -375,14 +397,11 @@ def script(steps: Sequence[Step], today: date, opening: int, there: set[date]) -
         if come:
             statements.append(sql.insert(day, come))
         for step in mine:
-            if step.outcome == NEW:
-                for beside in (today, *neighbours(today)):
-                    if beside != day and beside in there:
-                        made.setdefault(beside, []).append(step.record.key)
-            elif step.row is not None and step.outcome == MOVED:
+            if step.row is not None and step.outcome == MOVED:
                 moved.setdefault(step.row.day, {})[step.record.key] = step.row.version
     for day, versions in sorted(moved.items()):
         statements += [sql.delete(day, versions, today), sql.require(len(versions))]
+    made = {beside: keys for beside, keys in made.items() if keys}
     return [*statements, sql.require_absent(today, made, opening), COMMIT]
 
 

@@ -471,6 +471,31 @@ async def test_more_keys_than_are_looked_for_one_by_one(
     assert (await run_import(gateway, app.dsn, tmp_path))[0] == {SAME: 88, OLDER: 30, CHANGED: 1}
 
 
+async def test_a_listener_who_begins_while_batches_do_not_look_at_today_is_left_alone(
+    gateway: Backend, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no batch has met what gateways wrote, only the transaction itself looks for it."""
+    monkeypatch.setattr(target_module, "DIRECT", 0)
+    mine, another, before = Key(5, 7), Key(6, 7), Key(7, 7)
+    records = {key: Record(key, app.day(3), Owner.STATES_API, b"1000") for key in (mine, another)}
+    looked = list[set[date]]()
+    read = Target._rows
+
+    async def noted(self: Target, wanted: dict[date, list[Key]]) -> Any:
+        looked.append(set(wanted))
+        return await read(self, wanted)
+
+    monkeypatch.setattr(Target, "_rows", noted)
+    async with Target.opened(gateway.primary, 30) as target:
+        await target.take([Record(before, app.day(3), Owner.STATES_API, b"1000")])
+        await gateway.store.change(mine, bump)
+        steps = await target.take(list(records.values()))
+    assert {step.record.key: step.outcome for step in steps} == {mine: CHANGED, another: NEW}
+    assert [app.today in days for days in looked] == [True, False, True], "it failed, and looked"
+    assert await rows_of(gateway, mine) == {app.today: b"1"}
+    assert await rows_of(gateway, another) == {app.day(3): b"1000"}
+
+
 async def test_the_other_sources(
     gateway: Backend, app: App, tmp_path: Path, mysql: Server, database: str,
     lookup_servers: list[RedisServer],

@@ -1,0 +1,156 @@
+"""States are imported while a gateway has a moderate load, on the same cores and the same MySQL.
+
+What is compared is the p99 while rows come in with the p99 right before; and what a row costs, in
+CPU time of the command and of MySQL.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from bench import measure, seed, stats, workloads
+from bench.experiments.open_loop import saturation
+from bench.lab import Lab
+from bench.peers import processes as peers
+from bench.peers.processes import ROOT
+from bench.servers import GATEWAY
+from sharding.partitions import sql
+from sharding.partitions.calendar import table
+from stack.process import ServerFailed
+
+SOURCE = "tapedeck_source"
+"""The database of the system that states come from."""
+SHARE = 0.2
+"""Of what the gateway reaches: the load meanwhile."""
+CONNECTIONS = 256
+DAYS_BACK = 3
+"""The day of all rows, which is sealed when the import begins."""
+RATES = {"as fast as it may": 0, "at a bound": 5_000}
+"""Rows a second that the command is told, by what the tables call it."""
+_MAP = ROOT / "config" / "import.yml"
+
+
+class Ran(NamedTuple):
+    """A run of the command: rows a second as it said, and seconds of CPU and of time."""
+
+    rate: float
+    cpu: float
+    began: float
+    ended: float
+
+
+def beside(lab: Lab) -> None:
+    """Both rates, in turn, round by round."""
+    lab.servers.mysql.create_database(SOURCE)
+    for number in range(min(lab.scale.rounds, 3 if lab.scale.wide else 1)):
+        for name, rate in RATES.items():
+            _beside(lab, number, name, rate)
+
+
+def _beside(lab: Lab, number: int, name: str, bound: int) -> None:
+    kind, day = peers.GATEWAY, seed.days_ago(DAYS_BACK)
+    load_rate = round(saturation(lab, workloads.WARM, (kind,)) * SHARE)
+    rows = lab.scale.imported // (4 if bound else 1)
+    _fill(lab, day, rows)
+    quiet = 10.0 if lab.scale.wide else 4.0
+    seconds = quiet + rows / (bound or 10_000) + 5.0  # the command starts in a second or two
+    prepared = lab.prepare(kind, workloads.WARM, seconds, load_rate)
+    load = lab.load(
+        kind,
+        prepared.path,
+        connections=CONNECTIONS,
+        seconds=seconds,
+        warmup=lab.scale.warmup,
+        rate=load_rate,
+    )
+    time.sleep(quiet / 2)
+    servers, pid = lab.servers, lab.peer(kind).pid
+    first = measure.usage(servers, pid)
+    time.sleep(quiet / 2)  # the load goes on meanwhile: this is what is compared with
+    before = measure.usage(servers, pid)
+    ran = _import(servers.folder, servers.folder / f"{kind.name}.yml", _address(lab), bound)
+    after = measure.usage(servers, pid)
+    measured = load.finish()
+    prepared.path.unlink()
+    low, high = (
+        stats.percentile(part, 0.99) if part else 0.0
+        for part in (
+            measured.between(measured.began + lab.scale.warmup, before.at),
+            measured.between(ran.began, ran.ended),
+        )
+    )
+    load_mysql = (before.cpu["mysql"] - first.cpu["mysql"]) / (before.at - first.at)
+    mysql = after.cpu["mysql"] - before.cpu["mysql"] - load_mysql * (after.at - before.at)
+    record = lab.record(
+        "importing",
+        peer=kind.name,
+        round=number,
+        how=name,
+        asked=load_rate,
+        rows=rows,
+        rows_a_second=round(ran.rate),
+        cpu_import_us=round(ran.cpu / rows * 1e6, 1),
+        cpu_mysql_us=round(max(0.0, mysql) / rows * 1e6, 1),
+        p99_before=round(low, 3),
+        p99_during=round(high, 3),
+        errors=measured.errors,
+        **lab.changes_lost(kind, prepared, measured),
+    )
+    lab.say(
+        f"{rows} rows imported {name}, {record['rows_a_second']}/s, at {load_rate} requests/s: p99 "
+        f"{low:.1f} ms before, {high:.1f} ms during; {record['cpu_import_us']} us of the command's "
+        f"CPU a row, {record['cpu_mysql_us']} us of MySQL's ({measured.errors} errors)"
+    )
+
+
+def _address(lab: Lab) -> str:
+    servers = lab.servers
+    return f"mysql://tapedeck:{servers.passwords.gateway}@{servers.mysql.address}/{SOURCE}"
+
+
+def _fill(lab: Lab, day: date, rows: int) -> None:
+    """The source gets one day's table, and the gateway's partition of that day becomes empty."""
+    users = workloads.new_listeners(rows)
+    played = msgspec.json.encode(msgspec.json.decode(seed.state_body(1))["played"]).decode()
+    with lab.servers.connect(GATEWAY) as cursor:
+        cursor.execute(f"DROP TABLE IF EXISTS {table(day)}")
+        cursor.execute(sql.create_table(day))
+    with lab.servers.connect(SOURCE) as cursor:
+        name = f"player_data_{day:%Y%m%d}"
+        cursor.execute(f"DROP TABLE IF EXISTS {name}")
+        cursor.execute(
+            f"CREATE TABLE {name} (user_id BIGINT, playlist_id BIGINT, tracks_played TEXT,"
+            " skipped_at TEXT, listened TINYINT, updated_at DATETIME(3),"
+            " PRIMARY KEY (user_id, playlist_id))"
+        )
+        cursor.execute(
+            f"INSERT INTO {name} SELECT seq, 1, '{played}', '[]', 0, '{day} 12:00:00'"
+            f" FROM {lab.servers.numbers(users.start, users.stop)}"
+        )
+
+
+def _import(folder: Path, config: Path, address: str, bound: int) -> Ran:
+    mapped = folder / "import.yml"
+    mapped.write_text(_MAP.read_text())
+    argv = [sys.executable, "-m", "cli", "import", "--from", address, "--map", str(mapped)]
+    argv += ["--tables", "player_data_%Y%m%d", "--config", str(config), "--rate", str(bound)]
+    began = time.monotonic()
+    cpu = os.times()
+    done = subprocess.run(
+        argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    used, ended = os.times(), time.monotonic()
+    said = re.findall(r"rows, ([\d,]+) a second", done.stderr)
+    if done.returncode or not said:
+        raise ServerFailed(f"the import failed: {done.stderr or done.stdout}")
+    spent = used.children_user + used.children_system - cpu.children_user - cpu.children_system
+    return Ran(float(said[-1].replace(",", "")), spent, began, ended)
