@@ -7,10 +7,11 @@ rotated in place need no restart.
 
 from __future__ import annotations
 
-import _ssl
 import ssl
 import time
 from pathlib import Path
+
+from cryptography import x509
 
 from config.model import Admin, ClientTls, Gateway, Sections, ServerTls
 from config.values import join_address
@@ -201,11 +202,10 @@ def _readable(name: str, path: str) -> None:
 def _expiry(path: str) -> float | None:
     """When the first certificate of a file ends, epoch seconds; None if it holds none."""
     try:
-        # Not in the documentation, and there since Python 2.6; a parser of our own would be more.
-        decoded = _ssl._test_decode_cert(path)  # type: ignore[attr-defined]
-        return ssl.cert_time_to_seconds(str(decoded["notAfter"]))
-    except (ssl.SSLError, KeyError, ValueError):
+        certificates = x509.load_pem_x509_certificates(Path(path).read_bytes())
+    except (OSError, ValueError):
         return None
+    return certificates[0].not_valid_after_utc.timestamp()
 
 
 def in_words(error: OSError) -> str:

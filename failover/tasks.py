@@ -17,7 +17,7 @@ async def stop(*tasks: asyncio.Task[Any] | None) -> None:
     """Cancel tasks, and return once they have ended, whatever they end with.
 
     Again and again: a cancellation that comes at the moment at which `asyncio.wait_for` has its
-    result is swallowed there before Python 3.12 (bpo-37658), and redis-py sends through it.
+    result is swallowed there before Python 3.12 (bpo-37658).
     """
     while under_way := [task for task in tasks if task is not None and not task.done()]:
         for task in under_way:

@@ -37,6 +37,19 @@ _HINTS = {
 """What to do about a refused connect, by MySQL's number."""
 _SETTINGS = settings.statement()
 
+PRIVATE = (
+    # A connect step by step: it refuses to go on without TLS, or by a way that tells the password.
+    *("_connect", "_get_server_information", "_request_authentication", "_process_auth"),
+    *("caching_sha2_password_auth", "_server_auth_plugin", "_ssl_context", "_secure", "_host"),
+    # Ending a connection at once, and the address of the other side.
+    "_writer",
+    # A script's answers are read from the stream itself (`failover.mysql.resultset`).
+    *("_execute_command", "_reader", "_next_seq_id"),
+)
+"""The names of aiomysql's Connection that are used here and are not in its documentation."""
+PRIVATE_OF_CURSOR = ("_show_warnings",)
+"""The same of its Cursor."""
+
 
 class _Connection(aiomysql.Connection):  # type: ignore[misc]
     """aiomysql's, but TLS and the password are not given up in silence, and a close is one.

@@ -1,33 +1,30 @@
-"""The primaries of a Redis Cluster, through redis-py's own cluster client: for hints only.
+"""The primaries of a Redis Cluster, for hints only.
 
-redis-py asks who has which slot, follows MOVED and ASK, and keeps the connections. Each primary is
-a `Node` like those of a ring: it is ejected and taken back by the same rules. Whatever goes wrong
-here costs hints for as long as it lasts, and nothing else.
+Any of its nodes says who has which slot (CLUSTER SLOTS). Each primary is a `Node` like those of a
+ring: it is ejected and taken back by the same rules. Where a node says that another one has an
+entry (MOVED, ASK), that one is not asked: there is no hint, and the slots are asked for anew. So
+whatever goes wrong here costs hints for as long as it lasts, and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import structlog
-from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from pydantic import ValidationError
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterDownError, RedisError, TryAgainError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from config.model import Lookup, LookupServer
+from config.model import HostPort, Lookup, LookupServer
 from failover import metrics
 from failover.presence import Presence
-from failover.redis.connections import Command, Connection, cluster_words
-from failover.redis.nodes import PROBE_KEY, Elsewhere, Node, describe, is_wrong_type
+from failover.redis.connections import Command, Link, NodeError
+from failover.redis.nodes import DRAIN_SECONDS, PROBE_KEY, Elsewhere, Node, describe
 from failover.tasks import stop
 
 log = structlog.get_logger("tapedeck.nodes")
@@ -40,79 +37,62 @@ LOOK_SECONDS = 5.0
 """For one look at most: several of its nodes may have to be asked."""
 MOST_SERVERS = 1_000
 """As many as a Redis Cluster is made for (its specification, "Redis cluster goals")."""
+_MAP_SIZE = 16
+"""Times an ordinary reply: a thousand primaries with their replicas, and some ranges of slots each,
+take a megabyte."""
+_ELSEWHERE = ("MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN ")
 
 
-class _Link:
-    """The way to one primary: what a `redis_link.Link` is in a ring."""
+class _Link(Link):
+    """The connections to one primary, which may say that another one has what it is asked for."""
 
-    def __init__(self, nodes: ClusterNodes, name: str) -> None:
+    def __init__(self, nodes: ClusterNodes, server: HostPort, config: Lookup) -> None:
+        super().__init__(server, config)
         self._nodes = nodes
-        self._name = name
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """A reply for each command; an error stands as the exception.
-
-        Raises:
-            Exception: the primary did not answer.
-        """
-        client = self._nodes.client
-        node = client.get_node(node_name=self._name)
-        if node is None:
-            raise RedisConnectionError("it is no node of the cluster any more")
-        pipeline = client.pipeline()
-        for command in commands:
-            pipeline.execute_command(*command, target_nodes=node)
-        replies = await pipeline.execute(raise_on_error=False)
-        downs = (str(reply) for reply in replies if isinstance(reply, ClusterDownError))
-        self._nodes.heard(next(downs, ""))
-        return [_judged(reply) for reply in replies]
+        """As `Link.ask`, but what is not here is `Elsewhere`."""
+        replies = await super().ask(commands)
+        for at, reply in enumerate(replies):
+            if isinstance(reply, NodeError) and str(reply).startswith(_ELSEWHERE):
+                replies[at] = Elsewhere(str(reply))
+        self._nodes.heard([str(reply) for reply in replies if isinstance(reply, Elsewhere)])
+        return replies
 
     def renew(self) -> None:
         """The primary failed: another one may have its slots by now."""
+        super().renew()
         self._nodes.look_soon()
 
-    async def close(self, patience: float) -> None:
-        """Nothing: the client closes the connections."""
 
+def read_slots(reply: Any, asked: str) -> list[tuple[range, LookupServer]]:
+    """Who has which slots, by the reply to CLUSTER SLOTS.
 
-def _judged(reply: Any) -> Any:
-    if not isinstance(reply, Exception) or is_wrong_type(reply):
-        return reply
-    if isinstance(reply, (RedisConnectionError, RedisTimeoutError, OSError)):
-        raise reply
-    # A redirect that led nowhere is an error of Python's own, as is a reply that makes no sense.
-    lost = isinstance(reply, (AskError, TryAgainError, ClusterDownError))
-    return Elsewhere(describe(reply)) if lost or not isinstance(reply, RedisError) else reply
-
-
-class _Keys:
-    """Where the key of a command is: redis-py would ask a primary, which may be dead. The commands
-    of hints have it behind their name."""
-
-    async def initialize(self, node: ClusterNode | None = None) -> None:
-        """Nothing has to be asked."""
-
-    async def get_keys(self, *args: Any) -> tuple[str, ...]:
-        """The keys of a command."""
-        return args[1:2]
-
-
-def checked_slots(reply: Any, **_: object) -> Any:
-    """The reply to CLUSTER SLOTS, which redis-py would believe whatever it says.
+    Args:
+        asked: the host that replied, where it does not say what it is called itself.
 
     Raises:
-        RedisError: it names slots that there are not, a slot twice, or too many servers.
+        ValueError: the reply is an error, or names slots or servers that there cannot be.
     """
+    if isinstance(reply, NodeError):
+        raise ValueError(str(reply))
+    found = []
     try:
-        sizes = [last + 1 - first for first, last, *_ in reply if 0 <= first <= last < SLOTS]
-        servers = {(host, port) for _, _, *servers in reply for host, port, *_ in servers}
-    except (TypeError, ValueError):
-        raise RedisError("CLUSTER SLOTS is answered with something else") from None
-    if len(sizes) != len(reply) or sum(sizes) > SLOTS:
-        raise RedisError("CLUSTER SLOTS is answered with slots that there cannot be")
-    if len(servers) > MOST_SERVERS:
-        raise RedisError(f"CLUSTER SLOTS is answered with more than {MOST_SERVERS} servers")
-    return reply
+        for first, last, (host, port, *_), *_ in reply:
+            if not 0 <= first <= last < SLOTS:
+                raise ValueError
+            name = (host or b"").decode() or asked
+            server = LookupServer(host=name, port=port, name=f"{name}:{port}")
+            found.append((range(first, last + 1), server))
+    except (TypeError, ValueError, ValidationError):
+        raise ValueError("CLUSTER SLOTS is answered with what it cannot be") from None
+    if sum(len(slots) for slots, _ in found) > SLOTS:
+        raise ValueError("CLUSTER SLOTS is answered with a slot twice")
+    if len({server.name for _, server in found}) > MOST_SERVERS:
+        raise ValueError(f"CLUSTER SLOTS is answered with more than {MOST_SERVERS} servers")
+    if not found:
+        raise ValueError("no node of it has a slot")
+    return found
 
 
 class ClusterNodes:
@@ -121,43 +101,19 @@ class ClusterNodes:
     Args:
         config: where to ask for the nodes, timeouts and ejection.
         presence: as of `Node`.
-
-    Attributes:
-        client: redis-py's; another one after nobody that it knew answered.
     """
 
     def __init__(self, config: Lookup, presence: Presence | None = None) -> None:
         self._config = config
         self._presence = presence
         self._nodes: dict[str, Node] = {}
+        self._owners: list[Node | None] = [None] * SLOTS
         self._problem = "it was not asked yet"
         self._down = ""
         self._wanted = asyncio.Event()
         self._looking = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
-        self.client = self._new_client()
-
-    def _new_client(self) -> RedisCluster:
-        seeds = [ClusterNode(server.host, server.port) for server in self._config.servers]
-        client = RedisCluster(
-            startup_nodes=seeds,
-            require_full_coverage=False,
-            # Each MOVED mends the map; closing every connection at the fifth mends nothing.
-            reinitialize_steps=0,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-        # Connections as to any lookup node: certificates that rotate, names, bounded replies.
-        keys: Any = _Keys()
-        client.commands_parser = keys
-        words = cluster_words(self._config)
-        client.connection_kwargs.update(words, connection_class=Connection)
-        client.connection_kwargs["response_callbacks"]["CLUSTER SLOTS"] = checked_slots
-        for node in client.startup_nodes:
-            node.connection_class = Connection
-            node.connection_kwargs.update(words)
-        return client
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self._nodes.values())
@@ -172,25 +128,27 @@ class ClusterNodes:
             return [f"the Redis Cluster gives no hints: {self._problem}"]
         if self._down:
             return [f"the Redis Cluster says CLUSTERDOWN: {self._down}"]
-        uncovered = SLOTS - len(self.client.nodes_manager.slots_cache)
+        uncovered = self._owners.count(None)
         return [f"{uncovered:,} slots of the Redis Cluster have no primary"] if uncovered else []
 
     def owner(self, key: bytes) -> Node | None:
         """The primary of a key; None where it has none."""
-        return self._owner(key_slot(key))
-
-    def _owner(self, slot: int) -> Node | None:
-        servers = self.client.nodes_manager.slots_cache.get(slot)
-        return self._nodes.get(servers[0].name) if servers else None
+        return self._owners[key_slot(key)]
 
     def shares(self) -> dict[str, float]:
         """By name, the share of the slots that a primary has."""
-        counts = Counter(self.outline(SLOTS))
-        return {name: counts[name] / SLOTS for name in self._nodes}
+        counts = Counter(self._owners)
+        return {name: counts[node] / SLOTS for name, node in self._nodes.items()}
 
-    def outline(self, parts: int) -> list[str | None]:
-        """Whose the slots at evenly spaced places are, by name; None where nobody has them."""
-        owners = (self._owner(part * SLOTS // parts) for part in range(parts))
+    def order(self, key: bytes) -> list[LookupServer]:
+        """The primary of a key: it has no other."""
+        node = self.owner(key)
+        return [] if node is None else [node.server]
+
+    def outline(self, parts: int, out: frozenset[str] = frozenset()) -> list[str | None]:
+        """Whose the slots at evenly spaced places are, by name; None where nobody has them. No
+        primary serves for one that is out."""
+        owners = (self._owners[part * SLOTS // parts] for part in range(parts))
         return [None if owner is None else owner.name for owner in owners]
 
     # --- the watch
@@ -204,7 +162,6 @@ class ClusterNodes:
         await stop(self._watching)
         for node in self._nodes.values():
             await node.close()
-        self._drop(self.client)
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -212,16 +169,17 @@ class ClusterNodes:
         """Something failed: ask who has which slot, without waiting for the steady look."""
         self._wanted.set()
 
-    def heard(self, down: str) -> None:
+    def heard(self, elsewhere: Sequence[str]) -> None:
         """A primary answered.
 
         Args:
-            down: what it said of the cluster being down; empty: nothing.
+            elsewhere: what it said of the entries that it does not have.
         """
+        down = next((said for said in elsewhere if said.startswith("CLUSTERDOWN")), "")
         if down and not self._down:
             log.warning("redis cluster failed", reason=down)
         self._down = down
-        if down:
+        if elsewhere:
             self.look_soon()
 
     async def _watch(self) -> None:
@@ -247,55 +205,54 @@ class ClusterNodes:
             await self._refresh()
 
     async def _refresh(self) -> None:
-        if self._problem or not any(node.health.live for node in self):
-            self._drop(self.client)
-            self.client = self._new_client()
-        client = self.client
-        try:
+        known = [node.server for node in self if node.health.live]
+        problem = ""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):
-                if client.get_nodes():
-                    await client.nodes_manager.initialize()
-                else:
-                    await client.initialize()
-            self._take()
-        except Exception as error:
-            problem = describe(error)
-            if not self._problem:
-                log.warning("redis cluster not reached", reason=problem)
-            self._problem = problem
+                # In any order: what one of them knows may be old.
+                for server in (*random.sample(known, len(known)), *self._config.servers):
+                    try:
+                        self._take(await self._ask(server))
+                        self._problem = ""
+                        return
+                    except Exception as error:
+                        problem = problem or describe(error)
+        if not self._problem:
+            log.warning("redis cluster not reached", reason=problem)
+        self._problem = problem or "timeout"
 
-    def _take(self) -> None:
-        """Have a node for each primary that redis-py knows.
+    async def _ask(self, server: HostPort) -> list[tuple[range, LookupServer]]:
+        """Who has which slots, as one node knows it.
 
         Raises:
-            RedisError: it knows none.
+            Exception: it did not tell.
         """
-        found = {node.name: node for node in self.client.get_primaries()}
-        if not found:
-            raise RedisError("no node of it has a slot")
+        link = Link(server, self._config, _MAP_SIZE)
+        try:
+            async with asyncio.timeout(self._config.timeout / 1000):
+                (reply,) = await link.ask([("CLUSTER", "SLOTS")])
+        finally:
+            link.renew()
+        return read_slots(reply, server.host)
+
+    def _take(self, found: list[tuple[range, LookupServer]]) -> None:
+        """Have a node for each primary."""
         former = self._nodes
-        self._nodes = {name: former.get(name) or self._node(node) for name, node in found.items()}
-        self._problem = ""
-        for name in former.keys() - found.keys():
+        servers = {server.name: server for _, server in found}
+        self._nodes = {name: former.get(name) or self._node(one) for name, one in servers.items()}
+        self._owners = [None] * SLOTS
+        for slots, server in found:
+            for slot in slots:
+                self._owners[slot] = self._nodes[server.name]
+        for name in former.keys() - servers.keys():
             log.info("lookup node left", node=name)
             metrics.forget(name)
+            task = asyncio.create_task(former[name].close(DRAIN_SECONDS), name=f"drain-{name}")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
-    def _node(self, found: ClusterNode) -> Node:
-        server = LookupServer(host=found.host, port=int(found.port), name=found.name)
-        link = _Link(self, found.name)
+    def _node(self, server: LookupServer) -> Node:
+        link = _Link(self, server, self._config)
         node = Node(server, self._config, self._presence, link=link, probing=[("PING",)])
         node.show(current=True)
         return node
-
-    def _drop(self, client: RedisCluster) -> None:
-        """Close a client once what it was asked is answered, or too late."""
-        task = asyncio.create_task(self._close(client), name="close-redis-cluster")
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    async def _close(self, client: RedisCluster) -> None:
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(LOOK_SECONDS):
-                await client.aclose()
-                await client.nodes_manager.aclose()
-                await client.nodes_manager.aclose("startup_nodes")

@@ -1,4 +1,4 @@
-"""Connections to lookup nodes: TLS, credentials, and a parser that no node can fill up.
+"""Connections to lookup nodes: TLS, credentials, and bounds that no node can exceed.
 
 A lookup node may lie. What it says is verified elsewhere; here it is kept from costing memory: a
 reply has a limit in bytes and in elements, and what RESP2 does not have (pushes and other RESP3
@@ -10,19 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import hiredis
-from redis._parsers import _AsyncHiredisParser
-from redis._parsers.helpers import parse_info
-from redis._parsers.hiredis import NOT_ENOUGH_DATA
-from redis.asyncio import Connection as RedisConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse
 
 from config.model import ClientTls, HostPort, Lookup
 from failover.aside import PATIENCE
@@ -40,208 +33,149 @@ many as a header promises, before any of them came. (Text that looks like a head
 ours never does, and a neighbour's key ends no more than a look at it.)"""
 _PROMISE = re.compile(rb"\n[*%~|>](\d+)\r")
 _HEADER_BYTES = 32
+_PIECE = 64 * 1024
+"""Bytes that are looked at together."""
 _RESP2 = frozenset({bytes, str, int, list, type(None)})
+_MORE = object()
 
 
-class BoundedParser(_AsyncHiredisParser):
-    """redis-py's parser on hiredis, for RESP2 alone and with limits."""
-
-    __slots__ = ("_bytes", "_line", "_promised")
-    most_bytes = REPLY_BYTES
-    most_elements = ELEMENTS
-
-    def on_connect(self, connection: Any) -> None:
-        """A connection begins."""
-        super().on_connect(connection)  # type: ignore[no-untyped-call]
-        self._bytes = self._promised = 0
-        # What came of a line that is not complete yet, from the end of the line before.
-        self._line = b"\n"
-
-    async def read_response(
-        self, disable_decoding: bool = False, push_request: bool = False
-    ) -> Any:
-        """The next reply.
-
-        Raises:
-            redis.exceptions.ConnectionError: the connection is closed.
-            redis.exceptions.InvalidResponse: what came is no RESP2, or too much.
-        """
-        if not self._connected:
-            raise RedisConnectionError("the node closed the connection")
-        reader: Any = self._reader
-        reply = reader.gets(False) if disable_decoding else reader.gets()
-        while reply is NOT_ENOUGH_DATA:
-            await self._feed()
-            reply = reader.gets(False) if disable_decoding else reader.gets()
-        self._bytes = self._promised = 0
-        if reply.__class__ not in _RESP2:
-            if isinstance(reply, RedisConnectionError):
-                raise reply
-            if not isinstance(reply, Exception):
-                raise InvalidResponse(f"a reply of type {type(reply).__name__}, which nobody asked")
-        return reply
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing came but what was asked for."""
-        # redis-py waits for a read that times out to know this.
-        reader: Any = self._reader
-        stream: Any = self._stream
-        return not reader.has_data() and not stream._buffer
-
-    async def _feed(self) -> None:
-        stream: Any = self._stream
-        reader: Any = self._reader
-        data = await stream.read(self._read_size)
-        if not data:
-            raise RedisConnectionError("the node closed the connection")
-        self._check(data)
-        reader.feed(data)
-
-    def _check(self, data: bytes) -> None:
-        self._bytes += len(data)
-        if self._bytes > self.most_bytes:
-            raise InvalidResponse(f"a reply longer than {self.most_bytes} bytes")
-        seen = self._line + data
-        for match in _PROMISE.finditer(seen):
-            # More digits than any number has: hiredis refuses them.
-            self._promised += int(match[1][:20])
-        if self._promised > self.most_elements:
-            raise InvalidResponse(f"a reply with more than {self.most_elements} elements")
-        last = seen.rfind(b"\n")
-        self._line = seen[last : last + _HEADER_BYTES]
+class NodeError(Exception):
+    """An error that a node replied to a command, in its own words."""
 
 
-class ClusterParser(BoundedParser):
-    """The same, for nodes of a cluster: a thousand primaries with their replicas, and some ranges
-    of slots each, take a megabyte."""
-
-    __slots__ = ()
-    most_bytes = 16 * REPLY_BYTES
-    most_elements = 16 * ELEMENTS
-
-
-_NO_CERTIFICATE = "it may ask for a client certificate: lookup.tls_certificate_file"
-
-
-def info_of(reply: object) -> dict[str, Any]:
+def info_of(reply: object) -> dict[str, str]:
     """What INFO said, by word.
 
     Raises:
         ValueError: it is no answer to INFO.
     """
-    if isinstance(reply, dict):
-        return reply
     if not isinstance(reply, bytes):
         raise ValueError(f"INFO answered {reply!r}")
-    parse: Callable[[object], dict[str, Any]] = parse_info
-    return parse(reply)
+    lines = reply.decode(errors="replace").splitlines()
+    return {word: value for word, colon, value in (line.partition(":") for line in lines) if colon}
 
 
-class Connection(RedisConnection):
-    """A connection that looks at the certificate files whenever it connects, also again."""
+class Connection(asyncio.Protocol):
+    """A connection to one node, for one batch of commands at a time.
 
-    def __init__(self, *, lookup: Lookup, **words: Any) -> None:
-        super().__init__(**words)
-        self._lookup = lookup
-        self._context: ssl.SSLContext | None = None
-        self._address: str = self.host
-        self._seconds = float(words["socket_connect_timeout"])
+    Args:
+        times: by how much a reply may exceed `REPLY_BYTES` and `ELEMENTS`.
+    """
 
-    def _connection_arguments(self) -> dict[str, Any]:
-        words: dict[str, Any] = {"host": self._address, "port": self.port}
-        if self._context is not None:
-            words |= {"ssl": self._context, "server_hostname": self.host}
-        return words
+    def __init__(self, times: int = 1) -> None:
+        self._most_bytes, self._most_elements = times * REPLY_BYTES, times * ELEMENTS
+        self._reader = hiredis.Reader(replyError=_node_error, notEnoughData=_MORE)
+        self._bytes = self._promised = 0
+        # What came of a line that is not complete yet, from the end of the line before.
+        self._line = b"\n"
+        self._due = 0
+        self._replies: list[Any] = []
+        self._answer: asyncio.Future[list[Any]] | None = None
+        self._transport: asyncio.Transport
 
-    async def _connect(self) -> None:
-        connect: Any = super()._connect
-
-        async def to(address: str) -> None:
-            self._address = address
-            await connect()
-
-        seconds: float = self._seconds
-        async with asyncio.timeout(seconds):
-            self._context = await context_for(self._lookup)
-            # Most of the time is the node's.
-            await connect_by_name(self.host, to, min(PATIENCE, seconds / 4))
-
-    async def on_connect_check_health(self, check_health: bool = True) -> None:
-        """Log in.
-
-        Raises:
-            redis.exceptions.RedisError: the node turned us away.
-        """
-        try:
-            await super().on_connect_check_health(check_health)
-        except (RedisConnectionError, OSError, RuntimeError) as error:
-            # With TLS 1.3 a node judges our certificate after the handshake; where it closes with
-            # our first command unread, the alert that says so is lost on the way.
-            said_why = isinstance(error.__cause__ or error.__context__, ssl.SSLError) or (
-                isinstance(error, RedisConnectionError) and type(error) is not RedisConnectionError
-            )
-            if said_why or not self._lookup.tls or self._lookup.tls_certificate_file:
-                raise
-            raise RedisConnectionError(f"{error}; {_NO_CERTIFICATE}") from None
-
-    async def disconnect(self, *args: Any, **words: Any) -> None:
-        """Close it at once: a frozen node takes neither what is still to be sent nor TLS's
-        farewell."""
-        writer: Any = self._writer
-        if writer is not None:
-            writer.transport.abort()
-        await super().disconnect(*args, **words)
+    @property
+    def usable(self) -> bool:
+        """Whether another batch can be sent."""
+        return not self._transport.is_closing()
 
     async def ask(self, packed: bytes, count: int) -> list[Any]:
-        """Send commands, packed, and read as many replies; an error stands as the exception.
-
-        The way of redis-py's pipelines takes some fifty microseconds a command, for what nobody
-        uses here: retries, decoding, callbacks, observability.
+        """Send commands, packed, and read as many replies; an error stands as a `NodeError`.
 
         Raises:
             Exception: the connection is of no use any more.
         """
-        writer: Any = self._writer
-        parser: Any = self._parser
-        writer.write(packed)
-        await writer.drain()
-        return [await parser.read_response() for _ in range(count)]
-
-    @property
-    def usable(self) -> bool:
-        """Whether another batch can be sent: connected, and nothing unasked came."""
-        reader: Any = self._reader
-        writer: Any = self._writer
-        parser: Any = self._parser
-        return (
-            reader is not None
-            and not reader.at_eof()
-            and reader.exception() is None
-            and not writer.is_closing()
-            and parser.idle
-        )
+        if not self.usable:
+            raise ConnectionError("the node closed the connection")
+        if not count:
+            return []
+        self._due, self._replies = count, []
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(packed)
+        try:
+            return await self._answer
+        finally:
+            self._answer = None
 
     def drop(self) -> None:
-        """Close it at once, whatever is under way."""
-        writer: Any = self._writer
-        parser: Any = self._parser
-        if writer is not None:
-            writer.transport.abort()
-        parser.on_disconnect()
-        self._reader = self._writer = None
+        """Close it at once: a frozen node takes neither what is still to be sent nor TLS's
+        farewell."""
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        error = ConnectionError("the node closed the connection")
+        error.__cause__ = exc
+        self._fail(error)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for start in range(0, len(data), _PIECE):
+                self._read(data[start : start + _PIECE])
+        except Exception as error:
+            self._fail(error)
+            self.drop()
+
+    def _read(self, data: bytes) -> None:
+        """Take the replies that are complete now.
+
+        Raises:
+            hiredis.ProtocolError: what came is no RESP2, too much, or was not asked for.
+        """
+        self._check(data)
+        self._reader.feed(data)
+        answer = self._answer
+        while answer is not None and len(self._replies) < self._due:
+            reply = self._reader.gets()
+            if reply is _MORE:
+                return
+            self._bytes = self._promised = 0
+            if reply.__class__ not in _RESP2 and not isinstance(reply, NodeError):
+                raise hiredis.ProtocolError(
+                    f"a reply of type {type(reply).__name__}, which was not asked for"
+                )
+            self._replies.append(reply)
+        if answer is not None and not answer.done():
+            answer.set_result(self._replies)
+        if self._reader.has_data() or answer is None:
+            raise hiredis.ProtocolError("it said more than it was asked")
+
+    def _check(self, data: bytes) -> None:
+        self._bytes += len(data)
+        if self._bytes > self._most_bytes:
+            raise hiredis.ProtocolError(f"a reply longer than {self._most_bytes} bytes")
+        seen = self._line + data
+        for match in _PROMISE.finditer(seen):
+            # More digits than any number has: hiredis refuses them.
+            self._promised += int(match[1][:20])
+        if self._promised > self._most_elements:
+            raise hiredis.ProtocolError(f"a reply with more than {self._most_elements} elements")
+        last = seen.rfind(b"\n")
+        self._line = seen[last : last + _HEADER_BYTES]
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+
+def _node_error(said: str) -> NodeError:
+    return NodeError(said[:200])
 
 
 class Link:
     """A few connections to one node, each for one batch at a time.
 
     Args:
-        seconds: for a connect, and for the first batch after it.
+        server: where the node listens.
+        config: TLS, credentials, and how many connections at most.
+        times: as of `Connection`.
     """
 
-    def __init__(self, server: HostPort, config: Lookup, seconds: float) -> None:
-        self._words = _words(server, config, seconds)
-        self._seconds = seconds
+    def __init__(self, server: HostPort, config: Lookup, times: int = 1) -> None:
+        self._server = server
+        self._config = config
+        self._times = times
         self._free: list[Connection] = []
         most = config.server_connections
         # Whoever finds none free waits for one, within the time that its batch has anyway.
@@ -252,7 +186,9 @@ class Link:
         self._idle.set()
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """A reply for each command, in one round trip; an error stands as the exception.
+        """A reply for each command, in one round trip; an error stands as a `NodeError`.
+
+        The caller bounds the time.
 
         Raises:
             Exception: no connection, or it failed.
@@ -263,18 +199,14 @@ class Link:
         try:
             async with self._places:
                 connection = self._take()
-                try:
-                    if connection.is_connected:
+                if connection is None:
+                    connection, replies = await self._ask_first(packed, len(commands))
+                else:
+                    try:
                         replies = await connection.ask(packed, len(commands))
-                    else:
-                        await connection.connect()  # type: ignore[no-untyped-call]
-                        # A bound of its own: redis-py may have swallowed the caller's while it
-                        # logged in (see failover.tasks).
-                        async with asyncio.timeout(self._seconds):
-                            replies = await connection.ask(packed, len(commands))
-                except BaseException:
-                    connection.drop()
-                    raise
+                    except BaseException:
+                        connection.drop()
+                        raise
                 if self._closed:
                     connection.drop()
                 else:
@@ -285,14 +217,61 @@ class Link:
             if not self._busy:
                 self._idle.set()
 
-    def _take(self) -> Connection:
-        """A connection, perhaps not made yet; the one that was used last, if it is in order."""
+    def _take(self) -> Connection | None:
+        """The connection that was used last, if there is one in order."""
         while self._free:
             connection = self._free.pop()
             if connection.usable:
                 return connection
+        return None
+
+    async def _ask_first(self, packed: bytes, count: int) -> tuple[Connection, list[Any]]:
+        """Connect, log in, and ask a batch.
+
+        Raises:
+            NodeError: the node turned us away.
+            Exception: no connection, or it failed.
+        """
+        config = self._config
+        context = await context_for(config)
+        login = _login(config)
+        # Most of the time is the node's.
+        patience = min(PATIENCE, config.timeout / 4000)
+        connection = await connect_by_name(
+            self._server.host, lambda address: self._connect(address, context), patience
+        )
+        try:
+            for reply in await connection.ask(b"".join(map(_pack, login)), len(login)):
+                if isinstance(reply, NodeError):
+                    raise reply
+            return connection, await connection.ask(packed, count)
+        except ConnectionError as error:
             connection.drop()
-        return Connection(**self._words)
+            # With TLS 1.3 a node judges our certificate after the handshake; where it closes with
+            # our first command unread, the alert that says so is lost on the way.
+            said_why = isinstance(error.__cause__, ssl.SSLError)
+            if said_why or context is None or config.tls_certificate_file:
+                raise
+            raise ConnectionError(
+                f"{error}; it may ask for a client certificate: lookup.tls_certificate_file"
+            ) from None
+        except BaseException:
+            connection.drop()
+            raise
+
+    async def _connect(self, address: str, context: ssl.SSLContext | None) -> Connection:
+        loop = asyncio.get_running_loop()
+        transport, connection = await loop.create_connection(
+            lambda: Connection(self._times),
+            address,
+            self._server.port,
+            ssl=context,
+            server_hostname=self._server.host if context is not None else None,
+        )
+        if self._config.tcpkeepalive:
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection
 
     def renew(self) -> None:
         """Close those that wait for a batch, so that the next batch connects anew.
@@ -323,29 +302,13 @@ OF_CONNECTIONS = (
 """The words of the configuration that a connection is made from."""
 
 
-def cluster_words(config: Lookup) -> dict[str, Any]:
-    """What redis-py's cluster client makes its connections from."""
-    words = _words(config.servers[0], config, config.timeout / 1000)
-    for word in ("host", "port", "retry"):
-        del words[word]
-    return {**words, "parser_class": ClusterParser}
-
-
-def _words(server: HostPort, config: Lookup, seconds: float) -> dict[str, Any]:
-    return {
-        "parser_class": BoundedParser,
-        "lookup": config,
-        "host": server.host,
-        "port": server.port,
-        "db": config.redis_db,
-        "username": config.username,
-        "password": config.password.get_secret_value() if config.password else None,
-        "socket_timeout": seconds,
-        "socket_connect_timeout": seconds,
-        "socket_keepalive": config.tcpkeepalive,
-        "retry": Retry(NoBackoff(), 0),
-        # No CLIENT SETNAME, no CLIENT SETINFO: there are nodes (renamed commands, Envoy, KeyDB,
-        # twemproxy) that refuse them, or hang up.
-        "driver_info": None,
-        "protocol": 2,
-    }
+def _login(config: Lookup) -> list[Command]:
+    """What a connection says first. No CLIENT SETNAME, no CLIENT SETINFO: there are nodes (renamed
+    commands, Envoy, KeyDB, twemproxy) that refuse them, or hang up."""
+    commands: list[Command] = []
+    if config.password is not None:
+        user = [config.username] if config.username else []
+        commands.append(("AUTH", *user, config.password.get_secret_value()))
+    if config.redis_db:
+        commands.append(("SELECT", config.redis_db))
+    return commands

@@ -12,16 +12,15 @@ import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
-from redis.exceptions import RedisError, ResponseError
 
 from config.model import Lookup, LookupServer
 from config.tls import in_words
 from failover import metrics
 from failover.presence import Presence, was_there
-from failover.redis.connections import OF_CONNECTIONS, Command, Link
+from failover.redis.connections import OF_CONNECTIONS, Command, Link, NodeError
 from failover.redis.ejection import Health
 from failover.tasks import stop
 
@@ -47,24 +46,8 @@ class _Absent(TimeoutError):
         return "this gateway got no CPU time to read the answer"
 
 
-class Elsewhere(RedisError):
+class Elsewhere(NodeError):
     """A node sent an entry elsewhere, and it was not found there: there is no hint this time."""
-
-
-class AnyLink(Protocol):
-    """The way to a node."""
-
-    async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """A reply for each command; an error stands as the exception. Raises if there is none."""
-        ...
-
-    def renew(self) -> None:
-        """The node failed: what comes next is to be asked on another way."""
-        ...
-
-    async def close(self, patience: float) -> None:
-        """End it once what is under way was answered, after some seconds at most."""
-        ...
 
 
 class Node:
@@ -74,7 +57,7 @@ class Node:
         server: its address, weight and name.
         config: timeouts and ejection.
         presence: what this process misses; without it, it is taken to be there always.
-        link: the way to it, if it is not to be connected to directly.
+        link: the connections to it, where they are of another kind than a ring's.
         probing: what it must do to be taken back.
     """
 
@@ -84,7 +67,7 @@ class Node:
         config: Lookup,
         presence: Presence | None = None,
         *,
-        link: AnyLink | None = None,
+        link: Link | None = None,
         probing: Sequence[Command] = PROBING,
     ) -> None:
         self.server = server
@@ -99,7 +82,7 @@ class Node:
         self._asked = time.monotonic()
         self._checking: asyncio.Task[Any] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self._link = link or Link(server, config, config.timeout / 1000)
+        self._link = link or Link(server, config)
         self._probing = probing
         self._settle(config)
 
@@ -121,7 +104,7 @@ class Node:
         """
         if any(getattr(self._config, word) != getattr(config, word) for word in OF_CONNECTIONS):
             self._retire(self._link)
-            self._link = Link(server, config, config.timeout / 1000)
+            self._link = Link(server, config)
         self.server = server
         self._settle(config)
         self.health.adjust(
@@ -146,7 +129,7 @@ class Node:
         )
         self._latency = metrics.NODE_SECONDS.labels(self.name)
 
-    def _retire(self, link: AnyLink) -> None:
+    def _retire(self, link: Link) -> None:
         # Twice what a batch may take: one under way, and one that its batcher has gathered since.
         task = asyncio.create_task(link.close(2 * self._seconds + 1), name=f"retire-{self.name}")
         self._closing.add(task)
@@ -173,7 +156,7 @@ class Node:
             return None
         for reply in replies:
             # LOADING, MASTERDOWN, OOM, READONLY, NOAUTH, ...: the node cannot do its work.
-            if isinstance(reply, RedisError) and not (
+            if isinstance(reply, NodeError) and not (
                 is_wrong_type(reply) or isinstance(reply, Elsewhere)
             ):
                 # It may not be the node that is wanted any more (a demoted primary, a rotated
@@ -226,7 +209,7 @@ class Node:
             replies, late = await self._send(self._probing)
             problem = self._lateness if late else None
             for reply in replies:
-                if isinstance(reply, RedisError):
+                if isinstance(reply, NodeError):
                     raise reply
         except Exception as error:
             problem = describe(error)
@@ -410,19 +393,22 @@ class Nodes:
 
 def is_wrong_type(reply: object) -> bool:
     """Whether something else lies in an entry's place: the entry's fault, not the node's."""
-    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+    return isinstance(reply, NodeError) and str(reply).startswith("WRONGTYPE")
 
 
 def describe(error: Exception) -> str:
     """A failure in a few words."""
     if isinstance(error, _Absent):
         return str(error)
-    if isinstance(error, (TimeoutError, asyncio.TimeoutError)) or "Timeout" in type(error).__name__:
+    if isinstance(error, TimeoutError):
         return "timeout"
-    below = error.__cause__ or error.__context__
-    if isinstance(below, ssl.SSLError):
-        return f"TLS: {in_words(below).removeprefix('TLS: ')}"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, NodeError):
+        return f"refused: {error}"
+    for one in (error, error.__cause__):
+        if isinstance(one, ssl.SSLError):
+            return f"TLS: {in_words(one).removeprefix('TLS: ')}"
+    words = in_words(error) if isinstance(error, OSError) else str(error)
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _iso(steady: float) -> str:

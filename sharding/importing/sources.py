@@ -224,7 +224,7 @@ class Tables(Source):
         except pymysql.MySQLError as error:
             raise BadSource(f"{part.table}: {error}") from None
         finally:
-            connection._force_close()  # an orderly close would read the remaining rows first
+            connection.close()
 
 
 def _day_in(pattern: str, name: str) -> date | None:

@@ -12,11 +12,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import structlog
 from prometheus_client import Gauge
-from redis.exceptions import RedisError
 
 from failover.redis.connections import info_of
 from failover.redis.nodes import Node
@@ -143,7 +141,7 @@ class Survey:
             info = info_of(answer)
             evictions = self._evictions.setdefault(node.name, Evictions())
             found = capacity(info, int(keys), evictions, time.monotonic())
-        except (RedisError, OSError, TimeoutError, RuntimeError, KeyError, ValueError, TypeError):
+        except Exception:
             return  # ejection reports it
         self.found[node.name] = found
         values = asdict(found)
@@ -168,7 +166,7 @@ class Survey:
         self._alarms = evicting
 
 
-def capacity(info: Mapping[str, Any], keys: int, evictions: Evictions, now: float) -> Capacity:
+def capacity(info: Mapping[str, str], keys: int, evictions: Evictions, now: float) -> Capacity:
     """A node's capacity, from its answers.
 
     Args:

@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from config.model import Lookup, LookupServer
+from config.model import Lookup
 from failover.redis.cluster import ClusterNodes
 from failover.redis.nodes import Node
 from sharding.lookups.lookups import Batches, Lookups
 from sharding.partitions.clock import Days
 from sharding.state import Key
-
-
-class Slots:
-    """Which primary has which slot."""
-
-    def __init__(self, nodes: ClusterNodes) -> None:
-        self._nodes = nodes
-
-    def shares(self) -> dict[str, float]:
-        """The share of the slots that each primary has, by its name."""
-        return self._nodes.shares()
-
-    def outline(self, parts: int, out: frozenset[str] = frozenset()) -> list[str | None]:
-        """The names of the primaries that have the slots at evenly spaced places.
-
-        No primary takes the place of another one, so `out` changes nothing.
-        """
-        return self._nodes.outline(parts)
-
-    def order(self, key: bytes) -> list[LookupServer]:
-        """The primary of a key: no other one has it."""
-        node = self._nodes.owner(key)
-        return [] if node is None else [node.server]
 
 
 class ClusterLookups(Lookups):
@@ -46,13 +23,12 @@ class ClusterLookups(Lookups):
         super().__init__(config, days)
         self._nodes = nodes
         self._size = config.batch
-        self._slots = Slots(nodes)
         self._batches: dict[Node, Batches] = {}
 
     @property
-    def ring(self) -> Slots:
-        """The slots."""
-        return self._slots
+    def ring(self) -> ClusterNodes:
+        """The primaries and their slots."""
+        return self._nodes
 
     def _find(self, key: Key) -> Batches | None:
         node = self._nodes.owner(self.layout.ring_key(key))

@@ -98,7 +98,7 @@ def test_the_nodes_are_shown_also_without_a_gateway_and_with_one_of_them_dead(
     assert done.exit_code == 0
     nodes = json.loads(done.stdout)["nodes"]
     assert [node["state"] == "answers" for node in nodes] == [True, True, False]
-    assert "ConnectionError" in nodes[2]["state"]
+    assert "refused" in nodes[2]["state"]
     table = CliRunner().invoke(app, ["ring", "show", "--config", str(config)]).stdout
     assert "generation   not known: no gateway answers at http://127.0.0.1:" in table
 

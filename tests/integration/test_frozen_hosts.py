@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import uvloop
-from redis.exceptions import RedisError
 
 from config.load import parse
 from failover.mysql.connection import Session
@@ -152,7 +151,7 @@ def test_background_work_with_a_frozen_lookup_node_leaves_nothing_open(
 
     async def scene() -> None:
         before = sockets()
-        links = [Link(config.servers[0], config, 0.5) for _ in range(MANY)]
+        links = [Link(config.servers[0], config) for _ in range(MANY)]
         for link in links:
             await link.ask([("PING",)])
         try:
@@ -160,7 +159,7 @@ def test_background_work_with_a_frozen_lookup_node_leaves_nothing_open(
             asked = [link.ask([("SET", "key", b"x" * size)]) for link in links]
             waited = [asyncio.wait_for(answer, 0.5) for answer in asked]
             for error in await asyncio.gather(*waited, return_exceptions=True):
-                assert isinstance(error, (RedisError, TimeoutError))
+                assert isinstance(error, (OSError, TimeoutError))
             await asyncio.gather(*(link.close(0) for link in links))
             await all_end(before)
         finally:

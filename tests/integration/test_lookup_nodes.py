@@ -234,10 +234,10 @@ def spare(tmp_path: Path, lookup_servers: list[RedisServer]) -> Iterator[RedisSe
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (full, "OutOfMemoryError"),
-        (replica, "ReadOnlyError"),
-        (replica_without_master, "MasterDownError"),
-        (loading, "BusyLoadingError"),
+        (full, "refused: OOM"),
+        (replica, "refused: READONLY"),
+        (replica_without_master, "refused: MASTERDOWN"),
+        (loading, "refused: LOADING"),
         (lambda server, _: server.freeze(), "timeout"),
     ],
     ids=["OOM", "READONLY", "MASTERDOWN", "LOADING", "accepts-and-never-answers"],

@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hiredis import ProtocolError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis.exceptions import RedisError
 
 from config.load import parse
 from failover.redis.connections import ELEMENTS, REPLY_BYTES
@@ -229,7 +229,7 @@ async def test_what_is_too_much_or_no_resp2_counts_as_a_failure_of_the_node(
     liar.script = lambda _: iter(parts)
     try:
         assert await node.run([("GET", b"a")]) is None
-        assert "InvalidResponse" in node.health.reason or "Protocol" in node.health.reason
+        assert "Protocol" in node.health.reason
     finally:
         await node.close()
 
@@ -258,7 +258,7 @@ async def test_the_longest_honest_answers_are_read(
         # A neighbour's key may pass for a header: that ends a look, and says nothing of the node.
         assert await node.run([("SET", b"*999999", b"1")], writes=True), node.health.reason
         for _ in range(16):
-            with contextlib.suppress(RedisError):
+            with contextlib.suppress(ProtocolError):
                 await node.look([("RANDOMKEY",)])
         assert await node.run([("GET", b"x")]) == [b"y\r\n*"]
         assert node.health.live

@@ -292,7 +292,7 @@ async def test_servers_that_are_no_cluster_are_named(
     made["lookup"] = {"mode": "cluster", "servers": [lookup_servers[0].address]}
     async with opened(made, found=False) as backend:
         await play(backend)
-        await until(lambda: "Cluster mode is not enabled" in backend.readiness().reasons[0])
+        await until(lambda: "cluster support disabled" in backend.readiness().reasons[0])
 
 
 async def test_the_primaries_are_shown(

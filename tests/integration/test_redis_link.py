@@ -29,7 +29,7 @@ def config_of(server: RedisServer, **words: object) -> Lookup:
 
 def link_to(server: RedisServer, **words: object) -> Link:
     config = config_of(server, **words)
-    return Link(config.servers[0], config, 2.0)
+    return Link(config.servers[0], config)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ async def test_a_batch_that_ends_after_the_link_was_closed_closes_its_connection
 
 
 def test_a_node_that_is_silent_after_a_late_login_is_waited_for_with_a_bound() -> None:
-    """redis-py logs in through asyncio.wait_for, which may swallow the caller's timeout."""
+    """A timeout that comes with the answer to the login must not be lost."""
     # The loop of the product; on asyncio's own the moment is hardly ever met.
     uvloop.run(_ask_the_silent(patience=0.05, times=400))
 
