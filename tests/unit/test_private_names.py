@@ -30,8 +30,8 @@ def missing(has: object, names: tuple[str, ...], library: str, file: str) -> str
     if not gone:
         return ""
     return (
-        f"{library} {version(library)} has no {', '.join(gone)} any more: {file} uses them, and says"
-        " for what"
+        f"{library} {version(library)} has no {', '.join(gone)} any more: {file} uses them, and"
+        " says for what"
     )
 
 
