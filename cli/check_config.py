@@ -50,8 +50,8 @@ def check_config(
         if as_json:
             typer.echo(json.dumps({"source": str(path), "problems": error.problems}, indent=2))
         else:
-            for problem in error.problems:
-                typer.echo(problem)
+            for sentence in error.sentences:
+                typer.echo(sentence)
         number = len(error.problems)
         raise Failed(f"{path}: {number} problem{'s' if number > 1 else ''}") from None
     if against is not None:

@@ -14,15 +14,14 @@ GONE = {
 """Why, by `section.key`."""
 
 
-def refusal(name: str, where: str) -> str | None:
-    """The sentence that refuses a value which is gone; None for any other.
+def refusal(name: str) -> str | None:
+    """The sentence that refuses a value which is gone, without its name; None for any other.
 
     Args:
         name: `section.key`.
-        where: the same, and where it was given.
 
-    >>> refusal("lookup.probe_rate", "lookup.probe_rate")
-    'lookup.probe_rate is gone: a load without a hint needs no limit any more; remove it'
+    >>> refusal("lookup.probe_rate")
+    'is gone (a load without a hint needs no limit any more); remove it'
     """
     why = GONE.get(name)
-    return None if why is None else f"{where} is gone: {why}; remove it"
+    return None if why is None else f"is gone ({why}); remove it"

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from config import gone, tls
+from config import tls
+from config.mistakes import PREFIX, Problems, meant, names_at, unknown_variable
 from config.model import Lookup, Section, Sections
 from config.nutcracker import PLACEMENT, NutcrackerError, read_pool
-from config.reading import BadYaml, Unreadable, read_text, read_yaml
+from config.reading import BadYaml, Document, Unreadable, read_text, read_yaml
 
-PREFIX = "TAPEDECK_"
 DEFAULT_PATH = Path(".tapedeck/tapedeck.yml")
 """The running local stack's configuration, which `tapedeck up` writes."""
 
@@ -42,13 +42,18 @@ class ConfigError(Exception):
 
     Attributes:
         source: the file's name.
-        problems: one sentence each, `where: what is wrong`.
+        problems: one sentence each, `line 7: section.key: what is wrong`.
     """
 
     def __init__(self, source: str, problems: list[str]) -> None:
         self.source = source
         self.problems = problems
         super().__init__(f"{source}: " + "; ".join(problems))
+
+    @property
+    def sentences(self) -> list[str]:
+        """The problems, each with the file's name in front."""
+        return [f"{self.source}: {problem}" for problem in self.problems]
 
 
 class _LookupAlone(Section):
@@ -66,7 +71,7 @@ def load(path: Path | str, environ: Mapping[str, str] | None = None) -> Sections
     """
     path = Path(path)
     environ = os.environ if environ is None else environ
-    return parse(_read(path), source=str(path), environ=environ, base=path.parent)
+    return _checked(Sections, _read(path), str(path), environ, path.parent)
 
 
 def load_lookup(path: Path | str, environ: Mapping[str, str] | None = None) -> Lookup:
@@ -78,13 +83,14 @@ def load_lookup(path: Path | str, environ: Mapping[str, str] | None = None) -> L
         ConfigError: with every problem of this section at once.
     """
     path = Path(path)
-    document = {"lookup": _read(path).get("lookup", {})}
+    whole = _read(path)
+    section = Document({"lookup": _sections(whole).get("lookup", {})}, whole.lines, whole.twice)
     variables = os.environ if environ is None else environ
     ours = {k: v for k, v in variables.items() if k.startswith(PREFIX + "LOOKUP__")}
-    return _checked(_LookupAlone, document, str(path), ours, path.parent).lookup
+    return _checked(_LookupAlone, section, str(path), ours, path.parent).lookup
 
 
-def _read(path: Path) -> dict[Any, Any]:
+def _read(path: Path) -> Document:
     """The sections of a file, as YAML gives them.
 
     Raises:
@@ -99,11 +105,13 @@ def _read(path: Path) -> dict[Any, Any]:
         raise ConfigError(str(path), [str(error)]) from None
     except BadYaml as error:
         raise ConfigError(str(path), error.problems) from None
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
+    if not isinstance(document.value, dict | None):
         raise ConfigError(str(path), ["holds no sections: a mapping is expected at the top"])
     return document
+
+
+def _sections(document: Document) -> dict[Any, Any]:
+    return document.value if isinstance(document.value, dict) else {}
 
 
 def parse(
@@ -124,33 +132,80 @@ def parse(
     Raises:
         ConfigError: with every problem at once.
     """
-    return _checked(Sections, document, source, environ or {}, base)
+    return _checked(Sections, Document(dict(document), {}, []), source, environ or {}, base)
 
 
 def _checked(
-    model: type[Model],
-    document: Mapping[Any, Any],
-    source: str,
-    environ: Mapping[str, str],
-    base: Path,
+    model: type[Model], document: Document, source: str, environ: Mapping[str, str], base: Path
 ) -> Model:
-    problems: list[str] = []
-    merged = _copied(document)
-    origins = _override(merged, environ, problems)
+    problems = Problems(document.lines)
+    problems.found += document.twice
+    merged = _copied(_sections(document))
+    _override(merged, environ, problems)
     if model is Sections:
         _read_secrets(merged, base, problems)
         _place_tls_files(merged, base)
     _read_nutcracker(merged, base, problems)
-    try:
-        checked = model.model_validate(merged)
-    except ValidationError as error:
-        problems.extend(_sentences(error, origins))
-    else:
-        if isinstance(checked, Sections):
-            problems.extend(tls.problems(checked))
-    if problems:
-        raise ConfigError(source, problems)
+    checked = _judged(model, merged, problems)
+    if problems.found or checked is None:
+        raise ConfigError(source, problems.found)
     return checked
+
+
+_NEEDED: dict[str, dict[str, Any]] = {
+    "lookup": {"servers": ["127.0.0.1:1:1"]},
+    "mysql": {"hosts": ["127.0.0.1:1"], "user": "-"},
+}
+"""Stands in for values that have no default, by section."""
+_GUARDED = ("mode", "auth", "admin")
+"""The sections of the rules about the whole configuration (`Sections`)."""
+
+
+def _judged(model: type[Model], merged: dict[str, Any], problems: Problems) -> Model | None:
+    """Check every rule. A value that breaks one makes place for its default, and then the rest is
+    checked, so that rules between values have their say too."""
+    while True:
+        try:
+            checked = model.model_validate(merged)
+        except ValidationError as error:
+            if not _note_and_repair(error, merged, problems):
+                return None
+        else:
+            break
+    if isinstance(checked, Sections):
+        for problem in tls.problems(checked):
+            name, _, what = problem.partition(": ")
+            if name.partition(".")[0] not in problems.doubted:
+                problems.add(name, what)
+    return checked
+
+
+def _note_and_repair(error: ValidationError, merged: dict[str, Any], problems: Problems) -> bool:
+    """Note what is wrong, and put defaults there; False if that changes nothing."""
+    doubted, changed = set(problems.doubted), False
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        place = tuple(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            problems.add_unknown(place)
+        elif doubted.isdisjoint(place[:1] or _GUARDED) or problem["type"] == "missing":
+            what = problem["msg"].removeprefix("Value error, ")
+            what = "is needed; it has no default" if problem["type"] == "missing" else what
+            problems.add(place, what)
+        for section in place[:1] or _GUARDED:
+            changed |= _put_default(merged, section, *place[1:2])
+    return changed
+
+
+def _put_default(merged: dict[str, Any], section: str, key: str | None = None) -> bool:
+    """Whether it was another value."""
+    values, needed = merged.get(section), _NEEDED.get(section, {})
+    if key is None or not isinstance(values, dict):
+        merged.pop(section, None)
+        merged.update({section: dict(needed)} if needed else {})
+        return values is not None or bool(needed)
+    before = values.pop(key, None)
+    values.update({key: needed[key]} if key in needed else {})
+    return before is not None or key in needed
 
 
 def _copied(document: Mapping[Any, Any]) -> dict[str, Any]:
@@ -163,67 +218,63 @@ def _copied(document: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _override(
-    merged: dict[str, Any], environ: Mapping[str, str], problems: list[str]
-) -> dict[tuple[str, ...], str]:
-    """Lay the environment over the file; answer which value came from which variable."""
-    origins: dict[tuple[str, ...], str] = {}
+def _override(merged: dict[str, Any], environ: Mapping[str, str], problems: Problems) -> None:
+    """Lay the environment over the file."""
     for variable, value in sorted(environ.items()):
+        where = f"{variable} (environment)"
         if variable.startswith(PREFIX) and _UNDECODED.search(variable + value):
-            problems.append(f"{ascii(variable)[1:-1]} (environment): is no UTF-8")
-            continue
-        if not variable.startswith(PREFIX) or "__" not in variable:
-            if variable == PREFIX + "MODE":
-                merged["mode"] = value
-                origins[("mode",)] = variable
-            continue
-        section, _, key = variable.removeprefix(PREFIX).lower().partition("__")
-        field = Sections.model_fields.get(section)
-        known = getattr(field.annotation, "model_fields", None) if field is not None else None
-        if known is None or key not in known:
-            name = f"{section}.{key}"
-            problems.append(
-                gone.refusal(name, f"{name} (environment: {variable})")
-                or f"{variable} (environment): there is no value {name}"
-            )
-            continue
-        values = merged.setdefault(section, {})
-        if isinstance(values, dict):
-            values[key] = value
-            for with_file, file_key, of_key in _SECRET_FILES:
-                if (section, key) == (with_file, of_key):
-                    values.pop(file_key, None)
-            origins[(section, key)] = variable
-    return origins
+            problems.found.append(f"{ascii(variable)[1:-1]} (environment): is no UTF-8")
+        elif variable == PREFIX + "MODE":
+            merged["mode"] = value
+            problems.origins[("mode",)] = variable
+        elif variable.startswith(PREFIX) and "__" in variable:
+            section, _, key = variable.removeprefix(PREFIX).lower().partition("__")
+            if key in names_at([section]):
+                _set(merged, section, key, value)
+                problems.origins[(section, key)] = variable
+            else:
+                what = unknown_variable(variable, f"{section}.{key}")
+                problems.found.append(f"{where}: {what}")
+        elif variable.startswith(PREFIX) and (name := meant(variable)):
+            problems.found.append(f"{where}: sets no value; did you mean {name}?")
 
 
-def _read_secrets(merged: dict[str, Any], base: Path, problems: list[str]) -> None:
+def _set(merged: dict[str, Any], section: str, key: str, value: str) -> None:
+    values = merged.setdefault(section, {})
+    if isinstance(values, dict):
+        values[key] = value
+        for with_file, file_key, of_key in _SECRET_FILES:
+            if (section, key) == (with_file, of_key):
+                values.pop(file_key, None)
+
+
+def _read_secrets(merged: dict[str, Any], base: Path, problems: Problems) -> None:
     for section, file_key, key in _SECRET_FILES:
         values = merged.get(section)
         if not isinstance(values, dict) or not values.get(file_key):
             continue
         where = f"{section}.{file_key}"
         if values.get(key):
-            problems.append(f"{where}: {section}.{key} is given too; only one of them can hold")
+            problems.add(where, f"{section}.{key} is given too; only one of them can hold")
             continue
         path = base / str(values[file_key])
         try:
             lines = [line.strip() for line in read_text(path).split("\n")]
         except FileNotFoundError:
-            problems.append(f"{where}: cannot be read: there is no {path}")
+            problems.add(where, f"cannot be read: there is no {path}")
             continue
         except Unreadable as error:
-            problems.append(f"{where}: {path} {error}")
+            problems.add(where, f"{path} {error}")
             continue
         secrets = [line for line in lines if line]
         odd = next((found[0] for line in secrets if (found := _ODD.search(line))), None)
         if odd is not None:
             # No editor shows it, and the server refuses the secret without a reason.
             what = "a byte order mark" if odd == "\ufeff" else f"the character U+{ord(odd):04X}"
-            problems.append(f"{where}: {path} holds {what}; write it as plain UTF-8 text")
+            problems.add(where, f"{path} holds {what}; write it as plain UTF-8 text")
             continue
         if not secrets:
-            problems.append(f"{where}: {path} is empty")
+            problems.add(where, f"{path} is empty")
             continue
         values[key] = secrets if key.endswith("keys") else secrets[0]
 
@@ -237,7 +288,7 @@ def _place_tls_files(merged: dict[str, Any], base: Path) -> None:
                     section[key] = str((base / value).absolute())
 
 
-def _read_nutcracker(merged: dict[str, Any], base: Path, problems: list[str]) -> None:
+def _read_nutcracker(merged: dict[str, Any], base: Path, problems: Problems) -> None:
     """Put a pool of a nutcracker.yml in the place of the words that it decides.
 
     Words that say where keys lie cannot stand beside it; the others of the section stand over it.
@@ -247,36 +298,20 @@ def _read_nutcracker(merged: dict[str, Any], base: Path, problems: list[str]) ->
         return
     if not lookup.get("nutcracker"):
         if lookup.get("pool"):
-            problems.append("lookup.pool: needs lookup.nutcracker, the file that has the pool")
+            problems.add("lookup.pool", "needs lookup.nutcracker, the file that has the pool")
         return
     path = (base / str(lookup["nutcracker"])).absolute()
     lookup["nutcracker"] = str(path)
-    double = [word for word in PLACEMENT if lookup.get(word) is not None]
-    problems.extend(
-        f"lookup.{word}: is said by the pool of lookup.nutcracker; only one of them can hold"
-        for word in double
-    )
+    for word in PLACEMENT:
+        if lookup.get(word) is not None:
+            what = "is said by the pool of lookup.nutcracker; only one of them can hold"
+            problems.add(f"lookup.{word}", what)
     name = lookup.get("pool")
     try:
         words = read_pool(path, None if name is None else str(name)).words
     except NutcrackerError as error:
-        problems.extend(f"lookup.nutcracker: {problem}" for problem in error.problems)
+        for problem in error.problems:
+            problems.add("lookup.nutcracker", problem)
         # One that is never used: that there are no servers would be no news.
         words = {"servers": ["127.0.0.1:1:1"]}
     merged["lookup"] = {**words, **{k: v for k, v in lookup.items() if v is not None}}
-
-
-def _sentences(error: ValidationError, origins: Mapping[tuple[str, ...], str]) -> list[str]:
-    found = []
-    for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        location = tuple(str(part) for part in problem["loc"])
-        where = ".".join(location) or "configuration"
-        variable = origins.get(location[:2])
-        if variable is not None:
-            where = f"{where} (environment: {variable})"
-        if problem["type"] == "extra_forbidden":
-            name = ".".join(location)
-            found.append(gone.refusal(name, where) or f"{where}: there is no such value")
-        else:
-            found.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
-    return found

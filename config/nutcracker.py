@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from config.reading import BadYaml, Unreadable, compose_plain, read_text
+from config.values import close_to, did_you_mean
 
 HOW_TWEMPROXY_LISTENS = ("listen", "backlog", "client_connections", "reuseport")
 """Words about nutcracker's own port, which the gateway does not have."""
@@ -119,7 +120,10 @@ def _judge(
     pool: Mapping[str, Any], words: dict[str, Any], problems: list[str], notes: dict[str, str]
 ) -> None:
     unknown = sorted(set(pool) - _WORDS)
-    problems.extend(f"{word}: is no word of twemproxy 0.5.0" for word in unknown)
+    problems.extend(
+        f"{word}: is no word of twemproxy 0.5.0{did_you_mean(close_to(word, _WORDS))}"
+        for word in unknown
+    )
     if words["distribution"] == "random":
         problems.append(RANDOM_REFUSED)
     if "hash_tag" in pool and len(words["hash_tag"].encode()) != 2:

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +74,45 @@ def read_text(path: Path) -> str:
         raise Unreadable(f"cannot be read: line {line} is no UTF-8") from None
 
 
-def read_yaml(text: str) -> object:
-    """What a YAML document says; None if it is empty.
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A YAML document that was read.
+
+    Attributes:
+        value: what it says; None if it is empty.
+        lines: where each value of it stands, by its keys and the numbers of entries as text.
+        twice: a sentence for each key that is given twice.
+    """
+
+    value: object
+    lines: dict[tuple[str, ...], int]
+    twice: list[str]
+
+
+def read_yaml(text: str) -> Document:
+    """Read a YAML document.
 
     Raises:
-        BadYaml: with each key that is given twice, or the first other problem.
+        BadYaml: with the first problem, but for keys that are given twice.
     """
     with _composed(text, _Typed) as (loader, node):
-        if loader.twice:
-            raise BadYaml(loader.twice)
-        return None if node is None else loader.construct_document(node)
+        if node is None:
+            return Document(None, {}, [])
+        # First the value: it puts merged mappings in their places.
+        value = loader.construct_document(node)
+        return Document(value, dict(_lines(node, ())), loader.twice)
+
+
+def _lines(node: yaml.Node, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        inner = [(key.value, key.start_mark, value) for key, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        inner = [(str(n), value.start_mark, value) for n, value in enumerate(node.value)]
+    else:
+        return
+    for name, mark, value in inner:
+        yield (*place, name), mark.line + 1
+        yield from _lines(value, (*place, name))
 
 
 def compose_plain(text: str) -> yaml.Node | None:

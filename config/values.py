@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -18,6 +20,22 @@ LONGEST_SHOWN = 100
 def shown(value: str) -> str:
     """A value for an error's sentence: quoted, in one line, and cut off where it is long."""
     return repr(value) if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]!r}..."
+
+
+def close_to(name: str, known: Iterable[str]) -> list[str]:
+    """The known name that a wrong one is most like; empty if it is like none."""
+    by_case = {one.casefold(): one for one in known}
+    found = get_close_matches(name.casefold()[:LONGEST_SHOWN], by_case, n=1, cutoff=0.7)
+    return [by_case[one] for one in found]
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """To end the sentence about a wrong name with; empty where there are none.
+
+    >>> did_you_mean(close_to("hint_dedline", ["timeout", "hint_deadline"]))
+    '; did you mean hint_deadline?'
+    """
+    return f"; did you mean {' or '.join(names)}?" if names else ""
 
 
 def bare_host(host: str) -> str:

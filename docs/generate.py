@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 import config
 import gateway.process.supervisor  # noqa: F401 - registers every family
-from config.load import PREFIX
+from config.mistakes import PREFIX
 from config.model import Sections
 from gateway.reload.runtime_config import NEEDS_RESTART
 

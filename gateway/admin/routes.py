@@ -162,7 +162,7 @@ class AdminApi:
         try:
             return json_response(await self._reload.check(body))
         except ConfigError as error:
-            raise Refusal(422, *error.problems) from None
+            raise Refusal(422, *error.sentences) from None
 
     async def reload(self, call: Call) -> Answer:
         body = await read_body(call.request, RELOAD_BYTES)
@@ -170,4 +170,4 @@ class AdminApi:
             return json_response(await self._reload.reload(body))
         except ConfigError as error:
             _log.warning("reload refused", problems=error.problems)
-            raise Refusal(422, *error.problems) from None
+            raise Refusal(422, *error.sentences) from None

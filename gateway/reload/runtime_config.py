@@ -15,7 +15,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 
-from config.load import PREFIX, load
+from config.load import load
+from config.mistakes import PREFIX
 from config.model import Sections
 from gateway import logs
 from gateway.auth.bearer import carries_key, digest_of

@@ -1,0 +1,131 @@
+"""What is said of a wrong configuration: each problem with its place, and what was probably meant.
+
+No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, TypeAlias, get_args
+
+from pydantic import BaseModel
+
+from config import gone
+from config.model import Sections
+from config.values import close_to, did_you_mean
+
+PREFIX = "TAPEDECK_"
+"""What the variables begin with that stand over the file."""
+
+Place: TypeAlias = tuple[str, ...]
+"""Where a value stands: its section, its key, the number of an entry."""
+
+
+class Problems:
+    """The problems of one configuration.
+
+    Args:
+        lines: where each value stands in the file.
+
+    Attributes:
+        found: a sentence each: `line 7: section.key: what is wrong`. Without the line where the
+            value does not come from the file.
+        origins: which value, section and key, comes from which variable of the environment.
+        doubted: sections of which a value is wrong: what a rule between values says of them may
+            not be so once that one is right.
+    """
+
+    def __init__(self, lines: Mapping[Place, int]) -> None:
+        self.found: list[str] = []
+        self.origins: dict[Place, str] = {}
+        self.doubted: set[str] = set()
+        self._lines = lines
+
+    def add(self, place: Place | str, what: str) -> None:
+        """Note a problem, once.
+
+        Args:
+            place: of the value, also as `section.key`.
+            what: is wrong with it.
+        """
+        place = tuple(place.split(".")) if isinstance(place, str) else place
+        name = ".".join(place) or "configuration"
+        if variable := self.origins.get(place[:2]):
+            sentence = f"{name} (environment: {variable}): {what}"
+        elif line := line_of(place, self._lines):
+            sentence = f"line {line}: {name}: {what}"
+        else:
+            sentence = f"{name}: {what}"
+        if sentence not in self.found:
+            self.found.append(sentence)
+        self.doubted.update(place[:1])
+
+    def add_unknown(self, place: Place) -> None:
+        """Note a name that the configuration does not have; the rest of its section stands."""
+        doubted = set(self.doubted)
+        self.add(place, unknown(place))
+        self.doubted = doubted
+
+
+def line_of(place: Place, lines: Mapping[Place, int]) -> int | None:
+    """The line of a value, or of what it would stand in; None where the file has neither."""
+    while place and place not in lines:
+        place = place[:-1]
+    return lines.get(place)
+
+
+def names_at(place: Sequence[str]) -> list[str]:
+    """The names that the configuration knows within a section, or an entry of a list.
+
+    >>> names_at(["lookup", "servers", "0"])
+    ['host', 'port', 'weight', 'name']
+    """
+    model: type[BaseModel] | None = Sections
+    for name in place:
+        if model is not None and not name.isdigit():
+            field = model.model_fields.get(name)
+            model = None if field is None else _model_in(field.annotation)
+    return [] if model is None else list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation names, such as `tuple[Annotated[Model, ...], ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
+
+
+@cache
+def variables() -> dict[str, str]:
+    """The variables that stand over the file, each with the name of its value."""
+    names = [f"{section}.{key}" for section in Sections.model_fields for key in names_at([section])]
+    return {f"{PREFIX}{name.replace('.', '__')}".upper(): name for name in ("mode", *names)}
+
+
+def unknown(place: Place) -> str:
+    """What is said of a name that the configuration does not have."""
+    if refusal := gone.refusal(".".join(place)):
+        return refusal
+    *parents, name = place
+    what = "section" if not parents else "value"
+    close = [".".join((*parents, near)) for near in close_to(name, names_at(parents))]
+    # The right name in the wrong section is as likely as a slip of the finger.
+    elsewhere = [value for value in variables().values() if value.partition(".")[2] == name]
+    return f"there is no such {what}{did_you_mean(close or elsewhere)}"
+
+
+def unknown_variable(variable: str, name: str) -> str:
+    """The same of a variable.
+
+    Args:
+        name: `section.key`, as the variable has it.
+    """
+    refusal = gone.refusal(name)
+    return refusal or f"there is no value {name}{did_you_mean(close_to(variable, variables()))}"
+
+
+def meant(variable: str) -> str | None:
+    """The variable that another one is, but for its underscores: that would be passed over."""
+    squeezed = variable.replace("_", "")
+    return next((name for name in variables() if name.replace("_", "") == squeezed), None)
