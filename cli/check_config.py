@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import DEFAULT_CONFIG, ConfigOption, Failed, JsonOption, print_json
+from cli.common import (
+    DEFAULT_CONFIG,
+    AgainstOption,
+    ConfigOption,
+    Failed,
+    JsonOption,
+    print_json,
+    run,
+)
 
 if TYPE_CHECKING:
-    from config.model import Sections
-
-if TYPE_CHECKING:
-    from config.model import Lookup
+    from config.model import Lookup, Sections
 
 
 def check_config(
@@ -22,15 +27,13 @@ def check_config(
         Path | None, typer.Argument(metavar="[FILE]", help="The configuration to check.")
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    against: Annotated[
-        str | None,
-        typer.Option("--against", metavar="URL", help="The admin URL of a running gateway."),
-    ] = None,
+    against: AgainstOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a configuration, with the environment's TAPEDECK_<SECTION>__<KEY> over it.
 
-    Prints what it became, defaults included and secrets as ***; or every problem, a line each.
+    Prints what it became, defaults included and secrets as ***; or every problem, a line each. A
+    lookup node that does not answer from here is a warning: a reload refuses it if it is new.
     What `lookup.nutcracker` names is read too, with a remark where twemproxy means something else.
 
     With --against it prints what a reload of that gateway would change, and which share of the
@@ -54,18 +57,38 @@ def check_config(
                 typer.echo(sentence)
         number = len(error.problems)
         raise Failed(f"{path}: {number} problem{'s' if number > 1 else ''}") from None
+    silent = run(_silent(sections.lookup))
+    for node in silent:
+        typer.echo(f"warning: lookup.servers: {node}", err=True)
     if against is not None:
         _compare(sections, path, against, as_json)
         return
     shown = masked(sections)
-    notes = _notes(sections.lookup)
+    notes = [*_notes(sections.lookup), *silent]
     if as_json:
         answer = {"source": str(path), "config": shown, "notes": notes}
         typer.echo(json.dumps(answer, indent=2))
     else:
-        for note in notes:
+        for note in _notes(sections.lookup):
             typer.echo(f"# {note}")
         typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
+
+
+async def _silent(lookup: Lookup) -> list[str]:
+    """The nodes of a ring that do not do their work for this machine, a sentence each."""
+    import asyncio
+
+    from failover.redis.nodes import Node
+
+    if lookup.mode == "cluster":
+        return []
+    problems = await asyncio.gather(*(Node(server, lookup).trial() for server in lookup.servers))
+    return [
+        f"{server.name} ({server}) does not answer from here: {problem}; a reload refuses it if it"
+        " is new"
+        for server, problem in zip(lookup.servers, problems, strict=True)
+        if problem is not None
+    ]
 
 
 def _notes(lookup: Lookup) -> list[str]:
@@ -89,16 +112,30 @@ def _notes(lookup: Lookup) -> list[str]:
     return notes
 
 
-def _compare(sections: Sections, path: Path, against: str, as_json: bool) -> None:
+def ask_what_differs(sections: Sections, against: str | None) -> Any:
+    """What a reload of a running gateway with this configuration would change.
+
+    Args:
+        against: its admin URL; by default that of the configuration.
+
+    Raises:
+        NoAnswer: it does not say.
+    """
     import secrets
 
-    from cli.admin import NoAnswer, ask
+    from cli.admin import admin_url, ask
     from config.plain import veiled
 
     nonce = secrets.token_hex(16)
     question = {"config": veiled(sections, nonce), "nonce": nonce}
+    return ask(against or admin_url(sections), "/reload/check", sections, question)
+
+
+def _compare(sections: Sections, path: Path, against: str, as_json: bool) -> None:
+    from cli.admin import NoAnswer
+
     try:
-        answer = ask(against, "/reload/check", sections, question)
+        answer = ask_what_differs(sections, against)
     except NoAnswer as error:
         raise Failed(str(error)) from None
     if as_json:
@@ -114,7 +151,7 @@ def _compare(sections: Sections, path: Path, against: str, as_json: bool) -> Non
     if ring := answer.get("ring"):
         for change in ring["changes"]:
             typer.echo(f"ring: {change}")
-        typer.echo(f"ring: {ring['moves']:.1%} of the keys move; at least {ring['ideal']:.1%} must")
+        typer.echo(f"ring: {ring['moved']:.1%} of the keys move to another node")
     if not any(answer[key] for key in ("changed", "needs_restart", "overridden")):
         typer.echo("nothing differs")
 

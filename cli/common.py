@@ -21,6 +21,10 @@ Result = TypeVar("Result")
 ConfigOption = Annotated[
     Path, typer.Option("--config", help="The configuration file.", metavar="FILE")
 ]
+AgainstOption = Annotated[
+    str | None,
+    typer.Option("--against", metavar="URL", help="The admin URL of a running gateway."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON, for scripts.")]
 DEFAULT_CONFIG = Path(".tapedeck/tapedeck.yml")
 """The running local stack's (config.load.DEFAULT_PATH)."""

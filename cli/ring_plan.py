@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.admin import NoAnswer
 from cli.common import (
     DEFAULT_CONFIG,
+    AgainstOption,
     ConfigOption,
     JsonOption,
     fail,
@@ -20,8 +22,13 @@ from cli.common import (
 )
 
 if TYPE_CHECKING:
-    from config.model import Lookup
+    from pathlib import Path
+
+    from config.model import Lookup, Sections
     from sharding.ring.plan import Held
+
+_PLACING = ("servers", "hash", "hash_tag", "distribution", "layout")
+"""The words of `lookup` that say where keys lie."""
 
 
 def plan(
@@ -39,36 +46,64 @@ def plan(
         list[str] | None,
         typer.Option("--weight", metavar="NAME=WEIGHT", help="A node's other weight; repeat."),
     ] = None,
+    against: AgainstOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what adding, removing or re-weighting lookup nodes would do. Changes nothing.
+    """Say what a change of the lookup nodes would do. Changes nothing.
 
-    It prints the share of the keys that would move, against what the weights ask for, and what that
-    costs; from which node to which; and the keys and the memory that each node would have, by what
-    it has now.
+    Before the configuration is edited: what adding, removing or re-weighting nodes would do to its
+    ring. Afterwards, without these options: what a reload would do to the running gateway's ring.
+
+    It prints the share of the keys that would move to another node, and what that costs; from which
+    node to which; and the keys and the memory that each node would have, by what it has now.
 
     Example: tapedeck ring plan --add "10.0.0.4:6379:1 lookup4"
-    """
-    from sharding.ring.plan import forecast
-    from sharding.ring.ring import ring_of
 
-    if not (add or remove or weight):
-        raise typer.BadParameter("say what would change: --add, --remove or --weight")
-    before = read_config(config).lookup
-    if before.mode == "cluster":
+    Example: tapedeck ring plan
+    """
+    from sharding.ring.placement import Placement, differences
+    from sharding.ring.plan import forecast
+
+    if add or remove or weight:
+        before = read_config(config).lookup
+        after = _changed(before, add or [], remove or [], weight or [], config)
+    else:
+        sections = read_config(config)
+        before, after = _running(sections, against), sections.lookup
+    if after.mode == "cluster":
         fail("a Redis Cluster places its own slots: see redis-cli --cluster rebalance")
-    after = _changed(before, add or [], remove or [], weight or [])
-    held = run(_held(before))
-    answer = forecast(ring_of(before), ring_of(after), held)
-    answer["silent"] = [name for name, what in held.items() if what is None]
+    held = run(_held(before, after))
+    old, new = Placement.of(before), Placement.of(after)
+    answer = forecast(old, new, {server.name: held[str(server)] for server in before.servers})
+    answer["changes"] = differences(old, new)
+    answer["silent"] = [
+        server.name
+        for server in {str(s): s for s in (*before.servers, *after.servers)}.values()
+        if held[str(server)] is None
+    ]
     if as_json:
         print_json(answer)
     else:
         _print(answer)
 
 
-def _changed(before: Lookup, add: list[str], remove: list[str], weight: list[str]) -> Lookup:
+def _running(sections: Sections, against: str | None) -> Lookup:
+    """The section `lookup` as the running gateway has it, where that decides where keys lie."""
+    from cli.check_config import ask_what_differs
+
+    try:
+        answer = ask_what_differs(sections, against)
+    except NoAnswer as error:
+        fail(f"{error}; before a change: --add, --remove or --weight")
+    old = {word: answer["values"].get(f"lookup.{word}") for word in _PLACING}
+    changed = {word: values[0] for word, values in old.items() if values is not None}
+    return type(sections.lookup).model_validate({**sections.lookup.model_dump(), **changed})
+
+
+def _changed(
+    before: Lookup, add: list[str], remove: list[str], weight: list[str], path: Path
+) -> Lookup:
     from pydantic import ValidationError
 
     from config.model import Lookup
@@ -89,19 +124,23 @@ def _changed(before: Lookup, add: list[str], remove: list[str], weight: list[str
     try:
         changed = Lookup.model_validate({"servers": [*servers, *add]})
     except ValidationError as error:
-        problems = (problem["msg"].removeprefix("Value error, ") for problem in error.errors())
-        fail("; ".join(problems))
+        problems = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
+        twice = any("two servers" in problem for problem in problems)
+        hint = f" (is it in {path} already? Then: tapedeck ring plan, without --add)"
+        fail("; ".join(problems) + hint * twice)
     return before.model_copy(update={"servers": changed.servers})
 
 
-async def _held(config: Lookup) -> dict[str, Held | None]:
+async def _held(before: Lookup, after: Lookup) -> dict[str, Held | None]:
+    """By address, what each node of both has; None for one that does not say."""
     from failover.redis.connections import info_of
-    from failover.redis.nodes import Nodes
+    from failover.redis.nodes import Node
     from sharding.ring.plan import Held
 
-    nodes = Nodes(config)
+    servers = {str(server): server for server in (*before.servers, *after.servers)}
+    nodes = [Node(server, after) for server in servers.values()]
 
-    async def look(node: Any) -> Held | None:
+    async def look(node: Node) -> Held | None:
         replies = await node.run([("DBSIZE",), ("INFO", "memory")])
         if replies is None:
             return None
@@ -112,22 +151,27 @@ async def _held(config: Lookup) -> dict[str, Held | None]:
 
     try:
         found = await asyncio.gather(*(look(node) for node in nodes))
-        return {node.name: what for node, what in zip(nodes, found, strict=True)}
+        return dict(zip(servers, found, strict=True))
     finally:
-        await nodes.close()
+        await asyncio.gather(*(node.close() for node in nodes))
 
 
 def _print(answer: dict[str, Any]) -> None:
-    print(
-        f"{answer['moved']:.1%} of the key space would move; by the weights alone it would be"
-        f" {answer['ideal']:.1%}"
-    )
+    if not answer["changes"]:
+        print("The gateway has this ring already: a reload moves nothing")
+        return
+    print(f"{answer['moved']:.1%} of the keys would move to another node:")
+    for change in answer["changes"]:
+        print(f"  {change}")
     keys = "Each key that moves" if answer["keys"] is None else f"Some {answer['keys']:,} keys"
     print(
         f"Nothing is copied. {keys} would be loaded without a hint, once: one more partition read"
     )
     if answer["silent"]:
-        print(f"keys and memory are not known: {', '.join(answer['silent'])} did not answer")
+        print(
+            f"warning: {', '.join(answer['silent'])} did not answer. A reload refuses a new node"
+            " that does not; of the others the keys and the memory are not known"
+        )
     shown: dict[str, Callable[[Any], str]] = {
         "weight": str,
         "share": "{:.1%}".format,

@@ -114,6 +114,18 @@ class Backend:
         except ValueError as error:
             raise ConfigError("configuration", [f"lookup.servers: {error}"]) from None
 
+    async def silent_newcomers(self, planned: Routes) -> list[str]:
+        """The nodes that a planned ring adds and that do not do their work, a phrase each. Those
+        that it has already are not asked: a reload need not wait for them."""
+        known = {node.address for node in self.nodes}
+        new = [node for node in planned.nodes.values() if node.address not in known]
+        problems = await asyncio.gather(*(node.trial() for node in new))
+        return [
+            f"the new node {node.name} ({node.address}) does not answer: {problem}"
+            for node, problem in zip(new, problems, strict=True)
+            if problem is not None
+        ]
+
     def reload(self, config: Sections, planned: Routes | None, generation: int) -> None:
         """Apply a configuration from the next request on. Requests under way end with the old one.
 

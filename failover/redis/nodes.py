@@ -32,6 +32,8 @@ PROBING: Sequence[Command] = (("SET", PROBE_KEY, b"1", "EX", 60), ("GET", PROBE_
 """What a node of a ring must do to be taken back."""
 DRAIN_SECONDS = 5.0
 """How long a node that left the ring has to answer what it was asked before."""
+TRIAL_SECONDS = 2.0
+"""How long a node that is to enter the ring has to answer."""
 CHECK_AFTER = 1.0
 """Seconds without a request after which a live node is asked how it is: running sessions need no
 lookups, and a node that nobody asks would be found dead by the next listener who is new."""
@@ -182,6 +184,34 @@ class Node:
         """
         replies, _ = await self._send(commands)
         return replies
+
+    async def trial(self) -> str | None:
+        """Whether the node can do its work, before it is in a ring: why not, or None.
+
+        It is asked twice, for TRIAL_SECONDS at most: one answer may get lost. Its connection is
+        closed afterwards.
+        """
+        problem: str | None = None
+        try:
+            async with asyncio.timeout(TRIAL_SECONDS):
+                for _ in range(2):
+                    problem = await self._problem()
+                    if problem is None:
+                        break
+        except TimeoutError:
+            problem = problem or f"timeout: nothing within {TRIAL_SECONDS:g} s"
+        finally:
+            await self.close()
+        return problem
+
+    async def _problem(self) -> str | None:
+        try:
+            for reply in await self.look(self._probing):
+                if isinstance(reply, RedisError):
+                    return describe(reply)
+        except Exception as error:
+            return describe(error)
+        return None
 
     def check(self, now: float) -> None:
         """See that a live node that nobody asks can still write and read, in the background.

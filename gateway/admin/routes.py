@@ -20,7 +20,7 @@ from gateway.auth.bearer import carries_key, digest_of
 from gateway.http.allowed_hosts import is_ours, refuse_strangers
 from gateway.http.errors import Refusal, json_response
 from gateway.http.messages import Response
-from gateway.http.parameters import whole_number
+from gateway.http.parameters import gather, whole_number
 from gateway.http.request_body import read_body
 from gateway.http.router import Answer, Call, Handler
 from gateway.insight import Insight
@@ -166,8 +166,9 @@ class AdminApi:
 
     async def reload(self, call: Call) -> Answer:
         body = await read_body(call.request, RELOAD_BYTES)
+        force = gather(call.query).get("force") == "1"
         try:
-            return json_response(await self._reload.reload(body))
+            return json_response(await self._reload.reload(body, force=force))
         except ConfigError as error:
             _log.warning("reload refused", problems=error.problems)
             raise Refusal(422, *error.sentences) from None

@@ -350,6 +350,9 @@ OPERATIONS: tuple[Operation, ...] = (
         "/reload",
         "Read the configuration again: what changed, or every problem and nothing changed",
         {200: "Reloaded", 422: "PlainError"},
+        Parameter(
+            "force", "1: also where a new lookup node does not answer.", {"type": "string"}, False
+        ),
         methods=("POST",),
     ),
     _admin(

@@ -15,13 +15,12 @@ class RingChange(Struct):
     """What happens to the ring.
 
     Attributes:
-        moves: the share of the keys that move; `ideal`: the least that have to.
+        moved: the share of the keys that move to another node, as `placement.moved` says.
         changes: what is done to the nodes, a phrase each.
         generation: that it becomes.
     """
 
-    moves: float
-    ideal: float
+    moved: float
     changes: list[str]
     generation: int | UnsetType = UNSET
 
@@ -42,8 +41,7 @@ async def ring_change(before: Placement, after: Placement) -> RingChange:
     """
     try:
         # In a thread: it takes some hashing, and listeners wait for nothing.
-        moved = await asyncio.to_thread(placement.moved, before, after)
+        share = await asyncio.to_thread(placement.moved, before, after)
     except ValueError as error:
         raise ConfigError("configuration", [f"lookup.servers: {error}"]) from None
-    changes = placement.differences(before, after)
-    return RingChange(round(moved.share, 4), round(moved.ideal, 4), changes)
+    return RingChange(round(share, 4), placement.differences(before, after))

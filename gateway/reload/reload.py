@@ -4,8 +4,8 @@
 2. Weigh it: what may change while the process runs (`runtime_config.py`) is put into the
    configuration that holds, the rest is named. Other places of the keys are another generation of
    the ring.
-3. Ask all that have to take it whether they can. Until here nothing has changed: a problem ends the
-   reload.
+3. Ask all that have to take it whether they can, and reach the lookup nodes that are new. Until
+   here nothing has changed: a problem ends the reload.
 4. Tell them to. Nothing can fail any more; a worker that does not take it is replaced by one that
    has it.
 
@@ -47,11 +47,13 @@ class Step(Struct):
         merged: the configuration that would hold.
         generation: of its ring.
         outcome: the answer to who asked for it.
+        force: whether new lookup nodes are taken that do not answer.
     """
 
     merged: Sections
     generation: int
     outcome: Outcome
+    force: bool = False
 
 
 class Reload:
@@ -69,11 +71,12 @@ class Reload:
         self._parts = parts
         self._one_at_a_time = asyncio.Lock()
 
-    async def reload(self, body: bytes = b"") -> Outcome:
+    async def reload(self, body: bytes = b"", *, force: bool = False) -> Outcome:
         """Read, weigh, ask, tell.
 
         Args:
             body: of the request; it says nothing here.
+            force: whether new lookup nodes are taken that do not answer.
 
         Raises:
             ConfigError: the configuration has problems; nothing changed.
@@ -82,6 +85,7 @@ class Reload:
         async with self._one_at_a_time:
             with _counted():
                 step = await self._weighed()
+                step.force = force
                 await self._parts.ask(step)
                 await self._parts.tell(step)
         _log.info("configuration reloaded", **msgspec.to_builtins(step.outcome))
@@ -205,9 +209,18 @@ class OwnParts:
         """Whether they can take it.
 
         Raises:
-            ConfigError: no ring can be made of it.
+            ConfigError: no ring can be made of it, or a node that is new does not answer.
         """
-        self._backend.plan(step.merged)
+        planned = self._backend.plan(step.merged)
+        if planned is None or step.force:
+            return
+        problems = [
+            f"lookup.servers: {silent}; nothing changed. Start it and reload again, or reload with"
+            " POST /reload?force=1 to have it all the same"
+            for silent in await self._backend.silent_newcomers(planned)
+        ]
+        if problems:
+            raise ConfigError("configuration", problems)
 
     async def tell(self, step: Step) -> None:
         """From the next request on it holds; requests under way end as they are."""
@@ -223,11 +236,13 @@ class Order(Struct):
         config: the configuration that would hold, with its secrets.
         generation: of its ring.
         apply: whether it is told.
+        force: as of Step.
     """
 
     config: dict[str, Any]
     generation: int
     apply: bool
+    force: bool = False
 
 
 class Workers:
@@ -267,7 +282,8 @@ class Workers:
                 raise Refusal(503, f"Nothing changed: worker {number} does not answer; try again.")
             if "taken" not in answer:
                 problems = answer.get("errors") or ["it does not say why"]
-                raise ConfigError(f"worker {number}", [str(problem) for problem in problems])
+                sentences = [str(one).removeprefix("configuration: ") for one in problems]
+                raise ConfigError(f"worker {number}", sentences)
 
     async def tell(self, step: Step) -> None:
         """From here on a worker that is born has it, and there is no way back."""
@@ -279,7 +295,9 @@ class Workers:
                 self._replace(number)
 
     async def _send_order(self, step: Step, *, apply: bool) -> Mapping[int, Any]:
-        return await self._send(encode(Order(plain(step.merged), step.generation, apply)))
+        return await self._send(
+            encode(Order(plain(step.merged), step.generation, apply, step.force))
+        )
 
 
 class WorkerReload:
@@ -288,15 +306,19 @@ class WorkerReload:
     def __init__(self, parts: OwnParts) -> None:
         self._parts = parts
 
-    async def reload(self, body: bytes) -> dict[str, bool]:
+    async def reload(self, body: bytes, *, force: bool = False) -> dict[str, bool]:
         """Say whether the configuration can be taken, or take it.
+
+        Args:
+            body: the order.
+            force: nothing here: the order says it.
 
         Raises:
             ConfigError: it cannot.
         """
         order = msgspec.json.decode(body, type=Order)
         config = Sections.model_validate(order.config)
-        step = Step(config, order.generation, Outcome([], []))
+        step = Step(config, order.generation, Outcome([], []), order.force)
         await self._parts.ask(step)
         if order.apply:
             await self._parts.tell(step)

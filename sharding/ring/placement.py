@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from config.model import Lookup, LookupServer
 from sharding.ring.ring import Ring
@@ -72,46 +72,18 @@ class Placement:
         )
 
 
-class Moved(NamedTuple):
-    """What a change of placement moves.
+def moved(before: Placement, after: Placement) -> float:
+    """The share of the keys that a change moves to another node, 0 to 1.
 
-    Attributes:
-        share: of the key space that gets another address, 0 to 1. It is 1 with another hash, tag,
-            distribution or layout: every key is placed anew.
-        ideal: the least share that must move, by the weights: 1/(n+1) for one more equal node.
-    """
-
-    share: float
-    ideal: float
-
-
-def moved(before: Placement, after: Placement) -> Moved:
-    """How much a change of placement moves.
+    It is the exact share of the hash's values that get another address; 1 if another hash, tag,
+    distribution or layout places every key anew. The same figure stands in a reload's answer and
+    in `tapedeck ring plan`.
 
     Raises:
         ValueError: one of the two describes no valid ring.
     """
     old, new = before.ring(), after.ring()
-    if before.rules != after.rules:
-        return Moved(1.0, 1.0)
-    return Moved(sum(old.moves(new).values()), ideal(before.servers, after.servers))
-
-
-def ideal(before: Sequence[LookupServer], after: Sequence[LookupServer]) -> float:
-    """The least share of the keys that must move: what the addresses gain that get more weight.
-
-    It is 1/(n+1) for one more node of the same weight.
-    """
-    had, gets = _parts(before), _parts(after)
-    return sum(max(0.0, part - had.get(at, 0.0)) for at, part in gets.items())
-
-
-def _parts(servers: Sequence[LookupServer]) -> dict[str, float]:
-    total = sum(server.weight for server in servers)
-    parts: dict[str, float] = {}
-    for server in servers:
-        parts[str(server)] = parts.get(str(server), 0.0) + server.weight / total
-    return parts
+    return 1.0 if before.rules != after.rules else sum(old.moves(new).values())
 
 
 def differences(before: Placement, after: Placement) -> list[str]:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sharding.ring.placement import ideal
-from sharding.ring.ring import Ring
+from sharding.ring.placement import Placement, moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +23,25 @@ class Held:
 
 
 def forecast(
-    before: Ring, after: Ring, held: Mapping[str, Held | None] | None = None
+    before: Placement, after: Placement, held: Mapping[str, Held | None] | None = None
 ) -> dict[str, Any]:
-    """Compare two rings with the same hash and distribution.
+    """Compare two rings.
 
     Args:
         held: what each node of `before` has, by its name; None for a node that did not answer.
 
     Returns:
-        moved: the share of the key space that goes to another node.
-        ideal: the least share that would have to move, by the weights.
+        moved: as `placement.moved`.
         keys: how many keys move; None unless all nodes answered.
-        moves: by pair of nodes, largest share first.
+        moves: by pair of nodes, largest share first; empty where every key is placed anew.
         nodes: each node before and after; keys and memory only if all nodes answered.
     """
-    moves = before.moves(after)
-    shares, new_shares = before.shares(), after.shares()
+    anew = before.rules != after.rules
+    old_ring, new_ring = before.ring(), after.ring()
+    moves = {} if anew else old_ring.moves(new_ring)
+    shares, new_shares = old_ring.shares(), new_ring.shares()
     known = {name: what for name, what in (held or {}).items() if what is not None}
-    complete = bool(held) and set(known) >= set(shares)
+    complete = not anew and bool(held) and set(known) >= set(shares)
 
     def part(name: str, share: float) -> tuple[int, int]:
         """The keys and bytes in `share` of the key space, on the node that owns it now."""
@@ -79,8 +79,7 @@ def forecast(
             }
         )
     return {
-        "moved": sum(moves.values()),
-        "ideal": ideal(before.servers, after.servers),
+        "moved": moved(before, after),
         "keys": sum(pair["keys"] for pair in pairs) if complete else None,
         "moves": pairs,
         "nodes": nodes,

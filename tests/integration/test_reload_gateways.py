@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 import yaml
 
+from stack.process import free_port
 from stack.redis import RedisServer
 from tests.support.gateways import Gateway
 from tests.support.rings import servers
@@ -228,7 +229,7 @@ async def test_check_config_shows_what_a_reload_would_change_and_sends_no_secret
     file = tmp_path / "new.yml"
     document = {**alone.document, "lookup": {"servers": servers(*lookup_servers)}}
     document["player"] = {"skip_limit": 5}
-    document["mysql"] = {**document["mysql"], "password": "another", "connections": 3}
+    document["mysql"] = {**document["mysql"], "password": "a-secret", "connections": 3}
     document["gateway"] = {**document["gateway"], "workers": 7}
     file.write_text(yaml.safe_dump(document))
     shown = tapedeck("check-config", str(file), "--against", alone.admin)
@@ -239,11 +240,20 @@ async def test_check_config_shows_what_a_reload_would_change_and_sends_no_secret
     assert "changes: mysql.password" in lines
     assert "overridden where the gateway runs: gateway.workers: 1 -> 7" in lines
     assert any(re.fullmatch(r"ring: lookup3 \(.+\) is added", line) for line in lines)
-    moves = re.search(r"ring: ([\d.]+)% of the keys move", lines[-1])
+    moves = re.fullmatch(r"ring: ([\d.]+)% of the keys move to another node", lines[-1])
     assert moves is not None
     assert 22 < float(moves[1]) < 45
-    assert "at least 33.3% must" in lines[-1]
-    assert "another" not in shown.stdout
+    assert "a-secret" not in shown.stdout
+
+    # The plan of the file that was edited says the same, and so does the reload.
+    planned = tapedeck("ring", "plan", "--config", str(file), "--against", alone.admin)
+    assert planned.stdout.splitlines()[:2] == [
+        f"{moves[1]}% of the keys would move to another node:",
+        f"  lookup3 ({lookup_servers[2].address}) is added",
+    ], planned
+    added = f"{lookup_servers[2].address}:1 lookup3"
+    before = tapedeck("ring", "plan", "--config", str(alone.config), "--add", added)
+    assert before.stdout == planned.stdout
 
     file.write_text(yaml.safe_dump(alone.document))
     same = tapedeck("check-config", str(file), "--against", alone.admin)
@@ -255,3 +265,44 @@ async def test_check_config_shows_what_a_reload_would_change_and_sends_no_secret
     assert "no gateway answers at http://127.0.0.1:1" in nobody.stderr
     status, body = await post(alone, "/reload/check")
     assert (status, body) == (200, {"changed": [], "needs_restart": []})
+    planned = tapedeck("ring", "plan", "--config", str(alone.config), "--against", alone.admin)
+    assert "a reload moves nothing" in planned.stdout, planned
+
+    set_lookup(alone, servers=servers(*lookup_servers))
+    status, body = await post(alone)
+    assert f"{body['ring']['moved']:.1%}" == f"{moves[1]}%"
+
+
+async def test_a_new_node_that_does_not_answer_is_refused_by_every_way_to_reload_unless_forced(
+    gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    one, two, three = lookup_servers
+    missing = f"127.0.0.1:{free_port()}:1 lookup4"
+    two.kill()  # it is in the ring already: no reason to refuse anything
+    set_lookup(gateway, servers=[*servers(one, two), missing])
+
+    warned = tapedeck("check-config", str(gateway.config))
+    assert warned.returncode == 0
+    assert "warning: lookup.servers: lookup4" in warned.stderr
+    assert "ConnectionError" in warned.stderr
+    status, body = await post(gateway)
+    assert status == 422
+    (sentence,) = body["errors"]
+    assert "the new node lookup4" in sentence
+    assert "does not answer" in sentence
+    assert "POST /reload?force=1" in sentence
+    gateway.send(signal.SIGHUP)
+    await gateway.until("/healthz", lambda *_: len(gateway.lines("reload refused")) == 2)
+    assert "POST /reload?force=1" in gateway.lines("reload refused")[-1]["problems"][0]
+    assert [g for g in await generations(gateway) if g] == [1, 1]
+
+    # One that answers is taken, whatever is down beside it.
+    set_lookup(gateway, servers=servers(one, two, three))
+    assert (await post(gateway))[0] == 200
+    assert [g for g in await generations(gateway) if g] == [2, 2]
+
+    set_lookup(gateway, servers=[*servers(one, two, three), missing])
+    assert (await post(gateway))[0] == 422
+    status, body = await post(gateway, "/reload?force=1")
+    assert (status, body["ring"]["generation"]) == (200, 3)
+    assert [g for g in await generations(gateway) if g] == [3, 3]

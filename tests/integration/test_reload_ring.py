@@ -88,8 +88,7 @@ async def test_nodes_are_added_removed_reweighted_renamed_and_readdressed_while_
             answer = await reloaded(gateway, servers=servers(one, two, three, four))
             assert answer["changed"] == ["lookup.servers"]
             assert answer["ring"]["generation"] == 2
-            assert answer["ring"]["ideal"] == 0.25
-            assert 0.15 < answer["ring"]["moves"] < 0.35
+            assert 0.15 < answer["ring"]["moved"] < 0.35
             await traffic.more()
             after = await ring(gateway)
             assert names(after) == {"lookup1", "lookup2", "lookup3", "lookup4"}
@@ -111,7 +110,7 @@ async def test_nodes_are_added_removed_reweighted_renamed_and_readdressed_while_
                 answer = await reloaded(gateway, **change)
                 assert answer["needs_restart"] == []
                 if "hash_tag" not in change:  # no key of ours has that tag: nothing moves
-                    assert answer["ring"]["moves"] > 0
+                    assert answer["ring"]["moved"] > 0
                 await traffic.more()
                 assert (await ring(gateway))["generation"] == number
             assert names(await ring(gateway)) == {"lookup1", "lookup2"}

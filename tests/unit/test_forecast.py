@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from config.model import LookupServer
 from sharding.ring.hashes import BITS
-from sharding.ring.plan import Held, forecast, ideal
+from sharding.ring.placement import Placement, moved
+from sharding.ring.plan import Held, forecast
 from sharding.ring.ring import Ring
 
 weights = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 9), min_size=1, max_size=8)
@@ -23,6 +24,11 @@ def servers(weights: dict[str, int]) -> list[LookupServer]:
 
 def ring(weights: dict[str, int], distribution: str = "ketama", hash_: str = "fnv1a_64") -> Ring:
     return Ring(servers(weights), hash=hash_, distribution=distribution)
+
+
+def placed(names: str, hash_: str = "fnv1a_64") -> Placement:
+    """Nodes of one weight."""
+    return Placement(tuple(servers(equal(names))), hash_, "", "ketama", "packed")
 
 
 def equal(names: str) -> dict[str, int]:
@@ -73,29 +79,13 @@ def test_rings_of_slots_that_repeat_late_are_compared_by_a_sample() -> None:
     assert moved == pytest.approx(seen, abs=0.02)
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "share"),
-    [
-        (equal("abc"), equal("abcd"), 1 / 4),
-        (equal("abcd"), equal("abc"), 1 / 4),
-        (equal("ab"), {"a": 3, "b": 1}, 1 / 4),
-        (equal("ab"), equal("ab"), 0),
-        (equal("ab"), equal("cd"), 1),
-    ],
-)
-def test_the_ideal_is_what_the_weights_ask_for(
-    before: dict[str, int], after: dict[str, int], share: float
-) -> None:
-    assert ideal(servers(before), servers(after)) == pytest.approx(share)
-
-
 def test_what_each_node_would_have_is_worked_out_from_what_it_has() -> None:
     held: dict[str, Held | None] = {
         "a": Held(1000, 100_000),
         "b": Held(500, 50_000),
         "c": Held(700, 70_000),
     }
-    answer = forecast(ring(equal("abc")), ring(equal("abcd")), held)
+    answer = forecast(placed("abc"), placed("abcd"), held)
     nodes = {node["name"]: node for node in answer["nodes"]}
 
     assert sum(node["keys"] for node in nodes.values()) == pytest.approx(2200, abs=3)
@@ -111,10 +101,7 @@ def test_what_each_node_would_have_is_worked_out_from_what_it_has() -> None:
 
 def test_a_removed_node_has_nothing_afterwards() -> None:
     held: dict[str, Held | None] = dict.fromkeys("abc", Held(900, 9000))
-    nodes = {
-        node["name"]: node
-        for node in forecast(ring(equal("abc")), ring(equal("bc")), held)["nodes"]
-    }
+    nodes = {node["name"]: node for node in forecast(placed("abc"), placed("bc"), held)["nodes"]}
 
     assert (nodes["a"]["keys"], nodes["a"]["share"], nodes["a"]["weight"]) == (0, 0.0, None)
     assert nodes["b"]["keys"] + nodes["c"]["keys"] == pytest.approx(2700, abs=2)
@@ -124,8 +111,36 @@ def test_a_removed_node_has_nothing_afterwards() -> None:
 def test_without_an_answer_of_every_node_only_shares_are_said(
     held: dict[str, Held | None] | None,
 ) -> None:
-    answer = forecast(ring(equal("ab")), ring(equal("abc")), held)
+    answer = forecast(placed("ab"), placed("abc"), held)
 
     assert all(node["keys"] is None for node in answer["nodes"])
     assert all(move["keys"] is None for move in answer["moves"])
     assert answer["moved"] > 0
+
+
+def test_another_hash_moves_every_key_and_says_what_each_node_will_have_of_them() -> None:
+    held: dict[str, Held | None] = dict.fromkeys("ab", Held(1, 1))
+    answer = forecast(placed("ab"), placed("abc", "md5"), held)
+
+    assert (answer["moved"], answer["moves"], answer["keys"]) == (1.0, [], None)
+    assert sum(node["share"] for node in answer["nodes"]) == pytest.approx(1)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.sets(st.sampled_from("abcdef"), min_size=1),
+    st.sets(st.sampled_from("abcdef"), min_size=1),
+)
+def test_the_share_that_moves_is_one_figure_wherever_it_is_said(
+    before: set[str], after: set[str]
+) -> None:
+    """A plan's, a reload's, and the sum of what each pair of nodes hands over."""
+    old, new = placed("".join(sorted(before))), placed("".join(sorted(after)))
+    answer = forecast(old, new)
+
+    assert answer["moved"] == moved(old, new)
+    assert answer["moved"] == pytest.approx(sum(move["share"] for move in answer["moves"]))
+    # Only what is new in the ring, or has gone, moves keys.
+    assert (answer["moved"] == 0) == (before == after)
+    for move in answer["moves"]:
+        assert move["to"] not in before or move["from"] not in after

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,9 +88,7 @@ def test_whoever_reads_only_the_beginning_is_no_error(config: Path, tmp_path: Pa
     assert first == {"key": "uid:0", "node": RING.owner(b"uid:0").name}
 
 
-@pytest.mark.parametrize(
-    "args", [("where",), ("where", "1"), ("where", "1", "2", "--keys", "x"), ("plan",)]
-)
+@pytest.mark.parametrize("args", [("where",), ("where", "1"), ("where", "1", "2", "--keys", "x")])
 def test_what_is_missing_is_a_usage_error(config: Path, args: tuple[str, ...]) -> None:
     assert ring(config, *args).returncode == 2
 
@@ -105,23 +104,23 @@ def test_a_plan_says_what_would_move_also_while_no_node_answers(config: Path) ->
     done = ring(config, "plan", "--add", "127.0.0.1:4:4 d", "--remove", "a", "--json")
     answer = json.loads(done.stdout)
 
-    assert answer["ideal"] == pytest.approx(4 / 7)
-    assert answer["silent"] == ["a", "b", "cé"]
+    assert answer["silent"] == ["a", "b", "cé", "d"]
     assert {node["name"] for node in answer["nodes"]} == {"a", "b", "cé", "d"}
     assert sum(move["share"] for move in answer["moves"]) == pytest.approx(answer["moved"])
     shown = ring(config, "plan", "--weight", "b=5").stdout.decode()
-    assert "of the key space would move; by the weights alone it would be 21.4%" in shown
+    assert re.match(r"[\d.]+% of the keys would move to another node:\n  b weighs 5 instead", shown)
     assert "2 -> 5" in shown
 
 
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
+        ([], b"no gateway answers at http://127.0.0.1:8081: "),
         (["--remove", "x"], b"there is no node 'x'; there are a, b, c"),
         (["--weight", "x=2"], b"there is no node 'x'"),
         (["--weight", "a=0"], b"greater than or equal to 1"),
         (["--weight", "a=heavy"], b"valid integer"),
-        (["--add", "127.0.0.1:9:1 a"], b"two servers are called 'a'"),
+        (["--add", "127.0.0.1:9:1 a"], b"two servers are called 'a' (is it in "),
         (["--add", "127.0.0.1"], b"is not host:port:weight"),
         (["--remove", "a", "--remove", "b", "--remove", "cé"], b"at least 1 item"),
     ],
