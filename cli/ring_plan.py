@@ -165,12 +165,13 @@ def _print(answer: dict[str, Any]) -> None:
         print(f"  {change}")
     keys = "Each key that moves" if answer["keys"] is None else f"Some {answer['keys']:,} keys"
     print(
-        f"Nothing is copied. {keys} would be loaded without a hint, once: one more partition read"
+        f"Nothing is copied. {keys} would be loaded without a hint, once: one more partition read."
+        "\nOld owners keep what they had until it expires; what follows is how it is then"
     )
     if answer["silent"]:
         print(
-            f"warning: {', '.join(answer['silent'])} did not answer. A reload refuses a new node"
-            " that does not; of the others the keys and the memory are not known"
+            f"warning: {', '.join(answer['silent'])} did not answer; a reload refuses a new node"
+            " that does not"
         )
     shown: dict[str, Callable[[Any], str]] = {
         "weight": str,

@@ -202,7 +202,7 @@ class Node:
             problem = problem or f"timeout: nothing within {TRIAL_SECONDS:g} s"
         finally:
             await self.close()
-        return problem
+        return problem and problem.removesuffix(".")
 
     async def _problem(self) -> str | None:
         try:

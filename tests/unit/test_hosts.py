@@ -33,7 +33,7 @@ class Insight:
     async def ring(self) -> dict[str, Any]:
         return {"nodes": ["10.0.0.7"]}
 
-    async def reload(self, body: bytes) -> dict[str, Any]:
+    async def reload(self, body: bytes, *, force: bool) -> dict[str, Any]:
         self.reloads += 1
         return {"changed": [], "needs_restart": []}
 
