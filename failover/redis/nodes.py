@@ -207,7 +207,7 @@ class Node:
     async def _problem(self) -> str | None:
         try:
             for reply in await self.look(self._probing):
-                if isinstance(reply, RedisError):
+                if isinstance(reply, NodeError):
                     return describe(reply)
         except Exception as error:
             return describe(error)
