@@ -284,7 +284,7 @@ async def test_a_new_node_that_does_not_answer_is_refused_by_every_way_to_reload
     warned = tapedeck("check-config", str(gateway.config))
     assert warned.returncode == 0
     assert "warning: lookup.servers: lookup4" in warned.stderr
-    assert "ConnectionError" in warned.stderr
+    assert "ConnectionRefusedError" in warned.stderr
     status, body = await post(gateway)
     assert status == 422
     (sentence,) = body["errors"]
