@@ -1,9 +1,8 @@
-"""A blocking call beside the event loop: asked for by many, made once at a time.
+"""Blocking calls beside the event loop: many callers share one call.
 
-A disk or a resolver that does not answer blocks the thread that asks, and nothing can cancel it. An
-event loop has few such threads for everything. Here each call has one thread of its own at most,
-everybody who wants the result waits for that one, and the last good result is used while the call
-fails or does not return.
+A disk or a resolver that does not answer blocks the calling thread, and nothing can cancel it. The
+event loop's default executor has few threads. Here each call has at most one thread of its own, all
+callers wait for it, and they get the last good result while it fails or does not return.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 PATIENCE = 0.25
-"""Seconds to wait for a call whose last good result is known, at most."""
+"""Most seconds to wait for a call if there is an earlier good result."""
 
 
 class Aside(Generic[T]):
-    """One call.
+    """One blocking call.
 
     Args:
         name: of its threads.
         call: may block, and raise.
 
     Attributes:
-        good: the last good result; None before the first.
+        good: the last good result; None before the first one.
         running: the call that is under way.
     """
 
@@ -43,24 +42,24 @@ class Aside(Generic[T]):
         self.running: Future[T] | None = None
 
     async def get(self, patience: float = PATIENCE) -> T:
-        """The result of a call that ends after this was asked for, or the last good one.
+        """The result of a call that ends after this method was called, or the last good one.
 
-        The caller bounds the time that it has for the first result.
+        The caller sets a timeout for the first result.
 
         Args:
-            patience: seconds until the last good result is used, where there is one. A call that
-                did not return in time before is not waited for.
+            patience: seconds until the last good result is returned, if there is one. A call that
+                already took longer than that is not waited for again.
 
         Raises:
-            Exception: what the call raised, which never had a good result.
-            OSError: there is no thread for it.
+            Exception: what the call raised, if it never had a good result.
+            OSError: no thread could be started.
         """
         known = self.good
         try:
             running = self.running or self._begin()
             if known is not None and self._silent:
                 return known
-            # Whoever is cancelled leaves the call to the others: a running one takes no cancel.
+            # Cancelling one caller does not cancel the shared call.
             async with asyncio.timeout(None if known is None else patience):
                 return await asyncio.wrap_future(running)
         except Exception as error:
@@ -73,7 +72,7 @@ class Aside(Generic[T]):
         running: Future[T] = Future()
         running.set_running_or_notify_cancel()
         self.running = running
-        # A daemon: the process ends without waiting for it.
+        # A daemon thread: the process can end without waiting for it.
         thread = threading.Thread(target=self._run, args=(running,), name=self._name, daemon=True)
         try:
             thread.start()
@@ -96,7 +95,7 @@ class Aside(Generic[T]):
 
 
 async def aside(name: str, call: Callable[[], T]) -> T:
-    """The result of one blocking call. It keeps no process from ending; `asyncio.to_thread` does.
+    """The result of one blocking call. Unlike `asyncio.to_thread` it cannot keep a process alive.
 
     Args:
         name: of its thread.

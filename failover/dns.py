@@ -1,12 +1,11 @@
-"""The addresses of peers' names: a silent DNS server costs its own name only.
+"""The addresses of hosts' names: a silent DNS server delays only connects to its own names.
 
-`getaddrinfo` blocks its thread for as long as the resolver tries (10 s by glibc's defaults): each
-name is looked up aside (`aside.py`). While it is silent, or its look-up fails, the addresses that
-were good last are used.
+`getaddrinfo` blocks its thread for as long as the resolver tries (10 s by glibc's defaults), so
+each name is looked up in a thread (`aside.py`). While its look-up fails or does not return, the
+last good addresses are used.
 
-An answer is never kept for its own sake: each connect looks the name up, as names that move on a
-failover demand. How long an answer holds (its TTL) is the business of the system's resolver, which
-does not tell.
+Otherwise no answer is cached: each connect looks the name up, because a name may move on a
+failover. Caching within an answer's TTL is left to the system's resolver, which does not tell it.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from typing import TypeVar
 from failover.aside import PATIENCE, Aside
 
 LOOKUPS = 256
-"""At once, at most: as many threads. A Redis Cluster says itself which names its nodes have."""
+"""Most look-ups, and so threads, at once. (A Redis Cluster chooses its nodes' names itself.)"""
 REMEMBERED = 4096
-"""Names at most."""
+"""Most names whose addresses are remembered."""
 
 Addresses = tuple[str, ...]
 T = TypeVar("T")
@@ -33,7 +32,7 @@ class Names:
     """Looks names up.
 
     Args:
-        ask: gives a name's addresses, and may block.
+        ask: returns a name's addresses, and may block.
     """
 
     def __init__(self, ask: Callable[[str], Addresses] | None = None) -> None:
@@ -41,17 +40,17 @@ class Names:
         self._names: dict[str, Aside[Addresses]] = {}
 
     async def look_up(self, host: str, patience: float = PATIENCE) -> Addresses:
-        """The addresses of a host, numeric, the best first; at least one.
+        """The numeric addresses of a host, the best first; at least one.
 
-        The caller bounds the time that it has for a name that was never known.
+        The caller sets a timeout for a name that was never looked up with success.
 
         Args:
-            host: a name, or a numeric address, which is given back.
-            patience: seconds until the last good addresses are used, where there are some. A name
-                that did not answer last time is not waited for.
+            host: a name, or a numeric address, which is returned as it is.
+            patience: seconds until the last good addresses are returned, if there are any. A name
+                whose last look-up took longer than that is not waited for.
 
         Raises:
-            OSError: the look-up failed, and the name was never known (`socket.gaierror`).
+            OSError: the look-up failed, and no earlier one succeeded (`socket.gaierror`).
         """
         if is_numeric(host):
             return (host,)
@@ -84,11 +83,11 @@ def _ask_system(host: str) -> Addresses:
 
 
 NAMES = Names()
-"""Those of this process."""
+"""The names of this process."""
 
 
 def is_numeric(host: str) -> bool:
-    """Whether it is an address, so that there is nothing to look up."""
+    """Whether a host is a numeric address, which needs no look-up."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -99,16 +98,16 @@ def is_numeric(host: str) -> bool:
 async def connect_by_name(
     host: str, connect: Callable[[str], Awaitable[T]], patience: float = PATIENCE
 ) -> T:
-    """Connect to the first address of a host that takes a connection.
+    """Connect to the first address of a host that accepts a connection.
 
     Args:
         host: a name or an address.
-        connect: connects to a numeric address; raises OSError where there is nobody.
+        connect: connects to a numeric address; raises OSError if it is refused.
         patience: as for `Names.look_up`.
 
     Raises:
-        OSError: no address took it, or the name has none. A TLS handshake that failed, and time
-            that ran out, are not tried again elsewhere.
+        OSError: no address accepted, or the name has none. After a failed TLS handshake, or a
+            timeout, the other addresses are not tried.
     """
     *first, last = await NAMES.look_up(host, patience)
     for address in first:

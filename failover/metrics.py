@@ -1,4 +1,4 @@
-"""Counters of what fails and comes back."""
+"""The metrics of lookup nodes and of MySQL."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -15,7 +15,7 @@ NODE_SECONDS = Histogram(
 
 
 def forget(node: str) -> None:
-    """Drop what was counted of a node that is none any more: in a cluster others come and go."""
+    """Remove the metrics of a node that has left: the primaries of a Redis Cluster change."""
     for family in (NODE_LIVE, NODE_EJECTIONS, NODE_RETURNS, NODE_FAILURES, NODE_SECONDS):
         family.remove_by_labels({"node": node})
 
@@ -25,7 +25,7 @@ MYSQL_REDUNDANT = Gauge(
     "tapedeck_mysql_redundant",
     "1 while another host has what the primary acknowledges; NaN where that cannot be seen",
 )
-# Not known is not lost: with one host (a managed service's endpoint) nobody is to be woken.
+# NaN, not 0: with one host (a managed service's endpoint) no alert may fire.
 MYSQL_REDUNDANT.set(float("nan"))
 MYSQL_GENERATION = Gauge("tapedeck_mysql_generation", "The highest generation of a primary seen")
 MYSQL_SPLIT = Gauge("tapedeck_mysql_split", "1 while two hosts claim to be the primary")

@@ -1,8 +1,8 @@
-"""How late this process's event loop is, and how much of a span of time it was there for.
+"""How late this process's event loop is, and how much of a span of time it missed.
 
-A process that gets no CPU time (a throttled container, a stopped one, a long call on the event
-loop) finds answers late that were on time, and its own timers ring before it has read them. What it
-concludes about others from such a span is about itself.
+A process without CPU time (a throttled or stopped container, a long call on the event loop) reads
+answers late that arrived in time, and its timeouts expire before it reads them. So it must not
+blame other servers for such a span.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from collections import deque
 from collections.abc import Callable
 
 TICK = 0.02
-"""Seconds between two looks at the clock."""
+"""Seconds between two ticks."""
 SPAN = 3.0
-"""Seconds over which it is judged whether the process is starved."""
+"""Seconds of the recent past that decide whether the process is starved."""
 GRACE = 0.03
-"""Seconds by which a tick may be late: on a machine that is busy every process is."""
+"""Seconds by which a tick may be late, as on any busy machine."""
 STARVED, FED = 0.4, 0.2
-"""The shares of them that it must have missed to be starved, and to be so no longer. (A container
-with a tenth of a core, 10 ms in each 100, misses half.)"""
+"""A process that missed more than the first share of `SPAN` is starved, until it misses less than
+the second. (A container with a tenth of a core, 10 ms in each 100, misses half.)"""
 
 
 class Presence:
-    """Adds up by how much this process's event loop was late. One for a worker.
+    """Adds up how late this process's event loop was. A worker has one.
 
-    `absent` is read before and after a span: the difference is what the process missed of it, but
-    for the time since the last tick.
+    Read `absent` before and after a span: the difference is what the process missed, except for the
+    time since the last tick.
 
     Attributes:
-        absent: seconds by which it was late, in all.
-        starved: whether it missed so much lately that nothing it sees of others counts: no node is
-            ejected and no primary dropped for being slow.
-        followers: called at each tick with the loop's clock, and the seconds by which it was late.
+        absent: seconds by which ticks were late, in all.
+        starved: whether the process is starved: it then ejects no node, and drops no primary, for
+            being slow.
+        followers: called at each tick with the loop's clock and the seconds by which it was late.
     """
 
     def __init__(self) -> None:
@@ -52,18 +52,18 @@ class Presence:
             self._arm(asyncio.get_running_loop())
 
     def begin(self) -> None:
-        """Judge from now on: the process has started, and what blocked it then is no starvation."""
+        """Count from now on: the process has started, and delays of the start do not count."""
         self._lates.clear()
         self._late, self.missing, self.starved = 0.0, 0.0, False
 
     def close(self) -> None:
-        """End."""
+        """Stop ticking."""
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
 
     def missed(self, now: float, absent_before: float) -> float:
-        """Seconds that were missed since `absent` was `absent_before`.
+        """Seconds that this process missed since `absent` was `absent_before`.
 
         Args:
             now: the loop's clock.
@@ -101,5 +101,5 @@ class Presence:
 
 
 def was_there(span: float, missed: float) -> bool:
-    """Whether a process that missed so much of a span can judge others by it: it saw half."""
+    """Whether a process that missed `missed` of `span` seconds was there for at least half."""
     return missed <= span / 2

@@ -1,4 +1,4 @@
-"""Background tasks: ending them, and seeing that their work gets done."""
+"""Background tasks: stopping them, and noticing that they keep failing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import structlog
 
 log = structlog.get_logger("tapedeck.tasks")
 AGAIN = 0.2
-"""Seconds until a task that goes on is cancelled again."""
+"""Seconds until a task that still runs is cancelled again."""
 
 
 async def stop(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel tasks, and return once they have ended, whatever they end with.
+    """Cancel tasks, and return once they have ended, with or without an error.
 
     Again and again: a cancellation that comes at the moment at which `asyncio.wait_for` has its
     result is swallowed there before Python 3.12 (bpo-37658).
@@ -26,11 +26,11 @@ async def stop(*tasks: asyncio.Task[Any] | None) -> None:
 
 
 class Rounds:
-    """Work in the background that is done again and again, and whether it still gets done.
+    """The runs of a repeated background task, and whether they keep failing.
 
     Args:
-        name: of the work, in the log and for people.
-        patience: seconds for which it may fail before that is trouble.
+        name: of the task, in the log and in reasons.
+        patience: seconds for which it may fail before `trouble` reports it.
         expected: errors that need no traceback.
     """
 
@@ -41,7 +41,7 @@ class Rounds:
         self._failing: tuple[float, str] | None = None
 
     async def turn(self, work: Callable[[], Awaitable[Any]]) -> None:
-        """Do it once. What fails is logged, to be tried again."""
+        """Run the task once; log its error, if it raises one."""
         now = asyncio.get_running_loop().time()
         try:
             await work()
@@ -56,7 +56,7 @@ class Rounds:
             self._failing = None
 
     def trouble(self, now: float) -> str:
-        """That it has failed for too long, and why; empty while it has not.
+        """A sentence if the task has failed for too long; empty otherwise.
 
         Args:
             now: the loop's clock.

@@ -1,7 +1,7 @@
-"""What connections to servers speak TLS with: files are looked at for each connection, aside.
+"""TLS contexts of connections to servers. Their files are checked for each connection, in a thread.
 
-So files that are rotated in place need no restart, and a disk that does not answer, or a file that
-cannot be used, leaves the context that was good last.
+So files that are rotated in place need no restart. If the disk does not answer, or a file cannot be
+used, the last good context is used.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from config.tls import ClientContext
 from failover.aside import Aside
 
 _MOST = 64
-"""Settings at most: a reload may bring others."""
+"""Most settings whose contexts are cached: a reload may bring others."""
 _made: dict[tuple[object, ...], Aside[ssl.SSLContext]] = {}
 
 
 async def context_for(config: ClientTls) -> ssl.SSLContext | None:
-    """The context to connect with now; None without TLS.
+    """The context for a new connection; None without TLS.
 
     Raises:
-        TlsProblem: a file cannot be used, and there was no context before.
+        TlsProblem: a file cannot be used, and no earlier context exists.
     """
     if not config.tls:
         return None

@@ -1,6 +1,6 @@
-"""The MySQL primary for commands: one plain connection to whichever host is it now.
+"""One blocking connection to the present MySQL primary, for commands.
 
-The gateway's way to it, with pools and waiting, is `failover.mysql.primary`; both decide alike, by
+The gateway uses `failover.mysql.primary`, with a pool; both choose the primary by
 `failover.mysql.fencing`.
 """
 
@@ -21,27 +21,27 @@ from failover.mysql.fencing import Adopt, View, decide
 
 _NO_SUCH_TABLE = 1146
 _SILENT_SECONDS = 3600
-"""How long the server keeps a command's connection, and its transaction, that says nothing."""
+"""Seconds after which the server closes a command's idle connection and its transaction."""
 
 
 class NoPrimary(Exception):
-    """None of the hosts can be written to; says of each what is wrong with it."""
+    """None of the hosts is the primary; says what is wrong with each."""
 
 
 def connect_primary(
     config: MySQL, statement_seconds: float | None = None
 ) -> pymysql.Connection[Cursor]:
-    """Connect to the primary: the host that is writable, and of the newest generation.
+    """Connect to the primary: the writable host with the newest generation.
 
-    Its settings are those of `failover.mysql.settings`, without autocommit. The caller closes it.
+    The session has the settings of `failover.mysql.settings`, without autocommit. The caller closes
+    the connection.
 
     Args:
         config: the hosts and the user.
-        statement_seconds: how long a statement may go without an answer; None: as the
-            configuration has it (`statement_timeout`).
+        statement_seconds: the timeout of a statement; None: `mysql.statement_timeout`.
 
     Raises:
-        NoPrimary: naming each host and what was wrong.
+        NoPrimary: no host is the primary; names what is wrong with each.
     """
     if statement_seconds is None:
         statement_seconds = config.statement_timeout / 1000
@@ -72,14 +72,14 @@ _Driver: Any = pymysql.Connection  # whose stubs leave out what is redefined her
 
 
 class _Connection(_Driver):  # type: ignore[misc]
-    """PyMySQL's, but it signs in only in ways that keep the password (`failover.mysql.sign_in`)."""
+    """PyMySQL's, but it never sends the password readably (`failover.mysql.sign_in`)."""
 
     def _request_authentication(self) -> None:
         sign_in.check(str(self._auth_plugin_name), self.ssl)
         try:
             super()._request_authentication()
         except OSError:
-            raise  # one of TLS is a ValueError too
+            raise  # an error of TLS is a ValueError too
         except ValueError:  # the text in the place of a key (sign_in.key)
             raise sign_in.no_key() from None
 
@@ -97,10 +97,10 @@ def _connect(host: HostPort, config: MySQL, statement_seconds: float) -> pymysql
         database=config.database,
         charset="utf8mb4",
         connect_timeout=config.connect_timeout / 1000,
-        # A frozen server is noticed by these alone.
+        # Only these timeouts notice a frozen server.
         read_timeout=statement_seconds,
         write_timeout=statement_seconds,
-        # It may wait for a gateway's locks, and be silent while it reads a file.
+        # A command may wait for a gateway's locks, and be idle while it reads a file.
         init_command=settings.statement(
             innodb_lock_wait_timeout=ceil(statement_seconds),
             lock_wait_timeout=ceil(statement_seconds),
@@ -108,7 +108,7 @@ def _connect(host: HostPort, config: MySQL, statement_seconds: float) -> pymysql
             idle_transaction_timeout=_SILENT_SECONDS,
         ),
         ssl=client_context(config),
-        # Else the driver takes TLS where the server has it, unverified, and gives it the password.
+        # Otherwise the driver uses the server's TLS unverified, and sends it the password.
         ssl_disabled=not config.tls,
         server_public_key=sign_in.key(config.public_key),
     )
@@ -126,7 +126,7 @@ def _greet(connection: pymysql.Connection[Cursor]) -> Hello:
             known = cursor.fetchone()
             generation = int(known[0]) if known is not None else 0
         except pymysql.MySQLError as error:
-            # No gateway has met this host yet: it is of no generation, and may still be the one.
+            # Without the table no gateway has used this host yet: its generation is 0.
             if error.args[:1] != (_NO_SUCH_TABLE,):
                 raise
     connection.rollback()

@@ -1,8 +1,8 @@
-"""MySQL's time as SQL: the one expression for it, the same in every time zone.
+"""MySQL's time as an SQL expression that does not depend on the time zone.
 
-`NOW()` is local time, and `UNIX_TIMESTAMP(NOW())` reads it back by the zone's rules: in the hour
-that daylight saving time repeats, or leaves out, that is another time. `UTC_TIMESTAMP()` knows no
-zone, and the difference of two such times is only arithmetic (MySQL manual, "Date and Time
+`NOW()` is local time, and `UNIX_TIMESTAMP(NOW())` converts it back by the zone's rules: in the hour
+that daylight saving time repeats, or leaves out, the result is another time. `UTC_TIMESTAMP()` has
+no zone, and the difference of two such times is only arithmetic (MySQL manual, "Date and Time
 Functions"). MariaDB 10.11 and MySQL 8.4 and 9 have both.
 """
 

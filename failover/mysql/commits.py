@@ -1,19 +1,19 @@
 """Whether changes commit, and what MySQL waits for while they do not. No I/O; times are arguments.
 
-That a server answers says nothing: with a full disk, or without the standby that it waits for, it
-answers every read and commits nothing. So what counts is the last commit that it acknowledged,
-one of a request or a heartbeat (`failover.mysql.heartbeat`).
+A server that answers reads may still commit nothing: its disk may be full, or it waits for a
+standby. So the last acknowledged commit counts, of a request or of a heartbeat
+(`failover.mysql.heartbeat`).
 
-| MySQL says | it waits for |
+| MySQL's answer | it waits for |
 | --- | --- |
 | errors 1021, 1114, 3675, errno 28; "Waiting for someone to free space" | its disk |
 | "Waiting for semi-sync ACK from ..." | a standby |
 | "waiting for handler commit" while a group has no majority | members of its group |
-| error 1205; "Waiting for ... lock" | a lock that somebody holds |
+| error 1205; "Waiting for ... lock" | a lock that another connection holds |
 | errors 1040, 1129, 1203, 1226 | a free connection |
 
-(The words are of the column State of SHOW PROCESSLIST: MariaDB 10.11 `sql/mysqld.cc`, MySQL 9
-`sql/mysqld.cc`, both "stage_...".)
+(The quoted words are in the column State of SHOW PROCESSLIST: MariaDB 10.11 `sql/mysqld.cc`, MySQL
+9 `sql/mysqld.cc`, both "stage_...".)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Cause = Literal["disk", "standby", "lock", "connections", "primary", "commits"]
 PATIENCE = 3.0
 """Seconds without a commit after which changes count as stopped."""
 FULL_FOR = 10.0
-"""Seconds for which an error that says "disk full" counts, if nothing is heard after it."""
+"""Seconds for which a "disk full" error counts, if no commit follows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Stall:
 
     Attributes:
         seconds: for how long.
-        cause: what MySQL waits for; `commits` where it does not say.
-        words: the same for people.
+        cause: what MySQL waits for; `commits` if it does not say.
+        words: the same as a sentence.
     """
 
     seconds: float
@@ -53,11 +53,11 @@ SILENT: tuple[Cause, str] = ("primary", "MySQL does not answer")
 def waits_for(
     states: Sequence[str], error: MySQLError | None = None, redundant: bool | None = None
 ) -> tuple[Cause, str]:
-    """What a server waits for: the cause, and the words for it.
+    """What a server waits for: the cause, and a sentence.
 
     Args:
-        states: of its connections that are not asleep, as SHOW PROCESSLIST has them.
-        error: what the last try to commit met.
+        states: of its connections that are not idle, from SHOW PROCESSLIST.
+        error: of the last try to commit.
         redundant: whether another host has what it commits.
 
     >>> waits_for(["Waiting for semi-sync ACK from slave"])[0]
@@ -82,12 +82,12 @@ def waits_for(
 
 
 class Commits:
-    """What a worker knows of the commits of its primary. Times are of any steady clock, seconds.
+    """What a worker knows of its primary's commits. Times are seconds on a steady clock.
 
     Attributes:
-        cause: what MySQL waits for, as it was asked last.
-        error: what the last heartbeat met; None if it was committed.
-        watched: whether there are heartbeats, so that a time without a commit means something.
+        cause: what MySQL waited for when it was last asked.
+        error: of the last heartbeat; None if it was committed.
+        watched: whether heartbeats run. Without them, a time without commits is normal.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class Commits:
         self._busy: tuple[float, MySQLError] | None = None
 
     def begin(self, now: float) -> None:
-        """A primary was adopted, or heartbeats began: a commit is waited for from now on."""
+        """A primary was adopted, or heartbeats began: count the time without a commit from now."""
         self.cause, self.error = UNKNOWN, None
         self._good, self._full, self._busy = now, None, None
 
@@ -107,14 +107,14 @@ class Commits:
         """A commit was acknowledged.
 
         Args:
-            ours: a heartbeat. It needs no new space, so that it says nothing of a full disk.
+            ours: whether it was a heartbeat, which needs no space and so proves no free disk.
         """
         self._good, self.error = now, None
         if not ours:
             self._full = None
 
     def failed(self, now: float, error: MySQLError) -> None:
-        """A statement failed."""
+        """A statement failed with an error."""
         if error.fault is Fault.FULL:
             since = self._full[0] if self._full is not None else now
             self._full = since, now, error
@@ -122,13 +122,13 @@ class Commits:
             self._busy = now, error
 
     def full(self, now: float) -> MySQLError | None:
-        """The error that says that the disk is full, if it is one of these seconds."""
+        """The last "disk full" error, if it still counts."""
         if self._full is not None and now - self._full[1] < FULL_FOR:
             return self._full[2]
         return None
 
     def busy(self, now: float) -> MySQLError | None:
-        """Likewise that no connection is free."""
+        """The last "too many connections" error, if it still counts."""
         if self._busy is not None and now - self._busy[0] < FULL_FOR:
             return self._busy[1]
         return None
@@ -138,7 +138,7 @@ class Commits:
         return now - self._good
 
     def stall(self, now: float) -> Stall | None:
-        """Whether changes have stopped."""
+        """Why and for how long changes do not commit; None if they do."""
         full = self.full(now)
         cause = waits_for([], full) if full is not None else self.cause
         if self.watched and self.quiet(now) >= PATIENCE:

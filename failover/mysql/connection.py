@@ -1,8 +1,8 @@
-"""One connection to one MySQL host, with deadlines that the driver does not have.
+"""One connection to one MySQL host, with timeouts that the driver does not have.
 
-aiomysql has no read timeout: a statement on a frozen server would wait for ever. Every call here is
-bounded, and a connection whose call was cut short is closed, never used again: its answer could
-still arrive and be taken for the next one's.
+aiomysql has no read timeout: a statement on a frozen server would wait for ever. Here every call
+has a timeout, and a connection is closed after a call that timed out or was cancelled: the late
+answer would be taken for that of the next statement.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HINTS = {
     1129: "an operator unblocks it there: FLUSH HOSTS",
     3159: "turn on mysql.tls",
 }
-"""What to do about a refused connect, by MySQL's number."""
+"""What to do about a refused connect, by MySQL's error number."""
 _SETTINGS = settings.statement()
 
 PRIVATE = (
@@ -52,19 +52,18 @@ PRIVATE_OF_CURSOR = ("_show_warnings",)
 
 
 class _Connection(aiomysql.Connection):  # type: ignore[misc]
-    """aiomysql's, but TLS and the password are not given up in silence, and a close is one.
+    """aiomysql's, but it never continues without TLS, protects the password, and closes at once.
 
-    Asked for TLS, aiomysql goes on without it where the server says that it has none: so does
-    somebody on the way who wants to read the password's exchange. Asked for the password itself, it
-    sends that to anybody (`failover.mysql.sign_in`).
+    If TLS is configured and the server says that it has none, aiomysql continues without TLS. An
+    attacker on the network can say so too. If the server asks for the password itself, aiomysql
+    sends it (`failover.mysql.sign_in`).
 
-    Its close, also the one by which it answers a cancellation, lets the transport send what is left
-    and, with TLS, wait for the server's farewell. A frozen host lets neither happen: the socket
-    and what was to be sent would stay until it thaws.
+    aiomysql's close, also after a cancellation, first sends what is buffered and, with TLS, waits
+    for the server's close. With a frozen host both would last until it thaws.
 
     Args:
-        name: what the certificate must carry; `host` is a numeric address.
-        reached: called when TCP is connected, and the server's greeting is what comes next.
+        name: the name that the certificate must have; `host` is a numeric address.
+        reached: called when TCP is connected, before the server's greeting.
     """
 
     def __init__(self, name: str, reached: Callable[[], None], **words: Any) -> None:
@@ -85,7 +84,7 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]
         if self._ssl_context is not None and not self.server_capabilities & CLIENT.SSL:
             raise OperationalError(CR.CR_SSL_CONNECTION_ERROR, "the server offers no TLS")
         sign_in.check(self._server_auth_plugin, self._ssl_context is not None)
-        # From here on aiomysql uses it to verify the certificate, and in errors.
+        # From here on aiomysql uses `_host` to verify the certificate, and in errors.
         self._host = self._name
         await super()._request_authentication()
 
@@ -101,25 +100,25 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]
 
 
 READ_ONLY = "(@@global.read_only NOT IN ('0','OFF') OR @@global.innodb_read_only)"
-"""Whether the host refuses writes: a number, or a word on servers that know more kinds."""
+"""Whether the host refuses writes: read_only is a number, or a word on newer servers."""
 
 GREETING = (
     "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id),"
     f" {READ_ONLY},"
     f" {clock_sql.MILLISECONDS}, VERSION(), @@version_comment, @@max_allowed_packet"
 )
-"""Which server it is, whether it refuses writes, its clock in ms since 1970 UTC, its version in two
-parts, and how many bytes a statement may have."""
+"""The server's identity, whether it refuses writes, its clock in ms since 1970 UTC, its version in
+two parts, and the most bytes of a statement."""
 
 
 BEGIN = "START TRANSACTION READ WRITE"
 COMMIT = "COMMIT AND NO CHAIN NO RELEASE"
 ROLLBACK = "ROLLBACK AND NO CHAIN NO RELEASE"
-"""Said in full: what they leave out is up to the session's settings."""
+"""In full: the session's settings would decide what is left out."""
 
 
 class _QuietCursor(aiomysql.Cursor):  # type: ignore[misc]
-    """A cursor that does not ask for the text of warnings: that is a round trip a statement."""
+    """A cursor that does not fetch warnings, which costs a round trip for each statement."""
 
     async def _show_warnings(self, conn: object) -> None:
         return
@@ -127,16 +126,16 @@ class _QuietCursor(aiomysql.Cursor):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a host says of itself on connect.
+    """A host's status, read on connect.
 
     Attributes:
-        identity: which server this is, whatever name led to it.
+        identity: names the server; the same for every name and address of it.
         read_only: whether it refuses an ordinary user's writes.
-        generation: the primary's generation that it knows of; 0 where nobody wrote one yet.
+        generation: the primary's generation in its table; 0 if none was written yet.
         clock_ms: its clock, milliseconds since 1970 UTC.
         engine: MySQL or MariaDB, and which version.
-        packet: bytes that a command may have (max_allowed_packet): of a longer one the server reads
-            nothing, and ends the connection.
+        packet: most bytes of a command (max_allowed_packet): after a longer one the server closes
+            the connection.
     """
 
     identity: str
@@ -148,7 +147,7 @@ class Hello:
 
     @classmethod
     def read(cls, row: Row, generation: int) -> Hello:
-        """From the row that GREETING gives."""
+        """Make one from the row that GREETING returns."""
         identity, read_only, clock_ms, version, comment, packet = row
         return cls(
             identity=str(identity),
@@ -161,9 +160,9 @@ class Hello:
 
 
 class Session:
-    """A connection whose settings are those of `failover.mysql.settings`, bounded in time.
+    """A connection with the settings of `failover.mysql.settings`, and a timeout for each call.
 
-    Not for concurrent use: one task at a time.
+    Only one task at a time may use it.
     """
 
     def __init__(self, connection: Any, cursor: Any, statement_seconds: float) -> None:
@@ -173,22 +172,22 @@ class Session:
         self.broken = False
         self.hello: Hello | None = None
         self.unanswered = ""
-        """The statement that the server may be at; empty once it has answered."""
+        """The statement that the server may still run; empty once it has answered."""
 
     @property
     def number(self) -> int:
-        """The connection's id on the server: its last 32 bits."""
+        """The last 32 bits of the connection's id on the server."""
         return int(self._connection.thread_id())
 
     @property
     def engine(self) -> Engine:
-        """What the server is; known once it was greeted."""
+        """MySQL or MariaDB, and its version; known once `greet` was called."""
         assert self.hello is not None
         return self.hello.engine
 
     @property
     def address(self) -> str:
-        """The numeric address of the other side; empty once it is closed."""
+        """The server's numeric address; empty once the connection is closed."""
         writer = self._connection._writer
         peer = writer.get_extra_info("peername") if writer is not None else None
         return str(peer[0]) if peer else ""
@@ -197,14 +196,14 @@ class Session:
     async def open(
         cls, host: HostPort, config: MySQL, handshake_seconds: float | None = None
     ) -> Session:
-        """Connect; the name is looked up anew each time, as a name that moves demands.
+        """Connect. The name is looked up each time, because it may have moved.
 
         Args:
-            handshake_seconds: how long the server may take once TCP is connected, where that is
-                longer than `connect_timeout`: a handshake that is broken off counts against us.
+            handshake_seconds: the timeout once TCP is connected, if it is longer than
+                `connect_timeout`: the server counts interrupted handshakes against this machine.
 
         Raises:
-            MySQLError: refused, timed out, or no such user.
+            MySQLError: the connect was refused or timed out, or the user may not sign in.
         """
         connection = None
         try:
@@ -249,13 +248,13 @@ class Session:
         return int(self._cursor.rowcount)
 
     async def run_script(self, statements: Sequence[str]) -> list[Ran]:
-        """Run statements in one round trip; the first that fails ends it.
+        """Run statements in one round trip; the first one that fails ends it.
 
         Returns:
-            What each of them did; the values of rows as MySQL spells them.
+            The result of each statement; rows' values as bytes, as MySQL sends them.
 
         Raises:
-            MySQLError: that of the one that failed. A transaction that was begun is still open.
+            MySQLError: of the statement that failed. A transaction that was begun is still open.
         """
         connection = self._connection
         script = ";".join(statements)
@@ -292,14 +291,14 @@ class Session:
         return result
 
     async def rollback(self) -> None:
-        """End a transaction without its changes; a connection that cannot is closed."""
+        """Roll the transaction back; close the connection if that fails."""
         try:
             await self.execute(ROLLBACK)
         except MySQLError:
             self.close()
 
     async def greet(self) -> Hello:
-        """Ask the host who it is, and whether it is writable.
+        """Ask the host for its status.
 
         Raises:
             MySQLError: it did not answer.
@@ -315,7 +314,7 @@ class Session:
         return self.hello
 
     def close(self) -> None:
-        """Drop the connection at once, whatever is still to be sent."""
+        """Close the connection at once, without sending what is buffered."""
         self.broken = True
         self._connection.close()
 
@@ -343,7 +342,7 @@ async def _connect(
     except BaseException as error:
         connection.close()
         if isinstance(error, OperationalError) and isinstance(error.__cause__, OSError):
-            raise error.__cause__ from None  # the driver says "Can't connect" alone
+            raise error.__cause__ from None  # the driver's own error only says "Can't connect"
         raise
     return connection
 
@@ -357,10 +356,10 @@ def _cannot_connect(error: Exception) -> MySQLError:
 
 
 def _known(error: Exception) -> MySQLError:
-    """What an exception of the driver means.
+    """The MySQLError for an exception of the driver.
 
-    One that is not MySQL's says that the connection is in a state the driver did not expect (uvloop
-    raises RuntimeError on a transport that was reset while idle): it is not to be trusted any more.
+    An exception that is not MySQL's means that the connection is in a state that the driver did not
+    expect (uvloop raises RuntimeError on a transport that was reset while idle): it counts as lost.
     """
     if isinstance(error, TlsProblem):
         return MySQLError(Fault.OURS, 0, f"mysql.{error}")

@@ -1,10 +1,11 @@
-"""Connects to a host that may be frozen: an unanswered handshake is not broken off.
+"""Connects to a host that may be frozen: an unanswered handshake is not interrupted.
 
-The kernel of a frozen server takes connections, and the server counts each that is gone when it
-thaws as an error of the machine it came from. After `max_connect_errors` in a row (100) it blocks
-that machine until an operator comes (error 1129, MySQL manual, "Host 'host_name' is blocked"). So
-whoever waits no longer leaves the handshake to the next one who asks. Others are begun beside it,
-ever more rarely: the address may lead to another server by now.
+The kernel of a frozen server accepts connections. When the server thaws, it counts each connection
+that is closed by then as an error of the client's machine. After `max_connect_errors` in a row
+(100) it blocks that machine until an operator unblocks it (error 1129, MySQL manual, "Host
+'host_name' is blocked"). So a caller that waits no longer leaves the handshake to the next caller.
+More handshakes are begun beside it, ever more rarely, since the address may have another server by
+now.
 """
 
 from __future__ import annotations
@@ -17,19 +18,15 @@ from failover.mysql.connection import Session
 from failover.tasks import stop
 
 HANDSHAKE_SECONDS = 120.0
-"""How long a host may take to greet, and to let us in."""
+"""Most seconds of a handshake."""
 ANOTHER = 2.0
-"""Seconds until another handshake is begun beside one without an answer; then twice as many."""
+"""Seconds until another handshake is begun beside an unanswered one; doubled each time."""
 RAREST = 30.0
-"""At most so many seconds."""
+"""Most seconds until another handshake is begun."""
 
 
 class Connects:
-    """The connects to one host that are under way.
-
-    Args:
-        host: where to.
-    """
+    """The connects to one host that are under way."""
 
     def __init__(self, host: HostPort) -> None:
         self._host = host
@@ -39,9 +36,9 @@ class Connects:
         self._addresses: Addresses = ()
 
     async def open(self, config: MySQL) -> Session:
-        """The first connection that comes of those under way; for one caller at a time.
+        """Return the first connection that succeeds; for one caller at a time.
 
-        Whoever gives up waiting is cancelled, and leaves what is under way to the next call.
+        Cancelling the caller does not cancel the connects: the next call continues with them.
 
         Raises:
             MySQLError: as for `Session.open`.
@@ -61,12 +58,12 @@ class Connects:
         done, _ = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
         first = next(task for task in reversed(self._under_way) if task in done)
         self._under_way.remove(first)
-        # Whatever the others come to is not needed: the host has answered.
+        # The host has answered: the other connects are not needed.
         self._leave()
         return first.result()
 
     async def close(self) -> None:
-        """Break off what is under way."""
+        """Cancel the connects under way."""
         self._leave()
         await stop(*self._left)
 
@@ -74,7 +71,7 @@ class Connects:
         try:
             return await NAMES.look_up(self._host.host)
         except OSError:
-            return ()  # the connect says so itself
+            return ()  # the connect will raise it
 
     def _leave(self) -> None:
         for task in self._under_way:

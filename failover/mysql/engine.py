@@ -1,9 +1,9 @@
 """What differs between MySQL and MariaDB, a class for each; other modules use only shared SQL.
 
-Shared is what MySQL 8.4 and 9.x and MariaDB 10.11 and later all have. A connection learns from the
-server's greeting which of the two it speaks to (`Engine.of`). The two dialects of session settings
-are a table of their own (`failover.mysql.settings`), and error numbers are one table for both
-(`failover.mysql.errors`), since no number means two things.
+Shared SQL is what MySQL 8.4 and 9.x and MariaDB 10.11 and later all have. The server's version
+tells a connection which of the two it has (`Engine.of`). The session settings of both are in one
+table (`failover.mysql.settings`), and so are the error numbers (`failover.mysql.errors`), since no
+number has two meanings.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _TABLE_ACCESS_DENIED = 1142
 
 
 class Connection(Protocol):
-    """What an engine needs of a connection (`failover.mysql.connection.Session` is one)."""
+    """The part of `failover.mysql.connection.Session` that an engine needs."""
 
     @property
     def broken(self) -> bool:
-        """Whether it is closed."""
+        """Whether the connection is closed."""
 
     async def fetch(self, sql: str) -> Sequence[Sequence[Any]]:
         """Run a statement and return its rows."""
@@ -38,8 +38,8 @@ class Redundancy:
     """Whether another host has every change that this one acknowledges.
 
     Attributes:
-        held: whether it has; None where that cannot be seen.
-        reason: why it has, has not, or cannot be seen, for people.
+        held: whether another host has them; None if that is not known.
+        reason: why `held` is as it is, as a sentence.
     """
 
     held: bool | None
@@ -51,20 +51,20 @@ class Engine:
     """One of the two products, in one version.
 
     Attributes:
-        version: as the server says it, such as "10.11.6-MariaDB".
+        version: in the server's words, such as "10.11.6-MariaDB".
     """
 
     version: str
 
     product: ClassVar[str]
-    """What the product calls itself."""
+    """The product's name."""
     oldest: ClassVar[tuple[int, int]]
     """The oldest version that this program is tested with."""
     shortest_wait: ClassVar[int]
     """Seconds: the smallest value of `lock_wait_timeout` and `innodb_lock_wait_timeout`. With 0 a
     statement fails at once where it would wait for a lock."""
     waiting_side: ClassVar[tuple[str, ...]]
-    """What the side of semi-synchronous replication that waits is called in status variables."""
+    """The names, in status variables, of the waiting side of semi-synchronous replication."""
 
     @staticmethod
     def of(version: str, comment: str) -> Engine:
@@ -72,8 +72,8 @@ class Engine:
 
         Args:
             version: its VERSION().
-            comment: its @@version_comment. An operator can set the version of a MariaDB to that
-                of a MySQL, but not this.
+            comment: its @@version_comment. An operator can make a MariaDB's version look like
+                MySQL's, but cannot change this.
         """
         mariadb = "mariadb" in f"{version} {comment}".lower()
         return MariaDB(version) if mariadb else MySQL(version)
@@ -85,7 +85,7 @@ class Engine:
 
     @property
     def untested(self) -> str:
-        """That the version is older than those tested; empty if it is not."""
+        """A sentence if the version is older than the tested ones; empty otherwise."""
         numbers = re.match(r"(\d+)\.(\d+)", self.version)
         if numbers is None or (int(numbers[1]), int(numbers[2])) >= self.oldest:
             return ""
@@ -94,11 +94,12 @@ class Engine:
     async def run_ddl(
         self, connection: Connection, statement: str, wait: int | None = None
     ) -> None:
-        """Run a statement that takes a table's metadata lock, and wait for that as briefly as the
-        engine can: every later query on the table waits behind one that waits.
+        """Run a statement that takes a table's metadata lock, with the engine's shortest wait.
+
+        Every later query on the table waits behind a statement that waits for this lock.
 
         Args:
-            wait: seconds to wait for it instead.
+            wait: seconds to wait instead.
 
         Raises:
             MySQLError: RETRY while a transaction uses the table.
@@ -116,15 +117,15 @@ class Engine:
         """Whether another host has what the server acknowledges.
 
         Args:
-            connection: with a server that is writable.
-            hosts: how many are configured. With one there may be others behind it of which MySQL
-                says nothing (a managed service).
+            connection: to a writable server.
+            hosts: how many are configured. One host may have others behind it that MySQL does not
+                show (a managed service).
 
         Returns:
-            None where it is not known and not asked for.
+            None if it is neither known nor expected.
 
         Raises:
-            MySQLError: a passing one, such as a connection that was lost.
+            MySQLError: a passing error, such as a lost connection.
         """
         try:
             return await self._redundancy(connection, hosts)
@@ -157,7 +158,7 @@ class MySQL(Engine):
     product = "MySQL"
     oldest = (8, 4)
     shortest_wait = 1
-    waiting_side = ("source", "master")  # each is a plugin of 8.4; an operator chooses one
+    waiting_side = ("source", "master")  # 8.4 has a plugin for each; an operator chooses one
 
     async def _redundancy(self, connection: Connection, hosts: int) -> Redundancy | None:
         try:
@@ -174,7 +175,7 @@ class MySQL(Engine):
             if any(name for _, name in named):
                 return Redundancy(None, MEMBERS_UNSEEN)
             members = []
-        # A server that is in no group lists itself, if anything, as OFFLINE.
+        # A server that is in no group lists either no member, or itself as OFFLINE.
         if set(members) - {"OFFLINE"}:
             return group(members, hosts)
         return await Engine._redundancy(self, connection, hosts)
@@ -189,12 +190,12 @@ MEMBERS_UNSEEN = (
 def group(members: Sequence[str], hosts: int) -> Redundancy:
     """Whether a majority has what the primary of a group acknowledges.
 
-    A group acknowledges what a majority of those that it counts as members has received (MySQL
-    manual, "Group Replication Background"). It forgets members that it expelled, so what counts
-    here is the larger of the group and the configured hosts. One member alone is no majority.
+    A group acknowledges what a majority of its members has received (MySQL manual, "Group
+    Replication Background"). Expelled members are not counted by the group, so the larger of the
+    group and the configured hosts counts here. A single member is no majority.
 
     Args:
-        members: `member_state` of each member, as the primary sees them.
+        members: `member_state` of each member, on the primary.
         hosts: how many are configured.
 
     >>> group(["ONLINE", "ONLINE", "UNREACHABLE"], hosts=3).held
@@ -210,11 +211,11 @@ def group(members: Sequence[str], hosts: int) -> Redundancy:
 
 
 def semi_sync(status: Iterable[Sequence[Any]], words: Sequence[str]) -> Redundancy:
-    """Whether a semi-synchronous standby is connected and waited for.
+    """Whether a semi-synchronous standby is connected, and commits wait for it.
 
     Args:
         status: rows of SHOW GLOBAL STATUS (MySQL manual, "Semisynchronous Replication Monitoring").
-        words: what the engine calls the side that waits.
+        words: `Engine.waiting_side`.
 
     >>> rows = [("Rpl_semi_sync_source_status", "ON"), ("Rpl_semi_sync_source_clients", "1")]
     >>> semi_sync(rows, ["source"]).held

@@ -1,4 +1,4 @@
-"""What MySQL's errors mean for a request: one table, with the source of each line.
+"""What MySQL's errors mean for a request: one table, with MySQL's name for each.
 
 Numbers below 2000 come from the server, 2000 to 2999 from the client library (MySQL 8.0 manual,
 "Server Error Message Reference" and "Client Error Message Reference"; MariaDB uses the same).
@@ -84,7 +84,8 @@ DENIED = (1044, 1045, 1698)
 """ER_DBACCESS_DENIED_ERROR, ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR: the user,
 its password or its rights."""
 _NO_SPACE = re.compile(r"\b(errno: |Errcode: |error )28\b|No space left on device|disk is full")
-"""How others say it: 1026 ER_ERROR_ON_WRITE, 1030 ER_GET_ERRNO, MySQL's 3675."""
+"""A full disk in the text of other errors: 1026 ER_ERROR_ON_WRITE, 1030 ER_GET_ERRNO, MySQL's
+3675."""
 _OURS = frozenset(
     {
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN),
@@ -94,7 +95,7 @@ _OURS = frozenset(
 
 
 class PrimaryUnavailable(Exception):
-    """No primary could be reached before the deadline, or too many already wait for one.
+    """No primary could be used before the deadline, or too many requests wait for one.
 
     Attributes:
         retry_after: seconds until another try makes sense.
@@ -110,8 +111,8 @@ class MySQLError(Exception):
 
     Attributes:
         fault: what to do about it.
-        code: MySQL's number; 0 where the driver gave none.
-        reason: the server's words.
+        code: MySQL's number; 0 if the driver gave none.
+        reason: the server's text.
     """
 
     def __init__(self, fault: Fault, code: int, reason: str) -> None:
@@ -122,7 +123,7 @@ class MySQLError(Exception):
 
     @property
     def by_server(self) -> bool:
-        """Whether it is the server's answer, not a trouble with the connection."""
+        """Whether the server sent the error; False for an error of the connection."""
         return bool(self.code) and not 2000 <= self.code < 3000
 
     @property
@@ -133,18 +134,18 @@ class MySQLError(Exception):
 
 
 def is_ours(error: BaseException) -> bool:
-    """Whether a connect failed before it could reach the other side: no descriptor, no memory, no
-    port, no address for the name. What it says is nothing of the host."""
+    """Whether a connect failed on this machine: no descriptor, no memory, no port, no address for
+    the name. Such an error says nothing about the host."""
     if isinstance(error, socket.gaierror):
         return True
     return isinstance(error, OSError) and error.errno in _OURS
 
 
 def classify(error: BaseException) -> MySQLError | None:
-    """Say what a driver's exception means; None for one that MySQL has no part in.
+    """The MySQLError for a driver's exception; None if it has nothing to do with MySQL.
 
-    A driver that lost its place in the protocol ("Packet sequence number wrong", a broken read)
-    has no connection any more either, so it counts as LOST.
+    An error of the protocol ("Packet sequence number wrong", a broken read) counts as LOST: the
+    connection cannot be used any more.
     """
     if isinstance(error, MySQLError):
         return error

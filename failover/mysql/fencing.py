@@ -1,11 +1,11 @@
-"""Which host is the primary: the decision alone, no I/O.
+"""Fencing: the rule that decides which host is the primary. No I/O.
 
-A host that answers and is writable claims to be the primary. Two may claim it: the old one was
-frozen, replaced, and thawed. A replicated table, `tapedeck_generation`, holds the primary's
-generation; whoever promotes a host raises it there, and where nobody did (a managed service), the
-first gateway to adopt the new host does. The old primary cannot have that row, since it did not
-take part in the replication that followed. So the highest generation wins, and a lower one than was
-ever seen is never believed again.
+A host that answers and is writable claims to be the primary. Two hosts may claim it: an old primary
+was frozen, replaced, and thawed. The replicated table `tapedeck_generation` has the primary's
+generation. A promotion raises it on the new host; if it was not raised (a managed service), the
+first gateway that adopts the new host raises it. The old primary does not get this change, since it
+no longer takes part in the replication. So the highest generation wins, and a host with a lower
+generation than the highest ever seen is never adopted.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from failover.mysql.engine import Redundancy
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one look at a host showed: its greeting, or why there is none.
+    """The result of one check of a host: its status, or why there is none.
 
     Attributes:
-        silent: the look took too long.
-        busy: it lives, but takes no more connections; that says nothing against it.
-        ours: this machine could not ask it, for a reason of its own; that says nothing either.
-        before: what it said last, where it is too busy to say it again, or could not be asked.
-        denied: it turns this gateway's user away.
-        redundancy: whether another host has what it commits; None where it was not asked.
+        silent: the check timed out.
+        busy: the host lives, but accepts no more connections; it may still be the primary.
+        ours: this machine could not ask, for a reason of its own; it may still be the primary.
+        before: the last status, if the host is busy or could not be asked.
+        denied: the host refuses this gateway's user.
+        redundancy: whether another host has what it commits; None if that was not asked.
     """
 
     address: str
@@ -52,7 +52,7 @@ class View:
         elif self.address == primary:
             role = "primary"
         else:
-            # Writable, and yet not the primary: an old one, or one of two.
+            # Writable, and yet not the primary: an old primary, or one of two claimants.
             role = "standby" if self.hello.read_only else "fenced"
         return {
             "address": self.address,
@@ -67,7 +67,7 @@ class Adopt:
     """This host is the primary.
 
     Attributes:
-        raise_generation: it is a new one and nobody has raised the generation on it yet.
+        raise_generation: it is a new primary, and its generation was not raised yet.
     """
 
     address: str
@@ -84,7 +84,7 @@ class Nobody:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Two hosts claim to be the primary with equal right: neither may be believed."""
+    """Two hosts claim to be the primary with the same generation: neither is used."""
 
     reason: str
 
@@ -96,9 +96,9 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
     """Choose the primary.
 
     Args:
-        views: one look at each configured host.
+        views: one check of each configured host.
         seen: the highest generation ever seen.
-        identity: the server that was the primary last, None before the first.
+        identity: of the last primary; None before the first.
     """
     claims: dict[str, tuple[View, Hello]] = {}
     reasons = []
@@ -115,7 +115,7 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
             )
         if hello is None or hello.read_only or hello.generation < seen:
             continue
-        # Two names may lead to one server; the later look at it is the truer one.
+        # Two names may lead to one server; its later check counts.
         known = claims.get(hello.identity)
         if known is None or _weight(known[0], known[1]) < _weight(view, hello):
             claims[hello.identity] = (view, hello)
@@ -128,8 +128,8 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
         )
         return Split(f"{hosts} are both writable with generation {highest}")
     if not best or best[0][0].hello is None:
-        # One that is busy, or could not be asked, is no news: whoever has it keeps it, and no
-        # other host takes its place.
+        # A host that is busy, or could not be asked, stays the primary, and no other host takes
+        # its place.
         return Nobody("; ".join(reasons) or "no hosts")
     view, hello = best[0]
     is_new = identity is not None and hello.identity != identity

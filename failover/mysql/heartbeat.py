@@ -1,9 +1,8 @@
-"""A small commit each second in which no request committed: does MySQL still take changes?
+"""Heartbeats: a small commit in each second without another commit, to see whether MySQL commits.
 
-Each worker has one row in a replicated table. The row also says what the others ought to know of
-this worker (its configuration's hash, its clock), and each reads the rows of the others. A commit
-that waits is waited for, for as long as it takes: another one beside it would only be one more
-connection that MySQL holds.
+Each worker has one row in a replicated table. The row also tells other workers this worker's
+configuration hash and clock. A heartbeat that does not return is waited for without a limit: a
+second one would only occupy another connection.
 """
 
 from __future__ import annotations
@@ -28,9 +27,10 @@ _CREATE = (
 _CLEAN = f"DELETE FROM {TABLE} WHERE at_ms < {clock_sql.MILLISECONDS} - 86400000"
 _OTHERS = f"SELECT id, said FROM {TABLE} WHERE at_ms > {clock_sql.MILLISECONDS} - 15000"
 EVERY = 1.0
-"""Seconds without a commit after which one is made."""
+"""Seconds without a commit after which a heartbeat is sent."""
 TELL_EVERY = 5.0
-"""Seconds after which the row is written whatever requests commit, and the others' are read."""
+"""Seconds after which the row is written even if requests commit, and other workers' rows are
+read."""
 _PATIENCE = 86_400.0
 
 
@@ -51,12 +51,11 @@ class Heartbeat:
     """One worker's row.
 
     Args:
-        primary: whose commits are watched.
-        say: what the row says of this worker, as short text values.
+        say: returns what the row tells of this worker, as short text values.
 
     Attributes:
-        others: what other workers said within the last 15 seconds.
-        problem: why there is no heartbeat, where MySQL refuses it for good (a missing right).
+        others: the rows of other workers, written within the last 15 seconds.
+        problem: why there is no heartbeat, if MySQL refuses it for good (a missing right).
     """
 
     def __init__(self, primary: Primary, say: Callable[[], dict[str, Any]]) -> None:
@@ -67,7 +66,7 @@ class Heartbeat:
         self.problem = ""
 
     async def keep(self) -> None:
-        """Beat for ever."""
+        """Send heartbeats until cancelled."""
         commits, loop = self._primary.commits, asyncio.get_running_loop()
         commits.begin(loop.time())
         commits.watched = True
@@ -94,10 +93,10 @@ class Heartbeat:
             await session.execute(_CREATE)
 
     async def _beat(self, session: Session) -> None:
-        """Beat until the connection ends.
+        """Send heartbeats until the connection fails.
 
         Raises:
-            MySQLError: what ended it.
+            MySQLError: it failed.
         """
         loop, commits = asyncio.get_running_loop(), self._primary.commits
         told = -TELL_EVERY

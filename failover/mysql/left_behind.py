@@ -1,8 +1,8 @@
-"""What a server still holds for us after we have given it up.
+"""Connections that the gateway has closed, but whose statements the server still runs.
 
-A connection that is closed in the middle of a statement ends for us. MySQL runs the statement to
-its end first, and a commit that waits for a lost standby waits until one is back. If each made room
-for the next one, they would take every connection that the server has, the standby's too.
+If a connection is closed in the middle of a statement, MySQL still runs the statement to its end,
+and a commit that waits for a lost standby waits until one is back. If each of them freed its place
+for a new connection, they would take all connections of the server, the standby's too.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from failover.mysql.connection import Session
 from failover.mysql.errors import MySQLError
 
 _ID, _COMMAND = 0, 4
-"""Columns of SHOW PROCESSLIST, which shows a user his own connections without any privilege."""
+"""Columns of SHOW PROCESSLIST, which shows a user's own connections without any privilege."""
 _SPELT = 0xFFFFFFFF
-"""The bits of a connection's number that a greeting has room for."""
+"""The bits of a connection's id that a MySQL greeting contains."""
 
 
 class LeftBehind:
     """The connections to one server that were closed before their statement was answered.
 
     Args:
-        identity: which server (`Hello.identity`).
+        identity: of the server (`Hello.identity`).
     """
 
     def __init__(self, identity: str) -> None:
@@ -31,18 +31,18 @@ class LeftBehind:
         return len(self._statements)
 
     def add(self, session: Session) -> None:
-        """Count a session that is closed, if the server may not have noticed yet."""
+        """Count a closed session, if the server may still run its statement."""
         if session.unanswered:
             self._statements[session.number] = session.unanswered
 
     async def ask(self, session: Session) -> None:
-        """Ask the server what it still runs, forget the rest, and end what only reads.
+        """Ask the server which statements still run, forget the others, and kill those that read.
 
-        A change is never ended: a commit that waits for a standby would then take effect though no
-        standby has it, and its next reader would believe that it is safe.
+        A change is never killed: killing a commit that waits for a standby makes it take effect
+        without the standby, and the next reader would take it for safe.
 
         Raises:
-            MySQLError: the connection is gone.
+            MySQLError: the connection is lost.
         """
         asked = dict(self._statements)
         if not asked:
@@ -52,8 +52,8 @@ class LeftBehind:
         except MySQLError:
             if session.broken:
                 raise
-            rows = []  # a server that does not say (a proxy) is not waited for
-        # One that sleeps has run its statement; its end is on the way, or takes `wait_timeout`.
+            rows = []  # a server that refuses this (a proxy): count no statement as running
+        # A sleeping connection has run its statement, and will be closed.
         running = {row[_ID] & _SPELT: row[_ID] for row in rows if row[_COMMAND] != "Sleep"}
         for number, statement in asked.items():
             if number not in running:

@@ -1,9 +1,8 @@
-"""Locks that MySQL keeps for us, for work that one gateway does for all.
+"""MySQL locks, for work that one gateway does for all.
 
-A lock belongs to the connection that took it: it is free again when that ends. Its name holds for
-the whole server, so it says which database it is for. The name is made here and not by MySQL, whose
-9.x has no MD5(); the names are those that earlier editions had MySQL make, so that gateways of both
-keep each other out.
+A lock belongs to the connection that took it, and is released when that ends. Lock names are shared
+by the whole server, so a name contains the database's. It is computed here, since MySQL 9.x has no
+MD5(); it is the same as in earlier editions, so that gateways of both exclude each other.
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ from failover.mysql.errors import MySQLError
 
 
 def lock_name(work: str, database: str) -> str:
-    """What a lock is called, at most 64 letters (MySQL's limit).
+    """The name of a lock, at most 64 characters (MySQL's limit).
 
     Args:
-        work: what it is for: a short word.
-        database: whose work.
+        work: a short word.
 
     >>> lock_name("prune", "tapedeck")
     'tapedeck_prune.63966f7bae367cc05197250b49724eea'
@@ -32,7 +30,7 @@ def lock_name(work: str, database: str) -> str:
 
 @contextlib.asynccontextmanager
 async def try_lock(session: Session, name: str) -> AsyncIterator[bool]:
-    """Hold a lock during the block, or find that another connection holds it: then False.
+    """Hold a lock during the block; yields False if another connection holds it.
 
     Raises:
         MySQLError: MySQL could not be asked.

@@ -1,12 +1,12 @@
-"""Looking at every MySQL host, each in its own time.
+"""Checks every MySQL host at intervals, each in its own task.
 
-A frozen host answers nothing for `connect_timeout`; the others must not wait for it, or a failover
-would take that much longer. So each host has its own look after look, and whatever one of them
-shows is judged at once together with what the others showed last.
+A frozen host does not answer for `connect_timeout`. If the other hosts' checks waited for it, a
+failover would take that much longer. So each host is checked by itself, and after each check the
+primary is chosen from the newest results of all hosts.
 
-A look is a question on a connection that is kept for looks, so that troubles of this machine's (no
-descriptor, no DNS) do not look like the host's, and so that a frozen host does not count a broken
-handshake for each look, until it blocks this machine (error 1129).
+Checks use a connection of their own, which stays open. So troubles of this machine (no descriptor,
+no DNS) do not look like the host's, and a frozen host does not count an interrupted handshake for
+each check, until it blocks this machine (error 1129).
 """
 
 from __future__ import annotations
@@ -30,28 +30,29 @@ from failover.tasks import stop
 log = structlog.get_logger("tapedeck.primary")
 
 LOOK_EVERY = 1.0
-"""Seconds between looks at a host; also the longest that a replaced primary is believed."""
+"""Seconds between checks of a host; also the longest time that a replaced primary is used."""
 LOOK_AGAIN = 0.05
-"""Seconds between looks while there is no primary, or after a statement met an error."""
+"""Seconds between checks while there is no primary, or after a statement failed."""
 KEEP = 3.0
-"""Seconds after which a look makes a new connection where it can: behind one address (a proxy, a
-moved one) another server may take new connections."""
+"""Seconds after which a check makes a new connection if it can: behind one address (a proxy, a
+moved one) another server may accept new connections."""
 SILENT = 0.5
-"""Seconds without an answer after which what a host showed before yields to another's claim."""
+"""Seconds without an answer after which another host's claim wins over a host's earlier one."""
 
 
 class Watch:
-    """Looks at the hosts until it is closed.
+    """Checks the hosts until it is closed.
 
     Args:
-        config: the hosts, and how long one look may take.
-        judge: called with the views of all hosts whenever one of them was looked at, never twice
-            at a time; the first of them is the one just looked at.
-        calm: whether there is a primary, so that a look a second is enough.
-        ask: what else to ask a writable host, within the same look.
-        met: called with a host and an error that says nothing against it (it takes no more
+        config: the hosts, and the timeout of a check.
+        judge: called with the views of all hosts after each check, one call at a time; the first
+            view is that of the host just checked.
+        calm: whether there is a primary, so that a check each second is enough.
+        ask: called to ask a writable host for more, within the same check.
+        met: called with a host and an error that leaves its claim as it is (it accepts no more
             connections).
-        presence: while this process is starved, the silence of a host says nothing of it.
+        presence: while this process is starved, a host that does not answer in time is not
+            silent.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Watch:
         self._tasks: list[asyncio.Task[None]] = []
 
     def configure(self, config: MySQL) -> None:
-        """Other limits hold from the next look on."""
+        """Use other limits from the next check on."""
         self._config = config
 
     def start(self) -> None:
@@ -89,18 +90,18 @@ class Watch:
         ]
 
     def kick(self) -> None:
-        """Look again soon: somebody met an error."""
+        """Check all hosts soon: a statement failed."""
         self._kick.set()
 
     def disbelieve(self, address: str) -> None:
-        """Forget what a host said of itself: a statement that it refused says otherwise."""
+        """Forget a host's status: it refused a statement as read-only."""
         self._part(address)
         if address in self._views:
             self._views[address] = View(address, error="a statement found it read-only")
 
     def learn(self, address: str, hello: Hello) -> None:
-        """Remember a newer greeting of a host than its last look showed: what is judged next, a
-        look at another host, must not take this one for what it was."""
+        """Remember a status of a host that is newer than its last check, so that the next decision,
+        after a check of another host, uses it."""
         self._views[address] = replace(self._views[address], hello=hello)
 
     async def close(self) -> None:
@@ -112,7 +113,7 @@ class Watch:
             await connects.close()
 
     def views(self) -> list[View]:
-        """What each host showed last, in the order of the configuration."""
+        """The last view of each host, in the order of the configuration."""
         never = "not looked at yet"
         return [
             self._views.get(str(host), View(str(host), error=never)) for host in self._config.hosts
@@ -140,20 +141,20 @@ class Watch:
             view = await self._view(host)
             known = self._views.get(name)
             if (view.busy or view.ours) and known is not None:
-                # It is what it was: that it turns us away, or that we cannot ask it, is no sign
-                # that it lost its place.
+                # It may still be the primary: refusing a connection is no sign that it was
+                # replaced.
                 view = replace(view, before=known.hello or known.before)
             self._views[name] = view
         finally:
             del self._looking_since[name]
         if len(self._views) < len({str(host) for host in self._config.hosts}):
-            return  # one that was never looked at may be the true primary
+            return  # a host that was never checked may be the true primary
         async with self._judging:
             await self._judge(self._now(name))
 
     def _now(self, looked_at: str) -> list[View]:
-        """The views, the one just made first; without those that have fallen silent since, as far
-        as somebody else claims their place."""
+        """The views, the newest one first. If another host claims to be the primary, earlier views
+        of hosts that are silent by now are left out."""
         now = asyncio.get_running_loop().time()
         silent = {n for n, since in self._looking_since.items() if now - since > SILENT}
         claimed = any(
@@ -178,7 +179,7 @@ class Watch:
                 except MySQLError as error:
                     if kept is None or session is not kept[0] or error.fault is not Fault.LOST:
                         raise
-                    # Somebody ended that connection: whether the host is well says another.
+                    # The connection was closed: only a new one tells whether the host is well.
                     self._part(name)
                     session = await self._session(host)
                     hello = await session.greet()
@@ -202,10 +203,10 @@ class Watch:
             return View(name, error=str(error), busy=busy, ours=ours, denied=denied)
 
     async def _session(self, host: HostPort) -> Session:
-        """The connection for looks at a host: the one that is kept, or a new one.
+        """The connection for checks of a host: the open one, or a new one.
 
         Raises:
-            MySQLError: there is none, and none can be made.
+            MySQLError: none is open, and none can be made.
         """
         name = str(host)
         loop = asyncio.get_running_loop()
@@ -228,14 +229,14 @@ class Watch:
         return session
 
     def _part(self, address: str) -> None:
-        """Close the connection for looks at a host."""
+        """Close the connection for checks of a host."""
         session, _ = self._kept.pop(address, (None, 0.0))
         if session is not None:
             session.close()
 
 
 async def _leads_to(host: HostPort, address: str) -> bool:
-    """Whether a host's name still leads to an address; also where that cannot be told."""
+    """Whether a host's name still has an address; True if the look-up fails."""
     try:
         return address in await NAMES.look_up(host.host)
     except OSError:

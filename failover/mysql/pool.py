@@ -1,12 +1,13 @@
-"""Connections to one host that was adopted as the primary.
+"""Connections to the host that was adopted as the primary.
 
-A pool belongs to one adoption. When another host is adopted the whole pool is closed and a new one
-made: a pool that outlives a failover hands out connections to a host that is read-only now (the
-classic failure in front of Aurora).
+A pool belongs to one adoption. When another host is adopted, the whole pool is closed and a new one
+is made: a pool that outlives a failover would hand out connections to a host that is read-only by
+now (the classic failure in front of Aurora).
 
-A place is taken by a session in use, by one that was given up while the server may still be at its
-statement (`failover.mysql.left_behind`), and by a connect that took too long and goes on. Changes
-never take all of them: while commits wait for a lost standby, reads go on.
+The pool has `mysql.connections` places. A place is taken by a session in use, by a closed session
+whose statement the server may still run (`failover.mysql.left_behind`), and by a connect that took
+too long and continues. Changes never take all places: while commits wait for a lost standby, reads
+are still served.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from failover.mysql.settings import IDLE_SECONDS
 
 
 class Pool:
-    """At most `config.connections` sessions with one primary; the last one given back goes first.
+    """At most `config.connections` sessions with one primary; the last one given back is used next.
 
     Args:
-        host: where it listens.
-        hello: who was adopted there; a connect that reaches somebody else is refused.
+        host: the primary's name and port.
+        hello: the adopted server's status; a connect that reaches another server is refused.
         config: limits, user and timeouts.
-        left: what that server still holds for us of earlier sessions.
+        left: the earlier sessions whose statements that server still runs.
     """
 
     def __init__(self, host: HostPort, hello: Hello, config: MySQL, left: LeftBehind) -> None:
@@ -46,19 +47,19 @@ class Pool:
         self.closed = False
 
     def configure(self, config: MySQL) -> None:
-        """Other timeouts hold from the next statement, and the next connect, on."""
+        """Use other timeouts from the next statement, and the next connect, on."""
         self._config = config
         for session in self._open:
             session.statement_seconds = config.statement_timeout / 1000
 
     async def acquire(self, change: bool = False) -> Session:
-        """A session, waiting for a place if there is none.
+        """Return a session; wait while no place is free.
 
         Args:
-            change: it may commit something.
+            change: whether it may commit something.
 
         Raises:
-            MySQLError: the host could not be reached, is not the primary any more, or the pool was
+            MySQLError: the host could not be reached, is no longer the primary, or the pool was
                 closed meanwhile.
         """
         if self._has_place(change):
@@ -87,9 +88,8 @@ class Pool:
             raise
 
     async def _arrival(self) -> Session:
-        """A new session; after `connect_timeout` its handshake is left to go on by itself.
-
-        Breaking it off would count against this machine (`failover.mysql.connects`).
+        """A new session. After `connect_timeout` its handshake continues in the background:
+        interrupting it would count against this machine (`failover.mysql.connects`).
         """
         task = asyncio.create_task(self._connect(), name=f"mysql-connect-{self.host}")
         done: set[asyncio.Task[Session]] = set()
@@ -104,14 +104,14 @@ class Pool:
         return task.result()
 
     def _arrived(self, task: asyncio.Task[Session]) -> None:
-        """A handshake that nobody waits for is over: the next one uses its session."""
+        """A handshake in the background has ended: the next caller gets its session."""
         self._handshakes.discard(task)
         if not task.cancelled() and task.exception() is None:
             self._put_back(task.result())
         self.go_on()
 
     async def lend(self) -> Session:
-        """A session beside the places, for work that takes long; end it with `end`.
+        """A session that takes no place, for long work; end it with `end`.
 
         Raises:
             MySQLError: as `acquire`.
@@ -125,8 +125,8 @@ class Pool:
         self._forget(session)
 
     def release(self, session: Session, change: bool = False) -> None:
-        """Give a session back, as it was acquired; a broken one, or one of a closed pool, is
-        dropped."""
+        """Give a session back, with the `change` of its `acquire`. A broken session, or one of a
+        closed pool, is closed."""
         self._put_back(session)
         self._free_place(change)
 
@@ -137,14 +137,14 @@ class Pool:
             self._forget(session)
         else:
             self._idle.append((session, now))
-        # The oldest lie at the bottom and are not asked for again after a burst.
+        # After a burst the oldest sessions are not used again.
         while self._idle and now - self._idle[0][1] > IDLE_SECONDS * 0.75:
             old, _ = self._idle.pop(0)
             old.close()
             self._forget(old)
 
     def close(self) -> None:
-        """Drop every connection, those in use too: their statements fail as LOST."""
+        """Close every connection; statements under way fail as LOST."""
         self.closed = True
         for session in list(self._open):
             session.close()
@@ -158,7 +158,7 @@ class Pool:
                     turn.set_exception(MySQLError(Fault.LOST, 0, "the primary changed"))
 
     def go_on(self) -> None:
-        """Give the places that there are to those who wait for one."""
+        """Give free places to waiting callers."""
         for change, waiting in self._waiting.items():
             while waiting and self._has_place(change):
                 turn = waiting.popleft()
@@ -186,7 +186,7 @@ class Pool:
             session.close()
             self._forget(session)
             raise
-        # A reload may have come while it connected.
+        # A reload may have happened while it connected.
         session.statement_seconds = self._config.statement_timeout / 1000
         metrics.MYSQL_CONNECTIONS.set(len(self._open))
         return session

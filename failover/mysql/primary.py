@@ -1,7 +1,7 @@
-"""The MySQL primary: found among the hosts, watched, and found again after a failover.
+"""The MySQL primary: found among the hosts, checked, and found again after a failover.
 
-Requests ask for a `session`. While there is no primary they wait, in a bounded queue and to their
-own deadline; when one is adopted they go on through the places of its pool, not all at once.
+Requests ask for a `session`. While there is no primary they wait, in a bounded queue and until
+their own deadline. Once a primary is adopted they continue as places of its pool become free.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _GENERATION_TABLE = (
 
 
 class Primary:
-    """Sessions with whichever host is the primary now.
+    """Sessions with the present primary.
 
     Args:
-        config: the hosts, the limits.
-        on_hello: called with each greeting of the primary (it tells its clock).
-        presence: says when this process is too late to judge a host by its silence.
+        config: the hosts and the limits.
+        on_hello: called with each status of the primary, which has its clock.
+        presence: tells when this process is starved, and so cannot call a host silent.
 
     Attributes:
         commits: whether the primary commits changes.
-        packet: bytes that a command to the primary may have, as in Hello.
+        packet: most bytes of a command to the primary, as in Hello.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class Primary:
 
     @property
     def generation(self) -> int:
-        """The highest generation of a primary that was seen. While it stays the same, nothing
-        that was committed is lost."""
+        """The highest generation ever seen. While it stays the same, no committed change is
+        lost."""
         return self._seen
 
     @property
     def address(self) -> str | None:
-        """Where the primary is, `host:port`."""
+        """The primary's `host:port`; None without a primary."""
         return str(self._pool.host) if self._pool is not None else None
 
     @property
@@ -106,35 +106,35 @@ class Primary:
 
     @property
     def denied(self) -> bool:
-        """Whether a host turns this gateway's user away, and there is no primary."""
+        """Whether there is no primary, and a host refuses this gateway's user."""
         return self._pool is None and any(view.denied for view in self._watch.views())
 
     @property
     def database(self) -> str:
-        """The database that holds the states."""
+        """The name of the database with the states."""
         return self._config.database
 
     @property
     def lost_for(self) -> float | None:
-        """Seconds since the primary was lost; None while there is one or before the first."""
+        """Seconds since the primary was lost; None while there is one, and before the first."""
         if self._pool is not None or self._identity is None:
             return None
         return asyncio.get_running_loop().time() - self._since
 
     @property
     def redundant(self) -> bool | None:
-        """Whether a standby acknowledges commits; None where it is not known or not asked for."""
+        """Whether another host has every acknowledged change; None if that is not known."""
         return self._redundancy.held if self._redundancy is not None else None
 
     @property
     def redundancy(self) -> str:
-        """Why there is, is not, or cannot be seen another host with all changes; may be empty."""
+        """Why `redundant` is as it is; may be empty."""
         return self._redundancy.reason if self._redundancy is not None else ""
 
     def configure(self, config: MySQL) -> None:
-        """Other limits hold from the next request, and from the next statement, on.
+        """Use other limits from the next request, and from the next statement, on.
 
-        Another user or password holds from the next connect on: sessions that are open go on.
+        Another user or password is used from the next connect on; open sessions stay.
 
         Args:
             config: with the same hosts, database and number of connections.
@@ -145,7 +145,7 @@ class Primary:
             self._pool.configure(config)
 
     def describe(self) -> dict[str, Any]:
-        """The pair as `/mysql` shows it."""
+        """The hosts as `/mysql` shows them."""
         return {
             "primary": self.address,
             "generation": self._seen,
@@ -160,12 +160,12 @@ class Primary:
         }
 
     async def start(self) -> None:
-        """Begin to look for the primary; does not wait for one."""
+        """Begin to check the hosts. Does not wait for a primary."""
         self._since = asyncio.get_running_loop().time()
         self._watch.start()
 
     async def close(self) -> None:
-        """Stop looking, drop every connection, and turn away whoever still waits for one."""
+        """Stop the checks, close every connection, and refuse the requests that wait for one."""
         self._closed = True
         await self._watch.close()
         self._drop("closed")
@@ -181,10 +181,10 @@ class Primary:
 
         Args:
             deadline: until when to wait for a primary and for a place, on the loop's clock.
-            change: it may commit something; reads keep some places for themselves.
+            change: whether it may commit something; some places are for reads only.
 
         Raises:
-            PrimaryUnavailable: nothing until then, or too many wait already.
+            PrimaryUnavailable: there was none until the deadline, or too many requests wait.
             MySQLError: the primary could not be reached; worth another try.
         """
         pool, session = await self._acquire(deadline, change)
@@ -194,7 +194,7 @@ class Primary:
             self.report(error, pool)
             raise
         except BaseException:
-            # Cancelled, or a fault of ours: whatever was under way may still be.
+            # Cancelled, or a bug: the server may still run a statement.
             session.close()
             self._watch.kick()
             raise
@@ -203,10 +203,10 @@ class Primary:
 
     @contextlib.asynccontextmanager
     async def session_apart(self, deadline: float) -> AsyncIterator[Session]:
-        """A session that takes no place from requests: for work of minutes, or that holds a lock.
+        """A session that takes no place from requests, for work of minutes or under a lock.
 
         Raises:
-            PrimaryUnavailable: no primary until the deadline.
+            PrimaryUnavailable: there was no primary until the deadline.
             MySQLError: the primary could not be reached, or an error of the work.
         """
         pool = await self._adopted_until(deadline)
@@ -231,11 +231,11 @@ class Primary:
             raise PrimaryUnavailable(f"MySQL: {self.problem}") from None
 
     async def fetch(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
-        """Read on the primary, repeated to the deadline.
+        """Read on the primary, with tries until the deadline.
 
         Raises:
             PrimaryUnavailable: the deadline passed.
-            MySQLError: one that repeating does not mend.
+            MySQLError: an error that a repetition would meet again.
         """
         deadline = self.deadline()
 
@@ -246,7 +246,7 @@ class Primary:
         return await persist(once, deadline)
 
     async def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
-        """Run a statement that may be repeated (DDL, idempotent writes), likewise."""
+        """Run a statement that may be repeated (DDL, idempotent writes); otherwise as `fetch`."""
         deadline = self.deadline()
 
         async def once() -> int:
@@ -280,10 +280,10 @@ class Primary:
             metrics.MYSQL_WAITING.set(self._waiting)
 
     def report(self, error: MySQLError, pool: Pool | None = None) -> None:
-        """Say what a statement met, where that does not leave a `session` as an exception.
+        """Report a statement's error that no `session` block raises.
 
         Args:
-            pool: whose session met it; what one of a replaced primary meets says nothing of this.
+            pool: of the statement's session; errors of a replaced primary are ignored.
         """
         metrics.MYSQL_ERRORS.labels(error.fault.name.lower()).inc()
         self.commits.failed(asyncio.get_running_loop().time(), error)
@@ -306,7 +306,7 @@ class Primary:
                 log.warning("mysql primary lost", host=str(pool.host), reason=reason)
 
     async def _settle(self, session: Session, hello: Hello) -> None:
-        """Ask a host that is looked at what it still holds for us, and use the places it frees."""
+        """Ask a checked host which left statements still run, and free the places of the others."""
         if hello.identity == self._left.identity:
             await self._left.ask(session)
             if self._pool is not None:
@@ -319,7 +319,7 @@ class Primary:
         if commits.quiet(asyncio.get_running_loop().time()) < ASK_AFTER:
             return
         try:
-            # Without any privilege it shows this user's own connections.
+            # Without any privilege this shows the user's own connections.
             rows = await session.fetch("SHOW PROCESSLIST")
         except MySQLError:
             if session.broken:
@@ -329,12 +329,12 @@ class Primary:
         commits.cause = waits_for(states, commits.error, self.redundant)
 
     def _met(self, address: str, error: MySQLError) -> None:
-        """A look at a host met an error that says nothing against it."""
+        """A check met an error that leaves the host's claim as it is."""
         if address == self.address:
             self.commits.failed(asyncio.get_running_loop().time(), error)
 
     async def _judge(self, views: list[View]) -> None:
-        """Adopt, keep or drop, by what the hosts showed; the first view is the newest."""
+        """Adopt, keep or drop the primary, by the hosts' views; the first view is the newest."""
         verdict = decide(views, self._seen, self._identity)
         self._split = isinstance(verdict, Split)
         metrics.MYSQL_SPLIT.set(self._split)
@@ -363,11 +363,11 @@ class Primary:
                 self.commits.cause = SILENT
 
     def _bears_with(self, views: list[View]) -> bool:
-        """Whether the primary is kept though a look at it failed, while nobody else claims.
+        """Whether the primary stays after a failed check, while no other host claims its place.
 
-        One look that took too long says more about this machine than about the primary; dropping
-        every connection for it would make the next look slower still. (A look at another host is
-        none at the primary: what that showed last is counted once.)
+        One check that timed out says more about this machine than about the primary, and dropping
+        every connection would make the next check slower still. (Checks of other hosts do not count
+        here.)
         """
         own = next(view for view in views if view.address == self.address)
         if own is views[0]:
@@ -397,18 +397,18 @@ class Primary:
         self._seen = hello.generation
         self.packet = hello.packet
         if adopted:
-            # Before anybody goes on: what depends on the generation must know of a new one first.
-            # (Later greetings are heard when they come: this one's clock may be seconds old.)
+            # Before any request continues: what depends on the generation must learn it first.
+            # (Not for later statuses: the clock in this one may be seconds old.)
             self._on_hello(hello)
         metrics.MYSQL_UP.set(1)
         metrics.MYSQL_GENERATION.set(self._seen)
         self._adopted.set()
 
     async def _raise_generation(self, host: HostPort, hello: Hello) -> Hello:
-        """Mark a new primary: the next generation, written once whoever comes first."""
+        """Raise the generation on a new primary, once: another gateway may come first."""
         session = await Session.open(host, self._config)
         try:
-            # The name may have moved on since it was looked at.
+            # The name may have moved since the check.
             there = await session.greet()
             if there.identity != hello.identity or there.read_only:
                 raise MySQLError(Fault.READ_ONLY, 0, f"{host} is not the same server any more")

@@ -1,7 +1,7 @@
-"""What MySQL answers to a script, read straight from the connection's buffer.
+"""Reads MySQL's answers to a script directly from the connection's buffer.
 
-aiomysql reads each packet, of which a short result set has ten, by two calls into its stream, and
-describes every column anew: more than half of the time of a load. The format is that of the MySQL
+aiomysql reads each packet (a short result set has ten) with two calls of its stream, and parses
+every column definition: more than half of the time of a load. The format is that of the MySQL
 internals manual, "COM_QUERY Response" and "Text Resultset", without CLIENT_DEPRECATE_EOF, which
 aiomysql does not ask for.
 """
@@ -24,8 +24,8 @@ _CHUNK = 1 << 18
 
 
 class Ran(NamedTuple):
-    """What a statement of a script did: rows that it affected, and the values that it read, as
-    MySQL spells them."""
+    """The result of a statement of a script: how many rows it affected, and the values that it
+    read, as bytes in MySQL's text format."""
 
     affected: int
     rows: Sequence[Values]
@@ -35,8 +35,8 @@ class Answers:
     """Reads the answers to one command.
 
     Args:
-        stream: of the connection, with nothing but these answers to come.
-        sequence: the number of their first packet: 1 after a command of one packet.
+        stream: of the connection; only these answers may be due.
+        sequence: the number of the first packet: 1 after a command of one packet.
     """
 
     def __init__(self, stream: asyncio.StreamReader, sequence: int = 1) -> None:
@@ -46,11 +46,11 @@ class Answers:
         self._sequence = sequence
 
     async def read(self) -> list[Ran]:
-        """What each statement did; the first that failed ends them.
+        """The result of each statement, until one fails.
 
         Raises:
-            pymysql.err.MySQLError: that of the statement that failed, CR_SERVER_LOST, or an
-                InternalError for what is no answer.
+            pymysql.err.MySQLError: of the statement that failed; CR_SERVER_LOST; or InternalError
+                if the bytes break the protocol.
         """
         ran: list[Ran] = []
         status = SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
@@ -102,7 +102,7 @@ class Answers:
             start = self._at + 4
         header = self._buffer[self._at : start]
         if header[3] != self._sequence:
-            if header[3] == 0:  # MySQL 8 says so when it shuts down
+            if header[3] == 0:  # MySQL 8 sends this when it shuts down
                 raise OperationalError(CR.CR_SERVER_LOST, "the server ended the connection")
             raise InternalError(f"packet {header[3]} where {self._sequence} is due")
         self._sequence = (self._sequence + 1) & 0xFF
@@ -114,7 +114,7 @@ class Answers:
         return self._buffer[start:end]
 
     async def _more(self, needed: int) -> None:
-        """Read on until so many bytes lie ahead."""
+        """Read until the buffer has `needed` unread bytes."""
         parts = [self._buffer[self._at :]]
         there = len(parts[0])
         while there < needed:
@@ -145,7 +145,7 @@ def _length(packet: bytes, at: int) -> tuple[int, int]:
 
 
 def _values(packet: bytes, columns: int) -> Values:
-    """A row; no statement of ours reads a NULL."""
+    """A row's values. (No statement of ours reads a NULL.)"""
     values = []
     at = 0
     for _ in range(columns):

@@ -1,4 +1,4 @@
-"""Trying again: with backoff and jitter, to a deadline, and only what may succeed later."""
+"""Retries with backoff and jitter until a deadline, only after errors that may pass."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from failover.mysql.errors import MySQLError, PrimaryUnavailable
 
 Result = TypeVar("Result")
 
-# Full jitter: many requests that failed at one moment do not come back at one moment.
+# Full jitter: many requests that failed at one moment are not repeated at one moment.
 _WAIT = wait_random_exponential(multiplier=0.02, max=0.5)
 
 
@@ -29,15 +29,15 @@ async def persist(
     """Call until it succeeds.
 
     Args:
-        call: made anew for each try.
+        call: called for each try.
         deadline: on the event loop's clock, seconds; no try starts after it.
         retryable: which errors are worth another try.
 
     Raises:
         PrimaryUnavailable: the deadline passed; names the last error.
-        MySQLError: one that repeating does not mend.
+        MySQLError: an error that a repetition would meet again.
     """
-    # The first try pays nothing for the machinery of the others.
+    # Without tenacity, which would cost time even if the first try succeeds.
     try:
         return await call()
     except Exception as error:

@@ -1,11 +1,11 @@
-"""What a session with MySQL must not inherit from the server's defaults: one table, one statement.
+"""Session variables that must not come from the server's defaults: one table, one statement.
 
-Made by going through every session variable of MariaDB 10.11 (193) and MySQL 9.7 (155). Here is
-each whose other value changes what a statement of ours means, whether it is committed, or how long
-it may wait. Left to the server are those that change its speed or memory alone, its log, its
-replication, what no statement of ours uses, and what an ordinary user may not set
+The table is the result of reviewing every session variable of MariaDB 10.11 (193) and MySQL 9.7
+(155). It has those that can change what a statement of ours means, whether it is committed, or how
+long it may wait. It leaves to the server those that only change speed or memory, the log or
+replication, those that no statement of ours uses, and those that an ordinary user may not set
 (`tests/integration/test_hostile_defaults.py` names each of them). The server's `init_connect` runs
-before, so this statement has the last word.
+first, so this statement overrides it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 IDLE_SECONDS = 60
-"""How long the server keeps a connection that says nothing."""
+"""Seconds after which the server closes an idle connection."""
 LOCK_SECONDS = 1
-"""How long a statement waits for a row that somebody else holds (MySQL's least)."""
+"""Seconds that a statement waits for a row that another transaction has locked (MySQL's least)."""
 METADATA_LOCK_SECONDS = 2
-"""How long a statement waits for DDL, in seconds."""
+"""Seconds that a statement waits for DDL."""
 
 Engine = Literal["both", "mariadb", "mysql"]
 
@@ -28,7 +28,7 @@ class Setting(NamedTuple):
     Attributes:
         value: as SQL.
         why: what another value would do.
-        engine: which of the two has it; in a name that only one has, the other's is beside it.
+        engine: which of the two has the variable, under this name.
     """
 
     name: str
@@ -67,7 +67,7 @@ PINNED = (
     Setting("innodb_lock_wait_timeout", str(LOCK_SECONDS), "a held row holds up a whole batch"),
     Setting("lock_wait_timeout", str(METADATA_LOCK_SECONDS), "DDL holds up requests for a day"),
     Setting("wait_timeout", str(IDLE_SECONDS), "idle connections are cut at the server's whim"),
-    # A gateway that freezes inside a transaction must not hold its rows; MySQL has none of these.
+    # A gateway that freezes in a transaction must not keep its locks. MySQL lacks these variables.
     Setting("idle_transaction_timeout", "10", "a frozen gateway keeps its rows locked", "mariadb"),
     Setting("idle_write_transaction_timeout", "0", "overrides the one above", "mariadb"),
     Setting("idle_readonly_transaction_timeout", "0", "overrides it too", "mariadb"),
@@ -81,17 +81,17 @@ PINNED = (
         "mysql",
     ),
 )
-"""In the order in which they are set: a collation after its character set."""
+"""In the order of setting: a collation comes after its character set."""
 
 # MariaDB skips what is marked for MySQL 5.7 to 9.x (MariaDB documentation, "Comment Syntax").
 _MARKED = {"both": "{}", "mariadb": "/*M!100600 {}*/", "mysql": "/*!80014 {}*/"}
 
 
 def statement(**others: int) -> str:
-    """The one SET that pins them all, for either engine.
+    """The SET statement that pins all variables, for both engines.
 
     Args:
-        others: values in the place of those of the table, for connections that may wait longer.
+        others: values that replace the table's, for connections that may wait longer.
 
     >>> "/*M!100600 , idle_transaction_timeout=0*/" in statement(idle_transaction_timeout=0)
     True

@@ -1,11 +1,11 @@
-"""Signing in at MySQL without giving the password away: which ways are taken, for both drivers.
+"""Signing in at MySQL without revealing the password: the accepted methods, for both drivers.
 
-Whoever answers chooses the way, by its greeting or a switch after it ("Authentication Method
-Mismatch" in the MySQL client/server protocol). Some ways send the password as it is, and the
-drivers obey: so without TLS only those are taken that send a hash of it and of a random number.
-`caching_sha2_password` is one of them while the server has the hash in its memory; else it asks for
-the password itself, encrypted with a key. That is sent under the key that the configuration names
-alone: one that the server hands out may be anybody's (MySQL manual, "Caching SHA-2 Pluggable
+The server chooses the method, in its greeting or by a switch after it ("Authentication Method
+Mismatch" in the MySQL client/server protocol). Some methods send the password itself, and the
+drivers obey. So without TLS only methods are accepted that send a hash of the password and a random
+number. `caching_sha2_password` is one while the server has the hash in its cache; otherwise it asks
+for the password encrypted with a public key. It gets it only under the key in the configuration: a
+key that the server sends may be an attacker's (MySQL manual, "Caching SHA-2 Pluggable
 Authentication": `--server-public-key-path`; `--get-server-public-key` is off there too).
 """
 
@@ -15,27 +15,27 @@ from pymysql.constants import CR
 from pymysql.err import OperationalError
 
 _HASHED = frozenset({"", "mysql_native_password", "caching_sha2_password"})
-"""Empty: a server that names none means the first of them."""
+"""Empty: a server that names no method means mysql_native_password."""
 
 
 def key(pem: str) -> bytes:
-    """What a driver is given as the server's public key.
+    """The server's public key for a driver.
 
-    Without one it is a text that encrypts nothing, or the driver would ask the server for a key: it
-    raises ValueError where it would be used.
+    Without a key it is a text that is no key, since the driver would otherwise ask the server for
+    one. Using that text raises ValueError.
 
     Args:
-        pem: the key; empty where none is known.
+        pem: the key; empty if none is configured.
     """
     return (pem or "no key is known").encode()
 
 
 def check(method: str, secure: bool) -> None:
-    """Refuse a way to sign in that would tell the password to whoever listens or answers.
+    """Refuse a method that would reveal the password to an attacker on the network.
 
     Args:
-        method: the plugin's name, as the server says it.
-        secure: the connection is TLS, and the server's certificate was verified.
+        method: the plugin's name, from the server.
+        secure: whether the connection is TLS and the server's certificate was verified.
 
     Raises:
         OperationalError: CR_AUTH_PLUGIN_ERR.
@@ -50,13 +50,13 @@ def check(method: str, secure: bool) -> None:
 
 
 def refusal(method: str, why: str) -> OperationalError:
-    """The error for a way to sign in that is not taken."""
+    """The error for a method that is refused."""
     name = method[:40]
     return OperationalError(CR.CR_AUTH_PLUGIN_ERR, f"the server asks for {name!r}: refused, {why}")
 
 
 def no_key() -> OperationalError:
-    """The error for a server that wants the password itself, and may not have it."""
+    """The error for a server that asks for the password itself, while no key is configured."""
     return refusal(
         "caching_sha2_password",
         "it wants the password itself; turn on mysql.tls, or name the server's key: "

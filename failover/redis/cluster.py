@@ -30,11 +30,11 @@ from failover.tasks import stop
 log = structlog.get_logger("tapedeck.nodes")
 
 SOON = 0.5
-"""Seconds between two looks at the cluster while something is amiss."""
+"""Seconds between two questions to the cluster while something is wrong."""
 STEADY = 10.0
-"""The same while all is well."""
+"""Seconds between two questions to the cluster while all is well."""
 LOOK_SECONDS = 5.0
-"""For one look at most: several of its nodes may have to be asked."""
+"""Most seconds of one question: several nodes may have to be asked."""
 MOST_SERVERS = 1_000
 """As many as a Redis Cluster is made for (its specification, "Redis cluster goals")."""
 _MAP_SIZE = 16
@@ -123,7 +123,7 @@ class ClusterNodes:
 
     @property
     def problems(self) -> list[str]:
-        """What is amiss, one sentence each; primaries that are out are not in it."""
+        """What is wrong with the cluster, one sentence each; without ejected primaries."""
         if self._problem:
             return [f"the Redis Cluster gives no hints: {self._problem}"]
         if self._down:
@@ -154,11 +154,11 @@ class ClusterNodes:
     # --- the watch
 
     async def start(self) -> None:
-        """Begin to look for the nodes; does not wait until they are found."""
+        """Begin to ask for the nodes. Does not wait until they are found."""
         self._watching = asyncio.create_task(self._watch(), name="redis-cluster")
 
     async def close(self) -> None:
-        """Stop looking, drop every connection."""
+        """Stop asking, and close every connection."""
         await stop(self._watching)
         for node in self._nodes.values():
             await node.close()
@@ -166,7 +166,7 @@ class ClusterNodes:
             await asyncio.wait(self._closing)
 
     def look_soon(self) -> None:
-        """Something failed: ask who has which slot, without waiting for the steady look."""
+        """Ask for the slots soon: something failed."""
         self._wanted.set()
 
     def heard(self, elsewhere: Sequence[str]) -> None:
@@ -189,7 +189,7 @@ class ClusterNodes:
             now = asyncio.get_running_loop().time()
             out = [node for node in self if not node.health.live]
             await asyncio.gather(*(node.probe() for node in out if node.health.probe_due(now)))
-            if self._down:  # also where no request comes that would tell that it is over
+            if self._down:  # also while no request comes whose answer would end it
                 looks = (node.look([("GET", PROBE_KEY)]) for node in self)
                 await asyncio.gather(*looks, return_exceptions=True)
             await asyncio.sleep(SOON)  # never more often, however much fails
@@ -199,8 +199,8 @@ class ClusterNodes:
                     await self._wanted.wait()
 
     async def refresh(self) -> None:
-        """Ask the cluster who has which slot; where no server that is known could tell, those of
-        the configuration."""
+        """Ask the cluster which primary has which slot. If no known server answers, the servers of
+        the configuration are asked."""
         async with self._looking:
             await self._refresh()
 

@@ -1,8 +1,8 @@
 """Connections to lookup nodes: TLS, credentials, and bounds that no node can exceed.
 
-A lookup node may lie. What it says is verified elsewhere; here it is kept from costing memory: a
-reply has a limit in bytes and in elements, and what RESP2 does not have (pushes and other RESP3
-types, which hiredis would read all the same) ends the connection.
+A lookup node may send anything. Hints are verified elsewhere; here a node is kept from using up
+memory: a reply has a limit in bytes and in elements, and types that RESP2 does not have (pushes and
+other RESP3 types, which hiredis would read) end the connection.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Command: TypeAlias = tuple[bytes | int | str, ...]
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 REPLY_BYTES = 256 * 1024
-"""Of one reply at most. The longest that is asked for, HSCAN's of a packed entry, has some tens."""
+"""Most bytes of one reply. The longest one, HSCAN's of a packed entry, has some tens of KiB."""
 ELEMENTS = REPLY_BYTES // 4
-"""Of one reply at most, however nested: each takes four bytes or more. hiredis makes room for as
-many as a header promises, before any of them came. (Text that looks like a header counts as one:
-ours never does, and a neighbour's key ends no more than a look at it.)"""
+"""Most elements of one reply, nested ones included: each takes four bytes or more. hiredis
+allocates as many as a header announces, before they arrive. (Text that looks like a header is
+counted too: our own never does, and another application's only ends that connection.)"""
 _PROMISE = re.compile(rb"\n[*%~|>](\d+)\r")
 _HEADER_BYTES = 32
 _PIECE = 64 * 1024
@@ -47,7 +47,7 @@ def info_of(reply: object) -> dict[str, str]:
     """What INFO said, by word.
 
     Raises:
-        ValueError: it is no answer to INFO.
+        ValueError: it is not a reply to INFO.
     """
     if not isinstance(reply, bytes):
         raise ValueError(f"INFO answered {reply!r}")
@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
         """Send commands, packed, and read as many replies; an error stands as a `NodeError`.
 
         Raises:
-            Exception: the connection is of no use any more.
+            Exception: the connection cannot be used any more.
         """
         if not self.usable:
             raise ConnectionError("the node closed the connection")
@@ -178,7 +178,7 @@ class Link:
         self._times = times
         self._free: list[Connection] = []
         most = config.server_connections
-        # Whoever finds none free waits for one, within the time that its batch has anyway.
+        # A batch that finds no free connection waits for one, within its own timeout.
         self._places = asyncio.Semaphore(most) if most is not None else contextlib.nullcontext()
         self._closed = False
         self._busy = 0
@@ -191,7 +191,7 @@ class Link:
         The caller bounds the time.
 
         Raises:
-            Exception: no connection, or it failed.
+            Exception: the connect failed, or the connection did.
         """
         packed = b"".join([_pack(command) for command in commands])
         self._busy += 1
@@ -274,18 +274,18 @@ class Link:
         return connection
 
     def renew(self) -> None:
-        """Close those that wait for a batch, so that the next batch connects anew.
+        """Close idle connections, so that the next batch connects anew.
 
-        What is under way ends as it will.
+        Batches under way are not interrupted.
         """
         while self._free:
             self._free.pop().drop()
 
     async def close(self, patience: float) -> None:
-        """Close them once what is under way was answered; what comes later closes its own.
+        """Close all connections after the batches under way. A later batch closes its own.
 
         Args:
-            patience: seconds to wait for that.
+            patience: seconds to wait for the batches.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
@@ -299,7 +299,7 @@ OF_CONNECTIONS = (
     *("timeout", "username", "password", "tcpkeepalive", "server_connections"),
     *ClientTls.model_fields,
 )
-"""The words of the configuration that a connection is made from."""
+"""The values of the configuration that connections depend on."""
 
 
 def _login(config: Lookup) -> list[Command]:

@@ -1,15 +1,16 @@
-"""When a lookup node leaves the ring, and when it comes back. No I/O; the time is an argument.
+"""Ejection: when a lookup node leaves the ring, and when it returns. No I/O; times are arguments.
 
-The words are twemproxy's (notes/recommendation.md): `server_failure_limit` consecutive failures
-take a node out when `auto_eject_hosts` is on, for `server_retry_timeout`. What differs, because its
-users asked for it: failures count per node, not per connection; the node returns only after it
-answered a probe, never on a client's request; and one that flaps stays out longer each time.
+The settings are twemproxy's (its notes/recommendation.md): `server_failure_limit` consecutive
+failures eject a node for `server_retry_timeout`, if `auto_eject_hosts` is on. What differs, because
+twemproxy's users asked for it: failures count per node, not per connection; a node returns only
+after it answered a probe, never on a client's request; and a node that fails again soon after its
+return stays out longer each time.
 
     live --failure, limit reached--> ejected --probe answered--> live
                                      ejected --probe failed---> ejected (next probe later)
 
-A node whose answers all come too late to be of use (after the hint's deadline, before `timeout`)
-would cost every request the whole deadline for ever. So lateness ejects too, only more slowly.
+A node whose answers all come too late (after `hint_deadline`, before `timeout`) would delay every
+request by the whole deadline. So late answers eject a node too, but more slowly.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LONGEST = 8
-"""The time out of the ring grows to at most so many times server_retry_timeout."""
+"""The time out of the ring grows up to this multiple of server_retry_timeout."""
 LATE = 5
-"""So many times server_failure_limit late answers in a row eject, where failures need it once."""
+"""This multiple of server_failure_limit late answers in a row eject a node."""
 STEADY = 10
-"""Live for so many times its last time out, a node counts as healed: the next is short again."""
+"""A node that was live for this multiple of its last time out has recovered: its next time out is
+short again."""
 
 
 @dataclass(slots=True)
@@ -47,16 +49,16 @@ class Health:
     _out_seconds: float = 0.0
 
     def adjust(self, now: float, limit: int, retry_seconds: float, eject: bool) -> None:
-        """Other settings hold from now on. What the node went through stays.
+        """Use other settings from now on; the node's counts stay.
 
-        A shorter time out of the ring holds at once; without ejection nobody waits for it at all.
+        A shorter time out of the ring applies at once; without ejection a node is probed at once.
         """
         self.limit, self.retry_seconds, self.eject = limit, retry_seconds, eject
         if self.next_probe is not None:
             self.next_probe = min(self.next_probe, now + retry_seconds) if eject else now
 
     def succeeded(self, now: float, *, wrote: bool = False) -> None:
-        """A batch was answered in time. Answered reads say nothing of refused writes."""
+        """A batch was answered in time. Answered reads do not end a count of refused writes."""
         if self.live:
             self.failures = self.lates = 0
             if wrote:
@@ -65,7 +67,7 @@ class Health:
     def failed(self, now: float, reason: str) -> bool:
         """A batch failed. Returns whether that ejected the node."""
         if not self.live:
-            return False  # sent before the ejection; it tells nothing new
+            return False  # sent before the ejection
         self.failures += 1
         self.reason = reason
         if not self.eject or self.failures < self.limit:
@@ -73,7 +75,7 @@ class Health:
         return self._out(now)
 
     def refused(self, now: float, reason: str) -> bool:
-        """A write was refused (OOM, READONLY) by a node that may answer reads all the while.
+        """The node refused a write (OOM, READONLY); it may still answer reads.
 
         Returns whether that ejected the node.
         """
@@ -86,7 +88,7 @@ class Health:
         return self._out(now)
 
     def late(self, now: float, reason: str) -> bool:
-        """A batch was answered too late to be of use. Returns whether that ejected the node."""
+        """A batch was answered after the deadline. Returns whether that ejected the node."""
         if not self.live:
             return False
         self.lates += 1
@@ -108,11 +110,15 @@ class Health:
         return True
 
     def probe_due(self, now: float) -> bool:
-        """Whether it is time to ask an ejected node whether it is well."""
+        """Whether it is time to probe an ejected node."""
         return not self.live and self.next_probe is not None and now >= self.next_probe
 
     def probed(self, now: float, problem: str | None) -> bool:
-        """A probe was answered well (None) or badly. Returns whether the node is back."""
+        """A probe has ended. Returns whether the node is back.
+
+        Args:
+            problem: why the probe failed; None if it succeeded.
+        """
         if self.live:
             return False
         if problem is None:
@@ -124,6 +130,6 @@ class Health:
             return True
         self.reason = problem
         self.failures += 1
-        # A node that stays dead is asked at a steady pace; only coming and going makes it slower.
+        # A dead node is probed at a steady pace; only repeated returns make the pace slower.
         self.next_probe = now + self.retry_seconds
         return False

@@ -1,7 +1,6 @@
-"""The lookup nodes: a client for each, its health, and the probes that bring it back.
+"""The lookup nodes: the connections to each, its health, and the probes that return it to the ring.
 
-Nothing here raises because a node is ill: a batch that failed is `None`, and what that means is the
-caller's business.
+A node's fault raises no exception here: `Node.run` returns None for a batch that failed.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ log = structlog.get_logger("tapedeck.nodes")
 _NOBODY: frozenset[str] = frozenset()
 PROBE_KEY = b"tapedeck:probe"
 PROBING: Sequence[Command] = (("SET", PROBE_KEY, b"1", "EX", 60), ("GET", PROBE_KEY))
-"""What a node of a ring must do to be taken back."""
+"""The commands of a probe, which must succeed before a node of a ring returns."""
 DRAIN_SECONDS = 5.0
 """How long a node that left the ring has to answer what it was asked before."""
 TRIAL_SECONDS = 2.0
 """How long a node that is to enter the ring has to answer."""
 CHECK_AFTER = 1.0
-"""Seconds without a request after which a live node is asked how it is: running sessions need no
-lookups, and a node that nobody asks would be found dead by the next listener who is new."""
+"""Seconds without a request after which a live node is checked: running sessions ask for no hints,
+so the next new listener would otherwise be the first to meet a dead node."""
 CHECK_AGAIN = 0.25
 """The same after a failure."""
 
 
 class _Absent(TimeoutError):
-    """An answer did not come in time, and this process was not there for most of that time."""
+    """An answer did not come in time, but this process was starved for most of that time."""
 
     def __str__(self) -> str:
         return "this gateway got no CPU time to read the answer"
@@ -99,7 +98,7 @@ class Node:
         return str(self.server)
 
     def configure(self, server: LookupServer, config: Lookup) -> None:
-        """Take other settings over; batches under way end under the old ones.
+        """Use other settings; batches under way end with the old ones.
 
         Args:
             server: with the same name and address.
@@ -117,7 +116,7 @@ class Node:
         )
 
     def show(self, *, current: bool) -> None:
-        """Say whether the node is in the ring: only then its state is a metric."""
+        """Show the node's metrics if it is in the ring; remove them otherwise."""
         self.current = current
         if current:
             metrics.NODE_LIVE.labels(self.name).set(self.health.live)
@@ -141,11 +140,11 @@ class Node:
         """Send a batch in one round trip, within `timeout`.
 
         Args:
-            writes: whether the batch writes: a node may refuse that and answer reads.
+            writes: whether the batch writes: a node may refuse writes and answer reads.
 
         Returns:
-            A reply for each command, where an error that is the entry's own (WRONGTYPE, Elsewhere)
-            stands as the exception; None if the node failed, which counts as one failure.
+            The reply to each command; an error of an entry (WRONGTYPE, Elsewhere) is an exception
+            in the list. None if the node failed, which counts as one failure.
         """
         self._asked = time.monotonic()
         try:
@@ -153,7 +152,7 @@ class Node:
         except _Absent:
             metrics.NODE_FAILURES.labels(self.name, "absent").inc()
             return None
-        except Exception as error:  # the client's own too: uvloop raises RuntimeError on a reset
+        except Exception as error:  # also RuntimeError, which uvloop raises on a reset
             self._failed(describe(error))
             return None
         for reply in replies:
@@ -161,8 +160,8 @@ class Node:
             if isinstance(reply, NodeError) and not (
                 is_wrong_type(reply) or isinstance(reply, Elsewhere)
             ):
-                # It may not be the node that is wanted any more (a demoted primary, a rotated
-                # password): the next connection asks for the name anew, and logs in anew.
+                # It may be the wrong server by now (a demoted primary, a rotated password): the
+                # next connection looks the name up and logs in anew.
                 self._link.renew()
                 self._failed(describe(reply), writes=writes)
                 return None
@@ -174,10 +173,10 @@ class Node:
         return replies
 
     async def look(self, commands: Sequence[Command]) -> list[Any]:
-        """Send a batch that no request waits for: its end says nothing of the node's health.
+        """Send a batch that no request waits for; it does not count for the node's health.
 
         Returns:
-            A reply for each command; an error stands as the exception.
+            The reply to each command; an error reply is an exception in the list.
 
         Raises:
             Exception: no answer within `timeout`.
@@ -214,9 +213,9 @@ class Node:
         return None
 
     def check(self, now: float) -> None:
-        """See that a live node that nobody asks can still write and read, in the background.
+        """Check in the background that an idle live node can still write and read.
 
-        It counts as any batch does. Does nothing where that could not eject the node.
+        The check counts like any batch. It is left out if it could not eject the node.
         """
         health = self.health
         troubled = health.failures or health.refusals
@@ -229,9 +228,9 @@ class Node:
             )
 
     async def probe(self) -> None:
-        """Ask an ejected node to write and read an entry; take it back if it can.
+        """Probe an ejected node: it must write and read an entry to return.
 
-        It connects anew: what answers at its name now may be another server.
+        The probe connects anew: the node's name may have another server by now.
         """
         problem: str | None = None
         self._link.renew()
@@ -252,7 +251,7 @@ class Node:
         """Drop the connections, once what is under way was answered.
 
         Args:
-            patience: seconds to wait for that.
+            patience: seconds to wait for the batches.
         """
         await stop(self._checking)
         await self._link.close(patience)
@@ -274,13 +273,13 @@ class Node:
         }
 
     async def _send(self, commands: Sequence[Command]) -> tuple[list[Any], bool]:
-        """The replies, and whether they came after the hint's deadline.
+        """The replies, and whether they came after `hint_deadline`.
 
-        They count as late, and a timeout as the node's, only if this process was there to see it:
-        had it been busy itself, or without CPU time, every node would look slow.
+        Replies count as late, and a timeout as the node's failure, only if this process was not
+        starved meanwhile: otherwise every node would look slow.
 
         Raises:
-            _Absent: the time ran out while this process was away.
+            _Absent: the time ran out while this process was starved.
             Exception: the node failed.
         """
         loop = asyncio.get_running_loop()
@@ -336,7 +335,7 @@ class Nodes:
     """The lookup nodes of the configuration.
 
     Args:
-        presence: as of `Node`.
+        presence: as for `Node`.
     """
 
     def __init__(self, config: Lookup, presence: Presence | None = None) -> None:
@@ -355,15 +354,15 @@ class Nodes:
 
     @property
     def out(self) -> frozenset[str]:
-        """The names of the nodes that are ejected."""
+        """The names of the ejected nodes."""
         for node in self._nodes.values():
             if not node.health.live:
                 return frozenset([n.name for n in self._nodes.values() if not n.health.live])
         return _NOBODY
 
     def plan(self, servers: Iterable[LookupServer], config: Lookup) -> dict[str, Node]:
-        """A node for each server, by name; those that are known (by name and address) are the same
-        objects, with all that they went through. Changes nothing."""
+        """A node for each server, by name, without using them yet. A known server (same name and
+        address) keeps its node and so its health."""
         known = {(node.name, node.address): node for node in self._nodes.values()}
         return {
             server.name: known.get((server.name, str(server)))
@@ -372,7 +371,7 @@ class Nodes:
         }
 
     def turn(self, planned: Mapping[str, Node], config: Lookup) -> None:
-        """Make what was planned the nodes of the ring; drain and close the others."""
+        """Use the planned nodes; drain and close the others."""
         before = self._nodes
         self._nodes = dict(planned)
         self._retry_seconds = config.server_retry_timeout / 1000
@@ -394,16 +393,16 @@ class Nodes:
         task.add_done_callback(self._closing.discard)
 
     async def start(self) -> None:
-        """Begin to probe ejected nodes, and to check those that nobody asks.
+        """Begin to probe ejected nodes, and to check idle ones.
 
-        With `preconnect` all of them are connected to now.
+        With `preconnect`, connect to all nodes now.
         """
         if self._preconnect:
             await asyncio.gather(*(node.run([("PING",)]) for node in self._nodes.values()))
         self._probes = asyncio.create_task(self._probe_all(), name="lookup-probes")
 
     async def close(self) -> None:
-        """Stop probing, drop every connection."""
+        """Stop probing, and close every connection."""
         await stop(self._probes)
         for node in self._nodes.values():
             await node.close()
@@ -442,6 +441,6 @@ def describe(error: Exception) -> str:
 
 
 def _iso(steady: float) -> str:
-    """A time on the steady clock, as the wall clock has it now."""
+    """A time of the steady clock as a date and time."""
     seconds = time.time() + steady - time.monotonic()
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
