@@ -60,7 +60,7 @@ class _Link(Link):
         return replies
 
     def renew(self) -> None:
-        """The primary failed: another one may have its slots by now."""
+        """Ask for the slots again: the primary failed, and another one may have them by now."""
         super().renew()
         self._nodes.look_soon()
 
@@ -132,11 +132,11 @@ class ClusterNodes:
         return [f"{uncovered:,} slots of the Redis Cluster have no primary"] if uncovered else []
 
     def owner(self, key: bytes) -> Node | None:
-        """The primary of a key; None where it has none."""
+        """The primary of a key; None if its slot has none."""
         return self._owners[key_slot(key)]
 
     def shares(self) -> dict[str, float]:
-        """By name, the share of the slots that a primary has."""
+        """The share of the slots that each primary has, by its name."""
         counts = Counter(self._owners)
         return {name: counts[node] / SLOTS for name, node in self._nodes.items()}
 

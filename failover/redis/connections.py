@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._most_bytes, self._most_elements = times * REPLY_BYTES, times * ELEMENTS
         self._reader = hiredis.Reader(replyError=_node_error, notEnoughData=_MORE)
         self._bytes = self._promised = 0
-        # What came of a line that is not complete yet, from the end of the line before.
+        # The beginning of an incomplete line, with the end of the line before it.
         self._line = b"\n"
         self._due = 0
         self._replies: list[Any] = []
@@ -97,8 +97,7 @@ class Connection(asyncio.Protocol):
             self._answer = None
 
     def drop(self) -> None:
-        """Close it at once: a frozen node takes neither what is still to be sent nor TLS's
-        farewell."""
+        """Close the connection at once: a frozen node would delay an orderly close."""
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -147,7 +146,7 @@ class Connection(asyncio.Protocol):
             raise hiredis.ProtocolError(f"a reply longer than {self._most_bytes} bytes")
         seen = self._line + data
         for match in _PROMISE.finditer(seen):
-            # More digits than any number has: hiredis refuses them.
+            # hiredis refuses numbers with more digits.
             self._promised += int(match[1][:20])
         if self._promised > self._most_elements:
             raise hiredis.ProtocolError(f"a reply with more than {self._most_elements} elements")
@@ -247,8 +246,8 @@ class Link:
             return connection, await connection.ask(packed, count)
         except ConnectionError as error:
             connection.drop()
-            # With TLS 1.3 a node judges our certificate after the handshake; where it closes with
-            # our first command unread, the alert that says so is lost on the way.
+            # With TLS 1.3 a node checks our certificate after the handshake. If it then closes the
+            # connection without reading our first command, its alert gets lost.
             said_why = isinstance(error.__cause__, ssl.SSLError)
             if said_why or context is None or config.tls_certificate_file:
                 raise

@@ -48,7 +48,7 @@ class _Absent(TimeoutError):
 
 
 class Elsewhere(NodeError):
-    """A node sent an entry elsewhere, and it was not found there: there is no hint this time."""
+    """A node redirected an entry to another one, which does not have it: there is no hint."""
 
 
 class Node:
@@ -131,7 +131,7 @@ class Node:
         self._latency = metrics.NODE_SECONDS.labels(self.name)
 
     def _retire(self, link: Link) -> None:
-        # Twice what a batch may take: one under way, and one that its batcher has gathered since.
+        # Time for two batches: the one under way, and the one that gathers meanwhile.
         task = asyncio.create_task(link.close(2 * self._seconds + 1), name=f"retire-{self.name}")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -421,7 +421,7 @@ class Nodes:
 
 
 def is_wrong_type(reply: object) -> bool:
-    """Whether something else lies in an entry's place: the entry's fault, not the node's."""
+    """Whether a reply is a WRONGTYPE error: the entry is wrong, not the node."""
     return isinstance(reply, NodeError) and str(reply).startswith("WRONGTYPE")
 
 
