@@ -1,4 +1,4 @@
-"""Asking the admin port of a running gateway."""
+"""Requests to the admin port of a running gateway."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SECONDS = 10.0
 
 
 class NoAnswer(Exception):
-    """The gateway did not answer, or not as it should; the message says which and why."""
+    """The gateway did not answer, or answered with an error; says which URL, and why."""
 
 
 def admin_url(config: Sections) -> str:
-    """Where a gateway with this configuration has its admin port, seen from this machine."""
+    """The URL of the admin port of a gateway with this configuration, from this machine."""
     from config.tls import own_url
 
     return own_url(config.admin)
@@ -27,14 +27,14 @@ def admin_url(config: Sections) -> str:
 def ask(
     url: str, path: str, config: Sections, body: Any = None, *, seconds: float = SECONDS
 ) -> Any:
-    """The JSON that an admin port answers; POST where there is a body.
+    """The JSON answer of an admin port. The request is a POST if it has a body.
 
     Args:
         url: of the admin port.
-        config: whose `admin.token` is shown, if it has one.
+        config: its `admin.token`, if set, is sent.
 
     Raises:
-        NoAnswer: none, or an error.
+        NoAnswer: the port did not answer, or answered with an error.
     """
     from config.tls import own_port_context
 

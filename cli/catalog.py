@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="The mixes and their tracks in MySQL.")
 
 SHOWN = 20
-"""Bad lines named in the answer for people; `--json` has all of them."""
+"""Most bad lines that are printed; `--json` has all of them."""
 
 
 @app.callback()
@@ -135,7 +135,7 @@ def _import(file: BinaryIO, file_format: Format, skip_bad: bool, mysql: MySQL) -
 
 @contextlib.contextmanager
 def _progress(file: BinaryIO) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr if that is a terminal; called with the bytes that were read."""
+    """A progress bar on stderr, if that is a terminal. Call the result with the bytes read."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -1,4 +1,4 @@
-"""`tapedeck check-config`: what a configuration becomes, or everything that is wrong with it."""
+"""`tapedeck check-config`: print the complete configuration, or all its problems."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def _silent(lookup: Lookup) -> list[str]:
 
 
 def _notes(lookup: Lookup) -> list[str]:
-    """What to know of a nutcracker.yml that stands behind `lookup`."""
+    """Notes on the nutcracker.yml that `lookup` names."""
     if lookup.nutcracker is None:
         return []
     from config.nutcracker import read_pool
@@ -101,7 +101,7 @@ def _notes(lookup: Lookup) -> list[str]:
     notes = [
         f"{word}: {note}"
         for word, note in pool.notes.items()
-        # What stands beside the pool, over its own, needs no remark.
+        # Values of the section that override the pool's need no note.
         if word not in pool.words or getattr(lookup, word) == pool.words[word]
     ]
     if lookup.layout == "packed":
@@ -157,7 +157,7 @@ def _compare(sections: Sections, path: Path, against: str, as_json: bool) -> Non
 
 
 def _values(values: list[Any] | None) -> str:
-    """Old and new, where they fit on a line."""
+    """The old and the new value, if they fit on a line."""
     if values is None:
         return ""
     old, new = (json.dumps(value) for value in values)

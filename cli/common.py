@@ -1,6 +1,6 @@
-"""What every command shares: options, errors as one line, answers for people and for scripts.
+"""Shared by all commands: options, errors as one line, answers for people and for scripts.
 
-Imports nothing heavy: `tapedeck --help` need not wait for it.
+It has only fast imports, for `tapedeck --help`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ AgainstOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON, for scripts.")]
 DEFAULT_CONFIG = Path(".tapedeck/tapedeck.yml")
-"""The running local stack's (config.load.DEFAULT_PATH)."""
+"""The running local stack's configuration (config.load.DEFAULT_PATH)."""
 
 
 class Failed(Exception):
-    """The command could not do what it was asked: status 1, the reason as one line on stderr."""
+    """The command failed: it ends with status 1 and the reason as one line on stderr."""
 
 
 def fail(reason: str) -> NoReturn:
@@ -40,27 +40,27 @@ def fail(reason: str) -> NoReturn:
 
 
 def read_config(path: Path) -> Sections:
-    """The configuration; one that cannot be used ends the command."""
+    """Read the configuration. If it cannot be used, the command fails."""
     from config.load import load
 
     return load(path)
 
 
 def read_lookup(path: Path) -> Lookup:
-    """Only the section `lookup`; one that cannot be used ends the command."""
+    """Read only the section `lookup`. If it cannot be used, the command fails."""
     from config.load import load_lookup
 
     return load_lookup(path)
 
 
 def print_json(answer: Any) -> None:
-    """The answer for a script; days are YYYYMMDD."""
+    """Print an answer as JSON; days are YYYYMMDD."""
     text = json.dumps(answer, indent=2, ensure_ascii=False, default="{:%Y%m%d}".format)
     typer.echo(text)
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """A table for people, whole also where the page is narrower or nothing says how wide it is."""
+    """Print a table; it is not cut to the width of the terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -72,12 +72,12 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Carry out asynchronous work; what MySQL refuses ends the command with one line."""
+    """Run asynchronous work. After an error of MySQL the command fails."""
     import structlog
 
     from failover.mysql.errors import MySQLError, PrimaryUnavailable
 
-    # Log lines of the parts that a command uses stay out of its output.
+    # The command's output has no log lines.
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     try:
         return asyncio.run(work)

@@ -1,4 +1,4 @@
-"""`tapedeck drill`: faults under load, judged."""
+"""`tapedeck drill`: faults under load, and whether the promises held."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def drill(
         int | None, typer.Option("--seed", help="Of the load's choices; a new one if not set.")
     ] = None,
 ) -> None:
-    """Break something under load, heal it, and judge whether its promises held.
+    """Break something under load, repair it, and check whether the promises held.
 
-    Each drill starts servers and gateways of its own, on free ports, and leaves nothing behind but
-    its report. With --config it is pointed at a stack that runs: it breaks a local stack's servers
-    and brings them back, and `by-hand` leaves the breaking to you. Its listeners' states stay
-    there until retention ends. Exit status 0 only if every promise held.
+    Each drill starts its own servers and gateways, on free ports, and leaves only its report. With
+    --config it uses a running stack: it breaks a local stack's servers and brings them back; with
+    `by-hand` you break something yourself. The drill's states stay in that stack until their
+    retention ends. Exit status 0 only if every promise held.
 
     Example: tapedeck drill lookup-frozen mysql-primary-killed --short
 
@@ -80,7 +80,7 @@ def drill(
         return
     chosen = list(names or [])
     if run_all:
-        # All that can be: on a running stack some need what it does not have.
+        # All suitable ones: some need what a running stack does not have.
         chosen = [n for n, d in DRILLS.items() if not config or not unsuited(d.plan, local=True)]
     unknown = [name for name in chosen if name not in known]
     if unknown:
@@ -105,7 +105,7 @@ def drill(
 
 
 def _take_rights() -> None:
-    """Run this command again with what a DNS server of a drill's own needs, if need be."""
+    """Run this command again with the rights for a drill's DNS server, if one is needed."""
     from drills.dns import in_namespaces
     from stack.process import ServerFailed
 
@@ -134,7 +134,7 @@ def _list(drills: list[Scenario], as_json: bool) -> None:
 
 
 def _one(console: Console, scenario: Scenario, options: Options, out: Path) -> dict[str, Any]:
-    """Run one drill, show it, write its report; what it came to, for scripts."""
+    """Run one drill, print it and write its report; return its outcome for --json."""
     from drills.report import write
     from drills.toxiproxy import InjectorFailed
     from stack.control import NotRunning
@@ -161,7 +161,7 @@ def _run(console: Console, scenario: Scenario, options: Options) -> Result:
     from drills.drill import run
     from drills.progress import Progress
 
-    # kill(1) ends a drill as Ctrl-C does: with everything that it started.
+    # SIGTERM ends a drill like Ctrl-C: with all its servers.
     previous = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     try:
         with Progress(console) as progress:

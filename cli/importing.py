@@ -1,4 +1,4 @@
-"""`tapedeck import`: bring listeners' places from another system. And back: `tapedeck export`."""
+"""`tapedeck import` and `tapedeck export`: listeners' places from another system, and back."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def import_(
 ) -> None:
     """Import listeners' places, each into the partition of its own day.
 
-    A state that Tapedeck has changed since is left alone, so the command may be repeated: a run
-    that was broken off goes on, a later one takes what is new. Bad rows are named in MAP.rejects.
-    --user leaves the days open that it writes into, as if by --leave-open.
+    A state that Tapedeck has changed since stays as it is, so the command may be repeated: it
+    continues an interrupted run, and a later run imports what is new. MAP.rejects names bad rows.
+    With --user the days that it writes into stay open, as with --leave-open.
 
-    A map says which column, SQL expression or field means what:
+    A map gives the column, SQL expression or field for each meaning:
 
     \b
       user: user_id
@@ -204,7 +204,7 @@ def _counted(work: Run) -> str:
 
 
 def _shown(step: Any) -> dict[str, Any]:
-    """A record as the Player, or the states API, will see it."""
+    """A record as the Player or the states API will read it."""
     import msgspec
 
     record, state = step.record, msgspec.json.decode(step.record.body)
@@ -251,11 +251,11 @@ def export(
     user: UserOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Write the states in the shape of the system that they came from, for the way back.
+    """Write the states in the format of the system that they came from.
 
-    Columns are called as in the map; where it has an expression, as the map's own words. A .sql
-    file has REPLACE statements for the tables of the states' days. --since takes the days from then
-    on: whatever was changed since lies in one of them.
+    Columns have the names in the map; for an expression, the name of its meaning. A .sql file has
+    REPLACE statements for the tables of the states' days. --since writes only the days from then
+    on, which have every later change.
 
     Example: tapedeck export --to back.sql --tables 'player_%Y%m%d' --map map.yml
     """

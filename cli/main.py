@@ -1,4 +1,4 @@
-"""The `tapedeck` command. Each group of commands has a file of its own beside this one.
+"""The `tapedeck` command. Each group of commands is a file beside this one.
 
 Exit status: 0, 1 (it failed; one line on stderr says why), 2 (usage).
 """
@@ -53,7 +53,7 @@ def main() -> None:
     except Failed as error:
         _fail(str(error))
     except Exception as error:
-        # By name: importing the class would load pydantic before anybody asked for it.
+        # By name: importing the class would load pydantic.
         if type(error).__name__ != "ConfigError":
             raise
         _fail(str(error))

@@ -30,13 +30,13 @@ app = typer.Typer(no_args_is_help=True, help="The day partitions in MySQL.")
 
 @app.command("list")
 def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """List the day partitions, with rows, bytes and the day that each is dropped on.
+    """List the day partitions, with rows, bytes and the day on which each is dropped.
 
-    A sealed day has a filter; the list says how many bytes it has, and, where the gateway answers
-    at its admin port, how often it read the day in vain because the filter did not rule a key out.
+    For a sealed day the list has the size of its filter in bytes and, if the gateway answers at its
+    admin port, how often the day was read in vain because the filter did not rule a key out.
 
-    Tables that have a partition's name and are not Tapedeck's are no partitions: they are named on
-    stderr, and with --json in `foreign` of each partition.
+    Foreign tables (they have a partition's name and are not Tapedeck's) are named on stderr, and
+    with --json in `foreign` of each partition.
 
     Example: tapedeck partitions list --json
     """
@@ -70,9 +70,9 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 
 @app.command()
 def create(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Create today's and tomorrow's partitions (by MySQL's clock) where they are missing.
+    """Create today's and tomorrow's partitions (by MySQL's clock) if they are missing.
 
-    The gateway does so by itself; this is for a database that is being set up.
+    Gateways do so by themselves; use this to set up a database.
 
     Example: tapedeck partitions create
     """
@@ -102,10 +102,10 @@ def seal(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Seal days that are over: make the filters that tell which keys are not in them.
+    """Seal days that are over: make a filter of their keys, so that other keys need no read.
 
-    The gateways do so by themselves some minutes after midnight. Refused (status 1) for a day that
-    is not over by MySQL's clock, and while another process is sealing.
+    Gateways do so by themselves some minutes after midnight. The command fails (status 1) for a day
+    that is not over by MySQL's clock, and while another process is sealing.
 
     Example: tapedeck partitions seal --again 20261019
     """
@@ -168,10 +168,10 @@ def prune(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Drop the partitions past retention, whole. For cron; the gateway does it by itself too.
+    """Drop the partitions past retention. Gateways do it by themselves; this is for cron.
 
-    Refused (status 1) unless this machine's clock and MySQL's agree within an hour, and when more
-    than a few would go at once.
+    The command fails (status 1) unless this machine's clock and MySQL's agree within an hour, and
+    if it would drop more than a few partitions at once.
 
     Example: tapedeck partitions prune --dry-run
     """
@@ -208,11 +208,11 @@ def prune(
 
 @app.command("believe-clock")
 def believe_clock(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Say that MySQL's clock is right, to a gateway that does not believe it.
+    """Tell a gateway that doubts MySQL's clock that it is right.
 
-    A gateway serves nothing while MySQL's clock contradicts both its machine's clock and what it
-    counted itself, by more than an hour. If a clock is wrong, set that one right instead: the
-    gateway then goes on by itself. Tell each gateway, at its own admin port.
+    A gateway serves no request while MySQL's clock differs by more than an hour both from its
+    machine's clock and from the time that it counted itself. If a clock is wrong, set it right
+    instead: the gateway then continues by itself. Run this for each gateway's own admin port.
 
     Example: tapedeck partitions believe-clock
     """
@@ -242,7 +242,7 @@ def _listed(days: tuple[date, ...]) -> str:
 
 
 def _with_janitor(sections: Sections, work: Callable[[Janitor], Awaitable[Result]]) -> Result:
-    """Carry out `work` with what lists and prunes partitions, connected to MySQL."""
+    """Run `work` with a Janitor that is connected to MySQL."""
     from failover.mysql.primary import Primary
     from sharding.partitions.calendar import call_tables
     from sharding.partitions.clock import Days
@@ -263,7 +263,7 @@ def _with_janitor(sections: Sections, work: Callable[[Janitor], Awaitable[Result
 
 
 def _in_vain(sections: Sections) -> dict[str, int]:
-    """By day, what the gateway says; empty where none answers."""
+    """The gateway's count by day; empty if no gateway answers."""
     from cli.admin import NoAnswer, admin_url, ask
 
     try:

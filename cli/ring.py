@@ -1,4 +1,4 @@
-"""`tapedeck ring`: the lookup nodes, and where one listener's state lies."""
+"""`tapedeck ring`: the lookup nodes, and where one listener's state is."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def where(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Say where one state lies: its owner among the nodes, what that says, and what is true.
+    """Say where one state is: the node that owns its key, the nodes' hints, and MySQL's answer.
 
-    With --keys it says on which node each lookup key of a file belongs: a line for each line of
-    the file, or with --json an object {"key", "node"}. It asks no server, and of the configuration
-    it needs only the section lookup.
+    With --keys it prints the node of each lookup key of a file: a line for each line of the file,
+    or with --json an object {"key", "node"}. It asks no server, and reads only the section lookup
+    of the configuration.
 
     Example: tapedeck ring where 4711 1
 
@@ -123,11 +123,11 @@ async def _show(sections: Sections) -> list[dict[str, Any]]:
 
 
 def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put in what only a gateway knows: who is in its ring, and evictions of the last hour.
+    """Add what only a gateway knows: which nodes are in its ring, and evictions of the last hour.
 
     Returns:
-        The generation of its ring; or, as `problem`, why it says nothing. That is a remark,
-        no failure: the nodes were looked at all the same.
+        The `generation` of its ring; or, in `problem`, why the gateway did not answer. The command
+        does not fail then: the nodes were asked directly.
     """
     from cli.admin import NoAnswer, admin_url, ask
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def print_places(ring: Ring, source: Path, *, as_json: bool) -> None:
     """Print the node of each line of `source` (`-`: standard input), as it is read.
 
-    A line ends with LF or CR LF, which are no part of the key; an empty line is the empty key. As
-    JSON each line is one object; bytes that are no UTF-8 stand as lone surrogates there, as
-    Python's "surrogateescape" has them.
+    A line ends with LF or CR LF, which are not part of the key; an empty line is the empty key. As
+    JSON each line is one object, with bytes that are not UTF-8 as lone surrogates (Python's
+    "surrogateescape").
     """
     try:
         with sys.stdin.buffer if str(source) == "-" else source.open("rb") as lines:
@@ -30,7 +30,7 @@ def print_places(ring: Ring, source: Path, *, as_json: bool) -> None:
             sys.stdout.buffer.writelines(_objects(ring, keys) if as_json else _lines(ring, keys))
             sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # The reader has enough (`| head`); Python would complain again when it ends.
+        # The reader has closed the pipe (`| head`); Python would report that again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         fail(f"{source} cannot be read: {error.strerror}")

@@ -1,4 +1,4 @@
-"""`tapedeck ring show`: the nodes as they stand, and the table of them."""
+"""`tapedeck ring show`: asks the nodes, and prints them as a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def find_cluster(backend: Backend) -> None:
-    """Find the primaries of a Redis Cluster; a ring's nodes are known already."""
+    """Find the primaries of a Redis Cluster; a ring's nodes are in the configuration."""
     from failover.redis.cluster import ClusterNodes
 
     if isinstance(backend.nodes, ClusterNodes):
@@ -24,7 +24,7 @@ async def find_cluster(backend: Backend) -> None:
 
 
 async def look_at(backend: Backend, shares: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Ask each node how it stands; connections are left open.
+    """Ask each node for its capacity. Connections stay open.
 
     Args:
         shares: of the key space, by node name.
@@ -35,7 +35,7 @@ async def look_at(backend: Backend, shares: Mapping[str, float]) -> list[dict[st
         found = backend.survey.found.get(node.name)
         state = "answers"
         if found is None:
-            # Why it does not, in the words that the gateway has for it.
+            # The gateway's words for why the node does not answer.
             replies = await node.run([("PING",)])
             state = node.health.reason if replies is None else "refuses to say how it stands"
         described.append(
@@ -76,7 +76,7 @@ def print_nodes(nodes: list[dict[str, Any]], retention_days: int) -> None:
 
 
 def _standing(node: dict[str, Any]) -> str:
-    """Whether it answers, and what the gateway makes of it."""
+    """Whether the node answers, and whether the gateway has ejected it."""
     if node["state"] != "answers":
         return f"[red]{node['state']}[/red]"
     if node.get("ring") == "ejected":

@@ -1,4 +1,4 @@
-"""`tapedeck ring plan`: what other nodes or weights would do, before anyone does it."""
+"""`tapedeck ring plan`: what a change of nodes or weights would do."""
 
 from __future__ import annotations
 

@@ -27,12 +27,12 @@ def serve(
 ) -> None:
     """Run the gateway in the foreground, until Ctrl-C or SIGTERM.
 
-    It starts while MySQL or lookup nodes are down, and serves once they are up; SIGHUP reloads
-    the configuration. JSON lines on standard output say what happens.
+    It starts even if MySQL or lookup nodes are down, and serves once MySQL is up. SIGHUP reloads
+    the configuration. It logs JSON lines on standard output.
 
     Example: tapedeck serve --config tapedeck.yml --workers 2
     """
-    # Here and not at the top: `tapedeck --help` need not wait for them.
+    # Slow imports, which `tapedeck --help` does not need.
     from gateway.http.listener import PortTaken
     from gateway.process.worker import Refused
     from gateway.reload.runtime_config import Source

@@ -1,4 +1,4 @@
-"""`tapedeck stack`: look at the running local stack, stop and start its servers."""
+"""`tapedeck stack`: show the running local stack, stop and start its servers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ServerName = Annotated[Name, typer.Argument(help="The server.", show_default=Fal
 
 @app.command()
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Say who runs where, who is the primary, and whether it is redundant.
+    """Show the servers with their addresses, the primary, and whether it is redundant.
 
     Example: tapedeck stack status --json
     """
@@ -62,7 +62,7 @@ def stop(
 def start(
     name: ServerName, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
 ) -> None:
-    """Start a server that is dead. An old primary becomes a standby, or a secondary, again.
+    """Start a stopped or killed server. An old primary becomes a standby, or a secondary.
 
     Example: tapedeck stack start mysql1
     """
@@ -80,7 +80,7 @@ def promote(
 ) -> None:
     """Make the standby, or another member of the group, the primary.
 
-    The primary, if it runs, takes the other's place.
+    The old primary, if it runs, becomes the standby.
 
     Example: tapedeck stack promote
     """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Stopped(BaseException):
-    """A signal asked for the end."""
+    """A signal asked this process to stop."""
 
 
 def up(
@@ -77,9 +77,9 @@ def up(
     ] = DEFAULT_CONFIG,
     parent: Annotated[int, typer.Option("--parent", hidden=True)] = 0,
 ) -> None:
-    """Run three lookup nodes, MySQL with what takes its place, and the gateway, until Ctrl-C.
+    """Run three lookup nodes, MySQL with a standby, and the gateway, until Ctrl-C.
 
-    Everything lies in .tapedeck (the folder of --config) and is kept for the next time.
+    All data is in .tapedeck (the folder of --config) and is used again the next time.
 
     Example: tapedeck up --ephemeral --gateway-port 9080
     """
@@ -115,7 +115,7 @@ def _run(layout: Layout, ports: Ports, workers: int, parent: int, player_port: i
     from stack.process import ServerFailed
     from stack.stack import Stack
 
-    # Behind what is slow to import: what a handler raises in there may be lost on its way.
+    # After the slow imports: an exception that a handler raises during them may get lost.
     watcher = _Watcher(parent)
     began = time.monotonic()
     console = Console(highlight=False, soft_wrap=True)
@@ -123,7 +123,7 @@ def _run(layout: Layout, ports: Ports, workers: int, parent: int, player_port: i
     demo: Demo | None = None
 
     def say(sentence: str) -> None:
-        # The terminal may be gone; the stack goes on.
+        # The terminal may be closed; the stack runs on.
         with contextlib.suppress(OSError, ValueError):
             console.print(f"[dim]{time.monotonic() - began:7.1f} s[/]  {sentence}")
         with contextlib.suppress(OSError):
@@ -196,11 +196,11 @@ class _Watcher:
             if not self.stopping:
                 raise Stopped("Ctrl-C" if number == signal.SIGINT else name)
         elif number == signal.SIGINT and time.monotonic() - self._first > 1:
-            # A second Ctrl-C: the kernel ends the children of a process that is gone.
+            # A second Ctrl-C. The kernel ends the children with this process.
             os._exit(1)
 
     def wait(self) -> None:
-        """Wait for the end.
+        """Wait for a signal, or for the end of `make`.
 
         Raises:
             Stopped: always.
@@ -210,13 +210,13 @@ class _Watcher:
                 signal.pause()
         while True:
             time.sleep(0.25)
-            # GNU make that got a SIGINT or SIGHUP of its own (not the terminal's) waits for its
-            # child without telling it; all there is to see is that it catches the signal no longer.
+            # GNU make that gets a SIGINT or SIGHUP of its own (not the terminal's) waits for its
+            # child without signalling it. The only sign is that it no longer catches the signal.
             if self._catches() != self._caught_by_parent:
                 raise Stopped("make was interrupted")
 
     def _catches(self) -> int:
-        """The bits of SIGINT and SIGHUP, where the parent handles them itself."""
+        """The bits of SIGINT and SIGHUP in the mask of signals that the parent catches."""
         try:
             status = Path(f"/proc/{self._parent}/status").read_text()
         except OSError:
@@ -227,7 +227,7 @@ class _Watcher:
 
 
 def _show(console: Console, layout: Layout, ports: Ports, player: str, seconds: float) -> None:
-    """One screen: where everything is, how to play a mix, what to break."""
+    """Print one screen: all addresses, how to play a mix, what to break."""
     from config.load import load
     from config.tls import scheme
 

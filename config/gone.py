@@ -1,4 +1,4 @@
-"""Values of earlier versions that are no more: refused by name, with what to do instead."""
+"""Values of earlier versions that were removed: refused by name, with what to do instead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GONE = {
     "lookup.probe_burst": _NO_LIMIT,
     "lookup.probe_overload": _NO_LIMIT,
 }
-"""Why, by `section.key`."""
+"""Why each was removed, by `section.key`."""
 
 
 def refusal(name: str) -> str | None:

@@ -1,6 +1,6 @@
-"""Reading a configuration: one YAML file, then the environment over it, then files with secrets.
+"""Reads a configuration: one YAML file, then the environment over it, then files with secrets.
 
-Every problem is found in one pass: an operator mends a file once, not once a mistake.
+All problems are reported together, so that an operator mends a file once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from config.reading import BadYaml, Document, Unreadable, read_text, read_yaml
 DEFAULT_PATH = Path(".tapedeck/tapedeck.yml")
 """The running local stack's configuration, which `tapedeck up` writes."""
 
-# Where a value may come from a file of its own, so that no secret stands in the configuration.
+# Values that may come from a file of their own, so that the configuration contains no secret.
 _SECRET_FILES = (
     ("auth", "token_keys_file", "token_keys"),
     ("auth", "service_keys_file", "service_keys"),
@@ -32,9 +32,9 @@ _SECRET_FILES = (
 )
 
 _UNDECODED = re.compile("[\udc80-\udcff]")
-"""What Python makes of bytes in the environment that are no UTF-8 (PEP 383)."""
+"""Bytes in the environment that are not UTF-8, as Python decodes them (PEP 383)."""
 _ODD = re.compile("[\x00-\x08\x0a-\x1f\x7f\ufeff]")
-"""What no secret holds that a person typed."""
+"""Characters that are never typed in a secret."""
 
 
 class ConfigError(Exception):
@@ -75,9 +75,9 @@ def load(path: Path | str, environ: Mapping[str, str] | None = None) -> Sections
 
 
 def load_lookup(path: Path | str, environ: Mapping[str, str] | None = None) -> Lookup:
-    """As `load`, but the section `lookup` only: it says where keys lie, which asks no server.
+    """As `load`, but only the section `lookup`: enough to place keys without asking a server.
 
-    Neither the other sections nor the files of secrets and certificates are looked at.
+    The other sections and the files of secrets and certificates are not read.
 
     Raises:
         ConfigError: with every problem of this section at once.
@@ -94,7 +94,7 @@ def _read(path: Path) -> Document:
     """The sections of a file, as YAML gives them.
 
     Raises:
-        ConfigError: it cannot be read, or holds none.
+        ConfigError: the file cannot be read, or has no sections.
     """
     try:
         document = read_yaml(read_text(path))
@@ -125,9 +125,9 @@ def parse(
 
     Args:
         document: sections by name, as YAML gives them.
-        source: what to call it in errors.
+        source: its name in errors.
         environ: overrides; none by default.
-        base: the folder that relative names of secret files start from.
+        base: the folder of relative names of secret files.
 
     Raises:
         ConfigError: with every problem at once.
@@ -209,7 +209,7 @@ def _put_default(merged: dict[str, Any], section: str, key: str | None = None) -
 
 
 def _copied(document: Mapping[Any, Any]) -> dict[str, Any]:
-    """The sections, to be changed; what names them, and their values, as text."""
+    """A copy of the sections that may be changed, with names of sections and values as text."""
     return {
         str(name): {str(key): value for key, value in section.items()}
         if isinstance(section, dict)
@@ -269,7 +269,7 @@ def _read_secrets(merged: dict[str, Any], base: Path, problems: Problems) -> Non
         secrets = [line for line in lines if line]
         odd = next((found[0] for line in secrets if (found := _ODD.search(line))), None)
         if odd is not None:
-            # No editor shows it, and the server refuses the secret without a reason.
+            # Editors do not show it, and the server refuses the secret without a reason.
             what = "a byte order mark" if odd == "\ufeff" else f"the character U+{ord(odd):04X}"
             problems.add(where, f"{path} holds {what}; write it as plain UTF-8 text")
             continue
@@ -280,7 +280,7 @@ def _read_secrets(merged: dict[str, Any], base: Path, problems: Problems) -> Non
 
 
 def _place_tls_files(merged: dict[str, Any], base: Path) -> None:
-    """Relative names of PEM files start from the configuration's folder, for every process."""
+    """Make names of PEM files relative to the configuration's folder, for every process."""
     for section in merged.values():
         if isinstance(section, dict):
             for key, value in section.items():
@@ -291,7 +291,7 @@ def _place_tls_files(merged: dict[str, Any], base: Path) -> None:
 def _read_nutcracker(merged: dict[str, Any], base: Path, problems: Problems) -> None:
     """Put a pool of a nutcracker.yml in the place of the words that it decides.
 
-    Words that say where keys lie cannot stand beside it; the others of the section stand over it.
+    Values that place keys may not be given beside a pool; the section's other values override it.
     """
     lookup = merged.get("lookup")
     if not isinstance(lookup, dict):

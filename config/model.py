@@ -1,8 +1,8 @@
 """The typed configuration: every section, every default, every rule between values.
 
-How single values are written is in `values.py`. Times carry their unit in the name or in the
-description. Words that twemproxy has are used with twemproxy's meaning (its documentation:
-notes/recommendation.md and README, "Configuration").
+`values.py` parses single values. A time's unit is in its name or its description. Values that
+twemproxy has too have twemproxy's meaning (its documentation: notes/recommendation.md and README,
+"Configuration").
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from config.values import (
 )
 
 NAME_BYTES = 264
-"""Longer names twemproxy cuts off (at 272 bytes with the group's number): points would coincide."""
+"""twemproxy cuts off longer names (at 272 bytes with the group's number): points would coincide."""
 HASHES = (
     "one_at_a_time",
     "md5",
@@ -57,7 +57,7 @@ HASHES = (
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown words are errors, values do not change."""
+    """A part of the configuration. Unknown names are errors; values are immutable."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
@@ -77,8 +77,8 @@ class HostPort(Section):
 class LookupServer(HostPort):
     """One lookup node, written as twemproxy does: `host:port:weight` or `host:port:weight name`.
 
-    Without a name a node is called `host:port` (only `host` on port 11211, as twemproxy does):
-    moving it to another address then moves its keys too.
+    The default name is `host:port` (only `host` on port 11211, as in twemproxy): moving such a node
+    to another address moves its keys too.
     """
 
     weight: Annotated[int, Field(ge=1, le=1_000_000)] = 1
@@ -95,7 +95,7 @@ def _need_each_other(section: Section, one: str, other: str) -> None:
 
 
 class ServerTls(Section):
-    """TLS of a port that we listen on. Every reload reads the files again."""
+    """TLS of a port that the gateway listens on. Every reload reads the files again."""
 
     tls_certificate_file: str | None = Field(None, description="PEM, with its chain; turns TLS on")
     tls_key_file: str | None = Field(None, description="PEM; its private key, without a password")
@@ -113,7 +113,7 @@ class ServerTls(Section):
 
 
 class ClientTls(Section):
-    """TLS towards servers that we connect to. New connections see files that changed."""
+    """TLS of connections to servers. New connections use the files as they are then."""
 
     tls: bool = Field(False, description="connect with TLS or not at all")
     tls_ca_file: str | None = Field(
@@ -135,7 +135,7 @@ class ClientTls(Section):
 
 
 class Gateway(ServerTls):
-    """Where player traffic arrives."""
+    """The port for players."""
 
     host: Host = Field("127.0.0.1", description="name or address to listen on; 0.0.0.0 for all")
     port: Annotated[int, Field(ge=0, le=65535, description="0 for any free one")] = 8080
@@ -149,8 +149,8 @@ class Gateway(ServerTls):
 
 
 class Admin(ServerTls):
-    """Where operators and Prometheus look. Anywhere but on loopback it asks for the token; there it
-    answers only those who call it by one of loopback's names."""
+    """The port for operators and Prometheus. On loopback it answers only requests whose Host is one
+    of loopback's names; on other addresses it requires the token."""
 
     host: Host = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="0 for any free one")] = 8081
@@ -186,7 +186,7 @@ class Admin(ServerTls):
 
     @property
     def peers_tls(self) -> ClientTls:
-        """TLS towards the peers whose URL says https."""
+        """TLS of connections to peers with an https URL."""
         return ClientTls(
             tls=True,
             tls_ca_file=self.peers_tls_ca_file,
@@ -197,8 +197,8 @@ class Admin(ServerTls):
 
 
 class Auth(Section):
-    """Secrets: keys that sign play tokens and keys of services. The first token key signs; all of
-    them verify, so a new key is put in front and the old one removed once its tokens expired."""
+    """Secrets: keys that sign play tokens, and keys of services. The first token key signs; all of
+    them verify. So put a new key in front, and remove the old one once its tokens have expired."""
 
     token_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(listed)] = Field(
         (), description="sign play tokens; newest first, 32 characters or more"
@@ -230,7 +230,7 @@ class Auth(Section):
 
 
 class Lookup(ClientTls):
-    """The ring of lookup nodes, or the Redis Cluster that takes its place."""
+    """The ring of lookup nodes, or the Redis Cluster in its place."""
 
     mode: Literal["ring", "cluster"] = Field(
         "ring", description="who places keys: the gateway itself, or a Redis Cluster"
@@ -282,7 +282,7 @@ class Lookup(ClientTls):
     @model_validator(mode="before")
     @classmethod
     def _seeds(cls, values: object) -> object:
-        """In a cluster servers are only where to ask for the nodes: `host:port` is enough."""
+        """In a cluster, servers are only asked for the primaries: `host:port` is enough."""
         if isinstance(values, dict) and values.get("mode") == "cluster":
             servers = listed(values.get("servers"))
             if isinstance(servers, (list, tuple)):
@@ -320,7 +320,7 @@ class Lookup(ClientTls):
 
 
 def _rsa_key(pem: str) -> str:
-    pem = pem.rstrip("\0")  # MySQL writes public_key.pem with one at its end
+    pem = pem.rstrip("\0")  # MySQL's public_key.pem ends with NUL
     if pem:
         try:
             key = load_pem_public_key(pem.encode())
@@ -332,7 +332,7 @@ def _rsa_key(pem: str) -> str:
 
 
 class MySQL(ClientTls):
-    """The hosts of which one is the primary: the one that is writable."""
+    """The MySQL hosts. The writable one is the primary."""
 
     hosts: Annotated[tuple[Address, ...], BeforeValidator(listed), Field(min_length=1)]
     user: Text
@@ -364,8 +364,8 @@ class MySQL(ClientTls):
 
 
 class Limits(Section):
-    """What one client may take, and when the gateway refuses rather than be late. Each worker
-    counts for itself; null is no limit."""
+    """Limits of one client, and the delays at which the gateway refuses requests. Each worker
+    counts its own requests; null is no limit."""
 
     address_rate: Annotated[
         float | None, Field(gt=0, description="requests a second from one address; past it 429")
@@ -421,7 +421,7 @@ class Limits(Section):
 
 
 class Partitions(Section):
-    """One table a UTC day; dropped whole once past retention."""
+    """A table for each UTC day, which is dropped whole once past retention."""
 
     prefix: Annotated[
         str,
@@ -464,7 +464,7 @@ class Partitions(Section):
 
 
 class Player(Section):
-    """The licence's rules, and where the Player's pages are."""
+    """The licence's rules, and the addresses of the Player's pages."""
 
     skip_limit: Annotated[int, Field(ge=0, le=1000)] = 2
     skip_window: Annotated[int, Field(ge=1, description="seconds, rolling")] = 3600
@@ -497,7 +497,7 @@ class States(Section):
 
 
 class Sessions(Section):
-    """The cache of running sessions' states in each worker. No answer is given from it alone."""
+    """The cache of running sessions' states in each worker. Every answer from it needs a save."""
 
     enabled: bool = Field(True, description="off: every change reads its state first")
     max_entries: Annotated[int, Field(ge=1, description="states")] = 100_000
@@ -512,7 +512,7 @@ class Catalog(Section):
 
 
 class Objective(Section):
-    """What listeners are promised: `/readyz`, the dashboard and the alerts measure against it."""
+    """The objective for requests: `/readyz`, the dashboard and the alerts compare with it."""
 
     success: Annotated[
         float, Field(ge=50, lt=100, description="percent of requests that do not fail (5xx)")
@@ -524,15 +524,15 @@ class Objective(Section):
 
 
 class Reload(Section):
-    """When the file is read again without being told to (SIGHUP, POST /reload)."""
+    """When the file is read again without SIGHUP or POST /reload."""
 
     on_change: bool = Field(False, description="as soon as it changed")
     look_every: Annotated[float, Field(ge=0.1, le=3600, description="seconds between looks")] = 2.0
 
 
 class Log(Section):
-    """JSON lines on standard output. What its reader does not read waits, up to 1 MiB a process;
-    more is dropped and counted."""
+    """JSON lines on standard output. Up to 1 MiB of unread lines waits in each process; further
+    lines are dropped and counted."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="this and worse is logged"
@@ -541,7 +541,7 @@ class Log(Section):
 
 
 class Sections(Section):
-    """The whole file. `mode: production` refuses to start without secrets of its own."""
+    """The whole file. `mode: production` does not start without secrets in the configuration."""
 
     mode: Literal["local", "production"] = "local"
     gateway: Gateway = Gateway()

@@ -1,8 +1,8 @@
-"""A pool of twemproxy's own nutcracker.yml, in the words of `lookup`.
+"""Translates a pool of twemproxy's nutcracker.yml into values of the section `lookup`.
 
-Source of the words, their defaults and their meaning: twemproxy 0.5.0, src/nc_conf.c and nc_conf.h.
-Each word of a Redis pool is obeyed, or refused with the reason; what concerns only the port on
-which applications reach nutcracker is left to nutcracker, and said so.
+Source of the pool's values, defaults and meanings: twemproxy 0.5.0, src/nc_conf.c and nc_conf.h.
+Each value of a Redis pool is applied, or refused with the reason. Values that concern only
+nutcracker's own port are ignored, with a note.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from config.reading import BadYaml, Unreadable, compose_plain, read_text
 from config.values import close_to, did_you_mean
 
 HOW_TWEMPROXY_LISTENS = ("listen", "backlog", "client_connections", "reuseport")
-"""Words about nutcracker's own port, which the gateway does not have."""
+"""Values about nutcracker's own port, which the gateway does not have."""
 PLACEMENT = ("hash", "hash_tag", "distribution", "servers")
-"""Words that decide where keys lie: beside a nutcracker.yml they would be a second truth."""
+"""Values that place keys. They may not be given beside a nutcracker.yml."""
 LONGEST_TIMEOUT = 60_000
-"""Milliseconds. A pool without a timeout gets this one: a frozen node must be noticed some day."""
+"""Milliseconds, for a pool without a timeout: a frozen node must be noticed at some time."""
 
 _NUMBERS = {
     "redis_db": 0,
@@ -49,11 +49,11 @@ class NutcrackerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What a pool became.
+    """A translated pool.
 
     Attributes:
-        words: for the section `lookup`, all of those that a pool decides.
-        notes: what a reader of the pool should know, a sentence by word.
+        words: values of the section `lookup`: all that a pool decides.
+        notes: by name, a sentence about a value that means something else here.
     """
 
     words: Mapping[str, Any]
@@ -65,7 +65,7 @@ def read_pool(path: Path, name: str | None = None) -> Pool:
 
     Args:
         path: the nutcracker.yml.
-        name: the pool's; needed unless the file has only one.
+        name: of the pool; needed unless the file has only one.
 
     Raises:
         NutcrackerError: with every problem of the file, or of the pool, at once.
@@ -81,10 +81,10 @@ def read_pool(path: Path, name: str | None = None) -> Pool:
 
 
 def translate(name: str, pool: Mapping[str, Any]) -> Pool:
-    """Say in our words what a pool says in twemproxy's.
+    """Translate a pool.
 
     Args:
-        pool: text by word, as YAML has it without its types; `servers` a list of text.
+        pool: its values by name, all as text; `servers` is a list of text.
 
     Raises:
         NutcrackerError: with every problem at once.
@@ -192,7 +192,7 @@ def _servers(pool: Mapping[str, Any], problems: list[str]) -> list[str]:
 
 
 def _socket_name(server: str) -> str:
-    """The name that twemproxy gives a socket: with the colon, as the port's is cut off there."""
+    """The name that twemproxy gives a socket: it ends with the colon before the port."""
     address, _, name = server.partition(" ")
     return name or address.rpartition(":")[0] + ":"
 
@@ -213,7 +213,7 @@ def _list(pools: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _pools(path: Path) -> dict[str, dict[str, Any]]:
-    """All pools, every scalar as text: twemproxy knows no other type."""
+    """All pools, with every scalar as text: twemproxy has no other type."""
     try:
         tree = compose_plain(read_text(path))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A configuration as plain data: to hand it on, to show it, to compare it with another one."""
+"""A configuration as plain data: to pass it on, to show it, to compare it with another one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def plain(value: Any, of_secret: Callable[[str], Any] = str) -> Any:
     """Sections as dictionaries, tuples as lists.
 
     Args:
-        of_secret: makes what stands in the place of a secret. By default that is the secret itself:
-            such data goes to processes of our own and never to a log.
+        of_secret: replaces each secret. By default the data contains the secrets themselves: pass
+            it only to the gateway's own processes, never to a log.
     """
     if isinstance(value, SecretStr):
         return of_secret(value.get_secret_value())
@@ -26,12 +26,12 @@ def plain(value: Any, of_secret: Callable[[str], Any] = str) -> Any:
 
 
 def masked(config: BaseModel) -> Any:
-    """Plain data with `***` in the place of secrets."""
+    """Plain data with `***` instead of secrets."""
     return plain(config, lambda secret: "***" if secret else "")
 
 
 def veiled(config: BaseModel, nonce: str) -> Any:
-    """Plain data whose secrets can be compared by those who have them, and cannot be read."""
+    """Plain data with salted digests instead of secrets, to compare with secrets that one has."""
 
     def digest(secret: str) -> dict[str, str]:
         text = secret.encode("utf-8", "surrogateescape")
@@ -41,7 +41,7 @@ def veiled(config: BaseModel, nonce: str) -> Any:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """The names of values that differ, `section.key`, of two configurations as plain data."""
+    """The names (`section.key`) of the values that differ between two configurations."""
     found = []
     for section in {*ours, *theirs}:
         before, after = ours.get(section), theirs.get(section)

@@ -1,7 +1,7 @@
-"""Files that a configuration is made of: small, regular and UTF-8; YAML without its surprises.
+"""Reads the files of a configuration: small, regular and UTF-8; YAML with safe rules.
 
-What YAML 1.1 would silently make something else of is text here, or refused with its line: dates,
-octal and sexagesimal numbers, tags, a key given twice, aliases that multiply.
+Values that YAML 1.1 would silently convert are text here, or refused with their line: dates, octal
+and sexagesimal numbers, tags, repeated keys, aliases that multiply.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from yaml.reader import ReaderError
 from config.values import shown
 
 MOST_BYTES = 1 << 20
-"""Of one file."""
+"""Most bytes of a file."""
 DEEPEST = 32
-"""Levels of a document."""
+"""Most levels of a document."""
 MOST_NODES = 20_000
-"""Values of a document, with each alias counted as all that it stands for."""
+"""Most values of a document; an alias counts as many as the node that it names."""
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
@@ -35,7 +35,7 @@ class Unreadable(Exception):
 
 
 class BadYaml(Exception):
-    """A text that is no YAML as it is wanted here.
+    """A text that is not YAML, or breaks the rules of this module.
 
     Attributes:
         problems: one sentence each, with the line. They quote no value: it may be a secret.
@@ -51,10 +51,10 @@ def read_text(path: Path) -> str:
 
     Raises:
         FileNotFoundError: it does not exist.
-        Unreadable: it is no regular file, too large, no UTF-8, or not readable for us.
+        Unreadable: it is not a regular file, too large, not UTF-8, or this user may not read it.
     """
     try:
-        # Without waiting: opening a FIFO without a writer would take for ever.
+        # O_NONBLOCK: opening a FIFO without a writer would wait for ever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise Unreadable("cannot be read: it is no regular file")
@@ -136,7 +136,7 @@ def _composed(text: str, kind: type[_Guarded]) -> Iterator[tuple[_Guarded, yaml.
         line = text.count("\n", 0, error.position) + 1
         raise BadYaml([f"line {line} holds a character that YAML does not allow"]) from None
     except yaml.MarkedYAMLError as error:
-        # Where, and not what: the parser's own words quote the line, which may hold a secret.
+        # Only the place: the parser's own message quotes the line, which may contain a secret.
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
         what = f"is no YAML at {where}: look for quotes, colons and indentation"
@@ -151,11 +151,11 @@ class _Problem(Exception):
 
 
 class _Guarded(yaml.BaseLoader):
-    """Composes no document that is deep, that aliases multiply, or that holds tags or control
-    characters. Every scalar is text.
+    """Refuses documents that are too deep or too large, and tags and control characters. Every
+    scalar is text.
 
     Attributes:
-        twice: a sentence for each key that its mapping has already.
+        twice: a sentence for each repeated key.
     """
 
     def __init__(self, stream: str) -> None:
@@ -166,10 +166,10 @@ class _Guarded(yaml.BaseLoader):
         self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """The next node, if it may be one.
+        """The next node.
 
         Raises:
-            _Problem: it may not.
+            _Problem: the node breaks a rule.
         """
         event = self.peek_event()  # type: ignore[no-untyped-call]
         mark = event.start_mark
@@ -218,8 +218,8 @@ class _Guarded(yaml.BaseLoader):
 
 
 class _Typed(_Guarded, yaml.SafeLoader):
-    """Numbers, switches and nothing are what everybody reads them as; all else is text: dates too,
-    and 0777, 1:30, 1_000 and .inf, which YAML 1.1 takes for numbers."""
+    """Decimal numbers, true and false, and null have their types. All else is text: also dates, and
+    0777, 1:30, 1_000 and .inf, which are numbers in YAML 1.1."""
 
 
 _Typed.yaml_implicit_resolvers = {}

@@ -1,8 +1,7 @@
 """TLS contexts from PEM files, and sentences for what is wrong with them.
 
-A file is looked at when the configuration is loaded, so that a reload with a broken certificate is
-refused and the one before goes on; and again where a connection is made, so that files that are
-rotated in place need no restart.
+Files are read when the configuration is loaded, so that a reload with a broken certificate is
+refused; and again for each connection, so that files that are rotated in place need no restart.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class TlsProblem(ValueError):
 
 
 def problems(config: Sections) -> list[str]:
-    """Everything that is wrong with the PEM files of a configuration, `section.key: what`."""
+    """A sentence for each problem of the PEM files, `section.key: what is wrong`."""
     found = []
     for prefix, section in _sections(config).items():
         try:
@@ -52,7 +51,7 @@ def _sections(config: Sections) -> dict[str, ServerTls | ClientTls]:
 
 
 def expiries(config: Sections) -> dict[str, float]:
-    """When each of our certificates ends, epoch seconds, by its value's name. Reads files."""
+    """When each of our certificates expires, seconds since 1970, by its value's name. Blocks."""
     found = {}
     for prefix, section in _sections(config).items():
         path = section.tls_certificate_file
@@ -62,10 +61,10 @@ def expiries(config: Sections) -> dict[str, float]:
 
 
 def server_context(config: ServerTls) -> ssl.SSLContext | None:
-    """For a port that we listen on; None without TLS.
+    """The context of a port that the gateway listens on; None without TLS.
 
     Raises:
-        TlsProblem: a file is missing, is no PEM, has expired, or the key is another one's.
+        TlsProblem: a file is missing, not PEM, or expired, or the key is another certificate's.
     """
     if config.tls_certificate_file is None:
         return None
@@ -80,10 +79,10 @@ def server_context(config: ServerTls) -> ssl.SSLContext | None:
 
 
 def client_context(config: ClientTls) -> ssl.SSLContext | None:
-    """For connections to a server; None without TLS. The certificate is always verified.
+    """The context of connections to a server, which verifies its certificate; None without TLS.
 
     Raises:
-        TlsProblem: as for a server.
+        TlsProblem: as for `server_context`.
     """
     if not config.tls:
         return None
@@ -100,19 +99,19 @@ def client_context(config: ClientTls) -> ssl.SSLContext | None:
 
 
 def scheme(config: ServerTls) -> str:
-    """What the URL of a port that we listen on begins with: `http` or `https`."""
+    """The scheme of a port's URL: `http` or `https`."""
     return "http" if config.tls_certificate_file is None else "https"
 
 
 def own_url(config: Gateway | Admin) -> str:
-    """Where a port that we listen on is, seen from this machine."""
+    """The URL of one of the gateway's ports, from this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
     return f"{scheme(config)}://{join_address(host, config.port)}"
 
 
 def own_port_context(config: ServerTls) -> ssl.SSLContext | None:
-    """For a command on the gateway's own machine: believes the certificate that the port shows by
-    its file, under any name; None without TLS.
+    """The context for a command on the gateway's own machine, which trusts the certificate in the
+    port's own file, under any name; None without TLS.
 
     Raises:
         TlsProblem: the file cannot be read.
@@ -127,7 +126,7 @@ def own_port_context(config: ServerTls) -> ssl.SSLContext | None:
 
 
 class ClientContext:
-    """The context of one section that speaks TLS, made again when its files changed."""
+    """The context of one section, created again when its files have changed."""
 
     def __init__(self, config: ClientTls) -> None:
         self._config = config
@@ -135,7 +134,7 @@ class ClientContext:
         self._context: ssl.SSLContext | None = None
 
     def look(self) -> ssl.SSLContext:
-        """The context to connect with now. Reads files: not for an event loop.
+        """The context for a new connection. Blocks: do not call it in an event loop.
 
         Raises:
             TlsProblem: a file cannot be used now (half-written, expired): call again later.
@@ -149,7 +148,7 @@ class ClientContext:
 
 
 def _print_of(config: ClientTls) -> object:
-    """Another value when the files did change."""
+    """A value that changes when the files do."""
     names = (config.tls_ca_file, config.tls_certificate_file, config.tls_key_file)
     stamps = []
     for name in names:
@@ -168,7 +167,7 @@ def _certificate(context: ssl.SSLContext, config: ServerTls | ClientTls) -> None
     for name, path in (("tls_certificate_file", certificate), ("tls_key_file", key)):
         _readable(name, path)
     try:
-        # Never asked for: the terminal may have no reader.
+        # An empty password, so that OpenSSL does not ask for one on the terminal.
         context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
@@ -200,7 +199,7 @@ def _readable(name: str, path: str) -> None:
 
 
 def _expiry(path: str) -> float | None:
-    """When the first certificate of a file ends, epoch seconds; None if it holds none."""
+    """When a file's first certificate expires, seconds since 1970; None if it has none."""
     try:
         certificates = x509.load_pem_x509_certificates(Path(path).read_bytes())
     except (OSError, ValueError):
@@ -209,7 +208,7 @@ def _expiry(path: str) -> float | None:
 
 
 def in_words(error: OSError) -> str:
-    """What a connect met, in a sentence that an operator can act on.
+    """Why a connect failed, in a sentence that an operator can act on.
 
     >>> in_words(ConnectionRefusedError(111, "Connection refused"))
     'Connection refused'

@@ -1,6 +1,6 @@
-"""How single values are written in the file or the environment, and what they are read as.
+"""Parses single values of the file or the environment.
 
-Plain functions: each gives what pydantic then checks, or raises ValueError with what is wrong.
+Each function returns what pydantic then checks, or raises ValueError with what is wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LONGEST_SHOWN = 100
 
 
 def shown(value: str) -> str:
-    """A value for an error's sentence: quoted, in one line, and cut off where it is long."""
+    """A value for an error's sentence: quoted, in one line, and cut if it is long."""
     return repr(value) if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]!r}..."
 
 
@@ -39,10 +39,10 @@ def did_you_mean(names: Sequence[str]) -> str:
 
 
 def bare_host(host: str) -> str:
-    """A host without the brackets that an IPv6 address may stand in.
+    """A host without the brackets that an IPv6 address may have.
 
     Raises:
-        ValueError: what is in brackets, or has a colon, is no IPv6 address.
+        ValueError: it has brackets or a colon, but is not an IPv6 address.
     """
     bare = host[1:-1] if host[:1] == "[" and host[-1:] == "]" else host
     if bare != host or not {":", "[", "]"}.isdisjoint(bare):
@@ -54,7 +54,7 @@ def bare_host(host: str) -> str:
 
 
 def split_address(value: str) -> tuple[str, int]:
-    """Host and port of `host:port`; an IPv6 address stands in brackets, or without them.
+    """Host and port of `host:port`; an IPv6 address may have brackets.
 
     Raises:
         ValueError: it is not of that form.
@@ -89,7 +89,7 @@ def lookup_server(value: object) -> object:
     if match is None:
         raise ValueError(f"{shown(value)} is not host:port:weight or host:port:weight name")
     host, port = split_address(f"{match['host']}:{match['port']}")
-    # twemproxy leaves memcached's port out of the name it makes (conf.c, conf_add_server).
+    # twemproxy leaves memcached's port out of the default name (conf.c, conf_add_server).
     default = match["host"] if port == 11211 else f"{match['host']}:{match['port']}"
     return {
         "host": host,
@@ -100,14 +100,14 @@ def lookup_server(value: object) -> object:
 
 
 def seed(value: object) -> object:
-    """`host:port`, where weights mean nothing, as the `host:port:weight` of a LookupServer."""
+    """`host:port` as the `host:port:weight` of a LookupServer, where weights are not used."""
     if isinstance(value, str) and re.fullmatch(r"(\[\S+\]|[^\s:]+):[0-9]+", value):
         return f"{value}:1"
     return value
 
 
 def listed(value: object) -> object:
-    """`a,b` from an environment variable reads like a list of two."""
+    """`a,b` from an environment variable as a list of two."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
