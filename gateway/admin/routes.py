@@ -170,5 +170,4 @@ class AdminApi:
         try:
             return json_response(await self._reload.reload(body, force=force))
         except ConfigError as error:
-            _log.warning("reload refused", problems=error.problems)
             raise Refusal(422, *error.sentences) from None

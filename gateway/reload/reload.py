@@ -114,8 +114,8 @@ class Reload:
         """
         try:
             await self.reload()
-        except ConfigError as error:
-            _log.error("reload refused", source=error.source, problems=error.problems)
+        except ConfigError:
+            pass  # it was logged where it was counted
         except Refusal as refusal:
             _log.error("reload failed", reason=" ".join(refusal.sentences))
             return False
@@ -146,8 +146,9 @@ class Reload:
 def _counted() -> Iterator[None]:
     try:
         yield
-    except ConfigError:
+    except ConfigError as error:
         metrics.RELOADS.labels("refused").inc()
+        _log.error("reload refused", source=error.source, problems=error.problems)
         raise
     except BaseException:
         metrics.RELOADS.labels("failed").inc()
