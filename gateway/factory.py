@@ -1,4 +1,4 @@
-"""Puts the two HTTP applications together from the table of operations and the handlers."""
+"""Builds the two HTTP applications from the table of operations and the handlers."""
 
 from __future__ import annotations
 
@@ -26,13 +26,7 @@ if TYPE_CHECKING:
 
 
 def gateway_application(live: RuntimeConfig, store: Store, catalog: Catalog) -> Application:
-    """What listeners and services talk to.
-
-    Args:
-        live: the configuration that holds.
-        store: where states lie.
-        catalog: the mixes.
-    """
+    """The application for listeners and services."""
     admission = AdmissionControl(live.config)
     cors = Cors(live.config)
     live.followers += [admission.configure, cors.configure]
@@ -53,7 +47,7 @@ def gateway_application(live: RuntimeConfig, store: Store, catalog: Catalog) -> 
 
 
 def admin_application(live: RuntimeConfig, api: AdminApi) -> Application:
-    """What operators and Prometheus talk to. It answers however full the gateway is."""
+    """The application for operators and Prometheus, without limits of load."""
     handlers = api.handlers() | {"openapi": api.guarded(_description(live))}
     return Application(_routes(("admin", "description"), handlers, _admin_style), _admin_style)
 

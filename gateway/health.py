@@ -1,7 +1,7 @@
 """A worker's health: facts gathered each second, and the verdict by `sharding.verdict`.
 
-What the parts know is `Backend.facts`. This module adds what is known of requests (the objective),
-of this process, and of the other gateways, by the rows of their heartbeats.
+`Backend.facts` returns the facts of MySQL and the lookup nodes. This module adds the facts of
+requests (against the objective), of this process, and of other gateways, from their heartbeats.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ from sharding.verdict import (
 )
 
 EVERY = 1.0
-"""Seconds between two verdicts that nobody asked for."""
+"""Seconds between two verdicts without a request for one."""
 WINDOW = 30.0
-"""Seconds of traffic that are judged."""
+"""Seconds of traffic that are compared with the objective."""
 CERTIFICATES_EVERY = 600.0
-"""Seconds between two looks at the certificates."""
+"""Seconds between two reads of the certificates."""
 
 AMISS = Gauge("tapedeck_amiss", "1 while the verdict has a reason of this kind", ["cause"])
 WITHOUT_COMMIT = Gauge(
@@ -77,11 +77,11 @@ _log = structlog.get_logger()
 
 
 def hashes(config: Sections) -> dict[str, str]:
-    """What must be the same on each gateway of a database, as short hashes: `config` and `ring`.
+    """Short hashes, `config` and `ring`, of what must be the same on all gateways of a database.
 
-    Addresses, limits and what only costs differ as they like. No password goes into it.
+    They leave out addresses, limits, and values that only affect cost, and contain no password.
     """
-    # A worker has it by way of JSON: 600 here must be 600.0 there.
+    # A worker gets its configuration as JSON, where 600.0 becomes 600: validate both alike.
     config = Sections.model_validate(plain(config))
     ring = {name: str(getattr(config.lookup, name)) for name in _RING}
     alike: dict[str, Any] = {name: plain(getattr(config, name)) for name in _ALIKE}
@@ -89,7 +89,7 @@ def hashes(config: Sections) -> dict[str, str]:
         name: alike["partitions"][name] for name in ("prefix", "retention_days", "drop_after")
     }
     if config.mode == "production":
-        # (In local mode a process makes one up.) Others' play tokens must be believed here.
+        # All gateways must accept each other's play tokens. (In local mode a process has its own.)
         alike["keys"] = [key.get_secret_value() for key in config.auth.token_keys]
     return {"config": _short({**alike, "ring": ring}), "ring": _short(ring)}
 
@@ -100,7 +100,7 @@ def _short(value: Any) -> str:
 
 
 def drift(own: dict[str, str], others: list[dict[str, Any]]) -> list[str]:
-    """How the others' configurations differ from this one's, a sentence for each gateway."""
+    """A sentence for each other gateway whose configuration differs from this one's."""
     words = {"ring": "places lookups by another ring", "config": "has another configuration"}
     found = {}
     for other in others:
@@ -115,9 +115,7 @@ class Health:
     """One worker's health.
 
     Args:
-        backend: everything behind HTTP.
-        live: the configuration that holds.
-        draining: whether the process is about to stop.
+        draining: returns whether the process is about to stop.
     """
 
     def __init__(self, backend: Backend, live: RuntimeConfig, draining: Callable[[], bool]) -> None:
@@ -132,10 +130,10 @@ class Health:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to look, and to beat."""
+        """Begin to gather facts, and to send heartbeats."""
         self._live.followers.append(self._configure)
         self._configure(self._live.config)
-        # The next tick still tells of the start.
+        # The next tick is still late because of the start.
         asyncio.get_running_loop().call_later(2 * TICK, self._backend.presence.begin)
         self._tasks = [
             asyncio.create_task(self._heartbeat.keep(), name="heartbeat"),
@@ -148,7 +146,7 @@ class Health:
         await stop(*self._tasks)
 
     def verdict(self) -> Verdict:
-        """How this worker is now."""
+        """This worker's verdict now."""
         if self._draining():
             return judge([Reason("draining", "the process is stopping")])
         loop_time = asyncio.get_running_loop().time()
@@ -190,7 +188,7 @@ class Health:
         ]
 
     def _tell(self, verdict: Verdict) -> None:
-        """Log a verdict that is another one than the last: one line."""
+        """Log the verdict, if it has changed."""
         before, self._said = self._said, verdict
         if before is None or (before.status, list(map(stem, before.found))) != (
             verdict.status,
@@ -203,7 +201,7 @@ class Health:
             )
 
     def _say(self) -> dict[str, Any]:
-        """What the others learn from this worker's heartbeat."""
+        """What this worker's heartbeat tells other workers."""
         gateway = self._live.config.gateway
         host = socket.gethostname() if gateway.host in ("0.0.0.0", "::") else gateway.host  # noqa: S104
         name = join_address(host, gateway.port)

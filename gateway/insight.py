@@ -1,4 +1,4 @@
-"""What the admin port and the dashboard show: of one process, or of all that a supervisor has."""
+"""What the admin port and the dashboard show, of one process or of a supervisor's workers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from sharding.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One look.
+    """The state of a gateway at one moment.
 
     Attributes:
         at: this machine's clock, seconds since 1970.
-        status: as `/readyz` says it.
-        reasons: likewise.
-        ring: as `/ring`; None if no worker could say. With several workers each node has `out_in`,
-            the numbers of the workers that have it ejected.
-        mysql: as `/mysql`; None if no worker could say.
-        families: what `/metrics` would show, with a `worker` label where there are several.
-        workers: by number, where there are several: the status of each that answers.
-        missing: the numbers of those that do not.
+        status, reasons: as in `/readyz`.
+        ring: as in `/ring`; None if no worker answered. With several workers each node has
+            `out_in`, the numbers of the workers that have ejected it.
+        mysql: as in `/mysql`; None if no worker answered.
+        families: the metrics of `/metrics`, with a `worker` label if there are several workers.
+        workers: the status of each worker that answers, by number, if there are several.
+        missing: the numbers of workers that do not answer.
     """
 
     at: float
@@ -49,19 +48,19 @@ class Insight(Protocol):
     peers: Peers
 
     async def readiness(self) -> Verdict:
-        """How it is; `ready` and `degraded` mean that it serves."""
+        """The verdict; `ready` and `degraded` mean that it serves requests."""
         ...
 
     async def ring(self) -> dict[str, Any]: ...
 
     async def outline(self) -> dict[str, Any]:
-        """The ring's circle: whose each of `OUTLINE_PARTS` places is, and who serves it."""
+        """The ring's circle: which node owns each of `OUTLINE_PARTS` places, and which has it."""
         ...
 
     async def mysql(self) -> dict[str, Any]: ...
 
     async def where(self, key: Key) -> dict[str, Any]:
-        """Where one state lies."""
+        """Find one state."""
         ...
 
     async def observe(self) -> Snapshot:
@@ -71,7 +70,7 @@ class Insight(Protocol):
     async def partitions(self) -> list[dict[str, Any]]: ...
 
     async def believe_clock(self) -> dict[str, Any]:
-        """Believe MySQL's clock, if it is in doubt: an operator says that it is right."""
+        """Trust MySQL's clock on an operator's word, if it is doubted."""
         ...
 
     async def stats(self) -> dict[str, Any]: ...

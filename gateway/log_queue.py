@@ -1,9 +1,8 @@
-"""Standard output and standard error that never make the program wait for their reader.
+"""Standard output and standard error whose writes never wait for the reader.
 
-A pipe takes 64 KiB (pipe(7)); then a write waits until the reader reads, and a program that writes
-in its event loop stands still. So what is written here goes into a queue, and a thread hands it on
-to the system. Lines that come while the queue is full are dropped, counted, and reported once the
-reader reads again.
+A pipe has room for 64 KiB (pipe(7)). Then a write waits for the reader, and stops the event loop.
+So lines go into a queue, and a thread writes them. Lines that come while the queue is full are
+dropped, counted, and reported once the reader reads again.
 """
 
 from __future__ import annotations
@@ -23,17 +22,18 @@ from typing import Any
 from gateway import metrics
 
 MOST_BYTES = 1 << 20
-"""That wait for the reader of one stream at most: some thousand lines."""
+"""Most bytes in the queue of one stream: some thousand lines."""
 EXIT_SECONDS = 1.0
-"""How long a process that ends waits for the reader of each stream."""
+"""Seconds that a process waits at its end for the reader of each stream."""
 
 
 class Outlet(io.RawIOBase):
     """A stream whose writes never wait.
 
     Args:
-        descriptor: the file, pipe, socket or terminal that it leads to.
-        report: is told how many lines were dropped, once there is room again. It may write here.
+        descriptor: of the file, pipe, socket or terminal.
+        report: called with the number of dropped lines, once there is room again. It may write to
+            this stream.
     """
 
     def __init__(self, descriptor: int, report: Callable[[int], object] | None = None) -> None:
@@ -42,18 +42,18 @@ class Outlet(io.RawIOBase):
         self._descriptor = descriptor
         self._report = report or self._say_dropped
         self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()
-        # Re-entrant: a signal or the garbage collector may interrupt a writer, and write.
+        # Re-entrant: a signal handler or a finalizer may interrupt a write, and write itself.
         self._lock = threading.RLock()
         self._held = 0
         self._dropped = 0
         threading.Thread(target=self._hand_on, name=self.name, daemon=True).start()
 
     def write(self, data: Any) -> int:
-        """Queue what is to be written, or drop it: all of it is taken in any case."""
+        """Queue the data, or drop it; return its length in both cases."""
         line = bytes(data)
         with self._lock:
             if self._held and (self._dropped or self._held + len(line) > MOST_BYTES):
-                # Also what would still fit: the gap is reported where it is.
+                # Also lines that would still fit: the report belongs where the gap is.
                 self._dropped += 1
                 metrics.LOG_LINES_DROPPED.inc()
             elif line:
@@ -62,10 +62,10 @@ class Outlet(io.RawIOBase):
         return len(line)
 
     def drain(self, seconds: float) -> None:
-        """Wait until everything was handed on to the system.
+        """Wait until the queue is written.
 
         Args:
-            seconds: to wait at most.
+            seconds: at most.
         """
         end = time.monotonic() + seconds
         while self._held and (left := end - time.monotonic()) > 0:
@@ -101,10 +101,10 @@ class Outlet(io.RawIOBase):
             try:
                 left = left[os.write(self._descriptor, left) :]
             except BlockingIOError:
-                # Another process that has the same pipe made it one that does not wait.
+                # Another process with the same pipe made it non-blocking.
                 select.select([], [self._descriptor], [])
             except OSError:
-                # The reader went away, or the disk is full: that costs the line.
+                # The reader has closed the pipe, or the disk is full: drop the line.
                 metrics.LOG_LINES_DROPPED.inc()
                 return
 
@@ -113,13 +113,13 @@ class Outlet(io.RawIOBase):
 
 
 def install(report: Callable[[int], object] | None = None) -> None:
-    """Make standard output and standard error of this process streams that never wait.
+    """Replace standard output and standard error of this process by an `Outlet` each.
 
-    What the interpreter prints itself, as the traceback of an exception that ends the process, goes
-    that way too. At its end the process waits `EXIT_SECONDS` for each reader.
+    The interpreter's own output, such as the traceback at its end, goes there too. At its end the
+    process waits `EXIT_SECONDS` for each reader.
 
     Args:
-        report: as of `Outlet`.
+        report: as for `Outlet`.
     """
     for name in ("stdout", "stderr"):
         before = getattr(sys, name)

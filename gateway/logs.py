@@ -1,9 +1,10 @@
-"""JSON lines on standard output, one an event. Writing one never waits (`log_queue.py`).
+"""JSON lines on standard output, one for each event. Writing one never waits (`log_queue.py`).
 
     {"event": "worker started", "level": "info", "timestamp": "2026-03-01T12:00:00.000000Z", ...}
 
-What other libraries say through the standard library's logging comes out in the same shape.
-No secret may be handed to a logger: paths are logged as route patterns, never as they came.
+An event is a noun, then a verb in the past; what varies is in fields
+(`tests/unit/test_log_events.py`). Log lines of libraries have the same shape. No secret may be
+logged: of a path only its route's pattern.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import structlog
 from gateway import log_queue
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The request that the running task serves; it stands in every line that is logged meanwhile."""
+"""The id of the request that the running task serves; added to every line that the task logs."""
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50, "exception": 40}
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -35,7 +36,7 @@ _log = structlog.get_logger()
 
 
 def request_id(given: str | None) -> str:
-    """The id of a request: the client's own where it is 1 to 64 of `A-Za-z0-9._-`, else a new one.
+    """The id of a request: the client's own if it is 1 to 64 of `A-Za-z0-9._-`, else a new one.
 
     >>> request_id("abc-1")
     'abc-1'
@@ -46,18 +47,18 @@ def request_id(given: str | None) -> str:
 
 
 def start(level: str, **always: Any) -> None:
-    """Set logging up for a process that serves: its output never makes it wait.
+    """Set logging up for a process that serves requests: writes to its output never wait.
 
     Args:
         level: debug, info, warning or error.
-        always: stands in every line, as `worker=2`.
+        always: fields of every line, such as `worker=2`.
     """
     log_queue.install(lambda lines: _log.error("log lines dropped", lines=lines))
     configure(level, **always)
 
 
 def set_level(level: str) -> None:
-    """Log this and worse from now on: debug, info, warning or error."""
+    """Log lines of this level and above from now on: debug, info, warning or error."""
     global _threshold
     _threshold = _LEVELS[level]
     logging.getLogger().setLevel(max(_threshold, logging.INFO))
@@ -69,7 +70,7 @@ def configure(level: str, stream: BinaryIO | None = None, **always: Any) -> None
     Args:
         level: debug, info, warning or error.
         stream: standard output by default.
-        always: stands in every line, as `worker=2`.
+        always: fields of every line, such as `worker=2`.
     """
     out = _Lines(sys.stdout.buffer if stream is None else stream)
 
@@ -123,7 +124,7 @@ def _encode(event: Any, **_: Any) -> str:
 
 
 class _Lines:
-    """Writes whole lines. A reader that went away costs the line and never a request."""
+    """Writes whole lines. If the reader is gone, the line is lost, and no request fails."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

@@ -1,7 +1,7 @@
-"""What the HTTP side counts.
+"""The metrics of the HTTP side.
 
-Requests by route and status are counted in `telemetry.py`. What only a supervisor counts stands in
-`process/supervisor.py`, so that no worker shows it.
+Requests by route and status are counted in `telemetry.py`. The metrics of a supervisor are in
+`process/supervisor.py`, so that no worker shows them.
 """
 
 from prometheus_client import Counter, Gauge

@@ -1,7 +1,7 @@
-"""The other gateways: each is asked for its own overview, for the dashboard and for the verdict.
+"""Asks the other gateways for their overviews, for the dashboard and for the verdict.
 
-Their addresses are `admin.peers`; the admin token, where there is one, must be the same on all of
-them, and goes to no other address. By https they are verified as `admin.peers_tls_...` say.
+Their addresses are `admin.peers`. The admin token, if there is one, must be the same on all of
+them, and is sent to no other address. `admin.peers_tls_...` say how https is verified.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.reload.runtime_config import RuntimeConfig
 from sharding.verdict import Reason
 
 ANSWER_SECONDS = 2.0
-"""How long a gateway has to answer."""
+"""Seconds that a gateway has to answer."""
 EVERY = 2.0
 """Seconds between two rounds of questions."""
 _MOST_BYTES = 64 * 1024
@@ -29,10 +29,10 @@ class Peers:
     """The gateways that `admin.peers` names.
 
     Args:
-        live: the configuration that holds; asked at each round.
+        live: read at each round.
 
     Attributes:
-        known: what `ask` found last.
+        known: the last result of `ask`.
     """
 
     def __init__(self, live: RuntimeConfig) -> None:
@@ -41,13 +41,13 @@ class Peers:
         self._session: aiohttp.ClientSession | None = None
 
     async def keep(self) -> None:
-        """Ask them for ever."""
+        """Ask the peers at intervals, until cancelled."""
         while True:
             self.known = await self.ask()
             await asyncio.sleep(EVERY)
 
     def reasons(self) -> list[Reason]:
-        """Those that do not serve. One that is degraded by another one is no news."""
+        """A reason for each peer that does not serve requests (not for degraded ones)."""
         ill = [
             (one["url"], one.get("problem") or "serves nothing")
             for one in self.known
@@ -56,8 +56,8 @@ class Peers:
         return [Reason("peers", f"the gateway {url} {problem}") for url, problem in ill]
 
     async def ask(self) -> list[dict[str, Any]]:
-        """What each of them says of itself, in the order of the configuration, with its `url`;
-        `problem` stands in the place of what one does not say."""
+        """The overview of each peer, in the order of the configuration, with its `url`. A peer that
+        does not answer has a `problem` instead."""
         return list(
             await asyncio.gather(*(self._one(url) for url in self._live.config.admin.peers))
         )
@@ -77,7 +77,7 @@ class Peers:
             headers["Authorization"] = f"Bearer {admin.token.get_secret_value()}"
         try:
             context = await context_for(admin.peers_tls) if url.startswith("https:") else None
-            # No other server gets the token, wherever an answer points.
+            # No redirects: no other server may get the token.
             async with self._session.get(
                 f"{url.rstrip('/')}/overview",
                 headers=headers,
@@ -98,7 +98,7 @@ class Peers:
 
 
 def _why(url: str, error: Exception) -> str:
-    """What an operator can do something about, where there is such a thing."""
+    """Why a peer did not answer, with a hint for the operator if there is one."""
     if isinstance(error, aiohttp.ClientConnectorError):
         return in_words(error.os_error)
     if isinstance(error, aiohttp.ServerDisconnectedError):

@@ -1,7 +1,7 @@
-"""What the gateway counts, and the two ways to read it: Prometheus text and JSON.
+"""The metrics of requests, and the two formats of all metrics: Prometheus text and JSON.
 
-Both are made from metric families, so a supervisor that gathered several workers' families uses
-the same functions as a single process.
+Both formats are made from metric families, so a supervisor uses the same functions for its workers'
+families as a single process for its own.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from prometheus_client.utils import floatToGoString
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
-# `_created` series double the size of every scrape and say only when a process began.
+# `_created` series would double the size of every scrape, and only show when a process began.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 VERSION = version("tapedeck-player-gateway")
-"""Read once: the package's files are not looked at for a request."""
+"""Read once, so that no request reads the package's files."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 BOUNDS = (
@@ -40,7 +40,7 @@ class Served(NamedTuple):
 
     Attributes:
         failed: with a status of 5xx.
-        slow: later than the objective; those that failed are among them.
+        slow: later than the objective, failed ones included.
     """
 
     requests: float = 0.0
@@ -58,9 +58,9 @@ _SLI = (
 class _Requests:
     """Answered requests by route, method and status, and how long they took.
 
-    Plain numbers that a scrape makes metrics of: prometheus-client's own take a lock and a look at
-    every bound for each request, which is a tenth of a warm one's time. They are counted in the
-    event loop's thread only.
+    They are plain numbers until a scrape: prometheus-client's metrics take a lock and compare every
+    bound for each request, which is a tenth of a warm request's time. Only the event loop's thread
+    may count.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class _Requests:
         counter = CounterMetricFamily(
             "tapedeck_http_requests", "Requests answered", labels=["route", "method", "status"]
         )
-        # Copies: they are read in a thread while the event loop counts on.
+        # Copies, because this runs in a thread while the event loop counts.
         for (route, method, status), count in list(self.counts.items()):
             counter.add_metric((route, method, str(status)), count)
         histogram = HistogramMetricFamily(
@@ -122,9 +122,9 @@ def observe(route: str, method: str, status: int, seconds: float) -> None:
     """Count one answered request.
 
     Args:
-        route: the pattern, as `/sets/{play_token}/play`; never the path as it came.
-        method: anything; unusual ones are counted together.
-        seconds: how long it took.
+        route: the pattern, such as `/sets/{play_token}/play`; never the request's own path.
+        method: any; unusual ones are counted together.
+        seconds: its duration.
     """
     key = (route, method if method in _METHODS else "other", status)
     counts = _requests.counts
@@ -137,26 +137,27 @@ def observe(route: str, method: str, status: int, seconds: float) -> None:
 
 
 def served() -> dict[str, Served]:
-    """What listeners and services got since the process began, by class."""
+    """The answers since the process began, by class."""
     return _requests.served()
 
 
 def promise(classes: Mapping[str, str], seconds: float) -> None:
-    """Count by these classes, and as slow what takes longer (to the histogram's next bound).
+    """Set the classes of routes, and the duration above which a request is slow.
 
     Args:
-        classes: by route; what has none does not count.
+        classes: by route; a route without one is not counted.
+        seconds: rounded up to a bound of the histogram.
     """
     _requests.classes, _requests.slow_after = classes, seconds
 
 
 def families() -> list[Metric]:
-    """This process's families as they stand now. Takes milliseconds: not for an event loop."""
+    """This process's families now. It takes milliseconds: do not call it in an event loop."""
     return list(REGISTRY.collect())
 
 
 class _Fixed:
-    """Families that were gathered already, in the place of a registry."""
+    """Gathered families with the interface of a registry."""
 
     def __init__(self, gathered: Iterable[Metric]) -> None:
         self._gathered = gathered
@@ -171,10 +172,10 @@ def exposition(gathered: Iterable[Metric]) -> bytes:
 
 
 def merge(expositions: Mapping[str, str]) -> list[Metric]:
-    """Several processes' expositions as one: each family once, each sample with its `worker`.
+    """Merge the expositions of several workers: each family once, each sample with its `worker`.
 
     Args:
-        expositions: Prometheus text by the name of the worker that it came from.
+        expositions: Prometheus text by the worker's name.
     """
     merged: dict[str, Metric] = {}
     for worker, text in expositions.items():
@@ -188,10 +189,10 @@ def merge(expositions: Mapping[str, str]) -> list[Metric]:
 
 
 def stats(gathered: Iterable[Metric]) -> dict[str, Any]:
-    """The families as JSON: a number, or a list of `{"labels", "value"}` where there are labels.
+    """The families as JSON: a number, or a list of `{"labels", "value"}` if there are labels.
 
-    Several workers' samples are added up. A histogram is `{"count", "sum", "p50", "p95", "p99"}`,
-    the quantiles estimated as Prometheus' `histogram_quantile` does.
+    The samples of several workers are added up. A histogram is `{"count", "sum", "p50", "p95",
+    "p99"}`, with quantiles estimated as by Prometheus' `histogram_quantile`.
     """
     shown: dict[str, Any] = {}
     for family in sorted(gathered, key=lambda family: family.name):
@@ -219,9 +220,9 @@ def _labels(labels: Mapping[str, str], *without: str) -> _Labels:
 
 def _plain_values(family: Metric) -> dict[_Labels, float]:
     values: dict[_Labels, float] = {}
-    # Moments and identities do not add up.
+    # Times and identities must not be added up.
     highest = family.name.endswith(("_timestamp_seconds", "start_time_seconds", "_info", "_hash"))
-    # Nor does what every worker says of the same node, or of the filters that they share.
+    # Nor values that all workers report of the same node, or of shared filters.
     highest = highest or family.name.startswith("tapedeck_capacity_")
     highest = highest or family.name in SHARED
     for sample in family.samples:
@@ -263,7 +264,7 @@ def _histogram_values(family: Metric) -> dict[_Labels, dict[str, float | None]]:
 def quantile(buckets: Mapping[float, float], q: float) -> float | None:
     """Estimate a quantile from cumulative buckets, linearly within one; None without samples.
 
-    Past the highest finite bound the answer is that bound.
+    Beyond the highest finite bound the result is that bound.
 
     >>> quantile({1.0: 5, 2.0: 10, math.inf: 10}, 0.75)
     1.5
@@ -285,7 +286,7 @@ def quantile(buckets: Mapping[float, float], q: float) -> float | None:
 
 
 def _number(value: float) -> float:
-    """A whole number is shown as one; what is no number (NaN, infinity) as 0."""
+    """A whole number as an int; NaN and infinity as 0."""
     if not math.isfinite(value):
         return 0
     return int(value) if value == int(value) else value

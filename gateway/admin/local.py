@@ -1,4 +1,4 @@
-"""What one process says of itself on the admin port."""
+"""The answers of one process on the admin port."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from sharding.backend import Backend
 
 OUTLINE_PARTS = 720
-"""Places of the ring's circle that are told: half a degree each."""
+"""Places of the ring's circle in an outline: half a degree each."""
 WHERE_SECONDS = 4.0
-"""How long MySQL has to say where a state lies; a supervisor waits little longer."""
+"""Seconds that MySQL has to find a state; a supervisor waits little longer."""
 
 
 class OwnInsight:
@@ -40,7 +40,7 @@ class OwnInsight:
         self.peers = peers
 
     async def readiness(self) -> Verdict:
-        """As this worker finds itself, and its peers where it asks them."""
+        """The verdict of this worker, with its peers if it asks them."""
         return judge([*self._health.verdict().found, *self.peers.reasons()])
 
     async def ring(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class OwnInsight:
         return self._backend.mysql()
 
     async def where(self, key: Key) -> dict[str, Any]:
-        """Asked of every lookup node and of MySQL."""
+        """Asks every lookup node and MySQL."""
         try:
             async with asyncio.timeout(WHERE_SECONDS):
                 return await locate.find(self._backend, key)
@@ -62,7 +62,7 @@ class OwnInsight:
             raise Refusal(503, f"MySQL cannot be asked right now: {reason}.") from None
 
     async def observe(self) -> Snapshot:
-        """What this process knows without asking anybody."""
+        """What this process knows without asking other servers."""
         verdict = await self.readiness()
         return Snapshot(
             at=time.time(),
@@ -77,7 +77,7 @@ class OwnInsight:
         return await self._backend.partitions()
 
     async def believe_clock(self) -> dict[str, Any]:
-        """Here only: each process judges by its own clocks."""
+        """Only in this process: each one compares with its own clocks."""
         return self._backend.days.believe()
 
     async def stats(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The admin port: health, the ring, partitions, counters, reload.
 
-The same paths stand in front of one process's own parts (`local.py`) and of those that a supervisor
-gathers from its workers (`gateway/process/aggregate.py`): what differs is the `Insight`.
+The same paths show one process's own parts (`local.py`) or what a supervisor gathers from its
+workers (`gateway/process/aggregate.py`): only the `Insight` differs.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from gateway.dashboard.page import Dashboard
 
 SHOWN = ("ring", "outline", "mysql", "partitions", "believe_clock", "stats")
-"""Operations that answer what the method of the same name of an `Insight` says."""
+"""Operations that answer with the result of the `Insight`'s method of the same name."""
 RELOAD_BYTES = 1024 * 1024
-"""Of a configuration that is asked about, or of a supervisor's order."""
+"""Most bytes of a configuration to compare, or of a supervisor's order."""
 _log = structlog.get_logger()
 
 
@@ -42,10 +42,10 @@ class AdminApi:
 
     Args:
         insight: what to show.
-        reload: what to do where a reload is asked for.
-        token: gives what must stand behind `Bearer` now; None where the port is on loopback.
+        reload: carries out reloads.
+        token: returns the token that requests need now; None if the port is on loopback.
         dashboard: the page; None in a worker, whose supervisor has it.
-        hosts: gives the names, beside loopback's own, under which it is asked without a token.
+        hosts: returns the names, besides loopback's own, that requests without a token may use.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class AdminApi:
         }
 
     def guarded(self, handler: Handler, *, without_token: bool = False) -> Handler:
-        """The handler, behind the token where one is asked for, and behind the names where not.
+        """A handler that first checks the token, or, where none is needed, the host name.
 
         Args:
-            handler: what is done.
-            without_token: whether it never asks for the token.
+            handler: the handler to guard.
+            without_token: whether it never needs the token.
         """
 
         async def check(call: Call) -> Answer:
@@ -116,7 +116,7 @@ class AdminApi:
     async def readyz(self, call: Call) -> Answer:
         """Whether to send traffic here.
 
-        Health checks call us by any name (a backend's, a cluster's): they are told the status.
+        Health checks may use any host name (a backend's, a cluster's): they get the status only.
         """
         verdict = await self._insight.readiness()
         reasons = verdict.reasons
@@ -129,7 +129,7 @@ class AdminApi:
         )
 
     async def where(self, call: Call) -> Answer:
-        # Anonymous listeners lie above the known users: they may be looked for too.
+        # Anonymous listeners have ids above the known users': they may be looked for too.
         key = Key(
             whole_number(call.values["user_id"], "user_id", PLAYLIST_MAX),
             whole_number(call.values["playlist_id"], "playlist_id", PLAYLIST_MAX),
@@ -143,7 +143,9 @@ class AdminApi:
         return self._the_dashboard().file(call.values["file"])
 
     async def events(self, call: Call) -> Answer:
-        assert isinstance(call.request, BaseRequest)  # this application is not lean
+        assert isinstance(
+            call.request, BaseRequest
+        )  # the admin port's requests are aiohttp's (`lean` is off)
         return self._the_dashboard().events(call.request)
 
     async def overview(self, call: Call) -> Answer:

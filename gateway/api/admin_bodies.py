@@ -1,4 +1,4 @@
-"""The bodies of the admin port, from which their schemas are made. A body may have more in it."""
+"""The bodies of the admin port. Their schemas are made from these; bodies may have more fields."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _COMMON: dict[Api, dict[int, str]] = {
     "admin": {401: "PlainError"},
     "description": {},
 }
-# Any path may meet these.
+# Every path may answer with these.
 _ALWAYS = (404, 405, 429, 500)
 _WORDS = {
     200: "Done",
@@ -127,7 +127,7 @@ def _parameter(parameter: Parameter, operation: Operation, method: str) -> Json:
     elif parameter.name.startswith("If-"):
         where, needed = "header", False
     else:
-        # A form may carry it instead of the query.
+        # A form may have it instead of the query.
         where, needed = "query", parameter.needed and method != "POST"
     return {
         "name": parameter.name,
@@ -147,7 +147,7 @@ def _form(operation: Operation) -> Json | None:
 
 
 def _responses(operation: Operation, method: str) -> Json:
-    # The description is on both ports, and each words errors in its own way.
+    # The description is on both ports, and each has its own error bodies.
     error = {"player": "Error", "description": "AnyError"}.get(operation.api, "PlainError")
     answers: dict[int, str | None] = {
         **dict.fromkeys(_ALWAYS, error),

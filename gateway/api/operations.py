@@ -1,7 +1,7 @@
-"""The HTTP operations as one table: routes are made from it, and so is /openapi.json.
+"""The HTTP operations as one table, from which the routes and /openapi.json are made.
 
-The table says of each path who answers, and with what. `document.py` describes it to others; the
-shapes of bodies are in `schemas.py`.
+The table has the API and the answers of each path. `document.py` makes the OpenAPI description from
+it; the schemas of bodies are in `schemas.py`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Api: TypeAlias = Literal["player", "states", "admin", "description"]
 PROBES = frozenset({"healthz", "readyz"})
 """Operations of the admin port that answer every client, under every host name."""
 OPEN = PROBES | {"dashboard", "dashboard_file"}
-"""Operations of the admin port that ask for no token. The page asks for it, and shows nothing
-before."""
+"""Operations of the admin port that need no token. The page asks for the token before it shows
+anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One of the query or of a form, or a name in the path.
+    """A parameter of the query or of a form, or a name in the path.
 
     Attributes:
-        needed: whether it has to be there.
+        needed: whether a request must have it.
     """
 
     name: str
@@ -43,14 +43,15 @@ class Operation:
     """What one path does.
 
     Attributes:
-        name: binds it to its handler, and is the operationId.
-        api: who answers; decides the error body.
+        name: of its handler; also the operationId.
+        api: decides the error body.
         path: the template; for the Player `.json` may follow.
         methods: in capitals.
         summary: one line.
-        answers: the schema's name of each status that is no error of the whole API; None: no body.
+        answers: the name of the schema of each status, without the errors of the whole API; None:
+            no body.
         parameters: of the path, the query or a form.
-        always: served even when the gateway is full.
+        always: whether it is served even when the gateway is full.
     """
 
     name: str
@@ -95,7 +96,7 @@ def _of_set(
     *parameters: Parameter,
     others: Mapping[int, str] = MappingProxyType({409: "Error"}),
 ) -> Operation:
-    """What a listener does with a mix."""
+    """A command of a listener in a mix."""
     answers = {200: schema, 401: "Error", 404: "Error", **others}
     path = f"/sets/{{play_token}}/{name}"
     return Operation(name, "player", path, _ANY, summary, answers, (_TOKEN, _MIX_ID, *parameters))
@@ -109,7 +110,7 @@ def _read(
     *parameters: Parameter,
     others: Mapping[int, str] = MappingProxyType({404: "Error"}),
 ) -> Operation:
-    """What everyone may read."""
+    """A read that needs no token."""
     return Operation(name, "player", path, _READ, summary, {200: schema, **others}, parameters)
 
 
@@ -377,7 +378,7 @@ _PLAY = ("/play", "/next", "/skip", "/report")
 
 
 def _class(path: str) -> str:
-    """The class of a route of listeners or services: what serves one class may fail for another."""
+    """The class of a route of listeners or services: a fault may stop one class and not another."""
     if path.startswith("/states/"):
         return "states"
     if path == "/sets/new":

@@ -1,4 +1,4 @@
-"""The shapes of all bodies, as JSON Schema (2020-12) for the OpenAPI description."""
+"""The schemas of all bodies, as JSON Schema (2020-12) for the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def _envelope(
 
 
 def _schemas_of(*shapes: type[msgspec.Struct]) -> Json:
-    """The schemas of structs, with those that they hold."""
+    """The schemas of structs and of the structs in their fields."""
     return msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")[1]
 
 
 def _closed(schemas: Json) -> Json:
-    """The same, with exactly their fields, and all of them but those that may be UNSET."""
+    """The same without further fields, and with all fields required that may not be UNSET."""
     for schema in schemas.values():
         schema["additionalProperties"] = False
         schema["required"] = [n for n in schema["properties"] if n != "plays_count"]

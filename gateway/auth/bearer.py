@@ -1,4 +1,4 @@
-"""Keys that a request carries as `Authorization: Bearer KEY`, compared by their digests."""
+"""Keys in a request's `Authorization: Bearer KEY`, compared by their digests."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 
 def digest_of(key: str) -> bytes:
-    """What is kept of a key, to compare others with."""
+    """The digest of a key, which is stored and compared instead of the key."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def carries_key(authorization: str | None, digests: Sequence[bytes]) -> bool:
-    """Whether an Authorization header carries a key with one of these digests.
+    """Whether an Authorization header has a key with one of these digests.
 
-    The time that it takes depends only on the number of keys.
+    Its duration depends only on the number of keys.
     """
     scheme, _, key = (authorization or "").partition(" ")
     if scheme.lower() != "bearer":

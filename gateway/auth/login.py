@@ -1,8 +1,8 @@
-"""Logins: name and password go to a service of the operator's, which says whose they are.
+"""Logins: name and password go to a service of the operator's, which returns the user's id.
 
-It is asked by `POST auth.login_url` with `{"login": "...", "password": "..."}` in JSON, and answers
-200 with `{"user_id": 42}`, or 401, 403, 404 or 422 where they are nobody's. Here neither is kept,
-logged or shown; redirects are not followed, for they would hand a password on to another place.
+The request is `POST auth.login_url` with `{"login": "...", "password": "..."}` in JSON. The answer
+is 200 with `{"user_id": 42}`, or 401, 403, 404 or 422 if they are wrong. Name and password are not
+stored, logged or shown here. Redirects are not followed: they would send the password elsewhere.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from gateway.http.resolver import Names
 from sharding.state import USER_MAX
 
 ANSWER_SECONDS = 5.0
-"""For the whole of an answer; then 503."""
+"""Seconds for the service's whole answer; then 503."""
 AT_ONCE = 16
-"""Logins under way in one worker; past it 503."""
+"""Most logins under way in one worker; beyond it 503."""
 LONGEST = 1024
-"""Characters of a name or a password."""
+"""Most characters of a name or a password."""
 _MOST_BYTES = 64 * 1024
 _NOBODYS = (401, 403, 404, 422)
 
@@ -61,7 +61,7 @@ class Logins:
                 raise ValueError(f"it answers {status}")
             return msgspec.json.decode(body, type=_Known).user_id
         except (aiohttp.ClientError, OSError, TimeoutError, TlsProblem, ValueError) as error:
-            # The type alone: a message might quote what was sent. What we say ourselves does not.
+            # Only the type: a message might quote the password. Our own messages do not.
             why = str(error) if type(error) in (ValueError, TlsProblem) else type(error).__name__
             log.warning("login service failed", reason=why)
             raise _unavailable("The login service does not answer.") from None

@@ -1,4 +1,4 @@
-"""Play tokens: who listens, signed, and kept only by the client.
+"""Play tokens: a signed listener's id, which only the client stores.
 
 A token is 33 bytes in base64url, 44 characters without padding:
 
@@ -10,8 +10,8 @@ A token is 33 bytes in base64url, 44 characters without padding:
     | 5     | expiry, epoch seconds |
     | 16    | HMAC-SHA256 over a label and all of the above, its first 16 bytes |
 
-All integers are big-endian. 33 bytes fill 44 characters to the last bit: each token has exactly one
-spelling, and a change, a cut or an extension of any character is refused.
+All integers are big-endian. 33 bytes use every bit of 44 characters, so each token has exactly one
+text: a changed, missing or additional character is refused.
 
 >>> keys = TokenKeys([b"k" * 32], lifetime_seconds=3600)
 >>> keys.verify(keys.issue(7, now=1000.0), now=1001.0)
@@ -39,25 +39,25 @@ _MAC_BYTES = 16
 _SIGNED_BYTES = 1 + _KEY_ID_BYTES + 8 + _EXPIRY_BYTES
 _LATEST_EXPIRY = 256**_EXPIRY_BYTES - 1
 
-# The decoder of the standard library reads past characters that are not base64, and takes `+/` for
-# `-_`: the alphabet and the length are checked before it sees anything.
+# The decoder of the standard library ignores characters that are not base64, and accepts `+/` for
+# `-_`: the alphabet and the length are checked before.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{44}")
 _ADOPTED = re.compile(r"[0-9]{9}")
 
-# Labels keep these MACs apart from any other use of the same key.
+# A label makes these MACs different from those of any other use of the same key.
 _TOKEN_LABEL = b"tapedeck play token v1\0"
 _KEY_LABEL = b"tapedeck play token key id v1\0"
 
 
 KNOWN_TOKENS = 20_000
-"""Verified tokens that are remembered, about 300 bytes each."""
+"""Most verified tokens that are cached, about 300 bytes each."""
 
 
 class BadToken(Exception):
     """A play token that names no listener.
 
     Attributes:
-        reason: one sentence that is safe to show: it holds nothing of the token or of a key.
+        reason: a sentence that is safe to show: it contains no part of the token or of a key.
     """
 
     def __init__(self, reason: str) -> None:
@@ -71,7 +71,7 @@ EXPIRED = "The play token has expired: ask /sets/new for another."
 
 
 class Listener(Struct, frozen=True, gc=False):
-    """Who a token speaks for.
+    """The listener that a token was issued for.
 
     Attributes:
         user_id: 1 to 2^63-1.
@@ -87,9 +87,9 @@ class TokenKeys:
 
     Args:
         keys: newest first; the first signs and all of them verify. At least one.
-        lifetime_seconds: how long a token is good from its issue, above 0.
-        adopt: whether a token of nine digits is good too. The original service issued those;
-            unsigned, each is an anonymous listener of its own whom anybody can guess.
+        lifetime_seconds: how long a token is valid after its issue, above 0.
+        adopt: whether to accept tokens of nine digits too, as the original service issued them.
+            Each is an anonymous listener. They are not signed, so they can be guessed.
     """
 
     def __init__(
@@ -102,8 +102,8 @@ class TokenKeys:
         self._keys = [(_key_id(key), key) for key in keys]
         self._lifetime = lifetime_seconds
         self._adopt = adopt
-        # Tokens whose signature was found good, with their expiry: a session shows the same one
-        # at each request. Dropped with this object when the keys change.
+        # Verified tokens with their expiry, since a session sends the same token with each request.
+        # When the keys change, a new object replaces this one.
         self._known: OrderedDict[str, tuple[Listener, int]] = OrderedDict()
 
     def issue(self, user_id: int, now: float) -> str:
@@ -142,7 +142,7 @@ class TokenKeys:
         if signed[0] != _VERSION:
             raise BadToken(NOT_OURS)
         key_id = signed[1 : 1 + _KEY_ID_BYTES]
-        # Two keys may share an id by chance, so each key with this id gets its say.
+        # Two keys may have the same id by chance, so each key with this id is tried.
         for known_id, key in self._keys:
             if known_id == key_id and hmac.compare_digest(_mac(key, signed), mac):
                 break
@@ -154,7 +154,7 @@ class TokenKeys:
         user_id = int.from_bytes(signed[1 + _KEY_ID_BYTES : -_EXPIRY_BYTES], "big")
         listener = Listener(user_id, logged_in=user_id <= USER_MAX)
         if len(self._known) >= KNOWN_TOKENS:
-            # The oldest goes; its listener's next request is verified again, which costs little.
+            # The oldest one leaves; its next request is verified again, which costs little.
             self._known.popitem(last=False)
         self._known[token] = listener, expiry
         return listener

@@ -1,8 +1,7 @@
-"""The mixes that the gateway plays: read from MySQL, kept for a while.
+"""The mixes that the gateway plays, read from MySQL and cached.
 
-A mix is asked for with every command and changes seldom, so each worker keeps those asked for
-last, bounded in number and in age. While MySQL is away an older edition is the answer, where there
-is one: a playlist of some minutes ago is better than none.
+Every command needs its mix, and mixes seldom change. So each worker caches the mixes that were used
+last, with limits of number and age. While MySQL does not answer, an older cached mix is used.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ class Catalog:
     """Mixes by id, with their tracks.
 
     Args:
-        primary: where they are read.
-        limits: how many are kept and how long (`max_mixes`, `max_age` in seconds).
-        clock: seconds, never set back.
+        primary: MySQL.
+        limits: of the cache (`max_mixes`, `max_age` in seconds).
+        clock: seconds on a clock that never jumps.
 
     Attributes:
-        finder: gives mixes in any other way.
+        finder: finds mixes in other ways than by id.
     """
 
     def __init__(
@@ -48,17 +47,17 @@ class Catalog:
         self._limits = limits
         self._clock = clock
         self._mixes: Kept[int, Mix] = Kept(limits.max_mixes)
-        # Apart, so that asking for ids that do not exist drives no mix out.
+        # Separate, so that requests for ids that do not exist push no mix out of the cache.
         self._unknown: Kept[int, None] = Kept(max(1, limits.max_mixes // 4))
         self._reads: dict[int, asyncio.Task[Mix | None]] = {}
         self._away = False
 
     async def mix(self, mix_id: int) -> Mix | None:
-        """The mix; None if it does not exist. At most `max_age` old while MySQL answers.
+        """The mix; None if it does not exist. It is at most `max_age` old while MySQL answers.
 
         Raises:
-            PrimaryUnavailable: MySQL is away and the mix is not at hand.
-            MySQLError: one that repeating does not mend.
+            PrimaryUnavailable: MySQL does not answer, and the mix is not cached.
+            MySQLError: an error that a repetition would meet again.
         """
         now = self._clock()
         entry = self._mixes.get(mix_id)
@@ -72,7 +71,7 @@ class Catalog:
         metrics.MIXES.labels("miss").inc()
         read = self._read(mix_id)
         if entry is None:
-            # The read goes on if this request is cancelled: others may wait for it.
+            # The read continues if this request is cancelled: others may wait for it.
             return await asyncio.shield(read)
         await asyncio.wait((read,), timeout=PATIENCE)
         if not read.done():
@@ -94,7 +93,7 @@ class Catalog:
     def _finish(self, mix_id: int, read: asyncio.Task[Mix | None]) -> None:
         del self._reads[mix_id]
         if not read.cancelled():
-            read.exception()  # seen: if no request waits any more, the next read says it again
+            read.exception()  # retrieved, so that asyncio does not log it
 
     async def _read_now(self, mix_id: int) -> Mix | None:
         now = self._clock()

@@ -23,7 +23,7 @@ from gateway.catalog.validation import (
 
 
 class UnreadableFile(Exception):
-    """The whole file makes no sense: a CSV without the header that it needs, or unsorted."""
+    """The whole file cannot be read: a CSV without its header, or not sorted by mix."""
 
 
 _MIX_COLUMNS = (
@@ -38,9 +38,9 @@ _NUMBER_COLUMNS = frozenset(("id", "user.id", "track.id", "track.year", "track.p
 
 
 class _Row(NamedTuple):
-    """A row of a CSV: its cells by column without the empty ones, and what is wrong with it.
+    """A row of a CSV: its cells that are not empty, by column, and what is wrong with it.
 
-    `mix_id` is None where the row is too broken to say whose it is.
+    `mix_id` is None if the row is too damaged to tell its mix.
     """
 
     number: int
@@ -57,8 +57,8 @@ def read_csv(lines: Iterable[tuple[int, bytes]]) -> Iterator[Entry | BadLine]:
     """
     seen = Seen()
     begun: dict[int, int] = {}
-    # A mix without one of its tracks would be another mix: one bad row spoils its mix, and a row
-    # that may belong to either neighbour spoils both.
+    # A mix must not lose a track: one bad row makes its mix bad, and a row that may belong to
+    # either neighbour makes both bad.
     waiting: list[_Row] = []
     broken: int | None = None
     last: int | None = None
@@ -108,7 +108,7 @@ def _csv_mix(rows: list[_Row], broken: int | None, seen: Seen) -> Iterator[Entry
 
 
 def _csv_rows(lines: Iterable[tuple[int, bytes]]) -> Iterator[_Row]:
-    # What is no UTF-8 becomes surrogates here, and is found in the cell that holds them.
+    # Bytes that are not UTF-8 become surrogates here; the check of their cell finds them.
     reader = csv.reader((line.decode("utf-8", "surrogateescape") for _, line in lines), strict=True)
     header: list[str] | None = None
     while True:
@@ -151,7 +151,7 @@ def _row(number: int, header: list[str], texts: list[str]) -> _Row:
     for name, text in zip(header, texts, strict=True):
         if any("\ud800" <= character <= "\udfff" for character in text):
             bad = f"{name}: is no UTF-8"
-        # Only digits: what a spreadsheet made of a long id (9.2E+18) is not that id.
+        # Only digits: a spreadsheet changes long ids (to 9.2E+18).
         if name in _NUMBER_COLUMNS and re.fullmatch(r"[0-9]{1,19}", text):
             cells[name] = int(text)
         elif text:
@@ -168,7 +168,7 @@ def _row(number: int, header: list[str], texts: list[str]) -> _Row:
 
 
 def _part(cells: dict[str, object], prefix: str) -> dict[str, object]:
-    """The cells of the columns that begin so, without the prefix; "": those of the mix itself."""
+    """The cells of the columns with a prefix, without it; "" means the mix's own columns."""
     return {
         name.removeprefix(prefix): value
         for name, value in cells.items()

@@ -1,8 +1,8 @@
-"""Mixes as lists show them: searched, sorted, in pages, by author and by path; read from MySQL.
+"""Lists of mixes: searched, sorted, in pages, by author and by path; read from MySQL.
 
-Anybody may ask for these, so what one question costs is bounded: in rows, in seconds, and in how
-many are under way; the same question asked at once is asked of MySQL once, and its answer is kept
-for a while. While MySQL is away an older answer is given, where there is one.
+These need no token, so the cost of a query is limited: in rows, in seconds, and in queries under
+way. Requests for the same query at one time share it, and its result is cached. While MySQL does
+not answer, an older cached result is used.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from gateway.catalog.tables import COUNT_MIXES, ID_AFTER, PAGE, card_of, read_ca
 from sharding.state import Unavailable
 
 SEARCHES = 2
-"""Searches of one worker that MySQL runs at once."""
+"""Most searches of one worker that MySQL runs at once."""
 QUEUE = 32
-"""Searches that wait for their turn."""
+"""Most searches that wait."""
 SEARCH_SECONDS = 2.0
-"""For a search, its turn included; then 503."""
+"""Seconds for a search, with its wait; then 503."""
 ANSWERS = 1000
-"""Answers to questions that are kept: each at most FOUND ids, or FOUND tags."""
+"""Most cached results, each of at most FOUND ids or FOUND tags."""
 
 _AUTHOR = (
     "SELECT user_id, user_login, user_slug FROM mixes"
@@ -47,17 +47,17 @@ Value = TypeVar("Value")
 
 
 class Finder:
-    """What is in the catalog, by anything but a mix's tracks.
+    """Finds mixes, without their tracks.
 
-    Every method may raise PrimaryUnavailable or Unavailable: MySQL is away or has no time.
+    Every method may raise PrimaryUnavailable or Unavailable: MySQL does not answer in time.
 
     Args:
-        primary: where it is read.
-        limits: how many cards are kept, and how long (`max_mixes`, `max_age` in seconds).
-        clock: seconds, never set back.
+        primary: MySQL.
+        limits: of the cache of cards (`max_mixes`, `max_age` in seconds).
+        clock: seconds on a clock that never jumps.
 
     Attributes:
-        plays: counts what is played.
+        plays: counts plays.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Finder:
         self._queued = 0
 
     async def cards(self, ids: Sequence[int]) -> list[Card]:
-        """The cards of these mixes, as far as they exist, in this order."""
+        """The cards of those of these mixes that exist, in this order."""
         now = self._clock()
         entries = {mix_id: self._cards.get(mix_id) for mix_id in ids}
         asked = tuple(i for i, e in entries.items() if e is None or now >= e.good_until)
@@ -114,7 +114,7 @@ class Finder:
         return next(iter(await self.cards([int(rows[0][0])])), None)
 
     async def find(self, wanted: Wanted) -> Sequence[int]:
-        """The ids of the mixes that are wanted, in order, the first FOUND of them."""
+        """The ids of the first FOUND wanted mixes, in order."""
 
         async def read() -> Sequence[int]:
             return [row[0] for row in await self._search(*statement(wanted))]
@@ -130,7 +130,7 @@ class Finder:
         return await self._kept("tags", read)
 
     async def author(self, user_id: int) -> MixUser | None:
-        """Who made mixes under this id."""
+        """The author with this id; None if no mix is theirs."""
 
         async def read() -> MixUser | None:
             rows = await self._fetch(_AUTHOR, (user_id,))
@@ -148,7 +148,7 @@ class Finder:
         return None if mix_id is None else next(iter(await self.cards([mix_id])), None)
 
     async def _kept(self, key: Hashable, read: Callable[[], Awaitable[Value]]) -> Value:
-        """An answer that is not too old, or a new one."""
+        """A cached result that is not too old, or a new one."""
         now, entry = self._clock(), self._answers.get(key)
         if entry is not None and now < entry.good_until:
             return cast(Value, entry.value)
@@ -161,15 +161,15 @@ class Finder:
     async def _shared(
         self, key: Hashable, read: Callable[[], Awaitable[Value]], old: Value | None
     ) -> tuple[Value, bool]:
-        """What `read` gives, read once for all who ask at once, and True; or the old value where
-        there is one and no new one soon, and False."""
+        """The result of `read`, which requests at one time share, and True. If it takes long and
+        there is an old value: that, and False."""
         task = self._reads.get(key)
         if task is None:
             task = asyncio.ensure_future(read())
             self._reads[key] = task
             task.add_done_callback(lambda done: self._finish(key, done))
         if old is None:
-            # The read goes on if this request is cancelled: others may wait for it.
+            # The read continues if this request is cancelled: others may wait for it.
             return await asyncio.shield(task), True
         await asyncio.wait((task,), timeout=PATIENCE)
         if not task.done() or isinstance(task.exception(), _AWAY):
@@ -179,7 +179,7 @@ class Finder:
     def _finish(self, key: Hashable, read: asyncio.Task[Any]) -> None:
         del self._reads[key]
         if not read.cancelled():
-            read.exception()  # seen: where no request waits any more, the next read says it again
+            read.exception()  # retrieved, so that asyncio does not log it
 
     async def _search(self, sql: str, args: Sequence[Any]) -> list[Row]:
         if self._queued >= SEARCHES + QUEUE:
@@ -194,7 +194,7 @@ class Finder:
             self._queued -= 1
 
     async def _fetch(self, sql: str, args: Sequence[Any] = (), *, empty: bool = False) -> list[Row]:
-        """Rows; where there is no table yet, none if `empty`."""
+        """The rows; none if the table is missing and `empty` is set."""
         try:
             return await self._primary.fetch(sql, args)
         except MySQLError as error:
@@ -203,5 +203,5 @@ class Finder:
             raise Unavailable(f"the catalog cannot be read: {error}") from error
 
     def _age(self, unknown: bool) -> float:
-        """Seconds that an answer is good for; one of "there is none" may be wrong any moment."""
+        """Seconds that a result is cached; less for "there is none", which an import may change."""
         return min(self._max_age, UNKNOWN_AGE) if unknown else self._max_age

@@ -1,7 +1,7 @@
-"""Catalog files: JSON lines or CSV in, checked mixes and bad lines out, mixes into MySQL.
+"""Reads catalog files (JSON lines or CSV), checks their mixes, and writes them to MySQL.
 
-JSON lines: one mix a line, with its tracks in the order of play. A `?` marks what may be missing
-or null:
+JSON lines: one mix a line, with its tracks in the order of play. A `?` marks fields that may be
+missing or null:
 
     {"id": 7, "name": "Rags", "slug": "rags", "path"?: "/ann/rags", "description"?: "...",
      "tag_list_cache"?: "ragtime, piano", "cover_url"?: "https://.../{size}.jpg",
@@ -10,13 +10,13 @@ or null:
                  "release_name"?: "Piano Rags", "year"?: 1970, "url"?: "https://...",
                  "track_file_stream_url": "https://...", "play_duration": 193}, ...]}
 
-CSV: a header, then one track a row, in the order of play. The columns are called as the fields
-above (`id`, `name`, ..., `user.id`, `track.id`, `track.name`, ...), in any order; those of the mix
-are repeated in each row, the rows of a mix stand together, and an empty cell is a missing value.
+CSV: a header, then one track a row, in the order of play. The columns have the names of the fields
+above (`id`, `name`, ..., `user.id`, `track.id`, `track.name`, ...), in any order. Those of the mix
+are repeated in each row, the rows of a mix are together, and an empty cell is a missing value.
 
-Ids are 1 to 2^63-1, durations whole seconds, URLs http or https. Without a path a mix has
-`/{user slug}/{slug}`. A track may be in several mixes, with the same words everywhere; a mix may
-hold it once. Text is UTF-8, with or without a BOM; lines end in LF or CRLF.
+Ids are 1 to 2^63-1, durations whole seconds, URLs http or https. The default path of a mix is
+`/{user slug}/{slug}`. A track may be in several mixes, with the same values everywhere, but only
+once in each. Text is UTF-8, with or without a BOM; lines end in LF or CRLF.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ __all__ = ["BadLine", "Entry", "Summary", "UnreadableFile", "format_of", "import
 Format = Literal["jsonl", "csv"]
 
 LINE_BYTES = 4 * 1024 * 1024
-"""A longer line is a bad one."""
+"""Most bytes of a line; a longer one is bad."""
 BATCH = 100
-"""Mixes written by one round of statements."""
+"""Mixes written together."""
 
 
 @dataclass(slots=True)
 class Summary:
-    """What an import did: `mixes` good ones with `tracks` places, `bad` lines, and whether the
-    good ones are in MySQL now."""
+    """The result of an import: `mixes` good mixes with `tracks` tracks, the `bad` lines, and
+    whether the good mixes are in MySQL now."""
 
     mixes: int = 0
     tracks: int = 0
@@ -64,7 +64,7 @@ class Summary:
 
 
 def format_of(name: str) -> Format | None:
-    """The format that a file's name tells by its ending, if it does."""
+    """The format of a file by the ending of its name; None if that tells none."""
     ending = name.lower().rpartition(".")[2]
     formats: dict[str, Format] = {"jsonl": "jsonl", "ndjson": "jsonl", "csv": "csv"}
     return formats.get(ending)
@@ -73,13 +73,13 @@ def format_of(name: str) -> Format | None:
 def read(
     stream: BinaryIO, file_format: Format, advance: Callable[[int], None] = lambda _: None
 ) -> Iterator[Entry | BadLine]:
-    """The mixes of a file, checked, in its order, and its bad lines.
+    """The checked mixes and the bad lines of a file, in its order.
 
     Args:
-        advance: called with the bytes of each line read.
+        advance: called with the number of bytes of each line.
 
     Raises:
-        UnreadableFile: a CSV with a wrong header, or with the rows of a mix apart.
+        UnreadableFile: a CSV with a wrong header, or with a mix's rows in several places.
     """
     lines = _lines(stream, advance)
     return _read_jsonl(lines) if file_format == "jsonl" else read_csv(lines)
@@ -93,11 +93,11 @@ def import_mixes(
 ) -> Summary:
     """Write the mixes in one transaction: all of them, or, if a line is bad, none.
 
-    Mixes that are there already are replaced with their tracks, so importing twice is harmless.
+    Existing mixes are replaced with their tracks, so an import may be repeated.
 
     Args:
         connection: to the primary, without autocommit.
-        skip_bad: import the good ones all the same.
+        skip_bad: import the good mixes even if lines are bad.
 
     Raises:
         UnreadableFile: as `read`; nothing was written.
@@ -119,7 +119,7 @@ def import_mixes(
                 summary.tracks += len(entry.mix.tracks)
                 batch.append(entry.mix)
                 if len(batch) == BATCH:
-                    # Past a bad line that spoils all, the rest is read for its own bad lines only.
+                    # After a bad line that stops the import, only further bad lines are collected.
                     if skip_bad or not summary.bad:
                         write_mixes(cursor, batch)
                     batch.clear()
@@ -134,7 +134,7 @@ def import_mixes(
 
 
 def _lines(stream: BinaryIO, advance: Callable[[int], None]) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines with their ends; of one that is too long, more than is allowed."""
+    """Numbered lines with their ends. A line that is too long is cut, but still too long."""
     number = 0
     while line := stream.readline(LINE_BYTES + 2):
         number += 1

@@ -1,7 +1,7 @@
-"""What makes mixes findable, beside the tables that hold them: words, tags, plays, covers. No I/O.
+"""The index of mixes, beside their tables: words, tags, plays, covers. No I/O.
 
-A mix without a row here is played like any other; it is only not found. Importing a mix writes its
-row, and a gateway fills in those of a catalog that was there before this index (`keeper.py`).
+A mix without a row here can be played, but is not found. Importing a mix writes its row, and a
+gateway adds rows for a catalog that is older than this index (`keeper.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gateway.catalog.model import Mix
 from gateway.catalog.search import TAG_LENGTH, tags_of
 
 WORDS_LENGTH = 15_000
-"""Characters of a mix that can be searched for: a TEXT holds them at four bytes each."""
+"""Most characters of a mix in the index: a TEXT has room for as many at four bytes each."""
 
 
 TABLES = (
@@ -43,8 +43,8 @@ TABLES = (
 
 
 def writes(mixes: Sequence[Mix]) -> Iterator[tuple[str, list[Any]]]:
-    """The statements that index mixes, with their arguments, for inside a transaction that holds
-    the mixes' rows. What was played stays."""
+    """The statements that index mixes, with their arguments. Run them in a transaction that has
+    locked the mixes' rows. The counts of plays stay."""
     ordered = sorted(mixes, key=lambda mix: mix.id)
     rows = [(m.id, m.path, m.user.id, m.cover_url, _words(m)) for m in ordered]
     index = (

@@ -1,4 +1,4 @@
-"""What a gateway does for the catalog in the background: its tables, its index, what was played."""
+"""The catalog's background task: creates its tables, fills its index, writes plays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gateway.catalog.tables import ensure_catalog, mixes_of, read_mixes
 log = structlog.get_logger("tapedeck.catalog")
 
 BATCH = 20
-"""Mixes of one transaction: with their tracks they are read on the event loop."""
+"""Mixes of one transaction. Few, because they are decoded with their tracks on the event loop."""
 
 _MISSING = (
     "SELECT m.id FROM mixes m LEFT JOIN mix_index i ON i.mix_id = m.id"
@@ -27,7 +27,7 @@ _MISSING = (
 
 
 async def keep(primary: Primary, plays: Plays) -> None:
-    """Make the tables that are missing, index what is not, then write what is played; for ever."""
+    """Create missing tables, index mixes that are not indexed, then write plays until cancelled."""
     ready, said = False, ""
     while True:
         if not ready:
@@ -44,10 +44,10 @@ async def keep(primary: Primary, plays: Plays) -> None:
 
 
 async def fill(primary: Primary) -> None:
-    """Index the mixes that are not, unless another worker is at it.
+    """Index the mixes that are not indexed, unless another worker is doing so.
 
     Raises:
-        PrimaryUnavailable, MySQLError: MySQL went away; what was done stays done.
+        PrimaryUnavailable, MySQLError: MySQL failed; mixes that were indexed stay so.
     """
     async with (
         primary.session_apart(primary.deadline()) as session,
@@ -63,7 +63,7 @@ async def fill(primary: Primary) -> None:
 
 async def _fill(session: Session, ids: Sequence[int]) -> None:
     await session.execute(BEGIN)
-    # An import that is under way ends first; one that comes waits, and writes its own.
+    # This waits for an import under way. A later import waits for this, and writes its own rows.
     some = ", ".join(map(str, ids))
     await session.fetch(f"SELECT id FROM mixes WHERE id IN ({some}) ORDER BY id FOR UPDATE")
     mixes = list(mixes_of(await session.fetch(read_mixes(len(ids)), tuple(ids))))

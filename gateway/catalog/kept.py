@@ -1,4 +1,4 @@
-"""Values that were read, kept for a while: so many of them, those used last."""
+"""A cache of values with an age and a limit of entries."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 PATIENCE = 0.5
-"""Seconds that a request waits for a newer edition before it takes the one at hand."""
+"""Seconds that a request waits for a new value before it uses an old one."""
 RETRY_AFTER = 5.0
-"""Seconds that an old edition is then good for, before MySQL is asked again."""
+"""Seconds that an old value is then used before MySQL is asked again."""
 UNKNOWN_AGE = 5.0
-"""Seconds, at most, that something is taken for unknown: it may be imported just now."""
+"""Most seconds that "it does not exist" is cached, since an import may add it at any time."""
 
 Id = TypeVar("Id", bound=Hashable)
 Value = TypeVar("Value")
@@ -20,33 +20,33 @@ Value = TypeVar("Value")
 
 @dataclass(slots=True)
 class Entry(Generic[Value]):
-    """A value, and until when it is good, on the clock of who keeps it."""
+    """A value, and until when it is good, on its owner's clock."""
 
     value: Value
     good_until: float
 
 
 class Kept(Generic[Id, Value]):
-    """The values used last, by id; the oldest use goes first when there are too many."""
+    """Values by id; if there are too many, the least recently used one leaves."""
 
     def __init__(self, entries: int) -> None:
         self._entries: OrderedDict[Id, Entry[Value]] = OrderedDict()
         self._bound = entries
 
     def get(self, key: Id) -> Entry[Value] | None:
-        """What is kept under it; counts as a use."""
+        """The entry of a key; counts as a use."""
         entry = self._entries.get(key)
         if entry is not None:
             self._entries.move_to_end(key)
         return entry
 
     def put(self, key: Id, value: Value, good_until: float) -> None:
-        """Keep it."""
+        """Add or replace a value."""
         self._entries[key] = Entry(value, good_until)
         self._entries.move_to_end(key)
         if len(self._entries) > self._bound:
             self._entries.popitem(last=False)
 
     def drop(self, key: Id) -> None:
-        """Keep it no longer."""
+        """Remove a value, if it is there."""
         self._entries.pop(key, None)

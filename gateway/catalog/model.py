@@ -1,6 +1,6 @@
-"""What a mix is: the words that the catalog, the Player and the HTTP API share.
+"""Mixes and tracks: the types that the catalog, the Player and the HTTP API share.
 
-Field names are those of the API (8tracks' v3), so that a track or a mix is answered as it is.
+Field names are those of the API (8tracks' v3), so that tracks and mixes can be sent as they are.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ class Track(Struct, frozen=True):
 
     Attributes:
         id: 1 to 2^63-1.
-        release_name: the record that it is from; None where it is from none.
-        year: of the release; None where it is not known.
+        release_name: the record that it is from; None without one.
+        year: of the release; None if it is not known.
         url: a page about the track.
         track_file_stream_url: where its audio is streamed from.
         play_duration: seconds.
@@ -31,7 +31,7 @@ class Track(Struct, frozen=True):
 
 
 class MixUser(Struct, frozen=True):
-    """Who made a mix."""
+    """The author of a mix."""
 
     id: int
     login: str
@@ -44,9 +44,9 @@ class Mix(Struct, frozen=True):
     Attributes:
         id: 1 to 2^63-1; the playlist id of the states.
         path: of its page, `/{user slug}/{slug}`.
-        tag_list_cache: its tags in one string, as `jazz, 1920s, piano`.
+        tag_list_cache: its tags in one string, such as `jazz, 1920s, piano`.
         duration: seconds, of all its tracks.
-        cover_url: of its picture, as an import gives it; read with a Card, and with no Mix.
+        cover_url: of its picture. Set by an import only; read it from a Card.
     """
 
     id: int
@@ -62,11 +62,11 @@ class Mix(Struct, frozen=True):
 
 
 class Card(Struct, frozen=True):
-    """A mix as lists show it: without its tracks, as many as it has.
+    """A mix in a list: without its tracks, but with their number.
 
     Attributes:
-        plays: how often it was started, at least; None where that is not known.
-        cover_url: of its picture; `{size}` in it stands for a width in pixels.
+        plays: how often it was started, at least; None if that is not known.
+        cover_url: of its picture; `{size}` in it is replaced by a width in pixels.
     """
 
     id: int

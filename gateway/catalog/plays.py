@@ -1,7 +1,7 @@
-"""How often mixes were started: counted in memory, added up in MySQL every few seconds.
+"""Counts plays in memory, and adds them to MySQL's sums every few seconds.
 
-A play is a mix that begins at its first track. The count is a lower bound: what a killed worker
-had not yet written is missing, and what MySQL did not acknowledge is not written twice.
+A play is the start of a mix at its first track. The count is a lower bound: a killed worker loses
+what it has not written, and a write that MySQL did not acknowledge is not repeated.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from failover.mysql.primary import Primary
 log = structlog.get_logger("tapedeck.catalog")
 
 WRITE_SECONDS = 10.0
-"""Between two writes."""
+"""Seconds between two writes."""
 AT_ONCE = 500
-"""Mixes that one statement adds to."""
+"""Most mixes in one statement."""
 MOST = 10_000
-"""Mixes whose plays wait to be written; past it plays of others are not counted."""
+"""Most mixes with plays to be written; beyond it plays of other mixes are not counted."""
 HALF_LIFE = 7 * 86_400
-"""Seconds in which a play's part in what is hot is halved. The sum of all plays, each weighed with
-2^(its time / HALF_LIFE), has the order of decaying sums, and none of them has to be touched."""
-_SINCE = 1_767_225_600  # 2026: a DOUBLE holds what is added for nineteen years from then
+"""Seconds in which a play's weight in `hot` halves. Adding 2^(time / HALF_LIFE) for each play gives
+the same order as sums that decay, without updating old rows."""
+_SINCE = 1_767_225_600  # 2026: the sums fit in a DOUBLE for nineteen years from then
 
 
 class Plays:
@@ -36,12 +36,12 @@ class Plays:
         self._waiting: Counter[int] = Counter()
 
     def add(self, mix_id: int) -> None:
-        """A mix was started."""
+        """Count the start of a mix."""
         if mix_id in self._waiting or len(self._waiting) < MOST:
             self._waiting[mix_id] += 1
 
     async def write(self) -> None:
-        """Add what was counted to MySQL's sums; what cannot be written now stays for later."""
+        """Add the counts to MySQL's sums. Counts that cannot be written now are written later."""
         waiting, self._waiting = self._waiting, Counter()
         ids = sorted(waiting)
         for first in range(0, len(ids), AT_ONCE):
@@ -50,7 +50,7 @@ class Plays:
                 await self._write({mix_id: waiting[mix_id] for mix_id in some})
             except (PrimaryUnavailable, MySQLError) as error:
                 log.warning("plays not written", reason=str(error), mixes=len(some))
-                # Of a statement that was cut off nobody knows whether it took effect.
+                # A statement whose connection was lost may have taken effect: drop its counts.
                 if not isinstance(error, MySQLError) or error.fault is not Fault.LOST:
                     self._waiting.update({mix_id: waiting[mix_id] for mix_id in some})
 

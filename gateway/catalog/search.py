@@ -1,4 +1,4 @@
-"""What a client looks for among the mixes, and the statement that finds it. No I/O.
+"""Searches for mixes: parses what a client asks for, and builds the SQL statement. No I/O.
 
 | smart id | mixes |
 | --- | --- |
@@ -21,13 +21,13 @@ from gateway.http.errors import Refusal
 from gateway.http.parameters import whole_number
 
 FOUND = 1000
-"""Mixes that one search finds at most: what it costs is bounded."""
+"""Most mixes that one search returns, to limit its cost."""
 TEXT = 200
-"""Characters of a search, or of a smart id."""
+"""Most characters of a search, or of a smart id."""
 WORDS = 8
 TAGS = 5
 TAG_LENGTH = 255
-"""Characters of a tag that is looked for; mixes may have longer ones."""
+"""Most characters of a tag in a search; mixes may have longer tags."""
 
 ORDERS = {
     "hot": "i.heat DESC, i.mix_id DESC",
@@ -35,8 +35,8 @@ ORDERS = {
     "recent": "i.mix_id DESC",
 }
 _MATCH = "MATCH (i.words) AGAINST (%s IN BOOLEAN MODE)"
-# InnoDB's index has no shorter words (innodb_ft_min_token_size) and not these ones
-# (INFORMATION_SCHEMA.INNODB_FT_DEFAULT_STOPWORD); it finds nothing where one of them must be.
+# InnoDB does not index shorter words (innodb_ft_min_token_size) or these ones
+# (INFORMATION_SCHEMA.INNODB_FT_DEFAULT_STOPWORD): a search that requires one finds nothing.
 _SHORTEST, _LONGEST = 3, 84
 _STOPWORD = re.compile(
     "about|are|com|for|from|how|that|the|this|was|what|when|where|who|will|with|und|www"
@@ -44,13 +44,13 @@ _STOPWORD = re.compile(
 
 
 class Wanted(NamedTuple):
-    """What is looked for: everything that is said must hold.
+    """A search. Mixes must match all its conditions.
 
     Attributes:
         words: of the full text.
-        tags: as `tag_of` spells them.
+        tags: in the form that `tag_of` returns.
         user_id: of the author; 0 for any.
-        like: the id of a mix to share tags with; 0 for none. Nothing else is said then.
+        like: the id of a mix to share tags with; 0 for none. With it all other fields are empty.
         sort: of ORDERS; "" for the best match.
     """
 
@@ -62,7 +62,7 @@ class Wanted(NamedTuple):
 
 
 def tag_of(text: str) -> str:
-    """A tag as it is stored and compared: small letters, single spaces."""
+    """A tag in the form that is stored and compared: small letters, single spaces."""
     return " ".join(text.lower().split())
 
 
@@ -73,7 +73,7 @@ def tags_of(text: str, between: str = ",") -> tuple[str, ...]:
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """The words of a search that the index may have.
+    """The words of a search that InnoDB indexes.
 
     >>> words_of("The Blues, of New Orleans")
     ('blues', 'new', 'orleans')
@@ -84,10 +84,10 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 def asked(q: str, tags: str, sort: str | None) -> Wanted | None:
-    """What the parameters of /mixes ask for; None where the index has none of the words.
+    """The search in the parameters of /mixes; None if InnoDB indexes none of the words.
 
     Raises:
-        Refusal: 400.
+        Refusal: 400, a parameter is wrong.
     """
     if len(q) > TEXT or len(tags) > TEXT:
         raise Refusal(400, f"q and tags have at most {TEXT} characters each.")
@@ -100,10 +100,10 @@ def asked(q: str, tags: str, sort: str | None) -> Wanted | None:
 
 
 def smart(smart_id: str) -> Wanted | None:
-    """What a smart id asks for, likewise.
+    """The search in a smart id; None as for `asked`.
 
     Raises:
-        Refusal: 404.
+        Refusal: 404, there is no such smart id.
     """
     kind, _, rest = smart_id[: TEXT + 1].partition(":")
     what, _, sort = rest.rpartition(":") if kind != "all" else ("", "", rest)
@@ -139,7 +139,7 @@ def _plain(text: str) -> str:
 
 
 def statement(wanted: Wanted) -> tuple[str, list[Any]]:
-    """The SQL that gives the ids of what is wanted, the first FOUND in order, and its arguments."""
+    """The SQL that returns the ids of the first FOUND mixes in order, and its arguments."""
     if wanted.like:
         similar = (
             "SELECT o.mix_id FROM mix_tags t JOIN mix_tags o ON o.tag = t.tag AND o.mix_id <> %s"

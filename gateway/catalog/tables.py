@@ -1,7 +1,7 @@
 """The catalog's SQL: its tables, how mixes are read from them and written to them.
 
-What finds mixes is in `index.py`. Only what MariaDB 10.6+ and MySQL 8 both have.
-A mix carries its user; a track may be in many mixes.
+The index for searches is in `index.py`. The SQL is what MariaDB 10.6+ and MySQL 8 both have.
+A mix's row contains its user; a track may be in many mixes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ URL_LENGTH = 2000
 DESCRIPTION_LENGTH = 10_000
 """Characters, at most."""
 
-# utf8mb4_bin is the one collation of both servers that tells every character from every other.
+# utf8mb4_bin is the only collation of both servers in which no two characters are equal.
 _OPTIONS = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
 
 TABLES = (
@@ -71,10 +71,10 @@ _OF_MIX = (
     " m.user_id, m.user_login, m.user_slug"
 )
 PAGE = "SELECT id FROM mixes ORDER BY id LIMIT %s OFFSET %s"
-"""The ids of a page of mixes; for its length and the number of mixes before it."""
+"""Selects the ids of a page of mixes. Arguments: its length, and the number of mixes before it."""
 COUNT_MIXES = "SELECT COUNT(*) FROM mixes"
 ID_AFTER = "SELECT COALESCE((SELECT MIN(id) FROM mixes WHERE id > %s), (SELECT MIN(id) FROM mixes))"
-"""The id behind an id, or the first one; NULL in an empty catalog."""
+"""Selects the next id after an id, or the first one; NULL in an empty catalog."""
 
 _MIX_COLUMNS = 10
 
@@ -84,9 +84,9 @@ def _some(count: int) -> str:
 
 
 def read_mixes(count: int) -> str:
-    """The rows of so many mixes with their tracks; for their ids.
+    """The statement that reads `count` mixes with their tracks. Its arguments are their ids.
 
-    One statement is one snapshot: no mix is read with the tracks of another edition of it.
+    One statement is one snapshot: a mix is never read with tracks of another edition.
     """
     return (
         f"SELECT {_OF_MIX}, t.id, t.name, t.performer, t.release_name, t.year, t.url,"
@@ -99,7 +99,7 @@ def read_mixes(count: int) -> str:
 
 
 def read_cards(count: int) -> str:
-    """The rows of so many mixes without their tracks; for their ids."""
+    """The statement that reads `count` mixes without their tracks. Its arguments are their ids."""
     return (
         f"SELECT {_OF_MIX}, (SELECT COUNT(*) FROM mix_tracks mt WHERE mt.mix_id = m.id),"
         " i.plays, i.cover_url"
@@ -108,10 +108,10 @@ def read_cards(count: int) -> str:
 
 
 async def ensure_catalog(primary: Primary) -> None:
-    """Make the tables that are missing.
+    """Create the tables that are missing.
 
     Raises:
-        PrimaryUnavailable: no primary until the deadline.
+        PrimaryUnavailable: there was no primary until the deadline.
         MySQLError: the user may not create tables.
     """
     rows = await primary.fetch(
@@ -119,13 +119,13 @@ async def ensure_catalog(primary: Primary) -> None:
     )
     there = {row[0] for row in rows}
     for statement in TABLES:
-        # A statement that would change nothing is replicated, too, and may wait for a standby.
+        # A CREATE that changes nothing is still replicated, and may wait for a standby.
         if statement.split("(", 1)[0].split()[-1] not in there:
             await primary.execute(statement)
 
 
 def mixes_of(rows: Iterable[Sequence[Any]]) -> Iterator[Mix]:
-    """The mixes of the rows that `read_mixes` gave."""
+    """The mixes in the rows of `read_mixes`."""
     for mix, of_mix in groupby(rows, key=lambda row: tuple(row[:_MIX_COLUMNS])):
         tracks = tuple(
             Track(*row[_MIX_COLUMNS:]) for row in of_mix if row[_MIX_COLUMNS] is not None
@@ -134,7 +134,7 @@ def mixes_of(rows: Iterable[Sequence[Any]]) -> Iterator[Mix]:
 
 
 def card_of(row: Sequence[Any]) -> Card:
-    """The card of a row that `read_cards` gave."""
+    """The card in a row of `read_cards`."""
     return Card(*(*row[:7], MixUser(*row[7:10]), *row[10:]))
 
 
@@ -147,7 +147,7 @@ def write_mixes(cursor: Cursor, mixes: Sequence[Mix]) -> None:
     if not mixes:
         return
     tracks = {track.id: track for mix in mixes for track in mix.tracks}
-    # In the order of the primary keys: two imports at once then wait instead of deadlocking.
+    # In the order of the primary keys, so that two imports at once cannot deadlock.
     cursor.executemany(
         "REPLACE INTO mixes VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         [(*astuple(mix)[:7], *astuple(mix.user)) for mix in sorted(mixes, key=lambda mix: mix.id)],

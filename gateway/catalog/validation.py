@@ -1,6 +1,6 @@
-"""What a mix of a catalog file must be: types, lengths, texts, and once each.
+"""The rules for mixes in a catalog file: types, lengths, texts, no duplicates.
 
-The fields are those of the API, so that what `/mixes/{id}` shows is what a file says.
+The fields are those of the API: `/mixes/{id}` shows what is in the file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.catalog.tables import (
 )
 
 MIX_TRACKS = 1000
-"""Tracks of one mix, at most: each listener's state names those played."""
+"""Most tracks of a mix: each listener's state has the ids of the tracks played."""
 
 _Id: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 _Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH)]
@@ -58,7 +58,7 @@ class MixFields(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Entry(NamedTuple):
-    """A good mix and the number of the line that it begins on (from 1)."""
+    """A good mix and the number of its first line (from 1)."""
 
     number: int
     mix: Mix
@@ -91,7 +91,7 @@ def convert(values: dict[str, object], fields: type[_Fields], where: str = "") -
 
 
 def words_of(error: Exception, prefix: str = "") -> str:
-    """What is wrong, with the place in front: `tracks[2].id: Expected ...`."""
+    """A sentence for an error, with the place in front: `tracks[2].id: Expected ...`."""
     if isinstance(error, UnicodeDecodeError):
         return "is no UTF-8"
     what, _, where = str(error).partition(" - at `$")
@@ -99,11 +99,12 @@ def words_of(error: Exception, prefix: str = "") -> str:
     return f"{where}: {what}" if where else what
 
 
-# Line breaks are fine in a description; anything else below the space is a broken export.
+# A description may have line breaks; other control characters mean a broken export.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _URL = re.compile(r"https?://[^\s/\\?#@]+([/?#][^\s\\]*)?")
 _SLUG = re.compile(r"[^\s/\\?#]+")
-# A page shows it as a link: to a browser //host and /\\host are other sites (URL standard, 4.4).
+# The path becomes a link on a page: to a browser //host and /\\host are other sites (URL standard,
+# 4.4).
 _PATH = re.compile(r"(/(?!\.{1,2}(/|$))[^\s/\\?#]+)+/?")
 
 
@@ -111,7 +112,7 @@ def checked_mix(fields: MixFields) -> Mix:
     """The mix of these fields.
 
     Raises:
-        Bad: what the types above cannot say.
+        Bad: they break a rule that the types above do not express.
     """
     _text("name", fields.name)
     _text("slug", fields.slug, _SLUG, "is no slug")
@@ -174,17 +175,17 @@ def _text(
 
 
 class Seen:
-    """Which mixes and tracks stood on which line."""
+    """The lines on which mixes and tracks were found."""
 
     def __init__(self) -> None:
         self._mixes: dict[int, int] = {}
         self._tracks: dict[int, tuple[int, int]] = {}
 
     def admit(self, number: int, mix: Mix) -> Mix:
-        """The same mix.
+        """Check a mix against earlier lines, and return it.
 
         Raises:
-            Bad: it stood on an earlier line, or one of its tracks did with other words.
+            Bad: an earlier line has the mix, or one of its tracks with other values.
         """
         if mix.id in self._mixes:
             raise Bad(f"mix {mix.id} is on line {self._mixes[mix.id]} already")

@@ -1,7 +1,8 @@
-"""What keeps one client, or too many of them, from taking the gateway away from the others.
+"""Admission control: one client, or too many of them, must not take the gateway from the others.
 
-Pure rules are next door: `rate_limit.py` says how much one client may take, `concurrency_limit.py`
-when a worker is behind. Here they meet connections and the clock. Each worker guards itself.
+The rules are elsewhere, without I/O: `rate_limit.py` limits one client, `concurrency_limit.py` the
+requests of a worker that is late. This module applies them to connections. Each worker counts only
+its own.
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ from gateway.http.memory import give_back
 from gateway.http.rate_limit import Addresses, Buckets, one_client, retry_after
 
 SWEEP_SECONDS = 1.0
-"""Between two looks at slow connections."""
+"""Seconds between two checks for slow connections."""
 CONNECTION_BYTES = 16 * 1024
-"""About what an open connection takes by itself."""
+"""About the memory of an open connection."""
 WORTH_GIVING_BACK = 8 * 1024 * 1024
-"""Once connections have used this much and half of it is free, it is given back ..."""
+"""Bytes. If connections used more, and half of that is free now, it is returned to the system."""
 GIVE_BACK_SECONDS = 10.0
-"""... but not sooner than so long after the last time: it takes some milliseconds."""
+"""Fewest seconds between two such returns, which take some milliseconds."""
 
 _log = structlog.get_logger()
 
 
 class Connection(Protocol):
-    """What admission control asks of a connection.
+    """What admission control needs of a connection.
 
     Attributes:
-        peer: the address of the other end.
+        peer: the client's address.
         descriptor: its number; -1 if it has none.
         slow_since: since when a request's headers are incomplete, on the loop's clock; 0: not.
-        unread_since: since when something lies unread; kept by admission control.
-        held: bytes of memory that its unfinished request takes; kept by admission control.
+        unread_since: since when the client has not read an answer; set by admission control.
+        held: bytes of memory of its unfinished request; set by admission control.
     """
 
     peer: str
@@ -52,19 +53,19 @@ class Connection(Protocol):
     held: int
 
     def unread(self) -> int:
-        """Bytes that wait to be taken by the client."""
+        """Bytes of answers that the client has not read."""
         ...
 
     def too_slow(self) -> None:
-        """End it: 408."""
+        """Close it with 408."""
         ...
 
     def crowded_out(self) -> None:
-        """End it: 503, what it has begun takes memory that others need."""
+        """Close it with 503: its unfinished request takes memory that others need."""
         ...
 
     def cut(self) -> None:
-        """End it at once."""
+        """Close it at once."""
         ...
 
 
@@ -72,14 +73,14 @@ class AdmissionControl:
     """The limits of one worker's port.
 
     Args:
-        config: as it holds; `configure` changes it.
+        config: the present configuration; `configure` replaces it.
 
     Attributes:
-        allowed: requests that may be in flight now.
+        allowed: most requests in flight now.
         by_address: whether requests are counted by address at all.
-        proxied: whether X-Forwarded-For may say whose a request is.
-        limits: the section.
-        held: bytes of memory that requests take which clients have begun and not finished.
+        proxied: whether X-Forwarded-For is used.
+        limits: the section of the configuration.
+        held: bytes of memory of all unfinished requests.
     """
 
     def __init__(self, config: Sections) -> None:
@@ -97,7 +98,7 @@ class AdmissionControl:
         self.configure(config)
 
     def configure(self, config: Sections) -> None:
-        """Other limits hold from the next request on. Counts begin anew where their limit did."""
+        """Use other limits from the next request on. Counts whose limit has changed restart."""
         before, limits = self.limits, config.limits
         self.limits = limits
         target = None if limits.queueing_target is None else limits.queueing_target / 1000
@@ -125,7 +126,7 @@ class AdmissionControl:
         """Count a request for its address.
 
         Args:
-            peer: the other end of the connection.
+            peer: the address of the connection's other end.
             forwarded: X-Forwarded-For.
 
         Raises:
@@ -141,7 +142,7 @@ class AdmissionControl:
             raise _limited("address", "from this address", wait)
 
     def is_proxy(self, peer: str) -> bool:
-        """Whether the other end of a connection is a trusted proxy."""
+        """Whether an address is a trusted proxy's."""
         return self._addresses.is_proxy(peer)
 
     def admit_listener(self, user_id: int) -> None:
@@ -159,7 +160,7 @@ class AdmissionControl:
     # --- connections
 
     def opened(self, connection: Connection) -> str | None:
-        """A connection came. Why it cannot stay; None if it can. It is counted in any case."""
+        """Register a connection; return why it is refused, or None. It is counted in both cases."""
         address = one_client(connection.peer)
         self._connections.add(connection)
         self._peak = max(self._peak, self._usage())
@@ -183,7 +184,7 @@ class AdmissionControl:
         return None
 
     def closed(self, connection: Connection) -> None:
-        """A connection ended."""
+        """Unregister a connection."""
         if connection not in self._connections:
             return
         self._connections.discard(connection)
@@ -194,11 +195,10 @@ class AdmissionControl:
             del self._per_address[address]
 
     def holds(self, connection: Connection, held: int) -> None:
-        """What a connection has not finished to send takes so many bytes of memory now.
+        """Register how many bytes of memory a connection's unfinished request takes now.
 
-        Past `unfinished_bytes` those that hold most are ended until a quarter is free: a request
-        that came in two pieces is not sent away for others' sake, and who is ended is looked for
-        once for many.
+        Beyond `unfinished_bytes` the connections with most bytes are closed until a quarter of the
+        limit is free. So a small unfinished request stays, and the search is needed seldom.
         """
         self.held += held - connection.held
         connection.held = held
@@ -215,7 +215,7 @@ class AdmissionControl:
             largest.crowded_out()
 
     def refused(self, size: int) -> None:
-        """So many bytes of a request were read and are dropped."""
+        """Count `size` bytes of a refused request, which were read and dropped."""
         metrics.CUT_OFF.labels("large_headers").inc()
         self._refused += size
 
@@ -225,17 +225,17 @@ class AdmissionControl:
     # --- time
 
     def start(self, presence: Presence, in_flight: Callable[[], int]) -> None:
-        """Begin to look at the loop and at slow connections.
+        """Begin to check the loop and slow connections.
 
         Args:
-            presence: says how late the loop is.
-            in_flight: gives the number of requests that are being served.
+            presence: tells how late the loop is.
+            in_flight: returns the number of requests being served.
         """
         self._in_flight = in_flight
         presence.followers.append(self.tick)
 
     def tick(self, now: float, late: float) -> None:
-        """Look, and sweep, where it is time to.
+        """Run `look` and `sweep` when they are due.
 
         Args:
             now: the loop's clock.
@@ -250,7 +250,7 @@ class AdmissionControl:
             self._sweep_at = now + SWEEP_SECONDS
 
     def look(self, late: float) -> None:
-        """Take it into account that the loop was so many seconds late."""
+        """Adapt the limit of requests in flight to a loop that was `late` seconds late."""
         governor = self._governor
         governor.look(late, self._in_flight())
         self.allowed = governor.limit
@@ -264,7 +264,7 @@ class AdmissionControl:
         self._shedding = shedding
 
     def sweep(self, now: float) -> None:
-        """End connections whose client is too slow."""
+        """Close connections whose client is too slow."""
         limits = self.limits
         metrics.CONNECTIONS.set(len(self._connections))
         usage = self._usage()

@@ -1,9 +1,9 @@
-"""Under which names the admin port is asked where it asks for no token.
+"""The host names that requests without a token may use on the admin port.
 
-A browser on this machine reaches a port on loopback for every site that it shows. Two headers tell
-its request from an operator's, and no page can change them: Host holds the site's own name where
-that name was made to lead here (DNS rebinding), and Origin names the site where it sends what it
-will not read (a form, a `no-cors` fetch).
+A browser on this machine can reach a port on loopback for every site that it shows. Two headers
+distinguish its requests from an operator's, and no page can change them. Host is the site's name if
+that name was made to resolve to loopback (DNS rebinding). Origin is the site if its page sends a
+request without reading the answer (a form, a `no-cors` fetch).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SHOWN = 60
 
 
 def name_of(authority: str) -> str | None:
-    """The host of `host`, `host:port` or `[address]:port`, in small letters; None if it is none.
+    """The host of `host`, `host:port` or `[address]:port`, in small letters; None if malformed.
 
     >>> name_of("LocalHost.:8081"), name_of("[::1]:8081"), name_of("a b")
     ('localhost', '::1', None)
@@ -29,7 +29,7 @@ def name_of(authority: str) -> str | None:
 
 
 def is_ours(authority: str, allowed: Collection[str]) -> bool:
-    """Whether it names loopback, on any port, or is among `allowed`."""
+    """Whether a Host header names loopback, on any port, or is in `allowed`."""
     name = name_of(authority)
     if name is None:
         return False
@@ -44,14 +44,14 @@ def is_ours(authority: str, allowed: Collection[str]) -> bool:
 def refuse_strangers(
     method: str, host: str | None, origin: str | None, allowed: Collection[str]
 ) -> None:
-    """End a request that a site in an operator's browser may have made.
+    """Refuse a request that a page of another site in an operator's browser may have made.
 
     Args:
-        method: what no page may change anything with (GET, HEAD) may come from anywhere: the
-            browser keeps the answer from the page.
-        host: the Host header; without one it is no browser's.
+        method: GET and HEAD may come from any page: they change nothing, and the browser does not
+            show the answer to the page.
+        host: the Host header; browsers always send it.
         origin: the Origin header; browsers send it with every POST.
-        allowed: names beside loopback's own, in small letters (`admin.allowed_hosts`).
+        allowed: names besides loopback's own, in small letters (`admin.allowed_hosts`).
 
     Raises:
         Refusal: 403.
@@ -66,7 +66,7 @@ def refuse_strangers(
     if origin is None or method in ("GET", "HEAD"):
         return
     asked_by = origin.lower().partition("://")[2]
-    # Another port is another site; behind a proxy that writes Host anew the name has to do.
+    # Another port is another site. A proxy may rewrite Host: then the name must be allowed.
     if asked_by != (host or "").lower() and name_of(asked_by) not in allowed:
         raise Refusal(
             403,

@@ -1,9 +1,8 @@
-"""An HTTP application: finds the route, runs its handler, turns whatever happens into an answer.
+"""An HTTP application: finds the route, runs its handler, turns results and errors into answers.
 
-The gateway's port and the admin port have one each. It sits directly on aiohttp's low-level server
-(`protocol.py`): every answer, also to a request that is no HTTP at all, passes through
-one function here and so has its request id, its place in the metrics and the body that its API
-promises.
+The gateway's port and the admin port have one each. It uses aiohttp's low-level server
+(`protocol.py`). Every answer, also to a request that is not HTTP, passes through one function here,
+which adds the request id, counts it, and gives errors their API's body.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ _log = structlog.get_logger()
 
 
 class Application:
-    """What answers on a port.
+    """The application of a port.
 
     Args:
-        routes: what it serves.
-        style: how errors are worded where no route is known, by the path.
-        admission: the limits that hold here; None for none (the admin port).
-        log_requests: whether to log each request, asked at each.
-        cors: which pages may ask the Player's routes; None for none. Its answers, and those of
-            these routes, are `Response`s.
-        lean: whether every answer is a `Response`; requests without a body then go a shorter way.
+        routes: the routes to serve.
+        style: returns the style of errors for a path without a route.
+        admission: the limits; None for none (the admin port).
+        log_requests: returns whether to log a request; called for each.
+        cors: which pages may use the Player's routes; None for none. The answers of these routes
+            are `Response`s.
+        lean: whether every answer is a `Response`; requests without a body then have a faster path.
 
     Attributes:
-        in_flight: requests that are being served.
+        in_flight: requests being served.
         draining: once True, every answer closes its connection.
     """
 
@@ -96,14 +95,14 @@ class Application:
             if self._quiet is not None and not self.in_flight:
                 self._quiet.set()
         if request.body_exists and "Upgrade" in request.headers:
-            # aiohttp's parser forgets what came behind such a body: the client is to ask again.
+            # aiohttp's parser loses the bytes after such a body: the client must send them again.
             answer.force_close()
         if route is None:
             return self._finish(answer, request_id, "unknown", request.method, started)
         self._finish(answer, request_id, route.template, request.method, started)
         cors = self._cors
         if route.script:
-            with contextlib.suppress(Refusal):  # then the answer says so
+            with contextlib.suppress(Refusal):  # then the answer is that refusal
                 make_script(answer, callback_of(query))
         if cors is not None and cors.origins and route.player and "Origin" in request.headers:
             cors.permit(request, answer)
@@ -163,7 +162,7 @@ class Application:
                     ),
                     logged_in=call.logged_in,
                 )
-            # The request may have carried secrets: the pattern is logged, and the traceback.
+            # The request may contain secrets: only the pattern and the traceback are logged.
             self._failures.note(40, "request failed", route.template, error, method=request.method)
             return self._error(
                 route.style,
@@ -172,7 +171,7 @@ class Application:
             )
 
     def malformed(self, error: BaseException | None, status: int) -> Answer:
-        """Answer what could not be read as HTTP; the connection ends with it."""
+        """Answer a request that could not be parsed, and close the connection."""
         started = perf_counter()
         request_id = logs.request_id(None)
         logs.REQUEST_ID.set(request_id)
@@ -186,7 +185,7 @@ class Application:
         _log.log(
             20 if status < 500 else 40,
             "request not parsed" if status < 500 else "request failed",
-            # Its message quotes the request, which may hold a token: the type is enough.
+            # Only the type: the message quotes the request, which may contain a token.
             reason=type(error).__name__,
             exc_info=error if status >= 500 else None,
         )
@@ -194,7 +193,7 @@ class Application:
         return self._finish(answer, request_id, "malformed", "other", started)
 
     def last_words(self, refusal: Refusal) -> bytes:
-        """What a connection is told on which no request was read, as HTTP."""
+        """The bytes of an answer for a connection on which no request was read."""
         body = self._style("/")(refusal.status, refusal.sentences, logged_in=False)
         telemetry.observe("malformed", "other", refusal.status, 0.0)
         head = {**(refusal.headers or {}), "Content-Type": JSON, "Connection": "close"}
@@ -235,8 +234,7 @@ class Application:
 
 
 def _again_after(error: Exception) -> int | None:
-    """Seconds until another try makes sense, if MySQL could not serve this one; None for a fault of
-    the program."""
+    """Seconds until another try makes sense, if MySQL caused the error; None for a bug."""
     if isinstance(error, (Unavailable, PrimaryUnavailable)):
         return max(1, error.retry_after)
     if isinstance(error, MySQLError) and (error.passing or error.fault is Fault.FULL):

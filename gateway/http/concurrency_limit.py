@@ -1,21 +1,21 @@
-"""When a worker is behind: how many requests it may have in flight. No I/O.
+"""The limit of requests in flight of an overloaded worker. No I/O.
 
-A worker that is given more than it can do answers everything late, then nothing in time. It sees
-that in one number: how late its event loop is, which is how long everything that is ready waits for
-its turn. While that stays above the target, the number of requests in flight is cut by a quarter at
-each look; while it is below, the limit grows again. (TCP's additive increase and multiplicative
-decrease; that the delay must *stay* above is CoDel's rule, RFC 8289: a burst is no overload.) What
-is refused costs a fraction of what is served, so the rest is served in time.
+A worker with more work than it can do answers all requests late. One number shows that: how late
+its event loop is, which is how long everything that is ready waits for its turn. While the delay
+stays above the target, the limit of requests in flight is cut by a quarter at each check; while it
+is below, the limit grows. (This is TCP's additive increase and multiplicative decrease. That the
+delay must *stay* above the target is CoDel's rule, RFC 8289: a burst is not an overload.) Refusing
+a request costs a fraction of serving it, so the others are served in time.
 
-A MySQL failover is no overload: requests wait for it without keeping the loop busy.
+A MySQL failover is not an overload: waiting requests do not make the loop late.
 """
 
 from __future__ import annotations
 
 LOOK_SECONDS = 0.05
-"""Between two looks at the loop."""
+"""Seconds between two checks of the loop."""
 PATIENCE = 2
-"""Looks in a row that must find it late."""
+"""The limit is cut after this many checks in a row that found the loop late."""
 CUT = 0.75
 GROWTH = 1.05
 
@@ -24,12 +24,12 @@ class Governor:
     """The limit of requests in flight.
 
     Args:
-        target: seconds that the loop may be late; None never cuts.
-        floor: requests that are always let in.
-        ceiling: the limit while all is well.
+        target: seconds by which the loop may be late; None: the limit is never cut.
+        floor: the lowest limit.
+        ceiling: the highest limit.
 
     Attributes:
-        limit: requests that may be in flight now.
+        limit: most requests in flight now.
 
     >>> governor = Governor(target=0.1, floor=10, ceiling=1000)
     >>> for _ in range(3):
@@ -44,16 +44,16 @@ class Governor:
         self._late = 0
 
     def configure(self, target: float | None, floor: int, ceiling: int) -> None:
-        """Other settings hold from now on."""
+        """Use other settings from now on."""
         if ceiling != self.ceiling or target is None:
             self.limit = ceiling
         self.target, self.floor, self.ceiling = target, floor, ceiling
 
     def look(self, late: float, in_flight: int) -> None:
-        """Take a look's result into account.
+        """Change the limit after a check.
 
         Args:
-            late: seconds that the loop was behind.
+            late: seconds by which the loop was late.
             in_flight: requests at that moment.
         """
         if self.target is None:
@@ -61,7 +61,7 @@ class Governor:
         if late > self.target:
             self._late += 1
             if self._late >= PATIENCE:
-                # From what is there: a limit far above it would have to be cut for seconds.
+                # From the requests in flight: cutting a limit far above them would take seconds.
                 self.limit = max(self.floor, int(min(self.limit, in_flight) * CUT))
             return
         self._late = 0

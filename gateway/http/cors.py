@@ -1,7 +1,7 @@
 """CORS: which sites' pages may read the Player's answers (https://fetch.spec.whatwg.org, 3.2).
 
 No answer depends on a cookie or on anything else that a browser adds by itself, and credentials are
-not allowed: a page learns what its own server could have asked for.
+not allowed. So a page can read only what its own server could read too.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _PREFLIGHT = {
 
 
 class Cors:
-    """The origins that may ask.
+    """The allowed origins.
 
     Attributes:
-        origins: as `https://player.example`; `*` for every one; empty: none.
+        origins: such as `https://player.example`; `*` for all; empty: none.
     """
 
     def __init__(self, config: Sections) -> None:
         self.configure(config)
 
     def configure(self, config: Sections) -> None:
-        """Other origins hold from the next request on."""
+        """Use other origins from the next request on."""
         given = config.player.cors_origins
         every = ("*",) if config.mode == "local" else ()
         self.origins = frozenset(every if given is None else given)
 
     def is_preflight(self, request: Request) -> bool:
-        """Whether a browser asks first whether its page may ask."""
+        """Whether a request is a browser's preflight."""
         headers = request.headers
         return (
             bool(self.origins)
@@ -44,7 +44,7 @@ class Cors:
         )
 
     def permit(self, request: Request, answer: Answer) -> None:
-        """Say in the answer to a request with an Origin that the page may read it, if it may."""
+        """Add the CORS headers to an answer, if the request's origin is allowed."""
         assert isinstance(answer, Response)
         origin = request.headers["Origin"]
         headers = {**(answer.headers or {})}

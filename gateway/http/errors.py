@@ -19,13 +19,13 @@ encode = msgspec.json.Encoder().encode
 
 
 class Refusal(Exception):
-    """The request ends here with an error.
+    """Ends a request with an error.
 
     Attributes:
         status: 4xx or 503.
         sentences: what is wrong and what to do, one sentence each; safe to show.
-        headers: sent along, as Allow; with 503 Retry-After, a second if nothing else is said.
-        close: whether the connection ends too, because the rest of the body is not read.
+        headers: of the answer, such as Allow. With 503 the default of Retry-After is a second.
+        close: whether to close the connection, because the rest of the body is not read.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Refusal(Exception):
 
 
 class Style(Protocol):
-    """How one API words an error."""
+    """Makes the body of an API's errors."""
 
     def __call__(self, status: int, sentences: Sequence[str], *, logged_in: bool) -> bytes: ...
 
@@ -54,12 +54,12 @@ def plain_error(status: int, sentences: Sequence[str], *, logged_in: bool = Fals
 
 
 def response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer of bytes that are ready to send."""
+    """A JSON answer with an encoded body."""
     return Response(status, body, headers)
 
 
 def json_response(
     value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A JSON answer of anything that msgspec can encode."""
+    """A JSON answer with a value that msgspec encodes."""
     return Response(status, encode(value), headers)

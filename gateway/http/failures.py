@@ -1,7 +1,7 @@
-"""Failed requests in the log: the first of a kind at once, then a line a second with their number.
+"""Failed requests in the log: the first of a kind at once, then a line a second with a count.
 
-An outage at full load fails thousands of requests a second, and each for the same reason. A kind is
-an event, a route and the type of the error; the line has the reason and the id of one of them.
+In an outage at full load thousands of requests a second fail for the same reason. A kind is an
+event, a route and the type of the error; a line has the reason and the id of one request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _log = structlog.get_logger()
 
 
 class _Burst:
-    """What came of one kind since its last line."""
+    """The failures of one kind since its last line."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -33,12 +33,12 @@ class Failures:
         self._bursts: dict[tuple[str, str, str], _Burst] = {}
 
     def note(self, level: int, event: str, route: str, error: Exception, **words: Any) -> None:
-        """A request failed.
+        """Log or count a failed request.
 
         Args:
-            level: of the line: 30 is a warning, 40 an error, which has a traceback the first time.
-            route: the pattern, never the path as it came.
-            words: what else the line says; no secret.
+            level: 30 is a warning; 40 is an error, with a traceback the first time.
+            route: the pattern, never the request's own path.
+            words: further fields; no secret.
         """
         kind = event, route, type(error).__name__
         burst = self._bursts.get(kind)

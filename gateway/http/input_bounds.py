@@ -1,7 +1,8 @@
-"""How much of a connection's input belongs to requests that it has not finished. No I/O.
+"""How many bytes of a connection's input belong to unfinished requests. No I/O.
 
-aiohttp bounds a header and their number, not their sum, and says nothing of what its parser holds.
-It is derived here from what every connection sees: the bytes that come, and what they complete.
+aiohttp limits a header's length and the number of headers, but not their sum, and does not tell how
+much its parser has buffered. Here that is computed from the bytes that arrive, and from what they
+complete.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 END = b"\r\n\r\n"
-"""What ends a head; an unfinished one never holds it."""
+"""The end of a head; an unfinished head never contains it."""
 LINE_BYTES = 256
-"""What the parser takes for a header line beside its bytes."""
+"""Memory that the parser needs for a header line, besides its bytes."""
 
 
 class HeadTooLarge(HttpProcessingError):
-    """A request's line and headers, or a body's trailers, are together more than they may be."""
+    """A request's line and headers, or a body's trailers, are too long together."""
 
     code = 431
 
@@ -35,12 +36,11 @@ def size_of(message: RawRequestMessage) -> int:
 
 
 class Unfinished:
-    """What one connection has begun and not finished.
+    """The unfinished requests of one connection.
 
     Attributes:
-        bytes: of the unfinished head (or trailers, or chunk extensions) that are known to belong
-            to it.
-        memory: what is held, in bytes: an upper bound, for several requests may come in one piece.
+        bytes: of the unfinished head (or trailers, or chunk extensions), as far as known.
+        memory: bytes of memory: an upper bound, since several requests may arrive in one piece.
     """
 
     __slots__ = ("_body", "_body_bytes", "_ended", "bytes", "memory")
@@ -66,13 +66,13 @@ class Unfinished:
         self._body_bytes = 0
 
     def came(self, data: bytes, *, begun: bool, exact: bool, waits: bool) -> None:
-        """Take a piece of input into account, after the parser had it.
+        """Count a piece of input that the parser has got.
 
         Args:
-            data: the piece; empty where the parser went on with what it had.
-            begun: a head or a body was completed by it.
-            exact: the piece ends where a request ends, if no body is to come.
-            waits: the parser took no more than it had to; the rest waits as it came.
+            data: the piece; empty if the parser continued with earlier input.
+            begun: whether it completed a head or a body.
+            exact: whether the piece ends at the end of a request, if no body follows.
+            waits: whether the parser stopped early, and the rest of the piece waits.
         """
         if not data:
             if not waits and self._ended and not self.in_body:
@@ -82,7 +82,7 @@ class Unfinished:
         if waits:
             self.bytes, self.memory = 0, self.memory + len(data)
         elif self.in_body:
-            # Bodies have limits of their own; trailers and the extensions of chunks have not.
+            # Bodies have their own limits; trailers and chunk extensions do not.
             if self._body.total_bytes != self._body_bytes:
                 self._body_bytes = self._body.total_bytes
                 self.bytes = self.memory = 0
@@ -96,7 +96,7 @@ class Unfinished:
             self.bytes = self.memory = 0
             self._add(rest)
             if found < 0 or self._body is not EMPTY_PAYLOAD:
-                self.bytes = 0  # part of it may be the body
+                self.bytes = 0  # part of the piece may be the body
         else:
             self._add(data)
 

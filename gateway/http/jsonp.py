@@ -1,7 +1,7 @@
-"""JSONP: an answer as a script that calls a function of the page that asked.
+"""JSONP: an answer as a script that calls a function of the requesting page.
 
-A page can run scripts of other sites and sees nothing of their status or headers: such an answer
-is 200, whatever happened, and the status that it would have had is in the body as always.
+A page can run scripts of other sites, but not see their status or headers. So such an answer always
+has status 200, and its body has the real status, as in every answer.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from gateway.http.parameters import gather
 from gateway.http.router import Answer
 
 SCRIPT = "text/javascript; charset=utf-8"
-# ASCII names with dots between them: nothing that could be code, markup or another file format.
+# ASCII names with dots between them, so that it cannot be code, markup or another file format.
 _NAME = re.compile(r"[A-Za-z_$][0-9A-Za-z_$]*(\.[A-Za-z_$][0-9A-Za-z_$]*)*")
 _LONGEST = 100
 
 
 def callback_of(query: str) -> str:
-    """The function that the query names.
+    """The function's name in the query.
 
     Raises:
-        Refusal: 400, there is none, or it is not the name of a function.
+        Refusal: 400, it is missing, or not the name of a function.
     """
     name = gather(query).get("callback", "")
     if len(name) > _LONGEST or not _NAME.fullmatch(name):
@@ -38,9 +38,9 @@ def callback_of(query: str) -> str:
 def make_script(answer: Answer, callback: str) -> None:
     """Turn an answer of JSON into a script."""
     assert isinstance(answer, Response)
-    # These two end a line in the JavaScript of older browsers, and do not in JSON.
+    # U+2028 and U+2029 end a line in the JavaScript of older browsers, but not in JSON.
     body = answer.body.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
-    # What stands first is ours: a name could begin as some other file format does.
+    # A comment first: otherwise a name could look like the beginning of another file format.
     answer.body = b"/**/" + callback.encode() + b"(" + body + b");"
     answer.status = 200
     answer.content_type = SCRIPT

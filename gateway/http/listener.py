@@ -1,4 +1,4 @@
-"""Listening sockets: bound with an error that helps, closed without losing a connection."""
+"""Listening sockets: bound with helpful errors, closed without losing a connection."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from gateway.http.protocol import Server
 
 BACKLOG = 1024
 SETTLE_SECONDS = 0.25
-"""How long a connection that was accepted last has to send its request."""
+"""Seconds that the last accepted connections have to send a request."""
 HANDSHAKE_SECONDS = 10.0
-"""How long a TLS handshake may take."""
+"""Most seconds of a TLS handshake."""
 _ACCEPT_AT_MOST = 65_536
 
 _log = structlog.get_logger()
 
 
 class PortTaken(Exception):
-    """Another process listens there, or the address is not ours; the text says what to do."""
+    """A port cannot be bound; says what to do."""
 
 
 def bind(host: str, port: int, value: str, option: str, *, shared: bool = False) -> socket.socket:
@@ -38,8 +38,8 @@ def bind(host: str, port: int, value: str, option: str, *, shared: bool = False)
     Args:
         host: a name or an address.
         port: 0 for any free one.
-        value: the configuration's name for the port, for the error.
-        option: the command line's.
+        value: the port's name in the configuration, for the error.
+        option: the port's option on the command line, for the error.
         shared: bind with SO_REUSEPORT, beside other sockets of ours.
 
     Raises:
@@ -68,12 +68,12 @@ def bind(host: str, port: int, value: str, option: str, *, shared: bool = False)
 
 
 def bind_shared(host: str, port: int, count: int, value: str, option: str) -> list[socket.socket]:
-    """As many sockets on one port; the kernel spreads connections over those that listen.
+    """`count` sockets on one port; the kernel spreads connections over those that listen.
 
     Raises:
-        PortTaken: it cannot be bound, also where the other process shares its port.
+        PortTaken: it cannot be bound, even if another process shares the port.
     """
-    # SO_REUSEPORT would silently join another gateway of the same user: ask without it first.
+    # With SO_REUSEPORT we would silently share a port of another gateway: try without it first.
     with bind(host, port, value, option) as probe:
         port = probe.getsockname()[1]
     return [bind(host, port, value, option, shared=True) for _ in range(count)]
@@ -83,9 +83,8 @@ class Listening:
     """An application on a socket.
 
     Args:
-        application: what answers.
         sock: bound; TCP or UNIX.
-        tls: gives the section that says whether to speak TLS now; a UNIX socket never does.
+        tls: returns the section with the port's TLS now; a UNIX socket has none.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class Listening:
     async def start(self) -> None:
         """Accept connections from now on."""
         loop = asyncio.get_running_loop()
-        # The loop closes its descriptor; ours keeps the queue alive until it is emptied.
+        # The loop closes its descriptor; ours keeps the queue of connections until it is empty.
         mine = self._sock.dup()
         if self._sock.family == socket.AF_UNIX:
             self._accepting = await loop.create_unix_server(
@@ -128,7 +127,7 @@ class Listening:
             )
 
     def renew(self) -> None:
-        """Read the certificate files again, for connections from now on; open ones go on."""
+        """Read the certificate files again, for new connections; open ones stay."""
         if self._sock.family != socket.AF_UNIX:
             self._renewing = asyncio.get_running_loop().create_task(self._renew(self._renewing))
 
@@ -142,11 +141,11 @@ class Listening:
             await self.start()
             former.close()
         except (TlsProblem, OSError) as error:
-            # The files changed again since the reload looked at them.
+            # The files have changed again since the reload checked them.
             _log.error("certificate refused", reason=str(error))
 
     async def stop_accepting(self) -> None:
-        """Refuse new connections; the ones that the kernel had accepted already are served."""
+        """Refuse new connections; those that the kernel has accepted are served."""
         if self._renewing is not None:
             await self._renewing
         if self._accepting is not None:
@@ -168,7 +167,7 @@ class Listening:
         """Stop accepting, finish what is in flight, close.
 
         Args:
-            seconds: for that, at most; what is in flight then is cut off.
+            seconds: at most; then requests in flight are cut off.
 
         Returns:
             Whether everything was finished.

@@ -1,4 +1,4 @@
-"""Memory that was freed goes back to the system."""
+"""Returns freed memory to the system."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import ctypes
 
 
 def give_back() -> None:
-    """Have the C library return what is free in its heap.
+    """Make the C library return the free memory of its heap.
 
-    glibc keeps small blocks that lie below one in use (malloc_trim(3)): after a crowd has left, a
-    process would stay as large as the crowd was. Other C libraries have no such call.
+    glibc keeps small free blocks below a used one (malloc_trim(3)), so a process would stay as
+    large as after its largest crowd of connections. Other C libraries have no such call.
     """
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

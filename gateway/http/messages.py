@@ -1,9 +1,9 @@
-"""Requests without a body and answers, at the least cost: one write an answer, no task a request.
+"""Fast requests without a body, and fast answers: one write for an answer, no task for a request.
 
-aiohttp parses, keeps connections and judges everything that is out of the ordinary. What is here
-takes the place of its way for the most common request only: no body, no upgrade. Measured, that
-way costs more than all that the gateway does for a warm request (docs/performance.md): a task, a
-request and a response of many features, and headers that are the same each time.
+aiohttp parses requests, manages connections, and handles all unusual cases. Only for the most
+common requests (no body, no upgrade) these classes replace its own. Measured, those cost more than
+all that the gateway does for a warm request (docs/performance.md): a task, a request and a response
+with many features, and headers that are the same each time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.http.status import JSON, status_line
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
-# The Player's GETs change state: no cache on the way may answer in our place.
+# The Player's GETs change state: no cache between client and gateway may answer them.
 _ALWAYS = "Server: tapedeck\r\nCache-Control: no-store\r\n"
 _USUAL = {
     status: f"HTTP/1.1 {status_line(status)}\r\n{_ALWAYS}Content-Type: {JSON}\r\nContent-Length: "
@@ -31,7 +31,7 @@ _NO_BODY = frozenset({204, 304})
 
 
 class BodylessRequest:
-    """A request without a body, as far as handlers look at one (see `web.BaseRequest`)."""
+    """A request without a body: the part of `web.BaseRequest` that handlers use."""
 
     __slots__ = ("_message", "headers", "method", "peer", "version")
     body_exists = False
@@ -46,7 +46,7 @@ class BodylessRequest:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the client wants the connection to stay."""
+        """Whether the client wants to use the connection again."""
         return not self._message.should_close
 
     def target(self) -> tuple[str, str]:
@@ -71,27 +71,26 @@ def target_of(request: Request) -> tuple[str, str]:
 
 
 def peer_of(request: Request) -> str:
-    """The address of the other end of a request's connection; empty if it has none."""
+    """The client's address; empty if the connection is lost."""
     if isinstance(request, BodylessRequest):
         return request.peer
-    # Our connections have it (`protocol.py`); one that is lost is None.
+    # `protocol.py` sets it; the protocol of a lost connection is None.
     peer: str = getattr(request.protocol, "peer", "")
     return peer
 
 
 class Response:
-    """An answer: a status, some headers, a body that is ready to send.
+    """An answer: a status, some headers, and an encoded body.
 
-    aiohttp's own loop can send it too: it has what `web.StreamResponse` is asked for there.
+    aiohttp's own loop can send it too: it has the methods of `web.StreamResponse` that are called
+    there.
 
     Args:
         status: 200 to 599.
-        body: the bytes.
-        headers: names and values without line breaks, beside those that every answer has.
-        content_type: of the body.
+        headers: names and values without line breaks, in addition to those of every answer.
 
     Attributes:
-        keep_alive: None: as the client wants it; False closes the connection.
+        keep_alive: None: as the client wants; False closes the connection.
         request_id: for X-Request-Id.
     """
 
@@ -120,11 +119,11 @@ class Response:
         self.request_id = ""
 
     def force_close(self) -> None:
-        """End the connection with this answer."""
+        """Close the connection after this answer."""
         self.keep_alive = False
 
     def encode(self, request: Request) -> bytes:
-        """The bytes for the wire; settles `keep_alive`."""
+        """The bytes to send; sets `keep_alive`."""
         version, status = request.version, self.status
         if self.keep_alive is None:
             self.keep_alive = request.keep_alive
@@ -156,10 +155,10 @@ class Response:
         return head.encode("latin-1") + self.body
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send it, when aiohttp's loop asks."""
+        """Send the answer; called by aiohttp's loop."""
         await request.writer.write(self.encode(request))
         await request.writer.drain()
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing is left to send."""
+        """Does nothing: `prepare` has sent everything."""

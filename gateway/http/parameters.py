@@ -1,7 +1,7 @@
 """Parameters of a request: from the query and from a form, each with one value, strictly decoded.
 
-Clients of the original API send the same parameters either way, so both are read as one set.
-What is malformed is refused rather than repaired: a guessed id would be another listener's state.
+Clients of the original API send the same parameters in either, so both are read as one set.
+Malformed values are refused, not repaired: a guessed id would be another listener's state.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.http.errors import Refusal
 from sharding.state import PLAYLIST_MAX, USER_MAX
 
 FIELDS_MAX = 100
-"""More parameters than this in one request are refused."""
+"""Most parameters of one request."""
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
@@ -26,11 +26,11 @@ _ID = re.compile(r"[0-9]{1,19}")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 MULTIPART_TYPE_MAX = 256
-"""Characters of a multipart form's Content-Type. A boundary has at most 70 (RFC 2046, 5.1.1)."""
+"""Most characters of a multipart form's Content-Type. A boundary has up to 70 (RFC 2046, 5.1.1)."""
 PART_HEADER_MAX = 512
-"""Bytes of one header line of a part."""
+"""Most bytes of one header line of a part."""
 PART_HEADERS_MAX = 4
-"""Header lines of a part. RFC 7578 knows three."""
+"""Most header lines of a part. RFC 7578 defines three."""
 _AS_IT_IS = (b"7bit", b"8bit", b"binary")
 
 
@@ -38,8 +38,8 @@ def unescape(text: str, what: str) -> str:
     """Undo percent-encoding.
 
     Args:
-        text: as it came, from the request line or a body.
-        what: how to call it in an error.
+        text: from the request line or a body.
+        what: its name in an error.
 
     Raises:
         Refusal: 400, it is not percent-encoded UTF-8.
@@ -49,7 +49,7 @@ def unescape(text: str, what: str) -> str:
     if _BAD_ESCAPE.search(text):
         raise Refusal(400, f"The percent-encoding of {what} is broken.")
     try:
-        # Bytes that were not UTF-8 on the wire arrive as surrogates.
+        # aiohttp decodes bytes that are not UTF-8 as surrogates.
         return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode("utf-8")
     except UnicodeError:
         raise Refusal(400, f"{what[:1].upper()}{what[1:]} is not UTF-8.") from None
@@ -154,7 +154,7 @@ def _multipart(body: bytes, content_type: str) -> Iterator[tuple[str, str]]:
 
 
 class _Fields:
-    """Collects what the parser finds in a multipart form."""
+    """Collects the fields that the parser finds in a multipart form."""
 
     def __init__(self) -> None:
         self.found: list[tuple[dict[bytes, bytes], bytearray]] = []
@@ -197,7 +197,7 @@ def gather(query: str, body: bytes = b"", content_type: str = "") -> Mapping[str
     if not query and not body:
         return {}
     if not body and "%" not in query and "+" not in query and query.isascii():
-        # Nothing to decode, as in nearly every request. What is amiss is told below.
+        # Nothing to decode, as in nearly every request. Errors are found below.
         pairs = [part.partition("=") for part in query.split("&", FIELDS_MAX) if part]
         plain = {name: value for name, _, value in pairs}
         if len(plain) == len(pairs) < FIELDS_MAX:
@@ -207,7 +207,7 @@ def gather(query: str, body: bytes = b"", content_type: str = "") -> Mapping[str
 
 
 def _distinct(pairs: Iterable[tuple[str, str]], others: Mapping[str, str]) -> dict[str, str]:
-    """Pairs by name. What the query and the form both say is said once."""
+    """Pairs by name. The query and the form may both have the same parameter with one value."""
     found: dict[str, str] = {}
     for name, value in pairs:
         if name in found or others.get(name, value) != value:
@@ -217,11 +217,11 @@ def _distinct(pairs: Iterable[tuple[str, str]], others: Mapping[str, str]) -> di
 
 
 def whole_number(text: str | None, name: str, highest: int = PLAYLIST_MAX) -> int:
-    """The id that `text` spells: decimal digits, 1 to `highest`.
+    """The id in `text`: decimal digits, 1 to `highest`.
 
     Args:
-        text: the parameter; None where it is missing.
-        name: how the contract calls it.
+        text: the parameter; None if it is missing.
+        name: of the parameter.
 
     Raises:
         Refusal: 400, saying what is wrong with it.
@@ -248,9 +248,9 @@ def user_number(text: str | None) -> int:
 
 
 def _shown(text: str) -> str:
-    """A client's input in a sentence: short, and printable.
+    """A client's input for a sentence: short, and printable.
 
-    What is longer than a number may be a key or a token that stands in the wrong place, and answers
-    are logged by clients and proxies.
+    A text that is longer than a number may be a key or a token in the wrong place, and clients and
+    proxies log answers.
     """
     return repr(text) if len(text) <= 20 else f"{len(text)} other characters"

@@ -1,7 +1,7 @@
-"""One connection: reads requests, has the application answer them, and writes its answers.
+"""One connection: reads requests, lets the application answer them, and writes the answers.
 
-It is aiohttp's own, except that requests without a body go a shorter way (see `messages.py`), that
-errors below the application are worded by it, and that admission control may end it.
+It extends aiohttp's connection: requests without a body have a faster path (see `messages.py`), the
+application makes the bodies of all errors, and admission control may close it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateway.http.input_bounds import END, HeadTooLarge, Unfinished, size_of
 from gateway.http.messages import BodylessRequest, Response
 
 PATIENCE_SECONDS = 1.0
-"""What Retry-After says where the gateway is full."""
+"""Seconds in Retry-After if the gateway is full."""
 _LINGER_SECONDS = 0.5
 _DEFAULTS = Limits()
 _UPGRADE = re.compile(rb"\nupgrade", re.IGNORECASE)
@@ -32,26 +32,26 @@ _UPGRADE = re.compile(rb"\nupgrade", re.IGNORECASE)
 _log = structlog.get_logger()
 
 PRIVATE = (
-    # The requests that were read and wait for an answer; what waits for one to be read.
+    # The requests that wait for an answer; the future that waits for the next request.
     *("_messages", "_request_count", "_current_request", "_waiter", "_handler_waiter"),
     *("_request_in_progress", "_task_handler"),
-    # The parser, and whether it has been told to wait.
+    # The parser, and whether it is paused.
     *("_parser", "_buffer_paused", "_upgraded"),
     *("_msg_queue_resume_size", "_resume_reading_if_drained"),
-    # How a connection ends, or goes on.
+    # Closing and keep-alive.
     *("_close", "_force_close", "_keepalive", "_keepalive_handle", "_keepalive_timeout"),
     *("_next_keepalive_close_time", "_process_keepalive"),
-    # Whether the client takes answers.
+    # Whether the client reads answers.
     *("_paused", "_drain_helper"),
     "_loop",
 )
-"""The names of aiohttp's RequestHandler that are used here and are not in its documentation: the
-short way takes requests from its queue and does what its `start` does besides. It serves a request
-without a body in 45 µs where `start` takes 57."""
+"""The undocumented names of aiohttp's RequestHandler that are used here. The faster path takes
+requests from its queue, and does the other work of its `start`. It serves a request without a body
+in 45 µs, `start` in 57."""
 
 
 class HttpConnection(RequestHandler):
-    """aiohttp's connection, except that errors below the application are worded by it."""
+    """aiohttp's connection with a faster path, and with the application's error bodies."""
 
     __slots__ = (
         "_application",
@@ -69,13 +69,13 @@ class HttpConnection(RequestHandler):
 
     @property
     def limits(self) -> Limits:
-        """Those that hold on this port."""
+        """The limits of this port."""
         admission = self._application.admission
         return _DEFAULTS if admission is None else admission.limits
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        # aiohttp forgets its own when it closes; until all was read the connection is there still.
+        # aiohttp drops its reference when it closes, but the connection exists until all is read.
         self._connection = cast(asyncio.Transport, transport)
         self.slow_since = self.unread_since = self._refused_until = 0.0
         self.held = 0
@@ -104,7 +104,7 @@ class HttpConnection(RequestHandler):
             self._feed(data)
             self._note(before)
         else:
-            # The last byte by itself: a body that it completes has nothing behind it.
+            # The last byte by itself, so that a body that it completes is the end of the piece.
             self._feed(data[:-1])
             self._note(before)
             open_until_last = unfinished.in_body
@@ -118,17 +118,17 @@ class HttpConnection(RequestHandler):
             self._count(data, self._request_count - before, completed, in_body, exact)
         waiter = self._waiter
         if waiter is None or waiter.done():
-            # A request is complete, or its body arrives; but at the very start nothing waits yet.
+            # A request is complete, or its body arrives; not at the start of a connection.
             begun = self._request_count or self._messages
             self.slow_since = 0.0 if begun else self.slow_since or self._loop.time()
         elif not self.slow_since:
             self.slow_since = self._loop.time()
 
     def _feed(self, data: bytes) -> None:
-        """Have aiohttp read what came.
+        """Pass a piece of input to aiohttp.
 
-        Where a request asks for another protocol, its parser forgets what came in the same piece
-        behind it. So such a piece is read head by head.
+        After a request for an upgrade, its parser loses the rest of the piece. So a piece that may
+        contain one is passed head by head.
         """
         end = data.find(END) + len(END)
         start = 0
@@ -140,15 +140,15 @@ class HttpConnection(RequestHandler):
             super().data_received(data[start:] if start else data)
 
     def _note(self, before: int) -> None:
-        """Requests past the `before` first have come."""
+        """Handle the requests after the first `before` ones."""
         if self._request_count != before and self._messages:
             message, payload = self._messages[-1]
             self._unfinished.begin_body(payload)
-            # What is no HTTP is answered, and what follows it means nothing.
+            # Malformed input is answered, and everything after it is ignored.
             self._deaf = not isinstance(message, RawRequestMessage)
 
     def _count(self, data: bytes, new: int, begun: bool, was_in_body: bool, exact: bool) -> None:
-        """Bound what heads may hold: one request's, and those of all connections."""
+        """Apply the limits of heads: of one request, and of all connections together."""
         unfinished, most = self._unfinished, self.limits.request_head_bytes
         if new and self.held + len(data) > most:
             for at in range(max(len(self._messages) - new, 0), len(self._messages)):
@@ -186,7 +186,7 @@ class HttpConnection(RequestHandler):
             self._application.admission.refused(size)
 
     def _refuse_head(self, most: int, size: int) -> None:
-        """Answer with 431 once what was asked before is answered, and read no more."""
+        """Answer with 431 after the earlier requests, and read no more."""
         self._deaf = True
         self._hold(0)
         self._count_refused(size)
@@ -200,19 +200,19 @@ class HttpConnection(RequestHandler):
             admission.holds(self, held)
 
     def unread(self) -> int:
-        """Bytes that wait to be taken by the client."""
+        """Bytes of answers that the client has not read."""
         return self._connection.get_write_buffer_size()
 
     def too_slow(self) -> None:
-        """Headers did not come in time."""
+        """Close the connection with 408: headers did not arrive in time."""
         seconds = self.limits.header_seconds
         self._say_and_drop(Refusal(408, f"The request did not arrive within {seconds:g} s."))
 
     def crowded_out(self) -> None:
-        """Other connections need the memory."""
+        """Close the connection with 503: others need the memory."""
         waiter = self._waiter
         if waiter is None or waiter.done():
-            # An answer is under way: words of ours would be taken for it.
+            # Another answer is under way: the 503 would be taken for it.
             self.cut()
             return
         self._say_and_drop(
@@ -220,29 +220,29 @@ class HttpConnection(RequestHandler):
         )
 
     def _say_and_drop(self, refusal: Refusal) -> None:
-        """Say why to who waits for no other answer, and close."""
+        """Send a refusal if no other answer is due, and close."""
         self._deaf = True
         self.slow_since = 0.0
         self._hold(0)
         self._connection.write(self._application.last_words(refusal))
-        # What still trickles in is read and dropped for a while: closing on it would be a reset,
-        # which may overtake the answer.
+        # Further input is read and dropped for a while: closing before it is read would send a
+        # reset, which may overtake the answer.
         self.close()
         self._loop.call_later(_LINGER_SECONDS, self.force_close)
 
     def cut(self) -> None:
-        """End the connection at once; what is unread is lost."""
+        """Close the connection at once; unread answers are lost."""
         self.force_close()
         self._connection.abort()
 
     def _end(self, refusal: Refusal) -> None:
-        """Say why, and close."""
+        """Send a refusal, and close."""
         if not self._connection.is_closing():
             self._connection.write(self._application.last_words(refusal))
         self.force_close()
 
     async def start(self) -> None:
-        """Answer requests as they come, until the connection ends."""
+        """Answer requests until the connection ends."""
         if not self._application.lean or await self._others_next():
             await super().start()
         elif not self._force_close:
@@ -251,10 +251,10 @@ class HttpConnection(RequestHandler):
                 self.transport.close()
 
     async def _others_next(self) -> bool:
-        """Answer requests without a body, in this task: else the loop of aiohttp's `start`.
+        """Answer requests without a body, in this task. aiohttp's `start` answers the others.
 
         Returns:
-            True at the first request of another kind, which is still waiting; False at the end.
+            True at the first request of another kind, which still waits; False at the end.
         """
         loop = self._loop
         while not self._force_close:
@@ -284,7 +284,7 @@ class HttpConnection(RequestHandler):
         return False
 
     async def _answer_one(self, request: BodylessRequest) -> bool:
-        """Answer a request; whether the connection goes on."""
+        """Answer a request; return whether the connection stays open."""
         self._request_in_progress = True
         try:
             reply = await self._application(request)
@@ -314,10 +314,10 @@ class HttpConnection(RequestHandler):
         return self._keepalive and not self._close and not self._force_close
 
     async def _not_too_soon(self) -> None:
-        """Who was told to come back later and does not wait for it is told so again only then.
+        """Delay the answer to a client that was refused and did not wait for Retry-After.
 
-        Refusing costs little, but not nothing: clients that ask again at once would keep a worker
-        busy with refusals. A proxy is not to blame for its clients.
+        A refusal costs little, but clients that repeat requests at once would keep a worker busy
+        with refusals. A proxy is not delayed for its clients.
         """
         now = self._loop.time()
         early, self._refused_until = self._refused_until - now, now + PATIENCE_SECONDS
@@ -332,10 +332,10 @@ class HttpConnection(RequestHandler):
             await asyncio.sleep(early)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client sends no more. What it has asked in full is answered before we close too.
+        """The client has closed its side. Its complete requests are answered before we close too.
 
         Returns:
-            Whether to keep our direction open.
+            Whether to keep our side open.
         """
         waits = self._waiter is not None and not self._waiter.done()
         if waits or not self._request_count:
@@ -359,12 +359,12 @@ class HttpConnection(RequestHandler):
     ) -> web.StreamResponse:
         if request.writer.output_size > 0:
             raise ConnectionError("the answer had begun already")
-        # aiohttp asks nothing of it that a Response has not.
+        # A Response has everything that aiohttp uses of it.
         return cast(web.StreamResponse, self._application.malformed(exc, status))
 
 
 class Server(web.Server):
-    """aiohttp's low-level server for an application. To be made inside the running loop."""
+    """aiohttp's low-level server for an application. Create it inside the running loop."""
 
     def __init__(self, application: Application) -> None:
         limits = _DEFAULTS if application.admission is None else application.admission.limits
@@ -381,7 +381,7 @@ class Server(web.Server):
         self.application = application
 
     def __call__(self) -> RequestHandler:
-        """A connection was accepted."""
+        """Create the protocol of an accepted connection."""
         protocol = HttpConnection(self, loop=self._loop, **self._kwargs)
         protocol._application = self.application
         return protocol

@@ -1,7 +1,7 @@
-"""How much one client may take: token buckets by address and by listener. No I/O.
+"""Rate limits of one client: token buckets by address and by listener. No I/O.
 
-Memory is bounded: the bucket that was asked least recently is forgotten first, which gives its
-owner a full one. Past that many addresses at once it is the connections' limits that hold.
+Memory is bounded: the least recently used bucket is removed first, so its owner then has a full
+one. If more addresses than that are active, only the limits of connections apply.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 _IPV6_PREFIX = 64
-"""What one customer of a network has at least (RFC 6177): addresses within are one client."""
+"""The least that one customer of a network has (RFC 6177): addresses in it are one client."""
 
 
 class Buckets:
     """A token bucket for each key.
 
-    What is kept for a key is one number, the time at which its bucket is full again (the generic
-    cell rate algorithm, ITU-T I.371): the same as counting tokens, and half the work.
+    A key has one number, the time at which its bucket is full again (the generic cell rate
+    algorithm, ITU-T I.371). That is equivalent to counting tokens, with half the work.
 
     Args:
         rate: tokens a second.
-        burst: tokens at most, and at first.
-        remembered: keys at most.
+        burst: most tokens of a bucket; it starts with these.
+        remembered: most keys.
 
     >>> buckets = Buckets(rate=1, burst=2, remembered=100)
     >>> [buckets.take("a", now=10.0) for _ in range(3)]
@@ -46,7 +46,7 @@ class Buckets:
         return len(self._full)
 
     def take(self, key: object, now: float) -> float:
-        """Take a token: 0, or the seconds until there is one; then none is taken.
+        """Take a token and return 0; or take none and return the seconds until there is one.
 
         Args:
             now: seconds on any steady clock.
@@ -61,7 +61,7 @@ class Buckets:
         full.move_to_end(key)
         at = (at if at > now else now) + self._each
         wait = at - now - self._span
-        # Sums of floating point numbers: a nanosecond is none.
+        # Less than a nanosecond is a rounding error.
         if wait > 1e-9:
             return wait
         full[key] = at
@@ -74,10 +74,10 @@ def retry_after(seconds: float) -> str:
 
 
 class Addresses:
-    """Who a request is from.
+    """Finds the client's address of a request.
 
     Args:
-        trusted: networks of proxies, as `10.0.0.0/8`.
+        trusted: networks of proxies, such as `10.0.0.0/8`.
 
     >>> addresses = Addresses(["10.0.0.0/8"])
     >>> addresses.client("10.1.2.3", "198.51.100.7, 10.9.9.9")
@@ -103,14 +103,14 @@ class Addresses:
         return bool(self._trusted) and self._is_proxy(address)
 
     def client(self, peer: str, forwarded: str | None) -> str | None:
-        """The address that a request counts for; None for a trusted proxy's own (its probes).
+        """The address that a request counts for; None for a trusted proxy's own request (a probe).
 
-        X-Forwarded-For is read from its end, for as long as who wrote an entry is trusted: what
-        stands before that may be anybody's invention.
+        X-Forwarded-For is read from its end, as long as the writer of an entry is a trusted proxy:
+        a client may have invented the entries before.
 
         Args:
-            peer: the other end of the connection.
-            forwarded: X-Forwarded-For, several joined by commas.
+            peer: the address of the connection's other end.
+            forwarded: X-Forwarded-For; several headers joined by commas.
         """
         if not self.is_proxy(peer):
             return one_client(peer)
@@ -125,7 +125,7 @@ class Addresses:
 
 @lru_cache(maxsize=4096)
 def one_client(address: str) -> str:
-    """An address as its client is counted: an IPv6 one by its network, an embedded IPv4 as such.
+    """The address under which a client is counted: an IPv6 network, or an IPv4 address.
 
     >>> one_client("2001:db8:1:2:3:4:5:6"), one_client("::ffff:192.0.2.1")
     ('2001:db8:1:2::', '192.0.2.1')
@@ -143,7 +143,7 @@ def one_client(address: str) -> str:
 
 
 def _bare(entry: str) -> str | None:
-    """An entry of X-Forwarded-For without its port; None for no address."""
+    """An entry of X-Forwarded-For without its port; None if it is not an address."""
     entry = entry.strip()
     if entry.startswith("["):
         entry = entry[1:].partition("]")[0]

@@ -1,4 +1,4 @@
-"""The body of a request: read whole, within the limits of the port that it came in by."""
+"""Reads the whole body of a request, within the port's limits."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ _DEFAULTS = Limits()
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body, as it came; empty if the request has none.
+    """The body's bytes; empty if the request has none.
 
     Args:
-        request: whose body.
-        limit: bytes; a longer body is not read to its end.
+        limit: most bytes; a longer body is not read to its end.
 
     Raises:
-        Refusal: 400 broken off or broken framing, 408 too slow, 413 too long, 415 compressed, 417.
+        Refusal: 400 incomplete or malformed, 408 too slow, 413 too long, 415 compressed, 417.
     """
     if isinstance(request, BodylessRequest) or not request.body_exists:
         return b""
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() not in ("", "identity"):
-        # With what would be taken, as RFC 9110, 15.5.16, asks.
+        # With Accept-Encoding, as RFC 9110, 15.5.16, requires.
         raise Refusal(
             415,
             "The body must not be compressed (Content-Encoding).",
@@ -60,7 +59,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 async def _continue(request: web.BaseRequest) -> None:
-    """A client that asked first is told to send its body (RFC 9110, 10.1.1)."""
+    """Send 100 Continue to a client that waits for it (RFC 9110, 10.1.1)."""
     expect = request.headers.get("Expect")
     if expect is None or request.version < HttpVersion11:
         return

@@ -1,4 +1,4 @@
-"""What RFC 9110 and RFC 9112 ask of a request beyond what aiohttp's parser looks at. No I/O.
+"""Rules of RFC 9110 and RFC 9112 for requests that aiohttp's parser does not check. No I/O.
 
 | request | answer | rule |
 | --- | --- | --- |
@@ -29,15 +29,15 @@ _HOST = re.compile(
     re.ASCII,
 )
 
-# In the parser's message: the line that it could not read begins with a token and a space.
+# In the parser's message: the line that it could not parse begins with a token and a space.
 _METHOD = re.compile(r"^ *b['\"][!#$%&'*+.^_`|~0-9A-Za-z-]+ \S", re.MULTILINE)
 
 
 def check_request(request: Request) -> None:
-    """Refuse a request whose version, framing or Host is not what the rules ask for.
+    """Refuse a request whose version, framing or Host breaks a rule.
 
     Raises:
-        Refusal: 400, 501 or 505; the connection ends with it where its framing is in doubt.
+        Refusal: 400, 501 or 505; it closes the connection if the end of the request is unsure.
     """
     version = request.version
     if version != HttpVersion11:
@@ -58,12 +58,12 @@ def check_request(request: Request) -> None:
 
 @lru_cache(256)
 def is_host(text: str) -> bool:
-    """Whether it is a host, with or without a port. An empty one is allowed (RFC 9110, 7.2)."""
+    """Whether a Host header is valid, with or without a port. It may be empty (RFC 9110, 7.2)."""
     return len(text) <= 300 and _HOST.fullmatch(text) is not None
 
 
 def refusal_of(error: BaseException | None, status: int) -> Refusal:
-    """How a request is refused that aiohttp's parser could not read.
+    """The refusal of a request that aiohttp's parser could not read.
 
     Args:
         error: what the parser raised.
@@ -72,7 +72,7 @@ def refusal_of(error: BaseException | None, status: int) -> Refusal:
     if isinstance(error, BadHttpMethod) and _METHOD.search(error.message):
         return Refusal(501, "This service knows no such method.", close=True)
     if isinstance(error, LineTooLong):
-        # The parser holds a target in a bytearray, and names it so; a header in bytes.
+        # In its message the parser shows a target as a bytearray, and a header as bytes.
         if str(error.args[0]).startswith("bytearray("):
             return Refusal(414, "The request's target is too long.", close=True)
         return Refusal(431, "A header is too long.", close=True)

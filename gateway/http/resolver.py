@@ -1,4 +1,4 @@
-"""Names for aiohttp's client, looked up as those of MySQL and the lookup nodes are."""
+"""Name look-ups for aiohttp's client, in the same way as for MySQL and the lookup nodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from failover.dns import NAMES
 
 
 class Names(AbstractResolver):
-    """A silent name blocks no thread of the event loop's."""
+    """A resolver that uses no thread of the event loop's executor."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -28,4 +28,4 @@ class Names(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is kept here."""
+        """Does nothing."""

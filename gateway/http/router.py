@@ -1,4 +1,4 @@
-"""Which handler answers a path: an application's routes, and the call that a handler is given."""
+"""An application's routes, and the call that a handler gets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gateway.http.messages import Request, Response
 
 
 class Call:
-    """One request on its way through a handler.
+    """One request, for a handler.
 
     Attributes:
-        request: aiohttp's, or the part of it that one without a body has.
+        request: aiohttp's, or a BodylessRequest.
         query: the raw query string.
-        values: what stands in the place of the path's `{names}`, decoded.
-        logged_in: for the error envelope: the handler says so as soon as it knows.
+        values: the decoded segments in the place of the path's `{names}`.
+        logged_in: for the error envelope; the handler sets it.
     """
 
     __slots__ = ("logged_in", "query", "request", "values")
@@ -37,15 +37,15 @@ Handler = Callable[[Call], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path and what answers there.
+    """A path and its handlers.
 
     Attributes:
-        template: as `/mixes/{id}`; one name stands for one segment.
+        template: such as `/mixes/{id}`; one name stands for one segment.
         handlers: by method.
-        style: how errors are worded.
-        player: of the Player API: `.json` or `.jsonp` may stand behind the path.
-        script: asked for as `.jsonp`.
-        always: served even when the gateway is full.
+        style: of error bodies.
+        player: whether it is of the Player API: `.json` or `.jsonp` may follow the path.
+        script: whether the request ends in `.jsonp`.
+        always: whether it is served even when the gateway is full.
     """
 
     template: str
@@ -68,7 +68,7 @@ class _Node:
     route: Route | None = None
 
 
-# A letter that is percent-encoded without need is the same letter (RFC 3986, 6.2.2.2).
+# An unreserved character may be percent-encoded without a change of meaning (RFC 3986, 6.2.2.2).
 _ESCAPED = re.compile(r"%(?:4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe]|3[0-9]|2[DdEe])")
 
 
@@ -101,8 +101,8 @@ class Routes:
     def find(self, path: str, *, forgiven: bool = False) -> tuple[Route | None, list[str]]:
         """The route of a raw path, and the raw segments in the place of its names, in order.
 
-        A slash too many at the end, or at the beginning, is forgiven to the Player's clients: some
-        join addresses by hand.
+        The Player's routes also accept an additional slash at the end or at the beginning, since
+        some clients build addresses by hand.
         """
         if "%" in path:
             path = _ESCAPED.sub(_plain, path)

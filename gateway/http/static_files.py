@@ -1,5 +1,4 @@
-"""The files of a page, out of a package's `web` folder, with the headers that keep a page to
-itself."""
+"""The files of a page, from a package's `web` folder, with strict security headers."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ _TYPES = {
 }
 _PAGE = "index.html"
 HEADERS = {
-    # Node names and states may be any text: nothing but our own files may run or load.
+    # Node names and states may be any text: only our own files may run or load.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -31,10 +30,10 @@ HEADERS = {
 
 
 class Pages:
-    """A page and its parts, read once: no request waits for a disk.
+    """A page and its parts, read once, so that no request waits for a disk.
 
     Args:
-        package: whose `web` folder.
+        package: the package with the `web` folder.
     """
 
     def __init__(self, package: str) -> None:
@@ -49,10 +48,10 @@ class Pages:
         return self._answer(_PAGE)
 
     def part(self, name: str) -> web.Response:
-        """What belongs to the page: a style sheet, a script, an image.
+        """A part of the page: a style sheet, a script, an image.
 
         Args:
-            name: anything that a client asked for.
+            name: as the client sent it.
 
         Raises:
             Refusal: 404.
@@ -62,7 +61,7 @@ class Pages:
         return self._answer(name)
 
     def reply(self, name: str) -> Response:
-        """Such a part, for a port whose answers are all `Response`s.
+        """As `part`, for a port whose answers are all `Response`s.
 
         Raises:
             Refusal: 404.

@@ -1,4 +1,4 @@
-"""The pictures of mixes: the catalog's, or one that is drawn here."""
+"""The pictures of mixes: the catalog's, or a drawn one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.catalog.model import Card
 from gateway.http.router import Call
 
 LARGEST = 1024
-"""Pixels of a drawn picture's side."""
+"""Most pixels of a drawn picture's side."""
 SIZES = {
     "sq56": 56,
     "sq100": 100,
@@ -25,7 +25,7 @@ SIZES = {
 
 
 def base_url(call: Call, config: Sections) -> str:
-    """Where the client reaches this gateway; empty where it does not say."""
+    """The URL under which the client reaches this gateway; empty if it sent no Host."""
     if config.player.public_url is not None:
         return config.player.public_url.rstrip("/")
     host = call.request.headers.get("Host")
@@ -34,13 +34,13 @@ def base_url(call: Call, config: Sections) -> str:
 
 
 def cover_urls(card: Card, base: str) -> dict[str, str]:
-    """Addresses of a mix's picture by the names of SIZES, those of a drawn one below `base`."""
+    """The URLs of a mix's picture by the names of SIZES; those of a drawn one begin with `base`."""
     cover = card.cover_url or f"{base}/mixes/{card.id}/cover.svg?size={{size}}"
     return {name: cover.replace("{size}", str(size)) for name, size in SIZES.items()}
 
 
 def draw_cover(card: Card, size: int) -> bytes:
-    """A picture of a mix that has none, as SVG: two reels, in a colour of the mix's own."""
+    """A picture for a mix that has none, as SVG: two reels, in a colour from the mix's id."""
     hue = card.id * 137 % 360
     initial = escape(card.name[:1].upper())
     return (

@@ -1,4 +1,4 @@
-"""What a Player's clients need to find a mix: lists, searches, tags, authors, pages, pictures."""
+"""The Player API's reads of the catalog: lists, searches, tags, authors, pages, pictures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.catalog.finder import Finder
 
 PER_PAGE = 12
-"""Mixes on a page where the client does not say (8tracks' default)."""
+"""The default number of mixes on a page (8tracks')."""
 PER_PAGE_MAX = 100
 PAGE_MAX = 10**9
 
@@ -41,7 +41,7 @@ _OK = status_line(200)
 _PARTS, _SHARED = Pages("gateway.player"), Pages("gateway.dashboard")
 _PAGE = Template(_PARTS.text("mix.html"))
 _PAGE_HEADERS = HEADERS | {
-    # Pictures and media are wherever the catalog says.
+    # Pictures and media may be on any site that the catalog names.
     "Content-Security-Policy": HEADERS["Content-Security-Policy"]
     .replace("img-src 'self'", "img-src 'self' http: https:")
     .replace("connect-src", "media-src http: https:; connect-src"),
@@ -173,7 +173,7 @@ class CatalogApi:
         return await self._page(call, given, f"dj:{user.id}", user.login, ids, on_top=True)
 
     async def unbuilt(self, call: Call) -> Response:
-        """Something that the original had and this service has not."""
+        """A call of the original that this service does not have."""
         await read_parameters(call)
         whole_number(call.values["id"], "The id")
         if not any(call.values["action"] in actions for actions in UNBUILT.values()):

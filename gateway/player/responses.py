@@ -1,4 +1,4 @@
-"""The shapes of the Player's bodies: 8tracks' envelope, and what stands in it."""
+"""The Player's bodies: 8tracks' envelope and its contents."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ UNBUILT = {
 
 
 class TrackReply(Track, frozen=True):
-    """A track as the Player answers it."""
+    """A track in the Player's answers."""
 
     faved_by_current_user: bool = False
 
 
 class MixReply(Struct):
-    """A mix as the Player answers it: without its tracks."""
+    """A mix in the Player's answers, without its tracks."""
 
     id: int
     name: str
@@ -47,7 +47,7 @@ class MixReply(Struct):
 
 
 class NoTrack(Struct):
-    """`{}`: there is no current track at the end."""
+    """`{}`: at the end there is no current track."""
 
 
 class SetReply(Struct):
@@ -61,7 +61,7 @@ class SetReply(Struct):
 
 
 class Pagination(Struct):
-    """Where a page lies in the whole."""
+    """The place of a page among all pages."""
 
     current_page: int
     per_page: int
@@ -114,7 +114,8 @@ class UserReply(Struct):
 
 
 class Found(Envelope, kw_only=True):
-    """What was found; a page of mixes says where it lies on top, too, as earlier versions did."""
+    """The mixes, tags or user found. A page of mixes has its pagination at the top level too, as in
+    earlier versions."""
 
     tags: list[TagReply] | UnsetType = UNSET
     user: UserReply | UnsetType = UNSET
@@ -146,7 +147,7 @@ def track_reply(track: Track, media: bool = False) -> TrackReply:
     """The track in the API's shape.
 
     Args:
-        media: whether `url` is where it is streamed from, as in version 2.
+        media: whether `url` is the stream's URL, as in version 2.
     """
     return TrackReply(
         track.id,
@@ -161,7 +162,7 @@ def track_reply(track: Track, media: bool = False) -> TrackReply:
 
 
 def mix_reply(card: Card, base: str) -> MixReply:
-    """The mix in the API's shape, with addresses below `base`."""
+    """The mix in the API's shape, with URLs that begin with `base`."""
     return MixReply(
         id=card.id,
         name=card.name,

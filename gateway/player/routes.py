@@ -45,11 +45,9 @@ class PlayerApi:
     """The handlers.
 
     Args:
-        store: where states lie.
-        catalog: the mixes.
-        live: the configuration.
-        admission: how much one listener may ask.
-        clock: this machine's, epoch seconds: how long a token is good. A state's time is MySQL's.
+        admission: limits each listener's requests.
+        clock: this machine's, seconds since 1970, for the expiry of tokens. (A state's times are
+            MySQL's.)
     """
 
     def __init__(
@@ -98,7 +96,7 @@ class PlayerApi:
         return ok(Envelope(status=OK, logged_in=user_id <= USER_MAX, play_token=token))
 
     def _signed_in(self, call: Call, parameters: Mapping[str, str]) -> int | None:
-        """Whose user token a client shows; without a login service there are none."""
+        """The user of the client's user token; None without one, or without a login service."""
         if self._live.config.auth.login_url is None:
             return None
         token = parameters.get("user_token") or call.request.headers.get("X-User-Token")
@@ -110,7 +108,7 @@ class PlayerApi:
             raise Refusal(401, error.reason) from None
 
     async def login(self, call: Call) -> Response:
-        """A user token for somebody whom the operator's service knows."""
+        """A user token, after a login at the operator's service."""
         url = self._live.config.auth.login_url
         if url is None:
             raise Refusal(501, "This service has no logins: auth.login_url is not configured.")
@@ -143,7 +141,7 @@ class PlayerApi:
         )
 
     async def skip(self, call: Call) -> Response:
-        """To the next track, as far as the licence allows."""
+        """To the next track, if the licence allows the skip."""
         listener, mix, given = await self._asked(call)
         allowed, track_id = self._live.config.player, _track_id(given)
         now = await self._store.now()
@@ -160,7 +158,7 @@ class PlayerApi:
         )
 
     async def tracks_played(self, call: Call) -> Response:
-        """What was played, in order."""
+        """The tracks played, in order."""
         listener, mix, parameters = await self._asked(call)
         media = _wants_media(call, parameters)
         stored = await self._store.load(Key(listener.user_id, mix.id))
@@ -177,7 +175,7 @@ class PlayerApi:
         )
 
     async def next_mix(self, call: Call) -> Response:
-        """The mix to go on with."""
+        """The mix to play next."""
         _, mix, _ = await self._asked(call)
         following = await self._catalog.finder.after(mix.id)
         if following is None:
@@ -186,7 +184,7 @@ class PlayerApi:
         return ok(Envelope(status=OK, logged_in=call.logged_in, next_mix=shown))
 
     async def _asked(self, call: Call, *needed: str) -> tuple[Listener, Mix, Mapping[str, str]]:
-        """Who asks, about which mix, with what parameters."""
+        """The listener, the mix and the parameters of a request."""
         try:
             listener = self._live.tokens.verify(call.values["play_token"], self._clock())
         except BadToken as error:
@@ -195,7 +193,7 @@ class PlayerApi:
         self._admission.admit_listener(listener.user_id)
         parameters = await read_parameters(call)
         mix_id = whole_number(parameters.get("mix_id"), "mix_id")
-        # Malformed before unknown: a client that sends nonsense learns so in one go.
+        # Malformed ids are refused before the mix is looked up.
         for name in needed:
             whole_number(parameters.get(name), name)
         if "track_id" in parameters and "track_id" not in needed:
@@ -254,7 +252,7 @@ def _track_id(parameters: Mapping[str, str]) -> int | None:
 
 
 def _wants_media(call: Call, parameters: Mapping[str, str]) -> bool:
-    """Whether a client speaks version 2, in which a track's `url` is its media."""
+    """Whether the request is of version 2, in which a track's `url` is its media."""
     if "api_version" in parameters:
         version = parameters["api_version"]
     elif "X-Api-Version" in call.request.headers:

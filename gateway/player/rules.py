@@ -1,26 +1,26 @@
 """The Player's rules: what each command does with a listener's state in one mix.
 
-All of them are here, and nothing else is: no socket, no clock, no catalog. A rule is a plain
-function from what is stored (and the time) to a decision of `sharding.state`. The store
-may ask again after a conflict, so the same input always gives the same decision.
+All rules are here, without sockets, clocks or the catalog. A rule is a plain function from the
+stored state (and the time) to a decision of `sharding.state`. The store may call it again after a
+conflict, so the same input always gives the same decision.
 
 Theory
 ======
-What a command does depends on the situation that it finds:
+What a command does depends on the situation:
 
     EMPTY      the mix has no tracks: it is at its end at once
     UNSTARTED  there is no state, or nothing in it was played (it was made by a report)
     PLAYING    a track plays
-    LOST       a track was playing which an edit of the catalog has taken out of the mix since
-    ENDED      the last track was left behind
+    LOST       a track was playing, but an edit of the catalog has removed it from the mix since
+    ENDED      the listener has gone past the last track
     APART      the command names the track that the client believes is playing (`track_id`), and it
-               is not the current one: this is a retry of a command that took effect, or a device
-               that lags. It must not move anything, which is what makes retries safe.
+               is not the current one: a retry of a command that took effect, or a device that
+               lags. It moves nothing, so that retries are safe.
 
-A command with a `track_id` moves a listener on from that track and from no other, so that sent
-twice it moves once. Before the first play a client that names the first track has what `play` would
-have written: the command goes on from there. One that names another track has nothing that was
-played, and is at the first track, by the first command as by the second.
+A command with a `track_id` moves a listener only from that track, so that it moves once even if it
+is sent twice. Before the first play, a command that names the first track acts as if `play` had
+been sent before. A command that names another track starts at the first track, however often it is
+sent.
 
 The whole table (in code: `_PLAY`, `_NEXT`, `_SKIP`):
 
@@ -33,31 +33,31 @@ The whole table (in code: `_PLAY`, `_NEXT`, `_SKIP`):
             `listened` stay: a restart buys no skips.
     stay    nothing is written; the answer is the current place.
     step    to the following track; from the last one to the end.
-    settle  onto the track that stands where the lost one did, and write that down.
+    settle  to the track that now has the lost track's place, which is written.
     refuse  nothing is written; the answer says why.
     *       refused while the licence's skips are used up; otherwise the step is counted.
 
-The licence allows `skip_limit` skips in any `skip_window` seconds, per listener and mix. A step by
-`next` is none, nor is a skip that starts the mix, nor one that is APART.
+The licence allows `skip_limit` skips in any `skip_window` seconds, per listener and mix. These do
+not count: a step by `next`, a skip that starts the mix, and a skip that is APART.
 
 The place
 =========
-The current track is the one played last, by its id and never by its number, so that an edit of the
-catalog moves no listener. If the edit took the very track away, its place is behind the latest
-played track that is still there, or, where none is left, at its old number: so no track is jumped
-that was not heard. In a state that was written, `played` holds each track of the mix at most once.
+The current track is the one played last, identified by its id and not by its number, so that an
+edit of the catalog moves no listener. If an edit removed this track, its place is after the latest
+played track that is still in the mix, or, if there is none, at its old number. So no track is
+skipped unheard. In a written state `played` has each track of the mix at most once.
 
-The time is MySQL's, the same for every gateway. Two servers' clocks may differ at a failover, and
-one may be set back: a skip counts while it is less than a window away from now, on either side, so
-a skip that a mad clock put a year ahead locks no listener out. And no clock takes a skip out of the
-state: the last ones accepted stay there, twice as many as the licence allows, which is what two
-clocks that differ need.
+The time is MySQL's, the same for every gateway. Two servers' clocks may differ at a failover, and a
+clock may be set back. So a skip counts while it is less than a window away from now, before or
+after: a skip that a wrong clock put a year ahead locks no listener out. No clock removes a skip
+from the state: it has the last accepted skips, twice as many as the licence allows, which is enough
+for two clocks that differ.
 
 The body
 ========
 Compact JSON, defaults left out: `played`, `at_end`, `skips`, `reported`, `listened`, `left` (see
 `_State`).
-Fields that a later version may add are read past, and gone after the next write.
+Fields that a later version may add are ignored, and lost at the next write.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ class UnknownTrack(Exception):
 
 
 class UnreadableState(Exception):
-    """The stored body is none that the Player wrote. Nothing was changed."""
+    """The stored body was not written by the Player. Nothing was changed."""
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a listener is, as the API's `set` says it.
+    """A listener's place in a mix, as in the API's `set`.
 
     Attributes:
         skip_allowed: whether a skip would be accepted now.
@@ -111,14 +111,14 @@ Answer: TypeAlias = Place | Refused | None
 
 
 class _State(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is stored.
+    """The stored state.
 
     Attributes:
         played: ids of the tracks since the last start, in order; the last one is the current one.
-        at_end: the last of them was left behind.
-        skips: when the last skips were accepted, epoch seconds, in the order of their acceptance.
+        at_end: whether the listener has gone past the last track.
+        skips: when the last skips were accepted, seconds since 1970, in the order of acceptance.
         reported: ids of the tracks reported as listened to.
-        listened: the mix was listened to: its last track was reported once.
+        listened: whether the mix's last track was ever reported.
         left: the id of the track that was LOST before the last move, for retries that name it.
     """
 
@@ -137,7 +137,7 @@ def body_of(
     reported: tuple[int, ...] = (),
     listened: bool = False,
 ) -> bytes:
-    """The body of a state that was kept elsewhere until now; the words are `_State`'s."""
+    """The body of an imported state; the arguments are `_State`'s attributes."""
     return _encode(_State(played, at_end, skips, reported, listened))
 
 
@@ -154,13 +154,13 @@ def play(mix: Mix, stored: Stored | None, now: float, rules: Rules) -> Decision[
     """Start the mix, resume it, or start it again after its end.
 
     Args:
-        mix: as the catalog has it now, which may be another edition than the one played so far.
-        stored: the listener's state in it.
-        now: MySQL's time, epoch seconds.
+        mix: in the catalog's present edition; the listener may have played another one.
+        stored: the listener's state in the mix.
+        now: MySQL's time, seconds since 1970.
         rules: the licence's.
 
     Raises:
-        WrongOwner, UnreadableState: about `stored`, as all commands here.
+        WrongOwner, UnreadableState: `stored` is not the Player's, as for all commands here.
     """
     turn = _Turn(mix, stored, now, rules)
     return _PLAY[turn.situation](turn)
@@ -172,8 +172,8 @@ def next_track(
     """Go to the next track; past the last one to the end; before the first play to the first.
 
     Args:
-        track_id: the track that the client believes is playing: another one moves nothing, so that
-            a command sent twice moves once. None: the current one, which it may be.
+        track_id: the track that the client believes is playing. If it is not the current one,
+            nothing moves. None stands for the current track.
 
     Raises:
         UnknownTrack: `track_id` is not in the mix.
@@ -185,13 +185,13 @@ def next_track(
 def skip(
     mix: Mix, stored: Stored | None, now: float, rules: Rules, track_id: int | None = None
 ) -> Decision[Answer]:
-    """As `next_track`, but counted, and refused past the licence's limit and at the end."""
+    """As `next_track`, but counted; refused at the end, and beyond the licence's limit."""
     turn = _Turn(mix, stored, now, rules, track_id)
     return _SKIP[turn.situation](turn)
 
 
 def report(mix: Mix, stored: Stored | None, track_id: int) -> Decision[Answer]:
-    """Mark a track as listened to, and the mix once its last track is. Twice is once.
+    """Mark a track as listened to; the last track marks the mix too. May be repeated.
 
     Raises:
         UnknownTrack: `track_id` is not in the mix.
@@ -213,13 +213,13 @@ def report(mix: Mix, stored: Stored | None, track_id: int) -> Decision[Answer]:
 
 
 def tracks_played(mix: Mix, stored: Stored | None) -> list[Track]:
-    """The tracks played since the last start, in order, as far as they are still in the mix."""
+    """The tracks played since the last start that are still in the mix, in order."""
     tracks = {track.id: track for track in mix.tracks}
     return [tracks[i] for i in _read(stored).played if i in tracks]
 
 
 class _Turn:
-    """One command on one state: its situation, and what may be done in it."""
+    """One command on one state: its situation, and the steps of the table."""
 
     def __init__(
         self,
@@ -283,7 +283,7 @@ class _Turn:
         return len(played) - 1
 
     def _index(self) -> int:
-        """The number of the current track, or of the one that stands in a lost one's place."""
+        """The number of the current track, or of the track that has a lost one's place."""
         current = self.order.get(self.state.played[-1])
         return min(self._following(), len(self.mix.tracks) - 1) if current is None else current
 
@@ -293,7 +293,7 @@ class _Turn:
         still = [i for i in played if i in self.order]
         at_end = index >= len(self.mix.tracks)
         if not at_end:
-            # After an edit a track may come up twice; it then counts as played where it came last.
+            # After an edit a track may be played twice; `played` has it at its last place.
             current = self.mix.tracks[index].id
             still = [i for i in still if i != current] + [current]
         before, skips = self.state, self.state.skips
@@ -353,7 +353,7 @@ def _licence(skips: tuple[float, ...], now: float, rules: Rules) -> str:
     """Why a skip is refused while `skips` are in the window."""
     if rules.skip_limit == 0:
         return "The music licence allows no skips."
-    # So many of the oldest have to leave the window that fewer than the limit remain.
+    # The next skip is possible once fewer than the limit remain in the window.
     leaves = sorted(skips)[len(skips) - rules.skip_limit] + rules.skip_window
     skips_allowed, window = _count(rules.skip_limit, "skip"), _duration(rules.skip_window)
     return (
@@ -363,7 +363,7 @@ def _licence(skips: tuple[float, ...], now: float, rules: Rules) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Rounded up, and to minutes above one of them: no listener is told to come too early."""
+    """A duration in words, rounded up, so that no listener retries too early."""
     whole = max(1, math.ceil(seconds))
     if whole > 60:
         whole = math.ceil(whole / 60) * 60
@@ -378,7 +378,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _order(mix: Mix) -> dict[int, int]:
-    """The numbers of a mix's tracks, by their ids; kept, as a mix is asked for again and again."""
+    """The numbers of a mix's tracks, by their ids. Cached, since each command needs them."""
     kept = _orders.get(mix.id)
     if kept is not None and kept[0] is mix:
         return kept[1]
@@ -390,14 +390,14 @@ def _order(mix: Mix) -> dict[int, int]:
 
 
 def _check_track(track_id: int, order: dict[int, int], state: _State) -> None:
-    # A track that the listener played and an edit took away is no mistake of the client.
+    # The client may name a track that the listener played before an edit removed it.
     if track_id not in order and track_id not in state.played and track_id != state.left:
         raise UnknownTrack(f"There is no track {track_id} in this mix.")
 
 
 _orders: dict[int, tuple[Mix, dict[int, int]]] = {}
 MOST_ORDERS = 10_000
-"""Mixes whose track numbers are kept."""
+"""Most mixes whose track numbers are cached."""
 
 _decoder = msgspec.json.Decoder(_State)
 _encode = msgspec.json.Encoder().encode

@@ -1,4 +1,4 @@
-"""The admin port of a process, and the ways to have it reload: POST /reload, SIGHUP, its file."""
+"""The admin port of a process, and its triggers of a reload: POST /reload, SIGHUP, the file."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from gateway.reload.runtime_config import RuntimeConfig
 
 
 class AdminPort:
-    """To be made inside the running loop.
+    """The admin port. Create it inside the running loop.
 
     Args:
         insight: what it shows.
-        reload: what to do where a reload is asked for. Where that is a worker's part of one, only
-            its supervisor asks here: no page is shown, no signal or file looked at.
-        live: the configuration that holds.
+        reload: carries out reloads. With a WorkerReload only the supervisor uses this port: it has
+            no page, and signals and files are ignored.
+        live: the present configuration.
         sock: bound.
-        token: what a supervisor shows here. Operators show `admin.token`, except on loopback.
+        token: the supervisor's. Operators need `admin.token`, except on loopback.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class AdminPort:
         return self._listening.address
 
     async def start(self) -> None:
-        """Answer, and look at the file, from now on."""
+        """Begin to answer requests, and to watch the file."""
         await self._listening.start()
         if self._dashboard is not None and isinstance(self._reload, Reload):
             self._dashboard.start()
             self._tasks.add(asyncio.create_task(self._reload.watch()))
 
     async def stop(self) -> None:
-        """End what is under way."""
+        """Stop the port and its tasks."""
         await tasks.stop(*self._tasks)
         if self._dashboard is not None:
             await self._dashboard.close()

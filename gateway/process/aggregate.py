@@ -1,4 +1,4 @@
-"""Several workers seen as one: what the supervisor's admin port shows."""
+"""Combines the answers of several workers, for the supervisor's admin port."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from sharding.state import Key
 from sharding.verdict import Reason, Status, Verdict, in_order, judge
 
 ANSWER_SECONDS = 5.0
-"""How long a worker has to answer its supervisor."""
+"""Seconds that a worker has to answer its supervisor."""
 GLANCE_SECONDS = 1.0
-"""How long it has when the dashboard looks: a page that is live does not wait for a dead worker."""
+"""Seconds that it has for the dashboard, which must not wait for a dead worker."""
 _ORDER: tuple[Status, ...] = ("draining", "unavailable", "degraded", "ready")
 
 
@@ -31,22 +31,22 @@ def worst(
     workers: int,
     also: Sequence[Reason] = (),
 ) -> Verdict:
-    """One verdict for all.
+    """The gateway's verdict from its workers' verdicts.
 
-    A worker that does not answer is on its way back, and its connections wait for it: that
-    degrades the gateway. It is unavailable when no worker answers.
+    A worker that does not answer is being restarted, and its connections wait: the gateway is
+    degraded. It is unavailable if no worker answers.
 
     Args:
-        answers: what each worker says of itself.
-        workers: how many there should be.
-        also: what is amiss beside the workers.
+        answers: status and reasons of each worker that answered.
+        workers: how many workers there should be.
+        also: reasons of the supervisor itself.
     """
     missing = [
         Reason("workers", f"worker {n} does not answer")
         for n in range(1, workers + 1)
         if n not in answers
     ]
-    # The same node is out for all of them: say it once.
+    # Several workers may have the same reason: report it once.
     said = {reason.text: reason for _, given in answers.values() for reason in given}
     found = in_order([*said.values(), *missing, *also])
     statuses: list[Status] = [status for status, _ in answers.values()]
@@ -55,7 +55,7 @@ def worst(
 
 
 def merge_rings(rings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One ring for all: a node that any worker has ejected is shown as that worker sees it."""
+    """One ring from several workers': a node that a worker has ejected is shown as ejected."""
     merged = dict(rings[0])
     nodes = {node["name"]: node for node in merged["nodes"]}
     for ring in rings[1:]:
@@ -69,8 +69,8 @@ def merge_rings(rings: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def ejected(rings: Mapping[int, dict[str, Any]]) -> dict[str, tuple[list[int], str]]:
-    """By node name, which workers have it ejected (each judges by what it meets itself), and since
-    when the first one has."""
+    """For each ejected node, the workers that ejected it (each decides by its own requests), and
+    since when the first one has."""
     found: dict[str, tuple[list[int], str]] = {}
     for number, ring in rings.items():
         for node in ring["nodes"]:
@@ -81,7 +81,7 @@ def ejected(rings: Mapping[int, dict[str, Any]]) -> dict[str, tuple[list[int], s
 
 
 def merge_mysql(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One view of the pair for all: that of the worker that is worst off; what waits adds up."""
+    """The MySQL hosts as the worker in the worst state sees them; waiting requests are added up."""
     worst_off = max(
         seen,
         key=lambda m: (m["primary"] is None, m["split"], m["redundant"] is False, m["generation"]),
@@ -90,12 +90,12 @@ def merge_mysql(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 class WorkerDoor:
-    """Where a supervisor asks one worker.
+    """A supervisor's client of one worker's admin socket.
 
     Args:
         number: the worker's, from 1.
-        address: of its admin socket, in Linux' abstract name space (begins with NUL).
-        token: to show there.
+        address: of the socket, in Linux' abstract name space (begins with NUL).
+        token: sent with each request.
     """
 
     def __init__(self, number: int, address: str, token: str) -> None:
@@ -105,13 +105,13 @@ class WorkerDoor:
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, path: str, *, method: str = "GET", body: bytes | None = None) -> bytes:
-        """The body of its answer.
+        """The body of the worker's answer.
 
         Raises:
             OSError, TimeoutError, aiohttp.ClientError: it does not answer.
         """
         if self._session is None:
-            # Another process may sit behind the socket by the next request.
+            # Another process may have the socket at the next request.
             connector = aiohttp.UnixConnector(self._address, force_close=True)
             self._session = aiohttp.ClientSession(
                 connector=connector, timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)
@@ -119,7 +119,7 @@ class WorkerDoor:
         async with self._session.request(
             method, f"http://worker{path}", headers=self._headers, data=body
         ) as answer:
-            # /readyz says 503 and means it.
+            # A 503 of /readyz is an answer, not an error.
             if answer.status >= 500 and path != "/readyz":
                 answer.raise_for_status()
             return await answer.read()
@@ -130,11 +130,11 @@ class WorkerDoor:
 
 
 class WorkersInsight:
-    """Gathers what the workers say.
+    """Gathers and combines the workers' answers.
 
     Args:
         doors: one for each worker.
-        draining: whether the gateway is about to stop.
+        draining: returns whether the gateway is about to stop.
         peers: the other gateways.
     """
 
@@ -146,7 +146,7 @@ class WorkersInsight:
         self.peers = peers
 
     async def readiness(self) -> Verdict:
-        """The worst of what the workers say."""
+        """The verdict for all workers (see `worst`)."""
         return self._verdict(await self.ask_all("/readyz"))
 
     def _verdict(self, ready: Mapping[int, Any]) -> Verdict:
@@ -169,7 +169,7 @@ class WorkersInsight:
         return outline
 
     async def mysql(self) -> dict[str, Any]:
-        """The pair, as the worker sees it that is worst off."""
+        """The MySQL hosts (see `merge_mysql`)."""
         return merge_mysql(self._some(await self.ask_all("/mysql")))
 
     async def where(self, key: Key) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class WorkersInsight:
         return found
 
     async def observe(self) -> Snapshot:
-        """What the workers say at this moment; one that is slow is missing."""
+        """The workers' state at this moment; slow workers are missing."""
         paths = ("/readyz", "/ring", "/mysql")
         asked = [self.ask_all(path, seconds=GLANCE_SECONDS) for path in paths]
         ready, rings, mysql = await asyncio.gather(*asked)
@@ -200,7 +200,7 @@ class WorkersInsight:
         )
 
     async def partitions(self) -> list[dict[str, Any]]:
-        """As one worker sees them; `in_vain` is counted by all."""
+        """The partitions as one worker lists them; `in_vain` is the sum of all workers."""
         answers: list[list[dict[str, Any]]] = self._some(await self.ask_all("/partitions"))
         in_vain = Counter[str]()
         for found in answers:
@@ -208,7 +208,7 @@ class WorkersInsight:
         return [{**one, "in_vain": in_vain[one["day"]]} for one in answers[0]]
 
     async def believe_clock(self) -> dict[str, Any]:
-        """Every worker is told, as each judges for itself."""
+        """Tells every worker, since each checks the clock itself."""
         answers = self._some(await self.ask_all("/partitions/believe-clock", method="POST"))
         doubted = [answer for answer in answers if answer["was_in_doubt"]]
         told: dict[str, Any] = (doubted or answers)[0]
@@ -237,7 +237,7 @@ class WorkersInsight:
             workers = {str(number): text for number, text in texts.items()}
             return telemetry.merge({**workers, "supervisor": own})
 
-        # Aside: it takes tenths of a second for some workers.
+        # In a thread: it takes tenths of a second for some workers.
         return await asyncio.to_thread(merged)
 
     async def ask_all(
@@ -249,7 +249,7 @@ class WorkersInsight:
         decode: Callable[[bytes], Any] = msgspec.json.decode,
         seconds: float = ANSWER_SECONDS,
     ) -> dict[int, Any]:
-        """What the workers answer, by number; one that does not within `seconds` is left out."""
+        """The workers' answers by number, without workers that do not answer within `seconds`."""
         asked = (
             asyncio.wait_for(d.ask(path, method=method, body=body), seconds) for d in self._doors
         )

@@ -1,8 +1,8 @@
-"""N workers on one port, and the supervisor that keeps them alive.
+"""N workers on one port, and the supervisor that restarts them.
 
-The supervisor binds one socket a worker (SO_REUSEPORT: the kernel spreads the connections) and
-keeps them open. When a worker dies, the connections in its queue wait there for its replacement,
-which inherits the socket. The supervisor serves no traffic of its own but the admin port.
+The supervisor binds one socket for each worker (SO_REUSEPORT: the kernel spreads the connections)
+and keeps it open. If a worker dies, the connections in its queue wait for its replacement, which
+inherits the socket. The supervisor itself serves only the admin port.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from gateway.reload.reload import Reload, Workers
 from gateway.reload.runtime_config import RuntimeConfig, Source
 
 SHORT_LIFE_SECONDS = 5.0
-"""A worker that dies sooner than this died of its start."""
+"""A worker that dies sooner than this had a short life."""
 BACKOFF_SECONDS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Before the next start, by short lives in a row."""
+"""Seconds before the next start, by short lives in a row."""
 KILL_AFTER_SECONDS = 10.0
-"""What a worker has beyond drain_seconds before it is killed."""
+"""Seconds beyond drain_seconds after which a worker is killed."""
 
 ALIVE = Gauge("tapedeck_workers", "Worker processes that live")
 RESTARTS = Counter("tapedeck_worker_restarts", "Workers that died and were started again")
@@ -45,7 +45,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Slot:
-    """The place of one worker: one process after the other fills it."""
+    """The place of one worker, with its present process."""
 
     number: int
     gateway: socket.socket
@@ -56,10 +56,10 @@ class _Slot:
 
 
 def run_with_workers(source: Source, config: Sections) -> int:
-    """Serve with `gateway.workers` processes until SIGTERM or SIGINT; the exit status.
+    """Serve with `gateway.workers` processes until SIGTERM or SIGINT; return the exit status.
 
     Raises:
-        PortTaken: naming the port and what to change.
+        PortTaken: a port is taken; says which one, and what to change.
     """
     start_logs(source, config)
     count = config.gateway.workers
@@ -76,8 +76,8 @@ class Supervisor:
     Args:
         source: to reload from.
         config: as loaded.
-        gateways: one bound socket a worker.
-        admin: the admin port's.
+        gateways: a bound socket for each worker.
+        admin: the socket of the admin port.
     """
 
     def __init__(
@@ -106,15 +106,15 @@ class Supervisor:
 
     def _slot(self, number: int, gateway: socket.socket) -> _Slot:
         admin = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # In the abstract name space nothing is left in a folder, however we end. Others can see
-        # the name; the token keeps them out.
+        # A name in the abstract name space leaves no file behind. Others can see the name, but not
+        # the token.
         address = f"\0tapedeck-{os.getpid()}-{number}-{secrets.token_hex(8)}"
         admin.bind(address)
         admin.listen(BACKLOG)
         return _Slot(number, gateway, admin, WorkerDoor(number, address, self._token))
 
     async def run(self) -> int:
-        """Keep the workers until a signal; the exit status."""
+        """Run the workers until a signal; return the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -134,7 +134,7 @@ class Supervisor:
         return self._status
 
     async def _keep(self, slot: _Slot) -> None:
-        """Have a process in the slot for as long as the gateway runs."""
+        """Start a process in the slot, and restart it as long as the gateway runs."""
         loop = asyncio.get_running_loop()
         short_lives = 0
         while not self._stop.is_set():
@@ -156,11 +156,11 @@ class Supervisor:
                     await self._stop.wait()
 
     async def _live_once(self, slot: _Slot) -> int | str:
-        """One process in the slot, start to end; its exit status, or why none began."""
+        """Run one process in the slot; return its exit status, or why it could not be started."""
         try:
             slot.process = await self._spawn(slot)
         except OSError as error:
-            # Out of processes or of memory: that may pass.
+            # No processes or no memory left: that may pass.
             return str(error)
         ALIVE.inc()
         try:
@@ -194,15 +194,15 @@ class Supervisor:
             await process.stdin.drain()
         process.stdin.close()
         if self._stop.is_set() or self._live.config is not config:
-            # In the latter case a reload came meanwhile, and could not tell this process.
+            # In the latter case a reload happened meanwhile, and could not reach this process.
             _signal(process, signal.SIGTERM)
         return process
 
     async def _stop_all(self, keepers: list[asyncio.Task[None]]) -> None:
         _log.info("drain started", workers=len(self._slots))
         for slot in self._slots:
-            # No process will inherit them any more: the worker's copy is the last one, and what it
-            # refuses is refused at once instead of waiting here.
+            # No process will inherit the socket any more. Once the worker closes its copy too, new
+            # connections are refused at once instead of waiting in the queue.
             slot.gateway.close()
             if slot.process is not None:
                 _signal(slot.process, signal.SIGTERM)

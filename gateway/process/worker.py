@@ -1,6 +1,6 @@
 """One worker: the gateway's process, from its start to its graceful end.
 
-python -m gateway.process.worker     a worker of a supervisor, which hands it on stdin what to do
+python -m gateway.process.worker     a worker of a supervisor, which sends a Handover on stdin
 tapedeck serve                       one worker, or a supervisor (supervisor.py)
 """
 
@@ -40,34 +40,34 @@ from sharding import metrics as store_metrics
 from sharding.backend import Backend
 
 NOTICE_SECONDS = 0.5
-"""How long a stopping worker still accepts: balancers that ask /readyz send traffic elsewhere."""
+"""Seconds that a stopping worker still accepts connections, until balancers have seen /readyz."""
 CLOSE_SECONDS = 5.0
 EXIT_CONFIG = 78
-"""A worker's exit status for what no restart will mend (EX_CONFIG, sysexits.h)."""
+"""A worker's exit status if no restart would help (EX_CONFIG, sysexits.h)."""
 FIRST_LOOK_SECONDS = 1.0
-"""How long a start waits for MySQL to say which tables are there; without an answer it goes on."""
+"""Seconds that a start waits for MySQL's list of tables; then it starts without it."""
 _PR_SET_PDEATHSIG = 1
 
 _log = structlog.get_logger()
 
 
 class Refused(Exception):
-    """The gateway must not start on what it found in MySQL; says what to do."""
+    """The gateway must not start because of what is in MySQL; says what to do."""
 
 
 class Handover(msgspec.Struct):
-    """What a supervisor hands to a worker, on its stdin: it holds secrets.
+    """What a supervisor sends to a worker on stdin. It contains secrets.
 
     Attributes:
         worker: its number, from 1.
-        supervisor: process id of who hands over.
-        gateway_fd: the listening socket of the gateway's port, inherited.
-        admin_fd: the UNIX socket on which the supervisor asks, inherited.
-        admin_token: which it shows there.
+        supervisor: the supervisor's process id.
+        gateway_fd: the inherited listening socket of the gateway's port.
+        admin_fd: the inherited UNIX socket for the supervisor's requests.
+        admin_token: the supervisor's token.
         config: the configuration with its secrets.
-        generation: of the ring: how many the gateway has had.
-        first: whether the gateway starts with it. One that takes a dead worker's place serves what
-            it can, as that one did.
+        generation: of the ring: how many rings the gateway has had.
+        first: whether the gateway starts with this worker, which may then refuse to start. A
+            replacement of a dead worker serves what it can.
     """
 
     worker: int
@@ -81,18 +81,17 @@ class Handover(msgspec.Struct):
 
 
 def raise_file_limit() -> None:
-    """Each connection is a file: take as many as the system lets us."""
+    """Raise the limit of open files as far as allowed: each connection needs one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def spare_the_collector() -> None:
-    """Keep the cyclic garbage collector off the requests' way.
+    """Make the cyclic garbage collector run rarely.
 
-    What was imported and built by now stays for as long as the process: it is not looked at again.
-    A request leaves hardly any cycles, so that looks can be rare; measured, they took a tenth of
-    the time.
+    The objects that exist by now live as long as the process: the collector skips them from now on.
+    Requests leave hardly any cycles. Measured, the collector took a tenth of the time.
     """
     gc.collect()
     gc.freeze()
@@ -100,7 +99,7 @@ def spare_the_collector() -> None:
 
 
 def start_logs(source: Source, config: Sections) -> None:
-    """Begin to log, in a process that `tapedeck serve` started."""
+    """Set logging up in a process that `tapedeck serve` started."""
     logs.start(config.log.level)
     if source.made_up_the_key_of(config):
         _log.warning(
@@ -110,11 +109,11 @@ def start_logs(source: Source, config: Sections) -> None:
 
 
 def run_alone(source: Source, config: Sections) -> int:
-    """Serve in this process until SIGTERM or SIGINT; the exit status.
+    """Serve in this process until SIGTERM or SIGINT; return the exit status.
 
     Raises:
-        PortTaken: naming the port and what to change.
-        Refused: see there.
+        PortTaken: a port is taken; says which one, and what to change.
+        Refused: the gateway must not start.
     """
     start_logs(source, config)
     gateway = bind(config.gateway.host, config.gateway.port, "gateway.port", "--port")
@@ -127,10 +126,10 @@ class Worker:
     """The gateway in one process.
 
     Args:
-        config: complete.
+        config: the configuration.
         gateway: bound socket for players and services.
         admin: bound socket for operators, or for the supervisor.
-        origin: where the configuration comes from: a file, or a supervisor.
+        origin: of the configuration: a file, or a supervisor.
     """
 
     def __init__(
@@ -147,10 +146,10 @@ class Worker:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until a signal says stop, then drain.
+        """Serve until a signal, then drain.
 
         Raises:
-            Refused: see there.
+            Refused: the gateway must not start.
         """
         loop = asyncio.get_running_loop()
         raise_file_limit()
@@ -182,7 +181,7 @@ class Worker:
         admin = AdminPort(insight, reload, live, self._sockets[1], token)
         live.followers.append(lambda _: gateway.renew())
         await gateway.start()
-        await admin.start()  # says that it serves, once it does
+        await admin.start()  # last, since its /readyz says that the gateway serves
         assert application.admission is not None
         application.admission.start(backend.presence, lambda: application.in_flight)
         store_metrics.SESSION_ENTRIES.set_function(lambda: len(backend.store.sessions))
@@ -207,14 +206,14 @@ class Worker:
             raise Refused(self._refused)
 
     async def _look(self, backend: Backend) -> None:
-        """End a gateway that must not start, also where MySQL answers later than it started."""
+        """Stop a gateway that must not run, even if MySQL answers only after the start."""
         self._refused = await backend.days.first_look()
         if self._refused:
             self._stop.set()
 
     async def _drain(self, gateway: Listening, seconds: float) -> None:
         _log.info("drain started", in_flight=gateway.application.in_flight, seconds=seconds)
-        # /readyz says so from here on, and every answer ends its connection.
+        # From here on /readyz says draining, and every answer closes its connection.
         gateway.application.draining = True
         notice = min(NOTICE_SECONDS, seconds)
         await asyncio.sleep(notice)
@@ -223,7 +222,7 @@ class Worker:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent goes, however that happens."""
+    """Make the kernel kill this process when its parent ends."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
@@ -234,7 +233,7 @@ def main() -> int:
     handover = msgspec.json.decode(sys.stdin.buffer.read(), type=Handover)
     logs.start("info", worker=handover.worker)
     die_with(handover.supervisor)
-    # A terminal's Ctrl-C and hang-up reach the supervisor, which says what to do.
+    # Ctrl-C and hang-up of a terminal reach the supervisor, which stops or reloads its workers.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         config = Sections.model_validate(handover.config)

@@ -1,4 +1,4 @@
-"""A configuration in a question, as `tapedeck check-config --against` sends it."""
+"""Compares a configuration that `tapedeck check-config --against` sends with the present one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sharding.ring.placement import Placement
 
 
 class Question(Struct):
-    """The body of POST /reload/check: a configuration to compare with the one that holds.
+    """The body of POST /reload/check: a configuration to compare with the present one.
 
     Attributes:
-        config: as `config.plain.veiled` makes it.
-        nonce: with which it was made.
+        config: returned by `config.plain.veiled`.
+        nonce: the one that `veiled` was called with.
     """
 
     config: dict[str, Any]
@@ -28,11 +28,11 @@ class Question(Struct):
 
 
 class Comparison(Outcome, kw_only=True):
-    """How it differs.
+    """The differences.
 
     Attributes:
-        overridden: what differs, but is said by the environment or command line of the gateway.
-        values: old and new of what is no secret.
+        overridden: values that differ, but are set by the gateway's environment or command line.
+        values: old and new values that are not secret.
     """
 
     overridden: list[str]
@@ -40,11 +40,11 @@ class Comparison(Outcome, kw_only=True):
 
 
 async def compare(live: RuntimeConfig, body: bytes) -> Comparison:
-    """What differs between the configuration in a question and the one that holds.
+    """Compare the configuration in a request's body with the present one.
 
     Raises:
-        Refusal: the question cannot be read.
-        ConfigError: no ring can be made of the configuration.
+        Refusal: the body cannot be read.
+        ConfigError: the configuration describes no valid ring.
     """
     try:
         question = msgspec.json.decode(body, type=Question)
@@ -55,7 +55,7 @@ async def compare(live: RuntimeConfig, body: bytes) -> Comparison:
     except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
         raise Refusal(400, "This is no configuration as tapedeck check-config sends it.") from None
     if not theirs.get("auth", {}).get("token_keys") and live.config.mode == "local":
-        names = [name for name in names if name != "auth.token_keys"]  # the process makes one up
+        names = [name for name in names if name != "auth.token_keys"]  # each process has its own
     free = [name for name in names if name not in live.pinned]
     answer = Comparison(
         changed=[name for name in free if can_follow(name, live.config)],

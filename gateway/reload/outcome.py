@@ -1,4 +1,4 @@
-"""What a reload changes, in the words of its answer."""
+"""The answer to a reload: what it changes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sharding.ring.placement import Placement
 
 
 class RingChange(Struct):
-    """What happens to the ring.
+    """A change of the ring.
 
     Attributes:
-        moved: the share of the keys that move to another node, as `placement.moved` says.
-        changes: what is done to the nodes, a phrase each.
-        generation: that it becomes.
+        moved: the share of the keys that move to another node, by `placement.moved`.
+        changes: a phrase for each change of a node.
+        generation: of the new ring.
     """
 
     moved: float
@@ -26,7 +26,7 @@ class RingChange(Struct):
 
 
 class Outcome(Struct):
-    """What a reload changes: the names of values, `section.key`, and what that does to the ring."""
+    """What a reload changes: the names of values, `section.key`, and the ring."""
 
     changed: list[str]
     needs_restart: list[str]
@@ -34,13 +34,13 @@ class Outcome(Struct):
 
 
 async def ring_change(before: Placement, after: Placement) -> RingChange:
-    """What other servers, weights or hashes do to the keys.
+    """What a change of placement does to the keys.
 
     Raises:
-        ConfigError: no ring can be made of one of them.
+        ConfigError: one of the two describes no valid ring.
     """
     try:
-        # In a thread: it takes some hashing, and listeners wait for nothing.
+        # In a thread: it hashes for a while, and listeners must not wait.
         share = await asyncio.to_thread(placement.moved, before, after)
     except ValueError as error:
         raise ConfigError("configuration", [f"lookup.servers: {error}"]) from None

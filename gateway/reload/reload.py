@@ -1,16 +1,15 @@
 """A reload, from the request to the last worker. Read it from top to bottom.
 
-1. Read the file again, and what lies over it.
-2. Weigh it: what may change while the process runs (`runtime_config.py`) is put into the
-   configuration that holds, the rest is named. Other places of the keys are another generation of
-   the ring.
-3. Ask all that have to take it whether they can, and reach the lookup nodes that are new. Until
-   here nothing has changed: a problem ends the reload.
-4. Tell them to. Nothing can fail any more; a worker that does not take it is replaced by one that
-   has it.
+1. Read the file, the environment and the command line again.
+2. Weigh: values that may change while the process runs (`runtime_config.py`) are merged into the
+   present configuration; the others are named in the answer. If keys move, the ring gets a new
+   generation.
+3. Ask all parts whether they can apply the merged configuration, and reach its new lookup nodes.
+   Nothing has changed so far: a problem ends the reload.
+4. Tell all parts to apply it. This cannot fail; a worker that does not apply it is replaced.
 
-A process without workers asks itself (`OwnParts`). A supervisor asks its workers (`Workers`), and
-each of those asks itself when it is ordered to (`WorkerReload`).
+A process without workers asks its own parts (`OwnParts`). A supervisor asks its workers
+(`Workers`), and each of them asks its own parts (`WorkerReload`).
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ _log = structlog.get_logger()
 
 
 class Step(Struct):
-    """A reload that was weighed.
+    """The result of weighing.
 
     Attributes:
-        merged: the configuration that would hold.
+        merged: the configuration to apply.
         generation: of its ring.
-        outcome: the answer to who asked for it.
+        outcome: the answer to the request.
         force: whether new lookup nodes are taken that do not answer.
     """
 
@@ -60,9 +59,9 @@ class Reload:
     """The procedure, one at a time.
 
     Args:
-        live: the configuration that holds.
-        source: where it is read again.
-        parts: what has to take it. `ask` changes nothing; `tell` cannot fail.
+        live: the present configuration.
+        source: reads the new one.
+        parts: apply it. `ask` changes nothing; `tell` cannot fail.
     """
 
     def __init__(self, live: RuntimeConfig, source: Source, parts: OwnParts | Workers) -> None:
@@ -75,7 +74,7 @@ class Reload:
         """Read, weigh, ask, tell.
 
         Args:
-            body: of the request; it says nothing here.
+            body: of the request; ignored.
             force: whether new lookup nodes are taken that do not answer.
 
         Raises:
@@ -92,11 +91,11 @@ class Reload:
         return step.outcome
 
     async def check(self, body: bytes) -> Outcome:
-        """What it would change: of the file, or of the configuration in `body`.
+        """What a reload of the file, or of the configuration in `body`, would change.
 
         Raises:
             ConfigError: the configuration has problems.
-            Refusal: the body is no configuration.
+            Refusal: the body is not a configuration.
         """
         if body:
             return await compare(self._live, body)
@@ -107,7 +106,7 @@ class Reload:
         return await weigh(self._live.config, self._parts.generation, new)
 
     async def reload_logged(self) -> bool:
-        """Reload where no client waits for the answer, as after SIGHUP: problems go to the log.
+        """Reload without a request, such as after SIGHUP: problems go to the log.
 
         Returns:
             False if the same reload may succeed later.
@@ -124,9 +123,11 @@ class Reload:
         return True
 
     async def watch(self) -> None:
-        """While `reload.on_change` is set, reload whenever the file, or one that it names, has
-        changed and stays the same for one look more: half a file is never read. Runs until it is
-        cancelled."""
+        """While `reload.on_change` is set, reload after the file, or one that it names, changed.
+
+        A change must be the same in two checks in a row, so that half a file is never read. Runs
+        until it is cancelled.
+        """
         live, source = self._live, self._source
         known = pending = await aside("reload-watch", lambda: source.print_of(live.config))
         while True:
@@ -160,12 +161,13 @@ async def weigh(config: Sections, generation: int, new: Sections) -> Step:
     """What a reload would do; changes nothing.
 
     Args:
-        config: the configuration that holds.
+        config: the present configuration.
         generation: of its ring.
-        new: valid, and filled in like the first one.
+        new: the new configuration, valid, with token keys.
 
     Raises:
-        ConfigError: no ring can be made of it, or it cannot hold beside what needs a restart.
+        ConfigError: the new configuration describes no valid ring, or breaks a rule together with
+            values that need a restart.
     """
     names = differences(plain(config), plain(new))
     outcome = Outcome([], [])
@@ -195,7 +197,7 @@ async def weigh(config: Sections, generation: int, new: Sections) -> Step:
 
 
 class OwnParts:
-    """This process: what is behind HTTP, and what handlers look at."""
+    """The parts of this process: the backend, and the configuration that handlers read."""
 
     def __init__(self, backend: Backend, live: RuntimeConfig) -> None:
         self._backend = backend
@@ -207,10 +209,10 @@ class OwnParts:
         return self._backend.generation
 
     async def ask(self, step: Step) -> None:
-        """Whether they can take it.
+        """Check whether the parts can apply it.
 
         Raises:
-            ConfigError: no ring can be made of it, or a node that is new does not answer.
+            ConfigError: it describes no valid ring, or a new node does not answer.
         """
         planned = self._backend.plan(step.merged)
         if planned is None or step.force:
@@ -224,7 +226,7 @@ class OwnParts:
             raise ConfigError("configuration", problems)
 
     async def tell(self, step: Step) -> None:
-        """From the next request on it holds; requests under way end as they are."""
+        """Apply it from the next request on. Requests under way end with the old configuration."""
         self._backend.reload(step.merged, self._backend.plan(step.merged), step.generation)
         self._live.take(step.merged)
         await self._backend.days.relist()
@@ -234,9 +236,9 @@ class Order(Struct):
     """What a supervisor sends to `/reload` of its workers: first it asks all, then it tells all.
 
     Attributes:
-        config: the configuration that would hold, with its secrets.
+        config: the merged configuration, with its secrets.
         generation: of its ring.
-        apply: whether it is told.
+        apply: False to ask, True to tell.
         force: as of Step.
     """
 
@@ -250,10 +252,10 @@ class Workers:
     """A supervisor's workers.
 
     Args:
-        live: the supervisor's own idea of the configuration, which workers are born with.
+        live: the supervisor's configuration, with which it starts workers.
         numbers: of the workers.
-        send: sends a body to all of them; gives their answers by number.
-        replace: ends a worker, and starts another one in its place.
+        send: sends a body to all workers, and returns their answers by number.
+        replace: replaces a worker by a new process.
     """
 
     def __init__(
@@ -270,11 +272,11 @@ class Workers:
         self.generation = 1
 
     async def ask(self, step: Step) -> None:
-        """Whether all of them can take it.
+        """Check whether all workers can apply it.
 
         Raises:
-            ConfigError: one cannot.
-            Refusal: one does not answer.
+            ConfigError: a worker cannot.
+            Refusal: a worker does not answer.
         """
         answers = await self._send_order(step, apply=False)
         for number in self._numbers:
@@ -287,7 +289,7 @@ class Workers:
                 raise ConfigError(f"worker {number}", sentences)
 
     async def tell(self, step: Step) -> None:
-        """From here on a worker that is born has it, and there is no way back."""
+        """Apply it in all workers, and in those that start from now on."""
         self._live.take(step.merged)
         self.generation = step.generation
         answers = await self._send_order(step, apply=True)
@@ -302,13 +304,13 @@ class Workers:
 
 
 class WorkerReload:
-    """A worker's part in it: it does what its supervisor orders."""
+    """A worker's part of a reload: it carries out its supervisor's order."""
 
     def __init__(self, parts: OwnParts) -> None:
         self._parts = parts
 
     async def reload(self, body: bytes, *, force: bool = False) -> dict[str, bool]:
-        """Say whether the configuration can be taken, or take it.
+        """Check whether the configuration can be applied, or apply it.
 
         Args:
             body: the order.
@@ -326,5 +328,5 @@ class WorkerReload:
         return {"taken": order.apply}
 
     async def check(self, body: bytes) -> Outcome:
-        """Only a supervisor can say: it knows the file."""
+        """Refused: only the supervisor has the file."""
         raise Refusal(404, "Ask the supervisor.")

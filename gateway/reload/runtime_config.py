@@ -1,7 +1,7 @@
-"""The configuration as it holds right now, and what of it may change while the process runs.
+"""The present configuration, and which values may change while the process runs.
 
-Handlers ask `RuntimeConfig` at each request, so a reload is one assignment. What sockets, pools and
-threads were built from cannot follow; a reload names it instead, and it goes on as it was.
+Handlers read `RuntimeConfig` at each request, so a reload is one assignment. Values that sockets,
+pools and threads were built from stay until a restart; a reload names them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NEEDS_RESTART = frozenset(
         "gateway.host",
         "gateway.port",
         "gateway.workers",
-        # The parser of each connection is made with these; keep-alive's timer too.
+        # The parser and the keep-alive timer of each connection are created with these.
         "limits.header_bytes",
         "limits.headers",
         "limits.keepalive_seconds",
@@ -46,19 +46,19 @@ NEEDS_RESTART = frozenset(
         "partitions.prefix",
     }
 )
-"""What sockets, pools and threads were built from. All else follows a reload, for a ring."""
+"""Values that sockets, pools and threads were built from. A reload applies all others of a ring."""
 _DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the configuration comes from, so that it can be read again the same way.
+    """The sources of the configuration, to read it again in the same way.
 
     Attributes:
         path: the file.
-        overrides: what the command line said, as `TAPEDECK_...` variables; laid over everything.
-        own_key: signs play tokens where the configuration has no key (local mode): they then last
-            as long as this process.
+        overrides: the command line's values, as `TAPEDECK_...` variables; they override all others.
+        own_key: signs play tokens if the configuration has no key (local mode): such tokens are
+            valid until this process ends.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class Source:
     own_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
 
     def load(self) -> Sections:
-        """Read it.
+        """Read the configuration.
 
         Raises:
             config.load.ConfigError: with every problem.
@@ -79,8 +79,8 @@ class Source:
 
     @property
     def pinned(self) -> frozenset[str]:
-        """The values, `section.key`, that the environment or the command line says: no file
-        changes them."""
+        """The names, `section.key`, of values that the environment or the command line sets: the
+        file cannot change them."""
         variables = {**os.environ, **self.overrides}
         names = (name.removeprefix(PREFIX).lower() for name in variables if name.startswith(PREFIX))
         return frozenset(name.replace("__", ".", 1) for name in names)
@@ -104,17 +104,17 @@ class Source:
 
 
 class RuntimeConfig:
-    """What handlers look at.
+    """The present configuration, for handlers.
 
     Args:
-        config: the configuration at the start; its token keys must be filled in.
+        config: at the start; it must have token keys.
         pinned: see Source.
 
     Attributes:
-        config: as it holds now.
+        config: the present configuration.
         tokens: signs and verifies play tokens.
-        followers: called with the configuration after each reload, also one that changed no value:
-            the files that it names may hold something else.
+        followers: called with the configuration after each reload, even if no value changed: the
+            contents of files that it names may have.
     """
 
     def __init__(self, config: Sections, pinned: frozenset[str] = frozenset()) -> None:
@@ -123,7 +123,7 @@ class RuntimeConfig:
         self._set(config)
 
     def take(self, config: Sections) -> None:
-        """From now on this holds."""
+        """Use another configuration from now on."""
         self._set(config)
         logs.set_level(config.log.level)
         for follow in self.followers:
@@ -139,19 +139,19 @@ class RuntimeConfig:
         self._service_keys = [digest_of(key.get_secret_value()) for key in config.auth.service_keys]
 
     def is_service(self, authorization: str | None) -> bool:
-        """Whether the Authorization header carries one of the service keys."""
+        """Whether the Authorization header has one of the service keys."""
         return carries_key(authorization, self._service_keys)
 
 
 def can_follow(name: str, config: Sections) -> bool:
-    """Whether a reload applies a value, `section.key`; a cluster is given its limits once."""
+    """Whether a reload applies a value, `section.key`. A cluster's client gets its limits once."""
     if name.startswith("lookup.") and config.lookup.mode == "cluster":
         return name == "lookup.capacity_every"
     return name not in NEEDS_RESTART
 
 
 def with_token_keys(config: Sections, key: str) -> Sections:
-    """`config`, with `key` for signing play tokens where it has none (local mode)."""
+    """`config`, with `key` for signing play tokens if it has none (local mode)."""
     if config.auth.token_keys:
         return config
     auth = config.auth.model_copy(update={"token_keys": (SecretStr(key),)})

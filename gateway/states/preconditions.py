@@ -1,9 +1,9 @@
 """Conditional requests: If-Match and If-None-Match, by RFC 9110, section 13.1.
 
-A state's entity tag is its version, `"7"`, and a strong one. If-Match compares strongly: a weak tag
-matches nothing. If-None-Match compares weakly, for a proxy that compresses makes tags weak (13.1.2,
-8.8.3.2). A condition that cannot be read is an error rather than no condition, because it guards
-a caller's data.
+A state's entity tag is its version, such as `"7"`, a strong tag. If-Match compares strongly: a weak
+tag never matches. If-None-Match compares weakly, since a proxy that compresses makes tags weak
+(13.1.2, 8.8.3.2). A malformed condition is an error, and not ignored, because it protects a
+caller's data.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _TAG = re.compile(r'(W/)?"([\x21\x23-\x7E\x80-\U0010FFFF]*)"')
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """The right side of a condition.
+    """The value of a condition.
 
     Attributes:
-        anything: it is `*`: any state that exists.
+        anything: whether it is `*`, which matches any existing state.
         strong: the tags without W/.
-        weak: those with it.
+        weak: the tags with W/.
     """
 
     anything: bool
@@ -33,18 +33,18 @@ class Tags:
     weak: frozenset[str]
 
     def match(self, version: int | None) -> bool:
-        """Whether a state of this version is meant, compared strongly; None: there is no state."""
+        """Whether a state with this version matches, compared strongly; None: there is no state."""
         if version is None:
             return False
         return self.anything or str(version) in self.strong
 
     def match_weakly(self, version: int | None) -> bool:
-        """The same, with W/ or without it."""
+        """The same, compared weakly: W/ is ignored."""
         return self.match(version) or (version is not None and str(version) in self.weak)
 
 
 def read_tags(values: list[str], header: str) -> Tags | None:
-    """What all lines of one header say together; None where there are none.
+    """The tags in all lines of one header; None without a line.
 
     Raises:
         Refusal: 400, it is neither `*` nor a list of entity tags.
@@ -64,7 +64,7 @@ def read_tags(values: list[str], header: str) -> Tags | None:
 
 
 def _elements(text: str, header: str) -> Iterator[re.Match[str]]:
-    """The tags of a list, in which empty elements count for nothing (RFC 9110, 5.6.1.2)."""
+    """The tags of a list; empty elements are ignored (RFC 9110, 5.6.1.2)."""
     at, separated = 0, True
     while at < len(text):
         if text[at] in " \t,":
@@ -84,7 +84,7 @@ def _malformed(header: str) -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Both headers of a request. If-Match is looked at first (RFC 9110, 13.2.2)."""
+    """Both headers of a request. If-Match is checked first (RFC 9110, 13.2.2)."""
 
     if_match: Tags | None
     if_none_match: Tags | None
@@ -93,17 +93,17 @@ class Conditions:
         """Refuse a change that a condition does not allow.
 
         Args:
-            version: of the state that there is; None for none.
+            version: of the present state; None without one.
 
         Raises:
-            Refusal: 412, saying which version there is.
+            Refusal: 412, with the present version.
         """
         self.require_match(version)
         if self.if_none_match is not None and self.if_none_match.match_weakly(version):
             raise _failed(version)
 
     def require_match(self, version: int | None) -> None:
-        """The same by If-Match only, as for a read.
+        """The same for a read, by If-Match only.
 
         Raises:
             Refusal: 412.
@@ -112,7 +112,7 @@ class Conditions:
             raise _failed(version, weak=self.if_match.match_weakly(version))
 
     def is_unchanged(self, version: int) -> bool:
-        """Whether If-None-Match says that the client has this version already: 304 for a read."""
+        """Whether If-None-Match has this version, so that a read is answered with 304."""
         return self.if_none_match is not None and self.if_none_match.match_weakly(version)
 
 

@@ -1,7 +1,7 @@
 """The states API over HTTP: compare-and-set for services that keep their own Player logic.
 
-Checks come in one order, so that a caller learns the first thing that is wrong and nothing about
-a state that it may not see: key, path, media type, size, body, conditions, and then the state.
+Checks have a fixed order: service key, path, media type, size, body, conditions, and last the
+state. So a caller without rights learns nothing about a state.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ class StatesApi:
     """The handlers.
 
     Args:
-        store: where states lie.
-        live: the configuration: service keys and the size of a body.
+        live: the configuration, for the service keys and the largest body.
     """
 
     def __init__(self, store: Store, live: RuntimeConfig) -> None:
@@ -112,7 +111,7 @@ class StatesApi:
                 401,
                 "The states API needs a service key: Authorization: Bearer KEY.",
                 headers={"WWW-Authenticate": "Bearer"},
-                # A body that this client may not send is not waited for.
+                # Do not read a body from a client without a key.
                 close=call.request.body_exists,
             )
         return Key(
@@ -125,13 +124,13 @@ _STORED = {status: b'{"status": "%b"}' % status_line(status).encode() for status
 
 
 def check_object(body: bytes) -> None:
-    """Refuse what is not one JSON object in UTF-8.
+    """Refuse a body that is not one JSON object in UTF-8.
 
-    NaN and Infinity are no JSON, and a byte order mark is none either (RFC 8259, 8.1). Nested
-    values are read past, not built: their depth is bounded by the parser.
+    NaN, Infinity and a byte order mark are not JSON (RFC 8259, 8.1). Nested values are checked but
+    not built; the parser limits their depth.
 
     Raises:
-        Refusal: 400, saying what is wrong.
+        Refusal: 400, says what is wrong.
     """
     try:
         body.decode("utf-8")
