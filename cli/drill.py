@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import Failed, fail, print_json
+from cli.common import fail, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from drills.drill import Options
-    from drills.result import Result
     from drills.scene import Scenario
 
 REPORTS = Path(".tapedeck/drills")
@@ -54,13 +53,22 @@ def drill(
     seed: Annotated[
         int | None, typer.Option("--seed", help="Of the load's choices; a new one if not set.")
     ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            "--history",
+            metavar="FILE",
+            help="Write each operation of the load, as JSON lines, for other checkers.",
+        ),
+    ] = None,
 ) -> None:
     """Break something under load, repair it, and check whether the promises held.
 
     Each drill starts its own servers and gateways, on free ports, and leaves only its report. With
     --config it uses a running stack: it breaks a local stack's servers and brings them back; with
     `by-hand` you break something yourself. The drill's states stay in that stack until their
-    retention ends. Exit status 0 only if every promise held.
+    retention ends. Ctrl-C ends a drill; everything is repaired first. Exit status 0 only if every
+    promise held, 130 after Ctrl-C.
 
     Example: tapedeck drill lookup-frozen mysql-primary-killed --short
 
@@ -82,26 +90,39 @@ def drill(
     if run_all:
         # All suitable ones: some need what a running stack does not have.
         chosen = [n for n, d in DRILLS.items() if not config or not unsuited(d.plan, local=True)]
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise typer.BadParameter(f"there is no drill {unknown[0]!r}; see --list")
+    for name in chosen:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "see --list"
+            raise typer.BadParameter(f"there is no drill {name!r}: {hint}")
     if not chosen:
         raise typer.BadParameter("name a drill, or say --all; see --list")
+    if history is not None and len(chosen) != 1:
+        raise typer.BadParameter("--history is the file of one drill: name one")
     if BY_HAND in chosen and not config:
         raise typer.BadParameter("by-hand needs --config FILE: of the stack that you break")
     console = Console(stderr=as_json, highlight=False)
     if not config and any(known[name].plan.named for name in chosen):
         _take_rights()
     options = Options(long=not short, rate=rate, seed=seed, configs=config or ())
-    outcomes = [_one(console, known[name], options, out) for name in chosen]
+
+    import uvloop
+
+    from drills.terminal import show_summary
+
+    outcomes, number = uvloop.run(
+        _all(console, [known[name] for name in chosen], options, out, history)
+    )
     held = all(outcome["held"] for outcome in outcomes)
     if as_json:
         print_json({"held": held, "drills": outcomes})
-    elif len(outcomes) > 1:
-        _summary(console, outcomes)
+    elif len(chosen) > 1:
+        show_summary(console, outcomes)
+    if number:
+        raise typer.Exit(128 + number)
     if not held:
-        broken = [outcome["drill"] for outcome in outcomes if not outcome["held"]]
-        fail(f"{len(broken)} of {len(outcomes)} drills did not hold: {', '.join(broken)}")
+        broken = sum(not outcome["held"] for outcome in outcomes)
+        fail(f"{broken} of {len(outcomes)} drills did not hold")
 
 
 def _take_rights() -> None:
@@ -116,100 +137,72 @@ def _take_rights() -> None:
 
 
 def _list(drills: list[Scenario], as_json: bool) -> None:
+    from drills.terminal import show_list
+
     if as_json:
         print_json(
             [{"drill": d.name, "about": d.about, "promises": d.promise.sentences} for d in drills]
         )
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("drill", no_wrap=True)
-    table.add_column("what happens", overflow="fold")
-    for one in drills:
-        allowed = " and ".join(sorted(met.value for met in one.promise.errors))
-        table.add_row(one.name, one.about + (f" (allowed: {allowed})" if allowed else ""))
-    Console(highlight=False).print(table)
+    else:
+        show_list(drills)
 
 
-def _one(console: Console, scenario: Scenario, options: Options, out: Path) -> dict[str, Any]:
+async def _all(
+    console: Console, drills: list[Scenario], options: Options, out: Path, history: Path | None
+) -> tuple[list[dict[str, Any]], int]:
+    """Run drills one after the other, until a signal comes.
+
+    Returns:
+        The outcome of each drill for --json; the number of the signal, or 0.
+    """
+    stop = asyncio.Event()
+    came: list[int] = []
+
+    def end(number: int) -> None:
+        again = " (a second signal does not shorten this)" if came else ""
+        console.print(f"  ending: first everything is repaired and stopped{again}")
+        came.append(number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, end, number)
+    outcomes = []
+    for scenario in drills:
+        outcomes.append(await _one(console, scenario, options, out, history, stop))
+        if stop.is_set():
+            break
+    return outcomes, came[0] if came else 0
+
+
+async def _one(
+    console: Console,
+    scenario: Scenario,
+    options: Options,
+    out: Path,
+    history: Path | None,
+    stop: asyncio.Event,
+) -> dict[str, Any]:
     """Run one drill, print it and write its report; return its outcome for --json."""
+    from dataclasses import replace
+
+    from drills import operations
+    from drills.drill import run
     from drills.report import write
+    from drills.terminal import Progress, show, show_failure
     from drills.toxiproxy import InjectorFailed
     from stack.control import NotRunning
     from stack.process import ServerFailed
 
     console.print(f"[bold]{scenario.name}[/]: {scenario.about}")
     try:
-        result = _run(console, scenario, options)
-    except (ServerFailed, InjectorFailed, NotRunning, OSError) as error:
-        console.print(f"  [red]could not be run:[/] {error}", soft_wrap=True)
-        return {"drill": scenario.name, "held": False, "failed": str(error)}
-    folder = out / f"{scenario.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    page = write(result, folder)
-    _show(console, result)
-    console.print(f"  report: {page}\n", soft_wrap=True)
-    return {**result.as_json(), "report": str(page)}
-
-
-def _run(console: Console, scenario: Scenario, options: Options) -> Result:
-    from dataclasses import replace
-
-    import uvloop
-
-    from drills.drill import run
-    from drills.progress import Progress
-
-    # SIGTERM ends a drill like Ctrl-C: with all its servers.
-    previous = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
-    try:
         with Progress(console) as progress:
             watched = replace(options, watch=progress.watch)
-            return uvloop.run(run(scenario, watched, progress.tell))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        raise Failed("interrupted; nothing is left running") from None
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _show(console: Console, result: Result) -> None:
-    for finding in result.findings:
-        mark = "[green]held  [/]" if finding.held else "[red]BROKEN[/]"
-        console.print(f"  {mark} {finding.promise}: {finding.measured}", soft_wrap=True)
-    for breach in result.verdict.breaches[:10]:
-        console.print(f"    [red]{breach.wrong.name.lower()}[/] {breach.key}: {breach.text}")
-    for text in result.surprises[:5]:
-        console.print(f"    [red]unexpected[/] {text}", markup=True)
-    before, during, after = (result.windows[name] for name in ("before", "during", "after"))
-    console.print(
-        f"  p99 before {before.p99:g} ms, during {during.p99:g} ms, after {after.p99:g} ms; "
-        f"worst gap without an answer {result.worst_gap:.2f} s; "
-        f"{result.verdict.acknowledged} changes acknowledged, {len(result.tries)} requests",
-        soft_wrap=True,
-    )
-
-
-def _summary(console: Console, outcomes: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("drill", "", "requests", "errors", "wrong", "worst gap", "recovery"):
-        table.add_column(column, justify="left" if column in ("drill", "") else "right")
-    for one in outcomes:
-        mark = "[green]held[/]" if one["held"] else "[red]BROKEN[/]"
-        if "failed" in one:
-            table.add_row(one["drill"], mark)
-            continue
-        fine = sum(one["met"].get(name, 0) for name in ("ok", "conflict", "rerouted"))
-        recovery = one["recovery_seconds"]
-        table.add_row(
-            one["drill"],
-            mark,
-            str(one["requests"]),
-            str(one["requests"] - fine),
-            str(sum(one["wrong"].values())),
-            f"{one['worst_gap_seconds']:.2f} s",
-            "never" if recovery is None else f"{recovery:.2f} s",
-        )
-    console.print(table)
+            result = await run(scenario, watched, progress.tell, stop)
+        page = write(result, out)
+        if history is not None:
+            operations.write(result.operations, history)
+    except (ServerFailed, InjectorFailed, NotRunning, OSError) as error:
+        show_failure(console, str(error))
+        return {"drill": scenario.name, "held": False, "failed": str(error)}
+    show(console, result, page)
+    return {**result.as_json(), "report": str(page)}

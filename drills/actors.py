@@ -4,16 +4,18 @@ a step, keeps its history for the checker, and repeats what has no answer as a r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from drills.checker import Breach, CounterHistory, Outcome, Put, Read, Wrong
 from drills.client import Answer, Client, Unanswered
+from drills.operations import Operation
 from drills.walk import (
     DONE,
     MOST_PENDING,
@@ -22,6 +24,8 @@ from drills.walk import (
     Command,
     ListenerHistory,
 )
+
+T = TypeVar("T")
 
 _PUT = frozenset({200, 201, 412})
 _GET = frozenset({200, 404})
@@ -37,6 +41,7 @@ class World:
         key: the service key.
         steps: after so many at most an actor is done.
         give_up: whether nothing is to be repeated any more.
+        operations: all that the actors did.
     """
 
     client: Client
@@ -45,12 +50,13 @@ class World:
     chance: random.Random
     steps: int
     give_up: Callable[[], bool]
+    operations: list[Operation] = field(default_factory=list)
 
     @property
     def authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"}
 
-    async def insist(self, ask: Callable[[], Awaitable[Answer]]) -> Answer | None:
+    async def insist(self, ask: Callable[[], Awaitable[T]]) -> T | None:
         """Repeat a request that may be repeated until it is answered; None if that is never."""
         while True:
             try:
@@ -69,6 +75,7 @@ class Actor(ABC):
         self.user = user
         self.playlist = playlist
         self.steps = 0
+        self.name = f"{type(self).__name__.lower()} {user}/{playlist}"
         self._most = world.chance.randint(world.steps // 4, world.steps)
 
     @property
@@ -80,6 +87,27 @@ class Actor(ABC):
     def done(self) -> bool:
         """Whether another should take its place."""
         return self.steps >= self._most
+
+    @contextlib.contextmanager
+    def operation(
+        self,
+        kind: str,
+        argument: str | int | None = None,
+        expected: int | None = None,
+        beside: str = "",
+    ) -> Iterator[Operation]:
+        """Keep an operation; its outcome is unknown until it is said.
+
+        Args:
+            beside: sets apart what this client does beside its other operation.
+        """
+        key, now = f"{self.user}/{self.playlist}", self.world.client.now
+        one = Operation(self.name + beside, key, kind, now(), argument=argument, expected=expected)
+        self.world.operations.append(one)
+        try:
+            yield one
+        finally:
+            one.end = now()
 
     @abstractmethod
     async def step(self, due: float) -> None:
@@ -173,18 +201,28 @@ class Listener(Actor):
                     self._lost_sight = False
             return
 
-    async def _send(self, command: Command, due: float | None) -> int | None:
+    async def _send(
+        self, command: Command, due: float | None, what: str | None = None
+    ) -> int | None:
         """The answer in the checker's words; None for an unexpected one, which is an error."""
         params = {"mix_id": self.playlist}
         if command.track is not None:
             params["track_id"] = self._tracks[command.track - 1]
-        reply = await self.world.client.ask(
-            "POST",
-            f"/sets/{self._token}/{command.kind}?{urlencode(params)}",
-            what=command.kind,
-            due=due,
-            allowed=_SKIP if command.kind == "skip" else frozenset({200}),
-        )
+        with self.operation(command.kind, command.track) as operation:
+            reply = await self.world.client.ask(
+                "POST",
+                f"/sets/{self._token}/{command.kind}?{urlencode(params)}",
+                what=what or command.kind,
+                due=due,
+                allowed=_SKIP if command.kind == "skip" else frozenset({200}),
+            )
+            answer = self._read(command, reply)
+            if answer is not None:
+                operation.outcome = "refused" if answer == REFUSED else "ok"
+                operation.value = answer if answer >= 0 else None
+        return answer
+
+    def _read(self, command: Command, reply: Answer) -> int | None:
         if reply.status == 403:
             return REFUSED
         if reply.status != 200:
@@ -195,9 +233,8 @@ class Listener(Actor):
         if command.kind == "tracks_played":
             return self._count(body["tracks"])
         place = body["set"]
-        end = self.history.tracks + 1
         if place["at_end"]:
-            return end
+            return self.history.tracks + 1
         current = place["track"]["id"]
         return self._tracks.index(current) + 1 if current in self._tracks else UNKNOWN
 
@@ -223,15 +260,12 @@ class Listener(Actor):
         if not self._token:
             return []
 
-        async def read() -> Answer:
-            return await self.world.client.ask(
-                "GET", f"/sets/{self._token}/tracks_played?mix_id={self.playlist}", what="final"
-            )
-
-        reply = await self.world.insist(read)
-        if reply is None or reply.status != 200:
+        played = await self.world.insist(
+            lambda: self._send(Command("tracks_played"), None, what="final")
+        )
+        if played is None:
             return [Breach(Wrong.LOST, self.key, "the state cannot be read at the end")]
-        return self.history.judge(self._count(reply.json()["tracks"]))
+        return self.history.judge(played)
 
     @property
     def acknowledged(self) -> int:
@@ -279,14 +313,17 @@ class Writer(Actor):
 
     async def _duel(self, due: float) -> None:
         """Two changes of one version at the same time: at most one of them may happen."""
-        first, second = 0, min(1, len(self.world.client.targets) - 1)
+        second = min(1, len(self.world.client.targets) - 1)
         puts = await asyncio.gather(
-            self._put(self._new_change(), due, first), self._put(self._new_change(), due, second)
+            self._put(self._new_change(), due, 0),
+            self._put(self._new_change(), due, second, beside=" (2)"),
         )
         if not any(put.outcome is Outcome.OK for put in puts):
             await self._read(None)
 
-    async def _put(self, change: str, due: float | None, gateway: int | None = None) -> Put:
+    async def _put(
+        self, change: str, due: float | None, gateway: int | None = None, beside: str = ""
+    ) -> Put:
         """One try, conditional on what is known; learns from a success."""
         base = self._known
         changes = (*base.changes, change)
@@ -294,52 +331,60 @@ class Writer(Actor):
         client = self.world.client
         put = self.history.put(change, base.version, client.now())
         try:
-            reply = await client.ask(
-                "PUT",
-                self._path,
-                what="put",
-                due=due,
-                headers={
-                    **self.world.authorization,
-                    **condition,
-                    "Content-Type": "application/json",
-                },
-                body=json.dumps({"changes": changes}).encode(),
-                allowed=_PUT,
-                gateway=gateway,
-            )
+            with self.operation("put", change, base.version, beside) as operation:
+                operation.value = changes
+                reply = await client.ask(
+                    "PUT",
+                    self._path,
+                    what="put",
+                    due=due,
+                    headers={
+                        **self.world.authorization,
+                        **condition,
+                        "Content-Type": "application/json",
+                    },
+                    body=json.dumps({"changes": changes}).encode(),
+                    allowed=_PUT,
+                    gateway=gateway,
+                )
+                if reply.status in (200, 201):
+                    put.version = operation.version = int(reply.headers["ETag"].strip('"'))
+                    put.outcome, operation.outcome = Outcome.OK, "ok"
+                elif reply.status < 500:
+                    put.outcome, operation.outcome = Outcome.REFUSED, "refused"
         except Unanswered as unanswered:
             await client.pause(unanswered)
             return put
-        if reply.status in (200, 201):
-            put.outcome, put.answered = Outcome.OK, reply.ended
-            put.version = int(reply.headers["ETag"].strip('"'))
+        if put.version is not None:
+            put.answered = reply.ended
             if put.version > self._known.version:
                 self._known = Read(reply.sent, reply.ended, put.version, changes)
-        elif reply.status < 500:
-            put.outcome = Outcome.REFUSED
         return put
 
     async def _read(self, due: float | None) -> bool:
-        reply = await self.world.insist(lambda: self._get(due, "get"))
-        if reply is None:
-            return False
-        read = _parse(reply)
+        read = await self.world.insist(lambda: self._get(due, "get"))
         if read is None:
             return False
         self.history.reads.append(read)
         self._known = read
         return True
 
-    async def _get(self, due: float | None, what: str) -> Answer:
-        return await self.world.client.ask(
-            "GET",
-            self._path,
-            what=what,
-            due=due,
-            headers=self.world.authorization,
-            allowed=_GET,
-        )
+    async def _get(self, due: float | None, what: str) -> Read | None:
+        """What is there; None for an unexpected answer, which is an error."""
+        with self.operation("get") as operation:
+            reply = await self.world.client.ask(
+                "GET",
+                self._path,
+                what=what,
+                due=due,
+                headers=self.world.authorization,
+                allowed=_GET,
+            )
+            read = _parse(reply)
+            if read is not None:
+                operation.outcome = "ok"
+                operation.version, operation.value = read.version, read.changes
+        return read
 
     @property
     def _path(self) -> str:
@@ -350,8 +395,7 @@ class Writer(Actor):
         return f"c{self._numbers}"
 
     async def judge(self) -> list[Breach]:
-        reply = await self.world.insist(lambda: self._get(None, "final"))
-        final = _parse(reply) if reply is not None else None
+        final = await self.world.insist(lambda: self._get(None, "final"))
         if final is None:
             return [Breach(Wrong.LOST, self.key, "the state cannot be read at the end")]
         self._known = final

@@ -149,6 +149,8 @@ class Attached(Stage):
         ServerFailed: the drill cannot be run there: why.
     """
 
+    steady_seconds = 3.0
+
     def __init__(
         self, configs: Sequence[Path], plan: Plan | None, say: Callable[[str], None]
     ) -> None:
@@ -168,6 +170,7 @@ class Attached(Stage):
         self.key = first.auth.service_keys[0].get_secret_value()
         self._memory: dict[str, dict[str, str]] = {}
         self._mysql: list[MariaDB] = []
+        self._ran: list[Child] = []
         local = self._find_local(configs[0].parent, first)
         if plan is not None and (reason := unsuited(plan, local=local)):
             raise ServerFailed(
@@ -188,6 +191,10 @@ class Attached(Stage):
             for config in self._loaded
         ]
 
+    @property
+    def objective_seconds(self) -> float:
+        return self._loaded[0].objective.latency / 1000
+
     def start(self) -> None:
         """See that everything runs, and learn the mixes.
 
@@ -200,6 +207,7 @@ class Attached(Stage):
             except OSError as error:
                 raise ServerFailed(f"the gateway at {target.url} is not ready: {error}") from None
         self.mixes = _learn_mixes(self.targets[0])
+        self._ran = [server for server in (*self.lookups, *self._mysql) if server.running]
         for node in self.lookups:
             with contextlib.suppress(redis.RedisError), node.client() as client:
                 self._memory[node.name] = {name: client.config_get(name)[name] for name in _MEMORY}
@@ -208,16 +216,22 @@ class Attached(Stage):
         """Leave the servers that the drill broke as they were found: running, with room."""
         if not self._breaks:
             return
-        for server in (*self.lookups, *self._mysql):
-            server.thaw()
+        for server in self._ran:
+            if server.stopped:
+                server.thaw()
+                self.say(f"{server.name} is thawed")
             if not server.running:
-                with contextlib.suppress(ServerFailed, NotRunning):
-                    self.say(f"{server.name} is started again")
+                try:
                     ask(self.folder / "run", do="start", name=server.name)
+                    self.say(f"{server.name} is started again")
+                except (ServerFailed, NotRunning, OSError) as error:
+                    self.say(f"{server.name} could not be started again: {error}")
         for node in self.lookups:
             with contextlib.suppress(redis.RedisError), node.client() as client:
                 for name, value in self._memory.get(node.name, {}).items():
-                    client.config_set(name, value)
+                    if client.config_get(name)[name] != value:
+                        client.config_set(name, value)
+                        self.say(f"{node.name} has its {name} of before again: {value}")
 
     def query(self, sql: str) -> list[Any]:
         """As the gateways' own user, on the primary.

@@ -24,4 +24,5 @@ def by_hand(seconds: float | None = None) -> Scenario:
         "nothing is broken by the drill: break something yourself while the load is checked",
         Promise(errors=frozenset({Met.BUSY, Met.CUT})),
         steps,
+        words=() if seconds is None else ("--seconds", f"{seconds:g}"),
     )

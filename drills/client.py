@@ -11,7 +11,7 @@ import random
 import ssl
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -60,7 +60,7 @@ class Look(NamedTuple):
     """One look at a gateway's /readyz; status 0 for none.
 
     Attributes:
-        at: when it was asked, seconds since the load began.
+        at: when it was asked, seconds since the drill began.
         took: seconds until it answered. It needs no lookup node and no MySQL, so this is what the
             machine itself takes.
     """
@@ -105,6 +105,7 @@ class Client:
     Args:
         targets: the gateways.
         chance: for the choice among them, and jitter.
+        now: the clock of all times here, in seconds.
 
     Attributes:
         tries: every try, in the order of their ends.
@@ -113,8 +114,14 @@ class Client:
         recording: whether tries are recorded.
     """
 
-    def __init__(self, targets: Sequence[Target], chance: random.Random) -> None:
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        chance: random.Random,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.targets = list(targets)
+        self.now = now
         self.tries: list[Try] = []
         self.looks: list[Look] = []
         self.surprises: list[str] = []
@@ -124,14 +131,8 @@ class Client:
         self._turn = itertools.count()
         self._watchers: list[asyncio.Task[None]] = []
         self._http: aiohttp.ClientSession | None = None
-        self._began = 0.0
-
-    def now(self) -> float:
-        """Seconds since the client was entered."""
-        return time.monotonic() - self._began
 
     async def __aenter__(self) -> Client:
-        self._began = time.monotonic()
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=PATIENCE, sock_connect=5),

@@ -13,7 +13,7 @@ async def _killed(scene: Scene) -> None:
     await scene.wait(2, 20)
     await scene.heal(f"{gateway.name} is started", gateway.start)
     cut = [t for t in scene.client.tries if t.met is Met.CUT]
-    begin = scene.injected or 0.0
+    begin = scene.injections[0]
     strangers = sum(t.gateway != 0 or not t.sent - 0.05 <= begin <= t.ended + 0.05 for t in cut)
     scene.expect(
         "only connections that were open to it are lost",

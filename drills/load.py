@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from drills.actors import Actor, Listener, World, Writer
 from drills.checker import Verdict, judge_rows
 from drills.client import Client
+from drills.operations import Operation
 
 MOST_BUSY = 3_000
 """Steps under way at once, past which the load itself would be what is measured."""
@@ -96,6 +97,11 @@ class Load:
         actor = kind(self._world, user, playlist)
         self._actors.append(actor)
         return actor
+
+    @property
+    def operations(self) -> list[Operation]:
+        """All that the clients did."""
+        return self._world.operations
 
     async def judge(self, rows: Rows | None) -> Verdict:
         """Read every state back, through the gateways and in MySQL itself.

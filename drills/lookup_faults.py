@@ -23,23 +23,24 @@ def out_of_ring(scene: Scene) -> list[int]:
     return [sum("out of the ring" in reason for reason in look.reasons) for look in last.values()]
 
 
+def _words(scene: Scene) -> str:
+    counts = [f"{n} at gateway {number}" for number, n in enumerate(out_of_ring(scene), 1)]
+    return f"nodes out of the ring: {', '.join(counts)}"
+
+
 async def _ejected(scene: Scene, gateways: int = 2, nodes: int = 1) -> None:
     """Expect that so many gateways (if there are so many) take so many nodes out."""
     gateways = min(gateways, len(scene.stage.targets))
     came = await scene.until(
         lambda: sum(out >= nodes for out in out_of_ring(scene)) >= gateways, 6.0
     )
-    scene.expect(
-        "the failing node leaves the ring", came, f"nodes out, by gateway: {out_of_ring(scene)}"
-    )
+    scene.expect("the failing node leaves the ring", came, _words(scene))
 
 
 async def _returned(scene: Scene) -> None:
     """Expect all nodes in all rings again."""
     came = await scene.until(lambda: not any(out_of_ring(scene)), _RETURN)
-    scene.expect(
-        "healed, it returns to the ring", came, f"nodes out, by gateway: {out_of_ring(scene)}"
-    )
+    scene.expect("healed, it returns to the ring", came, _words(scene))
 
 
 async def _killed(scene: Scene) -> None:

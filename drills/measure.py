@@ -29,7 +29,7 @@ FINE = frozenset({Met.OK, Met.CONFLICT, Met.REROUTED})
 
 
 class Try(NamedTuple):
-    """One HTTP request. Times in seconds since the drill's load began.
+    """One HTTP request. Times in seconds since the drill began.
 
     Attributes:
         due: when the client meant to send it, or its first try (so that a system that stands still
@@ -89,24 +89,33 @@ def worst_gap(tries: Iterable[Try], begin: float, end: float) -> float:
     return max(later - earlier for earlier, later in pairwise(edges))
 
 
-def recovery(tries: Sequence[Try], since: float, slow: float) -> float | None:
-    """Seconds from `since` until clients are served as before; None if that never happens.
+def recovery(
+    tries: Iterable[Try], since: float, until: float, end: float, within: float
+) -> float | None:
+    """Seconds from `since` to the first second in which every request succeeds again.
 
-    Served as before: what is sent from then on is answered, and no try takes longer than `slow`
-    seconds. A client that waits for Retry-After is not counted against it while it waits.
+    Args:
+        until: what goes wrong later than that is not what `since` began.
+        end: of the load.
+        within: seconds from when a request was due in which it must be answered to succeed.
+
+    Returns:
+        0 if clients noticed nothing; None if no such second came before the end.
     """
-    after = [t for t in tries if t.sent >= since]
-    good = [t.ended for t in after if _well(t, slow)]
-    bad = [t.sent for t in after if not _well(t, slow)]
-    last_bad = max(bad, default=since)
-    first_good = min((ended for ended in good if ended >= last_bad), default=None)
-    if first_good is None:
-        return None
-    return max(0.0, first_good - since)
+    bad = sorted(
+        # What was under way already was felt when it failed, or was answered too late.
+        t.due if t.due > since else t.ended
+        for t in tries
+        if t.ended > since and t.due < end and not well(t, within)
+    )
+    if not bad or bad[0] > until:
+        return 0.0
+    return next((at - since for at, later in pairwise([*bad, end]) if later - at >= 1), None)
 
 
-def _well(t: Try, slow: float) -> bool:
-    return t.met in FINE and t.ended - t.sent <= slow
+def well(t: Try, within: float) -> bool:
+    """Whether a request succeeded, within so many seconds from when it was due."""
+    return t.met in FINE and t.ended - t.due <= within
 
 
 @dataclass
@@ -118,13 +127,13 @@ class Bucket:
     latencies: list[float] = field(default_factory=list)
 
 
-def buckets(tries: Iterable[Try], width: float, end: float) -> list[Bucket]:
-    """Slices of `width` seconds from 0 to `end`: answers by when they came, latency in milliseconds
-    by when they were due."""
-    slices = [Bucket() for _ in range(max(1, ceil(end / width)))]
+def buckets(tries: Iterable[Try], width: float, begin: float, end: float) -> list[Bucket]:
+    """Slices of `width` seconds from `begin` to `end`: answers by when they came, latency in
+    milliseconds by when they were due."""
+    slices = [Bucket() for _ in range(max(1, ceil((end - begin) / width)))]
 
     def at(time: float) -> Bucket:
-        return slices[min(len(slices) - 1, max(0, int(time / width)))]
+        return slices[min(len(slices) - 1, max(0, int((time - begin) / width)))]
 
     for t in tries:
         if t.met in FINE:

@@ -8,7 +8,7 @@ DAY = 86400
 
 
 def shift_to_midnight(scene: Scene, seconds: float) -> float:
-    """Shift the clock so that a midnight is so many seconds ahead; the moment, on the load's."""
+    """Shift the clock so that a midnight is so many seconds ahead; the moment, on the drill's."""
     now = scene.stage.clock_now()
     to_midnight = DAY - now % DAY
     scene.stage.shift_clock(to_midnight - seconds)

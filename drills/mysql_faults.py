@@ -33,6 +33,12 @@ def _standby(scene: Scene) -> Server:
     return next(host for host in scene.stage.mysql_hosts if host.name != primary.name)
 
 
+def _words(pair: Supervised) -> str:
+    found = pair.status()
+    redundant = "redundant" if found["redundant"] else "not redundant"
+    return f"{found['primary']} is the primary, generation {found['generation']}, {redundant}"
+
+
 async def _replaced(scene: Scene, old: str) -> None:
     """Wait until the pair has another primary; that is the end of the outage."""
     pair = _pair(scene)
@@ -44,7 +50,7 @@ async def _replaced(scene: Scene, old: str) -> None:
 async def _redundant(scene: Scene) -> None:
     pair = _pair(scene)
     came = await scene.until(lambda: pair.redundant, 20)
-    scene.expect("the pair is redundant again", came, str(pair.status()))
+    scene.expect("the pair is redundant again", came, _words(pair))
 
 
 async def _primary_killed(scene: Scene) -> None:
@@ -106,7 +112,7 @@ async def _standby_killed(scene: Scene) -> None:
     back = await scene.until(lambda: pair.redundant, 20)
     scene.outage_over(f"{standby.name} follows again")
     scene.healed = scene.client.now()
-    scene.expect("the standby is restarted and linked", lost and back, str(pair.status()))
+    scene.expect("the standby is restarted and linked", lost and back, _words(pair))
 
 
 async def _without_standby(scene: Scene) -> None:
@@ -213,7 +219,7 @@ async def _midnight(scene: Scene) -> None:
     scene.expect(
         "states move to the new day",
         len(after) > len(before) and moved.get(after[-2], 0) > 0,
-        f"rows by partition: {moved}",
+        "rows: " + ", ".join(f"{count} in {name}" for name, count in moved.items()),
     )
 
 
@@ -272,7 +278,7 @@ async def _nightly_drop(scene: Scene) -> None:
     scene.expect(
         "the partition past retention is dropped, and no other",
         gone and set(before) - set(left) == {oldest},
-        f"dropped: {sorted(set(before) - set(left))}",
+        f"dropped: {', '.join(sorted(set(before) - set(left))) or 'none'}",
     )
 
 

@@ -11,9 +11,11 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from drills.measure import percentile
 
 EVERY = 0.05
 """Seconds between writes."""
@@ -23,7 +25,7 @@ class Beat(NamedTuple):
     """One write through to the disk.
 
     Attributes:
-        at: when it began, seconds since the load began.
+        at: when it began, seconds since the drill began.
         took: seconds.
     """
 
@@ -31,12 +33,26 @@ class Beat(NamedTuple):
     took: float
 
 
+class Timed(Protocol):
+    """Something that began at `at` and took so many seconds."""
+
+    @property
+    def at(self) -> float: ...
+    @property
+    def took(self) -> float: ...
+
+
+def p99(timed: Iterable[Timed], begin: float, end: float) -> float:
+    """The 99th percentile of what these took that began from `begin` to `end`, in seconds."""
+    return percentile(sorted(x.took for x in timed if begin <= x.at < end), 0.99)
+
+
 class Heartbeat:
     """Writes from `start` to `stop`.
 
     Args:
         folder: where the servers' data is; the file there has no name.
-        now: seconds since the load began.
+        now: seconds since the drill began.
 
     Attributes:
         beats: all writes so far.

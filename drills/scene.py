@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 from drills.client import Client
 from drills.measure import Met
+from drills.noise import Beat
 from drills.stage import Plan, Stage
+from drills.story import Story
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,8 +40,8 @@ class Promise:
         """For people."""
         allowed = " and ".join(sorted(met.value for met in self.errors))
         found = [
-            f"errors seen by clients: {f'only {allowed}' if allowed else '0'}",
-            "acknowledged changes lost or undone: 0",
+            f"errors seen by clients: {f'only {allowed}' if allowed else 'none'}",
+            "acknowledged changes lost or undone: none",
         ]
         if self.latency == "hint":
             found.append(
@@ -51,13 +53,6 @@ class Promise:
         if self.recovery is not None:
             found.append(f"recovery within {self.recovery:g} s of its return")
         return found
-
-
-class Mark(NamedTuple):
-    """Something that happened, at a time on the load's clock, in seconds."""
-
-    at: float
-    text: str
 
 
 class Finding(NamedTuple):
@@ -79,20 +74,25 @@ class Scene:
 
     Attributes:
         long: at length, not short.
-        injected, healed: when the fault began and ended.
+        story: is told the drill's own steps.
+        beats: what the machine's disk took meanwhile.
+        calm: from when on the drill is compared with.
+        injections: when a fault began, each time.
+        healed: when the fault ended.
         over: when the outage was over, where the system itself ends it; else `healed`.
-        marks: the drill's own steps and what the servers' keeper said.
     """
 
     stage: Stage
     client: Client
     long: bool
-    tell: Callable[[str], None]
-    marks: list[Mark] = field(default_factory=list)
+    story: Story
+    beats: Sequence[Beat] = ()
     expectations: list[Finding] = field(default_factory=list)
-    injected: float | None = None
+    calm: float | None = None
+    injections: list[float] = field(default_factory=list)
     healed: float | None = None
     over: float | None = None
+    _calls: set[asyncio.Future[Any]] = field(default_factory=set)
 
     def pick(self, short: float, long: float) -> float:
         """Seconds, by the length of the drill."""
@@ -104,11 +104,19 @@ class Scene:
 
     async def do(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call what blocks; the load goes on."""
-        return await asyncio.to_thread(call, *args, **kwargs)
+        under_way = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+        self._calls.add(under_way)
+        under_way.add_done_callback(self._calls.discard)
+        # A step that is given up goes on in its thread until it returns.
+        return await asyncio.shield(under_way)
+
+    async def settle(self) -> None:
+        """Wait for what `do` called and no step waits for any more."""
+        await asyncio.gather(*self._calls, return_exceptions=True)
 
     async def inject(self, text: str, call: Callable[[], object]) -> None:
         """The fault begins."""
-        self.injected = self.client.now() if self.injected is None else self.injected
+        self.injections.append(self.client.now())
         self.mark(text)
         await self.do(call)
 
@@ -125,8 +133,7 @@ class Scene:
 
     def mark(self, text: str) -> None:
         """Put a text on the time line."""
-        self.marks.append(Mark(self.client.now(), text))
-        self.tell(text)
+        self.story.say(text)
 
     def expect(self, promise: str, held: bool, measured: str) -> None:
         """Judge something of this drill's own."""
@@ -152,6 +159,7 @@ class Scenario:
         steps: injects and heals; the load runs around it.
         prepare: what comes before, under load already, and is not measured.
         rate: steps a second.
+        words: what else its command has to say.
     """
 
     name: str
@@ -161,6 +169,7 @@ class Scenario:
     plan: Plan = field(default_factory=Plan)
     prepare: Callable[[Scene], Awaitable[None]] | None = None
     rate: float = 110
+    words: Sequence[str] = ()
 
 
 def each(things: Iterable[T], act: Callable[[T], object]) -> Callable[[], None]:

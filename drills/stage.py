@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from config.model import Objective
 from drills import catalog
 from drills.client import Target
 from drills.dns import Dns
@@ -106,6 +107,9 @@ class Stage:
         dns: with Plan.named.
     """
 
+    steady_seconds = 10.0
+    """Within which all is well after the start, under load."""
+
     def __init__(
         self,
         folder: Path,
@@ -159,6 +163,11 @@ class Stage:
     def targets(self) -> list[Target]:
         """Where the gateways are."""
         return [gateway.target for gateway in self.gateways]
+
+    @property
+    def objective_seconds(self) -> float:
+        """Within which the gateways' objective wants 99 % of requests answered."""
+        return Objective().latency / 1000
 
     @property
     def clock_file(self) -> Path:
@@ -233,6 +242,7 @@ class Stage:
         if self.cluster is not None:
             self.cluster.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.say("the drill's servers and gateways are ended, and their data is removed")
 
     def __enter__(self) -> Stage:
         try:

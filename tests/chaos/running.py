@@ -41,10 +41,10 @@ class Ran:
 
 def run_drill(scenario: Scenario, options: Options, folder: Path) -> Ran:
     """Run it to its end and write its report into a folder."""
-    steps: list[str] = []
-    result = uvloop.run(drill.run(scenario, options, steps.append))
-    page = write(result, folder / "report")
+    result = uvloop.run(drill.run(scenario, options, lambda _: None))
+    page = write(result, folder)
     lines = [f"{f.promise}: {f.measured}" for f in result.findings if not f.held]
     lines += [f"{b.wrong.name} {b.key}: {b.text}" for b in result.verdict.breaches[:10]]
-    lines += [*result.surprises[:5], *map(str, result.log_errors.items()), *steps]
+    lines += [*result.surprises[:5], *map(str, result.log_errors.items())]
+    lines += [f"{mark.at:.2f} s {mark.text}" for mark in result.timeline]
     return Ran(result, "\n".join([f"{scenario.name} (seed {result.seed}), {page}", *lines]))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from drills.measure import Met, Try, buckets, errors, percentile, recovery, window
 from drills.measure import worst_gap as gap
@@ -42,23 +46,57 @@ def test_the_worst_gap_is_between_good_answers() -> None:
     assert gap(tries, 0, 8) == pytest.approx(3.1, abs=0.01)
 
 
-def test_recovery_is_when_all_that_is_sent_is_served_again() -> None:
-    tries = [*steady(0, 5), tried(5.0, 5.1, Met.BUSY), tried(6.0, 6.1, Met.BUSY), *steady(6.2, 9)]
-    assert recovery(tries, 5.0, slow=1.0) == pytest.approx(1.21, abs=0.01)
+def felt(tries: list[Try], since: float = 5.0, until: float = 8.0) -> float | None:
+    return recovery(tries, since, until, end=20.0, within=0.25)
 
 
-def test_without_a_good_answer_after_the_last_bad_one_nothing_recovered() -> None:
-    assert recovery([*steady(0, 5), tried(6, 6.1, Met.BUSY)], 5.0, slow=1.0) is None
+def test_recovery_is_the_first_second_in_which_every_request_succeeds() -> None:
+    failed = [tried(5 + n / 2, 5.1 + n / 2, Met.BUSY) for n in range(1, 4)]
+    assert felt([*steady(0, 5), *failed, *steady(6.6, 20)]) == pytest.approx(1.5)
 
 
-def test_slow_answers_are_not_as_before() -> None:
-    tries = [tried(5.0, 7.5), tried(8.0, 8.01)]
-    assert recovery(tries, 5.0, slow=1.0) == pytest.approx(3.01)
+def test_what_was_under_way_at_the_fault_was_felt_when_it_failed() -> None:
+    assert felt([*steady(0, 20), tried(4.9, 5.4, Met.CUT)]) == pytest.approx(0.4)
+    assert felt([*steady(0, 20), tried(4.9, 5.4, Met.CUT), tried(5.5, 6.5)]) == pytest.approx(0.5)
+
+
+def test_an_answer_past_the_objective_is_no_success_counted_from_when_it_was_due() -> None:
+    assert felt([*steady(0, 20), tried(7.0, 7.3)]) == pytest.approx(2.0)
+    assert felt([*steady(0, 20), tried(7.0, 7.3, sent=7.29)]) == pytest.approx(2.0)
+
+
+def test_a_fault_that_no_client_noticed_was_felt_for_no_time() -> None:
+    assert felt(steady(0, 20)) == 0.0
+
+
+def test_what_goes_wrong_long_after_the_fault_is_not_the_faults() -> None:
+    assert felt([*steady(0, 20), tried(9.0, 9.1, Met.SERVER)]) == 0.0
+
+
+def test_without_a_whole_good_second_nothing_recovered() -> None:
+    tries = [tried(n / 3, n / 3 + 0.01, Met.BUSY if n % 2 else Met.OK) for n in range(60)]
+    assert felt(tries) is None
+
+
+@given(st.lists(st.floats(5.01, 19), max_size=20))
+def test_the_second_that_recovery_names_is_good_and_none_before_it_is(bad: list[float]) -> None:
+    tries = [*steady(0, 20), *(tried(at, at + 0.01, Met.SERVER) for at in bad)]
+    took = felt(tries, until=20.0)
+    if took is None:
+        assert all(later - at < 1 for at, later in pairwise([*sorted(bad), 20.0]))
+    else:
+        assert not any(5 + took < at < 5 + took + 1 for at in bad)
+        assert took == 0 or 5 + took in [pytest.approx(at) for at in bad]
 
 
 def test_buckets_hold_every_try_once() -> None:
     tries = [*steady(0, 5), tried(2, 2.5, Met.CUT)]
-    slices = buckets(tries, 0.5, 5.0)
+    slices = buckets(tries, 0.5, 0.0, 5.0)
     assert sum(one.answered for one in slices) == 50
     assert sum(one.failed for one in slices) == 1
     assert sum(len(one.latencies) for one in slices) == 50
+
+
+def test_buckets_begin_where_the_load_began() -> None:
+    slices = buckets([tried(3.1, 3.2), tried(4.9, 4.95)], 0.5, 3.0, 5.0)
+    assert [one.answered for one in slices] == [1, 0, 0, 1]

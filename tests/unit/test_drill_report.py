@@ -6,19 +6,28 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from html import unescape
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
-from drills import verdicts
+from cli.main import app
+from drills import archive, verdicts
+from drills.attached import unsuited
 from drills.checker import Breach, Verdict, Wrong
 from drills.client import Look
 from drills.measure import Met, Try
-from drills.report import write
-from drills.result import Result
+from drills.report import render, write
+from drills.result import INTERRUPTED, NOT_STEADY, Result
 from drills.scenarios import DRILLS
-from drills.scene import Mark, Promise
+from drills.scene import Finding, Promise
+from drills.steady import parts, served
+from drills.story import Mark
+from drills.terminal import Progress, show
 
 
 def result(
@@ -33,12 +42,14 @@ def result(
     looks = [Look(n / 10, 0.002, n % 2, 200, ()) for n in range(100)]
     made = Result(
         scenario=DRILLS[name],
+        command=f"tapedeck drill {name} --short --rate 100 --seed 1",
         began=datetime(2026, 1, 1, tzinfo=UTC),
         seed=1,
         rate=100,
+        begin=0.0,
         calm=1.0,
         end=10.0,
-        injected=4.0,
+        injections=[4.0],
         healed=7.0,
         over=7.0,
         ejected=4.5,
@@ -46,11 +57,10 @@ def result(
         looks=looks,
         marks=[Mark(4.0, "<b>lookup1</b> is killed & gone")],
         verdict=Verdict(states=5, acknowledged=500, breaches=breaches or []),
-        surprises=[],
-        log_errors={},
+        circumstances={"Python": "3.11.2", "machine": "2 cores, 8.0 GiB of memory"},
     )
     made.windows = verdicts.windows(made)
-    made.recovery = 0.1
+    verdicts.recover(made)
     made.findings = verdicts.judge(made, [])
     return made
 
@@ -110,24 +120,193 @@ class _Strict(HTMLParser):
 
 
 def test_the_page_stands_alone_and_escapes_what_it_shows(tmp_path: Path) -> None:
-    page = write(result(breaches=[Breach(Wrong.LOST, "k", "a < b")]), tmp_path / "r").read_text()
+    page = write(result(breaches=[Breach(Wrong.LOST, "k", "a < b")]), tmp_path).read_text()
     parser = _Strict()
     parser.feed(page)
     assert parser.open == []
-    assert not re.search(r"(src|href)=|@import|url\(", page)
+    assert re.findall(r"(?:src|href)=(\S+?)>", page) == ["'../index.html'"]
+    assert not re.search(r"@import|url\(", page)
     assert "<b>lookup1</b>" not in page
     assert "a &lt; b" in page
     assert "<svg" in page
 
 
+def text_of(page: str) -> str:
+    """What a reader sees of a page, in one line."""
+    return " ".join(unescape(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.S)).split())
+
+
 def test_json_beside_it_says_the_same(tmp_path: Path) -> None:
-    made = result()
-    write(made, tmp_path)
-    read = json.loads((tmp_path / "report.json").read_text())
+    page = write(result(), tmp_path)
+    read = json.loads((page.parent / "report.json").read_text())
     assert read["held"] is True
+    assert read["outcome"] == "held"
     assert read["met"] == {"ok": 1000}
     assert read["wrong"]["lost"] == 0
     assert read["fault"]["ejected"] == 4.5
+    assert read["recovery_seconds"] == 0
+    assert read["command"] in text_of(page.read_text())
+    assert all(text in text_of(page.read_text()) for text in read["circumstances"].values())
+
+
+def test_a_report_says_how_long_clients_felt_the_fault_and_when_that_was_over() -> None:
+    made = result("mysql-primary-killed")
+    made.tries += [Try(at, at, at + 1, 0, "next", Met.OK, last=True) for at in (4.2, 5.1, 5.5)]
+    verdicts.recover(made)
+    page = text_of(render(made))
+    assert "The fault was felt for 1.50 s" in page
+    assert "5.50 s from here on clients are served as before" in page
+
+
+def test_rows_of_zeros_are_one_row() -> None:
+    page = text_of(render(result()))
+    assert len(re.findall(r"changes lost|changes doubled|requests that failed", page)) == 3
+    assert "errors in the gateways' logs 0" in page
+    assert page.split(" count ")[1].count(" 0 ") == 1, page
+    broken = text_of(render(result(breaches=[Breach(Wrong.LOST, "k", "gone")])))
+    assert "changes lost 1" in broken
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_a_terminal_breaks_lines_between_words_only(width: int, tmp_path: Path) -> None:
+    made = result("mysql-primary-killed-alone", breaches=[Breach(Wrong.LOST, "k" * 20, "gone")])
+    made.marks = [Mark(12.5, "mysql2, the standby, is started: " + "it lacks acknowledged " * 5)]
+    screen = StringIO()
+    console = Console(file=screen, width=width, highlight=False)
+    Progress(console).tell(made.marks[0])
+    show(console, made, tmp_path)
+
+    lines = screen.getvalue().splitlines()
+    copied = ("  again  ", "  report  ")
+    assert all(len(line) <= width for line in lines if not line.startswith(copied))
+    told = [*made.marks[0].text.split(), *" ".join(f.promise for f in made.findings).split()]
+    assert set(told) <= set(screen.getvalue().split())
+    assert any(made.command in line for line in lines), "it is to be copied whole"
+
+
+def test_a_drill_without_a_verdict_says_why_and_did_not_hold(tmp_path: Path) -> None:
+    for ended in (INTERRUPTED, NOT_STEADY):
+        made = result()
+        made.ended, made.findings = ended, []
+        assert not made.held
+        assert made.outcome == ended
+        assert ended in text_of(render(made))
+        screen = StringIO()
+        show(Console(file=screen, width=100), made, tmp_path)
+        assert ended in screen.getvalue()
+
+
+def look(number: int, status: int = 200, *reasons: str) -> Look:
+    return Look(1.0, 0.002, number, status, reasons)
+
+
+@pytest.mark.parametrize(
+    ("looks", "wrong"),
+    [
+        ([look(0), look(1)], ""),
+        ([look(0, 503), look(0), look(1)], ""),
+        ([look(0)], "gateway 2 does not answer /readyz"),
+        ([look(0), look(1, 0)], "gateway 2 does not answer /readyz"),
+        ([look(0, 503), look(1)], "gateway 1: /readyz answers 503"),
+        ([look(0), look(1, 200, "lookup2 is out")], "gateway 2: lookup2 is out"),
+    ],
+)
+def test_a_stack_is_steady_while_every_gateway_is_ready_and_misses_nothing(
+    looks: list[Look], wrong: str
+) -> None:
+    finding = parts(looks, 2)
+    assert (finding.held, finding.measured) == (not wrong, wrong)
+
+
+def served_with(*met: Met, took: float = 0.01) -> Finding:
+    tries = [Try(n / 10, n / 10, n / 10 + took, 0, "next", Met.OK, True) for n in range(100)]
+    tries += [Try(5, 5, 5.1, 0, "next", one, False) for one in met]
+    return served(tries, 1.0, 9.0, within=0.25)
+
+
+def test_a_load_that_fails_before_the_fault_is_not_steady() -> None:
+    assert served_with().held
+    assert served_with(Met.CONFLICT).held
+    finding = served_with(Met.BUSY)
+    assert not finding.held
+    assert finding.measured == "1 of 81 requests failed in 8.0 s: 1 x 503 with Retry-After"
+    assert served([], 1.0, 9.0, within=0.25).measured == "no request was answered in 8.0 s"
+
+
+def test_a_load_past_the_objective_before_the_fault_is_late_and_not_steady() -> None:
+    finding = served_with(took=0.3)
+    assert not finding.held
+    assert finding.timing
+    assert "80 of 80 requests took longer than 250 ms" in finding.measured
+
+
+def test_the_index_lists_all_runs_the_newest_first(tmp_path: Path) -> None:
+    for day, name in ((1, "lookup-killed"), (3, "gateway-killed"), (2, "lookup-slow")):
+        made = result(name)
+        made.began = datetime(2026, 1, day, tzinfo=UTC)
+        write(made, tmp_path)
+    index = (tmp_path / "index.html").read_text()
+    assert re.findall(r'href="([^"]*)"', index) == [
+        "gateway-killed-20260103-000000/report.html",
+        "lookup-slow-20260102-000000/report.html",
+        "lookup-killed-20260101-000000/report.html",
+    ]
+    assert "2026-01-03 00:00:00 gateway-killed held" in text_of(index)
+
+
+def test_the_oldest_reports_go_and_nothing_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "KEPT", 2)
+    mine = tmp_path / "lookup-killed-20250101-000000" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    (tmp_path / "somebody-elses").mkdir()
+    for day in (1, 2, 3, 4):
+        made = result()
+        made.began = datetime(2026, 1, day, tzinfo=UTC)
+        page = write(made, tmp_path)
+        if day == 1:
+            (page.parent / "notes.txt").write_text("mine")
+
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("index.html", "somebody-elses", mine.parent.name),
+        *(f"lookup-killed-2026010{day}-000000" for day in (1, 3, 4)),
+    }
+    first = tmp_path / "lookup-killed-20260101-000000"
+    assert [path.name for path in first.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("lookup-slow", "fault injector"),
+        ("midnight-outage", "clocks"),
+        ("mysql-past-deadline", "settings of its own (mysql)"),
+        ("gateway-killed", "needs two of them"),
+        ("lookup-killed", None),
+    ],
+)
+def test_what_a_running_stack_has_not_is_the_reason_not_to_be_pointed_at_it(
+    name: str, reason: str | None
+) -> None:
+    said = unsuited(DRILLS[name].plan, local=True)
+    assert (said is None) if reason is None else (reason in str(said))
+    assert unsuited(DRILLS[name].plan, local=False) is not None
+
+
+def test_by_hand_without_a_stack_is_a_usage_error() -> None:
+    answer = CliRunner().invoke(app, ["drill", "by-hand"], env={"COLUMNS": "200"})
+    assert answer.exit_code == 2
+    assert "by-hand needs --config FILE" in answer.output
+
+
+def test_a_wrong_name_is_answered_with_the_one_that_was_meant() -> None:
+    answer = CliRunner().invoke(app, ["drill", "lookup-kiled"], env={"COLUMNS": "200"})
+    assert answer.exit_code == 2
+    assert "there is no drill 'lookup-kiled': did you mean 'lookup-killed'?" in answer.output
+    answer = CliRunner().invoke(app, ["drill", "xyz"], env={"COLUMNS": "200"})
+    assert "there is no drill 'xyz': see --list" in answer.output
 
 
 def test_the_table_of_drills_has_what_each_needs() -> None:

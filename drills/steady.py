@@ -1,0 +1,65 @@
+"""Whether a stack is well before a drill breaks it: only then does what comes after tell anything.
+
+No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from drills.client import Look
+from drills.measure import FINE, Try
+from drills.scene import Finding
+
+PROMISE = "steady before the fault"
+
+
+class NotSteady(Exception):
+    """The stack was not well before the fault, so that none was made.
+
+    Attributes:
+        finding: what was wrong.
+    """
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.measured)
+        self.finding = finding
+
+
+def parts(looks: Sequence[Look], gateways: int) -> Finding:
+    """Whether every gateway is ready and misses no part, by the last look at each."""
+    last = {look.gateway: look for look in looks}
+    wrong = []
+    for number in range(gateways):
+        look = last.get(number)
+        if look is None or not look.status:
+            wrong.append(f"gateway {number + 1} does not answer /readyz")
+        elif look.status != 200 or look.reasons:
+            reasons = "; ".join(look.reasons) or f"/readyz answers {look.status}"
+            wrong.append(f"gateway {number + 1}: {reasons}")
+    return Finding(PROMISE, not wrong, "; ".join(wrong))
+
+
+def served(tries: Sequence[Try], begin: float, end: float, within: float) -> Finding:
+    """Whether clients were served as the objective says: what was due from `begin` to `end`.
+
+    Args:
+        within: seconds in which 99 % of the requests are to be answered.
+    """
+    due = [t for t in tries if begin <= t.due < end]
+    failed = Counter(t.met.value for t in due if t.met not in FINE)
+    slow = sum(t.ended - t.due > within for t in due)
+    seconds = f"in {end - begin:.1f} s"
+    if not due:
+        return Finding(PROMISE, False, f"no request was answered {seconds}")
+    if failed:
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in failed.most_common())
+        return Finding(
+            PROMISE, False, f"{failed.total()} of {len(due)} requests failed {seconds}: {kinds}"
+        )
+    return Finding(
+        PROMISE,
+        slow * 100 <= len(due),
+        f"{slow} of {len(due)} requests took longer than {within * 1000:.0f} ms {seconds}",
+        timing=True,
+    )
