@@ -64,8 +64,8 @@ def test_the_drill_holds_what_it_promises(name: str, tmp_path: Path) -> None:
         pytest.skip(NOT_IN_A_GROUP[name])
     for again in (True, True, False):
         ran = run_drill(DRILLS[name], Options(), tmp_path)
-        assert ran.verdict.acknowledged > 100, "the load did next to nothing"
         # A machine with too much else to do is late, and loses nothing: only that is tried again.
         if not (again and ran.only_late):
             break
     assert ran.held, ran.broken
+    assert ran.verdict.acknowledged > 100, "the load did next to nothing"
