@@ -1,64 +1,163 @@
-"""Requests to the admin port of a running gateway."""
+"""Asking the admin port of a running gateway. The token goes to it and to no other address."""
 
 from __future__ import annotations
 
+import http.client
 import json
-import urllib.error
-import urllib.request
+import socket
+import ssl
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from config.model import Sections
+    from config.model import Admin, Sections
 
 SECONDS = 10.0
+"""How long a gateway has to answer."""
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class NoAnswer(Exception):
-    """The gateway did not answer, or answered with an error; says which URL, and why."""
+    """The gateway did not answer, or not as it should; the message says which, where and why."""
 
 
-def admin_url(config: Sections) -> str:
-    """The URL of the admin port of a gateway with this configuration, from this machine."""
-    from config.tls import own_url
+@dataclass(frozen=True, slots=True)
+class AdminPort:
+    """One gateway's.
 
-    return own_url(config.admin)
-
-
-def ask(
-    url: str, path: str, config: Sections, body: Any = None, *, seconds: float = SECONDS
-) -> Any:
-    """The JSON answer of an admin port. The request is a POST if it has a body.
-
-    Args:
-        url: of the admin port.
-        config: its `admin.token`, if set, is sent.
-
-    Raises:
-        NoAnswer: the port did not answer, or answered with an error.
+    Attributes:
+        url: of it, without a path.
+        token: what to show; None for nothing.
+        because: where it is from, or why there is none, for the error.
+        tls: what is believed where the URL says https, of the configuration; None for the system's.
+        ca_file: PEM; believed in the place of that.
     """
-    from config.tls import own_port_context
 
-    headers = {"Content-Type": "application/json"}
-    if config.admin.token is not None:
-        headers["Authorization"] = f"Bearer {config.admin.token.get_secret_value()}"
-    if not url.startswith(("http://", "https://")):
-        raise NoAnswer(f"{url} is no http:// or https:// URL")
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url.rstrip("/") + path, data=data, headers=headers)  # noqa: S310
-    try:
-        context = own_port_context(config.admin)
-        with urllib.request.urlopen(request, timeout=seconds, context=context) as answer:  # noqa: S310
-            return json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        raise NoAnswer(f"{url}: {_reason(error)}") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise NoAnswer(f"no gateway answers at {url}: {reason}") from None
+    url: str
+    token: str | None = None
+    because: str = "no token was given"
+    tls: Admin | None = None
+    ca_file: str | None = None
 
+    @classmethod
+    def of(cls, config: Sections, path: object, url: str | None = None) -> AdminPort:
+        """The one of a gateway with this configuration, seen from this machine.
 
-def _reason(error: urllib.error.HTTPError) -> str:
-    try:
-        sentences = json.loads(error.read())["errors"]
-        return f"{error.code}: {' '.join(sentences)}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{error.code} {error.reason}: is this the admin port of a gateway?"
+        Args:
+            path: the configuration's file, for errors.
+            url: where it is, if not where the configuration says.
+        """
+        from config.tls import own_url
+
+        token = config.admin.token
+        return cls(
+            (url or own_url(config.admin)).rstrip("/"),
+            None if token is None else token.get_secret_value(),
+            f"{path} has no admin.token" if token is None else f"it got admin.token of {path}",
+            config.admin,
+        )
+
+    def ask(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        method: str = "",
+        seconds: float = SECONDS,
+        serves: tuple[int, ...] = (200,),
+    ) -> Any:
+        """The JSON that it answers; POST where there is a body.
+
+        Args:
+            seconds: how long it has.
+            serves: the statuses that are no error.
+
+        Raises:
+            NoAnswer: none, or an error.
+        """
+        status, raw = self.request(path, body, method=method, seconds=seconds)
+        try:
+            answer = json.loads(raw)
+        except ValueError:
+            raise NoAnswer(f"what answers at {self.url} ({status}) is no gateway") from None
+        if status not in serves:
+            sentences = answer.get("errors") if isinstance(answer, dict) else None
+            said = " ".join(sentences) if sentences else "is that the admin port of a gateway?"
+            raise NoAnswer(f"{self.url}: {status}: {said}")
+        return answer
+
+    def request(
+        self, path: str, body: Any = None, *, method: str = "", seconds: float = SECONDS
+    ) -> tuple[int, bytes]:
+        """Status and body of its answer, whatever they are, but for 401.
+
+        Raises:
+            NoAnswer: none, or it wants another token.
+        """
+        headers = {"Content-Type": "application/json"}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        data = None if body is None else json.dumps(body).encode()
+        connection = self._connection(seconds)
+        try:
+            # No proxy is asked, and no redirect followed: both would be shown the token.
+            connection.request(
+                method or ("GET" if data is None else "POST"), path, body=data, headers=headers
+            )
+            answer = connection.getresponse()
+            raw = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAnswer(self._in_words(error, seconds)) from None
+        finally:
+            connection.close()
+        if answer.status == 401:
+            raise NoAnswer(
+                f"{self.url} wants the admin token, the one in its own admin.token_file, and"
+                f" {self.because}: name the file by --token-file, or the gateway's configuration"
+                " by --config"
+            )
+        return answer.status, raw
+
+    def _connection(self, seconds: float) -> http.client.HTTPConnection:
+        parts = urlsplit(self.url)
+        host = parts.hostname or ""
+        if parts.scheme != "https":
+            return http.client.HTTPConnection(host, parts.port, timeout=seconds)
+        context = self._context(host)
+        return http.client.HTTPSConnection(host, parts.port, timeout=seconds, context=context)
+
+    def _context(self, host: str) -> ssl.SSLContext:
+        from config.tls import TlsProblem, client_context, own_port_context
+
+        try:
+            context = None
+            if self.tls is not None and self.ca_file is None:
+                # On this machine its certificate is believed under any name.
+                own = own_port_context(self.tls) if host in _LOOPBACK else None
+                context = own or client_context(self.tls.peers_tls)
+            context = context or ssl.create_default_context(cafile=self.ca_file)
+            mine = self.tls
+            if mine is not None and mine.peers_tls_certificate_file is not None:
+                context.load_cert_chain(mine.peers_tls_certificate_file, mine.peers_tls_key_file)
+        except (TlsProblem, OSError) as error:
+            raise NoAnswer(f"{self.url} cannot be asked: {self.ca_file or ''} {error}") from None
+        return context
+
+    def _in_words(self, error: Exception, seconds: float) -> str:
+        from config.tls import in_words
+
+        if isinstance(error, ConnectionRefusedError):
+            return (
+                f"nothing listens at {self.url} (connection refused): does the gateway run, and is"
+                " this its admin port?"
+            )
+        if isinstance(error, socket.gaierror):
+            return f"the name in {self.url} is not known: {error.strerror}"
+        if isinstance(error, TimeoutError):
+            return f"{self.url} did not answer within {seconds:g} s"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"{self.url}: {in_words(error)}; --ca-file names the authority to believe"
+        if isinstance(error, (http.client.HTTPException, ConnectionError)):
+            return f"{self.url} ends the connection without an answer: does it take only https?"
+        return f"{self.url}: {in_words(error) if isinstance(error, OSError) else error}"

@@ -112,30 +112,32 @@ def _notes(lookup: Lookup) -> list[str]:
     return notes
 
 
-def ask_what_differs(sections: Sections, against: str | None) -> Any:
+def ask_what_differs(sections: Sections, path: Path, against: str | None) -> Any:
     """What a reload of a running gateway with this configuration would change.
 
     Args:
-        against: its admin URL; by default that of the configuration.
+        path: of the configuration, whose admin token is shown.
+        against: its admin URL; by default the first gateway of the fleet, or the configuration's.
 
     Raises:
         NoAnswer: it does not say.
     """
     import secrets
 
-    from cli.admin import admin_url, ask
+    from cli.fleet import find_gateways
     from config.plain import veiled
 
     nonce = secrets.token_hex(16)
     question = {"config": veiled(sections, nonce), "nonce": nonce}
-    return ask(against or admin_url(sections), "/reload/check", sections, question)
+    gateway = find_gateways(path, [against] if against else None)[0]
+    return gateway.ask("/reload/check", question)
 
 
 def _compare(sections: Sections, path: Path, against: str, as_json: bool) -> None:
     from cli.admin import NoAnswer
 
     try:
-        answer = ask_what_differs(sections, against)
+        answer = ask_what_differs(sections, path, against)
     except NoAnswer as error:
         raise Failed(str(error)) from None
     if as_json:

@@ -26,8 +26,14 @@ AgainstOption = Annotated[
     typer.Option("--against", metavar="URL", help="The admin URL of a running gateway."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON, for scripts.")]
-DEFAULT_CONFIG = Path(".tapedeck/tapedeck.yml")
-"""The running local stack's configuration (config.load.DEFAULT_PATH)."""
+LOCAL_CONFIG = Path(".tapedeck/tapedeck.yml")
+"""The running local stack's (config.load.DEFAULT_PATH)."""
+INSTALLED_CONFIG = Path("/etc/tapedeck/tapedeck.yml")
+"""Where deploy/ puts it: systemd, compose and Kubernetes alike."""
+DEFAULT_CONFIG = (
+    INSTALLED_CONFIG if INSTALLED_CONFIG.exists() and not LOCAL_CONFIG.exists() else LOCAL_CONFIG
+)
+"""Of the folder where it is typed, or else of the machine."""
 
 
 class Failed(Exception):

@@ -10,7 +10,21 @@ from typing import Annotated
 
 import typer
 
-from cli import catalog, check_config, drill, importing, partitions, ring, serve, stack, up
+from cli import (
+    catalog,
+    check_config,
+    drain,
+    drill,
+    events,
+    importing,
+    partitions,
+    reload,
+    ring,
+    serve,
+    stack,
+    status,
+    up,
+)
 from cli.common import Failed
 
 app = typer.Typer(
@@ -22,6 +36,8 @@ app = typer.Typer(
 )
 for _command in (up.up, serve.serve, drill.drill, importing.export):
     app.command()(_command)
+for _remote in (status.status, status.metrics, events.events, reload.reload, drain.drain):
+    app.command()(_remote)
 app.command("import")(importing.import_)
 app.command("check-config")(check_config.check_config)
 for _group in (stack, catalog, ring, partitions):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import date
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.admin import AdminPort, NoAnswer
 from cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -19,6 +22,15 @@ from cli.common import (
     print_table,
     read_config,
     run,
+)
+from cli.fleet import (
+    CaOption,
+    FleetOption,
+    TokenOption,
+    UrlOption,
+    ask_each,
+    fail_for,
+    find_gateways,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +59,7 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 
     found, foreign = _with_janitor(sections, look)
     _warn(foreign)
-    in_vain = _in_vain(sections)
+    in_vain = _in_vain(config)
     if as_json:
         shown = [partition.as_json() for partition in found]
         print_json([{**one, "in_vain": in_vain.get(one["day"])} for one in shown])
@@ -207,28 +219,38 @@ def prune(
 
 
 @app.command("believe-clock")
-def believe_clock(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Tell a gateway that doubts MySQL's clock that it is right.
+def believe_clock(
+    url: UrlOption = None,
+    fleet: FleetOption = None,
+    token_file: TokenOption = None,
+    ca_file: CaOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell gateways that doubt MySQL's clock that it is right.
 
     A gateway serves no request while MySQL's clock differs by more than an hour both from its
     machine's clock and from the time that it counted itself. If a clock is wrong, set it right
-    instead: the gateway then continues by itself. Run this for each gateway's own admin port.
+    instead: the gateway then continues by itself.
 
     Example: tapedeck partitions believe-clock
     """
-    from cli.admin import NoAnswer, admin_url, ask
-
-    sections = read_config(config)
-    try:
-        told = ask(admin_url(sections), "/partitions/believe-clock", sections, {})
-    except NoAnswer as error:
-        fail(str(error))
+    gateways = find_gateways(config, url, fleet, token_file, ca_file)
+    answers = ask_each(gateways, _believe)
+    told = [(port.url, answer) for port, answer in answers if not isinstance(answer, NoAnswer)]
     if as_json:
-        print_json(told)
-    elif told["was_in_doubt"]:
-        print(f"The gateway believes MySQL's clock again: {told['mysql_time']}.")
+        print_json([{"url": where, **answer} for where, answer in told])
     else:
-        print(f"MySQL's clock was not in doubt; nothing changed: {told['mysql_time']}.")
+        for where, answer in told:
+            doubted = answer["was_in_doubt"]
+            done = "believed again" if doubted else "not in doubt; nothing changed"
+            print(f"{where}: MySQL's clock is {done}: {answer['mysql_time']}.")
+    fail_for(answers, "were not told")
+
+
+def _believe(port: AdminPort) -> dict[str, Any]:
+    told: dict[str, Any] = port.ask("/partitions/believe-clock", method="POST")
+    return told
 
 
 def _warn(foreign: Iterable[str]) -> None:
@@ -262,13 +284,10 @@ def _with_janitor(sections: Sections, work: Callable[[Janitor], Awaitable[Result
     return run(carry_out())
 
 
-def _in_vain(sections: Sections) -> dict[str, int]:
-    """The gateway's count by day; empty if no gateway answers."""
-    from cli.admin import NoAnswer, admin_url, ask
-
-    try:
-        return {
-            one["day"]: one["in_vain"] for one in ask(admin_url(sections), "/partitions", sections)
-        }
-    except NoAnswer:
-        return {}
+def _in_vain(config: Path) -> dict[str, int]:
+    """By day, what the gateways count together; empty where none answers."""
+    counted = Counter[str]()
+    for _, listed in ask_each(find_gateways(config), lambda port: port.ask("/partitions")):
+        if not isinstance(listed, NoAnswer):
+            counted.update({one["day"]: one["in_vain"] for one in listed})
+    return counted

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.admin import AdminPort, NoAnswer
 from cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -17,7 +18,16 @@ from cli.common import (
     read_lookup,
     run,
 )
-from cli.ring_nodes import find_cluster, look_at, print_nodes
+from cli.fleet import (
+    CaOption,
+    FleetOption,
+    TokenOption,
+    UrlOption,
+    ask_each,
+    fail_for,
+    find_gateways,
+)
+from cli.ring_nodes import find_cluster, look_at, print_nodes, print_rings
 from cli.ring_plan import plan
 
 if TYPE_CHECKING:
@@ -30,14 +40,37 @@ _ID = typer.Argument(min=1, max=2**63 - 1)
 
 
 @app.command()
-def show(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+def show(
+    url: UrlOption = None,
+    fleet: FleetOption = None,
+    token_file: TokenOption = None,
+    ca_file: CaOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
     """Show each lookup node: weight, share of the keys, keys, memory, whether it answers.
 
+    It asks the nodes of the configuration. With --url or --fleet it asks these gateways instead,
+    and shows each one's ring: which node is out, since when and why.
+
     Example: tapedeck ring show
+
+    Example: tapedeck ring show --fleet /etc/tapedeck/fleet
     """
+    if url or fleet:
+        answers = ask_each(
+            find_gateways(config, url, fleet, token_file, ca_file), lambda port: port.ask("/ring")
+        )
+        rings = {port.url: ring for port, ring in answers if not isinstance(ring, NoAnswer)}
+        if as_json:
+            print_json([{"url": where, **ring} for where, ring in rings.items()])
+        else:
+            print_rings(rings)
+        fail_for(answers, "did not answer")
+        return
     sections = read_config(config)
     nodes = run(_show(sections))
-    gateway = _add_what_the_gateway_saw(sections, nodes)
+    gateway = _add_what_the_gateway_saw(find_gateways(config), nodes)
     if as_json:
         print_json({"nodes": nodes, "gateway": gateway})
         return
@@ -122,19 +155,19 @@ async def _show(sections: Sections) -> list[dict[str, Any]]:
         await backend.nodes.close()
 
 
-def _add_what_the_gateway_saw(sections: Sections, nodes: list[dict[str, Any]]) -> dict[str, Any]:
+def _add_what_the_gateway_saw(
+    gateways: list[AdminPort], nodes: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Add what only a gateway knows: which nodes are in its ring, and evictions of the last hour.
 
     Returns:
         The `generation` of its ring; or, in `problem`, why the gateway did not answer. The command
         does not fail then: the nodes were asked directly.
     """
-    from cli.admin import NoAnswer, admin_url, ask
-
-    try:
-        ring = ask(admin_url(sections), "/ring", sections, seconds=3)
-    except NoAnswer as error:
-        return {"problem": str(error)}
+    answers = [ring for _, ring in ask_each(gateways, lambda port: port.ask("/ring", seconds=3))]
+    ring = next((one for one in answers if not isinstance(one, NoAnswer)), answers[0])
+    if isinstance(ring, NoAnswer):
+        return {"problem": str(ring)}
     standing = {node["name"]: node for node in ring.get("nodes", ())}
     for node in nodes:
         if seen := standing.get(node["name"]):

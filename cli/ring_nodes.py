@@ -75,6 +75,30 @@ def print_nodes(nodes: list[dict[str, Any]], retention_days: int) -> None:
         print(f"evicted: entries that went before the retention of {retention_days} days was over")
 
 
+def print_rings(rings: Mapping[str, dict[str, Any]]) -> None:
+    """What each gateway makes of the nodes, by its URL."""
+    rows = []
+    for url, ring in rings.items():
+        for node in ring["nodes"]:
+            out = node["state"] != "live"
+            why = f"since {node['since']}: {node['reason']}".replace("[", r"\[") if out else ""
+            colour = "red" if out else "green"
+            rows.append(
+                (
+                    url,
+                    str(ring["generation"]),
+                    node["name"],
+                    node["address"],
+                    str(node["weight"]),
+                    f"{node['share']:.1%}",
+                    f"[{colour}]{node['state']}[/]",
+                    why,
+                )
+            )
+    columns = ("gateway", "generation", "node", "address", "weight", "share", "state", "")
+    print_table(columns, rows)
+
+
 def _standing(node: dict[str, Any]) -> str:
     """Whether the node answers, and whether the gateway has ejected it."""
     if node["state"] != "answers":

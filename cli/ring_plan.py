@@ -70,7 +70,7 @@ def plan(
         after = _changed(before, add or [], remove or [], weight or [], config)
     else:
         sections = read_config(config)
-        before, after = _running(sections, against), sections.lookup
+        before, after = _running(sections, config, against), sections.lookup
     if after.mode == "cluster":
         fail("a Redis Cluster places its own slots: see redis-cli --cluster rebalance")
     held = run(_held(before, after))
@@ -88,12 +88,12 @@ def plan(
         _print(answer)
 
 
-def _running(sections: Sections, against: str | None) -> Lookup:
+def _running(sections: Sections, config: Path, against: str | None) -> Lookup:
     """The section `lookup` as the running gateway has it, where that decides where keys lie."""
     from cli.check_config import ask_what_differs
 
     try:
-        answer = ask_what_differs(sections, against)
+        answer = ask_what_differs(sections, config, against)
     except NoAnswer as error:
         fail(f"{error}; before a change: --add, --remove or --weight")
     old = {word: answer["values"].get(f"lookup.{word}") for word in _PLACING}

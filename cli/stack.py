@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json, print_table
+from cli.common import LOCAL_CONFIG, ConfigOption, JsonOption, fail, print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="The servers of the stack that `tapedeck up` runs.")
 
@@ -17,7 +17,7 @@ ServerName = Annotated[Name, typer.Argument(help="The server.", show_default=Fal
 
 
 @app.command()
-def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+def status(config: ConfigOption = LOCAL_CONFIG, as_json: JsonOption = False) -> None:
     """Show the servers with their addresses, the primary, and whether it is redundant.
 
     Example: tapedeck stack status --json
@@ -49,7 +49,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
 @app.command()
 def stop(
-    name: ServerName, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
+    name: ServerName, config: ConfigOption = LOCAL_CONFIG, as_json: JsonOption = False
 ) -> None:
     """Stop a server; it stays stopped. For the primary another one takes over.
 
@@ -60,7 +60,7 @@ def stop(
 
 @app.command()
 def start(
-    name: ServerName, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
+    name: ServerName, config: ConfigOption = LOCAL_CONFIG, as_json: JsonOption = False
 ) -> None:
     """Start a stopped or killed server. An old primary becomes a standby, or a secondary.
 
@@ -75,7 +75,7 @@ def promote(
         bool,
         typer.Option("--force", help="Also if changes that were acknowledged are lost by it."),
     ] = False,
-    config: ConfigOption = DEFAULT_CONFIG,
+    config: ConfigOption = LOCAL_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
     """Make the standby, or another member of the group, the primary.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.common import DEFAULT_CONFIG, Failed, fail
+from cli.common import LOCAL_CONFIG, Failed, fail
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -74,7 +74,7 @@ def up(
     ] = None,
     config: Annotated[
         Path, typer.Option("--config", metavar="FILE", help="The configuration that it writes.")
-    ] = DEFAULT_CONFIG,
+    ] = LOCAL_CONFIG,
     parent: Annotated[int, typer.Option("--parent", hidden=True)] = 0,
 ) -> None:
     """Run three lookup nodes, MySQL with a standby, and the gateway, until Ctrl-C.
@@ -242,7 +242,7 @@ def _show(console: Console, layout: Layout, ports: Ports, player: str, seconds: 
     command = "tapedeck"
     if shutil.which(command) is None:
         command = os.path.relpath(sys.argv[0])
-    here = "" if layout.config == DEFAULT_CONFIG else f" --config {layout.config}"
+    here = "" if layout.config == LOCAL_CONFIG else f" --config {layout.config}"
     pids = {
         name: (run / f"{name}.pid").read_text().strip()
         for _, name, _ in ports.uses()

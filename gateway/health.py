@@ -115,10 +115,10 @@ class Health:
     """One worker's health.
 
     Args:
-        draining: returns whether the process is about to stop.
+        draining: returns why the process takes no listeners; empty while it does.
     """
 
-    def __init__(self, backend: Backend, live: RuntimeConfig, draining: Callable[[], bool]) -> None:
+    def __init__(self, backend: Backend, live: RuntimeConfig, draining: Callable[[], str]) -> None:
         self._backend = backend
         self._live = live
         self._draining = draining
@@ -147,8 +147,8 @@ class Health:
 
     def verdict(self) -> Verdict:
         """This worker's verdict now."""
-        if self._draining():
-            return judge([Reason("draining", "the process is stopping")])
+        if why := self._draining():
+            return judge([Reason("draining", why)])
         loop_time = asyncio.get_running_loop().time()
         objective = self._live.config.objective
         found = reasons(

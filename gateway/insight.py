@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from prometheus_client.core import Metric
 
+from gateway.api.admin_bodies import Drained
 from gateway.peers import Peers
 from sharding.state import Key
 from sharding.verdict import Verdict
@@ -71,6 +72,16 @@ class Insight(Protocol):
 
     async def believe_clock(self) -> dict[str, Any]:
         """Trust MySQL's clock on an operator's word, if it is doubted."""
+        ...
+
+    async def drain_state(self) -> Drained: ...
+
+    async def drain(self) -> Drained:
+        """Take the gateway out, for as long as nobody takes it back."""
+        ...
+
+    async def drain_back(self) -> Drained:
+        """End that."""
         ...
 
     async def stats(self) -> dict[str, Any]: ...

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from gateway import telemetry
+from gateway.api.admin_bodies import Drained
+from gateway.drain import ASKED, Drain
 from gateway.health import Health
 from gateway.http.errors import Refusal
 from gateway.insight import Snapshot
@@ -32,12 +34,14 @@ class OwnInsight:
         backend: everything behind HTTP.
         health: of this process.
         peers: the other gateways.
+        drained: whether it is taken out.
     """
 
-    def __init__(self, backend: Backend, health: Health, peers: Peers) -> None:
+    def __init__(self, backend: Backend, health: Health, peers: Peers, drained: Drain) -> None:
         self._backend = backend
         self._health = health
         self.peers = peers
+        self._drain = drained
 
     async def readiness(self) -> Verdict:
         """The verdict of this worker, with its peers if it asks them."""
@@ -79,6 +83,17 @@ class OwnInsight:
     async def believe_clock(self) -> dict[str, Any]:
         """Only in this process: each one compares with its own clocks."""
         return self._backend.days.believe()
+
+    async def drain_state(self) -> Drained:
+        return self._drain.state()
+
+    async def drain(self) -> Drained:
+        self._drain.begin(ASKED)
+        return self._drain.state()
+
+    async def drain_back(self) -> Drained:
+        await self._drain.end()
+        return self._drain.state()
 
     async def stats(self) -> dict[str, Any]:
         return await asyncio.to_thread(lambda: telemetry.stats(telemetry.families()))

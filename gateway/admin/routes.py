@@ -30,7 +30,10 @@ from sharding.state import PLAYLIST_MAX, Key
 if TYPE_CHECKING:
     from gateway.dashboard.page import Dashboard
 
-SHOWN = ("ring", "outline", "mysql", "partitions", "believe_clock", "stats")
+SHOWN = (
+    *("ring", "outline", "mysql", "partitions", "believe_clock", "stats"),
+    *("drain_state", "drain", "drain_back"),
+)
 """Operations that answer with the result of the `Insight`'s method of the same name."""
 RELOAD_BYTES = 1024 * 1024
 """Most bytes of a configuration to compare, or of a supervisor's order."""
@@ -70,7 +73,8 @@ class AdminApi:
             "where": self.where,
             "dashboard": self.page,
             "dashboard_file": self.file,
-            "dashboard_events": self.events,
+            "dashboard_events": self.stream,
+            "events": self.events,
             "overview": self.overview,
             "metrics": self.metrics,
             "reload": self.reload,
@@ -142,11 +146,14 @@ class AdminApi:
     async def file(self, call: Call) -> Answer:
         return self._the_dashboard().file(call.values["file"])
 
-    async def events(self, call: Call) -> Answer:
+    async def stream(self, call: Call) -> Answer:
         assert isinstance(
             call.request, BaseRequest
         )  # the admin port's requests are aiohttp's (`lean` is off)
-        return self._the_dashboard().events(call.request)
+        return self._the_dashboard().stream(call.request)
+
+    async def events(self, call: Call) -> Answer:
+        return json_response(self._the_dashboard().events())
 
     async def overview(self, call: Call) -> Answer:
         return json_response(self._the_dashboard().overview())

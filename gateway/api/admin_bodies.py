@@ -127,6 +127,24 @@ class Partition(Struct):
     ]
 
 
+class Drained(Struct):
+    draining: Annotated[bool, Meta(description="/readyz says 503, and connections are ended")]
+    in_flight: Annotated[Count, Meta(description="requests")]
+    connections: Annotated[Count, Meta(description="of listeners and services")]
+    empty: Annotated[
+        bool, Meta(description="none was open, and none came, for the last seconds of the drain")
+    ]
+
+
+class Happened(Struct):
+    id: Id
+    at: Annotated[float, Meta(description="seconds since 1970")]
+    until: Annotated[float | None, Meta(description="null while it lasts; `at` for a moment")]
+    kind: str
+    part: str
+    text: str
+
+
 class BelievedClock(Struct):
     was_in_doubt: bool
     mysql_time: str

@@ -344,6 +344,18 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: "BelievedClock", 503: "PlainError"},
         methods=("POST",),
     ),
+    _admin(
+        "drain_state", "/drain", "Whether the gateway is drained, and how far", {200: "Drained"}
+    ),
+    _admin(
+        "drain",
+        "/drain",
+        "Take the gateway out: /readyz says 503, each answer ends its connection; it serves on",
+        {200: "Drained"},
+        methods=("POST",),
+    ),
+    _admin("drain_back", "/drain/back", "End the drain", {200: "Drained"}, methods=("POST",)),
+    _admin("events", "/events", "What happened lately, oldest first", {200: "Happenings"}),
     _admin("stats", "/stats", "All counters as JSON", {200: "Stats"}),
     _admin("metrics", "/metrics", "All counters as Prometheus text", {200: "Metrics"}),
     _admin(

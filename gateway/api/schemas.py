@@ -8,6 +8,8 @@ import msgspec
 
 from gateway.api.admin_bodies import (
     BelievedClock,
+    Drained,
+    Happened,
     MySQL,
     Outline,
     Overview,
@@ -130,11 +132,14 @@ SCHEMAS: Json = {
             "causes": {"type": "array", "items": _TEXT},
         }
     ),
-    **_schemas_of(Ring, Outline, MySQL, Where, Overview, Partition, BelievedClock),
+    **_schemas_of(
+        Ring, Outline, MySQL, Where, Overview, Partition, BelievedClock, Drained, Happened
+    ),
     "Partitions": {"type": "array", "items": _ref("Partition")},
     "Page": _TEXT,
     "PagePart": _TEXT,
     "Events": _TEXT,
+    "Happenings": {"type": "array", "items": _ref("Happened")},
     "Stats": {"type": "object", "description": "By metric: a value, or values with labels."},
     "Metrics": _TEXT,
     "Reloaded": _object(

@@ -40,7 +40,7 @@ class Event(msgspec.Struct):
         at, until: seconds since 1970. `until` is None while it lasts, and is `at` for what has no
             length.
         kind: `ejected`, `mysql_down`, `not_redundant`, `split`, `failover`, `reload`, `worker`,
-            `ring`.
+            `ring`, `draining`.
         part: what it happened to.
         text: one sentence.
     """
@@ -109,6 +109,10 @@ class History:
             self._look_at_ring(seen)
         if seen.mysql is not None:
             self._look_at_mysql(seen)
+        if seen.status == "draining":
+            self._begin("draining", "gateway", "The gateway was taken out (drained)", seen.at)
+        else:
+            self._end("draining", "gateway", seen.at)
         if before is not None:
             self._look_at_counters(Window(before, reading), seen.at)
         self._judge(seen, [event for key, event in self._open.items() if key not in known])

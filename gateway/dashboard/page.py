@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 
 from config.values import join_address
-from gateway.dashboard.history import KEEP, STEP, History
+from gateway.dashboard.history import KEEP, STEP, Event, History
 from gateway.dashboard.numbers import node_numbers, totals, worker_numbers
 from gateway.dashboard.stream import Viewer, Viewers, event
 from gateway.http.errors import Refusal
@@ -90,8 +90,12 @@ class Dashboard:
         """
         return PAGES.part(name)
 
-    def events(self, request: web.BaseRequest) -> web.Response:
-        """The stream for one viewer.
+    def events(self) -> list[Event]:
+        """What happened lately, oldest first."""
+        return list(self._history.events)
+
+    def stream(self, request: web.BaseRequest) -> web.Response:
+        """What is new, for one viewer, for as long as it looks.
 
         Raises:
             Refusal: 503, too many look already.

@@ -16,7 +16,7 @@ from config.tls import TlsProblem, server_context
 from config.values import join_address
 from failover.aside import aside
 from gateway.http.application import Application
-from gateway.http.protocol import Server
+from gateway.http.protocol import HttpConnection, Server
 
 BACKLOG = 1024
 SETTLE_SECONDS = 0.25
@@ -100,6 +100,22 @@ class Listening:
         self._accepting: asyncio.AbstractServer | None = None
         self._context: ssl.SSLContext | None = None
         self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.connections)
+
+    @property
+    def accepted(self) -> int:
+        """How many there were."""
+        return self._server.accepted
+
+    def close_idle(self, seconds: float) -> None:
+        """Close the connections on which nothing was asked for that long."""
+        for connection in self._server.connections:
+            if isinstance(connection, HttpConnection):
+                connection.close_idle(seconds)
 
     @property
     def address(self) -> str:

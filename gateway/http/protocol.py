@@ -230,6 +230,13 @@ class HttpConnection(RequestHandler):
         self.close()
         self._loop.call_later(_LINGER_SECONDS, self.force_close)
 
+    def close_idle(self, seconds: float) -> None:
+        """End it if it waits for a request, and has for so long."""
+        waiter, idle_until = self._waiter, self._next_keepalive_close_time
+        waits = waiter is not None and not waiter.done() and not self.slow_since
+        if waits and self._loop.time() - idle_until + self._keepalive_timeout >= seconds:
+            self.force_close()
+
     def cut(self) -> None:
         """Close the connection at once; unread answers are lost."""
         self.force_close()
@@ -364,7 +371,11 @@ class HttpConnection(RequestHandler):
 
 
 class Server(web.Server):
-    """aiohttp's low-level server for an application. Create it inside the running loop."""
+    """aiohttp's low-level server for an application. Create it inside the running loop.
+
+    Attributes:
+        accepted: connections so far.
+    """
 
     def __init__(self, application: Application) -> None:
         limits = _DEFAULTS if application.admission is None else application.admission.limits
@@ -379,9 +390,11 @@ class Server(web.Server):
             lingering_time=2.0,
         )
         self.application = application
+        self.accepted = 0
 
     def __call__(self) -> RequestHandler:
         """Create the protocol of an accepted connection."""
+        self.accepted += 1
         protocol = HttpConnection(self, loop=self._loop, **self._kwargs)
         protocol._application = self.application
         return protocol

@@ -13,6 +13,8 @@ import aiohttp
 import msgspec
 
 from gateway import telemetry
+from gateway.api.admin_bodies import Drained
+from gateway.drain import ASKED, STOPPING, merge_drained
 from gateway.http.errors import Refusal
 from gateway.insight import Snapshot
 from gateway.peers import Peers
@@ -134,24 +136,34 @@ class WorkersInsight:
 
     Args:
         doors: one for each worker.
-        draining: returns whether the gateway is about to stop.
+        stopping: returns whether the gateway is about to stop.
         peers: the other gateways.
+        replace: ends a worker, and starts another one in its place.
+
+    Attributes:
+        drained: whether an operator has taken the gateway out; workers are born with it.
     """
 
     def __init__(
-        self, doors: Sequence[WorkerDoor], draining: Callable[[], bool], peers: Peers
+        self,
+        doors: Sequence[WorkerDoor],
+        stopping: Callable[[], bool],
+        peers: Peers,
+        replace: Callable[[int], None],
     ) -> None:
         self._doors = doors
-        self._draining = draining
+        self._stopping = stopping
         self.peers = peers
+        self._replace = replace
+        self.drained = False
 
     async def readiness(self) -> Verdict:
         """The verdict for all workers (see `worst`)."""
         return self._verdict(await self.ask_all("/readyz"))
 
     def _verdict(self, ready: Mapping[int, Any]) -> Verdict:
-        if self._draining():
-            return judge([Reason("draining", "the gateway is stopping")])
+        if self._stopping() or self.drained:
+            return judge([Reason("draining", STOPPING if self._stopping() else ASKED)])
         answers = {
             number: (
                 body["status"],
@@ -213,6 +225,28 @@ class WorkersInsight:
         doubted = [answer for answer in answers if answer["was_in_doubt"]]
         told: dict[str, Any] = (doubted or answers)[0]
         return told
+
+    async def drain_state(self) -> Drained:
+        return self._merge_drained(await self.ask_all("/drain"))
+
+    async def drain(self) -> Drained:
+        """Every worker is told; one that does not say so is replaced."""
+        return await self._tell_drained("/drain", True)
+
+    async def drain_back(self) -> Drained:
+        return await self._tell_drained("/drain/back", False)
+
+    async def _tell_drained(self, path: str, drained: bool) -> Drained:
+        self.drained = drained
+        answers = await self.ask_all(path, method="POST")
+        for door in self._doors:
+            if door.number not in answers:
+                self._replace(door.number)
+        return self._merge_drained(answers)
+
+    def _merge_drained(self, answers: Mapping[int, Any]) -> Drained:
+        told = [msgspec.convert(answer, Drained) for answer in answers.values()]
+        return merge_drained(self.drained, told, len(self._doors))
 
     async def stats(self) -> dict[str, Any]:
         return await asyncio.to_thread(telemetry.stats, await self._families())

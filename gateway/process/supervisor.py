@@ -95,7 +95,10 @@ class Supervisor:
         self._stop: asyncio.Event = asyncio.Event()
         self._status = 0
         self._insight = WorkersInsight(
-            [slot.door for slot in self._slots], self._stop.is_set, Peers(self._live)
+            [slot.door for slot in self._slots],
+            self._stop.is_set,
+            Peers(self._live),
+            self._replace,
         )
         self._reloaded = Workers(
             self._live,
@@ -171,6 +174,7 @@ class Supervisor:
 
     async def _spawn(self, slot: _Slot) -> asyncio.subprocess.Process:
         config, generation = self._live.config, self._reloaded.generation
+        drained = self._insight.drained
         first, slot.first = slot.first, False
         handover = Handover(
             worker=slot.number,
@@ -180,6 +184,7 @@ class Supervisor:
             admin_token=self._token,
             config=plain(config),
             generation=generation,
+            drained=drained,
             first=first,
         )
         process = await asyncio.create_subprocess_exec(
@@ -193,8 +198,9 @@ class Supervisor:
             process.stdin.write(encode(handover))
             await process.stdin.drain()
         process.stdin.close()
-        if self._stop.is_set() or self._live.config is not config:
-            # In the latter case a reload happened meanwhile, and could not reach this process.
+        changed = self._live.config is not config or self._insight.drained is not drained
+        if self._stop.is_set() or changed:
+            # A reload or a drain happened meanwhile, and could not reach this process.
             _signal(process, signal.SIGTERM)
         return process
 

@@ -29,6 +29,7 @@ from gateway import logs, metrics, telemetry
 from gateway.admin.local import OwnInsight
 from gateway.catalog.cache import Catalog
 from gateway.catalog.keeper import keep
+from gateway.drain import ASKED, STOPPING, Drain
 from gateway.factory import gateway_application
 from gateway.health import Health
 from gateway.http.listener import Listening, bind
@@ -66,6 +67,7 @@ class Handover(msgspec.Struct):
         admin_token: the supervisor's token.
         config: the configuration with its secrets.
         generation: of the ring: how many rings the gateway has had.
+        drained: whether an operator has taken the gateway out.
         first: whether the gateway starts with this worker, which may then refuse to start. A
             replacement of a dead worker serves what it can.
     """
@@ -77,6 +79,7 @@ class Handover(msgspec.Struct):
     admin_token: str
     config: dict[str, Any]
     generation: int
+    drained: bool = False
     first: bool = True
 
 
@@ -170,14 +173,17 @@ class Worker:
         catalog = Catalog(backend.primary, self._config.catalog)
         keeping = asyncio.create_task(keep(backend.primary, catalog.finder.plays))
         application = gateway_application(live, backend.store, catalog)
-        health = Health(backend, live, lambda: application.draining)
-        insight, parts = OwnInsight(backend, health, Peers(live)), OwnParts(backend, live)
+        gateway = Listening(application, self._sockets[0], lambda: live.config.gateway)
+        drained = Drain(gateway)
+        if handover is not None and handover.drained:
+            drained.begin(ASKED)
+        health = Health(backend, live, lambda: drained.why)
+        insight, parts = OwnInsight(backend, health, Peers(live), drained), OwnParts(backend, live)
         reload = Reload(live, source, parts) if source else WorkerReload(parts)
         token = handover.admin_token if handover else None
         metrics.IN_FLIGHT.set_function(lambda: application.in_flight)
         metrics.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         metrics.BUILD.labels(telemetry.VERSION).set(1)
-        gateway = Listening(application, self._sockets[0], lambda: live.config.gateway)
         admin = AdminPort(insight, reload, live, self._sockets[1], token)
         live.followers.append(lambda _: gateway.renew())
         await gateway.start()
@@ -190,7 +196,8 @@ class Worker:
         spare_the_collector()
         _log.info("worker started", gateway=gateway.address, pid=os.getpid())
         await self._stop.wait()
-        await self._drain(gateway, live.config.gateway.drain_seconds)
+        drained.begin(STOPPING)
+        await self._finish(gateway, live.config.gateway.drain_seconds)
         await admin.stop()
         await tasks.stop(keeping)
         await health.close()
@@ -211,10 +218,7 @@ class Worker:
         if self._refused:
             self._stop.set()
 
-    async def _drain(self, gateway: Listening, seconds: float) -> None:
-        _log.info("drain started", in_flight=gateway.application.in_flight, seconds=seconds)
-        # From here on /readyz says draining, and every answer closes its connection.
-        gateway.application.draining = True
+    async def _finish(self, gateway: Listening, seconds: float) -> None:
         notice = min(NOTICE_SECONDS, seconds)
         await asyncio.sleep(notice)
         if not await gateway.stop(seconds - notice):

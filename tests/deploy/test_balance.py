@@ -7,6 +7,8 @@ import contextlib
 import http.server
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -206,6 +208,27 @@ async def test_an_upgrade_one_gateway_after_the_other_fails_no_request(site: Sit
             )  # type: ignore[misc]
 
     crowd = await with_a_crowd(site, upgrade)
+    assert crowd.failures == []
+
+
+@pytest.mark.parametrize("site", ["haproxy"], indirect=True)
+async def test_a_gateway_that_was_drained_can_be_killed_and_fails_no_request(site: Site) -> None:
+    """nginx asks no /readyz, and never goes elsewhere: deploy/README.md."""
+    gateway = site.gateways[0]
+
+    async def drain(_: Crowd) -> None:
+        out = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "cli", "drain", "--url", gateway.admin],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert out.returncode == 0, out.stderr
+        assert "it may be stopped now" in out.stdout.splitlines()[-1]
+        gateway.kill()
+
+    crowd = await with_a_crowd(site, drain)
     assert crowd.failures == []
 
 

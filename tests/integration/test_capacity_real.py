@@ -100,7 +100,7 @@ def test_the_nodes_are_shown_also_without_a_gateway_and_with_one_of_them_dead(
     assert [node["state"] == "answers" for node in nodes] == [True, True, False]
     assert "refused" in nodes[2]["state"]
     table = CliRunner().invoke(app, ["ring", "show", "--config", str(config)]).stdout
-    assert "generation   not known: no gateway answers at http://127.0.0.1:" in table
+    assert "generation   not known: nothing listens at http://127.0.0.1:" in table
 
 
 def test_where_a_lookup_lies_is_said_also_while_mysql_is_down(

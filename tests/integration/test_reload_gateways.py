@@ -262,7 +262,7 @@ async def test_check_config_shows_what_a_reload_would_change_and_sends_no_secret
 
     nobody = tapedeck("check-config", str(file), "--against", "http://127.0.0.1:1")
     assert nobody.returncode == 1
-    assert "no gateway answers at http://127.0.0.1:1" in nobody.stderr
+    assert "nothing listens at http://127.0.0.1:1" in nobody.stderr
     status, body = await post(alone, "/reload/check")
     assert (status, body) == (200, {"changed": [], "needs_restart": []})
     planned = tapedeck("ring", "plan", "--config", str(alone.config), "--against", alone.admin)

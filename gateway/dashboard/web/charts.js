@@ -29,7 +29,7 @@ const CHARTS = [
 ];
 
 const WARNINGS = new Set(["not_redundant", "ejected"]);
-const NOTES = new Set(["reload", "ring", "failover", "worker"]);
+const NOTES = new Set(["reload", "ring", "failover", "worker", "draining"]);
 export const eventLevel = (event) => (NOTES.has(event.kind) ? "note" : WARNINGS.has(event.kind) ? "warn" : "bad");
 
 let charts = null;

@@ -12,7 +12,7 @@ const HEADLINES = {
   ready: "All is well",
   degraded: "Degraded, and serving",
   unavailable: "Not serving",
-  draining: "Stopping",
+  draining: "Taken out",
 };
 const MARKS = { ok: "✓", warn: "!", bad: "✕" };
 
@@ -349,6 +349,7 @@ function link(one) {
 const WORDS = {
   ejected: "ejection", mysql_down: "no primary", not_redundant: "not redundant", split: "split",
   failover: "failover", reload: "reload", worker: "worker", ring: "ring",
+  draining: "taken out",
 };
 
 export function events(state, list) {

@@ -1,0 +1,105 @@
+"""`tapedeck drain`: takes a gateway out, and brings it back."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from cli.admin import AdminPort
+from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json
+from cli.fleet import (
+    CaOption,
+    TokenOption,
+    UrlOption,
+    ask_each,
+    fail_for,
+    find_gateways,
+)
+
+EVERY = 0.5
+"""Seconds between two looks."""
+
+
+def drain(
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    ca_file: CaOption = None,
+    back: Annotated[
+        bool, typer.Option("--back", help="End the drain: it takes listeners.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long it waits.")
+    ] = 60,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a gateway out, and wait until it is empty. It stays so until --back, or its restart.
+
+    From then on /readyz says 503, and each answer ends its connection; whoever still comes is
+    served, so that no request fails while balancers notice. It is empty when no connection has been
+    open, and no new one came, for five seconds: it may be stopped then. Where that is not so in
+    time, the status is 1, and the gateway stays drained.
+
+    Example: tapedeck drain --url http://127.0.0.1:8201
+
+    Example: tapedeck drain --url http://127.0.0.1:8201 --back
+    """
+    gateways = find_gateways(config, url, None, token_file, ca_file)
+    if not url and len(gateways) > 1:
+        names = ", ".join(gateway.url for gateway in gateways)
+        raise typer.BadParameter(f"say which gateway, by --url: one of {names}")
+    answers = ask_each(gateways, _bring_back if back else _take_out)
+    fail_for(answers, "did not answer")
+    if back:
+        for gateway in gateways:
+            _say(f"{gateway.url}: brought back; balancers send it listeners again", as_json)
+    else:
+        end = time.monotonic() + timeout
+        for gateway in gateways:
+            _wait_until_empty(gateway, end, timeout, as_json)
+    if as_json:
+        print_json([{"url": gateway.url, **_state(gateway)} for gateway in gateways])
+
+
+def _wait_until_empty(gateway: AdminPort, end: float, timeout: float, as_json: bool) -> None:
+    began, said = time.monotonic(), ""
+    _say(f"{gateway.url}: taken out; it serves on until it is empty", as_json)
+    while True:
+        state = _state(gateway)
+        if not state["draining"]:
+            fail(f"{gateway.url}: somebody brought it back meanwhile")
+        if state["empty"]:
+            after = time.monotonic() - began
+            _say(f"{gateway.url}: empty after {after:.0f} s; it may be stopped now", as_json)
+            return
+        rest = f"{state['in_flight']} requests in flight, {state['connections']} connections open"
+        if time.monotonic() >= end:
+            fail(
+                f"{gateway.url} is not empty after {timeout:g} s ({rest}), and stays drained: does"
+                f" the balancer ask its /readyz? `tapedeck drain --back --url {gateway.url}` brings"
+                " it back"
+            )
+        if rest != said:
+            _say(f"{gateway.url}: {rest}", as_json)
+            said = rest
+        time.sleep(EVERY)
+
+
+def _take_out(gateway: AdminPort) -> Any:
+    return gateway.ask("/drain", method="POST")
+
+
+def _bring_back(gateway: AdminPort) -> Any:
+    return gateway.ask("/drain/back", method="POST")
+
+
+def _state(gateway: AdminPort) -> dict[str, Any]:
+    state: dict[str, Any] = gateway.ask("/drain")
+    return state
+
+
+def _say(line: str, as_json: bool) -> None:
+    """Progress; where a script reads the answer, beside it."""
+    typer.echo(line, err=as_json)

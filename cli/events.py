@@ -1,0 +1,96 @@
+"""`tapedeck events`: what happened to gateways lately."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from cli.admin import AdminPort, NoAnswer
+from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, print_json
+from cli.fleet import (
+    CaOption,
+    FleetOption,
+    TokenOption,
+    UrlOption,
+    ask_each,
+    fail_for,
+    find_gateways,
+)
+
+EVERY = 1.0
+"""Seconds between two looks of --follow."""
+
+
+def events(
+    url: UrlOption = None,
+    fleet: FleetOption = None,
+    token_file: TokenOption = None,
+    ca_file: CaOption = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on, until Ctrl-C, with what happens.")
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what happened to each gateway in the last quarter of an hour, oldest first, in UTC.
+
+    Nodes that left the ring, failovers, reloads, workers that died, drains: the dashboard shows the
+    same. With --follow and --json it prints an object a line.
+
+    Example: tapedeck events --follow
+    """
+    gateways = find_gateways(config, url, fleet, token_file, ca_file)
+    answers = ask_each(gateways, _ask)
+    found = _merged(answers)
+    if as_json and not follow:
+        print_json(found)
+    else:
+        _print(found, as_json)
+        if not found and not follow:
+            typer.echo("Nothing happened in the last quarter of an hour.")
+    fail_for(answers, "did not answer")
+    known = {_name(one): one["until"] for one in found}
+    while follow:
+        time.sleep(EVERY)
+        # One that does not answer now may again.
+        found = _merged(ask_each(gateways, _ask))
+        _print([one for one in found if known.get(_name(one), -1) != one["until"]], as_json)
+        known |= {_name(one): one["until"] for one in found}
+
+
+def _ask(port: AdminPort) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = port.ask("/events")
+    return found
+
+
+def _merged(
+    answers: list[tuple[AdminPort, list[dict[str, Any]] | NoAnswer]],
+) -> list[dict[str, Any]]:
+    found = [
+        {"url": port.url, **one}
+        for port, answer in answers
+        if not isinstance(answer, NoAnswer)
+        for one in answer
+    ]
+    return sorted(found, key=lambda one: float(one["at"]))
+
+
+def _name(one: dict[str, Any]) -> tuple[Any, ...]:
+    return one["url"], one["id"], one["at"]
+
+
+def _print(found: list[dict[str, Any]], as_json: bool) -> None:
+    for one in found:
+        if as_json:
+            typer.echo(json.dumps(one, ensure_ascii=False))
+            continue
+        when = datetime.fromtimestamp(one["at"], UTC)
+        lasted = (one["until"] or 0) - one["at"]
+        length = (
+            " (goes on)" if one["until"] is None else f" (for {lasted:.1f} s)" if lasted else ""
+        )
+        typer.echo(f"{when:%Y-%m-%d %H:%M:%S}  {one['url']}  {one['text']}{length}")

@@ -1,0 +1,159 @@
+"""Which gateways a command asks: by `--url`, by `--fleet`, or by the configuration.
+
+A file called `fleet` beside the configuration names all gateways that have it. Each line of such a
+file is the URL of an admin port, and what follows a # is a remark; `dns+http://NAME:PORT` is a
+gateway at each address of that name, as a headless service of Kubernetes has them.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
+
+import typer
+
+from cli.admin import AdminPort, NoAnswer
+from cli.common import DEFAULT_CONFIG, fail
+
+Answer = TypeVar("Answer")
+
+UrlOption = Annotated[
+    list[str] | None,
+    typer.Option("--url", metavar="URL", help="The admin port of a gateway; repeat for several."),
+]
+FleetOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--fleet",
+        metavar="FILE",
+        help="A file with the admin URLs of all gateways, one a line. Default: the file `fleet`"
+        " beside the configuration, or else the configuration's own admin port.",
+    ),
+]
+TokenOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file", metavar="FILE", help="The admin token. Default: the configuration's."
+    ),
+]
+CaOption = Annotated[
+    Path | None,
+    typer.Option("--ca-file", metavar="FILE", help="PEM; the authorities to believe of https."),
+]
+
+
+def find_gateways(
+    config: Path,
+    urls: Sequence[str] | None = None,
+    fleet: Path | None = None,
+    token: Path | None = None,
+    ca: Path | None = None,
+) -> list[AdminPort]:
+    """The admin ports to ask, in the order of their names; what cannot be used ends the command."""
+    base = _base(config, named=bool(urls or fleet))
+    if token is not None:
+        base = replace(base, token=_read_token(token), because=f"it got the one in {token}")
+    if ca is not None:
+        base = replace(base, ca_file=str(ca))
+    beside = config.parent / "fleet"
+    if not urls and fleet is None and beside.exists():
+        fleet = beside
+    found = [_checked(url, "--url") for url in urls or ()]
+    if fleet is not None:
+        found += read_fleet(fleet)
+    return [replace(base, url=url) for url in dict.fromkeys(found or [base.url])]
+
+
+def read_fleet(path: Path) -> list[str]:
+    """The URLs of a fleet's file; one that cannot be used ends the command."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
+    found = []
+    for number, line in enumerate(lines, 1):
+        if text := line.partition("#")[0].strip():
+            found += _each_address(text, f"{path}, line {number}")
+    if not found:
+        fail(f"{path} names no gateway: one admin URL a line, such as http://10.0.0.5:8081")
+    return found
+
+
+def ask_each(
+    gateways: Sequence[AdminPort], question: Callable[[AdminPort], Answer]
+) -> list[tuple[AdminPort, Answer | NoAnswer]]:
+    """What each of them answers, all asked at once; in their order."""
+
+    def ask(gateway: AdminPort) -> Answer | NoAnswer:
+        try:
+            return question(gateway)
+        except NoAnswer as error:
+            return error
+
+    with ThreadPoolExecutor(min(32, len(gateways))) as pool:
+        return list(zip(gateways, pool.map(ask, gateways), strict=True))
+
+
+def fail_for(answers: Sequence[tuple[AdminPort, object]], what: str) -> None:
+    """End the command if one did not answer; with a line for each."""
+    problems = [str(answer) for _, answer in answers if isinstance(answer, NoAnswer)]
+    for problem in problems[:-1]:
+        typer.echo(f"tapedeck: {problem}", err=True)
+    if problems:
+        fail(
+            problems[-1]
+            if len(answers) == 1
+            else f"{problems[-1]} ({len(problems)} of {len(answers)} gateways {what})"
+        )
+
+
+def _base(config: Path, *, named: bool) -> AdminPort:
+    """What the configuration says; where the gateways are named, it need not be there."""
+    from config.load import ConfigError, load
+
+    if named and config == DEFAULT_CONFIG and not config.exists():
+        return AdminPort("")
+    try:
+        return AdminPort.of(load(config), config)
+    except ConfigError as error:
+        if not named:
+            raise
+        return AdminPort("", because=f"the configuration cannot be used ({error})")
+
+
+def _read_token(path: Path) -> str:
+    try:
+        token = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
+    return token or fail(f"{path} is empty: it should hold the admin token")
+
+
+def _checked(url: str, where: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.path.strip("/") or parts.query:
+        raise typer.BadParameter(
+            f"{where}: {url!r} is not the URL of an admin port, such as http://10.0.0.5:8081"
+        )
+    return url.rstrip("/")
+
+
+def _each_address(text: str, where: str) -> list[str]:
+    if not text.startswith("dns+http://"):
+        return [_checked(text, where)]
+    url = urlsplit(_checked(text.removeprefix("dns+"), where))
+    try:
+        found = socket.getaddrinfo(url.hostname, url.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        fail(f"{where}: the name {url.hostname} is not known: {error.strerror}")
+    hosts = sorted({str(address[0]) for *_, address in found})
+    return [f"http://{f'[{host}]' if ':' in host else host}:{url.port or 80}" for host in hosts]

@@ -1,0 +1,78 @@
+"""`tapedeck reload`: gateways read their configuration again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from cli.admin import AdminPort, NoAnswer
+from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, print_json
+from cli.fleet import (
+    CaOption,
+    FleetOption,
+    TokenOption,
+    UrlOption,
+    ask_each,
+    fail_for,
+    find_gateways,
+)
+
+SECONDS = 30.0
+"""How long a gateway has: it reads files, and asks each worker twice."""
+
+
+def reload(
+    url: UrlOption = None,
+    fleet: FleetOption = None,
+    token_file: TokenOption = None,
+    ca_file: CaOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where a new lookup node does not answer.")
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Have each gateway read its own configuration again, and say what changed.
+
+    A configuration with problems changes nothing in that gateway; they are named, and the status is
+    1. What needs a restart is named and waits for it.
+
+    Example: tapedeck reload
+
+    Example: tapedeck reload --fleet /etc/tapedeck/fleet
+    """
+    gateways = find_gateways(config, url, fleet, token_file, ca_file)
+    path = "/reload?force=1" if force else "/reload"
+    answers = ask_each(gateways, lambda port: _reload(port, path))
+    if as_json:
+        print_json([_told(port, answer) for port, answer in answers])
+    else:
+        for port, answer in answers:
+            if not isinstance(answer, NoAnswer):
+                for line in changes(answer) or ["nothing changed"]:
+                    typer.echo(f"{port.url}: {line}")
+    fail_for(answers, "were not reloaded")
+
+
+def changes(answer: dict[str, Any]) -> list[str]:
+    """What a reload did, a line each."""
+    lines = []
+    for title, key in (("changed", "changed"), ("needs a restart", "needs_restart")):
+        if names := answer.get(key):
+            lines.append(f"{title}: {', '.join(names)}")
+    if ring := answer.get("ring"):
+        lines += [f"ring: {change}" for change in ring["changes"]]
+        lines.append(f"ring: {ring['moved']:.1%} of the keys move to another node")
+    return lines
+
+
+def _reload(port: AdminPort, path: str) -> dict[str, Any]:
+    answer: dict[str, Any] = port.ask(path, method="POST", seconds=SECONDS)
+    return answer
+
+
+def _told(port: AdminPort, answer: dict[str, Any] | NoAnswer) -> dict[str, Any]:
+    if isinstance(answer, NoAnswer):
+        return {"url": port.url, "problem": str(answer)}
+    return {"url": port.url, **answer}

@@ -1,0 +1,139 @@
+"""`tapedeck status` and `tapedeck metrics`: how gateways are, and what they count."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from cli.admin import AdminPort, NoAnswer
+from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json, print_table
+from cli.fleet import (
+    CaOption,
+    FleetOption,
+    TokenOption,
+    UrlOption,
+    ask_each,
+    fail_for,
+    find_gateways,
+)
+
+WORST_FIRST = ("no answer", "unavailable", "draining", "degraded", "ready")
+_AGAIN = 0.5
+"""Seconds between two looks while it waits."""
+
+
+def status(
+    url: UrlOption = None,
+    fleet: FleetOption = None,
+    token_file: TokenOption = None,
+    ca_file: CaOption = None,
+    wait: Annotated[
+        float,
+        typer.Option("--wait", min=0, metavar="SECONDS", help="Until all serve, at most so long."),
+    ] = 0,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how each gateway is, the worst first: its verdict, and the reasons for it.
+
+    Status 1 if one does not serve: it is unavailable, drained, or does not answer. One that is
+    degraded serves. The verdict needs no token; the figures beside it do, off loopback.
+
+    Example: tapedeck status
+
+    Example: tapedeck status --url http://127.0.0.1:8201 --wait 60
+    """
+    gateways = find_gateways(config, url, fleet, token_file, ca_file)
+    end = time.monotonic() + wait
+    while True:
+        found = [_told(port, answer) for port, answer in ask_each(gateways, _look)]
+        silent = [one for one in found if one["status"] not in ("ready", "degraded")]
+        if not silent or time.monotonic() >= end:
+            break
+        time.sleep(_AGAIN)
+    found.sort(key=lambda one: WORST_FIRST.index(one["status"]))
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    if silent:
+        waited = f" after {wait:g} s" if wait else ""
+        fail(f"{len(silent)} of {len(found)} gateways do not serve{waited}")
+
+
+def metrics(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="How the metrics begin that are wanted."),
+    ] = None,
+    url: UrlOption = None,
+    fleet: FleetOption = None,
+    token_file: TokenOption = None,
+    ca_file: CaOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Print what each gateway counts, as Prometheus reads it; a line # URL stands before each.
+
+    Example: tapedeck metrics tapedeck_mysql_waiting tapedeck_mysql_connections
+    """
+    gateways = find_gateways(config, url, fleet, token_file, ca_file)
+
+    def ask(port: AdminPort) -> str:
+        code, text = port.request("/metrics")
+        if code != 200:
+            raise NoAnswer(f"{port.url}/metrics answers {code}: is that a gateway's admin port?")
+        return text.decode()
+
+    wanted = tuple(name.removeprefix("tapedeck_") for name in names or ())
+    answers = ask_each(gateways, ask)
+    for port, text in answers:
+        if isinstance(text, NoAnswer):
+            continue
+        typer.echo(f"# {port.url}")
+        for line in text.splitlines():
+            if not wanted or line.removeprefix("tapedeck_").startswith(wanted):
+                typer.echo(line)
+    fail_for(answers, "did not answer")
+
+
+def _look(port: AdminPort) -> dict[str, Any]:
+    code, _ = port.request("/healthz")
+    if code != 200:
+        raise NoAnswer(f"{port.url}/healthz answers {code}: is that a gateway's admin port?")
+    said = port.ask("/readyz", serves=(200, 503))
+    try:
+        figures = port.ask("/overview")
+    except NoAnswer as error:
+        figures = {"figures": str(error)}
+    return {**figures, **said}
+
+
+def _told(port: AdminPort, answer: dict[str, Any] | NoAnswer) -> dict[str, Any]:
+    if isinstance(answer, NoAnswer):
+        answer = {"status": "no answer", "reasons": [str(answer)], "causes": []}
+    return {"url": port.url, **answer}
+
+
+def _print(found: list[dict[str, Any]]) -> None:
+    rows = []
+    for one in found:
+        colour = {"ready": "green", "degraded": "yellow"}.get(one["status"], "red")
+        p99 = (one.get("latency") or [None])[-1]
+        figures = [one.get(name) for name in ("requests", "failing")]
+        rows.append(
+            (
+                one["url"],
+                f"[{colour}]{one['status']}[/]",
+                one.get("version", "-"),
+                *("-" if figure is None else f"{figure:,.1f}" for figure in figures),
+                "-" if p99 is None else f"{p99:,.1f} ms",
+                "; ".join(one["reasons"]).replace("[", r"\["),
+            )
+        )
+    columns = ("gateway", "verdict", "version", "requests/s", "failing/s", "p99", "because")
+    print_table(columns, rows)
+    for one in found:
+        if "figures" in one and "token" in one["figures"]:
+            typer.echo(f"no figures: {one['figures']}", err=True)

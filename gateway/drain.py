@@ -1,0 +1,90 @@
+"""Taking a process out: balancers are told to go elsewhere, connections end, and it is empty.
+
+Both ways of it begin here. A stop (SIGTERM) drains, and then ends the process. An operator's
+(`tapedeck drain`) goes on answering for as long as clients come, and can be taken back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from failover import tasks
+from gateway.api.admin_bodies import Drained
+from gateway.http.listener import Listening
+
+STOPPING = "the process is stopping"
+ASKED = "an operator has taken this gateway out; `tapedeck drain --back` brings it back"
+QUIET_SECONDS = 5.0
+"""How long a connection rests until it is closed, and how long no client comes until a gateway is
+empty. Balancers that ask /readyz every second or two go elsewhere within it."""
+LOOK_SECONDS = 0.5
+
+_log = structlog.get_logger()
+
+
+class Drain:
+    """One process's.
+
+    Args:
+        listening: the port of listeners and services.
+
+    Attributes:
+        why: the reason that /readyz gives; empty while the process is not drained.
+    """
+
+    def __init__(self, listening: Listening) -> None:
+        self.why = ""
+        self._listening = listening
+        self._task: asyncio.Task[None] | None = None
+        self._accepted = 0
+        self._busy_at = 0.0
+
+    def begin(self, why: str) -> None:
+        """From here on /readyz says 503, and every answer ends its connection."""
+        if self._task is None:
+            self._busy_at = asyncio.get_running_loop().time()
+            self._task = asyncio.create_task(self._watch(), name="drain")
+        if self.why != STOPPING:
+            _log.info("drain started", why=why, in_flight=self._listening.application.in_flight)
+            self.why = why
+            self._listening.application.draining = True
+
+    async def end(self) -> None:
+        """Take it back; a stop goes on."""
+        if self.why == STOPPING or self._task is None:
+            return
+        task, self._task, self.why = self._task, None, ""
+        self._listening.application.draining = False
+        _log.info("drain taken back")
+        await tasks.stop(task)
+
+    def state(self) -> Drained:
+        """How far it is."""
+        listening = self._listening
+        quiet = asyncio.get_running_loop().time() - self._busy_at if self._task else 0.0
+        return Drained(
+            draining=bool(self.why),
+            in_flight=listening.application.in_flight,
+            connections=listening.connections,
+            empty=quiet >= QUIET_SECONDS,
+        )
+
+    async def _watch(self) -> None:
+        loop, listening = asyncio.get_running_loop(), self._listening
+        while True:
+            listening.close_idle(QUIET_SECONDS)
+            if listening.connections or listening.accepted != self._accepted:
+                self._accepted, self._busy_at = listening.accepted, loop.time()
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def merge_drained(drained: bool, answers: list[Drained], workers: int) -> Drained:
+    """One answer for all workers; with one that does not answer, the gateway is not empty."""
+    return Drained(
+        draining=drained,
+        in_flight=sum(one.in_flight for one in answers),
+        connections=sum(one.connections for one in answers),
+        empty=len(answers) == workers and all(one.empty for one in answers),
+    )
