@@ -115,7 +115,7 @@ def test_a_plan_says_what_would_move_also_while_no_node_answers(config: Path) ->
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        ([], b"no gateway answers at http://127.0.0.1:8081: "),
+        ([], b"nothing listens at http://127.0.0.1:8081"),
         (["--remove", "x"], b"there is no node 'x'; there are a, b, c"),
         (["--weight", "x=2"], b"there is no node 'x'"),
         (["--weight", "a=0"], b"greater than or equal to 1"),
