@@ -171,8 +171,7 @@ class Target:
             session.statement_seconds = STATEMENT_SECONDS
             await session.execute(f"SET SESSION wait_timeout = {IDLE_SECONDS}")
             async with target._lock("import", WAIT, "another import runs"):
-                await seal_mark.newest(session)
-                target._opening = await openings.newest(session)
+                _, target._opening = await seal_mark.read(session)
                 await target._list()
                 yield target
 
@@ -354,7 +353,7 @@ class Target:
             self._learn(writing)
             return steps
         self._trusting = False
-        if await openings.newest(self._session) != self._opening:
+        if (await seal_mark.read(self._session))[1] != self._opening:
             await self._open(set())
         if tries:
             return await self._take(records, tries - 1)

@@ -16,7 +16,7 @@ from failover.mysql.connection import Hello
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
 from sharding import metrics
-from sharding.partitions import openings, seal_mark, sql
+from sharding.partitions import seal_mark, sql
 from sharding.partitions.calendar import mysql_day, oldest_kept, readable, table, tomorrow
 from sharding.partitions.clock_rules import Clock
 from sharding.partitions.ownership import OPEN, ForeignTable, look
@@ -337,8 +337,7 @@ class Days:
         while True:
             generation = self._primary.generation
             # First, so that its table exists before any statement that needs MySQL's day.
-            self.mark = await seal_mark.newest(self._primary)
-            opening = await openings.newest(self._primary)
+            self.mark, opening = await seal_mark.read(self._primary)
             found = await look(self._primary.fetch)
             if generation == self._primary.generation:
                 break  # else some of it may be from another primary

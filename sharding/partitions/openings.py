@@ -2,7 +2,7 @@
 
 Without an import, only today's and tomorrow's partition get new keys: filters rule older days out,
 and a create checks only the days beside its own. But an import writes into the partition of a
-state's own day. So a replicated table of one row has the *opening*, a random number. It tells
+state's own day. So the row of the mark (`seal_mark`) has the *opening*, a random number. It tells
 whether a list of partitions is still valid:
 
 1. open: the comment of the day's table says that it is open (`ownership.OPEN`). A gateway that
@@ -25,34 +25,7 @@ from __future__ import annotations
 import secrets
 
 from failover.mysql.connection import Session
-from sharding.partitions import one_row
-from sharding.partitions.one_row import Asks
-
-TABLE = "tapedeck_opening"
-CREATE = (
-    f"CREATE TABLE IF NOT EXISTS {TABLE} ("
-    "id TINYINT UNSIGNED NOT NULL PRIMARY KEY, number BIGINT NOT NULL"
-    ") ENGINE=InnoDB"
-)
-"""Does nothing if the table exists. (Its one row has the id 1.)"""
-BEGIN = f"INSERT IGNORE INTO {TABLE} VALUES (1, 0)"
-"""Inserts the row that means no import yet; does nothing if the row exists."""
-NUMBER = f"(SELECT number FROM {TABLE} WHERE id=1)"
-"""The opening as an SQL expression; NULL without a row.
-
-Fails (1146, `Fault.NO_TABLE`) if the table is missing; `newest` creates it.
-"""
-LOCKED = f"(SELECT number FROM {TABLE} WHERE id=1 LOCK IN SHARE MODE)"
-"""The same with a shared lock: the opening cannot be renewed while this transaction is open."""
-
-
-async def newest(primary: Asks) -> int:
-    """Read the opening. Creates the table and its row if they are missing.
-
-    Raises:
-        PrimaryUnavailable, MySQLError: MySQL could not be asked.
-    """
-    return int(str(await one_row.read(primary, NUMBER, CREATE, BEGIN)))
+from sharding.partitions import seal_mark
 
 
 async def renew(session: Session) -> int:
@@ -63,7 +36,7 @@ async def renew(session: Session) -> int:
     Raises:
         MySQLError: it was not renewed, or that is not known.
     """
-    await newest(session)
+    await seal_mark.read(session)  # creates it, if it is missing
     number = secrets.randbits(62) + 1
-    await one_row.change(session, f"UPDATE {TABLE} SET number={number} WHERE id=1")
+    await seal_mark.change(session, f"UPDATE {seal_mark.TABLE} SET opening={number} WHERE id=1")
     return number

@@ -7,42 +7,98 @@ of a move, the check of a create) computes it as `MYSQL_DAY` itself.**
 
 The mark only grows. It is set before the filter is made, so a marked day may have no filter yet.
 `sealing` sets it; `tests/model` shows what breaks without these rules.
+
+The row also has the opening (`openings`): a load and a create need both, and read one row.
 """
 
 from __future__ import annotations
 
+import contextlib
 from datetime import date
+from typing import Protocol
 
-from sharding.partitions import one_row
-from sharding.partitions.one_row import Asks
+from failover.mysql.connection import Session
+from failover.mysql.errors import Fault, MySQLError
 
 TABLE = "tapedeck_seal_mark"
 CREATE = (
     f"CREATE TABLE IF NOT EXISTS {TABLE} ("
-    "id TINYINT UNSIGNED NOT NULL PRIMARY KEY, sealed DATE NOT NULL"
+    "id TINYINT UNSIGNED NOT NULL PRIMARY KEY, sealed DATE NOT NULL,"
+    "opening BIGINT NOT NULL DEFAULT 0"
     ") ENGINE=InnoDB"
 )
 """Does nothing if the table exists. (Its one row has the id 1.)"""
-BEGIN = f"INSERT IGNORE INTO {TABLE} VALUES (1, '1970-01-01')"
-"""Inserts the row that means no sealed day yet; does nothing if the row exists."""
+BEGIN = f"INSERT IGNORE INTO {TABLE} (id,sealed) VALUES (1,'1970-01-01')"
+"""Inserts the row that means no sealed day and no import yet; does nothing if the row exists."""
 NEWEST = f"(SELECT sealed FROM {TABLE} WHERE id=1)"
 """The newest sealed day as an SQL expression, a DATE; NULL without a row."""
 MYSQL_DAY = f"GREATEST(UTC_DATE(),COALESCE({NEWEST}+INTERVAL 1 DAY,UTC_DATE()))"
 """MySQL's day as an SQL expression, a DATE: the newer of `UTC_DATE()` and the day after the mark.
 
-Fails (1146, `Fault.NO_TABLE`) if the table is missing; `newest` creates it.
+Fails (1146, `Fault.NO_TABLE`) if the table is missing; `read` creates it.
 """
+TRIES = 30
+"""Tries to change the row, of a second each: creates that have read it with a lock must end
+first."""
+
+_READ = f"SELECT sealed,opening FROM {TABLE} WHERE id=1"
+_NO_COLUMN = 1054
+"""ER_BAD_FIELD_ERROR: the table was created before there were imports."""
 
 
-async def newest(primary: Asks) -> date:
-    """Read the newest sealed day; 1970-01-01 if there is none. Creates a missing table.
+class Asks(Protocol):
+    """Runs statements on the primary: `Primary`, or a session with it."""
+
+    async def fetch(self, sql: str) -> list[tuple[object, ...]]: ...
+
+    async def execute(self, sql: str) -> int: ...
+
+
+async def read(primary: Asks) -> tuple[date, int]:
+    """Read the newest sealed day, 1970-01-01 if there is none, and the opening.
+
+    Creates the table, its column and its row if they are missing.
 
     Raises:
         PrimaryUnavailable, MySQLError: MySQL could not be asked.
     """
-    day = await one_row.read(primary, NEWEST, CREATE, BEGIN)
+    try:
+        found = await primary.fetch(_READ)
+    except MySQLError as error:
+        if error.code == _NO_COLUMN:
+            await _add_opening(primary)
+        elif error.fault is Fault.NO_TABLE:
+            await primary.execute(CREATE)
+        else:
+            raise
+        found = await primary.fetch(_READ)
+    if not found:
+        await primary.execute(BEGIN)
+        found = await primary.fetch(_READ)
+    day, opening = found[0]
     assert isinstance(day, date)
-    return day
+    assert isinstance(opening, int)
+    return day, opening
+
+
+async def _add_opening(primary: Asks) -> None:
+    with contextlib.suppress(MySQLError):  # another gateway may do the same: the next read tells
+        await primary.execute(f"ALTER TABLE {TABLE} ADD COLUMN opening BIGINT NOT NULL DEFAULT 0")
+
+
+async def change(session: Session, statement: str) -> None:
+    """Change the row, waiting a second at a time for transactions that have read it with a lock.
+
+    Raises:
+        MySQLError: it was not changed, or that is not known.
+    """
+    for tried in range(1, TRIES + 1):
+        try:
+            await session.execute(statement)
+            return
+        except MySQLError as error:
+            if error.fault is not Fault.RETRY or tried == TRIES:
+                raise
 
 
 def raise_to(day: date) -> str:

@@ -38,7 +38,7 @@ from failover.tasks import Rounds
 from sharding import metrics
 from sharding.filters import encoding
 from sharding.filters.unhurried import unhurried, with_numpy
-from sharding.partitions import filter_table, one_row, openings, seal_mark
+from sharding.partitions import filter_table, openings, seal_mark
 from sharding.partitions.calendar import CLOCKS_AGREE, oldest_kept, span, table, tomorrow, utc_day
 from sharding.partitions.clock import Days
 from sharding.partitions.ownership import COMMENT, OPEN, Found, Table, look, sealed_as
@@ -190,7 +190,7 @@ class Sealer:
             found.ours if day is not None else found.ours.keys() - kept_open,
             () if again else done,
             mysql_now=found.clock_ms / 1000,
-            mark=await seal_mark.newest(session),
+            mark=(await seal_mark.read(session))[0],
             seal_after=self._config.seal_after if day is None else 0.0,
             retention=self._config.retention_days,
         )
@@ -269,8 +269,8 @@ class Sealer:
 
     async def _mark(self, session: Session, day: date) -> None:
         """Set the mark, waiting a second at a time for creates that have read it with a lock."""
-        if await seal_mark.newest(session) < day:
-            await one_row.change(session, seal_mark.raise_to(day))
+        if (await seal_mark.read(session))[0] < day:
+            await seal_mark.change(session, seal_mark.raise_to(day))
 
 
 async def scan(

@@ -14,9 +14,9 @@ from msgspec import Struct
 from failover.mysql.clock_sql import MILLISECONDS
 from failover.mysql.connection import READ_ONLY
 from sharding.partitions.calendar import number_of, table
-from sharding.partitions.openings import LOCKED, NUMBER
 from sharding.partitions.ownership import COMMENT
-from sharding.partitions.seal_mark import MYSQL_DAY, NEWEST
+from sharding.partitions.seal_mark import MYSQL_DAY
+from sharding.partitions.seal_mark import TABLE as MARK
 from sharding.state import Key, Owner, Stored
 
 TOMBSTONE = 0
@@ -124,8 +124,7 @@ def read(wanted: Mapping[date, Sequence[Key]]) -> str:
             before, among = keys, _among(keys)
         branches.append(f"SELECT {number_of(day)},{_COLUMNS} FROM {table(day)} WHERE {among}")
     branches.append(
-        f"SELECT 0,COALESCE({NEWEST}+0,19700101),COALESCE({NUMBER},0),{MILLISECONDS},{READ_ONLY},"
-        "x'',x''"
+        f"SELECT 0,sealed+0,opening,{MILLISECONDS},{READ_ONLY},x'',x'' FROM {MARK} WHERE id=1"
     )
     return " UNION ALL ".join(branches)
 
@@ -166,10 +165,13 @@ def require_absent(day: date, beside: Mapping[date, Sequence[Key]], opening: int
             because rows move from older to newer ones.
         opening: of the load.
     """
-    holds = [f"{MYSQL_DAY}='{day:%Y-%m-%d}'", f"COALESCE({LOCKED},0)={opening}"]
-    holds += [
-        f"NOT EXISTS(SELECT 1 FROM {table(other)} WHERE {_among(keys)} FOR UPDATE)"
-        for other, keys in sorted(beside.items())
+    clock = f"opening={opening} AND GREATEST(UTC_DATE(),sealed+INTERVAL 1 DAY)='{day:%Y-%m-%d}'"
+    holds = [
+        f"EXISTS(SELECT 1 FROM {MARK} WHERE id=1 AND {clock} LOCK IN SHARE MODE)",
+        *(
+            f"NOT EXISTS(SELECT 1 FROM {table(other)} WHERE {_among(keys)} FOR UPDATE)"
+            for other, keys in sorted(beside.items())
+        ),
     ]
     return f"SET @tapedeck=IF({' AND '.join(holds)},0,{_FAILS})"
 

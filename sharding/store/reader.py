@@ -169,7 +169,9 @@ class Reader:
         try:
             async with self._primary.session(deadline) as session:
                 (ran,) = await session.run_script([sql.read(wanted)])
-                clock = next(row for row in reversed(ran.rows) if row[0] == b"0")
+                clock = next((row for row in reversed(ran.rows) if row[0] == b"0"), None)
+                if clock is None:
+                    raise MySQLError(Fault.NO_TABLE, 0, "the mark has no row")
                 if clock[4] != b"0":
                     # Another host is, or will be, the primary: this one's rows may be old.
                     raise MySQLError(Fault.READ_ONLY, 0, "the host that was read is read-only")

@@ -52,7 +52,6 @@ def tables(mysql: Server, database: str) -> set[str]:
     return {name for (name,) in found} - {
         "tapedeck_generation",
         "tapedeck_seal_mark",
-        "tapedeck_opening",
     }
 
 

@@ -9,10 +9,12 @@ import pytest
 from sharding.backend import Backend
 from sharding.partitions import seal_mark
 from sharding.partitions.seal_mark import MYSQL_DAY
+from sharding.state import Key
 from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.clocks import shift
+from tests.support.states import bump
 
 pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
@@ -28,7 +30,8 @@ async def test_a_gateway_makes_the_mark_s_table_and_the_day_is_the_clock_s(
 ) -> None:
     async with opened(stack_config()) as backend:
         await backend.days.refresh()
-        assert await seal_mark.newest(backend.primary) == date(1970, 1, 1) == backend.days.mark
+        assert await seal_mark.read(backend.primary) == (date(1970, 1, 1), 0)
+        assert backend.days.mark == date(1970, 1, 1)
         by_mark, by_clock = await mysql_day(backend)
         assert by_mark == by_clock
 
@@ -47,17 +50,29 @@ async def test_mysqls_day_is_never_a_sealed_one_whatever_its_clock_does(
 
         # It only grows.
         await backend.primary.execute(seal_mark.raise_to(today - timedelta(days=20)))
-        assert await seal_mark.newest(backend.primary) == today - timedelta(days=1)
+        assert await seal_mark.read(backend.primary) == (today - timedelta(days=1), 0)
 
 
+@pytest.mark.parametrize("damage", ["DELETE FROM {}", "DROP TABLE {}"])
 async def test_a_mark_without_its_row_is_no_mark(
+    stack_config: StackConfig, mysql: MariaDB, database: str, damage: str
+) -> None:
+    async with opened(stack_config()) as backend:
+        await backend.days.refresh()
+        mysql.query(damage.format(f"{database}.{seal_mark.TABLE}"))
+        assert (await backend.store.change(Key(1, 7), bump)).answer == 1
+        mysql.query(damage.format(f"{database}.{seal_mark.TABLE}"))
+        assert await backend.store.load(Key(1, 8)) is None
+        by_mark, by_clock = await mysql_day(backend)
+        assert by_mark == by_clock
+        assert await seal_mark.read(backend.primary) == (date(1970, 1, 1), 0)
+
+
+async def test_a_mark_of_before_there_were_imports_gets_the_opening(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
     async with opened(stack_config()) as backend:
         await backend.days.refresh()
-        mysql.query(f"DELETE FROM {database}.{seal_mark.TABLE}")
-        by_mark, by_clock = await mysql_day(backend)
-        assert by_mark == by_clock
-        assert await seal_mark.newest(backend.primary) == date(1970, 1, 1)
-        mysql.query(f"DROP TABLE {database}.{seal_mark.TABLE}")
-        assert await seal_mark.newest(backend.primary) == date(1970, 1, 1)
+        mysql.query(f"ALTER TABLE {database}.{seal_mark.TABLE} DROP COLUMN opening")
+        await backend.days.refresh()
+        assert (await backend.store.change(Key(1, 7), bump)).answer == 1

@@ -101,7 +101,7 @@ async def test_a_sealed_day_is_ruled_out_for_the_keys_that_it_does_not_have(
     assert filters.maybe(ABSENT, asked) == [today]
     assert filters.complete(old)
     assert not filters.complete(today)
-    assert await seal_mark.newest(backend.primary) == newer
+    assert (await seal_mark.read(backend.primary))[0] == newer
     assert (await backend.sealer.seal()).sealed == (), "once is enough"
 
 
@@ -163,7 +163,7 @@ async def test_days_that_are_not_over_stay_unsealed(backend: Backend) -> None:
         assert (await look(backend.primary.fetch)).ours[day].comment == COMMENT
     with pytest.raises(CannotSeal, match="no partition"):
         await backend.sealer.seal(today - timedelta(days=9))
-    assert await seal_mark.newest(backend.primary) < today - timedelta(days=1)
+    assert (await seal_mark.read(backend.primary))[0] < today - timedelta(days=1)
 
 
 async def test_a_day_of_several_pages_and_empty_ones_are_sealed_whole(
