@@ -45,8 +45,11 @@ def import_(
         bool, typer.Option("--dry-run", help="Write nothing; say what would be done.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Write nothing; compare the source with Tapedeck.")
+        bool, typer.Option("--verify", help="Write nothing; compare with what a gateway answers.")
     ] = False,
+    url: Annotated[
+        str, typer.Option("--url", help="With --verify: the gateway; else the configuration's.")
+    ] = "",
     sample: Annotated[int, typer.Option(min=1, help="With --verify: only one row of so many.")] = 1,
     since: SinceOption = None,
     user: UserOption = None,
@@ -88,7 +91,7 @@ def import_(
         work = _run(sections, reading, rate, file)
         try:
             if verify:
-                differences = run(_verify(sections, work, sample))
+                differences = run(_verify(sections, work, url, sample))
             else:
                 _carry_out(sections, work, map_file, said, dry_run, leave_open or bool(user))
         except Exception as error:
@@ -177,13 +180,14 @@ async def _import(sections: Sections, work: Run, done: Any, dry: bool, close: bo
         await backend.primary.close()
 
 
-async def _verify(sections: Sections, work: Run, sample: int) -> list[dict[str, Any]]:
+async def _verify(sections: Sections, work: Run, url: str, sample: int) -> list[dict[str, Any]]:
+    from cli.verifying import Asking, differences
     from sharding.backend import Backend
-    from sharding.importing.verifying import differences
 
     backend = await Backend.open(sections, prune=False)
     try:
-        return await differences(work, backend, sample)
+        async with Asking(sections, url) as asking:
+            return await differences(work, backend, asking, sample)
     finally:
         await backend.close()
 

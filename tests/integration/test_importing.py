@@ -33,8 +33,7 @@ from sharding.importing.target import (
     SAME,
     Target,
 )
-from sharding.importing.verifying import differences
-from sharding.partitions import openings, sealing
+from sharding.partitions import openings, seal_mark, sealing, sql
 from sharding.partitions.calendar import table
 from sharding.partitions.ownership import COMMENT, OPEN, look
 from sharding.state import Key, Owner
@@ -42,6 +41,8 @@ from stack.redis import RedisServer
 from stack.server import Server
 from tests.conftest import StackConfig
 from tests.support.backends import opened
+from tests.support.gateways import Gateway, put_mixes
+from tests.support.serving import a_mix
 from tests.support.states import bump, forget
 
 pytestmark = pytest.mark.stack
@@ -447,10 +448,10 @@ async def test_a_create_holds_the_opening_until_it_is_over(gateway: Backend) -> 
     """Otherwise it would be renewed between its look at the opening and its commit."""
     async with gateway.primary.session_apart(gateway.primary.deadline()) as one:
         await one.execute("START TRANSACTION")
-        await one.execute(f"SET @x = {openings.LOCKED}")
+        await one.execute(sql.require_absent(gateway.days.today(), {}, gateway.days.opening))
         async with gateway.primary.session_apart(gateway.primary.deadline()) as other:
             with pytest.raises(MySQLError) as refused:
-                await other.execute(f"UPDATE {openings.TABLE} SET number=1 WHERE id=1")
+                await other.execute(f"UPDATE {seal_mark.TABLE} SET opening=1 WHERE id=1")
             assert refused.value.fault is Fault.RETRY
 
 
@@ -532,18 +533,61 @@ async def test_the_other_sources(
         assert await rows_of(gateway, Key(user, 7)) == {day: b'{"played":[70,71]}'}, user
 
 
-async def test_verify_lists_what_the_player_would_answer_otherwise(
-    gateway: Backend, app: App, tmp_path: Path
+def test_verify_lists_what_a_gateway_answers_otherwise_and_changes_nothing(
+    document: dict[str, Any], mysql: Server, tmp_path: Path
 ) -> None:
-    app.put(3, (1, 7, "70"), (2, 7, "70"), (3, 7, "70"))
-    await run_import(gateway, app.dsn, tmp_path)
-    await gateway.store.change(Key(1, 7), forget)
-    app.put(3, (3, 7, "70,71"), (4, 7, "70"))
-    source = open_source(app.dsn, "player_data_%Y%m%d", read_map(MAP), None, ())
-    run = Run(source, body_of, 0, io.StringIO(), print)
-    found = await differences(run, gateway, 1)
-    assert [(one["user"], one["what"]) for one in found] == [
-        (3, "Tapedeck has another state than the source"),
-        (4, "Tapedeck has no such state"),
-    ]
-    assert run.counts[CHANGED] == run.counts[SAME] == 1
+    put_mixes(document, [a_mix(7)])
+    config, said, bodies = (tmp_path / name for name in ("t.yml", "map.yml", "bodies.yml"))
+    config.write_text(yaml.safe_dump(document))
+    places, states = tmp_path / "places.jsonl", tmp_path / "states.jsonl"
+    said.write_text("user: u\nplaylist: p\nday: d\nplayer:\n  played: t\n")
+    bodies.write_text("user: u\nplaylist: p\nday: d\nbody: b\n")
+    day = (datetime.now(UTC) - timedelta(days=3)).date()
+
+    def put(file: Path, *rows: dict[str, Any]) -> None:
+        file.write_text("".join(json.dumps({"p": 7, "d": f"{day}", **row}) + "\n" for row in rows))
+
+    def tapedeck(file: Path, mapped: Path, *args: str) -> tuple[int, Any]:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", "from cli.main import main; main()", "import", "--json"),
+                *("--from", str(file), "--map", str(mapped), "--config", str(config), *args),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    def rows() -> Any:
+        database = document["mysql"]["database"]
+        names = mysql.query(f"SHOW TABLES FROM {database} LIKE 'player_state%'")
+        return {name: mysql.query(f"SELECT * FROM {database}.{name}") for (name,) in names}
+
+    right = {"u": 1, "t": [701, 702]}
+    odd = [{"u": 5, "p": 8, "t": [801]}, {"u": 6, "t": [701, 999]}]
+    with Gateway(document, tmp_path):
+        put(places, right, {"u": 2, "t": [701]}, {"u": 3, "t": [701]}, *odd)
+        assert tapedeck(places, said)[0] == 0
+        put(states, {"u": 9, "b": {"at": 1}})
+        assert tapedeck(states, bodies)[0] == 0
+        database = document["mysql"]["database"]
+        mysql.query(f"UPDATE {database}.{table(day)} SET operations='w.1.2' WHERE user_id=2")
+        put(places, right, {"u": 2, "t": [702]}, {"u": 3, "t": [702]}, {"u": 4, "t": [701]}, *odd)
+        before = rows()
+        status, told = tapedeck(places, said, "--verify")
+        assert status == 1
+        assert [(one["user"], one["what"]) for one in told["differences"]] == [
+            (3, "Tapedeck has another state than the source"),
+            (4, "Tapedeck has no such state"),
+            (5, "the Player answers 404: There is no mix 8."),
+            (6, "the catalog's mix lacks 1 of the 2 tracks that were played"),
+        ]
+        assert told["compared"][CHANGED] == told["compared"][SAME] == 1
+        assert tapedeck(states, bodies, "--verify") == (
+            0,
+            {"compared": {SAME: 1}, "differences": []},
+        )
+        assert rows() == before

@@ -1,0 +1,177 @@
+"""`tapedeck import --verify`: does a running gateway answer what the source says?
+
+A gateway is asked by calls that only read: `tracks_played` of the Player, or the states API. No
+such call tells skips, reported tracks, `listened` and the end of a mix: these are compared in
+MySQL, which also tells whether a state was changed since its import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import msgspec
+
+from cli.common import fail
+from sharding.importing.target import MOVED, NEW, REPLACED, SAME, Step, decide
+from sharding.partitions.calendar import oldest_kept, tomorrow
+from sharding.state import Owner
+
+if TYPE_CHECKING:
+    from config.model import Sections
+    from sharding.backend import Backend
+    from sharding.importing.mapping import Record
+    from sharding.importing.run import Run
+
+WHAT = {
+    NEW: "Tapedeck has no such state",
+    REPLACED: "Tapedeck has another state than the source",
+    MOVED: "the source has a newer state than Tapedeck",
+}
+OTHERWISE = "answered otherwise"
+AT_ONCE = 16
+"""Requests to the gateway at the same time."""
+TRIES = 20
+"""For a gateway that asks for a pause (429, 503)."""
+LONGEST_PAUSE = 10.0
+
+
+class Asking:
+    """Asks a gateway for states. Use as `async with`.
+
+    Args:
+        url: of the gateway; empty for the configuration's own.
+    """
+
+    def __init__(self, sections: Sections, url: str) -> None:
+        from config.tls import own_port_context, own_url
+
+        self._url = (url or own_url(sections.gateway)).rstrip("/")
+        if not self._url.startswith(("http://", "https://")):
+            fail(f"--url {url}: it begins with http:// or https://")
+        if not sections.auth.service_keys:
+            fail("--verify asks the gateway with a service key: auth.service_keys has none")
+        self._key = sections.auth.service_keys[0].get_secret_value()
+        context: ssl.SSLContext | bool | None = None if url else own_port_context(sections.gateway)
+        self._context = True if context is None else context
+
+    async def __aenter__(self) -> Asking:
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=AT_ONCE, ssl=self._context),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30),
+            headers={"Authorization": f"Bearer {self._key}"},
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.close()
+
+    async def difference(self, record: Record) -> str:
+        """How the gateway's answer differs from what the source says; empty if it does not."""
+        user, playlist = record.key
+        said = msgspec.json.decode(record.body)
+        if record.owner is Owner.STATES_API:
+            status, body, headers = await self._get(f"/states/{user}/{playlist}")
+            if status != 200:
+                return f"the states API answers {status}: {_sentence(body)}"
+            day = f"{record.day:%Y%m%d}"
+            if body == said and headers.get("X-Partition") == day:
+                return ""
+            return f"the states API answers another body, or another day than {day}"
+        _, body, _ = await self._get(f"/sets/new?user_id={user}")
+        token = body["play_token"]
+        status, body, _ = await self._get(f"/sets/{token}/tracks_played?mix_id={playlist}")
+        if status != 200:
+            return f"the Player answers {status}: {_sentence(body)}"
+        wanted, answered = said.get("played", []), [track["id"] for track in body["tracks"]]
+        if answered == wanted:
+            return ""
+        lacking = len(set(wanted) - set(answered))
+        if answered == [track for track in wanted if track in answered]:
+            return f"the catalog's mix lacks {lacking} of the {len(wanted)} tracks that were played"
+        return f"the Player answers the tracks {answered}, the source {wanted}"
+
+    async def _get(self, path: str) -> tuple[int, Any, Mapping[str, str]]:
+        for tried in range(1, TRIES + 1):
+            try:
+                async with self._http.get(self._url + path) as answer:
+                    body = await answer.json(content_type=None)
+                    status, headers = answer.status, answer.headers
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                fail(f"no gateway answers at {self._url}: {error or type(error).__name__}")
+            if status == 401:
+                fail(f"{self._url} refuses the service key: {_sentence(body)}")
+            if status not in (429, 503):
+                break
+            if tried == TRIES:
+                fail(f"{self._url} answered {status} {TRIES} times: {_sentence(body)}")
+            pause = 1.0
+            with suppress(ValueError):
+                pause = float(headers.get("Retry-After", ""))
+            await asyncio.sleep(min(pause, LONGEST_PAUSE))
+        return status, body, headers
+
+
+def _sentence(body: Any) -> str:
+    return " ".join(body.get("errors") or ()) if isinstance(body, dict) else ""
+
+
+async def differences(
+    work: Run, backend: Backend, asking: Asking, sample: int
+) -> list[dict[str, Any]]:
+    """Compare states, count the outcomes in `work.counts`, and return the differences.
+
+    Args:
+        sample: one row of every `sample` rows is compared.
+
+    Raises:
+        BadSource, PrimaryUnavailable, MySQLError: the states could not all be read.
+        Failed: the gateway could not be asked.
+    """
+    await backend.days.ready()
+    today, retention = backend.days.today(), backend.days.retention
+    parts = await asyncio.to_thread(
+        work.source.parts, oldest_kept(today, retention), tomorrow(today)
+    )
+
+    async def look(record: Record) -> Step:
+        return decide(record, (await backend.reader.find(record.key)).row, today, retention)
+
+    async def compare(record: Record) -> tuple[Step, str]:
+        step = await look(record)
+        if step.outcome == SAME and (what := await asking.difference(record)):
+            step = await look(record)  # the listener may have gone on since the first look
+            if step.outcome == SAME:
+                return Step(record, OTHERWISE, step.row), what
+        return step, WHAT.get(step.outcome, "")
+
+    found: list[dict[str, Any]] = []
+    number = 0
+    for part in parts:
+        async for records in work.records(part):
+            chosen = [one for n, one in enumerate(records, number) if n % sample == 0]
+            number += len(records)
+            for step, what in await asyncio.gather(*map(compare, chosen)):
+                work.counts[step.outcome] += 1
+                if what:
+                    found.append(_difference(step, what))
+    return found
+
+
+def _difference(step: Step, what: str) -> dict[str, Any]:
+    record, row = step.record, step.row
+    return {
+        "user": record.key.user_id,
+        "playlist": record.key.playlist_id,
+        "what": what,
+        "source": _said(record.day, record.body),
+        "tapedeck": None if row is None else _said(row.day, row.body),
+    }
+
+
+def _said(day: Any, body: bytes) -> dict[str, str]:
+    return {"day": f"{day:%Y%m%d}", "body": body.decode(errors="replace")}
