@@ -67,9 +67,10 @@ def document(config: Sections) -> Json:
             "title": "Tapedeck",
             "version": VERSION,
             "description": "Keeps the place of every listener in every playlist. The Player's "
-            "paths may end in `.json`, or in `.jsonp` with `callback`: a script, status 200. With "
-            "`api_version` or X-Api-Version 2 a track's `url` is its media. `api_key`, `format` "
-            "and `player`, and the header X-Api-Key, are accepted and change nothing. Every "
+            "paths may end in `.json`, in `.jsonp` with `callback` (a script, status 200), or in "
+            "`.xml`, as with `format=xml`: the same in XML, with dashes in names. With "
+            "`api_version` or X-Api-Version 2 a track's `url` is its media. `api_key` and "
+            "`player`, and the header X-Api-Key, are accepted and change nothing. Every "
             "answer carries X-Request-Id.",
         },
         "servers": [{"url": "/"}],

@@ -27,6 +27,7 @@ from gateway.http.parameters import unescape
 from gateway.http.request_rules import check_request, refusal_of
 from gateway.http.router import Answer, Call, Route, Routes
 from gateway.http.status import JSON, status_line
+from gateway.http.xml_answer import is_wanted, make_xml
 from sharding.state import TooLarge, Unavailable
 
 _log = structlog.get_logger()
@@ -101,9 +102,11 @@ class Application:
             return self._finish(answer, request_id, "unknown", request.method, started)
         self._finish(answer, request_id, route.template, request.method, started)
         cors = self._cors
-        if route.script:
+        if route.ending == "jsonp":
             with contextlib.suppress(Refusal):  # then the answer is that refusal
                 make_script(answer, callback_of(query))
+        elif route.ending or ("format=xml" in query and route.player and is_wanted(path, query)):
+            make_xml(answer)
         if cors is not None and cors.origins and route.player and "Origin" in request.headers:
             cors.permit(request, answer)
         return answer
@@ -137,7 +140,7 @@ class Application:
                     admission.admit(
                         peer_of(request), _forwarded(request) if admission.proxied else None
                     )
-            if route.script:
+            if route.ending == "jsonp":
                 callback_of(query)
             if raw:
                 for name, value in zip(self._names[route.template], raw, strict=True):

@@ -43,8 +43,9 @@ class Route:
         template: such as `/mixes/{id}`; one name stands for one segment.
         handlers: by method.
         style: of error bodies.
-        player: whether it is of the Player API: `.json` or `.jsonp` may follow the path.
-        script: whether the request ends in `.jsonp`.
+        player: whether it is of the Player API: `.json`, `.jsonp` or `.xml` may follow
+            the path.
+        ending: `jsonp` or `xml`, if the request ends so.
         always: whether it is served even when the gateway is full.
     """
 
@@ -52,7 +53,7 @@ class Route:
     handlers: Mapping[str, Handler]
     style: Style
     player: bool = False
-    script: bool = False
+    ending: str = ""
     always: bool = False
 
     @property
@@ -108,11 +109,13 @@ class Routes:
             path = _ESCAPED.sub(_plain, path)
         segments = path.split("/")
         route, values = self._walk(segments)
-        if path.endswith((".json", ".jsonp")) and (route is None or (route.player and values)):
+        if path.endswith((".json", ".jsonp", ".xml")) and (
+            route is None or (route.player and values)
+        ):
             segments[-1], _, ending = segments[-1].rpartition(".")
             short, short_values = self._walk(segments)
             if short is not None and short.player:
-                return replace(short, script=True) if ending == "jsonp" else short, short_values
+                return short if ending == "json" else replace(short, ending=ending), short_values
         if (route is None or "" in values) and not forgiven:
             plain = path[path[:2] == "//" :].removesuffix("/")
             short, short_values = self.find(plain, forgiven=True)

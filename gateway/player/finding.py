@@ -121,8 +121,8 @@ class CatalogApi:
         if card is None:
             raise Refusal(404, "There is no such path, and no mix has it.")
         wants = call.request.headers.get("Accept", "")
-        in_json = target_of(call.request)[0].rstrip("/").endswith((".json", ".jsonp"))
-        if in_json or given.get("format") == "json" or "application/json" in wants:
+        in_json = target_of(call.request)[0].rstrip("/").endswith((".json", ".jsonp", ".xml"))
+        if in_json or given.get("format") in ("json", "xml") or "application/json" in wants:
             return self._one(call, card)
         texts = {
             "id": str(card.id),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -424,6 +425,32 @@ async def test_a_page_of_another_site_is_answered_by_script_and_by_cors(client: 
         assert answer.status == 405
     async with client.http.get("/states/1/1", headers=page | client.gateway.key) as answer:
         assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+async def test_the_same_is_answered_in_xml(client: Client) -> None:
+    async def xml(path: str, status: int = 200) -> ET.Element:
+        async with client.http.get(path) as answer:
+            assert (answer.status, answer.content_type) == (status, "application/xml"), path
+            root = ET.fromstring(await answer.text())
+            assert root.findtext("status") == f"{status} {answer.reason}"
+            return root
+
+    token = (await xml("/sets/new.xml?api_version=2")).findtext("play-token")
+    for path in (f"/sets/{token}/play.xml?mix_id=1", f"/sets/{token}/play?format=xml&mix_id=1"):
+        root = await xml(path)
+        assert root[0].tag == "set"
+        assert root.findtext("set/track/id") == "101"
+        assert root.findtext("set/at-end") == "false"
+    for path in ("/ann/mix-1.xml", "/ann/mix-1?format=xml", "/mixes/1.xml"):
+        root = await xml(path)
+        assert root[0].findtext("name") == "Stomps & <Blues>"
+        assert root.findtext("mix/cover-urls/sq250")
+    shown = await xml("/mixes.xml?tags=jazz")
+    assert [one.findtext("id") for one in shown.findall("mixes/mix")] == ["4", "3", "1"]
+    assert (await xml("/mixes/99.xml", 404)).findtext("errors/error") == "There is no mix 99."
+    assert (await xml("/sets/1/next.xml?mix_id=1", 401)).find("errors") is not None
+    async with client.http.get("/states/1/1?format=xml") as answer:
+        assert answer.content_type == "application/json", "it is no part of the Player API"
 
 
 async def test_odd_addresses_and_old_tokens_are_taken(client: Client) -> None:

@@ -1,0 +1,63 @@
+"""XML: an answer in the shape of the original's, for its older clients (`.xml`, `format=xml`).
+
+Rails wrote it: names have dashes, numbers and switches say their type, and null is an empty element
+with `nil`. What has elements of its own comes first, because some clients take the first element
+for the set, or the mix, that they asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from xml.sax.saxutils import escape
+
+import msgspec
+
+from gateway.http.messages import Response
+from gateway.http.router import Answer
+from gateway.http.status import JSON
+
+XML = "application/xml; charset=utf-8"
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot have, not even escaped (its section 2.2, Char)."""
+_TYPES = {bool: ' type="boolean"', int: ' type="integer"', float: ' type="float"'}
+
+
+def is_wanted(path: str, query: str) -> bool:
+    """Whether `format=xml` asks for it; an ending of the path comes before that."""
+    return "&format=xml&" in f"&{query}&" and not path.endswith((".json", ".jsonp"))
+
+
+def make_xml(answer: Answer) -> None:
+    """Turn an answer of JSON into XML; another one stays as it is."""
+    assert isinstance(answer, Response)
+    if answer.content_type != JSON or not answer.body:
+        return
+    found = ['<?xml version="1.0" encoding="UTF-8"?>\n']
+    _write("response", msgspec.json.decode(answer.body), found)
+    answer.body = "".join(found).encode()
+    answer.content_type = XML
+    answer.headers = {**(answer.headers or {}), "X-Content-Type-Options": "nosniff"}
+
+
+def _write(name: str, value: Any, found: list[str]) -> None:
+    tag = name.replace("_", "-")
+    if value is None:
+        found.append(f'<{tag} nil="true"></{tag}>')
+    elif isinstance(value, dict):
+        found.append(f"<{tag}>")
+        for inner in sorted(value, key=lambda one: not isinstance(value[one], dict | list)):
+            _write(inner, value[inner], found)
+        found.append(f"</{tag}>")
+    elif isinstance(value, list):
+        found.append(f'<{tag} type="array">')
+        one = "mix" if name == "mixes" else name.removesuffix("s")
+        for item in value:
+            _write(one, item, found)
+        found.append(f"</{tag}>")
+    elif isinstance(value, str):
+        # A parser would take a carriage return for a line's end.
+        text = escape(_FORBIDDEN.sub("\ufffd", value), {"\r": "&#13;"})
+        found.append(f"<{tag}>{text}</{tag}>")
+    else:
+        found.append(f"<{tag}{_TYPES[type(value)]}>{msgspec.json.encode(value).decode()}</{tag}>")
