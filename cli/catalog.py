@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -21,7 +21,7 @@ from cli.common import (
 
 if TYPE_CHECKING:
     from config.model import MySQL
-    from gateway.catalog.importer import Format, Summary
+    from gateway.catalog.importer import Summary
 
 app = typer.Typer(no_args_is_help=True, help="The mixes and their tracks in MySQL.")
 
@@ -39,10 +39,6 @@ def import_(
     file: Annotated[
         typer.FileBinaryRead, typer.Argument(metavar="FILE", help="The catalog; - reads stdin.")
     ],
-    file_format: Annotated[
-        Literal["jsonl", "csv"] | None,
-        typer.Option("--format", help="Where the name's ending (.jsonl, .csv) does not tell."),
-    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Import the good mixes even if lines are bad.")
     ] = False,
@@ -54,7 +50,7 @@ def import_(
     A mix that is there already is replaced: importing twice is harmless.
     Running gateways notice within a minute (catalog.max_age).
 
-    JSON lines, one mix a line. path, description, tag_list_cache,
+    The file has one mix a line, as JSON. path, description, tag_list_cache,
     cover_url, release_name, year and url may be missing or null:
 
     \b
@@ -67,23 +63,9 @@ def import_(
                    "release_name": "Piano Rags", "url": "https://...",
                    "track_file_stream_url": "https://..."}]}
 
-    CSV, one track a row, the rows of a mix together; the columns:
-
-    \b
-      id,name,slug,path,description,tag_list_cache,cover_url,user.id,
-      user.login,user.slug,track.id,track.name,track.performer,track.release_name,
-      track.year,track.url,track.track_file_stream_url,track.play_duration
-
-    Example: tapedeck catalog import mixes.csv --skip-bad
+    Example: tapedeck catalog import mixes.jsonl --skip-bad
     """
-    from gateway.catalog.importer import format_of
-
-    chosen = file_format or format_of(file.name)
-    if chosen is None:
-        raise typer.BadParameter(
-            f"{file.name!r} ends neither in .jsonl nor in .csv: say --format jsonl or csv"
-        )
-    summary = _import(file, chosen, skip_bad, read_config(config).mysql)
+    summary = _import(file, skip_bad, read_config(config).mysql)
     if as_json:
         print_json(
             {
@@ -113,19 +95,17 @@ def _why(summary: Summary) -> str:
     return f"{lines} (line {first.number}: {first.reason}); {way}"
 
 
-def _import(file: BinaryIO, file_format: Format, skip_bad: bool, mysql: MySQL) -> Summary:
+def _import(file: BinaryIO, skip_bad: bool, mysql: MySQL) -> Summary:
     import pymysql
 
     from failover.mysql.blocking import NoPrimary, connect_primary
-    from gateway.catalog.importer import UnreadableFile, import_mixes, read
+    from gateway.catalog.importer import import_mixes, read
 
     try:
         with contextlib.closing(connect_primary(mysql)) as connection, _progress(file) as advance:
-            return import_mixes(connection, read(file, file_format, advance), skip_bad=skip_bad)
+            return import_mixes(connection, read(file, advance), skip_bad=skip_bad)
     except NoPrimary as error:
         fail(str(error))
-    except UnreadableFile as error:
-        fail(f"{file.name}: nothing was imported: {error}")
     except OSError as error:
         fail(f"{file.name}: cannot be read: {error}")
     except pymysql.MySQLError as error:

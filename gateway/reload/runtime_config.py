@@ -37,7 +37,6 @@ NEEDS_RESTART = frozenset(
         "limits.headers",
         "limits.keepalive_seconds",
         "lookup.mode",
-        "lookup.preconnect",
         "lookup.redis_db",
         "mysql.connections",
         "mysql.database",
@@ -93,7 +92,7 @@ class Source:
             for section in Sections.model_fields
             if isinstance(part := getattr(config, section), BaseModel)
             for key in type(part).model_fields
-            if (key.endswith("_file") or key == "nutcracker") and (value := getattr(part, key))
+            if key.endswith("_file") and (value := getattr(part, key))
         )
         for path in (self.path, *(self.path.parent / name for name in named)):
             try:

@@ -208,10 +208,7 @@ def scene(
     nutcracker.start()
     name = f"{database}_app"
     mysql.create_database(name)
-    document = stack_config(
-        lookup={"nutcracker": str(nutcracker.file), "pool": "lookups", "layout": "flat"}
-    )
-    del document["lookup"]["servers"]
+    document = stack_config(lookup={**pool, "layout": "flat"})
     put_mixes(document, [MIX])
     try:
         application = Application(mysql, name, nutcracker)
