@@ -30,8 +30,9 @@ import yaml
 
 from gateway.auth.tokens import TokenKeys
 from gateway.catalog.model import Mix, MixUser, Track
-from gateway.catalog.tables import TABLES, write_mixes
+from gateway.catalog.tables import TABLES
 from stack import datadir
+from stack.catalog import write_mixes
 from stack.datadir import Passwords
 from stack.mariadb import MariaDB
 from stack.process import free_port

@@ -21,7 +21,8 @@ import yaml
 
 from bench import catalog
 from failover.mysql.engine import Engine
-from gateway.catalog.tables import TABLES, write_mixes
+from gateway.catalog.tables import TABLES
+from stack.catalog import write_mixes
 from stack.datadir import Passwords
 from stack.mariadb import MariaDB
 from stack.mysql import MySQL

@@ -17,6 +17,7 @@ from cli.common import (
     fail,
     print_json,
     read_config,
+    run,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def import_(
 
     Example: tapedeck catalog import mixes.jsonl --skip-bad
     """
-    summary = _import(file, skip_bad, read_config(config).mysql)
+    summary = run(_import(file, skip_bad, read_config(config).mysql))
     if as_json:
         print_json(
             {
@@ -95,22 +96,19 @@ def _why(summary: Summary) -> str:
     return f"{lines} (line {first.number}: {first.reason}); {way}"
 
 
-def _import(file: BinaryIO, skip_bad: bool, mysql: MySQL) -> Summary:
-    import pymysql
-
-    from failover.mysql.blocking import NoPrimary, connect_primary
+async def _import(file: BinaryIO, skip_bad: bool, mysql: MySQL) -> Summary:
+    from failover.mysql.primary import Primary
     from gateway.catalog.importer import import_mixes, read
 
+    primary = Primary(mysql)
+    await primary.start()
     try:
-        with contextlib.closing(connect_primary(mysql)) as connection, _progress(file) as advance:
-            return import_mixes(connection, read(file, advance), skip_bad=skip_bad)
-    except NoPrimary as error:
-        fail(str(error))
+        with _progress(file) as advance:
+            return await import_mixes(primary, read(file, advance), skip_bad=skip_bad)
     except OSError as error:
         fail(f"{file.name}: cannot be read: {error}")
-    except pymysql.MySQLError as error:
-        reason = " ".join(map(str, error.args)) or type(error).__name__
-        fail(f"MySQL: {reason}; importing the file again is harmless")
+    finally:
+        await primary.close()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ makes the load and checks it (`by-hand`), and whoever runs it breaks things.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -19,15 +20,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pymysql
 import redis
 
 from config.load import load
-from config.model import Sections
+from config.model import MySQL, Sections
 from config.tls import own_port_context, own_url
 from drills.client import Target
 from drills.stage import Plan, Stage
-from failover.mysql.blocking import NoPrimary, connect_primary
+from failover.mysql.errors import MySQLError, PrimaryUnavailable
+from failover.mysql.primary import Primary
 from sharding.partitions.calendar import call_tables
 from stack.control import NotRunning, ask
 from stack.datadir import Passwords
@@ -240,11 +241,8 @@ class Attached(Stage):
             ServerFailed: there is none to read the states back from, or it refuses the statement.
         """
         try:
-            connection = connect_primary(self._loaded[0].mysql, statement_seconds=20)
-            with contextlib.closing(connection), connection.cursor() as cursor:
-                cursor.execute(sql)
-                return list(cursor.fetchall())
-        except (NoPrimary, pymysql.MySQLError) as error:
+            return asyncio.run(_fetch(self._loaded[0].mysql, sql))
+        except (PrimaryUnavailable, MySQLError) as error:
             raise ServerFailed(f"no MySQL primary to read the states back from: {error}") from None
 
     def _find_local(self, home: Path, config: Sections) -> bool:
@@ -301,3 +299,14 @@ def _learn_mixes(target: Target) -> dict[int, list[int]]:
             f"{url} has no mix of {_TRACKS_AT_LEAST} tracks or more: `tapedeck catalog import FILE`"
         )
     return found
+
+
+async def _fetch(config: MySQL, sql: str) -> list[Any]:
+    primary = Primary(config)
+    await primary.start()
+    try:
+        async with primary.session_apart(primary.deadline()) as session:
+            session.statement_seconds = 20
+            return await session.fetch(sql)
+    finally:
+        await primary.close()

@@ -20,10 +20,11 @@ from drills.client import Target
 from drills.dns import Dns
 from drills.gateway import SERVE, Gateway
 from drills.toxiproxy import Injector, Link
-from gateway.catalog.tables import TABLES, write_mixes
+from gateway.catalog.tables import TABLES
 from sharding.partitions import ownership
 from sharding.partitions.calendar import table
 from stack import datadir, engines, replication
+from stack.catalog import write_mixes
 from stack.datadir import Passwords
 from stack.group import Group
 from stack.mariadb import MariaDB

@@ -247,6 +247,17 @@ class Session:
         await self._run(sql, args)
         return int(self._cursor.rowcount)
 
+    async def execute_many(self, sql: str, rows: Sequence[Row]) -> None:
+        """Run a statement with each of some rows, an INSERT with many at once; without rows once.
+
+        Raises:
+            MySQLError: as classified in `failover.mysql.errors`.
+        """
+        if rows:
+            await self._bounded(sql, self._cursor.executemany(sql, rows))
+        else:
+            await self._run(sql, None)
+
     async def run_script(self, statements: Sequence[str]) -> list[Ran]:
         """Run statements in one round trip; the first one that fails ends it.
 

@@ -1,8 +1,8 @@
-"""Signing in at MySQL without revealing the password: the accepted methods, for both drivers.
+"""Signing in at MySQL without revealing the password: the accepted methods.
 
 The server chooses the method, in its greeting or by a switch after it ("Authentication Method
 Mismatch" in the MySQL client/server protocol). Some methods send the password itself, and the
-drivers obey. So without TLS only methods are accepted that send a hash of the password and a random
+driver obeys. So without TLS only methods are accepted that send a hash of the password and a random
 number. `caching_sha2_password` is one while the server has the hash in its cache; otherwise it asks
 for the password encrypted with a public key. It gets it only under the key in the configuration: a
 key that the server sends may be an attacker's (MySQL manual, "Caching SHA-2 Pluggable

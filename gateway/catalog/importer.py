@@ -17,16 +17,18 @@ once in each. Text is UTF-8, with or without a BOM; lines end in LF or CRLF.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import BinaryIO
 
 import msgspec
-import pymysql
-from pymysql.cursors import Cursor
 
-from gateway.catalog.model import Mix
-from gateway.catalog.tables import TABLES, write_mixes
+from failover.mysql import settings
+from failover.mysql.connection import BEGIN, COMMIT
+from failover.mysql.primary import Primary
+from gateway.catalog.tables import ensure_catalog, writes
 from gateway.catalog.validation import (
     Bad,
     BadLine,
@@ -42,7 +44,17 @@ __all__ = ["BadLine", "Entry", "Summary", "import_mixes", "read"]
 LINE_BYTES = 4 * 1024 * 1024
 """Most bytes of a line; a longer one is bad."""
 BATCH = 100
-"""Mixes written together."""
+"""Lines read, and mixes written, by one round of statements."""
+STATEMENT_SECONDS = 20
+"""A statement may wait so long for the rows of another import."""
+_SILENT_SECONDS = 3600
+"""How long the server keeps the transaction while the file gives no line."""
+_PATIENCE = settings.statement(
+    innodb_lock_wait_timeout=STATEMENT_SECONDS,
+    lock_wait_timeout=STATEMENT_SECONDS,
+    wait_timeout=_SILENT_SECONDS,
+    idle_transaction_timeout=_SILENT_SECONDS,
+)
 
 
 @dataclass(slots=True)
@@ -82,50 +94,41 @@ def read(
             yield BadLine(number, str(bad))
 
 
-def import_mixes(
-    connection: pymysql.Connection[Cursor],
-    entries: Iterable[Entry | BadLine],
-    *,
-    skip_bad: bool = False,
+async def import_mixes(
+    primary: Primary, entries: Iterator[Entry | BadLine], *, skip_bad: bool = False
 ) -> Summary:
     """Write the mixes in one transaction: all of them, or, if a line is bad, none.
 
     Existing mixes are replaced with their tracks, so an import may be repeated.
 
     Args:
-        connection: to the primary, without autocommit.
+        entries: read in a thread: what they come from may be slow.
         skip_bad: import the good mixes even if lines are bad.
 
     Raises:
-        pymysql.MySQLError: a statement failed; nothing was written, unless it was the commit
-            whose answer was lost.
+        PrimaryUnavailable: no primary until the deadline.
+        MySQLError: a statement failed; nothing was written, unless it was the commit whose answer
+            was lost.
     """
     summary = Summary()
-    batch: list[Mix] = []
-    with connection.cursor() as cursor:
-        for statement in TABLES:
-            cursor.execute(statement)
-        connection.begin()
-        try:
-            for entry in entries:
-                if isinstance(entry, BadLine):
-                    summary.bad.append(entry)
-                    continue
-                summary.mixes += 1
-                summary.tracks += len(entry.mix.tracks)
-                batch.append(entry.mix)
-                if len(batch) == BATCH:
-                    # After a bad line that stops the import, only further bad lines are collected.
-                    if skip_bad or not summary.bad:
-                        write_mixes(cursor, batch)
-                    batch.clear()
-            if summary.mixes and (skip_bad or not summary.bad):
-                write_mixes(cursor, batch)
-                connection.commit()
-                summary.imported = True
-        finally:
-            if not summary.imported and connection.open:
-                connection.rollback()
+    await ensure_catalog(primary)
+    async with primary.session_apart(primary.deadline()) as session:
+        session.statement_seconds = STATEMENT_SECONDS
+        await session.execute(_PATIENCE)
+        await session.execute(BEGIN)
+        while batch := await asyncio.to_thread(lambda: list(islice(entries, BATCH))):
+            summary.bad += [entry for entry in batch if isinstance(entry, BadLine)]
+            mixes = [entry.mix for entry in batch if isinstance(entry, Entry)]
+            summary.mixes += len(mixes)
+            summary.tracks += sum(len(mix.tracks) for mix in mixes)
+            # Past a bad line that spoils all, the rest is read for its own bad lines only.
+            if mixes and (skip_bad or not summary.bad):
+                for statement, rows in writes(mixes):
+                    await session.execute_many(statement, rows)
+        if summary.mixes and (skip_bad or not summary.bad):
+            await session.execute(COMMIT)
+            summary.imported = True
+    # (Where it is not, the transaction ends with its connection.)
     return summary
 
 

@@ -42,31 +42,29 @@ TABLES = (
 )
 
 
-def writes(mixes: Sequence[Mix]) -> Iterator[tuple[str, list[Any]]]:
-    """The statements that index mixes, with their arguments. Run them in a transaction that has
-    locked the mixes' rows. The counts of plays stay."""
+Write = tuple[str, Sequence[tuple[Any, ...]]]
+"""A statement, and the rows that it is to be run with; none: it is run once, as it is."""
+
+
+def writes(mixes: Sequence[Mix]) -> Iterator[Write]:
+    """The statements that index mixes. Run them in a transaction that has locked the mixes' rows.
+    The counts of plays stay."""
     ordered = sorted(mixes, key=lambda mix: mix.id)
-    rows = [(m.id, m.path, m.user.id, m.cover_url, _words(m)) for m in ordered]
-    index = (
-        f"INSERT INTO mix_index (mix_id, path, user_id, cover_url, words) VALUES {_places(rows)}"
-        " ON DUPLICATE KEY UPDATE path = VALUES(path), user_id = VALUES(user_id),"
-        " cover_url = VALUES(cover_url), words = VALUES(words)"
+    yield (
+        (
+            "INSERT INTO mix_index (mix_id, path, user_id, cover_url, words)"
+            " VALUES (%s, %s, %s, %s, %s)"
+            " ON DUPLICATE KEY UPDATE path = VALUES(path), user_id = VALUES(user_id),"
+            " cover_url = VALUES(cover_url), words = VALUES(words)"
+        ),
+        [(m.id, m.path, m.user.id, m.cover_url, _words(m)) for m in ordered],
     )
-    yield index, [value for row in rows for value in row]
     yield f"DELETE FROM mix_tags WHERE mix_id IN ({', '.join(str(m.id) for m in ordered)})", []
     tags = sorted(
         (tag, m.id) for m in ordered for tag in tags_of(m.tag_list_cache) if len(tag) <= TAG_LENGTH
     )
     if tags:
-        yield (
-            f"INSERT INTO mix_tags (tag, mix_id) VALUES {_places(tags)}",
-            [value for row in tags for value in row],
-        )
-
-
-def _places(rows: Sequence[Sequence[Any]]) -> str:
-    row = f"({', '.join(['%s'] * len(rows[0]))})"
-    return ", ".join([row] * len(rows))
+        yield "INSERT INTO mix_tags (tag, mix_id) VALUES (%s, %s)", tags
 
 
 def _words(mix: Mix) -> str:

@@ -16,8 +16,6 @@ from gateway.catalog import index
 from gateway.catalog.model import Card, Mix, MixUser, Track
 
 if TYPE_CHECKING:
-    from pymysql.cursors import Cursor
-
     from failover.mysql.primary import Primary
 
 NAME_LENGTH = 255
@@ -138,27 +136,21 @@ def card_of(row: Sequence[Any]) -> Card:
     return Card(*(*row[:7], MixUser(*row[7:10]), *row[10:]))
 
 
-def write_mixes(cursor: Cursor, mixes: Sequence[Mix]) -> None:
-    """Insert or replace mixes and their tracks, inside the caller's transaction.
-
-    Raises:
-        pymysql.MySQLError: a statement failed.
-    """
-    if not mixes:
-        return
+def writes(mixes: Sequence[Mix]) -> Iterator[index.Write]:
+    """The statements that insert or replace mixes and their tracks, for inside a transaction."""
     tracks = {track.id: track for mix in mixes for track in mix.tracks}
     # In the order of the primary keys, so that two imports at once cannot deadlock.
-    cursor.executemany(
+    yield (
         "REPLACE INTO mixes VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         [(*astuple(mix)[:7], *astuple(mix.user)) for mix in sorted(mixes, key=lambda mix: mix.id)],
     )
-    cursor.executemany(
+    yield (
         "REPLACE INTO tracks VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
         [astuple(track) for _, track in sorted(tracks.items())],
     )
     ids = sorted(mix.id for mix in mixes)
-    cursor.execute(f"DELETE FROM mix_tracks WHERE mix_id IN ({', '.join(map(str, ids))})")
-    cursor.executemany(
+    yield f"DELETE FROM mix_tracks WHERE mix_id IN ({', '.join(map(str, ids))})", []
+    yield (
         "INSERT INTO mix_tracks (mix_id, position, track_id) VALUES (%s, %s, %s)",
         sorted(
             (mix.id, position, track.id)
@@ -166,5 +158,4 @@ def write_mixes(cursor: Cursor, mixes: Sequence[Mix]) -> None:
             for position, track in enumerate(mix.tracks)
         ),
     )
-    for statement, values in index.writes(mixes):
-        cursor.execute(statement, values)
+    yield from index.writes(mixes)

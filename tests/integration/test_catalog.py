@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ import yaml
 import config
 from config.model import Catalog as Limits
 from config.model import MySQL
-from failover.mysql.blocking import NoPrimary, connect_primary
 from failover.mysql.errors import PrimaryUnavailable
 from failover.mysql.primary import Primary
 from gateway.catalog.cache import Catalog, ensure_catalog
-from gateway.catalog.importer import Entry, import_mixes, read
+from gateway.catalog.importer import Entry, Summary, import_mixes, read
 from gateway.catalog.model import Mix, MixUser, Track
 from stack.mariadb import MariaDB
 from stack.process import free_port
@@ -56,14 +55,23 @@ def config(mysql: MariaDB, database: str) -> MySQL:
     )
 
 
+async def imported(config: MySQL, entries: Iterable[Entry]) -> Summary:
+    primary = Primary(config)
+    await primary.start()
+    try:
+        return await import_mixes(primary, iter(entries))
+    finally:
+        await primary.close()
+
+
 @pytest.fixture
 def put(config: MySQL) -> Callable[..., None]:
     """Imports mixes, as the command does."""
 
     def put(*mixes: Mix) -> None:
-        with contextlib.closing(connect_primary(config, 5)) as connection:
-            entries = [Entry(number, mix) for number, mix in enumerate(mixes, 1)]
-            assert import_mixes(connection, entries).imported
+        entries = [Entry(number, mix) for number, mix in enumerate(mixes, 1)]
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(asyncio.run, imported(config, entries)).result().imported
 
     return put
 
@@ -114,8 +122,7 @@ async def test_a_mix_is_read_as_it_was_imported(primary, put):
 async def test_every_mix_of_the_sample_comes_back_unchanged(primary, config):
     with SAMPLE.open("rb") as file:
         entries = list(read(file))
-    with contextlib.closing(connect_primary(config, 5)) as connection:
-        import_mixes(connection, entries)
+    await imported(config, entries)
     catalog = catalog_of(primary)
     assert [await catalog.mix(entry.mix.id) for entry in entries] == [e.mix for e in entries]
     cards, total = await catalog.finder.page(1, 100)
@@ -364,35 +371,6 @@ def test_a_dead_mysql_is_named(command, mysql):
     assert f"{mysql.address}: 2003" in done.stderr
 
 
-# -- the primary for commands ----------------------------------------------------------------------
-
-
-def test_the_writable_host_is_taken_and_the_others_are_named(mysql, config):
-    dead = f"127.0.0.1:{free_port()}"
-    hosts = MySQL(**(config.model_dump() | {"hosts": [dead, mysql.address]}))
-    with contextlib.closing(connect_primary(hosts)) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT @@port")
-        assert cursor.fetchone() == (mysql.port,)
-    mysql.query("SET GLOBAL read_only = 1")
-    with pytest.raises(NoPrimary) as refusal:
-        connect_primary(hosts)
-    assert f"{dead}: 2003" in str(refusal.value)
-    assert f"{mysql.address}: read-only" in str(refusal.value)
-
-
-def test_a_wrong_password_is_named_without_being_shown(mysql, config):
-    wrong = MySQL(**(config.model_dump() | {"password": "hunter2hunter2"}))
-    with pytest.raises(NoPrimary, match="1045") as refusal:
-        connect_primary(wrong)
-    assert "hunter2" not in str(refusal.value)
-
-
-def test_a_frozen_host_is_given_up_in_time(mysql, config):
-    mysql.freeze()
-    with pytest.raises(NoPrimary, match=mysql.address):
-        connect_primary(config, statement_seconds=0.3)
-
-
 def test_a_failed_import_leaves_what_was_there(mysql, database, config, put):
     put(mix(1, 11))
 
@@ -401,20 +379,13 @@ def test_a_failed_import_leaves_what_was_there(mysql, database, config, put):
             yield Entry(n, mix(n, n * 10))
         raise OSError("the pipe broke")
 
-    with (
-        contextlib.closing(connect_primary(config, 5)) as connection,
-        pytest.raises(OSError, match="pipe"),
-    ):
-        import_mixes(connection, entries())
+    with pytest.raises(OSError, match="pipe"):
+        asyncio.run(imported(config, entries()))
     assert ids(mysql, database) == [1]
 
 
 async def test_two_imports_at_once_both_succeed(mysql, database, config):
     entries = [Entry(n, mix(n, n, n + 1, n + 2)) for n in range(1, 301)]
-
-    def run() -> None:
-        with contextlib.closing(connect_primary(config, 20)) as connection:
-            assert import_mixes(connection, entries).imported
-
-    await asyncio.gather(asyncio.to_thread(run), asyncio.to_thread(run))
+    done = await asyncio.gather(imported(config, entries), imported(config, entries))
+    assert [summary.imported for summary in done] == [True, True]
     assert ids(mysql, database) == list(range(1, 301))

@@ -14,7 +14,6 @@ from pymysql.cursors import Cursor
 from config.load import parse
 from config.model import MySQL
 from failover.mysql import settings
-from failover.mysql.blocking import connect_primary
 from failover.mysql.connection import Session
 from sharding.state import Key
 from stack import datadir
@@ -215,16 +214,6 @@ async def test_a_session_inherits_nothing_that_is_pinned(config: MySQL, mysql: M
             assert same == 1, setting.name
     finally:
         session.close()
-
-
-def test_a_command_inherits_nothing_but_waits_longer(config: MySQL, mysql: MariaDB) -> None:
-    longer = {"innodb_lock_wait_timeout", "lock_wait_timeout", "wait_timeout"}
-    longer |= {"autocommit", "idle_transaction_timeout"}
-    connection = connect_primary(config)
-    with connection, connection.cursor() as cursor:
-        for setting in of_mariadb():
-            cursor.execute(f"SELECT @@SESSION.{setting.name} = {_compared(setting.value)}")
-            assert cursor.fetchone() == (int(setting.name not in longer),), setting.name
 
 
 def _compared(value: str) -> str:

@@ -18,7 +18,6 @@ import pytest
 
 from config.load import parse
 from config.model import MySQL as Config
-from failover.mysql.blocking import NoPrimary, connect_primary
 from failover.mysql.connection import Session
 from failover.mysql.errors import MySQLError
 from sharding.state import Key
@@ -84,10 +83,9 @@ def config_of(mysql: MySQL, database: str, user: str, **words: Any) -> Config:
 
 
 async def sign_in(config: Config) -> None:
-    """As a gateway does, and then as a command does."""
+    """As a gateway does."""
     session = await Session.open(config.hosts[0], config)
     session.close()
-    connect_primary(config).close()
 
 
 def forget_all(mysql: MySQL) -> None:
@@ -103,8 +101,6 @@ async def test_a_user_signs_in_the_full_way_then_the_fast_way_and_again_after_a_
         forget_all(mysql)
         session = await Session.open(config.hosts[0], config)
         session.close()
-        forget_all(mysql)
-        connect_primary(config).close()
         await sign_in(config)
 
 
@@ -115,8 +111,6 @@ async def test_without_tls_and_key_only_the_fast_way_is_taken_and_the_refusal_sa
     forget_all(mysql)
     with pytest.raises(MySQLError, match=r"mysql\.tls.*mysql\.public_key"):
         await Session.open(config.hosts[0], config)
-    with pytest.raises(NoPrimary, match=r"mysql\.tls.*mysql\.public_key"):
-        connect_primary(config)
 
     await sign_in(config_of(mysql, database, user, public_key=public_key(mysql.folder)))
 
@@ -131,8 +125,6 @@ async def test_a_password_for_another_servers_key_lets_nobody_in(
     forget_all(mysql)
     with pytest.raises(MySQLError):
         await Session.open(config.hosts[0], config)
-    with pytest.raises(NoPrimary):
-        connect_primary(config)
 
 
 async def test_a_user_who_must_come_by_tls_does(
@@ -174,5 +166,5 @@ async def test_a_password_is_rotated_with_both_valid_and_no_change_fails(
         await change_on_a_new_connection(4)
 
     document["mysql"]["password"] = "first"
-    with pytest.raises(NoPrimary, match="1045"):
-        connect_primary(parse(document).mysql)
+    with pytest.raises(MySQLError, match="1045"):
+        await sign_in(parse(document).mysql)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import Awaitable, Callable
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -15,7 +14,6 @@ from pydantic import SecretStr
 from pymysql.constants import CLIENT
 
 from config.model import HostPort, MySQL
-from failover.mysql.blocking import NoPrimary, connect_primary
 from failover.mysql.connection import Session
 from failover.mysql.errors import MySQLError
 from tests.support.listener import Listener
@@ -89,66 +87,48 @@ def config(port: int, public_key: str = "") -> MySQL:
     )
 
 
-async def gateway(settings: MySQL) -> str:
+async def refusal(settings: MySQL) -> str:
     with pytest.raises(MySQLError) as refused:
         await Session.open(settings.hosts[0], settings)
     return str(refused.value)
 
 
-async def command(settings: MySQL) -> str:
-    with pytest.raises(NoPrimary) as refused:
-        await asyncio.to_thread(connect_primary, settings)
-    return str(refused.value)
-
-
-Connects = Callable[[MySQL], Awaitable[str]]
-both = pytest.mark.parametrize("connects", [gateway, command])
-
-
-@both
 @pytest.mark.parametrize("more", [[], [FULL, b"\x01" + PEM], [b"\x01" + PEM, FULL]])
 @pytest.mark.parametrize("switch", [None, "", *METHODS])
 @pytest.mark.parametrize("greeting", ["", *METHODS])
 async def test_no_way_to_sign_in_tells_the_password(
-    connects: Connects, greeting: str, switch: str | None, more: list[bytes]
+    greeting: str, switch: str | None, more: list[bytes]
 ) -> None:
     async with Rogue(greeting, switch, more) as rogue:
-        await connects(config(rogue.port))
+        await refusal(config(rogue.port))
 
         assert PASSWORD.encode() not in rogue.heard
 
 
-@both
-async def test_the_refusal_says_what_to_do(connects: Connects) -> None:
+async def test_the_refusal_says_what_to_do() -> None:
     async with Rogue("mysql_native_password", "mysql_clear_password", []) as rogue:
-        said = await connects(config(rogue.port))
+        said = await refusal(config(rogue.port))
     assert "mysql_clear_password" in said
     assert "mysql.tls" in said
 
     async with Rogue("caching_sha2_password", None, [FULL, b"\x01" + PEM]) as rogue:
-        said = await connects(config(rogue.port))
+        said = await refusal(config(rogue.port))
     assert "mysql.tls" in said
     assert "mysql.public_key" in said
 
 
-@both
-async def test_the_password_is_encrypted_with_the_key_that_the_configuration_names(
-    connects: Connects,
-) -> None:
+async def test_the_password_is_encrypted_with_the_key_that_the_configuration_names() -> None:
     async with Rogue("caching_sha2_password", None, [FULL]) as server:
-        await connects(config(server.port, PEM.decode()))
+        await refusal(config(server.port, PEM.decode()))
 
         assert PASSWORD.encode() in server.heard, "the owner of the key cannot read it"
 
 
-@both
-async def test_a_key_that_the_server_hands_out_does_not_replace_the_named_one(
-    connects: Connects,
-) -> None:
+async def test_a_key_that_the_server_hands_out_does_not_replace_the_named_one() -> None:
     other = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
     named = other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     for greeting in ("caching_sha2_password", "sha256_password"):
         async with Rogue(greeting, None, [FULL, b"\x01" + PEM]) as rogue:
-            await connects(config(rogue.port, named))
+            await refusal(config(rogue.port, named))
 
             assert PASSWORD.encode() not in rogue.heard

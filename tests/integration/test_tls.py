@@ -21,7 +21,6 @@ import pymysql
 import pytest
 
 from config.load import ConfigError, parse
-from failover.mysql.blocking import NoPrimary, connect_primary
 from failover.mysql.connection import Session
 from failover.redis.nodes import Node
 from sharding.lookups.hint_rules import Found
@@ -508,17 +507,11 @@ async def cipher(config: Any) -> str:
         session.close()
 
 
-async def test_mysql_is_reached_by_tls_by_the_gateway_and_by_commands(
+async def test_mysql_is_reached_by_tls_by_the_gateway(
     guarded: Server, authority: Authority
 ) -> None:
     config = mysql_config(guarded, authority)
     assert await cipher(config)
-    connection = connect_primary(config)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
-        row = cursor.fetchone()
-        assert row is not None
-        assert row[1]
 
 
 async def test_mysql_that_asks_for_a_certificate_is_shown_one(
@@ -530,7 +523,6 @@ async def test_mysql_that_asks_for_a_certificate_is_shown_one(
         guarded, authority, tls_certificate_file=certificate, tls_key_file=key, **who
     )
     assert await cipher(shown)
-    connect_primary(shown).close()
     without = mysql_config(guarded, authority, **who)
     with pytest.raises(Exception, match="Access denied"):
         await cipher(without)
@@ -555,9 +547,6 @@ async def test_mysql_that_cannot_be_trusted_or_entered_says_why(
     config = mysql_config(guarded, authority, **words)
     with pytest.raises(Exception, match=reason):
         await cipher(config)
-    if config.tls:
-        with pytest.raises(NoPrimary, match="certificate"):
-            connect_primary(config)
 
 
 async def test_a_mysql_with_another_name_or_an_expired_certificate_is_refused(
@@ -601,8 +590,6 @@ async def test_a_server_without_tls_is_not_talked_to_where_tls_is_asked_for(
         config = mysql_config(server, authority)
         with pytest.raises(Exception, match="offers no TLS"):
             await cipher(config)
-        with pytest.raises(NoPrimary, match="SSL"):
-            connect_primary(config)
     finally:
         server.kill()
 

@@ -19,7 +19,8 @@ import pymysql
 import yaml
 
 from gateway.catalog.model import Mix
-from gateway.catalog.tables import TABLES, write_mixes
+from gateway.catalog.tables import TABLES
+from stack.catalog import write_mixes
 from stack.process import Child
 from stack.server import faketime_library
 

@@ -78,7 +78,6 @@ def test_no_other_file_uses_a_private_name_of_a_library() -> None:
     known = {
         ROOT / "gateway/http/protocol.py": {*protocol.PRIVATE, "_ErrInfo", "_kwargs"},
         ROOT / "failover/mysql/connection.py": set(connection.PRIVATE),
-        ROOT / "failover/mysql/blocking.py": {"_auth_plugin_name"},
     }
     wrong = {
         str(file.relative_to(ROOT)): foreign
