@@ -39,7 +39,7 @@ PAGES = sorted(
 
 PICTURES = {
     "player ──HTTP──> gateway (any number of workers, any number of gateways)",
-    "lookup:\n      layout: flat",
+    "lookup:",
     'lookup: {mode: cluster, servers: ["10.0.0.1:6379", "10.0.0.2:6379"]}',
 }
 """How the indented blocks begin that are nothing to type."""
