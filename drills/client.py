@@ -11,6 +11,7 @@ import random
 import ssl
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ PATIENCE = 30.0
 LOOK_EVERY = 0.1
 """Seconds between looks at a gateway's /readyz."""
 _OK = frozenset({200})
+OVERLOADED = b"Too many requests are in flight"
+"""A drill's load is far below what a gateway can do: if one sheds it, the machine is too busy."""
 
 
 class Target(NamedTuple):
@@ -111,6 +114,7 @@ class Client:
         tries: every try, in the order of their ends.
         looks: every look at a /readyz.
         surprises: the first unexpected answers, in words.
+        refusals: what answers of 503 said, and how often.
         recording: whether tries are recorded.
     """
 
@@ -125,6 +129,7 @@ class Client:
         self.tries: list[Try] = []
         self.looks: list[Look] = []
         self.surprises: list[str] = []
+        self.refusals: Counter[str] = Counter()
         self.recording = True
         self._chance = chance
         self._ready = [True] * len(targets)
@@ -193,7 +198,7 @@ class Client:
             sent = self.now()
             met, answer = await self._send(number, method, path, headers, body, allowed)
             ended = self.now()
-            content = answer is not None and met not in (Met.BUSY, Met.BUSY_SILENT)
+            content = answer is not None and answer[0] != 503
             if self.recording:
                 self.tries.append(Try(due, sent, ended, number, what, met, content))
             if answer is not None and content:
@@ -202,6 +207,7 @@ class Client:
                 return Answer(sent, ended, *answer)
             if met is not Met.REROUTED:
                 if answer is not None:
+                    self.refusals[_sentence(answer[2])] += 1
                     wait = float(answer[1].get("Retry-After", "1"))
                 raise Unanswered(met, wait)
             self._ready[number] = False
@@ -236,6 +242,8 @@ class Client:
             return Met.CUT, None
         status = answer[0]
         if status == 503:
+            if OVERLOADED in answer[2]:
+                return Met.SHED, answer
             return (Met.BUSY if "Retry-After" in answer[1] else Met.BUSY_SILENT), answer
         if status in allowed:
             return (Met.CONFLICT if status == 412 else Met.OK), answer
@@ -259,3 +267,11 @@ class Client:
             self._ready[number] = status == 200
             self.looks.append(Look(at, self.now() - at, number, status, reasons))
             await asyncio.sleep(LOOK_EVERY)
+
+
+def _sentence(body: bytes) -> str:
+    """What an error says, in the words of its API."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        errors = json.loads(body)["errors"]
+        return errors if isinstance(errors, str) else " ".join(errors)
+    return body[:120].decode(errors="replace")

@@ -51,7 +51,7 @@ class Options:
 
 
 class _Interrupted(Exception):
-    """Somebody wants the drill to end."""
+    """A signal asks the drill to end."""
 
 
 async def run(
@@ -82,7 +82,7 @@ async def run(
         stage = Stage(folder, scenario.plan, story.say, options.commands)
         story.say("the stage is set: servers and gateways start")
     try:
-        # Shielded: whoever gives up in the middle must not leave half a stage behind.
+        # Shielded: a Ctrl-C in the middle must not leave half of the servers running.
         starting = asyncio.create_task(asyncio.to_thread(stage.start))
         try:
             await asyncio.shield(starting)

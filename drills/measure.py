@@ -18,6 +18,7 @@ class Met(Enum):
     CONFLICT = "412, as the condition asked for"
     REROUTED = "no connection; sent to another gateway"
     BUSY = "503 with Retry-After"
+    SHED = "503 of an overloaded gateway"
     BUSY_SILENT = "503 without Retry-After"
     SERVER = "another 5xx"
     UNEXPECTED = "an unexpected answer"

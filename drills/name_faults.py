@@ -34,8 +34,8 @@ def _unanswered(said: str, answer: str | None) -> Callable[[Scene], Awaitable[No
         for node in stage.lookups:
             with node.client() as client:
                 await scene.do(client.client_kill_filter, _type="normal", skipme=True)
-        # Longer than a resolver tries.
-        await scene.wait(11, 25)
+        # Of a silent server: longer than a resolver tries.
+        await scene.wait(11 if answer is None else 3, 25)
         found = await scene.until(lambda: not _out(stage), 5)
         out = await scene.do(_out, stage)
         scene.expect("the lookup nodes are found all the same", found, f"out of the ring: {out}")

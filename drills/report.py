@@ -98,10 +98,11 @@ def _counts(result: Result) -> list[tuple[str, object]]:
     met = Counter(t.met for t in result.tries)
     breaches = {_WORDS[wrong]: verdict.count(wrong) for wrong in Wrong}
     errors = {f"requests: {m.value}": met[m] for m in Met if m not in FINE}
+    refused = {f"503 said: {text}": n for text, n in result.refusals.items()}
     logged = {f"logged as an error: {event}": n for event, n in result.log_errors.items()}
     counts: list[tuple[str, object]] = [
         *((f"requests: {m.value}", met[m]) for m in Met if m in FINE and met[m]),
-        *((name, count) for name, count in errors.items() if count),
+        *((name, count) for name, count in (errors | refused).items() if count),
         ("states read back", verdict.states),
         ("acknowledged changes", verdict.acknowledged),
     ]

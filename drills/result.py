@@ -60,6 +60,7 @@ class Result:
     tries: list[Try] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
+    refusals: dict[str, int] = field(default_factory=dict)
     log_errors: dict[str, int] = field(default_factory=dict)
     beats: list[Beat] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
@@ -153,12 +154,13 @@ class Result:
             "findings": [finding._asdict() for finding in self.findings],
             "marks": [{"at": round(mark.at, 2), "text": mark.text} for mark in self.timeline],
             "surprises": self.surprises,
+            "refusals": self.refusals,
             "log_errors": self.log_errors,
         }
 
 
 def ms(value: float) -> str:
-    """Milliseconds, as precisely as anybody reads them."""
+    """Milliseconds, with one decimal below 100."""
     return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms"
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from drills.client import Look
-from drills.measure import FINE, Try
+from drills.measure import FINE, Met, Try
 from drills.scene import Finding
 
 PROMISE = "steady before the fault"
@@ -47,16 +47,15 @@ def served(tries: Sequence[Try], begin: float, end: float, within: float) -> Fin
         within: seconds in which 99 % of the requests are to be answered.
     """
     due = [t for t in tries if begin <= t.due < end]
-    failed = Counter(t.met.value for t in due if t.met not in FINE)
+    failed = Counter(t.met for t in due if t.met not in FINE)
     slow = sum(t.ended - t.due > within for t in due)
     seconds = f"in {end - begin:.1f} s"
     if not due:
         return Finding(PROMISE, False, f"no request was answered {seconds}")
     if failed:
-        kinds = ", ".join(f"{count} x {kind}" for kind, count in failed.most_common())
-        return Finding(
-            PROMISE, False, f"{failed.total()} of {len(due)} requests failed {seconds}: {kinds}"
-        )
+        kinds = ", ".join(f"{count} x {met.value}" for met, count in failed.most_common())
+        text = f"{failed.total()} of {len(due)} requests failed {seconds}: {kinds}"
+        return Finding(PROMISE, False, text, timing=set(failed) == {Met.SHED})
     return Finding(
         PROMISE,
         slow * 100 <= len(due),

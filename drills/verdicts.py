@@ -8,7 +8,7 @@ from itertools import pairwise
 from drills import measure
 from drills.checker import Verdict
 from drills.client import Look
-from drills.measure import Window, window
+from drills.measure import Met, Window, window
 from drills.noise import Timed, p99
 from drills.result import Result
 from drills.scene import Finding, Scene
@@ -62,7 +62,10 @@ def _errors(result: Result) -> Finding:
     allowed = result.scenario.promise.errors
     met = measure.errors(result.tries)
     words = ", ".join(f"{count} x {kind.value}" for kind, count in met.most_common()) or "none"
-    return Finding(result.scenario.promise.sentences[0], set(met) <= allowed, words)
+    wrong = set(met) - allowed
+    return Finding(
+        result.scenario.promise.sentences[0], not wrong, words, timing=wrong == {Met.SHED}
+    )
 
 
 def _nothing_lost(verdict: Verdict) -> Finding:
@@ -165,6 +168,7 @@ def build(scene: Scene, result: Result) -> Result:
     result.tries = sorted(client.tries, key=lambda t: t.sent)
     result.looks = client.looks
     result.surprises = client.surprises
+    result.refusals = dict(client.refusals)
     result.objective = scene.stage.objective_seconds
     result.windows = windows(result)
     # A play token needs nothing but its key; it says nothing of the parts behind.

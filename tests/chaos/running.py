@@ -45,6 +45,10 @@ def run_drill(scenario: Scenario, options: Options, folder: Path) -> Ran:
     page = write(result, folder)
     lines = [f"{f.promise}: {f.measured}" for f in result.findings if not f.held]
     lines += [f"{b.wrong.name} {b.key}: {b.text}" for b in result.verdict.breaches[:10]]
-    lines += [*result.surprises[:5], *map(str, result.log_errors.items())]
+    lines += [
+        *result.surprises[:5],
+        *(f"503: {text}" for text in result.refusals),
+        *map(str, result.log_errors.items()),
+    ]
     lines += [f"{mark.at:.2f} s {mark.text}" for mark in result.timeline]
     return Ran(result, "\n".join([f"{scenario.name} (seed {result.seed}), {page}", *lines]))

@@ -16,7 +16,8 @@ import pytest
 
 from tests.support.terminal import Terminal, eventually, exists
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+# All in one process: they share a stack.
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.xdist_group("pointed")]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -29,6 +30,19 @@ from tests.support.backends import opened
 from tests.support.liar import Liar, Script
 
 pytestmark = pytest.mark.stack
+
+
+@pytest.fixture(autouse=True)
+def _no_such_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that cannot exist (RFC 6761) are not asked for outside of this machine."""
+    ask = socket.getaddrinfo
+
+    def answer(host: str, *args: Any, **kwargs: Any) -> Any:
+        if host.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, f"{host} does not exist")
+        return ask(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
 
 
 def resp(value: Any) -> bytes:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,6 @@ import aiohttp
 import pytest
 
 from drills.dns import Dns
-from stack.mariadb import MariaDB
 from tests.support.gateways import SECONDS, Gateway, put_mixes
 from tests.support.serving import a_mix
 
@@ -30,28 +32,51 @@ RESOLVER_SECONDS = 10
 """How long glibc's resolver tries: five seconds, twice."""
 
 
-@pytest.fixture
-def dns() -> Iterator[Dns]:
-    with Dns() as dns:
-        dns.names = dict.fromkeys((PRIMARY, *NODES), "127.0.0.1") | {STANDBY: "127.0.0.9"}
-        yield dns
+CASES: dict[str, tuple[list[str], str | None]] = {
+    "standby-silent": ([STANDBY], None),
+    "nodes-silent": (NODES, None),
+    "primary-silent": ([PRIMARY], None),
+    "all-silent": ([PRIMARY, STANDBY, *NODES], None),
+    "all-fail": ([PRIMARY, STANDBY, *NODES], "fail"),
+    "all-gone": ([PRIMARY, STANDBY, *NODES], ""),
+}
+"""Which names are not answered, and what DNS says instead (drills.dns)."""
+
+
+@dataclass
+class Served:
+    """A gateway that knows its peers by name, and the DNS server that it asks."""
+
+    gateway: Gateway
+    dns: Dns
+
+
+Serving = Callable[[str], Served]
 
 
 @pytest.fixture
-def gateway(
-    stack_config: StackConfig, mysql: MariaDB, dns: Dns, tmp_path: Path
-) -> Iterator[Gateway]:
-    document = stack_config()
-    put_mixes(document, [a_mix(7, tracks=3)])
-    port = document["mysql"]["hosts"][0].rpartition(":")[2]
-    # The standby's address refuses connections.
-    document["mysql"]["hosts"] = [f"{PRIMARY}:{port}", f"{STANDBY}:1"]
-    document["lookup"]["servers"] = [
-        f"{name}:{server.partition(':')[2]}"
-        for name, server in zip(NODES, document["lookup"]["servers"], strict=True)
-    ]
-    with Gateway(document, tmp_path, within=dns.within(tmp_path)) as gateway:
-        yield gateway
+def serving(stack_config: StackConfig, tmp_path: Path) -> Iterator[Serving]:
+    """Makes one that is not started yet."""
+    put_mixes(stack_config(), [a_mix(7, tracks=3)])
+    with contextlib.ExitStack() as made:
+
+        def make(name: str) -> Served:
+            document, folder = stack_config(), tmp_path / name
+            port = document["mysql"]["hosts"][0].rpartition(":")[2]
+            # The standby's address refuses connections.
+            document["mysql"]["hosts"] = [f"{PRIMARY}:{port}", f"{STANDBY}:1"]
+            document["lookup"]["servers"] = [
+                f"{name}:{server.partition(':')[2]}"
+                for name, server in zip(NODES, document["lookup"]["servers"], strict=True)
+            ]
+            folder.mkdir()
+            dns = made.enter_context(Dns())
+            dns.names = dict.fromkeys((PRIMARY, *NODES), "127.0.0.1") | {STANDBY: "127.0.0.9"}
+            gateway = Gateway(document, folder, within=dns.within(folder))
+            made.callback(gateway.kill)
+            return Served(gateway, dns)
+
+        yield make
 
 
 async def statuses(gateway: Gateway, seconds: float) -> list[int]:
@@ -66,36 +91,41 @@ async def statuses(gateway: Gateway, seconds: float) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [
-        ([STANDBY], None),
-        (NODES, None),
-        ([PRIMARY], None),
-        ([PRIMARY, STANDBY, *NODES], None),
-        ([PRIMARY, STANDBY, *NODES], "fail"),
-        ([PRIMARY, STANDBY, *NODES], ""),
-    ],
-    ids=["standby-silent", "nodes-silent", "primary-silent", "all-silent", "all-fail", "all-gone"],
-)
-async def test_names_that_dns_does_not_answer_cost_no_request(
-    gateway: Gateway, dns: Dns, names: list[str], said: str | None
-) -> None:
+async def go_without(served: Served, names: list[str], said: str | None) -> tuple[Any, ...]:
+    """Take names away; the statuses of requests before and after, and what was given up."""
+    gateway, dns = served.gateway, served.dns
     async with asyncio.timeout(SECONDS):
         while set(dns.asked) < set(dns.names):
             await asyncio.sleep(0.05)
-    assert set(await statuses(gateway, 0.3)) == {200}
+    before = await statuses(gateway, 0.3)
     dns.names |= dict.fromkeys(names, said)
     # Past the end of the first look-ups, when those that wait behind them would have given up.
-    assert set(await statuses(gateway, RESOLVER_SECONDS + 5)) == {200}
-    assert gateway.lines("mysql primary lost") == []
-    assert gateway.lines("lookup node ejected") == []
+    after = await statuses(gateway, RESOLVER_SECONDS + 5)
+    events = ("mysql primary lost", "lookup node ejected")
+    return set(before), set(after), [line for event in events for line in gateway.lines(event)]
 
 
-async def test_a_gateway_starts_though_the_standbys_name_and_a_nodes_are_silent(
-    stack_config: StackConfig, gateway: Gateway, dns: Dns
+def test_names_that_dns_does_not_answer_cost_no_request(serving: Serving) -> None:
+    # All cases at once: each takes as long as a resolver tries, and next to no work.
+    served = {case: serving(case) for case in CASES}
+    with ThreadPoolExecutor(2) as starters:
+        list(starters.map(lambda one: one.gateway.start(), served.values()))
+
+    async def all_cases() -> list[tuple[Any, ...]]:
+        return await asyncio.gather(
+            *(go_without(served[case], names, said) for case, (names, said) in CASES.items())
+        )
+
+    found = dict(zip(CASES, asyncio.run(all_cases()), strict=True))
+    assert found == {case: ({200}, {200}, []) for case in CASES}
+
+
+def test_a_gateway_starts_though_the_standbys_name_and_a_nodes_are_silent(
+    serving: Serving,
 ) -> None:
-    gateway.stop()
-    dns.names |= {STANDBY: None, NODES[0]: None}
-    await asyncio.to_thread(gateway.start)
-    assert set(await statuses(gateway, 1)) == {200}
+    served = serving("silent")
+    served.gateway.start()
+    served.gateway.stop()
+    served.dns.names |= {STANDBY: None, NODES[0]: None}
+    served.gateway.start()
+    assert set(asyncio.run(statuses(served.gateway, 1))) == {200}

@@ -19,7 +19,7 @@ from cli.main import app
 from drills import archive, verdicts
 from drills.attached import unsuited
 from drills.checker import Breach, Verdict, Wrong
-from drills.client import Look
+from drills.client import OVERLOADED, Look
 from drills.measure import Met, Try
 from drills.report import render, write
 from drills.result import INTERRUPTED, NOT_STEADY, Result
@@ -28,6 +28,7 @@ from drills.scene import Finding, Promise
 from drills.steady import parts, served
 from drills.story import Mark
 from drills.terminal import Progress, show
+from gateway.http import application
 
 
 def result(
@@ -99,6 +100,19 @@ def test_an_error_that_is_not_promised_breaks_it() -> None:
     allowed = replace(made.scenario, promise=Promise(errors=frozenset({Met.BUSY})))
     made.scenario = allowed
     assert next(f.held for f in verdicts.judge(made, [])) is True
+
+
+def test_a_gateway_that_sheds_a_drills_load_is_on_a_machine_that_is_too_busy() -> None:
+    made = result()
+    made.tries.append(Try(5, 5, 5.1, 0, "next", Met.SHED, last=False))
+    made.findings = verdicts.judge(made, [])
+    assert not made.held
+    assert made.only_late
+    made.tries.append(Try(5, 5, 5.1, 0, "next", Met.BUSY, last=False))
+    made.findings = verdicts.judge(made, [])
+    assert not made.only_late
+    source = Path(application.__file__).read_bytes()
+    assert OVERLOADED in source, "the gateway says it in other words by now"
 
 
 class _Strict(HTMLParser):
@@ -230,6 +244,8 @@ def test_a_load_that_fails_before_the_fault_is_not_steady() -> None:
     finding = served_with(Met.BUSY)
     assert not finding.held
     assert finding.measured == "1 of 81 requests failed in 8.0 s: 1 x 503 with Retry-After"
+    assert not finding.timing
+    assert served_with(Met.SHED).timing
     assert served([], 1.0, 9.0, within=0.25).measured == "no request was answered in 8.0 s"
 
 
