@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 LINES = [
     line
     for line in (ROOT / "docs" / "threat-model.md").read_text().splitlines()
-    if line.startswith("| ") and not line.startswith(("| who | may", "| ---"))
+    if line.startswith("| ") and not line.startswith(("| actor | may", "| ---"))
 ]
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
