@@ -123,7 +123,7 @@ class Lab:
         sealed.take_filters(self._documents[kind], days)
 
     def lookups_again(self) -> None:
-        """Start the lookup nodes that were killed; no peer goes on that believes them dead."""
+        """Start the lookup nodes that were killed, and restart peers that ejected them."""
         for node in self.servers.lookups:
             if not node.running:
                 node.start()
@@ -135,7 +135,7 @@ class Lab:
         self.servers.nutcracker.start()
 
     def seed_bulk(self) -> None:
-        """Tables of all designs, with rows of listeners whom nobody plays."""
+        """Tables of all designs, with rows of listeners that the load does not use."""
         seed.make_tables(self.servers)
         for number in range(1, seed.RETENTION + 1):
             first = number * seed.BULK_A_DAY

@@ -208,7 +208,7 @@ class Month:
             say(_progress(f"{name} filled", number, len(missing), self.each, began))
 
     def _seal(self, servers: Servers, say: Callable[[str], None]) -> None:
-        """Seal the partitions that are not: none, where all filters are believed."""
+        """Seal the partitions that are not sealed: none, if all filters are valid."""
         began = time.monotonic()
 
         def told(day: date) -> None:

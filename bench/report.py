@@ -108,7 +108,7 @@ def publish(source: Path, target: Path, *, month: bool = False) -> None:
 
 
 BUSY = 0.15
-"""Cores that others may have before figures are not to be believed."""
+"""If others use more cores than this, the figures are not reliable."""
 
 
 def foreign(records: Sequence[Record]) -> float:

@@ -22,13 +22,13 @@ from sharding.state import Key
 SESSION = 20
 """Requests of a session in one mix."""
 FIRST_USER = 10_000_000
-"""Listeners below it are the bulk of the seeded rows, which nobody plays."""
+"""Listeners with lower ids are the bulk of the seeded rows, which the load does not use."""
 
 _starts = itertools.count(FIRST_USER, 4_000_000)
 
 
 def new_listeners(count: int) -> range:
-    """User ids that nobody has used in this run of the benchmark.
+    """User ids that were not used before in this run of the benchmark.
 
     Raises:
         ValueError: more than a run may have.

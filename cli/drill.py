@@ -44,7 +44,7 @@ def drill(
         ),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", min=1, help="How long by-hand goes on.")
+        float | None, typer.Option("--seconds", min=1, help="How long by-hand lasts.")
     ] = None,
     rate: Annotated[
         float | None,

@@ -97,7 +97,7 @@ def import_(
         except Exception as error:
             if type(error).__name__ not in ("BadSource", "Refused", "CannotSeal"):
                 raise
-            fail(f"{error}; the same command goes on where this one ended")
+            fail(f"{error}; the same command continues where this one ended")
     if not rejects.stat().st_size:
         rejects.unlink()
     if verify:

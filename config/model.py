@@ -122,9 +122,11 @@ class ClientTls(Section):
 
     tls: bool = Field(False, description="connect with TLS or not at all")
     tls_ca_file: str | None = Field(
-        None, description="PEM; authorities to believe in the place of the system's"
+        None, description="PEM; authorities to trust instead of the system's"
     )
-    tls_certificate_file: str | None = Field(None, description="PEM; to show where one is asked")
+    tls_certificate_file: str | None = Field(
+        None, description="PEM; sent to servers that ask for one"
+    )
     tls_key_file: str | None = Field(None, description="PEM; its private key")
     tls_verify_names: bool = Field(
         True, description="the certificate must name the host as it is written here"
@@ -163,7 +165,7 @@ class Admin(ServerTls):
     token_file: str | None = Field(None, description="a file with the token")
     allowed_hosts: Annotated[tuple[HostName, ...], BeforeValidator(listed)] = Field(
         (),
-        description="other names that it is called by on loopback, as a proxy's; without a port",
+        description="further host names for requests on loopback, as a proxy's; without a port",
     )
     peers: Annotated[
         tuple[Url, ...],
@@ -174,10 +176,10 @@ class Admin(ServerTls):
         ),
     ] = ()
     peers_tls_ca_file: str | None = Field(
-        None, description="PEM; authorities to believe of https peers, not the system's"
+        None, description="PEM; authorities to trust for https peers, instead of the system's"
     )
     peers_tls_certificate_file: str | None = Field(
-        None, description="PEM; to show to peers that ask for one"
+        None, description="PEM; sent to peers that ask for one"
     )
     peers_tls_key_file: str | None = Field(None, description="PEM; its private key")
     peers_tls_verify_names: bool = Field(
@@ -216,8 +218,8 @@ class Auth(Section):
     service_keys_file: str | None = Field(None, description="one key a line")
     login_url: Url | None = Field(
         None,
-        description="a service of yours to which /sessions hands name and password, and which"
-        " says whose they are",
+        description="a service of yours to which /sessions sends name and password, and which"
+        " returns the user's id",
     )
     adopt_tokens: bool = Field(
         False,
@@ -250,7 +252,7 @@ class Lookup(ClientTls):
     )
     timeout: Annotated[int, Field(ge=1, le=60_000, description="ms, connect and reply")] = 400
     hint_deadline: Annotated[
-        int, Field(ge=1, le=60_000, description="ms; the smaller of it and timeout holds")
+        int, Field(ge=1, le=60_000, description="ms; if timeout is smaller, that counts")
     ] = 50
     auto_eject_hosts: bool = Field(True, description="take a failing node out of the ring")
     server_retry_timeout: Annotated[int, Field(ge=1, description="ms out of the ring")] = 30_000
@@ -373,7 +375,7 @@ class Limits(Section):
         int, Field(ge=100, le=10_000_000, description="addresses and listeners at most, each")
     ] = 100_000
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(listed)] = Field(
-        (), description="networks whose X-Forwarded-For is believed"
+        (), description="networks whose X-Forwarded-For is trusted"
     )
     connections: Annotated[int, Field(ge=1, description="open at once, in one worker")] = 20_000
     address_connections: Annotated[

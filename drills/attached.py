@@ -2,7 +2,7 @@
 
 On a local stack (`tapedeck up`) the drill breaks that stack's own servers, as its operator would,
 and leaves them as it found them. Of any other installation it only uses what every client may: it
-makes the load and checks it (`by-hand`), and whoever runs it breaks things.
+makes the load and checks it (`by-hand`), and its user breaks things.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def unsuited(plan: Plan, *, local: bool) -> str | None:
     if plan.clock is not None:
         return "it shifts clocks"
     if plan.mysql == "unsupervised pair":
-        return "it needs a MySQL pair that nobody looks after"
+        return "it needs a MySQL pair without a supervisor"
     if plan.cluster:
         return "it needs a Redis Cluster of its own"
     if plan.named:

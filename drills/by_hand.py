@@ -1,4 +1,4 @@
-"""The drill that breaks nothing: it checks a load while somebody else does."""
+"""The drill that breaks nothing: it checks a load while you break something."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a drill holds against the system: every acknowledged answer, judged at the end. No I/O.
+"""Checks every acknowledged answer at the end of a drill. No I/O.
 
 Two kinds of states are written by the load, because they show different faults:
 
@@ -23,7 +23,7 @@ from typing import NamedTuple
 class Wrong(Enum):
     """How an invariant was broken."""
 
-    LOST = "an acknowledged change is not there at the end, and nobody saw it after its answer"
+    LOST = "an acknowledged change is not there at the end, and no read saw it after its answer"
     UNDONE = "an acknowledged change was seen, and is gone"
     DOUBLED = "a change happened more than once"
     REORDERED = "changes do not stand in the order in which they were acknowledged"

@@ -32,7 +32,7 @@ class Target(NamedTuple):
     """Where a gateway serves, and where it tells how it is.
 
     Attributes:
-        tls, admin_tls: whose certificates are believed there, with https.
+        tls, admin_tls: the trusted certificates, with https.
         token: the admin port's, if it asks for one.
     """
 

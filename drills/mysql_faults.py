@@ -86,7 +86,7 @@ async def _primary_thawed(scene: Scene) -> None:
     await scene.inject(f"{old.name}, the primary, is frozen (SIGSTOP)", old.freeze)
     await scene.do(replication.promote, new, lambda _: None)
     scene.stage.promoted = new
-    scene.outage_over(f"{new.name} is promoted; nobody ends {old.name}")
+    scene.outage_over(f"{new.name} is promoted; {old.name} is not killed")
     await scene.wait(3, 20)
 
     def thaw() -> None:

@@ -1,4 +1,4 @@
-"""Drills of reloads: the ring changes under load, and nobody notices."""
+"""Drills of reloads: the ring changes under load, and no listener notices."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ async def _removed(scene: Scene) -> None:
     )
     await _settled(scene, 2, len(others))
     await scene.wait(1, 10)
-    await scene.heal(f"{first.name} is stopped: nobody asks it", first.kill)
+    await scene.heal(f"{first.name} is stopped: no gateway asks it", first.kill)
     await scene.wait(2, 20)
     out = {reason for look in scene.client.looks[-4:] for reason in look.reasons}
-    scene.expect("nobody misses it", not out, "; ".join(out) or "/readyz names nothing")
+    scene.expect("no gateway misses it", not out, "; ".join(out) or "/readyz names nothing")
 
 
 async def _apart(scene: Scene) -> None:

@@ -20,7 +20,7 @@ import sharding.store.idempotency
 import sharding.store.reader
 import sharding.store.writer
 from failover.mysql.errors import Fault, MySQLError
-from failover.mysql.fencing import Adopt, Nobody
+from failover.mysql.fencing import Adopt, Vacant
 from sharding.batching import Waiter
 from sharding.filters.filters import FilterSet, spread
 from sharding.partitions.calendar import table, utc_day
@@ -109,11 +109,11 @@ def _operation_ids_ignored() -> None:
 
 
 def _no_fencing() -> None:
-    def believe(views: Sequence[Any], *_: object, **__: object) -> Adopt | Nobody:
+    def believe(views: Sequence[Any], *_: object, **__: object) -> Adopt | Vacant:
         for view in views:
             if view.hello is not None and not view.hello.read_only:
                 return Adopt(view.address, view.hello, raise_generation=False)
-        return Nobody("no host is writable")
+        return Vacant("no host is writable")
 
     patch(failover.mysql.primary, "decide", believe)
 
@@ -159,7 +159,7 @@ SABOTAGES: Mapping[str, Sabotage] = {
         "mysql-connections-cut",
     ),
     "no-fencing": Sabotage(
-        "the first writable host is believed, whatever its generation",
+        "the first writable host is adopted, whatever its generation",
         _no_fencing,
         "mysql-primary-thawed",
     ),

@@ -99,15 +99,15 @@ class Scene:
         return long if self.long else short
 
     async def wait(self, short: float, long: float) -> None:
-        """Let the load go on for a while."""
+        """Let the load run for a while."""
         await asyncio.sleep(self.pick(short, long))
 
     async def do(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call what blocks; the load goes on."""
+        """Make a blocking call in a thread, beside the load."""
         under_way = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
         self._calls.add(under_way)
         under_way.add_done_callback(self._calls.discard)
-        # A step that is given up goes on in its thread until it returns.
+        # A step that is given up still runs in its thread until it returns.
         return await asyncio.shield(under_way)
 
     async def settle(self) -> None:
@@ -136,7 +136,7 @@ class Scene:
         self.story.say(text)
 
     def expect(self, promise: str, held: bool, measured: str) -> None:
-        """Judge something of this drill's own."""
+        """Check a promise of this drill's own."""
         self.expectations.append(Finding(promise, held, measured))
 
     async def until(self, wanted: Callable[[], bool], seconds: float) -> bool:

@@ -76,7 +76,7 @@ class Plan:
 
 
 class Supervised(Protocol):
-    """A pair that somebody looks after: `stack.pair.Pair`, or the running stack's."""
+    """A supervised pair: `stack.pair.Pair`, or the running stack's."""
 
     @property
     def servers(self) -> Mapping[str, Server]: ...
@@ -383,7 +383,7 @@ class Stage:
     def shift_clock(self, seconds: float) -> None:
         """Move MySQL's clock ahead, at once."""
         shift = float(self.clock_file.read_text()) + seconds
-        # Renamed, so that nobody reads half of it.
+        # Renamed, so that no reader gets half of it.
         new = self.clock_file.with_suffix(".new")
         new.write_text(f"{shift:+.3f}\n")
         new.replace(self.clock_file)

@@ -92,7 +92,7 @@ class _Calls:
 
 
 class Link:
-    """A proxy between somebody and a server, and the faults on it. Its methods may be called from
+    """A proxy between a client and a server, and the faults on it. Its methods may be called from
     any thread; all raise InjectorFailed.
 
     Attributes:
@@ -221,7 +221,7 @@ class Injector:
             log: the file that the child's output goes to.
 
         Raises:
-            InjectorFailed: nobody answers at TOXIPROXY_URL.
+            InjectorFailed: no server answers at TOXIPROXY_URL.
             ServerFailed: the child did not start.
         """
         url = os.environ.get("TOXIPROXY_URL")
@@ -262,7 +262,7 @@ class Injector:
             return str(self._calls.get("/version").text)
 
     def link(self, name: str, upstream: str, listen: str = "127.0.0.1:0") -> Link:
-        """A new proxy to `upstream`. One of the same name, left by somebody, is replaced.
+        """A new proxy to `upstream`. An old one with the same name is replaced.
 
         Raises:
             InjectorFailed: it cannot listen there.
@@ -285,7 +285,7 @@ class Injector:
             client.reset()
 
     def close(self) -> None:
-        """End the child; at somebody else's server, remove the proxies that were made here."""
+        """End the child process; on another server, remove the proxies that were made here."""
         if self.child is not None:
             self.child.stop()
         else:

@@ -16,7 +16,7 @@ from drills.scene import Finding, Scene
 HINT_MS = 50.0
 """The hint's deadline, as every stage has it (lookup.hint_deadline)."""
 FLOOR_MS = 15.0
-"""A p99 below this is taken for this: twice next to nothing is nothing to hold anybody to."""
+"""A lower p99 counts as this one, since twice a tiny p99 is no useful limit."""
 
 SLOW = 1.0
 """Seconds: a promise to serve as before is broken by what takes longer, on any machine."""

@@ -115,7 +115,7 @@ class ListenerHistory:
         self._worlds = {_moved(w, w.pending | {number}) for w in self._worlds}
 
     def answered(self, command: Command, answer: int) -> None:
-        """A command was answered so; one that cannot be is a breach, and is believed from then."""
+        """Check a command's answer. An impossible one is a breach, and true from then on."""
         before = self._reachable()
         after: set[_World] = set()
         changed = bool(before)

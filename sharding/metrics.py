@@ -79,7 +79,7 @@ FILTER_IN_VAIN = Tally(
     "Sealed partitions read for a key that was not there, as their filter did not rule it out",
 )
 CLOCK_DOUBTED = Gauge(
-    "tapedeck_mysql_clock_doubted", "1 while MySQL's clock is not believed: nothing is served"
+    "tapedeck_mysql_clock_doubted", "1 while MySQL's clock is not trusted: requests get 503"
 )
 MYSQL_BATCH_FALLBACKS = Counter(
     "tapedeck_batch_fallbacks", "Batches that an error had settled row by row", ["fault"]

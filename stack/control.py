@@ -60,7 +60,7 @@ class Control:
         (self._stack.layout.run / _SOCKET).unlink(missing_ok=True)
 
     def tell(self, sentence: str) -> None:
-        """Pass on what happens to whoever waits for an order."""
+        """Pass events on to the client that waits for an order."""
         for listener in tuple(self._listeners):
             listener(sentence)
 
@@ -111,7 +111,7 @@ def ask(run: Path, progress: Callable[[str], None] = lambda _: None, **request: 
     """Send an order to the stack whose `run` folder that is, and wait for its end.
 
     Raises:
-        NotRunning: nobody listens there.
+        NotRunning: no stack listens there.
         ServerFailed: the order failed.
     """
     connection = socket.socket(socket.AF_UNIX)

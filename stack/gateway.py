@@ -1,4 +1,4 @@
-"""The gateway as a child of the local stack: `tapedeck serve`, exactly as anybody runs it."""
+"""The gateway as a child of the local stack: `tapedeck serve`, without special options."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ FROZEN_AFTER = 2.0
 HUNG_AFTER = 6.0
 """The same for a process that is not: a machine that is busy may be slow for a while."""
 ALONE_AFTER = 5.0
-"""Seconds that commits wait for a standby that is not there; then they go on without it."""
+"""Seconds that commits wait for a lost standby; then the pair continues without it."""
 NEAR = 2_000
 """Transactions that a standby may have to receive yet when commits begin to wait for it: they stand
 still that long. Under full load without semi-sync it might never come closer."""
@@ -46,7 +46,7 @@ class Host:
         running: its process exists.
         stopped: it is stopped by SIGSTOP.
         silent: seconds since its last answer (or since it is running).
-        wanted: False once somebody stopped it, or a failover left it dead.
+        wanted: False after an order to stop it, or after a failover that left it dead.
     """
 
     running: bool = True
@@ -102,7 +102,7 @@ def decide(seen: Situation) -> list[Action]:
             return [Action.PROMOTE]
         return [*_no_longer_redundant(seen), Action.REFUSE, *restart]
     if seen.primary.silent:
-        return []  # slow or frozen, nobody knows yet; what is known of the pair is old
+        return []  # slow or frozen, which is not known yet; what is known of the pair is old
     alone = seen.waits and not seen.following and seen.unlinked >= ALONE_AFTER
     actions = _no_longer_redundant(seen) if standby_lost or alone else []
     if alone:

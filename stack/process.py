@@ -222,7 +222,7 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
 def free_port() -> int:
     """A free port below the ephemeral ones, so that no outgoing connection takes it meanwhile.
 
-    No port is given twice by one process: it is free until whoever got it listens there.
+    One process never returns a port twice, since it stays free until its user listens there.
     """
     while True:
         port = random.randrange(12_000, 30_000)  # noqa: S311 - not a secret

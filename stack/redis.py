@@ -97,7 +97,7 @@ class RedisServer(Child):
     def _answers(self) -> bool:
         with self.client() as client:
             try:
-                # Whoever answers at this port is not always this process.
+                # Another process may answer at this port.
                 return bool(client.info("server")["process_id"] == self.pid)
             except redis.RedisError:
                 return False

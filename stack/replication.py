@@ -67,7 +67,7 @@ def link(standby: Server, primary: Server) -> None:
 
 
 def _status(cursor: Cursor) -> dict[str, Any]:
-    """SHOW REPLICA STATUS in MySQL's words; empty where it follows nobody."""
+    """SHOW REPLICA STATUS in MySQL's words; empty if it follows no server."""
     cursor.execute("SHOW REPLICA STATUS")
     names = [column[0] for column in cursor.description or ()]
     names = [name.replace("Slave", "Replica").replace("Master", "Source") for name in names]
@@ -132,7 +132,7 @@ def set_semi_sync(primary: Server, on: bool) -> None:
 
 
 def make_writable(primary: Server) -> None:
-    """Let everybody write."""
+    """Accept writes of all users."""
     primary.query("SET GLOBAL read_only = 0")
 
 
@@ -170,7 +170,7 @@ def promote(standby: Server, before_writable: Callable[[int], None]) -> int:
 
 
 def _apply(standby: Server, cursor: Cursor) -> None:
-    """Wait until all that was received is applied, for as long as that goes on."""
+    """Wait until all that was received is applied, as long as that makes progress."""
     received = str(_status(cursor).get(standby.received_column) or "")
     if not received:
         return

@@ -106,7 +106,7 @@ class Server(Child):
 
     @abstractmethod
     def follow(self, cursor: Cursor, primary: Server) -> None:
-        """Say on a connection to this server, which follows nobody now, whom to follow.
+        """Make this server, which follows no other one now, follow a source.
 
         Raises:
             Diverged: it has what the primary has not.

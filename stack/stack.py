@@ -235,7 +235,7 @@ class Stack:
         return {"servers": servers, "mysql": whole}
 
     def _watch(self) -> None:
-        """Say once what somebody killed; the MySQL servers are watched by others."""
+        """Report killed servers once; the MySQL servers are watched elsewhere."""
         running = {name: child.pid for name, child in self._children().items()}
         while not self._ending.wait(0.1):
             for name, child in self._children().items():

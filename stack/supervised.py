@@ -201,7 +201,7 @@ class Supervised(Generic[AServer]):
                     return
                 try:
                     self._tick()
-                except Exception as error:  # the watch goes on, whatever one look met
+                except Exception as error:  # the watch continues after any error
                     self._say(f"mysql: {error!r}")
 
     def _tick(self) -> None:

@@ -75,7 +75,7 @@ def _beside(lab: Lab, number: int, name: str, bound: int) -> None:
     time.sleep(quiet / 2)
     servers, pid = lab.servers, lab.peer(kind).pid
     first = measure.usage(servers, pid)
-    time.sleep(quiet / 2)  # the load goes on meanwhile: this is what is compared with
+    time.sleep(quiet / 2)  # the load before the change, for comparison
     before = measure.usage(servers, pid)
     ran = _import(servers.folder, servers.folder / f"{kind.name}.yml", _address(lab), bound)
     after = measure.usage(servers, pid)

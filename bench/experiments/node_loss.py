@@ -37,7 +37,7 @@ def _run(lab: Lab, kind: Kind, number: int, rate: int, seconds: float) -> None:
         warmup=lab.scale.warmup,
         rate=rate,
     )
-    time.sleep(seconds / 3)  # the load goes on meanwhile: this is what is compared with
+    time.sleep(seconds / 3)  # the load before the change, for comparison
     killed = time.monotonic()
     servers.lookups[0].kill()
     measured = load.finish()

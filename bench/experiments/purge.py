@@ -20,7 +20,7 @@ from sharding.partitions import sql
 from sharding.partitions.calendar import table
 
 BATCH = 2_000
-"""Rows of one DELETE: small enough that nobody waits long for its locks."""
+"""Rows of one DELETE: small enough that no request waits long for its locks."""
 SHARE = 0.5
 """Of what the slower of both reaches: the load meanwhile. (By night there is less.)"""
 AFTER = 2.0
@@ -86,7 +86,7 @@ def _run(
         rate=rate,
     )
     quiet = seconds * 0.3
-    time.sleep(quiet)  # the load goes on alone meanwhile: this is what is compared with
+    time.sleep(quiet)  # the load before the change, for comparison
     started = time.monotonic()
     took = purge(lab)
     ended = time.monotonic()

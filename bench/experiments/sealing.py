@@ -75,7 +75,7 @@ def under_load(lab: Lab, day: date, number: int) -> None:
         warmup=lab.scale.warmup,
         rate=rate,
     )
-    time.sleep(quiet)  # the load goes on meanwhile: this is what is compared with
+    time.sleep(quiet)  # the load before the change, for comparison
     files = _files(lab)
     started = time.monotonic()
     lab.configure(kind, seal=True)

@@ -50,7 +50,7 @@ KINDS = (GATEWAY, GATEWAY2, GO, ASYNCIO, THREADS, CONSTANT, CONSTANT_APP, GO_TAB
 
 
 def build_go(into: Path) -> Path:
-    """Build the plain Go peer with Debian's packages, asking nobody (0.5 to 20 s).
+    """Build the plain Go peer with Debian's packages, without a network (0.5 to 20 s).
 
     Raises:
         ServerFailed: with what the compiler said.

@@ -48,7 +48,7 @@ class Side(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.reads.finish()
-        return True  # the other direction goes on
+        return True  # the other direction stays open
 
     def pause_writing(self) -> None:
         self.fills.sink_full(True)

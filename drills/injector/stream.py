@@ -72,7 +72,7 @@ class Stream:
         self._run()
 
     def abandon(self) -> None:
-        """Drop what is on its way: nobody is there to take it."""
+        """Drop the bytes on their way: their receiver is gone."""
         self.ended = True
         self._stages.clear()
         self._cancel()
@@ -86,7 +86,7 @@ class Stream:
             self._run()
 
     def detach(self, toxic: Toxic) -> None:
-        """Take the toxic out; what it held goes on at once."""
+        """Remove the toxic, and pass on at once what it held back."""
         for index, (of, stage) in enumerate(self._stages):
             if of is toxic:
                 del self._stages[index]

@@ -22,7 +22,7 @@ _CHANCE = random.Random()  # noqa: S311 - not a secret
 class Ending(enum.Enum):
     """How a stream ends."""
 
-    EOF = "the source has no more to say; the other stream goes on"
+    EOF = "the source has closed its side; the other stream stays open"
     CLOSE = "both sockets are closed"
     RESET = "both sockets are closed by a TCP RST"
 

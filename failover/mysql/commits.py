@@ -73,7 +73,7 @@ def waits_for(
         return "standby", "MySQL waits for a majority of its group"
     if fault is Fault.RETRY or " lock" in said:
         held = next((state for state in states if " lock" in state.lower()), str(error))
-        return "lock", f"MySQL waits for a lock that somebody else holds ({held})"
+        return "lock", f"MySQL waits for a lock that another connection holds ({held})"
     if fault is Fault.BUSY:
         return "connections", f"MySQL takes no more connections ({error})"
     if error is not None:

@@ -38,7 +38,7 @@ _HINTS = {
 _SETTINGS = settings.statement()
 
 PRIVATE = (
-    # A connect step by step: it refuses to go on without TLS, or by a way that tells the password.
+    # A connect step by step: it stops without TLS, or before a method that reveals the password.
     *("_connect", "_get_server_information", "_request_authentication", "_process_auth"),
     *("caching_sha2_password_auth", "_server_auth_plugin", "_ssl_context", "_secure", "_host"),
     # Ending a connection at once, and the address of the other side.

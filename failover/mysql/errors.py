@@ -25,7 +25,7 @@ class Fault(Enum):
     RETRY = "the transaction was rolled back in favour of another: repeat it"
     NO_TABLE = "the table does not exist: a partition was dropped, or is not created yet"
     DUPLICATE = "the row is there already: a conflict of two changes"
-    FULL = "the server's disk is full: nothing commits until somebody makes room"
+    FULL = "the server's disk is full: no change commits until there is room"
     FINAL = "repeating it would meet the same error"
 
 

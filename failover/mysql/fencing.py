@@ -76,7 +76,7 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
-class Nobody:
+class Vacant:
     """No host can be the primary now."""
 
     reason: str
@@ -89,7 +89,7 @@ class Split:
     reason: str
 
 
-Verdict: TypeAlias = Adopt | Nobody | Split
+Verdict: TypeAlias = Adopt | Vacant | Split
 
 
 def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
@@ -130,7 +130,7 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
     if not best or best[0][0].hello is None:
         # A host that is busy, or could not be asked, stays the primary, and no other host takes
         # its place.
-        return Nobody("; ".join(reasons) or "no hosts")
+        return Vacant("; ".join(reasons) or "no hosts")
     view, hello = best[0]
     is_new = identity is not None and hello.identity != identity
     return Adopt(view.address, hello, raise_generation=is_new and hello.generation == seen)

@@ -21,7 +21,7 @@ from failover.mysql.commits import SILENT, Commits, waits_for
 from failover.mysql.connection import Hello, Row, Session
 from failover.mysql.engine import Redundancy
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
-from failover.mysql.fencing import Adopt, Nobody, Split, View, decide
+from failover.mysql.fencing import Adopt, Split, Vacant, View, decide
 from failover.mysql.left_behind import LeftBehind
 from failover.mysql.monitor import Watch
 from failover.mysql.pool import Pool
@@ -354,7 +354,7 @@ class Primary:
             if self._problem != verdict.reason:
                 log.error("mysql primaries refused", reason=verdict.reason)
             self._drop(verdict.reason)
-        elif isinstance(verdict, Nobody):
+        elif isinstance(verdict, Vacant):
             if self._pool is None:
                 self._problem = verdict.reason
             elif not self._bears_with(views):

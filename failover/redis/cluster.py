@@ -146,7 +146,7 @@ class ClusterNodes:
         return [] if node is None else [node.server]
 
     def outline(self, parts: int, out: frozenset[str] = frozenset()) -> list[str | None]:
-        """Whose the slots at evenly spaced places are, by name; None where nobody has them. No
+        """Whose the slots at evenly spaced places are, by name; None where no primary has them. No
         primary serves for one that is out."""
         owners = (self._owners[part * SLOTS // parts] for part in range(parts))
         return [None if owner is None else owner.name for owner in owners]

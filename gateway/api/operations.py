@@ -167,7 +167,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "report", "The track was listened to; twice is once", "Done", _id("track_id", "The track.")
     ),
     _of_set("tracks_played", "The tracks played so far, in order", "TracksPlayed"),
-    _of_set("next_mix", "The mix to go on with", "NextMix", others={}),
+    _of_set("next_mix", "The mix to play next", "NextMix", others={}),
     _read("mix", "/mixes/{id}", "One mix", "OneMix", _id("id", "The mix.")),
     _read(
         "mixes",
@@ -340,7 +340,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _admin(
         "believe_clock",
         "/partitions/believe-clock",
-        "MySQL's clock is right although this gateway's contradict it: it is believed again",
+        "Say that MySQL's clock is right although this gateway doubts it: it is trusted again",
         {200: "BelievedClock", 503: "PlainError"},
         methods=("POST",),
     ),

@@ -32,7 +32,7 @@ _METRICS = {
     "keys": Gauge("tapedeck_capacity_keys", "Keys of every kind", ["node"]),
     "evicted": Gauge("tapedeck_capacity_evicted_keys", "Evicted since it started", ["node"]),
 }
-"""By attribute of `Capacity`. A node without a limit of memory has no sample of `maxmemory`."""
+"""By attribute of `Capacity`. A node without a limit has no sample of `maxmemory_bytes`."""
 _ALARM = Gauge("tapedeck_capacity_alarm", "1 while a node evicts keys", ["node"])
 
 

@@ -65,7 +65,7 @@ class Clock:
             return True
         self._refused = offset
         self.doubt = (
-            f"MySQL's clock is not believed: it says {utc_day(told)}, {span(abs(self.apart))} "
+            f"MySQL's clock is not trusted: it says {utc_day(told)}, {span(abs(self.apart))} "
             f"{'ahead of' if self.apart > 0 else 'behind'} this machine's clock, and contradicts "
             f"{witness}. Set the wrong clock right; "
             "if MySQL's is right, say so: tapedeck partitions believe-clock"

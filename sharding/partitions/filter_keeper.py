@@ -132,7 +132,7 @@ class FilterKeeper:
                 except BadFilter as error:
                     self._damaged.add((day, seals[day]))
                     raise BadFilter(
-                        f"the stored filter of {day} is not believed, {error}: its day is read by"
+                        f"the stored filter of {day} is not used, {error}: its day is read by"
                         f" each load until `tapedeck partitions seal --again {day:%Y%m%d}`"
                     ) from None
                 await unhurried(filter_build.put(rows, number, made))

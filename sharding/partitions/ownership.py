@@ -102,7 +102,7 @@ class ForeignTable(PrimaryUnavailable):
     def __init__(self, name: str, why: str) -> None:
         super().__init__(
             f"the table {name} has the name of a day partition, but it is not Tapedeck's ({why}). "
-            "Tapedeck leaves it alone and cannot go on without that name: rename the table, or "
+            "Tapedeck does not touch it, and cannot work without that name: rename the table, or "
             "give Tapedeck another partitions.prefix"
         )
 

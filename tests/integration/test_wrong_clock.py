@@ -101,7 +101,7 @@ async def test_while_mysqls_clock_is_days_off_nothing_is_absent_made_or_lost(
         shift(mysql, 0)
         await gateway.until("/readyz", lambda status, _: status == 200)
 
-        assert "MySQL's clock is not believed" in reason
+        assert "MySQL's clock is not trusted" in reason
         assert "tapedeck partitions believe-clock" in reason
         assert tables(mysql, database) == before
         assert await call(gateway, "GET") == (200, state(3))

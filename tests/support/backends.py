@@ -22,7 +22,7 @@ async def opened(
 
     Args:
         document: its configuration.
-        complete: whether tomorrow's partition is there too, and nobody is about to make it.
+        complete: whether tomorrow's partition exists too, and no gateway is about to create it.
         wall: its machine's clock, seconds since 1970.
     """
     backend = await Backend.open(parse(document), prune=False, wall=wall)

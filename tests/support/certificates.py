@@ -9,7 +9,7 @@ import trustme
 
 
 class Authority:
-    """A certificate authority that nobody else knows, and what it issues.
+    """A certificate authority of the tests, and the certificates that it issues.
 
     Attributes:
         file: its own certificate.

@@ -67,7 +67,7 @@ class Gateway:
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }
         self._within = within
-        # Not a plain subprocess: whoever kills the tests kills it, too.
+        # Not a plain subprocess: if the tests are killed, it ends too.
         self._child = Child("gateway", self.log)
 
     def start(self, *, ready: bool = True) -> Gateway:

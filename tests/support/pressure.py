@@ -3,8 +3,8 @@
 python -m tests.support.pressure PORT --connections 800 --seconds 10 --paths FILE
 
 Each connection asks for one path of the file after another, the next as soon as an answer is there
-(a refusal too: nobody here is patient). With `--churn N` it comes back on a new connection after N
-answers, and one in three of these goodbyes is rude: half a request, or an answer that nobody reads.
+(also after a refusal, without waiting). With `--churn N` it comes back on a new connection after N
+answers, and one in three connections ends badly: with half a request, or an unread answer.
 Prints one JSON object.
 """
 

@@ -1,4 +1,4 @@
-"""A folder in which somebody types `tapedeck` commands, on ports of its own."""
+"""A folder in which a user types `tapedeck` commands, on ports of its own."""
 
 from __future__ import annotations
 

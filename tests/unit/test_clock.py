@@ -124,7 +124,7 @@ def test_the_doubt_says_what_is_wrong_and_what_to_do() -> None:
     clock = heard_once()
     clock.hear(START + 45 * DAY, START, 0.0)
     assert clock.doubt == (
-        "MySQL's clock is not believed: it says 2027-03-01, 45.0 days ahead of this machine's"
+        "MySQL's clock is not trusted: it says 2027-03-01, 45.0 days ahead of this machine's"
         " clock, and contradicts what this gateway counted since MySQL's last good answer. Set the"
         " wrong clock right; if MySQL's is right, say so: tapedeck partitions believe-clock"
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from failover.mysql.connection import Hello
 from failover.mysql.engine import MariaDB
-from failover.mysql.fencing import Adopt, Nobody, Split, View, decide
+from failover.mysql.fencing import Adopt, Split, Vacant, View, decide
 
 A, B, C = "a:3306", "b:3306", "c:3306"
 
@@ -66,14 +66,14 @@ def test_without_a_writable_host_nobody_is_and_each_host_is_named(
 ) -> None:
     verdict = decide(seen_hosts, seen=1, identity=None)
 
-    assert isinstance(verdict, Nobody)
+    assert isinstance(verdict, Vacant)
     assert all(word in verdict.reason for word in words)
 
 
 def test_a_host_of_a_lower_generation_than_was_seen_is_a_replaced_primary() -> None:
     verdict = decide([writable(A, 4), standby(B, 5)], seen=5, identity=B)
 
-    assert isinstance(verdict, Nobody)
+    assert isinstance(verdict, Vacant)
     assert "replaced" in verdict.reason
 
 
@@ -117,7 +117,7 @@ def test_one_that_is_busy_stops_nobody_who_has_more_right(before: Hello | None, 
 def test_one_that_is_busy_is_adopted_by_no_word_that_it_said_before() -> None:
     verdict = decide([busy(A, hello(A, 3)), standby(B, 3)], seen=3, identity=A)
 
-    assert isinstance(verdict, Nobody)
+    assert isinstance(verdict, Vacant)
     assert "1040" in verdict.reason
     # By its other name it answers.
     both = [busy(A, hello("server", 3)), writable(B, 3, identity="server")]
@@ -183,7 +183,7 @@ def test_only_a_writable_host_of_the_highest_generation_ever_seen_is_adopted(
         assert len({h.identity for h in able}) > 1
         assert sum(h.generation == highest for h in able) > 1
     else:
-        # Nobody who says so now has more right than those who said so before.
+        # A host that claims it now has no more right than one that claimed it before.
         now = [h for v in claims if (h := v.hello) and h.generation >= seen]
         best = max((h.generation for h in able), default=0)
         assert all(h.generation < best for h in now)

@@ -27,7 +27,7 @@ def test_nothing_amiss_is_ready() -> None:
 
 AMISS: list[tuple[Facts, Kind, str]] = [
     (replace(WELL, draining="the process is stopping"), "draining", "draining"),
-    (replace(WELL, doubt="MySQL's clock is not believed"), "clock", "unavailable"),
+    (replace(WELL, doubt="MySQL's clock is not trusted"), "clock", "unavailable"),
     (replace(WELL, blocked="another table"), "foreign_today", "unavailable"),
     (replace(WELL, adopted=False, denied=True), "login", "unavailable"),
     (replace(WELL, adopted=False), "primary", "unavailable"),
