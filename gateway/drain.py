@@ -1,7 +1,7 @@
-"""Taking a process out: balancers are told to go elsewhere, connections end, and it is empty.
+"""Drains a process: /readyz tells balancers to send requests elsewhere, and connections end.
 
-Both ways of it begin here. A stop (SIGTERM) drains, and then ends the process. An operator's
-(`tapedeck drain`) goes on answering for as long as clients come, and can be taken back.
+There are two ways. A stop (SIGTERM) drains, and then ends the process. An operator's drain
+(`tapedeck drain`) still answers clients, as long as they come, and can be cancelled.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from gateway.http.listener import Listening
 STOPPING = "the process is stopping"
 ASKED = "an operator has taken this gateway out; `tapedeck drain --back` brings it back"
 QUIET_SECONDS = 5.0
-"""How long a connection rests until it is closed, and how long no client comes until a gateway is
-empty. Balancers that ask /readyz every second or two go elsewhere within it."""
+"""Seconds without a request after which a connection is closed, and after which a gateway counts as
+empty. Balancers that ask /readyz every second or two send requests elsewhere within it."""
 LOOK_SECONDS = 0.5
 
 _log = structlog.get_logger()
 
 
 class Drain:
-    """One process's.
+    """The drain of one process.
 
     Args:
         listening: the port of listeners and services.
@@ -42,7 +42,7 @@ class Drain:
         self._busy_at = 0.0
 
     def begin(self, why: str) -> None:
-        """From here on /readyz says 503, and every answer ends its connection."""
+        """Begin to drain: /readyz is 503, and every answer closes its connection."""
         if self._task is None:
             self._busy_at = asyncio.get_running_loop().time()
             self._task = asyncio.create_task(self._watch(), name="drain")
@@ -52,12 +52,12 @@ class Drain:
             self._listening.application.draining = True
 
     async def end(self) -> None:
-        """Take it back; a stop goes on."""
+        """Cancel the drain; a stop of the process continues."""
         if self.why == STOPPING or self._task is None:
             return
         task, self._task, self.why = self._task, None, ""
         self._listening.application.draining = False
-        _log.info("drain taken back")
+        _log.info("drain cancelled")
         await tasks.stop(task)
 
     def state(self) -> Drained:
