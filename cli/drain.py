@@ -19,7 +19,7 @@ from cli.fleet import (
 )
 
 EVERY = 0.5
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 def drain(
@@ -37,9 +37,9 @@ def drain(
 ) -> None:
     """Take a gateway out, and wait until it is empty. It stays so until --back, or its restart.
 
-    From then on /readyz says 503, and each answer ends its connection; whoever still comes is
-    served, so that no request fails while balancers notice. It is empty when no connection has been
-    open, and no new one came, for five seconds: it may be stopped then. Where that is not so in
+    From then on /readyz says 503, and each answer closes its connection. Requests that still come
+    are served, so that none fails while balancers notice. The gateway is empty when no connection
+    was open, and no new one came, for five seconds: then it may be stopped. If it is not empty in
     time, the status is 1, and the gateway stays drained.
 
     Example: tapedeck drain --url http://127.0.0.1:8201
@@ -101,5 +101,5 @@ def _state(gateway: AdminPort) -> dict[str, Any]:
 
 
 def _say(line: str, as_json: bool) -> None:
-    """Progress; where a script reads the answer, beside it."""
+    """Print progress; on stderr with --json."""
     typer.echo(line, err=as_json)

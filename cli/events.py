@@ -22,7 +22,7 @@ from cli.fleet import (
 )
 
 EVERY = 1.0
-"""Seconds between two looks of --follow."""
+"""Seconds between two questions with --follow."""
 
 
 def events(

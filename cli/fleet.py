@@ -1,8 +1,8 @@
 """Which gateways a command asks: by `--url`, by `--fleet`, or by the configuration.
 
-A file called `fleet` beside the configuration names all gateways that have it. Each line of such a
-file is the URL of an admin port, and what follows a # is a remark; `dns+http://NAME:PORT` is a
-gateway at each address of that name, as a headless service of Kubernetes has them.
+A file called `fleet` beside the configuration names all gateways with that configuration. Each line
+is the URL of an admin port; a # begins a comment. `dns+http://NAME:PORT` is a gateway at each
+address of the name, as for a headless service of Kubernetes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def find_gateways(
     token: Path | None = None,
     ca: Path | None = None,
 ) -> list[AdminPort]:
-    """The admin ports to ask, in the order of their names; what cannot be used ends the command."""
+    """The admin ports to ask, in the order of their names. If one cannot be used, the command
+    fails."""
     base = _base(config, named=bool(urls or fleet))
     if token is not None:
         base = replace(base, token=_read_token(token), because=f"it got the one in {token}")
@@ -70,7 +71,7 @@ def find_gateways(
 
 
 def read_fleet(path: Path) -> list[str]:
-    """The URLs of a fleet's file; one that cannot be used ends the command."""
+    """The URLs of a fleet's file. If one cannot be used, the command fails."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -87,7 +88,7 @@ def read_fleet(path: Path) -> list[str]:
 def ask_each(
     gateways: Sequence[AdminPort], question: Callable[[AdminPort], Answer]
 ) -> list[tuple[AdminPort, Answer | NoAnswer]]:
-    """What each of them answers, all asked at once; in their order."""
+    """The answers of all gateways, in their order. They are asked at the same time."""
 
     def ask(gateway: AdminPort) -> Answer | NoAnswer:
         try:
@@ -100,7 +101,7 @@ def ask_each(
 
 
 def fail_for(answers: Sequence[tuple[AdminPort, object]], what: str) -> None:
-    """End the command if one did not answer; with a line for each."""
+    """Fail if a gateway did not answer, with a line for each."""
     problems = [str(answer) for _, answer in answers if isinstance(answer, NoAnswer)]
     for problem in problems[:-1]:
         typer.echo(f"tapedeck: {problem}", err=True)

@@ -19,7 +19,7 @@ from cli.fleet import (
 )
 
 SECONDS = 30.0
-"""How long a gateway has: it reads files, and asks each worker twice."""
+"""Seconds that a gateway has: it reads files, and asks each worker twice."""
 
 
 def reload(
@@ -33,10 +33,10 @@ def reload(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Have each gateway read its own configuration again, and say what changed.
+    """Make each gateway read its own configuration again, and print what changed.
 
-    A configuration with problems changes nothing in that gateway; they are named, and the status is
-    1. What needs a restart is named and waits for it.
+    A configuration with problems changes nothing in that gateway; the problems are printed, and the
+    status is 1. Values that need a restart are named.
 
     Example: tapedeck reload
 
@@ -56,7 +56,7 @@ def reload(
 
 
 def changes(answer: dict[str, Any]) -> list[str]:
-    """What a reload did, a line each."""
+    """A line for each change of a reload."""
     lines = []
     for title, key in (("changed", "changed"), ("needs a restart", "needs_restart")):
         if names := answer.get(key):

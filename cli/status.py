@@ -21,7 +21,7 @@ from cli.fleet import (
 
 WORST_FIRST = ("no answer", "unavailable", "draining", "degraded", "ready")
 _AGAIN = 0.5
-"""Seconds between two looks while it waits."""
+"""Seconds between two checks with --wait."""
 
 
 def status(
@@ -36,10 +36,10 @@ def status(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Say how each gateway is, the worst first: its verdict, and the reasons for it.
+    """Print each gateway's verdict with its reasons, the worst first.
 
-    Status 1 if one does not serve: it is unavailable, drained, or does not answer. One that is
-    degraded serves. The verdict needs no token; the figures beside it do, off loopback.
+    The status is 1 if a gateway does not serve: it is unavailable, drained, or does not answer. (A
+    degraded one serves.) The verdict needs no token; the figures do, except on loopback.
 
     Example: tapedeck status
 
@@ -74,7 +74,7 @@ def metrics(
     ca_file: CaOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Print what each gateway counts, as Prometheus reads it; a line # URL stands before each.
+    """Print each gateway's metrics in Prometheus' format, after a line # URL.
 
     Example: tapedeck metrics tapedeck_mysql_waiting tapedeck_mysql_connections
     """

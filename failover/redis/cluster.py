@@ -1,9 +1,9 @@
 """The primaries of a Redis Cluster, for hints only.
 
-Any of its nodes says who has which slot (CLUSTER SLOTS). Each primary is a `Node` like those of a
-ring: it is ejected and taken back by the same rules. Where a node says that another one has an
-entry (MOVED, ASK), that one is not asked: there is no hint, and the slots are asked for anew. So
-whatever goes wrong here costs hints for as long as it lasts, and nothing else.
+Each of its nodes can tell which primary has which slot (CLUSTER SLOTS). Each primary is a `Node`
+like those of a ring, with the same rules of ejection and return. If a node answers that another one
+has an entry (MOVED, ASK), that one is not asked: there is no hint, and the slots are asked for
+again. A fault of the cluster costs hints while it lasts, and nothing else.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ STEADY = 10.0
 LOOK_SECONDS = 5.0
 """Most seconds of one question: several nodes may have to be asked."""
 MOST_SERVERS = 1_000
-"""As many as a Redis Cluster is made for (its specification, "Redis cluster goals")."""
+"""The most nodes of a Redis Cluster (its specification, "Redis cluster goals")."""
 _MAP_SIZE = 16
-"""Times an ordinary reply: a thousand primaries with their replicas, and some ranges of slots each,
-take a megabyte."""
+"""The reply to CLUSTER SLOTS may be this many times larger than others: a thousand primaries with
+their replicas, and some ranges of slots each, take a megabyte."""
 _ELSEWHERE = ("MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN ")
 
 
 class _Link(Link):
-    """The connections to one primary, which may say that another one has what it is asked for."""
+    """The connections to one primary, which may answer that another one has an entry."""
 
     def __init__(self, nodes: ClusterNodes, server: HostPort, config: Lookup) -> None:
         super().__init__(server, config)
         self._nodes = nodes
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """As `Link.ask`, but what is not here is `Elsewhere`."""
+        """As `Link.ask`, but for an entry of another primary the reply is `Elsewhere`."""
         replies = await super().ask(commands)
         for at, reply in enumerate(replies):
             if isinstance(reply, NodeError) and str(reply).startswith(_ELSEWHERE):
@@ -66,13 +66,13 @@ class _Link(Link):
 
 
 def read_slots(reply: Any, asked: str) -> list[tuple[range, LookupServer]]:
-    """Who has which slots, by the reply to CLUSTER SLOTS.
+    """The primaries and their slots, from the reply to CLUSTER SLOTS.
 
     Args:
-        asked: the host that replied, where it does not say what it is called itself.
+        asked: the host that replied, used if the reply does not contain its name.
 
     Raises:
-        ValueError: the reply is an error, or names slots or servers that there cannot be.
+        ValueError: the reply is an error, or names impossible slots or servers.
     """
     if isinstance(reply, NodeError):
         raise ValueError(str(reply))
@@ -99,8 +99,8 @@ class ClusterNodes:
     """The primaries, by `host:port`.
 
     Args:
-        config: where to ask for the nodes, timeouts and ejection.
-        presence: as of `Node`.
+        config: the servers to ask for the primaries, timeouts and ejection.
+        presence: as for `Node`.
     """
 
     def __init__(self, config: Lookup, presence: Presence | None = None) -> None:
@@ -141,13 +141,13 @@ class ClusterNodes:
         return {name: counts[node] / SLOTS for name, node in self._nodes.items()}
 
     def order(self, key: bytes) -> list[LookupServer]:
-        """The primary of a key: it has no other."""
+        """The primary of a key: no other one has it."""
         node = self.owner(key)
         return [] if node is None else [node.server]
 
     def outline(self, parts: int, out: frozenset[str] = frozenset()) -> list[str | None]:
-        """Whose the slots at evenly spaced places are, by name; None where no primary has them. No
-        primary serves for one that is out."""
+        """The names of the primaries that have the slots at evenly spaced places; None where no
+        primary has them. No primary takes the place of another one, so `out` changes nothing."""
         owners = (self._owners[part * SLOTS // parts] for part in range(parts))
         return [None if owner is None else owner.name for owner in owners]
 
@@ -170,10 +170,10 @@ class ClusterNodes:
         self._wanted.set()
 
     def heard(self, elsewhere: Sequence[str]) -> None:
-        """A primary answered.
+        """Called when a primary has answered.
 
         Args:
-            elsewhere: what it said of the entries that it does not have.
+            elsewhere: its errors for the entries that it does not have.
         """
         down = next((said for said in elsewhere if said.startswith("CLUSTERDOWN")), "")
         if down and not self._down:
@@ -209,7 +209,7 @@ class ClusterNodes:
         problem = ""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):
-                # In any order: what one of them knows may be old.
+                # In random order: the answer of one of them may be out of date.
                 for server in (*random.sample(known, len(known)), *self._config.servers):
                     try:
                         self._take(await self._ask(server))
@@ -222,10 +222,10 @@ class ClusterNodes:
         self._problem = problem or "timeout"
 
     async def _ask(self, server: HostPort) -> list[tuple[range, LookupServer]]:
-        """Who has which slots, as one node knows it.
+        """The primaries and their slots, from one node.
 
         Raises:
-            Exception: it did not tell.
+            Exception: it did not answer.
         """
         link = Link(server, self._config, _MAP_SIZE)
         try:
@@ -236,7 +236,7 @@ class ClusterNodes:
         return read_slots(reply, server.host)
 
     def _take(self, found: list[tuple[range, LookupServer]]) -> None:
-        """Have a node for each primary."""
+        """Make a node for each primary."""
         former = self._nodes
         servers = {server.name: server for _, server in found}
         self._nodes = {name: former.get(name) or self._node(one) for name, one in servers.items()}

@@ -34,17 +34,17 @@ counted too: our own never does, and another application's only ends that connec
 _PROMISE = re.compile(rb"\n[*%~|>](\d+)\r")
 _HEADER_BYTES = 32
 _PIECE = 64 * 1024
-"""Bytes that are looked at together."""
+"""Bytes that are parsed together."""
 _RESP2 = frozenset({bytes, str, int, list, type(None)})
 _MORE = object()
 
 
 class NodeError(Exception):
-    """An error that a node replied to a command, in its own words."""
+    """A node's error reply to a command."""
 
 
 def info_of(reply: object) -> dict[str, str]:
-    """What INFO said, by word.
+    """The values of an INFO reply, by name.
 
     Raises:
         ValueError: it is not a reply to INFO.
@@ -79,7 +79,8 @@ class Connection(asyncio.Protocol):
         return not self._transport.is_closing()
 
     async def ask(self, packed: bytes, count: int) -> list[Any]:
-        """Send commands, packed, and read as many replies; an error stands as a `NodeError`.
+        """Send packed commands, and read `count` replies; an error reply is a `NodeError` in the
+        list.
 
         Raises:
             Exception: the connection cannot be used any more.
@@ -117,10 +118,10 @@ class Connection(asyncio.Protocol):
             self.drop()
 
     def _read(self, data: bytes) -> None:
-        """Take the replies that are complete now.
+        """Read the replies that are complete now.
 
         Raises:
-            hiredis.ProtocolError: what came is no RESP2, too much, or was not asked for.
+            hiredis.ProtocolError: a reply is not RESP2, over a limit, or was not asked for.
         """
         self._check(data)
         self._reader.feed(data)
@@ -182,9 +183,9 @@ class Link:
         self._idle.set()
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """A reply for each command, in one round trip; an error stands as a `NodeError`.
+        """Send commands in one round trip; return their replies, errors as `NodeError` in the list.
 
-        The caller bounds the time.
+        The caller sets a timeout.
 
         Raises:
             Exception: the connect failed, or the connection did.
@@ -213,7 +214,7 @@ class Link:
                 self._idle.set()
 
     def _take(self) -> Connection | None:
-        """The connection that was used last, if there is one in order."""
+        """The connection that was used last, if one is usable."""
         while self._free:
             connection = self._free.pop()
             if connection.usable:
@@ -221,16 +222,16 @@ class Link:
         return None
 
     async def _ask_first(self, packed: bytes, count: int) -> tuple[Connection, list[Any]]:
-        """Connect, log in, and ask a batch.
+        """Connect, log in, and send a batch.
 
         Raises:
-            NodeError: the node turned us away.
-            Exception: no connection, or it failed.
+            NodeError: the node refused the login.
+            Exception: the connect failed, or the connection did.
         """
         config = self._config
         context = await context_for(config)
         login = _login(config)
-        # Most of the time is the node's.
+        # The look-up gets at most a quarter of the time.
         patience = min(PATIENCE, config.timeout / 4000)
         connection = await connect_by_name(
             self._server.host, lambda address: self._connect(address, context), patience
@@ -297,8 +298,8 @@ OF_CONNECTIONS = (
 
 
 def _login(config: Lookup) -> list[Command]:
-    """What a connection says first. No CLIENT SETNAME, no CLIENT SETINFO: there are nodes (renamed
-    commands, Envoy, KeyDB, twemproxy) that refuse them, or hang up."""
+    """The first commands of a connection. No CLIENT SETNAME, no CLIENT SETINFO: some nodes (renamed
+    commands, Envoy, KeyDB, twemproxy) refuse them, or close the connection."""
     commands: list[Command] = []
     if config.password is not None:
         user = [config.username] if config.username else []

@@ -30,9 +30,9 @@ PROBE_KEY = b"tapedeck:probe"
 PROBING: Sequence[Command] = (("SET", PROBE_KEY, b"1", "EX", 60), ("GET", PROBE_KEY))
 """The commands of a probe, which must succeed before a node of a ring returns."""
 DRAIN_SECONDS = 5.0
-"""How long a node that left the ring has to answer what it was asked before."""
+"""Seconds that a node that left the ring has to answer the batches under way."""
 TRIAL_SECONDS = 2.0
-"""How long a node that is to enter the ring has to answer."""
+"""Seconds that a node has to answer before it enters the ring."""
 CHECK_AFTER = 1.0
 """Seconds without a request after which a live node is checked: running sessions ask for no hints,
 so the next new listener would otherwise be the first to meet a dead node."""
@@ -48,7 +48,7 @@ class _Absent(TimeoutError):
 
 
 class Elsewhere(NodeError):
-    """A node redirected an entry to another one, which does not have it: there is no hint."""
+    """A node answered that another one has the entry. That one is not asked: there is no hint."""
 
 
 class Node:
@@ -57,9 +57,9 @@ class Node:
     Args:
         server: its address, weight and name.
         config: timeouts and ejection.
-        presence: what this process misses; without it, it is taken to be there always.
-        link: the connections to it, where they are of another kind than a ring's.
-        probing: what it must do to be taken back.
+        presence: tells when this process is starved; without it, it never is.
+        link: the connections to use; None: a ring's.
+        probing: the commands of a probe.
     """
 
     def __init__(
@@ -185,10 +185,10 @@ class Node:
         return replies
 
     async def trial(self) -> str | None:
-        """Whether the node can do its work, before it is in a ring: why not, or None.
+        """Check a node before it enters a ring; return why it cannot do its work, or None.
 
-        It is asked twice, for TRIAL_SECONDS at most: one answer may get lost. Its connection is
-        closed afterwards.
+        It is asked twice, within TRIAL_SECONDS, since one answer may get lost. Then its connection
+        is closed.
         """
         problem: str | None = None
         try:
@@ -248,7 +248,7 @@ class Node:
             log.info("lookup node returned", node=self.name, address=self.address)
 
     async def close(self, patience: float = 0.0) -> None:
-        """Drop the connections, once what is under way was answered.
+        """Close the connections after the batches under way.
 
         Args:
             patience: seconds to wait for the batches.
