@@ -27,6 +27,7 @@ def reload(
     fleet: FleetOption = None,
     token_file: TokenOption = None,
     ca_file: CaOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also where a new lookup node does not answer.")
     ] = False,
@@ -38,26 +39,28 @@ def reload(
     A configuration with problems changes nothing in that gateway; the problems are printed, and the
     status is 1. Values that need a restart are named.
 
-    Example: tapedeck reload
+    Example: tapedeck reload --dry-run
 
     Example: tapedeck reload --fleet /etc/tapedeck/fleet
     """
     gateways = find_gateways(config, url, fleet, token_file, ca_file)
-    path = "/reload?force=1" if force else "/reload"
+    path = "/reload/check" if dry_run else "/reload?force=1" if force else "/reload"
     answers = ask_each(gateways, lambda port: _reload(port, path))
     if as_json:
         print_json([_told(port, answer) for port, answer in answers])
     else:
         for port, answer in answers:
             if not isinstance(answer, NoAnswer):
-                for line in changes(answer) or ["nothing changed"]:
+                for line in changes(answer) or [
+                    "nothing differs" if dry_run else "nothing changed"
+                ]:
                     typer.echo(f"{port.url}: {line}")
     fail_for(answers, "were not reloaded")
 
 
 def changes(answer: dict[str, Any]) -> list[str]:
     """A line for each change of a reload."""
-    lines = []
+    lines: list[str] = []
     for title, key in (("changed", "changed"), ("needs a restart", "needs_restart")):
         if names := answer.get(key):
             lines.append(f"{title}: {', '.join(names)}")

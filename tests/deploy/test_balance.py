@@ -213,7 +213,7 @@ async def test_an_upgrade_one_gateway_after_the_other_fails_no_request(site: Sit
 
 @pytest.mark.parametrize("site", ["haproxy"], indirect=True)
 async def test_a_gateway_that_was_drained_can_be_killed_and_fails_no_request(site: Site) -> None:
-    """nginx asks no /readyz, and never goes elsewhere: deploy/README.md."""
+    """nginx asks no /readyz, and never goes elsewhere: docs/operations.md says what to do."""
     gateway = site.gateways[0]
 
     async def drain(_: Crowd) -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
-from config.model import Sections
+from config.model import Admin, Sections
 from gateway.reload.runtime_config import NEEDS_RESTART
 from tests.support.commands import Command, commands
 from tests.support.pair import Host
@@ -47,11 +48,11 @@ PICTURES = {
 _PAIR = "turns a MySQL pair over: run on one of its own, below"
 _INSTALL = "installs on the machine as root"
 NOT_HERE = {
-    r"docker ": "there is no container engine on a test machine",
-    r"kubectl (?!kustomize)": "there is no cluster",
+    r"docker (?!.* exec (-T )?\S+ tapedeck)": "there is no container engine on a test machine",
+    r"kubectl (?!kustomize|.* exec \S+ -- tapedeck)": "there is no cluster",
     r"(systemctl|journalctl|timedatectl) ": "systemd does not run a test machine",
-    r"until curl .*; do": "waits for a gateway that systemctl has restarted",
     r"/opt/tapedeck/|sha256sum |python3 -m venv /opt|useradd |install -|mkdir -p /opt": _INSTALL,
+    r"ln -s /opt": _INSTALL,
     r"cp deploy/(systemd|balance)|deploy/compose/make-secrets /etc": _INSTALL,
     r"python3 -m venv \.build|\(cd dist ": "tests/deploy/test_files.py does it",
     r"mariadb-backup|mbstream": "needs mariadb-backup, and the data directory of a server",
@@ -64,6 +65,7 @@ NOT_HERE = {
     r"tapedeck partitions seal --again ": "is for a day that only its reader has",
     r"deploy/mysql/promote\.sh|.*<deploy/mysql/primary\.sql": _PAIR,
     r".*(SET GLOBAL (read_only|rpl_semi)|generation = generation \+ 1000|STOP SLAVE)": _PAIR,
+    r".*ALTER USER": "tests/deploy/test_mysql.py rotates a password",
 }
 """By how a command begins: why it is not run by its page."""
 _NOT_HERE = re.compile("|".join(f"(?:{pattern})" for pattern in NOT_HERE))
@@ -73,12 +75,13 @@ DRY = {
     r"^make (\S.*)$": r"make -n \1",
     r"--listeners 10000": "--listeners 100",
     r"tapedeck drill \w+-.*": "tapedeck drill --list",
+    r"tapedeck drain --url": "tapedeck drain --back --url",
     r"bench\.hot_path.*": "bench.hot_path --help",
 }
 """What is run in the place of what takes long."""
 
 
-_ANSWERS = re.compile(r"(curl|mariadb|redis-cli|tapedeck)\b")
+_ANSWERS = re.compile(r"(curl|mariadb|redis-cli|tapedeck|docker|kubectl)\b")
 """What succeeds in silence has failed."""
 
 
@@ -95,6 +98,48 @@ def test_there_is_no_reason_without_a_command() -> None:
     texts = [command.text for command in all_commands()]
     for pattern in NOT_HERE:
         assert any(re.match(pattern, text) for text in texts), pattern
+
+
+def test_no_page_types_curl_where_a_token_may_be_wanted() -> None:
+    """The admin port's answers are the commands'; curl is for what listeners and services ask."""
+    for command in all_commands():
+        if "curl" in command.text:
+            assert "localhost:8080/" in command.text, command
+
+
+def test_every_container_unit_and_port_on_a_page_is_one_that_deploy_has() -> None:
+    deploy = ROOT / "deploy"
+    services = yaml.safe_load((deploy / "compose" / "compose.yml").read_text())["services"]
+    manifests = [
+        manifest
+        for path in (deploy / "kubernetes").rglob("*.yaml")
+        for manifest in yaml.safe_load_all(path.read_text())
+        if manifest is not None
+    ]
+    named = {(m["kind"].lower(), m["metadata"]["name"]) for m in manifests if "metadata" in m}
+    ports = set(re.findall(r"http://\S+?:(\d+)", (deploy / "systemd" / "fleet").read_text()))
+    ports.add(str(Admin().port))
+    checked = 0
+    for command in all_commands():
+        text = command.text
+        for name in re.findall(r"docker compose \S+ \S+ exec (?:-T )?(\S+)", text):
+            assert name in services, command
+            checked += 1
+        for kind, name in re.findall(r"\b(statefulset|deployment)/(\S+)", text):
+            assert (kind, name) in named, command
+            checked += 1
+        for pod in re.findall(r"kubectl -n tapedeck exec (\S+)-\d+ ", text):
+            assert ("statefulset", pod) in named, command
+            checked += 1
+        for unit in re.findall(r"\b(tapedeck[@.-][\w.]*)", text):
+            if text.startswith(("systemctl", "journalctl")):
+                name = re.sub(r"@.*", "@", unit).rstrip(".")
+                assert list((deploy / "systemd").glob(f"{name}*")), command
+                checked += 1
+        for port in re.findall(r"--url http://127\.0\.0\.1:(\d+)", text):
+            assert port in ports, command
+            checked += 1
+    assert checked > 20
 
 
 class Place:
@@ -142,8 +187,10 @@ class Place:
     def adapt(self, text: str) -> str:
         """The command with what is here in the place of what a reader has."""
         gateway, admin, *others = self.terminal.ports
+        # What is typed in a container is typed here.
+        text = re.sub(r"^(docker|kubectl) .* exec (-T )?\S+ (-- )?(?=tapedeck )", "", text)
+        text = re.sub(r"http://127\.0\.0\.1:(8081|8201)\b", f"http://127.0.0.1:{admin}", text)
         text = re.sub(r"localhost:8080", f"127.0.0.1:{gateway}", text)
-        text = re.sub(r"localhost:8081", f"127.0.0.1:{admin}", text)
         for number, port in enumerate(others[:3], 1):
             text = text.replace(f"redis-cli -h lookup{number}", f"redis-cli -p {port}")
         for number, port in enumerate(others[3:], 1):
@@ -160,10 +207,13 @@ class Place:
 
     def type(self, typed: list[Command]) -> list[str]:
         """Type them in one shell; what went wrong."""
-        script = "set -o pipefail\n" + "".join(
-            f"echo '@@ {number}'\n{self.adapt(command.text)}\nprintf '\\n@@ %s %s\\n' {number} $?\n"
-            for number, command in enumerate(typed)
-        )
+        script, seen = "set -o pipefail\n", set[str]()
+        for number, command in enumerate(typed):
+            text = self.adapt(command.text)
+            if text in seen and command.text.startswith(("docker ", "kubectl ")):
+                text = "echo 'it was typed above, elsewhere'"
+            seen.add(text)
+            script += f"echo '@@ {number}'\n{text}\nprintf '\\n@@ %s %s\\n' {number} $?\n"
         env = {
             **{k: v for k, v in os.environ.items() if not k.startswith("TAPEDECK_")},
             "TAPEDECK_SOURCE_PASSWORD": self.source_password,

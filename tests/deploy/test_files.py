@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import yaml
 from config.load import load
 from config.model import Sections
 from stack.datadir import executable
+from stack.process import Child
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -345,7 +347,9 @@ def test_a_pod_has_longer_to_stop_than_the_gateway_drains(built: list[dict[str, 
     )
     (gateway,) = (d for d in of_kind(built, "StatefulSet") if d["metadata"]["name"] == "tapedeck")
     drain = config["gateway"]["drain_seconds"]
-    assert gateway["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= drain + 10
+    spec = gateway["spec"]["template"]["spec"]
+    first = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert spec["terminationGracePeriodSeconds"] >= int(first[-1]) + drain + 10
     unit = (DEPLOY / "systemd" / "tapedeck@.service").read_text()
     assert int(re.findall(r"TimeoutStopSec=(\d+)", unit)[0]) >= drain + 10
 
@@ -396,7 +400,7 @@ def test_nginx_accepts_its_configuration(tmp_path: Path) -> None:
 def units(tmp_path: Path) -> Path:
     """The units, with the program that is here in the place of the installed one."""
     for path in (DEPLOY / "systemd").iterdir():
-        if path.suffix != ".yml":
+        if path.suffix in (".service", ".timer", ".slice", ".target"):
             text = path.read_text().replace("/opt/tapedeck/bin/tapedeck", f"{BIN}/tapedeck")
             (tmp_path / path.name).write_text(text)
     return tmp_path
@@ -412,6 +416,89 @@ def test_systemd_accepts_every_unit(units: Path) -> None:
 def test_the_services_have_next_to_no_rights(unit: str, units: Path) -> None:
     """systemd's own measure, 0 (none) to 10; below 2 it says OK."""
     run("systemd-analyze", "security", "--offline=true", "--threshold=20", f"./{unit}", cwd=units)
+
+
+def exec_start(units: Path, name: str, instance: str) -> list[str]:
+    """The command line of a unit, as systemd would run it."""
+    (line,) = re.findall(r"^ExecStart=(.*)$", (units / name).read_text(), re.MULTILINE)
+    return shlex.split(line.replace("%i", instance))
+
+
+def test_the_units_start_gateways_where_the_fleet_names_them(
+    units: Path, secrets: Path, stack_config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Their ExecStart lines on the shipped files; the servers are ours."""
+    there, here = yaml.safe_load((DEPLOY / "systemd/tapedeck.yml").read_text()), stack_config()
+    there |= {"lookup": here["lookup"], "mysql": here["mysql"]}
+    for key in ("token_keys_file", "service_keys_file"):
+        there["auth"][key] = str(secrets / Path(there["auth"][key]).name)
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    (etc / "tapedeck.yml").write_text(yaml.safe_dump(there))
+    shutil.copy(DEPLOY / "systemd" / "fleet", etc)
+    at_etc = ("--config", etc / "tapedeck.yml")
+    children = []
+    try:
+        for instance in ("01", "02"):
+            words = exec_start(units, "tapedeck@.service", instance)
+            argv = [word.replace("/etc/tapedeck", str(etc)) for word in words]
+            children.append(Child(f"tapedeck@{instance}", tmp_path / f"{instance}.log"))
+            children[-1].spawn(argv, env={"CACHE_DIRECTORY": str(tmp_path), "PATH": "/usr/bin"})
+        shown = run("tapedeck", "status", *at_etc, "--wait", "60")
+        assert len(re.findall(r"^http://127\.0\.0\.1:820[12] +ready ", shown, re.MULTILINE)) == 2
+        run("curl", "-sf", "http://127.0.0.1:8101/sets/new")
+        prune = exec_start(units, "tapedeck-prune.service", "")
+        run(*(word.replace("/etc/tapedeck", str(etc)) for word in prune))
+        assert "nothing changed" in run("tapedeck", "reload", *at_etc)
+    finally:
+        for child in children:
+            child.stop(10)
+
+
+@pytest.mark.parametrize("kind", ["compose", "kubernetes/base"])
+def test_the_fleet_of_a_deployment_names_its_gateways_by_its_ports(
+    kind: str, composed: dict[str, Any], tmp_path: Path
+) -> None:
+    text = (DEPLOY / kind / "fleet").read_text()
+    port = yaml.safe_load((DEPLOY / kind / "tapedeck.yml").read_text())["admin"].get("port", 8081)
+    urls = re.findall(r"^([\w+]+)://(\S+):(\d+)$", text, re.MULTILINE)
+    assert {int(url[2]) for url in urls} == {port}
+    if kind == "compose":
+        gateways = {name for name in composed["services"] if name.startswith("gateway")}
+        assert {url[1] for url in urls} == gateways
+        mounted = composed["services"]["gateway1"]["volumes"]
+        assert "./fleet:/etc/tapedeck/fleet:ro" in mounted
+    else:
+        services = documents((KUBERNETES / "base" / "gateway.yaml").read_text())
+        headless = [d for d in services if d["kind"] == "Service"]
+        assert [url[:2] for url in urls] == [("dns+http", headless[0]["metadata"]["name"])]
+        assert {"name": "admin", "port": port} in headless[0]["spec"]["ports"]
+
+
+def test_a_change_of_the_configuration_reaches_running_pods_and_each_pod_may_ask_the_others(
+    built: list[dict[str, Any]],
+) -> None:
+    """`tapedeck reload` in one pod: docs/operations.md, "Change the configuration"."""
+    (config,) = (d for d in of_kind(built, "ConfigMap") if "tapedeck.yml" in d["data"])
+    assert config["metadata"]["name"] == "tapedeck-config", "another name would restart the pods"
+    assert "fleet" in config["data"]
+    assert "mysql.example.internal" in config["data"]["tapedeck.yml"]
+    (gateway,) = (d for d in of_kind(built, "StatefulSet") if d["metadata"]["name"] == "tapedeck")
+    (container,) = gateway["spec"]["template"]["spec"]["containers"]
+    (mount,) = (m for m in container["volumeMounts"] if m["name"] == "config")
+    assert "subPath" not in mount, "a file that is mounted by itself never changes"
+    (policy,) = (d for d in of_kind(built, "NetworkPolicy") if d["metadata"]["name"] == "gateway")
+    pods = gateway["spec"]["template"]["metadata"]["labels"]
+    for direction, peers in (("ingress", "from"), ("egress", "to")):
+        assert any(
+            {"port": 8081} in rule["ports"]
+            and any(
+                p["podSelector"]["matchLabels"].items() <= pods.items()
+                for p in rule[peers]
+                if "podSelector" in p
+            )
+            for rule in policy["spec"][direction]
+        )
 
 
 def test_both_services_are_bounded_alike() -> None:

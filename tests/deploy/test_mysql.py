@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -16,7 +17,8 @@ import pytest
 from stack import datadir
 from stack.datadir import Passwords
 from tests.support.gateways import Gateway
-from tests.support.pair import AS_STANDBY, Host
+from tests.support.pair import AS_STANDBY, DEPLOY, Host
+from tests.support.terminal import eventually
 
 pytestmark = pytest.mark.stack
 
@@ -32,6 +34,33 @@ async def change(gateway: Gateway, condition: dict[str, str], body: str) -> str:
     ):
         assert answer.status in (200, 201), await answer.text()
         return answer.headers["ETag"]
+
+
+def test_a_password_is_rotated_while_both_are_good(
+    hosts: list[Host], linked: Path, passwords: Passwords
+) -> None:
+    """docs/operations.md, "Rotate MySQL's password", on MariaDB; the standby follows."""
+
+    def signs_in(host: Host, password: str) -> bool:
+        try:
+            pymysql.connect(
+                host="127.0.0.1", port=host.port, user="tapedeck", password=password
+            ).close()
+        except pymysql.err.OperationalError:
+            return False
+        return True
+
+    page = (DEPLOY.parent / "docs" / "operations.md").read_text()
+    (both,) = re.findall(r'-e "(ALTER USER .* VIA .*)"', page)
+    (last,) = re.findall(r"`(ALTER USER .* IDENTIFIED BY 'new')`", page)
+    old = passwords.gateway
+    assert signs_in(hosts[0], old)
+    hosts[0].query(both.replace("'old'", f"'{old}'"))
+    assert signs_in(hosts[0], old)
+    assert signs_in(hosts[0], "new")
+    hosts[0].query(last)
+    assert not signs_in(hosts[0], old)
+    assert eventually(lambda: signs_in(hosts[1], "new") and not signs_in(hosts[1], old))
 
 
 TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'tapedeck'"
