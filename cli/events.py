@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from datetime import UTC, datetime
@@ -52,14 +53,17 @@ def events(
         _print(found, as_json)
         if not found and not follow:
             typer.echo("Nothing happened in the last quarter of an hour.")
-    fail_for(answers, "did not answer")
+    if not follow or all(isinstance(answer, NoAnswer) for _, answer in answers):
+        fail_for(answers, "did not answer")
+        return
     known = {_name(one): one["until"] for one in found}
-    while follow:
-        time.sleep(EVERY)
-        # One that does not answer now may again.
-        found = _merged(ask_each(gateways, _ask))
-        _print([one for one in found if known.get(_name(one), -1) != one["until"]], as_json)
-        known |= {_name(one): one["until"] for one in found}
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(EVERY)
+            # One that does not answer now may again.
+            found = _merged(ask_each(gateways, _ask))
+            _print([one for one in found if known.get(_name(one), -1) != one["until"]], as_json)
+            known |= {_name(one): one["until"] for one in found}
 
 
 def _ask(port: AdminPort) -> list[dict[str, Any]]:

@@ -125,6 +125,7 @@ def _print(found: list[dict[str, Any]]) -> None:
         rows.append(
             (
                 one["url"],
+                one.get("gateway", "-"),
                 f"[{colour}]{one['status']}[/]",
                 one.get("version", "-"),
                 *("-" if figure is None else f"{figure:,.1f}" for figure in figures),
@@ -132,7 +133,16 @@ def _print(found: list[dict[str, Any]]) -> None:
                 "; ".join(one["reasons"]).replace("[", r"\["),
             )
         )
-    columns = ("gateway", "verdict", "version", "requests/s", "failing/s", "p99", "because")
+    columns = (
+        "admin port",
+        "gateway",
+        "verdict",
+        "version",
+        "requests/s",
+        "failing/s",
+        "p99",
+        "because",
+    )
     print_table(columns, rows)
     for one in found:
         if "figures" in one and "token" in one["figures"]:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +24,6 @@ from prometheus_client import Gauge
 from config import tls
 from config.model import Sections
 from config.plain import plain
-from config.values import join_address
 from failover.aside import aside
 from failover.mysql.heartbeat import Heartbeat
 from failover.presence import TICK
@@ -202,11 +200,8 @@ class Health:
 
     def _say(self) -> dict[str, Any]:
         """What this worker's heartbeat tells other workers."""
-        gateway = self._live.config.gateway
-        host = socket.gethostname() if gateway.host in ("0.0.0.0", "::") else gateway.host  # noqa: S104
-        name = join_address(host, gateway.port)
         ahead = 0.0 if self._backend.presence.starved else round(self._backend.days.apart, 3)
-        return {"name": name, "pid": os.getpid(), "ahead": ahead, **self._hashes}
+        return {"name": self._live.name, "pid": os.getpid(), "ahead": ahead, **self._hashes}
 
     def _configure(self, config: Sections) -> None:
         self._hashes = hashes(config)

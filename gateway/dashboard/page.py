@@ -15,7 +15,6 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from config.values import join_address
 from gateway.dashboard.history import KEEP, STEP, Event, History
 from gateway.dashboard.numbers import node_numbers, totals, worker_numbers
 from gateway.dashboard.stream import Viewer, Viewers, event
@@ -116,7 +115,7 @@ class Dashboard:
         ring, mysql = seen.ring or {"nodes": [], "generation": None}, seen.mysql or {}
         return {
             "at": seen.at,
-            "gateway": self._name(),
+            "gateway": self._live.name,
             "version": VERSION,
             "status": status["status"],
             "since": status["since"],
@@ -223,7 +222,7 @@ class Dashboard:
             ring = {**ring, "nodes": nodes}
         return {
             "at": seen.at,
-            "gateway": self._name(),
+            "gateway": self._live.name,
             "version": VERSION,
             "mode": config.mode,
             "keep": KEEP,
@@ -236,10 +235,6 @@ class Dashboard:
             "now": totals(window) if window is not None else None,
             "workers": self._workers(seen),
         }
-
-    def _name(self) -> str:
-        gateway = self._live.config.gateway
-        return join_address(gateway.host, gateway.port)
 
     def _workers(self, seen: Snapshot) -> list[dict[str, Any]]:
         """Each worker; a process without workers is shown as one."""

@@ -218,8 +218,8 @@ class OwnParts:
         if planned is None or step.force:
             return
         problems = [
-            f"lookup.servers: {silent}; nothing changed. Start it and reload again, or reload with"
-            " POST /reload?force=1 to have it all the same"
+            f"lookup.servers: {silent}; nothing changed. Start it and reload again, or use"
+            " `tapedeck reload --force` (POST /reload?force=1)"
             for silent in await self._backend.silent_newcomers(planned)
         ]
         if problems:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import BaseModel, SecretStr
 from config.load import load
 from config.mistakes import PREFIX
 from config.model import Sections
+from config.values import join_address
 from gateway import logs
 from gateway.auth.bearer import carries_key, digest_of
 from gateway.auth.tokens import TokenKeys
@@ -120,6 +122,13 @@ class RuntimeConfig:
         self.followers: list[Callable[[Sections], None]] = []
         self.pinned = pinned
         self._set(config)
+
+    @property
+    def name(self) -> str:
+        """What other gateways and people call this one: `host:port` of its own port."""
+        gateway = self.config.gateway
+        host = socket.gethostname() if gateway.host in ("0.0.0.0", "::") else gateway.host  # noqa: S104
+        return join_address(host, gateway.port)
 
     def take(self, config: Sections) -> None:
         """Use another configuration from now on."""

@@ -7,6 +7,7 @@ import contextlib
 import json
 import secrets
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -186,6 +187,26 @@ async def test_the_admin_port_speaks_tls_and_commands_still_find_it(
         )
         assert done.returncode == 0, done.stderr
         assert [node["state"] for node in json.loads(done.stdout)["nodes"]] == ["answers"] * 3
+
+        # From elsewhere: without the configuration its authority must be named, and its name right.
+        def elsewhere(url: str, *words: str) -> subprocess.CompletedProcess[str]:
+            argv = [sys.executable, "-m", "cli", "reload", "--url", url, *words]
+            return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+        ca = ("--ca-file", authority.file)
+        for words, says in (((), "--ca-file names the authority"), (ca, "mismatch")):
+            refused = await asyncio.to_thread(elsewhere, gateway.admin, *words)
+            assert refused.returncode == 1
+            assert "its certificate is refused" in refused.stderr
+            assert says in refused.stderr
+        plain = await asyncio.to_thread(elsewhere, gateway.admin.replace("https:", "http:"))
+        assert plain.returncode == 1
+        assert "does it take only https?" in plain.stderr
+        authority.issue("admin")
+        gateway.send(signal.SIGHUP)
+        end = asyncio.get_running_loop().time() + 20
+        while (done := await asyncio.to_thread(elsewhere, gateway.admin, *ca)).returncode:
+            assert asyncio.get_running_loop().time() < end, done.stderr
 
 
 def trusting_any(authority: Authority) -> ssl.SSLContext:

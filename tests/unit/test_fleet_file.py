@@ -1,0 +1,75 @@
+"""The file that names all gateways, and which of them a command asks."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import typer
+
+from cli.common import Failed
+from cli.fleet import find_gateways, read_fleet
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Path:
+    return tmp_path / "fleet"
+
+
+def test_a_fleet_is_a_url_a_line_with_remarks(fleet: Path) -> None:
+    fleet.write_text("# ours\n\nhttp://10.0.0.5:8201/   # tapedeck@01\nhttps://[fd00::1]:8081\n")
+    assert read_fleet(fleet) == ["http://10.0.0.5:8201", "https://[fd00::1]:8081"]
+
+
+def test_a_name_with_several_addresses_is_as_many_gateways(
+    fleet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def addresses(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        assert (host, port) == ("tapedeck-gateways", 8081)
+        return [(0, 0, 0, "", (ip, port)) for ip in ("10.1.0.7", "10.1.0.6", "fd00::6", "10.1.0.6")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+    fleet.write_text("dns+http://tapedeck-gateways:8081\n")
+    assert read_fleet(fleet) == [
+        "http://10.1.0.6:8081",
+        "http://10.1.0.7:8081",
+        "http://[fd00::6]:8081",
+    ]
+
+
+@pytest.mark.parametrize("line", ["10.0.0.5:8081", "ftp://a:1", "http://:8081", "dns+https://a:1"])
+def test_a_line_that_is_no_url_is_named_with_its_number(fleet: Path, line: str) -> None:
+    fleet.write_text(f"http://10.0.0.5:8081\n{line}\n")
+    with pytest.raises(typer.BadParameter, match=r"fleet, line 2: .* is not the URL"):
+        read_fleet(fleet)
+
+
+def test_a_name_that_leads_nowhere_is_said(fleet: Path) -> None:
+    fleet.write_text("dns+http://no-such-host.invalid:8081\n")
+    with pytest.raises(Failed, match=r"line 1: the name no-such-host\.invalid is not known"):
+        read_fleet(fleet)
+
+
+def test_the_fleet_beside_the_configuration_is_asked_with_its_token(fleet: Path) -> None:
+    config = fleet.with_name("tapedeck.yml")
+    config.write_text(
+        "lookup: {servers: ['127.0.0.1:1:1 a']}\nmysql: {hosts: ['127.0.0.1:1'], user: u}\n"
+        "admin: {host: 0.0.0.0, port: 9999, token: a-token-of-some-length-for-operators}\n"
+    )
+    (own,) = find_gateways(config)
+    assert own.url == "http://127.0.0.1:9999"
+    fleet.write_text("http://10.0.0.5:8201\nhttp://10.0.0.6:8201\n")
+    both = find_gateways(config)
+    assert [port.url for port in both] == ["http://10.0.0.5:8201", "http://10.0.0.6:8201"]
+    assert {port.token for port in both} == {"a-token-of-some-length-for-operators"}
+    (named,) = find_gateways(config, ["http://10.0.0.7:8201"])
+    assert named.url == "http://10.0.0.7:8201"
+
+
+def test_a_configuration_with_problems_hides_no_gateway_that_is_named(fleet: Path) -> None:
+    config = fleet.with_name("tapedeck.yml")
+    config.write_text("lookup: [\n")
+    (named,) = find_gateways(config, ["http://10.0.0.7:8201"])
+    assert named.token is None
+    assert "cannot be used" in named.because
