@@ -1,4 +1,4 @@
-"""Asking the admin port of a running gateway. The token goes to it and to no other address."""
+"""Requests to the admin port of a running gateway. The token is sent to no other address."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from config.model import Admin, Sections
 
 SECONDS = 10.0
-"""How long a gateway has to answer."""
+"""Seconds that a gateway has to answer."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class NoAnswer(Exception):
-    """The gateway did not answer, or not as it should; the message says which, where and why."""
+    """The gateway did not answer, or answered with an error; says which one, where and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdminPort:
-    """One gateway's.
+    """The admin port of one gateway.
 
     Attributes:
-        url: of it, without a path.
-        token: what to show; None for nothing.
-        because: where it is from, or why there is none, for the error.
-        tls: what is believed where the URL says https, of the configuration; None for the system's.
-        ca_file: PEM; believed in the place of that.
+        url: without a path.
+        token: sent with each request; None for none.
+        because: where the token is from, or why there is none, for errors.
+        tls: the configuration's certificates to trust with https; None: the system's authorities.
+        ca_file: PEM; authorities to trust instead.
     """
 
     url: str
@@ -42,11 +42,11 @@ class AdminPort:
 
     @classmethod
     def of(cls, config: Sections, path: object, url: str | None = None) -> AdminPort:
-        """The one of a gateway with this configuration, seen from this machine.
+        """The admin port of a gateway with this configuration, from this machine.
 
         Args:
             path: the configuration's file, for errors.
-            url: where it is, if not where the configuration says.
+            url: replaces the configuration's address.
         """
         from config.tls import own_url
 
@@ -67,14 +67,14 @@ class AdminPort:
         seconds: float = SECONDS,
         serves: tuple[int, ...] = (200,),
     ) -> Any:
-        """The JSON that it answers; POST where there is a body.
+        """The JSON answer. The request is a POST if it has a body.
 
         Args:
-            seconds: how long it has.
-            serves: the statuses that are no error.
+            seconds: the timeout.
+            serves: the statuses that are not errors.
 
         Raises:
-            NoAnswer: none, or an error.
+            NoAnswer: it did not answer, or answered with an error.
         """
         status, raw = self.request(path, body, method=method, seconds=seconds)
         try:
@@ -90,10 +90,10 @@ class AdminPort:
     def request(
         self, path: str, body: Any = None, *, method: str = "", seconds: float = SECONDS
     ) -> tuple[int, bytes]:
-        """Status and body of its answer, whatever they are, but for 401.
+        """Status and body of the answer, with any status except 401.
 
         Raises:
-            NoAnswer: none, or it wants another token.
+            NoAnswer: it did not answer, or needs another token.
         """
         headers = {"Content-Type": "application/json"}
         if self.token is not None:
@@ -101,7 +101,7 @@ class AdminPort:
         data = None if body is None else json.dumps(body).encode()
         connection = self._connection(seconds)
         try:
-            # No proxy is asked, and no redirect followed: both would be shown the token.
+            # No proxy is used, and no redirect followed: both would get the token.
             connection.request(
                 method or ("GET" if data is None else "POST"), path, body=data, headers=headers
             )
@@ -133,7 +133,7 @@ class AdminPort:
         try:
             context = None
             if self.tls is not None and self.ca_file is None:
-                # On this machine its certificate is believed under any name.
+                # On this machine the gateway's certificate is trusted under any name.
                 own = own_port_context(self.tls) if host in _LOOPBACK else None
                 context = own or client_context(self.tls.peers_tls)
             context = context or ssl.create_default_context(cafile=self.ca_file)
@@ -157,7 +157,7 @@ class AdminPort:
         if isinstance(error, TimeoutError):
             return f"{self.url} did not answer within {seconds:g} s"
         if isinstance(error, ssl.SSLCertVerificationError):
-            return f"{self.url}: {in_words(error)}; --ca-file names the authority to believe"
+            return f"{self.url}: {in_words(error)}; --ca-file names the authority to trust"
         if isinstance(error, (http.client.HTTPException, ConnectionError)):
             return f"{self.url} ends the connection without an answer: does it take only https?"
         return f"{self.url}: {in_words(error) if isinstance(error, OSError) else error}"

@@ -69,7 +69,7 @@ def _wait_until_empty(gateway: AdminPort, end: float, timeout: float, as_json: b
     while True:
         state = _state(gateway)
         if not state["draining"]:
-            fail(f"{gateway.url}: somebody brought it back meanwhile")
+            fail(f"{gateway.url}: it was brought back meanwhile")
         if state["empty"]:
             after = time.monotonic() - began
             _say(f"{gateway.url}: empty after {after:.0f} s; it may be stopped now", as_json)

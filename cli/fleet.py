@@ -43,7 +43,7 @@ TokenOption = Annotated[
 ]
 CaOption = Annotated[
     Path | None,
-    typer.Option("--ca-file", metavar="FILE", help="PEM; the authorities to believe of https."),
+    typer.Option("--ca-file", metavar="FILE", help="PEM; the authorities to trust for https."),
 ]
 
 

@@ -243,7 +243,7 @@ def believe_clock(
     else:
         for where, answer in told:
             doubted = answer["was_in_doubt"]
-            done = "believed again" if doubted else "not in doubt; nothing changed"
+            done = "trusted again" if doubted else "not in doubt; nothing changed"
             print(f"{where}: MySQL's clock is {done}: {answer['mysql_time']}.")
     fail_for(answers, "were not told")
 

@@ -1,8 +1,8 @@
-"""`tapedeck import --verify`: does a running gateway answer what the source says?
+"""`tapedeck import --verify`: compares a running gateway's answers with the source.
 
-A gateway is asked by calls that only read: `tracks_played` of the Player, or the states API. No
-such call tells skips, reported tracks, `listened` and the end of a mix: these are compared in
-MySQL, which also tells whether a state was changed since its import.
+The requests only read: `tracks_played` of the Player, or the states API. No such request returns
+skips, reported tracks, `listened` and the end of a mix: these are compared in MySQL, which also
+tells whether a state was changed since its import.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ WHAT = {
 }
 OTHERWISE = "answered otherwise"
 AT_ONCE = 16
-"""Requests to the gateway at the same time."""
+"""Most requests to the gateway at the same time."""
 TRIES = 20
-"""For a gateway that asks for a pause (429, 503)."""
+"""Tries of a request that is answered with 429 or 503."""
 LONGEST_PAUSE = 10.0
 
 
@@ -71,7 +71,7 @@ class Asking:
         await self._http.close()
 
     async def difference(self, record: Record) -> str:
-        """How the gateway's answer differs from what the source says; empty if it does not."""
+        """How the gateway's answer differs from the source; empty if it does not."""
         user, playlist = record.key
         said = msgspec.json.decode(record.body)
         if record.owner is Owner.STATES_API:

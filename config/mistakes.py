@@ -1,4 +1,4 @@
-"""What is said of a wrong configuration: each problem with its place, and what was probably meant.
+"""The problems of a wrong configuration: each with its place, and what was probably meant.
 
 No I/O.
 """
@@ -16,24 +16,24 @@ from config.model import Sections
 from config.values import close_to, did_you_mean
 
 PREFIX = "TAPEDECK_"
-"""What the variables begin with that stand over the file."""
+"""The prefix of environment variables that override values of the file."""
 
 Place: TypeAlias = tuple[str, ...]
-"""Where a value stands: its section, its key, the number of an entry."""
+"""The place of a value: its section, its key, the number of an entry."""
 
 
 class Problems:
     """The problems of one configuration.
 
     Args:
-        lines: where each value stands in the file.
+        lines: the line of each value in the file.
 
     Attributes:
-        found: a sentence each: `line 7: section.key: what is wrong`. Without the line where the
-            value does not come from the file.
-        origins: which value, section and key, comes from which variable of the environment.
-        doubted: sections of which a value is wrong: what a rule between values says of them may
-            not be so once that one is right.
+        found: a sentence for each: `line 7: section.key: what is wrong`, without the line if the
+            value is not from the file.
+        origins: the environment variable of each value that has one.
+        doubted: sections with a wrong value: problems of rules between their values may vanish
+            once it is corrected.
     """
 
     def __init__(self, lines: Mapping[Place, int]) -> None:
@@ -62,14 +62,14 @@ class Problems:
         self.doubted.update(place[:1])
 
     def add_unknown(self, place: Place) -> None:
-        """Note a name that the configuration does not have; the rest of its section stands."""
+        """Note a name that the configuration does not have; its section is not doubted for it."""
         doubted = set(self.doubted)
         self.add(place, unknown(place))
         self.doubted = doubted
 
 
 def line_of(place: Place, lines: Mapping[Place, int]) -> int | None:
-    """The line of a value, or of what it would stand in; None where the file has neither."""
+    """The line of a value, or else of its section or list; None if the file has neither."""
     while place and place not in lines:
         place = place[:-1]
     return lines.get(place)
@@ -98,13 +98,13 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 @cache
 def variables() -> dict[str, str]:
-    """The variables that stand over the file, each with the name of its value."""
+    """The environment variables that override values, each with the value's name."""
     names = [f"{section}.{key}" for section in Sections.model_fields for key in names_at([section])]
     return {f"{PREFIX}{name.replace('.', '__')}".upper(): name for name in ("mode", *names)}
 
 
 def unknown(place: Place) -> str:
-    """What is said of a name that the configuration does not have."""
+    """The sentence for a name that the configuration does not have."""
     if refusal := gone.refusal(".".join(place)):
         return refusal
     *parents, name = place
@@ -116,7 +116,7 @@ def unknown(place: Place) -> str:
 
 
 def unknown_variable(variable: str, name: str) -> str:
-    """The same of a variable.
+    """The sentence for a variable whose value does not exist.
 
     Args:
         name: `section.key`, as the variable has it.
@@ -126,6 +126,6 @@ def unknown_variable(variable: str, name: str) -> str:
 
 
 def meant(variable: str) -> str | None:
-    """The variable that another one is, but for its underscores: that would be passed over."""
+    """The variable that differs from another one only in underscores, which would be ignored."""
     squeezed = variable.replace("_", "")
     return next((name for name in variables() if name.replace("_", "") == squeezed), None)

@@ -77,7 +77,7 @@ class Insight(Protocol):
     async def drain_state(self) -> Drained: ...
 
     async def drain(self) -> Drained:
-        """Take the gateway out, for as long as nobody takes it back."""
+        """Drain the gateway until the drain is cancelled."""
         ...
 
     async def drain_back(self) -> Drained:

@@ -1,7 +1,7 @@
-"""XML: an answer in the shape of the original's, for its older clients (`.xml`, `format=xml`).
+"""XML: an answer in the original's format, for its older clients (`.xml`, `format=xml`).
 
-Rails wrote it: names have dashes, numbers and switches say their type, and null is an empty element
-with `nil`. What has elements of its own comes first, because some clients take the first element
+It is the format of Rails: names have dashes, numbers and booleans have a type, and null is an empty
+element with `nil`. Elements with children come first, because some clients take the first element
 for the set, or the mix, that they asked for.
 """
 
@@ -19,17 +19,17 @@ from gateway.http.status import JSON
 
 XML = "application/xml; charset=utf-8"
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot have, not even escaped (its section 2.2, Char)."""
+"""Characters that XML 1.0 does not allow, not even escaped (its section 2.2, Char)."""
 _TYPES = {bool: ' type="boolean"', int: ' type="integer"', float: ' type="float"'}
 
 
 def is_wanted(path: str, query: str) -> bool:
-    """Whether `format=xml` asks for it; an ending of the path comes before that."""
+    """Whether `format=xml` asks for XML; an ending of the path overrides it."""
     return "&format=xml&" in f"&{query}&" and not path.endswith((".json", ".jsonp"))
 
 
 def make_xml(answer: Answer) -> None:
-    """Turn an answer of JSON into XML; another one stays as it is."""
+    """Turn a JSON answer into XML; other answers stay as they are."""
     assert isinstance(answer, Response)
     if answer.content_type != JSON or not answer.body:
         return
@@ -56,7 +56,7 @@ def _write(name: str, value: Any, found: list[str]) -> None:
             _write(one, item, found)
         found.append(f"</{tag}>")
     elif isinstance(value, str):
-        # A parser would take a carriage return for a line's end.
+        # A parser would turn a carriage return into a line feed.
         text = escape(_FORBIDDEN.sub("\ufffd", value), {"\r": "&#13;"})
         found.append(f"<{tag}>{text}</{tag}>")
     else:

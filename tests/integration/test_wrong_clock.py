@@ -154,7 +154,7 @@ async def test_an_operator_says_that_mysqls_clock_is_right(
         shift(mysql, 2 * DAY)
         await in_doubt(gateway)
 
-        assert "MySQL's clock is believed again" in believe_clock(gateway)
+        assert "MySQL's clock is trusted again" in believe_clock(gateway)
 
         await gateway.until("/readyz", lambda status, _: status == 200)
         for _ in range(20):
