@@ -37,7 +37,7 @@ def events(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what happened to each gateway in the last quarter of an hour, oldest first, in UTC.
+    """Say what happened to each gateway in the last hour, oldest first, in UTC.
 
     Nodes that left the ring, failovers, reloads, workers that died, drains: the dashboard shows the
     same. With --follow and --json it prints an object a line.
@@ -52,7 +52,7 @@ def events(
     else:
         _print(found, as_json)
         if not found and not follow:
-            typer.echo("Nothing happened in the last quarter of an hour.")
+            typer.echo("Nothing happened in the last hour.")
     if not follow or all(isinstance(answer, NoAnswer) for _, answer in answers):
         fail_for(answers, "did not answer")
         return

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 from prometheus_client.core import Metric
 
 from gateway.api.admin_bodies import Drained
+from gateway.finding import Question
 from gateway.peers import Peers
 from sharding.state import Key
-from sharding.verdict import Verdict
+from sharding.verdict import Reason, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Snapshot:
 
     at: float
     status: str
-    reasons: Sequence[str]
+    reasons: Sequence[Reason]
     ring: dict[str, Any] | None
     mysql: dict[str, Any] | None
     families: Sequence[Metric]
@@ -62,6 +63,10 @@ class Insight(Protocol):
 
     async def where(self, key: Key) -> dict[str, Any]:
         """Find one state."""
+        ...
+
+    async def find(self, asked: Question) -> dict[str, Any]:
+        """Who a play token speaks for, or which request had an id."""
         ...
 
     async def observe(self) -> Snapshot:

@@ -15,6 +15,10 @@ LIMITED = Counter(
     "Requests refused with 429: too many from an address, or by a listener",
     ["by"],
 )
+LISTENERS_FAILED = Gauge(
+    "tapedeck_listeners_failed",
+    "Listeners to whom a request failed (5xx) in the last five minutes; 2000 are that or more",
+)
 
 # Connections
 CONNECTIONS = Gauge("tapedeck_http_connections", "Open connections on the gateway's port")

@@ -7,6 +7,7 @@ them, and is sent to no other address. `admin.peers_tls_...` say how https is ve
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import aiohttp
@@ -39,6 +40,7 @@ class Peers:
         self._live = live
         self.known: list[dict[str, Any]] = []
         self._session: aiohttp.ClientSession | None = None
+        self._seen: dict[str, float] = {}
 
     async def keep(self) -> None:
         """Ask the peers at intervals, until cancelled."""
@@ -48,19 +50,26 @@ class Peers:
 
     def reasons(self) -> list[Reason]:
         """A reason for each peer that does not serve requests (not for degraded ones)."""
-        ill = [
-            (one["url"], one.get("problem") or "serves nothing")
+        now = time.time()
+        return [
+            Reason(
+                "peers",
+                f"the gateway {one['url']} {one.get('problem') or 'serves nothing'}",
+                age=max(0.0, now - (one.get("seen") or now)),
+            )
             for one in self.known
             if one.get("problem") or one.get("status") == "unavailable"
         ]
-        return [Reason("peers", f"the gateway {url} {problem}") for url, problem in ill]
 
     async def ask(self) -> list[dict[str, Any]]:
-        """The overview of each peer, in the order of the configuration, with its `url`. A peer that
-        does not answer has a `problem` instead."""
-        return list(
-            await asyncio.gather(*(self._one(url) for url in self._live.config.admin.peers))
-        )
+        """The overview of each peer, in the order of the configuration, with its `url`, and with
+        `seen`, when it last answered (seconds since 1970; None: never). A peer that does not answer
+        has a `problem` instead of an overview."""
+        found = await asyncio.gather(*(self._one(url) for url in self._live.config.admin.peers))
+        for one in found:
+            if "problem" not in one:
+                self._seen[one["url"]] = round(time.time(), 1)
+        return [{**one, "seen": self._seen.get(one["url"])} for one in found]
 
     async def close(self) -> None:
         if self._session is not None:

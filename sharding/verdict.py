@@ -9,7 +9,7 @@ starved, it does not report others as slow.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from failover.mysql.commits import Stall
@@ -74,11 +74,13 @@ class Reason:
 
     Attributes:
         stops: whether it keeps the gateway from serving any request.
+        age: seconds for which it has held, as far as is known.
     """
 
     kind: Kind
     text: str
     stops: bool = False
+    age: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +198,17 @@ def _mysql(facts: Facts) -> Iterable[Reason]:
     if facts.blocked:
         yield Reason("foreign_today", facts.blocked, stops=True)
     if not facts.adopted:
+        lost = facts.lost_for or 0.0
         if facts.denied:
-            yield Reason("login", f"MySQL refuses this gateway's user: {facts.problem}", stops=True)
+            yield Reason("login", f"MySQL refuses this gateway's user: {facts.problem}", True, lost)
         elif facts.lost_for is None or facts.lost_for > facts.deadline:
-            yield Reason("primary", f"no MySQL primary: {facts.problem}", stops=True)
+            yield Reason("primary", f"no MySQL primary: {facts.problem}", True, lost)
         else:
-            yield Reason("failover", f"MySQL fails over: {facts.problem}")
+            yield Reason("failover", f"MySQL fails over: {facts.problem}", age=lost)
         return
     if facts.stall is not None:
-        yield Reason(facts.stall.cause, f"changes do not commit: {facts.stall.words}", stops=True)
+        stall = facts.stall
+        yield Reason(stall.cause, f"changes do not commit: {stall.words}", True, stall.seconds)
     if facts.full and (facts.stall is None or facts.stall.cause != "disk"):
         yield Reason("disk", f"MySQL's disk is full: {facts.full}")
     if facts.busy and (facts.stall is None or facts.stall.cause != "connections"):
@@ -237,13 +241,13 @@ def _traffic(classes: Sequence[Traffic], objective: Objective) -> Iterable[Reaso
         if one.failed >= FEWEST and one.failed / one.requests > ERRORS_PACE * budget:
             yield Reason(
                 "errors",
-                f"requests fail: {one.failed / one.requests:.1%} of the class {one.name} in "
+                f"requests of the class {one.name} fail: {one.failed / one.requests:.1%} in "
                 f"{one.seconds:.0f} s, and {budget:.2g} of them may",
             )
         if one.slow >= FEWEST and one.slow / one.requests > 0.01:
             yield Reason(
                 "slow",
-                f"requests are slow: {one.slow / one.requests:.1%} of the class {one.name} took "
+                f"requests of the class {one.name} are slow: {one.slow / one.requests:.1%} took "
                 f"longer than {objective.latency * 1000:.0f} ms in {one.seconds:.0f} s",
             )
 
@@ -268,6 +272,11 @@ class Verdict:
     def causes(self) -> list[Kind]:
         """The kind of each reason."""
         return [reason.kind for reason in self.found]
+
+    @property
+    def ages(self) -> list[float]:
+        """For how many seconds each reason has held."""
+        return [round(reason.age, 1) for reason in self.found]
 
 
 def judge(found: Sequence[Reason]) -> Verdict:
@@ -301,7 +310,7 @@ class Steady:
             if name not in present and (now - last >= ends or last - since < begins):
                 del self._seen[name]
             elif now - since >= begins:
-                said.append(reason)
+                said.append(replace(reason, age=max(reason.age, now - since)))
         return in_order(said)
 
 

@@ -154,10 +154,17 @@ class Primary:
             "redundancy": (self.redundancy or None) if self.adopted else None,
             "split": self._split,
             "lost_for": self.lost_for,
+            "committed": self._committed(),
             "problem": self.problem or None,
             "waiting": self._waiting,
             "hosts": [view.as_json(self.address) for view in self._watch.views()],
         }
+
+    def _committed(self) -> float | None:
+        """Seconds since the primary last acknowledged a commit; None where that is not known."""
+        if self._pool is None or not self.commits.watched:
+            return None
+        return round(self.commits.quiet(asyncio.get_running_loop().time()), 3)
 
     async def start(self) -> None:
         """Begin to check the hosts. Does not wait for a primary."""

@@ -10,10 +10,13 @@ from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from gateway import telemetry
 from gateway.api.admin_bodies import Drained
 from gateway.drain import ASKED, Drain
+from gateway.finding import Question, find
 from gateway.health import Health
 from gateway.http.errors import Refusal
+from gateway.http.failed_requests import FailedRequests
 from gateway.insight import Snapshot
 from gateway.peers import Peers
+from gateway.reload.runtime_config import RuntimeConfig
 from sharding import locate
 from sharding.state import Key
 from sharding.verdict import Verdict, judge
@@ -35,9 +38,21 @@ class OwnInsight:
         health: of this process.
         peers: the other gateways.
         drained: whether it is taken out.
+        live: the configuration that holds.
+        failed: requests that failed.
     """
 
-    def __init__(self, backend: Backend, health: Health, peers: Peers, drained: Drain) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        health: Health,
+        peers: Peers,
+        drained: Drain,
+        live: RuntimeConfig,
+        failed: FailedRequests,
+    ) -> None:
+        self._live = live
+        self._failed = failed
         self._backend = backend
         self._health = health
         self.peers = peers
@@ -65,13 +80,16 @@ class OwnInsight:
             reason = str(error) or "no answer in time"
             raise Refusal(503, f"MySQL cannot be asked right now: {reason}.") from None
 
+    async def find(self, asked: Question) -> dict[str, Any]:
+        return find(asked, self._failed, self._live.tokens, time.time())
+
     async def observe(self) -> Snapshot:
         """What this process knows without asking other servers."""
         verdict = await self.readiness()
         return Snapshot(
             at=time.time(),
             status=verdict.status,
-            reasons=verdict.reasons,
+            reasons=verdict.found,
             ring=self._backend.ring(),
             mysql=self._backend.mysql(),
             families=await asyncio.to_thread(telemetry.families),

@@ -17,6 +17,7 @@ from config.load import ConfigError
 from gateway import telemetry
 from gateway.api.operations import OPEN, PROBES
 from gateway.auth.bearer import carries_key, digest_of
+from gateway.finding import question
 from gateway.http.allowed_hosts import is_ours, refuse_strangers
 from gateway.http.errors import Refusal, json_response
 from gateway.http.messages import Response
@@ -37,6 +38,8 @@ SHOWN = (
 """Operations that answer with the result of the `Insight`'s method of the same name."""
 RELOAD_BYTES = 1024 * 1024
 """Most bytes of a configuration to compare, or of a supervisor's order."""
+QUESTION_BYTES = 4096
+"""Most bytes of a play token or of a request's id that is looked for."""
 _log = structlog.get_logger()
 
 
@@ -71,10 +74,12 @@ class AdminApi:
             "healthz": self.healthz,
             "readyz": self.readyz,
             "where": self.where,
+            "find": self.find,
             "dashboard": self.page,
             "dashboard_file": self.file,
             "dashboard_events": self.stream,
             "events": self.events,
+            "guide": self.guide,
             "overview": self.overview,
             "metrics": self.metrics,
             "reload": self.reload,
@@ -128,7 +133,12 @@ class AdminApi:
         if reasons and host and self._token() is None and not is_ours(host, self._hosts()):
             reasons = ["why is told to localhost, and to the names in admin.allowed_hosts"]
         return json_response(
-            {"status": verdict.status, "reasons": reasons, "causes": verdict.causes},
+            {
+                "status": verdict.status,
+                "reasons": reasons,
+                "causes": verdict.causes,
+                "ages": verdict.ages,
+            },
             200 if verdict.status in ("ready", "degraded") else 503,
         )
 
@@ -140,11 +150,18 @@ class AdminApi:
         )
         return json_response(await self._insight.where(key))
 
+    async def find(self, call: Call) -> Answer:
+        asked = question(await read_body(call.request, QUESTION_BYTES))
+        return json_response(await self._insight.find(asked))
+
     async def page(self, call: Call) -> Answer:
         return self._the_dashboard().page()
 
     async def file(self, call: Call) -> Answer:
         return self._the_dashboard().file(call.values["file"])
+
+    async def guide(self, call: Call) -> Answer:
+        return self._the_dashboard().guide(call.values["file"])
 
     async def stream(self, call: Call) -> Answer:
         assert isinstance(

@@ -55,6 +55,10 @@ class MySQL(Struct):
     redundancy: Annotated[str | None, Meta(description="why")]
     split: bool
     lost_for: Annotated[float | None, Meta(description="seconds")]
+    committed: Annotated[
+        float | None,
+        Meta(description="seconds since a commit was last acknowledged; null: not known"),
+    ]
     problem: str | None
     waiting: Count
     hosts: list[Host]
@@ -84,6 +88,18 @@ class Where(Struct):
     state: FoundState | None
 
 
+class Found(Struct):
+    listener: Annotated[
+        dict[str, Any] | None,
+        Meta(description="user_id (as text), logged_in, expires (seconds since 1970)"),
+    ]
+    problem: Annotated[str | None, Meta(description="what is wrong with the token")]
+    failed: Annotated[
+        list[dict[str, Any]],
+        Meta(description="the listener's last requests that failed, or the one with that id"),
+    ]
+
+
 class Overview(Struct):
     at: float
     gateway: str
@@ -109,6 +125,7 @@ class Partition(Struct):
         bool,
         Meta(description="its filter is there: loads read it only for keys that it may have"),
     ]
+    sealing: Annotated[bool, Meta(description="a gateway is making its filter, or began to")]
     filter_bytes: Count
     in_vain: Annotated[
         int,
@@ -140,8 +157,11 @@ class Happened(Struct):
     id: Id
     at: Annotated[float, Meta(description="seconds since 1970")]
     until: Annotated[float | None, Meta(description="null while it lasts; `at` for a moment")]
+    level: Annotated[
+        Literal["bad", "warn", "note"],
+        Meta(description="`bad` stops requests, a `note` is no fault"),
+    ]
     kind: str
-    part: str
     text: str
 
 

@@ -45,6 +45,7 @@ _KINDS = {
     "Page": "text/html",
     "PagePart": "*/*",
     "Events": "text/event-stream",
+    "Guide": "text/plain",
     "Picture": "image/svg+xml",
 }
 """Media types by schema, where it is not JSON."""

@@ -19,7 +19,7 @@ Api: TypeAlias = Literal["player", "states", "admin", "description"]
 
 PROBES = frozenset({"healthz", "readyz"})
 """Operations of the admin port that answer every client, under every host name."""
-OPEN = PROBES | {"dashboard", "dashboard_file"}
+OPEN = PROBES | {"dashboard", "dashboard_file", "guide"}
 """Operations of the admin port that need no token. The page asks for the token before it shows
 anything."""
 
@@ -309,6 +309,14 @@ OPERATIONS: tuple[Operation, ...] = (
         _id("playlist_id", "The mix."),
     ),
     _admin(
+        "find",
+        "/find",
+        'Who a play token speaks for ({"play_token": ...}), or which of the last requests that'
+        ' failed had an id ({"request_id": ...}); no token is told',
+        {200: "Found", 400: "PlainError", 413: "PlainError", 503: "PlainError"},
+        methods=("POST",),
+    ),
+    _admin(
         "dashboard",
         "/",
         "The dashboard, for a browser; it asks for the admin token where one is needed",
@@ -319,6 +327,13 @@ OPERATIONS: tuple[Operation, ...] = (
         "/dashboard/{file}",
         "A part of the dashboard's page",
         {200: "PagePart"},
+        Parameter("file", "Its name.", {"type": "string"}),
+    ),
+    _admin(
+        "guide",
+        "/docs/{file}",
+        "A page of the documentation, as it is: `operations.md`, or a runbook by its alert's name",
+        {200: "Guide"},
         Parameter("file", "Its name.", {"type": "string"}),
     ),
     _admin(

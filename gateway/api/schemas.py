@@ -9,6 +9,7 @@ import msgspec
 from gateway.api.admin_bodies import (
     BelievedClock,
     Drained,
+    Found,
     Happened,
     MySQL,
     Outline,
@@ -130,14 +131,22 @@ SCHEMAS: Json = {
             "status": {"enum": ["ready", "degraded", "unavailable", "draining"]},
             "reasons": {"type": "array", "items": _TEXT},
             "causes": {"type": "array", "items": _TEXT},
+            "ages": {
+                "type": "array",
+                "items": {"type": "number"},
+                "description": "seconds for which each of them has held; of the cause `unknown`,"
+                " for which it is not known",
+            },
         }
     ),
     **_schemas_of(
-        Ring, Outline, MySQL, Where, Overview, Partition, BelievedClock, Drained, Happened
+        *(Ring, Outline, MySQL, Where, Found, Overview, Partition, BelievedClock),
+        *(Drained, Happened),
     ),
     "Partitions": {"type": "array", "items": _ref("Partition")},
     "Page": _TEXT,
     "PagePart": _TEXT,
+    "Guide": _TEXT,
     "Events": _TEXT,
     "Happenings": {"type": "array", "items": _ref("Happened")},
     "Stats": {"type": "object", "description": "By metric: a value, or values with labels."},

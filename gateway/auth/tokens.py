@@ -38,6 +38,8 @@ _EXPIRY_BYTES = 5
 _MAC_BYTES = 16
 _SIGNED_BYTES = 1 + _KEY_ID_BYTES + 8 + _EXPIRY_BYTES
 _LATEST_EXPIRY = 256**_EXPIRY_BYTES - 1
+_NEVER = _LATEST_EXPIRY + 1
+"""When a token of nine digits expires."""
 
 # The decoder of the standard library ignores characters that are not base64, and accepts `+/` for
 # `-_`: the alphabet and the length are checked before.
@@ -133,8 +135,25 @@ class TokenKeys:
         known = self._known.get(token)
         if known is not None and now < known[1]:
             return known[0]
+        listener, expiry = self.read(token)
+        if now >= expiry:
+            raise BadToken(EXPIRED)
+        if expiry == _NEVER:
+            return listener
+        if len(self._known) >= KNOWN_TOKENS:
+            # The oldest goes; its listener's next request is verified again, which costs little.
+            self._known.popitem(last=False)
+        self._known[token] = listener, expiry
+        return listener
+
+    def read(self, token: str) -> tuple[Listener, int]:
+        """The listener that `token` was issued for, and when it expires or has expired.
+
+        Raises:
+            BadToken: it is malformed, or not signed by one of the keys.
+        """
         if self._adopt and _ADOPTED.fullmatch(token) is not None:
-            return Listener(USER_MAX + 1 + int(token), logged_in=False)
+            return Listener(USER_MAX + 1 + int(token), logged_in=False), _NEVER
         if _TOKEN.fullmatch(token) is None:
             raise BadToken(MALFORMED)
         raw = urlsafe_b64decode(token)
@@ -148,16 +167,9 @@ class TokenKeys:
                 break
         else:
             raise BadToken(NOT_OURS)
-        expiry = int.from_bytes(signed[-_EXPIRY_BYTES:], "big")
-        if now >= expiry:
-            raise BadToken(EXPIRED)
         user_id = int.from_bytes(signed[1 + _KEY_ID_BYTES : -_EXPIRY_BYTES], "big")
         listener = Listener(user_id, logged_in=user_id <= USER_MAX)
-        if len(self._known) >= KNOWN_TOKENS:
-            # The oldest one leaves; its next request is verified again, which costs little.
-            self._known.popitem(last=False)
-        self._known[token] = listener, expiry
-        return listener
+        return listener, int.from_bytes(signed[-_EXPIRY_BYTES:], "big")
 
 
 def anonymous_user_id() -> int:

@@ -1,29 +1,30 @@
-"""The last quarter of an hour, and what happened in it. No I/O; the time is in what is given.
+"""The last hour, and what happened in it. No I/O; the time is in what is given.
 
 The server keeps it, so that a page opened now shows what was before. It is bounded: one point every
-`STEP` seconds, the events of `KEEP` seconds and never more than `MOST_EVENTS`.
+`STEP` seconds, as the bytes that a page is sent, the events of `KEEP` seconds and never more than
+`MOST_EVENTS`.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections import deque
-from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from gateway.dashboard.guide import runbook
 from gateway.dashboard.numbers import Reading, Window, point, read
+from gateway.http.errors import encode
 from gateway.insight import Snapshot
+from sharding.verdict import Reason, stem
 
-KEEP = 15 * 60
+KEEP = 60 * 60
 """Seconds that are kept."""
 STEP = 5.0
 """Seconds between two points."""
 MOST_EVENTS = 200
 """A node that flaps for long must not fill the memory."""
-
 
 _RELOADS = {
     "applied": "The configuration was reloaded",
@@ -39,86 +40,65 @@ class Event(msgspec.Struct):
         id: grows; an event that ends keeps its own.
         at, until: seconds since 1970. `until` is None while it lasts, and is `at` for what has no
             length.
-        kind: `ejected`, `mysql_down`, `not_redundant`, `split`, `failover`, `reload`, `worker`,
-            `ring`, `draining`.
-        part: what it happened to.
+        level: `bad` stops requests, `warn` does not, a `note` is no fault.
+        kind: the cause of a reason, or `promoted`, `reload`, `worker`, `ring`.
         text: one sentence.
     """
 
     id: int
     at: float
     until: float | None
+    level: Literal["bad", "warn", "note"]
     kind: str
-    part: str
     text: str
 
 
 class History:
-    """Learns from one observation after the other."""
+    """Learns from one observation after the other.
+
+    Attributes:
+        events: oldest first.
+        changed: grows with each change of `events`.
+        window: what happened in the last few seconds; None at the very start.
+        status: the status, since when, and its reasons: each with its cause, since when, and what
+            to read.
+    """
 
     def __init__(self) -> None:
-        self.points: deque[dict[str, Any]] = deque(maxlen=int(KEEP / STEP))
         self.events: deque[Event] = deque(maxlen=MOST_EVENTS)
         self.changed = 0
-        """Grows with each change of `events`."""
+        self.window: Window | None = None
+        self.status: dict[str, Any] = {"status": "unavailable", "since": None, "reasons": []}
+        self._points: deque[tuple[float, msgspec.Raw]] = deque(maxlen=int(KEEP / STEP))
         self._ids = itertools.count(1)
-        self._open: dict[tuple[str, str], Event] = {}
+        self._open: dict[str, Event] = {}
         self._readings: deque[Reading] = deque()
         self._stepped: Reading | None = None
-        self._status: tuple[str, float] | None = None
-        self._since: dict[str, float] = {}
-        self._reasons: list[str] = []
+        self._looked: float | None = None
+        self._began: float | None = None
         self._generation: int | None = None
         self._primary: str | None = None
-        self._window: Window | None = None
-        self._began = math.inf
 
-    # --- what is asked
-
-    @property
-    def window(self) -> Window | None:
-        """What happened in the last few seconds; None at the very start."""
-        return self._window
-
-    @property
-    def status(self) -> dict[str, Any]:
-        """The status and its reasons, each with when it began."""
-        name, since = self._status or ("unavailable", None)
-        return {
-            "status": name,
-            "since": since,
-            "reasons": [
-                {"text": reason, "since": self._since[_stem(reason)]} for reason in self._reasons
-            ],
-        }
-
-    def points_after(self, at: float) -> list[dict[str, Any]]:
-        """The points later than that time, oldest first."""
-        return [p for p in self.points if p["at"] > at]
-
-    # --- what is learnt
+    def points_after(self, at: float) -> tuple[float, list[msgspec.Raw]]:
+        """The points later than that time as JSON, oldest first; and when the last one was."""
+        found = [point for point in self._points if point[0] > at]
+        return (found[-1][0] if found else at), [raw for _, raw in found]
 
     def learn(self, seen: Snapshot) -> None:
         """Take an observation in; they come in the order of their times."""
-        self._began = min(self._began, seen.at)
-        reading = read(seen.at, seen.families)
+        if self._began is None:
+            self._began = seen.at
         before = self._readings[-1] if self._readings else None
-        known = set(self._open)
+        reading = read(seen.at, seen.families)
         self._count(reading)
-        if seen.ring is not None:
-            self._look_at_ring(seen)
-        if seen.mysql is not None:
-            self._look_at_mysql(seen)
-        if seen.status == "draining":
-            self._begin("draining", "gateway", "The gateway was taken out (drained)", seen.at)
-        else:
-            self._end("draining", "gateway", seen.at)
+        self._judge(seen)
+        self._note_changes(seen)
         if before is not None:
             self._look_at_counters(Window(before, reading), seen.at)
-        self._judge(seen, [event for key, event in self._open.items() if key not in known])
         while self.events and (self.events[0].until or seen.at) < seen.at - KEEP:
             self.events.popleft()
             self.changed += 1
+        self._looked = seen.at
 
     def _count(self, reading: Reading) -> None:
         self._readings.append(reading)
@@ -126,112 +106,78 @@ class History:
         while len(self._readings) > 2 and self._readings[1].at <= reading.at - STEP:
             self._readings.popleft()
         if len(self._readings) > 1:
-            self._window = Window(self._readings[0], reading)
+            self.window = Window(self._readings[0], reading)
         if self._stepped is None:
             self._stepped = reading
         elif reading.at - self._stepped.at >= STEP - 0.5:
-            drawn = point(Window(self._stepped, reading))
-            self.points.append({"at": round(reading.at, 1), **drawn})
+            drawn = {"at": round(reading.at, 1), **point(Window(self._stepped, reading))}
+            self._points.append((drawn["at"], msgspec.Raw(encode(drawn))))
             self._stepped = reading
 
-    def _judge(self, seen: Snapshot, begun: list[Event]) -> None:
-        """Keep since when the status and each reason hold.
+    def _judge(self, seen: Snapshot) -> None:
+        """Each reason lasts from its beginning to the look that does not find it any more."""
+        name, since = seen.status, self.status["since"]
+        if since is None or name != self.status["status"]:
+            # What made it so began between this look and the one before.
+            youngest = min((reason.age for reason in seen.reasons), default=0.0)
+            since = max(seen.at - youngest, self._looked or 0.0)
+        present = {stem(reason): reason for reason in seen.reasons}
+        assert self._began is not None
+        for key, reason in present.items():
+            # A process that has only just begun to look has lost nothing.
+            if key not in self._open and seen.at >= self._began + STEP:
+                self._open[key] = self._add(_event_of(reason, next(self._ids), seen.at))
+        for key in [key for key in self._open if key not in present]:
+            self._open.pop(key).until = seen.at
+            self.changed += 1
+        self.status = {
+            "status": name,
+            "since": since,
+            "reasons": [
+                {
+                    "text": reason.text,
+                    "cause": reason.kind,
+                    "since": self._open[key].at if key in self._open else seen.at - reason.age,
+                    "read": runbook(reason.kind),
+                }
+                for key, reason in present.items()
+            ],
+        }
 
-        Args:
-            begun: the faults that this look found. What began between two looks tells when.
-        """
-        if self._status is None or self._status[0] != seen.status:
-            self._status = seen.status, min([seen.at, *(event.at for event in begun)])
-        since = {}
-        for reason in seen.reasons:
-            times = [event.at for event in self._open.values() if _is_of(reason, event.part)]
-            stem = _stem(reason)
-            since[stem] = self._since.get(stem, min([seen.at, *times]))
-        self._since = since
-        self._reasons = list(seen.reasons)
-
-    def _look_at_ring(self, seen: Snapshot) -> None:
-        ring = seen.ring
-        assert ring is not None
-        names = set()
-        for node in ring["nodes"]:
-            name = node["name"]
-            names.add(name)
-            if node["state"] == "live":
-                self._end("ejected", name, _when(node.get("since"), seen.at))
-            else:
-                self._begin(
-                    "ejected",
-                    name,
-                    f"Lookup node {name} was ejected: {node.get('reason') or 'no reason given'}",
-                    _when(node.get("since"), seen.at),
-                )
-        for kind, name in list(self._open):
-            if kind == "ejected" and name not in names:
-                self._end(kind, name, seen.at)
-        generation = ring.get("generation")
+    def _note_changes(self, seen: Snapshot) -> None:
+        ring, primary = seen.ring or {}, (seen.mysql or {}).get("primary")
+        generation = ring.get("generation", self._generation)
         if self._generation is not None and generation != self._generation:
-            self._note("ring", "ring", f"The ring is now generation {generation}", seen.at)
+            self._note("ring", f"The ring is now generation {generation}", seen.at)
         self._generation = generation
-
-    def _look_at_mysql(self, seen: Snapshot) -> None:
-        mysql = seen.mysql
-        assert mysql is not None
-        primary = mysql["primary"]
-        if mysql.get("split"):
-            self._begin("split", "MySQL", f"Two MySQL primaries: {mysql['problem']}", seen.at)
-        else:
-            self._end("split", "MySQL", seen.at)
-        if primary is None:
-            if mysql["lost_for"] is None and self._primary is None and seen.at < self._began + STEP:
-                return  # the process has only just begun to look
-            text = f"No MySQL primary: {mysql['problem']}"
-            self._begin("mysql_down", "MySQL", text, seen.at - (mysql.get("lost_for") or 0.0))
-            return
-        self._end("mysql_down", "MySQL", seen.at)
-        if mysql["redundant"] is False:
-            text = f"MySQL is not redundant: {mysql['redundancy']}"
-            self._begin("not_redundant", "MySQL", text, seen.at)
-        else:
-            self._end("not_redundant", "MySQL", seen.at)
-        if self._primary is not None and primary != self._primary:
-            self._note(
-                "failover", "MySQL", f"The primary is now {primary}, was {self._primary}", seen.at
-            )
-        self._primary = primary
+        if primary is not None:
+            if self._primary is not None and primary != self._primary:
+                words = f"The primary is now {primary}, was {self._primary}"
+                self._note("promoted", words, seen.at)
+            self._primary = primary
 
     def _look_at_counters(self, window: Window, at: float) -> None:
         """What came and went between two looks shows only in the counters."""
+        said = [event.text for event in self.events if (event.until or at) > at - window.seconds]
         for labels, grown in window.increases("tapedeck_lookup_node_ejections_total"):
-            node = labels["node"]
-            ended = [e for e in self.events if e.kind == "ejected" and e.part == node]
-            known = ended and (ended[-1].until is None or ended[-1].until > at - window.seconds)
-            if grown and not known:
-                self._note("ejected", node, f"Lookup node {node} was out for a moment", at)
+            words = f"Lookup node {labels['node']} "
+            if grown and not any(text.startswith(words) for text in said):
+                self._note("nodes", f"{words}was out of the ring for a moment", at, level="warn")
         reloads = {
             labels.get("result", "applied")
             for labels, grown in window.increases("tapedeck_reloads_total")
             if grown
         }
         for result in sorted(reloads):
-            words = _RELOADS.get(result, f"A reload ended: {result}")
-            self._note("reload", "configuration", words, at)
+            self._note("reload", _RELOADS.get(result, f"A reload ended: {result}"), at)
         restarts = sum(g for _, g in window.increases("tapedeck_worker_restarts_total"))
         if restarts:
-            self._note("worker", "workers", "A worker died and was started again", at)
+            self._note("worker", "A worker died and was started again", at)
 
-    def _begin(self, kind: str, part: str, text: str, at: float) -> None:
-        if (kind, part) not in self._open:
-            self._open[kind, part] = self._add(Event(next(self._ids), at, None, kind, part, text))
-
-    def _end(self, kind: str, part: str, at: float) -> None:
-        event = self._open.pop((kind, part), None)
-        if event is not None:
-            event.until = max(at, event.at)
-            self.changed += 1
-
-    def _note(self, kind: str, part: str, text: str, at: float) -> None:
-        self._add(Event(next(self._ids), at, at, kind, part, text))
+    def _note(
+        self, kind: str, text: str, at: float, level: Literal["warn", "note"] = "note"
+    ) -> None:
+        self._add(Event(next(self._ids), at, at, level, kind, text))
 
     def _add(self, event: Event) -> Event:
         self.events.append(event)
@@ -239,18 +185,9 @@ class History:
         return event
 
 
-def _is_of(reason: str, part: str) -> bool:
-    """Whether a reason is about that node, or about MySQL."""
-    return f"node {part} " in reason or (part == "MySQL" and part in reason)
-
-
-def _stem(reason: str) -> str:
-    """What stays the same of a reason while its details change."""
-    return reason.partition(": ")[0]
-
-
-def _when(iso: str | None, at: float) -> float:
-    """An ISO time of a node as seconds since 1970, never later than the look that told it."""
-    if not iso:
-        return at
-    return min(datetime.fromisoformat(iso).timestamp(), at)
+def _event_of(reason: Reason, number: int, at: float) -> Event:
+    text = reason.text[:1].upper() + reason.text[1:]
+    level: Literal["bad", "warn", "note"] = "bad" if reason.stops else "warn"
+    if reason.kind == "draining":
+        level = "note"
+    return Event(number, at - reason.age, None, level, reason.kind, text)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from prometheus_client.core import Metric
 
-from gateway.api.operations import OPERATIONS
+from gateway.api.operations import CLASSES, OPERATIONS
 from gateway.telemetry import quantile
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
@@ -24,7 +24,7 @@ Series: TypeAlias = dict[tuple[str, Labels], float]
 _APIS = {op.path: op.api for op in OPERATIONS if op.api in ("player", "states", "description")}
 # What is no path of ours may have come to either port; the gateway's is the one the world reaches.
 _API_OF = {**_APIS, "unknown": "other", "malformed": "other"}
-_SERVED = frozenset(path for path, api in _APIS.items() if api in ("player", "states"))
+_SERVED = frozenset(CLASSES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,17 @@ class Window:
             return None
         return sum(v for (of, _), v in series.items() if worker is None or of == worker)
 
+    def sums(self, name: str, label: str) -> dict[str, float]:
+        """What a counter stands at, added up by a label."""
+        found: dict[str, float] = defaultdict(float)
+        for (_, labels), value in self._new.samples.get(name, {}).items():
+            found[dict(labels)[label]] += value
+        return dict(found)
+
+    def highest(self, name: str) -> float | None:
+        """A gauge that workers share, now; None if it is not there."""
+        return max(self._new.samples.get(name, {}).values(), default=None)
+
 
 def _short(value: float) -> float:
     return round(value, 3)
@@ -147,6 +158,13 @@ def _error(labels: dict[str, str]) -> str | None:
     return "refused" if status.startswith("4") else None
 
 
+def _failing(labels: dict[str, str]) -> str | None:
+    """What answered with a status of 5xx, such as `POST /sets/{play_token}/next 503`."""
+    if labels["route"] not in _SERVED or not labels["status"].startswith("5"):
+        return None
+    return f"{labels['method']} {labels['route']} {labels['status']}"
+
+
 def _session(labels: dict[str, str]) -> str | None:
     """Changes of a running session ask no lookup node."""
     return "session" if labels["outcome"] == "hit" else None
@@ -172,6 +190,15 @@ def point(window: Window) -> dict[str, Any]:
             None if partitions is None else math.ceil(partitions),
         ],
         "waiting": window.gauge("tapedeck_mysql_waiting"),
+        "sli": {
+            kind: window.rates(f"tapedeck_sli_{kind}_total", lambda labels: labels["class"])
+            for kind in ("requests", "failed", "slow")
+        },
+        "failing": {
+            route: rate
+            for route, rate in window.rates("tapedeck_http_requests_total", _failing).items()
+            if rate
+        },
     }
 
 
@@ -183,6 +210,17 @@ def totals(window: Window) -> dict[str, Any]:
 
     return {
         **point(window),
+        "sli_since_start": {
+            kind: window.sums(f"tapedeck_sli_{kind}_total", "class")
+            for kind in ("requests", "failed", "slow")
+        },
+        "listeners_failed": window.gauge("tapedeck_listeners_failed"),
+        "filters": {
+            "bytes": window.highest("tapedeck_filter_bytes"),
+            "days": window.highest("tapedeck_filter_days"),
+            "without": window.highest("tapedeck_filter_days_without"),
+            "keys": grown("tapedeck_seal_keys_total"),
+        },
         "in_flight": window.gauge("tapedeck_http_requests_in_flight"),
         "saves": grown("tapedeck_saves_total"),
         "loads": grown("tapedeck_loads_total"),

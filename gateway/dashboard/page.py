@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
 from aiohttp import web
 
+from config.plain import plain
+from gateway.dashboard.guide import Guide
 from gateway.dashboard.history import KEEP, STEP, Event, History
 from gateway.dashboard.numbers import node_numbers, totals, worker_numbers
 from gateway.dashboard.stream import Viewer, Viewers, event
 from gateway.http.errors import Refusal
+from gateway.http.messages import Response
 from gateway.http.static_files import Pages
 from gateway.insight import Insight, Snapshot
 from gateway.reload.runtime_config import RuntimeConfig
@@ -50,6 +54,10 @@ class Dashboard:
         self._live = live
         self._history = History()
         self._seen: Snapshot | None = None
+        self._known: dict[str, tuple[float, Any]] = {}
+        self._asked: dict[str, float] = {}
+        self._started = time.time()
+        self._guide = Guide()
         self._answers: dict[str, tuple[int, Any]] = {}
         self._versions = 0
         self._viewers = Viewers(self._feed, self._arrived)
@@ -88,6 +96,14 @@ class Dashboard:
             Refusal: 404.
         """
         return PAGES.part(name)
+
+    def guide(self, name: str) -> Response:
+        """A page of the documentation.
+
+        Raises:
+            Refusal: 404.
+        """
+        return self._guide.page(name)
 
     def events(self) -> list[Event]:
         """What happened lately, oldest first."""
@@ -153,6 +169,9 @@ class Dashboard:
     async def _observe(self) -> None:
         self._seen = seen = await self._insight.observe()
         self._history.learn(seen)
+        for name, value in (("ring", seen.ring), ("mysql", seen.mysql)):
+            if value is not None:
+                self._known[name] = seen.at, value
         if self._live.config.admin.peers or "gateways" in self._answers:
             self._note("gateways", self._insight.peers.known)
         self._viewers.tell()
@@ -175,6 +194,7 @@ class Dashboard:
 
     async def _ask(self, name: str, question: Callable[[], Awaitable[Any]]) -> None:
         self._note(name, await question())
+        self._asked[name] = time.time()
 
     def _note(self, name: str, answer: Any) -> None:
         if name not in self._answers or self._answers[name][1] != answer:
@@ -197,9 +217,8 @@ class Dashboard:
         if self._seen is None:
             return []
         sent, chunks = viewer.sent, []
-        points = self._history.points_after(sent.get("points", 0.0))
+        sent["points"], points = self._history.points_after(sent.get("points", 0.0))
         if points:
-            sent["points"] = points[-1]["at"]
             chunks.append(event("points", points))
         if sent.get("events") != self._history.changed:
             sent["events"] = self._history.changed
@@ -216,7 +235,9 @@ class Dashboard:
     def _state(self, seen: Snapshot) -> dict[str, Any]:
         window = self._history.window
         config = self._live.config
-        ring = seen.ring
+        # What no worker says at the moment is shown as it was, with its age.
+        ring_at, ring = self._known.get("ring", (None, None))
+        mysql_at, mysql = self._known.get("mysql", (None, None))
         if ring is not None and window is not None:
             nodes = [{**n, "numbers": node_numbers(window, n["name"])} for n in ring["nodes"]]
             ring = {**ring, "nodes": nodes}
@@ -226,9 +247,14 @@ class Dashboard:
             "version": VERSION,
             "mode": config.mode,
             "keep": KEEP,
+            "started": self._started,
+            "objective": plain(config.objective),
             **self._history.status,
             "ring": ring,
-            "mysql": seen.mysql,
+            "mysql": mysql,
+            # When each part was last known.
+            "known": {"ring": ring_at, "mysql": mysql_at, **self._asked},
+            "filter_limit": config.partitions.filter_bytes,
             "deadline": config.mysql.deadline / 1000,
             "retention": config.partitions.retention_days,
             "drop_after": config.partitions.drop_after,

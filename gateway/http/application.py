@@ -19,6 +19,7 @@ from gateway import logs, metrics, telemetry
 from gateway.http.admission import AdmissionControl
 from gateway.http.cors import Cors
 from gateway.http.errors import Refusal, Style, response
+from gateway.http.failed_requests import FailedRequests
 from gateway.http.failures import Failures
 from gateway.http.input_bounds import HeadTooLarge
 from gateway.http.jsonp import callback_of, make_script
@@ -48,6 +49,7 @@ class Application:
     Attributes:
         in_flight: requests being served.
         draining: once True, every answer closes its connection.
+        failed: the last requests that failed.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Application:
         self.routes = Routes(routes)
         self.in_flight = 0
         self.draining = False
+        self.failed = FailedRequests()
         self._failures = Failures()
         self._style = style
         self.admission = admission
@@ -101,6 +104,9 @@ class Application:
         if route is None:
             return self._finish(answer, request_id, "unknown", request.method, started)
         self._finish(answer, request_id, route.template, request.method, started)
+        if answer.status >= 500:
+            method = request.method
+            self.failed.note(request_id, method, route.template, answer.status, values, query)
         cors = self._cors
         if route.ending == "jsonp":
             with contextlib.suppress(Refusal):  # then the answer is that refusal

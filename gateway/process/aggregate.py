@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import starmap
 from typing import Any
 
 import aiohttp
@@ -15,17 +14,25 @@ import msgspec
 from gateway import telemetry
 from gateway.api.admin_bodies import Drained
 from gateway.drain import ASKED, STOPPING, merge_drained
-from gateway.http.errors import Refusal
+from gateway.finding import Question, merge
+from gateway.http.errors import Refusal, encode
 from gateway.insight import Snapshot
 from gateway.peers import Peers
 from sharding.state import Key
-from sharding.verdict import Reason, Status, Verdict, in_order, judge
+from sharding.verdict import ORDER, Reason, Status, Verdict, in_order, judge, stem
 
 ANSWER_SECONDS = 5.0
 """Seconds that a worker has to answer its supervisor."""
 GLANCE_SECONDS = 1.0
 """Seconds that it has for the dashboard, which must not wait for a dead worker."""
 _ORDER: tuple[Status, ...] = ("draining", "unavailable", "degraded", "ready")
+
+
+def reasons_of(body: Mapping[str, Any]) -> list[Reason]:
+    """The reasons in an answer of `/readyz`; of an unavailable worker the gravest kinds stop it."""
+    gravest = ORDER[: ORDER.index("failover")] if body["status"] == "unavailable" else ()
+    said = zip(body["causes"], body["reasons"], body["ages"], strict=True)
+    return [Reason(kind, text, kind in gravest, age) for kind, text, age in said]
 
 
 def worst(
@@ -48,8 +55,9 @@ def worst(
         for n in range(1, workers + 1)
         if n not in answers
     ]
-    # Several workers may have the same reason: report it once.
-    said = {reason.text: reason for _, given in answers.values() for reason in given}
+    # Several workers may have the same reason: report it once, with the age of the first one's.
+    given = sorted((one for _, of in answers.values() for one in of), key=lambda one: one.age)
+    said = {stem(reason): reason for reason in given}
     found = in_order([*said.values(), *missing, *also])
     statuses: list[Status] = [status for status, _ in answers.values()]
     statuses.append(judge([*missing, *also]).status if answers else "unavailable")
@@ -88,7 +96,9 @@ def merge_mysql(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
         seen,
         key=lambda m: (m["primary"] is None, m["split"], m["redundant"] is False, m["generation"]),
     )
-    return {**worst_off, "waiting": sum(m["waiting"] for m in seen)}
+    commits = [m["committed"] for m in seen]
+    latest = None if None in commits else max(commits)
+    return {**worst_off, "waiting": sum(m["waiting"] for m in seen), "committed": latest}
 
 
 class WorkerDoor:
@@ -164,13 +174,7 @@ class WorkersInsight:
     def _verdict(self, ready: Mapping[int, Any]) -> Verdict:
         if self._stopping() or self.drained:
             return judge([Reason("draining", STOPPING if self._stopping() else ASKED)])
-        answers = {
-            number: (
-                body["status"],
-                list(starmap(Reason, zip(body["causes"], body["reasons"], strict=True))),
-            )
-            for number, body in ready.items()
-        }
+        answers = {number: (body["status"], reasons_of(body)) for number, body in ready.items()}
         return worst(answers, len(self._doors), self.peers.reasons())
 
     async def ring(self) -> dict[str, Any]:
@@ -188,6 +192,10 @@ class WorkersInsight:
         found: dict[str, Any] = await self._first(f"/where/{key.user_id}/{key.playlist_id}")
         return found
 
+    async def find(self, asked: Question) -> dict[str, Any]:
+        answers = await self.ask_all("/find", method="POST", body=encode(asked))
+        return merge(self._some(answers))
+
     async def observe(self) -> Snapshot:
         """The workers' state at this moment; slow workers are missing."""
         paths = ("/readyz", "/ring", "/mysql")
@@ -203,7 +211,7 @@ class WorkersInsight:
         return Snapshot(
             at=time.time(),
             status=verdict.status,
-            reasons=verdict.reasons,
+            reasons=verdict.found,
             ring=ring,
             mysql=merge_mysql(list(mysql.values())) if mysql else None,
             families=families,

@@ -178,10 +178,12 @@ class Worker:
         if handover is not None and handover.drained:
             drained.begin(ASKED)
         health = Health(backend, live, lambda: drained.why)
-        insight, parts = OwnInsight(backend, health, Peers(live), drained), OwnParts(backend, live)
+        insight = OwnInsight(backend, health, Peers(live), drained, live, application.failed)
+        parts = OwnParts(backend, live)
         reload = Reload(live, source, parts) if source else WorkerReload(parts)
         token = handover.admin_token if handover else None
         metrics.IN_FLIGHT.set_function(lambda: application.in_flight)
+        metrics.LISTENERS_FAILED.set_function(application.failed.listeners)
         metrics.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         metrics.BUILD.labels(telemetry.VERSION).set(1)
         admin = AdminPort(insight, reload, live, self._sockets[1], token)

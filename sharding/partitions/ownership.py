@@ -25,6 +25,7 @@ FORMAT = 1
 """Of the tables that this edition creates; it touches no table of a later format."""
 COMMENT = f"Tapedeck day partition, format {FORMAT}"
 """The beginning of a partition's comment. Sealing the day adds to it (`sealed_as`)."""
+BEING_SEALED = f"{COMMENT}, being sealed"
 OPEN = f"{COMMENT}, open"
 """The comment of a day that may get new keys and is not sealed: an import's, or an operator's."""
 _SEALED = re.compile(rf"{COMMENT}, sealed as ([0-9a-f]{{32}})")

@@ -25,7 +25,7 @@ from sharding import metrics
 from sharding.partitions import filter_table
 from sharding.partitions.calendar import Drops, drops_on, plan_drops, table
 from sharding.partitions.clock import Days
-from sharding.partitions.ownership import Found, look
+from sharding.partitions.ownership import BEING_SEALED, Found, look
 
 log = structlog.get_logger("tapedeck.janitor")
 
@@ -45,6 +45,7 @@ class Partition:
         bytes: data and indexes, InnoDB's estimate.
         drops_on: the day on which it is dropped.
         sealed: whether its filter is stored with this table's seal.
+        sealing: whether a gateway is making it, or began to.
         filter_bytes: of that filter; 0 without one.
         foreign: the names of all foreign tables; the same for each partition.
     """
@@ -56,6 +57,7 @@ class Partition:
     sealed: bool = False
     filter_bytes: int = 0
     foreign: tuple[str, ...] = ()
+    sealing: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The partition as `/partitions` shows it."""
@@ -65,6 +67,7 @@ class Partition:
             "bytes": self.bytes,
             "drops_on": f"{self.drops_on:%Y%m%d}",
             "sealed": self.sealed,
+            "sealing": self.sealing,
             "filter_bytes": self.filter_bytes,
             "foreign": list(self.foreign),
         }
@@ -141,8 +144,9 @@ class Janitor:
             due = drops_on(day, self._config.retention_days)
             size = filters.get(day)
             filter_bytes = size.slots // 8 if size is not None else 0
+            sealed, sealing = size is not None, kept.comment.startswith(BEING_SEALED)
             found.append(
-                Partition(day, count, kept.bytes, due, size is not None, filter_bytes, foreign)
+                Partition(day, count, kept.bytes, due, sealed, filter_bytes, foreign, sealing)
             )
         return sorted(found, key=lambda partition: partition.day)
 

@@ -41,7 +41,7 @@ from sharding.filters.unhurried import unhurried, with_numpy
 from sharding.partitions import filter_table, openings, seal_mark
 from sharding.partitions.calendar import CLOCKS_AGREE, oldest_kept, span, table, tomorrow, utc_day
 from sharding.partitions.clock import Days
-from sharding.partitions.ownership import COMMENT, OPEN, Found, Table, look, sealed_as
+from sharding.partitions.ownership import BEING_SEALED, OPEN, Found, Table, look, sealed_as
 from sharding.state import Key
 
 log = structlog.get_logger("tapedeck.sealing")
@@ -242,7 +242,7 @@ class Sealer:
         self._at_step("mark")
         await self._mark(session, day)
         self._at_step("wait")
-        meanwhile = f"{COMMENT}, being sealed {secrets.token_hex(8)}"
+        meanwhile = f"{BEING_SEALED} {secrets.token_hex(8)}"
         await set_comment(session, day, meanwhile)
         self._at_step("scan")
 

@@ -94,15 +94,17 @@ def test_what_the_dockerfile_runs_makes_a_tapedeck_that_starts(tmp_path: Path) -
     context.mkdir()
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         if line.startswith("!"):
-            source = ROOT / line[1:]
+            source, there = ROOT / line[1:], context / line[1:]
+            there.parent.mkdir(exist_ok=True)
             if source.is_dir():
                 shutil.copytree(
                     source,
-                    context / line[1:],
+                    there,
+                    symlinks=True,
                     ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"),
                 )
             else:
-                shutil.copy(source, context)
+                shutil.copy(source, there)
     build = list(instructions())[: [i for i, (n, _) in enumerate(instructions()) if n == "FROM"][1]]
     for name, command in build:
         if name == "RUN":
@@ -116,6 +118,11 @@ def test_what_the_dockerfile_runs_makes_a_tapedeck_that_starts(tmp_path: Path) -
         "lookup: {servers: ['127.0.0.1:1:1 a']}\nmysql: {hosts: ['127.0.0.1:1'], user: u}\n"
     )
     assert "ketama" in run(program, "check-config", "tapedeck.yml", cwd=tmp_path)
+    # What the admin port shows is installed: the page, and the runbooks that its links lead to.
+    pages = next(prefix.glob("lib/python*/site-packages/gateway/dashboard"))
+    assert (pages / "guide" / "runbooks" / "TapedeckSlow.md").read_text()
+    assert (pages / "guide" / "operations.md").read_text()
+    assert (pages / "web" / "index.html").read_text()
     # Nothing of the sources is needed any more.
     shutil.rmtree(context)
     run(program, "serve", "--help", cwd=tmp_path)

@@ -55,6 +55,71 @@ async def test_every_admin_answer_has_its_described_shape(gateway: Gateway) -> N
     assert sum(node["share"] for node in ring["nodes"]) == pytest.approx(1, abs=1e-4)
 
 
+async def ask(gateway: Gateway, question: dict[str, str], token: str = "") -> tuple[int, Any]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with (
+        aiohttp.ClientSession(gateway.admin, headers=headers) as http,
+        http.post("/find", json=question) as answer,
+    ):
+        return answer.status, await answer.json()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_listener_is_found_by_token_and_by_a_failed_requests_id_and_no_token_is_told(
+    stack_config: StackConfig, mysql: MariaDB, tmp_path: Path, workers: int
+) -> None:
+    admin = {"host": "0.0.0.0", "token": "the-admin-token"}
+    document = stack_config(
+        admin=admin, mysql={"deadline": 300}, gateway={"workers": workers, "drain_seconds": 1}
+    )
+    put_mixes(document, [a_mix(7)])
+    with Gateway(document, tmp_path) as gateway:
+        asyncio.run(_finds(gateway, mysql))
+
+
+async def _finds(gateway: Gateway, mysql: MariaDB) -> None:
+    async with aiohttp.ClientSession(gateway.url) as http:
+        async with http.get("/sets/new?user_id=42", headers=gateway.key) as answer:
+            token = (await answer.json())["play_token"]
+        async with http.get(f"/sets/{token}/play?mix_id=7") as answer:
+            assert answer.status == 200
+        mysql.freeze()
+        for number in range(3):  # by whichever worker
+            headers = {"X-Request-Id": f"mine-{number}", "Connection": "close"}
+            path = f"/sets/{token}/next?mix_id=7"
+            async with http.get(path, headers=headers) as answer:
+                assert answer.status == 503
+        mysql.thaw()
+    for question in ({"play_token": token}, {"request_id": "mine-1"}):
+        assert (await ask(gateway, question))[0] == 401
+        status, found = await ask(gateway, question, "the-admin-token")
+        assert (status, found["problem"]) == (200, None)
+        assert found["listener"]["user_id"] == "42"
+        assert found["listener"]["logged_in"] is True
+        assert token not in str(found)
+        asked = [one["request_id"] for one in found["failed"]]
+        wanted = [f"mine-{n}" for n in (2, 1, 0)] if "play_token" in question else ["mine-1"]
+        assert asked == wanted
+        assert found["failed"][0]["request"] == "GET /sets/{play_token}/next"
+        assert (found["failed"][0]["status"], found["failed"][0]["playlist_id"]) == (503, "7")
+        valid(describe(parse(gateway.document)), "/find", "POST", 200, found)
+    forged = token[:-1] + ("A" if token[-1] != "A" else "B")
+    status, found = await ask(gateway, {"play_token": forged}, "the-admin-token")
+    assert (status, found["listener"]) == (200, None)
+    assert "not issued by this service" in found["problem"]
+    assert (await ask(gateway, {}, "the-admin-token"))[0] == 400
+    assert token not in gateway.log.read_text()
+
+
+async def test_the_runbooks_are_there_where_the_repository_is_not(gateway: Gateway) -> None:
+    async with aiohttp.ClientSession(gateway.admin) as http:
+        async with http.get("/docs/TapedeckSlow.md") as answer:
+            assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+            assert (await answer.text()).startswith("# TapedeckSlow")
+        async with http.get("/docs/..%2Fsecret.md") as answer:
+            assert answer.status == 404
+
+
 async def test_partitions_hold_today_and_tomorrow(gateway: Gateway) -> None:
     async with aiohttp.ClientSession(gateway.url) as http:
         headers = {**gateway.key, "If-None-Match": "*", "Content-Type": "application/json"}

@@ -66,6 +66,7 @@ def authority(tmp_path: Path) -> Authority:
 async def test_a_peer_of_a_private_authority_is_asked_and_believed(authority: Authority) -> None:
     async with an_admin_port(**tls_of(authority.issue("peer"))) as address:
         (peer,) = await said(f"https://{address}", peers_tls_ca_file=authority.file)
+        assert peer.pop("seen") > 0
         assert peer == {"gateway": "another", "status": "ready", "url": f"https://{address}"}
 
 

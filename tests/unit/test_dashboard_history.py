@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client.core import Metric
 
+from gateway.api.operations import CLASSES
+from gateway.dashboard.guide import Guide, runbook
 from gateway.dashboard.history import KEEP, MOST_EVENTS, STEP, History
 from gateway.dashboard.numbers import Window, point, read, worker_numbers
 from gateway.insight import Snapshot
 from gateway.telemetry import merge
+from sharding.verdict import ORDER, Reason, Status
 
 START = 1_800_000_000.0
-PAIR = {
-    "primary": "db1:3306",
-    "generation": 1,
-    "redundant": True,
-    "redundancy": None,
-    "split": False,
-    "lost_for": None,
-    "problem": None,
-    "waiting": 0,
-    "hosts": [],
-}
+STATUSES = ("200", "403", "500", "503")
 
 
 def counter(name: str, value: float, **labels: str) -> Metric:
@@ -38,34 +32,24 @@ def requests(count: float, route: str = "/mixes/{id}", status: str = "200", **mo
     return counter("tapedeck_http_requests", count, **labels)
 
 
-def iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+def ring(generation: int = 1) -> dict[str, Any]:
+    return {"generation": generation, "nodes": []}
 
 
-def ring(generation: int = 1, **states: str) -> dict[str, Any]:
-    """`ring(lookup1="live")`; anything but `live` is when it was ejected, in seconds."""
-    nodes = []
-    for name, state in states.items():
-        live = state == "live"
-        nodes.append(
-            {
-                "name": name,
-                "state": "live" if live else "ejected",
-                "since": iso(START) if live else iso(float(state)),
-                "reason": None if live else "timeout",
-            }
-        )
-    return {"generation": generation, "nodes": nodes}
+def out(node: str, age: float, why: str = "timeout") -> Reason:
+    return Reason("nodes", f"lookup node {node} is out of the ring: {why}", age=age)
 
 
 def look(
     at: float,
     *families: Metric,
-    status: str = "ready",
-    reasons: tuple[str, ...] = (),
+    status: Status = "ready",
+    reasons: Sequence[Reason] = (),
     ring: dict[str, Any] | None = None,
     mysql: dict[str, Any] | None = None,
 ) -> Snapshot:
+    if reasons and status == "ready":
+        status = "degraded"
     return Snapshot(START + at, status, reasons, ring, mysql, families)
 
 
@@ -76,29 +60,33 @@ def learnt(*looks: Snapshot) -> History:
     return history
 
 
-def test_an_ejection_lasts_from_when_the_node_left_to_when_it_was_seen_back() -> None:
+def test_a_fault_lasts_from_its_beginning_to_the_look_that_does_not_find_it() -> None:
     history = learnt(
-        look(0, ring=ring(a="live", b="live")),
-        look(5, ring=ring(a="live", b=str(START + 3))),
-        look(6, ring=ring(a="live", b=str(START + 3))),
+        look(0),
+        look(10, reasons=[out("b", 3)]),
+        look(11, reasons=[out("b", 4, "refused")]),
     )
     (event,) = history.events
-    assert (event.kind, event.part, event.at, event.until) == ("ejected", "b", START + 3, None)
-    assert "timeout" in event.text
-    back = ring(a="live", b="live")
-    back["nodes"][1]["since"] = iso(START + 9)
-    history.learn(look(10, ring=back))
+    assert (event.kind, event.level, event.at, event.until) == ("nodes", "warn", START + 7, None)
+    assert "Lookup node b" in event.text
+    history.learn(look(15))
     (event,) = history.events
-    assert event.until == START + 9
+    assert event.until == START + 15
+
+
+def test_every_cause_of_the_verdict_is_told_and_what_stops_requests_is_worse() -> None:
+    said = [Reason(kind, f"{kind}: why", stops=kind == "disk") for kind in ORDER]
+    history = learnt(look(0), look(STEP, status="unavailable", reasons=said))
+    assert [event.kind for event in history.events] == list(ORDER)
+    assert [event.kind for event in history.events if event.level == "bad"] == ["disk"]
 
 
 def test_a_node_that_left_and_came_back_between_two_looks_is_told_all_the_same() -> None:
     def of(count: float) -> Metric:
         return counter("tapedeck_lookup_node_ejections", count, node="a")
 
-    history = learnt(look(0, of(0), ring=ring(a="live")), look(5, of(1), ring=ring(a="live")))
-    (event,) = history.events
-    assert event.kind == "ejected"
+    (event,) = learnt(look(0, of(0)), look(5, of(1))).events
+    assert (event.kind, event.level) == ("nodes", "warn")
     assert event.until == event.at == START + 5
 
 
@@ -106,67 +94,62 @@ def test_an_ejection_that_was_seen_is_not_told_twice() -> None:
     def of(count: float) -> Metric:
         return counter("tapedeck_lookup_node_ejections", count, node="a")
 
-    history = learnt(
-        look(0, of(0), ring=ring(a="live")), look(1, of(1), ring=ring(a=str(START + 0.5)))
-    )
+    history = learnt(look(0, of(0)), look(6, of(1), reasons=[out("a", 0.5)]))
     assert len(history.events) == 1
 
 
-def test_a_node_that_a_reload_removed_is_out_no_longer() -> None:
+def test_a_ring_that_a_reload_changed_and_a_new_primary_are_told_as_notes() -> None:
+    other = {"primary": "db2:3306"}
     history = learnt(
-        look(0, ring=ring(a="live", b=str(START - 1))), look(1, ring=ring(2, a="live"))
+        look(0, ring=ring(1), mysql={"primary": "db1:3306"}),
+        look(1, ring=ring(2), mysql={"primary": None}),
+        look(2, ring=ring(2), mysql=other),
+        look(3, ring=None, mysql=other),
     )
-    assert [(e.kind, e.until is None) for e in history.events] == [
-        ("ejected", False),
-        ("ring", False),
-    ]
-
-
-def test_a_failover_is_a_time_without_a_primary_and_then_another_one() -> None:
-    down = {**PAIR, "primary": None, "problem": "gone", "lost_for": 0.5}
-    other = {**PAIR, "primary": "db2:3306", "redundant": False, "redundancy": "no standby"}
-    history = learnt(
-        look(0, mysql=PAIR), look(1, mysql=down), look(2, mysql=down), look(3, mysql=other)
-    )
-    events = {event.kind: event for event in history.events}
-    assert (events["mysql_down"].at, events["mysql_down"].until) == (START + 0.5, START + 3)
-    assert "db2:3306" in events["failover"].text
-    assert events["not_redundant"].until is None
-    history.learn(look(9, mysql={**other, "redundant": True}))
-    assert events["not_redundant"].until == START + 9
+    assert [(e.kind, e.level) for e in history.events] == [("ring", "note"), ("promoted", "note")]
+    assert "db2:3306" in history.events[1].text
 
 
 def test_a_gateway_that_has_just_begun_has_lost_nothing() -> None:
-    never = {**PAIR, "primary": None, "problem": "not contacted yet"}
-    assert not learnt(look(0, mysql=never), look(1, mysql=PAIR)).events
-    assert learnt(look(0, mysql=never), look(STEP, mysql=never)).events
+    never = [Reason("primary", "no MySQL primary: not contacted yet", stops=True)]
+    assert not learnt(look(0, reasons=never), look(1)).events
+    assert learnt(look(0, reasons=never), look(STEP, reasons=never)).events
 
 
-def test_since_when_is_kept_while_the_words_of_a_reason_change() -> None:
-    first = "lookup node b is out of the ring: timeout"
-    then = "lookup node b is out of the ring: refused"
+def test_since_when_is_what_the_verdict_says_and_each_reason_names_its_page() -> None:
     history = learnt(
-        look(0, ring=ring(a="live", b="live")),
-        look(5, status="degraded", reasons=(first,), ring=ring(a="live", b=str(START + 2))),
-        look(9, status="degraded", reasons=(then,), ring=ring(a="live", b=str(START + 2))),
+        look(0),
+        look(5, reasons=[out("b", 3)]),
+        look(9, reasons=[out("b", 7, "refused")]),
     )
     assert history.status == {
         "status": "degraded",
         "since": START + 2,
-        "reasons": [{"text": then, "since": START + 2}],
+        "reasons": [
+            {
+                "text": "lookup node b is out of the ring: refused",
+                "cause": "nodes",
+                "since": START + 2,
+                "read": "TapedeckLookupNodeOut.md",
+            }
+        ],
     }
 
 
-def test_no_primary_is_told_since_it_was_lost_whatever_it_is_called() -> None:
-    down = {**PAIR, "primary": None, "problem": "gone", "lost_for": 0.5}
+def test_a_status_that_became_better_holds_from_then_on() -> None:
+    lost = Reason("primary", "no MySQL primary: gone", stops=True, age=60)
     history = learnt(
-        look(0, mysql=PAIR),
-        look(1, mysql=down, status="degraded", reasons=("MySQL fails over: gone",)),
-        look(9, mysql=down, status="unavailable", reasons=("no MySQL primary: gone",)),
+        look(0),
+        look(70, status="unavailable", reasons=[lost, out("b", 65)]),
+        look(75, reasons=[out("b", 70)]),
     )
-    # The requests fail since the deadline; the primary is gone for longer.
-    assert history.status["since"] == START + 9
-    assert history.status["reasons"][0]["since"] == START + 0.5
+    assert history.status["since"] >= START + 70
+
+
+def test_each_cause_has_a_page_that_is_there() -> None:
+    guide = Guide()
+    for kind in ORDER:
+        assert guide.page(runbook(kind)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -181,25 +164,32 @@ def test_a_reload_is_told_with_what_became_of_it(result: str, words: str) -> Non
     assert words in event.text
 
 
-def test_a_quarter_of_an_hour_is_kept_and_no_more() -> None:
+def test_an_hour_is_kept_and_no_more_and_it_is_small() -> None:
     history = History()
-    for second in range(0, 3 * KEEP, 5):
-        # A node that flaps for all of it.
-        state = "live" if second % 10 else str(START + second)
-        history.learn(look(second, requests(second), ring=ring(a=state)))
-    assert len(history.points) == KEEP / STEP
-    assert history.points[0]["at"] >= START + 2 * KEEP - 2 * STEP
+    routes = list(CLASSES)[:8]
+    for second in range(0, 2 * KEEP, 5):
+        # A node that flaps for all of it, and every kind of request fails.
+        families = [requests(second, route, status) for route in routes for status in STATUSES]
+        flaps = [out("a", 1)] if second % 10 else []
+        history.learn(look(second, *families, reasons=flaps))
+    last, points = history.points_after(0)
+    assert len(points) == KEEP / STEP
+    assert last >= START + 2 * KEEP - 2 * STEP
+    assert msgspec.json.decode(points[0])["at"] >= START + KEEP - 2 * STEP
+    assert sum(len(bytes(point)) for point in points) < 1 << 20
     assert len(history.events) <= MOST_EVENTS
-    assert all(e.until is None or e.until > START + 2 * KEEP - STEP for e in history.events)
+    assert all(e.until is None or e.until > START + KEEP - STEP for e in history.events)
 
 
 def test_looking_every_second_does_not_make_more_points() -> None:
     history = History()
     for second in range(61):
         history.learn(look(second, requests(second * 10)))
-    assert len(history.points) == 12
-    assert {p["requests"]["player"] for p in history.points} == {10.0}
-    assert history.points_after(START + 50)[0]["at"] == START + 55
+    _, points = history.points_after(0)
+    assert len(points) == 12
+    assert {msgspec.json.decode(p)["requests"]["player"] for p in points} == {10.0}
+    last, newest = history.points_after(START + 55)
+    assert (last, len(newest)) == (START + 60, 1)
 
 
 def test_a_worker_that_began_anew_counts_from_nothing() -> None:

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from config.model import Sections
 from config.plain import masked, plain
-from gateway.process.aggregate import ejected, merge_mysql, merge_rings, worst
+from gateway.process.aggregate import ejected, merge_mysql, merge_rings, reasons_of, worst
 from gateway.reload.outcome import Outcome
 from gateway.reload.reload import weigh
 from gateway.reload.runtime_config import RuntimeConfig, with_token_keys
@@ -45,6 +45,29 @@ def test_a_reason_that_all_workers_give_is_said_once() -> None:
     }
     peer = Reason("peers", "the gateway http://b does not answer")
     assert worst(answers, 2, [peer]) == Verdict("degraded", [b, a, peer])
+
+
+def test_a_reason_whose_details_differ_between_workers_is_said_once_and_as_old_as_the_oldest() -> (
+    None
+):
+    young = Reason("nodes", "lookup node a is out of the ring: refused", age=2)
+    old = Reason("nodes", "lookup node a is out of the ring: timeout", age=9)
+    verdict = worst({1: ("degraded", [old]), 2: ("degraded", [young])}, 2)
+    assert (verdict.reasons, verdict.ages) == ([old.text], [9])
+
+
+def test_what_stops_a_worker_is_known_from_its_answer() -> None:
+    body = {
+        "causes": ["disk", "nodes"],
+        "reasons": ["changes do not commit: disk", "lookup node a is out of the ring"],
+        "ages": [4.0, 9.0],
+    }
+    said = reasons_of({**body, "status": "unavailable"})
+    assert [(one.kind, one.stops, one.age) for one in said] == [
+        ("disk", True, 4.0),
+        ("nodes", False, 9.0),
+    ]
+    assert not any(one.stops for one in reasons_of({**body, "status": "degraded"}))
 
 
 def test_a_gateway_whose_peer_is_lost_is_not_all_well() -> None:
@@ -152,15 +175,24 @@ def test_a_node_is_out_since_the_first_worker_ejected_it() -> None:
 
 
 def test_the_pair_is_shown_as_the_worker_sees_it_that_is_worst_off() -> None:
-    def pair(primary: str | None, waiting: int, redundant: bool = True) -> dict[str, Any]:
+    def pair(
+        primary: str | None,
+        waiting: int,
+        redundant: bool = True,
+        committed: float | None = 0.5,
+    ) -> dict[str, Any]:
         return {
             "primary": primary,
             "split": False,
             "redundant": redundant,
             "generation": 1,
             "waiting": waiting,
+            "committed": committed,
         }
 
     merged = merge_mysql([pair("db1", 1), pair(None, 5), pair("db1", 0, redundant=False)])
     assert (merged["primary"], merged["waiting"]) == (None, 6)
     assert merge_mysql([pair("db1", 1), pair("db1", 0, redundant=False)])["redundant"] is False
+    seen = [pair("db1", 0, committed=0.2), pair("db1", 0, committed=7.0)]
+    assert merge_mysql(seen)["committed"] == 7.0
+    assert merge_mysql([*seen, pair("db1", 0, committed=None)])["committed"] is None

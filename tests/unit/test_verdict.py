@@ -117,6 +117,23 @@ def test_a_reason_keeps_its_place_and_takes_its_newest_words() -> None:
     assert not steady.take([], 7.0)
 
 
+def test_each_reason_says_for_how_long_it_has_held() -> None:
+    steady, skew = Steady(), Reason("nodes", "lookup node a is out of the ring: timeout")
+    steady.take([skew], 10.0)
+    (said,) = steady.take([skew], 14.0)
+    assert said.age == 4
+    # What is known to be older is as old as that.
+    lost = reasons(replace(WELL, adopted=False, lost_for=60.0, deadline=10.0, problem="gone"))
+    verdict = judge(Steady().take(lost, 0.0))
+    assert (verdict.causes, verdict.ages) == (["primary"], [60])
+
+
+def test_two_classes_that_fail_are_two_reasons() -> None:
+    failing = [Traffic(name, 30, 100, 50, 50) for name in ("play", "browse")]
+    said = Steady().take(reasons(replace(WELL, traffic=failing)), 0.0)
+    assert [reason.kind for reason in said] == ["errors", "errors", "slow", "slow"]
+
+
 # --- whether changes commit
 
 

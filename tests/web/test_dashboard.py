@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,9 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from gateway.dashboard.history import STEP
+from sharding.partitions.calendar import table
+from sharding.partitions.sql import create_table
+from stack.mariadb import MariaDB
 from stack.process import free_port
 from stack.redis import RedisServer
 from tests.support.gateways import Gateway, put_mixes
@@ -85,6 +91,10 @@ def test_the_page_under_load_says_that_all_is_well_and_shows_the_traffic(
         browser.until(lambda: browser.all(".chart .area.c1"))
         browser.until(lambda: [n.text.count("live") for n in browser.all(".node")] == [1] * 3)
         browser.until(lambda: len(browser.all(".arc[data-level=ok]")) == 3)
+        # The ring is small while every node is live; its figures are there when asked for.
+        assert browser.find("#ring-picture").size["width"] < 150
+        browser.find("#ring-more").click()
+        assert browser.find("#ring-picture").size["width"] > 200
         # Entries and memory are asked of the nodes, rows of MySQL.
         browser.until(lambda: "KiB" in browser.text(".node") or "MiB" in browser.text(".node"))
         browser.until(lambda: len(browser.all(".day[data-kind=today]")) == 1)
@@ -133,7 +143,12 @@ def test_an_ejection_appears_within_two_seconds_and_its_end_too(
             lambda: sum(bool(a.get_attribute("d")) for a in browser.all(".arc.takes")) == 2
         )
         browser.until(lambda: browser.all(".chart .band"))
-        assert "lookup2 was ejected" in browser.text("#events")
+        assert "Lookup node lookup2 is out of the ring" in browser.text("#events")
+        # Its runbook is a click away, also where the repository is not.
+        page = browser.find("#reasons a").get_attribute("href")
+        assert page is not None
+        with urllib.request.urlopen(page) as answer:
+            assert answer.read().startswith(b"# TapedeckLookupNodeOut")
         lookup_servers[1].start()
         browser.until(lambda: is_well(browser))
         browser.until(lambda: "lasted" in browser.text("#events"))
@@ -198,7 +213,7 @@ def test_a_listener_is_found_by_user_and_playlist(browser: Browser, gateway: Gat
     browser.until(lambda: is_well(browser))
 
     def look(user: str, playlist: str) -> None:
-        for name, value in (("user", user), ("playlist", playlist)):
+        for name, value in (("who", user), ("playlist", playlist)):
             field = browser.find(f"[name={name}]")
             field.clear()
             field.send_keys(value)
@@ -263,9 +278,16 @@ def test_the_token_is_asked_for_kept_in_the_tab_and_never_in_an_address(
         assert not browser.find("#ask").is_displayed()
         browser.open(gateway.admin + "/?again")
         browser.until(lambda: is_well(browser))
-        browser.find("[name=user]").send_keys("1")
+        browser.find("[name=who]").send_keys("1")
         browser.find("[name=playlist]").send_keys("1", Keys.ENTER)
         browser.until(lambda: "no state" in browser.text("#found"))
+        # The counters want the token too, and a link would not carry it.
+        browser.find("#metrics").click()
+        browser.until(lambda: len(browser.driver.window_handles) == 2)
+        browser.driver.switch_to.window(browser.driver.window_handles[1])
+        browser.until(lambda: "tapedeck_sli_requests_total" in browser.text("body"))
+        browser.driver.close()
+        browser.driver.switch_to.window(browser.driver.window_handles[0])
         asked = browser.run("return performance.getEntriesByType('resource').map(e => e.name)")
         assert not any(token in address for address in [*asked, browser.driver.current_url])
         assert token not in gateway.log.read_text()
@@ -312,7 +334,8 @@ def test_other_gateways_are_shown_beside_this_one(
         browser.until(lambda: f"{other['gateway']['port']} ready" in browser.text("#gateways"))
         rows = [row.text for row in browser.all("#gateways tbody tr")]
         assert "(this one) degraded" in rows[0]
-        assert f"{peers[1]} does not answer" in rows[2]
+        assert f"{peers[1]} ? does not answer" in rows[2]
+        assert rows[2].endswith("never")
         with Load(second):
             # What the other one serves is part of the whole.
             browser.until(
@@ -336,9 +359,187 @@ def test_a_gateway_that_stops_lets_go_of_the_page_and_the_page_says_that_it_is_o
     began = time.monotonic()
     assert gateway.stop() == 0
     assert time.monotonic() - began < 5
-    browser.until(lambda: "what is shown is old" in browser.text("#contact"))
+    browser.until(lambda: browser.text("#headline").startswith("Not known for "))
+    # Nothing is green any more: each figure has its age, each part a question mark.
+    assert browser.find("#verdict").get_attribute("data-level") == "unknown"
+    assert browser.run("return document.title").startswith("? Not known")
+    tiles = browser.all("#figures dd:nth-child(2)")
+    assert tiles
+    assert all(tile.text.startswith("? ") for tile in tiles)
+    assert "? as it was" in browser.text(".ring-card .age")
+    green = browser.run(
+        "const well = getComputedStyle(document.documentElement).getPropertyValue('--ok');"
+        "const probe = document.createElement('i'); probe.style.color = well;"
+        "document.documentElement.append(probe);"
+        "const green = getComputedStyle(probe).color; probe.remove();"
+        "return [...document.querySelectorAll('main *')].filter(e => {"
+        " const s = getComputedStyle(e);"
+        " return [s.color, s.fill, s.borderLeftColor].includes(green);"
+        "}).map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert green == []
     gateway.start()
-    browser.until(lambda: browser.text("#contact") == "live")
+    browser.until(lambda: browser.text("#contact") == "live" and is_well(browser))
+
+
+def test_what_stands_first_is_what_is_read_first(
+    browser: Browser, gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    browser.open(gateway.admin)
+    browser.until(lambda: is_well(browser) and len(browser.all(".node")) == 3)
+
+    def places() -> list[float]:
+        return [
+            browser.run(f"return document.querySelector('{css}').getBoundingClientRect().top")
+            for css in ("#verdict", ".events-card", ".charts-card", ".ring-card", ".days-card")
+        ]
+
+    assert places() == sorted(places())
+    browser.resize(390, 844)
+    assert places() == sorted(places())
+    lookup_servers[2].kill()
+    asyncio.run(_load(gateway, 40))
+    browser.until(lambda: browser.text("#headline") == "Degraded, and serving")
+    # Whole, on the first screen of a telephone, with a fault.
+    chart = browser.run("return document.querySelector('.plot').getBoundingClientRect().bottom")
+    assert chart < 844
+
+
+def test_latency_is_drawn_by_tenfold_steps_with_the_objective_and_over_the_time_that_is_chosen(
+    browser: Browser, gateway: Gateway
+) -> None:
+    with Load(gateway):
+        browser.open(gateway.admin)
+        browser.until(lambda: figure(browser, ".chart:nth-child(3) .key b") > 0)
+        latency = ".chart:nth-child(3) "
+        assert "objective 250 ms" in browser.text(latency)
+        ticks = [tick.text for tick in browser.all(f"{latency}.tick.y")]
+        assert {"10 ms", "100 ms", "1 s"} <= set(ticks)
+        browser.until(lambda: browser.text("#classes").count("100 %") >= 2)
+        for seconds in ("300", "3600"):
+            browser.run("document.querySelector(`[value='${arguments[0]}']`).click()", seconds)
+            assert browser.find("#moment").get_attribute("min") == f"-{seconds}"
+    assert "None in the time that is shown" in browser.text("#routes")
+
+
+def test_without_commits_the_page_does_not_say_that_listeners_are_served(
+    browser: Browser, gateway: Gateway, mysql: MariaDB
+) -> None:
+    browser.open(gateway.admin)
+    browser.until(lambda: is_well(browser))
+    with Load(gateway), mysql.connect() as holder, holder.cursor() as cursor:
+        browser.run(
+            "window.said = [];"
+            "new MutationObserver(() => window.said.push(headline.textContent))"
+            ".observe(headline, {childList: true, characterData: true, subtree: true});"
+        )
+        cursor.execute("FLUSH TABLES WITH READ LOCK")
+        browser.until(lambda: browser.text("#headline") == "Not serving")
+        assert browser.find("#verdict").get_attribute("data-level") == "bad"
+        assert "Changes do not commit: MySQL waits for a lock" in browser.text("#reasons")
+        assert "commits nothing" in browser.text("#parts")
+        assert browser.text("#figures").splitlines()[-1].endswith("s ago")
+        assert "Degraded, and serving" not in browser.run("return window.said")
+        # The listeners whose requests wait are told 503 in the end, and counted.
+        browser.until(lambda: " 503" in browser.text("#routes"))
+        browser.until(lambda: "Listeners hit\n1" in browser.text("#figures"))
+        cursor.execute("UNLOCK TABLES")
+    browser.until(lambda: browser.text("#headline") != "Not serving")
+
+
+def test_what_is_not_known_is_a_question_mark_with_its_age_and_never_green(
+    browser: Browser, stack_config: StackConfig, tmp_path: Path, mysql: MariaDB, database: str
+) -> None:
+    # A heartbeat's table that is another one: MySQL is there, and no commit is seen.
+    with mysql.connect(database) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE tapedeck_heartbeat (id INT)")
+    with Gateway(stack_config(), tmp_path) as gateway:
+        browser.open(gateway.admin)
+        browser.until(lambda: browser.text("#headline") == "Whether changes commit is not known")
+        assert browser.find("#verdict").get_attribute("data-level") == "unknown"
+        assert browser.text("#reasons").startswith("? Whether changes commit is not known")
+        assert re.search(r"since \d\d:\d\d:\d\d", browser.text("#reasons"))
+        assert "commits?" in browser.text("#parts")
+        assert browser.text("#figures").splitlines()[-1] == "?"
+        ready = asyncio.run(gateway.until("/readyz", lambda _, body: body["ages"][0] >= 2))
+        assert (ready["status"], ready["causes"]) == ("degraded", ["unknown"])
+
+
+async def _token(gateway: Gateway) -> str:
+    async with (
+        aiohttp.ClientSession(gateway.url) as http,
+        http.get("/sets/new") as answer,
+    ):
+        token = str((await answer.json())["play_token"])
+        async with http.get(f"/sets/{token}/play?mix_id=3") as answer:
+            assert answer.status == 200
+    return token
+
+
+def test_a_listener_is_found_by_a_play_token_which_does_not_stay_on_the_screen(
+    browser: Browser, gateway: Gateway
+) -> None:
+    token = asyncio.run(_token(gateway))
+    user = int.from_bytes(base64.urlsafe_b64decode(token)[4:12], "big")
+    browser.open(gateway.admin)
+    browser.until(lambda: is_well(browser))
+    browser.find("[name=who]").send_keys(token)
+    browser.find("[name=playlist]").send_keys("3", Keys.ENTER)
+    browser.until(lambda: "The hint is right" in browser.text("#found"))
+    assert f"An anonymous listener, number {user}" in browser.text("#found")
+    assert browser.find("[name=who]").get_attribute("value") == ""
+    assert token not in browser.run("return document.documentElement.innerHTML")
+    asked = browser.run("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert not any(token in address for address in asked)
+    assert token not in gateway.log.read_text()
+
+
+def test_an_old_answer_never_stands_under_a_new_question(
+    browser: Browser, gateway: Gateway
+) -> None:
+    asyncio.run(_create(gateway, 1))
+    browser.open(gateway.admin)
+    browser.until(lambda: is_well(browser))
+    # The first answer is held back until the second one is there.
+    browser.run(
+        "const real = window.fetch; window.release = [];"
+        "window.fetch = async (path, ...more) => { const answer = await real(path, ...more);"
+        " if (String(path).startsWith('where/7919/'))"
+        "  await new Promise((go) => window.release.push(go));"
+        " return answer; };"
+    )
+    who, playlist = browser.find("[name=who]"), browser.find("[name=playlist]")
+    who.send_keys("7919")
+    playlist.send_keys("1", Keys.ENTER)
+    browser.until(lambda: browser.run("return window.release.length") == 1)
+    who.clear()
+    who.send_keys("7918", Keys.ENTER)
+    browser.until(lambda: "no state" in browser.text("#found"))
+    browser.run("window.release.forEach((go) => go())")
+    # (It would be drawn in the same turn as the answer comes.)
+    browser.driver.execute_async_script("setTimeout(arguments[0], 300)")
+    assert "no state" in browser.text("#found")
+    assert "7918" in browser.text("#where-title")
+    # And nothing stands under a question that is being typed.
+    who.send_keys("1")
+    assert browser.text("#found") == ""
+    assert browser.text("#where-title") == "Find a listener"
+
+
+def test_days_that_are_over_are_shown_sealed_with_their_filters(
+    browser: Browser, stack_config: StackConfig, tmp_path: Path, mysql: MariaDB, database: str
+) -> None:
+    day = datetime.now(UTC).date() - timedelta(days=3)
+    with mysql.connect(database) as connection, connection.cursor() as cursor:
+        cursor.execute(create_table(day))
+        cursor.execute(f"INSERT INTO {table(day)} VALUES (7,1,1,2,'{{}}','')")
+        connection.commit()
+    with Gateway(stack_config(), tmp_path) as gateway:
+        browser.open(gateway.admin)
+        browser.until(lambda: "1 of 1 that are over" in browser.text("#days"))
+        browser.until(lambda: browser.all(".day[data-seal=sealed]"))
+        assert "none is due" in browser.text("#days")
+        browser.until(lambda: re.search(r"[1-9][0-9.]* (B|KiB) of", browser.text("#days")))
 
 
 def test_it_is_readable_and_usable_for_everybody(
@@ -358,7 +559,7 @@ def test_it_is_readable_and_usable_for_everybody(
     lookup_servers[2].kill()
     asyncio.run(_load(gateway, 40))
     browser.until(lambda: browser.text("#headline") == "Degraded, and serving")
-    browser.find("[name=user]").send_keys("1")
+    browser.find("[name=who]").send_keys("1")
     browser.find("[name=playlist]").send_keys("1", Keys.ENTER)
     browser.until(lambda: "no state" in browser.text("#found"))
     assert faults() == {"light": [], "dark": []}
@@ -369,7 +570,7 @@ def test_the_keyboard_reaches_everything(browser: Browser, gateway: Gateway) -> 
     browser.until(lambda: is_well(browser) and len(browser.all(".node")) == 3)
     browser.until(lambda: browser.all(".day[data-kind=today]"))
     reached = []
-    for _ in range(16):
+    for _ in range(20):
         browser.driver.switch_to.active_element.send_keys(Keys.TAB)
         reached.append(
             browser.run(
@@ -379,7 +580,7 @@ def test_the_keyboard_reaches_everything(browser: Browser, gateway: Gateway) -> 
             )
         )
     names = [name for name, _ in reached]
-    for wanted in ("skip", "node", "moment", "summary", "user", "playlist", "button"):
+    for wanted in ("skip", "range", "moment", "quiet", "node", "who", "playlist", "summary"):
         assert wanted in names, names
     assert all(outlined for name, outlined in reached if name != "body"), reached
     # A node that has the focus stands out in the ring.

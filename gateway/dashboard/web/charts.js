@@ -1,8 +1,7 @@
-// The last quarter of an hour: small charts on one time axis, with what happened drawn into all.
+// The last minutes, up to an hour: small charts on one time axis, with what happened drawn into all.
 
 import { byId, clock, h, milliseconds, number, svg, text } from "./dom.js";
 
-const SPAN = 900;
 const WIDTH = 600; // of the drawing; it is stretched to its place
 const HEIGHT = 132;
 const TOP = 14;
@@ -11,6 +10,7 @@ const DASHES = ["", "6 3", "2 3"];
 
 const stacked = (name, unit, pick, series) => ({ name, unit, pick, series, stack: true });
 const lines = (name, unit, pick, series) => ({ name, unit, pick, series, stack: false });
+const log = (name, unit, pick, series) => ({ name, unit, pick, series, stack: false, log: true });
 
 const CHARTS = [
   stacked("Requests per second", number, (p, s) => p.requests[s] ?? 0, [
@@ -18,7 +18,7 @@ const CHARTS = [
   stacked("Errors per second", number, (p, s) => p.errors[s] ?? 0, [
     ["failed", "500: broken here", 5], ["unavailable", "503: unavailable", 2],
     ["limited", "429: limited", 4], ["refused", "4xx: refused", 6]]),
-  lines("Latency", milliseconds, (p, s) => p.latency[s], [
+  log("Latency", milliseconds, (p, s) => p.latency[s], [
     [0, "median", 1], [1, "p95", 2], [2, "p99", 5]]),
   stacked("Lookup outcomes per second", number, (p, s) => p.lookups[s] ?? 0, [
     ["session", "not asked: session", 7], ["hit", "hit", 3], ["miss", "miss", 6], ["stale", "stale", 1], ["ahead", "ahead", 4],
@@ -28,15 +28,25 @@ const CHARTS = [
   lines("Waiting for MySQL", number, (p) => p.waiting, [[0, "requests", 2]]),
 ];
 
-const WARNINGS = new Set(["not_redundant", "ejected"]);
-const NOTES = new Set(["reload", "ring", "failover", "worker", "draining"]);
-export const eventLevel = (event) => (NOTES.has(event.kind) ? "note" : WARNINGS.has(event.kind) ? "warn" : "bad");
-
 let charts = null;
 let points = [];
 let live = null;
 let events = [];
 let moment = 0; // seconds before now
+let span = 900; // seconds that are shown
+
+// The points that are shown.
+export const shown = () => points.filter((point) => live && point.at > live.at - span - 10);
+
+// Calls back when another range is chosen.
+export function onRange(changed) {
+  byId("ranges").addEventListener("change", (event) => {
+    span = Number(event.target.value);
+    byId("moment").min = String(-span);
+    choose(0);
+    changed();
+  });
+}
 
 export function begin() {
   points = [];
@@ -72,14 +82,14 @@ function make(chart) {
   byId("charts").append(element);
   plot.addEventListener("pointermove", (event) => {
     const box = plot.getBoundingClientRect();
-    choose(((event.clientX - box.left) / box.width - 1) * SPAN);
+    choose(((event.clientX - box.left) / box.width - 1) * span);
   });
   plot.addEventListener("pointerleave", () => choose(0));
   return { ...chart, plot, parts: series };
 }
 
 function choose(ago) {
-  moment = Math.max(-SPAN, Math.min(0, Math.round(ago / 5) * 5));
+  moment = Math.max(-span, Math.min(0, Math.round(ago / 5) * 5));
   byId("moment").value = String(moment);
   redraw();
 }
@@ -89,20 +99,20 @@ byId("moment").addEventListener("input", (event) => choose(Number(event.target.v
 function redraw() {
   if (!live || document.hidden) return;
   const now = live.at;
-  const shown = points.filter((point) => point.at > now - SPAN - 10);
-  if (live.now) shown.push({ at: now, ...live.now });
-  const chosen = shown.length ? nearest(shown, now + moment) : null;
+  const drawn = shown();
+  if (live.now) drawn.push({ at: now, ...live.now });
+  const chosen = drawn.length ? nearest(drawn, now + moment) : null;
   const words = moment === 0 || !chosen ? "now" : `at ${clock(chosen.at)}`;
   text(byId("moment-note"), words);
   byId("moment").setAttribute("aria-valuetext", words);
-  for (const chart of charts) draw(chart, shown, now, moment === 0 ? shown.at(-1) : chosen);
+  for (const chart of charts) draw(chart, drawn, now, moment === 0 ? drawn.at(-1) : chosen);
 }
 
 function nearest(list, at) {
   return list.reduce((best, point) => (Math.abs(point.at - at) < Math.abs(best.at - at) ? point : best));
 }
 
-const x = (at, now, width) => Math.max(0, Math.min(width, ((at - now) / SPAN + 1) * width));
+const x = (at, now, width) => Math.max(0, Math.min(width, ((at - now) / span + 1) * width));
 
 function draw(chart, shown, now, chosen) {
   // Drawn in pixels, so that text and strokes keep their shape.
@@ -110,26 +120,33 @@ function draw(chart, shown, now, chosen) {
   const values = chart.parts.map((part) => shown.map((point) => chart.pick(point, part.key) ?? null));
   const sums = shown.map((_, i) => values.reduce((sum, row) => sum + (row[i] ?? 0), 0));
   const highest = Math.max(0, ...(chart.stack ? sums : values.flat().map((v) => v ?? 0)));
-  const top = ceiling(highest);
-  const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / top);
+  const objective = chart.log ? live.objective.latency : null;
+  const [place, ticks] = chart.log ? decades(values.flat(), objective) : linear(highest);
+  const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - place(value));
   chart.plot.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   const children = [...marks(now, width)];
-  for (const part of [0, 0.5, 1]) {
-    children.push(svg("line", { class: "grid-line", x1: 0, x2: width, y1: y(top * part), y2: y(top * part) }));
+  for (const tick of ticks) {
+    children.push(svg("line", { class: "grid-line", x1: 0, x2: width, y1: y(tick), y2: y(tick) }));
+  }
+  if (objective !== null) {
+    children.push(svg("line", { class: "objective-line", x1: 0, x2: width, y1: y(objective), y2: y(objective) }),
+      svg("text", { class: "tick objective-name", x: width - 3, y: y(objective) - 3 }, `objective ${chart.unit(objective)}`));
   }
   const places = shown.map((point) => x(point.at, now, width));
   if (highest > 0) children.push(...(chart.stack ? areas(chart, values, places, y) : curves(chart, values, places, y)));
-  else children.push(svg("text", { class: "empty", x: width / 2, y: y(top / 2) + 4 }, values.flat().some((v) => v !== null) ? "none" : "nothing yet"));
+  else children.push(svg("text", { class: "empty", x: width / 2, y: (TOP + HEIGHT - BOTTOM) / 2 + 4 }, values.flat().some((v) => v !== null) ? "none" : "nothing yet"));
   if (highest > 0) {
-    for (const part of [0.5, 1]) children.push(svg("text", { class: "tick y", x: 3, y: y(top * part) - 3 }, chart.unit(top * part)));
+    for (const tick of ticks) {
+      if (place(tick) > 0) children.push(svg("text", { class: "tick y", x: 3, y: y(tick) - 3 }, chart.unit(tick).replace(/\.0+ /, " ")));
+    }
   }
-  for (let tick = Math.floor(now / 300) * 300; tick > now - SPAN + 20; tick -= 300) {
-    const place = Math.min(x(tick, now, width), width - 16);
-    children.push(svg("text", { class: "tick x", x: place, y: HEIGHT - 4 }, clock(tick).slice(0, 5)));
+  const every = span / (span > 900 ? 4 : span > 300 ? 3 : 5);
+  for (let tick = Math.floor(now / every) * every; tick > now - span * 0.97; tick -= every) {
+    children.push(svg("text", { class: "tick x", x: Math.min(x(tick, now, width), width - 16), y: HEIGHT - 4 }, clock(tick).slice(0, 5)));
   }
   if (chosen && moment !== 0) {
-    const place = x(chosen.at, now, width);
-    children.push(svg("line", { class: "crosshair", x1: place, x2: place, y1: TOP - 6, y2: HEIGHT - BOTTOM }));
+    const there = x(chosen.at, now, width);
+    children.push(svg("line", { class: "crosshair", x1: there, x2: there, y1: TOP - 6, y2: HEIGHT - BOTTOM }));
   }
   chart.plot.replaceChildren(...children);
   const said = chart.parts.map((part) => {
@@ -137,7 +154,7 @@ function draw(chart, shown, now, chosen) {
     text(part.value, value);
     return `${part.name} ${value}`;
   });
-  chart.plot.setAttribute("aria-label", `${chart.name}: ${said.join(", ")}; highest in 15 minutes ${chart.unit(highest)}`);
+  chart.plot.setAttribute("aria-label", `${chart.name}: ${said.join(", ")}; highest ${chart.unit(highest)}`);
 }
 
 // What happened, as bands and lines behind every chart.
@@ -145,8 +162,8 @@ function marks(now, width) {
   const found = [];
   for (const event of events) {
     const end = event.until ?? now;
-    if (end < now - SPAN) continue;
-    const level = eventLevel(event);
+    if (end < now - span) continue;
+    const { level } = event;
     const [from, to] = [x(event.at, now, width), x(end, now, width)];
     const parts = [svg("title", {}, `${clock(event.at)} ${event.text}`)];
     if (end > event.at) {
@@ -189,6 +206,21 @@ function curves(chart, values, places, y) {
     });
     return svg("path", { class: `line c${part.colour}`, d: path, "stroke-dasharray": DASHES[row] });
   });
+}
+
+// Where a value stands on a scale from 0 to 1, and the values that it names.
+function linear(highest) {
+  const top = ceiling(highest);
+  return [(value) => value / top, [0, top / 2, top]];
+}
+
+// A scale of tenfold steps: 2 ms and 2 s are both seen.
+function decades(values, objective) {
+  const known = values.filter((value) => value > 0);
+  const low = Math.max(-1, Math.floor(Math.log10(Math.min(objective, ...known))));
+  const high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(objective, ...known))));
+  const ticks = Array.from({ length: high - low + 1 }, (_, step) => 10 ** (low + step));
+  return [(value) => Math.max(0, (Math.log10(value) - low) / (high - low)), ticks];
 }
 
 // A round number at or above the highest value.

@@ -66,7 +66,32 @@ export function facts(list, pairs) {
   });
 }
 
+// Written into the cells that are there already: what has the focus, or is selected, keeps it.
+export function table(element, heads, rows) {
+  if (!element.tHead) {
+    element.append(h("thead", {}, h("tr", {}, ...heads.map((head) => (head ? h("th", { scope: "col" }, head) : h("td"))))), h("tbody"));
+  }
+  const body = element.tBodies[0];
+  while (body.rows.length > rows.length) body.lastChild.remove();
+  rows.forEach((cells, index) => {
+    const row = body.rows[index] ?? body.appendChild(h("tr", {}, ...cells.map(() => h("td"))));
+    cells.forEach((cell, column) => {
+      const there = row.cells[column];
+      if (typeof cell === "string") text(there, cell);
+      else if (there.firstChild?.href !== cell.href || there.textContent !== cell.textContent) there.replaceChildren(cell);
+    });
+  });
+}
+
+export const sentence = (words) => words.charAt(0).toUpperCase() + words.slice(1);
+
 // --- numbers
+
+export const sum = (values) => Object.values(values ?? {}).reduce((a, b) => a + b, 0);
+
+export const failing = (now) => (now.errors.failed ?? 0) + (now.errors.unavailable ?? 0);
+
+export const ago = (seconds) => `${duration(seconds)} ago`;
 
 export function number(value) {
   if (value === null || value === undefined) return "–";

@@ -1,45 +1,81 @@
-// Puts the page together: what the stream says goes to the panels.
+// Puts the page together: what the stream says goes to the panels, each with its age.
 
 import * as charts from "./charts.js";
-import { byId, clock, data, text } from "./dom.js";
-import * as panels from "./panels.js";
+import * as days from "./days.js";
+import { byId, clock, data, duration, text } from "./dom.js";
+import * as events from "./events.js";
+import * as mysql from "./mysql.js";
+import * as objective from "./objective.js";
 import * as ring from "./ring.js";
-import { follow } from "./stream.js";
+import { follow, read } from "./stream.js";
+import * as tables from "./tables.js";
+import * as verdict from "./verdict.js";
 import "./where.js";
 
+const OLD = 8; // seconds after which a look says nothing of now; partitions are asked every 10 s
+const OLD_OF = { partitions: 35 };
+
 let state = null;
-let days = null;
+let parts = null;
 let happened = [];
 let gateways = [];
-let lastWord = 0;
+let came = 0; // when the state came, by this page's own clock, which never jumps
+let lost = false;
+
+const sinceState = () => (performance.now() - came) / 1000;
+
+// Seconds since something was known to the gateway that this page shows.
+function age(of) {
+  const at = of === "state" ? state.at : state.known[of];
+  return at === null || at === undefined ? null : state.at - at + sinceState();
+}
+
+const isOld = (of) => lost || age(of) === null || age(of) > (OLD_OF[of] ?? OLD);
 
 function show() {
   if (!state) return;
   text(byId("whose"), `gateway ${state.gateway} · ${state.version}${state.mode === "local" ? " · local" : ""}`);
-  text(byId("clock"), clock(state.at));
   if (state.ring) ring.forget(new Set(state.ring.nodes.map((node) => node.name)));
   for (const panel of [
-    () => panels.verdict(state, days, gateways),
+    ages,
     () => ring.show(state),
-    () => panels.mysql(state),
-    () => panels.partitions(state, days),
-    () => panels.workers(state, gateways),
-    () => panels.gateways(state, gateways),
-    () => panels.events(state, happened),
+    () => mysql.show(state),
+    () => days.show(state, parts),
+    () => objective.show(state, charts.shown()),
+    () => tables.workers(state, gateways),
+    () => tables.gateways(state, gateways),
+    () => events.show(state, happened),
     () => charts.show(state),
-  ]) {
-    try {
-      panel();
-    } catch (error) {
-      // One panel that fails must not hide the others.
-      console.error(error);
-    }
+  ]) careful(panel);
+}
+
+function careful(panel) {
+  try {
+    panel();
+  } catch (error) {
+    // One panel that fails must not hide the others.
+    console.error(error);
   }
+}
+
+// What is not known any more is never green: its card is marked, and says its age.
+function ages() {
+  if (!state) return;
+  const now = state.at + sinceState();
+  text(byId("clock"), clock(now));
+  data(document.body, "stale", isOld("state"));
+  for (const place of document.querySelectorAll(".age")) {
+    const seconds = age(place.dataset.of);
+    const old = isOld(place.dataset.of);
+    text(place, seconds === null ? "? not known yet" : `${old ? "? as it was " : ""}${duration(seconds)} ago`);
+    data(place.closest(".card"), "stale", old);
+  }
+  verdict.show({ state, parts, gateways, now, age: age("state"), isOld });
 }
 
 const on = {
   begin: () => charts.begin(),
-  points: (more) => charts.addPoints(more, state?.keep ?? 900),
+  points: (more) => charts.addPoints(more, state?.keep ?? 3600),
   events: (list) => {
     happened = list;
     charts.setEvents(list);
@@ -49,25 +85,32 @@ const on = {
     show();
   },
   partitions: (value) => {
-    days = value;
+    parts = value;
     show();
   },
   gateways: (value) => { gateways = value; },
   state: (value) => {
     state = value;
+    came = performance.now();
     show();
   },
 };
 
 function contact(line, detail) {
-  if (line === "live") lastWord = Date.now();
+  lost = line === "lost";
   data(byId("contact"), "state", line);
-  data(document.body, "stale", line === "lost" ? "yes" : null);
-  const words = { live: "live", waiting: detail ?? "connecting", lost: `no contact${lastWord ? ` since ${clock(lastWord / 1000)}` : ""}: what is shown is old` };
-  text(byId("contact"), words[line]);
+  text(byId("contact"), { live: "live", waiting: detail ?? "connecting", lost: "no contact" }[line]);
+  careful(ages);
 }
 
 document.addEventListener("visibilitychange", show);
 window.addEventListener("resize", show);
+byId("metrics").addEventListener("click", async (event) => {
+  // A link carries no header: where the port asks for the token, the page fetches the text itself.
+  const blob = await read(event, "metrics");
+  if (blob) window.open(URL.createObjectURL(blob), "_blank");
+});
+charts.onRange(show);
+setInterval(() => careful(ages), 1000);
 contact("waiting");
 follow("dashboard/events", on, contact);

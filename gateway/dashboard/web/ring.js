@@ -6,11 +6,18 @@ const GAP = 14; // degrees left open at the top, for the lanes' numbers
 const OUTER = 152;
 const INNER = 70;
 
+let opened = false;
 let outline = null;
 let drawn = "";
 
 const level = (node) => (node.state === "live" ? "ok" : "bad");
 const word = (node) => (node.state === "ejected" ? "out of the ring" : node.state);
+
+byId("ring-more").addEventListener("click", () => {
+  opened = !opened;
+  byId("ring-more").setAttribute("aria-expanded", String(opened));
+  data(byId("ring-card"), "size", opened ? "big" : "small");
+});
 
 export function setOutline(value) {
   outline = value;
@@ -20,6 +27,8 @@ export function show(state) {
   const ring = state.ring;
   if (!ring) return;
   const live = ring.nodes.filter((node) => node.state === "live").length;
+  byId("ring-more").hidden = live < ring.nodes.length;
+  data(byId("ring-card"), "size", opened || live < ring.nodes.length ? "big" : "small");
   text(byId("ring-note"), `${live} of ${ring.nodes.length} live · generation ${ring.generation}`);
   keyed(byId("nodes"), ring.nodes.map((node, index) => ({ node, index })), (n) => n.node.name, makeNode);
   for (const { part, node } of parts.values()) part(node, state);
@@ -84,7 +93,7 @@ function reason(node, state) {
   const at = node.since ? Date.parse(node.since) / 1000 : null;
   const probe = node.next_probe ? Math.max(0, Date.parse(node.next_probe) / 1000 - state.at) : null;
   const workers = node.out_in?.length && state.workers.length > node.out_in.length
-    ? ` · out in worker ${node.out_in.join(", ")} alone` : "";
+    ? ` · out in worker ${node.out_in.join(", ")} only` : "";
   return [
     `${(node.reason ?? "ejected").replace(/\.$/, "")}, ${since(at, state.at)}`,
     probe === null ? "" : ` · next probe ${probe < 1 ? "now" : `in ${Math.round(probe)} s`}`,

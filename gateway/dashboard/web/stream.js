@@ -29,17 +29,27 @@ function askForToken(again) {
 
 export class Refused extends Error {}
 
-// The JSON that a path answers. Throws Refused with the server's own sentence.
-export async function ask(path) {
+// The JSON that a path answers, to a question where there is one. Throws Refused with the server's own
+// sentence.
+export async function ask(path, question) {
   let answer;
+  const more = question === undefined ? {} : { method: "POST", body: JSON.stringify(question) };
   try {
-    answer = await fetch(path, { headers: headers(), cache: "no-store" });
+    answer = await fetch(path, { headers: headers(), cache: "no-store", ...more });
   } catch {
     throw new Refused("The admin port does not answer.");
   }
   const body = await answer.json().catch(() => null);
   if (answer.ok && body !== null) return body;
   throw new Refused(body?.errors?.join(" ") ?? `The admin port answered ${answer.status}.`);
+}
+
+// What stands behind a link, where the token is needed for it; without one the link does it.
+export async function read(click, path) {
+  if (sessionStorage.getItem(KEPT) === null) return null;
+  click.preventDefault();
+  const answer = await fetch(path, { headers: headers(), cache: "no-store" });
+  return answer.blob();
 }
 
 // Calls `on[event](data)` for each event, for ever; `contact(state, detail)` says how the line is:

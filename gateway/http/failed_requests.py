@@ -1,0 +1,91 @@
+"""The last requests that failed here: found again by their id, and whom they hit.
+
+Kept in memory only, the newest `MOST`. A play token among them is never told: who asks by one
+shows it, and who asks by a request's id learns the listener's number.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from msgspec import Struct
+
+from gateway.http.errors import Refusal
+from gateway.http.parameters import gather
+
+MOST = 2000
+"""Requests that are kept; about 400 bytes each."""
+RECENT = 300.0
+"""Seconds within which listeners count as hit."""
+
+
+class FailedRequest(Struct, frozen=True):
+    """One request that was answered with a status of 5xx.
+
+    Attributes:
+        at: seconds since 1970.
+        route: the pattern.
+        values: what stood in the place of the route's names, as it came.
+        query: likewise.
+    """
+
+    at: float
+    request_id: str
+    method: str
+    route: str
+    status: int
+    values: tuple[str, ...]
+    query: str
+
+    @property
+    def who(self) -> str | None:
+        """What names the listener: a play token or a user's number."""
+        named = self.route.startswith(("/sets/{play_token}/", "/states/{user_id}/"))
+        return self.values[0] if named else None
+
+    @property
+    def playlist(self) -> str | None:
+        """The mix, where the request's address says it."""
+        if self.route.startswith("/states/"):
+            return self.values[1]
+        try:
+            return gather(self.query).get("mix_id")
+        except Refusal:
+            return None
+
+
+class FailedRequests:
+    """Keeps them.
+
+    Args:
+        clock: this machine's, seconds since 1970.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._kept: deque[FailedRequest] = deque(maxlen=MOST)
+
+    def note(
+        self, request_id: str, method: str, route: str, status: int, values: list[str], query: str
+    ) -> None:
+        """A request was answered with a status of 5xx."""
+        one = FailedRequest(
+            self._clock(), request_id, method, route, status, tuple(values), query[:200]
+        )
+        self._kept.append(one)
+
+    def of(self, *, who: str | None = None, request_id: str | None = None) -> list[FailedRequest]:
+        """Those of a listener, or with an id; the newest first."""
+        return [
+            one
+            for one in reversed(self._kept)
+            if (who is not None and one.who == who) or one.request_id == request_id
+        ]
+
+    def listeners(self) -> int:
+        """How many listeners were hit in the last `RECENT` seconds; `MOST` means that or more."""
+        since = self._clock() - RECENT
+        recent: Iterable[FailedRequest] = (one for one in self._kept if one.at > since)
+        return len({one.who for one in recent if one.who is not None})
