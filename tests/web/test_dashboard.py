@@ -412,8 +412,12 @@ def test_latency_is_drawn_by_tenfold_steps_with_the_objective_and_over_the_time_
         browser.open(gateway.admin)
         browser.until(lambda: figure(browser, ".chart:nth-child(3) .key b") > 0)
         latency = ".chart:nth-child(3) "
-        assert "objective 250 ms" in browser.text(latency)
-        ticks = [tick.text for tick in browser.all(f"{latency}.tick.y")]
+        # (In one go: it is drawn anew each second.)
+        ticks = browser.run(
+            "return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)",
+            f"{latency}.tick",
+        )
+        assert "objective 250 ms" in ticks
         assert {"10 ms", "100 ms", "1 s"} <= set(ticks)
         browser.until(lambda: browser.text("#classes").count("100 %") >= 2)
         for seconds in ("300", "3600"):
