@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import typer
 
@@ -22,7 +22,7 @@ from cli.common import (
 
 if TYPE_CHECKING:
     from config.model import MySQL
-    from gateway.catalog.importer import Summary
+    from gateway.catalog.importer import Format, Summary
 
 app = typer.Typer(no_args_is_help=True, help="The mixes and their tracks in MySQL.")
 
@@ -40,6 +40,10 @@ def import_(
     file: Annotated[
         typer.FileBinaryRead, typer.Argument(metavar="FILE", help="The catalog; - reads stdin.")
     ],
+    file_format: Annotated[
+        Literal["jsonl", "csv"] | None,
+        typer.Option("--format", help="Where the name's ending (.jsonl, .csv) does not tell."),
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Import the good mixes even if lines are bad.")
     ] = False,
@@ -51,7 +55,7 @@ def import_(
     A mix that is there already is replaced: importing twice is harmless.
     Running gateways notice within a minute (catalog.max_age).
 
-    The file has one mix a line, as JSON. path, description, tag_list_cache,
+    JSON lines, one mix a line. path, description, tag_list_cache,
     cover_url, release_name, year and url may be missing or null:
 
     \b
@@ -64,9 +68,23 @@ def import_(
                    "release_name": "Piano Rags", "url": "https://...",
                    "track_file_stream_url": "https://..."}]}
 
-    Example: tapedeck catalog import mixes.jsonl --skip-bad
+    CSV, one track a row, the rows of a mix together; the columns:
+
+    \b
+      id,name,slug,path,description,tag_list_cache,cover_url,user.id,
+      user.login,user.slug,track.id,track.name,track.performer,track.release_name,
+      track.year,track.url,track.track_file_stream_url,track.play_duration
+
+    Example: tapedeck catalog import mixes.csv --skip-bad
     """
-    summary = run(_import(file, skip_bad, read_config(config).mysql))
+    from gateway.catalog.importer import format_of
+
+    chosen = file_format or format_of(file.name)
+    if chosen is None:
+        raise typer.BadParameter(
+            f"{file.name!r} ends neither in .jsonl nor in .csv: say --format jsonl or csv"
+        )
+    summary = run(_import(file, chosen, skip_bad, read_config(config).mysql))
     if as_json:
         print_json(
             {
@@ -96,15 +114,18 @@ def _why(summary: Summary) -> str:
     return f"{lines} (line {first.number}: {first.reason}); {way}"
 
 
-async def _import(file: BinaryIO, skip_bad: bool, mysql: MySQL) -> Summary:
+async def _import(file: BinaryIO, file_format: Format, skip_bad: bool, mysql: MySQL) -> Summary:
     from failover.mysql.primary import Primary
-    from gateway.catalog.importer import import_mixes, read
+    from gateway.catalog.importer import UnreadableFile, import_mixes, read
 
     primary = Primary(mysql)
     await primary.start()
     try:
         with _progress(file) as advance:
-            return await import_mixes(primary, read(file, advance), skip_bad=skip_bad)
+            entries = read(file, file_format, advance)
+            return await import_mixes(primary, entries, skip_bad=skip_bad)
+    except UnreadableFile as error:
+        fail(f"{file.name}: nothing was imported: {error}")
     except OSError as error:
         fail(f"{file.name}: cannot be read: {error}")
     finally:

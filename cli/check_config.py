@@ -34,6 +34,7 @@ def check_config(
 
     Prints what it became, defaults included and secrets as ***; or every problem, a line each. A
     lookup node that does not answer from here is a warning: a reload refuses it if it is new.
+    What `lookup.nutcracker` names is read too, with a remark where twemproxy means something else.
 
     With --against it prints what a reload of that gateway would change, and which share of the
     keys would move. Nothing is changed, and no secret is sent.
@@ -63,10 +64,13 @@ def check_config(
         _compare(sections, path, against, as_json)
         return
     shown = masked(sections)
+    notes = [*_notes(sections.lookup), *silent]
     if as_json:
-        answer = {"source": str(path), "config": shown, "notes": silent}
+        answer = {"source": str(path), "config": shown, "notes": notes}
         typer.echo(json.dumps(answer, indent=2))
     else:
+        for note in _notes(sections.lookup):
+            typer.echo(f"# {note}")
         typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
 
 
@@ -85,6 +89,27 @@ async def _silent(lookup: Lookup) -> list[str]:
         for server, problem in zip(lookup.servers, problems, strict=True)
         if problem is not None
     ]
+
+
+def _notes(lookup: Lookup) -> list[str]:
+    """Notes on the nutcracker.yml that `lookup` names."""
+    if lookup.nutcracker is None:
+        return []
+    from config.nutcracker import read_pool
+
+    pool = read_pool(Path(lookup.nutcracker), lookup.pool)
+    notes = [
+        f"{word}: {note}"
+        for word, note in pool.notes.items()
+        # Values of the section that override the pool's need no note.
+        if word not in pool.words or getattr(lookup, word) == pool.words[word]
+    ]
+    if lookup.layout == "packed":
+        notes.append(
+            "layout: packed; an application that goes through nutcracker cannot read these "
+            "entries (layout: flat is the original's)"
+        )
+    return notes
 
 
 def ask_what_differs(sections: Sections, path: Path, against: str | None) -> Any:

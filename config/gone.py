@@ -5,11 +5,6 @@ from __future__ import annotations
 _NO_LIMIT = "a load without a hint needs no limit any more"
 
 GONE = {
-    "lookup.nutcracker": "the words of its pool (hash, distribution, servers, ...) stand here",
-    "lookup.pool": "the words of its pool (hash, distribution, servers, ...) stand here",
-    "lookup.preconnect": "a node is connected to when it is first asked",
-    "lookup.tcpkeepalive": "connections to nodes are always kept alive",
-    "lookup.server_connections": "a worker has as many connections to a node as batches under way",
     "lookup.move_rate": "a reload copies no entries any more",
     "lookup.on_lookup_failure": "a load without a hint always reads what MySQL has",
     "lookup.probe_rate": _NO_LIMIT,

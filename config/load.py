@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from config import tls
 from config.mistakes import PREFIX, Problems, meant, names_at, unknown_variable
 from config.model import Lookup, Section, Sections
+from config.nutcracker import PLACEMENT, NutcrackerError, read_pool
 from config.reading import BadYaml, Document, Unreadable, read_text, read_yaml
 
 DEFAULT_PATH = Path(".tapedeck/tapedeck.yml")
@@ -144,6 +145,7 @@ def _checked(
     if model is Sections:
         _read_secrets(merged, base, problems)
         _place_tls_files(merged, base)
+    _read_nutcracker(merged, base, problems)
     checked = _judged(model, merged, problems)
     if problems.found or checked is None:
         raise ConfigError(source, problems.found)
@@ -284,3 +286,32 @@ def _place_tls_files(merged: dict[str, Any], base: Path) -> None:
             for key, value in section.items():
                 if key in tls.FILES and isinstance(value, str) and value:
                     section[key] = str((base / value).absolute())
+
+
+def _read_nutcracker(merged: dict[str, Any], base: Path, problems: Problems) -> None:
+    """Put a pool of a nutcracker.yml in the place of the words that it decides.
+
+    Values that place keys may not be given beside a pool; the section's other values override it.
+    """
+    lookup = merged.get("lookup")
+    if not isinstance(lookup, dict):
+        return
+    if not lookup.get("nutcracker"):
+        if lookup.get("pool"):
+            problems.add("lookup.pool", "needs lookup.nutcracker, the file that has the pool")
+        return
+    path = (base / str(lookup["nutcracker"])).absolute()
+    lookup["nutcracker"] = str(path)
+    for word in PLACEMENT:
+        if lookup.get(word) is not None:
+            what = "is said by the pool of lookup.nutcracker; only one of them can hold"
+            problems.add(f"lookup.{word}", what)
+    name = lookup.get("pool")
+    try:
+        words = read_pool(path, None if name is None else str(name)).words
+    except NutcrackerError as error:
+        for problem in error.problems:
+            problems.add("lookup.nutcracker", problem)
+        # One that is never used: that there are no servers would be no news.
+        words = {"servers": ["127.0.0.1:1:1"]}
+    merged["lookup"] = {**words, **{k: v for k, v in lookup.items() if v is not None}}

@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from config.nutcracker import RANDOM_REFUSED
 from config.values import (
     Host,
     HostName,
@@ -71,12 +72,6 @@ class HostPort(Section):
 
     def __str__(self) -> str:
         return join_address(self.host, self.port)
-
-
-RANDOM_REFUSED = (
-    "distribution: random puts each request on any node, so that a lookup could not be found again;"
-    " use ketama or modula"
-)
 
 
 class LookupServer(HostPort):
@@ -242,6 +237,10 @@ class Lookup(ClientTls):
     mode: Literal["ring", "cluster"] = Field(
         "ring", description="who places keys: the gateway itself, or a Redis Cluster"
     )
+    nutcracker: Text | None = Field(
+        None, description="a nutcracker.yml: what its pool says stands in the place of these words"
+    )
+    pool: Text | None = Field(None, description="which of its pools")
     layout: Literal["packed", "flat"] = "packed"
     hash: Literal[HASHES] = "fnv1a_64"  # type: ignore[valid-type]
     hash_tag: Annotated[
@@ -268,6 +267,11 @@ class Lookup(ClientTls):
     password: SecretStr | None = Field(None, description="of that user, on every node")
     password_file: str | None = Field(None, description="a file with the password")
     redis_db: Annotated[int, Field(ge=0, description="number of the database on each node")] = 0
+    preconnect: bool = Field(False, description="connect to every node at the start")
+    tcpkeepalive: bool = Field(True, description="of the connections to the nodes")
+    server_connections: Annotated[
+        int | None, Field(ge=1, description="to a node at most, in one worker")
+    ] = None
     servers: Annotated[tuple[Server, ...], BeforeValidator(listed), Field(min_length=1)]
 
     @field_validator("distribution", mode="before")
@@ -290,9 +294,11 @@ class Lookup(ClientTls):
     @model_validator(mode="after")
     def _of_its_mode(self) -> Lookup:
         if self.mode == "cluster":
+            if self.nutcracker is not None:
+                raise ValueError("mode: cluster has no ring: lookup.nutcracker cannot stand beside")
             if self.redis_db:
                 raise ValueError("mode: cluster has only the database 0, not redis_db")
-            for word in ("hash", "hash_tag", "distribution"):
+            for word in ("hash", "hash_tag", "distribution", "preconnect", "server_connections"):
                 if getattr(self, word) != type(self).model_fields[word].default:
                     raise ValueError(f"mode: cluster has slots of its own: {word} means nothing")
         return self

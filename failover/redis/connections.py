@@ -168,7 +168,7 @@ class Link:
 
     Args:
         server: where the node listens.
-        config: TLS and credentials.
+        config: TLS, credentials, and how many connections at most.
         times: as of `Connection`.
     """
 
@@ -177,6 +177,9 @@ class Link:
         self._config = config
         self._times = times
         self._free: list[Connection] = []
+        most = config.server_connections
+        # A batch that finds no free connection waits for one, within its own timeout.
+        self._places = asyncio.Semaphore(most) if most is not None else contextlib.nullcontext()
         self._closed = False
         self._busy = 0
         self._idle = asyncio.Event()
@@ -194,20 +197,21 @@ class Link:
         self._busy += 1
         self._idle.clear()
         try:
-            connection = self._take()
-            if connection is None:
-                connection, replies = await self._ask_first(packed, len(commands))
-            else:
-                try:
-                    replies = await connection.ask(packed, len(commands))
-                except BaseException:
+            async with self._places:
+                connection = self._take()
+                if connection is None:
+                    connection, replies = await self._ask_first(packed, len(commands))
+                else:
+                    try:
+                        replies = await connection.ask(packed, len(commands))
+                    except BaseException:
+                        connection.drop()
+                        raise
+                if self._closed:
                     connection.drop()
-                    raise
-            if self._closed:
-                connection.drop()
-            else:
-                self._free.append(connection)
-            return replies
+                else:
+                    self._free.append(connection)
+                return replies
         finally:
             self._busy -= 1
             if not self._busy:
@@ -264,8 +268,9 @@ class Link:
             ssl=context,
             server_hostname=self._server.host if context is not None else None,
         )
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._config.tcpkeepalive:
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return connection
 
     def renew(self) -> None:
@@ -291,7 +296,7 @@ class Link:
 
 
 OF_CONNECTIONS = (
-    *("timeout", "username", "password"),
+    *("timeout", "username", "password", "tcpkeepalive", "server_connections"),
     *ClientTls.model_fields,
 )
 """The values of the configuration that connections depend on."""

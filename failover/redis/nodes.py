@@ -342,6 +342,7 @@ class Nodes:
         self._presence = presence
         self._nodes: dict[str, Node] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._preconnect = config.preconnect
         self._probes: asyncio.Task[None] | None = None
         self.turn(self.plan(config.servers, config), config)
 
@@ -392,7 +393,12 @@ class Nodes:
         task.add_done_callback(self._closing.discard)
 
     async def start(self) -> None:
-        """Begin to probe ejected nodes, and to check idle ones."""
+        """Begin to probe ejected nodes, and to check idle ones.
+
+        With `preconnect`, connect to all nodes now.
+        """
+        if self._preconnect:
+            await asyncio.gather(*(node.run([("PING",)]) for node in self._nodes.values()))
         self._probes = asyncio.create_task(self._probe_all(), name="lookup-probes")
 
     async def close(self) -> None:

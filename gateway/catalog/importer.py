@@ -1,7 +1,7 @@
-"""Reads catalog files (JSON lines), checks their mixes, and writes them to MySQL.
+"""Reads catalog files (JSON lines or CSV), checks their mixes, and writes them to MySQL.
 
-One mix a line, with its tracks in the order of play. A `?` marks fields that may be missing or
-null:
+JSON lines: one mix a line, with its tracks in the order of play. A `?` marks fields that may be
+missing or null:
 
     {"id": 7, "name": "Rags", "slug": "rags", "path"?: "/ann/rags", "description"?: "...",
      "tag_list_cache"?: "ragtime, piano", "cover_url"?: "https://.../{size}.jpg",
@@ -9,6 +9,10 @@ null:
      "tracks": [{"id": 70, "name": "Maple Leaf Rag", "performer": "Joshua Rifkin",
                  "release_name"?: "Piano Rags", "year"?: 1970, "url"?: "https://...",
                  "track_file_stream_url": "https://...", "play_duration": 193}, ...]}
+
+CSV: a header, then one track a row, in the order of play. The columns have the names of the fields
+above (`id`, `name`, ..., `user.id`, `track.id`, `track.name`, ...), in any order. Those of the mix
+are repeated in each row, the rows of a mix are together, and an empty cell is a missing value.
 
 Ids are 1 to 2^63-1, durations whole seconds, URLs http or https. The default path of a mix is
 `/{user slug}/{slug}`. A track may be in several mixes, with the same values everywhere, but only
@@ -18,16 +22,17 @@ once in each. Text is UTF-8, with or without a BOM; lines end in LF or CRLF.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import msgspec
 
 from failover.mysql import settings
 from failover.mysql.connection import BEGIN, COMMIT
 from failover.mysql.primary import Primary
+from gateway.catalog.csv_file import UnreadableFile, read_csv
 from gateway.catalog.tables import ensure_catalog, writes
 from gateway.catalog.validation import (
     Bad,
@@ -39,7 +44,9 @@ from gateway.catalog.validation import (
     words_of,
 )
 
-__all__ = ["BadLine", "Entry", "Summary", "import_mixes", "read"]
+__all__ = ["BadLine", "Entry", "Summary", "UnreadableFile", "format_of", "import_mixes", "read"]
+
+Format = Literal["jsonl", "csv"]
 
 LINE_BYTES = 4 * 1024 * 1024
 """Most bytes of a line; a longer one is bad."""
@@ -68,30 +75,26 @@ class Summary:
     imported: bool = False
 
 
+def format_of(name: str) -> Format | None:
+    """The format of a file by the ending of its name; None if that tells none."""
+    ending = name.lower().rpartition(".")[2]
+    formats: dict[str, Format] = {"jsonl": "jsonl", "ndjson": "jsonl", "csv": "csv"}
+    return formats.get(ending)
+
+
 def read(
-    stream: BinaryIO, advance: Callable[[int], None] = lambda _: None
+    stream: BinaryIO, file_format: Format, advance: Callable[[int], None] = lambda _: None
 ) -> Iterator[Entry | BadLine]:
     """The checked mixes and the bad lines of a file, in its order.
 
     Args:
         advance: called with the number of bytes of each line.
+
+    Raises:
+        UnreadableFile: a CSV with a wrong header, or with a mix's rows in several places.
     """
-    decoder = msgspec.json.Decoder(MixFields)
-    seen = Seen()
-    for number, line in _lines(stream, advance):
-        content = line.rstrip(b"\r\n")
-        if not content.strip():
-            continue
-        try:
-            if len(content) > LINE_BYTES:
-                raise Bad(f"is longer than {LINE_BYTES} bytes")
-            try:
-                fields = decoder.decode(content)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise Bad(words_of(error)) from None
-            yield Entry(number, seen.admit(number, checked_mix(fields)))
-        except Bad as bad:
-            yield BadLine(number, str(bad))
+    lines = _lines(stream, advance)
+    return _read_jsonl(lines) if file_format == "jsonl" else read_csv(lines)
 
 
 async def import_mixes(
@@ -106,6 +109,7 @@ async def import_mixes(
         skip_bad: import the good mixes even if lines are bad.
 
     Raises:
+        UnreadableFile: as `read`; nothing was written.
         PrimaryUnavailable: no primary until the deadline.
         MySQLError: a statement failed; nothing was written, unless it was the commit whose answer
             was lost.
@@ -143,3 +147,22 @@ def _lines(stream: BinaryIO, advance: Callable[[int], None]) -> Iterator[tuple[i
             rest = stream.readline(LINE_BYTES + 2)
             advance(len(rest))
         yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+
+
+def _read_jsonl(lines: Iterable[tuple[int, bytes]]) -> Iterator[Entry | BadLine]:
+    decoder = msgspec.json.Decoder(MixFields)
+    seen = Seen()
+    for number, line in lines:
+        content = line.rstrip(b"\r\n")
+        if not content.strip():
+            continue
+        try:
+            if len(content) > LINE_BYTES:
+                raise Bad(f"is longer than {LINE_BYTES} bytes")
+            try:
+                fields = decoder.decode(content)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise Bad(words_of(error)) from None
+            yield Entry(number, seen.admit(number, checked_mix(fields)))
+        except Bad as bad:
+            yield BadLine(number, str(bad))

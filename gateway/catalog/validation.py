@@ -6,7 +6,7 @@ The fields are those of the API: `/mixes/{id}` shows what is in the file.
 from __future__ import annotations
 
 import re
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -75,12 +75,27 @@ class Bad(Exception):
     """Why a line is not imported."""
 
 
-def words_of(error: Exception) -> str:
+_Fields = TypeVar("_Fields", TrackFields, MixFields)
+
+
+def convert(values: dict[str, object], fields: type[_Fields], where: str = "") -> _Fields:
+    """Check values against the types and lengths of `fields`; `where` goes before the names.
+
+    Raises:
+        Bad: they do not fit.
+    """
+    try:
+        return msgspec.convert(values, fields)
+    except msgspec.ValidationError as error:
+        raise Bad(words_of(error, where)) from None
+
+
+def words_of(error: Exception, prefix: str = "") -> str:
     """A sentence for an error, with the place in front: `tracks[2].id: Expected ...`."""
     if isinstance(error, UnicodeDecodeError):
         return "is no UTF-8"
     what, _, where = str(error).partition(" - at `$")
-    where = where.rstrip("`").removeprefix(".")
+    where = (prefix + where.rstrip("`")).removeprefix(".")
     return f"{where}: {what}" if where else what
 
 

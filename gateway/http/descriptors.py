@@ -17,7 +17,7 @@ OTHERS = 48
 def reserved(config: Sections) -> int:
     """How many descriptors a worker reserves."""
     mysql = config.mysql.connections + BESIDE_THE_POOL + 2 * len(config.mysql.hosts)
-    nodes = len(config.lookup.servers) * OF_A_NODE
+    nodes = len(config.lookup.servers) * (config.lookup.server_connections or OF_A_NODE)
     return mysql + nodes + OTHERS
 
 

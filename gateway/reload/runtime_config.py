@@ -39,6 +39,7 @@ NEEDS_RESTART = frozenset(
         "limits.headers",
         "limits.keepalive_seconds",
         "lookup.mode",
+        "lookup.preconnect",
         "lookup.redis_db",
         "mysql.connections",
         "mysql.database",
@@ -94,7 +95,7 @@ class Source:
             for section in Sections.model_fields
             if isinstance(part := getattr(config, section), BaseModel)
             for key in type(part).model_fields
-            if key.endswith("_file") and (value := getattr(part, key))
+            if (key.endswith("_file") or key == "nutcracker") and (value := getattr(part, key))
         )
         for path in (self.path, *(self.path.parent / name for name in named)):
             try:

@@ -27,7 +27,8 @@ from math import floor, lcm
 
 from uhashring import HashRing
 
-from config.model import NAME_BYTES, RANDOM_REFUSED, Lookup, LookupServer
+from config.model import NAME_BYTES, Lookup, LookupServer
+from config.nutcracker import RANDOM_REFUSED
 from sharding.ring.hashes import BITS, HASHES
 
 _POINTS = 160

@@ -208,7 +208,10 @@ def scene(
     nutcracker.start()
     name = f"{database}_app"
     mysql.create_database(name)
-    document = stack_config(lookup={**pool, "layout": "flat"})
+    document = stack_config(
+        lookup={"nutcracker": str(nutcracker.file), "pool": "lookups", "layout": "flat"}
+    )
+    del document["lookup"]["servers"]
     put_mixes(document, [MIX])
     try:
         application = Application(mysql, name, nutcracker)

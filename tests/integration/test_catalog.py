@@ -121,7 +121,7 @@ async def test_a_mix_is_read_as_it_was_imported(primary, put):
 
 async def test_every_mix_of_the_sample_comes_back_unchanged(primary, config):
     with SAMPLE.open("rb") as file:
-        entries = list(read(file))
+        entries = list(read(file, "jsonl"))
     await imported(config, entries)
     catalog = catalog_of(primary)
     assert [await catalog.mix(entry.mix.id) for entry in entries] == [e.mix for e in entries]
@@ -330,7 +330,9 @@ def test_a_bad_line_is_named_and_nothing_is_imported(command, mysql, database, t
 
 
 def test_with_skip_bad_the_rest_is_imported(command, mysql, database):
-    done = command("-", "--skip-bad", "--json", stdin=line(1) + b"?\n" + line(3))
+    done = command(
+        "-", "--format", "jsonl", "--skip-bad", "--json", stdin=line(1) + b"?\n" + line(3)
+    )
     assert done.returncode == 0
     answer = json.loads(done.stdout)
     assert answer | {"bad": []} == {"imported": True, "mixes": 2, "tracks": 2, "bad": []}
@@ -339,27 +341,33 @@ def test_with_skip_bad_the_rest_is_imported(command, mysql, database):
 
 
 def test_a_script_is_told_that_nothing_was_imported(command):
-    done = command("-", "--json", stdin=line(1) + b"?\n")
+    done = command("-", "--format", "jsonl", "--json", stdin=line(1) + b"?\n")
     assert done.returncode == 1
     answer = json.loads(done.stdout)
     assert (answer["imported"], answer["mixes"], len(answer["bad"])) == (False, 0, 1)
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("content", "file_format", "reason"),
     [
-        (b"", "the file holds no mix"),
-        (b"?\n", "1 line is bad (line 1: JSON is malformed"),
+        (b"", "jsonl", "the file holds no mix"),
+        (b"?\n", "jsonl", "1 line is bad (line 1: JSON is malformed"),
+        (b"id,name\n1,a\n", "csv", "line 1: column slug is missing"),
     ],
 )
-def test_a_file_without_a_mix_fails_with_one_line(command, content, reason):
-    done = command("-", "--skip-bad", stdin=content)
+def test_a_file_without_a_mix_fails_with_one_line(command, content, file_format, reason):
+    done = command("-", "--format", file_format, "--skip-bad", stdin=content)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert reason in done.stderr
 
 
-def test_a_missing_file_is_a_usage_error(command, tmp_path):
+def test_a_name_that_tells_no_format_and_a_missing_file_are_usage_errors(command, tmp_path):
+    unnamed = tmp_path / "mixes.txt"
+    unnamed.write_bytes(line(1))
+    done = command(str(unnamed))
+    assert done.returncode == 2
+    assert "--format" in done.stderr
     assert command(str(tmp_path / "none.jsonl")).returncode == 2
 
 

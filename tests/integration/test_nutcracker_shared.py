@@ -1,12 +1,13 @@
 """A gateway beside an application that goes through nutcracker, on one set of nodes.
 
-Both are configured by the same words.
+Both are configured by one file, nutcracker's own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,15 +16,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+import redis
+import yaml
 
-from config.model import Lookup
+from config.load import ConfigError, parse
+from config.nutcracker import NutcrackerError, read_pool
 from sharding.backend import Backend
 from sharding.lookups.hint_rules import Found, Hint
 from sharding.state import Key
 from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support import backends
+from tests.support.gateways import Gateway
 from tests.support.nutcracker import Nutcracker, NutcrackerSaidNo, mark
 from tests.support.states import bump
 
@@ -85,9 +91,7 @@ def opened(
     document = stack_config(sessions={"enabled": False})
     # The machine may be busy with something else: no hint is late here.
     words = {"layout": "flat", "hint_deadline": 400, **beside}
-    theirs = nutcracker.pools["lookups"]
-    same = {word: theirs[word] for word in theirs if word in Lookup.model_fields}
-    document["lookup"] = {**same, **words}
+    document["lookup"] = {"nutcracker": str(nutcracker.file), **words}
     return backends.opened(document)
 
 
@@ -204,3 +208,150 @@ async def test_a_node_that_returns_serves_both_again(
             assert time.monotonic() < deadline
         with lookup_servers[1].client() as client:
             assert client.dbsize() > 10, "the node serves nobody"
+
+
+@pytest.mark.parametrize("password", ["", "hush"])
+async def test_a_database_a_password_and_the_number_of_connections_are_obeyed(
+    stack_config: StackConfig, tmp_path: Path, password: str
+) -> None:
+    nodes = [RedisServer(f"n{n}", tmp_path / f"n{n}") for n in (1, 2)]
+    words: dict[str, Any] = {"redis_auth": password} if password else {}
+    nutcracker = Nutcracker(
+        tmp_path / "n",
+        {
+            "lookups": {
+                **words,
+                "redis_db": 2,
+                "server_connections": 1,
+                "preconnect": True,
+                "timeout": 400,
+                "servers": [node.server for node in nodes],
+            }
+        },
+    )
+
+    def look(node: RedisServer) -> tuple[set[str], int]:
+        with redis.Redis(port=node.port, password=password or None, socket_timeout=5) as client:
+            others = len(client.client_list()) - 1
+            return set(client.info("keyspace")), others - 1  # nutcracker has one of them
+
+    try:
+        for node in nodes:
+            node.start()
+            with node.client() as client:
+                client.config_set("requirepass", password)
+        nutcracker.start()
+        application = Application(nutcracker)
+        async with opened(stack_config, nutcracker) as backend:
+            assert [look(node) for node in nodes] == [(set(), 1)] * 2, "preconnect"
+            await asyncio.gather(*(play(backend, KEYS) for _ in range(3)))
+            text = f"{backend.days.today():%Y%m%d}".encode()
+            assert {application.read(key) for key in KEYS} == {text}
+            # With a password nutcracker's SELECT fails, and it goes on in database 0.
+            where = "db0" if password else "db2"
+            assert [look(node) for node in nodes] == [({where}, 1)] * 2
+    finally:
+        nutcracker.kill()
+        for node in nodes:
+            node.kill()
+
+
+async def test_the_file_is_read_again_at_a_reload(
+    stack_config: StackConfig,
+    shared: Callable[..., Nutcracker],
+    lookup_servers: list[RedisServer],
+    tmp_path: Path,
+) -> None:
+    nutcracker = shared()
+    document = stack_config()
+    document["lookup"] = {"nutcracker": "n/nutcracker.yml", "layout": "flat"}
+    gateway = Gateway(document, tmp_path)
+    servers = nutcracker.pools["lookups"]["servers"]
+    file = yaml.safe_load(nutcracker.file.read_text())
+
+    async def reload(**words: Any) -> tuple[int, Any]:
+        nutcracker.file.write_text(yaml.safe_dump({"lookups": {**file["lookups"], **words}}))
+        async with aiohttp.ClientSession(gateway.admin) as http, http.post("/reload") as answer:
+            return answer.status, await answer.json()
+
+    async def nodes() -> set[str]:
+        ring = await gateway.until("/ring", lambda status, _: status == 200)
+        return {node["name"] for node in ring["nodes"]}
+
+    try:
+        await asyncio.to_thread(gateway.start)
+        assert await nodes() == {server.name for server in lookup_servers}
+        status, answer = await reload(servers=servers[:2], timeout=300)
+        assert (status, await nodes()) == (200, {server.name for server in lookup_servers[:2]})
+        assert {"lookup.servers", "lookup.timeout"} <= set(answer["changed"])
+        for words, complaint in (
+            ({"redis": False}, "pool lookups speaks memcached"),
+            ({"distribution": "random"}, "a lookup could not be found again"),
+        ):
+            status, answer = await reload(**words)
+            assert status == 422
+            assert complaint in answer["errors"][0]
+            assert await nodes() == {server.name for server in lookup_servers[:2]}
+    finally:
+        gateway.kill()
+
+
+VARIANTS = {
+    "plain": "",
+    "every word": (
+        "  backlog: 10\n  client_connections: 5\n  preconnect: false\n  tcpkeepalive: true\n"
+        "  redis_auth: x\n  redis_db: 1\n  server_connections: 2\n  auto_eject_hosts: true\n"
+        "  server_retry_timeout: 5\n  server_failure_limit: 1\n  timeout: 1\n  hash_tag: '{}'\n"
+        "  hash: hsieh\n  distribution: modula\n"
+    ),
+    "yes": "  auto_eject_hosts: yes\n",
+    "quoted": '  auto_eject_hosts: "true"\n  timeout: "400"\n',
+    "TRUE": "  preconnect: TRUE\n",
+    "hash": "  hash: sha1\n",
+    "distribution": "  distribution: ring\n",
+    "tag of one": '  hash_tag: "{"\n',
+    "tag of three": '  hash_tag: "{}}"\n',
+    "bare tag": "  hash_tag: {}\n",
+    "negative": "  timeout: -1\n",
+    "hexadecimal": "  timeout: 0x10\n",
+    "empty": "  timeout:\n",
+    "twice": "  timeout: 4\n  timeout: 4\n",
+    "unknown": "  colour: red\n",
+    "no connections": "  server_connections: 0\n",
+}
+SERVERS = {
+    "named": ["127.0.0.1:1:1 a", "127.0.0.1:2:1 b"],
+    "no weight": ["127.0.0.1:1"],
+    "weight 0": ["127.0.0.1:1:0"],
+    "port 0": ["127.0.0.1:0:1"],
+    "port 65536": ["127.0.0.1:65536:1"],
+    "two of one name": ["127.0.0.1:1:1 a", "127.0.0.1:2:1 a"],
+    "two of one address": ["127.0.0.1:1:1", "127.0.0.1:1:2"],
+    "two spaces": ["127.0.0.1:1:1  a"],
+    "a name of two words": ["127.0.0.1:1:1 a b"],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("case", [*VARIANTS, *SERVERS])
+def test_what_nutcracker_refuses_is_refused(tmp_path: Path, case: str) -> None:
+    file = tmp_path / "nutcracker.yml"
+    servers = "".join(f"   - {server}\n" for server in SERVERS.get(case, ["127.0.0.1:1:1"]))
+    variant = VARIANTS.get(case, "")
+    file.write_text(f"p:\n  listen: 127.0.0.1:22121\n  redis: true\n{variant}  servers:\n{servers}")
+    done = subprocess.run(
+        ["nutcracker", "-t", "-c", str(file)], capture_output=True, text=True, check=False
+    )
+    theirs = done.returncode == 0
+    try:
+        read_pool(file)
+        parse(
+            {
+                "lookup": {"nutcracker": str(file)},
+                "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody"},
+            }
+        )
+        ours = True
+    except (ConfigError, NutcrackerError):
+        ours = False
+    assert ours == theirs, done.stderr

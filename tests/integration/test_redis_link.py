@@ -92,6 +92,19 @@ async def test_a_batch_that_is_cut_short_leaves_its_answer_to_nobody(
     await until_connections(server, 1)
 
 
+async def test_no_more_connections_than_server_connections(
+    lookup_servers: list[RedisServer],
+) -> None:
+    link = link_to(lookup_servers[0], server_connections=2)
+    try:
+        asked = [link.ask([("BLPOP", "nothing", 0.1), ("PING",)]) for _ in range(6)]
+        replies = asyncio.gather(*asked)
+        await until_connections(lookup_servers[0], 2)
+        assert await replies == [[None, b"PONG"]] * 6
+    finally:
+        await link.close(1)
+
+
 async def test_a_batch_that_ends_after_the_link_was_closed_closes_its_connection(
     lookup_servers: list[RedisServer],
 ) -> None:

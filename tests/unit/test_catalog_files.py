@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import config
-from gateway.catalog.importer import BadLine, Entry, read
+from gateway.catalog.importer import BadLine, Entry, UnreadableFile, format_of, read
 
 
 def track(track_id: int, **changes: object) -> dict[str, object]:
@@ -43,19 +44,39 @@ def jsonl(*mixes: dict[str, object]) -> bytes:
     return b"".join(json.dumps(m, ensure_ascii=False).encode() + b"\n" for m in mixes)
 
 
-def parse(content: bytes):
-    found = list(read(io.BytesIO(content)))
+def rows_of(*mixes: dict) -> list[dict[str, object]]:
+    return [
+        {name: value for name, value in m.items() if name not in ("user", "tracks")}
+        | {f"user.{name}": value for name, value in m["user"].items()}
+        | {f"track.{name}": value for name, value in t.items()}
+        for m in mixes
+        for t in m["tracks"]
+    ]
+
+
+def as_csv(rows: list[dict[str, object]], ending: str = "\r\n") -> bytes:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator=ending)
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode("utf-8", "surrogateescape")
+
+
+def parse(content: bytes, file_format="jsonl"):
+    found = list(read(io.BytesIO(content), file_format))
     good = [(entry.number, entry.mix.id) for entry in found if isinstance(entry, Entry)]
     bad = [entry for entry in found if isinstance(entry, BadLine)]
     return good, bad
 
 
-def only_reason(content: bytes) -> str:
-    good, bad = parse(content)
+def only_reason(content: bytes, file_format="jsonl") -> str:
+    good, bad = parse(content, file_format)
     assert good == []
-    assert [entry.number for entry in bad] == [1]
+    assert [entry.number for entry in bad] == [1 if file_format == "jsonl" else 2]
     return bad[0].reason
 
+
+# -- both formats ----------------------------------------------------------------------------------
 
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40).filter(
     str.strip
@@ -72,45 +93,63 @@ tracks = st.builds(
 )
 
 
-@given(st.binary(max_size=300))
-def test_any_bytes_are_refused_and_never_break_the_reader(content):
-    assert parse(content)[0] == []
-
-
 @given(
     st.lists(tracks, min_size=1, max_size=5, unique_by=lambda t: t["id"]),
     st.integers(1, 2**63 - 1),
-    st.none() | st.just("one\n\ttwo\r\n") | names,
+    st.none() | names,
+    st.sampled_from(["\n", "\r\n"]),
 )
-def test_a_mix_is_read_as_it_was_written(tracks, mix_id, description):
-    (entry,) = read(io.BytesIO(jsonl(mix(mix_id, *tracks, description=description))))
-    assert isinstance(entry, Entry), entry
-    assert entry.mix.description == description
-    assert entry.mix.duration == sum(t["play_duration"] for t in tracks)
-    assert [t.name for t in entry.mix.tracks] == [t["name"] for t in tracks]
+def test_both_formats_say_the_same_of_any_mix(tracks, mix_id, description, ending):
+    given_mix = mix(mix_id, *tracks, description=description)
+    (from_json,) = read(io.BytesIO(jsonl(given_mix)), "jsonl")
+    (from_csv,) = read(io.BytesIO(as_csv(rows_of(given_mix), ending)), "csv")
+    assert isinstance(from_json, Entry), from_json
+    assert isinstance(from_csv, Entry), from_csv
+    assert from_json.mix == from_csv.mix
+    assert from_json.mix.duration == sum(t["play_duration"] for t in tracks)
+    assert [t.name for t in from_json.mix.tracks] == [t["name"] for t in tracks]
 
 
-@given(st.data())
-def test_a_file_with_one_changed_byte_never_gives_a_shortened_mix(data):
+@given(st.binary(max_size=300), st.sampled_from(["jsonl", "csv"]))
+def test_any_bytes_are_refused_and_never_break_the_reader(content, file_format):
+    try:
+        good, _ = parse(content, file_format)
+    except UnreadableFile:
+        return
+    assert good == []
+
+
+@given(st.data(), st.sampled_from(["jsonl", "csv"]))
+def test_a_file_with_one_changed_byte_never_gives_a_shortened_mix(data, file_format):
     mixes = [mix(n, track(n * 10), track(n * 10 + 1), track(n * 10 + 2)) for n in (1, 2, 3)]
-    content = bytearray(jsonl(*mixes))
-    content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    found = [one for one in read(io.BytesIO(bytes(content))) if isinstance(one, Entry)]
-    assert all(len(entry.mix.tracks) == 3 for entry in found)
+    content = bytearray(jsonl(*mixes) if file_format == "jsonl" else as_csv(rows_of(*mixes)))
+    header = 0 if file_format == "jsonl" else content.index(b"\n") + 1
+    content[data.draw(st.integers(header, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        found = list(read(io.BytesIO(bytes(content)), file_format))
+    except UnreadableFile:
+        return
+    mixes_found = {entry.mix.id: entry.mix for entry in found if isinstance(entry, Entry)}
+    # In a CSV a changed id may make another mix of a row, also one that no mix has (0).
+    other = any(isinstance(one, BadLine) and one.reason.startswith("id:") for one in found)
+    if mixes_found.keys() <= {1, 2, 3} and not other:
+        assert all(len(mix.tracks) == 3 for mix in mixes_found.values())
 
 
 def test_a_bom_and_crlf_are_read_over():
     assert parse(b"\xef\xbb\xbf" + jsonl(mix(1)).replace(b"\n", b"\r\n"))[0] == [(1, 1)]
+    assert parse(b"\xef\xbb\xbf" + as_csv(rows_of(mix(1))), "csv")[0] == [(2, 1)]
 
 
 def test_without_a_path_a_mix_lies_under_its_user():
-    (entry,) = read(io.BytesIO(jsonl(mix(1))))
+    (entry,) = read(io.BytesIO(jsonl(mix(1))), "jsonl")
     assert entry.mix.path == "/ann/mix-1"
 
 
 def test_one_track_may_be_in_two_mixes():
     content = [mix(1, track(5), track(6)), mix(2, track(6), track(7))]
     assert parse(jsonl(*content))[0] == [(1, 1), (2, 2)]
+    assert parse(as_csv(rows_of(*content)), "csv")[0] == [(2, 1), (4, 2)]
 
 
 def test_one_track_with_different_words_is_refused_where_it_differs():
@@ -125,9 +164,11 @@ def test_a_mix_that_comes_twice_is_refused_the_second_time():
     assert bad == [BadLine(3, "mix 1 is on line 1 already")]
 
 
-def test_a_track_that_is_twice_in_a_mix_is_refused():
+@pytest.mark.parametrize("file_format", ["jsonl", "csv"])
+def test_a_track_that_is_twice_in_a_mix_is_refused(file_format):
     twice = mix(1, track(5), track(6), track(5))
-    assert only_reason(jsonl(twice)) == "tracks[2]: track 5 is in the mix already"
+    content = jsonl(twice) if file_format == "jsonl" else as_csv(rows_of(twice))
+    assert only_reason(content, file_format) == "tracks[2]: track 5 is in the mix already"
 
 
 @pytest.mark.parametrize(
@@ -203,6 +244,12 @@ def test_a_missing_field_is_named():
     assert only_reason(jsonl(short)) == "Object missing required field `slug`"
 
 
+def test_a_description_may_have_lines():
+    text = "one\n\ttwo\r\n"
+    (entry,) = read(io.BytesIO(as_csv(rows_of(mix(1, description=text)))), "csv")
+    assert entry.mix.description == text
+
+
 # -- JSON lines ------------------------------------------------------------------------------------
 
 
@@ -230,6 +277,95 @@ def test_the_last_line_needs_no_end():
     assert parse(jsonl(mix(1)).rstrip())[0] == [(1, 1)]
 
 
+# -- CSV -------------------------------------------------------------------------------------------
+
+
+def test_a_bad_row_spoils_its_mix_and_no_other():
+    rows = rows_of(mix(1), mix(2), mix(3))
+    rows[3]["track.year"] = "soon"
+    good, bad = parse(as_csv(rows), "csv")
+    assert good == [(2, 1), (6, 3)]
+    assert bad == [BadLine(5, "track.year: Expected `int | null`, got `str`")]
+
+
+@pytest.mark.parametrize(
+    "broken", [b"1,too,short\r\n", b'"a"b,c\r\n', b"9.22E+18,a\r\n", b"x" * 200_000 + b"\r\n"]
+)
+@pytest.mark.parametrize(("place", "spoilt"), [(1, {1}), (2, {1}), (3, {1, 2}), (4, {2})])
+def test_a_row_that_may_belong_to_a_mix_spoils_it(broken, place, spoilt):
+    lines = as_csv(rows_of(mix(1), mix(2))).splitlines(keepends=True)
+    lines.insert(place, broken)
+    good, bad = parse(b"".join(lines), "csv")
+    assert {mix_id for _, mix_id in good} == {1, 2} - spoilt
+    assert place + 1 in [entry.number for entry in bad]
+    assert any(f"line {place + 1} may belong" in entry.reason for entry in bad)
+
+
+def test_an_id_in_a_spreadsheets_notation_is_refused():
+    rows = rows_of(mix(1))
+    rows[0]["track.id"] = "1E3"
+    good, bad = parse(as_csv(rows), "csv")
+    assert good == []
+    assert bad == [BadLine(2, "track.id: Expected `int`, got `str`")]
+
+
+def test_rows_of_a_mix_that_disagree_about_it_are_refused():
+    rows = rows_of(mix(1), mix(2))
+    rows[1]["name"] = "Another"
+    good, bad = parse(as_csv(rows), "csv")
+    assert good == [(4, 2)]
+    assert bad == [BadLine(3, "name is not that of line 2, the same mix")]
+
+
+def test_a_file_whose_mixes_are_mingled_is_refused_as_a_whole():
+    rows = rows_of(mix(1), mix(2))
+    with pytest.raises(UnreadableFile, match="line 4: mix 1 is on line 2 already"):
+        parse(as_csv([rows[0], rows[2], rows[1], rows[3]]), "csv")
+
+
+def test_latin_1_in_a_cell_is_named():
+    content = as_csv(rows_of(mix(1, track(5, name="caf\xe9"))))
+    assert parse(content, "csv")[1] == []
+    content = content.replace("é".encode(), b"\xe9")
+    assert only_reason(content, "csv") == "track.name: is no UTF-8"
+
+
+def test_a_byte_that_is_no_utf_8_in_a_number_is_named():
+    content = as_csv(rows_of(mix(1, track(5, play_duration=77)))).replace(b",77", b",\x80\x80")
+    assert only_reason(content, "csv") == "track.play_duration: is no UTF-8"
+
+
+def test_a_nul_in_a_cell_is_named():
+    content = as_csv(rows_of(mix(1, track(5, name="nul")))).replace(b"nul", b"n\x00l")
+    assert only_reason(content, "csv") == "track.name: holds the control character U+0000"
+
+
+def test_columns_come_in_any_order_and_optional_ones_may_lack():
+    rows = [dict(reversed(row.items())) for row in rows_of(mix(1))]
+    for row in rows:
+        for name in ("description", "tag_list_cache", "track.year", "track.url"):
+            del row[name]
+    (entry,) = read(io.BytesIO(as_csv(rows)), "csv")
+    assert entry.mix.tag_list_cache == ""
+    assert entry.mix.tracks[0].year is None
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (b"", "the header is missing"),
+        (b"id,name\n", "column slug is missing"),
+        (b"id,mood\n", "there is no column 'mood'"),
+        (b"id,id\n", "column id is there twice"),
+        (b'{"id": 1}\n', "there is no column"),
+    ],
+)
+def test_a_wrong_header_is_refused_as_a_whole(header, reason):
+    with pytest.raises(UnreadableFile, match="line 1: ") as refusal:
+        parse(header, "csv")
+    assert reason in str(refusal.value)
+
+
 # -- the sample ------------------------------------------------------------------------------------
 
 SAMPLE = Path(config.__file__).with_name("sample_catalog.jsonl")
@@ -237,8 +373,16 @@ SAMPLE = Path(config.__file__).with_name("sample_catalog.jsonl")
 
 def test_the_sample_is_good_and_its_first_mix_fits_the_recorded_session():
     with SAMPLE.open("rb") as file:
-        found = list(read(file))
+        found = list(read(file, "jsonl"))
     assert all(isinstance(entry, Entry) for entry in found), found
     assert len(found) >= 20
     assert all(6 <= len(entry.mix.tracks) <= 12 for entry in found)
     assert (found[0].mix.id, len(found[0].mix.tracks)) == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("a.jsonl", "jsonl"), ("A.NDJSON", "jsonl"), ("a.b.csv", "csv"), ("csv", "csv"), ("-", None)],
+)
+def test_a_name_tells_the_format(name, told):
+    assert format_of(name) == told

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.load import ConfigError, load, load_lookup, parse
+from config.nutcracker import NutcrackerError, read_pool
 from config.reading import BadYaml, compose_plain, read_yaml
 
 LEAST = """\
@@ -146,6 +147,8 @@ def test_no_file_is_waited_for_or_read_without_end(tmp_path: Path) -> None:
         more = f"  password_file: {path}\n"
         found = refused(file(tmp_path, LEAST + more))
         assert f"mysql.password_file: {path} cannot be read: it " in found[0]
+        with pytest.raises(NutcrackerError, match=reason):
+            read_pool(path)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +191,25 @@ def test_the_environment_is_text() -> None:
     assert "TAPEDECK_MYSQL__PASSWORD (environment): is no UTF-8" in found
     assert "TAPEDECK_MODE (environment): is no UTF-8" in found
     assert all(problem.isascii() and len(problem) < 200 for problem in found)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "p: {redis: true, timeout: " + "9" * 5000 + ", servers: [h:1:1]}",
+        "p: {redis: true, servers: [{a: b}]}",
+        "p: " + "[" * 5000,
+        "p: &p {redis: *p}",
+        "p: !!python/name:os.system {redis: true}",
+    ],
+)
+def test_a_pool_that_makes_no_sense_is_one_line(tmp_path: Path, pool: str) -> None:
+    path = tmp_path / "nutcracker.yml"
+    path.write_text(pool)
+    with pytest.raises(NutcrackerError) as caught:
+        read_pool(path)
+
+    assert all("\n" not in problem and len(problem) < 400 for problem in caught.value.problems)
 
 
 def test_the_section_lookup_is_enough_to_say_where_keys_lie(tmp_path: Path) -> None:
