@@ -19,6 +19,8 @@ from sharding.partitions.seal_mark import MYSQL_DAY
 from sharding.partitions.seal_mark import TABLE as MARK
 from sharding.state import Key, Owner, Stored
 
+ROW_DAY = "GREATEST(UTC_DATE(),sealed+INTERVAL 1 DAY)"
+"""`MYSQL_DAY` where the mark's row is read anyway."""
 TOMBSTONE = 0
 """The owner of a deleted state. Its row reads as absent, and keeps version and operations."""
 
@@ -165,7 +167,7 @@ def require_absent(day: date, beside: Mapping[date, Sequence[Key]], opening: int
             because rows move from older to newer ones.
         opening: of the load.
     """
-    clock = f"opening={opening} AND GREATEST(UTC_DATE(),sealed+INTERVAL 1 DAY)='{day:%Y-%m-%d}'"
+    clock = f"opening={opening} AND {ROW_DAY}='{day:%Y-%m-%d}'"
     holds = [
         f"EXISTS(SELECT 1 FROM {MARK} WHERE id=1 AND {clock} LOCK IN SHARE MODE)",
         *(
