@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from drills.scene import Promise, Scenario, Scene
+from drills.scene import Promise, Scenario, Scene, by_gateway
 from drills.stage import Plan
 from stack.redis import RedisServer
 from stack.redis_cluster import RedisCluster
@@ -31,7 +31,7 @@ def _degraded(scene: Scene) -> list[int]:
 async def _all_well(scene: Scene) -> None:
     came = await scene.until(lambda: not any(_degraded(scene)), _SECONDS)
     scene.expect(
-        "the gateways have all their hints again", came, f"reasons, by gateway: {_degraded(scene)}"
+        "the gateways have all their hints again", came, f"reasons: {by_gateway(_degraded(scene))}"
     )
 
 
@@ -85,7 +85,7 @@ async def _down(scene: Scene) -> None:
 
     await scene.inject(f"{victim.name} and its replica are killed: CLUSTERDOWN", kill)
     came = await scene.until(lambda: all(_degraded(scene)), _SECONDS)
-    scene.expect("the gateways say so", came, f"reasons, by gateway: {_degraded(scene)}")
+    scene.expect("the gateways say so", came, f"reasons: {by_gateway(_degraded(scene))}")
     await scene.wait(3, 30)
     await scene.heal("both are started, empty", start)
     await _all_well(scene)

@@ -7,7 +7,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from drills.scene import Promise, Scenario, Scene, each
+from drills.scene import Promise, Scenario, Scene, by_gateway, each
 from drills.stage import Plan
 from drills.toxiproxy import Link
 from stack.redis import RedisServer
@@ -24,8 +24,7 @@ def out_of_ring(scene: Scene) -> list[int]:
 
 
 def _words(scene: Scene) -> str:
-    counts = [f"{n} at gateway {number}" for number, n in enumerate(out_of_ring(scene), 1)]
-    return f"nodes out of the ring: {', '.join(counts)}"
+    return f"nodes out of the ring: {by_gateway(out_of_ring(scene))}"
 
 
 async def _ejected(scene: Scene, gateways: int = 2, nodes: int = 1) -> None:
@@ -100,7 +99,7 @@ async def _flapping(scene: Scene) -> None:
     scene.expect(
         f"{flaps} flaps take it out of the ring at most {flaps // 2 + 1} times",
         max(counts) <= flaps // 2 + 1,
-        f"times out, by gateway: {counts}",
+        f"times out of the ring: {by_gateway(counts)}",
     )
     await _returned(scene)
 
@@ -218,7 +217,7 @@ async def _all_dead(scene: Scene) -> None:
     scene.expect(
         "/readyz stays ready and says degraded",
         set(status.values()) == {200},
-        f"statuses: {sorted(status.values())}",
+        f"status: {by_gateway(status[n] for n in sorted(status))}",
     )
     await scene.heal("all are started, empty", each(nodes, RedisServer.start))
     await _returned(scene)

@@ -97,10 +97,9 @@ class Result:
             felt = "the fault was felt until the end"
         elif self.recovery:
             felt = f"the fault was felt for {self.recovery:.2f} s"
-        if self.recovery != 0:
-            felt += f", and no state was read or changed for {self.worst_gap:.2f} s at worst"
         p99 = [f"{ms(self.windows[name].p99)} {name}" for name in ("before", "during", "after")]
-        return [felt, f"p99 {', '.join(p99)} the fault", f"{len(self.tries)} requests"]
+        gap = f"the longest time without a good answer was {self.worst_gap:.2f} s"
+        return [felt, gap, f"p99 {', '.join(p99)} the fault", f"{len(self.tries)} requests"]
 
     @property
     def timeline(self) -> list[Mark]:

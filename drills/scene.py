@@ -172,6 +172,11 @@ class Scenario:
     words: Sequence[str] = ()
 
 
+def by_gateway(values: Iterable[object]) -> str:
+    """A value for each gateway, in words."""
+    return ", ".join(f"{value} at gateway {number}" for number, value in enumerate(values, 1))
+
+
 def each(things: Iterable[T], act: Callable[[T], object]) -> Callable[[], None]:
     """A call that does the same with each of them."""
     listed = list(things)
