@@ -192,6 +192,22 @@ class Lab:
             prepared.opening.unlink()
         return prepared
 
+    def under_way(
+        self, kind: Kind, workload: Workload, seconds: float, rate: float, connections: int
+    ) -> tuple[Prepared, Load]:
+        """A load of so many requests a second that has begun; what happens meanwhile is the
+        caller's to say."""
+        prepared = self.prepare(kind, workload, seconds, rate)
+        load = self.load(
+            kind,
+            prepared.path,
+            connections=connections,
+            seconds=seconds,
+            warmup=self.scale.warmup,
+            rate=rate,
+        )
+        return prepared, load
+
     def load(
         self,
         kind: Kind,

@@ -28,15 +28,7 @@ def losses(lab: Lab) -> None:
 
 def _run(lab: Lab, kind: Kind, number: int, rate: int, seconds: float) -> None:
     servers = lab.servers
-    prepared = lab.prepare(kind, workloads.BACK, seconds, rate)
-    load = lab.load(
-        kind,
-        prepared.path,
-        connections=CONNECTIONS,
-        seconds=seconds,
-        warmup=lab.scale.warmup,
-        rate=rate,
-    )
+    prepared, load = lab.under_way(kind, workloads.BACK, seconds, rate, CONNECTIONS)
     time.sleep(seconds / 3)  # the load before the change, for comparison
     killed = time.monotonic()
     servers.lookups[0].kill()

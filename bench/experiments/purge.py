@@ -76,15 +76,7 @@ def _run(
         seed.gateway_rows(lab.servers, past, users, 1)
     else:
         seed.table_rows(lab.servers, past, users, 1)
-    prepared = lab.prepare(kind, workloads.WARM, seconds, rate)
-    load = lab.load(
-        kind,
-        prepared.path,
-        connections=CONNECTIONS,
-        seconds=seconds,
-        warmup=lab.scale.warmup,
-        rate=rate,
-    )
+    prepared, load = lab.under_way(kind, workloads.WARM, seconds, rate, CONNECTIONS)
     quiet = seconds * 0.3
     time.sleep(quiet)  # the load before the change, for comparison
     started = time.monotonic()

@@ -66,15 +66,7 @@ def under_load(lab: Lab, day: date, number: int) -> None:
     lab.take_filters(kind, seed.RETENTION - 1)
     quiet = 10.0 if lab.scale.wide else 2.5
     seconds = quiet + lab.scale.sealed / KEYS_A_SECOND + (45.0 if lab.scale.wide else 8.0)
-    prepared = lab.prepare(kind, workloads.WARM, seconds, rate)
-    load = lab.load(
-        kind,
-        prepared.path,
-        connections=CONNECTIONS,
-        seconds=seconds,
-        warmup=lab.scale.warmup,
-        rate=rate,
-    )
+    prepared, load = lab.under_way(kind, workloads.WARM, seconds, rate, CONNECTIONS)
     time.sleep(quiet)  # the load before the change, for comparison
     files = _files(lab)
     started = time.monotonic()

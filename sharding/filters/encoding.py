@@ -6,7 +6,6 @@ See `filters` for what a filter is.
 from __future__ import annotations
 
 import hashlib
-import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,15 +70,6 @@ def slots_for(keys: int) -> int:
     """
     wanted = max(FEWEST_SLOTS, SLOTS_A_KEY * keys)
     return min(MOST_SLOTS, 1 << (wanted - 1).bit_length())
-
-
-def expected_in_vain(keys: int, slots: int) -> float:
-    """The share of absent keys that a filter does not rule out (Bloom's formula).
-
-    >>> round(expected_in_vain(1_500_000, 2**24), 4)
-    0.0047
-    """
-    return (1.0 - math.exp(-PROBES * keys / slots)) ** PROBES
 
 
 def encode(made: DayFilter, seal: bytes) -> bytes:
