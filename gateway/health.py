@@ -35,6 +35,7 @@ from gateway.telemetry import Served
 from sharding.backend import Backend
 from sharding.verdict import (
     ORDER,
+    STATUSES,
     Facts,
     Objective,
     Reason,
@@ -54,6 +55,11 @@ CERTIFICATES_EVERY = 600.0
 """Seconds between two reads of the certificates."""
 
 AMISS = Gauge("tapedeck_amiss", "1 while the verdict has a reason of this kind", ["cause"])
+VERDICT = Gauge(
+    "tapedeck_verdict", "0 ready, 1 degraded, 2 unavailable, 3 draining, as /readyz says it"
+)
+SUCCESS = Gauge("tapedeck_objective_success_ratio", "The share of requests that must not fail")
+LATENCY = Gauge("tapedeck_objective_latency_seconds", "Within it 99 % of requests are answered")
 WITHOUT_COMMIT = Gauge(
     "tapedeck_without_commit_seconds", "Since the primary last acknowledged a commit; 0 without one"
 )
@@ -207,12 +213,16 @@ class Health:
         self._hashes = hashes(config)
         CONFIG_HASH.set(int(self._hashes["config"], 16))
         RING_HASH.set(int(self._hashes["ring"], 16))
+        SUCCESS.set(config.objective.success / 100)
+        LATENCY.set(config.objective.latency / 1000)
         telemetry.promise(CLASSES, config.objective.latency / 1000)
 
     async def _look_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            causes = set(self.verdict().causes)
+            verdict = self.verdict()
+            VERDICT.set(STATUSES.index(verdict.status))
+            causes = set(verdict.causes)
             for kind in ORDER:
                 AMISS.labels(kind).set(kind in causes)
             commits, primary = self._backend.primary.commits, self._backend.primary

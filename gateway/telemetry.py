@@ -208,7 +208,8 @@ def stats(gathered: Iterable[Metric]) -> dict[str, Any]:
 
 
 SHARED = (
-    *("tapedeck_amiss", "tapedeck_without_commit_seconds"),
+    *("tapedeck_amiss", "tapedeck_verdict", "tapedeck_without_commit_seconds"),
+    *("tapedeck_objective_success_ratio", "tapedeck_objective_latency_seconds"),
     *("tapedeck_filter_bytes", "tapedeck_filter_days", "tapedeck_filter_days_without"),
 )
 _Labels = tuple[tuple[str, str], ...]

@@ -16,6 +16,7 @@ from failover.mysql.commits import Stall
 from sharding.partitions.calendar import CLOCKS_AGREE, span
 
 Status = Literal["ready", "degraded", "unavailable", "draining"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 Kind = Literal[
     "draining",
     "clock",
