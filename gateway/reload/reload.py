@@ -94,12 +94,14 @@ class Reload:
         """What a reload of the file, or of the configuration in `body`, would change.
 
         Raises:
-            ConfigError: the configuration has problems.
-            Refusal: the body is not a configuration.
+            ConfigError: the configuration has problems; of the file: a reload would be refused.
+            Refusal: the body is not a configuration, or a worker does not answer.
         """
         if body:
             return await compare(self._live, body)
-        return (await self._weighed()).outcome
+        step = await self._weighed()
+        await self._parts.ask(step)
+        return step.outcome
 
     async def _weighed(self) -> Step:
         new = await aside("reload", self._source.load)

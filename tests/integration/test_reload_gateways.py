@@ -273,10 +273,12 @@ async def test_a_new_node_that_does_not_answer_is_refused_by_every_way_to_reload
     assert warned.returncode == 0
     assert "warning: lookup.servers: lookup4" in warned.stderr
     assert "ConnectionRefusedError" in warned.stderr
+    assert (await post(gateway, "/reload/check"))[0] == 422
     status, body = await post(gateway)
     assert status == 422
     (sentence,) = body["errors"]
     assert "the new node lookup4" in sentence
+    assert "tapedeck reload --force" in sentence
     assert "does not answer" in sentence
     assert "POST /reload?force=1" in sentence
     gateway.send(signal.SIGHUP)
