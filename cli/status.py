@@ -73,29 +73,44 @@ def metrics(
     token_file: TokenOption = None,
     ca_file: CaOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
 ) -> None:
     """Print each gateway's metrics in Prometheus' format, after a line # URL.
 
     Example: tapedeck metrics tapedeck_mysql_waiting tapedeck_mysql_connections
     """
     gateways = find_gateways(config, url, fleet, token_file, ca_file)
+    wanted = tuple(name.removeprefix("tapedeck_") for name in names or ("",))
 
-    def ask(port: AdminPort) -> str:
-        code, text = port.request("/metrics")
-        if code != 200:
-            raise NoAnswer(f"{port.url}/metrics answers {code}: is that a gateway's admin port?")
-        return text.decode()
+    def is_wanted(line: str) -> bool:
+        return line.removeprefix("tapedeck_").startswith(wanted)
 
-    wanted = tuple(name.removeprefix("tapedeck_") for name in names or ())
-    answers = ask_each(gateways, ask)
-    for port, text in answers:
-        if isinstance(text, NoAnswer):
-            continue
-        typer.echo(f"# {port.url}")
-        for line in text.splitlines():
-            if not wanted or line.removeprefix("tapedeck_").startswith(wanted):
-                typer.echo(line)
+    answers: list[tuple[AdminPort, Any]]
+    if as_json:
+        answers = ask_each(gateways, lambda port: port.ask("/stats"))
+        print_json(
+            [
+                {"url": port.url, "metrics": {k: v for k, v in said.items() if is_wanted(k)}}
+                for port, said in answers
+                if not isinstance(said, NoAnswer)
+            ]
+        )
+    else:
+        answers = ask_each(gateways, _metrics)
+        for port, said in answers:
+            if not isinstance(said, NoAnswer):
+                lines = list(filter(is_wanted, said.splitlines()))
+                typer.echo(
+                    "\n".join([f"# {port.url}", *lines] if lines else [f"# {port.url}: none"])
+                )
     fail_for(answers, "did not answer")
+
+
+def _metrics(port: AdminPort) -> str:
+    code, text = port.request("/metrics")
+    if code != 200:
+        raise NoAnswer(f"{port.url}/metrics answers {code}: is that a gateway's admin port?")
+    return text.decode()
 
 
 def _look(port: AdminPort) -> dict[str, Any]:

@@ -44,7 +44,7 @@ async def test_every_admin_answer_has_its_described_shape(gateway: Gateway) -> N
     async with aiohttp.ClientSession(gateway.url) as http, http.get("/mixes/7") as answer:
         assert answer.status == 200
     paths = ["/healthz", "/readyz", "/ring", "/partitions", "/stats", "/openapi.json"]
-    for path in [*paths, "/mysql", "/ring/outline"]:
+    for path in [*paths, "/mysql", "/ring/outline", "/drain", "/events"]:
         valid(description, path, "GET", 200, await get(gateway, path))
     where = await get(gateway, "/where/9223372036854775807/7")
     valid(description, "/where/{user_id}/{playlist_id}", "GET", 200, where)

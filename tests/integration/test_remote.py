@@ -96,6 +96,8 @@ def test_one_command_speaks_to_the_whole_fleet(gateways: list[Gateway], fleet: P
     assert 'tapedeck_reloads_total{result="refused"} 1.0' in counted
     assert counted.count("# http") == 2
     assert "tapedeck_lookups_total" not in counted
+    told = json.loads(typed("metrics", "mysql_gen", "--fleet", fleet, "--json").stdout)
+    assert [list(one["metrics"]) for one in told] == [["tapedeck_mysql_generation"]] * 2
     ring = typed("ring", "show", "--fleet", fleet).stdout.splitlines()
     assert len(ring) == 1 + 2 * 3
     assert all("live" in line for line in ring[1:])
