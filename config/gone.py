@@ -10,9 +10,8 @@ GONE = {
     "lookup.probe_rate": _NO_LIMIT,
     "lookup.probe_burst": _NO_LIMIT,
     "lookup.probe_overload": _NO_LIMIT,
-    "reload": "reload with `tapedeck reload`, SIGHUP or POST /reload",
 }
-"""Why each was removed, by `section.key`, or by the section."""
+"""Why each was removed, by `section.key`."""
 
 
 def refusal(name: str) -> str | None:
@@ -24,5 +23,5 @@ def refusal(name: str) -> str | None:
     >>> refusal("lookup.probe_rate")
     'is gone (a load without a hint needs no limit any more); remove it'
     """
-    why = GONE.get(name) or GONE.get(name.partition(".")[0])
+    why = GONE.get(name)
     return None if why is None else f"is gone ({why}); remove it"

@@ -525,6 +525,13 @@ class Objective(Section):
     ] = 250
 
 
+class Reload(Section):
+    """When the file is read again without SIGHUP or POST /reload."""
+
+    on_change: bool = Field(False, description="as soon as it changed")
+    look_every: Annotated[float, Field(ge=0.1, le=3600, description="seconds between looks")] = 2.0
+
+
 class Log(Section):
     """JSON lines on standard output. Up to 1 MiB of unread lines waits in each process; further
     lines are dropped and counted."""
@@ -551,6 +558,7 @@ class Sections(Section):
     catalog: Catalog = Catalog()
     limits: Limits = Limits()
     log: Log = Log()
+    reload: Reload = Reload()
     objective: Objective = Objective()
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The admin port of a process, and its triggers of a reload: POST /reload and SIGHUP."""
+"""The admin port of a process, and its triggers of a reload: POST /reload, SIGHUP, the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AdminPort:
     Args:
         insight: what it shows.
         reload: carries out reloads. With a WorkerReload only the supervisor uses this port: it has
-            no page, and signals are ignored.
+            no page, and signals and files are ignored.
         live: the present configuration.
         sock: bound.
         token: the supervisor's. Operators need `admin.token`, except on loopback.
@@ -40,6 +40,7 @@ class AdminPort:
         self._live = live
         self._supervisors_token = token
         self._dashboard: Dashboard | None = None
+        self._reload = reload
         self._tasks: set[asyncio.Task[object]] = set()
         if isinstance(reload, Reload):
             self._dashboard = Dashboard(insight, live)
@@ -60,10 +61,11 @@ class AdminPort:
         return self._listening.address
 
     async def start(self) -> None:
-        """Begin to answer requests."""
+        """Begin to answer requests, and to watch the file."""
         await self._listening.start()
-        if self._dashboard is not None:
+        if self._dashboard is not None and isinstance(self._reload, Reload):
             self._dashboard.start()
+            self._tasks.add(asyncio.create_task(self._reload.watch()))
 
     async def stop(self) -> None:
         """Stop the port and its tasks."""

@@ -124,6 +124,26 @@ class Reload:
             _log.exception("reload failed")
         return True
 
+    async def watch(self) -> None:
+        """While `reload.on_change` is set, reload after the file, or one that it names, changed.
+
+        A change must be the same in two checks in a row, so that half a file is never read. Runs
+        until it is cancelled.
+        """
+        live, source = self._live, self._source
+        known = pending = await aside("reload-watch", lambda: source.print_of(live.config))
+        while True:
+            await asyncio.sleep(live.config.reload.look_every)
+            now = await aside("reload-watch", lambda: source.print_of(live.config))
+            if not live.config.reload.on_change:
+                known = pending = now
+                continue
+            if now == pending != known:
+                _log.info("configuration file changed", file=str(source.path))
+                if await self.reload_logged():
+                    known = now
+            pending = now
+
 
 @contextlib.contextmanager
 def _counted() -> Iterator[None]:

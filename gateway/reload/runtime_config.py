@@ -6,6 +6,7 @@ pools and threads were built from stay until a restart; a reload names them.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import socket
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from config.load import load
 from config.mistakes import PREFIX
@@ -85,6 +86,23 @@ class Source:
         variables = {**os.environ, **self.overrides}
         names = (name.removeprefix(PREFIX).lower() for name in variables if name.startswith(PREFIX))
         return frozenset(name.replace("__", ".", 1) for name in names)
+
+    def print_of(self, config: Sections) -> bytes:
+        """A fingerprint of the file, and of the files with secrets that `config` names."""
+        digest = hashlib.sha256()
+        named = (
+            value
+            for section in Sections.model_fields
+            if isinstance(part := getattr(config, section), BaseModel)
+            for key in type(part).model_fields
+            if (key.endswith("_file") or key == "nutcracker") and (value := getattr(part, key))
+        )
+        for path in (self.path, *(self.path.parent / name for name in named)):
+            try:
+                digest.update(path.read_bytes())
+            except OSError as error:
+                digest.update(repr(error.errno).encode())
+        return digest.digest()
 
 
 class RuntimeConfig:

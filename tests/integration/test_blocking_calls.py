@@ -84,6 +84,7 @@ async def test_nothing_blocks_while_a_gateway_serves_reloads_rotates_and_fails_o
             "server_retry_timeout": 300,
         },
         mysql={"hosts": [f"localhost:{mysql.port}"]},
+        reload={"on_change": True, "look_every": 0.1},
         log={"requests": True},
     )
     put_mixes(document, [a_mix(1)])

@@ -151,10 +151,22 @@ async def test_a_ring_that_cannot_be_changes_nothing_and_says_why(
     assert status == 422
 
 
-async def test_sighup_reloads_too(gateway: Gateway, lookup_servers: list[RedisServer]) -> None:
+async def test_sighup_and_a_change_of_the_file_reload_too(
+    gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
     set_lookup(gateway, servers=servers(*lookup_servers))
+    gateway.document["reload"] = {"on_change": True, "look_every": 0.1}
+    gateway.write_config()
     gateway.send(signal.SIGHUP)
     await gateway.until("/ring", lambda _, body: body["generation"] == 2)
+
+    set_lookup(gateway, servers=servers(*lookup_servers[:1]))
+    await gateway.until("/ring", lambda _, body: body["generation"] == 3)
+    gateway.config.write_text(gateway.config.read_text().replace("servers:", "nonsense:"))
+    await gateway.until("/healthz", lambda *_: len(gateway.lines("reload refused")) == 1)
+    set_lookup(gateway, servers=servers(*lookup_servers[:2]))
+    await gateway.until("/ring", lambda _, body: body["generation"] == 4)
+    assert len(gateway.lines("reload refused")) == 1
 
 
 async def test_limits_follow_and_what_does_not_is_named(alone: Gateway) -> None:

@@ -251,6 +251,20 @@ async def until(ask: Callable[[], Any], wanted: Callable[[Any], bool], seconds: 
         await asyncio.sleep(0.05)
 
 
+async def test_a_certificate_that_is_replaced_is_taken_over_by_itself_with_on_change(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    """As cert-manager does it, and nobody tells the gateway."""
+    authority = Authority(tmp_path / "tls")
+    gateway = gateway_with(stack_config, tmp_path, authority.issue("gateway"))
+    gateway.document["reload"] = {"on_change": True, "look_every": 0.1}
+    port = gateway.document["gateway"]["port"]
+    with await_started(gateway):
+        before = serial_at(port, authority)
+        authority.issue("gateway")
+        await until(lambda: serial_at(port, authority), lambda serial: serial != before)
+
+
 # --- the lookup nodes
 
 

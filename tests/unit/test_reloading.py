@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from config.load import ConfigError, parse
+from config.load import ConfigError, load, parse
 from config.plain import veiled
 from gateway.http.errors import Refusal
 from gateway.reload import reload
@@ -136,6 +136,20 @@ async def test_a_question_that_is_none_is_refused(body: bytes) -> None:
     assert refused.value.status == 400
 
 
-def test_what_a_variable_says_is_pinned(tmp_path: Path) -> None:
-    source = Source(tmp_path / "tapedeck.yml", {"TAPEDECK_GATEWAY__PORT": "1"})
+def test_the_files_that_a_configuration_names_are_looked_at_too(tmp_path: Path) -> None:
+    secret, file = tmp_path / "service.key", tmp_path / "tapedeck.yml"
+    secret.write_text("one\n")
+    file.write_text(
+        "auth: {service_keys_file: service.key}\n"
+        f"lookup: {{servers: ['{A}']}}\n"
+        "mysql: {hosts: ['127.0.0.1:1'], user: nobody}\n"
+    )
+    source, config = Source(file, {"TAPEDECK_GATEWAY__PORT": "1"}), load(file, {})
+    before = source.print_of(config)
+    assert source.print_of(config) == before
+    secret.write_text("two\n")
+    after = source.print_of(config)
+    assert after != before
+    file.unlink()
+    assert source.print_of(config) not in (before, after)
     assert "gateway.port" in source.pinned
