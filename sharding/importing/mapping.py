@@ -214,7 +214,7 @@ def _day(value: Any) -> date:
 
 def _list(value: Any, name: str) -> Sequence[Any]:
     value = _text(value)
-    if value is None or value == "":
+    if value is None or value in ("", "[]"):
         return ()
     if isinstance(value, str):
         if value.lstrip()[:1] == "[":
@@ -297,11 +297,11 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def _body(value: Any) -> bytes:
-    body = value.encode() if isinstance(value, str) else value
-    if isinstance(body, dict):
-        body = msgspec.json.encode(body)
     try:
-        body = bytes(body)
+        body = value.encode() if isinstance(value, str) else value
+        if isinstance(body, dict):
+            body = msgspec.json.encode(body)
+        body = bytes(memoryview(body))  # of a number, bytes() would make so many
         body.decode()
         _object.decode(body)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):

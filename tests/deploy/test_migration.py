@@ -259,7 +259,6 @@ def test_a_live_system_moves_in_by_cohort_and_whole_and_out_again_and_no_place_i
     for listener in listeners:
         listener.start()
 
-    assert imported("--dry-run")["sample"][0]["outcome"] == "imported"
     began = f"{datetime.now(UTC) - timedelta(seconds=1):%Y-%m-%dT%H:%M:%S}"
     bulk = imported("--leave-open")
     assert bulk["imported"] >= len(SLEEPING)

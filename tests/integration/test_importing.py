@@ -20,6 +20,7 @@ import yaml
 from failover.mysql.errors import Fault, MySQLError
 from gateway.player.rules import body_of
 from sharding.backend import Backend
+from sharding.importing import run as run_module
 from sharding.importing import target as target_module
 from sharding.importing.mapping import Record, read_map
 from sharding.importing.run import REJECTED, Done, Run
@@ -359,6 +360,7 @@ async def test_a_mysql_that_fails_over_has_the_part_begun_anew(
     gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mysql: Server
 ) -> None:
     app.put(3, (1, 7, "70"), (2, 7, "70"))
+    monkeypatch.setattr(run_module, "AGAIN_SECONDS", 0.05)
     take, takes = Target.take, 0
 
     async def cut_off(self: Target, records: Any) -> Any:

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.player.rules import body_of
+from sharding.importing.known import Known
 from sharding.importing.mapping import BadMap, BadRow, read_map, record
 from sharding.importing.sources import BadSource, open_source
 from sharding.importing.target import CHANGED, EXPIRED, MOVED, NEW, OLDER, REPLACED, SAME, decide
 from sharding.partitions.sql import Row
-from sharding.state import Key, Owner
+from sharding.state import PLAYLIST_MAX, USER_MAX, Key, Owner
 from sharding.store import idempotency
 
 DAY = date(2026, 10, 20)
@@ -99,6 +100,9 @@ def test_switches_are_read_however_they_are_written() -> None:
         ({"skips": "yesterday"}, "skips: 'yesterday' is no list of times"),
         ({"listened": "perhaps"}, "listened: 'perhaps' is neither true nor false"),
         ({"body": "[]"}, r"body: '\[\]' is no JSON object"),
+        ({"body": '{"a":"\ud800"}'}, r"body: .* is no JSON object"),
+        ({"body": {"a": "\ud800"}}, r"body: .* is no JSON object"),
+        ({"body": 10**15}, "body: '1000000000000000' is no JSON object"),
         ({"body": json.dumps({"a": "b" * 70_000})}, "more than states.max_bytes"),
         ({"broken": "x"}, "is no JSON object"),
     ],
@@ -142,3 +146,25 @@ def test_an_older_state_never_takes_the_place_of_a_newer_or_a_changed_one(
             newer = MOVED if age > row_age else OLDER
             assert outcome == (newer if age != row_age else SAME if same else REPLACED)
         assert decide(one, None, DAY, 30).outcome == NEW
+
+
+KEYS = st.builds(Key, st.integers(1, USER_MAX), st.integers(1, PLAYLIST_MAX))
+
+
+@given(st.lists(st.tuples(st.integers(0, 31), st.lists(KEYS, min_size=1, max_size=5)), max_size=8))
+def test_no_day_is_ruled_out_that_a_key_was_added_to(added: list[tuple[int, list[Key]]]) -> None:
+    days = [date.fromordinal(DAY.toordinal() + n) for n in range(32)]
+    known = Known({}, days, 100)
+    for number, keys in added:
+        known.add(days[number], keys)
+    found = known.among([key for _, keys in added for key in keys])
+    for number, keys in added:
+        assert set(keys) <= set(found[days[number]])
+
+
+def test_days_are_ruled_out() -> None:
+    days = [date.fromordinal(DAY.toordinal() + n) for n in range(32)]
+    known = Known({}, days, 1000)
+    known.add(DAY, [Key(user, 7) for user in range(1, 101)])
+    assert not known.among([])
+    assert len(known.among([Key(user, 7) for user in range(50, 1000)])[DAY]) < 60
