@@ -175,7 +175,7 @@ class Place:
                 f"CREATE TABLE {name} (user_id BIGINT, playlist_id BIGINT, tracks_played TEXT,"
                 " skipped_at TEXT, listened TINYINT, updated_at DATETIME,"
                 " PRIMARY KEY (user_id, playlist_id));"
-                f"INSERT INTO {name} VALUES ({42 + age}, 7, '[70]', '[]', 0, UTC_TIMESTAMP());"
+                f"INSERT INTO {name} VALUES ({42 + age}, 7, '[1052]', '[]', 0, UTC_TIMESTAMP());"
             )
         port = self.terminal.ports[5]
         subprocess.run(
