@@ -40,7 +40,6 @@ PAGES = sorted(
 
 PICTURES = {
     "player ──HTTP──> gateway (any number of workers, any number of gateways)",
-    "lookup:",
     "lookup: {nutcracker: /etc/nutcracker/nutcracker.yml, pool: lookups, layout: flat}",
     'lookup: {mode: cluster, servers: ["10.0.0.1:6379", "10.0.0.2:6379"]}',
 }
