@@ -106,9 +106,13 @@ def drill(
         _take_rights()
     options = Options(long=not short, rate=rate, seed=seed, configs=config or ())
 
+    import structlog
     import uvloop
 
     from drills.terminal import show_summary
+
+    # Log lines of the parts that a drill uses stay out of its output.
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
     outcomes, number = uvloop.run(
         _all(console, [known[name] for name in chosen], options, out, history)
