@@ -14,7 +14,7 @@ from gateway.http.cors import Cors
 from gateway.http.errors import Style, encode, plain_error, response
 from gateway.http.messages import Response
 from gateway.http.router import Call, Handler, Route
-from gateway.player.finding import CatalogApi
+from gateway.player.catalog_routes import CatalogApi
 from gateway.player.responses import player_error
 from gateway.player.routes import PlayerApi
 from gateway.reload.runtime_config import RuntimeConfig

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any
 
 import structlog
-from prometheus_client import Gauge
 
 from config import tls
 from config.model import Sections
@@ -28,7 +27,7 @@ from failover.aside import aside
 from failover.mysql.heartbeat import Heartbeat
 from failover.presence import TICK
 from failover.tasks import stop
-from gateway import telemetry
+from gateway import metrics, telemetry
 from gateway.api.operations import CLASSES
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.telemetry import Served
@@ -53,27 +52,6 @@ WINDOW = 30.0
 """Seconds of traffic that are compared with the objective."""
 CERTIFICATES_EVERY = 600.0
 """Seconds between two reads of the certificates."""
-
-AMISS = Gauge("tapedeck_amiss", "1 while the verdict has a reason of this kind", ["cause"])
-VERDICT = Gauge(
-    "tapedeck_verdict", "0 ready, 1 degraded, 2 unavailable, 3 draining, as /readyz says it"
-)
-SUCCESS = Gauge("tapedeck_objective_success_ratio", "The share of requests that must not fail")
-LATENCY = Gauge("tapedeck_objective_latency_seconds", "Within it 99 % of requests are answered")
-WITHOUT_COMMIT = Gauge(
-    "tapedeck_without_commit_seconds", "Since the primary last acknowledged a commit; 0 without one"
-)
-CONFIG_HASH = Gauge(
-    "tapedeck_config_hash", "The same on each gateway whose listeners are served alike"
-)
-RING_HASH = Gauge("tapedeck_ring_hash", "The same on each gateway that places lookups alike")
-SKEW = Gauge("tapedeck_clock_ahead_seconds", "By how much MySQL's clock is ahead of this machine's")
-MISSING = Gauge(
-    "tapedeck_process_missed_ratio", "The share of the last seconds in which a worker got no turn"
-)
-EXPIRY = Gauge(
-    "tapedeck_certificate_expiry_timestamp_seconds", "When a certificate of ours ends", ["value"]
-)
 
 _RING = ("mode", "layout", "hash", "hash_tag", "distribution", "servers")
 _ALIKE = ("partitions", "player", "states", "objective")
@@ -211,32 +189,32 @@ class Health:
 
     def _configure(self, config: Sections) -> None:
         self._hashes = hashes(config)
-        CONFIG_HASH.set(int(self._hashes["config"], 16))
-        RING_HASH.set(int(self._hashes["ring"], 16))
-        SUCCESS.set(config.objective.success / 100)
-        LATENCY.set(config.objective.latency / 1000)
+        metrics.CONFIG_HASH.set(int(self._hashes["config"], 16))
+        metrics.RING_HASH.set(int(self._hashes["ring"], 16))
+        metrics.SUCCESS.set(config.objective.success / 100)
+        metrics.LATENCY.set(config.objective.latency / 1000)
         telemetry.promise(CLASSES, config.objective.latency / 1000)
 
     async def _look_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             verdict = self.verdict()
-            VERDICT.set(STATUSES.index(verdict.status))
+            metrics.VERDICT.set(STATUSES.index(verdict.status))
             causes = set(verdict.causes)
             for kind in ORDER:
-                AMISS.labels(kind).set(kind in causes)
+                metrics.AMISS.labels(kind).set(kind in causes)
             commits, primary = self._backend.primary.commits, self._backend.primary
             seen = commits.watched and primary.adopted
             stall = commits.stall(loop.time())
             quiet = commits.quiet(loop.time()) if stall is None else stall.seconds
-            WITHOUT_COMMIT.set(round(quiet, 3) if seen else 0)
-            SKEW.set(self._backend.days.apart)
-            MISSING.set(round(self._backend.presence.missing, 3))
+            metrics.WITHOUT_COMMIT.set(round(quiet, 3) if seen else 0)
+            metrics.SKEW.set(self._backend.days.apart)
+            metrics.MISSING.set(round(self._backend.presence.missing, 3))
             await asyncio.sleep(EVERY)
 
     async def _certificates(self) -> None:
         while True:
             found = await aside("certificates", partial(tls.expiries, self._live.config))
             for value, ends in found.items():
-                EXPIRY.labels(value).set(ends if math.isfinite(ends) else time.time())
+                metrics.EXPIRY.labels(value).set(ends if math.isfinite(ends) else time.time())
             await asyncio.sleep(CERTIFICATES_EVERY)

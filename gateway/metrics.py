@@ -49,3 +49,25 @@ RELOADS = Counter(
     "Reloads of the configuration: applied, refused (it has problems), failed",
     ["result"],
 )
+
+# Health (the verdict)
+AMISS = Gauge("tapedeck_amiss", "1 while the verdict has a reason of this kind", ["cause"])
+VERDICT = Gauge(
+    "tapedeck_verdict", "0 ready, 1 degraded, 2 unavailable, 3 draining, as /readyz says it"
+)
+SUCCESS = Gauge("tapedeck_objective_success_ratio", "The share of requests that must not fail")
+LATENCY = Gauge("tapedeck_objective_latency_seconds", "Within it 99 % of requests are answered")
+WITHOUT_COMMIT = Gauge(
+    "tapedeck_without_commit_seconds", "Since the primary last acknowledged a commit; 0 without one"
+)
+CONFIG_HASH = Gauge(
+    "tapedeck_config_hash", "The same on each gateway whose listeners are served alike"
+)
+RING_HASH = Gauge("tapedeck_ring_hash", "The same on each gateway that places lookups alike")
+SKEW = Gauge("tapedeck_clock_ahead_seconds", "By how much MySQL's clock is ahead of this machine's")
+MISSING = Gauge(
+    "tapedeck_process_missed_ratio", "The share of the last seconds in which a worker got no turn"
+)
+EXPIRY = Gauge(
+    "tapedeck_certificate_expiry_timestamp_seconds", "When a certificate of ours ends", ["value"]
+)

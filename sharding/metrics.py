@@ -104,3 +104,13 @@ SESSION_BYTES = Gauge("tapedeck_session_bytes", "Bytes of the states in the sess
 GROUPED = Counter(
     "tapedeck_grouped_changes", "Changes that were saved together with another one of their key"
 )
+
+# The memory of lookup nodes
+CAPACITY = {
+    "memory_bytes": Gauge("tapedeck_capacity_memory_bytes", "Memory used", ["node"]),
+    "maxmemory_bytes": Gauge("tapedeck_capacity_maxmemory_bytes", "Its limit", ["node"]),
+    "keys": Gauge("tapedeck_capacity_keys", "Keys of every kind", ["node"]),
+    "evicted": Gauge("tapedeck_capacity_evicted_keys", "Evicted since it started", ["node"]),
+}
+"""By attribute of `lookups.capacity.Capacity`. A node without a limit has no `maxmemory_bytes`."""
+CAPACITY_ALARM = Gauge("tapedeck_capacity_alarm", "1 while a node evicts keys", ["node"])

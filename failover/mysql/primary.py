@@ -17,6 +17,7 @@ import structlog
 
 from config.model import HostPort, MySQL
 from failover import metrics
+from failover.mysql.backoff import persist
 from failover.mysql.commits import SILENT, Commits, waits_for
 from failover.mysql.connection import Hello, Row, Session
 from failover.mysql.engine import Redundancy
@@ -25,7 +26,6 @@ from failover.mysql.fencing import Adopt, Split, Vacant, View, decide
 from failover.mysql.left_behind import LeftBehind
 from failover.mysql.monitor import Watch
 from failover.mysql.pool import Pool
-from failover.mysql.retry import persist
 from failover.presence import Presence
 
 log = structlog.get_logger("tapedeck.primary")

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import structlog
-from prometheus_client import Gauge
 
 from failover.redis.connections import info_of
 from failover.redis.nodes import Node
+from sharding import metrics
 
 log = structlog.get_logger("tapedeck.capacity")
 
@@ -25,15 +25,6 @@ WINDOW = 3_600.0
 """Seconds in which evictions raise the alarm."""
 _FIRST = 2.0
 """Seconds within which the first check comes."""
-
-_METRICS = {
-    "memory_bytes": Gauge("tapedeck_capacity_memory_bytes", "Memory used", ["node"]),
-    "maxmemory_bytes": Gauge("tapedeck_capacity_maxmemory_bytes", "Its limit", ["node"]),
-    "keys": Gauge("tapedeck_capacity_keys", "Keys of every kind", ["node"]),
-    "evicted": Gauge("tapedeck_capacity_evicted_keys", "Evicted since it started", ["node"]),
-}
-"""By attribute of `Capacity`. A node without a limit has no sample of `maxmemory_bytes`."""
-_ALARM = Gauge("tapedeck_capacity_alarm", "1 while a node evicts keys", ["node"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +122,7 @@ class Survey:
         for name in set(self.found) - {node.name for node in looked}:
             del self.found[name]
             self._evictions.pop(name, None)
-            for metric in (*_METRICS.values(), _ALARM):
+            for metric in (*metrics.CAPACITY.values(), metrics.CAPACITY_ALARM):
                 metric.remove(name)
         self._tell()
 
@@ -145,12 +136,12 @@ class Survey:
             return  # ejection reports it
         self.found[node.name] = found
         values = asdict(found)
-        for name, metric in _METRICS.items():
+        for name, metric in metrics.CAPACITY.items():
             if values[name] is None:
                 metric.remove(node.name)
             else:
                 metric.labels(node.name).set(values[name])
-        _ALARM.labels(node.name).set(bool(found.evicted_last_hour))
+        metrics.CAPACITY_ALARM.labels(node.name).set(bool(found.evicted_last_hour))
 
     def _tell(self) -> None:
         evicting = frozenset(name for name, found in self.found.items() if found.evicted_last_hour)

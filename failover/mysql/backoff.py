@@ -1,4 +1,7 @@
-"""Retries with backoff and jitter until a deadline, only after errors that may pass."""
+"""Retries with backoff and jitter until a deadline, only after errors that may pass.
+
+Which may pass is said in `errors` (`FAULTS`); the deadline is `mysql.deadline`.
+"""
 
 from __future__ import annotations
 
