@@ -17,6 +17,7 @@ from config.load import ConfigError
 from gateway import telemetry
 from gateway.api.operations import OPEN, PROBES
 from gateway.auth.bearer import carries_key, digest_of
+from gateway.dashboard import guide
 from gateway.finding import question
 from gateway.http.allowed_hosts import is_ours, refuse_strangers
 from gateway.http.errors import Refusal, json_response
@@ -161,7 +162,7 @@ class AdminApi:
         return self._the_dashboard().file(call.values["file"])
 
     async def guide(self, call: Call) -> Answer:
-        return self._the_dashboard().guide(call.values["file"])
+        return guide.page(call.values["file"])
 
     async def stream(self, call: Call) -> Answer:
         assert isinstance(

@@ -45,24 +45,26 @@ def runbook(cause: Kind) -> str:
     return f"{RUNBOOKS[cause]}.md" if cause in RUNBOOKS else "operations.md"
 
 
-class Guide:
-    """The pages, read once."""
+def _read() -> dict[str, bytes]:
+    folder = resources.files("gateway.dashboard").joinpath("guide")
+    return {
+        page.name: page.read_bytes()
+        for place in (folder, folder.joinpath("runbooks"))
+        for page in place.iterdir()
+        if page.name.endswith(".md")
+    }
 
-    def __init__(self) -> None:
-        folder = resources.files("gateway.dashboard").joinpath("guide")
-        self._pages = {
-            page.name: page.read_bytes()
-            for place in (folder, folder.joinpath("runbooks"))
-            for page in place.iterdir()
-            if page.name.endswith(".md")
-        }
 
-    def page(self, name: str) -> Response:
-        """One of them.
+# Once, before there is an event loop: no request waits for a disk.
+_PAGES = _read()
 
-        Raises:
-            Refusal: 404.
-        """
-        if name not in self._pages:
-            raise Refusal(404, "There is no such page.")
-        return Response(200, self._pages[name], HEADERS, "text/plain; charset=utf-8")
+
+def page(name: str) -> Response:
+    """One of the pages.
+
+    Raises:
+        Refusal: 404.
+    """
+    if name not in _PAGES:
+        raise Refusal(404, "There is no such page.")
+    return Response(200, _PAGES[name], HEADERS, "text/plain; charset=utf-8")

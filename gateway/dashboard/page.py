@@ -17,12 +17,10 @@ import structlog
 from aiohttp import web
 
 from config.plain import plain
-from gateway.dashboard.guide import Guide
 from gateway.dashboard.history import KEEP, STEP, Event, History
 from gateway.dashboard.numbers import node_numbers, totals, worker_numbers
 from gateway.dashboard.stream import Viewer, Viewers, event
 from gateway.http.errors import Refusal
-from gateway.http.messages import Response
 from gateway.http.static_files import Pages
 from gateway.insight import Insight, Snapshot
 from gateway.reload.runtime_config import RuntimeConfig
@@ -57,7 +55,6 @@ class Dashboard:
         self._known: dict[str, tuple[float, Any]] = {}
         self._asked: dict[str, float] = {}
         self._started = time.time()
-        self._guide = Guide()
         self._answers: dict[str, tuple[int, Any]] = {}
         self._versions = 0
         self._viewers = Viewers(self._feed, self._arrived)
@@ -96,14 +93,6 @@ class Dashboard:
             Refusal: 404.
         """
         return PAGES.part(name)
-
-    def guide(self, name: str) -> Response:
-        """A page of the documentation.
-
-        Raises:
-            Refusal: 404.
-        """
-        return self._guide.page(name)
 
     def events(self) -> list[Event]:
         """What happened lately, oldest first."""

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.core import Metric
 
 from gateway.api.operations import CLASSES
-from gateway.dashboard.guide import Guide, runbook
+from gateway.dashboard.guide import page, runbook
 from gateway.dashboard.history import KEEP, MOST_EVENTS, STEP, History
 from gateway.dashboard.numbers import Window, point, read, worker_numbers
 from gateway.insight import Snapshot
@@ -147,9 +147,8 @@ def test_a_status_that_became_better_holds_from_then_on() -> None:
 
 
 def test_each_cause_has_a_page_that_is_there() -> None:
-    guide = Guide()
     for kind in ORDER:
-        assert guide.page(runbook(kind)).status == 200
+        assert page(runbook(kind)).status == 200
 
 
 @pytest.mark.parametrize(
