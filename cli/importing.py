@@ -13,10 +13,16 @@ import typer
 from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json, read_config, run
 
 if TYPE_CHECKING:
+    from cli.verifying import Found
     from config.model import Sections
+    from failover.mysql.primary import Primary
+    from sharding.importing.exporting import Written
     from sharding.importing.mapping import Map
     from sharding.importing.run import Run
     from sharding.importing.sources import Source
+
+AT_ONCE = 1000
+"""Mixes that the catalog is asked for by one statement."""
 
 FromOption = Annotated[
     str,
@@ -64,7 +70,8 @@ def import_(
     """Import listeners' places, each into the partition of its own day.
 
     A state that Tapedeck has changed since stays as it is, so the command may be repeated: it
-    continues an interrupted run, and a later run imports what is new. MAP.rejects names bad rows.
+    continues an interrupted run, and a later run imports what is new. Bad rows are added to
+    MAP.rejects.
     With --user the days that it writes into stay open, as with --leave-open.
 
     A map gives the column, SQL expression or field for each meaning:
@@ -87,30 +94,42 @@ def import_(
     reading, said = _source(source, tables, map_file, since, user)
     os.nice(10)  # a gateway on this machine comes first
     rejects = map_file.with_name(map_file.name + ".rejects")
-    with rejects.open("w", encoding="utf-8") as file:
+    with rejects.open("a", encoding="utf-8") as file:
         work = _run(sections, reading, rate, file)
         try:
             if verify:
-                differences = run(_verify(sections, work, url, sample))
+                found = run(_verify(sections, work, url, sample))
             else:
-                _carry_out(sections, work, map_file, said, dry_run, leave_open or bool(user))
+                lacking = _carry_out(
+                    sections, work, map_file, said, dry_run, leave_open or bool(user)
+                )
         except Exception as error:
             if type(error).__name__ not in ("BadSource", "Refused", "CannotSeal"):
                 raise
-            fail(f"{error}; the same command continues where this one ended")
+            begun = any(work.counts.values()) and not (dry_run or verify)
+            fail(f"{error}{'; the same command continues where this one ended' * begun}")
     if not rejects.stat().st_size:
         rejects.unlink()
     if verify:
-        _tell_differences(work, differences, as_json)
+        _tell_differences(work, found, as_json)
         return
     if as_json:
-        print_json({**work.counts, "sample": [_shown(step) for step in work.sample]})
+        sampled = [_shown(step) for step in work.sample]
+        print_json({**work.counts, "sample": sampled, "mixes_not_in_catalog": lacking})
     else:
         for step in work.sample if dry_run else ():
             print(_line(step))
         print(("Would be: " if dry_run else "") + _counted(work) + ".")
-    if rejects.exists():
-        fail(f"bad rows were left out: {rejects} names them")
+        if lacking:
+            print(
+                f"The catalog lacks {_some('mix', lacking)}: until they are there, the Player"
+                " answers 404 for these places."
+            )
+    if work.rejected:
+        left = "1 bad row was" if work.rejected == 1 else f"{work.rejected:,} bad rows were"
+        fail(
+            f"{left} left out: the end of {rejects} names {'it' if work.rejected == 1 else 'them'}"
+        )
 
 
 def _source(
@@ -158,17 +177,19 @@ def _run(sections: Sections, source: Source, rate: float, rejects: Any) -> Run:
 
 def _carry_out(
     sections: Sections, work: Run, map_file: Path, said: str, dry: bool, leave_open: bool
-) -> None:
+) -> list[int]:
+    """Import; return the mixes that the catalog lacks."""
     from sharding.importing.run import Done
 
     whole = not dry and work.source.since is None and not work.source.users
     done = Done(map_file.with_name(map_file.name + ".progress"), said) if whole else None
-    run(_import(sections, work, done, dry, not leave_open))
+    lacking = run(_import(sections, work, done, dry, not leave_open))
     if done is not None:
         done.over()
+    return lacking
 
 
-async def _import(sections: Sections, work: Run, done: Any, dry: bool, close: bool) -> None:
+async def _import(sections: Sections, work: Run, done: Any, dry: bool, close: bool) -> list[int]:
     from sharding.backend import Backend
 
     backend = Backend(sections)
@@ -176,11 +197,28 @@ async def _import(sections: Sections, work: Run, done: Any, dry: bool, close: bo
     try:
         retention = sections.partitions.retention_days
         await work.into(backend.primary, retention, done, dry=dry, close=close)
+        return await _lacking(backend.primary, sorted(work.mixes))
     finally:
         await backend.primary.close()
 
 
-async def _verify(sections: Sections, work: Run, url: str, sample: int) -> list[dict[str, Any]]:
+async def _lacking(primary: Primary, mixes: list[int]) -> list[int]:
+    """Which of these mixes the catalog lacks."""
+    from failover.mysql.errors import Fault, MySQLError
+    from gateway.catalog.tables import read_ids
+
+    there: set[int] = set()
+    try:
+        for first in range(0, len(mixes), AT_ONCE):
+            some = mixes[first : first + AT_ONCE]
+            there.update([int(row[0]) for row in await primary.fetch(read_ids(len(some)), some)])
+    except MySQLError as error:
+        if error.fault is not Fault.NO_TABLE:
+            raise
+    return [mix for mix in mixes if mix not in there]
+
+
+async def _verify(sections: Sections, work: Run, url: str, sample: int) -> Found:
     from cli.verifying import Asking, differences
     from sharding.backend import Backend
 
@@ -192,19 +230,41 @@ async def _verify(sections: Sections, work: Run, url: str, sample: int) -> list[
         await backend.close()
 
 
-def _tell_differences(work: Run, found: list[dict[str, Any]], as_json: bool) -> None:
+def _tell_differences(work: Run, found: Found, as_json: bool) -> None:
+    differing, lacking = found.differences, found.lacking
     if as_json:
-        print_json({"compared": dict(work.counts), "differences": found})
+        told = {"differences": differing, "lacking": lacking}
+        print_json({"compared": dict(work.counts), **told})
     else:
-        for one in found:
+        for one in differing + lacking:
             print(f"user {one['user']}, playlist {one['playlist']}: {one['what']}")
         print(f"Compared: {_counted(work)}.")
-    if found:
-        fail(f"{len(found)} states differ from what the source says")
+    problems = []
+    if differing:
+        states = "1 state differs" if len(differing) == 1 else f"{len(differing):,} states differ"
+        problems.append(f"{states} from what the source says")
+    if lacking:
+        states = "1 state is" if len(lacking) == 1 else f"{len(lacking):,} states are"
+        problems.append(
+            f"{states} as in the source, but the catalog lacks mixes or tracks of places:"
+            " bring them with tapedeck catalog import"
+        )
+    if problems:
+        fail("; ".join(problems))
 
 
 def _counted(work: Run) -> str:
-    return ", ".join(f"{n:,} {what}" for what, n in sorted(work.counts.items())) or "0 rows"
+    said = [
+        f"{n:,} {'bad row' if (what, n) == ('bad rows', 1) else what}"
+        for what, n in sorted(work.counts.items())
+    ]
+    return ", ".join(said) or "0 rows"
+
+
+def _some(what: str, ids: list[int]) -> str:
+    from cli.verifying import some
+
+    return f"{len(ids):,} {what if len(ids) == 1 else what + 'es'} ({some(ids)})"
 
 
 def _shown(step: Any) -> dict[str, Any]:
@@ -258,8 +318,9 @@ def export(
     """Write the states in the format of the system that they came from.
 
     Columns have the names in the map; for an expression, the name of its meaning. A .sql file has
-    REPLACE statements for the tables of the states' days. --since writes only the days from then
-    on, which have every later change.
+    REPLACE statements for the tables of the states' days. A map with `player:` exports the Player's
+    states, one with `body:` the states API's. --since writes only the days from then on, which have
+    every later change.
 
     Example: tapedeck export --to back.sql --tables 'player_%Y%m%d' --map map.yml
     """
@@ -276,8 +337,20 @@ def export(
         fail(f"--since {since}: write it as YYYY-MM-DD")
     sections = read_config(config)
     with to.open("w", encoding="utf-8", newline="") as file:
-        states = run(_export(sections, file, write, to.suffix, mapped, tables, first, user))
-    print(f"Wrote {states:,} states to {to}.")
+        count = run(_export(sections, file, write, to.suffix, mapped, tables, first, user))
+    print(f"Wrote {_states(count.states)} to {to}.")
+    if count.left_out:
+        whose, other = ("the Player's", "player")
+        if "body" not in mapped.columns:
+            whose, other = ("the states API's", "body")
+        print(
+            f"Left out {_states(count.left_out)} of {whose}, which this map has no column for:"
+            f" export them with a map that has `{other}:`."
+        )
+
+
+def _states(number: int) -> str:
+    return "1 state" if number == 1 else f"{number:,} states"
 
 
 async def _export(
@@ -289,7 +362,7 @@ async def _export(
     tables: str,
     first: Any,
     user: list[int] | None,
-) -> int:
+) -> Written:
     from sharding.backend import Backend
 
     backend = Backend(sections)
@@ -298,7 +371,7 @@ async def _export(
         await backend.days.refresh()
         days = [day for day in backend.days.readable() if first is None or day >= first]
         fetch = backend.primary.fetch
-        states: int = await write(file, fetch, kind, mapped, tables, days, tuple(user or ()))
-        return states
+        count: Written = await write(file, fetch, kind, mapped, tables, days, tuple(user or ()))
+        return count
     finally:
         await backend.primary.close()

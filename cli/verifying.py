@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
+from msgspec import Struct
 
 from cli.common import fail
 from sharding.importing.target import MOVED, NEW, REPLACED, SAME, Step, decide
@@ -33,11 +34,26 @@ WHAT = {
     MOVED: "the source has a newer state than Tapedeck",
 }
 OTHERWISE = "answered otherwise"
+LACKING = "imported as in the source but not all in the catalog"
+NAMED = 10
+"""Most ids that a sentence names."""
 AT_ONCE = 16
 """Most requests to the gateway at the same time."""
 TRIES = 20
 """Tries of a request that is answered with 429 or 503."""
 LONGEST_PAUSE = 10.0
+
+
+class Found(Struct):
+    """What the comparison found.
+
+    Attributes:
+        differences: states that are not as in the source, or are answered otherwise.
+        lacking: states that are as in the source, of mixes or tracks that the catalog lacks.
+    """
+
+    differences: list[dict[str, Any]]
+    lacking: list[dict[str, Any]]
 
 
 class Asking:
@@ -70,30 +86,34 @@ class Asking:
     async def __aexit__(self, *_: object) -> None:
         await self._http.close()
 
-    async def difference(self, record: Record) -> str:
-        """How the gateway's answer differs from the source; empty if it does not."""
+    async def difference(self, record: Record) -> tuple[str, str]:
+        """How the gateway's answer differs from the source: `OTHERWISE`, `LACKING` or `SAME`, and a
+        sentence that says how."""
         user, playlist = record.key
         said = msgspec.json.decode(record.body)
         if record.owner is Owner.STATES_API:
             status, body, headers = await self._get(f"/states/{user}/{playlist}")
             if status != 200:
-                return f"the states API answers {status}: {_sentence(body)}"
+                return OTHERWISE, f"the states API answers {status}: {_sentence(body)}"
             day = f"{record.day:%Y%m%d}"
             if body == said and headers.get("X-Partition") == day:
-                return ""
-            return f"the states API answers another body, or another day than {day}"
+                return SAME, ""
+            return OTHERWISE, f"the states API answers another body, or another day than {day}"
         _, body, _ = await self._get(f"/sets/new?user_id={user}")
         token = body["play_token"]
         status, body, _ = await self._get(f"/sets/{token}/tracks_played?mix_id={playlist}")
+        if status == 404:
+            return LACKING, f"the catalog lacks mix {playlist}"
         if status != 200:
-            return f"the Player answers {status}: {_sentence(body)}"
+            return OTHERWISE, f"the Player answers {status}: {_sentence(body)}"
         wanted, answered = said.get("played", []), [track["id"] for track in body["tracks"]]
         if answered == wanted:
-            return ""
-        lacking = len(set(wanted) - set(answered))
+            return SAME, ""
+        lacking = [track for track in wanted if track not in answered]
         if answered == [track for track in wanted if track in answered]:
-            return f"the catalog's mix lacks {lacking} of the {len(wanted)} tracks that were played"
-        return f"the Player answers the tracks {answered}, the source {wanted}"
+            tracks = "track" if len(lacking) == 1 else "tracks"
+            return LACKING, f"the catalog's mix lacks {tracks} {some(lacking)}"
+        return OTHERWISE, f"the Player answers the tracks {answered}, the source {wanted}"
 
     async def _get(self, path: str) -> tuple[int, Any, Mapping[str, str]]:
         for tried in range(1, TRIES + 1):
@@ -120,9 +140,13 @@ def _sentence(body: Any) -> str:
     return " ".join(body.get("errors") or ()) if isinstance(body, dict) else ""
 
 
-async def differences(
-    work: Run, backend: Backend, asking: Asking, sample: int
-) -> list[dict[str, Any]]:
+def some(ids: list[int]) -> str:
+    """The first `NAMED` ids, and how many more there are."""
+    more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+    return ", ".join(map(str, ids[:NAMED])) + more
+
+
+async def differences(work: Run, backend: Backend, asking: Asking, sample: int) -> Found:
     """Compare states, count the outcomes in `work.counts`, and return the differences.
 
     Args:
@@ -143,13 +167,16 @@ async def differences(
 
     async def compare(record: Record) -> tuple[Step, str]:
         step = await look(record)
-        if step.outcome == SAME and (what := await asking.difference(record)):
+        if step.outcome == SAME:
+            outcome, what = await asking.difference(record)
+            if outcome == SAME:
+                return step, ""
             step = await look(record)  # the listener may have gone on since the first look
             if step.outcome == SAME:
-                return Step(record, OTHERWISE, step.row), what
+                return Step(record, outcome, step.row), what
         return step, WHAT.get(step.outcome, "")
 
-    found: list[dict[str, Any]] = []
+    found = Found([], [])
     number = 0
     for part in parts:
         async for records in work.records(part):
@@ -158,7 +185,8 @@ async def differences(
             for step, what in await asyncio.gather(*map(compare, chosen)):
                 work.counts[step.outcome] += 1
                 if what:
-                    found.append(_difference(step, what))
+                    listed = found.lacking if step.outcome == LACKING else found.differences
+                    listed.append(_difference(step, what))
     return found
 
 

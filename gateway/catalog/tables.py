@@ -105,6 +105,11 @@ def read_cards(count: int) -> str:
     )
 
 
+def read_ids(count: int) -> str:
+    """The statement that reads which of `count` mixes there are. Its arguments are their ids."""
+    return f"SELECT id FROM mixes WHERE id {_some(count)}"
+
+
 async def ensure_catalog(primary: Primary) -> None:
     """Create the tables that are missing.
 

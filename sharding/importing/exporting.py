@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, TextIO
 
 import msgspec
+from msgspec import Struct
 
 from sharding.importing.mapping import PLACE, Map
 from sharding.partitions.calendar import table
 from sharding.partitions.sql import TOMBSTONE
+from sharding.state import Owner
 
 KINDS = (".sql", ".csv", ".jsonl")
 PAGE = 2000
 """States read at once."""
 
+_QUOTABLE = re.compile(r"[ -&(-\[\]-~]*")
+"""Printable ASCII without single quotes and backslashes: the same in quotes in every SQL mode."""
+
 Fetch = Callable[[str], Awaitable[Sequence[Sequence[Any]]]]
+
+
+class Written(Struct):
+    """What became of the states.
+
+    Attributes:
+        states: how many were written.
+        left_out: how many belong to the other API than the map's.
+    """
+
+    states: int = 0
+    left_out: int = 0
 
 
 async def write(
@@ -29,10 +47,12 @@ async def write(
     tables: str,
     days: Sequence[date],
     users: tuple[int, ...],
-) -> int:
+) -> Written:
     """Write the states of these days; return how many there were.
 
-    The oldest day comes first, so that a state that moves meanwhile is written twice, not missed.
+    A map with `player` has the Player's states, one with `body` the states API's: written as the
+    other kind, a state would be empty. The oldest day comes first, so that a state that moves
+    meanwhile is written twice, not missed.
 
     Args:
         kind: one of `KINDS`.
@@ -42,13 +62,12 @@ async def write(
     Raises:
         PrimaryUnavailable, MySQLError: as `fetch` does.
     """
-    names = [mapped.name_of(meaning) for meaning in mapped.columns if meaning != "updated"]
-    names += [one for one in ("user", "playlist") if one not in mapped.columns]
-    names = list(dict.fromkeys(names))
+    wanted = Owner.STATES_API if "body" in mapped.columns else Owner.PLAYER
+    names = _names(mapped, kind)
     plain = csv.writer(file)
     if kind == ".csv":
         plain.writerow(names)
-    count = 0
+    count = Written()
     for day in sorted(days):
         after = (0, 0)
         while True:
@@ -65,39 +84,75 @@ async def write(
             for user, playlist, owner, body in page:
                 if owner == TOMBSTONE:
                     continue
-                row = _row(mapped, int(user), int(playlist), day, bytes(body))
-                values = [row.get(name) for name in names]
-                count += 1
+                if owner != wanted:
+                    count.left_out += 1
+                    continue
+                meant = _meant(wanted, int(user), int(playlist), day, bytes(body))
+                row = {name: meant.get(meaning) for name, meaning in names.items()}
+                count.states += 1
                 if kind == ".csv":
-                    plain.writerow(values)
+                    plain.writerow(map(_text, row.values()))
                 elif kind == ".jsonl":
-                    file.write(json.dumps(dict(zip(names, values, strict=True))) + "\n")
+                    file.write(msgspec.json.encode(row).decode() + "\n")
                 else:
-                    columns = ", ".join(f"`{name}`" for name in names)
-                    said = ", ".join(map(_literal, values))
+                    columns = ", ".join(f"`{name}`" for name in row)
+                    said = ", ".join(map(_literal, row.values()))
                     name = day.strftime(tables)
                     file.write(f"REPLACE INTO `{name}` ({columns}) VALUES ({said});\n")
     return count
 
 
-def _row(mapped: Map, user: int, playlist: int, day: date, body: bytes) -> dict[str, Any]:
+def _names(mapped: Map, kind: str) -> dict[str, str]:
+    """The columns to write, and what each means.
+
+    User and playlist are always among them, and in a file, whose name says no day, the day. An
+    update time that the source calculates is not. Where a column is both day and update time, it
+    is written as a time.
+    """
+    names = {
+        mapped.name_of(meaning): meaning
+        for meaning in mapped.columns
+        if meaning != "updated" or mapped.name_of(meaning) == mapped.columns[meaning]
+    }
+    if mapped.columns.get("updated") in names:
+        names[mapped.columns["updated"]] = "updated"
+    more = ("user", "playlist") if kind == ".sql" else ("user", "playlist", "day")
+    return names | {one: one for one in more if one not in mapped.columns}
+
+
+def _meant(owner: Owner, user: int, playlist: int, day: date, body: bytes) -> dict[str, Any]:
+    meant: dict[str, Any] = {
+        "user": user,
+        "playlist": playlist,
+        "day": day.isoformat(),
+        "updated": f"{day}T00:00:00",
+    }
+    if owner is Owner.STATES_API:
+        # In JSON, line breaks are only between values: without them it fits into a line.
+        return {**meant, "body": msgspec.Raw(body.replace(b"\r", b" ").replace(b"\n", b" "))}
     state = msgspec.json.decode(body)
-    meant: dict[str, Any] = {"user": user, "playlist": playlist, "day": day.isoformat()}
-    if "body" in mapped.columns:
-        meant["body"] = body.decode()
     for name in PLACE:
         if name in ("at_end", "listened"):
             meant[name] = int(state.get(name, False))
         elif name == "skips":
             times = [datetime.fromtimestamp(one, UTC) for one in state.get(name, ())]
-            meant[name] = json.dumps([one.isoformat(timespec="milliseconds") for one in times])
+            meant[name] = [one.isoformat(timespec="milliseconds") for one in times]
         else:
-            meant[name] = json.dumps(state.get(name, []))
-    said = {mapped.name_of(meaning): meant.get(meaning) for meaning in mapped.columns}
-    return {"user": user, "playlist": playlist, **said}
+            meant[name] = state.get(name, [])
+    return meant
+
+
+def _text(value: Any) -> Any:
+    """A value as a cell or column has it: lists as JSON."""
+    if isinstance(value, msgspec.Raw):
+        return bytes(value).decode()
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 def _literal(value: Any) -> str:
+    value = _text(value)
     if value is None:
         return "NULL"
-    return str(value) if isinstance(value, int) else f"CAST(0x{str(value).encode().hex()} AS CHAR)"
+    if isinstance(value, int):
+        return str(value)
+    return f"'{value}'" if _QUOTABLE.fullmatch(value) else f"_utf8mb4 0x{value.encode().hex()}"

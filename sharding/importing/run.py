@@ -14,6 +14,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,11 +24,15 @@ from sharding.importing.mapping import BadRow, Encode, Record, record
 from sharding.importing.sources import Part, Rows, Source
 from sharding.importing.target import AHEAD, BUSY, Step, Target, count
 from sharding.partitions.calendar import neighbours, oldest_kept, tomorrow
+from sharding.state import Owner
 
 AGAIN = 5
 """How many times a part is begun anew."""
 AGAIN_SECONDS = 2.0
 TELL_SECONDS = 5.0
+"""Seconds between lines of progress, and of a run before its rate is worth saying."""
+LONGEST_VALUE = 400
+"""Characters of a bad row's value that are reported."""
 REJECTED = "bad rows"
 Bad = tuple[str, str, dict[str, Any]]
 """A row that is no state: what it is called, what is wrong with it, its values."""
@@ -40,6 +45,11 @@ class Run:
         rate: most rows a second; 0 for no bound.
         rejects: gets the bad rows, one JSON object a line.
         tell: gets lines of progress.
+
+    Attributes:
+        counts: how many rows had each outcome.
+        rejected: how many lines `rejects` got.
+        mixes: the mixes of the Player's states that were read.
     """
 
     def __init__(
@@ -53,6 +63,8 @@ class Run:
     ) -> None:
         self.source = source
         self.counts: Counter[str] = Counter()
+        self.rejected = 0
+        self.mixes: set[int] = set()
         self.sample: list[Step] = []
         self._encode = encode
         self._max_bytes = max_bytes
@@ -62,6 +74,7 @@ class Run:
         self._rows = 0
         self._expected = 0
         self._began = self._told = time.monotonic()
+        self._at = datetime.now(UTC).isoformat(timespec="seconds")
 
     async def into(
         self, primary: Primary, retention: int, done: Done | None, *, dry: bool, close: bool
@@ -112,10 +125,13 @@ class Run:
     async def _part(self, part: Part, target: Target) -> None:
         async for records in self.records(part):
             steps = await target.take(records)
+            self.mixes.update([r.key.playlist_id for r in records if r.owner is Owner.PLAYER])
             self.counts.update(count(steps))
             for step in steps:
                 if step.outcome in (AHEAD, BUSY):
-                    self._reject(f"user {step.record.key.user_id}", step.outcome, step.record)
+                    self._reject(
+                        f"user {step.record.key.user_id}", step.outcome, _values(step.record)
+                    )
             self.sample += steps[: max(0, 10 - len(self.sample))]
         self._say(part.name)
 
@@ -157,18 +173,41 @@ class Run:
                 bad.append((name, str(error), values))
         return records, bad
 
-    def _reject(self, name: str, reason: str, what: Any) -> None:
-        line = {"row": name, "reason": reason, "values": repr(what)[:400]}
-        self._rejects.write(json.dumps(line, ensure_ascii=False) + "\n")
+    def _reject(self, name: str, reason: str, values: dict[str, Any]) -> None:
+        shown = {meaning: _shown(value) for meaning, value in values.items()}
+        line = {"run": self._at, "row": name, "reason": reason, "values": shown}
+        self.rejected += 1
+        self._rejects.write(json.dumps(line) + "\n")
         self._rejects.flush()
 
     def _say(self, where: str) -> None:
         now = time.monotonic()
         self._told = now
-        rate = self._rows / max(now - self._began, 1e-3)
-        left = self._expected - self._rows
-        ahead = f", about {left / rate:.0f} s left" if left > 0 and rate else ""
-        self._tell(f"{where}: {self._rows:,} rows, {rate:,.0f} a second{ahead}")
+        line = f"{where}: {self._rows:,} {'row' if self._rows == 1 else 'rows'}"
+        if now - self._began > TELL_SECONDS:
+            rate = self._rows / (now - self._began)
+            left = self._expected - self._rows
+            ahead = f", about {left / rate:.0f} s left" if left > 0 and rate else ""
+            line += f", {rate:,.0f} a second{ahead}"
+        self._tell(line)
+
+
+def _shown(value: Any) -> Any:
+    """A row's value for the report of bad rows: as it is if it is short JSON, else as text."""
+    if isinstance(value, bytes | bytearray):
+        value = value.decode(errors="backslashreplace")
+    if isinstance(value, str):
+        return value[:LONGEST_VALUE]
+    try:
+        whole = len(json.dumps(value, allow_nan=False)) <= LONGEST_VALUE
+    except (TypeError, ValueError, RecursionError):
+        whole = False
+    return value if whole else str(value)[:LONGEST_VALUE]
+
+
+def _values(record: Record) -> dict[str, Any]:
+    user, playlist = record.key
+    return {"user": user, "playlist": playlist, "day": record.day, "body": record.body}
 
 
 class Done:

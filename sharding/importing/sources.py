@@ -120,6 +120,8 @@ def open_source(
     if scheme in ("redis", "rediss"):
         return Keys(wanted, said, since, users)
     if Path(wanted).suffix in (".csv", ".jsonl"):
+        if not Path(wanted).exists():
+            raise BadSource(f"{wanted}: there is no such file")
         return File(wanted, said, since, users)
     raise BadSource(f"{wanted}: is no mysql:// or redis:// address, and no .csv or .jsonl file")
 
@@ -297,7 +299,9 @@ class File(Source):
         try:
             with Path(self.wanted).open(encoding="utf-8", newline="") as file:
                 yield from self._chosen(self._read(file))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+        except OSError as error:
+            raise BadSource(f"{self.wanted}: it cannot be read: {error.strerror}") from None
+        except (UnicodeDecodeError, csv.Error) as error:
             raise BadSource(f"{self.wanted}: {error}") from None
 
     def _read(self, file: Any) -> Iterator[tuple[str, dict[str, Any]]]:

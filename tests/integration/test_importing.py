@@ -22,6 +22,7 @@ from gateway.player.rules import body_of
 from sharding.backend import Backend
 from sharding.importing import run as run_module
 from sharding.importing import target as target_module
+from sharding.importing.exporting import write
 from sharding.importing.mapping import Record, read_map
 from sharding.importing.run import REJECTED, Done, Run
 from sharding.importing.sources import open_source
@@ -424,15 +425,24 @@ def test_the_command_names_bad_rows_and_a_bad_map(document: dict[str, Any], tmp_
     said.write_text(said.read_text().replace("usr", "user"))
     status, told, why = tapedeck("--dry-run")
     assert f"user 1, playlist 7, partition {today:%Y%m%d}: track 70, 1 played" in told
+    assert "The catalog lacks 1 mix (7)" in told
     assert status == 1, "a row is bad"
     status, told, why = tapedeck()
-    assert "1 bad rows, 1 imported" in told
+    assert "1 bad row, 1 imported" in told
+    assert "The catalog lacks 1 mix (7)" in told
     assert status == 1
-    assert "map.yml.rejects names them" in why
-    (bad,) = (tmp_path / "map.yml.rejects").read_text().splitlines()
-    assert json.loads(bad)["row"] == "line 2"
-    assert "user: 'x' is no whole number" in bad
+    assert "2 rows\n" in why, "a rate of so few rows says nothing"
+    assert "map.yml.rejects names it" in why
+    _, bad = map(json.loads, (tmp_path / "map.yml.rejects").read_text().splitlines())
+    assert bad["row"] == "line 2"
+    assert "user: 'x' is no whole number" in bad["reason"]
+    assert bad["values"] == {"user": "x", "playlist": None, "day": None, "played": None}
     assert not (tmp_path / "map.yml.progress").exists()
+    rows.unlink()
+    status, _, why = tapedeck()
+    assert status == 1
+    assert why.endswith("places.jsonl: there is no such file\n")
+    assert len((tmp_path / "map.yml.rejects").read_text().splitlines()) == 2, "of both runs"
 
 
 async def test_one_import_waits_for_another(
@@ -535,6 +545,27 @@ async def test_the_other_sources(
         assert await rows_of(gateway, Key(user, 7)) == {day: b'{"played":[70,71]}'}, user
 
 
+@pytest.mark.engines
+async def test_sql_of_an_export_has_every_text_as_it_was(gateway: Backend, app: App) -> None:
+    bodies = [json.dumps({"a": a}, ensure_ascii=False) for a in ("it's", "a\\b", "é\n", '"; --')]
+
+    async def states(statement: str) -> Any:
+        rows = [(n, 7, Owner.STATES_API, body.encode()) for n, body in enumerate(bodies, 1)]
+        return rows if "user_id>0 " in statement else ()
+
+    said = read_map("user: u\nplaylist: p\nupdated: at\nbody: b\n")
+    file = io.StringIO()
+    await write(file, states, ".sql", said, "back_%Y%m%d", [app.today], ())
+    name = f"back_{app.today:%Y%m%d}"
+    await gateway.primary.execute(
+        f"CREATE TABLE {name} (u BIGINT, p BIGINT, at DATETIME(3), b TEXT CHARACTER SET utf8mb4)"
+    )
+    for statement in file.getvalue().splitlines():
+        await gateway.primary.execute(statement.removesuffix(";"))
+    rows = await gateway.primary.fetch(f"SELECT b, DATE(at) FROM {name} ORDER BY u")
+    assert [tuple(row) for row in rows] == [(body, app.today) for body in bodies]
+
+
 def test_verify_lists_what_a_gateway_answers_otherwise_and_changes_nothing(
     document: dict[str, Any], mysql: Server, tmp_path: Path
 ) -> None:
@@ -549,11 +580,11 @@ def test_verify_lists_what_a_gateway_answers_otherwise_and_changes_nothing(
     def put(file: Path, *rows: dict[str, Any]) -> None:
         file.write_text("".join(json.dumps({"p": 7, "d": f"{day}", **row}) + "\n" for row in rows))
 
-    def tapedeck(file: Path, mapped: Path, *args: str) -> tuple[int, Any]:
+    def command(mapped: Path, *args: str) -> tuple[int, str]:
         done = subprocess.run(
             [
-                *(sys.executable, "-c", "from cli.main import main; main()", "import", "--json"),
-                *("--from", str(file), "--map", str(mapped), "--config", str(config), *args),
+                *(sys.executable, "-c", "from cli.main import main; main()", *args),
+                *("--map", str(mapped), "--config", str(config)),
             ],
             capture_output=True,
             text=True,
@@ -561,7 +592,11 @@ def test_verify_lists_what_a_gateway_answers_otherwise_and_changes_nothing(
             check=False,
         )
         assert done.stdout, done.stderr
-        return done.returncode, json.loads(done.stdout)
+        return done.returncode, done.stdout
+
+    def tapedeck(file: Path, mapped: Path, *args: str) -> tuple[int, Any]:
+        status, said = command(mapped, "import", "--json", "--from", str(file), *args)
+        return status, json.loads(said)
 
     def rows() -> Any:
         database = document["mysql"]["database"]
@@ -584,12 +619,20 @@ def test_verify_lists_what_a_gateway_answers_otherwise_and_changes_nothing(
         assert [(one["user"], one["what"]) for one in told["differences"]] == [
             (3, "Tapedeck has another state than the source"),
             (4, "Tapedeck has no such state"),
-            (5, "the Player answers 404: There is no mix 8."),
-            (6, "the catalog's mix lacks 1 of the 2 tracks that were played"),
+        ]
+        assert [(one["user"], one["what"]) for one in told["lacking"]] == [
+            (5, "the catalog lacks mix 8"),
+            (6, "the catalog's mix lacks track 999"),
         ]
         assert told["compared"][CHANGED] == told["compared"][SAME] == 1
         assert tapedeck(states, bodies, "--verify") == (
             0,
-            {"compared": {SAME: 1}, "differences": []},
+            {"compared": {SAME: 1}, "differences": [], "lacking": []},
         )
         assert rows() == before
+    back = tmp_path / "back.jsonl"
+    status, told = command(said, "export", "--to", str(back))
+    assert status == 0
+    assert f"Wrote 5 states to {back}." in told
+    assert "Left out 1 state of the states API's, which this map has no column for" in told
+    assert [json.loads(line)["u"] for line in back.read_text().splitlines()] == [1, 2, 3, 5, 6]

@@ -1,0 +1,122 @@
+"""Exports: what is written of a state, in each kind of file, and what is left out."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.player.rules import body_of
+from sharding.importing.exporting import Written, write
+from sharding.importing.mapping import read_map, record
+from sharding.importing.sources import File, Part
+from sharding.state import Owner
+
+DAY = date(2026, 11, 30)
+PLACES = "user: u\nplaylist: p\nday: d\nupdated: at\nplayer: {played: t, listened: l}\n"
+BODIES = "user: u\nplaylist: p\nday: d\nbody: b\n"
+PLACE = b'{"played":[1001,1002]}'
+ROWS = [(42, 7, Owner.STATES_API, b'{"position": 3}'), (43, 7, Owner.PLAYER, PLACE)]
+
+
+def exported(kind: str, said: str, rows: Sequence[Any] = ROWS) -> tuple[Written, str]:
+    async def fetch(statement: str) -> Sequence[Any]:
+        return rows if "user_id>0 " in statement else ()
+
+    file = io.StringIO()
+    count = asyncio.run(write(file, fetch, kind, read_map(said), "places_%Y%m%d", [DAY], ()))
+    return count, file.getvalue()
+
+
+@pytest.mark.parametrize("kind", [".sql", ".csv", ".jsonl"])
+def test_a_state_of_the_other_api_is_left_out_and_counted(kind: str) -> None:
+    count, text = exported(kind, PLACES)
+    assert count == Written(states=1, left_out=1)
+    assert "43" in text
+    assert "42" not in text, "an empty place would replace what the other system has"
+    count, text = exported(kind, BODIES)
+    assert count == Written(states=1, left_out=1)
+    assert "position" in text
+    assert "43" not in text
+
+
+def test_sql_can_be_reviewed() -> None:
+    assert exported(".sql", PLACES)[1] == (
+        "REPLACE INTO `places_20261130` (`u`, `p`, `d`, `at`, `t`, `l`) VALUES"
+        " (43, 7, '2026-11-30', '2026-11-30T00:00:00', '[1001, 1002]', 0);\n"
+    )
+    assert "'{\"position\": 3}'" in exported(".sql", BODIES)[1]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])) | st.text("a'\\\"\n;é"))
+def test_no_text_ends_its_sql_literal(text: str) -> None:
+    body = json.dumps({"a": text}, ensure_ascii=False).encode()
+    _, statements = exported(".sql", BODIES, [(1, 2, Owner.STATES_API, body)])
+    (statement,) = statements.split("\n")[:-1]
+    literal = statement.split("VALUES (1, 2, '2026-11-30', ")[1].removesuffix(");")
+    if literal.startswith("_utf8mb4 0x"):
+        assert bytes.fromhex(literal.removeprefix("_utf8mb4 0x")) == body
+    else:
+        assert literal == f"'{body.decode()}'"
+        assert not set("'\\") & set(body.decode())
+        assert body.isascii()
+
+
+def test_json_lines_have_lists_and_objects() -> None:
+    (line,) = exported(".jsonl", PLACES)[1].splitlines()
+    assert json.loads(line) == {
+        "u": 43,
+        "p": 7,
+        "d": "2026-11-30",
+        "at": "2026-11-30T00:00:00",
+        "t": [1001, 1002],
+        "l": 0,
+    }
+    rows = [(42, 7, Owner.STATES_API, b'{\n  "position": 1e400\r\n}')]
+    (line,) = exported(".jsonl", BODIES, rows)[1].splitlines()
+    assert "1e400" in line, "numbers stay as they are written"
+
+
+def test_a_column_that_is_day_and_update_time_is_written_as_a_time() -> None:
+    said = PLACES.replace("day: d", "day: at")
+    assert next(csv.DictReader(io.StringIO(exported(".csv", said)[1]))) == {
+        "u": "43",
+        "p": "7",
+        "at": "2026-11-30T00:00:00",
+        "t": "[1001, 1002]",
+        "l": "0",
+    }
+
+
+def test_a_file_has_the_day_where_the_map_leaves_it_to_tables_names() -> None:
+    said = PLACES.replace("day: d\n", "").replace("updated: at", "updated: GREATEST(a, b)")
+    assert exported(".csv", said)[1].split() == [
+        "u,p,t,l,day",
+        '43,7,"[1001,',
+        '1002]",0,2026-11-30',
+    ]
+    assert "`day`" not in exported(".sql", said)[1]
+
+
+@pytest.mark.parametrize("kind", [".csv", ".jsonl"])
+@pytest.mark.parametrize(("said", "owner"), [(PLACES, Owner.PLAYER), (BODIES, Owner.STATES_API)])
+def test_what_was_exported_is_imported_as_it_was(
+    kind: str, said: str, owner: Owner, tmp_path: Any
+) -> None:
+    (row,) = [one for one in ROWS if one[2] == owner]
+    file = tmp_path / f"back{kind}"
+    file.write_text(exported(kind, said)[1])
+    source = File(str(file), read_map(said), None, ())
+    ((_, values),) = [one for batch in source.rows(Part("")) for one in batch]
+    made = record(values, None, body_of)
+    assert (*made.key, made.owner) == row[:3]
+    assert json.loads(made.body) == json.loads(row[3])
+    assert made.day == DAY
