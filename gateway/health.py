@@ -129,9 +129,10 @@ class Health:
 
     def verdict(self) -> Verdict:
         """This worker's verdict now."""
-        if why := self._draining():
-            return judge([Reason("draining", why)])
         loop_time = asyncio.get_running_loop().time()
+        if why := self._draining():
+            said = self._steady.take([Reason("draining", why)], loop_time)
+            return judge([reason for reason in said if reason.kind == "draining"])
         objective = self._live.config.objective
         found = reasons(
             self._facts(loop_time), Objective(objective.success / 100, objective.latency / 1000)

@@ -164,6 +164,8 @@ def write_config(layout: Layout, ports: Ports, workers: int, public_key: str = "
             "password_file": f"{layout.data.name}/secrets/gateway",
             "database": "tapedeck",
         },
+        # With the other data, so that it goes with them.
+        "partitions": {"filter_folder": str(layout.data / "filters")},
     }
     if public_key:
         document["mysql"]["public_key"] = public_key

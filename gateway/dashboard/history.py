@@ -180,7 +180,12 @@ class History:
         self._add(Event(next(self._ids), at, at, level, kind, text))
 
     def _add(self, event: Event) -> Event:
+        """Put an event in its place: a reason may have begun before what was seen last."""
+        later = []
+        while self.events and self.events[-1].at > event.at:
+            later.append(self.events.pop())
         self.events.append(event)
+        self.events.extend(reversed(later))
         self.changed += 1
         return event
 

@@ -157,6 +157,8 @@ async def test_a_drained_gateway_says_503_serves_on_closes_politely_and_comes_ba
     shown = json.loads((await asyncio.to_thread(typed, "status", *url, "--json")).stdout)
     assert shown[0]["status"] == "draining"
     assert "tapedeck drain --back" in shown[0]["reasons"][0]
+    async with aiohttp.ClientSession(gateway.admin) as http, http.get("/readyz") as answer:
+        assert (await answer.json())["ages"][0] > 4  # it took as long to be empty
     assert await closes() == {True}
 
     for line in gateway.lines("worker started"):

@@ -74,6 +74,15 @@ def test_a_fault_lasts_from_its_beginning_to_the_look_that_does_not_find_it() ->
     assert event.until == START + 15
 
 
+def test_events_stand_in_the_order_of_their_times_though_reasons_are_seen_late() -> None:
+    history = learnt(
+        look(0, ring=ring(1)),
+        look(10, ring=ring(2)),
+        look(12, ring=ring(2), reasons=[out("b", 5)]),
+    )
+    assert [(e.kind, e.at - START) for e in history.events] == [("nodes", 7), ("ring", 10)]
+
+
 def test_every_cause_of_the_verdict_is_told_and_what_stops_requests_is_worse() -> None:
     said = [Reason(kind, f"{kind}: why", stops=kind == "disk") for kind in ORDER]
     history = learnt(look(0), look(STEP, status="unavailable", reasons=said))
