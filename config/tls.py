@@ -6,6 +6,7 @@ refused; and again for each connection, so that files that are rotated in place 
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from pathlib import Path
@@ -218,6 +219,8 @@ def in_words(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or str(error)).replace("_", " ").lower()
         return _ALERTS.get(reason, f"TLS: {reason}")
+    if error.errno and (error.strerror or "").startswith("Connect call failed"):
+        return os.strerror(error.errno)  # asyncio puts the address in the reason's place
     return error.strerror or str(error) or "no answer in time"
 
 

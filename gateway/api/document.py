@@ -69,10 +69,10 @@ def document(config: Sections) -> Json:
             "version": VERSION,
             "description": "Keeps the place of every listener in every playlist. The Player's "
             "paths may end in `.json`, in `.jsonp` with `callback` (a script, status 200), or in "
-            "`.xml`, as with `format=xml`: the same in XML, with dashes in names. With "
-            "`api_version` or X-Api-Version 2 a track's `url` is its media. `api_key` and "
-            "`player`, and the header X-Api-Key, are accepted and change nothing. Every "
-            "answer carries X-Request-Id.",
+            "`.xml`: the same in XML, with dashes in names. With "
+            "`api_version` or X-Api-Version 2 a track's `url` is its media. `api_key`, "
+            "`format`, `player` and the header X-Api-Key are accepted and change nothing. "
+            "Every answer carries X-Request-Id.",
         },
         "servers": [{"url": "/"}],
         "tags": [

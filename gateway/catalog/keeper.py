@@ -67,6 +67,6 @@ async def _fill(session: Session, ids: Sequence[int]) -> None:
     some = ", ".join(map(str, ids))
     await session.fetch(f"SELECT id FROM mixes WHERE id IN ({some}) ORDER BY id FOR UPDATE")
     mixes = list(mixes_of(await session.fetch(read_mixes(len(ids)), tuple(ids))))
-    for sql, args in writes(mixes) if mixes else ():
-        await session.execute(sql, tuple(args) or None)
+    for statement, rows in writes(mixes) if mixes else ():
+        await session.execute_many(statement, rows)
     await session.execute(COMMIT)

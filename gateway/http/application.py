@@ -28,7 +28,7 @@ from gateway.http.parameters import unescape
 from gateway.http.request_rules import check_request, refusal_of
 from gateway.http.router import Answer, Call, Route, Routes
 from gateway.http.status import JSON, status_line
-from gateway.http.xml_answer import is_wanted, make_xml
+from gateway.http.xml_answer import make_xml
 from sharding.state import TooLarge, Unavailable
 
 _log = structlog.get_logger()
@@ -111,7 +111,7 @@ class Application:
         if route.ending == "jsonp":
             with contextlib.suppress(Refusal):  # then the answer is that refusal
                 make_script(answer, callback_of(query))
-        elif route.ending or ("format=xml" in query and route.player and is_wanted(path, query)):
+        elif route.ending:
             make_xml(answer)
         if cors is not None and cors.origins and route.player and "Origin" in request.headers:
             cors.permit(request, answer)

@@ -1,4 +1,4 @@
-"""XML: an answer in the original's format, for its older clients (`.xml`, `format=xml`).
+"""XML: an answer in the original's format, for its older clients (`.xml`).
 
 It is the format of Rails: names have dashes, numbers and booleans have a type, and null is an empty
 element with `nil`. Elements with children come first, because some clients take the first element
@@ -21,11 +21,6 @@ XML = "application/xml; charset=utf-8"
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 does not allow, not even escaped (its section 2.2, Char)."""
 _TYPES = {bool: ' type="boolean"', int: ' type="integer"', float: ' type="float"'}
-
-
-def is_wanted(path: str, query: str) -> bool:
-    """Whether `format=xml` asks for XML; an ending of the path overrides it."""
-    return "&format=xml&" in f"&{query}&" and not path.endswith((".json", ".jsonp"))
 
 
 def make_xml(answer: Answer) -> None:

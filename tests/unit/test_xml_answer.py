@@ -7,12 +7,11 @@ import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.http.messages import Response
-from gateway.http.xml_answer import XML, is_wanted, make_xml
+from gateway.http.xml_answer import XML, make_xml
 
 NAMES = st.sampled_from(["status", "errors", "mixes", "mix_set", "cover_urls", "id", "at_end"])
 VALUES = st.recursive(
@@ -73,19 +72,3 @@ def test_it_is_as_clients_of_the_original_read_it() -> None:
         '<logged-in type="boolean">false</logged-in><api-version type="integer">3</api-version>'
         "</response>"
     )
-
-
-@pytest.mark.parametrize(
-    ("path", "query", "wanted"),
-    [
-        ("/mixes/1", "format=xml", True),
-        ("/mixes/1", "a=1&format=xml&b=2", True),
-        ("/mixes/1", "format=xmlx", False),
-        ("/mixes/1", "q=format=xml", False),
-        ("/mixes/1.json", "format=xml", False),
-    ],
-)
-def test_the_ending_of_a_path_comes_before_the_parameter(
-    path: str, query: str, wanted: bool
-) -> None:
-    assert is_wanted(path, query) is wanted
