@@ -19,7 +19,7 @@ from gateway.http.errors import Refusal, encode
 from gateway.insight import Snapshot
 from gateway.peers import Peers
 from sharding.state import Key
-from sharding.verdict import ORDER, Reason, Status, Verdict, in_order, judge, stem
+from sharding.verdict import ORDER, Reason, Status, Steady, Verdict, in_order, judge, stem
 
 ANSWER_SECONDS = 5.0
 """Seconds that a worker has to answer its supervisor."""
@@ -166,14 +166,19 @@ class WorkersInsight:
         self.peers = peers
         self._replace = replace
         self.drained = False
+        self._steady = Steady()
 
     async def readiness(self) -> Verdict:
         """The verdict for all workers (see `worst`)."""
         return self._verdict(await self.ask_all("/readyz"))
 
     def _verdict(self, ready: Mapping[int, Any]) -> Verdict:
-        if self._stopping() or self.drained:
-            return judge([Reason("draining", STOPPING if self._stopping() else ASKED)])
+        why = STOPPING if self._stopping() else ASKED if self.drained else ""
+        said = self._steady.take(
+            [Reason("draining", why)] if why else [], asyncio.get_running_loop().time()
+        )
+        if said:
+            return judge(said)
         answers = {number: (body["status"], reasons_of(body)) for number, body in ready.items()}
         return worst(answers, len(self._doors), self.peers.reasons())
 
