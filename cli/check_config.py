@@ -58,20 +58,22 @@ def check_config(
         number = len(error.problems)
         raise Failed(f"{path}: {number} problem{'s' if number > 1 else ''}") from None
     silent = run(_silent(sections.lookup))
-    for node in silent:
-        typer.echo(f"warning: lookup.servers: {node}", err=True)
-    if against is not None:
-        _compare(sections, path, against, as_json)
-        return
     shown = masked(sections)
-    notes = [*_notes(sections.lookup), *silent]
-    if as_json:
-        answer = {"source": str(path), "config": shown, "notes": notes}
-        typer.echo(json.dumps(answer, indent=2))
-    else:
-        for note in _notes(sections.lookup):
-            typer.echo(f"# {note}")
-        typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
+    notes = _notes(sections.lookup)
+    try:
+        if against is not None:
+            _compare(sections, path, against, as_json)
+        elif as_json:
+            answer = {"source": str(path), "config": shown, "notes": [*notes, *silent]}
+            typer.echo(json.dumps(answer, indent=2))
+        else:
+            for note in notes:
+                typer.echo(f"# {note}")
+            typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
+    finally:
+        # Last, where the long text before them does not hide them.
+        for node in silent:
+            typer.echo(f"warning: lookup.servers: {node}", err=True)
 
 
 async def _silent(lookup: Lookup) -> list[str]:

@@ -123,7 +123,7 @@ def _base(config: Path, *, named: bool) -> AdminPort:
         return AdminPort.of(load(config), config)
     except ConfigError as error:
         if not named:
-            raise
+            fail(f"{error} (a gateway that runs can be asked all the same: --url URL)")
         return AdminPort("", because=f"the configuration cannot be used ({error})")
 
 

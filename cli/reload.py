@@ -29,7 +29,11 @@ def reload(
     ca_file: CaOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also where a new lookup node does not answer.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Also where a new lookup node, or MySQL by a new sign-in, does not work.",
+        ),
     ] = False,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
@@ -67,6 +71,7 @@ def changes(answer: dict[str, Any]) -> list[str]:
     if ring := answer.get("ring"):
         lines += [f"ring: {change}" for change in ring["changes"]]
         lines.append(f"ring: {ring['moved']:.1%} of the keys move to another node")
+    lines += [f"warning: {warning}" for warning in answer.get("warnings", ())]
     return lines
 
 

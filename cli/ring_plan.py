@@ -111,7 +111,9 @@ def _changed(
     names = {server.name for server in before.servers}
     weights: dict[str, str] = {}
     for text in weight:
-        name, _, number = text.rpartition("=")
+        name, given, number = text.rpartition("=")
+        if not given:
+            fail(f"--weight {text}: write NAME=WEIGHT, such as {text}=2")
         weights[name] = number
     for name in (*remove, *weights):
         if name not in names:
@@ -168,11 +170,14 @@ def _print(answer: dict[str, Any]) -> None:
         f"Nothing is copied. {keys} would be loaded without a hint, once: one more partition read."
         "\nOld owners keep what they had until it expires; what follows is how it is then"
     )
-    if answer["silent"]:
-        print(
-            f"warning: {', '.join(answer['silent'])} did not answer; a reload refuses a new node"
-            " that does not"
+    added = {node["name"] for node in answer["nodes"] if node["weight_before"] is None}
+    for name in answer["silent"]:
+        means = (
+            "a reload refuses a new node that does not"
+            if name in added
+            else "what it has is not known"
         )
+        print(f"warning: {name} did not answer; {means}")
     shown: dict[str, Callable[[Any], str]] = {
         "weight": str,
         "share": "{:.1%}".format,

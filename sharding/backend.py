@@ -13,6 +13,7 @@ from config.load import ConfigError
 from config.model import Lookup, Sections
 from failover.mysql.connection import Hello
 from failover.mysql.primary import Primary
+from failover.mysql.trial import trial
 from failover.presence import SPAN, Presence
 from failover.redis.cluster import ClusterNodes
 from failover.redis.nodes import Nodes
@@ -114,14 +115,25 @@ class Backend:
         except ValueError as error:
             raise ConfigError("configuration", [f"lookup.servers: {error}"]) from None
 
-    async def silent_newcomers(self, planned: Routes) -> list[str]:
-        """The nodes that a planned ring adds and that do not do their work, a phrase each. Those
-        that it has already are not asked: a reload need not wait for them."""
+    async def trials(self, config: Sections, planned: Routes | None) -> list[str]:
+        """Why what a configuration brings does not work now, a sentence each.
+
+        A new lookup node is asked to do its work. Those that the ring has already are not asked: a
+        reload need not wait for them. MySQL is tried if the gateway would sign in otherwise.
+        """
+        newcomers, hosts = await asyncio.gather(
+            self._silent_newcomers(planned), trial(self.config.mysql, config.mysql)
+        )
+        return newcomers + hosts
+
+    async def _silent_newcomers(self, planned: Routes | None) -> list[str]:
+        if planned is None:
+            return []
         known = {node.address for node in self.nodes}
         new = [node for node in planned.nodes.values() if node.address not in known]
         problems = await asyncio.gather(*(node.trial() for node in new))
         return [
-            f"the new node {node.name} ({node.address}) does not answer: {problem}"
+            f"lookup.servers: the new node {node.name} ({node.address}) does not answer: {problem}"
             for node, problem in zip(new, problems, strict=True)
             if problem is not None
         ]

@@ -379,7 +379,10 @@ OPERATIONS: tuple[Operation, ...] = (
         "Read the configuration again: what changed, or every problem and nothing changed",
         {200: "Reloaded", 422: "PlainError"},
         Parameter(
-            "force", "1: also where a new lookup node does not answer.", {"type": "string"}, False
+            "force",
+            "1: also where a new lookup node, or MySQL by a new sign-in, does not work.",
+            {"type": "string"},
+            False,
         ),
         methods=("POST",),
     ),

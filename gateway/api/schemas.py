@@ -155,6 +155,7 @@ SCHEMAS: Json = {
         {
             "changed": {"type": "array", "items": _TEXT},
             "needs_restart": {"type": "array", "items": _TEXT},
+            "warnings": {"type": "array", "items": _TEXT},
         },
         open_to_more=True,
     ),

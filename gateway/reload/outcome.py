@@ -26,11 +26,16 @@ class RingChange(Struct):
 
 
 class Outcome(Struct):
-    """What a reload changes: the names of values, `section.key`, and the ring."""
+    """What a reload changes: the names of values, `section.key`, and the ring.
+
+    Attributes:
+        warnings: what does not work and was taken all the same, since the reload was forced.
+    """
 
     changed: list[str]
     needs_restart: list[str]
     ring: RingChange | UnsetType = UNSET
+    warnings: list[str] | UnsetType = UNSET
 
 
 async def ring_change(before: Placement, after: Placement) -> RingChange:

@@ -4,8 +4,8 @@
 2. Weigh: values that may change while the process runs (`runtime_config.py`) are merged into the
    present configuration; the others are named in the answer. If keys move, the ring gets a new
    generation.
-3. Ask all parts whether they can apply the merged configuration, and reach its new lookup nodes.
-   Nothing has changed so far: a problem ends the reload.
+3. Ask all parts whether they can apply the merged configuration, reach its new lookup nodes, and
+   sign in at MySQL if that changes. Nothing has changed so far: a problem ends the reload.
 4. Tell all parts to apply it. This cannot fail; a worker that does not apply it is replaced.
 
 A process without workers asks its own parts (`OwnParts`). A supervisor asks its workers
@@ -46,7 +46,7 @@ class Step(Struct):
         merged: the configuration to apply.
         generation: of its ring.
         outcome: the answer to the request.
-        force: whether new lookup nodes are taken that do not answer.
+        force: whether to apply what fails now: new lookup nodes, another sign-in at MySQL.
     """
 
     merged: Sections
@@ -75,7 +75,7 @@ class Reload:
 
         Args:
             body: of the request; ignored.
-            force: whether new lookup nodes are taken that do not answer.
+            force: whether to apply what fails now: new lookup nodes, another sign-in at MySQL.
 
         Raises:
             ConfigError: the configuration has problems; nothing changed.
@@ -214,18 +214,18 @@ class OwnParts:
         """Check whether the parts can apply it.
 
         Raises:
-            ConfigError: it describes no valid ring, or a new node does not answer.
+            ConfigError: it describes no valid ring, or something new does not work. If the reload
+                is forced, that becomes the outcome's warnings.
         """
-        planned = self._backend.plan(step.merged)
-        if planned is None or step.force:
-            return
-        problems = [
-            f"lookup.servers: {silent}; nothing changed. Start it and reload again, or use"
-            " `tapedeck reload --force` (POST /reload?force=1)"
-            for silent in await self._backend.silent_newcomers(planned)
-        ]
-        if problems:
-            raise ConfigError("configuration", problems)
+        problems = await self._backend.trials(step.merged, self._backend.plan(step.merged))
+        if problems and step.force:
+            step.outcome.warnings = problems
+        elif problems:
+            hint = (
+                "nothing changed. Mend that and reload again, or use `tapedeck reload --force`"
+                " (POST /reload?force=1)"
+            )
+            raise ConfigError("configuration", [f"{problem}; {hint}" for problem in problems])
 
     async def tell(self, step: Step) -> None:
         """Apply it from the next request on. Requests under way end with the old configuration."""
@@ -289,6 +289,8 @@ class Workers:
                 problems = answer.get("errors") or ["it does not say why"]
                 sentences = [str(one).removeprefix("configuration: ") for one in problems]
                 raise ConfigError(f"worker {number}", sentences)
+            if warnings := answer.get("warnings"):
+                step.outcome.warnings = warnings
 
     async def tell(self, step: Step) -> None:
         """Apply it in all workers, and in those that start from now on."""
@@ -311,7 +313,7 @@ class WorkerReload:
     def __init__(self, parts: OwnParts) -> None:
         self._parts = parts
 
-    async def reload(self, body: bytes, *, force: bool = False) -> dict[str, bool]:
+    async def reload(self, body: bytes, *, force: bool = False) -> dict[str, Any]:
         """Check whether the configuration can be applied, or apply it.
 
         Args:
@@ -324,10 +326,11 @@ class WorkerReload:
         order = msgspec.json.decode(body, type=Order)
         config = Sections.model_validate(order.config)
         step = Step(config, order.generation, Outcome([], []), order.force)
-        await self._parts.ask(step)
         if order.apply:
             await self._parts.tell(step)
-        return {"taken": order.apply}
+        else:
+            await self._parts.ask(step)
+        return {"taken": order.apply, "warnings": step.outcome.warnings or []}
 
     async def check(self, body: bytes) -> Outcome:
         """Refused: only the supervisor has the file."""

@@ -32,16 +32,17 @@ def forecast(
 
     Returns:
         moved: as `placement.moved`.
-        keys: how many keys move; None unless all nodes answered.
+        keys: how many keys move; None unless all nodes that keys leave answered.
         moves: by pair of nodes, largest share first; empty where every key is placed anew.
-        nodes: each node before and after; keys and memory only if all nodes answered.
+        nodes: each node before and after; keys and memory are None where they depend on a node
+            that did not answer, and where every key is placed anew.
     """
     anew = before.rules != after.rules
     old_ring, new_ring = before.ring(), after.ring()
     moves = {} if anew else old_ring.moves(new_ring)
     shares, new_shares = old_ring.shares(), new_ring.shares()
-    known = {name: what for name, what in (held or {}).items() if what is not None}
-    complete = not anew and bool(held) and set(known) >= set(shares)
+    known = {name: what for name, what in (held or {}).items() if what is not None and not anew}
+    silent = shares.keys() - known
 
     def part(name: str, share: float) -> tuple[int, int]:
         """The keys and bytes in `share` of the key space, on the node that owns it now."""
@@ -49,11 +50,14 @@ def forecast(
         return round(known[name].keys * of_node), round(known[name].memory_bytes * of_node)
 
     pairs: list[dict[str, Any]] = []
+    unknown = {*silent, *new_shares} if anew else set(silent)  # afterwards
     gained: dict[str, list[int]] = {name: [0, 0] for name in {*shares, *new_shares}}
     for (source, target), share in sorted(moves.items(), key=lambda move: -move[1]):
-        keys, memory = part(source, share) if complete else (None, None)
+        keys, memory = (None, None) if source in silent else part(source, share)
         pairs.append({"from": source, "to": target, "share": share, "keys": keys})
-        if keys is not None and memory is not None:
+        if keys is None or memory is None:
+            unknown.add(target)
+        else:
             for name, sign in ((source, -1), (target, 1)):
                 gained[name][0] += sign * keys
                 gained[name][1] += sign * memory
@@ -64,6 +68,8 @@ def forecast(
     nodes = []
     for name, server in servers.items():
         has = known.get(name, Held(0, 0))
+        keys_after = max(0, has.keys + gained[name][0])
+        memory_after = max(0, has.memory_bytes + gained[name][1])
         nodes.append(
             {
                 "name": name,
@@ -72,15 +78,16 @@ def forecast(
                 "weight_before": old.get(name),
                 "share": new_shares.get(name, 0.0),
                 "share_before": shares.get(name, 0.0),
-                "keys": max(0, has.keys + gained[name][0]) if complete else None,
-                "keys_before": has.keys if complete else None,
-                "memory_bytes": max(0, has.memory_bytes + gained[name][1]) if complete else None,
-                "memory_bytes_before": has.memory_bytes if complete else None,
+                "keys": None if name in unknown else keys_after,
+                "keys_before": None if name in silent else has.keys,
+                "memory_bytes": None if name in unknown else memory_after,
+                "memory_bytes_before": None if name in silent else has.memory_bytes,
             }
         )
+    moving = [pair["keys"] for pair in pairs]
     return {
         "moved": moved(before, after),
-        "keys": sum(pair["keys"] for pair in pairs) if complete else None,
+        "keys": None if anew or None in moving else sum(moving),
         "moves": pairs,
         "nodes": nodes,
     }

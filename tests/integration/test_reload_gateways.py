@@ -16,6 +16,9 @@ import aiohttp
 import pytest
 import yaml
 
+from config.load import parse
+from config.model import MySQL
+from failover.mysql.trial import trial
 from stack.process import free_port
 from stack.redis import RedisServer
 from tests.support.gateways import Gateway
@@ -283,6 +286,7 @@ async def test_a_new_node_that_does_not_answer_is_refused_by_every_way_to_reload
 
     warned = tapedeck("check-config", str(gateway.config))
     assert warned.returncode == 0
+    assert "warning" not in warned.stdout  # it comes after the configuration, on stderr
     assert "warning: lookup.servers: lookup4" in warned.stderr
     assert "ConnectionRefusedError" in warned.stderr
     assert (await post(gateway, "/reload/check"))[0] == 422
@@ -307,4 +311,56 @@ async def test_a_new_node_that_does_not_answer_is_refused_by_every_way_to_reload
     assert (await post(gateway))[0] == 422
     status, body = await post(gateway, "/reload?force=1")
     assert (status, body["ring"]["generation"]) == (200, 3)
+    (warning,) = body["warnings"]  # not one for each worker
+    assert "the new node lookup4" in warning
+    assert "does not answer" in warning
     assert [g for g in await generations(gateway) if g] == [3, 3]
+
+
+async def test_a_mysql_password_that_is_refused_is_refused_by_every_way_to_reload_unless_forced(
+    gateway: Gateway,
+) -> None:
+    good = gateway.document["mysql"]["password"]
+    gateway.document["mysql"]["password"] = "wrong"
+    gateway.write_config()
+    url = ("--url", gateway.admin)
+    for words in (("reload", "--dry-run", *url), ("reload", *url)):
+        refused = tapedeck(*words)
+        assert refused.returncode == 1
+        assert "mysql.password: 127.0.0.1:" in refused.stderr
+        assert "refuses the user, its password or its rights: 1045" in refused.stderr
+        assert "nothing changed" in refused.stderr
+    gateway.send(signal.SIGHUP)
+    await gateway.until("/healthz", lambda *_: len(gateway.lines("reload refused")) == 2)
+    # Workers still sign in with the old one, as the next reload's answer shows.
+    gateway.document["mysql"]["password"] = good
+    gateway.write_config()
+    assert await post(gateway) == (200, {"changed": [], "needs_restart": []})
+
+    gateway.document["mysql"]["password"] = "wrong"
+    gateway.write_config()
+    forced = tapedeck("reload", "--force", *url)
+    assert forced.returncode == 0
+    assert "changed: mysql.password" in forced.stdout
+    assert "warning: mysql.password: 127.0.0.1:" in forced.stdout
+
+
+async def test_a_host_that_does_not_answer_blocks_no_new_sign_in_if_another_one_accepts_it(
+    stack_config: StackConfig,
+) -> None:
+    document = stack_config()
+    up, down = document["mysql"]["hosts"][0], f"127.0.0.1:{free_port()}"
+
+    def mysql(*hosts: str, **values: Any) -> MySQL:
+        return parse({**document, "mysql": {**document["mysql"], "hosts": hosts, **values}}).mysql
+
+    old = mysql(up, password="old")
+    assert await trial(old, mysql(down, password="old")) == []  # nothing to try
+    assert await trial(old, mysql(up, down)) == []
+    (wrong,) = await trial(old, mysql(up, down, password="wrong"))
+    assert wrong.startswith(f"mysql.password: {up} refuses the user")
+    (silent,) = await trial(old, mysql(down))
+    assert silent.startswith("mysql.password: no MySQL host let this gateway in to try it")
+    assert down in silent
+    (plain,) = await trial(old, mysql(down, password="old", tls=True))
+    assert plain.startswith("mysql.tls: ")

@@ -230,6 +230,7 @@ def test_an_error_says_which_token_is_wanted_and_where_it_is(
         (["--fleet", "{empty}"], 1, "names no gateway"),
         (["--url", "http://127.0.0.1:1", "--token-file", "{empty}"], 1, "is empty"),
         (["--config", "/no/such/file"], 1, "there is no such file"),
+        (["--config", "/no/such/file"], 1, "can be asked all the same: --url URL"),
     ],
 )
 def test_what_cannot_be_asked_is_named(

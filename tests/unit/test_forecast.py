@@ -107,15 +107,38 @@ def test_a_removed_node_has_nothing_afterwards() -> None:
     assert nodes["b"]["keys"] + nodes["c"]["keys"] == pytest.approx(2700, abs=2)
 
 
-@pytest.mark.parametrize("held", [None, {"a": Held(1, 1), "b": None}])
-def test_without_an_answer_of_every_node_only_shares_are_said(
+@pytest.mark.parametrize("held", [None, {"a": None, "b": None}])
+def test_without_an_answer_of_a_node_only_shares_are_said(
     held: dict[str, Held | None] | None,
 ) -> None:
     answer = forecast(placed("ab"), placed("abc"), held)
 
     assert all(node["keys"] is None for node in answer["nodes"])
     assert all(move["keys"] is None for move in answer["moves"])
+    assert answer["keys"] is None
     assert answer["moved"] > 0
+
+
+def test_a_node_that_did_not_answer_hides_only_the_figures_that_depend_on_it() -> None:
+    held: dict[str, Held | None] = {**dict.fromkeys("abc", Held(900, 9000)), "d": None}
+    removed = forecast(placed("abcd"), placed("abc"), held)
+    by_name = {node["name"]: node for node in removed["nodes"]}
+    for name in "abc":  # each gains a part of what d has, and that is not known
+        assert (by_name[name]["keys_before"], by_name[name]["keys"]) == (900, None)
+    assert removed["keys"] is None
+
+    heavier = [
+        LookupServer(host=f"h-{n}", port=1, weight=3 if n == "d" else 1, name=n) for n in "abcd"
+    ]
+    weighed = forecast(
+        placed("abcd"), Placement(tuple(heavier), "fnv1a_64", "", "ketama", "packed"), held
+    )
+    by_name = {node["name"]: node for node in weighed["nodes"]}
+    for name in "abc":
+        assert by_name[name]["keys_before"] == 900
+        assert by_name[name]["keys"] < 900
+        assert by_name[name]["memory_bytes"] < 9000
+    assert by_name["d"]["keys"] is by_name["d"]["keys_before"] is None
 
 
 def test_another_hash_moves_every_key_and_says_what_each_node_will_have_of_them() -> None:
@@ -123,6 +146,7 @@ def test_another_hash_moves_every_key_and_says_what_each_node_will_have_of_them(
     answer = forecast(placed("ab"), placed("abc", "md5"), held)
 
     assert (answer["moved"], answer["moves"], answer["keys"]) == (1.0, [], None)
+    assert all(node["keys"] is None for node in answer["nodes"])
     assert sum(node["share"] for node in answer["nodes"]) == pytest.approx(1)
 
 

@@ -110,6 +110,16 @@ def test_a_plan_says_what_would_move_also_while_no_node_answers(config: Path) ->
     shown = ring(config, "plan", "--weight", "b=5").stdout.decode()
     assert re.match(r"[\d.]+% of the keys would move to another node:\n  b weighs 5 instead", shown)
     assert "2 -> 5" in shown
+    assert "a reload refuses" not in shown  # that is for new nodes
+
+
+def test_a_plan_warns_of_a_reload_only_where_a_silent_node_would_be_new(config: Path) -> None:
+    removed = ring(config, "plan", "--remove", "a").stdout.decode()
+    assert "warning: a did not answer" in removed
+    assert "refuses" not in removed
+    added = ring(config, "plan", "--add", "127.0.0.1:4:4 d").stdout.decode()
+    (line,) = [line for line in added.splitlines() if "refuses" in line]
+    assert line.startswith("warning: d did not answer; ")
 
 
 @pytest.mark.parametrize(
@@ -118,6 +128,7 @@ def test_a_plan_says_what_would_move_also_while_no_node_answers(config: Path) ->
         ([], b"nothing listens at http://127.0.0.1:8081"),
         (["--remove", "x"], b"there is no node 'x'; there are a, b, c"),
         (["--weight", "x=2"], b"there is no node 'x'"),
+        (["--weight", "a"], b"--weight a: write NAME=WEIGHT, such as a=2"),
         (["--weight", "a=0"], b"greater than or equal to 1"),
         (["--weight", "a=heavy"], b"valid integer"),
         (["--add", "127.0.0.1:9:1 a"], b"two servers are called 'a' (is it in "),
