@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -84,6 +85,8 @@ class AdminPort:
         if status not in serves:
             sentences = answer.get("errors") if isinstance(answer, dict) else None
             said = " ".join(sentences) if sentences else "is that the admin port of a gateway?"
+            if status == HTTPStatus.NOT_FOUND:
+                said += " This looks like a gateway's port for listeners: name its admin port."
             raise NoAnswer(f"{self.url}: {status}: {said}")
         return answer
 

@@ -156,7 +156,13 @@ class Admin(ServerTls):
 
     host: Host = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="0 for any free one")] = 8081
-    token: SecretStr | None = Field(None, description="asked for as `Authorization: Bearer TOKEN`")
+    token: SecretStr | None = Field(
+        None,
+        description=(
+            "asked for as `Authorization: Bearer TOKEN` where `host` is not on loopback;"
+            " on loopback no request needs it"
+        ),
+    )
     token_file: str | None = Field(None, description="a file with the token")
     allowed_hosts: Annotated[tuple[HostName, ...], BeforeValidator(listed)] = Field(
         (),

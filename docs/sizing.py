@@ -20,6 +20,7 @@ from typing import TypeVar
 
 PAGE = Path(__file__).resolve().parent / "sizing.md"
 DAY = 86_400
+MIB = 1024**2
 GIB = 1024**3
 OTHERS = 100
 """MySQL's connections that are not the gateways': the standby, backups, monitoring, people."""
@@ -59,7 +60,9 @@ class Figures:
     binlog_bytes: float = named(555, "the binlog of a change")
     user_bytes: float = named(155, "a user in Redis (layout packed)")
     entry_bytes: float = named(11.5, "each playlist of a user in Redis")
-    gateway_mib: float = named(70, "memory of a gateway without its session cache")
+    gateway_mib: float = named(80, "MiB of a gateway without its session cache and filters")
+    session_mib: float = named(64, "sessions.max_bytes, in MiB")
+    filter_mib: float = named(64, "partitions.filter_bytes, in MiB: the most that filters take")
     connections: float = named(16, "mysql.connections, of one worker")
     looks: float = named(2, "connections of a worker that looks at MySQL: one, and its successor")
 
@@ -93,7 +96,7 @@ class Size:
     requests_per_second: float
     changes_per_second: float
     gateways: int
-    gateway_gib: float
+    gateway_bytes: float
     connections: int
     lookups: int
     lookup_bytes: float
@@ -110,13 +113,16 @@ class Size:
 def size(load: Load, figures: Figures, machines: Machines) -> Size:
     """The formulas; sizing.md says them in words.
 
-    Bytes are of the whole, of one MySQL host; IOPS at peak.
+    Bytes are of the whole, of one MySQL host, of one gateway; IOPS at peak.
     """
     states_a_day = load.listeners * load.playlists
     states = states_a_day * load.retention
     requests = states_a_day * load.requests / DAY * load.peak
     changes = requests * load.changes
 
+    # A bit a day in each place; a power of two of places, at least ten times a day's states.
+    places = 2 ** math.ceil(math.log2(10 * states_a_day))
+    filters = places * (4 if load.retention <= 32 else 8)
     # One more than is needed at peak, so that one may be away; two at least.
     gateways = max(2, math.ceil(requests * figures.gateway_cpu_ms / 1000 / machines.busy) + 1)
 
@@ -142,7 +148,8 @@ def size(load: Load, figures: Figures, machines: Machines) -> Size:
         requests_per_second=requests,
         changes_per_second=changes,
         gateways=gateways,
-        gateway_gib=gateways * figures.gateway_mib / 1024,
+        gateway_bytes=(figures.gateway_mib + figures.session_mib) * MIB
+        + min(filters, figures.filter_mib * MIB),
         # An upgrade runs one more gateway for a while; commands (`tapedeck partitions`) take a few.
         connections=math.ceil((gateways + 1) * (figures.connections + figures.looks)) + 10,
         lookups=lookups,
@@ -167,6 +174,7 @@ def in_words(found: Size, load: Load, machines: Machines) -> list[tuple[str, str
         ("requests a second at peak", f"{found.requests_per_second:,.0f}"),
         ("changes a second at peak", f"{found.changes_per_second:,.0f}"),
         ("gateways of one core (one may be away)", f"{found.gateways}"),
+        ("memory of each gateway", _bytes(found.gateway_bytes)),
         ("lookup entries in memory, all nodes", _bytes(found.lookup_bytes)),
         (
             f"lookup nodes of {machines.lookup_gib:g} GiB (one may be away)",
@@ -186,7 +194,7 @@ def in_words(found: Size, load: Load, machines: Machines) -> list[tuple[str, str
 
 
 def _bytes(value: float) -> str:
-    for unit, scale in (("TiB", 1024**4), ("GiB", GIB), ("MiB", 1024**2)):
+    for unit, scale in (("TiB", 1024**4), ("GiB", GIB), ("MiB", MIB)):
         if value >= scale:
             return f"{value / scale:,.1f} {unit}"
     return f"{value:,.0f} B"

@@ -169,7 +169,10 @@ def write_config(layout: Layout, ports: Ports, workers: int, public_key: str = "
     }
     if public_key:
         document["mysql"]["public_key"] = public_key
-    text = "# `tapedeck up` writes this file anew at each start: changes belong elsewhere.\n"
+    text = (
+        "# `tapedeck up` writes this file anew at each start; an edit holds until then.\n"
+        "# What is to last belongs into its environment: TAPEDECK_LOOKUP__TIMEOUT=200 make run\n"
+    )
     new = layout.config.with_name(layout.config.name + ".new")
     new.write_text(text + yaml.safe_dump(document, sort_keys=False))
     new.replace(layout.config)

@@ -66,7 +66,8 @@ NOT_HERE = {
     r"tapedeck partitions seal --again ": "is for a day that only its reader has",
     r"deploy/mysql/promote\.sh|.*<deploy/mysql/primary\.sql": _PAIR,
     r".*(SET GLOBAL (read_only|rpl_semi)|generation = generation \+ 1000|STOP SLAVE)": _PAIR,
-    r".*ALTER USER": "tests/deploy/test_mysql.py rotates a password",
+    r".*ALTER USER|openssl rand ": "tests/deploy/test_mysql.py rotates a password",
+    r"mysqldump |mysql |mariadb-binlog ": "needs a backup, or MySQL's client",
 }
 """By how a command begins: why it is not run by its page."""
 _NOT_HERE = re.compile("|".join(f"(?:{pattern})" for pattern in NOT_HERE))
@@ -360,6 +361,8 @@ def test_the_formulas_on_numbers_that_can_be_checked_by_hand() -> None:
     )
     assert size.states == 86_400 * 28
     assert size.requests_per_second == size.changes_per_second == 20
+    # 864,000 places or more for a bit are 2^20, of 4 bytes: 4 MiB of filters.
+    assert size.gateway_bytes == (80 + 64 + 4) * 1024**2
     assert size.gateways == 3  # 20 x 30 ms are 0.6 cores, 1.2 at half load: 2 and one more
     assert size.connections == 4 * (16 + 2) + 10
     assert size.mysql_cores == pytest.approx(0.24)

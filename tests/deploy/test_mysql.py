@@ -37,7 +37,7 @@ async def change(gateway: Gateway, condition: dict[str, str], body: str) -> str:
 
 
 def test_a_password_is_rotated_while_both_are_good(
-    hosts: list[Host], linked: Path, passwords: Passwords
+    hosts: list[Host], linked: Path, passwords: Passwords, tmp_path: Path
 ) -> None:
     """docs/operations.md, "Rotate MySQL's password", on MariaDB; the standby follows."""
 
@@ -50,15 +50,26 @@ def test_a_password_is_rotated_while_both_are_good(
             return False
         return True
 
+    def type_(line: str) -> None:
+        for here, there in {
+            "/etc/tapedeck/secrets/mysql_gateway": str(tmp_path / "old"),
+            "/root/mysql_new": str(tmp_path / "new"),
+            "/root/admin.cnf": str(linked),
+            "--host=mysql1": f"--host=127.0.0.1 --port={hosts[0].port}",
+        }.items():
+            line = line.replace(here, there)
+        subprocess.run(["bash", "-c", line], check=True, stdin=subprocess.DEVNULL)
+
     page = (DEPLOY.parent / "docs" / "operations.md").read_text()
-    (both,) = re.findall(r'-e "(ALTER USER .* VIA .*)"', page)
-    (last,) = re.findall(r"`(ALTER USER .* IDENTIFIED BY 'new')`", page)
+    both, last = re.findall(r"^    (printf \"ALTER USER .*\| mariadb .*)$", page, re.MULTILINE)
     old = passwords.gateway
+    (tmp_path / "old").write_text(old)
+    (tmp_path / "new").write_text("new")
     assert signs_in(hosts[0], old)
-    hosts[0].query(both.replace("'old'", f"'{old}'"))
+    type_(both)
     assert signs_in(hosts[0], old)
     assert signs_in(hosts[0], "new")
-    hosts[0].query(last)
+    type_(last)
     assert not signs_in(hosts[0], old)
     assert eventually(lambda: signs_in(hosts[1], "new") and not signs_in(hosts[1], old))
 

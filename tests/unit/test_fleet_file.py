@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from cli.admin import AdminPort, NoAnswer
 from cli.common import Failed
 from cli.fleet import find_gateways, read_fleet
 
@@ -73,3 +74,12 @@ def test_a_configuration_with_problems_hides_no_gateway_that_is_named(fleet: Pat
     (named,) = find_gateways(config, ["http://10.0.0.7:8201"])
     assert named.token is None
     assert "cannot be used" in named.because
+
+
+def test_a_path_that_is_not_there_says_that_it_may_be_the_port_for_listeners(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = (404, b'{"status": "404 Not Found", "errors": ["There is no such path."]}')
+    monkeypatch.setattr(AdminPort, "request", lambda *_, **__: answer)
+    with pytest.raises(NoAnswer, match="port for listeners: name its admin port"):
+        AdminPort("http://127.0.0.1:8080").ask("/drain", {})
