@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from difflib import get_close_matches
@@ -74,6 +75,7 @@ def drill(
 
     Example: tapedeck drill by-hand --config .tapedeck/tapedeck.yml --seconds 60
     """
+    signal.signal(signal.SIGINT, _interrupted)  # until _all has its own handler
     from rich.console import Console
 
     from drills.attached import unsuited
@@ -127,6 +129,11 @@ def drill(
     if not held:
         broken = sum(not outcome["held"] for outcome in outcomes)
         fail(f"{broken} of {len(outcomes)} drills did not hold")
+
+
+def _interrupted(_number: int, _frame: object) -> None:
+    typer.echo("tapedeck: interrupted; nothing was started yet", err=True)
+    os._exit(128 + signal.SIGINT)  # an exception would come out of some import as another one
 
 
 def _take_rights() -> None:
