@@ -24,6 +24,7 @@ REPORTS = Path(".tapedeck/drills")
 
 
 def drill(
+    context: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", show_default=False)
     ] = None,
@@ -75,7 +76,8 @@ def drill(
 
     Example: tapedeck drill by-hand --config .tapedeck/tapedeck.yml --seconds 60
     """
-    signal.signal(signal.SIGINT, _interrupted)  # until _all has its own handler
+    before = signal.signal(signal.SIGINT, _interrupted)  # until _all has its own handler
+    context.call_on_close(lambda: signal.signal(signal.SIGINT, before))
     from rich.console import Console
 
     from drills.attached import unsuited

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
@@ -322,6 +323,7 @@ def test_a_wrong_name_is_answered_with_the_one_that_was_meant() -> None:
     assert answer.exit_code == 2
     assert "there is no drill 'lookup-kiled': did you mean 'lookup-killed'?" in answer.output
     answer = CliRunner().invoke(app, ["drill", "xyz"], env={"COLUMNS": "200"})
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert "there is no drill 'xyz': see --list" in answer.output
 
 
