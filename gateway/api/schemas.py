@@ -41,10 +41,10 @@ def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _object(properties: Json, *, open_to_more: bool = False) -> Json:
+def _object(properties: Json, optional: Json | None = None, *, open_to_more: bool = False) -> Json:
     return {
         "type": "object",
-        "properties": properties,
+        "properties": {**properties, **(optional or {})},
         "required": list(properties),
         "additionalProperties": open_to_more,
     }
@@ -155,8 +155,9 @@ SCHEMAS: Json = {
         {
             "changed": {"type": "array", "items": _TEXT},
             "needs_restart": {"type": "array", "items": _TEXT},
-            "warnings": {"type": "array", "items": _TEXT},
         },
+        # A forced reload that took what does not work has `warnings`.
+        {"warnings": {"type": "array", "items": _TEXT}},
         open_to_more=True,
     ),
     "Description": {"type": "object"},
