@@ -40,7 +40,7 @@ _MAP = ROOT / "config" / "import.yml"
 
 
 class Ran(NamedTuple):
-    """A run of the command: rows a second from its start to its end, and seconds of CPU and of time."""
+    """A run of the command: rows a second from its start to its end, seconds of CPU and of time."""
 
     rate: float
     cpu: float
