@@ -30,7 +30,7 @@ class AdminPort:
     Attributes:
         url: without a path.
         token: sent with each request; None for none.
-        because: where the token is from, or why there is none, for errors.
+        because: where the token is from, or why no token is sent; for errors.
         tls: the configuration's certificates to trust with https; None: the system's authorities.
         ca_file: PEM; authorities to trust instead.
     """

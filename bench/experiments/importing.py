@@ -63,15 +63,7 @@ def _beside(lab: Lab, number: int, name: str, bound: int) -> None:
     _fill(lab, day, rows)
     quiet = 10.0 if lab.scale.wide else 4.0
     seconds = quiet + rows / (bound or 10_000) + 5.0  # the command starts in a second or two
-    prepared = lab.prepare(kind, workloads.WARM, seconds, load_rate)
-    load = lab.load(
-        kind,
-        prepared.path,
-        connections=CONNECTIONS,
-        seconds=seconds,
-        warmup=lab.scale.warmup,
-        rate=load_rate,
-    )
+    prepared, load = lab.under_way(kind, workloads.WARM, seconds, load_rate, CONNECTIONS)
     time.sleep(quiet / 2)
     servers, pid = lab.servers, lab.peer(kind).pid
     first = measure.usage(servers, pid)
