@@ -6,12 +6,16 @@ It has only fast imports, for `tapedeck --help`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Coroutine, Iterable
+import signal
+from collections.abc import Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
+
+from cli import end_at_once
 
 if TYPE_CHECKING:
     from config.model import Lookup, Sections
@@ -77,8 +81,22 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     Console(width=max(Console().width, needed), highlight=False).print(table)
 
 
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it a Ctrl-C raises KeyboardInterrupt instead of ending the process at once."""
+    if signal.getsignal(signal.SIGINT) is not end_at_once:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, end_at_once)
+
+
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run asynchronous work. After an error of MySQL the command fails."""
+    """Run asynchronous work. After an error of MySQL the command fails; after a Ctrl-C the work is
+    cancelled, so that it can close what it opened."""
     import structlog
 
     from failover.mysql.errors import MySQLError, PrimaryUnavailable
@@ -86,6 +104,10 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     # The command's output has no log lines.
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     try:
-        return asyncio.run(work)
+        with interruptible():
+            return asyncio.run(work)
     except (MySQLError, PrimaryUnavailable) as error:
         raise Failed(str(error) if str(error).startswith("MySQL") else f"MySQL: {error}") from error
+    except KeyboardInterrupt:
+        typer.echo("tapedeck: interrupted", err=True)
+        raise typer.Exit(128 + signal.SIGINT) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from difflib import get_close_matches
@@ -24,7 +23,6 @@ REPORTS = Path(".tapedeck/drills")
 
 
 def drill(
-    context: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", show_default=False)
     ] = None,
@@ -76,8 +74,6 @@ def drill(
 
     Example: tapedeck drill by-hand --config .tapedeck/tapedeck.yml --seconds 60
     """
-    before = signal.signal(signal.SIGINT, _interrupted)  # until _all has its own handler
-    context.call_on_close(lambda: signal.signal(signal.SIGINT, before))
     from rich.console import Console
 
     from drills.attached import unsuited
@@ -131,11 +127,6 @@ def drill(
     if not held:
         broken = sum(not outcome["held"] for outcome in outcomes)
         fail(f"{broken} of {len(outcomes)} drills did not hold")
-
-
-def _interrupted(_number: int, _frame: object) -> None:
-    typer.echo("tapedeck: interrupted; nothing was started yet", err=True)
-    os._exit(128 + signal.SIGINT)  # an exception would come out of some import as another one
 
 
 def _take_rights() -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.admin import AdminPort, NoAnswer
-from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, print_json
+from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, interruptible, print_json
 from cli.fleet import (
     CaOption,
     FleetOption,
@@ -57,7 +57,7 @@ def events(
         fail_for(answers, "did not answer")
         return
     known = {_name(one): one["until"] for one in found}
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), interruptible():
         while True:
             time.sleep(EVERY)
             # One that does not answer now may again.

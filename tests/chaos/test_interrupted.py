@@ -62,19 +62,3 @@ def test_a_drill_that_is_ended_early_leaves_a_report_and_no_process(
     (report,) = tmp_path.glob("lookup-slow-*/report.json")
     assert json.loads(report.read_text())["outcome"] == "interrupted"
     assert "the drill's servers and gateways are ended" in words()
-
-
-def test_a_drill_that_is_interrupted_before_anything_starts_says_so(tmp_path: Path) -> None:
-    drill = subprocess.Popen(
-        [sys.executable, "-m", "cli", "drill", "lookup-slow", "--short", "--out", str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    maps = Path(f"/proc/{drill.pid}/maps")
-    # The command has begun: it loads what a drill needs.
-    assert eventually(lambda: "aiohttp" in maps.read_text(), 30)
-    drill.send_signal(signal.SIGINT)
-    said, _ = drill.communicate(timeout=60)
-    assert drill.returncode == 130, said
-    assert "interrupted" in said
