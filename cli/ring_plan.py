@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from config.model import Lookup, Sections
     from sharding.ring.plan import Held
 
-_PLACING = ("servers", "hash", "hash_tag", "distribution", "layout")
-"""The words of `lookup` that say where keys lie."""
-
 
 def plan(
     add: Annotated[
@@ -62,7 +59,7 @@ def plan(
 
     Example: tapedeck ring plan
     """
-    from sharding.ring.placement import Placement, differences
+    from sharding.ring.placement import differences
     from sharding.ring.plan import forecast
 
     if add or remove or weight:
@@ -74,9 +71,8 @@ def plan(
     if after.mode == "cluster":
         fail("a Redis Cluster places its own slots: see redis-cli --cluster rebalance")
     held = run(_held(before, after))
-    old, new = Placement.of(before), Placement.of(after)
-    answer = forecast(old, new, {server.name: held[str(server)] for server in before.servers})
-    answer["changes"] = differences(old, new)
+    answer = forecast(before, after, {server.name: held[str(server)] for server in before.servers})
+    answer["changes"] = differences(before, after)
     answer["silent"] = [
         server.name
         for server in {str(s): s for s in (*before.servers, *after.servers)}.values()
@@ -91,12 +87,13 @@ def plan(
 def _running(sections: Sections, config: Path, against: str | None) -> Lookup:
     """The section `lookup` as the running gateway has it, where that decides where keys lie."""
     from cli.check_config import ask_what_differs
+    from sharding.ring.placement import PLACING
 
     try:
         answer = ask_what_differs(sections, config, against)
     except NoAnswer as error:
         fail(f"{error} (before a change: --add, --remove or --weight)")
-    old = {word: answer["values"].get(f"lookup.{word}") for word in _PLACING}
+    old = {word: answer["values"].get(f"lookup.{word}") for word in PLACING}
     changed = {word: values[0] for word, values in old.items() if values is not None}
     return type(sections.lookup).model_validate({**sections.lookup.model_dump(), **changed})
 
@@ -155,7 +152,8 @@ async def _held(before: Lookup, after: Lookup) -> dict[str, Held | None]:
         found = await asyncio.gather(*(look(node) for node in nodes))
         return dict(zip(servers, found, strict=True))
     finally:
-        await asyncio.gather(*(node.close() for node in nodes))
+        for node in nodes:
+            node.close()
 
 
 def _print(answer: dict[str, Any]) -> None:

@@ -152,7 +152,7 @@ class Backend:
         self.days.configure(config.partitions.retention_days)
         self.primary.configure(config.mysql)
         if isinstance(self.lookups, RingLookups) and planned is not None:
-            self.lookups.turn(config.lookup, planned)
+            self.lookups.use(config.lookup, planned)
         self._count_ring(generation)
         self.store.sessions.configure(config.sessions)
         self._batches(config.mysql.batch)

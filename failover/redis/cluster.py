@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -24,8 +24,7 @@ from config.model import HostPort, Lookup, LookupServer
 from failover import metrics
 from failover.presence import Presence
 from failover.redis.connections import Command, Link, NodeError
-from failover.redis.nodes import DRAIN_SECONDS, PROBE_KEY, Elsewhere, Node, describe
-from failover.tasks import stop
+from failover.redis.nodes import PROBE_KEY, Elsewhere, Node, NodeSet, describe
 
 log = structlog.get_logger("tapedeck.nodes")
 
@@ -95,7 +94,7 @@ def read_slots(reply: Any, asked: str) -> list[tuple[range, LookupServer]]:
     return found
 
 
-class ClusterNodes:
+class ClusterNodes(NodeSet):
     """The primaries, by `host:port`.
 
     Args:
@@ -104,22 +103,13 @@ class ClusterNodes:
     """
 
     def __init__(self, config: Lookup, presence: Presence | None = None) -> None:
+        super().__init__()
         self._config = config
         self._presence = presence
-        self._nodes: dict[str, Node] = {}
         self._owners: list[Node | None] = [None] * SLOTS
         self._problem = "it was not asked yet"
         self._down = ""
         self._wanted = asyncio.Event()
-        self._looking = asyncio.Lock()
-        self._closing: set[asyncio.Task[None]] = set()
-        self._watching: asyncio.Task[None] | None = None
-
-    def __iter__(self) -> Iterator[Node]:
-        return iter(self._nodes.values())
-
-    def __getitem__(self, name: str) -> Node:
-        return self._nodes[name]
 
     @property
     def problems(self) -> list[str]:
@@ -151,20 +141,6 @@ class ClusterNodes:
         owners = (self._owners[part * SLOTS // parts] for part in range(parts))
         return [None if owner is None else owner.name for owner in owners]
 
-    # --- the watch
-
-    async def start(self) -> None:
-        """Begin to ask for the nodes. Does not wait until they are found."""
-        self._watching = asyncio.create_task(self._watch(), name="redis-cluster")
-
-    async def close(self) -> None:
-        """Stop asking, and close every connection."""
-        await stop(self._watching)
-        for node in self._nodes.values():
-            await node.close()
-        if self._closing:
-            await asyncio.wait(self._closing)
-
     def look_soon(self) -> None:
         """Ask for the slots soon: something failed."""
         self._wanted.set()
@@ -190,8 +166,8 @@ class ClusterNodes:
             out = [node for node in self if not node.health.live]
             await asyncio.gather(*(node.probe() for node in out if node.health.probe_due(now)))
             if self._down:  # also while no request comes whose answer would end it
-                looks = (node.look([("GET", PROBE_KEY)]) for node in self)
-                await asyncio.gather(*looks, return_exceptions=True)
+                asked = (node.ask_aside([("GET", PROBE_KEY)]) for node in self)
+                await asyncio.gather(*asked, return_exceptions=True)
             await asyncio.sleep(SOON)  # never more often, however much fails
             amiss = self.problems or any(not node.health.live for node in self)
             with contextlib.suppress(TimeoutError):
@@ -201,10 +177,6 @@ class ClusterNodes:
     async def refresh(self) -> None:
         """Ask the cluster which primary has which slot. If no known server answers, the servers of
         the configuration are asked."""
-        async with self._looking:
-            await self._refresh()
-
-    async def _refresh(self) -> None:
         known = [node.server for node in self if node.health.live]
         problem = ""
         with contextlib.suppress(TimeoutError):
@@ -246,10 +218,9 @@ class ClusterNodes:
                 self._owners[slot] = self._nodes[server.name]
         for name in former.keys() - servers.keys():
             log.info("lookup node left", node=name)
+            former[name].show(current=False)
+            former[name].close()
             metrics.forget(name)
-            task = asyncio.create_task(former[name].close(DRAIN_SECONDS), name=f"drain-{name}")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
 
     def _node(self, server: LookupServer) -> Node:
         link = _Link(self, server, self._config)

@@ -181,9 +181,6 @@ class Link:
         # A batch that finds no free connection waits for one, within its own timeout.
         self._places = asyncio.Semaphore(most) if most is not None else contextlib.nullcontext()
         self._closed = False
-        self._busy = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in one round trip; return their replies, errors as `NodeError` in the list.
@@ -194,28 +191,21 @@ class Link:
             Exception: the connect failed, or the connection did.
         """
         packed = b"".join([_pack(command) for command in commands])
-        self._busy += 1
-        self._idle.clear()
-        try:
-            async with self._places:
-                connection = self._take()
-                if connection is None:
-                    connection, replies = await self._ask_first(packed, len(commands))
-                else:
-                    try:
-                        replies = await connection.ask(packed, len(commands))
-                    except BaseException:
-                        connection.drop()
-                        raise
-                if self._closed:
+        async with self._places:
+            connection = self._take()
+            if connection is None:
+                connection, replies = await self._ask_first(packed, len(commands))
+            else:
+                try:
+                    replies = await connection.ask(packed, len(commands))
+                except BaseException:
                     connection.drop()
-                else:
-                    self._free.append(connection)
-                return replies
-        finally:
-            self._busy -= 1
-            if not self._busy:
-                self._idle.set()
+                    raise
+            if self._closed:
+                connection.drop()
+            else:
+                self._free.append(connection)
+            return replies
 
     def _take(self) -> Connection | None:
         """The connection that was used last, if one is usable."""
@@ -281,16 +271,8 @@ class Link:
         while self._free:
             self._free.pop().drop()
 
-    async def close(self, patience: float) -> None:
-        """Close all connections after the batches under way. A later batch closes its own.
-
-        Args:
-            patience: seconds to wait for the batches.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while self._busy:
-                    await self._idle.wait()
+    def close(self) -> None:
+        """Close idle connections. A batch under way is not interrupted, and closes its own."""
         self._closed = True
         self.renew()
 

@@ -64,40 +64,34 @@ class Health:
             if wrote:
                 self.refusals = 0
 
-    def failed(self, now: float, reason: str) -> bool:
-        """A batch failed. Returns whether that ejected the node."""
-        if not self.live:
-            return False  # sent before the ejection
-        self.failures += 1
-        self.reason = reason
-        if not self.eject or self.failures < self.limit:
-            return False
-        return self._out(now)
+    def failed(self, now: float, reason: str, *, refused: bool = False) -> bool:
+        """A batch failed. Returns whether that ejected the node.
 
-    def refused(self, now: float, reason: str) -> bool:
-        """The node refused a write (OOM, READONLY); it may still answer reads.
-
-        Returns whether that ejected the node.
+        Args:
+            refused: the node refused a write (OOM, READONLY); it may still answer reads.
         """
         if not self.live:
-            return False
-        self.refusals += 1
+            return False  # sent before the ejection
         self.reason = reason
-        if not self.eject or self.refusals < self.limit:
-            return False
-        return self._out(now)
+        if refused:
+            self.refusals += 1
+        else:
+            self.failures += 1
+        return max(self.failures, self.refusals) >= self.limit and self._out(now)
 
     def late(self, now: float, reason: str) -> bool:
         """A batch was answered after the deadline. Returns whether that ejected the node."""
         if not self.live:
             return False
         self.lates += 1
-        if not self.eject or self.lates < LATE * self.limit:
+        if self.lates < LATE * self.limit or not self._out(now):
             return False
         self.reason = reason
-        return self._out(now)
+        return True
 
     def _out(self, now: float) -> bool:
+        if not self.eject:
+            return False
         steady = now - self.since >= STEADY * self._out_seconds
         self._out_seconds = (
             self.retry_seconds

@@ -25,12 +25,9 @@ from failover.tasks import stop
 
 log = structlog.get_logger("tapedeck.nodes")
 
-_NOBODY: frozenset[str] = frozenset()
 PROBE_KEY = b"tapedeck:probe"
 PROBING: Sequence[Command] = (("SET", PROBE_KEY, b"1", "EX", 60), ("GET", PROBE_KEY))
 """The commands of a probe, which must succeed before a node of a ring returns."""
-DRAIN_SECONDS = 5.0
-"""Seconds that a node that left the ring has to answer the batches under way."""
 TRIAL_SECONDS = 2.0
 """Seconds that a node has to answer before it enters the ring."""
 CHECK_AFTER = 1.0
@@ -82,10 +79,9 @@ class Node:
         )
         self._asked = time.monotonic()
         self._checking: asyncio.Task[Any] | None = None
-        self._closing: set[asyncio.Task[None]] = set()
         self._link = link or Link(server, config)
         self._probing = probing
-        self._settle(config)
+        self._use(config)
 
     @property
     def name(self) -> str:
@@ -104,10 +100,10 @@ class Node:
             server: with the same name and address.
         """
         if any(getattr(self._config, word) != getattr(config, word) for word in OF_CONNECTIONS):
-            self._retire(self._link)
+            self._link.close()
             self._link = Link(server, config)
         self.server = server
-        self._settle(config)
+        self._use(config)
         self.health.adjust(
             time.monotonic(),
             config.server_failure_limit,
@@ -121,7 +117,7 @@ class Node:
         if current:
             metrics.NODE_LIVE.labels(self.name).set(self.health.live)
 
-    def _settle(self, config: Lookup) -> None:
+    def _use(self, config: Lookup) -> None:
         self._config = config
         self._seconds = config.timeout / 1000
         self._hint_seconds = config.hint_seconds
@@ -129,12 +125,6 @@ class Node:
             f"answers later than the hint's deadline, {config.hint_seconds * 1000:g} ms"
         )
         self._latency = metrics.NODE_SECONDS.labels(self.name)
-
-    def _retire(self, link: Link) -> None:
-        # Time for two batches: the one under way, and the one that gathers meanwhile.
-        task = asyncio.create_task(link.close(2 * self._seconds + 1), name=f"retire-{self.name}")
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
 
     async def run(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any] | None:
         """Send a batch in one round trip, within `timeout`.
@@ -172,7 +162,7 @@ class Node:
             self.health.succeeded(time.monotonic(), wrote=writes)
         return replies
 
-    async def look(self, commands: Sequence[Command]) -> list[Any]:
+    async def ask_aside(self, commands: Sequence[Command]) -> list[Any]:
         """Send a batch that no request waits for; it does not count for the node's health.
 
         Returns:
@@ -200,12 +190,12 @@ class Node:
         except TimeoutError:
             problem = problem or f"timeout: nothing within {TRIAL_SECONDS:g} s"
         finally:
-            await self.close()
+            self.close()
         return problem and problem.removesuffix(".")
 
     async def _problem(self) -> str | None:
         try:
-            for reply in await self.look(self._probing):
+            for reply in await self.ask_aside(self._probing):
                 if isinstance(reply, NodeError):
                     return describe(reply)
         except Exception as error:
@@ -247,16 +237,11 @@ class Node:
             self.show(current=self.current)
             log.info("lookup node returned", node=self.name, address=self.address)
 
-    async def close(self, patience: float = 0.0) -> None:
-        """Close the connections after the batches under way.
-
-        Args:
-            patience: seconds to wait for the batches.
-        """
-        await stop(self._checking)
-        await self._link.close(patience)
-        if self._closing:
-            await asyncio.wait(self._closing)
+    def close(self) -> None:
+        """Close the connections that no batch uses; a batch under way closes its own."""
+        if self._checking is not None:
+            self._checking.cancel()
+        self._link.close()
 
     def describe(self) -> dict[str, Any]:
         """The node as `/ring` shows it, without its share."""
@@ -283,38 +268,27 @@ class Node:
             Exception: the node failed.
         """
         loop = asyncio.get_running_loop()
-        started = loop.time()
-        presence, absent = self._presence, self._presence.absent
-        due = started + self._hint_seconds
-        late = False
+        started, absent = loop.time(), self._presence.absent
 
-        def deadline_passed() -> None:
-            nonlocal late
+        def attended() -> bool:
             now = loop.time()
-            missed = presence.missed(now, absent)
-            late = not presence.starved and was_there(now - started, missed)
+            missed = self._presence.missed(now, absent)
+            return not self._presence.starved and was_there(now - started, missed)
 
-        watch = loop.call_at(due, deadline_passed)
         try:
             async with asyncio.timeout(self._seconds):
                 replies = await self._link.ask(commands)
-        except Exception as error:
-            now = loop.time()
-            missed = presence.missed(now, absent)
-            if describe(error) == "timeout" and (
-                presence.starved or not was_there(now - started, missed)
-            ):
-                raise _Absent from None
-            raise
-        finally:
-            watch.cancel()
-        self._latency.observe(loop.time() - started)
-        return replies, late
+        except TimeoutError:
+            if attended():
+                raise
+            raise _Absent from None
+        took = loop.time() - started
+        self._latency.observe(took)
+        return replies, took > self._hint_seconds and attended()
 
     def _failed(self, reason: str, *, writes: bool = False) -> None:
         metrics.NODE_FAILURES.labels(self.name, reason.partition(" ")[0].rstrip(":")).inc()
-        judge = self.health.refused if writes else self.health.failed
-        self._ejected(judge(time.monotonic(), reason))
+        self._ejected(self.health.failed(time.monotonic(), reason, refused=writes))
 
     def _ejected(self, ejected: bool) -> None:
         if not ejected:
@@ -331,20 +305,12 @@ class Node:
         )
 
 
-class Nodes:
-    """The lookup nodes of the configuration.
+class NodeSet:
+    """Lookup nodes by name, with a background task that watches them."""
 
-    Args:
-        presence: as for `Node`.
-    """
-
-    def __init__(self, config: Lookup, presence: Presence | None = None) -> None:
-        self._presence = presence
+    def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}
-        self._closing: set[asyncio.Task[None]] = set()
-        self._preconnect = config.preconnect
-        self._probes: asyncio.Task[None] | None = None
-        self.turn(self.plan(config.servers, config), config)
+        self._watching: asyncio.Task[None] | None = None
 
     def __getitem__(self, name: str) -> Node:
         return self._nodes[name]
@@ -352,13 +318,37 @@ class Nodes:
     def __iter__(self) -> Iterator[Node]:
         return iter(self._nodes.values())
 
+    async def start(self) -> None:
+        """Begin to watch the nodes."""
+        self._watching = asyncio.create_task(self._watch(), name="lookup-nodes")
+
+    async def close(self) -> None:
+        """Stop watching, and close every connection."""
+        await stop(self._watching)
+        for node in self:
+            node.close()
+
+    async def _watch(self) -> None:
+        raise NotImplementedError
+
+
+class Nodes(NodeSet):
+    """The lookup nodes of the configuration.
+
+    Args:
+        presence: as for `Node`.
+    """
+
+    def __init__(self, config: Lookup, presence: Presence | None = None) -> None:
+        super().__init__()
+        self._presence = presence
+        self._preconnect = config.preconnect
+        self.use(self.plan(config.servers, config), config)
+
     @property
     def out(self) -> frozenset[str]:
         """The names of the ejected nodes."""
-        for node in self._nodes.values():
-            if not node.health.live:
-                return frozenset([n.name for n in self._nodes.values() if not n.health.live])
-        return _NOBODY
+        return frozenset([node.name for node in self._nodes.values() if not node.health.live])
 
     def plan(self, servers: Iterable[LookupServer], config: Lookup) -> dict[str, Node]:
         """A node for each server, by name, without using them yet. A known server (same name and
@@ -370,14 +360,16 @@ class Nodes:
             for server in servers
         }
 
-    def turn(self, planned: Mapping[str, Node], config: Lookup) -> None:
-        """Use the planned nodes; drain and close the others."""
+    def use(self, planned: Mapping[str, Node], config: Lookup) -> None:
+        """Use the planned nodes; close the others."""
         before = self._nodes
         self._nodes = dict(planned)
         self._retry_seconds = config.server_retry_timeout / 1000
         for name, node in before.items():
             if planned.get(name) is not node:
-                self._leave(node)
+                node.show(current=False)
+                log.info("lookup node left", node=name, address=node.address)
+                node.close()
             if name not in planned:
                 with contextlib.suppress(KeyError):
                     metrics.NODE_LIVE.remove(name)
@@ -385,39 +377,21 @@ class Nodes:
             planned[server.name].configure(server, config)
             planned[server.name].show(current=True)
 
-    def _leave(self, node: Node) -> None:
-        node.show(current=False)
-        log.info("lookup node left", node=node.name, address=node.address)
-        task = asyncio.create_task(node.close(DRAIN_SECONDS), name=f"drain-{node.name}")
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
     async def start(self) -> None:
-        """Begin to probe ejected nodes, and to check idle ones.
-
-        With `preconnect`, connect to all nodes now.
-        """
+        """Begin to watch the nodes. With `preconnect`, connect to all of them first."""
         if self._preconnect:
-            await asyncio.gather(*(node.run([("PING",)]) for node in self._nodes.values()))
-        self._probes = asyncio.create_task(self._probe_all(), name="lookup-probes")
+            await asyncio.gather(*(node.run([("PING",)]) for node in self))
+        await super().start()
 
-    async def close(self) -> None:
-        """Stop probing, and close every connection."""
-        await stop(self._probes)
-        for node in self._nodes.values():
-            await node.close()
-        if self._closing:
-            await asyncio.wait(self._closing)
-
-    async def _probe_all(self) -> None:
+    async def _watch(self) -> None:
+        """Probe ejected nodes, and check idle ones."""
         while True:
             await asyncio.sleep(min(0.25, self._retry_seconds / 4))
             now = time.monotonic()
-            for node in self._nodes.values():
+            for node in self:
                 node.check(now)
-            due = [node for node in self._nodes.values() if node.health.probe_due(now)]
-            if due:
-                await asyncio.gather(*(node.probe() for node in due))
+            due = [node for node in self if node.health.probe_due(now)]
+            await asyncio.gather(*(node.probe() for node in due))
 
 
 def is_wrong_type(reply: object) -> bool:

@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from config.model import Lookup
 from config.plain import differences, veiled
 from gateway.http.errors import Refusal
 from gateway.reload.outcome import Outcome, ring_change
 from gateway.reload.runtime_config import RuntimeConfig, can_follow
-from sharding.ring.placement import Placement
+from sharding.ring.placement import PLACING, alike
 
 
 class Question(Struct):
@@ -51,7 +52,8 @@ async def compare(live: RuntimeConfig, body: bytes) -> Comparison:
         theirs = question.config
         ours = veiled(live.config, question.nonce)
         names = differences(ours, theirs)
-        before, after = Placement.of(live.config.lookup), Placement.from_json(theirs["lookup"])
+        before, lookup = live.config.lookup, theirs["lookup"]
+        after = Lookup.model_validate({word: lookup[word] for word in PLACING})
     except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
         raise Refusal(400, "This is no configuration as tapedeck check-config sends it.") from None
     if not theirs.get("auth", {}).get("token_keys") and live.config.mode == "local":
@@ -68,7 +70,7 @@ async def compare(live: RuntimeConfig, body: bytes) -> Comparison:
         },
     )
     ring = live.config.lookup.mode == theirs["lookup"].get("mode") == "ring"
-    if ring and before.fingerprint != after.fingerprint:
+    if ring and not alike(before, after):
         answer.ring = await ring_change(before, after)
     return answer
 

@@ -7,8 +7,8 @@ import asyncio
 from msgspec import UNSET, Struct, UnsetType
 
 from config.load import ConfigError
+from config.model import Lookup
 from sharding.ring import placement
-from sharding.ring.placement import Placement
 
 
 class RingChange(Struct):
@@ -38,7 +38,7 @@ class Outcome(Struct):
     warnings: list[str] | UnsetType = UNSET
 
 
-async def ring_change(before: Placement, after: Placement) -> RingChange:
+async def ring_change(before: Lookup, after: Lookup) -> RingChange:
     """What a change of placement does to the keys.
 
     Raises:

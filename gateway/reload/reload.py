@@ -34,7 +34,7 @@ from gateway.reload.compare import compare
 from gateway.reload.outcome import Outcome, ring_change
 from gateway.reload.runtime_config import RuntimeConfig, Source, can_follow
 from sharding.backend import Backend
-from sharding.ring.placement import Placement
+from sharding.ring.placement import alike
 
 _log = structlog.get_logger()
 
@@ -190,10 +190,9 @@ async def weigh(config: Sections, generation: int, new: Sections) -> Step:
         stays = f"(until a restart, this stays as it is: {', '.join(outcome.needs_restart)})"
         sentences = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
         raise ConfigError("configuration", [f"{what} {stays}" for what in sentences]) from None
-    before, after = Placement.of(config.lookup), Placement.of(merged.lookup)
-    if merged.lookup.mode == "ring" and before.fingerprint != after.fingerprint:
+    if merged.lookup.mode == "ring" and not alike(config.lookup, merged.lookup):
         generation += 1
-        outcome.ring = await ring_change(before, after)
+        outcome.ring = await ring_change(config.lookup, merged.lookup)
         outcome.ring.generation = generation
     return Step(merged, generation, outcome)
 

@@ -27,7 +27,6 @@ class ClusterLookups(Lookups):
 
     @property
     def ring(self) -> ClusterNodes:
-        """The primaries and their slots."""
         return self._nodes
 
     def _find(self, key: Key) -> Batches | None:

@@ -10,15 +10,16 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import date
-from typing import Protocol
 
-from config.model import Lookup, LookupServer
+from config.model import Lookup
+from failover.redis.cluster import ClusterNodes
 from failover.redis.nodes import Node
 from sharding.batching import Batcher
 from sharding.lookups.hint_rules import LINGER, NO_ANSWER, Hint, Put, follow_up, hint_of, prune
 from sharding.lookups.layout import Layout
 from sharding.lookups.pending import Patience, Writes
 from sharding.partitions.clock import Days
+from sharding.ring.ring import Ring
 from sharding.state import Key
 
 
@@ -66,22 +67,6 @@ class Batches:
         return [True] * len(puts)
 
 
-class Places(Protocol):
-    """Which node has which key, for `/ring` and the commands: a ring, or a cluster's slots."""
-
-    def shares(self) -> dict[str, float]:
-        """The share of the keys that each node owns, by its name."""
-        ...
-
-    def order(self, key: bytes) -> list[LookupServer]:
-        """The owner of a key, then the node that has it while the owner is out, and so on."""
-        ...
-
-    def outline(self, parts: int, out: frozenset[str] = frozenset()) -> list[str | None]:
-        """The names of the nodes at evenly spaced places, while those in `out` are ejected."""
-        ...
-
-
 class Lookups(ABC):
     """The lookup entries of all listeners.
 
@@ -104,7 +89,7 @@ class Lookups(ABC):
 
     @property
     @abstractmethod
-    def ring(self) -> Places:
+    def ring(self) -> Ring | ClusterNodes:
         """Which node has which key now."""
 
     @abstractmethod

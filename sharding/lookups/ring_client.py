@@ -9,8 +9,8 @@ from failover.redis.nodes import Node, Nodes
 from sharding.lookups.layout import Layout
 from sharding.lookups.lookups import Batches, Lookups
 from sharding.partitions.clock import Days
-from sharding.ring.placement import Placement
-from sharding.ring.ring import Ring
+from sharding.ring.placement import alike
+from sharding.ring.ring import Ring, ring_of
 from sharding.state import Key
 
 
@@ -18,28 +18,20 @@ class Routes:
     """The ring of one configuration.
 
     Args:
-        placement: the rule that gives each key a node.
         nodes: by name.
-        days: the calendar.
-        size: most entries in one round trip.
 
     Raises:
-        ValueError: the placement describes no valid ring.
+        ValueError: the configuration describes no valid ring.
     """
 
-    def __init__(
-        self, placement: Placement, nodes: Mapping[str, Node], days: Days, size: int
-    ) -> None:
-        self.placement = placement
-        self.ring = placement.ring()
+    def __init__(self, config: Lookup, nodes: Mapping[str, Node], days: Days) -> None:
+        self.config = config
+        self.ring = ring_of(config)
         self.nodes = nodes
-        layout = Layout(placement.layout, days.retention)
-        self.batches = {name: Batches(node, layout, days, size) for name, node in nodes.items()}
-
-    def configure(self, layout: Layout, size: int) -> None:
-        """Use these from the next batch on."""
-        for batches in self.batches.values():
-            batches.configure(layout, size)
+        layout = Layout(config.layout, days.retention)
+        self.batches = {
+            name: Batches(node, layout, days, config.batch) for name, node in nodes.items()
+        }
 
 
 class RingLookups(Lookups):
@@ -58,7 +50,6 @@ class RingLookups(Lookups):
 
     @property
     def ring(self) -> Ring:
-        """The present ring."""
         return self._routes.ring
 
     def plan(self, config: Lookup) -> Routes:
@@ -67,23 +58,22 @@ class RingLookups(Lookups):
         Raises:
             ValueError: the configuration describes no valid ring.
         """
-        nodes = self._nodes.plan(config.servers, config)
-        return Routes(Placement.of(config), nodes, self._days, config.batch)
+        return Routes(config, self._nodes.plan(config.servers, config), self._days)
 
-    def turn(self, config: Lookup, planned: Routes) -> None:
+    def use(self, config: Lookup, planned: Routes) -> None:
         """Use the planned ring from the next request on. Requests under way end on the old one.
 
         Args:
             planned: what `plan` returned for the same configuration.
         """
-        if planned.placement != self._routes.placement:
+        if not alike(planned.config, self._routes.config):
             self._routes = planned
-        self._nodes.turn(planned.nodes, config)
+        self._nodes.use(planned.nodes, config)
         self._configure(config)
-        self._routes.configure(self.layout, config.batch)
+        for batches in self._routes.batches.values():
+            batches.configure(self.layout, config.batch)
 
     def _find(self, key: Key) -> Batches | None:
-        """The batches of the node that has a key; None while no node is live."""
         routes = self._routes
         server = routes.ring.route(self.layout.ring_key(key), self._nodes.out)
         return None if server is None else routes.batches[server.name]

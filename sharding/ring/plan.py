@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sharding.ring.placement import Placement, moved
+from config.model import Lookup
+from sharding.ring.placement import moved, rules
+from sharding.ring.ring import ring_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Held:
 
 
 def forecast(
-    before: Placement, after: Placement, held: Mapping[str, Held | None] | None = None
+    before: Lookup, after: Lookup, held: Mapping[str, Held | None] | None = None
 ) -> dict[str, Any]:
     """Compare two rings.
 
@@ -37,8 +39,8 @@ def forecast(
         nodes: each node before and after; keys and memory are None where they depend on a node
             that did not answer, and where every key is placed anew.
     """
-    anew = before.rules != after.rules
-    old_ring, new_ring = before.ring(), after.ring()
+    anew = rules(before) != rules(after)
+    old_ring, new_ring = ring_of(before), ring_of(after)
     moves = {} if anew else old_ring.moves(new_ring)
     shares, new_shares = old_ring.shares(), new_ring.shares()
     known = {name: what for name, what in (held or {}).items() if what is not None and not anew}

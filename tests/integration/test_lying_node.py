@@ -199,7 +199,7 @@ async def test_what_it_says_too_much_is_not_taken_for_the_next_answer(liar: Liar
             assert await node.run([("GET", key)]) == [key]
             await asyncio.sleep(0.01)
     finally:
-        await node.close()
+        node.close()
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ async def test_what_is_too_much_or_no_resp2_counts_as_a_failure_of_the_node(
         assert await node.run([("GET", b"a")]) is None
         assert "Protocol" in node.health.reason
     finally:
-        await node.close()
+        node.close()
 
 
 async def test_the_longest_honest_answers_are_read(
@@ -259,9 +259,9 @@ async def test_the_longest_honest_answers_are_read(
         assert await node.run([("SET", b"*999999", b"1")], writes=True), node.health.reason
         for _ in range(16):
             with contextlib.suppress(ProtocolError):
-                await node.look([("RANDOMKEY",)])
+                await node.ask_aside([("RANDOMKEY",)])
         assert await node.run([("GET", b"x")]) == [b"y\r\n*"]
         assert node.health.live
         assert not node.health.failures
     finally:
-        await node.close()
+        node.close()

@@ -761,7 +761,7 @@ def test_a_lookup_node_whose_connections_are_reset_raises_nothing(
                 await asyncio.sleep(0.02)
             await node.probe()
             assert answered > 0
-            await node.close()
+            node.close()
 
     run(scenario())
 

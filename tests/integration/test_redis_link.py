@@ -36,7 +36,7 @@ def link_to(server: RedisServer, **words: object) -> Link:
 async def link(lookup_servers: list[RedisServer]) -> AsyncIterator[Link]:
     one = link_to(lookup_servers[0])
     yield one
-    await one.close(1)
+    one.close()
 
 
 def connections(server: RedisServer) -> int:
@@ -102,7 +102,7 @@ async def test_no_more_connections_than_server_connections(
         await until_connections(lookup_servers[0], 2)
         assert await replies == [[None, b"PONG"]] * 6
     finally:
-        await link.close(1)
+        link.close()
 
 
 async def test_a_batch_that_ends_after_the_link_was_closed_closes_its_connection(
@@ -112,7 +112,7 @@ async def test_a_batch_that_ends_after_the_link_was_closed_closes_its_connection
     late = asyncio.create_task(link.ask([("BLPOP", "nothing", 0.3), ("PING",)]))
     await until_connections(lookup_servers[0], 1)
 
-    await link.close(0.01)
+    link.close()
 
     assert await late == [None, b"PONG"]
     await until_connections(lookup_servers[0], 0)
@@ -158,5 +158,5 @@ async def _ask_the_silent(patience: float, times: int) -> None:
                 assert await asyncio.gather(*asked) == [None] * 20
     finally:
         for node in nodes:
-            await node.close()
+            node.close()
         server.close()

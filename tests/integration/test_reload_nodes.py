@@ -111,7 +111,7 @@ async def test_what_a_node_was_asked_before_it_left_is_still_answered(
         one.freeze()
         asked = asyncio.create_task(backend.lookups.ask(key))
         link = backend.nodes["lookup1"]._link
-        await until(lambda: not link._idle.is_set(), "the question is under way")
+        await until(lambda: not link._free, "the question is under way")
         reload(backend, stack_config(lookup={"servers": servers(two)}))
         await asyncio.sleep(0.1)  # what would close the connections at once has done it by then
         one.thaw()

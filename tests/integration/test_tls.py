@@ -330,7 +330,7 @@ async def ask(config: Any) -> tuple[list[Any] | None, str]:
         )
         return replies, node.health.reason or ""
     finally:
-        await node.close()
+        node.close()
 
 
 async def test_a_lookup_node_that_demands_certificates_and_a_user_is_used(
@@ -419,7 +419,7 @@ async def test_a_rotated_redis_password_is_taken_over_while_old_connections_go_o
         assert await node.run([("HGET", b"u:1", b"2")]) is None
         assert await node.run([("HGET", b"u:1", b"2")]) is not None
     finally:
-        await node.close()
+        node.close()
 
 
 async def test_a_redis_cluster_is_reached_by_tls_and_as_its_user(

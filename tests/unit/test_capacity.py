@@ -38,7 +38,7 @@ def test_a_node_that_does_not_say_what_redis_says_is_refused() -> None:
 async def test_a_node_that_answers_while_this_process_gets_no_cpu_time_is_looked_at_again() -> None:
     """The looks go on for ever: they must not end with this one."""
     node = Mock()
-    node.look = AsyncMock(side_effect=_Absent)
+    node.ask_aside = AsyncMock(side_effect=_Absent)
     survey = Survey(60)
 
     await survey.look([node])

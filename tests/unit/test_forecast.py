@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.model import LookupServer
+from config.model import Lookup, LookupServer
 from sharding.ring.hashes import BITS
-from sharding.ring.placement import Placement, moved
+from sharding.ring.placement import moved
 from sharding.ring.plan import Held, forecast
 from sharding.ring.ring import Ring
 
@@ -26,9 +26,9 @@ def ring(weights: dict[str, int], distribution: str = "ketama", hash_: str = "fn
     return Ring(servers(weights), hash=hash_, distribution=distribution)
 
 
-def placed(names: str, hash_: str = "fnv1a_64") -> Placement:
+def placed(names: str, hash_: str = "fnv1a_64") -> Lookup:
     """Nodes of one weight."""
-    return Placement(tuple(servers(equal(names))), hash_, "", "ketama", "packed")
+    return Lookup(servers=tuple(servers(equal(names))), hash=hash_)
 
 
 def equal(names: str) -> dict[str, int]:
@@ -130,9 +130,7 @@ def test_a_node_that_did_not_answer_hides_only_the_figures_that_depend_on_it() -
     heavier = [
         LookupServer(host=f"h-{n}", port=1, weight=3 if n == "d" else 1, name=n) for n in "abcd"
     ]
-    weighed = forecast(
-        placed("abcd"), Placement(tuple(heavier), "fnv1a_64", "", "ketama", "packed"), held
-    )
+    weighed = forecast(placed("abcd"), Lookup(servers=tuple(heavier)), held)
     by_name = {node["name"]: node for node in weighed["nodes"]}
     for name in "abc":
         assert by_name[name]["keys_before"] == 900
