@@ -126,12 +126,12 @@ def ask_what_differs(sections: Sections, path: Path, against: str | None) -> Any
     """
     import secrets
 
-    from cli.fleet import find_gateways
+    from cli.fleet import Fleet
     from config.plain import veiled
 
     nonce = secrets.token_hex(16)
     question = {"config": veiled(sections, nonce), "nonce": nonce}
-    gateway = find_gateways(path, [against] if against else None)[0]
+    gateway = Fleet([against] if against else None, config=path).gateways()[0]
     return gateway.ask("/reload/check", question)
 
 

@@ -8,31 +8,22 @@ from typing import Annotated, Any
 import typer
 
 from cli.admin import AdminPort
-from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json
-from cli.fleet import (
-    CaOption,
-    TokenOption,
-    UrlOption,
-    ask_each,
-    fail_for,
-    find_gateways,
-)
+from cli.common import JsonOption, fail, print_json
+from cli.fleet import Fleet, ask_each, asks_gateways, fail_for
 
 EVERY = 0.5
 """Seconds between two checks."""
 
 
+@asks_gateways
 def drain(
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ca_file: CaOption = None,
+    fleet: Fleet,
     back: Annotated[
         bool, typer.Option("--back", help="End the drain: it takes listeners.")
     ] = False,
     timeout: Annotated[
         float, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long it waits.")
     ] = 60,
-    config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
     """Take a gateway out, and wait until it is empty. It stays so until --back, or its restart.
@@ -46,8 +37,8 @@ def drain(
 
     Example: tapedeck drain --url http://127.0.0.1:8201 --back
     """
-    gateways = find_gateways(config, url, None, token_file, ca_file)
-    if not url and len(gateways) > 1:
+    gateways = fleet.gateways()
+    if not fleet.url and len(gateways) > 1:
         names = ", ".join(gateway.url for gateway in gateways)
         raise typer.BadParameter(f"say which gateway, by --url: one of {names}")
     answers = ask_each(gateways, _bring_back if back else _take_out)

@@ -11,30 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from cli.admin import AdminPort, NoAnswer
-from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, interruptible, print_json
-from cli.fleet import (
-    CaOption,
-    FleetOption,
-    TokenOption,
-    UrlOption,
-    ask_each,
-    fail_for,
-    find_gateways,
-)
+from cli.common import JsonOption, interruptible, print_json
+from cli.fleet import Fleet, ask_each, asks_gateways, fail_for
 
 EVERY = 1.0
 """Seconds between two questions with --follow."""
 
 
+@asks_gateways
 def events(
-    url: UrlOption = None,
-    fleet: FleetOption = None,
-    token_file: TokenOption = None,
-    ca_file: CaOption = None,
+    fleet: Fleet,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on, until Ctrl-C, with what happens.")
     ] = False,
-    config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
     """Say what happened to each gateway in the last hour, oldest first, in UTC.
@@ -44,7 +33,7 @@ def events(
 
     Example: tapedeck events --follow
     """
-    gateways = find_gateways(config, url, fleet, token_file, ca_file)
+    gateways = fleet.gateways()
     answers = ask_each(gateways, _ask)
     found = _merged(answers)
     if as_json and not follow:

@@ -7,67 +7,85 @@ address of the name, as for a headless service of Kubernetes.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import typer
 
 from cli.admin import AdminPort, NoAnswer
-from cli.common import DEFAULT_CONFIG, fail
+from cli.common import DEFAULT_CONFIG, ConfigOption, fail
 
 Answer = TypeVar("Answer")
 
-UrlOption = Annotated[
-    list[str] | None,
-    typer.Option("--url", metavar="URL", help="The admin port of a gateway; repeat for several."),
-]
-FleetOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--fleet",
-        metavar="FILE",
-        help="A file with the admin URLs of all gateways, one a line. Default: the file `fleet`"
-        " beside the configuration, or else the configuration's own admin port.",
-    ),
-]
-TokenOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--token-file", metavar="FILE", help="The admin token. Default: the configuration's."
-    ),
-]
-CaOption = Annotated[
-    Path | None,
-    typer.Option("--ca-file", metavar="FILE", help="PEM; the authorities to trust for https."),
-]
+
+@dataclass(frozen=True)
+class Fleet:
+    """The options of a command that say which gateways it asks."""
+
+    url: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="The admin port of a gateway; repeat for several."),
+    ] = None
+    fleet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file with the admin URLs of all gateways, one a line. Default: the file `fleet`"
+            " beside the configuration, or else the configuration's own admin port.",
+        ),
+    ] = None
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The admin token. Default: the configuration's."),
+    ] = None
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM; the authorities to trust for https."),
+    ] = None
+    config: ConfigOption = DEFAULT_CONFIG
+
+    @property
+    def is_named(self) -> bool:
+        """Whether an option names the gateways."""
+        return bool(self.url or self.fleet)
+
+    def gateways(self) -> list[AdminPort]:
+        """The admin ports to ask, in the order of their names. If one cannot be used, the command
+        fails."""
+        base = _base(self.config, named=self.is_named)
+        if self.token_file is not None:
+            token, because = _read_token(self.token_file), f"it got the one in {self.token_file}"
+            base = replace(base, token=token, because=because)
+        if self.ca_file is not None:
+            base = replace(base, ca_file=str(self.ca_file))
+        beside = self.config.parent / "fleet"
+        file = beside if not self.is_named and beside.exists() else self.fleet
+        found = [_checked(url, "--url") for url in self.url or ()]
+        if file is not None:
+            found += read_fleet(file)
+        return [replace(base, url=url) for url in dict.fromkeys(found or [base.url])]
 
 
-def find_gateways(
-    config: Path,
-    urls: Sequence[str] | None = None,
-    fleet: Path | None = None,
-    token: Path | None = None,
-    ca: Path | None = None,
-) -> list[AdminPort]:
-    """The admin ports to ask, in the order of their names. If one cannot be used, the command
-    fails."""
-    base = _base(config, named=bool(urls or fleet))
-    if token is not None:
-        base = replace(base, token=_read_token(token), because=f"it got the one in {token}")
-    if ca is not None:
-        base = replace(base, ca_file=str(ca))
-    beside = config.parent / "fleet"
-    if not urls and fleet is None and beside.exists():
-        fleet = beside
-    found = [_checked(url, "--url") for url in urls or ()]
-    if fleet is not None:
-        found += read_fleet(fleet)
-    return [replace(base, url=url) for url in dict.fromkeys(found or [base.url])]
+def asks_gateways(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose first parameter is a Fleet: Typer sees the fleet's options in its place."""
+    options = inspect.signature(Fleet, eval_str=True).parameters
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        command(Fleet(**{name: given.pop(name) for name in options}), **given)
+
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*options.values(), *own)]
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {p.name: p.annotation for p in parameters}
+    return called
 
 
 def read_fleet(path: Path) -> list[str]:

@@ -23,15 +23,7 @@ from cli.common import (
     read_config,
     run,
 )
-from cli.fleet import (
-    CaOption,
-    FleetOption,
-    TokenOption,
-    UrlOption,
-    ask_each,
-    fail_for,
-    find_gateways,
-)
+from cli.fleet import Fleet, ask_each, asks_gateways, fail_for
 
 if TYPE_CHECKING:
     from config.model import Sections
@@ -219,12 +211,9 @@ def prune(
 
 
 @app.command("believe-clock")
+@asks_gateways
 def believe_clock(
-    url: UrlOption = None,
-    fleet: FleetOption = None,
-    token_file: TokenOption = None,
-    ca_file: CaOption = None,
-    config: ConfigOption = DEFAULT_CONFIG,
+    fleet: Fleet,
     as_json: JsonOption = False,
 ) -> None:
     """Tell gateways that doubt MySQL's clock that it is right.
@@ -235,7 +224,7 @@ def believe_clock(
 
     Example: tapedeck partitions believe-clock
     """
-    gateways = find_gateways(config, url, fleet, token_file, ca_file)
+    gateways = fleet.gateways()
     answers = ask_each(gateways, _believe)
     told = [(port.url, answer) for port, answer in answers if not isinstance(answer, NoAnswer)]
     if as_json:
@@ -287,7 +276,9 @@ def _with_janitor(sections: Sections, work: Callable[[Janitor], Awaitable[Result
 def _in_vain(config: Path) -> dict[str, int]:
     """By day, what the gateways count together; empty where none answers."""
     counted = Counter[str]()
-    for _, listed in ask_each(find_gateways(config), lambda port: port.ask("/partitions")):
+    for _, listed in ask_each(
+        Fleet(config=config).gateways(), lambda port: port.ask("/partitions")
+    ):
         if not isinstance(listed, NoAnswer):
             counted.update({one["day"]: one["in_vain"] for one in listed})
     return counted

@@ -7,26 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from cli.admin import AdminPort, NoAnswer
-from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, print_json
-from cli.fleet import (
-    CaOption,
-    FleetOption,
-    TokenOption,
-    UrlOption,
-    ask_each,
-    fail_for,
-    find_gateways,
-)
+from cli.common import JsonOption, print_json
+from cli.fleet import Fleet, ask_each, asks_gateways, fail_for
 
 SECONDS = 30.0
 """Seconds that a gateway has: it reads files, and asks each worker twice."""
 
 
+@asks_gateways
 def reload(
-    url: UrlOption = None,
-    fleet: FleetOption = None,
-    token_file: TokenOption = None,
-    ca_file: CaOption = None,
+    fleet: Fleet,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
     force: Annotated[
         bool,
@@ -35,7 +25,6 @@ def reload(
             help="Also where a new lookup node, or MySQL by a new sign-in, does not work.",
         ),
     ] = False,
-    config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
     """Make each gateway read its own configuration again, and print what changed.
@@ -47,7 +36,7 @@ def reload(
 
     Example: tapedeck reload --fleet /etc/tapedeck/fleet
     """
-    gateways = find_gateways(config, url, fleet, token_file, ca_file)
+    gateways = fleet.gateways()
     path = "/reload/check" if dry_run else "/reload?force=1" if force else "/reload"
     answers = ask_each(gateways, lambda port: _reload(port, path))
     if as_json:

@@ -18,15 +18,7 @@ from cli.common import (
     read_lookup,
     run,
 )
-from cli.fleet import (
-    CaOption,
-    FleetOption,
-    TokenOption,
-    UrlOption,
-    ask_each,
-    fail_for,
-    find_gateways,
-)
+from cli.fleet import Fleet, ask_each, asks_gateways, fail_for
 from cli.ring_nodes import find_cluster, look_at, print_nodes, print_rings
 from cli.ring_plan import plan
 
@@ -40,12 +32,9 @@ _ID = typer.Argument(min=1, max=2**63 - 1)
 
 
 @app.command()
+@asks_gateways
 def show(
-    url: UrlOption = None,
-    fleet: FleetOption = None,
-    token_file: TokenOption = None,
-    ca_file: CaOption = None,
-    config: ConfigOption = DEFAULT_CONFIG,
+    fleet: Fleet,
     as_json: JsonOption = False,
 ) -> None:
     """Show each lookup node: weight, share of the keys, keys, memory, whether it answers.
@@ -57,10 +46,8 @@ def show(
 
     Example: tapedeck ring show --fleet /etc/tapedeck/fleet
     """
-    if url or fleet:
-        answers = ask_each(
-            find_gateways(config, url, fleet, token_file, ca_file), lambda port: port.ask("/ring")
-        )
+    if fleet.is_named:
+        answers = ask_each(fleet.gateways(), lambda port: port.ask("/ring"))
         rings = {port.url: ring for port, ring in answers if not isinstance(ring, NoAnswer)}
         if as_json:
             print_json([{"url": where, **ring} for where, ring in rings.items()])
@@ -68,9 +55,9 @@ def show(
             print_rings(rings)
         fail_for(answers, "did not answer")
         return
-    sections = read_config(config)
+    sections = read_config(fleet.config)
     nodes = run(_show(sections))
-    gateway = _add_what_the_gateway_saw(find_gateways(config), nodes)
+    gateway = _add_what_the_gateway_saw(fleet.gateways(), nodes)
     if as_json:
         print_json({"nodes": nodes, "gateway": gateway})
         return

@@ -8,32 +8,21 @@ from typing import Annotated, Any
 import typer
 
 from cli.admin import AdminPort, NoAnswer
-from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json, print_table
-from cli.fleet import (
-    CaOption,
-    FleetOption,
-    TokenOption,
-    UrlOption,
-    ask_each,
-    fail_for,
-    find_gateways,
-)
+from cli.common import JsonOption, fail, print_json, print_table
+from cli.fleet import Fleet, ask_each, asks_gateways, fail_for
 
 WORST_FIRST = ("no answer", "unavailable", "draining", "degraded", "ready")
 _AGAIN = 0.5
 """Seconds between two checks with --wait."""
 
 
+@asks_gateways
 def status(
-    url: UrlOption = None,
-    fleet: FleetOption = None,
-    token_file: TokenOption = None,
-    ca_file: CaOption = None,
+    fleet: Fleet,
     wait: Annotated[
         float,
         typer.Option("--wait", min=0, metavar="SECONDS", help="Until all serve, at most so long."),
     ] = 0,
-    config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
     """Print each gateway's verdict with its reasons, the worst first.
@@ -45,7 +34,7 @@ def status(
 
     Example: tapedeck status --url http://127.0.0.1:8201 --wait 60
     """
-    gateways = find_gateways(config, url, fleet, token_file, ca_file)
+    gateways = fleet.gateways()
     end = time.monotonic() + wait
     while True:
         found = [_told(port, answer) for port, answer in ask_each(gateways, _look)]
@@ -63,23 +52,20 @@ def status(
         fail(f"{len(silent)} of {len(found)} gateways do not serve{waited}")
 
 
+@asks_gateways
 def metrics(
+    fleet: Fleet,
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="[NAME]...", help="How the metrics begin that are wanted."),
     ] = None,
-    url: UrlOption = None,
-    fleet: FleetOption = None,
-    token_file: TokenOption = None,
-    ca_file: CaOption = None,
-    config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
     """Print each gateway's metrics in Prometheus' format, after a line # URL.
 
     Example: tapedeck metrics tapedeck_mysql_waiting tapedeck_mysql_connections
     """
-    gateways = find_gateways(config, url, fleet, token_file, ca_file)
+    gateways = fleet.gateways()
     wanted = tuple(name.removeprefix("tapedeck_") for name in names or ("",))
 
     def is_wanted(line: str) -> bool:

@@ -10,7 +10,7 @@ import typer
 
 from cli.admin import AdminPort, NoAnswer
 from cli.common import Failed
-from cli.fleet import find_gateways, read_fleet
+from cli.fleet import Fleet, read_fleet
 
 
 @pytest.fixture
@@ -58,20 +58,20 @@ def test_the_fleet_beside_the_configuration_is_asked_with_its_token(fleet: Path)
         "lookup: {servers: ['127.0.0.1:1:1 a']}\nmysql: {hosts: ['127.0.0.1:1'], user: u}\n"
         "admin: {host: 0.0.0.0, port: 9999, token: a-token-of-some-length-for-operators}\n"
     )
-    (own,) = find_gateways(config)
+    (own,) = Fleet(config=config).gateways()
     assert own.url == "http://127.0.0.1:9999"
     fleet.write_text("http://10.0.0.5:8201\nhttp://10.0.0.6:8201\n")
-    both = find_gateways(config)
+    both = Fleet(config=config).gateways()
     assert [port.url for port in both] == ["http://10.0.0.5:8201", "http://10.0.0.6:8201"]
     assert {port.token for port in both} == {"a-token-of-some-length-for-operators"}
-    (named,) = find_gateways(config, ["http://10.0.0.7:8201"])
+    (named,) = Fleet(["http://10.0.0.7:8201"], config=config).gateways()
     assert named.url == "http://10.0.0.7:8201"
 
 
 def test_a_configuration_with_problems_hides_no_gateway_that_is_named(fleet: Path) -> None:
     config = fleet.with_name("tapedeck.yml")
     config.write_text("lookup: [\n")
-    (named,) = find_gateways(config, ["http://10.0.0.7:8201"])
+    (named,) = Fleet(["http://10.0.0.7:8201"], config=config).gateways()
     assert named.token is None
     assert "cannot be used" in named.because
 
