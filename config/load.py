@@ -135,6 +135,14 @@ def parse(
     return _checked(Sections, Document(dict(document), {}, []), source, environ or {}, base)
 
 
+def overridden(document: Mapping[Any, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """A document with the environment's values laid over it, as `load` does; what is wrong with
+    them is left for `load` to say."""
+    merged = _copied(document)
+    _override(merged, environ, Problems({}))
+    return merged
+
+
 def _checked(
     model: type[Model], document: Document, source: str, environ: Mapping[str, str], base: Path
 ) -> Model:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import os
 import sys
 from pathlib import Path
 
 from config.load import load
 from config.tls import own_port_context
+from stack.layout import gateway_environment
 from stack.process import Child
 
 DRAIN = 25.0
@@ -29,11 +29,8 @@ class Gateway(Child):
         Raises:
             ServerFailed: it ended, or is not ready after half a minute.
         """
-        # The ports that `up` was told hold, wherever they were said.
-        ignored = ("TAPEDECK_GATEWAY__PORT", "TAPEDECK_ADMIN__PORT", "TAPEDECK_GATEWAY__WORKERS")
-        env = {name: value for name, value in os.environ.items() if name not in ignored}
         argv = [sys.executable, "-m", "cli", "serve", "--config", str(self.config)]
-        self.spawn(argv, env=env)
+        self.spawn(argv, env=gateway_environment())
         self.await_ready(self._is_ready, 30)
 
     def stop(self, seconds: float = DRAIN) -> None:

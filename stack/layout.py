@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
+from config.load import overridden
 from stack.datadir import Passwords
 from stack.process import port_is_free
 
@@ -137,8 +138,18 @@ def passwords(layout: Layout) -> Passwords:
     )
 
 
+def gateway_environment() -> dict[str, str]:
+    """This process's environment without the ports that `up` was told: these hold, wherever they
+    were said."""
+    ignored = ("TAPEDECK_GATEWAY__PORT", "TAPEDECK_ADMIN__PORT", "TAPEDECK_GATEWAY__WORKERS")
+    return {name: value for name, value in os.environ.items() if name not in ignored}
+
+
 def write_config(layout: Layout, ports: Ports, workers: int, public_key: str = "") -> None:
     """Write the gateway's configuration and make the keys that it names.
+
+    The environment's values are in it, so that commands typed elsewhere, without this environment,
+    know the same ring and ports as the gateway.
 
     Args:
         public_key: of the MySQL servers, PEM; MariaDB has none.
@@ -169,10 +180,12 @@ def write_config(layout: Layout, ports: Ports, workers: int, public_key: str = "
     }
     if public_key:
         document["mysql"]["public_key"] = public_key
+    document = overridden(document, gateway_environment())
     text = (
         "# `tapedeck up` writes this file anew at each start; an edit holds until then.\n"
         "# What is to last belongs into its environment: TAPEDECK_LOOKUP__TIMEOUT=200 make run\n"
     )
     new = layout.config.with_name(layout.config.name + ".new")
+    new.touch(0o600)  # the environment may have a secret
     new.write_text(text + yaml.safe_dump(document, sort_keys=False))
     new.replace(layout.config)

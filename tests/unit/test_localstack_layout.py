@@ -6,6 +6,8 @@ import socket
 import stat
 from pathlib import Path
 
+import pytest
+
 from config.load import load
 from stack import layout as files
 from stack.layout import Layout, Ports
@@ -51,6 +53,22 @@ def test_the_configuration_that_is_written_can_be_loaded(tmp_path: Path) -> None
         sections.auth.service_keys[0].get_secret_value()
         == (layout.home / "service.key").read_text().strip()
     )
+
+
+def test_a_command_without_the_environment_of_up_sees_the_same_ring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path / "tapedeck.yml")
+    monkeypatch.setenv("TAPEDECK_LOOKUP__SERVERS", "a:1:1 one, b:1:1 two, c:1:1 three, d:1:1 four")
+    monkeypatch.setenv("TAPEDECK_PLAYER__SKIP_LIMIT", "3")
+    monkeypatch.setenv("TAPEDECK_ADMIN__PORT", "1")
+    files.passwords(layout)
+    files.write_config(layout, Ports(), workers=1)
+    sections = load(layout.config, environ={})
+    assert [s.name for s in sections.lookup.servers] == ["one", "two", "three", "four"]
+    assert sections.player.skip_limit == 3
+    assert sections.admin.port == Ports().admin
+    assert stat.S_IMODE(layout.config.stat().st_mode) == 0o600
 
 
 def test_secrets_are_random_kept_and_readable_by_their_owner_alone(tmp_path: Path) -> None:
