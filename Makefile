@@ -35,7 +35,7 @@ test-long: ## What takes longer: the full model, long runs
 	$(BIN)/pytest -m long --timeout 7200 $(ARGS)
 
 test-engines: ## What differs between servers, on MySQL 8.4 and 9, MariaDB 11, Redis 8 and Valkey 9 too; a table at the end
-	$(PYTHON) stack/bootstrap.py --test --engines
+	$(PYTHON) stack/bootstrap.py --test
 	$(BIN)/python -m tests.engine_table $(ARGS)
 
 lint: ## ruff and mypy

@@ -23,7 +23,7 @@ from drills.toxiproxy import Injector, Link
 from gateway.catalog.tables import TABLES
 from sharding.partitions import ownership
 from sharding.partitions.calendar import table
-from stack import datadir, engines, replication
+from stack import clock, datadir, engines, replication
 from stack.catalog import write_mixes
 from stack.datadir import Passwords
 from stack.group import Group
@@ -33,7 +33,7 @@ from stack.pair import Pair
 from stack.process import Child, ServerFailed, free_port
 from stack.redis import RedisServer
 from stack.redis_cluster import RedisCluster
-from stack.server import Server, faketime_library
+from stack.server import Server
 
 _DAY = 86400
 
@@ -369,12 +369,7 @@ class Stage:
         """What gives a process of this machine MySQL's clock: its environment."""
         if self.plan.clock is None:
             return {}
-        return {
-            "LD_PRELOAD": str(faketime_library()),
-            "FAKETIME_TIMESTAMP_FILE": str(self.clock_file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
+        return clock.shifted_by(self.clock_file)
 
     def clock_now(self) -> float:
         """MySQL's clock, seconds since 1970."""

@@ -26,9 +26,10 @@ SERVERS = {
     "redis-tools": ("redis-server", "redis-check-rdb"),
     "mariadb-server-core": ("mariadbd",),
 }
+COMPILER = {"gcc": ("gcc",), "libc6-dev": ("/usr/include/stdio.h",)}
 FOR_TESTS = {
     "nutcracker": ("nutcracker",),
-    "libfaketime": ("faketime/libfaketimeMT.so.1",),
+    **COMPILER,  # a clock is shifted by a library that is built from source
     # What deploy/ is for, or is checked by.
     "haproxy": ("haproxy",),
     "mariadb-client-core": ("mariadb",),
@@ -38,8 +39,6 @@ FOR_TESTS = {
     "chromium": ("chromium",),
     "chromium-driver": ("chromedriver",),
 }
-# MySQL's clock is shifted by a library that is built from source.
-FOR_ENGINES = {"gcc": ("gcc",), "libc6-dev": ("/usr/include/stdio.h",)}
 # The benchmark's load generator and its plain Go peer are built from source, with Debian's drivers.
 FOR_BENCH = {
     "nutcracker": ("nutcracker",),
@@ -48,7 +47,7 @@ FOR_BENCH = {
     "golang-github-go-sql-driver-mysql-dev": (
         "/usr/share/gocode/src/github.com/go-sql-driver/mysql",
     ),
-    **FOR_ENGINES,
+    **COMPILER,
 }
 EXTRAS = {"dev": FOR_TESTS, "bench": FOR_BENCH}
 OPTIONS = {"--test": "dev", "--bench": "bench"}
@@ -229,8 +228,7 @@ def main() -> int:
             say("another run is installing; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            engines = FOR_ENGINES if "--engines" in sys.argv[1:] else {}
-            ensure_servers({**SERVERS, **EXTRAS.get(extra, {}), **engines})
+            ensure_servers({**SERVERS, **EXTRAS.get(extra, {})})
             ensure_venv()
             ensure_dependencies(extra)
         except Missing as problem:

@@ -1,46 +1,41 @@
-"""The library that shifts MySQL's clock: built from clock.c beside this file, once."""
+"""Shifts the wall clock of a process, by a library that is built from clock.c beside this file."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
-from stack import engines
 from stack.process import ServerFailed
 
 _SOURCE = Path(__file__).resolve().with_name("clock.c")
 HOW_TO_GET_A_COMPILER = (
-    "MySQL's clock is shifted by a library that is built here, and there is no C compiler: "
+    "a clock is shifted by a library that is built here, and there is no C compiler: "
     "apt-get install gcc libc6-dev"
 )
 
 
-def can_be_built() -> bool:
-    """Whether there is a C compiler."""
-    return shutil.which("cc") is not None
-
-
-def library() -> Path:
-    """The library, for LD_PRELOAD; TAPEDECK_CLOCK names the file with the seconds.
+def shifted_by(file: Path) -> dict[str, str]:
+    """What shifts a process's clock by the content of a file, which may be rewritten at any time:
+    variables of its environment. The library is built beside the file.
 
     Raises:
         ServerFailed: there is no C compiler, or it failed.
     """
-    if not can_be_built():
+    library = file.with_name("clock.so")
+    if not library.exists():
+        _build(library)
+    return {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": str(file)}
+
+
+def _build(library: Path) -> None:
+    if shutil.which("cc") is None:
         raise ServerFailed(HOW_TO_GET_A_COMPILER)
-    version = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:12]
-    built = engines.FOLDER / f"clock-{version}.so"
-    if built.exists():
-        return built
-    engines.FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=engines.FOLDER) as folder:
-        new = Path(folder) / "clock.so"
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        new = Path(folder) / library.name
         argv = ["cc", "-shared", "-fPIC", "-O2", "-o", str(new), str(_SOURCE), "-ldl"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ServerFailed(f"{_SOURCE.name} cannot be built:\n{done.stderr}")
-        new.replace(built)
-    return built
+        new.replace(library)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pymysql.cursors import Cursor
 
-from stack import clock, engines
+from stack import engines
 from stack.datadir import Passwords, as_user, users_sql
 from stack.process import ServerFailed
 from stack.server import Diverged, Role, Server
@@ -154,10 +154,6 @@ class MySQL(Server):
 
     def _options(self, role: Role) -> list[str]:
         return [executable(), "--no-defaults", *as_user(), *_SMALL, *_ROLES[role]]
-
-    def _shifted_by(self, clock_file: Path) -> dict[str, str]:
-        """By a library of our own: libfaketime makes each statement a hundred times as slow."""
-        return {"LD_PRELOAD": str(clock.library()), "TAPEDECK_CLOCK": str(clock_file)}
 
     def follow(self, cursor: Cursor, primary: Server) -> None:
         """Follow it from where this server is.

@@ -17,28 +17,12 @@ from typing import Any, ClassVar, Literal
 import pymysql
 from pymysql.cursors import Cursor
 
+from stack import clock
 from stack.datadir import GENERATION_TABLE, MAX_CONNECTIONS, Passwords
 from stack.process import Child, ServerFailed, free_port
 
 Role = Literal["alone", "primary", "standby", "member"]
 """Without a binlog and without fsync; the ends of a semi-synchronous pair; one of a group."""
-
-_FAKETIME = (
-    f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/faketime/libfaketimeMT.so.1",
-)
-
-
-def faketime_library() -> Path:
-    """Where libfaketime is.
-
-    Raises:
-        ServerFailed: it is not installed.
-    """
-    for path in map(Path, _FAKETIME):
-        if path.is_file():
-            return path
-    raise ServerFailed("libfaketime is not installed: apt-get install libfaketime")
 
 
 class Server(Child):
@@ -158,16 +142,7 @@ class Server(Child):
             return None
         if not self.clock_file.exists():
             self.clock_file.write_text("+0\n")
-        return {**os.environ, **self._shifted_by(self.clock_file)}
-
-    def _shifted_by(self, clock_file: Path) -> dict[str, str]:
-        """The environment in which the server's clock is shifted by a file's content."""
-        return {
-            "LD_PRELOAD": str(faketime_library()),
-            "FAKETIME_TIMESTAMP_FILE": str(clock_file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
+        return {**os.environ, **clock.shifted_by(self.clock_file)}
 
     def _answers(self) -> bool:
         try:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from stack import clock, datadir, engines
+from stack import datadir, engines
 from stack import mysql as mysql_engine
 from stack.datadir import Passwords
 from stack.group import Group
@@ -114,8 +114,8 @@ def _session_mysqld(
         group.kill()
         return
     datadir.copy(mysql_template, folder / "data")
-    clock_file = folder / "clock" if clock.can_be_built() else None
-    server = MySQL("mysql1", folder / "data", passwords, clock_file=clock_file, options=WITHOUT_TLS)
+    data, clock_file = folder / "data", folder / "clock"
+    server = MySQL("mysql1", data, passwords, clock_file=clock_file, options=WITHOUT_TLS)
     server.start()
     yield server
     server.kill()

@@ -24,8 +24,7 @@ def wall_of(mysql: Server) -> Callable[[], float]:
 def shift(mysql: Server, seconds: float) -> None:
     """Shift a server's clock, at once.
 
-    The test is skipped on a server whose clock stays as it is: a MySQL where there is no C compiler
-    (see `stack.clock`), or in a group.
+    The test is skipped on a server whose clock stays as it is: one of a group.
     """
     if mysql.clock_file is None:
         pytest.skip("the clock of this server cannot be shifted")

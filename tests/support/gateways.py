@@ -20,9 +20,9 @@ import yaml
 
 from gateway.catalog.model import Mix
 from gateway.catalog.tables import TABLES
+from stack import clock as clocks
 from stack.catalog import write_mixes
 from stack.process import Child
-from stack.server import faketime_library
 
 SECONDS = 30.0
 """Within this everything a test waits for has happened, also on a busy machine."""
@@ -61,11 +61,9 @@ class Gateway:
         self._args = args
         self._env = {k: v for k, v in os.environ.items() if not k.startswith("TAPEDECK_")}
         if clock:
-            self._env |= {
-                "LD_PRELOAD": str(faketime_library()),
-                "FAKETIME": f"{clock:+.0f}",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
+            shift = folder / f"clock-{document['gateway']['port']}"
+            shift.write_text(f"{clock:+.0f}\n")
+            self._env |= clocks.shifted_by(shift)
         self._within = within
         # Not a plain subprocess: if the tests are killed, it ends too.
         self._child = Child("gateway", self.log)

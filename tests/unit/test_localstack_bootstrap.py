@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stack import bootstrap
+from stack import bootstrap, clock
+from stack.process import ServerFailed
 
 
 def test_it_reads_as_python_3_7_and_imports_the_standard_library_alone() -> None:
@@ -27,6 +28,14 @@ def test_without_apt_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with pytest.raises(bootstrap.Missing, match=r"mariadbd is missing.*no apt-get.*by hand"):
         bootstrap.ensure_servers({"mariadb-server-core": ("mariadbd",)})
+
+
+def test_without_a_c_compiler_a_shifted_clock_names_its_packages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ServerFailed, match="no C compiler: apt-get install gcc libc6-dev"):
+        clock.shifted_by(tmp_path / "clock")
 
 
 def test_without_root_the_command_to_type_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
