@@ -20,11 +20,11 @@ import aiohttp
 from aiohttp import web
 
 from config.load import load
-from config.tls import own_port_context, scheme
+from config.tls import own_port_context, own_url
 from gateway.dashboard.page import PAGES as SHARED
 from gateway.http.errors import Refusal
 from gateway.http.static_files import HEADERS, Pages
-from stack.layout import LOOKUP_NAMES, MYSQL_NAMES
+from stack.layout import LOOKUP_NAMES, MYSQL_NAMES, gateway_environment
 from stack.process import ServerFailed
 from stack.stack import Stack
 
@@ -72,10 +72,8 @@ class Demo:
     def __init__(self, stack: Stack, sock: socket.socket) -> None:
         self._stack = stack
         self._sock = sock
-        # The environment may turn TLS on.
-        config = load(stack.layout.config)
-        self._gateway = f"{scheme(config.gateway)}://127.0.0.1:{stack.ports.gateway}"
-        self._admin = f"{scheme(config.admin)}://127.0.0.1:{stack.ports.admin}"
+        config = load(stack.layout.config, gateway_environment())
+        self._gateway, self._admin = own_url(config.gateway), own_url(config.admin)
         self._tls = {
             self._gateway: own_port_context(config.gateway) or True,
             self._admin: own_port_context(config.admin) or True,

@@ -36,8 +36,8 @@ _KEYRINGS = Path("/usr/share/keyrings")
 
 
 @dataclass(frozen=True)
-class Engine:
-    """What an engine consists of.
+class Recipe:
+    """How an engine is installed.
 
     Attributes:
         packages: Debian's names; the first one has the server, and the version that counts.
@@ -68,11 +68,11 @@ _MYSQL = (
     ),
 )
 ENGINES = {
-    "mysql-9": Engine(("mysql-server-core", "mysql-client-core"), "9.", *_MYSQL),
-    "mysql-8": Engine(
+    "mysql-9": Recipe(("mysql-server-core", "mysql-client-core"), "9.", *_MYSQL),
+    "mysql-8": Recipe(
         ("mysql-server-core", "mysql-client-core"), "8.4", *_MYSQL, "ubuntu", "resolute"
     ),
-    "mariadb-11": Engine(
+    "mariadb-11": Recipe(
         ("mariadb-server-core", "mariadb-client-core"),
         "11.",
         ("usr/sbin/mariadbd", "usr/bin/mariadb"),
@@ -83,10 +83,10 @@ ENGINES = {
             "--plugin-dir={root}/usr/lib/mysql/plugin",
         ),
     ),
-    "redis-8": Engine(
+    "redis-8": Recipe(
         ("redis-server", "redis-tools"), "8.", ("usr/bin/redis-server", "usr/bin/redis-cli")
     ),
-    "valkey-9": Engine(
+    "valkey-9": Recipe(
         ("valkey-server", "valkey-tools"), "9.", ("usr/bin/valkey-server", "usr/bin/valkey-cli")
     ),
 }
@@ -183,7 +183,7 @@ def install(name: str) -> None:
     say(f"{name} is installed: {FOLDER / name}")
 
 
-def write_scripts(folder: Path, engine: Engine) -> None:
+def write_scripts(folder: Path, engine: Recipe) -> None:
     """Write the script of each program into `folder`/bin; it works wherever the folder is put."""
     (folder / "bin").mkdir(exist_ok=True)
     for program in engine.programs:

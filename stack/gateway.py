@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import sys
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 
 from config.load import load
@@ -18,10 +18,9 @@ DRAIN = 25.0
 class Gateway(Child):
     """One gateway on the stack's configuration."""
 
-    def __init__(self, config: Path, admin_port: int, log: Path, pid_file: Path) -> None:
+    def __init__(self, config: Path, log: Path, pid_file: Path) -> None:
         super().__init__("gateway", log, pid_file)
         self.config = config
-        self.admin_port = admin_port
 
     def start(self) -> None:
         """Start it and wait until it is ready.
@@ -38,18 +37,16 @@ class Gateway(Child):
         super().stop(seconds)
 
     def _is_ready(self) -> bool:
-        # The environment may turn TLS on.
-        context = own_port_context(load(self.config).admin)
+        admin = load(self.config, gateway_environment()).admin
+        context = own_port_context(admin)
         connection = (
-            http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=2)
+            HTTPConnection("127.0.0.1", admin.port, timeout=2)
             if context is None
-            else http.client.HTTPSConnection(
-                "127.0.0.1", self.admin_port, timeout=2, context=context
-            )
+            else HTTPSConnection("127.0.0.1", admin.port, timeout=2, context=context)
         )
         try:
             connection.request("GET", "/readyz")
-            return connection.getresponse().status == http.client.OK
+            return connection.getresponse().status == 200
         except OSError:
             return False
         finally:

@@ -18,12 +18,12 @@ import pymysql
 
 from stack import replication
 from stack.datadir import Passwords
-from stack.group_rules import Situation, View, judge
+from stack.group_rules import Situation, View, situation_of
 from stack.mysql import MySQL
 from stack.process import ServerFailed
 from stack.supervised import RETRY_SECONDS, Say, Supervised
 
-_LOOK = 1.0
+_QUERY_SECONDS = 1.0
 """Seconds for an answer to the questions that are asked all the time."""
 _JOIN = 60.0
 """Seconds that joining may take."""
@@ -62,16 +62,15 @@ class Group(Supervised[MySQL]):
 
     @property
     def primary(self) -> MySQL:
-        """The server that was elected last."""
         return self.servers[self._primary]
 
     @property
     def redundant(self) -> bool:
-        """Whether a majority of the members is online: each has what was acknowledged."""
+        """As `Supervised` says: each member of a majority has what was acknowledged."""
         return self._seen is not None and 2 * len(self._seen.online) > len(self.servers)
 
     def status(self) -> dict[str, object]:
-        """For people and scripts: engine, primary, generation, redundant, online and servers."""
+        """As `Supervised` says; also `online`, the number of members."""
         with contextlib.suppress(pymysql.MySQLError):
             self._generation = replication.generation(self.primary)
         online = self._seen.online if self._seen is not None else frozenset()
@@ -93,13 +92,7 @@ class Group(Supervised[MySQL]):
     # --- start and stop
 
     def start(self) -> None:
-        """Make the data if there is none, start all, found the group.
-
-        Returns when the primary is writable and the others are online.
-
-        Raises:
-            ServerFailed: a member did not start, or there was no primary within a minute.
-        """
+        """As `Supervised` says: found the group, and wait until all members are online."""
         self._ending.clear()
         with self._lock:
             self._unwanted.clear()
@@ -118,7 +111,7 @@ class Group(Supervised[MySQL]):
                     if self._seen is not None and self._seen.primary is not None:
                         break
                     raise ServerFailed(f"no primary was elected in {_JOIN:.0f} s: see {self.logs}")
-                self._tick()
+                self._check_safely()
                 self._ending.wait(0.05)
         self._begin_watching()
 
@@ -137,7 +130,7 @@ class Group(Supervised[MySQL]):
         return ", ".join(str(server.log) for server in self.servers.values())
 
     def stop(self) -> None:
-        """Stop all: the primary leaves the group last, and has everything."""
+        # The primary leaves the group last, and has everything.
         self._end_watching()
         with self._lock, ThreadPoolExecutor(len(self.servers)) as stoppers:
             for server in self.servers.values():
@@ -153,7 +146,7 @@ class Group(Supervised[MySQL]):
     # --- orders
 
     def stop_server(self, name: str) -> str:
-        """Stop one on purpose; it leaves the group first, and stays away until it is started."""
+        """As `Supervised` says; it leaves the group first."""
         with self._lock:
             server = self.servers[name]
             self._unwanted.add(name)
@@ -163,14 +156,9 @@ class Group(Supervised[MySQL]):
             return f"{name} is stopped; {self._primary} is the primary"
 
     def start_server(self, name: str) -> str:
-        """Start one that is dead or frozen. Answers what became of it.
-
-        Raises:
-            ServerFailed: it runs already, or does not start.
-        """
         with self._lock:
             server = self.servers[name]
-            self._look()
+            self._check()
             if self._seen is not None and name in self._seen.online:
                 raise ServerFailed(f"{name} runs already (pid {server.pid})")
             self._unwanted.discard(name)
@@ -190,17 +178,10 @@ class Group(Supervised[MySQL]):
             return f"{name} is started, and not in the group yet: see `tapedeck stack status`"
 
     def promote(self, *, force: bool = False) -> str:
-        """Have MySQL hand the primary's part to another member.
-
-        Args:
-            force: where no majority is left, found the group again with the members that run: what
-                only the others acknowledged is lost.
-
-        Raises:
-            ServerFailed: there is no majority and it was not forced; or no other member is online.
-        """
+        """As `Supervised` says: MySQL hands the primary's part to another member. With `force`, if
+        no majority is left, the group is founded again with the members that run."""
         with self._lock:
-            self._look()
+            self._check()
             seen = self._seen
             if seen is None or not seen.exists:
                 if not force:
@@ -218,7 +199,7 @@ class Group(Supervised[MySQL]):
                 raise ServerFailed("no other member of the group is online: start one")
             ((uuid,),) = self.servers[chosen].query("SELECT @@server_uuid")
             self.primary.query("SELECT group_replication_set_as_primary(%s)", (uuid,), timeout=30)
-            self._look()
+            self._check()
             return f"{self._primary} is the primary; {old} is a secondary"
 
     def _elected_other_than(self, name: str) -> bool:
@@ -230,7 +211,7 @@ class Group(Supervised[MySQL]):
         while not holds():
             if time.monotonic() > deadline or self._ending.is_set():
                 return False
-            self._tick()
+            self._check_safely()
             if self._seen is not None and not self._seen.exists and not self._seen.founding:
                 # Nothing but another member's start would change that.
                 deadline = min(deadline, time.monotonic() + 8)
@@ -246,7 +227,7 @@ class Group(Supervised[MySQL]):
             rows = server.query(
                 "SELECT member_port, member_state, member_role"
                 " FROM performance_schema.replication_group_members",
-                timeout=_LOOK,
+                timeout=_QUERY_SECONDS,
             )
         except pymysql.MySQLError:
             return None
@@ -256,13 +237,13 @@ class Group(Supervised[MySQL]):
             members.get(server.name, "OFFLINE"), members, primaries[0] if primaries else None
         )
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         with ThreadPoolExecutor(len(self.servers)) as askers:
             views = dict(
                 zip(self.servers, askers.map(self._view, self.servers.values()), strict=True)
             )
-        seen = judge(views)
-        self._tell(seen)
+        seen = situation_of(views)
+        self._report_changes(seen)
         if seen.primary is not None:
             self._primary = seen.primary
         self._seen = seen
@@ -272,8 +253,8 @@ class Group(Supervised[MySQL]):
             with ThreadPoolExecutor(len(self.servers)) as joiners:
                 list(joiners.map(self._join, seen.joining))
 
-    def _tell(self, seen: Situation) -> None:
-        """Say what has changed since the look before."""
+    def _report_changes(self, seen: Situation) -> None:
+        """Say what has changed since the check before."""
         running = {name for name, server in self.servers.items() if server.running}
         for name in sorted(self._running - running - self._unwanted):
             self._say(f"{name} is dead; it stays so: tapedeck stack start {name} brings it back")

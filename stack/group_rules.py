@@ -57,7 +57,7 @@ class Situation:
     founding: bool
 
 
-def judge(views: Mapping[str, View | None]) -> Situation:
+def situation_of(views: Mapping[str, View | None]) -> Situation:
     """Put together what the members say.
 
     Args:

@@ -14,7 +14,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pymysql
+from msgspec import Struct
 
 from stack import replication
 from stack.datadir import Passwords
@@ -22,11 +24,24 @@ from stack.mariadb import MariaDB
 from stack.pair_monitor import Monitor
 from stack.pair_rules import Action, decide
 from stack.process import ServerFailed
-from stack.roles import Known
 from stack.server import Diverged, Server
 from stack.supervised import RETRY_SECONDS, Say, Supervised
 
 _KEPT = "pair.json"
+
+
+class Known(Struct):
+    """What is kept of the pair while its servers do not run.
+
+    Attributes:
+        primary: the name of the server that is (or was last) writable.
+        generation: its fencing generation.
+        redundant: see `pair_rules`.
+    """
+
+    primary: str = "mysql1"
+    generation: int = 1
+    redundant: bool = False
 
 
 class Pair(Supervised[Server]):
@@ -44,21 +59,31 @@ class Pair(Supervised[Server]):
         pids: Path | None = None,
     ) -> None:
         super().__init__(folder, passwords, engine, ports=ports, say=say, logs=logs, pids=pids)
-        self._known = Known.read(folder / _KEPT)
+        try:
+            self._known = msgspec.json.decode((folder / _KEPT).read_bytes(), type=Known)
+        except (OSError, msgspec.DecodeError):  # a new pair, or a damaged file
+            self._known = Known()
         self._monitor = Monitor(self.servers.values())
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _remember(self, **changes: str | int | bool) -> None:
+        """Change what is known, and write it down."""
+        self._known = msgspec.structs.replace(self._known, **changes)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        new = self.folder / f"{_KEPT}.new"
+        new.write_bytes(msgspec.json.encode(self._known) + b"\n")
+        os.replace(new, self.folder / _KEPT)
+
+    def _reset(self) -> None:
         self._unwanted.clear()
         self._refused = False
         self._failed_at = 0.0
-        self._monitor.forget()
+        self._monitor.reset()
 
     # --- who is who
 
     @property
     def primary(self) -> Server:
-        """The server that is the primary, or was it last."""
         return self.servers[self._known.primary]
 
     @property
@@ -68,11 +93,10 @@ class Pair(Supervised[Server]):
 
     @property
     def redundant(self) -> bool:
-        """Whether the standby has every acknowledged commit: promoting it loses nothing."""
         return self._known.redundant
 
     def status(self) -> dict[str, object]:
-        """For people and scripts: primary, generation, redundant, semi_sync, and each server."""
+        """As `Supervised` says; also `semi_sync` and `standby`."""
         if not self.standby.running:
             link = "no standby"
         elif self._monitor.link.following:
@@ -94,34 +118,25 @@ class Pair(Supervised[Server]):
     # --- start and stop
 
     def start(self) -> None:
-        """Make the data if there is none, start both with the roles they had, link them.
-
-        Returns when the primary is writable: with the standby linked, or alone, openly.
-
-        Raises:
-            ServerFailed: the primary did not start.
-        """
+        """As `Supervised` says. Both get the roles that they had. If the standby is not linked in
+        time, the primary is writable without it, and that is said."""
         self._ending.clear()
         with self._lock:
-            self._forget()
+            self._reset()
             if not self._make_data() and not self.primary.folder.is_dir():
                 # The one that is missing is copied from the other.
-                self._known.change(self.folder / _KEPT, primary=self.standby.name, redundant=False)
+                self._remember(primary=self.standby.name, redundant=False)
             self._start_both()
             if replication.generation(self.standby) > replication.generation(self.primary):
                 # Killed in the middle of a promotion: the standby had become the primary.
                 self._say(f"{self.standby.name} was promoted last: it is the primary")
                 self._stop_both()
-                self._known.change(self.folder / _KEPT, primary=self.standby.name, redundant=False)
+                self._remember(primary=self.standby.name, redundant=False)
                 self._start_both()
-            self._known.change(
-                self.folder / _KEPT,
-                generation=replication.generation(self.primary),
-                redundant=False,
-            )
+            self._remember(generation=replication.generation(self.primary), redundant=False)
             deadline = time.monotonic() + 15
             while not self._known.redundant and time.monotonic() < deadline:
-                self._tick()
+                self._check_safely()
                 if self._ending.wait(0.02):
                     return
             replication.make_writable(self.primary)
@@ -130,10 +145,10 @@ class Pair(Supervised[Server]):
         self._begin_watching()
 
     def stop(self) -> None:
-        """Stop both in order: no commit waits for a standby that is gone already."""
+        # In this order no commit waits for a standby that is gone already.
         self._end_watching()
         with self._lock:
-            self._known.change(self.folder / _KEPT, redundant=False)
+            self._remember(redundant=False)
             if self.primary.running and not self.primary.stopped:
                 with contextlib.suppress(pymysql.MySQLError):
                     replication.set_semi_sync(self.primary, on=False)
@@ -146,7 +161,7 @@ class Pair(Supervised[Server]):
             standby = starters.submit(self._start_standby)
             primary.result()
             standby_started = standby.result()
-        self._monitor.forget()
+        self._monitor.reset()
         if not standby_started:
             self._copy()
 
@@ -168,31 +183,23 @@ class Pair(Supervised[Server]):
     # --- orders
 
     def stop_server(self, name: str) -> str:
-        """Stop one on purpose; it stays so until it is started. Answers what it means.
-
-        The primary's loss on purpose is a loss: its standby is promoted.
-        """
+        """As `Supervised` says. If it is the primary, its standby is promoted."""
         with self._lock:
             server = self.servers[name]
             self._unwanted.add(name)
             if server is self.standby:
-                self._known.change(self.folder / _KEPT, redundant=False)
+                self._remember(redundant=False)
                 server.stop()
                 return f"{name} is stopped; the pair is not redundant"
             redundant = self._known.redundant and self.standby.running
             # A clean stop would answer commits that still wait for the standby.
             server.kill()
-            self._tick()
+            self._check_safely()
             if redundant and self.primary is not server:
                 return f"{name} is stopped; {self.primary.name} is the primary now"
             return f"{name} is stopped and nothing was promoted: the pair was not redundant"
 
     def start_server(self, name: str) -> str:
-        """Start one that is dead, in the role it has now. Answers what became of it.
-
-        Raises:
-            ServerFailed: it runs already, or does not start.
-        """
         with self._lock:
             server = self.servers[name]
             if server.running and not server.stopped:
@@ -201,11 +208,11 @@ class Pair(Supervised[Server]):
             if server is self.primary:
                 server.kill()
                 server.start("primary")
-                self._monitor.forget()
+                self._monitor.reset()
                 self._refused = False
                 replication.make_writable(server)
                 return f"{name} is the primary again, as it was"
-            self._known.change(self.folder / _KEPT, redundant=False)
+            self._remember(redundant=False)
             self._restart_standby()
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and self.standby is server:
@@ -217,14 +224,8 @@ class Pair(Supervised[Server]):
         return f"{name} is started, and not linked yet: see `tapedeck stack status`"
 
     def promote(self, *, force: bool = False) -> str:
-        """Turn the pair over: the primary, if it runs, is ended and becomes the standby.
-
-        Args:
-            force: also when the standby may lack acknowledged commits, which are then lost.
-
-        Raises:
-            ServerFailed: the pair is not redundant and it was not forced; or no standby runs.
-        """
+        """As `Supervised` says: the standby becomes the primary. A primary that runs is ended
+        first, and becomes the standby."""
         with self._lock:
             old = self.primary
             was_running = old.running and not old.stopped
@@ -243,8 +244,8 @@ class Pair(Supervised[Server]):
 
     # --- watching
 
-    def _look(self) -> None:
-        seen = self._monitor.look(
+    def _check(self) -> None:
+        seen = self._monitor.observe(
             self.primary,
             self.standby,
             redundant=self._known.redundant,
@@ -268,12 +269,12 @@ class Pair(Supervised[Server]):
         elif action is Action.REFUSE:
             self._refuse()
         elif action is Action.NOT_REDUNDANT:
-            self._known.change(self.folder / _KEPT, redundant=False)
+            self._remember(redundant=False)
             self._say(f"{standby.name}, the standby, is lost: the pair is not redundant")
         elif action is Action.GO_ALONE:
             replication.set_semi_sync(primary, on=False)
             self._monitor.waits = False
-            self._say(f"{primary.name} goes on without a standby: commits wait for nobody")
+            self._say(f"{primary.name} goes on without a standby: commits no longer wait for one")
         elif action is Action.RESTART_STANDBY:
             if time.monotonic() - self._failed_at > RETRY_SECONDS:
                 self._restart_standby()
@@ -285,7 +286,7 @@ class Pair(Supervised[Server]):
         elif action is Action.WAIT_FOR_STANDBY:
             replication.set_semi_sync(primary, on=True)
         elif action is Action.REDUNDANT:
-            self._known.change(self.folder / _KEPT, redundant=True)
+            self._remember(redundant=True)
             self._say(f"{standby.name} follows {primary.name}: the pair is redundant")
 
     def _promote(self) -> None:
@@ -293,16 +294,15 @@ class Pair(Supervised[Server]):
         old.kill()
         self._unwanted.add(old.name)
         began = time.monotonic()
-
-        def write_down(generation: int) -> None:
-            self._known.change(
-                self.folder / _KEPT, primary=new.name, generation=generation, redundant=False
-            )
-
-        replication.promote(new, write_down)
+        replication.promote(
+            new,
+            lambda generation: self._remember(
+                primary=new.name, generation=generation, redundant=False
+            ),
+        )
         self._unwanted.discard(new.name)
         self._refused = False
-        self._monitor.forget()
+        self._monitor.reset()
         self._say(
             f"{new.name} is the primary now (generation {self._known.generation}, "
             f"{time.monotonic() - began:.1f} s); not redundant until {old.name} is started: "
@@ -328,12 +328,12 @@ class Pair(Supervised[Server]):
         if not self._start_standby():
             self._copy()
             return
-        self._monitor.heard(standby)
+        self._monitor.note_answer(standby)
         self._say(f"{standby.name} is started again")
         self._start_link()
 
     def _start_link(self) -> None:
-        self._monitor.linking()
+        self._monitor.note_link()
         if not self.primary.running:
             return
         try:
@@ -345,7 +345,7 @@ class Pair(Supervised[Server]):
     def _copy(self) -> None:
         """Give the standby a new copy of the primary's data; what it had is kept aside."""
         primary, standby = self.primary, self.standby
-        self._known.change(self.folder / _KEPT, redundant=False)
+        self._remember(redundant=False)
         standby.kill()
         self._say(f"{standby.name} gets a new copy of the data of {primary.name}")
         new, old = standby.folder.with_suffix(".new"), standby.folder.with_suffix(".replaced")
@@ -356,5 +356,5 @@ class Pair(Supervised[Server]):
         os.replace(new, standby.folder)
         standby.start("standby")
         standby.begin_anew()
-        self._monitor.heard(standby)
+        self._monitor.note_answer(standby)
         self._start_link()

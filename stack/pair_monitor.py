@@ -15,18 +15,18 @@ from stack.supervised import RETRY_SECONDS
 
 
 class Monitor:
-    """Looks at both servers, and remembers when each answered last.
+    """Asks both servers, and remembers when each answered last.
 
     Attributes:
-        link: how the standby followed the primary at the last look.
+        link: how the standby followed the primary when it was observed last.
         waits: whether the primary waited for the standby at each commit then (semi-sync is on).
     """
 
     def __init__(self, servers: Iterable[Server]) -> None:
         self._servers = tuple(servers)
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """The servers were started, or have other roles: what was seen before says nothing."""
         now = time.monotonic()
         self._answered = dict.fromkeys(self._servers, now)
@@ -35,7 +35,7 @@ class Monitor:
         self.link = replication.Link(following=False)
         self.waits = False
 
-    def look(
+    def observe(
         self, primary: Server, standby: Server, *, redundant: bool, unwanted: Collection[str]
     ) -> Situation:
         """Ask both servers.
@@ -51,12 +51,12 @@ class Monitor:
         if primary.running:
             with contextlib.suppress(pymysql.MySQLError):
                 self.waits, clients, committed = replication.semi_sync(primary)
-                self.heard(primary)
+                self.note_answer(primary)
                 answering.add(primary)
         if standby.running:
             with contextlib.suppress(pymysql.MySQLError):
-                self.link = replication.look_at_link(standby, primary, committed)
-                self.heard(standby)
+                self.link = replication.link_status(standby, primary, committed)
+                self.note_answer(standby)
                 answering.add(standby)
         following = standby.running and self.link.following and clients > 0
         if following:
@@ -83,11 +83,11 @@ class Monitor:
             unlinked=now - self._followed,
         )
 
-    def heard(self, server: Server) -> None:
+    def note_answer(self, server: Server) -> None:
         """A server answered, or was just started."""
         self._answered[server] = time.monotonic()
 
-    def linking(self) -> None:
+    def note_link(self) -> None:
         """The standby is being told to follow the primary."""
         self._linked_at = time.monotonic()
         self.link = replication.Link(following=False)

@@ -22,7 +22,7 @@ from stack.server import Server
 
 # The primary no longer has (or never had) what the standby asks for: only a new copy helps.
 _DIVERGED = (1236, 1950, 1945, 1947, 13114)
-_LOOK = 0.5
+_QUERY_SECONDS = 0.5
 """Seconds for an answer to the questions that are asked all the time."""
 
 
@@ -81,7 +81,7 @@ def _value(cursor: Cursor, sql: str) -> str:
     return str(value or "")
 
 
-def look_at_link(standby: Server, primary: Server, committed: str) -> Link:
+def link_status(standby: Server, primary: Server, committed: str) -> Link:
     """Whether the standby follows that primary.
 
     Args:
@@ -90,7 +90,7 @@ def look_at_link(standby: Server, primary: Server, committed: str) -> Link:
     Raises:
         pymysql.MySQLError: the standby does not answer.
     """
-    with standby.connect(timeout=_LOOK) as connection, connection.cursor() as cursor:
+    with standby.connect(timeout=_QUERY_SECONDS) as connection, connection.cursor() as cursor:
         status = _status(cursor)
         if not status or int(status["Source_Port"]) != primary.port:
             return Link(following=False)
@@ -118,7 +118,7 @@ def semi_sync(primary: Server) -> tuple[bool, int, str]:
     Raises:
         pymysql.MySQLError: the primary does not answer.
     """
-    with primary.connect(timeout=_LOOK) as connection, connection.cursor() as cursor:
+    with primary.connect(timeout=_QUERY_SECONDS) as connection, connection.cursor() as cursor:
         on = _value(cursor, f"@@rpl_semi_sync_{primary.source}_enabled")
         cursor.execute(f"SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_{primary.source}_clients'")
         ((_, clients),) = cursor.fetchall()
@@ -140,7 +140,7 @@ def promote(standby: Server, before_writable: Callable[[int], None]) -> int:
     """Turn a standby into the primary; the old one must be dead.
 
     Args:
-        before_writable: called with the new generation once it is committed, before anybody else
+        before_writable: called with the new generation once it is committed, before other users
             can write: what it writes down is true from then on.
 
     Returns:

@@ -119,7 +119,7 @@ class Stack:
         """
         layout = self.layout
         shutil.rmtree(layout.home / "ephemeral", ignore_errors=True)
-        self._keep_logs_short()
+        self._rotate_logs()
         passwords = files_of.passwords(layout)
         self.lookups = {
             name: RedisServer(
@@ -133,10 +133,7 @@ class Stack:
         }
         self.mysql = self._mysql(passwords)
         self.gateway = Gateway(
-            layout.config.absolute(),
-            self.ports.admin,
-            layout.log / "gateway.log",
-            layout.pid_file("gateway"),
+            layout.config.absolute(), layout.log / "gateway.log", layout.pid_file("gateway")
         )
         with ThreadPoolExecutor(2) as starters:
             started = starters.submit(self.mysql.start)
@@ -199,7 +196,7 @@ class Stack:
         if self._lock_file is not None:
             self._lock_file.close()
 
-    def _keep_logs_short(self) -> None:
+    def _rotate_logs(self) -> None:
         for name in (*NAMES, "stack"):
             path = self.layout.log / f"{name}.log"
             with contextlib.suppress(FileNotFoundError):
@@ -223,16 +220,14 @@ class Stack:
         """For people and scripts: each server by name, and how MySQL is."""
         assert self.mysql is not None
         whole = self.mysql.status()
-        servers: dict[str, object] = {}
+        servers = whole.pop("servers")
+        assert isinstance(servers, dict)
         ports = {name: port for port, name, _ in self.ports.uses()}
-        of_mysql = whole.pop("servers")
-        assert isinstance(of_mysql, dict)
         for name, child in self._children().items():
-            state = "frozen" if child.stopped else "running" if child.running else "dead"
-            servers[name] = {"state": state, "pid": child.pid, "port": ports[name]} | of_mysql.get(
-                name, {}
-            )
-        return {"servers": servers, "mysql": whole}
+            if name not in servers:
+                state = "frozen" if child.stopped else "running" if child.running else "dead"
+                servers[name] = {"state": state, "pid": child.pid, "port": ports[name]}
+        return {"servers": {name: servers[name] for name in self._children()}, "mysql": whole}
 
     def _watch(self) -> None:
         """Report killed servers once; the MySQL servers are watched elsewhere."""

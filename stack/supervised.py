@@ -18,7 +18,7 @@ from stack.datadir import Passwords
 from stack.process import ServerFailed
 from stack.server import Server
 
-_LOOK_EVERY = 0.25
+_CHECK_EVERY = 0.25
 _NOTICE_EVERY = 0.05
 RETRY_SECONDS = 3.0
 """Before what failed is tried again, or said again."""
@@ -123,8 +123,8 @@ class Supervised(Generic[AServer]):
         """
 
     @abstractmethod
-    def _look(self) -> None:
-        """Look at all servers and do what is to be done; called a few times a second."""
+    def _check(self) -> None:
+        """Ask all servers how they are, and do what that calls for; a few times a second."""
 
     # --- what they have in common
 
@@ -190,25 +190,25 @@ class Supervised(Generic[AServer]):
             self._watcher = None
 
     def _watch(self) -> None:
-        looked, running = 0.0, [True] * len(self.servers)
+        checked, running = 0.0, [True] * len(self.servers)
         while not self._ending.wait(_NOTICE_EVERY):
             now = [server.running for server in self.servers.values()]
-            if now == running and time.monotonic() - looked < _LOOK_EVERY:
+            if now == running and time.monotonic() - checked < _CHECK_EVERY:
                 continue
-            looked, running = time.monotonic(), now
+            checked, running = time.monotonic(), now
             with self._lock:
                 if self._ending.is_set():
                     return
                 try:
-                    self._tick()
+                    self._check_safely()
                 except Exception as error:  # the watch continues after any error
                     self._say(f"mysql: {error!r}")
 
-    def _tick(self) -> None:
+    def _check_safely(self) -> None:
         try:
-            self._look()
+            self._check()
         except (pymysql.MySQLError, ServerFailed, OSError) as error:
-            # A server that goes away in the middle is what the next look finds.
+            # A server that goes away in the middle is what the next check finds.
             if time.monotonic() - self._failed_at > RETRY_SECONDS:
                 self._failed_at = time.monotonic()
                 self._say(f"mysql: {error}")

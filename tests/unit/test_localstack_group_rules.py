@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stack.group_rules import View, judge
+from stack.group_rules import View, situation_of
 
 NAMES = ("mysql1", "mysql2", "mysql3")
 STATES = ("ONLINE", "RECOVERING", "UNREACHABLE", "OFFLINE", "ERROR")
@@ -21,7 +21,7 @@ def online(primary: str, members: dict[str, str] = ALL) -> View:
 
 
 def test_the_primary_is_the_one_that_the_members_name() -> None:
-    seen = judge(dict.fromkeys(NAMES, online("mysql2")))
+    seen = situation_of(dict.fromkeys(NAMES, online("mysql2")))
     assert (seen.exists, seen.primary, seen.online) == (True, "mysql2", frozenset(NAMES))
     assert not seen.joining
     assert not seen.founding
@@ -29,7 +29,7 @@ def test_the_primary_is_the_one_that_the_members_name() -> None:
 
 def test_a_thawed_primary_that_does_not_know_of_its_expulsion_is_outvoted() -> None:
     without = {"mysql2": "ONLINE", "mysql3": "ONLINE"}
-    seen = judge(
+    seen = situation_of(
         {
             "mysql1": online("mysql1"),
             "mysql2": online("mysql2", without),
@@ -43,23 +43,23 @@ def test_a_thawed_primary_that_does_not_know_of_its_expulsion_is_outvoted() -> N
 def test_a_member_that_was_started_is_told_to_join_the_others() -> None:
     rest = {"mysql1": "ONLINE", "mysql3": "ONLINE"}
     views = {"mysql1": online("mysql1", rest), "mysql2": View(), "mysql3": online("mysql1", rest)}
-    assert judge(views).joining == ("mysql2",)
+    assert situation_of(views).joining == ("mysql2",)
 
 
 def test_one_that_has_lost_the_others_decides_nothing_and_founds_nothing_by_itself() -> None:
     alone = online("mysql1", {"mysql1": "ONLINE", "mysql2": "UNREACHABLE", "mysql3": "UNREACHABLE"})
-    seen = judge({"mysql1": alone, "mysql2": None, "mysql3": None})
+    seen = situation_of({"mysql1": alone, "mysql2": None, "mysql3": None})
     assert not seen.exists
     assert not seen.founding
-    assert not judge({"mysql1": alone, "mysql2": View(), "mysql3": None}).founding
-    assert judge({"mysql1": alone, "mysql2": View(), "mysql3": View()}).founding
+    assert not situation_of({"mysql1": alone, "mysql2": View(), "mysql3": None}).founding
+    assert situation_of({"mysql1": alone, "mysql2": View(), "mysql3": View()}).founding
 
 
 @given(groups)
 def test_a_group_is_founded_only_where_none_is_and_every_member_can_say_what_it_has(
     group: dict[str, View | None],
 ) -> None:
-    seen = judge(group)
+    seen = situation_of(group)
     if seen.founding:
         assert all(view is not None and not view.decides for view in group.values())
     if seen.joining:
