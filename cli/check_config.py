@@ -32,8 +32,8 @@ def check_config(
 ) -> None:
     """Check a configuration, with the environment's TAPEDECK_<SECTION>__<KEY> over it.
 
-    Prints what it became, defaults included and secrets as ***; or every problem, a line each. A
-    lookup node that does not answer from here is a warning: a reload refuses it if it is new.
+    Prints what it became, defaults included and secrets as ***; or every problem, a line each.
+    Lookup nodes are asked, and MySQL is signed in at: what does not work from here is a warning.
     What `lookup.nutcracker` names is read too, with a remark where twemproxy means something else.
 
     With --against it prints what a reload of that gateway would change, and which share of the
@@ -57,14 +57,14 @@ def check_config(
                 typer.echo(sentence)
         number = len(error.problems)
         raise Failed(f"{path}: {number} problem{'s' if number > 1 else ''}") from None
-    silent = run(_silent(sections.lookup))
+    warnings = run(_try(sections))
     shown = masked(sections)
     notes = _notes(sections.lookup)
     try:
         if against is not None:
             _compare(sections, path, against, as_json)
         elif as_json:
-            answer = {"source": str(path), "config": shown, "notes": [*notes, *silent]}
+            answer = {"source": str(path), "config": shown, "notes": [*notes, *warnings]}
             typer.echo(json.dumps(answer, indent=2))
         else:
             for note in notes:
@@ -72,25 +72,30 @@ def check_config(
             typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
     finally:
         # Last, where the long text before them does not hide them.
-        for node in silent:
-            typer.echo(f"warning: lookup.servers: {node}", err=True)
+        for warning in warnings:
+            typer.echo(f"warning: {warning}", err=True)
 
 
-async def _silent(lookup: Lookup) -> list[str]:
-    """The nodes of a ring that do not do their work for this machine, a sentence each."""
+async def _try(sections: Sections) -> list[str]:
+    """What does not work from this machine: lookup nodes of a ring, signing in at MySQL."""
     import asyncio
 
+    from failover.mysql import trial
     from failover.redis.nodes import Node
 
-    if lookup.mode == "cluster":
-        return []
-    problems = await asyncio.gather(*(Node(server, lookup).trial() for server in lookup.servers))
-    return [
-        f"{server.name} ({server}) does not answer from here: {problem}; a reload refuses it if it"
-        " is new"
-        for server, problem in zip(lookup.servers, problems, strict=True)
+    lookup = sections.lookup
+    servers = lookup.servers if lookup.mode == "ring" else ()
+    problems, hosts = await asyncio.gather(
+        asyncio.gather(*(Node(server, lookup).trial() for server in servers)),
+        trial.problems(sections.mysql),
+    )
+    nodes = [
+        f"lookup.servers: {server.name} ({server}) does not answer from here: {problem}; a reload"
+        " refuses it if it is new"
+        for server, problem in zip(servers, problems, strict=True)
         if problem is not None
     ]
+    return nodes + [f"mysql.hosts: {problem}" for problem in hosts]
 
 
 def _notes(lookup: Lookup) -> list[str]:

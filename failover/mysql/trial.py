@@ -1,4 +1,4 @@
-"""Signs in at the MySQL hosts once, before a reload changes how: user, password or TLS."""
+"""Signs in at the MySQL hosts once: for `check-config`, and before a reload changes how."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ async def trial(before: MySQL, after: MySQL) -> list[str]:
     refuses it: hosts that do not answer do not count then.
     """
     changed = [name for name in _HOW if getattr(before, name) != getattr(after, name)]
-    if not changed:
-        return []
-    errors = await asyncio.gather(*(_sign_in(host, after) for host in after.hosts))
-    found = [(host, error) for host, error in zip(after.hosts, errors, strict=True) if error]
-    refused = [(host, error) for host, error in found if not error.passing]
-    if len(found) < len(after.hosts):
-        found = refused
     names = ", ".join(f"mysql.{name}" for name in changed)
-    return [f"{names}: {_told(host, error)}" for host, error in refused or found]
+    return [f"{names}: {problem}" for problem in await problems(after)] if changed else []
+
+
+async def problems(config: MySQL) -> list[str]:
+    """Why the gateway could not sign in: of each host that refuses it, or, if none lets it in, of
+    each host."""
+    errors = await asyncio.gather(*(_sign_in(host, config) for host in config.hosts))
+    found = [(host, error) for host, error in zip(config.hosts, errors, strict=True) if error]
+    refused = [(host, error) for host, error in found if not error.passing]
+    if len(found) < len(config.hosts):
+        found = refused
+    return [_told(host, error) for host, error in refused or found]
 
 
 async def _sign_in(host: HostPort, config: MySQL) -> MySQLError | None:

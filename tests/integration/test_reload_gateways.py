@@ -247,6 +247,7 @@ async def test_check_config_shows_what_a_reload_would_change_and_sends_no_secret
     assert moves is not None
     assert 22 < float(moves[1]) < 45
     assert "a-secret" not in shown.stdout
+    assert re.search("warning: mysql.hosts: .* refuses the user", shown.stderr), shown
 
     # The plan of the file that was edited says the same, and so does the reload.
     planned = tapedeck("ring", "plan", "--config", str(file), "--against", alone.admin)
@@ -288,6 +289,7 @@ async def test_a_new_node_that_does_not_answer_is_refused_by_every_way_to_reload
     assert warned.returncode == 0
     assert "warning" not in warned.stdout  # it comes after the configuration, on stderr
     assert "warning: lookup.servers: lookup4" in warned.stderr
+    assert "mysql" not in warned.stderr
     assert "ConnectionRefusedError" in warned.stderr
     assert (await post(gateway, "/reload/check"))[0] == 422
     status, body = await post(gateway)
