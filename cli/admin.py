@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import http.client
-import json
 import socket
 import ssl
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
+
+import msgspec
+
+from cli.common import Failed
 
 if TYPE_CHECKING:
     from config.model import Admin, Sections
 
+Answer = TypeVar("Answer")
 SECONDS = 10.0
 """Seconds that a gateway has to answer."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-class NoAnswer(Exception):
+class NoAnswer(Failed):
     """The gateway did not answer, or answered with an error; says which one, where and why."""
+
+
+class _Refused(msgspec.Struct):
+    errors: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +70,17 @@ class AdminPort:
     def ask(
         self,
         path: str,
+        kind: type[Answer],
         body: Any = None,
         *,
         method: str = "",
         seconds: float = SECONDS,
         serves: tuple[int, ...] = (200,),
-    ) -> Any:
+    ) -> Answer:
         """The JSON answer. The request is a POST if it has a body.
 
         Args:
+            kind: of the answer: the struct that the gateway encodes.
             seconds: the timeout.
             serves: the statuses that are not errors.
 
@@ -79,16 +89,18 @@ class AdminPort:
         """
         status, raw = self.request(path, body, method=method, seconds=seconds)
         try:
-            answer = json.loads(raw)
-        except ValueError:
+            if status in serves:
+                return msgspec.json.decode(raw, type=kind)
+            sentences = msgspec.json.decode(raw, type=_Refused).errors
+        except msgspec.ValidationError as error:
+            what = f"answers {path} in another shape ({error}): is it a gateway of this version?"
+            raise NoAnswer(f"{self.url} {what}") from None
+        except msgspec.DecodeError:
             raise NoAnswer(f"what answers at {self.url} ({status}) is no gateway") from None
-        if status not in serves:
-            sentences = answer.get("errors") if isinstance(answer, dict) else None
-            said = " ".join(sentences) if sentences else "is that the admin port of a gateway?"
-            if status == HTTPStatus.NOT_FOUND:
-                said += " This looks like a gateway's port for listeners: name its admin port."
-            raise NoAnswer(f"{self.url}: {status}: {said}")
-        return answer
+        said = " ".join(sentences) or "is that the admin port of a gateway?"
+        if status == HTTPStatus.NOT_FOUND:
+            said += " This looks like a gateway's port for listeners: name its admin port."
+        raise NoAnswer(f"{self.url}: {status}: {said}")
 
     def request(
         self, path: str, body: Any = None, *, method: str = "", seconds: float = SECONDS
@@ -101,7 +113,7 @@ class AdminPort:
         headers = {"Content-Type": "application/json"}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else msgspec.json.encode(body)
         connection = self._connection(seconds)
         try:
             # No proxy is used, and no redirect followed: both would get the token.

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from cli.common import (
@@ -20,6 +21,7 @@ from cli.common import (
 
 if TYPE_CHECKING:
     from config.model import Lookup, Sections
+    from gateway.reload.compare import Comparison
 
 
 def check_config(
@@ -119,7 +121,7 @@ def _notes(lookup: Lookup) -> list[str]:
     return notes
 
 
-def ask_what_differs(sections: Sections, path: Path, against: str | None) -> Any:
+def ask_what_differs(sections: Sections, path: Path, against: str | None) -> Comparison:
     """What a reload of a running gateway with this configuration would change.
 
     Args:
@@ -133,36 +135,32 @@ def ask_what_differs(sections: Sections, path: Path, against: str | None) -> Any
 
     from cli.fleet import Fleet
     from config.plain import veiled
+    from gateway.reload.compare import Comparison, Question
 
     nonce = secrets.token_hex(16)
-    question = {"config": veiled(sections, nonce), "nonce": nonce}
+    question = Question(veiled(sections, nonce), nonce)
     gateway = Fleet([against] if against else None, config=path).gateways()[0]
-    return gateway.ask("/reload/check", question)
+    return gateway.ask("/reload/check", Comparison, question)
 
 
 def _compare(sections: Sections, path: Path, against: str, as_json: bool) -> None:
-    from cli.admin import NoAnswer
+    from cli.reload import ring_changes
 
-    try:
-        answer = ask_what_differs(sections, path, against)
-    except NoAnswer as error:
-        raise Failed(str(error)) from None
+    answer = ask_what_differs(sections, path, against)
     if as_json:
-        print_json({"source": str(path), "against": against, **answer})
+        print_json({"source": str(path), "against": against, **msgspec.to_builtins(answer)})
         return
-    for title, key in (
-        ("changes", "changed"),
-        ("needs a restart", "needs_restart"),
-        ("overridden where the gateway runs", "overridden"),
-    ):
-        for name in answer[key]:
-            typer.echo(f"{title}: {name}{_values(answer['values'].get(name))}")
-    if ring := answer.get("ring"):
-        for change in ring["changes"]:
-            typer.echo(f"ring: {change}")
-        typer.echo(f"ring: {ring['moved']:.1%} of the keys move to another node")
-    if not any(answer[key] for key in ("changed", "needs_restart", "overridden")):
-        typer.echo("nothing differs")
+    lines = [
+        f"{title}: {name}{_values(answer.values.get(name))}"
+        for title, names in (
+            ("changes", answer.changed),
+            ("needs a restart", answer.needs_restart),
+            ("overridden where the gateway runs", answer.overridden),
+        )
+        for name in names
+    ]
+    lines += ring_changes(answer)
+    typer.echo("\n".join(lines or ["nothing differs"]))
 
 
 def _values(values: list[Any] | None) -> str:

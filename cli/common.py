@@ -10,9 +10,11 @@ import contextlib
 import json
 import signal
 from collections.abc import Coroutine, Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
+import msgspec
 import typer
 
 from cli import end_at_once
@@ -64,9 +66,9 @@ def read_lookup(path: Path) -> Lookup:
 
 
 def print_json(answer: Any) -> None:
-    """Print an answer as JSON; days are YYYYMMDD."""
-    text = json.dumps(answer, indent=2, ensure_ascii=False, default="{:%Y%m%d}".format)
-    typer.echo(text)
+    """Print an answer as JSON, with structs as objects; days are YYYYMMDD."""
+    plain = msgspec.to_builtins(answer, builtin_types=(date,))
+    typer.echo(json.dumps(plain, indent=2, ensure_ascii=False, default="{:%Y%m%d}".format))
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.admin import AdminPort
 from cli.common import JsonOption, fail, print_json
-from cli.fleet import Fleet, ask_each, asks_gateways, fail_for
+from cli.fleet import Fleet, ask_each, asks_gateways, fail_for, with_urls
+
+if TYPE_CHECKING:
+    from gateway.api.admin_bodies import Drained
 
 EVERY = 0.5
 """Seconds between two checks."""
@@ -41,8 +44,8 @@ def drain(
     if not fleet.url and len(gateways) > 1:
         names = ", ".join(gateway.url for gateway in gateways)
         raise typer.BadParameter(f"say which gateway, by --url: one of {names}")
-    answers = ask_each(gateways, _bring_back if back else _take_out)
-    fail_for(answers, "did not answer")
+    path = "/drain/back" if back else "/drain"
+    fail_for(ask_each(gateways, lambda port: _ask(port, path, "POST")), "did not answer")
     if back:
         for gateway in gateways:
             _say(f"{gateway.url}: brought back; balancers send it listeners again", as_json)
@@ -51,21 +54,21 @@ def drain(
         for gateway in gateways:
             _wait_until_empty(gateway, end, timeout, as_json)
     if as_json:
-        print_json([{"url": gateway.url, **_state(gateway)} for gateway in gateways])
+        print_json(with_urls((gateway.url, _ask(gateway)) for gateway in gateways))
 
 
 def _wait_until_empty(gateway: AdminPort, end: float, timeout: float, as_json: bool) -> None:
     began, said = time.monotonic(), ""
     _say(f"{gateway.url}: taken out; it serves on until it is empty", as_json)
     while True:
-        state = _state(gateway)
-        if not state["draining"]:
+        state = _ask(gateway)
+        if not state.draining:
             fail(f"{gateway.url}: it was brought back meanwhile")
-        if state["empty"]:
+        if state.empty:
             after = time.monotonic() - began
             _say(f"{gateway.url}: empty after {after:.0f} s; it may be stopped now", as_json)
             return
-        rest = f"{state['in_flight']} requests in flight, {state['connections']} connections open"
+        rest = f"{state.in_flight} requests in flight, {state.connections} connections open"
         if time.monotonic() >= end:
             fail(
                 f"{gateway.url} is not empty after {timeout:g} s ({rest}), and stays drained: does"
@@ -78,17 +81,10 @@ def _wait_until_empty(gateway: AdminPort, end: float, timeout: float, as_json: b
         time.sleep(EVERY)
 
 
-def _take_out(gateway: AdminPort) -> Any:
-    return gateway.ask("/drain", method="POST")
+def _ask(gateway: AdminPort, path: str = "/drain", method: str = "GET") -> Drained:
+    from gateway.api.admin_bodies import Drained
 
-
-def _bring_back(gateway: AdminPort) -> Any:
-    return gateway.ask("/drain/back", method="POST")
-
-
-def _state(gateway: AdminPort) -> dict[str, Any]:
-    state: dict[str, Any] = gateway.ask("/drain")
-    return state
+    return gateway.ask(path, Drained, method=method)
 
 
 def _say(line: str, as_json: bool) -> None:

@@ -6,13 +6,16 @@ import contextlib
 import json
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.admin import AdminPort, NoAnswer
 from cli.common import JsonOption, interruptible, print_json
-from cli.fleet import Fleet, ask_each, asks_gateways, fail_for
+from cli.fleet import Fleet, answered, ask_each, asks_gateways, fail_for, with_urls
+
+if TYPE_CHECKING:
+    from gateway.api.admin_bodies import Happened
 
 EVERY = 1.0
 """Seconds between two questions with --follow."""
@@ -37,53 +40,51 @@ def events(
     answers = ask_each(gateways, _ask)
     found = _merged(answers)
     if as_json and not follow:
-        print_json(found)
+        print_json(with_urls(found))
     else:
         _print(found, as_json)
         if not found and not follow:
             typer.echo("Nothing happened in the last hour.")
-    if not follow or all(isinstance(answer, NoAnswer) for _, answer in answers):
+    if not follow or not answered(answers):
         fail_for(answers, "did not answer")
         return
-    known = {_name(one): one["until"] for one in found}
+    known = {_name(*one): one[1].until for one in found}
     with contextlib.suppress(KeyboardInterrupt), interruptible():
         while True:
             time.sleep(EVERY)
             # One that does not answer now may again.
             found = _merged(ask_each(gateways, _ask))
-            _print([one for one in found if known.get(_name(one), -1) != one["until"]], as_json)
-            known |= {_name(one): one["until"] for one in found}
+            _print([one for one in found if known.get(_name(*one), -1) != one[1].until], as_json)
+            known |= {_name(*one): one[1].until for one in found}
 
 
-def _ask(port: AdminPort) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = port.ask("/events")
-    return found
+def _ask(port: AdminPort) -> list[Happened]:
+    from gateway.api.admin_bodies import Happened
+
+    return port.ask("/events", list[Happened])
 
 
 def _merged(
-    answers: list[tuple[AdminPort, list[dict[str, Any]] | NoAnswer]],
-) -> list[dict[str, Any]]:
-    found = [
-        {"url": port.url, **one}
-        for port, answer in answers
-        if not isinstance(answer, NoAnswer)
-        for one in answer
-    ]
-    return sorted(found, key=lambda one: float(one["at"]))
+    answers: list[tuple[AdminPort, list[Happened] | NoAnswer]],
+) -> list[tuple[str, Happened]]:
+    """All events in the order of time, each with the URL of its gateway."""
+    found = [(url, one) for url, listed in answered(answers) for one in listed]
+    return sorted(found, key=lambda one: one[1].at)
 
 
-def _name(one: dict[str, Any]) -> tuple[Any, ...]:
-    return one["url"], one["id"], one["at"]
+def _name(url: str, one: Happened) -> tuple[str, int, float]:
+    return url, one.id, one.at
 
 
-def _print(found: list[dict[str, Any]], as_json: bool) -> None:
-    for one in found:
-        if as_json:
-            typer.echo(json.dumps(one, ensure_ascii=False))
-            continue
-        when = datetime.fromtimestamp(one["at"], UTC)
-        lasted = (one["until"] or 0) - one["at"]
-        length = (
-            " (goes on)" if one["until"] is None else f" (for {lasted:.1f} s)" if lasted else ""
-        )
-        typer.echo(f"{when:%Y-%m-%d %H:%M:%S}  {one['url']}  {one['text']}{length}")
+def _print(found: list[tuple[str, Happened]], as_json: bool) -> None:
+    if as_json:
+        for shown in with_urls(found):
+            typer.echo(json.dumps(shown, ensure_ascii=False))
+        return
+    for url, one in found:
+        when = datetime.fromtimestamp(one.at, UTC)
+        if one.until is None:
+            length = " (goes on)"
+        else:
+            length = f" (for {one.until - one.at:.1f} s)" if one.until > one.at else ""
+        typer.echo(f"{when:%Y-%m-%d %H:%M:%S}  {url}  {one.text}{length}")

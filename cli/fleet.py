@@ -10,19 +10,18 @@ from __future__ import annotations
 import functools
 import inspect
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import msgspec
 import typer
 
-from cli.admin import AdminPort, NoAnswer
+from cli.admin import AdminPort, Answer, NoAnswer
 from cli.common import DEFAULT_CONFIG, ConfigOption, fail
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,18 @@ def ask_each(
 
     with ThreadPoolExecutor(min(32, len(gateways))) as pool:
         return list(zip(gateways, pool.map(ask, gateways), strict=True))
+
+
+def answered(
+    answers: Iterable[tuple[AdminPort, Answer | NoAnswer]],
+) -> list[tuple[str, Answer]]:
+    """Those that answered, by URL."""
+    return [(port.url, one) for port, one in answers if not isinstance(one, NoAnswer)]
+
+
+def with_urls(answers: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
+    """Answers for --json, each with the URL of its gateway."""
+    return [{"url": url, **msgspec.to_builtins(answer)} for url, answer in answers]
 
 
 def fail_for(answers: Sequence[tuple[AdminPort, object]], what: str) -> None:

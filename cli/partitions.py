@@ -238,7 +238,7 @@ def believe_clock(
 
 
 def _believe(port: AdminPort) -> dict[str, Any]:
-    told: dict[str, Any] = port.ask("/partitions/believe-clock", method="POST")
+    told: dict[str, Any] = port.ask("/partitions/believe-clock", dict, method="POST")
     return told
 
 
@@ -277,7 +277,7 @@ def _in_vain(config: Path) -> dict[str, int]:
     """By day, what the gateways count together; empty where none answers."""
     counted = Counter[str]()
     for _, listed in ask_each(
-        Fleet(config=config).gateways(), lambda port: port.ask("/partitions")
+        Fleet(config=config).gateways(), lambda port: port.ask("/partitions", list)
     ):
         if not isinstance(listed, NoAnswer):
             counted.update({one["day"]: one["in_vain"] for one in listed})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.admin import AdminPort, NoAnswer
+from cli.admin import NoAnswer
 from cli.common import JsonOption, print_json
-from cli.fleet import Fleet, ask_each, asks_gateways, fail_for
+from cli.fleet import Fleet, answered, ask_each, asks_gateways, fail_for, with_urls
+
+if TYPE_CHECKING:
+    from gateway.reload.outcome import Outcome
 
 SECONDS = 30.0
 """Seconds that a gateway has: it reads files, and asks each worker twice."""
@@ -36,40 +39,38 @@ def reload(
 
     Example: tapedeck reload --fleet /etc/tapedeck/fleet
     """
-    gateways = fleet.gateways()
+    from gateway.reload.outcome import Outcome
+
     path = "/reload/check" if dry_run else "/reload?force=1" if force else "/reload"
-    answers = ask_each(gateways, lambda port: _reload(port, path))
+    answers = ask_each(
+        fleet.gateways(), lambda port: port.ask(path, Outcome, method="POST", seconds=SECONDS)
+    )
     if as_json:
-        print_json([_told(port, answer) for port, answer in answers])
+        shown = (
+            (port.url, {"problem": str(one)} if isinstance(one, NoAnswer) else one)
+            for port, one in answers
+        )
+        print_json(with_urls(shown))
     else:
-        for port, answer in answers:
-            if not isinstance(answer, NoAnswer):
-                for line in changes(answer) or [
-                    "nothing differs" if dry_run else "nothing changed"
-                ]:
-                    typer.echo(f"{port.url}: {line}")
+        for url, outcome in answered(answers):
+            for line in changes(outcome) or ["nothing differs" if dry_run else "nothing changed"]:
+                typer.echo(f"{url}: {line}")
     fail_for(answers, "were not reloaded")
 
 
-def changes(answer: dict[str, Any]) -> list[str]:
+def changes(outcome: Outcome) -> list[str]:
     """A line for each change of a reload."""
-    lines: list[str] = []
-    for title, key in (("changed", "changed"), ("needs a restart", "needs_restart")):
-        if names := answer.get(key):
-            lines.append(f"{title}: {', '.join(names)}")
-    if ring := answer.get("ring"):
-        lines += [f"ring: {change}" for change in ring["changes"]]
-        lines.append(f"ring: {ring['moved']:.1%} of the keys move to another node")
-    lines += [f"warning: {warning}" for warning in answer.get("warnings", ())]
-    return lines
+    named = (("changed", outcome.changed), ("needs a restart", outcome.needs_restart))
+    return [
+        *(f"{title}: {', '.join(names)}" for title, names in named if names),
+        *ring_changes(outcome),
+        *(f"warning: {warning}" for warning in outcome.warnings or ()),
+    ]
 
 
-def _reload(port: AdminPort, path: str) -> dict[str, Any]:
-    answer: dict[str, Any] = port.ask(path, method="POST", seconds=SECONDS)
-    return answer
-
-
-def _told(port: AdminPort, answer: dict[str, Any] | NoAnswer) -> dict[str, Any]:
-    if isinstance(answer, NoAnswer):
-        return {"url": port.url, "problem": str(answer)}
-    return {"url": port.url, **answer}
+def ring_changes(outcome: Outcome) -> list[str]:
+    """A line for each change of the ring, and one for the keys that move."""
+    if not (ring := outcome.ring):
+        return []
+    moved = f"{ring.moved:.1%} of the keys move to another node"
+    return [f"ring: {line}" for line in (*ring.changes, moved)]

@@ -47,7 +47,7 @@ def show(
     Example: tapedeck ring show --fleet /etc/tapedeck/fleet
     """
     if fleet.is_named:
-        answers = ask_each(fleet.gateways(), lambda port: port.ask("/ring"))
+        answers = ask_each(fleet.gateways(), lambda port: port.ask("/ring", dict))
         rings = {port.url: ring for port, ring in answers if not isinstance(ring, NoAnswer)}
         if as_json:
             print_json([{"url": where, **ring} for where, ring in rings.items()])
@@ -151,7 +151,9 @@ def _add_what_the_gateway_saw(
         The `generation` of its ring; or, in `problem`, why the gateway did not answer. The command
         does not fail then: the nodes were asked directly.
     """
-    answers = [ring for _, ring in ask_each(gateways, lambda port: port.ask("/ring", seconds=3))]
+    answers = [
+        ring for _, ring in ask_each(gateways, lambda port: port.ask("/ring", dict, seconds=3))
+    ]
     ring = next((one for one in answers if not isinstance(one, NoAnswer)), answers[0])
     if isinstance(ring, NoAnswer):
         return {"problem": str(ring)}

@@ -93,7 +93,7 @@ def _running(sections: Sections, config: Path, against: str | None) -> Lookup:
         answer = ask_what_differs(sections, config, against)
     except NoAnswer as error:
         fail(f"{error} (before a change: --add, --remove or --weight)")
-    old = {word: answer["values"].get(f"lookup.{word}") for word in PLACING}
+    old = {word: answer.values.get(f"lookup.{word}") for word in PLACING}
     changed = {word: values[0] for word, values in old.items() if values is not None}
     return type(sections.lookup).model_validate({**sections.lookup.model_dump(), **changed})
 

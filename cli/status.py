@@ -73,7 +73,7 @@ def metrics(
 
     answers: list[tuple[AdminPort, Any]]
     if as_json:
-        answers = ask_each(gateways, lambda port: port.ask("/stats"))
+        answers = ask_each(gateways, lambda port: port.ask("/stats", dict))
         print_json(
             [
                 {"url": port.url, "metrics": {k: v for k, v in said.items() if is_wanted(k)}}
@@ -103,9 +103,9 @@ def _look(port: AdminPort) -> dict[str, Any]:
     code, _ = port.request("/healthz")
     if code != 200:
         raise NoAnswer(f"{port.url}/healthz answers {code}: is that a gateway's admin port?")
-    said = port.ask("/readyz", serves=(200, 503))
+    said = port.ask("/readyz", dict, serves=(200, 503))
     try:
-        figures = port.ask("/overview")
+        figures = port.ask("/overview", dict)
     except NoAnswer as error:
         figures = {"figures": str(error)}
     return {**figures, **said}

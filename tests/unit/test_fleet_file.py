@@ -11,6 +11,7 @@ import typer
 from cli.admin import AdminPort, NoAnswer
 from cli.common import Failed
 from cli.fleet import Fleet, read_fleet
+from gateway.api.admin_bodies import Drained
 
 
 @pytest.fixture
@@ -82,4 +83,12 @@ def test_a_path_that_is_not_there_says_that_it_may_be_the_port_for_listeners(
     answer = (404, b'{"status": "404 Not Found", "errors": ["There is no such path."]}')
     monkeypatch.setattr(AdminPort, "request", lambda *_, **__: answer)
     with pytest.raises(NoAnswer, match="port for listeners: name its admin port"):
-        AdminPort("http://127.0.0.1:8080").ask("/drain", {})
+        AdminPort("http://127.0.0.1:8080").ask("/drain", dict, {})
+
+
+def test_an_answer_in_another_shape_is_said_to_be_another_versions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(AdminPort, "request", lambda *_, **__: (200, b'{"draining": 1}'))
+    with pytest.raises(NoAnswer, match=r"/drain in another shape .* of this version\?"):
+        AdminPort("http://127.0.0.1:8080").ask("/drain", Drained)
