@@ -24,7 +24,7 @@ from config import tls
 from config.model import Sections
 from config.plain import plain
 from failover.aside import aside
-from failover.mysql.heartbeat import Heartbeat
+from failover.mysql.heartbeat import Heartbeat, Said
 from failover.presence import TICK
 from failover.tasks import stop
 from gateway import metrics, telemetry
@@ -81,14 +81,14 @@ def _short(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def drift(own: dict[str, str], others: list[dict[str, Any]]) -> list[str]:
+def drift(own: dict[str, str], others: list[Said]) -> list[str]:
     """A sentence for each other gateway whose configuration differs from this one's."""
     words = {"ring": "places lookups by another ring", "config": "has another configuration"}
     found = {}
     for other in others:
         for kind in ("ring", "config"):
-            if other.get(kind) != own[kind]:
-                found[str(other.get("name"))] = words[kind]
+            if getattr(other, kind) != own[kind]:
+                found[other.name] = words[kind]
                 break
     return [f"the gateway {name} {what}: reload both" for name, what in sorted(found.items())]
 
@@ -118,7 +118,7 @@ class Health:
         # The next tick is still late because of the start.
         asyncio.get_running_loop().call_later(2 * TICK, self._backend.presence.begin)
         self._tasks = [
-            asyncio.create_task(self._heartbeat.keep(), name="heartbeat"),
+            asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
             asyncio.create_task(self._look_for_ever(), name="health"),
             asyncio.create_task(self._certificates(), name="certificates"),
         ]
@@ -148,10 +148,7 @@ class Health:
             facts,
             traffic=self._traffic(now),
             drift=drift(self._hashes, beat.others),
-            others_ahead={
-                f"the gateway {other.get('name')}": float(other.get("ahead", 0.0))
-                for other in beat.others
-            },
+            others_ahead={f"the gateway {other.name}": other.ahead for other in beat.others},
             unknown=unknown,
         )
 
@@ -183,10 +180,10 @@ class Health:
                 level, "verdict changed", status=verdict.status, was=was, reasons=verdict.reasons
             )
 
-    def _say(self) -> dict[str, Any]:
+    def _say(self) -> Said:
         """What this worker's heartbeat tells other workers."""
         ahead = 0.0 if self._backend.presence.starved else round(self._backend.days.apart, 3)
-        return {"name": self._live.name, "pid": os.getpid(), "ahead": ahead, **self._hashes}
+        return Said(self._live.name, os.getpid(), ahead, **self._hashes)
 
     def _configure(self, config: Sections) -> None:
         self._hashes = hashes(config)

@@ -145,19 +145,6 @@ class Hello:
     engine: Engine
     packet: int = 1 << 20
 
-    @classmethod
-    def read(cls, row: Row, generation: int) -> Hello:
-        """Make one from the row that GREETING returns."""
-        identity, read_only, clock_ms, version, comment, packet = row
-        return cls(
-            identity=str(identity),
-            read_only=bool(read_only),
-            generation=generation,
-            clock_ms=int(clock_ms),
-            engine=Engine.of(str(version), str(comment)),
-            packet=int(packet),
-        )
-
 
 class Session:
     """A connection with the settings of `failover.mysql.settings`, and a timeout for each call.
@@ -235,7 +222,7 @@ class Session:
         Raises:
             MySQLError: as classified in `failover.mysql.errors`.
         """
-        await self._run(sql, args)
+        await self._bounded(sql, self._cursor.execute(sql, args))
         return list(await self._cursor.fetchall())
 
     async def execute(self, sql: str, args: tuple[Any, ...] | None = None) -> int:
@@ -244,7 +231,7 @@ class Session:
         Raises:
             MySQLError: as classified in `failover.mysql.errors`.
         """
-        await self._run(sql, args)
+        await self._bounded(sql, self._cursor.execute(sql, args))
         return int(self._cursor.rowcount)
 
     async def execute_many(self, sql: str, rows: Sequence[Row]) -> None:
@@ -253,10 +240,8 @@ class Session:
         Raises:
             MySQLError: as classified in `failover.mysql.errors`.
         """
-        if rows:
-            await self._bounded(sql, self._cursor.executemany(sql, rows))
-        else:
-            await self._run(sql, None)
+        run = self._cursor.executemany(sql, rows) if rows else self._cursor.execute(sql)
+        await self._bounded(sql, run)
 
     async def run_script(self, statements: Sequence[str]) -> list[Ran]:
         """Run statements in one round trip; the first one that fails ends it.
@@ -279,9 +264,6 @@ class Session:
             self.close()
             raise MySQLError(Fault.LOST, 0, "a script was answered in part")
         return ran
-
-    async def _run(self, sql: str, args: tuple[Any, ...] | None) -> None:
-        await self._bounded(sql, self._cursor.execute(sql, args))
 
     async def _bounded(self, sql: str, answer: Awaitable[Result]) -> Result:
         self.unanswered = sql
@@ -314,14 +296,21 @@ class Session:
         Raises:
             MySQLError: it did not answer.
         """
-        rows = await self.fetch(GREETING)
+        ((identity, read_only, clock_ms, version, comment, packet),) = await self.fetch(GREETING)
         try:
             found = await self.fetch("SELECT generation FROM tapedeck_generation WHERE id = 1")
         except MySQLError as error:
             if error.fault is not Fault.NO_TABLE:
                 raise
             found = []
-        self.hello = Hello.read(rows[0], int(found[0][0]) if found else 0)
+        self.hello = Hello(
+            identity=str(identity),
+            read_only=bool(read_only),
+            generation=int(found[0][0]) if found else 0,
+            clock_ms=int(clock_ms),
+            engine=Engine.of(str(version), str(comment)),
+            packet=int(packet),
+        )
         return self.hello
 
     def close(self) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import secrets
 from collections.abc import Callable, Iterable
-from typing import Any
+
+import msgspec
+from msgspec import Struct
 
 from failover.mysql import clock_sql
 from failover.mysql.connection import Session
@@ -34,38 +35,54 @@ read."""
 _PATIENCE = 86_400.0
 
 
-def heard(rows: Iterable[str]) -> list[dict[str, Any]]:
-    """What workers said; a row that is no JSON object was not written by one, and is passed over.
+class Said(Struct):
+    """What a worker tells the others.
 
-    >>> heard(['{"ring": "a1"}', "not ours", "[]"])
-    [{'ring': 'a1'}]
+    Attributes:
+        name: of its gateway.
+        ahead: seconds by which MySQL's clock is ahead of its machine's.
+        config, ring: hashes of what must be the same on all gateways.
+    """
+
+    name: str = ""
+    pid: int = 0
+    ahead: float = 0.0
+    config: str = ""
+    ring: str = ""
+
+
+def read_rows(rows: Iterable[str]) -> list[Said]:
+    """What workers said. A row that no worker can have written is passed over.
+
+    >>> [said.ring for said in read_rows(['{"ring": "a1"}', "not ours", "[]"])]
+    ['a1']
     """
     found = []
-    for said in rows:
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(said))
-    return [said for said in found if isinstance(said, dict)]
+    for row in rows:
+        with contextlib.suppress(msgspec.MsgspecError):
+            found.append(msgspec.json.decode(row, type=Said))
+    return found
 
 
 class Heartbeat:
     """One worker's row.
 
     Args:
-        say: returns what the row tells of this worker, as short text values.
+        say: returns what the row tells of this worker.
 
     Attributes:
         others: the rows of other workers, written within the last 15 seconds.
         problem: why there is no heartbeat, if MySQL refuses it for good (a missing right).
     """
 
-    def __init__(self, primary: Primary, say: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, primary: Primary, say: Callable[[], Said]) -> None:
         self._primary = primary
         self._say = say
         self._id = secrets.randbits(63)
-        self.others: list[dict[str, Any]] = []
+        self.others: list[Said] = []
         self.problem = ""
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Send heartbeats until cancelled."""
         commits, loop = self._primary.commits, asyncio.get_running_loop()
         commits.begin(loop.time())
@@ -102,7 +119,7 @@ class Heartbeat:
         told = -TELL_EVERY
         while True:
             if loop.time() - told >= TELL_EVERY or commits.quiet(loop.time()) >= EVERY * 0.9:
-                said = json.dumps(self._say())[:500]
+                said = msgspec.json.encode(self._say()).decode()[:500]
                 await session.execute(
                     f"REPLACE INTO {TABLE} VALUES ({self._id}, {clock_sql.MILLISECONDS}, %s)",
                     (said,),
@@ -112,5 +129,5 @@ class Heartbeat:
             if loop.time() - told >= TELL_EVERY:
                 told = loop.time()
                 rows = await session.fetch(_OTHERS)
-                self.others = heard(said for number, said in rows if number != self._id)
+                self.others = read_rows(said for number, said in rows if number != self._id)
             await asyncio.sleep(EVERY)

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -26,6 +26,9 @@ from failover.mysql.errors import DENIED, Fault, MySQLError
 from failover.mysql.fencing import View
 from failover.presence import Presence
 from failover.tasks import stop
+
+if TYPE_CHECKING:
+    from failover.mysql.primary import Primary
 
 log = structlog.get_logger("tapedeck.primary")
 
@@ -40,37 +43,21 @@ SILENT = 0.5
 """Seconds without an answer after which another host's claim wins over a host's earlier one."""
 
 
-class Watch:
+class Monitor:
     """Checks the hosts until it is closed.
 
     Args:
         config: the hosts, and the timeout of a check.
-        judge: called with the views of all hosts after each check, one call at a time; the first
-            view is that of the host just checked.
-        calm: whether there is a primary, so that a check each second is enough.
-        ask: called to ask a writable host for more, within the same check.
-        met: called with a host and an error that leaves its claim as it is (it accepts no more
-            connections).
+        primary: chosen after each check from the views of all hosts.
         presence: while this process is starved, a host that does not answer in time is not
             silent.
     """
 
-    def __init__(
-        self,
-        config: MySQL,
-        judge: Callable[[list[View]], Awaitable[None]],
-        calm: Callable[[], bool],
-        ask: Callable[[Session, Hello], Awaitable[None]],
-        met: Callable[[str, MySQLError], None],
-        presence: Presence,
-    ) -> None:
-        self._met = met
-        self._presence = presence
+    def __init__(self, config: MySQL, primary: Primary, presence: Presence) -> None:
         self._config = config
-        self._judge = judge
-        self._calm = calm
-        self._ask = ask
-        self._judging = asyncio.Lock()
+        self._primary = primary
+        self._presence = presence
+        self._choosing = asyncio.Lock()
         self._views: dict[str, View] = {}
         self._looking_since: dict[str, float] = {}
         self._kept: dict[str, tuple[Session, float]] = {}
@@ -83,9 +70,8 @@ class Watch:
         self._config = config
 
     def start(self) -> None:
-        """Begin."""
         self._tasks = [
-            asyncio.create_task(self._follow(host), name=f"mysql-watch-{name}")
+            asyncio.create_task(self._check_for_ever(host), name=f"mysql-monitor-{name}")
             for name, host in {str(host): host for host in self._config.hosts}.items()
         ]
 
@@ -105,7 +91,6 @@ class Watch:
         self._views[address] = replace(self._views[address], hello=hello)
 
     async def close(self) -> None:
-        """End."""
         await stop(*self._tasks)
         for address in list(self._kept):
             self._part(address)
@@ -119,22 +104,22 @@ class Watch:
             self._views.get(str(host), View(str(host), error=never)) for host in self._config.hosts
         ]
 
-    async def _follow(self, host: HostPort) -> None:
+    async def _check_for_ever(self, host: HostPort) -> None:
         while True:
             kick = self._kick
             try:
-                await self._look(host)
+                await self._check(host)
             except Exception:
                 log.exception("mysql host check failed", host=str(host))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY if self._calm() else LOOK_AGAIN):
+                async with asyncio.timeout(LOOK_EVERY if self._primary.adopted else LOOK_AGAIN):
                     await kick.wait()
             if kick.is_set():
                 if self._kick is kick:
                     self._kick = asyncio.Event()
                 await asyncio.sleep(LOOK_AGAIN)
 
-    async def _look(self, host: HostPort) -> None:
+    async def _check(self, host: HostPort) -> None:
         name = str(host)
         self._looking_since[name] = asyncio.get_running_loop().time()
         try:
@@ -149,8 +134,8 @@ class Watch:
             del self._looking_since[name]
         if len(self._views) < len({str(host) for host in self._config.hosts}):
             return  # a host that was never checked may be the true primary
-        async with self._judging:
-            await self._judge(self._now(name))
+        async with self._choosing:
+            await self._primary.choose(self._now(name))
 
     def _now(self, looked_at: str) -> list[View]:
         """The views, the newest one first. If another host claims to be the primary, earlier views
@@ -185,7 +170,7 @@ class Watch:
                     hello = await session.greet()
                 redundancy = None
                 if not hello.read_only:
-                    await self._ask(session, hello)
+                    await self._primary.ask_more(session, hello)
                     redundancy = await hello.engine.redundancy(session, len(self._config.hosts))
                 return View(name, hello, redundancy=redundancy)
         except TimeoutError:
@@ -196,7 +181,7 @@ class Watch:
             self._part(name)
             busy, ours = error.fault is Fault.BUSY, error.fault is Fault.OURS
             if busy:
-                self._met(name, error)
+                self._primary.refused_check(name, error)
             elif error.fault is Fault.LOST and not error.by_server and self._presence.starved:
                 ours = "no answer" in error.reason
             denied = error.code in DENIED
@@ -221,7 +206,7 @@ class Watch:
         except MySQLError as error:
             if kept is not None and error.fault in (Fault.OURS, Fault.BUSY):
                 if error.fault is Fault.BUSY:
-                    self._met(name, error)
+                    self._primary.refused_check(name, error)
                 return kept
             raise
         self._part(name)

@@ -80,8 +80,7 @@ class Pool:
                 session, since = self._idle.pop()
                 if not session.broken and now - since < IDLE_SECONDS * 0.75:
                     return session
-                session.close()
-                self._forget(session)
+                self.end(session)
             return await self._arrival()
         except BaseException:
             self._free_place(change)
@@ -120,9 +119,14 @@ class Pool:
         return await self._arrival()
 
     def end(self, session: Session) -> None:
-        """Close a session that was lent."""
+        """Close a session, such as one that was lent."""
         session.close()
-        self._forget(session)
+        if session not in self._open:
+            return  # it was closed with the pool
+        self._open.discard(session)
+        self._left.add(session)
+        if not self.closed:  # else the gauge is the next pool's by now
+            metrics.MYSQL_CONNECTIONS.set(len(self._open))
 
     def release(self, session: Session, change: bool = False) -> None:
         """Give a session back, with the `change` of its `acquire`. A broken session, or one of a
@@ -133,22 +137,18 @@ class Pool:
     def _put_back(self, session: Session) -> None:
         now = asyncio.get_running_loop().time()
         if session.broken or self.closed:
-            session.close()
-            self._forget(session)
+            self.end(session)
         else:
             self._idle.append((session, now))
         # After a burst the oldest sessions are not used again.
         while self._idle and now - self._idle[0][1] > IDLE_SECONDS * 0.75:
-            old, _ = self._idle.pop(0)
-            old.close()
-            self._forget(old)
+            self.end(self._idle.pop(0)[0])
 
     def close(self) -> None:
         """Close every connection; statements under way fail as LOST."""
         self.closed = True
         for session in list(self._open):
-            session.close()
-            self._forget(session)
+            self.end(session)
         self._idle.clear()
         metrics.MYSQL_CONNECTIONS.set(0)
         for waiting in self._waiting.values():
@@ -183,8 +183,7 @@ class Pool:
             if hello.generation < self.hello.generation:
                 raise MySQLError(Fault.READ_ONLY, 0, f"{self.host} is a replaced primary")
         except BaseException:
-            session.close()
-            self._forget(session)
+            self.end(session)
             raise
         # A reload may have happened while it connected.
         session.statement_seconds = self._config.statement_timeout / 1000
@@ -194,14 +193,6 @@ class Pool:
     def _check_open(self) -> None:
         if self.closed:
             raise MySQLError(Fault.LOST, 0, "the primary changed")
-
-    def _forget(self, session: Session) -> None:
-        if session not in self._open:
-            return  # it was closed with the pool
-        self._open.discard(session)
-        self._left.add(session)
-        if not self.closed:  # else the gauge is the next pool's by now
-            metrics.MYSQL_CONNECTIONS.set(len(self._open))
 
     def _free_place(self, change: bool) -> None:
         self._taken[change] -= 1

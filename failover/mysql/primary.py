@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -24,10 +24,11 @@ from failover.mysql.engine import Redundancy
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.fencing import Adopt, Split, Vacant, View, decide
 from failover.mysql.left_behind import LeftBehind
-from failover.mysql.monitor import Watch
+from failover.mysql.monitor import Monitor
 from failover.mysql.pool import Pool
 from failover.presence import Presence
 
+Result = TypeVar("Result")
 log = structlog.get_logger("tapedeck.primary")
 
 ASK_AFTER = 1.5
@@ -67,14 +68,7 @@ class Primary:
         self._identity: str | None = None
         self._waiting = 0
         self._left = LeftBehind("")
-        self._watch = Watch(
-            config,
-            self._judge,
-            lambda: self._pool is not None,
-            self._settle,
-            self._met,
-            presence or Presence(),
-        )
+        self._monitor = Monitor(config, self, presence or Presence())
         self._since = 0.0
         self._problem = "not contacted yet"
         self._closed = False
@@ -107,7 +101,7 @@ class Primary:
     @property
     def denied(self) -> bool:
         """Whether there is no primary, and a host refuses this gateway's user."""
-        return self._pool is None and any(view.denied for view in self._watch.views())
+        return self._pool is None and any(view.denied for view in self._monitor.views())
 
     @property
     def database(self) -> str:
@@ -140,7 +134,7 @@ class Primary:
             config: with the same hosts, database and number of connections.
         """
         self._config = config
-        self._watch.configure(config)
+        self._monitor.configure(config)
         if self._pool is not None:
             self._pool.configure(config)
 
@@ -157,7 +151,7 @@ class Primary:
             "committed": self._committed(),
             "problem": self.problem or None,
             "waiting": self._waiting,
-            "hosts": [view.as_json(self.address) for view in self._watch.views()],
+            "hosts": [view.as_json(self.address) for view in self._monitor.views()],
         }
 
     def _committed(self) -> float | None:
@@ -169,12 +163,12 @@ class Primary:
     async def start(self) -> None:
         """Begin to check the hosts. Does not wait for a primary."""
         self._since = asyncio.get_running_loop().time()
-        self._watch.start()
+        self._monitor.start()
 
     async def close(self) -> None:
         """Stop the checks, close every connection, and refuse the requests that wait for one."""
         self._closed = True
-        await self._watch.close()
+        await self._monitor.close()
         self._drop("closed")
         self._adopted.set()
 
@@ -203,7 +197,7 @@ class Primary:
         except BaseException:
             # Cancelled, or a bug: the server may still run a statement.
             session.close()
-            self._watch.kick()
+            self._monitor.kick()
             raise
         finally:
             pool.release(session, change)
@@ -216,7 +210,11 @@ class Primary:
             PrimaryUnavailable: there was no primary until the deadline.
             MySQLError: the primary could not be reached, or an error of the work.
         """
-        pool = await self._adopted_until(deadline)
+        try:
+            async with asyncio.timeout_at(deadline):
+                pool = await self._adopted_pool()
+        except TimeoutError:
+            raise PrimaryUnavailable(f"MySQL: {self.problem}") from None
         session = await pool.lend()
         try:
             yield session
@@ -226,16 +224,12 @@ class Primary:
         finally:
             pool.end(session)
 
-    async def _adopted_until(self, deadline: float) -> Pool:
-        try:
-            async with asyncio.timeout_at(deadline):
-                while (pool := self._pool) is None:
-                    if self._closed:
-                        raise PrimaryUnavailable("the gateway stops")
-                    await self._adopted.wait()
-                return pool
-        except TimeoutError:
-            raise PrimaryUnavailable(f"MySQL: {self.problem}") from None
+    async def _adopted_pool(self) -> Pool:
+        while (pool := self._pool) is None:
+            if self._closed:
+                raise PrimaryUnavailable("the gateway stops")
+            await self._adopted.wait()
+        return pool
 
     async def fetch(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
         """Read on the primary, with tries until the deadline.
@@ -244,21 +238,22 @@ class Primary:
             PrimaryUnavailable: the deadline passed.
             MySQLError: an error that a repetition would meet again.
         """
-        deadline = self.deadline()
-
-        async def once() -> list[Row]:
-            async with self.session(deadline) as session:
-                return await session.fetch(sql, tuple(args) or None)
-
-        return await persist(once, deadline)
+        return await self._persist(lambda session: session.fetch(sql, tuple(args) or None))
 
     async def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
         """Run a statement that may be repeated (DDL, idempotent writes); otherwise as `fetch`."""
+        return await self._persist(
+            lambda session: session.execute(sql, tuple(args) or None), change=True
+        )
+
+    async def _persist(
+        self, run: Callable[[Session], Awaitable[Result]], *, change: bool = False
+    ) -> Result:
         deadline = self.deadline()
 
-        async def once() -> int:
-            async with self.session(deadline, change=True) as session:
-                return await session.execute(sql, tuple(args) or None)
+        async def once() -> Result:
+            async with self.session(deadline, change=change) as session:
+                return await run(session)
 
         return await persist(once, deadline)
 
@@ -269,10 +264,7 @@ class Primary:
         metrics.MYSQL_WAITING.set(self._waiting)
         try:
             async with asyncio.timeout_at(deadline):
-                while (pool := self._pool) is None:
-                    if self._closed:
-                        raise PrimaryUnavailable("the gateway stops")
-                    await self._adopted.wait()
+                pool = await self._adopted_pool()
                 return pool, await pool.acquire(change)
         except TimeoutError:
             reason = self.problem or "every connection is busy"
@@ -296,10 +288,10 @@ class Primary:
         self.commits.failed(asyncio.get_running_loop().time(), error)
         if error.fault is Fault.READ_ONLY and pool in (None, self._pool):
             if self._pool is not None:
-                self._watch.disbelieve(str(self._pool.host))
+                self._monitor.disbelieve(str(self._pool.host))
             self._drop(str(error))
         if error.fault in (Fault.READ_ONLY, Fault.LOST):
-            self._watch.kick()
+            self._monitor.kick()
 
     def _drop(self, reason: str) -> None:
         pool, self._pool = self._pool, None
@@ -312,18 +304,16 @@ class Primary:
             if reason != "closed":
                 log.warning("mysql primary lost", host=str(pool.host), reason=reason)
 
-    async def _settle(self, session: Session, hello: Hello) -> None:
-        """Ask a checked host which left statements still run, and free the places of the others."""
+    async def ask_more(self, session: Session, hello: Hello) -> None:
+        """Called within the check of a writable host: ask which left statements still run, and what
+        the primary waits for."""
         if hello.identity == self._left.identity:
             await self._left.ask(session)
             if self._pool is not None:
                 self._pool.go_on()
-        if hello.identity == self._identity:
-            await self._ask_what_it_waits_for(session)
-
-    async def _ask_what_it_waits_for(self, session: Session) -> None:
         commits = self.commits
-        if commits.quiet(asyncio.get_running_loop().time()) < ASK_AFTER:
+        quiet = commits.quiet(asyncio.get_running_loop().time())
+        if hello.identity != self._identity or quiet < ASK_AFTER:
             return
         try:
             # Without any privilege this shows the user's own connections.
@@ -335,13 +325,17 @@ class Primary:
         states = [str(state) for _, _, _, _, command, _, state, *_ in rows if command != "Sleep"]
         commits.cause = waits_for(states, commits.error, self.redundant)
 
-    def _met(self, address: str, error: MySQLError) -> None:
-        """A check met an error that leaves the host's claim as it is."""
+    def refused_check(self, address: str, error: MySQLError) -> None:
+        """Called when a host accepts no connection for a check, which leaves its claim as it is."""
         if address == self.address:
             self.commits.failed(asyncio.get_running_loop().time(), error)
 
-    async def _judge(self, views: list[View]) -> None:
-        """Adopt, keep or drop the primary, by the hosts' views; the first view is the newest."""
+    async def choose(self, views: list[View]) -> None:
+        """Called after each check: adopt, keep or drop the primary, by the views of all hosts.
+
+        Args:
+            views: that of the host just checked first.
+        """
         verdict = decide(views, self._seen, self._identity)
         self._split = isinstance(verdict, Split)
         metrics.MYSQL_SPLIT.set(self._split)
@@ -386,7 +380,7 @@ class Primary:
         host = next(host for host in self._config.hosts if str(host) == verdict.address)
         if verdict.raise_generation or hello.generation == 0:
             hello = await self._raise_generation(host, hello)
-            self._watch.learn(verdict.address, hello)
+            self._monitor.learn(verdict.address, hello)
         new = hello.identity != self._identity
         adopted = new or self._pool is None or hello.generation != self._seen
         if adopted:

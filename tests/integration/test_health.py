@@ -13,7 +13,7 @@ import pymysql
 import pytest
 
 from failover.metrics import NODE_FAILURES
-from failover.mysql.heartbeat import Heartbeat
+from failover.mysql.heartbeat import Heartbeat, Said
 from gateway.health import drift, hashes
 from sharding.backend import Backend
 from sharding.state import Key
@@ -38,8 +38,8 @@ async def until(holds: Callable[[], bool], seconds: float = 30) -> None:
 
 @contextlib.asynccontextmanager
 async def beating(backend: Backend, **said: Any) -> AsyncIterator[Heartbeat]:
-    heartbeat = Heartbeat(backend.primary, lambda: said)
-    task = asyncio.create_task(heartbeat.keep())
+    heartbeat = Heartbeat(backend.primary, lambda: Said(**said))
+    task = asyncio.create_task(heartbeat.run())
     try:
         yield heartbeat
     finally:

@@ -638,15 +638,15 @@ async def test_a_new_primary_is_kept_when_another_host_is_looked_at_while_its_ge
 
         async def slowly(host: HostPort, hello: Hello) -> Hello:
             raised = await raise_generation(host, hello)
-            primary._watch.kick()
-            await until(lambda: bool(primary._watch._judging._waiters))
+            primary._monitor.kick()
+            await until(lambda: bool(primary._monitor._choosing._waiters))
             return raised
 
         monkeypatch.setattr(primary, "_raise_generation", slowly)
         mysql.query("SET GLOBAL read_only = 1")
         other.query("SET GLOBAL read_only = 0")
         await until(lambda: primary.address == other.address)
-        async with primary._watch._judging:  # behind the look that waited
+        async with primary._monitor._choosing:  # behind the look that waited
             pass
 
         assert primary.address == other.address
