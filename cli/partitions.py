@@ -27,7 +27,7 @@ from cli.fleet import Fleet, ask_each, asks_gateways, fail_for
 
 if TYPE_CHECKING:
     from config.model import Sections
-    from sharding.partitions.pruner import Janitor, Partition
+    from sharding.partitions.pruner import Partition, Pruner
 
 app = typer.Typer(no_args_is_help=True, help="The day partitions in MySQL.")
 
@@ -46,10 +46,10 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     """
     sections = read_config(config)
 
-    async def look(janitor: Janitor) -> tuple[list[Partition], Iterable[str]]:
-        return await janitor.partitions(), (await janitor.look()).foreign
+    async def look(pruner: Pruner) -> tuple[list[Partition], Iterable[str]]:
+        return await pruner.partitions(), (await pruner.look()).foreign
 
-    found, foreign = _with_janitor(sections, look)
+    found, foreign = _with_pruner(sections, look)
     _warn(foreign)
     in_vain = _in_vain(config)
     if as_json:
@@ -82,11 +82,11 @@ def create(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     """
     from sharding.partitions.calendar import tomorrow
 
-    async def complete(janitor: Janitor) -> date:
-        await janitor.days.complete()
-        return janitor.days.today()
+    async def complete(pruner: Pruner) -> date:
+        await pruner.days.complete()
+        return pruner.days.today()
 
-    today = _with_janitor(read_config(config), complete)
+    today = _with_pruner(read_config(config), complete)
     days = (today, tomorrow(today))
     if as_json:
         print_json({"days": days})
@@ -123,12 +123,12 @@ def seal(
     if again and wanted is None:
         fail("--again needs a day")
 
-    def carry_out(janitor: Janitor) -> Awaitable[Outcome]:
-        sealer = Sealer(janitor.primary, janitor.days, sections.partitions)
+    def carry_out(pruner: Pruner) -> Awaitable[Outcome]:
+        sealer = Sealer(pruner.primary, pruner.days, sections.partitions)
         return sealer.seal(wanted, again=again)
 
     try:
-        outcome = _with_janitor(sections, carry_out)
+        outcome = _with_pruner(sections, carry_out)
     except CannotSeal as error:
         fail(f"nothing was sealed: {error}")
     if as_json:
@@ -179,8 +179,8 @@ def prune(
 
     Example: tapedeck partitions prune --dry-run
     """
-    pruned = _with_janitor(
-        read_config(config), lambda janitor: janitor.prune(dry_run=dry_run, force=force)
+    pruned = _with_pruner(
+        read_config(config), lambda pruner: pruner.prune(dry_run=dry_run, force=force)
     )
     _warn(pruned.foreign)
     if as_json:
@@ -252,12 +252,12 @@ def _listed(days: tuple[date, ...]) -> str:
     return ", ".join(str(day) for day in days)
 
 
-def _with_janitor(sections: Sections, work: Callable[[Janitor], Awaitable[Result]]) -> Result:
-    """Run `work` with a Janitor that is connected to MySQL."""
+def _with_pruner(sections: Sections, work: Callable[[Pruner], Awaitable[Result]]) -> Result:
+    """Run `work` with a Pruner that is connected to MySQL."""
     from failover.mysql.primary import Primary
     from sharding.partitions.calendar import call_tables
     from sharding.partitions.clock import Days
-    from sharding.partitions.pruner import Janitor
+    from sharding.partitions.pruner import Pruner
 
     async def carry_out() -> Result:
         call_tables(sections.partitions.prefix)
@@ -266,7 +266,7 @@ def _with_janitor(sections: Sections, work: Callable[[Janitor], Awaitable[Result
         days.attach(primary)
         await primary.start()
         try:
-            return await work(Janitor(primary, days, sections.partitions))
+            return await work(Pruner(primary, days, sections.partitions))
         finally:
             await primary.close()
 

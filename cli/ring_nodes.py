@@ -29,7 +29,7 @@ async def look_at(backend: Backend, shares: Mapping[str, float]) -> list[dict[st
     Args:
         shares: of the key space, by node name.
     """
-    await backend.survey.look(backend.nodes)
+    await backend.survey.check(backend.nodes)
     described = []
     for node in backend.nodes:
         found = backend.survey.found.get(node.name)

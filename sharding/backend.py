@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from config.load import ConfigError
@@ -28,7 +29,7 @@ from sharding.partitions.calendar import call_tables
 from sharding.partitions.clock import Days
 from sharding.partitions.filter_keeper import FilterKeeper
 from sharding.partitions.ownership import in_words
-from sharding.partitions.pruner import Janitor
+from sharding.partitions.pruner import Pruner
 from sharding.partitions.sealing import Sealer
 from sharding.store.reader import Reader
 from sharding.store.store import Store
@@ -57,14 +58,10 @@ class Backend:
             self.primary, self.reader, self.writer, self.lookups, self.days, config.sessions
         )
         self.filter_keeper = FilterKeeper(self.primary, self.days, self.filters, config)
-        self.janitor = Janitor(self.primary, self.days, config.partitions, wall)
+        self.pruner = Pruner(self.primary, self.days, config.partitions, wall)
         self.sealer = Sealer(self.primary, self.days, config.partitions, wall)
         self.survey = Survey(config.lookup.capacity_every)
-        self._surveying: asyncio.Task[None] | None = None
-        self._keeping: asyncio.Task[None] | None = None
-        self._listing: asyncio.Task[None] | None = None
-        self._filtering: asyncio.Task[None] | None = None
-        self._sealing: asyncio.Task[None] | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._prune = self._seal = False
         self._primary_generation = 0
@@ -93,9 +90,7 @@ class Backend:
         await backend.primary.start()
         await backend.nodes.start()
         backend._prune, backend._seal = prune, seal
-        backend._keep_house()
-        backend._listing = asyncio.create_task(backend.days.keep(), name="days")
-        backend._filtering = asyncio.create_task(backend.filter_keeper.keep(), name="filters")
+        backend._run_tasks()
         return backend
 
     def _count_ring(self, generation: int) -> None:
@@ -121,22 +116,19 @@ class Backend:
         A new lookup node is asked to do its work. Those that the ring has already are not asked: a
         reload need not wait for them. MySQL is tried if the gateway would sign in otherwise.
         """
-        newcomers, hosts = await asyncio.gather(
-            self._silent_newcomers(planned), trial(self.config.mysql, config.mysql)
-        )
-        return newcomers + hosts
-
-    async def _silent_newcomers(self, planned: Routes | None) -> list[str]:
-        if planned is None:
-            return []
         known = {node.address for node in self.nodes}
-        new = [node for node in planned.nodes.values() if node.address not in known]
-        problems = await asyncio.gather(*(node.trial() for node in new))
-        return [
+        nodes = planned.nodes.values() if planned is not None else ()
+        new = [node for node in nodes if node.address not in known]
+        hosts, problems = await asyncio.gather(
+            trial(self.config.mysql, config.mysql),
+            asyncio.gather(*(node.trial() for node in new)),
+        )
+        silent = [
             f"lookup.servers: the new node {node.name} ({node.address}) does not answer: {problem}"
             for node, problem in zip(new, problems, strict=True)
             if problem is not None
         ]
+        return silent + hosts
 
     def reload(self, config: Sections, planned: Routes | None, generation: int) -> None:
         """Apply a configuration from the next request on. Requests under way end with the old one.
@@ -156,48 +148,41 @@ class Backend:
         self._count_ring(generation)
         self.store.sessions.configure(config.sessions)
         self._batches(config.mysql.batch)
-        self.janitor.configure(config.partitions)
+        self.pruner.configure(config.partitions)
         self.sealer.configure(config.partitions)
         self.filter_keeper.configure(config)
         self.survey.every = config.lookup.capacity_every
-        self._keep_house()
+        self._run_tasks()
 
     def _batches(self, size: int) -> None:
         self.reader.resize(size)
         self.writer.resize(size)
 
-    def _keep_house(self) -> None:
+    def _run_tasks(self) -> None:
         """Start and stop background tasks as the configuration says."""
-        self._keeping = self._kept(
-            self._keeping, self._prune and self.config.partitions.prune, self.janitor.keep
-        )
-        self._sealing = self._kept(
-            self._sealing, self._seal and self.config.partitions.seal, self.sealer.keep
-        )
-        self._surveying = self._kept(
-            self._surveying,
-            bool(self.config.lookup.capacity_every),
-            lambda: self.survey.keep(lambda: self.nodes),
-        )
-
-    def _kept(
-        self,
-        task: asyncio.Task[None] | None,
-        wanted: bool,
-        work: Callable[[], Coroutine[Any, Any, None]],
-    ) -> asyncio.Task[None] | None:
-        if wanted:
-            return task or asyncio.create_task(work())
-        if task is not None:
-            # One cancellation may get lost; `stop` repeats it.
-            ending = asyncio.create_task(stop(task))
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
-        return None
+        partitions = self.config.partitions
+        wanted: dict[str, tuple[bool, Callable[[], Coroutine[Any, Any, None]]]] = {
+            "days": (True, self.days.run),
+            "filters": (True, self.filter_keeper.run),
+            "prune": (self._prune and partitions.prune, self.pruner.run),
+            "seal": (self._seal and partitions.seal, self.sealer.run),
+            "survey": (
+                bool(self.config.lookup.capacity_every),
+                partial(self.survey.run, self.nodes),
+            ),
+        }
+        for name, (runs, work) in wanted.items():
+            if runs and name not in self._tasks:
+                self._tasks[name] = asyncio.create_task(work(), name=name)
+            elif not runs and name in self._tasks:
+                # One cancellation may get lost; `stop` repeats it.
+                ending = asyncio.create_task(stop(self._tasks.pop(name)))
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
         """Finish background writes, then close every connection."""
-        await stop(self._keeping, self._sealing, self._filtering, self._listing, self._surveying)
+        await stop(*self._tasks.values())
         if self._ending:
             await asyncio.wait(self._ending)
         with contextlib.suppress(TimeoutError):
@@ -242,7 +227,7 @@ class Backend:
             capacity=self.survey.alarms,
             ahead=days.apart,
             foreign=in_words(days.foreign) if days.foreign else "",
-            jobs=[self.janitor.rounds.trouble(now), self.sealer.rounds.trouble(now)],
+            jobs=[self.pruner.rounds.trouble(now), self.sealer.rounds.trouble(now)],
             starved=f"it missed {presence.missing:.0%} of the last {SPAN:.0f} s"
             if presence.starved
             else "",
@@ -278,7 +263,7 @@ class Backend:
         """The partitions as `/partitions` shows them."""
         return [
             {**partition.as_json(), "in_vain": self.filters.in_vain.get(partition.day, 0)}
-            for partition in await self.janitor.partitions()
+            for partition in await self.pruner.partitions()
         ]
 
 

@@ -119,7 +119,7 @@ def windows(measured: Measured) -> list[list[float]]:
 
 
 def _drop(lab: Lab) -> float:
-    """The janitor's statements; seconds that they took."""
+    """The pruner's statements; seconds that they took."""
     name = table(seed.days_ago(seed.RETENTION + 1))
     with lab.servers.connect(GATEWAY) as cursor:
         started = time.monotonic()

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import structlog
@@ -103,30 +103,26 @@ class Survey:
             if found.evicted_last_hour
         ]
 
-    async def keep(self, nodes: Callable[[], Iterable[Node]]) -> None:
-        """Check all nodes at intervals, until cancelled or until `every` is 0.
-
-        Args:
-            nodes: called each time, since a reload changes them.
-        """
+    async def run(self, nodes: Iterable[Node]) -> None:
+        """Check all nodes at intervals, until cancelled or until `every` is 0."""
         # Workers that start together do not all ask at one moment.
         await asyncio.sleep(random.uniform(0, min(self.every, _FIRST)))  # noqa: S311
         while self.every:
-            await self.look(nodes())
+            await self.check(nodes)
             await asyncio.sleep(self.every * random.uniform(0.9, 1.1))  # noqa: S311
 
-    async def look(self, nodes: Iterable[Node]) -> None:
+    async def check(self, nodes: Iterable[Node]) -> None:
         """Check every node once. For one that does not answer, `found` stays as it is."""
-        looked = list(nodes)
-        await asyncio.gather(*(self._look(node) for node in looked))
-        for name in set(self.found) - {node.name for node in looked}:
+        checked = list(nodes)
+        await asyncio.gather(*(self._check(node) for node in checked))
+        for name in set(self.found) - {node.name for node in checked}:
             del self.found[name]
             self._evictions.pop(name, None)
             for metric in (*metrics.CAPACITY.values(), metrics.CAPACITY_ALARM):
                 metric.remove(name)
-        self._tell()
+        self._log_changes()
 
-    async def _look(self, node: Node) -> None:
+    async def _check(self, node: Node) -> None:
         try:
             answer, keys = await node.ask_aside([("INFO",), ("DBSIZE",)])
             info = info_of(answer)
@@ -143,7 +139,7 @@ class Survey:
                 metric.labels(node.name).set(values[name])
         metrics.CAPACITY_ALARM.labels(node.name).set(bool(found.evicted_last_hour))
 
-    def _tell(self) -> None:
+    def _log_changes(self) -> None:
         evicting = frozenset(name for name, found in self.found.items() if found.evicted_last_hour)
         for name in evicting - self._alarms:
             log.warning(

@@ -33,7 +33,8 @@ MAKE_EVERY = 5.0
 RELIST_SECONDS = 2.0
 """How long a reload waits for the list."""
 LIST_EVERY = 25.0
-"""Seconds between reads of the list: a table that others make is found within 30."""
+"""Seconds between reads of the list: a table that others make is found within 30. Before MySQL's
+clock is trusted, `FRESH` seconds: the partitions are the other witness, and no request may come."""
 
 
 class Days:
@@ -71,7 +72,6 @@ class Days:
         self._readable: tuple[date, tuple[date, ...]] | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._making: asyncio.Task[None] | None = None
-        self._deciding: asyncio.Task[None] | None = None
         self._make_at = 0.0
         self._listed_at = -math.inf
         self.foreign: dict[str, str] = {}
@@ -94,9 +94,7 @@ class Days:
 
     def greeted(self, hello: Hello) -> None:
         """Called with each status of the primary, which has its time."""
-        if not self.observe(hello.clock_ms) and not self.known and self._deciding is None:
-            # The partitions are the other witness: list them now, since no request may come soon.
-            self._deciding = asyncio.create_task(self._decide(), name="first look at partitions")
+        self.observe(hello.clock_ms)
 
     def observe(
         self,
@@ -203,8 +201,7 @@ class Days:
     @property
     def blocked(self) -> str:
         """Why today's partition cannot exist: a foreign table has its name; empty otherwise."""
-        name = table(self.today())
-        return str(ForeignTable(name, self.foreign[name])) if name in self.foreign else ""
+        return str(self._foreign(self.today()) or "")
 
     async def first_look(self) -> str:
         """Why a gateway must not start: a foreign table has today's or tomorrow's name.
@@ -219,8 +216,7 @@ class Days:
             except (PrimaryUnavailable, MySQLError):
                 await asyncio.sleep(MAKE_EVERY)
                 continue
-            name = table(tomorrow(self.today()))
-            return str(ForeignTable(name, self.foreign[name])) if name in self.foreign else ""
+            return str(self._foreign(tomorrow(self.today())) or "")
 
     async def relist(self) -> None:
         """List the partitions now. Without an answer within two seconds the list stays as it is."""
@@ -241,14 +237,15 @@ class Days:
             await self._list()
         return not all(day in self._existing for day in days)
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """List the partitions at intervals, so that restored and imported ones are found."""
         while True:
-            await asyncio.sleep(LIST_EVERY)
+            await asyncio.sleep(LIST_EVERY if self.known else FRESH)
             try:
                 await self._list()
             except (PrimaryUnavailable, MySQLError) as error:
-                log.info("partitions not listed", reason=str(error))
+                if self.known:
+                    log.info("partitions not listed", reason=str(error))
 
     @property
     def settled(self) -> bool:
@@ -272,7 +269,7 @@ class Days:
             raise PrimaryUnavailable(self._clock.doubt)
         if not self.known or self.today() not in self._existing:
             if self.known and self._monotonic() - self._listed_at < FRESH:
-                self._refuse_foreign(self.today())
+                self._check_name(self.today())
             await self.refresh()
         elif tomorrow(self.today()) not in self._existing:
             close = 86400 - self.now() % 86400 < CLOSE_TO_MIDNIGHT
@@ -310,7 +307,7 @@ class Days:
 
     def close(self) -> None:
         """Cancel the background tasks."""
-        for task in (self._refreshing, self._making, self._deciding):
+        for task in (self._refreshing, self._making):
             if task is not None:
                 task.cancel()
 
@@ -324,13 +321,6 @@ class Days:
         await self._create(self.today())
         if tomorrow(self.today()) not in self._existing:
             self._make_tomorrow()
-
-    async def _decide(self) -> None:
-        try:
-            with contextlib.suppress(MySQLError, PrimaryUnavailable):  # the next status repeats it
-                await self._list()
-        finally:
-            self._deciding = None
 
     async def _list(self) -> None:
         assert self._primary is not None
@@ -358,19 +348,23 @@ class Days:
         assert self._primary is not None
         if day in self._existing:
             return
-        self._refuse_foreign(day)
+        self._check_name(day)
         # DDL commits the open transaction of its connection, so it goes through one of its own.
         await self._primary.execute(sql.create_table(day))
         # Another table with this name may have come first: then nothing was created.
         await self._list()
-        self._refuse_foreign(day)
+        self._check_name(day)
         if day not in self._existing:
             raise ForeignTable(table(day), "it does not show among the tables of this user")
         log.info("partition created", partition=table(day))
 
-    def _refuse_foreign(self, day: date) -> None:
-        if table(day) in self.foreign:
-            raise ForeignTable(table(day), self.foreign[table(day)])
+    def _foreign(self, day: date) -> ForeignTable | None:
+        name = table(day)
+        return ForeignTable(name, self.foreign[name]) if name in self.foreign else None
+
+    def _check_name(self, day: date) -> None:
+        if foreign := self._foreign(day):
+            raise foreign
 
     def _know(self, existing: Iterable[date]) -> None:
         self._existing = frozenset(existing)

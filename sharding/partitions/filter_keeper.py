@@ -33,7 +33,7 @@ AGAIN_SECONDS = 5.0
 
 
 class FilterKeeper:
-    """Updates `filters` as long as `keep` runs.
+    """Updates `filters` as long as `run` runs.
 
     Args:
         config: of MySQL and of the partitions.
@@ -67,7 +67,7 @@ class FilterKeeper:
         self._install(Plan((), (), 0), {}, FilterSet(), "")
         self._wake.set()
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Fetch filters whenever they may have changed, until cancelled; repeat after an error."""
         while True:
             await self._wake.wait()
@@ -77,16 +77,13 @@ class FilterKeeper:
                     self._list_first = False
                     await self._days.refresh()
                 await self._fetch()
+                continue
             except (PrimaryUnavailable, MySQLError, BadFilter) as error:
                 log.warning("filters not fetched", reason=str(error))
-                await self._try_again()
             except Exception:
                 log.exception("filters not fetched")
-                await self._try_again()
-
-    async def _try_again(self) -> None:
-        await asyncio.sleep(AGAIN_SECONDS)
-        self._wake.set()
+            await asyncio.sleep(AGAIN_SECONDS)
+            self._wake.set()
 
     def _listed(self) -> None:
         there = self._days.seals

@@ -27,7 +27,7 @@ from sharding.partitions.calendar import Drops, drops_on, plan_drops, table
 from sharding.partitions.clock import Days
 from sharding.partitions.ownership import BEING_SEALED, Found, look
 
-log = structlog.get_logger("tapedeck.janitor")
+log = structlog.get_logger("tapedeck.pruner")
 
 TROUBLE_AFTER = 1800.0
 """Seconds for which pruning may fail before the gateway says so."""
@@ -92,7 +92,7 @@ class Pruned:
     foreign: tuple[str, ...] = ()
 
 
-class Janitor:
+class Pruner:
     """Lists and prunes.
 
     Args:
@@ -175,7 +175,7 @@ class Janitor:
                     return Pruned(plan, foreign=tuple(found.foreign))
                 return await self._drop(session, plan)
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Prune every `prune_every` seconds, until cancelled. Errors are logged."""
 
         async def once() -> None:

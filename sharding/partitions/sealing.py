@@ -151,7 +151,7 @@ class Sealer:
         """Use another configuration from the next run on."""
         self._config = config
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Seal the days that are due, until cancelled. Errors are logged."""
         while True:
             await self.rounds.turn(self.seal)
@@ -240,7 +240,8 @@ class Sealer:
         if kept.comment == OPEN:
             await openings.renew(session)  # from now on no import writes into it
         self._at_step("mark")
-        await self._mark(session, day)
+        if (await seal_mark.read(session))[0] < day:
+            await seal_mark.change(session, seal_mark.raise_to(day))
         self._at_step("wait")
         meanwhile = f"{BEING_SEALED} {secrets.token_hex(8)}"
         await set_comment(session, day, meanwhile)
@@ -266,11 +267,6 @@ class Sealer:
             seconds=done.seconds,
         )
         return done
-
-    async def _mark(self, session: Session, day: date) -> None:
-        """Set the mark, waiting a second at a time for creates that have read it with a lock."""
-        if (await seal_mark.read(session))[0] < day:
-            await seal_mark.change(session, seal_mark.raise_to(day))
 
 
 async def scan(

@@ -29,11 +29,11 @@ async def test_a_look_at_an_ill_node_neither_fails_nor_ejects_it_nor_forgets_wha
     nodes = Nodes(parse(document).lookup)
     survey = Survey(60)
     try:
-        await survey.look(nodes)
+        await survey.check(nodes)
         lookup_servers[0].freeze()
         lookup_servers[1].kill()
         for _ in range(3):
-            await survey.look(nodes)
+            await survey.check(nodes)
         assert not nodes.out
         assert set(survey.found) == {server.name for server in lookup_servers}
     finally:

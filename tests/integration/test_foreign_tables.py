@@ -17,7 +17,7 @@ import yaml
 from sharding.backend import Backend
 from sharding.partitions import clock as days_module
 from sharding.partitions.calendar import table, tomorrow
-from sharding.partitions.pruner import Janitor
+from sharding.partitions.pruner import Pruner
 from sharding.partitions.sql import create_table
 from sharding.state import Key
 from sharding.store.store import Unavailable
@@ -120,7 +120,7 @@ async def test_a_table_with_a_partitions_name_that_is_not_ours_is_never_dropped(
         mysql.query(f"ALTER TABLE {database}.{table(theirs)} COMMENT 'of the shop'")
     await backend.primary.execute(create_table(ours))
 
-    pruned = await backend.janitor.prune(force=True)
+    pruned = await backend.pruner.prune(force=True)
 
     assert pruned.dropped == (ours,)
     assert pruned.foreign == (table(theirs),)
@@ -140,7 +140,7 @@ async def test_a_foreign_table_within_retention_or_far_ahead_disturbs_no_load(
     assert backend.readiness().status == "degraded"
     assert table(ago(3)) in reason
     assert "player_state_20991231" in reason
-    listed = [p.as_json() for p in await backend.janitor.partitions()]
+    listed = [p.as_json() for p in await backend.pruner.partitions()]
     assert [p["day"] for p in listed] == [f"{d:%Y%m%d}" for d in (today(), tomorrow(today()))]
     assert all(p["foreign"] == [table(ago(3)), "player_state_20991231"] for p in listed)
 
@@ -243,7 +243,7 @@ async def test_partitions_of_the_first_edition_are_read_and_pruned_as_before(
 
     assert (await backend.store.load(KEY)) is not None
     assert backend.readiness().status == "ready"
-    assert (await backend.janitor.prune()).dropped == (due,)
+    assert (await backend.pruner.prune()).dropped == (due,)
 
 
 # --- the start
@@ -382,13 +382,13 @@ async def test_a_table_replaced_between_the_list_and_the_drop_is_not_dropped(
     day = ago(40)
     await backend.primary.execute(create_table(day))
 
-    class Slow(Janitor):
+    class Slow(Pruner):
         async def _drop(self, session: Any, plan: Any) -> Any:
             mysql.query(f"DROP TABLE {database}.{table(day)}")
             foreign(mysql, database, day)
             return await super()._drop(session, plan)
 
-    janitor = Slow(backend.primary, backend.days, backend.config.partitions)
+    pruner = Slow(backend.primary, backend.days, backend.config.partitions)
 
-    assert (await janitor.prune()).dropped == ()
+    assert (await pruner.prune()).dropped == ()
     assert table(day) in tables(mysql, database)

@@ -15,7 +15,7 @@ from config.load import parse
 from failover.mysql.locks import lock_name
 from sharding.backend import Backend
 from sharding.partitions.calendar import table
-from sharding.partitions.pruner import Janitor, Pruned
+from sharding.partitions.pruner import Pruned, Pruner
 from sharding.partitions.sql import create_table
 from sharding.state import Key
 from stack.mysql import MySQL
@@ -55,8 +55,8 @@ def tables(mysql: Server, database: str) -> set[str]:
     }
 
 
-def of_another_clock(backend: Backend, wall: Callable[[], float]) -> Janitor:
-    return Janitor(backend.primary, backend.days, backend.config.partitions, wall)
+def of_another_clock(backend: Backend, wall: Callable[[], float]) -> Pruner:
+    return Pruner(backend.primary, backend.days, backend.config.partitions, wall)
 
 
 def pruning(database: str) -> str:
@@ -73,9 +73,9 @@ def reading(mysql: Server, database: str, day: date) -> Iterator[None]:
         yield
 
 
-async def begun(janitor: Janitor, mysql: Server, database: str) -> asyncio.Task[Pruned]:
+async def begun(pruner: Pruner, mysql: Server, database: str) -> asyncio.Task[Pruned]:
     """A prune that others can see under way."""
-    task = asyncio.create_task(janitor.prune())
+    task = asyncio.create_task(pruner.prune())
     while not mysql.query(pruning(database))[0][0]:
         await asyncio.sleep(0.005)
     return task
@@ -95,7 +95,7 @@ async def test_partitions_are_listed_with_their_rows_and_the_day_they_go(backend
     await backend.store.change(KEY, bump)
     today = backend.days.today()
 
-    listed = await backend.janitor.partitions()
+    listed = await backend.pruner.partitions()
 
     assert [p.day for p in listed] == [old, today, today + timedelta(days=1)]
     assert [p.rows for p in listed] == [1, 1, 0]
@@ -111,7 +111,7 @@ async def test_prune_drops_what_is_past_retention_and_nothing_else(
     kept, due = await past(backend, 30, 29, 1), await past(backend, 31, 32, 400)
     before = tables(mysql, database)
 
-    pruned = await backend.janitor.prune()
+    pruned = await backend.pruner.prune()
 
     assert pruned.dropped == tuple(sorted(due))
     assert pruned.plan.refused == ""
@@ -122,9 +122,9 @@ async def test_prune_drops_what_is_past_retention_and_nothing_else(
 
 async def test_a_second_prune_has_nothing_to_do(backend: Backend) -> None:
     await past(backend, 31)
-    await backend.janitor.prune()
+    await backend.pruner.prune()
 
-    pruned = await backend.janitor.prune()
+    pruned = await backend.pruner.prune()
 
     assert (pruned.dropped, pruned.plan.days) == ((), ())
 
@@ -135,7 +135,7 @@ async def test_a_dry_run_says_what_would_go_and_drops_nothing(
     due = await past(backend, 31, 32)
     before = tables(mysql, database)
 
-    pruned = await backend.janitor.prune(dry_run=True)
+    pruned = await backend.pruner.prune(dry_run=True)
 
     assert pruned.plan.days == tuple(sorted(due))
     assert pruned.dropped == ()
@@ -149,13 +149,13 @@ async def test_more_than_a_few_at_once_need_force(
     before = tables(mysql, database)
 
     with capture_logs() as logs:
-        refused = await backend.janitor.prune()
+        refused = await backend.pruner.prune()
 
     assert "--force" in refused.plan.refused
     assert tables(mysql, database) == before
     assert [line["log_level"] for line in logs if line["event"] == "prune refused"] == ["error"]
 
-    forced = await backend.janitor.prune(force=True)
+    forced = await backend.pruner.prune(force=True)
 
     assert forced.dropped == tuple(sorted(due))
 
@@ -172,12 +172,12 @@ async def test_a_clock_that_is_off_by_a_year_drops_nothing_and_raises_the_alarm(
     before = tables(mysql, database)
     if whose == "mysql":
         shift(mysql, seconds)
-        janitor = backend.janitor
+        pruner = backend.pruner
     else:
-        janitor = of_another_clock(backend, lambda: time.time() + seconds)
+        pruner = of_another_clock(backend, lambda: time.time() + seconds)
 
     with capture_logs() as logs:
-        pruned = await janitor.prune(force=force)
+        pruned = await pruner.prune(force=force)
 
     assert tables(mysql, database) == before
     assert pruned.dropped == ()
@@ -217,7 +217,7 @@ async def test_a_partition_that_is_read_is_put_off_and_makes_nobody_wait(
 ) -> None:
     held, free = await past(backend, 32, 31)
     with reading(mysql, database, held):
-        pruning = asyncio.create_task(backend.janitor.prune())
+        pruning = asyncio.create_task(backend.pruner.prune())
         slowest = 0.0
         while not pruning.done():
             # Another reader of the same table, all the while: it must not queue behind the drop.
@@ -233,19 +233,19 @@ async def test_a_partition_that_is_read_is_put_off_and_makes_nobody_wait(
         # MySQL cannot wait for less than a second, and who comes after a drop that waits waits too.
         assert slowest < (2 if isinstance(mysql, MySQL) else 1)
 
-    assert (await backend.janitor.prune()).dropped == (held,)
+    assert (await backend.pruner.prune()).dropped == (held,)
 
 
-async def test_of_two_janitors_at_once_one_works(
+async def test_of_two_pruners_at_once_one_works(
     backend: Backend, stack_config: StackConfig, mysql: Server, database: str
 ) -> None:
     """The first is held up by a reader of the oldest partition, so that both are at it."""
     held, other = await past(backend, 32, 31)
     async with opened(stack_config(partitions={"drop_after": 0})) as second:
         with reading(mysql, database, held):
-            first = await begun(backend.janitor, mysql, database)
+            first = await begun(backend.pruner, mysql, database)
 
-            mine = await second.janitor.prune()
+            mine = await second.pruner.prune()
 
             assert mine.elsewhere
             assert (mine.dropped, mine.busy) == ((), ())
@@ -255,20 +255,20 @@ async def test_of_two_janitors_at_once_one_works(
     assert theirs.dropped == (held, other)
 
 
-async def test_a_janitor_that_dies_leaves_the_work_to_the_next(
+async def test_a_pruner_that_dies_leaves_the_work_to_the_next(
     backend: Backend, stack_config: StackConfig, mysql: Server, database: str
 ) -> None:
     held, other = await past(backend, 32, 31)
     async with opened(stack_config(partitions={"drop_after": 0})) as second:
         with reading(mysql, database, held):
-            dying = await begun(second.janitor, mysql, database)
+            dying = await begun(second.pruner, mysql, database)
             dying.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await dying
         while mysql.query(pruning(database))[0][0]:
             await asyncio.sleep(0.005)
 
-    assert (await backend.janitor.prune()).dropped == (held, other)
+    assert (await backend.pruner.prune()).dropped == (held, other)
 
 
 async def test_names_that_only_resemble_a_partition_are_neither_listed_nor_touched(
@@ -290,11 +290,11 @@ async def test_names_that_only_resemble_a_partition_are_neither_listed_nor_touch
         mysql.query(f"CREATE TABLE {database}.`{name}` (id INT)")
     due = await past(backend, 31)
 
-    pruned = await backend.janitor.prune(force=True)
+    pruned = await backend.pruner.prune(force=True)
 
     assert pruned.dropped == tuple(due)
     assert alike <= tables(mysql, database)
-    assert alike.isdisjoint({table(p.day) for p in await backend.janitor.partitions()})
+    assert alike.isdisjoint({table(p.day) for p in await backend.pruner.partitions()})
 
 
 async def test_a_partition_of_the_far_future_breaks_nothing(
@@ -305,7 +305,7 @@ async def test_a_partition_of_the_far_future_breaks_nothing(
     await backend.primary.execute(create_table(far))
     await backend.days.refresh()
 
-    assert far not in [partition.day for partition in await backend.janitor.partitions()]
+    assert far not in [partition.day for partition in await backend.pruner.partitions()]
     assert (await backend.store.change(KEY, bump)).answer == 1
     assert await count(backend.store, KEY) == 1
     assert table(far) in tables(mysql, database)

@@ -41,6 +41,6 @@ async def test_a_node_that_answers_while_this_process_gets_no_cpu_time_is_looked
     node.ask_aside = AsyncMock(side_effect=_Absent)
     survey = Survey(60)
 
-    await survey.look([node])
+    await survey.check([node])
 
     assert survey.found == {}

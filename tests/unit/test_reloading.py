@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,15 @@ async def test_work_that_a_reload_ends_does_end_also_where_it_loses_a_cancellati
 async def test_a_survey_that_is_turned_off_looks_no_more_even_if_nobody_ends_it() -> None:
     survey, looks = Survey(0.01), 0
 
-    def nodes() -> list[Any]:
-        nonlocal looks
-        looks += 1
-        survey.every = 0
-        return []
+    class Nodes(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            nonlocal looks
+            looks += 1
+            survey.every = 0
+            return iter(())
 
     async with asyncio.timeout(5):
-        await survey.keep(nodes)
+        await survey.run(Nodes())
     assert looks == 1
 
 
