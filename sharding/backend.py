@@ -13,6 +13,7 @@ from typing import Any
 from config.load import ConfigError
 from config.model import Lookup, Sections
 from failover.mysql.connection import Hello
+from failover.mysql.errors import Fault
 from failover.mysql.primary import Primary
 from failover.mysql.trial import trial
 from failover.presence import SPAN, Presence
@@ -208,7 +209,6 @@ class Backend:
         primary, days, now = self.primary, self.days, asyncio.get_running_loop().time()
         presence = self.presence
         cluster = self.nodes.problems if isinstance(self.nodes, ClusterNodes) else []
-        full, busy = primary.commits.full(now), primary.commits.busy(now)
         return Facts(
             adopted=primary.adopted,
             doubt=days.doubt,
@@ -218,8 +218,8 @@ class Backend:
             denied=primary.denied,
             deadline=self.config.mysql.deadline / 1000,
             stall=primary.commits.stall(now),
-            full=str(full or ""),
-            busy=str(busy or ""),
+            full=str(primary.commits.recent(Fault.FULL, now) or ""),
+            busy=str(primary.commits.recent(Fault.BUSY, now) or ""),
             redundant=primary.redundant,
             redundancy=primary.redundancy,
             out=[(node.name, node.health.reason) for node in self.nodes if not node.health.live],

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
-from failover.mysql.errors import MySQLError, PrimaryUnavailable
+from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 
 Result = TypeVar("Result")
 
@@ -63,3 +63,25 @@ async def persist(
         if retryable(error):
             raise PrimaryUnavailable(f"MySQL: {error}") from error
         raise
+
+
+async def until_unlocked(
+    call: Callable[[], Awaitable[Result]], tries: int, pause: float = 0.0
+) -> Result:
+    """Call until no lock of another transaction is in the way.
+
+    Args:
+        tries: how often at most.
+        pause: seconds between two tries.
+
+    Raises:
+        MySQLError: another error, or the last try's.
+    """
+    while True:
+        try:
+            return await call()
+        except MySQLError as error:
+            tries -= 1
+            if error.fault is not Fault.RETRY or not tries:
+                raise
+        await asyncio.sleep(pause)

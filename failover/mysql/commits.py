@@ -27,8 +27,8 @@ from failover.mysql.errors import Fault, MySQLError
 Cause = Literal["disk", "standby", "lock", "connections", "primary", "commits"]
 PATIENCE = 3.0
 """Seconds without a commit after which changes count as stopped."""
-FULL_FOR = 10.0
-"""Seconds for which a "disk full" error counts, if no commit follows it."""
+RECENT = 10.0
+"""Seconds for which an error counts; "disk full" only if no commit follows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +95,14 @@ class Commits:
         self.error: MySQLError | None = None
         self.watched = False
         self._good = 0.0
-        self._full: tuple[float, float, MySQLError] | None = None
-        self._busy: tuple[float, MySQLError] | None = None
+        # When the first and the last error of a kind came, and the last one.
+        self._errors: dict[Fault, tuple[float, float, MySQLError]] = {}
 
     def begin(self, now: float) -> None:
         """A primary was adopted, or heartbeats began: count the time without a commit from now."""
         self.cause, self.error = UNKNOWN, None
-        self._good, self._full, self._busy = now, None, None
+        self._good = now
+        self._errors.clear()
 
     def committed(self, now: float, *, ours: bool = False) -> None:
         """A commit was acknowledged.
@@ -111,27 +112,17 @@ class Commits:
         """
         self._good, self.error = now, None
         if not ours:
-            self._full = None
+            self._errors.pop(Fault.FULL, None)
 
     def failed(self, now: float, error: MySQLError) -> None:
         """A statement failed with an error."""
-        if error.fault is Fault.FULL:
-            since = self._full[0] if self._full is not None else now
-            self._full = since, now, error
-        elif error.fault is Fault.BUSY:
-            self._busy = now, error
+        since, _, _ = self._errors.get(error.fault, (now, now, error))
+        self._errors[error.fault] = since, now, error
 
-    def full(self, now: float) -> MySQLError | None:
-        """The last "disk full" error, if it still counts."""
-        if self._full is not None and now - self._full[1] < FULL_FOR:
-            return self._full[2]
-        return None
-
-    def busy(self, now: float) -> MySQLError | None:
-        """The last "too many connections" error, if it still counts."""
-        if self._busy is not None and now - self._busy[0] < FULL_FOR:
-            return self._busy[1]
-        return None
+    def recent(self, fault: Fault, now: float) -> MySQLError | None:
+        """The last error of a kind, if it still counts."""
+        _, last, error = self._errors.get(fault, (0.0, 0.0, None))
+        return error if now - last < RECENT else None
 
     def quiet(self, now: float) -> float:
         """Seconds since the last commit."""
@@ -139,10 +130,10 @@ class Commits:
 
     def stall(self, now: float) -> Stall | None:
         """Why and for how long changes do not commit; None if they do."""
-        full = self.full(now)
+        full = self.recent(Fault.FULL, now)
         cause = waits_for([], full) if full is not None else self.cause
         if self.watched and self.quiet(now) >= PATIENCE:
             return Stall(self.quiet(now), *cause)
-        if self._full is not None and full is not None and now - self._full[0] >= PATIENCE:
-            return Stall(now - self._full[0], *cause)
+        if full is not None and now - self._errors[Fault.FULL][0] >= PATIENCE:
+            return Stall(now - self._errors[Fault.FULL][0], *cause)
         return None

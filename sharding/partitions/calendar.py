@@ -7,7 +7,7 @@ only T and T+1, so that a dropped partition stays dropped; an import creates any
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
@@ -125,7 +125,6 @@ class Drops:
 
     days: tuple[date, ...] = ()
     refused: str = ""
-    kept: tuple[date, ...] = field(default=())
 
 
 def plan_drops(
@@ -149,27 +148,23 @@ def plan_drops(
         at_most: refuse to drop more than this many at once.
         force: drop more than `at_most`. Clocks that disagree refuse all the same.
     """
-    existing = sorted(existing)
     # By the clock `drop_after` ago: a partition is due some minutes after reads of it ended.
     oldest = oldest_kept(utc_day(mysql_now - drop_after), retention)
-    due = tuple(day for day in existing if day < oldest)
-    kept = tuple(day for day in existing if day >= oldest)
+    due = tuple(sorted(day for day in existing if day < oldest))
     apart = abs(mysql_now - local_now)
     if due and apart > CLOCKS_AGREE:
         return Drops(
             due,
             f"this machine's clock and MySQL's differ by {span(apart)}: set the wrong one right "
             "(--force does not override this)",
-            kept,
         )
     if len(due) > at_most and not force:
         return Drops(
             due,
             f"{len(due)} partitions are past retention, more than {at_most} at once: "
             "look whether the retention and the clocks are right, then use --force",
-            kept,
         )
-    return Drops(due, "", kept)
+    return Drops(due)
 
 
 def span(seconds: float) -> str:

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any
 
 import structlog
 
 from config.model import Partitions
+from failover.mysql.backoff import until_unlocked
 from failover.mysql.connection import Session
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.locks import lock_name, try_lock
@@ -34,6 +36,8 @@ TROUBLE_AFTER = 1800.0
 EXACT_BELOW = 20_000
 """Partitions with fewer rows are counted; for larger ones InnoDB's estimate is shown."""
 DROP_TRIES = 20
+DROP_PAUSE = 0.1
+"""Seconds between two tries to drop a partition that is being read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,34 +204,32 @@ class Pruner:
     async def _drop(self, session: Session, plan: Drops) -> Pruned:
         dropped, busy = [], []
         for day in plan.days:
-            for _ in range(DROP_TRIES):
-                # A foreign table may have replaced it since it was listed.
-                found = await look(session.fetch)
-                if day not in found.ours:
-                    break
-                try:
-                    await session.engine.run_ddl(session, f"DROP TABLE IF EXISTS {table(day)}")
-                except MySQLError as error:
-                    if session.broken:
-                        raise
-                    reason = str(error)
-                    if error.fault is not Fault.RETRY:
-                        busy.append(day)
-                        log.error("partition not dropped", partition=table(day), reason=reason)
-                        break
-                    await asyncio.sleep(0.1)
-                    continue
-                await filter_table.remove(session, day)
-                metrics.PARTITION_DROPS.inc()
-                log.info("partition dropped", partition=table(day))
-                dropped.append(day)
-                break
-            else:
-                log.warning(
-                    "partition drop postponed", partition=table(day), reason="it is being read"
-                )
+            name = table(day)
+            try:
+                if await until_unlocked(partial(_drop_one, session, day), DROP_TRIES, DROP_PAUSE):
+                    dropped.append(day)
+            except MySQLError as error:
+                if session.broken:
+                    raise
                 busy.append(day)
+                if error.fault is Fault.RETRY:
+                    log.warning(
+                        "partition drop postponed", partition=name, reason="it is being read"
+                    )
+                else:
+                    log.error("partition not dropped", partition=name, reason=str(error))
         if dropped:
             await self.days.refresh()
         foreign = tuple((await look(session.fetch)).foreign)
         return Pruned(plan, tuple(dropped), tuple(busy), foreign=foreign)
+
+
+async def _drop_one(session: Session, day: date) -> bool:
+    # A foreign table may have replaced it since it was listed.
+    if day not in (await look(session.fetch)).ours:
+        return False
+    await session.engine.run_ddl(session, f"DROP TABLE IF EXISTS {table(day)}")
+    await filter_table.remove(session, day)
+    metrics.PARTITION_DROPS.inc()
+    log.info("partition dropped", partition=table(day))
+    return True

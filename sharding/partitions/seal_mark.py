@@ -17,6 +17,7 @@ import contextlib
 from datetime import date
 from typing import Protocol
 
+from failover.mysql.backoff import until_unlocked
 from failover.mysql.connection import Session
 from failover.mysql.errors import Fault, MySQLError
 
@@ -92,13 +93,7 @@ async def change(session: Session, statement: str) -> None:
     Raises:
         MySQLError: it was not changed, or that is not known.
     """
-    for tried in range(1, TRIES + 1):
-        try:
-            await session.execute(statement)
-            return
-        except MySQLError as error:
-            if error.fault is not Fault.RETRY or tried == TRIES:
-                raise
+    await until_unlocked(lambda: session.execute(statement), TRIES)
 
 
 def raise_to(day: date) -> str:

@@ -30,6 +30,7 @@ from datetime import date
 import structlog
 
 from config.model import Partitions
+from failover.mysql.backoff import until_unlocked
 from failover.mysql.connection import Session
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.locks import lock_name, try_lock
@@ -321,19 +322,11 @@ async def set_comment(session: Session, day: date, comment: str, before: str | N
     if kept is None or before not in (None, kept.comment):
         raise CannotSeal(f"{table(day)} is another table than it was a moment ago")
     usual, session.statement_seconds = session.statement_seconds, ALTER_SECONDS
+    alter = f"ALTER TABLE {table(day)} COMMENT='{comment}', ALGORITHM=INPLACE"
     try:
-        for tried in range(1, TRIES + 1):
-            try:
-                await session.engine.run_ddl(
-                    session,
-                    f"ALTER TABLE {table(day)} COMMENT='{comment}', ALGORITHM=INPLACE",
-                    wait=ALTER_WAIT,
-                )
-                break
-            except MySQLError as error:
-                if error.fault is not Fault.RETRY or tried == TRIES:
-                    raise
-            await asyncio.sleep(ALTER_PAUSE)
+        await until_unlocked(
+            lambda: session.engine.run_ddl(session, alter, wait=ALTER_WAIT), TRIES, ALTER_PAUSE
+        )
     finally:
         session.statement_seconds = usual
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from failover.mysql.clock_sql import MILLISECONDS
 from failover.mysql.connection import READ_ONLY
 from sharding.partitions.calendar import number_of, table
-from sharding.partitions.ownership import COMMENT
+from sharding.partitions.ownership import COLUMNS, COMMENT
 from sharding.partitions.seal_mark import MYSQL_DAY
 from sharding.partitions.seal_mark import TABLE as MARK
 from sharding.state import Key, Owner, Stored
@@ -87,20 +87,11 @@ _COLUMNS = "user_id,playlist_id,version,owner,state,operations"
 
 
 def create_table(day: date) -> str:
-    """The DDL of a partition; it does nothing if a table has this name, ours or not.
-
-    The table has the columns `ownership.COLUMNS`.
-    """
+    """The DDL of a partition; it does nothing if a table has this name, ours or not."""
+    columns = "".join(f"{one.name} {one.type} NOT NULL COMMENT '{one.comment}'," for one in COLUMNS)
     return (
-        f"CREATE TABLE IF NOT EXISTS {table(day)} ("
-        "user_id BIGINT NOT NULL,"
-        "playlist_id BIGINT NOT NULL,"
-        "version BIGINT NOT NULL,"
-        "owner TINYINT UNSIGNED NOT NULL COMMENT '0 deleted, 1 Player, 2 states API',"
-        "state MEDIUMBLOB NOT NULL,"
-        "operations BLOB NOT NULL COMMENT 'worker.operation.version; of late writers',"
-        "PRIMARY KEY (user_id, playlist_id)"
-        f") ENGINE=InnoDB COMMENT='{COMMENT}'"
+        f"CREATE TABLE IF NOT EXISTS {table(day)} ({columns} PRIMARY KEY (user_id, playlist_id))"
+        f" ENGINE=InnoDB COMMENT='{COMMENT}'"
     )
 
 

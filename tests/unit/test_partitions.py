@@ -123,7 +123,6 @@ def test_retention_of_30_days_keeps_the_thirtieth_day_back_and_drops_the_thirty_
     )
 
     assert plan.days == tuple(back(32, 31))
-    assert plan.kept == tuple(back(30, 29))
     assert not plan.refused
 
 
@@ -183,8 +182,7 @@ def test_whatever_the_clocks_say_no_day_within_retention_is_dropped(
     )
 
     kept_from = utc_day(mysql_now) - timedelta(days=retention)
-    assert set(plan.days) | set(plan.kept) == existing
-    assert all(day < kept_from for day in plan.days)
+    assert set(plan.days) <= {day for day in existing if day < kept_from}
     if not plan.refused and plan.days:
         # Both clocks have to agree on it, to the hour.
         assert abs(mysql_now - local_now) <= CLOCKS_AGREE

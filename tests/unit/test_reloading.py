@@ -49,7 +49,7 @@ async def test_work_that_a_reload_ends_does_end_also_where_it_loses_a_cancellati
     live, backend = RuntimeConfig(a_config()), Backend(a_config())
     lost, ended = asyncio.Event(), asyncio.Event()
 
-    async def keep(_: Any) -> None:
+    async def run(_: Any) -> None:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -59,8 +59,8 @@ async def test_work_that_a_reload_ends_does_end_also_where_it_loses_a_cancellati
         finally:
             ended.set()
 
-    monkeypatch.setattr(backend.survey, "keep", keep)
-    backend._keep_house()
+    monkeypatch.setattr(backend.survey, "run", run)
+    backend._run_tasks()
     await asyncio.sleep(0)
     step = await reload.weigh(
         live.config, backend.generation, a_config(lookup={"capacity_every": 0})

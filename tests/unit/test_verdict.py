@@ -197,4 +197,4 @@ def test_a_heartbeat_that_finds_room_does_not_hide_that_saves_meet_a_full_disk()
     assert stall.cause == "disk"
     commits.committed(5.5)
     assert commits.stall(5.6) is None
-    assert commits.full(5.6) is None
+    assert commits.recent(Fault.FULL, 5.6) is None
