@@ -47,7 +47,6 @@ class Presence:
         self._tick: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin to tick on the running loop."""
         if self._tick is None:
             self._arm(asyncio.get_running_loop())
 
@@ -57,7 +56,6 @@ class Presence:
         self._late, self.missing, self.starved = 0.0, 0.0, False
 
     def close(self) -> None:
-        """Stop ticking."""
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
@@ -71,7 +69,7 @@ class Presence:
         late_now = max(0.0, now - self._due) if self._tick is not None else 0.0
         return self.absent - absent_before + late_now
 
-    def judge(self, now: float, late: float) -> None:
+    def observe(self, now: float, late: float) -> None:
         """Take a tick into account.
 
         Args:
@@ -94,7 +92,7 @@ class Presence:
         now = loop.time()
         late = max(0.0, now - self._due)
         self.absent += late
-        self.judge(now, late)
+        self.observe(now, late)
         self._arm(loop)
         for follow in self.followers:
             follow(now, late)

@@ -40,7 +40,7 @@ class Rounds:
         self._expected = expected
         self._failing: tuple[float, str] | None = None
 
-    async def turn(self, work: Callable[[], Awaitable[Any]]) -> None:
+    async def run(self, work: Callable[[], Awaitable[Any]]) -> None:
         """Run the task once; log its error, if it raises one."""
         now = asyncio.get_running_loop().time()
         try:

@@ -98,11 +98,6 @@ class Batcher(Generic[Item, Result]):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def drain(self) -> None:
-        """Wait until no batch is under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-
     async def _carry_out(self) -> None:
         try:
             while batch := self._take():

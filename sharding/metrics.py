@@ -27,7 +27,6 @@ class Tally:
         return self.collect()
 
     def collect(self) -> Iterable[Metric]:
-        """For the registry."""
         name, documentation, label = self._words
         family = CounterMetricFamily(name, documentation, labels=[label] if label else [])
         for value, count in self.counts.items():

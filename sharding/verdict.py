@@ -266,17 +266,14 @@ class Verdict:
 
     @property
     def reasons(self) -> list[str]:
-        """A sentence for each reason."""
         return [reason.text for reason in self.found]
 
     @property
     def causes(self) -> list[Kind]:
-        """The kind of each reason."""
         return [reason.kind for reason in self.found]
 
     @property
     def ages(self) -> list[float]:
-        """For how many seconds each reason has held."""
         return [round(reason.age, 1) for reason in self.found]
 
 

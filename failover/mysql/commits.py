@@ -125,7 +125,6 @@ class Commits:
         return error if now - last < RECENT else None
 
     def quiet(self, now: float) -> float:
-        """Seconds since the last commit."""
         return now - self._good
 
     def stall(self, now: float) -> Stall | None:

@@ -63,7 +63,6 @@ class Connects:
         return first.result()
 
     async def close(self) -> None:
-        """Cancel the connects under way."""
         self._leave()
         await stop(*self._left)
 

@@ -66,7 +66,6 @@ class Monitor:
         self._tasks: list[asyncio.Task[None]] = []
 
     def configure(self, config: MySQL) -> None:
-        """Use other limits from the next check on."""
         self._config = config
 
     def start(self) -> None:

@@ -105,7 +105,6 @@ class Primary:
 
     @property
     def database(self) -> str:
-        """The name of the database with the states."""
         return self._config.database
 
     @property

@@ -50,7 +50,6 @@ def check(method: str, secure: bool) -> None:
 
 
 def refusal(method: str, why: str) -> OperationalError:
-    """The error for a method that is refused."""
     name = method[:40]
     return OperationalError(CR.CR_AUTH_PLUGIN_ERR, f"the server asks for {name!r}: refused, {why}")
 

@@ -55,7 +55,7 @@ class _Link(Link):
         for at, reply in enumerate(replies):
             if isinstance(reply, NodeError) and str(reply).startswith(_ELSEWHERE):
                 replies[at] = Elsewhere(str(reply))
-        self._nodes.heard([str(reply) for reply in replies if isinstance(reply, Elsewhere)])
+        self._nodes.note_errors([str(reply) for reply in replies if isinstance(reply, Elsewhere)])
         return replies
 
     def renew(self) -> None:
@@ -145,7 +145,7 @@ class ClusterNodes(NodeSet):
         """Ask for the slots soon: something failed."""
         self._wanted.set()
 
-    def heard(self, elsewhere: Sequence[str]) -> None:
+    def note_errors(self, elsewhere: Sequence[str]) -> None:
         """Called when a primary has answered.
 
         Args:
@@ -184,7 +184,7 @@ class ClusterNodes(NodeSet):
                 # In random order: the answer of one of them may be out of date.
                 for server in (*random.sample(known, len(known)), *self._config.servers):
                     try:
-                        self._take(await self._ask(server))
+                        self._use_slots(await self._ask(server))
                         self._problem = ""
                         return
                     except Exception as error:
@@ -207,7 +207,7 @@ class ClusterNodes(NodeSet):
             link.renew()
         return read_slots(reply, server.host)
 
-    def _take(self, found: list[tuple[range, LookupServer]]) -> None:
+    def _use_slots(self, found: list[tuple[range, LookupServer]]) -> None:
         """Make a node for each primary."""
         former = self._nodes
         servers = {server.name: server for _, server in found}

@@ -75,7 +75,6 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether another batch can be sent."""
         return not self._transport.is_closing()
 
     async def ask(self, packed: bytes, count: int) -> list[Any]:

@@ -104,7 +104,6 @@ class Health:
         return True
 
     def probe_due(self, now: float) -> bool:
-        """Whether it is time to probe an ejected node."""
         return not self.live and self.next_probe is not None and now >= self.next_probe
 
     def probed(self, now: float, problem: str | None) -> bool:

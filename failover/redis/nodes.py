@@ -90,7 +90,6 @@ class Node:
 
     @property
     def address(self) -> str:
-        """`host:port`."""
         return str(self.server)
 
     def configure(self, server: LookupServer, config: Lookup) -> None:

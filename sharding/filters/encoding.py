@@ -145,7 +145,6 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all words."""
         return self.slots * word_bytes(len(self.days))
 
 

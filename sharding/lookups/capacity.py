@@ -90,7 +90,6 @@ class Survey:
         self.every = every
         self.found: dict[str, Capacity] = {}
         self._evictions: dict[str, Evictions] = {}
-        self._alarms: frozenset[str] = frozenset()
 
     @property
     def alarms(self) -> list[str]:
@@ -120,7 +119,6 @@ class Survey:
             self._evictions.pop(name, None)
             for metric in (*metrics.CAPACITY.values(), metrics.CAPACITY_ALARM):
                 metric.remove(name)
-        self._log_changes()
 
     async def _check(self, node: Node) -> None:
         try:
@@ -130,7 +128,7 @@ class Survey:
             found = capacity(info, int(keys), evictions, time.monotonic())
         except Exception:
             return  # ejection reports it
-        self.found[node.name] = found
+        before, self.found[node.name] = self.found.get(node.name), found
         values = asdict(found)
         for name, metric in metrics.CAPACITY.items():
             if values[name] is None:
@@ -138,19 +136,12 @@ class Survey:
             else:
                 metric.labels(node.name).set(values[name])
         metrics.CAPACITY_ALARM.labels(node.name).set(bool(found.evicted_last_hour))
-
-    def _log_changes(self) -> None:
-        evicting = frozenset(name for name, found in self.found.items() if found.evicted_last_hour)
-        for name in evicting - self._alarms:
-            log.warning(
-                "lookup entries evicted",
-                node=name,
-                **asdict(self.found[name]),
-                todo="raise maxmemory or add a node",
-            )
-        for name in self._alarms - evicting:
-            log.info("lookup eviction ended", node=name)
-        self._alarms = evicting
+        evicted = before is not None and bool(before.evicted_last_hour)
+        if found.evicted_last_hour and not evicted:
+            todo = "raise maxmemory or add a node"
+            log.warning("lookup entries evicted", node=node.name, **values, todo=todo)
+        elif evicted and not found.evicted_last_hour:
+            log.info("lookup eviction ended", node=node.name)
 
 
 def capacity(info: Mapping[str, str], keys: int, evictions: Evictions, now: float) -> Capacity:

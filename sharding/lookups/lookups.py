@@ -40,7 +40,6 @@ class Batches:
         self.puts: Batcher[Put, bool] = Batcher("put", self._put, at_most=size, linger=LINGER)
 
     def configure(self, layout: Layout, size: int) -> None:
-        """Use these from the next batch on."""
         self.layout = layout
         self.asks.at_most = self.puts.at_most = size
 

@@ -61,7 +61,6 @@ class Writes:
         self._none.set()
 
     def begin(self) -> bool:
-        """Count one more hint; False if there are too many."""
         if self._pending >= self.MOST:
             self.drop()
             return False
@@ -70,7 +69,6 @@ class Writes:
         return True
 
     def drop(self) -> None:
-        """Count a hint that was not written."""
         metrics.HINT_WRITES.counts["dropped"] += 1
 
     def done(self) -> bool:
@@ -78,7 +76,6 @@ class Writes:
         return False
 
     def set_result(self, written: bool, /) -> None:
-        """A hint was written, or the node refused it."""
         if written:
             metrics.HINT_WRITES.counts["written"] += 1
         else:
@@ -86,7 +83,6 @@ class Writes:
         self._end()
 
     def set_exception(self, exception: Exception, /) -> None:
-        """A hint was not written."""
         self.drop()
         self._end()
 
@@ -96,5 +92,4 @@ class Writes:
             self._none.set()
 
     async def drain(self) -> None:
-        """Wait until no hint is under way."""
         await self._none.wait()

@@ -39,7 +39,6 @@ def table(day: date) -> str:
 
 @lru_cache(512)
 def number_of(day: date) -> int:
-    """A day as the number YYYYMMDD."""
     return int(f"{day:%Y%m%d}")
 
 
@@ -65,7 +64,6 @@ def parse_day(text: str) -> date | None:
 
 
 def utc_day(seconds: float) -> date:
-    """The UTC day of a time in seconds since 1970."""
     return datetime.fromtimestamp(seconds, UTC).date()
 
 
@@ -95,12 +93,10 @@ def neighbours(day: date) -> tuple[date, date]:
 
 
 def yesterday(day: date) -> date:
-    """The day before."""
     return day - _DAY
 
 
 def tomorrow(day: date) -> date:
-    """The day after."""
     return day + _DAY
 
 

@@ -83,7 +83,6 @@ class Days:
         self._primary: Primary | None = None
 
     def configure(self, retention: int) -> None:
-        """Use another retention from now on."""
         self.retention = retention
         self._readable = None
         self._ends = -math.inf
@@ -106,13 +105,13 @@ class Days:
 
         Args:
             clock_ms: milliseconds since 1970.
-            partitions: as in `Clock.hear`.
+            partitions: as in `Clock.check`.
             mark: the newest sealed day, if it was read with the time.
         """
         if mark is not None:
             self.mark = mark
         first = not self.known
-        believed = self._clock.hear(clock_ms / 1000, self._wall(), self._monotonic(), partitions)
+        believed = self._clock.check(clock_ms / 1000, self._wall(), self._monotonic(), partitions)
         self._ends = -math.inf
         if believed or not first or partitions is not None:
             self._tell()
@@ -240,12 +239,16 @@ class Days:
     async def run(self) -> None:
         """List the partitions at intervals, so that restored and imported ones are found."""
         while True:
-            await asyncio.sleep(LIST_EVERY if self.known else FRESH)
+            while not self.known:
+                if self._primary is not None and self._primary.adopted:
+                    with contextlib.suppress(PrimaryUnavailable, MySQLError):
+                        await self._list()
+                await asyncio.sleep(FRESH)
+            await asyncio.sleep(LIST_EVERY)
             try:
                 await self._list()
             except (PrimaryUnavailable, MySQLError) as error:
-                if self.known:
-                    log.info("partitions not listed", reason=str(error))
+                log.info("partitions not listed", reason=str(error))
 
     @property
     def settled(self) -> bool:
@@ -306,7 +309,6 @@ class Days:
         await self._create(tomorrow(self.today()))
 
     def close(self) -> None:
-        """Cancel the background tasks."""
         for task in (self._refreshing, self._making):
             if task is not None:
                 task.cancel()

@@ -39,7 +39,7 @@ class Clock:
         self._counted_from = 0.0
         self._refused = 0.0
 
-    def hear(
+    def check(
         self, told: float, wall: float, steady: float, partitions: Collection[date] | None = None
     ) -> bool:
         """Check a reading; return whether it is trusted.

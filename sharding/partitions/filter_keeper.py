@@ -54,7 +54,6 @@ class FilterKeeper:
         days.on_list = self._listed
 
     def configure(self, config: Sections) -> None:
-        """Use another configuration from now on."""
         self._config = config
         self._wake.set()
 

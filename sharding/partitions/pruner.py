@@ -117,7 +117,6 @@ class Pruner:
         self.rounds = Rounds("prune", TROUBLE_AFTER, PrimaryUnavailable, MySQLError)
 
     def configure(self, config: Partitions) -> None:
-        """Use another configuration from the next run on."""
         self._config = config
 
     async def look(self) -> Found:
@@ -187,7 +186,7 @@ class Pruner:
             await self.prune()
 
         while True:
-            await self.rounds.turn(once)
+            await self.rounds.run(once)
             await asyncio.sleep(self._config.prune_every)
 
     def _plan(self, found: Found, force: bool) -> Drops:

@@ -149,13 +149,12 @@ class Sealer:
         self.rounds = Rounds("sealing", TROUBLE_AFTER, PrimaryUnavailable, MySQLError, CannotSeal)
 
     def configure(self, config: Partitions) -> None:
-        """Use another configuration from the next run on."""
         self._config = config
 
     async def run(self) -> None:
         """Seal the days that are due, until cancelled. Errors are logged."""
         while True:
-            await self.rounds.turn(self.seal)
+            await self.rounds.run(self.seal)
             await asyncio.sleep(LOOK_EVERY)
 
     async def seal(self, day: date | None = None, *, again: bool = False) -> Outcome:
@@ -213,7 +212,6 @@ class Sealer:
             )
 
     async def _tidy(self, session: Session, found: Found) -> None:
-        """Remove filters whose partition no longer exists."""
         for day in await filter_table.beginnings(session.fetch):
             if day not in found.ours:
                 await filter_table.remove(session, day)

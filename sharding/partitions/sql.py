@@ -68,7 +68,6 @@ class NewRow(Struct, frozen=True, gc=False):
 
     @property
     def sql(self) -> str:
-        """The row as a VALUES tuple."""
         return (
             f"({self.key.user_id},{self.key.playlist_id},{self.version},{self.owner},"
             f"x'{self.body.hex()}',x'{self.operations.hex()}')"
@@ -76,7 +75,6 @@ class NewRow(Struct, frozen=True, gc=False):
 
     @property
     def assignments(self) -> str:
-        """The row as the SET of an UPDATE."""
         return (
             f"version={self.version},owner={self.owner},state=x'{self.body.hex()}',"
             f"operations=x'{self.operations.hex()}'"

@@ -250,7 +250,6 @@ class Ring:
 
 
 def ring_of(config: Lookup) -> Ring:
-    """The ring of a configuration."""
     return Ring(
         config.servers,
         hash=config.hash,

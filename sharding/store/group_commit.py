@@ -220,7 +220,6 @@ class Group:
         self.state, self.trouble = State.LOADING, trouble
 
     def failed(self, fault: Fault) -> None:
-        """A save failed."""
         assert self.plan is not None
         self.state = State.LOADING
         if fault is Fault.RETRY:

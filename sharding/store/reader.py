@@ -87,8 +87,8 @@ class Reader:
             # The filters leave so few partitions that a hint could save nothing.
             return await self._submit(want)
         hint = await self._lookups.ask(key)
-        loaded = await self._look(key, date.min if hint.day is None else hint.day)
-        self._judge(key, hint, loaded.row)
+        loaded = await self._read_from(key, date.min if hint.day is None else hint.day)
+        self._count_hint(key, hint, loaded.row)
         return loaded
 
     async def reload(self, key: Key, before: Loaded) -> Loaded:
@@ -100,7 +100,7 @@ class Reader:
         Raises:
             PrimaryUnavailable, MySQLError: as `load`.
         """
-        return await self._look(key, date.min if before.row is None else before.row.day)
+        return await self._read_from(key, date.min if before.row is None else before.row.day)
 
     async def find(self, key: Key) -> Loaded:
         """Find a key's row among all partitions, without asking a node or repairing a hint.
@@ -109,9 +109,9 @@ class Reader:
             PrimaryUnavailable, MySQLError: as `load`.
         """
         await self._days.ready()
-        return await self._look(key, date.min)
+        return await self._read_from(key, date.min)
 
-    def _judge(self, key: Key, hint: Hint, row: Row | None) -> None:
+    def _count_hint(self, key: Key, hint: Hint, row: Row | None) -> None:
         """Count whether the hint was right, and repair it if a row was found.
 
         If no row was found, the entry stays: it may be another application's.
@@ -130,7 +130,7 @@ class Reader:
         if hint.day != row.day:
             self._lookups.repair(key, row.day)
 
-    async def _look(self, key: Key, first: date) -> Loaded:
+    async def _read_from(self, key: Key, first: date) -> Loaded:
         """Read the partitions from `first` on. If the row is not there, read all that may have it,
         including those from `first` on: the row may have moved there meanwhile."""
         if first > tomorrow(self._days.today()):
@@ -155,7 +155,7 @@ class Reader:
         async def once() -> Sequence[Loaded]:
             return await self._read_once(wants, deadline)
 
-        return await persist(once, deadline, _read_again)
+        return await persist(once, deadline, _may_pass)
 
     async def _read_once(self, wants: list[Want], deadline: float) -> Sequence[Loaded]:
         await self._days.ready()
@@ -179,7 +179,7 @@ class Reader:
             if error.fault is Fault.NO_TABLE:
                 await self._days.refresh()
             elif error.fault is Fault.FINAL and await self._days.recheck(wanted):
-                raise _NotOurs from error
+                raise _read_again("a partition was replaced by another table") from error
             raise
         newest: dict[Key, Row] = {}
         clock_ms, mark = int(clock[3]), parse_day(clock[1].decode()) or date.min
@@ -196,11 +196,11 @@ class Reader:
             raise PrimaryUnavailable(self._days.doubt)
         if mysql_day(clock_ms / 1000, mark) > today:
             # Midnight passed: the row may be in a new partition that was not read.
-            raise _MidnightPassed
+            raise _read_again("midnight passed during a read")
         if int(clock[2]) != opening:
             # An import may have written the key into a day whose filter rules it out.
             await self._days.refresh()
-            raise _Opened
+            raise _read_again("partitions were opened for an import, or closed")
         metrics.PARTITIONS_READ.observe(len(wanted))
         return [self._loaded(want, newest.get(want.key), opening) for want in wants]
 
@@ -213,25 +213,9 @@ class Reader:
         return Loaded(row, want.whole, filters, opening)
 
 
-class _MidnightPassed(MySQLError):
-    """MySQL's day is later than the one that a statement was made for."""
-
-    def __init__(self) -> None:
-        super().__init__(Fault.RETRY, 0, "midnight passed during a read")
-
-
-class _Opened(MySQLError):
-    """Partitions were opened or closed since they were listed."""
-
-    def __init__(self) -> None:
-        super().__init__(Fault.RETRY, 0, "partitions were opened for an import, or closed")
-
-
-class _NotOurs(MySQLError):
-    """One of the tables that a statement reads is not a partition of ours any more."""
-
-    def __init__(self) -> None:
-        super().__init__(Fault.RETRY, 0, "a partition was replaced by another table")
+def _read_again(why: str) -> MySQLError:
+    """What a statement read does not count: it is repeated."""
+    return MySQLError(Fault.RETRY, 0, why)
 
 
 def _by_day(wants: Sequence[Want]) -> dict[date, Sequence[Key]]:
@@ -247,5 +231,5 @@ def _by_day(wants: Sequence[Want]) -> dict[date, Sequence[Key]]:
     return {day: keys[day] for day in sorted(keys, reverse=True)}
 
 
-def _read_again(error: BaseException) -> bool:
+def _may_pass(error: BaseException) -> bool:
     return isinstance(error, MySQLError) and (error.passing or error.fault is Fault.NO_TABLE)

@@ -39,7 +39,6 @@ class Sessions:
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """Use other bounds from now on."""
         self._max_entries = config.max_entries if config.enabled else 0
         self._max_bytes = config.max_bytes
         self._make_room()
@@ -52,7 +51,6 @@ class Sessions:
         return self._rows.get(key)
 
     def put(self, key: Key, row: Row) -> None:
-        """Cache a row that was committed or read."""
         if not self._max_entries:
             return
         rows = self._rows
@@ -72,7 +70,6 @@ class Sessions:
             metrics.SESSIONS_EVICTED.counts[""] += 1
 
     def doubted(self, key: Key) -> bool:
-        """Whether a change must read the row first."""
         return key in self._doubts
 
     def doubt(self, key: Key) -> None:
@@ -90,7 +87,6 @@ class Sessions:
                 del self._doubts[key]
 
     def drop(self, key: Key) -> None:
-        """Remove a row that is out of date."""
         row = self._rows.pop(key, None)
         self._doubts.pop(key, None)
         if row is not None:

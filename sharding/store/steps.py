@@ -58,7 +58,6 @@ class Plan(Struct, frozen=True):
 
     @property
     def key(self) -> Key:
-        """The key of the row."""
         return self.row.key
 
     @property
@@ -70,7 +69,6 @@ class Plan(Struct, frozen=True):
 
     @property
     def days(self) -> tuple[date, ...]:
-        """The partitions that it writes to."""
         base = () if self.base is None else (self.base.day,)
         return (self.day, *base)
 
@@ -82,5 +80,4 @@ class Plan(Struct, frozen=True):
 
     @property
     def in_place(self) -> bool:
-        """Whether the row stays in its partition."""
         return self.base is not None and self.base.day == self.day

@@ -245,7 +245,6 @@ class Store:
         return self._saved(group)
 
     def _again(self, group: Group, error: BaseException) -> bool:
-        """Whether to try again after an error."""
         return group.conflict() if isinstance(error, _Conflict) else passing(error)
 
     async def _mend(self, group: Group, error: Exception) -> None:
@@ -380,15 +379,12 @@ class _FirstTry:
         self._group = group
 
     def done(self) -> bool:
-        """Whether the try was given up."""
         return self._group.state is not State.TRYING
 
     def set_result(self, saved: bool, /) -> None:
-        """The plan was saved, or the row has changed."""
         self._store.first_try_ended(self._group, saved)
 
     def set_exception(self, exception: Exception, /) -> None:
-        """The save failed, or may still be committed."""
         self._store.first_try_ended(self._group, False, exception)
 
 

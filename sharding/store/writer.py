@@ -102,21 +102,21 @@ class Writer:
 
     async def _save_in(self, session: Session, plans: list[Plan]) -> Sequence[bool | Exception]:
         if len(plans) == 1:
-            return await self._settle_all(session, plans, impatient=plans[0].alone)
-        if await self._together(session, plans):
+            return await self._save_each(session, plans, impatient=plans[0].alone)
+        if await self._save_together(session, plans):
             return [True] * len(plans)
         # A key is in a batch at most once: a worker has one change of it under way.
         results: dict[Key, bool | Exception] = {}
         unchanged = await self._unchanged(session, plans)
         rest = [plan for plan in plans if plan.key in unchanged]
-        if 1 < len(rest) < len(plans) and await self._together(session, rest):
+        if 1 < len(rest) < len(plans) and await self._save_together(session, rest):
             results = {plan.key: True for plan in rest}
         elif rest:
-            settled = await self._settle_all(session, rest, impatient=True)
-            results = {plan.key: one for plan, one in zip(rest, settled, strict=True)}
+            saved = await self._save_each(session, rest, impatient=True)
+            results = {plan.key: one for plan, one in zip(rest, saved, strict=True)}
         return [results.get(plan.key, False) for plan in plans]
 
-    async def _together(self, session: Session, plans: list[Plan]) -> bool:
+    async def _save_together(self, session: Session, plans: list[Plan]) -> bool:
         """Save all plans in one transaction, or none of them."""
         try:
             await self._write(session, plans)
@@ -148,26 +148,26 @@ class Writer:
             plan.key for plan in plans if not plan.in_place or there.get(plan.key) == plan.row.base
         }
 
-    async def _settle_all(
+    async def _save_each(
         self, session: Session, plans: list[Plan], *, impatient: bool
     ) -> Sequence[bool | Exception]:
         """Save plans one by one. If `impatient`, fail at once on rows that others have locked."""
         impatient = impatient and session.engine.shortest_wait == 0
         if impatient:
             await session.execute("SET SESSION innodb_lock_wait_timeout = 0")
-        settled: list[bool | Exception] = []
+        results: list[bool | Exception] = []
         for plan in plans:
-            waited = next((r for r in settled if isinstance(r, MySQLError)), None)
+            waited = next((r for r in results if isinstance(r, MySQLError)), None)
             if waited is not None and not impatient:
                 # The next row could wait as long: from now on each row has its own transaction.
-                settled.append(waited)
+                results.append(waited)
             else:
-                settled.append(await self._settle(session, plan))
+                results.append(await self._save_one(session, plan))
         if impatient and not session.broken:
             await session.execute(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
-        return settled
+        return results
 
-    async def _settle(self, session: Session, plan: Plan) -> bool | Exception:
+    async def _save_one(self, session: Session, plan: Plan) -> bool | Exception:
         if plan.size + _FRAME > self._primary.packet:
             return TooLarge(
                 f"The state has {len(plan.row.body)} bytes. MySQL's max_allowed_packet is "

@@ -185,23 +185,6 @@ async def test_a_deadline_of_the_caller_ends_its_wait_alone() -> None:
     assert await patient[0] == 10
 
 
-async def test_drain_waits_for_what_is_under_way_and_queued() -> None:
-    works = Works()
-    works.gate.clear()
-    batcher = Batcher("test", works.run, in_flight=1, at_most=1)
-    tasks = held(batcher, range(5))
-    await settle()
-    draining = asyncio.create_task(batcher.drain())
-    await settle()
-    assert not draining.done()
-
-    works.gate.set()
-    await draining
-
-    await asyncio.gather(*tasks)
-    assert works.batches == [[n] for n in range(5)]
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-5, 60), st.booleans(), st.booleans()), max_size=40),
@@ -226,7 +209,8 @@ def test_every_item_is_carried_out_once_in_order_and_answered_for_itself(
                 task.cancel()
         async with asyncio.timeout(5):
             answers = await asyncio.gather(*(t for *_, t in tasks), return_exceptions=True)
-            await batcher.drain()
+            while batcher._tasks:
+                await asyncio.wait(batcher._tasks)
         for (item, give_up, _), answer in zip(tasks, answers, strict=True):
             if give_up and isinstance(answer, asyncio.CancelledError):
                 continue

@@ -24,7 +24,7 @@ TODAYS = (utc_day(START), tomorrow(utc_day(START)))
 def heard_once(wall_error: float = 0.0) -> Clock:
     """One that heard the true time at the start, from a database in use."""
     clock = Clock()
-    assert clock.hear(START, START + wall_error, 0.0, TODAYS)
+    assert clock.check(START, START + wall_error, 0.0, TODAYS)
     return clock
 
 
@@ -38,7 +38,7 @@ def test_only_a_reading_that_one_witness_supports_moves_the_time(
         told, wall = START + steady + mysql_error, START + steady + wall_error
         before = clock.offset
 
-        believed = clock.hear(told, wall, steady)
+        believed = clock.check(told, wall, steady)
 
         if abs(told - wall) <= HOUR:
             assert believed
@@ -56,7 +56,7 @@ def test_where_this_machine_s_clock_is_right_the_time_is_never_wrong_by_hours(
     clock, steady = heard_once(), 0.0
     for step, mysql_error in readings:
         steady += step
-        clock.hear(START + steady + mysql_error, START + steady, steady)
+        clock.check(START + steady + mysql_error, START + steady, steady)
         assert clock.offset is not None
         # An hour of a reading's, and an hour that such readings were off before.
         assert abs(clock.offset - START) <= 2 * HOUR + 1e-3
@@ -69,7 +69,7 @@ def test_a_wrong_clock_of_this_machine_alone_never_stops_a_right_mysql(
     clock, steady = heard_once(wall_error), 0.0
     for step, jump in readings:
         steady += step
-        assert clock.hear(START + steady, START + steady + jump, steady)
+        assert clock.check(START + steady, START + steady + jump, steady)
 
 
 @given(errors, errors, st.lists(st.tuples(steps, errors), min_size=1, max_size=10), steps)
@@ -82,9 +82,9 @@ def test_after_any_jump_that_was_not_believed_the_right_time_is_as_if_nothing_ha
         told = START + steady + jump + error
         assume(abs(told - START - steady) > HOUR + 1)
         assume(abs(told - START - steady - wall_error) > HOUR + 1)
-        assert not clock.hear(told, START + steady + wall_error, steady)
+        assert not clock.check(told, START + steady + wall_error, steady)
     steady += step
-    assert clock.hear(START + steady, START + steady + wall_error, steady)
+    assert clock.check(START + steady, START + steady + wall_error, steady)
     assert not clock.doubt
 
 
@@ -94,35 +94,35 @@ def test_at_the_first_contact_the_partitions_are_the_other_witness(
 ) -> None:
     clock, told, wall = Clock(), START + mysql_error, START + wall_error
     agree = abs(told - wall) <= HOUR
-    assert clock.hear(told, wall, 0.0) == agree
+    assert clock.check(told, wall, 0.0) == agree
     fits = not used or utc_day(told) in (TODAYS[0], TODAYS[1])
 
-    assert clock.hear(told, wall, 0.0, TODAYS if used else ()) == (agree or fits)
+    assert clock.check(told, wall, 0.0, TODAYS if used else ()) == (agree or fits)
 
 
 def test_a_gateway_that_starts_while_mysql_lives_in_another_month_does_not_believe_it() -> None:
     clock = Clock()
     days = [TODAYS[1] - timedelta(days=age) for age in range(32)]
     for jump in (45 * DAY, -20 * DAY, -400 * DAY):
-        assert not clock.hear(START + jump, START, 0.0, days)
+        assert not clock.check(START + jump, START, 0.0, days)
         assert clock.offset is None
-    assert clock.hear(START, START + 2 * HOUR, 0.0, days), "its own clock may be off"
+    assert clock.check(START, START + 2 * HOUR, 0.0, days), "its own clock may be off"
 
 
 @given(errors, steps)
 def test_an_operator_s_word_holds_for_what_follows(jump: float, step: float) -> None:
     assume(abs(jump) > HOUR + 1)
     clock = heard_once()
-    assert not clock.hear(START + jump, START, 0.0)
+    assert not clock.check(START + jump, START, 0.0)
     assert clock.believe()
     assert not clock.believe()
-    assert clock.hear(START + jump + step, START + step, step)
-    assert clock.hear(START + step, START + step, step), "the truth is believed all the same"
+    assert clock.check(START + jump + step, START + step, step)
+    assert clock.check(START + step, START + step, step), "the truth is believed all the same"
 
 
 def test_the_doubt_says_what_is_wrong_and_what_to_do() -> None:
     clock = heard_once()
-    clock.hear(START + 45 * DAY, START, 0.0)
+    clock.check(START + 45 * DAY, START, 0.0)
     assert clock.doubt == (
         "MySQL's clock is not trusted: it says 2027-03-01, 45.0 days ahead of this machine's"
         " clock, and contradicts what this gateway counted since MySQL's last good answer. Set the"

@@ -12,7 +12,7 @@ def ticks(presence: Presence, seconds: float, late: float, start: float = 0.0) -
     now = start
     while now < start + seconds:
         now += TICK + late
-        presence.judge(now, late)
+        presence.observe(now, late)
     return now
 
 
@@ -38,7 +38,7 @@ def test_one_long_stop_counts_for_three_seconds_and_the_next_ones_begin_anew() -
     presence = Presence()
     now = ticks(presence, SPAN, 0.0)
     now += 10
-    presence.judge(now, 10.0)
+    presence.observe(now, 10.0)
     assert presence.starved
     now = ticks(presence, SPAN + 0.1, 0.0, now)
     assert not presence.starved
@@ -46,7 +46,7 @@ def test_one_long_stop_counts_for_three_seconds_and_the_next_ones_begin_anew() -
 
 def test_what_blocked_the_start_is_no_starvation() -> None:
     presence = Presence()
-    presence.judge(5.0, 5.0)
+    presence.observe(5.0, 5.0)
     presence.begin()
-    presence.judge(5.02, 0.0)
+    presence.observe(5.02, 0.0)
     assert not presence.starved
