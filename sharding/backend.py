@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from config.load import ConfigError
-from config.model import Lookup, Sections
+from config.model import Sections
 from failover.mysql.connection import Hello
 from failover.mysql.errors import Fault
 from failover.mysql.primary import Primary
@@ -23,9 +23,7 @@ from failover.tasks import stop
 from sharding import metrics
 from sharding.filters.filters import Filters
 from sharding.lookups.capacity import Survey
-from sharding.lookups.cluster_client import ClusterLookups
-from sharding.lookups.lookups import Lookups
-from sharding.lookups.ring_client import RingLookups, Routes
+from sharding.lookups.lookups import Lookups, Routes
 from sharding.partitions.calendar import call_tables
 from sharding.partitions.clock import Days
 from sharding.partitions.filter_keeper import FilterKeeper
@@ -50,7 +48,12 @@ class Backend:
         self.presence = Presence()
         self.primary = Primary(config.mysql, self._greeted, self.presence)
         self.days.attach(self.primary)
-        self.nodes, self.lookups = _lookups(config.lookup, self.days, self.presence)
+        self.nodes = (
+            Nodes(config.lookup, self.presence)
+            if config.lookup.mode == "ring"
+            else ClusterNodes(config.lookup, self.presence)
+        )
+        self.lookups = Lookups(config.lookup, self.nodes, self.days)
         self.filters = Filters()
         self.reader = Reader(self.primary, self.lookups, self.days, self.filters)
         self.writer = Writer(self.primary, self.days)
@@ -104,8 +107,6 @@ class Backend:
         Raises:
             ConfigError: the configuration describes no valid ring.
         """
-        if not isinstance(self.lookups, RingLookups):
-            return None
         try:
             return self.lookups.plan(config.lookup)
         except ValueError as error:
@@ -144,8 +145,8 @@ class Backend:
         self.config = config
         self.days.configure(config.partitions.retention_days)
         self.primary.configure(config.mysql)
-        if isinstance(self.lookups, RingLookups) and planned is not None:
-            self.lookups.use(config.lookup, planned)
+        if planned is not None:
+            self.lookups.use(planned)
         self._count_ring(generation)
         self.store.sessions.configure(config.sessions)
         self._batches(config.mysql.batch)
@@ -265,13 +266,3 @@ class Backend:
             {**partition.as_json(), "in_vain": self.filters.in_vain.get(partition.day, 0)}
             for partition in await self.pruner.partitions()
         ]
-
-
-def _lookups(
-    config: Lookup, days: Days, presence: Presence
-) -> tuple[Nodes | ClusterNodes, Lookups]:
-    if config.mode == "cluster":
-        cluster = ClusterNodes(config, presence)
-        return cluster, ClusterLookups(config, cluster, days)
-    nodes = Nodes(config, presence)
-    return nodes, RingLookups(config, nodes, days)

@@ -146,8 +146,11 @@ class Node:
             return None
         for reply in replies:
             # LOADING, MASTERDOWN, OOM, READONLY, NOAUTH, ...: the node cannot do its work.
-            if isinstance(reply, NodeError) and not (
-                is_wrong_type(reply) or isinstance(reply, Elsewhere)
+            # (WRONGTYPE says that the entry is wrong, not the node.)
+            if (
+                isinstance(reply, NodeError)
+                and not isinstance(reply, Elsewhere)
+                and not str(reply).startswith("WRONGTYPE")
             ):
                 # It may be the wrong server by now (a demoted primary, a rotated password): the
                 # next connection looks the name up and logs in anew.
@@ -391,11 +394,6 @@ class Nodes(NodeSet):
                 node.check(now)
             due = [node for node in self if node.health.probe_due(now)]
             await asyncio.gather(*(node.probe() for node in due))
-
-
-def is_wrong_type(reply: object) -> bool:
-    """Whether a reply is a WRONGTYPE error: the entry is wrong, not the node."""
-    return isinstance(reply, NodeError) and str(reply).startswith("WRONGTYPE")
 
 
 def describe(error: Exception) -> str:

@@ -7,8 +7,8 @@ from datetime import date
 from enum import Enum
 from typing import NamedTuple
 
-from failover.redis.nodes import Elsewhere, is_wrong_type
-from sharding.lookups.layout import Command, Garbage, Layout, read
+from failover.redis.nodes import Elsewhere
+from sharding.lookups.layout import Command, Layout, day_in
 from sharding.state import Key
 
 
@@ -98,13 +98,9 @@ def prune(
 
 def hint_of(reply: object) -> Hint:
     """The hint in a reply to `Layout.ask`."""
-    if is_wrong_type(reply):
-        return GARBAGE
+    if reply is None:
+        return NOTHING
     if isinstance(reply, Elsewhere):
         return NO_ANSWER
-    day = read(reply)
-    if day is None:
-        return NOTHING
-    if isinstance(day, Garbage):
-        return GARBAGE
-    return Hint(Found.DAY, day)
+    day = day_in(reply)  # an error is none: the entry is of another type
+    return GARBAGE if day is None else Hint(Found.DAY, day)

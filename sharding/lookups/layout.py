@@ -81,20 +81,9 @@ class Layout:
         gone = [
             field
             for field, value in pairs(scanned)
-            if (day := _day(value)) and day < oldest and is_playlist(field)
+            if (day := day_in(value)) and day < oldest and is_playlist(field)
         ]
         return ("HDEL", name, *gone) if gone else None
-
-
-class Garbage:
-    """An entry whose value is not a day."""
-
-
-def read(reply: object) -> date | Garbage | None:
-    """The day in a reply to `ask`; None without an entry, Garbage if the value is not a day."""
-    if reply is None:
-        return None
-    return _day(reply) or Garbage()
 
 
 _PLAYLIST = re.compile(rb"[1-9][0-9]{0,18}")
@@ -105,7 +94,8 @@ def is_playlist(field: bytes) -> bool:
     return _PLAYLIST.fullmatch(field) is not None and int(field) <= PLAYLIST_MAX
 
 
-def _day(value: object) -> date | None:
+def day_in(value: object) -> date | None:
+    """The day that an entry's value is; None if it is something else."""
     if not isinstance(value, bytes) or len(value) != 8:
         return None
     return _parsed(value)

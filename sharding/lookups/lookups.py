@@ -1,25 +1,22 @@
-"""Hints: asked of lookup nodes under a short deadline, repaired in the background.
-
-`ring_client` does it for a ring of nodes, `cluster_client` for a Redis Cluster.
-"""
+"""Hints: asked of lookup nodes under a short deadline, repaired in the background."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from typing import NamedTuple
 
 from config.model import Lookup
 from failover.redis.cluster import ClusterNodes
-from failover.redis.nodes import Node
+from failover.redis.nodes import Node, Nodes
 from sharding.batching import Batcher
 from sharding.lookups.hint_rules import LINGER, NO_ANSWER, Hint, Put, follow_up, hint_of, prune
 from sharding.lookups.layout import Layout
 from sharding.lookups.pending import Patience, Writes
 from sharding.partitions.clock import Days
-from sharding.ring.ring import Ring
+from sharding.ring.ring import Ring, ring_of
 from sharding.state import Key
 
 
@@ -66,34 +63,93 @@ class Batches:
         return [True] * len(puts)
 
 
-class Lookups(ABC):
-    """The lookup entries of all listeners.
+class Routes(NamedTuple):
+    """The ring of one configuration, and its nodes by name."""
+
+    config: Lookup
+    ring: Ring
+    nodes: Mapping[str, Node]
+
+
+class Lookups:
+    """The lookup entries of all listeners, on the nodes of a ring or in a Redis Cluster.
 
     Args:
-        config: layout and deadline.
+        config: ring, layout and deadline.
+        nodes: the nodes and their health.
         days: the calendar, to remove hints past retention.
 
     Attributes:
         layout: of the entries.
+
+    Raises:
+        ValueError: the configuration describes no valid ring.
     """
 
-    def __init__(self, config: Lookup, days: Days) -> None:
+    def __init__(self, config: Lookup, nodes: Nodes | ClusterNodes, days: Days) -> None:
+        self._nodes = nodes
         self._days = days
         self._writes = Writes()
+        self._batches: dict[Node, Batches] = {}
+        self._routes = self.plan(config)
         self._configure(config)
 
     def _configure(self, config: Lookup) -> None:
+        self._size = config.batch
         self.layout = Layout(config.layout, self._days.retention)
         self._patience = Patience(config.hint_seconds, NO_ANSWER)
 
     @property
-    @abstractmethod
     def ring(self) -> Ring | ClusterNodes:
         """Which node has which key now."""
+        if isinstance(self._nodes, ClusterNodes):
+            return self._nodes
+        assert self._routes is not None
+        return self._routes.ring
 
-    @abstractmethod
+    def plan(self, config: Lookup) -> Routes | None:
+        """Build the ring of a configuration without using it; None for a Redis Cluster.
+
+        Raises:
+            ValueError: the configuration describes no valid ring.
+        """
+        if isinstance(self._nodes, ClusterNodes):
+            return None
+        return Routes(config, ring_of(config), self._nodes.plan(config.servers, config))
+
+    def use(self, planned: Routes) -> None:
+        """Use a planned ring from the next request on. Requests under way end on the old one."""
+        assert isinstance(self._nodes, Nodes)
+        config = planned.config
+        self._routes = planned
+        self._nodes.use(planned.nodes, config)
+        self._configure(config)
+        self._forget_others(planned.nodes.values())
+        for batches in self._batches.values():
+            batches.configure(self.layout, config.batch)
+
+    def _node_of(self, name: bytes) -> Node | None:
+        if isinstance(self._nodes, ClusterNodes):
+            node = self._nodes.owner(name)
+            return node if node is not None and node.health.live else None
+        assert self._routes is not None
+        server = self._routes.ring.route(name, self._nodes.out)
+        return None if server is None else self._routes.nodes[server.name]
+
+    def _forget_others(self, nodes: Iterable[Node]) -> None:
+        there = set(nodes)
+        self._batches = {node: its for node, its in self._batches.items() if node in there}
+
     def _find(self, key: Key) -> Batches | None:
         """The batches of the node that has a key; None while no node has it."""
+        node = self._node_of(self.layout.ring_key(key))
+        if node is None:
+            return None
+        batches = self._batches.get(node)
+        if batches is None:
+            self._forget_others(self._nodes)  # the primaries of a cluster come and go
+            batches = self._batches[node] = Batches(node, self.layout, self._days, self._size)
+        return batches
 
     async def ask(self, key: Key) -> Hint:
         """The hint for a key. It never raises, and never takes longer than `hint_deadline`."""
