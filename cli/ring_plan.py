@@ -59,6 +59,8 @@ def plan(
 
     Example: tapedeck ring plan
     """
+    from msgspec import to_builtins
+
     from sharding.ring.placement import differences
     from sharding.ring.plan import forecast
 
@@ -71,7 +73,8 @@ def plan(
     if after.mode == "cluster":
         fail("a Redis Cluster places its own slots: see redis-cli --cluster rebalance")
     held = run(_held(before, after))
-    answer = forecast(before, after, {server.name: held[str(server)] for server in before.servers})
+    by_name = {server.name: held[str(server)] for server in before.servers}
+    answer: dict[str, Any] = to_builtins(forecast(before, after, by_name))
     answer["changes"] = differences(before, after)
     answer["silent"] = [
         server.name

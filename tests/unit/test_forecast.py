@@ -86,25 +86,25 @@ def test_what_each_node_would_have_is_worked_out_from_what_it_has() -> None:
         "c": Held(700, 70_000),
     }
     answer = forecast(placed("abc"), placed("abcd"), held)
-    nodes = {node["name"]: node for node in answer["nodes"]}
+    nodes = {node.name: node for node in answer.nodes}
 
-    assert sum(node["keys"] for node in nodes.values()) == pytest.approx(2200, abs=3)
-    assert sum(n["memory_bytes"] for n in nodes.values()) == pytest.approx(220_000, abs=3)
+    assert sum(node.keys for node in nodes.values()) == pytest.approx(2200, abs=3)
+    assert sum(n.memory_bytes for n in nodes.values()) == pytest.approx(220_000, abs=3)
     for name in "abc":
-        assert nodes[name]["keys_before"] == held[name].keys  # type: ignore[union-attr]
-        assert nodes[name]["keys"] < nodes[name]["keys_before"]
-    assert nodes["d"]["keys"] == sum(m["keys"] for m in answer["moves"])
-    assert (nodes["d"]["weight_before"], nodes["d"]["weight"]) == (None, 1)
-    assert answer["moved"] == pytest.approx(nodes["d"]["share"])
-    assert {move["to"] for move in answer["moves"]} == {"d"}
+        assert nodes[name].keys_before == held[name].keys  # type: ignore[union-attr]
+        assert nodes[name].keys < nodes[name].keys_before
+    assert nodes["d"].keys == sum(m.keys for m in answer.moves)
+    assert (nodes["d"].weight_before, nodes["d"].weight) == (None, 1)
+    assert answer.moved == pytest.approx(nodes["d"].share)
+    assert {move.target for move in answer.moves} == {"d"}
 
 
 def test_a_removed_node_has_nothing_afterwards() -> None:
     held: dict[str, Held | None] = dict.fromkeys("abc", Held(900, 9000))
-    nodes = {node["name"]: node for node in forecast(placed("abc"), placed("bc"), held)["nodes"]}
+    nodes = {node.name: node for node in forecast(placed("abc"), placed("bc"), held).nodes}
 
-    assert (nodes["a"]["keys"], nodes["a"]["share"], nodes["a"]["weight"]) == (0, 0.0, None)
-    assert nodes["b"]["keys"] + nodes["c"]["keys"] == pytest.approx(2700, abs=2)
+    assert (nodes["a"].keys, nodes["a"].share, nodes["a"].weight) == (0, 0.0, None)
+    assert nodes["b"].keys + nodes["c"].keys == pytest.approx(2700, abs=2)
 
 
 @pytest.mark.parametrize("held", [None, {"a": None, "b": None}])
@@ -113,39 +113,39 @@ def test_without_an_answer_of_a_node_only_shares_are_said(
 ) -> None:
     answer = forecast(placed("ab"), placed("abc"), held)
 
-    assert all(node["keys"] is None for node in answer["nodes"])
-    assert all(move["keys"] is None for move in answer["moves"])
-    assert answer["keys"] is None
-    assert answer["moved"] > 0
+    assert all(node.keys is None for node in answer.nodes)
+    assert all(move.keys is None for move in answer.moves)
+    assert answer.keys is None
+    assert answer.moved > 0
 
 
 def test_a_node_that_did_not_answer_hides_only_the_figures_that_depend_on_it() -> None:
     held: dict[str, Held | None] = {**dict.fromkeys("abc", Held(900, 9000)), "d": None}
     removed = forecast(placed("abcd"), placed("abc"), held)
-    by_name = {node["name"]: node for node in removed["nodes"]}
+    by_name = {node.name: node for node in removed.nodes}
     for name in "abc":  # each gains a part of what d has, and that is not known
-        assert (by_name[name]["keys_before"], by_name[name]["keys"]) == (900, None)
-    assert removed["keys"] is None
+        assert (by_name[name].keys_before, by_name[name].keys) == (900, None)
+    assert removed.keys is None
 
     heavier = [
         LookupServer(host=f"h-{n}", port=1, weight=3 if n == "d" else 1, name=n) for n in "abcd"
     ]
     weighed = forecast(placed("abcd"), Lookup(servers=tuple(heavier)), held)
-    by_name = {node["name"]: node for node in weighed["nodes"]}
+    by_name = {node.name: node for node in weighed.nodes}
     for name in "abc":
-        assert by_name[name]["keys_before"] == 900
-        assert by_name[name]["keys"] < 900
-        assert by_name[name]["memory_bytes"] < 9000
-    assert by_name["d"]["keys"] is by_name["d"]["keys_before"] is None
+        assert by_name[name].keys_before == 900
+        assert by_name[name].keys < 900
+        assert by_name[name].memory_bytes < 9000
+    assert by_name["d"].keys is by_name["d"].keys_before is None
 
 
 def test_another_hash_moves_every_key_and_says_what_each_node_will_have_of_them() -> None:
     held: dict[str, Held | None] = dict.fromkeys("ab", Held(1, 1))
     answer = forecast(placed("ab"), placed("abc", "md5"), held)
 
-    assert (answer["moved"], answer["moves"], answer["keys"]) == (1.0, [], None)
-    assert all(node["keys"] is None for node in answer["nodes"])
-    assert sum(node["share"] for node in answer["nodes"]) == pytest.approx(1)
+    assert (answer.moved, answer.moves, answer.keys) == (1.0, [], None)
+    assert all(node.keys is None for node in answer.nodes)
+    assert sum(node.share for node in answer.nodes) == pytest.approx(1)
 
 
 @settings(deadline=None, max_examples=20)
@@ -160,9 +160,9 @@ def test_the_share_that_moves_is_one_figure_wherever_it_is_said(
     old, new = placed("".join(sorted(before))), placed("".join(sorted(after)))
     answer = forecast(old, new)
 
-    assert answer["moved"] == moved(old, new)
-    assert answer["moved"] == pytest.approx(sum(move["share"] for move in answer["moves"]))
+    assert answer.moved == moved(old, new)
+    assert answer.moved == pytest.approx(sum(move.share for move in answer.moves))
     # Only what is new in the ring, or has gone, moves keys.
-    assert (answer["moved"] == 0) == (before == after)
-    for move in answer["moves"]:
-        assert move["to"] not in before or move["from"] not in after
+    assert (answer.moved == 0) == (before == after)
+    for move in answer.moves:
+        assert move.target not in before or move.source not in after
