@@ -149,7 +149,8 @@ class Hello:
 class Session:
     """A connection with the settings of `failover.mysql.settings`, and a timeout for each call.
 
-    Only one task at a time may use it.
+    Only one task at a time may use it. What asks the server raises MySQLError, classified by
+    `failover.mysql.errors`.
     """
 
     def __init__(self, connection: Any, cursor: Any, statement_seconds: float) -> None:
@@ -217,29 +218,17 @@ class Session:
         return cls(connection, cursor, config.statement_timeout / 1000)
 
     async def fetch(self, sql: str, args: tuple[Any, ...] | None = None) -> list[Row]:
-        """Run a statement and return its rows.
-
-        Raises:
-            MySQLError: as classified in `failover.mysql.errors`.
-        """
+        """Run a statement and return its rows."""
         await self._bounded(sql, self._cursor.execute(sql, args))
         return list(await self._cursor.fetchall())
 
     async def execute(self, sql: str, args: tuple[Any, ...] | None = None) -> int:
-        """Run a statement and return how many rows it affected.
-
-        Raises:
-            MySQLError: as classified in `failover.mysql.errors`.
-        """
+        """Run a statement and return how many rows it affected."""
         await self._bounded(sql, self._cursor.execute(sql, args))
         return int(self._cursor.rowcount)
 
     async def execute_many(self, sql: str, rows: Sequence[Row]) -> None:
-        """Run a statement with each of some rows, an INSERT with many at once; without rows once.
-
-        Raises:
-            MySQLError: as classified in `failover.mysql.errors`.
-        """
+        """Run a statement with each row, an INSERT with many at once; without rows once."""
         run = self._cursor.executemany(sql, rows) if rows else self._cursor.execute(sql)
         await self._bounded(sql, run)
 
@@ -291,11 +280,7 @@ class Session:
             self.close()
 
     async def greet(self) -> Hello:
-        """Ask the host for its status.
-
-        Raises:
-            MySQLError: it did not answer.
-        """
+        """Ask the host for its status."""
         ((identity, read_only, clock_ms, version, comment, packet),) = await self.fetch(GREETING)
         try:
             found = await self.fetch("SELECT generation FROM tapedeck_generation WHERE id = 1")

@@ -39,9 +39,6 @@ class Connects:
         """Return the first connection that succeeds; for one caller at a time.
 
         Cancelling the caller does not cancel the connects: the next call continues with them.
-
-        Raises:
-            MySQLError: as for `Session.open`.
         """
         addresses = await self._look_up()
         now = asyncio.get_running_loop().time()

@@ -110,11 +110,7 @@ class Heartbeat:
             await session.execute(_CREATE)
 
     async def _beat(self, session: Session) -> None:
-        """Send heartbeats until the connection fails.
-
-        Raises:
-            MySQLError: it failed.
-        """
+        """Send heartbeats until the connection fails."""
         loop, commits = asyncio.get_running_loop(), self._primary.commits
         told = -TELL_EVERY
         while True:

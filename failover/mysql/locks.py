@@ -30,11 +30,7 @@ def lock_name(work: str, database: str) -> str:
 
 @contextlib.asynccontextmanager
 async def try_lock(session: Session, name: str) -> AsyncIterator[bool]:
-    """Hold a lock during the block; yields False if another connection holds it.
-
-    Raises:
-        MySQLError: MySQL could not be asked.
-    """
+    """Hold a lock during the block; yields False if another connection holds it."""
     taken = (await session.fetch("SELECT GET_LOCK(%s, 0)", (name,)))[0][0] == 1
     try:
         yield taken

@@ -40,6 +40,8 @@ clock is trusted, `FRESH` seconds: the partitions are the other witness, and no 
 class Days:
     """MySQL's day and the list of partitions. Each answer of MySQL corrects the time.
 
+    What asks MySQL raises PrimaryUnavailable or MySQLError, also while its clock is not trusted.
+
     Args:
         retention: days a state is kept after its last write.
         monotonic: seconds on a clock that never jumps, to count from MySQL's last answer.
@@ -228,9 +230,6 @@ class Days:
 
         A foreign table may have replaced it since the list was read. The list is read again, unless
         that was done a moment ago.
-
-        Raises:
-            PrimaryUnavailable, MySQLError: MySQL could not be asked.
         """
         if self._monotonic() - self._listed_at > FRESH:
             await self._list()
@@ -263,9 +262,6 @@ class Days:
         Tomorrow's is created in the background: what delays DDL (a backup, a full disk) must not
         delay requests a day before that partition is needed. Shortly before midnight another
         gateway may already write into it, so the list is read again.
-
-        Raises:
-            PrimaryUnavailable, MySQLError: MySQL could not be asked, or its clock is not trusted.
         """
         if self.known and self._clock.doubt:
             # The clock is read each second: no request has to ask.
@@ -284,9 +280,6 @@ class Days:
         """List the partitions, and create today's and tomorrow's if they are missing.
 
         Concurrent calls share one list; each waits until its own deadline.
-
-        Raises:
-            PrimaryUnavailable, MySQLError: MySQL could not be asked, or its clock is not trusted.
         """
         while True:
             joined = self._refreshing is not None
@@ -300,11 +293,7 @@ class Days:
                     raise
 
     async def complete(self) -> None:
-        """Return once tomorrow's partition exists too.
-
-        Raises:
-            PrimaryUnavailable, MySQLError: MySQL could not be asked, or refused.
-        """
+        """Return once tomorrow's partition exists too."""
         await self.refresh()
         await self._create(tomorrow(self.today()))
 

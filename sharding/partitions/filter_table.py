@@ -1,7 +1,8 @@
 """Day filters in MySQL, beside the partitions that they were made from.
 
 A filter is stored in chunks, in one transaction. It contains its checksum and the seal of its table
-(`sharding.filters.encoding`), and is used only if both are right.
+(`sharding.filters.encoding`), and is used only if both are right. What asks MySQL raises what its
+`fetch` or session raises: PrimaryUnavailable, MySQLError.
 """
 
 from __future__ import annotations
@@ -53,11 +54,7 @@ async def save(session: Session, day: date, stored: bytes) -> None:
 
 
 async def remove(session: Session, day: date) -> None:
-    """Remove a day's filter, if it has one.
-
-    Raises:
-        MySQLError: MySQL could not be asked.
-    """
+    """Remove a day's filter, if it has one."""
     try:
         await session.execute(_delete(day))
     except MySQLError as error:
@@ -66,11 +63,7 @@ async def remove(session: Session, day: date) -> None:
 
 
 async def beginnings(fetch: Fetch) -> dict[date, bytes]:
-    """The header of each stored filter, by day. (Filters of another prefix are left out.)
-
-    Raises:
-        PrimaryUnavailable, MySQLError: as `fetch` does.
-    """
+    """The header of each stored filter, by day. (Filters of another prefix are left out.)"""
     try:
         found = await fetch(
             f"SELECT partition_name, LEFT(content, {encoding.HEADER_BYTES}) FROM {TABLE}"
@@ -89,9 +82,6 @@ async def usable(fetch: Fetch, seals: Mapping[date, str]) -> dict[date, Size]:
 
     Args:
         seals: of the present tables, by day.
-
-    Raises:
-        PrimaryUnavailable, MySQLError: as `fetch` does.
     """
     found = {}
     for day, beginning in (await beginnings(fetch)).items():
@@ -110,7 +100,6 @@ async def load(fetch: Fetch, day: date, seal: str) -> DayFilter:
 
     Raises:
         BadFilter: no filter has this seal, or it is damaged.
-        PrimaryUnavailable, MySQLError: as `fetch` does.
     """
     content = bytearray()
     chunk = f"SELECT content FROM {TABLE} WHERE partition_name = '{table(day)}' AND chunk = "

@@ -185,11 +185,7 @@ def sort_out(columns: Iterable[Sequence[Any]], tables: Sequence[Sequence[Any]]) 
 
 
 async def look(fetch: Callable[[str], Awaitable[Sequence[Sequence[Any]]]]) -> Found:
-    """Ask MySQL for the tables that have a partition's name.
-
-    Raises:
-        PrimaryUnavailable, MySQLError: as `fetch` does.
-    """
+    """Ask MySQL for the tables that have a partition's name."""
     columns = await fetch(column_list())
     return sort_out(columns, await fetch(table_list()))
 

@@ -97,7 +97,7 @@ class Pruned:
 
 
 class Pruner:
-    """Lists and prunes.
+    """Lists and prunes. What asks MySQL raises PrimaryUnavailable or MySQLError.
 
     Args:
         wall: this machine's clock, seconds since 1970.
@@ -120,19 +120,11 @@ class Pruner:
         self._config = config
 
     async def look(self) -> Found:
-        """List the tables that have a partition's name, ours and foreign ones.
-
-        Raises:
-            PrimaryUnavailable: no primary before the deadline.
-        """
+        """List the tables that have a partition's name, ours and foreign ones."""
         return await look(self.primary.fetch)
 
     async def partitions(self) -> list[Partition]:
-        """List all partitions, oldest first.
-
-        Raises:
-            PrimaryUnavailable: no primary before the deadline.
-        """
+        """List all partitions, oldest first."""
         listed = await self.look()
         foreign = tuple(listed.foreign)
         seals = {day: kept.seal for day, kept in listed.ours.items() if kept.seal}
@@ -159,9 +151,6 @@ class Pruner:
         Args:
             dry_run: only say what would be dropped.
             force: drop more than `drop_at_most` at once.
-
-        Raises:
-            PrimaryUnavailable, MySQLError: MySQL could not be asked.
         """
         async with self.primary.session(self.primary.deadline(), change=True) as session:
             if dry_run:

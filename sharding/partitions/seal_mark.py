@@ -59,9 +59,6 @@ async def read(primary: Asks) -> tuple[date, int]:
     """Read the newest sealed day, 1970-01-01 if there is none, and the opening.
 
     Creates the table, its column and its row if they are missing.
-
-    Raises:
-        PrimaryUnavailable, MySQLError: MySQL could not be asked.
     """
     try:
         found = await primary.fetch(_READ)

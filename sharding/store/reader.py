@@ -96,18 +96,11 @@ class Reader:
 
         It asks no lookup node: a row only ever moves to a later day, so the day where it was found
         is enough, and a change does not wait for a slow node twice.
-
-        Raises:
-            PrimaryUnavailable, MySQLError: as `load`.
         """
         return await self._read_from(key, date.min if before.row is None else before.row.day)
 
     async def find(self, key: Key) -> Loaded:
-        """Find a key's row among all partitions, without asking a node or repairing a hint.
-
-        Raises:
-            PrimaryUnavailable, MySQLError: as `load`.
-        """
+        """Find a key's row among all partitions, without asking a node or repairing a hint."""
         await self._days.ready()
         return await self._read_from(key, date.min)
 
