@@ -11,26 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from failover.mysql import settings
 from failover.mysql.errors import MySQLError
 
+if TYPE_CHECKING:
+    from failover.mysql.connection import Session
+
 _TABLE_ACCESS_DENIED = 1142
-
-
-class Connection(Protocol):
-    """The part of `failover.mysql.connection.Session` that an engine needs."""
-
-    @property
-    def broken(self) -> bool:
-        """Whether the connection is closed."""
-
-    async def fetch(self, sql: str) -> Sequence[Sequence[Any]]:
-        """Run a statement and return its rows."""
-
-    async def execute(self, sql: str) -> int:
-        """Run a statement and return how many rows it affected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +80,7 @@ class Engine:
             return ""
         return f"{self} is older than {'.'.join(map(str, self.oldest))}, the oldest one tested"
 
-    async def run_ddl(
-        self, connection: Connection, statement: str, wait: int | None = None
-    ) -> None:
+    async def run_ddl(self, connection: Session, statement: str, wait: int | None = None) -> None:
         """Run a statement that takes a table's metadata lock, with the engine's shortest wait.
 
         Every later query on the table waits behind a statement that waits for this lock.
@@ -113,7 +100,7 @@ class Engine:
                 usual = settings.METADATA_LOCK_SECONDS
                 await connection.execute(f"SET SESSION lock_wait_timeout = {usual}")
 
-    async def redundancy(self, connection: Connection, hosts: int) -> Redundancy | None:
+    async def redundancy(self, connection: Session, hosts: int) -> Redundancy | None:
         """Whether another host has what the server acknowledges.
 
         Args:
@@ -134,7 +121,7 @@ class Engine:
                 raise
             return Redundancy(None, f"the server does not say: {error}")
 
-    async def _redundancy(self, connection: Connection, hosts: int) -> Redundancy | None:
+    async def _redundancy(self, connection: Session, hosts: int) -> Redundancy | None:
         if hosts < 2:
             return None
         rows = await connection.fetch("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%'")
@@ -160,7 +147,7 @@ class MySQL(Engine):
     shortest_wait = 1
     waiting_side = ("source", "master")  # 8.4 has a plugin for each; an operator chooses one
 
-    async def _redundancy(self, connection: Connection, hosts: int) -> Redundancy | None:
+    async def _redundancy(self, connection: Session, hosts: int) -> Redundancy | None:
         try:
             rows = await connection.fetch(
                 "SELECT member_state FROM performance_schema.replication_group_members"

@@ -77,19 +77,17 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class Vacant:
-    """No host can be the primary now."""
+    """No host can be the primary now.
+
+    Attributes:
+        split: two hosts claim to be the primary with the same generation: neither is used.
+    """
 
     reason: str
+    split: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Two hosts claim to be the primary with the same generation: neither is used."""
-
-    reason: str
-
-
-Verdict: TypeAlias = Adopt | Vacant | Split
+Verdict: TypeAlias = Adopt | Vacant
 
 
 def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
@@ -126,7 +124,7 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
             view.address + f" (not heard again: {view.error})" * (view.hello is None)
             for view, _ in best
         )
-        return Split(f"{hosts} are both writable with generation {highest}")
+        return Vacant(f"{hosts} are both writable with generation {highest}", split=True)
     if not best or best[0][0].hello is None:
         # A host that is busy, or could not be asked, stays the primary, and no other host takes
         # its place.

@@ -22,7 +22,7 @@ from failover.mysql.commits import SILENT, Commits, waits_for
 from failover.mysql.connection import Hello, Row, Session
 from failover.mysql.engine import Redundancy
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
-from failover.mysql.fencing import Adopt, Split, Vacant, View, decide
+from failover.mysql.fencing import Adopt, View, decide
 from failover.mysql.left_behind import LeftBehind
 from failover.mysql.monitor import Monitor
 from failover.mysql.pool import Pool
@@ -336,7 +336,7 @@ class Primary:
             views: that of the host just checked first.
         """
         verdict = decide(views, self._seen, self._identity)
-        self._split = isinstance(verdict, Split)
+        self._split = not isinstance(verdict, Adopt) and verdict.split
         metrics.MYSQL_SPLIT.set(self._split)
         if isinstance(verdict, Adopt):
             self._silent_looks = 0
@@ -350,17 +350,16 @@ class Primary:
                 self._on_hello(newest.hello)
                 self._redundancy = newest.redundancy
                 metrics.MYSQL_REDUNDANT.set(math.nan if self.redundant is None else self.redundant)
-        elif isinstance(verdict, Split):
+        elif verdict.split:
             if self._problem != verdict.reason:
                 log.error("mysql primaries refused", reason=verdict.reason)
             self._drop(verdict.reason)
-        elif isinstance(verdict, Vacant):
-            if self._pool is None:
-                self._problem = verdict.reason
-            elif not self._bears_with(views):
-                self._drop(verdict.reason)
-            else:
-                self.commits.cause = SILENT
+        elif self._pool is None:
+            self._problem = verdict.reason
+        elif not self._bears_with(views):
+            self._drop(verdict.reason)
+        else:
+            self.commits.cause = SILENT
 
     def _bears_with(self, views: list[View]) -> bool:
         """Whether the primary stays after a failed check, while no other host claims its place.

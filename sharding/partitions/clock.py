@@ -332,7 +332,7 @@ class Days:
         self._know(found.ours)
         self.opening = opening
         self.open = frozenset(day for day, kept in found.ours.items() if kept.comment == OPEN)
-        self.seals = {day: kept.seal for day, kept in found.ours.items() if kept.seal}
+        self.seals = found.seals
         self.on_list()
 
     async def _create(self, day: date) -> None:

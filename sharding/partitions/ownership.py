@@ -96,6 +96,11 @@ class Found(Struct, frozen=True):
     ours: dict[date, Table]
     foreign: dict[str, str]
 
+    @property
+    def seals(self) -> dict[date, str]:
+        """The seals of the tables that have one, by day."""
+        return {day: kept.seal for day, kept in self.ours.items() if kept.seal}
+
 
 class ForeignTable(PrimaryUnavailable):
     """A foreign table has the name of a partition that is needed."""

@@ -127,8 +127,7 @@ class Pruner:
         """List all partitions, oldest first."""
         listed = await self.look()
         foreign = tuple(listed.foreign)
-        seals = {day: kept.seal for day, kept in listed.ours.items() if kept.seal}
-        filters = await filter_table.usable(self.primary.fetch, seals)
+        filters = await filter_table.usable(self.primary.fetch, listed.seals)
         found = []
         for day, kept in listed.ours.items():
             count = kept.rows

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import contextlib
 from datetime import date
-from typing import Protocol
 
 from failover.mysql.backoff import until_unlocked
 from failover.mysql.connection import Session
 from failover.mysql.errors import Fault, MySQLError
+from failover.mysql.primary import Primary
 
 TABLE = "tapedeck_seal_mark"
 CREATE = (
@@ -47,15 +47,7 @@ _NO_COLUMN = 1054
 """ER_BAD_FIELD_ERROR: the table was created before there were imports."""
 
 
-class Asks(Protocol):
-    """Runs statements on the primary: `Primary`, or a session with it."""
-
-    async def fetch(self, sql: str) -> list[tuple[object, ...]]: ...
-
-    async def execute(self, sql: str) -> int: ...
-
-
-async def read(primary: Asks) -> tuple[date, int]:
+async def read(primary: Primary | Session) -> tuple[date, int]:
     """Read the newest sealed day, 1970-01-01 if there is none, and the opening.
 
     Creates the table, its column and its row if they are missing.
@@ -79,7 +71,7 @@ async def read(primary: Asks) -> tuple[date, int]:
     return day, opening
 
 
-async def _add_opening(primary: Asks) -> None:
+async def _add_opening(primary: Primary | Session) -> None:
     with contextlib.suppress(MySQLError):  # another gateway may do the same: the next read tells
         await primary.execute(f"ALTER TABLE {TABLE} ADD COLUMN opening BIGINT NOT NULL DEFAULT 0")
 

@@ -183,8 +183,7 @@ class Sealer:
     async def _due(
         self, session: Session, found: Found, day: date | None, again: bool
     ) -> list[date]:
-        seals = {day: kept.seal for day, kept in found.ours.items() if kept.seal}
-        done: Collection[date] = await filter_table.usable(session.fetch, seals)
+        done: Collection[date] = await filter_table.usable(session.fetch, found.seals)
         kept_open = {one for one, kept in found.ours.items() if kept.comment == OPEN}
         wanted = due(
             found.ours if day is not None else found.ours.keys() - kept_open,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from failover.mysql.connection import Hello
 from failover.mysql.engine import MariaDB
-from failover.mysql.fencing import Adopt, Split, Vacant, View, decide
+from failover.mysql.fencing import Adopt, Vacant, View, decide
 
 A, B, C = "a:3306", "b:3306", "c:3306"
 
@@ -93,7 +93,8 @@ def test_a_primary_that_is_busy_keeps_its_claim_against_another_of_its_generatio
     for pair in ([busy(A, hello(A, 3)), writable(B, 3)], [writable(B, 3), busy(A, hello(A, 3))]):
         verdict = decide(pair, seen=3, identity=A)
 
-        assert isinstance(verdict, Split)
+        assert isinstance(verdict, Vacant)
+        assert verdict.split
         assert f"{A} (not heard again: 1040" in verdict.reason
 
 
@@ -129,7 +130,8 @@ def test_one_that_is_busy_is_adopted_by_no_word_that_it_said_before() -> None:
 def test_two_writable_hosts_of_one_generation_are_both_refused(identity: str | None) -> None:
     verdict = decide([writable(A, 3), writable(B, 3)], seen=3, identity=identity)
 
-    assert isinstance(verdict, Split)
+    assert isinstance(verdict, Vacant)
+    assert verdict.split
     assert A in verdict.reason
     assert B in verdict.reason
 
@@ -178,7 +180,7 @@ def test_only_a_writable_host_of_the_highest_generation_ever_seen_is_adopted(
         assert any(v.address == verdict.address and v.hello == verdict.hello for v in claims)
         rivals = {h.identity for h in able if h.generation > verdict.hello.generation}
         assert rivals <= {verdict.hello.identity}
-    elif isinstance(verdict, Split):
+    elif verdict.split:
         highest = max(h.generation for h in able)
         assert len({h.identity for h in able}) > 1
         assert sum(h.generation == highest for h in able) > 1
