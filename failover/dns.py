@@ -56,22 +56,15 @@ class Names:
             return (host,)
         name = self._names.get(host)
         if name is None:
-            self._make_room()
+            while len(self._names) >= REMEMBERED:
+                del self._names[next(iter(self._names))]
             name = self._names[host] = Aside(f"name-{host}", partial(self._ask, host))
-        if not name.running and sum(map(_is_running, self._names.values())) >= LOOKUPS:
+        running = sum(one.running is not None for one in self._names.values())
+        if not name.running and running >= LOOKUPS:
             if name.good is not None:
                 return name.good
             raise socket.gaierror(socket.EAI_AGAIN, f"{LOOKUPS} names are being looked up already")
         return await name.get(patience)
-
-    def _make_room(self) -> None:
-        while len(self._names) >= REMEMBERED:
-            oldest = next(iter(self._names))
-            del self._names[oldest]
-
-
-def _is_running(name: Aside[Addresses]) -> bool:
-    return name.running is not None
 
 
 def _ask_system(host: str) -> Addresses:

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from config.load import ConfigError
 from config.model import Sections
 from failover.mysql.connection import Hello
 from failover.mysql.errors import Fault
@@ -102,15 +101,8 @@ class Backend:
         metrics.RING_GENERATION.set(generation)
 
     def plan(self, config: Sections) -> Routes | None:
-        """Build the ring of a configuration without using it; None for a Redis Cluster.
-
-        Raises:
-            ConfigError: the configuration describes no valid ring.
-        """
-        try:
-            return self.lookups.plan(config.lookup)
-        except ValueError as error:
-            raise ConfigError("configuration", [f"lookup.servers: {error}"]) from None
+        """Build the ring of a configuration without using it; None for a Redis Cluster."""
+        return self.lookups.plan(config.lookup)
 
     async def trials(self, config: Sections, planned: Routes | None) -> list[str]:
         """Why what a configuration brings does not work now, a sentence each.

@@ -64,14 +64,8 @@ FAULTS: dict[int, tuple[Fault, str]] = {
     1203: (Fault.BUSY, "ER_TOO_MANY_USER_CONNECTIONS"),
     1226: (Fault.BUSY, "ER_USER_LIMIT_REACHED: max_user_connections"),
     1129: (Fault.BUSY, "ER_HOST_IS_BLOCKED: too many handshakes from here were broken off"),
-    1205: (
-        Fault.RETRY,
-        "ER_LOCK_WAIT_TIMEOUT: undoes the statement alone; roll back the rest",
-    ),
-    3101: (
-        Fault.RETRY,
-        "MySQL ER_TRANSACTION_ROLLBACK_DURING_COMMIT: it lost against another member's",
-    ),
+    1205: (Fault.RETRY, "ER_LOCK_WAIT_TIMEOUT: undoes only the statement; roll back the rest"),
+    3101: (Fault.RETRY, "MySQL ER_TRANSACTION_ROLLBACK_DURING_COMMIT: another member's came first"),
     1213: (Fault.RETRY, "ER_LOCK_DEADLOCK: the transaction was rolled back"),
     1020: (Fault.RETRY, "ER_CHECKREAD: the record changed since it was read"),
     1021: (Fault.FULL, "ER_DISK_FULL"),

@@ -45,7 +45,6 @@ async def compare(live: RuntimeConfig, body: bytes) -> Comparison:
 
     Raises:
         Refusal: the body cannot be read.
-        ConfigError: the configuration describes no valid ring.
     """
     try:
         question = msgspec.json.decode(body, type=Question)

@@ -6,7 +6,6 @@ import asyncio
 
 from msgspec import UNSET, Struct, UnsetType
 
-from config.load import ConfigError
 from config.model import Lookup
 from sharding.ring import placement
 
@@ -39,14 +38,7 @@ class Outcome(Struct):
 
 
 async def ring_change(before: Lookup, after: Lookup) -> RingChange:
-    """What a change of placement does to the keys.
-
-    Raises:
-        ConfigError: one of the two describes no valid ring.
-    """
-    try:
-        # In a thread: it hashes for a while, and listeners must not wait.
-        share = await asyncio.to_thread(placement.moved, before, after)
-    except ValueError as error:
-        raise ConfigError("configuration", [f"lookup.servers: {error}"]) from None
+    """What a change of placement does to the keys."""
+    # In a thread: it hashes for a while, and listeners must not wait.
+    share = await asyncio.to_thread(placement.moved, before, after)
     return RingChange(round(share, 4), placement.differences(before, after))

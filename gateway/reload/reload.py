@@ -168,8 +168,7 @@ async def weigh(config: Sections, generation: int, new: Sections) -> Step:
         new: the new configuration, valid, with token keys.
 
     Raises:
-        ConfigError: the new configuration describes no valid ring, or breaks a rule together with
-            values that need a restart.
+        ConfigError: the new configuration breaks a rule together with values that need a restart.
     """
     names = differences(plain(config), plain(new))
     outcome = Outcome([], [])
@@ -213,8 +212,8 @@ class OwnParts:
         """Check whether the parts can apply it.
 
         Raises:
-            ConfigError: it describes no valid ring, or something new does not work. If the reload
-                is forced, that becomes the outcome's warnings.
+            ConfigError: something new does not work. If the reload is forced, that becomes the
+                outcome's warnings.
         """
         problems = await self._backend.trials(step.merged, self._backend.plan(step.merged))
         if problems and step.force:

@@ -81,9 +81,6 @@ class Lookups:
 
     Attributes:
         layout: of the entries.
-
-    Raises:
-        ValueError: the configuration describes no valid ring.
     """
 
     def __init__(self, config: Lookup, nodes: Nodes | ClusterNodes, days: Days) -> None:
@@ -108,11 +105,7 @@ class Lookups:
         return self._routes.ring
 
     def plan(self, config: Lookup) -> Routes | None:
-        """Build the ring of a configuration without using it; None for a Redis Cluster.
-
-        Raises:
-            ValueError: the configuration describes no valid ring.
-        """
+        """Build the ring of a configuration without using it; None for a Redis Cluster."""
         if isinstance(self._nodes, ClusterNodes):
             return None
         return Routes(config, ring_of(config), self._nodes.plan(config.servers, config))

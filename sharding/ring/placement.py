@@ -27,9 +27,6 @@ def moved(before: Lookup, after: Lookup) -> float:
     It is the exact share of the hash's values that get another address; 1 if another hash, tag,
     distribution or layout places every key anew. The same figure stands in a reload's answer and
     in `tapedeck ring plan`.
-
-    Raises:
-        ValueError: one of the two describes no valid ring.
     """
     old, new = ring_of(before), ring_of(after)
     return 1.0 if rules(before) != rules(after) else sum(old.moves(new).values())

@@ -257,22 +257,18 @@ def test_a_node_that_has_a_name_keeps_its_keys_at_another_address() -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"hash": "sha1"}, "no hash 'sha1'"),
-        ({"distribution": "md5"}, "no distribution 'md5'"),
+        ({"hash": "sha1"}, "Input should be 'one_at_a_time'"),
+        ({"distribution": "md5"}, "Input should be 'ketama' or 'modula'"),
         ({"distribution": "random"}, "random .* a lookup could not be found again"),
-        ({"hash_tag": "{"}, "not two ASCII characters"),
-        ({"hash_tag": "«»"}, "not two ASCII characters"),
-        ({"names": ["a", "a"]}, "one name"),
-        ({"names": ["a", "b" * 265]}, "longer than 264 bytes"),
+        ({"hash_tag": "{"}, "should match pattern"),
+        ({"hash_tag": "«»"}, "should match pattern"),
+        ({"servers": "127.0.0.1:1:1 a,127.0.0.1:2:1 a"}, "two servers are called 'a'"),
+        ({"servers": f"127.0.0.1:1:1 {'b' * 265}"}, "longer than 264 bytes"),
+        ({"servers": ()}, "at least 1 item"),
     ],
 )
 def test_what_twemproxy_does_not_have_is_refused_by_name(
     change: dict[str, str], complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
-        ring(1, 1, **change)
-
-
-def test_a_ring_without_servers_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one server"):
-        Ring([], hash="md5")
+        Lookup.model_validate({"servers": "127.0.0.1:1:1 a", **change})
