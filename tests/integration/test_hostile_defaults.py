@@ -1,4 +1,4 @@
-"""The store on a MariaDB whose defaults are all other ones than those that it was written for."""
+"""The store on a server whose defaults are all other ones than those that it was written for."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from prometheus_client import REGISTRY
 from pymysql.cursors import Cursor
 
 from config.load import parse
-from config.model import MySQL
 from failover.mysql import settings
 from failover.mysql.connection import Session
 from sharding.state import Key
 from stack import datadir
 from stack.datadir import Passwords
 from stack.mariadb import MariaDB
+from stack.mysql import MySQL
+from stack.server import Server
 from tests.conftest import StackConfig
 from tests.integration import test_store
 from tests.support.backends import opened
+from tests.support.mysqld import WITHOUT_TLS
 from tests.support.states import bump, count
 
 pytestmark = pytest.mark.stack
@@ -60,6 +62,22 @@ HOSTILE = {
     "idle_write_transaction_timeout": "3600",
     "idle_readonly_transaction_timeout": "3600",
     "max_statement_time": "0.5",
+}
+HOSTILE_MYSQL = {
+    **{
+        name: value
+        for name, value in HOSTILE.items()
+        if name in {setting.name for setting in settings.PINNED if setting.engine == "both"}
+    },
+    "sql_mode": "'ANSI,NO_BACKSLASH_ESCAPES,HIGH_NOT_PRECEDENCE,PAD_CHAR_TO_FULL_LENGTH'",
+    "transaction_isolation": "'SERIALIZABLE'",
+    "transaction_read_only": "1",
+    "max_join_size": "1",
+    "max_execution_time": "1",
+    "information_schema_stats_expiry": "86400",
+    "group_replication_consistency": "'EVENTUAL'",
+    # Not pinned: each table says which collation it has.
+    "default_collation_for_utf8mb4": "'utf8mb4_general_ci'",
 }
 
 # What is left to the server, and why that does no harm.
@@ -131,13 +149,43 @@ LEFT = {
     "a connection that is cut is opened anew": """
         net_read_timeout net_retry_count net_write_timeout""",
 }
-
+# What a MySQL has besides.
+LEFT_BY_MYSQL = {
+    "speed and memory alone, or an error where they run out": """
+        connection_memory_chunk_size connection_memory_limit cte_max_recursion_depth
+        enable_secondary_engine_statistics global_connection_memory_tracking
+        histogram_generation_max_mem_size innodb_ddl_buffer_size innodb_ddl_threads
+        innodb_parallel_read_threads internal_tmp_mem_storage_engine max_points_in_geometry
+        optimizer_max_subgraph_pairs parser_max_mem_size range_optimizer_max_mem_size
+        secondary_engine_cost_threshold select_into_buffer_size select_into_disk_sync
+        select_into_disk_sync_delay set_operations_buffer_size transaction_allow_batching""",
+    "the server's log, its statistics, what it shows to people": """
+        end_markers_in_json explain_format explain_json_format_version optimizer_trace_features
+        optimizer_trace_limit optimizer_trace_offset print_identified_with_as_hex
+        session_track_gtids show_create_table_skip_secondary_engine show_create_table_verbosity
+        show_gipk_in_create_table_and_information_schema terminology_use_previous""",
+    "an ordinary user may not set it, or it is replication's": """
+        binlog_row_value_options binlog_rows_query_log_events binlog_transaction_compression
+        binlog_transaction_compression_level_zstd gtid_next immediate_server_version
+        original_commit_timestamp original_server_version pseudo_replica_mode rbr_exec_mode
+        require_row_format""",
+    "told, not set": "gtid_owned statement_id",
+    "no statement of ours uses it": """
+        block_encryption_mode enable_cascade_triggers external_table_secondary_storage_engine
+        external_table_storage_engine generated_random_password_length resultset_metadata
+        restrict_fk_on_non_standard_key use_secondary_engine windowing_use_high_precision
+        xa_detach_on_prepare""",
+    "each of our tables has a primary key": """
+        sql_generate_invisible_primary_key sql_require_primary_key""",
+    "each of our tables says which collation it has": "default_collation_for_utf8mb4",
+    "a table is encrypted or not as the operator wants it": "default_table_encryption",
+}
 
 SYNONYMS = {"transaction_isolation", "transaction_read_only"}
 """MariaDB 11's other names of what is pinned."""
 
 
-class Hostile(MariaDB):
+class Usual(Server):
     """Its administrator, who is part of the tests, has usual settings all the same."""
 
     @contextlib.contextmanager
@@ -150,18 +198,41 @@ class Hostile(MariaDB):
             yield connection
 
 
-@pytest.fixture(scope="module")
+class HostileMariaDB(Usual, MariaDB):
+    hostile = HOSTILE
+    left = tuple(LEFT.values())
+    settings = ("--skip-character-set-client-handshake",)
+    template = "data_template"
+    variables = "information_schema.system_variables"
+
+
+class HostileMySQL(Usual, MySQL):
+    hostile = HOSTILE_MYSQL
+    left = (*LEFT.values(), *LEFT_BY_MYSQL.values())
+    settings = (
+        *WITHOUT_TLS,
+        "--character-set-server=latin1",
+        "--collation-server=latin1_german1_ci",
+    )
+    template = "mysql_template"
+    variables = "performance_schema.variables_metadata"
+
+
+Hostile = HostileMariaDB | HostileMySQL
+
+
+@pytest.fixture(scope="module", params=[HostileMariaDB, HostileMySQL], ids=["mariadb", "mysql"])
 def _hostile(
-    tmp_path_factory: pytest.TempPathFactory, data_template: Path, passwords: Passwords
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    passwords: Passwords,
 ) -> Iterator[Hostile]:
+    template: Path = request.getfixturevalue(request.param.template)
     folder = tmp_path_factory.mktemp("hostile") / "data"
-    datadir.copy(data_template, folder)
-    server = Hostile(
-        "mysql1",
-        folder,
-        passwords,
-        clock_file=folder.parent / "clock",
-        options=["--skip-character-set-client-handshake"],
+    datadir.copy(template, folder)
+    clock_file = folder.parent / "clock"
+    server: Hostile = request.param(
+        "mysql1", folder, passwords, clock_file=clock_file, options=request.param.settings
     )
     yield server
     server.kill()
@@ -174,40 +245,44 @@ def mysql(_hostile: Hostile) -> Hostile:
     _hostile.clock_file.write_text("+0\n")
     if not _hostile.running:
         _hostile.start()
-    for name, value in HOSTILE.items():
+    for name, value in _hostile.hostile.items():
         _hostile.query(f"SET GLOBAL {name} = {value}")
     return _hostile
 
 
-@pytest.fixture
-def config(stack_config: StackConfig) -> MySQL:
-    return parse(stack_config()).mysql
+def pinned(server: Hostile) -> list[settings.Setting]:
+    other = "mysql" if isinstance(server, MariaDB) else "mariadb"
+    return [setting for setting in settings.PINNED if setting.engine != other]
 
 
-def of_mariadb() -> list[settings.Setting]:
-    return [setting for setting in settings.PINNED if setting.engine != "mysql"]
+def test_every_session_variable_is_pinned_or_left_for_a_reason(mysql: Hostile) -> None:
+    try:
+        found = mysql.query(
+            f"SELECT LOWER(variable_name) FROM {mysql.variables}"
+            " WHERE variable_scope LIKE 'SESSION%'"
+        )
+    except pymysql.ProgrammingError:
+        pytest.skip("MySQL 8.4 does not say which variables a session has")
+    ours = {setting.name for setting in pinned(mysql)}
+    left = {name for names in mysql.left for name in names.split()}
+
+    assert len(found) > 100
+    synonyms = SYNONYMS if isinstance(mysql, MariaDB) else set()
+    assert {name for (name,) in found} - ours - left - synonyms == set()
+    assert ours & left == set()
 
 
-def test_every_session_variable_is_pinned_or_left_for_a_reason(mysql: MariaDB) -> None:
-    found = mysql.query(
-        "SELECT LOWER(variable_name) FROM information_schema.system_variables"
-        " WHERE variable_scope LIKE 'SESSION%'"
-    )
-    pinned = {setting.name for setting in of_mariadb()}
-    left = {name for names in LEFT.values() for name in names.split()}
-
-    assert {name for (name,) in found} - pinned - left - SYNONYMS == set()
-    assert pinned & left == set()
+def test_every_pinned_setting_is_hostile_here(mysql: Hostile) -> None:
+    assert {setting.name for setting in pinned(mysql)} <= set(mysql.hostile)
 
 
-def test_every_pinned_setting_is_hostile_here(mysql: MariaDB) -> None:
-    assert {setting.name for setting in of_mariadb()} <= set(HOSTILE)
-
-
-async def test_a_session_inherits_nothing_that_is_pinned(config: MySQL, mysql: MariaDB) -> None:
+async def test_a_session_inherits_nothing_that_is_pinned(
+    stack_config: StackConfig, mysql: Hostile
+) -> None:
+    config = parse(stack_config()).mysql
     session = await Session.open(config.hosts[0], config)
     try:
-        for setting in of_mariadb():
+        for setting in pinned(mysql):
             ((same,),) = await session.fetch(
                 f"SELECT @@SESSION.{setting.name} = {_compared(setting.value)}"
             )
@@ -225,7 +300,7 @@ def _compared(value: str) -> str:
 
 @pytest.mark.parametrize("cached", [True, False])
 async def test_what_was_acknowledged_survives_a_crash_of_the_server(
-    stack_config: StackConfig, mysql: Hostile, cached: bool
+    stack_config: StackConfig, mysql: Server, cached: bool
 ) -> None:
     key = Key(7, 11)
     async with opened(stack_config(sessions={"enabled": cached})) as backend:
@@ -240,7 +315,7 @@ async def test_what_was_acknowledged_survives_a_crash_of_the_server(
 
 
 async def test_a_writable_primary_stays_adopted_though_transactions_are_read_only_by_default(
-    stack_config: StackConfig, mysql: MariaDB
+    stack_config: StackConfig, mysql: Server
 ) -> None:
     async with opened(stack_config()) as backend:
         before = _refusals()
