@@ -18,6 +18,8 @@ from types import TracebackType
 
 from stack.process import ServerFailed
 
+RESOLVER_SECONDS = 2.0
+"""How long the resolver of a command `within` tries: a second, twice. (glibc's default is ten.)"""
 _NAMESPACES = ("unshare", "--user", "--map-root-user", "--net")
 _NOT_PERMITTED = (
     "a drill with a DNS server of its own needs port 53 and a mount namespace, which are not "
@@ -59,9 +61,9 @@ class Dns:
         raise ServerFailed(_NOT_PERMITTED)
 
     def within(self, folder: Path) -> tuple[str, ...]:
-        """A command that runs its arguments so that they ask this server alone."""
+        """A command that runs its arguments so that they ask only this server."""
         file = folder / "resolv.conf"
-        file.write_text(f"nameserver {self.address}\n")
+        file.write_text(f"nameserver {self.address}\noptions timeout:1 attempts:2\n")
         script = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
         return ("unshare", "--mount", "sh", "-c", script, str(file))
 

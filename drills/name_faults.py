@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from drills.dns import RESOLVER_SECONDS
 from drills.scene import Promise, Scenario, Scene
 from drills.stage import Plan, Stage, name_of
 
@@ -35,7 +36,7 @@ def _unanswered(said: str, answer: str | None) -> Callable[[Scene], Awaitable[No
             with node.client() as client:
                 await scene.do(client.client_kill_filter, _type="normal", skipme=True)
         # Of a silent server: longer than a resolver tries.
-        await scene.wait(11 if answer is None else 3, 25)
+        await scene.wait(RESOLVER_SECONDS + 1, 25)
         found = await scene.until(lambda: not _out(stage), 5)
         out = await scene.do(_out, stage)
         scene.expect("the lookup nodes are found all the same", found, f"out of the ring: {out}")

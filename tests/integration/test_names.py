@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from drills.dns import Dns
+from drills.dns import RESOLVER_SECONDS, Dns
 from tests.support.gateways import SECONDS, Gateway, put_mixes
 from tests.support.serving import a_mix
 
@@ -28,9 +28,6 @@ StackConfig = Callable[..., dict[str, Any]]
 
 PRIMARY, STANDBY = "primary.test", "standby.test"
 NODES = [f"node{n}.test" for n in (1, 2, 3)]
-RESOLVER_SECONDS = 10
-"""How long glibc's resolver tries: five seconds, twice."""
-
 
 CASES: dict[str, tuple[list[str], str | None]] = {
     "standby-silent": ([STANDBY], None),
@@ -100,7 +97,7 @@ async def go_without(served: Served, names: list[str], said: str | None) -> tupl
     before = await statuses(gateway, 0.3)
     dns.names |= dict.fromkeys(names, said)
     # Past the end of the first look-ups, when those that wait behind them would have given up.
-    after = await statuses(gateway, RESOLVER_SECONDS + 5)
+    after = await statuses(gateway, 2 * RESOLVER_SECONDS + 1)
     events = ("mysql primary lost", "lookup node ejected")
     return set(before), set(after), [line for event in events for line in gateway.lines(event)]
 
