@@ -277,30 +277,31 @@ def test_a_token_with_any_byte_changed_cut_or_added_is_401(gateway: Gateway) -> 
         assert body["logged_in"] is False
 
 
-@pytest.mark.parametrize(
-    ("target", "status", "word"),
-    [
-        ("/sets/TOKEN/play", 400, "mix_id"),
-        ("/sets/TOKEN/play?mix_id=", 400, "mix_id"),
-        ("/sets/TOKEN/play?mix_id=-7", 400, "mix_id"),
-        ("/sets/TOKEN/play?mix_id=seven", 400, "mix_id"),
-        ("/sets/TOKEN/play?mix_id=9223372036854775808", 400, "mix_id"),
-        ("/sets/TOKEN/play?mix_id=%00", 400, "mix_id"),
-        ("/sets/TOKEN/play?mix_id=%FF", 400, "UTF-8"),
-        ("/sets/TOKEN/play?mix_id=7&mix_id=7", 400, "more than once"),
-        ("/sets/TOKEN/play?mix_id=8", 404, "mix 8"),
-        ("/sets/TOKEN/next?mix_id=7&track_id=x", 400, "track_id"),
-        ("/sets/TOKEN/next?mix_id=7&track_id=1", 404, "track 1"),
-        ("/sets/TOKEN/report?mix_id=7", 400, "track_id"),
-        ("/mix_sets/all?page=0", 400, "page"),
-        ("/mix_sets/all?per_page=101", 400, "per_page"),
-        ("/mixes/seven", 400, "id"),
-        ("/nowhere", 404, "path"),
-    ],
+ERRORS = (
+    ("/sets/TOKEN/play", 400, "mix_id"),
+    ("/sets/TOKEN/play?mix_id=", 400, "mix_id"),
+    ("/sets/TOKEN/play?mix_id=-7", 400, "mix_id"),
+    ("/sets/TOKEN/play?mix_id=seven", 400, "mix_id"),
+    ("/sets/TOKEN/play?mix_id=9223372036854775808", 400, "mix_id"),
+    ("/sets/TOKEN/play?mix_id=%00", 400, "mix_id"),
+    ("/sets/TOKEN/play?mix_id=%FF", 400, "UTF-8"),
+    ("/sets/TOKEN/play?mix_id=7&mix_id=7", 400, "more than once"),
+    ("/sets/TOKEN/play?mix_id=8", 404, "mix 8"),
+    ("/sets/TOKEN/next?mix_id=7&track_id=x", 400, "track_id"),
+    ("/sets/TOKEN/next?mix_id=7&track_id=1", 404, "track 1"),
+    ("/sets/TOKEN/report?mix_id=7", 400, "track_id"),
+    ("/mix_sets/all?page=0", 400, "page"),
+    ("/mix_sets/all?per_page=101", 400, "per_page"),
+    ("/mixes/seven", 400, "id"),
+    ("/nowhere", 404, "path"),
 )
-def test_an_error_says_what_is_wrong(gateway: Gateway, target: str, status: int, word: str) -> None:
+"""A target, the status that answers it, and a word of the sentence that says why."""
+
+
+def test_an_error_says_what_is_wrong(gateway: Gateway) -> None:
     token = new_token(gateway)
-    answer = ask(gateway, "GET", target.replace("TOKEN", token))
-    body = check(answer, player=True)
-    assert answer.status == status
-    assert word in body["errors"][0]
+    for target, status, word in ERRORS:
+        answer = ask(gateway, "GET", target.replace("TOKEN", token))
+        body = check(answer, player=True)
+        assert (target, answer.status) == (target, status)
+        assert word in body["errors"][0], target

@@ -21,6 +21,8 @@ from stack.datadir import Passwords
 from stack.mariadb import MariaDB
 from stack.process import Child, ServerFailed
 from stack.redis import RedisServer
+from stack.server import Server
+from tests.support.clocks import shift
 from tests.support.terminal import eventually, exists
 
 pytestmark = pytest.mark.stack
@@ -108,19 +110,23 @@ def test_nobody_gets_in_without_a_password(mysql: MariaDB, user: str, password: 
         pymysql.connect(host="127.0.0.1", port=mysql.port, user=user, password=password)
 
 
-@pytest.mark.parametrize("shift", [86_400, -3_600, 366 * 86_400])
-def test_the_servers_clock_is_shifted_while_it_runs(mysql: MariaDB, shift: int) -> None:
-    assert mysql.clock_file is not None
+@pytest.mark.engines
+def test_a_servers_clock_is_shifted_at_once_and_its_waits_last_as_long_as_ever(
+    mysql: Server,
+) -> None:
     with mysql.connect() as connection, connection.cursor() as cursor:
-        mysql.clock_file.write_text(f"{shift:+d}\n")
-        cursor.execute("SELECT UNIX_TIMESTAMP(), UNIX_TIMESTAMP(UTC_TIMESTAMP())")
-        ((local, utc),) = cursor.fetchall()
-        assert abs(float(local) - time.time() - shift) < 5
-        assert abs(float(utc) - time.time() - shift) < 5
-        mysql.clock_file.write_text("+0\n")
-        cursor.execute("SELECT UNIX_TIMESTAMP()")
-        ((now,),) = cursor.fetchall()
-        assert abs(float(now) - time.time()) < 5
+        for seconds in (86_400, -3_600, 366 * 86_400, 0):
+            shift(mysql, seconds)
+            cursor.execute("SELECT UNIX_TIMESTAMP(), UNIX_TIMESTAMP(UTC_TIMESTAMP())")
+            ((local, utc),) = cursor.fetchall()
+            assert abs(float(local) - time.time() - seconds) < 5
+            assert abs(float(utc) - time.time() - seconds) < 5
+            began = time.monotonic()
+            cursor.execute("SELECT SLEEP(0.2)")
+            assert 0.2 <= time.monotonic() - began < 4
+            # Its threads wait for each other, for ever if need be.
+            cursor.execute("SELECT COUNT(*) FROM tapedeck.tapedeck_generation")
+            assert cursor.fetchall() == ((1,),)
 
 
 def test_a_configuration_of_the_tests_is_a_valid_one(

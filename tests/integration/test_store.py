@@ -73,20 +73,6 @@ async def put_back(backend: Backend, key: Key, days: int) -> date:
     return then
 
 
-def lie(servers: list[RedisServer], layout: str, key: Key, value: str | None) -> None:
-    """Make every node say this of a key; None: nothing at all."""
-    raw = value.encode("utf-8", "surrogateescape") if value is not None else None
-    for server in servers:
-        with server.client() as client:
-            client.flushall()
-            if raw is None:
-                continue
-            if layout == "flat":
-                client.set(f"uid:{key.user_id}:pid:{key.playlist_id}", raw)
-            else:
-                client.hset(f"u:{key.user_id}", str(key.playlist_id), raw)
-
-
 async def test_a_state_is_read_back_as_it_was_written(backend: Backend) -> None:
     body = bytes(range(256)) * 100
 
@@ -166,42 +152,6 @@ async def test_todays_partition_is_made_when_a_save_finds_it_missing(backend: Ba
     assert await count(backend.store, KEY) == 1
 
 
-@pytest.mark.parametrize("layout", ["packed", "flat"])
-@pytest.mark.parametrize(
-    "hint", ["20000101", "29991231", "garbage", "", "20261399", "-1", "\udcff\udc80", None]
-)
-async def test_no_hint_changes_an_answer(
-    stack_config: StackConfig, lookup_servers: list[RedisServer], layout: str, hint: str | None
-) -> None:
-    document = stack_config(lookup={"layout": layout}, sessions={"enabled": False})
-    async with opened(document) as backend:
-        await backend.store.change(KEY, bump)
-        await put_back(backend, KEY, 4)
-        await backend.lookups.drain()
-        lie(lookup_servers, layout, KEY, hint)
-
-        assert await count(backend.store, KEY) == 1
-        await backend.lookups.drain()
-        lie(lookup_servers, layout, KEY, hint)
-        assert (await backend.store.change(KEY, bump)).answer == 2
-
-
-async def test_another_type_in_an_entrys_place_changes_no_answer(
-    stack_config: StackConfig, lookup_servers: list[RedisServer]
-) -> None:
-    keys = [Key(KEY.user_id, playlist) for playlist in (1, 2, 3)]
-    async with opened(stack_config(sessions={"enabled": False})) as backend:
-        for server in lookup_servers:
-            with server.client() as client:
-                client.rpush(f"u:{KEY.user_id}", "a list")
-
-        for expected in (1, 2):
-            changed = await asyncio.gather(*(backend.store.change(key, bump) for key in keys))
-            await backend.lookups.drain()
-            assert [one.answer for one in changed] == [expected] * 3
-            assert [await count(backend.store, key) for key in keys] == [expected] * 3
-
-
 async def test_a_wrong_hint_is_repaired_in_the_background(uncached: Backend) -> None:
     await uncached.store.change(KEY, bump)
     await uncached.lookups.drain()
@@ -247,18 +197,6 @@ async def test_packed_entries_past_retention_are_pruned_in_passing(
 
         assert set(client.hkeys("u:7")) == {b"2", b"3", b"11"}
         assert client.ttl("u:7") > 30 * 86400
-
-
-async def test_all_lookup_nodes_dead_costs_no_error(
-    backend: Backend, lookup_servers: list[RedisServer]
-) -> None:
-    await backend.store.change(KEY, bump)
-    await put_back(backend, KEY, 12)
-    for server in lookup_servers:
-        server.kill()
-
-    for expected in (2, 3, 4):
-        assert (await backend.store.change(KEY, bump)).answer == expected
 
 
 async def test_a_frozen_lookup_node_costs_the_hints_deadline_at_most(

@@ -44,7 +44,7 @@ keys = st.sampled_from(KEYS)
 nodes = st.integers(0, 2)
 gateways = st.integers(0, 1)
 hints = st.one_of(
-    st.sampled_from(["", "garbage", "20000101", "99991231", "00000000", "20260231"]),
+    st.sampled_from(["", "garbage", "20000101", "99991231", "00000000", "20261399", "-1"]),
     st.integers(-3, 40),  # a day: so many days ago
 )
 

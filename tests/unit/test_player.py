@@ -142,10 +142,6 @@ def test_play_after_the_end_starts_again_and_keeps_what_was_earned():
 # -- next -----------------------------------------------------------------------------------------
 
 
-def test_next_before_play_starts_the_mix():
-    assert shape(Listener().next()) == (True, False, False, True, 1)
-
-
 def test_next_at_the_end_stays_there_without_a_write():
     listener = Listener(mix_of(1))
     listener.play()
@@ -153,61 +149,6 @@ def test_next_at_the_end_stays_there_without_a_write():
     writes = listener.writes
     assert shape(listener.next()) == END
     assert listener.writes == writes
-
-
-def test_next_of_a_track_already_left_answers_the_current_one():
-    listener = Listener()
-    listener.play()
-    assert at(listener.next(1)) == 2
-    assert at(listener.next(1)) == 2
-    assert at(listener.next(2)) == 3
-    assert at(listener.next(1)) == 3
-    assert listener.played() == [1, 2, 3]
-
-
-def test_next_of_a_track_of_an_ended_mix_answers_the_end():
-    listener = Listener(mix_of(1, 2))
-    listener.play()
-    listener.next(1)
-    assert at(listener.next(2)) == "end"
-    assert at(listener.next(2)) == "end"
-    assert at(listener.next(1)) == "end"
-
-
-@pytest.mark.parametrize("command", ["next", "skip"])
-def test_a_track_not_reached_yet_moves_nothing(command):
-    listener = Listener()
-    listener.play()
-    assert at(getattr(listener, command)(7)) == 1
-    assert at(getattr(listener, command)(7)) == 1
-    assert listener.writes == 1
-
-
-@pytest.mark.parametrize("command", ["next", "skip"])
-@pytest.mark.parametrize("reported", [False, True])
-@pytest.mark.parametrize(("track_id", "answer"), [(1, 2), (2, 1), (5, 1), (8, 1)])
-def test_before_the_first_play_a_track_sent_twice_moves_once(command, reported, track_id, answer):
-    listener = Listener()
-    if reported:
-        listener.report(3)
-    writes = listener.writes
-    for _ in range(3):
-        assert at(getattr(listener, command)(track_id)) == answer
-    assert listener.writes == writes + 1
-    assert listener.played() == list(range(1, answer + 1))
-    assert len(listener.body.get("skips", ())) == (command == "skip" and answer == 2)
-
-
-def test_the_only_track_of_a_mix_is_left_once_before_the_first_play():
-    listener = Listener(mix_of(4))
-    assert [at(listener.next(4)) for _ in range(3)] == ["end"] * 3
-    assert listener.writes == 1
-
-
-def test_a_skip_of_the_first_track_before_the_first_play_is_refused_without_skips():
-    listener = Listener(rules=Rules(skip_limit=0))
-    assert [shape(listener.skip(1)) for _ in range(2)] == ["refused"] * 2
-    assert listener.stored is None
 
 
 @pytest.mark.parametrize("command", ["next", "skip"])
@@ -221,22 +162,7 @@ def test_a_retry_from_a_track_that_the_catalog_lost_moves_once(command, left, an
     assert at(getattr(listener, command)(2)) == answer
 
 
-@pytest.mark.parametrize("command", ["next", "skip", "report"])
-def test_a_track_of_another_mix_is_unknown(command):
-    listener = Listener()
-    listener.play()
-    with pytest.raises(UnknownTrack, match="99"):
-        getattr(listener, command)(99)
-    assert at(listener.play()) == 1
-
-
 # -- skip -----------------------------------------------------------------------------------------
-
-
-def test_skip_before_play_starts_the_mix_and_costs_nothing():
-    listener = Listener()
-    assert shape(listener.skip()) == (True, False, False, True, 1)
-    assert "skips" not in listener.body
 
 
 def test_a_refused_skip_says_why_and_when_and_moves_nothing():
@@ -252,19 +178,6 @@ def test_a_refused_skip_says_why_and_when_and_moves_nothing():
         "the next one in this mix is possible in 49 minutes."
     )
     assert listener.stored is before
-
-
-def test_a_skip_comes_back_once_an_old_one_is_a_window_away():
-    listener = Listener()
-    listener.play()
-    listener.skip()
-    listener.skip()
-    listener.now = NOW + 3599
-    assert not listener.play().skip_allowed
-    assert isinstance(listener.skip(), Refused)
-    listener.now = NOW + 3600
-    assert listener.play().skip_allowed
-    assert at(listener.skip()) == 4
 
 
 def test_no_clock_takes_a_skip_out_of_the_state():
@@ -289,35 +202,11 @@ def test_as_many_skips_are_kept_as_two_clocks_need():
     assert listener.body["skips"] == [NOW + 3600 * hour for hour in range(6, 10)]
 
 
-def test_skipping_the_last_track_ends_the_mix():
-    listener = Listener(mix_of(1))
-    listener.play()
-    assert shape(listener.skip()) == END
-
-
 def test_a_skip_at_the_end_is_refused():
     listener = Listener(mix_of(1))
     listener.play()
     listener.next()
     assert listener.skip() == Refused("The mix is at its end: there is no track to skip.")
-
-
-def test_a_repeated_skip_costs_one_and_needs_none_left():
-    listener = Listener()
-    listener.play()
-    assert at(listener.skip(1)) == 2
-    assert at(listener.skip(1)) == 2
-    assert len(listener.body["skips"]) == 1
-    assert at(listener.skip(2)) == 3
-    assert at(listener.skip(2)) == 3
-    assert isinstance(listener.skip(3), Refused)
-
-
-def test_a_repeated_skip_of_the_last_track_answers_the_end():
-    listener = Listener(mix_of(1))
-    listener.play()
-    listener.skip(1)
-    assert at(listener.skip(1)) == "end"
 
 
 def test_a_limit_of_zero_allows_no_skip_ever():
@@ -379,10 +268,6 @@ def test_a_report_before_play_moves_nothing():
 
 
 # -- places ---------------------------------------------------------------------------------------
-
-
-def test_the_only_track_is_the_first_and_the_last():
-    assert shape(Listener(mix_of(5)).play()) == (True, True, False, True, 5)
 
 
 def test_a_mix_without_tracks_is_at_its_end_at_once_and_stores_nothing():

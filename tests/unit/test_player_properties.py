@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -238,14 +237,3 @@ def test_whatever_is_edited_next_goes_to_the_track_behind_the_latest_known_one(i
         answer, state = apply("next", mix, state, START, Rules(), None)
         if known and answer.track is not None:
             assert mix.tracks.index(answer.track) == mix.tracks.index(known[-1]) + 1
-
-
-@given(st.lists(st.integers(1, 8), unique=True, min_size=2, max_size=8))
-def test_next_from_start_to_end_plays_each_track_once_in_order(ids):
-    mix, state = mix_of(ids), None
-    places = []
-    for _ in range(len(ids) + 1):
-        answer, state = apply("next", mix, state, START, Rules(), None)
-        places.append(answer)
-    assert [place.track and place.track.id for place in places] == [*ids, None]
-    assert all(not earlier.at_last_track or later.at_end for earlier, later in pairwise(places))

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from uhashring import HashRing
 
 from config.model import Lookup, LookupServer
 from sharding.ring.hashes import HASHES
@@ -82,25 +81,6 @@ def test_ketama_is_what_twemproxys_source_says_whoever_is_out(
         assert name_of(subject.route(key, out)) == at(points, HASHES["fnv1a_64"](key))
 
 
-@pytest.mark.parametrize("weights", [(1,) * 25, (2, 60, 3, 5, 5), (10, 60, 5, 100, 7, 10)])
-def test_points_are_counted_in_single_precision(weights: tuple[int, ...]) -> None:
-    subject = ring(*weights)
-    points = points_by_the_book(subject)
-    exact = 4 * sum(weight * 40 * len(weights) // sum(weights) for weight in weights)
-    assert len(points) < exact, "these weights would not show it"
-    for key in KEYS:
-        assert subject.owner(key).name == at(points, HASHES["fnv1a_64"](key))
-
-
-def test_modulas_slots_are_in_the_order_of_length_and_name() -> None:
-    subject = ring(1, 2, 1, 1, names=["zz", "b", "aaa", "ab"], hash="crc32a", distribution="modula")
-    slots = ["b", "b", "ab", "zz", "aaa"]
-    for key in KEYS:
-        assert subject.owner(key).name == slots[HASHES["crc32a"](key) % 5]
-        without_b = subject.route(key, frozenset({"b"}))
-        assert name_of(without_b) == slots[2:][HASHES["crc32a"](key) % 3]
-
-
 @settings(deadline=None, max_examples=50)
 @given(weights, distributions, hashes, st.binary(max_size=40))
 def test_a_key_has_one_node_whenever_and_by_whomever_it_is_asked(
@@ -125,12 +105,6 @@ def test_the_order_of_a_key_is_its_route_as_its_nodes_go_out_one_after_another(
     for gone in range(len(order)):
         out = frozenset(server.name for server in order[:gone])
         assert subject.route(key, out) == order[gone]
-
-
-@pytest.mark.parametrize("distribution", ["ketama", "modula"])
-def test_with_every_node_out_there_is_no_route(distribution: str) -> None:
-    subject = ring(1, 2, distribution=distribution)
-    assert subject.route(b"uid:1", frozenset({"tape1", "tape2"})) is None
 
 
 def test_names_that_the_ring_does_not_have_change_nothing_by_being_out() -> None:
@@ -196,55 +170,6 @@ def test_a_node_whose_weight_is_lost_beside_the_others_gets_keys_once_they_are_o
     subject = ring(1000, 1)
     assert subject.shares() == {"tape1": 1, "tape2": 0}
     assert name_of(subject.route(b"uid:1", frozenset({"tape1"}))) == "tape2"
-
-
-def test_a_key_exactly_on_a_point_belongs_to_it() -> None:
-    names = [f"lookup{number}" for number in range(1, 13)]
-    subject = ring(*[1] * 12, names=names, hash="crc32a")
-    points = HashRing(names, hash_fn="ketama").get_points()
-    values = [value for value, _ in points]
-    differing = 0
-    for key in (b"uid:1303041", b"uid:1698141", b"uid:5719265", b"uid:11984459"):
-        here = values.index(HASHES["crc32a"](key))
-        assert subject.owner(key).name == points[here][1]
-        differing += points[here][1] != points[here + 1][1]
-    assert differing, "no key would show it"
-
-
-@pytest.mark.parametrize("names", [("tape49", "tape344"), ("tape344", "tape49")])
-def test_a_point_of_two_nodes_belongs_to_the_one_whose_name_comes_first(
-    names: tuple[str, str],
-) -> None:
-    subject = ring(1, 1, names=names, hash="crc32a")
-    point = 0xC32948F5
-    near = [b"uid:%d" % n for n in range(100_000)]
-    near = [key for key in near if 0 <= point - HASHES["crc32a"](key) < 500_000]
-    assert near
-    assert {subject.owner(key).name for key in near} == {"tape49"}
-
-
-@pytest.mark.parametrize(
-    ("key", "hashed"),
-    [
-        (b"uid:{7}:pid:1", b"7"),
-        (b"{a}{b}", b"a"),
-        (b"x}{y}", b"y"),
-        (b"{{a}}", b"{a"),
-        (b"{}", b"{}"),
-        (b"{}{b}", b"{}{b}"),
-        (b"{a", b"{a"),
-        (b"a}", b"a}"),
-        (b"plain", b"plain"),
-    ],
-)
-def test_only_what_lies_in_the_first_hash_tag_is_hashed(key: bytes, hashed: bytes) -> None:
-    whole, tagged = ring(*[1] * 12), ring(*[1] * 12, hash_tag="{}")
-    assert tagged.order(key) == whole.order(hashed)
-
-
-def test_a_hash_tag_may_have_the_same_character_twice() -> None:
-    whole, tagged = ring(*[1] * 12), ring(*[1] * 12, hash_tag="$$")
-    assert tagged.order(b"uid:$7$:1") == whole.order(b"7")
 
 
 def test_a_node_that_has_a_name_keeps_its_keys_at_another_address() -> None:
