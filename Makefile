@@ -20,8 +20,8 @@ test: ## Everything that takes less than 15 minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(if $(ARGS),$(BIN)/pytest -m 'not long' $(ARGS),$(BIN)/pytest -m 'not long' -n 2 --dist loadfile --ignore tests/chaos --ignore tests/integration/test_localstack_group.py)
-	$(if $(ARGS),,$(BIN)/pytest -m 'not long' tests/chaos)
+	$(if $(ARGS),$(BIN)/pytest -m 'not long' $(ARGS),$(BIN)/pytest -m 'not long' -n 2 --dist loadfile --ignore tests/chaos)
+	$(if $(ARGS),,$(BIN)/pytest -m 'not long' -n 2 --dist loadgroup tests/chaos)
 
 test-fast: ## What needs no server: lint, types, unit tests
 	$(PYTHON) stack/bootstrap.py --test

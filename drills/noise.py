@@ -11,7 +11,8 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -19,6 +20,9 @@ from drills.measure import percentile
 
 EVERY = 0.05
 """Seconds between writes."""
+STARVED = 2.0
+"""Seconds that the writing thread may miss in a drill. If it missed more, the drill and its servers
+had too little CPU time, and errors show nothing of the gateways."""
 
 
 class Beat(NamedTuple):
@@ -45,6 +49,13 @@ class Timed(Protocol):
 def p99(timed: Iterable[Timed], begin: float, end: float) -> float:
     """The 99th percentile of what these took that began from `begin` to `end`, in seconds."""
     return percentile(sorted(x.took for x in timed if begin <= x.at < end), 0.99)
+
+
+def missed(beats: Sequence[Beat]) -> float:
+    """Seconds in which the next write was due and the writing thread did not run."""
+    return sum(
+        max(0.0, later.at - (beat.at + beat.took + 2 * EVERY)) for beat, later in pairwise(beats)
+    )
 
 
 class Heartbeat:

@@ -83,6 +83,12 @@ DRY = {
 """What is run in the place of what takes long."""
 
 
+_READS = re.compile(
+    r"(\S*/)?tapedeck (status|ring show|partitions list|stack status|reload --dry-run|drill --list"
+    r"|check-config( \S+)?)( .*--wait 60)?$|.*bench\.hot_path|date -u"
+)
+"""What only reads, and stands on many pages: it is typed on the first of them."""
+
 _ANSWERS = re.compile(r"(curl|mariadb|redis-cli|tapedeck|docker|kubectl)\b")
 """What succeeds in silence has failed."""
 
@@ -150,6 +156,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.terminal = Terminal(folder)
         self.folder = folder
+        self.read: set[str] = set()
         for name in (".venv", "config", "deploy", "docs", "bench", "tests", "Makefile"):
             (folder / name).symlink_to(ROOT / name)
         # What the pages copy into deploy/ does not belong into ours.
@@ -214,6 +221,10 @@ class Place:
             text = self.adapt(command.text)
             if text in seen and command.text.startswith(("docker ", "kubectl ")):
                 text = "echo 'it was typed above, elsewhere'"
+            if text in self.read:
+                text = "echo 'it was typed on a page before'"
+            elif _READS.match(text):
+                self.read.add(text)
             seen.add(text)
             script += f"echo '@@ {number}'\n{text}\nprintf '\\n@@ %s %s\\n' {number} $?\n"
         env = {

@@ -263,20 +263,6 @@ def test_what_is_hardly_http_is_answered_or_dropped_and_hurts_nobody(
         check(answer, player=b"/states" not in request and b"/openapi" not in request)
 
 
-def test_a_token_with_any_byte_changed_cut_or_added_is_401(gateway: Gateway) -> None:
-    token = new_token(gateway)
-    assert ask(gateway, "GET", f"/sets/{token}/play?mix_id=7").status == 200
-    forged = {token[:n] for n in range(len(token))}
-    forged |= {token[:n] + token[n + 1 :] for n in range(len(token))}
-    forged |= {token[:n] + ("A" if token[n] != "A" else "B") + token[n + 1 :] for n in range(44)}
-    forged |= {token + extra for extra in ("=", "A", "%00", "%20", "%0a")} | {"%20" + token}
-    for changed in forged:
-        answer = ask(gateway, "GET", f"/sets/{changed}/play?mix_id=7")
-        body = check(answer, player=True)
-        assert answer.status == 401, changed
-        assert body["logged_in"] is False
-
-
 ERRORS = (
     ("/sets/TOKEN/play", 400, "mix_id"),
     ("/sets/TOKEN/play?mix_id=", 400, "mix_id"),

@@ -57,7 +57,7 @@ def test_calls_that_block_an_event_loop_are_found(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
 async def test_nothing_blocks_while_a_gateway_serves_reloads_rotates_and_fails_over(
     stack_config: StackConfig, mysql: MariaDB, tmp_path: Path, workers: int
 ) -> None:

@@ -201,7 +201,7 @@ async def test_other_hosts_at_every_look_leave_nothing_behind(backend: Backend, 
 
     liar.script = script
     nodes = nodes_of(backend)
-    while next(numbers) < 3000:
+    while next(numbers) < 1000:
         await nodes.refresh()
         await told_the_truth(backend)
     assert len(list(nodes)) <= 300

@@ -120,7 +120,7 @@ async def test_a_worker_that_is_born_after_or_during_a_reload_has_the_new_ring(
     gateway: Gateway, lookup_servers: list[RedisServer]
 ) -> None:
     first = workers(gateway)
-    for number in range(6):
+    for number in range(4):
         nodes = lookup_servers if number % 2 == 0 else lookup_servers[:2]
         set_lookup(gateway, servers=servers(*nodes))
         os.kill(workers(gateway)[1], signal.SIGKILL)

@@ -22,6 +22,7 @@ from drills.attached import unsuited
 from drills.checker import Breach, Verdict, Wrong
 from drills.client import OVERLOADED, Look
 from drills.measure import Met, Try
+from drills.noise import Beat
 from drills.report import render, write
 from drills.result import INTERRUPTED, NOT_STEADY, Result
 from drills.scenarios import DRILLS
@@ -101,6 +102,20 @@ def test_an_error_that_is_not_promised_breaks_it() -> None:
     allowed = replace(made.scenario, promise=Promise(errors=frozenset({Met.BUSY})))
     made.scenario = allowed
     assert next(f.held for f in verdicts.judge(made, [])) is True
+
+
+@pytest.mark.parametrize(("stall", "late"), [(0.5, False), (3.0, True)])
+def test_errors_of_a_machine_that_stood_still_are_only_late_and_lost_changes_never_are(
+    stall: float, late: bool
+) -> None:
+    for breaches, only_late in (([], late), ([Breach(Wrong.LOST, "k", "gone")], False)):
+        made = result(breaches=breaches)
+        made.tries.append(Try(5, 5, 5.1, 0, "next", Met.TIMEOUT, last=False))
+        made.findings = verdicts.judge(made, [Finding("it returns", False, "it does not")])
+        made.beats = [Beat(n * 0.051 + stall * (n > 50), 0.001) for n in range(100)]
+        verdicts.excuse(made)
+        assert not made.held
+        assert made.only_late == only_late
 
 
 def test_a_gateway_that_sheds_a_drills_load_is_on_a_machine_that_is_too_busy() -> None:

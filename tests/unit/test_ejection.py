@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -22,38 +21,6 @@ def knock_out(node: Health, now: float) -> float:
         pass
     assert node.next_probe is not None
     return node.next_probe - now
-
-
-@given(st.integers(1, 20))
-def test_the_limit_of_consecutive_failures_ejects(limit: int) -> None:
-    node = a_node(limit)
-
-    ejected = [node.failed(float(n), "refused") for n in range(limit)]
-
-    assert ejected == [False] * (limit - 1) + [True]
-    assert not node.live
-    assert (node.reason, node.since) == ("refused", limit - 1)
-
-
-@given(st.integers(2, 10), st.integers(1, 50))
-def test_failures_that_are_not_consecutive_never_eject(limit: int, rounds: int) -> None:
-    node = a_node(limit)
-    for _ in range(rounds):
-        for _ in range(limit - 1):
-            assert not node.failed(0, "timeout")
-        node.succeeded(0)
-
-    assert node.live
-
-
-@given(st.lists(st.sampled_from(["failed", "late"]), max_size=200))
-def test_with_auto_eject_hosts_off_no_node_leaves(happened: list[str]) -> None:
-    node = a_node(1, eject=False)
-    for what in happened:
-        assert not getattr(node, what)(0, "timeout")
-
-    assert node.live
-    assert not node.probe_due(1e12)
 
 
 def test_an_ejected_node_is_asked_once_its_time_is_over() -> None:
@@ -87,15 +54,6 @@ def test_a_failed_probe_leaves_it_out_and_says_why() -> None:
     assert node.reason == "LOADING"
     assert not node.probe_due(2 * RETRY - 0.001)
     assert node.probe_due(2 * RETRY)
-
-
-def test_a_node_that_stays_dead_is_asked_at_a_steady_pace() -> None:
-    node = a_node()
-    now = knock_out(node, 0)
-    for _ in range(20):
-        node.probed(now, "refused")
-        assert node.next_probe == now + RETRY
-        now += RETRY
 
 
 def test_a_probe_of_a_live_node_says_nothing() -> None:
@@ -219,11 +177,6 @@ class Node(RuleBasedStateMachine):
 
 TestNode = Node.TestCase
 TestNode.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-
-
-@pytest.mark.parametrize("seconds", [0, 1, RETRY - 1])
-def test_a_node_is_never_asked_while_it_is_live(seconds: float) -> None:
-    assert not a_node().probe_due(seconds)
 
 
 def test_other_settings_keep_what_the_node_went_through_and_a_shorter_time_out_holds_at_once() -> (

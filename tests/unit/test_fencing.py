@@ -77,14 +77,6 @@ def test_a_host_of_a_lower_generation_than_was_seen_is_a_replaced_primary() -> N
     assert "replaced" in verdict.reason
 
 
-def test_of_two_writable_hosts_the_one_of_the_higher_generation_is_believed() -> None:
-    for pair in ([writable(A, 1), writable(B, 2)], [writable(B, 2), writable(A, 1)]):
-        verdict = decide(pair, seen=1, identity=A)
-
-        assert isinstance(verdict, Adopt)
-        assert verdict.address == B
-
-
 def busy(address: str, before: Hello | None = None) -> View:
     return View(address, error="1040 Too many connections", busy=True, before=before)
 

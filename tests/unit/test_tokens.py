@@ -52,14 +52,6 @@ def test_a_change_of_any_character_is_refused(user_id, data):
     assert reason(KEYS, token[:place] + changed + token[place + 1 :]) in (MALFORMED, NOT_OURS)
 
 
-def test_every_single_character_change_of_one_token_is_refused():
-    token = KEYS.issue(42, NOW)
-    for place in range(len(token)):
-        for changed in string.printable:
-            if changed != token[place]:
-                reason(KEYS, token[:place] + changed + token[place + 1 :])
-
-
 @given(user_ids, st.data())
 def test_a_cut_token_is_malformed(user_id, data):
     token = KEYS.issue(user_id, NOW)
