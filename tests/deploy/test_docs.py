@@ -7,6 +7,7 @@ own; names of hosts and files that a reader has are replaced by what is there (`
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -193,7 +194,12 @@ class Place:
             check=True,
         )
 
-    def adapt(self, text: str) -> str:
+    def primary(self) -> int:
+        """The port of the host that takes changes: a standby that took some would be made anew."""
+        status = json.loads(self.terminal.run("stack", "status", "--json").stdout)
+        return self.terminal.ports[4 + int(status["mysql"]["primary"].removeprefix("mysql"))]
+
+    def adapt(self, text: str, primary: int) -> str:
         """The command with what is here in the place of what a reader has."""
         gateway, admin, *others = self.terminal.ports
         # What is typed in a container is typed here.
@@ -204,8 +210,8 @@ class Place:
             text = text.replace(f"redis-cli -h lookup{number}", f"redis-cli -p {port}")
         for number, port in enumerate(others[3:], 1):
             text = text.replace(f"--host=mysql{number}", f"--host=127.0.0.1 --port={port}")
-        text = text.replace("app@db1", f"stack@127.0.0.1:{others[3]}")
-        text = text.replace("--host=db1", f"--host=127.0.0.1 --port={others[3]}")
+        text = text.replace("app@db1", f"stack@127.0.0.1:{primary}")
+        text = text.replace("--host=db1", f"--host=127.0.0.1 --port={primary}")
         text = text.replace("/root/admin.cnf", str(self.admin))
         text = text.replace("/etc/tapedeck/tapedeck.yml", ".tapedeck/tapedeck.yml")
         if "bench.sessions" in text and "--url" not in text:
@@ -217,8 +223,9 @@ class Place:
     def type(self, typed: list[Command]) -> list[str]:
         """Type them in one shell; what went wrong."""
         script, seen = "set -o pipefail\n", set[str]()
+        primary = self.primary()
         for number, command in enumerate(typed):
-            text = self.adapt(command.text)
+            text = self.adapt(command.text, primary)
             if text in seen and command.text.startswith(("docker ", "kubectl ")):
                 text = "echo 'it was typed above, elsewhere'"
             if text in self.read:
