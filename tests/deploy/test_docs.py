@@ -223,7 +223,7 @@ class Place:
     def type(self, typed: list[Command]) -> list[str]:
         """Type them in one shell; what went wrong."""
         script, seen = "set -o pipefail\n", set[str]()
-        primary = self.primary()
+        primary = self.primary() if any("db1" in command.text for command in typed) else 0
         for number, command in enumerate(typed):
             text = self.adapt(command.text, primary)
             if text in seen and command.text.startswith(("docker ", "kubectl ")):
