@@ -154,7 +154,7 @@ def _checked(
         _read_secrets(merged, base, problems)
         _place_tls_files(merged, base)
     _read_nutcracker(merged, base, problems)
-    checked = _judged(model, merged, problems)
+    checked = _validated(model, merged, problems)
     if problems.found or checked is None:
         raise ConfigError(source, problems.found)
     return checked
@@ -169,7 +169,7 @@ _GUARDED = ("mode", "auth", "admin")
 """The sections of the rules about the whole configuration (`Sections`)."""
 
 
-def _judged(model: type[Model], merged: dict[str, Any], problems: Problems) -> Model | None:
+def _validated(model: type[Model], merged: dict[str, Any], problems: Problems) -> Model | None:
     """Check every rule. A value that breaks one makes place for its default, and then the rest is
     checked, so that rules between values have their say too."""
     while True:

@@ -11,10 +11,18 @@ from typing import Any, TypeAlias, get_args
 
 from pydantic import BaseModel
 
-from config import gone
 from config.model import Sections
 from config.values import close_to, did_you_mean
 
+_NO_LIMIT = "a load without a hint needs no limit any more"
+GONE = {
+    "lookup.move_rate": "a reload copies no entries any more",
+    "lookup.on_lookup_failure": "a load without a hint always reads what MySQL has",
+    "lookup.probe_rate": _NO_LIMIT,
+    "lookup.probe_burst": _NO_LIMIT,
+    "lookup.probe_overload": _NO_LIMIT,
+}
+"""Values of earlier versions, by `section.key`, and why each was removed."""
 PREFIX = "TAPEDECK_"
 """The prefix of environment variables that override values of the file."""
 
@@ -105,8 +113,8 @@ def variables() -> dict[str, str]:
 
 def unknown(place: Place) -> str:
     """The sentence for a name that the configuration does not have."""
-    if refusal := gone.refusal(".".join(place)):
-        return refusal
+    if why := GONE.get(".".join(place)):
+        return f"is gone ({why}); remove it"
     *parents, name = place
     what = "section" if not parents else "value"
     close = [".".join((*parents, near)) for near in close_to(name, names_at(parents))]
@@ -121,8 +129,9 @@ def unknown_variable(variable: str, name: str) -> str:
     Args:
         name: `section.key`, as the variable has it.
     """
-    refusal = gone.refusal(name)
-    return refusal or f"there is no value {name}{did_you_mean(close_to(variable, variables()))}"
+    if why := GONE.get(name):
+        return f"is gone ({why}); remove it"
+    return f"there is no value {name}{did_you_mean(close_to(variable, variables()))}"
 
 
 def meant(variable: str) -> str | None:

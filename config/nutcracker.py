@@ -7,14 +7,12 @@ nutcracker's own port are ignored, with a note.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from config.reading import BadYaml, Unreadable, compose_plain, read_text
+from config.reading import BadYaml, Unreadable, read_text, read_yaml
 from config.values import close_to, did_you_mean
 
 HOW_TWEMPROXY_LISTENS = ("listen", "backlog", "client_connections", "reuseport")
@@ -108,7 +106,7 @@ def translate(name: str, pool: Mapping[str, Any]) -> Pool:
     for word, default in _NUMBERS.items():
         words[word] = _number(pool, word, default, problems)
     words["timeout"] = _timeout(_number(pool, "timeout", 0, problems), notes)
-    _judge(pool, words, problems, notes)
+    _check_values(pool, words, problems, notes)
     words["servers"] = _servers(pool, problems)
     if problems:
         raise NutcrackerError([f"pool {name}, {problem}" for problem in problems])
@@ -116,7 +114,7 @@ def translate(name: str, pool: Mapping[str, Any]) -> Pool:
     return Pool(words, notes)
 
 
-def _judge(
+def _check_values(
     pool: Mapping[str, Any], words: dict[str, Any], problems: list[str], notes: dict[str, str]
 ) -> None:
     unknown = sorted(set(pool) - _WORDS)
@@ -177,10 +175,9 @@ def _timeout(milliseconds: int, notes: dict[str, str]) -> int:
 
 
 def _servers(pool: Mapping[str, Any], problems: list[str]) -> list[str]:
-    servers = pool.get("servers")
-    if not isinstance(servers, list) or not servers:
+    servers = [server.strip() for server in pool.get("servers") or ()]
+    if not servers:
         problems.append("servers: there are none")
-        return []
     problems.extend(
         f"servers: {server.split(' ')[0]}: a UNIX socket is on one machine only; let Redis listen "
         "on a port too and give host:port:weight with a name (twemproxy calls this one "
@@ -213,47 +210,32 @@ def _list(pools: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _pools(path: Path) -> dict[str, dict[str, Any]]:
-    """All pools, with every scalar as text: twemproxy has no other type."""
+    """All pools, with every value as text: twemproxy has no other type."""
     try:
-        tree = compose_plain(read_text(path))
+        document = read_yaml(read_text(path), as_text=True)
     except FileNotFoundError:
         raise NutcrackerError([f"{path} cannot be read: there is no such file"]) from None
     except (Unreadable, BadYaml) as error:
         raise NutcrackerError([f"{path} {error}"]) from None
-    problems: list[str] = []
-    pools = {
-        name: _mapping(node, f"pool {name}, ", problems)
-        for name, node in _pairs(tree, "", problems)
-    }
+    pools = document.value
+    if not isinstance(pools, dict):
+        raise NutcrackerError([f"{path}: a mapping is expected"])
+    problems = list(document.twice)
+    for name, pool in pools.items():
+        if isinstance(pool, dict):
+            problems += [f"pool {name}, {problem}" for problem in _shape_problems(pool)]
+        else:
+            problems.append(f"pool {name}, a mapping is expected")
     if problems:
         raise NutcrackerError([f"{path}: {problem}" for problem in problems])
     return pools
 
 
-def _mapping(node: yaml.Node, where: str, problems: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for word, value in _pairs(node, where, problems):
-        if isinstance(value, yaml.SequenceNode) and word == "servers":
-            if not all(isinstance(item, yaml.ScalarNode) for item in value.value):
-                problems.append(f"{where}{word}: a list of host:port:weight is expected")
-                continue
-            found[word] = [item.value.strip() for item in value.value]
-        elif isinstance(value, yaml.ScalarNode) and word != "servers":
-            found[word] = value.value
-        else:
-            expected = "a list" if word == "servers" else "one value"
+def _shape_problems(pool: dict[str, object]) -> Iterator[str]:
+    for word, value in pool.items():
+        if word == "servers":
+            if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+                yield "servers: a list is expected, of host:port:weight"
+        elif not isinstance(value, str):
             hint = " (put it in quotes)" if word == "hash_tag" else ""
-            problems.append(f"{where}{word}: {expected} is expected{hint}")
-    return found
-
-
-def _pairs(node: yaml.Node | None, where: str, problems: list[str]) -> list[tuple[str, yaml.Node]]:
-    if not isinstance(node, yaml.MappingNode):
-        problems.append(f"{where}a mapping is expected")
-        return []
-    pairs = [(str(key.value), value) for key, value in node.value]
-    names = [name for name, _ in pairs]
-    problems.extend(
-        f"{where}{name}: is a duplicate" for name in dict.fromkeys(names) if names.count(name) > 1
-    )
-    return pairs
+            yield f"{word}: one value is expected{hint}"

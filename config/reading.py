@@ -89,13 +89,16 @@ class Document:
     twice: list[str]
 
 
-def read_yaml(text: str) -> Document:
+def read_yaml(text: str, *, as_text: bool = False) -> Document:
     """Read a YAML document.
+
+    Args:
+        as_text: whether every value is text, and << a key like any other.
 
     Raises:
         BadYaml: with the first problem, but for keys that are given twice.
     """
-    with _composed(text, _Typed) as (loader, node):
+    with _composed(text, _Guarded if as_text else _Typed) as (loader, node):
         if node is None:
             return Document(None, {}, [])
         # First the value: it puts merged mappings in their places.
@@ -130,8 +133,6 @@ def _composed(text: str, kind: type[_Guarded]) -> Iterator[tuple[_Guarded, yaml.
     try:
         loader = kind(text)
         yield loader, loader.get_single_node()
-    except _Problem as problem:
-        raise BadYaml([str(problem)]) from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise BadYaml([f"line {line} holds a character that YAML does not allow"]) from None
@@ -143,11 +144,8 @@ def _composed(text: str, kind: type[_Guarded]) -> Iterator[tuple[_Guarded, yaml.
         raise BadYaml([what]) from None
 
 
-class _Problem(Exception):
-    """A problem in our words."""
-
-    def __init__(self, what: str, mark: yaml.Mark) -> None:
-        super().__init__(f"line {mark.line + 1}: {what}")
+def _refused(what: str, mark: yaml.Mark) -> BadYaml:
+    return BadYaml([f"line {mark.line + 1}: {what}"])
 
 
 class _Guarded(yaml.BaseLoader):
@@ -169,7 +167,7 @@ class _Guarded(yaml.BaseLoader):
         """The next node.
 
         Raises:
-            _Problem: the node breaks a rule.
+            BadYaml: the node breaks a rule.
         """
         event = self.peek_event()  # type: ignore[no-untyped-call]
         mark = event.start_mark
@@ -177,20 +175,20 @@ class _Guarded(yaml.BaseLoader):
             node = super().compose_node(parent, index)
             size = self._sizes.get(id(node))
             if size is None:
-                raise _Problem("an alias stands within what it names", mark)
+                raise _refused("an alias stands within what it names", mark)
             self._count(size, mark)
             return node
         if getattr(event, "tag", None) is not None:
-            raise _Problem(
+            raise _refused(
                 "a tag means nothing in this YAML; quote a value that begins with !", mark
             )
         if isinstance(event, yaml.ScalarEvent) and _CONTROL.search(event.value):
-            raise _Problem("a control character is in this value", mark)
+            raise _refused("a control character is in this value", mark)
         before = self._nodes
         self._count(1, mark)
         self._depth += 1
         if self._depth > DEEPEST:
-            raise _Problem(f"is nested more than {DEEPEST} levels deep", mark)
+            raise _refused(f"is nested more than {DEEPEST} levels deep", mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         self._sizes[id(node)] = self._nodes - before
@@ -201,13 +199,13 @@ class _Guarded(yaml.BaseLoader):
     def _count(self, nodes: int, mark: yaml.Mark) -> None:
         self._nodes += nodes
         if self._nodes > MOST_NODES:
-            raise _Problem(f"more than {MOST_NODES:,} values, with all that aliases name", mark)
+            raise _refused(f"more than {MOST_NODES:,} values, with all that aliases name", mark)
 
     def _look_for_double_keys(self, node: yaml.MappingNode) -> None:
         lines: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or "\n" in key.value:
-                raise _Problem("a key must be one word", key.start_mark)
+                raise _refused("a key must be one word", key.start_mark)
             line = key.start_mark.line + 1
             if key.value in lines:
                 name = shown(key.value)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from config.gone import GONE
 from config.load import ConfigError, load, load_lookup, parse
+from config.mistakes import GONE
 from config.model import HASHES, LookupServer, Sections
 from config.tls import own_url
 from config.values import is_loopback, join_address, split_address

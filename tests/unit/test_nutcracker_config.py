@@ -174,13 +174,16 @@ def test_every_problem_of_a_pool_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("p: {redis: true, redis: true, servers: [a:1:1]}", "pool p, redis: is a duplicate"),
+        ("p: {redis: true, redis: true, servers: [a:1:1]}", "line 1: 'redis' is given twice"),
         ("p: {hash_tag: {}, redis: true, servers: [a:1:1]}", "one value is expected (put it in"),
         ("p: {redis: true, servers: a:1:1}", "servers: a list is expected"),
         ("- p", "a mapping is expected"),
         ("", "a mapping is expected"),
         ("p: [", "is no YAML at line 1"),
-        ("p: {redis: true, servers: [a:1:1]}\np: {}", "p: is a duplicate"),
+        (
+            "p: {redis: true, servers: [a:1:1]}\np: {}",
+            "line 2: 'p' is given twice, first",
+        ),
     ],
 )
 def test_a_file_that_twemproxy_would_refuse_is_refused(
