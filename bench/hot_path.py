@@ -151,6 +151,7 @@ class Stack:
                     "password": self.mysql.passwords.gateway,
                     "database": "tapedeck_bench",
                 },
+                "partitions": {"filter_folder": str(self.folder / "filters")},
                 **self.overrides,
             }
             with (

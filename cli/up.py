@@ -229,12 +229,11 @@ class _Watcher:
 def _show(console: Console, layout: Layout, ports: Ports, player: str, seconds: float) -> None:
     """Print one screen: all addresses, how to play a mix, what to break."""
     from config.load import load
-    from config.tls import scheme
+    from config.tls import own_url
+    from stack.layout import gateway_environment
 
-    # The environment may turn TLS on.
-    sections = load(layout.config)
-    gateway = f"{scheme(sections.gateway)}://127.0.0.1:{ports.gateway}"
-    admin = f"{scheme(sections.admin)}://127.0.0.1:{ports.admin}"
+    sections = load(layout.config, gateway_environment())
+    gateway, admin = own_url(sections.gateway), own_url(sections.admin)
     curl = "curl"
     if sections.gateway.tls_certificate_file is not None:
         curl += f" --cacert {shlex.quote(sections.gateway.tls_certificate_file)}"

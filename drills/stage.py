@@ -343,6 +343,7 @@ class Stage:
             "auth": {"token_keys": [self._token_key], "service_keys": [self.key]},
             "lookup": {"servers": servers, "server_retry_timeout": 1000},
             "mysql": {"hosts": hosts, "user": "tapedeck", "password": self.passwords.gateway},
+            "partitions": {"filter_folder": str(self.folder / "filters")},
         }
         key = self.primary.folder / "public_key.pem"
         if key.exists():

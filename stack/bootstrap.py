@@ -1,9 +1,9 @@
 """What `make run`, `make test` and `make bench` need before anything of Tapedeck can run.
 
-Run by whatever python3 the machine has, so it imports the standard library alone, and its grammar
-is that of Python 3.7: one that is too old must be told so in a sentence. It makes `.venv`,
-installs the pinned dependencies into it, and installs the servers that are missing.
-A run where nothing is missing takes a tenth of a second.
+Run by the machine's own python3, whichever that is. So it imports only the standard library, and
+its grammar is Python 3.7's: an older Python than the program needs gets a sentence that says so.
+It makes `.venv`, installs the pinned dependencies into it, and installs the missing servers. A run
+where nothing is missing takes a tenth of a second.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How `tapedeck stack` talks to the running `tapedeck up`: JSON lines over a unix socket.
 
 A request is one line, `{"do": "start", "name": "mysql1"}`. The answer is any number of lines
-`{"progress": "..."}` and one last `{"done": ...}` or `{"error": "..."}`. What is started so is a
-child of `up`, and ends with it.
+`{"progress": "..."}` and one last `{"done": ...}` or `{"error": "..."}`. A server
+that is started by an order is a child of `up`, and ends with it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SOCKET = "control.sock"
 
 
 class NotRunning(Exception):
-    """No stack runs in that folder."""
+    """No stack runs in the folder."""
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 `mariadb-install-db` asks for a package (my_print_defaults) that the server itself does without, so
 the same SQL is given to `mariadbd --bootstrap` here. The help tables and the sys schema are left
-out: nobody asks for them, and it takes half as long.
+out: nothing here reads them, and making the data takes half as long without them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def executable() -> str:
 
 
 def as_user() -> list[str]:
-    """mariadbd refuses to run as root unless told to."""
+    """The option without which a server refuses to run as root."""
     return ["--user=root"] if os.geteuid() == 0 else []
 
 

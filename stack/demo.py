@@ -1,6 +1,6 @@
 """The demo player: a page beside the local stack on which one plays a mix and breaks parts of it.
 
-It lives in `tapedeck up` and nowhere else; a gateway of its own never has it. It passes the
+Only `tapedeck up` has it; `tapedeck serve` does not. It passes the
 Player's calls on to the gateway, and orders to the stack. Only its own page may call it: another
 site in the same browser must not kill servers here.
 """

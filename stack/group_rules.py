@@ -1,7 +1,7 @@
-"""What the members of a group say of it, and what is left to do: MySQL itself does the rest.
+"""The state of a group from what its members say, and what MySQL itself does not do for it.
 
 No I/O. MySQL expels a member that does not answer, elects the primary, and takes a member back.
-What it does not do is to begin: a member that was started has to be told to join, and when no group
+It does not begin: a member that was started has to be told to join, and when no group
 is left, one member has to be told to found it again, the one with the most transactions. Founding
 is safe only while every member can be asked what it has: any of them may be the only one that holds
 an acknowledged change.
@@ -58,7 +58,7 @@ class Situation:
 
 
 def situation_of(views: Mapping[str, View | None]) -> Situation:
-    """Put together what the members say.
+    """Combine what the members say.
 
     Args:
         views: by name; None of a member that does not run, or does not answer.

@@ -1,4 +1,4 @@
-"""Where the local stack keeps what: ports, files, secrets, the gateway's configuration."""
+"""The local stack's ports, files, secrets, and its gateway's configuration."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Ports:
         ]
 
     def problems(self) -> list[str]:
-        """One sentence for each port that cannot be had."""
+        """One sentence for each port that is taken, or given to two servers."""
         found = []
         seen: dict[int, str] = {}
         for port, name, option in self.uses():
@@ -127,7 +127,7 @@ def secret(path: Path, length: int = 32) -> str:
 
 
 def passwords(layout: Layout) -> Passwords:
-    """Those that the data was, or will be, made with."""
+    """The passwords that the data was, or will be, made with."""
     folder = layout.data / "secrets"
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -166,7 +166,7 @@ def write_config(layout: Layout, ports: Ports, workers: int, public_key: str = "
                 f"127.0.0.1:{port}:1 {name}"
                 for port, name in zip(ports.lookup, LOOKUP_NAMES, strict=True)
             ],
-            # Who kills a node by hand wants to see it return.
+            # A node that was killed by hand and started again returns soon.
             "server_retry_timeout": 2000,
         },
         "mysql": {
@@ -175,8 +175,8 @@ def write_config(layout: Layout, ports: Ports, workers: int, public_key: str = "
             "password_file": f"{layout.data.name}/secrets/gateway",
             "database": "tapedeck",
         },
-        # With the other data, so that it goes with them.
-        "partitions": {"filter_folder": str(layout.data / "filters")},
+        # Removed with the other data.
+        "partitions": {"filter_folder": str(layout.data.absolute() / "filters")},
     }
     if public_key:
         document["mysql"]["public_key"] = public_key

@@ -38,7 +38,7 @@ _PAIR = (
     # Nothing is written before the roles are settled, whichever server starts.
     "--read-only=1",
 )
-# Recovers as a standby does: cuts off what a crashed primary had written and nobody acknowledged.
+# Recovers as a standby does: cuts off what a crashed primary wrote without acknowledging it.
 _STANDBY = ("--init-rpl-role=SLAVE", "--rpl-semi-sync-slave-enabled=1")
 
 

@@ -1,4 +1,4 @@
-"""What is seen of a pair of MySQL servers: who answers, and how the standby follows."""
+"""Observes a pair of MySQL servers: which one answers, and how the standby follows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Monitor:
         self.reset()
 
     def reset(self) -> None:
-        """The servers were started, or have other roles: what was seen before says nothing."""
+        """Forget what was observed: the servers were started, or have other roles now."""
         now = time.monotonic()
         self._answered = dict.fromkeys(self._servers, now)
         self._followed = now

@@ -1,11 +1,11 @@
-"""When the standby is promoted, when the pair goes on alone: the rules of a managed database.
+"""When the standby is promoted, and when the pair goes on without one: a managed database's rules.
 
-No I/O: `decide` is given what is seen and answers what to do next. What keeps acknowledged changes
-safe is one fact, *redundant*: the standby has every commit that was acknowledged. It becomes
-true when the primary waits for the standby at each commit and the standby has received all that
-was committed until then; it becomes false when the standby ends (its relay log may be lost
-with it) and before the primary stops to wait. The primary's death does not change it.
-Promotion without being told asks for it, so a second failure never loses a change in silence.
+No I/O: `decide` takes what was observed and returns what to do next. One fact keeps acknowledged
+changes safe, *redundant*: the standby has every commit that was acknowledged. It becomes true when
+the primary waits for the standby at each commit and the standby has received all that was committed
+until then. It becomes false when the standby ends (its relay log may be lost with it), and before
+the primary stops waiting for it. The primary's death does not change it. A promotion
+without an order needs it, so a second failure never loses a change in silence.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Action(Enum):
     RESTART_STANDBY = "end the standby, if it is frozen, and start it"
     LINK = "have the standby follow the primary from where it is"
     COPY = "give the standby a new copy of the primary's data"
-    GO_ALONE = "stop to wait for a standby at each commit"
+    GO_ALONE = "stop waiting for a standby at each commit"
     WAIT_FOR_STANDBY = "wait for the standby at each commit"
     REDUNDANT = "write down that the standby has every acknowledged commit"
 
@@ -94,7 +94,7 @@ class Situation:
 
 
 def decide(seen: Situation) -> list[Action]:
-    """The next actions, in order; none where all is well or there is nothing but to wait."""
+    """The next actions, in order; none if all is well, or if waiting is all that can be done."""
     standby_lost = seen.standby.lost
     restart = [Action.RESTART_STANDBY] if standby_lost and seen.standby.wanted else []
     if seen.primary.lost:

@@ -2,8 +2,8 @@
 
 The kernel ends a child when its parent dies (PR_SET_PDEATHSIG), also by kill -9. It ties that to
 the *thread* that forked, so every child is forked by one thread that lives as long as the process
-does. Children have sessions of their own: a Ctrl-C in the terminal reaches the parent alone,
-which stops them in order.
+does. Each child has a session of its own: a Ctrl-C in the terminal reaches only the parent, which
+stops the children in order.
 """
 
 from __future__ import annotations

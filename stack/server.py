@@ -1,7 +1,7 @@
 """A real server that speaks MySQL's protocol, as a child process: MariaDB or MySQL.
 
-What this module asks of an engine is all that the rest of the stack knows of it: how its data is
-made, with which options it starts, and the words of its replication (`replication` has the steps).
+The rest of the stack knows an engine only by what this class declares: how its data is made, its
+options, and the words of its replication (`replication` has the steps).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stack.datadir import GENERATION_TABLE, MAX_CONNECTIONS, Passwords
 from stack.process import Child, ServerFailed, free_port
 
 Role = Literal["alone", "primary", "standby", "member"]
-"""Without a binlog and without fsync; the ends of a semi-synchronous pair; one of a group."""
+"""Without a binlog and without fsync; the two of a semi-synchronous pair; one of a group."""
 
 
 class Server(Child):
@@ -42,11 +42,11 @@ class Server(Child):
     source: ClassVar[str]
     """The word for a primary in the names of semi-sync's variables."""
     replica: ClassVar[str]
-    """Likewise for a standby."""
+    """The word for a standby there."""
     committed_sql: ClassVar[str]
     """What the binlog has, as SQL: a position that `missing` understands."""
     applied_sql: ClassVar[str]
-    """Likewise what a standby has applied."""
+    """What a standby has applied, as SQL: a position."""
     wait_sql: ClassVar[str]
     """Waits until a position is applied: a call with the position and seconds."""
     received_column: ClassVar[str]
@@ -71,7 +71,7 @@ class Server(Child):
         self.clock_file = clock_file
         self.options = tuple(options)
 
-    # --- what an engine says
+    # --- what differs between engines
 
     @staticmethod
     @abstractmethod
@@ -86,19 +86,19 @@ class Server(Child):
 
     @abstractmethod
     def _options(self, role: Role) -> list[str]:
-        """The program and its options, the paths and the port of this server apart."""
+        """The program and its options, without the paths and the port of this server."""
 
     @abstractmethod
     def follow(self, cursor: Cursor, primary: Server) -> None:
         """Make this server, which follows no other one now, follow a source.
 
         Raises:
-            Diverged: it has what the primary has not.
+            Diverged: it has transactions that the primary lacks.
         """
 
     @abstractmethod
     def missing(self, cursor: Cursor, wanted: str, have: str) -> int:
-        """How many transactions of one position the other lacks."""
+        """How many transactions of `wanted` are not in `have`."""
 
     def begin_anew(self) -> None:
         """Tell a standby whose data is a copy of its primary's that it has nothing else."""
@@ -146,7 +146,7 @@ class Server(Child):
 
     def _answers(self) -> bool:
         try:
-            # What answers at this port is not always this process.
+            # Another process may answer at this port.
             ((folder,),) = self.query("SELECT @@datadir")
             return Path(folder) == self.folder.absolute()
         except pymysql.MySQLError as error:
@@ -211,4 +211,4 @@ class Server(Child):
 
 
 class Diverged(Exception):
-    """A server has transactions that the one which it is to follow lacks."""
+    """A server has transactions that its primary-to-be lacks."""

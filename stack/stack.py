@@ -58,7 +58,7 @@ class Stack:
         self._lock_file: TextIO | None = None
         self._ending = threading.Event()
         self._watcher: threading.Thread | None = None
-        # What the stack itself ends is no news.
+        # The end of a server that was stopped by an order is not reported.
         self._expected: set[str] = set()
         self.lookups: dict[str, RedisServer] = {}
         self.mysql: Supervised[Any] | None = None
@@ -203,7 +203,7 @@ class Stack:
                 if path.stat().st_size > _LOG_LIMIT:
                     path.replace(path.with_suffix(".log.1"))
 
-    # --- who is there
+    # --- the servers
 
     def _children(self) -> dict[str, Child]:
         assert self.mysql is not None

@@ -187,7 +187,9 @@ def database(mysql: Server) -> Iterator[str]:
 
 
 @pytest.fixture
-def stack_config(lookup_servers: list[RedisServer], mysql: Server, database: str) -> StackConfig:
+def stack_config(
+    lookup_servers: list[RedisServer], mysql: Server, database: str, tmp_path: Path
+) -> StackConfig:
     """Makes a configuration document (for `config.load.parse`, or a YAML file).
 
     `stack_config(lookup={"layout": "flat"}, player={...})` lays these values over it. Each call
@@ -209,6 +211,7 @@ def stack_config(lookup_servers: list[RedisServer], mysql: Server, database: str
                 "database": database,
                 "public_key": key_of(mysql),
             },
+            "partitions": {"filter_folder": str(tmp_path / "filters")},
         }
         for name, values in sections.items():
             if isinstance(values, dict):
