@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from config.model import Lookup, Sections
-    from sharding.ring.plan import Held
+    from sharding.ring.plan import Forecast, Held
 
 
 def plan(
@@ -74,17 +73,16 @@ def plan(
         fail("a Redis Cluster places its own slots: see redis-cli --cluster rebalance")
     held = run(_held(before, after))
     by_name = {server.name: held[str(server)] for server in before.servers}
-    answer: dict[str, Any] = to_builtins(forecast(before, after, by_name))
-    answer["changes"] = differences(before, after)
-    answer["silent"] = [
+    found, changes = forecast(before, after, by_name), differences(before, after)
+    silent = [
         server.name
         for server in {str(s): s for s in (*before.servers, *after.servers)}.values()
         if held[str(server)] is None
     ]
     if as_json:
-        print_json(answer)
+        print_json({**to_builtins(found), "changes": changes, "silent": silent})
     else:
-        _print(answer)
+        _print(found, changes, silent)
 
 
 def _running(sections: Sections, config: Path, against: str | None) -> Lookup:
@@ -159,49 +157,53 @@ async def _held(before: Lookup, after: Lookup) -> dict[str, Held | None]:
             node.close()
 
 
-def _print(answer: dict[str, Any]) -> None:
-    if not answer["changes"]:
+def _print(found: Forecast, changes: list[str], silent: list[str]) -> None:
+    if not changes:
         print("The gateway has this ring already: a reload moves nothing")
         return
-    print(f"{answer['moved']:.1%} of the keys would move to another node:")
-    for change in answer["changes"]:
+    print(f"{found.moved:.1%} of the keys would move to another node:")
+    for change in changes:
         print(f"  {change}")
-    keys = "Each key that moves" if answer["keys"] is None else f"Some {answer['keys']:,} keys"
+    keys = "Each key that moves" if found.keys is None else f"Some {found.keys:,} keys"
     print(
         f"Nothing is copied. {keys} would be loaded without a hint, once: one more partition read."
         "\nOld owners keep what they had until it expires; what follows is how it is then"
     )
-    added = {node["name"] for node in answer["nodes"] if node["weight_before"] is None}
-    for name in answer["silent"]:
+    added = {node.name for node in found.nodes if node.weight_before is None}
+    for name in silent:
         means = (
             "a reload refuses a new node that does not"
             if name in added
             else "what it has is not known"
         )
         print(f"warning: {name} did not answer; {means}")
-    shown: dict[str, Callable[[Any], str]] = {
-        "weight": str,
-        "share": "{:.1%}".format,
-        "keys": "{:,}".format,
-        "memory_bytes": lambda size: f"{size / 1e6:,.1f} MB",
-    }
     nodes = [
-        (node["name"], *(_both(node, what, show) for what, show in shown.items()))
-        for node in answer["nodes"]
+        (
+            node.name,
+            _both("{}", node.weight_before, node.weight),
+            _both("{:.1%}", node.share_before, node.share),
+            _both("{:,}", node.keys_before, node.keys),
+            _both("{:,.1f} MB", _mega(node.memory_bytes_before), _mega(node.memory_bytes)),
+        )
+        for node in found.nodes
     ]
     print_table(("node", "weight", "share", "keys", "memory"), nodes)
-    if answer["moves"]:
+    if found.moves:
         moves = [
-            (move["from"], move["to"], f"{move['share']:.1%}", _shown(move["keys"], "{:,}".format))
-            for move in answer["moves"]
+            (one.source, one.target, f"{one.share:.1%}", _shown("{:,}", one.keys))
+            for one in found.moves
         ]
         print_table(("from", "to", "share", "keys"), moves)
 
 
-def _shown(value: Any, show: Callable[[Any], str]) -> str:
-    return "-" if value is None else show(value)
+def _shown(form: str, value: float | None) -> str:
+    return "-" if value is None else form.format(value)
 
 
-def _both(node: dict[str, Any], what: str, show: Callable[[Any], str]) -> str:
-    before, after = _shown(node[f"{what}_before"], show), _shown(node[what], show)
-    return before if before == after else f"{before} -> {after}"
+def _both(form: str, before: float | None, after: float | None) -> str:
+    old, new = _shown(form, before), _shown(form, after)
+    return old if old == new else f"{old} -> {new}"
+
+
+def _mega(size: int | None) -> float | None:
+    return None if size is None else size / 1e6
