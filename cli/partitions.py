@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import structs
 
 from cli.admin import AdminPort, NoAnswer
 from cli.common import (
@@ -53,8 +54,8 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     _warn(foreign)
     in_vain = _in_vain(config)
     if as_json:
-        shown = [partition.as_json() for partition in found]
-        print_json([{**one, "in_vain": in_vain.get(one["day"])} for one in shown])
+        shown = [partition.shown() for partition in found]
+        print_json([{**structs.asdict(one), "in_vain": in_vain.get(one.day)} for one in shown])
         return
     rows = []
     for partition in found:

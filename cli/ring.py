@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import to_builtins
 
 from cli.admin import AdminPort, NoAnswer
 from cli.common import (
@@ -24,6 +25,7 @@ from cli.ring_plan import plan
 
 if TYPE_CHECKING:
     from config.model import Lookup, Sections
+    from sharding.shown import Where
 
 app = typer.Typer(no_args_is_help=True, help="The ring of lookup nodes.")
 app.command()(plan)
@@ -99,24 +101,24 @@ def where(
     sections = read_config(config)
     answer = run(_where(sections, user, playlist))
     if as_json:
-        print_json(answer)
+        print_json(to_builtins(answer))
     else:
         _print_place(answer)
-    if problem := answer.get("problem"):
-        fail(f"MySQL cannot say where the state is: {problem}")
+    if answer.problem:
+        fail(f"MySQL cannot say where the state is: {answer.problem}")
 
 
-def _print_place(answer: dict[str, Any]) -> None:
-    lines = [
-        ("lookup key", answer["lookup_key"]),
-        ("owner", answer["owner"]),
-        ("fallback", ", ".join(answer["order"][1:]) or "none"),
+def _print_place(answer: Where) -> None:
+    lines: list[tuple[str, object]] = [
+        ("lookup key", answer.lookup_key),
+        ("owner", answer.owner),
+        ("fallback", ", ".join(answer.order[1:]) or "none"),
     ]
-    lines += [("hint", f"{one['node']}: {one['day'] or one['outcome']}") for one in answer["hints"]]
-    if state := answer["state"]:
-        lines += [(word, state[word]) for word in ("partition", "version")]
-        lines += [("belongs to", state["owner"]), ("state", state["body"])]
-    elif "problem" not in answer:
+    lines += [("hint", f"{one.node}: {one.day or one.outcome}") for one in answer.hints]
+    if state := answer.state:
+        lines += [("partition", state.partition), ("version", state.version)]
+        lines += [("belongs to", state.owner), ("state", state.body)]
+    elif not answer.problem:
         lines.append(("state", "none in any partition"))
     for word, value in lines:
         print(f"{word:<13}{value}")
@@ -167,7 +169,7 @@ def _add_what_the_gateway_saw(
     return {"generation": ring.get("generation")}
 
 
-async def _where(sections: Sections, user: int, playlist: int) -> dict[str, Any]:
+async def _where(sections: Sections, user: int, playlist: int) -> Where:
     from sharding.backend import Backend
     from sharding.locate import find
     from sharding.state import Key

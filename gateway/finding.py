@@ -7,13 +7,14 @@ into the log.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from gateway.auth.tokens import BadToken, TokenKeys
 from gateway.http.errors import Refusal
-from gateway.http.failed_requests import FailedRequest, FailedRequests
+from gateway.http.failed_requests import FailedRequests
 
 MOST_TOLD = 20
 """Failed requests that one answer has."""
@@ -24,6 +25,30 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
 
     play_token: str | None = None
     request_id: str | None = None
+
+
+class FoundListener(msgspec.Struct):
+    # As text: JavaScript's numbers end at 2^53, and anonymous listeners lie above.
+    user_id: str
+    logged_in: bool | UnsetType = UNSET
+    expires: Annotated[int | UnsetType, Meta(description="seconds since 1970")] = UNSET
+
+
+class FoundRequest(msgspec.Struct):
+    at: float
+    request_id: str
+    request: Annotated[str, Meta(description="the method and the route")]
+    status: int
+    playlist_id: str | None
+
+
+class Found(msgspec.Struct):
+    listener: FoundListener | None
+    problem: Annotated[str | None, Meta(description="what is wrong with the token")]
+    failed: Annotated[
+        list[FoundRequest],
+        Meta(description="the listener's last requests that failed, or the one with that id"),
+    ]
 
 
 def question(body: bytes) -> Question:
@@ -41,7 +66,7 @@ def question(body: bytes) -> Question:
     return asked
 
 
-def find(asked: Question, failed: FailedRequests, keys: TokenKeys, now: float) -> dict[str, Any]:
+def find(asked: Question, failed: FailedRequests, keys: TokenKeys, now: float) -> Found:
     """The answer.
 
     Args:
@@ -50,45 +75,42 @@ def find(asked: Question, failed: FailedRequests, keys: TokenKeys, now: float) -
         keys: that signed play tokens.
         now: this machine's clock, seconds since 1970.
     """
+    listener, problem = None, None
     if asked.play_token is not None:
-        listener, problem = _listener(asked.play_token, keys, now)
         found = failed.of(who=asked.play_token)
-        return {"listener": listener, "problem": problem, "failed": _told(found)}
-    found = failed.of(request_id=asked.request_id)
-    who = found[0].who if found else None
-    if who is None or found[0].route.startswith("/states/"):
-        listener, problem = ({"user_id": who} if who is not None else None), None
+        listener, problem = _listener(asked.play_token, keys, now)
     else:
-        listener, problem = _listener(who, keys, now)
-    return {"listener": listener, "problem": problem, "failed": _told(found)}
+        found = failed.of(request_id=asked.request_id)
+        who = found[0].who if found else None
+        if who is not None and found[0].route.startswith("/states/"):
+            listener = FoundListener(who)
+        elif who is not None:
+            listener, problem = _listener(who, keys, now)
+    told = [
+        FoundRequest(
+            round(one.at, 1),
+            one.request_id,
+            f"{one.method} {one.route}",
+            one.status,
+            one.playlist,
+        )
+        for one in found[:MOST_TOLD]
+    ]
+    return Found(listener, problem, told)
 
 
-def merge(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def merge(answers: Sequence[Found]) -> Found:
     """One answer of those of several workers."""
-    best = next((one for one in answers if one["listener"] is not None), answers[0])
-    failed = [request for one in answers for request in one["failed"]]
-    failed.sort(key=lambda request: -request["at"])
-    return {**best, "failed": failed[:MOST_TOLD]}
+    best = next((one for one in answers if one.listener is not None), answers[0])
+    failed = [request for one in answers for request in one.failed]
+    failed.sort(key=lambda request: -request.at)
+    return Found(best.listener, best.problem, failed[:MOST_TOLD])
 
 
-def _listener(token: str, keys: TokenKeys, now: float) -> tuple[dict[str, Any] | None, str | None]:
+def _listener(token: str, keys: TokenKeys, now: float) -> tuple[FoundListener | None, str | None]:
     try:
         listener, expires = keys.read(token)
     except BadToken as error:
         return None, error.reason
-    # As text: JavaScript's numbers end at 2^53, and anonymous listeners lie above.
-    told = {"user_id": str(listener.user_id), "logged_in": listener.logged_in, "expires": expires}
+    told = FoundListener(str(listener.user_id), listener.logged_in, expires)
     return told, "It has expired." if now >= expires else None
-
-
-def _told(found: Sequence[FailedRequest]) -> list[dict[str, Any]]:
-    return [
-        {
-            "at": round(one.at, 1),
-            "request_id": one.request_id,
-            "request": f"{one.method} {one.route}",
-            "status": one.status,
-            "playlist_id": one.playlist,
-        }
-        for one in found[:MOST_TOLD]
-    ]

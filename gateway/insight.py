@@ -8,11 +8,14 @@ from typing import Any, Protocol
 
 from prometheus_client.core import Metric
 
+from failover.mysql.shown import MySQL
 from gateway.api.admin_bodies import Drained
-from gateway.finding import Question
+from gateway.finding import Found, Question
 from gateway.peers import Peers
+from sharding.partitions.shown import BelievedClock, Partition
+from sharding.shown import Outline, Ring, Where
 from sharding.state import Key
-from sharding.verdict import Reason, Verdict
+from sharding.verdict import Reason, Status, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +25,24 @@ class Snapshot:
     Attributes:
         at: this machine's clock, seconds since 1970.
         status, reasons: as in `/readyz`.
-        ring: as in `/ring`; None if no worker answered. With several workers each node has
-            `out_in`, the numbers of the workers that have ejected it.
+        ring: as in `/ring`; None if no worker answered.
         mysql: as in `/mysql`; None if no worker answered.
         families: the metrics of `/metrics`, with a `worker` label if there are several workers.
         workers: the status of each worker that answers, by number, if there are several.
         missing: the numbers of workers that do not answer.
+        out_in: the numbers of the workers that have ejected a node, by its name, if there are
+            several.
     """
 
     at: float
-    status: str
+    status: Status
     reasons: Sequence[Reason]
-    ring: dict[str, Any] | None
-    mysql: dict[str, Any] | None
+    ring: Ring | None
+    mysql: MySQL | None
     families: Sequence[Metric]
     workers: Mapping[int, str] = field(default_factory=dict)
     missing: Sequence[int] = ()
+    out_in: Mapping[str, list[int]] = field(default_factory=dict)
 
 
 class Insight(Protocol):
@@ -53,19 +58,19 @@ class Insight(Protocol):
         """The verdict; `ready` and `degraded` mean that it serves requests."""
         ...
 
-    async def ring(self) -> dict[str, Any]: ...
+    async def ring(self) -> Ring: ...
 
-    async def outline(self) -> dict[str, Any]:
+    async def outline(self) -> Outline:
         """The ring's circle: which node owns each of `OUTLINE_PARTS` places, and which has it."""
         ...
 
-    async def mysql(self) -> dict[str, Any]: ...
+    async def mysql(self) -> MySQL: ...
 
-    async def where(self, key: Key) -> dict[str, Any]:
+    async def where(self, key: Key) -> Where:
         """Find one state."""
         ...
 
-    async def find(self, asked: Question) -> dict[str, Any]:
+    async def find(self, asked: Question) -> Found:
         """Who a play token speaks for, or which request had an id."""
         ...
 
@@ -73,9 +78,9 @@ class Insight(Protocol):
         """Everything at one moment, for the dashboard."""
         ...
 
-    async def partitions(self) -> list[dict[str, Any]]: ...
+    async def partitions(self) -> list[Partition]: ...
 
-    async def believe_clock(self) -> dict[str, Any]:
+    async def believe_clock(self) -> BelievedClock:
         """Trust MySQL's clock on an operator's word, if it is doubted."""
         ...
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 import aiohttp
 import msgspec
+from msgspec import Struct, structs
 
 from config.tls import TlsProblem, in_words
 from failover.tls_contexts import context_for
+from gateway.api.admin_bodies import Overview
 from gateway.http.resolver import Names
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding.verdict import Reason
@@ -24,6 +25,21 @@ ANSWER_SECONDS = 2.0
 EVERY = 2.0
 """Seconds between two rounds of questions."""
 _MOST_BYTES = 64 * 1024
+
+
+class Peer(Overview, kw_only=True):
+    """What another gateway said of itself, and when it last answered (seconds since 1970)."""
+
+    url: str
+    seen: float
+
+
+class SilentPeer(Struct):
+    """A gateway that gave no overview. `seen`: when it last did; None: never."""
+
+    url: str
+    problem: str
+    seen: float | None = None
 
 
 class Peers:
@@ -38,7 +54,7 @@ class Peers:
 
     def __init__(self, live: RuntimeConfig) -> None:
         self._live = live
-        self.known: list[dict[str, Any]] = []
+        self.known: list[Peer | SilentPeer] = []
         self._session: aiohttp.ClientSession | None = None
         self._seen: dict[str, float] = {}
 
@@ -51,31 +67,28 @@ class Peers:
     def reasons(self) -> list[Reason]:
         """A reason for each peer that does not serve requests (not for degraded ones)."""
         now = time.time()
-        return [
-            Reason(
-                "peers",
-                f"the gateway {one['url']} {one.get('problem') or 'serves nothing'}",
-                age=max(0.0, now - (one.get("seen") or now)),
-            )
-            for one in self.known
-            if one.get("problem") or one.get("status") == "unavailable"
-        ]
+        found = []
+        for one in self.known:
+            if isinstance(one, SilentPeer) or one.status == "unavailable":
+                what = one.problem if isinstance(one, SilentPeer) else "serves nothing"
+                age = max(0.0, now - (one.seen or now))
+                found.append(Reason("peers", f"the gateway {one.url} {what}", age=age))
+        return found
 
-    async def ask(self) -> list[dict[str, Any]]:
-        """The overview of each peer, in the order of the configuration, with its `url`, and with
-        `seen`, when it last answered (seconds since 1970; None: never). A peer that does not answer
-        has a `problem` instead of an overview."""
+    async def ask(self) -> list[Peer | SilentPeer]:
+        """The peers, in the order of the configuration."""
         found = await asyncio.gather(*(self._one(url) for url in self._live.config.admin.peers))
+        self._seen |= {one.url: one.seen for one in found if isinstance(one, Peer)}
         for one in found:
-            if "problem" not in one:
-                self._seen[one["url"]] = round(time.time(), 1)
-        return [{**one, "seen": self._seen.get(one["url"])} for one in found]
+            if isinstance(one, SilentPeer):
+                one.seen = self._seen.get(one.url)
+        return found
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
 
-    async def _one(self, url: str) -> dict[str, Any]:
+    async def _one(self, url: str) -> Peer | SilentPeer:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
             connector = aiohttp.TCPConnector(resolver=Names())
@@ -95,15 +108,15 @@ class Peers:
             ) as answer:
                 body = await answer.content.read(_MOST_BYTES)
                 if answer.status != 200:
-                    return {"url": url, "problem": f"answers {answer.status}"}
-                said: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
-                return {**said, "url": url}
+                    return SilentPeer(url, f"answers {answer.status}")
+                said = msgspec.json.decode(body, type=Overview)
+                return Peer(**structs.asdict(said), url=url, seen=round(time.time(), 1))
         except TimeoutError:
-            return {"url": url, "problem": "does not answer"}
+            return SilentPeer(url, "does not answer")
         except TlsProblem as problem:
-            return {"url": url, "problem": f"cannot be asked: admin.peers_{problem}"}
+            return SilentPeer(url, f"cannot be asked: admin.peers_{problem}")
         except (aiohttp.ClientError, OSError, msgspec.DecodeError) as error:
-            return {"url": url, "problem": f"does not answer ({_why(url, error)})"}
+            return SilentPeer(url, f"does not answer ({_why(url, error)})")
 
 
 def _why(url: str, error: Exception) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from failover.mysql.primary import Primary
 from failover.mysql.trial import trial
 from failover.presence import SPAN, Presence
 from failover.redis.cluster import ClusterNodes
-from failover.redis.nodes import Nodes
+from failover.redis.nodes import Nodes, iso_time
 from failover.tasks import stop
 from sharding import metrics
 from sharding.filters.filters import Filters
@@ -29,6 +28,8 @@ from sharding.partitions.filter_keeper import FilterKeeper
 from sharding.partitions.ownership import in_words
 from sharding.partitions.pruner import Pruner
 from sharding.partitions.sealing import Sealer
+from sharding.partitions.shown import Partition
+from sharding.shown import Node, Outline, Ring
 from sharding.store.reader import Reader
 from sharding.store.store import Store
 from sharding.store.writer import Writer
@@ -230,31 +231,35 @@ class Backend:
         """The verdict on the parts behind this worker."""
         return judge(reasons(self.facts()))
 
-    def ring(self) -> dict[str, Any]:
+    def ring(self) -> Ring:
         """The ring as `/ring` shows it."""
         shares = self.lookups.ring.shares()
-        nodes = []
-        for node in self.nodes:
-            described = node.describe()
-            described["share"] = round(shares[node.name], 6)
-            found = self.survey.found.get(node.name)
-            described["capacity"] = None if found is None else asdict(found)
-            nodes.append(described)
-        return {"generation": self.generation, "nodes": nodes}
+        return Ring(
+            self.generation,
+            [
+                Node(
+                    name=node.name,
+                    address=node.address,
+                    weight=node.server.weight,
+                    state="live" if (health := node.health).live else "ejected",
+                    since=iso_time(health.since),
+                    reason=health.reason or None,
+                    next_probe=None if health.next_probe is None else iso_time(health.next_probe),
+                    failures=health.failures,
+                    share=round(shares[node.name], 6),
+                    capacity=self.survey.found.get(node.name),
+                )
+                for node in self.nodes
+            ],
+        )
 
-    def outline(self, parts: int) -> dict[str, Any]:
+    def outline(self, parts: int) -> Outline:
         """The ring's circle in `parts` places: which node owns each, and which has it now."""
         ring = self.lookups.ring
         out = frozenset(node.name for node in self.nodes if not node.health.live)
-        return {"owners": ring.outline(parts), "serving": ring.outline(parts, out)}
+        return Outline(ring.outline(parts), ring.outline(parts, out))
 
-    def mysql(self) -> dict[str, Any]:
-        """The MySQL hosts as `/mysql` shows them."""
-        return self.primary.describe()
-
-    async def partitions(self) -> list[dict[str, Any]]:
+    async def partitions(self) -> list[Partition]:
         """The partitions as `/partitions` shows them."""
-        return [
-            {**partition.as_json(), "in_vain": self.filters.in_vain.get(partition.day, 0)}
-            for partition in await self.pruner.partitions()
-        ]
+        in_vain = self.filters.in_vain
+        return [one.shown(in_vain.get(one.day, 0)) for one in await self.pruner.partitions()]

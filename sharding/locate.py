@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET, UnsetType
 
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from sharding.partitions.calendar import table
+from sharding.shown import FoundState, Hint, Where
 from sharding.state import Key, Owner
 
 if TYPE_CHECKING:
     from sharding.backend import Backend
 
 
-async def find(backend: Backend, key: Key, *, all_or_nothing: bool = True) -> dict[str, Any]:
+async def find(backend: Backend, key: Key, *, all_or_nothing: bool = True) -> Where:
     """Where a state is: the node that owns its key, every node's hint, and the row in MySQL.
 
     Args:
@@ -28,7 +31,8 @@ async def find(backend: Backend, key: Key, *, all_or_nothing: bool = True) -> di
     hints = await asyncio.gather(
         *(backend.lookups.peek(key, backend.nodes[node]) for node in order)
     )
-    row, problem = None, None
+    row = None
+    problem: str | UnsetType = UNSET
     try:
         row = (await backend.reader.find(key)).row
     except (PrimaryUnavailable, MySQLError) as error:
@@ -36,28 +40,24 @@ async def find(backend: Backend, key: Key, *, all_or_nothing: bool = True) -> di
             raise
         problem = str(error)
     stored = row.stored if row is not None else None
-    return {
-        **({} if problem is None else {"problem": problem}),
-        "user_id": key.user_id,
-        "playlist_id": key.playlist_id,
-        "lookup_key": name.decode(),
-        "owner": order[0] if order else None,
-        "order": order,
-        "hints": [
-            {
-                "node": node,
-                "outcome": hint.found.value,
-                "day": f"{hint.day:%Y%m%d}" if hint.day is not None else None,
-            }
+    return Where(
+        problem=problem,
+        user_id=key.user_id,
+        playlist_id=key.playlist_id,
+        lookup_key=name.decode(),
+        owner=order[0] if order else None,
+        order=order,
+        hints=[
+            Hint(node, hint.found.value, f"{hint.day:%Y%m%d}" if hint.day is not None else None)
             for node, hint in zip(order, hints, strict=True)
         ],
-        "state": None
+        state=None
         if stored is None
-        else {
-            "partition": table(stored.day),
-            "day": f"{stored.day:%Y%m%d}",
-            "version": stored.version,
-            "owner": "player" if stored.owner == Owner.PLAYER else "states API",
-            "body": stored.body.decode("utf-8", "replace"),
-        },
-    }
+        else FoundState(
+            table(stored.day),
+            f"{stored.day:%Y%m%d}",
+            stored.version,
+            "player" if stored.owner == Owner.PLAYER else "states API",
+            stored.body.decode("utf-8", "replace"),
+        ),
+    )

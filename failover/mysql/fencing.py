@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Literal, TypeAlias
 
 from failover.mysql.connection import Hello
 from failover.mysql.engine import Redundancy
+from failover.mysql.shown import Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +42,20 @@ class View:
     before: Hello | None = None
     redundancy: Redundancy | None = None
 
-    def as_json(self, primary: str | None) -> dict[str, Any]:
+    def shown(self, primary: str | None) -> Host:
         """The host as `/mysql` shows it.
 
         Args:
             primary: the address that is the primary now.
         """
-        if self.hello is None:
-            role = "unknown"
-        elif self.address == primary:
-            role = "primary"
-        else:
-            # Writable, and yet not the primary: an old primary, or one of two claimants.
-            role = "standby" if self.hello.read_only else "fenced"
-        return {
-            "address": self.address,
-            "role": role,
-            "generation": self.hello.generation if self.hello is not None else None,
-            "error": self.error or None,
-        }
+        hello, error = self.hello, self.error or None
+        if hello is None:
+            return Host(self.address, "unknown", None, error)
+        if self.address == primary:
+            return Host(self.address, "primary", hello.generation, error)
+        # Writable, and yet not the primary: an old primary, or one of two claimants.
+        role: Literal["standby", "fenced"] = "standby" if hello.read_only else "fenced"
+        return Host(self.address, role, hello.generation, error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import structlog
 
 from config.model import HostPort, MySQL
 from failover import metrics
+from failover.mysql import shown
 from failover.mysql.backoff import persist
 from failover.mysql.commits import SILENT, Commits, waits_for
 from failover.mysql.connection import Hello, Row, Session
@@ -137,21 +138,21 @@ class Primary:
         if self._pool is not None:
             self._pool.configure(config)
 
-    def describe(self) -> dict[str, Any]:
+    def shown(self) -> shown.MySQL:
         """The hosts as `/mysql` shows them."""
-        return {
-            "primary": self.address,
-            "generation": self._seen,
-            "engine": str(self._pool.hello.engine) if self._pool is not None else None,
-            "redundant": self.redundant if self.adopted else None,
-            "redundancy": (self.redundancy or None) if self.adopted else None,
-            "split": self._split,
-            "lost_for": self.lost_for,
-            "committed": self._committed(),
-            "problem": self.problem or None,
-            "waiting": self._waiting,
-            "hosts": [view.as_json(self.address) for view in self._monitor.views()],
-        }
+        return shown.MySQL(
+            primary=self.address,
+            generation=self._seen,
+            engine=str(self._pool.hello.engine) if self._pool is not None else None,
+            redundant=self.redundant if self.adopted else None,
+            redundancy=(self.redundancy or None) if self.adopted else None,
+            split=self._split,
+            lost_for=self.lost_for,
+            committed=self._committed(),
+            problem=self.problem or None,
+            waiting=self._waiting,
+            hosts=[view.shown(self.address) for view in self._monitor.views()],
+        )
 
     def _committed(self) -> float | None:
         """Seconds since the primary last acknowledged a commit; None where that is not known."""

@@ -245,20 +245,6 @@ class Node:
             self._checking.cancel()
         self._link.close()
 
-    def describe(self) -> dict[str, Any]:
-        """The node as `/ring` shows it, without its share."""
-        health = self.health
-        return {
-            "name": self.name,
-            "address": self.address,
-            "weight": self.server.weight,
-            "state": "live" if health.live else "ejected",
-            "since": _iso(health.since),
-            "reason": health.reason or None,
-            "next_probe": _iso(health.next_probe) if health.next_probe is not None else None,
-            "failures": health.failures,
-        }
-
     async def _send(self, commands: Sequence[Command]) -> tuple[list[Any], bool]:
         """The replies, and whether they came after `hint_deadline`.
 
@@ -303,7 +289,7 @@ class Node:
             address=self.address,
             reason=self.health.reason,
             failures=self.health.failures,
-            next_probe=_iso(self.health.next_probe or 0),
+            next_probe=iso_time(self.health.next_probe or 0),
         )
 
 
@@ -411,7 +397,7 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
-def _iso(steady: float) -> str:
+def iso_time(steady: float) -> str:
     """A time of the steady clock as a date and time."""
     seconds = time.time() + steady - time.monotonic()
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

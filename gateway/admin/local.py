@@ -7,10 +7,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
+from failover.mysql.shown import MySQL
 from gateway import telemetry
 from gateway.api.admin_bodies import Drained
 from gateway.drain import ASKED, Drain
-from gateway.finding import Question, find
+from gateway.finding import Found, Question, find
 from gateway.health import Health
 from gateway.http.errors import Refusal
 from gateway.http.failed_requests import FailedRequests
@@ -18,6 +19,8 @@ from gateway.insight import Snapshot
 from gateway.peers import Peers
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding import locate
+from sharding.partitions.shown import BelievedClock, Partition
+from sharding.shown import Outline, Ring, Where
 from sharding.state import Key
 from sharding.verdict import Verdict, judge
 
@@ -62,16 +65,16 @@ class OwnInsight:
         """The verdict of this worker, with its peers if it asks them."""
         return judge([*self._health.verdict().found, *self.peers.reasons()])
 
-    async def ring(self) -> dict[str, Any]:
+    async def ring(self) -> Ring:
         return self._backend.ring()
 
-    async def outline(self) -> dict[str, Any]:
+    async def outline(self) -> Outline:
         return self._backend.outline(OUTLINE_PARTS)
 
-    async def mysql(self) -> dict[str, Any]:
-        return self._backend.mysql()
+    async def mysql(self) -> MySQL:
+        return self._backend.primary.shown()
 
-    async def where(self, key: Key) -> dict[str, Any]:
+    async def where(self, key: Key) -> Where:
         """Asks every lookup node and MySQL."""
         try:
             async with asyncio.timeout(WHERE_SECONDS):
@@ -80,7 +83,7 @@ class OwnInsight:
             reason = str(error) or "no answer in time"
             raise Refusal(503, f"MySQL cannot be asked right now: {reason}.") from None
 
-    async def find(self, asked: Question) -> dict[str, Any]:
+    async def find(self, asked: Question) -> Found:
         return find(asked, self._failed, self._live.tokens, time.time())
 
     async def observe(self) -> Snapshot:
@@ -91,14 +94,14 @@ class OwnInsight:
             status=verdict.status,
             reasons=verdict.found,
             ring=self._backend.ring(),
-            mysql=self._backend.mysql(),
+            mysql=self._backend.primary.shown(),
             families=await asyncio.to_thread(telemetry.families),
         )
 
-    async def partitions(self) -> list[dict[str, Any]]:
+    async def partitions(self) -> list[Partition]:
         return await self._backend.partitions()
 
-    async def believe_clock(self) -> dict[str, Any]:
+    async def believe_clock(self) -> BelievedClock:
         """Only in this process: each one compares with its own clocks."""
         return self._backend.days.believe()
 

@@ -15,6 +15,7 @@ from aiohttp.web import BaseRequest
 
 from config.load import ConfigError
 from gateway import telemetry
+from gateway.api.admin_bodies import Readiness
 from gateway.api.operations import OPEN, PROBES
 from gateway.auth.bearer import carries_key, digest_of
 from gateway.dashboard import guide
@@ -134,12 +135,7 @@ class AdminApi:
         if reasons and host and self._token() is None and not is_ours(host, self._hosts()):
             reasons = ["why is told to localhost, and to the names in admin.allowed_hosts"]
         return json_response(
-            {
-                "status": verdict.status,
-                "reasons": reasons,
-                "causes": verdict.causes,
-                "ages": verdict.ages,
-            },
+            Readiness(verdict.status, reasons, verdict.causes, verdict.ages),
             200 if verdict.status in ("ready", "degraded") else 503,
         )
 

@@ -6,18 +6,9 @@ from typing import Any
 
 import msgspec
 
-from gateway.api.admin_bodies import (
-    BelievedClock,
-    Drained,
-    Found,
-    Happened,
-    MySQL,
-    Outline,
-    Overview,
-    Partition,
-    Ring,
-    Where,
-)
+from failover.mysql.shown import MySQL
+from gateway.api.admin_bodies import Drained, Happened, Overview, Readiness
+from gateway.finding import Found
 from gateway.player.responses import (
     API_VERSION,
     MixReply,
@@ -27,6 +18,8 @@ from gateway.player.responses import (
     TrackReply,
     UserReply,
 )
+from sharding.partitions.shown import BelievedClock, Partition
+from sharding.shown import Outline, Ring, Where
 
 Json = dict[str, Any]
 
@@ -71,7 +64,12 @@ def _envelope(
 
 def _schemas_of(*shapes: type[msgspec.Struct]) -> Json:
     """The schemas of structs and of the structs in their fields."""
-    return msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")[1]
+    schemas = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")[1]
+    for schema in schemas.values():
+        # Of a docstring only the sentence: properties describe themselves.
+        if "description" in schema:
+            schema["description"] = schema["description"].partition("\n")[0]
+    return schemas
 
 
 def _closed(schemas: Json) -> Json:
@@ -126,21 +124,8 @@ SCHEMAS: Json = {
     "State": {"type": "object", "description": "Any JSON object."},
     "Stored": _object({"status": {"enum": ["200 OK", "201 Created"]}}),
     "Health": _object({"status": {"const": "ok"}}),
-    "Readiness": _object(
-        {
-            "status": {"enum": ["ready", "degraded", "unavailable", "draining"]},
-            "reasons": {"type": "array", "items": _TEXT},
-            "causes": {"type": "array", "items": _TEXT},
-            "ages": {
-                "type": "array",
-                "items": {"type": "number"},
-                "description": "seconds for which each of them has held; of the cause `unknown`,"
-                " for which it is not known",
-            },
-        }
-    ),
     **_schemas_of(
-        *(Ring, Outline, MySQL, Where, Found, Overview, Partition, BelievedClock),
+        *(Readiness, Ring, Outline, MySQL, Where, Found, Overview, Partition, BelievedClock),
         *(Drained, Happened),
     ),
     "Partitions": {"type": "array", "items": _ref("Partition")},

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
+from gateway.api.admin_bodies import Happened
 from gateway.dashboard.guide import runbook
 from gateway.dashboard.numbers import Reading, Window, point, read
 from gateway.http.errors import encode
 from gateway.insight import Snapshot
-from sharding.verdict import Reason, stem
+from sharding.verdict import Kind, Reason, Status, stem
 
 KEEP = 60 * 60
 """Seconds that are kept."""
@@ -33,24 +35,21 @@ _RELOADS = {
 }
 
 
-class Event(msgspec.Struct):
-    """Something that happened.
+class Held(msgspec.Struct):
+    """A reason that holds: since when, and which page to read."""
 
-    Attributes:
-        id: grows; an event that ends keeps its own.
-        at, until: seconds since 1970. `until` is None while it lasts, and is `at` for what has no
-            length.
-        level: `bad` stops requests, `warn` does not, a `note` is no fault.
-        kind: the cause of a reason, or `promoted`, `reload`, `worker`, `ring`.
-        text: one sentence.
-    """
-
-    id: int
-    at: float
-    until: float | None
-    level: Literal["bad", "warn", "note"]
-    kind: str
     text: str
+    cause: Kind
+    since: float
+    read: str
+
+
+class Standing(msgspec.Struct):
+    """The status, since when (seconds since 1970), and its reasons."""
+
+    status: Status = "unavailable"
+    since: float | None = None
+    reasons: Sequence[Held] = ()
 
 
 class History:
@@ -60,18 +59,17 @@ class History:
         events: oldest first.
         changed: grows with each change of `events`.
         window: what happened in the last few seconds; None at the very start.
-        status: the status, since when, and its reasons: each with its cause, since when, and what
-            to read.
+        standing: the present status.
     """
 
     def __init__(self) -> None:
-        self.events: deque[Event] = deque(maxlen=MOST_EVENTS)
+        self.events: deque[Happened] = deque(maxlen=MOST_EVENTS)
         self.changed = 0
         self.window: Window | None = None
-        self.status: dict[str, Any] = {"status": "unavailable", "since": None, "reasons": []}
+        self.standing = Standing()
         self._points: deque[tuple[float, msgspec.Raw]] = deque(maxlen=int(KEEP / STEP))
         self._ids = itertools.count(1)
-        self._open: dict[str, Event] = {}
+        self._open: dict[str, Happened] = {}
         self._readings: deque[Reading] = deque()
         self._stepped: Reading | None = None
         self._looked: float | None = None
@@ -110,14 +108,15 @@ class History:
         if self._stepped is None:
             self._stepped = reading
         elif reading.at - self._stepped.at >= STEP - 0.5:
-            drawn = {"at": round(reading.at, 1), **point(Window(self._stepped, reading))}
-            self._points.append((drawn["at"], msgspec.Raw(encode(drawn))))
+            at = round(reading.at, 1)
+            drawn = point(Window(self._stepped, reading), at)
+            self._points.append((at, msgspec.Raw(encode(drawn))))
             self._stepped = reading
 
     def _judge(self, seen: Snapshot) -> None:
         """Each reason lasts from its beginning to the look that does not find it any more."""
-        name, since = seen.status, self.status["since"]
-        if since is None or name != self.status["status"]:
+        since = self.standing.since
+        if since is None or seen.status != self.standing.status:
             # What made it so began between this look and the one before.
             youngest = min((reason.age for reason in seen.reasons), default=0.0)
             since = max(seen.at - youngest, self._looked or 0.0)
@@ -130,26 +129,23 @@ class History:
         for key in [key for key in self._open if key not in present]:
             self._open.pop(key).until = seen.at
             self.changed += 1
-        self.status = {
-            "status": name,
-            "since": since,
-            "reasons": [
-                {
-                    "text": reason.text,
-                    "cause": reason.kind,
-                    "since": self._open[key].at if key in self._open else seen.at - reason.age,
-                    "read": runbook(reason.kind),
-                }
-                for key, reason in present.items()
-            ],
-        }
+        held = [
+            Held(
+                reason.text,
+                reason.kind,
+                self._open[key].at if key in self._open else seen.at - reason.age,
+                runbook(reason.kind),
+            )
+            for key, reason in present.items()
+        ]
+        self.standing = Standing(seen.status, since, held)
 
     def _note_changes(self, seen: Snapshot) -> None:
-        ring, primary = seen.ring or {}, (seen.mysql or {}).get("primary")
-        generation = ring.get("generation", self._generation)
+        generation = self._generation if seen.ring is None else seen.ring.generation
         if self._generation is not None and generation != self._generation:
             self._note("ring", f"The ring is now generation {generation}", seen.at)
         self._generation = generation
+        primary = None if seen.mysql is None else seen.mysql.primary
         if primary is not None:
             if self._primary is not None and primary != self._primary:
                 words = f"The primary is now {primary}, was {self._primary}"
@@ -177,9 +173,9 @@ class History:
     def _note(
         self, kind: str, text: str, at: float, level: Literal["warn", "note"] = "note"
     ) -> None:
-        self._add(Event(next(self._ids), at, at, level, kind, text))
+        self._add(Happened(next(self._ids), at, at, level, kind, text))
 
-    def _add(self, event: Event) -> Event:
+    def _add(self, event: Happened) -> Happened:
         """Put an event in its place: a reason may have begun before what was seen last."""
         later = []
         while self.events and self.events[-1].at > event.at:
@@ -190,9 +186,9 @@ class History:
         return event
 
 
-def _event_of(reason: Reason, number: int, at: float) -> Event:
+def _event_of(reason: Reason, number: int, at: float) -> Happened:
     text = reason.text[:1].upper() + reason.text[1:]
     level: Literal["bad", "warn", "note"] = "bad" if reason.stops else "warn"
     if reason.kind == "draining":
         level = "note"
-    return Event(number, at - reason.age, None, level, reason.kind, text)
+    return Happened(number, at - reason.age, None, level, reason.kind, text)

@@ -10,8 +10,9 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from msgspec import UNSET, Struct, UnsetType, to_builtins
 from prometheus_client.core import Metric
 
 from gateway.api.operations import CLASSES, OPERATIONS
@@ -20,6 +21,9 @@ from gateway.telemetry import quantile
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 Series: TypeAlias = dict[tuple[str, Labels], float]
 """Values by worker (empty for a process without workers) and labels."""
+
+Rates: TypeAlias = dict[str, float]
+SLI = ("requests", "failed", "slow")
 
 _APIS = {op.path: op.api for op in OPERATIONS if op.api in ("player", "states", "description")}
 # What is no path of ours may have come to either port; the gateway's is the one the world reaches.
@@ -83,7 +87,7 @@ class Window:
 
     def rates(
         self, name: str, kind: Callable[[dict[str, str]], str | None], worker: str | None = None
-    ) -> dict[str, float]:
+    ) -> Rates:
         """Growth a second, added up by what `kind` makes of the labels (None: left out)."""
         found: dict[str, float] = defaultdict(float)
         for labels, grown in self.increases(name, worker):
@@ -174,45 +178,64 @@ def _served(labels: dict[str, str]) -> bool:
     return labels["route"] in _SERVED
 
 
-def point(window: Window) -> dict[str, Any]:
-    """What the charts draw of one stretch of time. Rates are a second, times milliseconds."""
+class Point(Struct, kw_only=True):
+    """What the charts draw of one stretch of time. Rates are a second, times milliseconds.
+
+    Attributes:
+        at: the end of the stretch, seconds since 1970.
+        latency: median, p95 and p99.
+        partitions: that a load read: their mean, and p99.
+        sli: `requests`, `failed` and `slow`, by class of route.
+        failing: by method, route and status.
+    """
+
+    at: float | UnsetType = UNSET
+    requests: Rates
+    errors: Rates
+    latency: list[float | None]
+    lookups: Rates
+    partitions: list[float | None]
+    waiting: float | None
+    sli: dict[str, Rates]
+    failing: Rates
+
+
+def point(window: Window, at: float | UnsetType = UNSET) -> Point:
+    """The point of a window."""
     latency = window.quantiles("tapedeck_http_request_seconds", (0.5, 0.95, 0.99), _served)
     (partitions,) = window.quantiles("tapedeck_partitions_read", (0.99,))
-    return {
-        "requests": window.rates("tapedeck_http_requests_total", _api),
-        "errors": window.rates("tapedeck_http_requests_total", _error),
-        "latency": [_milliseconds(value) for value in latency],
-        "lookups": window.rates("tapedeck_lookups_total", lambda labels: labels["outcome"])
+    failing = window.rates("tapedeck_http_requests_total", _failing)
+    return Point(
+        at=at,
+        requests=window.rates("tapedeck_http_requests_total", _api),
+        errors=window.rates("tapedeck_http_requests_total", _error),
+        latency=[_milliseconds(value) for value in latency],
+        lookups=window.rates("tapedeck_lookups_total", lambda labels: labels["outcome"])
         | window.rates("tapedeck_session_changes_total", _session),
-        "partitions": [
+        partitions=[
             window.mean("tapedeck_partitions_read"),
             # Partitions are whole numbers; a quantile between two bounds is none.
             None if partitions is None else math.ceil(partitions),
         ],
-        "waiting": window.gauge("tapedeck_mysql_waiting"),
-        "sli": {
+        waiting=window.gauge("tapedeck_mysql_waiting"),
+        sli={
             kind: window.rates(f"tapedeck_sli_{kind}_total", lambda labels: labels["class"])
-            for kind in ("requests", "failed", "slow")
+            for kind in SLI
         },
-        "failing": {
-            route: rate
-            for route, rate in window.rates("tapedeck_http_requests_total", _failing).items()
-            if rate
-        },
-    }
+        failing={route: rate for route, rate in failing.items() if rate},
+    )
 
 
-def totals(window: Window) -> dict[str, Any]:
+def totals(window: Window) -> dict[str, object]:
     """What is shown as a number, beside the charts."""
 
     def grown(name: str) -> float:
         return _short(sum(g for _, g in window.increases(name)) / window.seconds)
 
     return {
-        **point(window),
+        **to_builtins(point(window)),
         "sli_since_start": {
-            kind: window.sums(f"tapedeck_sli_{kind}_total", "class")
-            for kind in ("requests", "failed", "slow")
+            kind: window.sums(f"tapedeck_sli_{kind}_total", "class") for kind in SLI
         },
         "listeners_failed": window.gauge("tapedeck_listeners_failed"),
         "filters": {
@@ -230,7 +253,7 @@ def totals(window: Window) -> dict[str, Any]:
     }
 
 
-def node_numbers(window: Window, node: str) -> dict[str, Any]:
+def node_numbers(window: Window, node: str) -> dict[str, object]:
     """Of one lookup node: median and p99 of a round trip in ms, round trips and failures a
     second."""
 
@@ -249,7 +272,7 @@ def node_numbers(window: Window, node: str) -> dict[str, Any]:
     }
 
 
-def worker_numbers(window: Window, worker: str) -> dict[str, Any]:
+def worker_numbers(window: Window, worker: str) -> dict[str, object]:
     """Of one worker: requests a second, p99 in ms, share of a core, memory in bytes."""
     requests = window.rates("tapedeck_http_requests_total", _api, worker)
     errors = window.rates("tapedeck_http_requests_total", _error, worker)

@@ -15,10 +15,12 @@ from typing import Any
 
 import structlog
 from aiohttp import web
+from msgspec import structs
 
 from config.plain import plain
-from gateway.dashboard.history import KEEP, STEP, Event, History
-from gateway.dashboard.numbers import node_numbers, totals, worker_numbers
+from gateway.api.admin_bodies import Happened, Overview
+from gateway.dashboard.history import KEEP, STEP, History
+from gateway.dashboard.numbers import Window, node_numbers, point, totals, worker_numbers
 from gateway.dashboard.stream import Viewer, Viewers, event
 from gateway.http.errors import Refusal
 from gateway.http.static_files import Pages
@@ -52,7 +54,9 @@ class Dashboard:
         self._live = live
         self._history = History()
         self._seen: Snapshot | None = None
-        self._known: dict[str, tuple[float, Any]] = {}
+        # What no worker says at the moment is shown as it was, with its age.
+        self._with_ring: Snapshot | None = None
+        self._with_mysql: Snapshot | None = None
         self._asked: dict[str, float] = {}
         self._started = time.time()
         self._answers: dict[str, tuple[int, Any]] = {}
@@ -60,7 +64,7 @@ class Dashboard:
         self._viewers = Viewers(self._feed, self._arrived)
         self._wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._circle: Any = None
+        self._circle: object = None
 
     # --- life
 
@@ -94,7 +98,7 @@ class Dashboard:
         """
         return PAGES.part(name)
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[Happened]:
         """What happened lately, oldest first."""
         return list(self._history.events)
 
@@ -106,33 +110,32 @@ class Dashboard:
         """
         return self._viewers.answer(request)
 
-    def overview(self) -> dict[str, Any]:
+    def overview(self) -> Overview:
         """This gateway in a few words, for the dashboards of the others.
 
         Raises:
             Refusal: 503, nothing was observed yet.
         """
-        seen, window = self._seen, self._history.window
+        seen, window, standing = self._seen, self._history.window, self._history.standing
         if seen is None or window is None:
             raise Refusal(503, "Nothing was observed yet.")
-        now = totals(window)
-        status = self._history.status
-        ring, mysql = seen.ring or {"nodes": [], "generation": None}, seen.mysql or {}
-        return {
-            "at": seen.at,
-            "gateway": self._live.name,
-            "version": VERSION,
-            "status": status["status"],
-            "since": status["since"],
-            "reasons": [reason["text"] for reason in status["reasons"]],
-            "workers": max(1, len(seen.workers) + len(seen.missing)),
-            "requests": round(sum(now["requests"].values()), 3),
-            "failing": round(sum(now["errors"].get(kind, 0) for kind in FAILING), 3),
-            "latency": now["latency"],
-            "out": [node["name"] for node in ring["nodes"] if node["state"] != "live"],
-            "generation": ring["generation"],
-            "primary": mysql.get("primary"),
-        }
+        now = point(window)
+        nodes = seen.ring.nodes if seen.ring is not None else []
+        return Overview(
+            at=seen.at,
+            gateway=self._live.name,
+            version=VERSION,
+            status=standing.status,
+            since=standing.since,
+            reasons=[reason.text for reason in standing.reasons],
+            workers=max(1, len(seen.workers) + len(seen.missing)),
+            requests=round(sum(now.requests.values()), 3),
+            failing=round(sum(now.errors.get(kind, 0) for kind in FAILING), 3),
+            latency=now.latency,
+            out=[node.name for node in nodes if node.state != "live"],
+            generation=None if seen.ring is None else seen.ring.generation,
+            primary=None if seen.mysql is None else seen.mysql.primary,
+        )
 
     # --- observing
 
@@ -158,9 +161,8 @@ class Dashboard:
     async def _observe(self) -> None:
         self._seen = seen = await self._insight.observe()
         self._history.learn(seen)
-        for name, value in (("ring", seen.ring), ("mysql", seen.mysql)):
-            if value is not None:
-                self._known[name] = seen.at, value
+        self._with_ring = seen if seen.ring is not None else self._with_ring
+        self._with_mysql = seen if seen.mysql is not None else self._with_mysql
         if self._live.config.admin.peers or "gateways" in self._answers:
             self._note("gateways", self._insight.peers.known)
         self._viewers.tell()
@@ -221,15 +223,10 @@ class Dashboard:
             chunks.append(event("state", self._state(self._seen)))
         return chunks
 
-    def _state(self, seen: Snapshot) -> dict[str, Any]:
+    def _state(self, seen: Snapshot) -> dict[str, object]:
         window = self._history.window
         config = self._live.config
-        # What no worker says at the moment is shown as it was, with its age.
-        ring_at, ring = self._known.get("ring", (None, None))
-        mysql_at, mysql = self._known.get("mysql", (None, None))
-        if ring is not None and window is not None:
-            nodes = [{**n, "numbers": node_numbers(window, n["name"])} for n in ring["nodes"]]
-            ring = {**ring, "nodes": nodes}
+        ring, mysql = self._with_ring, self._with_mysql
         return {
             "at": seen.at,
             "gateway": self._live.name,
@@ -238,11 +235,15 @@ class Dashboard:
             "keep": KEEP,
             "started": self._started,
             "objective": plain(config.objective),
-            **self._history.status,
-            "ring": ring,
-            "mysql": mysql,
+            **structs.asdict(self._history.standing),
+            "ring": None if ring is None else _ring(ring, window),
+            "mysql": None if mysql is None else mysql.mysql,
             # When each part was last known.
-            "known": {"ring": ring_at, "mysql": mysql_at, **self._asked},
+            "known": {
+                "ring": None if ring is None else ring.at,
+                "mysql": None if mysql is None else mysql.at,
+                **self._asked,
+            },
             "filter_limit": config.partitions.filter_bytes,
             "deadline": config.mysql.deadline / 1000,
             "retention": config.partitions.retention_days,
@@ -251,7 +252,7 @@ class Dashboard:
             "workers": self._workers(seen),
         }
 
-    def _workers(self, seen: Snapshot) -> list[dict[str, Any]]:
+    def _workers(self, seen: Snapshot) -> list[dict[str, object]]:
         """Each worker; a process without workers is shown as one."""
         window = self._history.window
         if window is None:
@@ -268,9 +269,24 @@ class Dashboard:
         ]
 
 
-def _circle(seen: Snapshot | None) -> Any:
+def _ring(seen: Snapshot, window: Window | None) -> dict[str, object]:
+    """The ring with what only the dashboard shows of each node."""
+    assert seen.ring is not None
+    several = bool(seen.workers or seen.missing)
+    nodes = []
+    for node in seen.ring.nodes:
+        shown = structs.asdict(node)
+        if several:
+            shown["out_in"] = seen.out_in.get(node.name, [])
+        if window is not None:
+            shown["numbers"] = node_numbers(window, node.name)
+        nodes.append(shown)
+    return {"generation": seen.ring.generation, "nodes": nodes}
+
+
+def _circle(seen: Snapshot | None) -> object:
     """What the ring's circle depends on."""
     if seen is None or seen.ring is None:
         return None
-    nodes = tuple((n["name"], n["share"], n["state"]) for n in seen.ring["nodes"])
-    return seen.ring.get("generation"), nodes
+    nodes = tuple((n.name, n.share, n.state) for n in seen.ring.nodes)
+    return seen.ring.generation, nodes

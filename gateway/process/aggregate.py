@@ -6,18 +6,23 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
+from msgspec.structs import replace
+from prometheus_client.core import Metric
 
+from failover.mysql.shown import MySQL
 from gateway import telemetry
-from gateway.api.admin_bodies import Drained
+from gateway.api.admin_bodies import Drained, Readiness
 from gateway.drain import ASKED, STOPPING, merge_drained
-from gateway.finding import Question, merge
+from gateway.finding import Found, Question, merge
 from gateway.http.errors import Refusal, encode
 from gateway.insight import Snapshot
 from gateway.peers import Peers
+from sharding.partitions.shown import BelievedClock, Partition
+from sharding.shown import Node, Outline, Ring, Where
 from sharding.state import Key
 from sharding.verdict import ORDER, Reason, Status, Steady, Verdict, in_order, judge, stem
 
@@ -25,13 +30,14 @@ ANSWER_SECONDS = 5.0
 """Seconds that a worker has to answer its supervisor."""
 GLANCE_SECONDS = 1.0
 """Seconds that it has for the dashboard, which must not wait for a dead worker."""
+T = TypeVar("T")
 _ORDER: tuple[Status, ...] = ("draining", "unavailable", "degraded", "ready")
 
 
-def reasons_of(body: Mapping[str, Any]) -> list[Reason]:
+def reasons_of(body: Readiness) -> list[Reason]:
     """The reasons in an answer of `/readyz`; of an unavailable worker the gravest kinds stop it."""
-    gravest = ORDER[: ORDER.index("failover")] if body["status"] == "unavailable" else ()
-    said = zip(body["causes"], body["reasons"], body["ages"], strict=True)
+    gravest = ORDER[: ORDER.index("failover")] if body.status == "unavailable" else ()
+    said = zip(body.causes, body.reasons, body.ages, strict=True)
     return [Reason(kind, text, kind in gravest, age) for kind, text, age in said]
 
 
@@ -64,41 +70,36 @@ def worst(
     return Verdict(min(statuses, key=_ORDER.index), found)
 
 
-def merge_rings(rings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def merge_rings(rings: Sequence[Ring]) -> Ring:
     """One ring from several workers': a node that a worker has ejected is shown as ejected."""
-    merged = dict(rings[0])
-    nodes = {node["name"]: node for node in merged["nodes"]}
-    for ring in rings[1:]:
-        merged["generation"] = max(merged["generation"], ring["generation"])
-        for node in ring["nodes"]:
-            known = nodes.get(node["name"])
-            if known is None or (known["state"] == "live" and node["state"] != "live"):
-                nodes[node["name"]] = node
-    merged["nodes"] = list(nodes.values())
-    return merged
+    nodes: dict[str, Node] = {}
+    for node in (node for ring in rings for node in ring.nodes):
+        if node.name not in nodes or (nodes[node.name].state == "live" != node.state):
+            nodes[node.name] = node
+    return Ring(max(ring.generation for ring in rings), list(nodes.values()))
 
 
-def ejected(rings: Mapping[int, dict[str, Any]]) -> dict[str, tuple[list[int], str]]:
+def ejected(rings: Mapping[int, Ring]) -> dict[str, tuple[list[int], str]]:
     """For each ejected node, the workers that ejected it (each decides by its own requests), and
     since when the first one has."""
     found: dict[str, tuple[list[int], str]] = {}
     for number, ring in rings.items():
-        for node in ring["nodes"]:
-            if node["state"] != "live":
-                workers, since = found.get(node["name"], ([], node["since"]))
-                found[node["name"]] = [*workers, number], min(since, node["since"])
+        for node in ring.nodes:
+            if node.state != "live":
+                workers, since = found.get(node.name, ([], node.since or ""))
+                found[node.name] = [*workers, number], min(since, node.since or "")
     return found
 
 
-def merge_mysql(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def merge_mysql(seen: Sequence[MySQL]) -> MySQL:
     """The MySQL hosts as the worker in the worst state sees them; waiting requests are added up."""
     worst_off = max(
         seen,
-        key=lambda m: (m["primary"] is None, m["split"], m["redundant"] is False, m["generation"]),
+        key=lambda m: (m.primary is None, m.split, m.redundant is False, m.generation),
     )
-    commits = [m["committed"] for m in seen]
-    latest = None if None in commits else max(commits)
-    return {**worst_off, "waiting": sum(m["waiting"] for m in seen), "committed": latest}
+    commits = [m.committed for m in seen if m.committed is not None]
+    latest = max(commits) if len(commits) == len(seen) else None
+    return replace(worst_off, waiting=sum(m.waiting for m in seen), committed=latest)
 
 
 class WorkerDoor:
@@ -170,49 +171,47 @@ class WorkersInsight:
 
     async def readiness(self) -> Verdict:
         """The verdict for all workers (see `worst`)."""
-        return self._verdict(await self.ask_all("/readyz"))
+        return self._verdict(await self.ask_all("/readyz", Readiness))
 
-    def _verdict(self, ready: Mapping[int, Any]) -> Verdict:
+    def _verdict(self, ready: Mapping[int, Readiness]) -> Verdict:
         why = STOPPING if self._stopping() else ASKED if self.drained else ""
         said = self._steady.take(
             [Reason("draining", why)] if why else [], asyncio.get_running_loop().time()
         )
         if said:
             return judge(said)
-        answers = {number: (body["status"], reasons_of(body)) for number, body in ready.items()}
+        answers = {number: (body.status, reasons_of(body)) for number, body in ready.items()}
         return worst(answers, len(self._doors), self.peers.reasons())
 
-    async def ring(self) -> dict[str, Any]:
-        return merge_rings(self._some(await self.ask_all("/ring")))
+    async def ring(self) -> Ring:
+        return merge_rings(_some(await self.ask_all("/ring", Ring)))
 
-    async def outline(self) -> dict[str, Any]:
-        outline: dict[str, Any] = await self._first("/ring/outline")
-        return outline
+    async def outline(self) -> Outline:
+        return await self._first("/ring/outline", Outline)
 
-    async def mysql(self) -> dict[str, Any]:
+    async def mysql(self) -> MySQL:
         """The MySQL hosts (see `merge_mysql`)."""
-        return merge_mysql(self._some(await self.ask_all("/mysql")))
+        return merge_mysql(_some(await self.ask_all("/mysql", MySQL)))
 
-    async def where(self, key: Key) -> dict[str, Any]:
-        found: dict[str, Any] = await self._first(f"/where/{key.user_id}/{key.playlist_id}")
-        return found
+    async def where(self, key: Key) -> Where:
+        return await self._first(f"/where/{key.user_id}/{key.playlist_id}", Where)
 
-    async def find(self, asked: Question) -> dict[str, Any]:
-        answers = await self.ask_all("/find", method="POST", body=encode(asked))
-        return merge(self._some(answers))
+    async def find(self, asked: Question) -> Found:
+        return merge(_some(await self.ask_all("/find", Found, method="POST", body=encode(asked))))
 
     async def observe(self) -> Snapshot:
         """The workers' state at this moment; slow workers are missing."""
-        paths = ("/readyz", "/ring", "/mysql")
-        asked = [self.ask_all(path, seconds=GLANCE_SECONDS) for path in paths]
-        ready, rings, mysql = await asyncio.gather(*asked)
+        ready, rings, mysql = await asyncio.gather(
+            self.ask_all("/readyz", Readiness, seconds=GLANCE_SECONDS),
+            self.ask_all("/ring", Ring, seconds=GLANCE_SECONDS),
+            self.ask_all("/mysql", MySQL, seconds=GLANCE_SECONDS),
+        )
         families = await self._families(seconds=GLANCE_SECONDS)
         verdict = self._verdict(ready)
         ring = merge_rings(list(rings.values())) if rings else None
-        if ring is not None:
-            out = ejected(rings)
-            for node in ring["nodes"]:
-                node["out_in"], node["since"] = out.get(node["name"], ([], node["since"]))
+        out = ejected(rings)
+        for node in ring.nodes if ring is not None else ():
+            node.since = out.get(node.name, ([], node.since))[1]
         return Snapshot(
             at=time.time(),
             status=verdict.status,
@@ -220,27 +219,28 @@ class WorkersInsight:
             ring=ring,
             mysql=merge_mysql(list(mysql.values())) if mysql else None,
             families=families,
-            workers={number: body["status"] for number, body in ready.items()},
+            workers={number: body.status for number, body in ready.items()},
             missing=[door.number for door in self._doors if door.number not in ready],
+            out_in={name: workers for name, (workers, _) in out.items()},
         )
 
-    async def partitions(self) -> list[dict[str, Any]]:
+    async def partitions(self) -> list[Partition]:
         """The partitions as one worker lists them; `in_vain` is the sum of all workers."""
-        answers: list[list[dict[str, Any]]] = self._some(await self.ask_all("/partitions"))
+        answers = _some(await self.ask_all("/partitions", list[Partition]))
         in_vain = Counter[str]()
         for found in answers:
-            in_vain.update({one["day"]: one["in_vain"] for one in found})
-        return [{**one, "in_vain": in_vain[one["day"]]} for one in answers[0]]
+            in_vain.update({one.day: one.in_vain for one in found})
+        return [replace(one, in_vain=in_vain[one.day]) for one in answers[0]]
 
-    async def believe_clock(self) -> dict[str, Any]:
+    async def believe_clock(self) -> BelievedClock:
         """Tells every worker, since each checks the clock itself."""
-        answers = self._some(await self.ask_all("/partitions/believe-clock", method="POST"))
-        doubted = [answer for answer in answers if answer["was_in_doubt"]]
-        told: dict[str, Any] = (doubted or answers)[0]
-        return told
+        path = "/partitions/believe-clock"
+        answers = _some(await self.ask_all(path, BelievedClock, method="POST"))
+        return next((answer for answer in answers if answer.was_in_doubt), answers[0])
 
     async def drain_state(self) -> Drained:
-        return self._merge_drained(await self.ask_all("/drain"))
+        answers = await self.ask_all("/drain", Drained)
+        return merge_drained(self.drained, list(answers.values()), len(self._doors))
 
     async def drain(self) -> Drained:
         """Every worker is told; one that does not say so is replaced."""
@@ -251,15 +251,11 @@ class WorkersInsight:
 
     async def _tell_drained(self, path: str, drained: bool) -> Drained:
         self.drained = drained
-        answers = await self.ask_all(path, method="POST")
+        answers = await self.ask_all(path, Drained, method="POST")
         for door in self._doors:
             if door.number not in answers:
                 self._replace(door.number)
-        return self._merge_drained(answers)
-
-    def _merge_drained(self, answers: Mapping[int, Any]) -> Drained:
-        told = [msgspec.convert(answer, Drained) for answer in answers.values()]
-        return merge_drained(self.drained, told, len(self._doors))
+        return merge_drained(drained, list(answers.values()), len(self._doors))
 
     async def stats(self) -> dict[str, Any]:
         return await asyncio.to_thread(telemetry.stats, await self._families())
@@ -267,21 +263,21 @@ class WorkersInsight:
     async def metrics(self) -> bytes:
         return await asyncio.to_thread(telemetry.exposition, await self._families())
 
-    async def _first(self, path: str) -> Any:
+    async def _first(self, path: str, of: type[T]) -> T:
         """The answer of the first worker that has one."""
         for door in self._doors:
             try:
-                return msgspec.json.decode(await door.ask(path))
+                return msgspec.json.decode(await door.ask(path), type=of)
             except (OSError, TimeoutError, aiohttp.ClientError, msgspec.DecodeError):
                 continue
         raise Refusal(503, "No worker can say right now; /readyz tells why.")
 
-    async def _families(self, *, seconds: float = ANSWER_SECONDS) -> list[Any]:
-        texts = await self.ask_all("/metrics", decode=bytes.decode, seconds=seconds)
+    async def _families(self, *, seconds: float = ANSWER_SECONDS) -> list[Metric]:
+        texts = await self._ask("/metrics", seconds=seconds)
 
-        def merged() -> list[Any]:
+        def merged() -> list[Metric]:
             own = telemetry.exposition(telemetry.families()).decode()
-            workers = {str(number): text for number, text in texts.items()}
+            workers = {str(number): text.decode() for number, text in texts.items()}
             return telemetry.merge({**workers, "supervisor": own})
 
         # In a thread: it takes tenths of a second for some workers.
@@ -290,25 +286,36 @@ class WorkersInsight:
     async def ask_all(
         self,
         path: str,
+        of: type[T],
         *,
         method: str = "GET",
         body: bytes | None = None,
-        decode: Callable[[bytes], Any] = msgspec.json.decode,
         seconds: float = ANSWER_SECONDS,
-    ) -> dict[int, Any]:
+    ) -> dict[int, T]:
         """The workers' answers by number, without workers that do not answer within `seconds`."""
+        answers = await self._ask(path, method=method, body=body, seconds=seconds)
+        return {number: msgspec.json.decode(said, type=of) for number, said in answers.items()}
+
+    async def _ask(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        body: bytes | None = None,
+        seconds: float = ANSWER_SECONDS,
+    ) -> dict[int, bytes]:
         asked = (
             asyncio.wait_for(d.ask(path, method=method, body=body), seconds) for d in self._doors
         )
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return {
-            door.number: decode(answer)
+            door.number: answer
             for door, answer in zip(self._doors, answers, strict=True)
             if isinstance(answer, bytes)
         }
 
-    @staticmethod
-    def _some(answers: dict[int, Any]) -> list[Any]:
-        if not answers:
-            raise Refusal(503, "No worker answers.")
-        return list(answers.values())
+
+def _some(answers: Mapping[int, T]) -> list[T]:
+    if not answers:
+        raise Refusal(503, "No worker answers.")
+    return list(answers.values())

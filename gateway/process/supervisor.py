@@ -27,7 +27,7 @@ from gateway.peers import Peers
 from gateway.process.admin_port import AdminPort
 from gateway.process.aggregate import WorkerDoor, WorkersInsight
 from gateway.process.worker import EXIT_CONFIG, Handover, start_logs
-from gateway.reload.reload import Reload, Workers
+from gateway.reload.reload import Reload, Taken, Workers
 from gateway.reload.runtime_config import RuntimeConfig, Source
 
 SHORT_LIFE_SECONDS = 5.0
@@ -103,7 +103,7 @@ class Supervisor:
         self._reloaded = Workers(
             self._live,
             [slot.number for slot in self._slots],
-            lambda body: self._insight.ask_all("/reload", method="POST", body=body),
+            lambda body: self._insight.ask_all("/reload", Taken, method="POST", body=body),
             self._replace,
         )
 

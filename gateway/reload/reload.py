@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from pydantic import ValidationError
 
 from config.load import ConfigError
@@ -248,6 +248,18 @@ class Order(Struct):
     force: bool = False
 
 
+class Taken(Struct, omit_defaults=True):
+    """A worker's answer to an order.
+
+    Attributes:
+        taken: whether it applied the configuration; UNSET: it cannot, and `errors` say why.
+    """
+
+    taken: bool | UnsetType = UNSET
+    warnings: Sequence[str] = ()
+    errors: Sequence[str] = ("it does not say why",)
+
+
 class Workers:
     """A supervisor's workers.
 
@@ -262,7 +274,7 @@ class Workers:
         self,
         live: RuntimeConfig,
         numbers: Sequence[int],
-        send: Callable[[bytes], Awaitable[Mapping[int, Any]]],
+        send: Callable[[bytes], Awaitable[Mapping[int, Taken]]],
         replace: Callable[[int], None],
     ) -> None:
         self._live = live
@@ -283,12 +295,11 @@ class Workers:
             answer = answers.get(number)
             if answer is None:
                 raise Refusal(503, f"Nothing changed: worker {number} does not answer; try again.")
-            if "taken" not in answer:
-                problems = answer.get("errors") or ["it does not say why"]
-                sentences = [str(one).removeprefix("configuration: ") for one in problems]
+            if answer.taken is UNSET:
+                sentences = [one.removeprefix("configuration: ") for one in answer.errors]
                 raise ConfigError(f"worker {number}", sentences)
-            if warnings := answer.get("warnings"):
-                step.outcome.warnings = warnings
+            if answer.warnings:
+                step.outcome.warnings = list(answer.warnings)
 
     async def tell(self, step: Step) -> None:
         """Apply it in all workers, and in those that start from now on."""
@@ -296,10 +307,10 @@ class Workers:
         self.generation = step.generation
         answers = await self._send_order(step, apply=True)
         for number in self._numbers:
-            if not answers.get(number, {}).get("taken"):
+            if number not in answers or answers[number].taken is not True:
                 self._replace(number)
 
-    async def _send_order(self, step: Step, *, apply: bool) -> Mapping[int, Any]:
+    async def _send_order(self, step: Step, *, apply: bool) -> Mapping[int, Taken]:
         return await self._send(
             encode(Order(plain(step.merged), step.generation, apply, step.force))
         )
@@ -311,7 +322,7 @@ class WorkerReload:
     def __init__(self, parts: OwnParts) -> None:
         self._parts = parts
 
-    async def reload(self, body: bytes, *, force: bool = False) -> dict[str, Any]:
+    async def reload(self, body: bytes, *, force: bool = False) -> Taken:
         """Check whether the configuration can be applied, or apply it.
 
         Args:
@@ -328,7 +339,7 @@ class WorkerReload:
             await self._parts.tell(step)
         else:
             await self._parts.ask(step)
-        return {"taken": order.apply, "warnings": step.outcome.warnings or []}
+        return Taken(order.apply, step.outcome.warnings or ())
 
     async def check(self, body: bytes) -> Outcome:
         """Refused: only the supervisor has the file."""

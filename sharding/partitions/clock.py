@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, datetime
-from typing import Any
 
 import structlog
 
@@ -20,6 +19,7 @@ from sharding.partitions import seal_mark, sql
 from sharding.partitions.calendar import mysql_day, oldest_kept, readable, table, tomorrow
 from sharding.partitions.clock_rules import Clock
 from sharding.partitions.ownership import OPEN, ForeignTable, look
+from sharding.partitions.shown import BelievedClock
 
 log = structlog.get_logger("tapedeck.days")
 
@@ -119,7 +119,7 @@ class Days:
             self._tell()
         return believed
 
-    def believe(self) -> dict[str, Any]:
+    def believe(self) -> BelievedClock:
         """Trust MySQL's clock on an operator's word, if it is doubted.
 
         Returns:
@@ -134,7 +134,7 @@ class Days:
         if not self.known:
             raise PrimaryUnavailable("MySQL was not heard yet")
         now = datetime.fromtimestamp(self.now(), UTC)
-        return {"was_in_doubt": changed, "mysql_time": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
+        return BelievedClock(changed, f"{now:%Y-%m-%dT%H:%M:%SZ}")
 
     def _tell(self) -> None:
         doubted = bool(self._clock.doubt)

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
-from typing import Any
 
 import structlog
 
@@ -24,7 +23,7 @@ from failover.mysql.locks import lock_name, try_lock
 from failover.mysql.primary import Primary
 from failover.tasks import Rounds
 from sharding import metrics
-from sharding.partitions import filter_table
+from sharding.partitions import filter_table, shown
 from sharding.partitions.calendar import Drops, drops_on, plan_drops, table
 from sharding.partitions.clock import Days
 from sharding.partitions.ownership import BEING_SEALED, Found, look
@@ -63,18 +62,19 @@ class Partition:
     foreign: tuple[str, ...] = ()
     sealing: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        """The partition as `/partitions` shows it."""
-        return {
-            "day": f"{self.day:%Y%m%d}",
-            "rows": self.rows,
-            "bytes": self.bytes,
-            "drops_on": f"{self.drops_on:%Y%m%d}",
-            "sealed": self.sealed,
-            "sealing": self.sealing,
-            "filter_bytes": self.filter_bytes,
-            "foreign": list(self.foreign),
-        }
+    def shown(self, in_vain: int = 0) -> shown.Partition:
+        """The partition as `/partitions` shows it, with how often it was read in vain."""
+        return shown.Partition(
+            day=f"{self.day:%Y%m%d}",
+            rows=self.rows,
+            bytes=self.bytes,
+            drops_on=f"{self.drops_on:%Y%m%d}",
+            sealed=self.sealed,
+            sealing=self.sealing,
+            filter_bytes=self.filter_bytes,
+            foreign=list(self.foreign),
+            in_vain=in_vain,
+        )
 
 
 @dataclass(frozen=True, slots=True)

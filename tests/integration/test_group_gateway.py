@@ -66,12 +66,12 @@ def reasons(backend: Backend) -> list[str]:
 async def test_a_group_with_all_members_online_is_ready_and_redundant(document: Any) -> None:
     async with opened(document, complete=True) as backend:
         await until(lambda: backend.primary.redundant is True)
-        shown = backend.mysql()
+        shown = backend.primary.shown()
 
         assert reasons(backend) == []
-        assert shown["engine"].startswith("MySQL ")
-        assert shown["redundancy"] == "3 of 3 members of the group are online"
-        assert [host["role"] for host in shown["hosts"]].count("standby") == 2
+        assert (shown.engine or "").startswith("MySQL ")
+        assert shown.redundancy == "3 of 3 members of the group are online"
+        assert [host.role for host in shown.hosts].count("standby") == 2
 
 
 async def test_a_user_who_may_not_see_the_members_is_told_so_and_not_that_they_are_lost(

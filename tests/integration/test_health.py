@@ -165,7 +165,7 @@ async def test_a_starved_gateway_ejects_no_node_and_gives_up_no_primary_for_bein
             absent = NODE_FAILURES.labels("lookup1", "absent")._value
             before = absent.get()
             await until(lambda: absent.get() >= before + 2)
-            await until(lambda: backend.primary.describe()["hosts"][0]["error"] is not None)
+            await until(lambda: backend.primary.shown().hosts[0].error is not None)
             assert backend.primary.adopted
             assert backend.readiness().causes == ["starved"]
             backend.presence.starved = False

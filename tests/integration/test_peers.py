@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from config.load import ConfigError, parse
 from gateway.admin.routes import AdminApi
+from gateway.api import admin_bodies
 from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application
 from gateway.http.listener import Listening, bind
-from gateway.peers import Peers
+from gateway.peers import Peer, Peers
 from gateway.reload.runtime_config import RuntimeConfig
 from stack.process import free_port
 from tests.support.certificates import Authority
@@ -24,11 +26,28 @@ from tests.support.serving import a_config
 TOKEN = "one-token-for-all-of-them"
 
 
+SAID = admin_bodies.Overview(
+    at=1.0,
+    gateway="another",
+    version="1",
+    status="ready",
+    since=None,
+    reasons=[],
+    workers=1,
+    requests=0.0,
+    failing=0.0,
+    latency=[None, None, None],
+    out=[],
+    generation=1,
+    primary=None,
+)
+
+
 class Overview(Dashboard):
     """One that has something to say at once."""
 
-    def overview(self) -> dict[str, Any]:
-        return {"gateway": "another", "status": "ready"}
+    def overview(self) -> admin_bodies.Overview:
+        return SAID
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +68,7 @@ def tls_of(pair: tuple[str, str]) -> dict[str, str]:
     return {"tls_certificate_file": pair[0], "tls_key_file": pair[1]}
 
 
-async def said(*urls: str, **values: Any) -> list[dict[str, Any]]:
+async def said(*urls: str, **values: Any) -> list[Any]:
     """What a gateway with these values learns of its peers."""
     peers = Peers(RuntimeConfig(a_config(admin={"token": TOKEN, "peers": list(urls), **values})))
     try:
@@ -66,15 +85,15 @@ def authority(tmp_path: Path) -> Authority:
 async def test_a_peer_of_a_private_authority_is_asked_and_believed(authority: Authority) -> None:
     async with an_admin_port(**tls_of(authority.issue("peer"))) as address:
         (peer,) = await said(f"https://{address}", peers_tls_ca_file=authority.file)
-        assert peer.pop("seen") > 0
-        assert peer == {"gateway": "another", "status": "ready", "url": f"https://{address}"}
+        assert peer.seen > 0
+        assert peer == Peer(**structs.asdict(SAID), url=f"https://{address}", seen=peer.seen)
 
 
 async def test_http_and_https_peers_stand_beside_each_other(authority: Authority) -> None:
     async with an_admin_port() as plain, an_admin_port(**tls_of(authority.issue("p"))) as secure:
         urls = [f"http://{plain}", f"https://{secure}"]
         found = await said(*urls, peers_tls_ca_file=authority.file)
-        assert [peer.get("status") for peer in found] == ["ready", "ready"]
+        assert [peer.status for peer in found] == ["ready", "ready"]
 
 
 async def test_a_peer_that_is_not_to_be_believed_is_not_shown_the_token_and_says_why(
@@ -86,19 +105,19 @@ async def test_a_peer_that_is_not_to_be_believed_is_not_shown_the_token_and_says
     async with an_admin_port(**tls_of(stranger.issue("peer"))) as address:
         for values in ({}, ca):
             (peer,) = await said(f"https://{address}", **values)
-            assert "its certificate is refused" in peer["problem"]
+            assert "its certificate is refused" in peer.problem
     async with an_admin_port(**tls_of(elsewhere)) as address:
         (peer,) = await said(f"https://{address}", **ca)
-        assert "not valid for '127.0.0.1'" in peer["problem"]
+        assert "not valid for '127.0.0.1'" in peer.problem
         (peer,) = await said(f"https://{address}", **ca, peers_tls_verify_names=False)
-        assert peer["status"] == "ready"
+        assert peer.status == "ready"
         (peer,) = await said(f"http://{address}", **ca)
-        assert "https" in peer["problem"]
+        assert "https" in peer.problem
     async with an_admin_port() as address:
         (peer,) = await said(f"https://{address}", **ca)
-        assert "it answers without TLS" in peer["problem"]
+        assert "it answers without TLS" in peer.problem
     (peer,) = await said(f"https://127.0.0.1:{free_port()}", **ca)
-    assert peer["problem"].startswith("does not answer")
+    assert peer.problem.startswith("does not answer")
 
 
 async def test_a_peer_that_asks_for_a_certificate_is_shown_one(
@@ -110,10 +129,10 @@ async def test_a_peer_that_asks_for_a_certificate_is_shown_one(
     async with an_admin_port(**asking) as address:
         ca = {"peers_tls_ca_file": authority.file}
         (peer,) = await said(f"https://{address}", **ca)
-        assert "admin.peers_tls_certificate_file" in peer["problem"]
+        assert "admin.peers_tls_certificate_file" in peer.problem
         shown = {"peers_tls_certificate_file": certificate, "peers_tls_key_file": key}
         (peer,) = await said(f"https://{address}", **ca, **shown)
-        assert peer["status"] == "ready"
+        assert peer.status == "ready"
 
 
 async def test_an_authority_that_is_replaced_in_place_is_seen(
@@ -126,9 +145,9 @@ async def test_an_authority_that_is_replaced_in_place_is_seen(
         config = {"token": TOKEN, "peers": [f"https://{address}"], "peers_tls_ca_file": str(file)}
         peers = Peers(RuntimeConfig(a_config(admin=config)))
         try:
-            assert "certificate is refused" in (await peers.ask())[0]["problem"]
+            assert "certificate is refused" in str((await peers.ask())[0])
             shutil.copy(authority.file, file)
-            assert (await peers.ask())[0]["status"] == "ready"
+            assert isinstance((await peers.ask())[0], Peer)
         finally:
             await peers.close()
 

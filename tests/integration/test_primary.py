@@ -450,7 +450,7 @@ async def test_a_primary_that_is_too_busy_to_be_looked_at_keeps_its_place(
         async with watching(both) as primary:
             assert await primary.fetch("SELECT 1") == [(1,)]
             crowd()
-            await until(lambda: "max_user_connections" in str(primary.describe()["hosts"][0]))
+            await until(lambda: "max_user_connections" in str(primary.shown().hosts[0]))
             # On its own that changes nothing: sessions that are open go on.
             await asyncio.sleep(1.2)
             assert await primary.fetch("SELECT 2") == [(2,)]
@@ -476,7 +476,7 @@ async def test_a_busy_primary_that_refuses_a_change_has_lost_its_place(
         async with watching(both) as primary:
             assert await primary.execute("CREATE TABLE marks (n INT)") == 0
             crowd()
-            await until(lambda: "max_user_connections" in str(primary.describe()["hosts"][0]))
+            await until(lambda: "max_user_connections" in str(primary.shown().hosts[0]))
             # A switchover by hand, at that very moment.
             mysql.query("SET GLOBAL read_only = 1")
             with contextlib.suppress(PrimaryUnavailable):
@@ -496,11 +496,11 @@ async def test_looks_at_a_frozen_host_are_no_broken_handshakes(
         await primary.fetch("SELECT 1")
         looked = "no answer in time"
         other.freeze()
-        await until(lambda: looked in str(primary.describe()["hosts"][1]))
+        await until(lambda: looked in str(primary.shown().hosts[1]))
         # Time for eight more looks, each with an end of its own.
         await asyncio.sleep(8 * both.connect_timeout / 1000)
         other.thaw()
-        await until(lambda: primary.describe()["hosts"][1]["role"] == "standby", 3)
+        await until(lambda: primary.shown().hosts[1].role == "standby", 3)
         assert await primary.fetch("SELECT 2") == [(2,)]
         assert int(other.query(counted)[0][1]) - before == 0
 

@@ -532,7 +532,7 @@ async def test_the_filter_goes_with_its_partition(backend: Backend) -> None:
 async def test_the_list_says_what_is_sealed(backend: Backend) -> None:
     (day,) = await past(backend, 1)
     await backend.sealer.seal()
-    shown = {one["day"]: (one["sealed"], one["filter_bytes"]) for one in await backend.partitions()}
+    shown = {one.day: (one.sealed, one.filter_bytes) for one in await backend.partitions()}
     assert shown[f"{day:%Y%m%d}"] == (True, 128)
     assert shown[f"{backend.days.today():%Y%m%d}"] == (False, 0)
 

@@ -17,6 +17,7 @@ import aiohttp
 
 from config.load import parse
 from config.model import Sections
+from failover.mysql.shown import MySQL
 from failover.presence import Presence
 from gateway.catalog.model import Card, Mix, MixUser, Track
 from gateway.factory import gateway_application
@@ -164,3 +165,16 @@ async def serving(**sections: Any) -> AsyncIterator[Served]:
     finally:
         await listening.stop(0.02)
         presence.close()
+
+
+def a_pair(primary: str | None = "db1:3306", **values: Any) -> MySQL:
+    """The MySQL hosts as a worker shows them."""
+    usual: dict[str, Any] = {
+        **dict.fromkeys(("engine", "redundancy", "lost_for", "problem")),
+        "generation": 1,
+        "split": False,
+        "redundant": True,
+        "committed": 0.5,
+        "waiting": 0,
+    }
+    return MySQL(primary=primary, hosts=[], **(usual | values))

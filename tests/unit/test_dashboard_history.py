@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import pytest
 from prometheus_client.core import Metric
 
+from failover.mysql.shown import MySQL
 from gateway.api.operations import CLASSES
 from gateway.dashboard.guide import page, runbook
-from gateway.dashboard.history import KEEP, MOST_EVENTS, STEP, History
+from gateway.dashboard.history import KEEP, MOST_EVENTS, STEP, Held, History, Standing
 from gateway.dashboard.numbers import Window, point, read, worker_numbers
 from gateway.insight import Snapshot
 from gateway.telemetry import merge
+from sharding.shown import Ring
 from sharding.verdict import ORDER, Reason, Status
+from tests.support.serving import a_pair
 
 START = 1_800_000_000.0
 STATUSES = ("200", "403", "500", "503")
@@ -32,8 +34,8 @@ def requests(count: float, route: str = "/mixes/{id}", status: str = "200", **mo
     return counter("tapedeck_http_requests", count, **labels)
 
 
-def ring(generation: int = 1) -> dict[str, Any]:
-    return {"generation": generation, "nodes": []}
+def ring(generation: int = 1) -> Ring:
+    return Ring(generation, [])
 
 
 def out(node: str, age: float, why: str = "timeout") -> Reason:
@@ -45,8 +47,8 @@ def look(
     *families: Metric,
     status: Status = "ready",
     reasons: Sequence[Reason] = (),
-    ring: dict[str, Any] | None = None,
-    mysql: dict[str, Any] | None = None,
+    ring: Ring | None = None,
+    mysql: MySQL | None = None,
 ) -> Snapshot:
     if reasons and status == "ready":
         status = "degraded"
@@ -108,10 +110,10 @@ def test_an_ejection_that_was_seen_is_not_told_twice() -> None:
 
 
 def test_a_ring_that_a_reload_changed_and_a_new_primary_are_told_as_notes() -> None:
-    other = {"primary": "db2:3306"}
+    other = a_pair("db2:3306")
     history = learnt(
-        look(0, ring=ring(1), mysql={"primary": "db1:3306"}),
-        look(1, ring=ring(2), mysql={"primary": None}),
+        look(0, ring=ring(1), mysql=a_pair("db1:3306")),
+        look(1, ring=ring(2), mysql=a_pair(None)),
         look(2, ring=ring(2), mysql=other),
         look(3, ring=None, mysql=other),
     )
@@ -131,18 +133,9 @@ def test_since_when_is_what_the_verdict_says_and_each_reason_names_its_page() ->
         look(5, reasons=[out("b", 3)]),
         look(9, reasons=[out("b", 7, "refused")]),
     )
-    assert history.status == {
-        "status": "degraded",
-        "since": START + 2,
-        "reasons": [
-            {
-                "text": "lookup node b is out of the ring: refused",
-                "cause": "nodes",
-                "since": START + 2,
-                "read": "TapedeckLookupNodeOut.md",
-            }
-        ],
-    }
+    why = "lookup node b is out of the ring: refused"
+    held = [Held(why, "nodes", START + 2, "TapedeckLookupNodeOut.md")]
+    assert history.standing == Standing("degraded", START + 2, held)
 
 
 def test_a_status_that_became_better_holds_from_then_on() -> None:
@@ -152,7 +145,7 @@ def test_a_status_that_became_better_holds_from_then_on() -> None:
         look(70, status="unavailable", reasons=[lost, out("b", 65)]),
         look(75, reasons=[out("b", 70)]),
     )
-    assert history.status["since"] >= START + 70
+    assert (history.standing.since or 0) >= START + 70
 
 
 def test_each_cause_has_a_page_that_is_there() -> None:
@@ -203,7 +196,7 @@ def test_looking_every_second_does_not_make_more_points() -> None:
 def test_a_worker_that_began_anew_counts_from_nothing() -> None:
     old = read(0, [requests(1000, worker="1"), requests(500, worker="2")])
     new = read(10, [requests(1100, worker="1"), requests(50, worker="2")])
-    assert point(Window(old, new))["requests"] == {"player": 15.0}
+    assert point(Window(old, new)).requests == {"player": 15.0}
     assert worker_numbers(Window(old, new), "2")["requests"] == 5.0
 
 
@@ -226,7 +219,7 @@ def test_errors_are_told_apart_by_what_is_to_be_done(
     route: str, status: str, kind: str | None
 ) -> None:
     old, new = (read(at, [requests(at, route, status)]) for at in (0, 10))
-    assert point(Window(old, new))["errors"] == ({} if kind is None else {kind: 1.0})
+    assert point(Window(old, new)).errors == ({} if kind is None else {kind: 1.0})
 
 
 def test_percentiles_come_from_what_happened_since_and_from_all_workers() -> None:
@@ -239,6 +232,6 @@ def test_percentiles_come_from_what_happened_since_and_from_all_workers() -> Non
 
     before = read(0, merge({"1": buckets(0, 1000), "2": buckets(0, 1000)}))
     after = read(5, merge({"1": buckets(100, 1000), "2": buckets(98, 1002)}))
-    half, _, most = point(Window(before, after))["latency"]
+    half, _, most = point(Window(before, after)).latency
     assert half == pytest.approx(5.05, abs=0.1)
     assert most == pytest.approx(10, abs=0.2)

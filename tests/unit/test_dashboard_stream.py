@@ -22,6 +22,8 @@ from gateway.http.listener import Listening, bind
 from gateway.insight import Snapshot
 from gateway.peers import Peers
 from gateway.reload.runtime_config import RuntimeConfig
+from sharding.partitions.shown import Partition
+from sharding.shown import Node, Outline, Ring
 from tests.support.serving import a_config
 
 TOKEN = "the-admin-token"
@@ -40,14 +42,13 @@ class Seen:
 
     async def observe(self) -> Snapshot:
         self.looks += 1
-        nodes = [{"name": self.node, "state": "live", "share": 1.0, "pad": "x" * 200_000}]
-        ring = {"generation": 1, "nodes": nodes}
+        ring = Ring(1, [Node(self.node, "x" * 200_000, 1, "live", "", None, None, 0, 1.0)])
         return Snapshot(self.looks * 5.0, "ready", [], ring, None, telemetry.families())
 
-    async def outline(self) -> dict[str, Any]:
-        return {"owners": [self.node], "serving": [self.node]}
+    async def outline(self) -> Outline:
+        return Outline([self.node], [self.node])
 
-    async def partitions(self) -> list[dict[str, Any]]:
+    async def partitions(self) -> list[Partition]:
         self.asked += 1
         raise RuntimeError("the page outlives this")
 

@@ -13,6 +13,7 @@ from failover.mysql.engine import MariaDB
 from failover.mysql.errors import PrimaryUnavailable
 from sharding.partitions.calendar import tomorrow
 from sharding.partitions.clock import Days
+from sharding.partitions.shown import BelievedClock
 
 NOON = 1_800_014_400.0
 """2027-01-15 12:00 UTC."""
@@ -97,10 +98,10 @@ def test_after_a_failover_the_new_primary_s_clock_is_judged_like_any_other() -> 
 
 def test_an_operator_s_word_is_enough() -> None:
     days, _ = days_at(NOON)
-    assert days.believe()["was_in_doubt"] is False
+    assert days.believe().was_in_doubt is False
     days.observe(int((NOON + 86_400) * 1000))
 
-    assert days.believe() == {"was_in_doubt": True, "mysql_time": "2027-01-16T12:00:00Z"}
+    assert days.believe() == BelievedClock(True, "2027-01-16T12:00:00Z")
 
     assert days.today() == date(2027, 1, 16)
     assert days.observe(int((NOON + 86_401) * 1000))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import pytest
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from config.model import Sections
 from config.plain import masked, plain
+from failover.mysql.shown import MySQL
+from gateway.api.admin_bodies import Readiness
 from gateway.process.aggregate import ejected, merge_mysql, merge_rings, reasons_of, worst
 from gateway.reload.outcome import Outcome
 from gateway.reload.reload import weigh
 from gateway.reload.runtime_config import RuntimeConfig, with_token_keys
+from sharding.shown import Node, Ring
 from sharding.verdict import Reason, Status, Verdict
-from tests.support.serving import SERVICE_KEY, a_config
+from tests.support.serving import SERVICE_KEY, a_config, a_pair
 
 
 @pytest.mark.parametrize(
@@ -57,17 +61,14 @@ def test_a_reason_whose_details_differ_between_workers_is_said_once_and_as_old_a
 
 
 def test_what_stops_a_worker_is_known_from_its_answer() -> None:
-    body = {
-        "causes": ["disk", "nodes"],
-        "reasons": ["changes do not commit: disk", "lookup node a is out of the ring"],
-        "ages": [4.0, 9.0],
-    }
-    said = reasons_of({**body, "status": "unavailable"})
+    why = ["changes do not commit: disk", "lookup node a is out of the ring"]
+    body = Readiness("unavailable", why, ["disk", "nodes"], [4.0, 9.0])
+    said = reasons_of(body)
     assert [(one.kind, one.stops, one.age) for one in said] == [
         ("disk", True, 4.0),
         ("nodes", False, 9.0),
     ]
-    assert not any(one.stops for one in reasons_of({**body, "status": "degraded"}))
+    assert not any(one.stops for one in reasons_of(replace(body, status="degraded")))
 
 
 def test_a_gateway_whose_peer_is_lost_is_not_all_well() -> None:
@@ -75,9 +76,11 @@ def test_a_gateway_whose_peer_is_lost_is_not_all_well() -> None:
     assert worst({1: ("ready", [])}, 1, [peer]).status == "degraded"
 
 
-def ring(generation: int, **states: str) -> dict[str, Any]:
-    nodes = [{"name": name, "state": state} for name, state in states.items()]
-    return {"generation": generation, "nodes": nodes}
+def ring(generation: int, since: str = "", **states: Literal["live", "ejected"]) -> Ring:
+    return Ring(
+        generation,
+        [Node(name, name, 1, state, since, None, None, 0, 1) for name, state in states.items()],
+    )
 
 
 def test_a_node_that_any_worker_has_ejected_is_shown_ejected() -> None:
@@ -163,13 +166,10 @@ def test_a_configuration_is_shown_without_its_secrets() -> None:
 
 
 def test_a_node_is_out_since_the_first_worker_ejected_it() -> None:
-    def ring(state: str, since: str) -> dict[str, Any]:
-        return {"nodes": [{"name": "a", "state": state, "since": since}]}
-
     rings = {
-        1: ring("live", "2026-01-01T00:00:01+00:00"),
-        2: ring("ejected", "2026-01-01T00:00:09+00:00"),
-        3: ring("ejected", "2026-01-01T00:00:07+00:00"),
+        1: ring(1, "2026-01-01T00:00:01+00:00", a="live"),
+        2: ring(1, "2026-01-01T00:00:09+00:00", a="ejected"),
+        3: ring(1, "2026-01-01T00:00:07+00:00", a="ejected"),
     }
     assert ejected(rings) == {"a": ([2, 3], "2026-01-01T00:00:07+00:00")}
 
@@ -180,19 +180,12 @@ def test_the_pair_is_shown_as_the_worker_sees_it_that_is_worst_off() -> None:
         waiting: int,
         redundant: bool = True,
         committed: float | None = 0.5,
-    ) -> dict[str, Any]:
-        return {
-            "primary": primary,
-            "split": False,
-            "redundant": redundant,
-            "generation": 1,
-            "waiting": waiting,
-            "committed": committed,
-        }
+    ) -> MySQL:
+        return a_pair(primary, waiting=waiting, redundant=redundant, committed=committed)
 
     merged = merge_mysql([pair("db1", 1), pair(None, 5), pair("db1", 0, redundant=False)])
-    assert (merged["primary"], merged["waiting"]) == (None, 6)
-    assert merge_mysql([pair("db1", 1), pair("db1", 0, redundant=False)])["redundant"] is False
+    assert (merged.primary, merged.waiting) == (None, 6)
+    assert merge_mysql([pair("db1", 1), pair("db1", 0, redundant=False)]).redundant is False
     seen = [pair("db1", 0, committed=0.2), pair("db1", 0, committed=7.0)]
-    assert merge_mysql(seen)["committed"] == 7.0
-    assert merge_mysql([*seen, pair("db1", 0, committed=None)])["committed"] is None
+    assert merge_mysql(seen).committed == 7.0
+    assert merge_mysql([*seen, pair("db1", 0, committed=None)]).committed is None

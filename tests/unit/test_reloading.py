@@ -39,7 +39,7 @@ async def test_a_cluster_is_given_its_limits_once_and_what_loads_do_without_it_f
         changed=["lookup.capacity_every"], needs_restart=["lookup.servers", "lookup.timeout"]
     )
     backend.reload(step.merged, backend.plan(step.merged), step.generation)
-    assert backend.ring()["generation"] == 1
+    assert backend.ring().generation == 1
 
 
 async def test_work_that_a_reload_ends_does_end_also_where_it_loses_a_cancellation(
