@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from gateway.api.schemas import Json
+from gateway.catalog.search import FEW_TAGS, TAGS
 from gateway.player.responses import UNBUILT
 from sharding.state import PLAYLIST_MAX, USER_MAX
 
@@ -175,7 +176,12 @@ OPERATIONS: tuple[Operation, ...] = (
         "Mixes by words and tags; the first thousand",
         "Mixes",
         Parameter("q", "Words that all must be there.", _TEXT, needed=False),
-        Parameter("tags", "Tags, with commas between them; or `tag`.", _TEXT, needed=False),
+        Parameter(
+            "tags",
+            f"At most {TAGS} tags, with commas between them; or `tag`.",
+            {**_TEXT, "pattern": FEW_TAGS},
+            needed=False,
+        ),
         _SORT,
         *_PAGE,
         others={},

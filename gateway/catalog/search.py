@@ -14,6 +14,7 @@ smart id `_` is a space, `__` an underscore and `^` a dot, as in 8tracks' own.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ TEXT = 200
 """Most characters of a search, or of a smart id."""
 WORDS = 8
 TAGS = 5
+FEW_TAGS = rf"^([\s,+]*[^\s,+][^,+]*([,+]|$)){{0,{TAGS}}}[\s,+]*$"
+"""What `tags` looks like with at most TAGS tags in it; the description of the API says it too."""
 TAG_LENGTH = 255
 """Most characters of a tag in a search; mixes may have longer tags."""
 
@@ -93,10 +96,12 @@ def asked(q: str, tags: str, sort: str | None) -> Wanted | None:
         raise Refusal(400, f"q and tags have at most {TEXT} characters each.")
     if sort is not None and sort not in ORDERS:
         raise Refusal(400, f"sort is {', '.join(ORDERS)}, or is left out.")
+    if not re.search(FEW_TAGS, tags):
+        raise Refusal(400, f"At most {TAGS} tags can be looked for at once.")
     words = words_of(q)
     if q.strip() and not words:
         return None
-    return Wanted(words, _few(tags_of(tags, "[,+]")), sort=sort or ("" if words else "hot"))
+    return Wanted(words, tags_of(tags, "[,+]"), sort=sort or ("" if words else "hot"))
 
 
 def smart(smart_id: str) -> Wanted | None:
@@ -113,25 +118,20 @@ def smart(smart_id: str) -> Wanted | None:
         sort = sort or "hot"
         if kind == "all":
             return Wanted(sort=sort)
-        if kind == "tags" and (tags := tags_of(_plain(what), r"\+")):
-            return Wanted(tags=_few(tags), sort=sort)
+        if kind == "tags" and 0 < len(tags := tags_of(_plain(what), r"\+")) <= TAGS:
+            return Wanted(tags=tags, sort=sort)
         if kind == "keyword":
             return asked(_plain(what), "", sort)
-        if kind == "dj" and what.isdecimal():
-            return Wanted(user_id=whole_number(what, "The user's id"), sort=sort)
-        if kind == "similar" and what.isdecimal():
-            return Wanted(like=whole_number(what, "The mix's id"))
+        # A number that is no id makes no mix set either: 404.
+        if kind in ("dj", "similar"):
+            with contextlib.suppress(Refusal):
+                number = whole_number(what, "The id")
+                return Wanted(user_id=number, sort=sort) if kind == "dj" else Wanted(like=number)
     raise Refusal(
         404,
-        "There is no such mix set: they are all, tags:a+b, keyword:words, dj:USER_ID, each with "
-        f":{', :'.join(ORDERS)} or without, and similar:MIX_ID.",
+        f"There is no such mix set: they are all, tags:a+b (at most {TAGS}), keyword:words, "
+        f"dj:USER_ID, each with :{', :'.join(ORDERS)} or without, and similar:MIX_ID.",
     )
-
-
-def _few(tags: tuple[str, ...]) -> tuple[str, ...]:
-    if len(tags) > TAGS:
-        raise Refusal(400, f"At most {TAGS} tags can be looked for at once.")
-    return tags
 
 
 def _plain(text: str) -> str:

@@ -8,7 +8,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from gateway.catalog.model import Card, MixUser
-from gateway.catalog.search import asked, smart
+from gateway.catalog.search import TAGS, asked, smart, tags_of
 from gateway.http.errors import Refusal
 from gateway.http.messages import Response, target_of
 from gateway.http.parameters import whole_number
@@ -86,11 +86,10 @@ class CatalogApi:
         tags = ",".join(given[name] for name in ("tag", "tags") if name in given)
         wanted = asked(given.get("q", ""), tags, given.get("sort"))
         ids: Sequence[int] = () if wanted is None else await self._finder.find(wanted)
-        if wanted is not None and not ids and any(" " in tag for tag in wanted.tags):
-            # `tags=a+b`: in a query that is a space, which a tag may have, too.
-            apart = asked("", tags.replace(" ", ","), None)
-            assert apart is not None
-            ids = await self._finder.find(wanted._replace(tags=apart.tags))
+        # `tags=a+b`: in a query that is a space, which a tag may have, too.
+        apart = tags_of(tags, "[,+ ]")
+        if wanted is not None and not ids and wanted.tags != apart and len(apart) <= TAGS:
+            ids = await self._finder.find(wanted._replace(tags=apart))
         return await self._page(call, given, "mixes", "Mixes", ids, on_top=True)
 
     async def mix_set(self, call: Call) -> Response:

@@ -46,6 +46,19 @@ def test_whatever_is_typed_becomes_arguments_and_never_sql(q: str, tags: str) ->
         assert arg in wanted.tags or re.fullmatch(r"(\+\w+ ?)+", arg)
 
 
+@given(st.text("ab ,+", max_size=20))
+def test_tags_are_refused_exactly_where_the_description_says_so(tags: str) -> None:
+    few = len([part for part in re.split("[,+]", tags) if part.strip()]) <= TAGS
+    with contextlib.nullcontext() if few else pytest.raises(Refusal, match="400"):
+        asked("", tags, None)
+
+
+@pytest.mark.parametrize("smart_id", ["tags:a+b+c+d+e+f", "dj:0", f"similar:{2**63}", "dj:x"])
+def test_a_smart_id_that_cannot_be_is_not_there(smart_id: str) -> None:
+    with pytest.raises(Refusal, match="404"):
+        smart(smart_id)
+
+
 @given(anything)
 def test_any_smart_id_is_a_question_or_refused(smart_id: str) -> None:
     with contextlib.suppress(Refusal):
