@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from config.model import Catalog as Limits
 from failover.mysql.connection import Row
-from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
+from failover.mysql.errors import Fault, MySQLError
 from failover.mysql.primary import Primary
-from gateway.catalog.kept import PATIENCE, RETRY_AFTER, UNKNOWN_AGE, Kept
 from gateway.catalog.model import Card, MixUser
 from gateway.catalog.plays import Plays
+from gateway.catalog.reads import RETRY_AFTER, UNKNOWN_AGE, Cache, Entry, Reads, Value
 from gateway.catalog.search import FOUND, Wanted, statement
 from gateway.catalog.tables import COUNT_MIXES, ID_AFTER, PAGE, card_of, read_cards
 from sharding.state import Unavailable
@@ -41,9 +41,6 @@ _TAGS = (
     "SELECT tag, COUNT(*) AS mixes FROM mix_tags"
     f" GROUP BY tag ORDER BY mixes DESC, tag LIMIT {FOUND}"
 )
-_AWAY = (PrimaryUnavailable, MySQLError, Unavailable)
-
-Value = TypeVar("Value")
 
 
 class Finder:
@@ -67,9 +64,9 @@ class Finder:
         self._primary = primary
         self._max_age = limits.max_age
         self._clock = clock
-        self._cards: Kept[int, Card | None] = Kept(limits.max_mixes)
-        self._answers: Kept[Hashable, Any] = Kept(ANSWERS)
-        self._reads: dict[Hashable, asyncio.Task[Any]] = {}
+        self._cards: Cache[int, Card | None] = Cache(limits.max_mixes)
+        self._answers: Cache[Hashable, Any] = Cache(ANSWERS)
+        self._reads = Reads()
         self._turns = asyncio.Semaphore(SEARCHES)
         self._queued = 0
 
@@ -85,10 +82,10 @@ class Finder:
                 rows = await self._fetch(read_cards(len(asked)), asked)
                 return dict.fromkeys(asked) | {row[0]: card_of(row) for row in rows}
 
-            old = None if any(i not in found for i in asked) else {i: found[i] for i in asked}
-            answer, fresh = await self._shared(("cards", asked), read, old)
+            old = Entry({i: found[i] for i in asked}, 0) if all(i in found for i in asked) else None
+            answer, problem = await self._reads.share(("cards", asked), read, old)
             for mix_id, card in answer.items():
-                age = RETRY_AFTER if not fresh else self._age(card is None)
+                age = RETRY_AFTER if problem else self._age(card is None)
                 self._cards.put(mix_id, card, now + age)
             found |= answer
         return [card for i in ids if (card := found[i]) is not None]
@@ -100,7 +97,7 @@ class Finder:
             rows = await self._fetch(COUNT_MIXES, empty=True)
             return int(rows[0][0]) if rows else 0
 
-        total, before = await self._kept("count", count), (page - 1) * per_page
+        total, before = await self._cached("count", count), (page - 1) * per_page
         if before >= total:
             return [], total
         rows = await self._fetch(PAGE, (per_page, before), empty=True)
@@ -119,7 +116,7 @@ class Finder:
         async def read() -> Sequence[int]:
             return [row[0] for row in await self._search(*statement(wanted))]
 
-        return await self._kept(wanted, read)
+        return await self._cached(wanted, read)
 
     async def tags(self) -> Sequence[tuple[str, int]]:
         """The FOUND most frequent tags, each with the number of its mixes."""
@@ -127,7 +124,7 @@ class Finder:
         async def read() -> Sequence[tuple[str, int]]:
             return [(row[0], int(row[1])) for row in await self._search(_TAGS, ())]
 
-        return await self._kept("tags", read)
+        return await self._cached("tags", read)
 
     async def author(self, user_id: int) -> MixUser | None:
         """The author with this id; None if no mix is theirs."""
@@ -136,7 +133,7 @@ class Finder:
             rows = await self._fetch(_AUTHOR, (user_id,))
             return MixUser(*rows[0]) if rows else None
 
-        return await self._kept(("author", user_id), read)
+        return await self._cached(("author", user_id), read)
 
     async def of_path(self, path: str) -> Card | None:
         """The mix whose page is at this path."""
@@ -144,42 +141,19 @@ class Finder:
         async def read() -> int | None:
             return cast("int | None", (await self._fetch(_OF_PATH, (path,)))[0][0])
 
-        mix_id = await self._kept(("path", path), read)
+        mix_id = await self._cached(("path", path), read)
         return None if mix_id is None else next(iter(await self.cards([mix_id])), None)
 
-    async def _kept(self, key: Hashable, read: Callable[[], Awaitable[Value]]) -> Value:
+    async def _cached(self, key: Hashable, read: Callable[[], Awaitable[Value]]) -> Value:
         """A cached result that is not too old, or a new one."""
-        now, entry = self._clock(), self._answers.get(key)
+        now = self._clock()
+        entry: Entry[Value] | None = self._answers.get(key)
         if entry is not None and now < entry.good_until:
             return cast(Value, entry.value)
-        old: Value | None = None if entry is None else entry.value
-        answer, fresh = await self._shared(key, read, old)
-        age = self._age(not answer) if fresh else RETRY_AFTER
+        answer, problem = await self._reads.share(key, read, entry)
+        age = RETRY_AFTER if problem else self._age(not answer)
         self._answers.put(key, answer, now + age)
         return answer
-
-    async def _shared(
-        self, key: Hashable, read: Callable[[], Awaitable[Value]], old: Value | None
-    ) -> tuple[Value, bool]:
-        """The result of `read`, which requests at one time share, and True. If it takes long and
-        there is an old value: that, and False."""
-        task = self._reads.get(key)
-        if task is None:
-            task = asyncio.ensure_future(read())
-            self._reads[key] = task
-            task.add_done_callback(lambda done: self._finish(key, done))
-        if old is None:
-            # The read continues if this request is cancelled: others may wait for it.
-            return await asyncio.shield(task), True
-        await asyncio.wait((task,), timeout=PATIENCE)
-        if not task.done() or isinstance(task.exception(), _AWAY):
-            return old, False
-        return task.result(), True
-
-    def _finish(self, key: Hashable, read: asyncio.Task[Any]) -> None:
-        del self._reads[key]
-        if not read.cancelled():
-            read.exception()  # retrieved, so that asyncio does not log it
 
     async def _search(self, sql: str, args: Sequence[Any]) -> list[Row]:
         if self._queued >= SEARCHES + QUEUE:
