@@ -11,7 +11,7 @@ from gateway.api.operations import OPERATIONS, Api, Operation
 from gateway.http.admission import AdmissionControl
 from gateway.http.application import Application
 from gateway.http.cors import Cors
-from gateway.http.errors import Style, encode, plain_error, response
+from gateway.http.errors import Style, encode, plain_error
 from gateway.http.messages import Response
 from gateway.http.router import Call, Handler, Route
 from gateway.player.catalog_routes import CatalogApi
@@ -66,7 +66,7 @@ def _routes(
     by_path: dict[str, dict[str, Handler]] = {}
     first: dict[str, Operation] = {}
     for operation in OPERATIONS:
-        if operation.api in apis:
+        if operation.api in apis and operation.name in handlers:
             first.setdefault(operation.path, operation)
             for method in operation.methods:
                 by_path.setdefault(operation.path, {})[method] = handlers[operation.name]
@@ -86,6 +86,6 @@ def _description(live: RuntimeConfig) -> Handler:
     body = encode(document(live.config))
 
     async def describe(call: Call) -> Response:
-        return response(200, body)
+        return Response(200, body)
 
     return describe

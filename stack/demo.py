@@ -23,6 +23,7 @@ from config.load import load
 from config.tls import own_port_context, own_url
 from gateway.dashboard.page import PAGES as SHARED
 from gateway.http.errors import Refusal
+from gateway.http.messages import Response
 from gateway.http.static_files import HEADERS, Pages
 from stack.layout import LOOKUP_NAMES, MYSQL_NAMES, gateway_environment
 from stack.process import ServerFailed
@@ -135,13 +136,13 @@ class Demo:
             return _answer({"errors": ["The gateway does not answer."]}, 502)
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        return PAGES.page()
+        return _file_of(PAGES.page())
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["file"]
         # Colours and plain elements are the dashboard's.
         shared = name in ("base.css", "dom.js", "icon.svg")
-        return (SHARED if shared else PAGES).part(name)
+        return _file_of((SHARED if shared else PAGES).part(name))
 
     async def _listener(self, request: web.Request) -> web.StreamResponse:
         """A known user of this page's own, so that it can be looked for."""
@@ -191,6 +192,11 @@ class Demo:
         except (OSError, ValueError):
             raise ServerFailed(f"{name} does not run") from None
         return f"{name} was killed"
+
+
+def _file_of(answer: Response) -> web.Response:
+    headers = {**(answer.headers or {}), "Content-Type": answer.content_type}
+    return web.Response(body=answer.body, headers=headers)
 
 
 def _answer(value: object, status: int = 200) -> web.Response:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
-from aiohttp.web import BaseRequest
 
 from config.load import ConfigError
 from gateway import telemetry
@@ -77,16 +76,12 @@ class AdminApi:
             "readyz": self.readyz,
             "where": self.where,
             "find": self.find,
-            "dashboard": self.page,
-            "dashboard_file": self.file,
-            "dashboard_events": self.stream,
-            "events": self.events,
             "guide": self.guide,
-            "overview": self.overview,
             "metrics": self.metrics,
             "reload": self.reload,
             "reload_check": self.reload_check,
             **{name: partial(self._show, name) for name in SHOWN},
+            **(self._dashboard.handlers() if self._dashboard is not None else {}),
         }
         return {
             name: handler if name in PROBES else self.guarded(handler, without_token=name in OPEN)
@@ -151,31 +146,8 @@ class AdminApi:
         asked = question(await read_body(call.request, QUESTION_BYTES))
         return json_response(await self._insight.find(asked))
 
-    async def page(self, call: Call) -> Answer:
-        return self._the_dashboard().page()
-
-    async def file(self, call: Call) -> Answer:
-        return self._the_dashboard().file(call.values["file"])
-
     async def guide(self, call: Call) -> Answer:
         return guide.page(call.values["file"])
-
-    async def stream(self, call: Call) -> Answer:
-        assert isinstance(
-            call.request, BaseRequest
-        )  # the admin port's requests are aiohttp's (`lean` is off)
-        return self._the_dashboard().stream(call.request)
-
-    async def events(self, call: Call) -> Answer:
-        return json_response(self._the_dashboard().events())
-
-    async def overview(self, call: Call) -> Answer:
-        return json_response(self._the_dashboard().overview())
-
-    def _the_dashboard(self) -> Dashboard:
-        if self._dashboard is None:
-            raise Refusal(404, "There is no such path.")
-        return self._dashboard
 
     async def metrics(self, call: Call) -> Answer:
         return Response(200, await self._insight.metrics(), content_type=telemetry.TEXT)

@@ -149,7 +149,7 @@ class Finder:
         now = self._clock()
         entry: Entry[Value] | None = self._answers.get(key)
         if entry is not None and now < entry.good_until:
-            return cast(Value, entry.value)
+            return entry.value
         answer, problem = await self._reads.share(key, read, entry)
         age = RETRY_AFTER if problem else self._age(not answer)
         self._answers.put(key, answer, now + age)

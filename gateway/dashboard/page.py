@@ -18,11 +18,13 @@ from aiohttp import web
 from msgspec import structs
 
 from config.plain import plain
-from gateway.api.admin_bodies import Happened, Overview
+from gateway.api.admin_bodies import Overview
 from gateway.dashboard.history import KEEP, STEP, History
 from gateway.dashboard.numbers import Window, node_numbers, point, totals, worker_numbers
 from gateway.dashboard.stream import Viewer, Viewers, event
-from gateway.http.errors import Refusal
+from gateway.http.errors import Refusal, json_response
+from gateway.http.messages import Response
+from gateway.http.router import Call, Handler
 from gateway.http.static_files import Pages
 from gateway.insight import Insight, Snapshot
 from gateway.reload.runtime_config import RuntimeConfig
@@ -86,29 +88,32 @@ class Dashboard:
 
     # --- answers
 
-    def page(self) -> web.Response:
-        """The page, empty: it asks for everything itself."""
+    def handlers(self) -> dict[str, Handler]:
+        """By the operation names of `operations.py`."""
+        return {
+            "dashboard": self._page,
+            "dashboard_file": self._file,
+            "dashboard_events": self._stream,
+            "events": self._events,
+            "overview": self._overview,
+        }
+
+    async def _page(self, call: Call) -> Response:
         return PAGES.page()
 
-    def file(self, name: str) -> web.Response:
-        """A part of the page.
+    async def _file(self, call: Call) -> Response:
+        return PAGES.part(call.values["file"])
 
-        Raises:
-            Refusal: 404.
-        """
-        return PAGES.part(name)
+    async def _stream(self, call: Call) -> web.Response:
+        # The admin port's requests are aiohttp's (`lean` is off).
+        assert isinstance(call.request, web.BaseRequest)
+        return self._viewers.answer(call.request)
 
-    def events(self) -> list[Happened]:
-        """What happened lately, oldest first."""
-        return list(self._history.events)
+    async def _events(self, call: Call) -> Response:
+        return json_response(list(self._history.events))
 
-    def stream(self, request: web.BaseRequest) -> web.Response:
-        """What is new, for one viewer, for as long as it looks.
-
-        Raises:
-            Refusal: 503, too many look already.
-        """
-        return self._viewers.answer(request)
+    async def _overview(self, call: Call) -> Response:
+        return json_response(self.overview())
 
     def overview(self) -> Overview:
         """This gateway in a few words, for the dashboards of the others.

@@ -18,7 +18,7 @@ from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from gateway import logs, metrics, telemetry
 from gateway.http.admission import AdmissionControl
 from gateway.http.cors import Cors
-from gateway.http.errors import Refusal, Style, response
+from gateway.http.errors import Refusal, Style
 from gateway.http.failed_requests import FailedRequests
 from gateway.http.failures import Failures
 from gateway.http.input_bounds import HeadTooLarge
@@ -213,7 +213,7 @@ class Application:
 
     def _error(self, style: Style, refusal: Refusal, *, logged_in: bool = False) -> Answer:
         body = style(refusal.status, refusal.sentences, logged_in=logged_in)
-        answer = response(refusal.status, body, refusal.headers)
+        answer = Response(refusal.status, body, refusal.headers)
         if refusal.close:
             answer.force_close()
         return answer

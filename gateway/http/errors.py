@@ -53,11 +53,6 @@ def plain_error(status: int, sentences: Sequence[str], *, logged_in: bool = Fals
     return encode({"status": LINES[status], "errors": sentences})
 
 
-def response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer with an encoded body."""
-    return Response(status, body, headers)
-
-
 def json_response(
     value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from importlib import resources
 
-from aiohttp import web
-
 from gateway.http.errors import Refusal
 from gateway.http.messages import Response
 
@@ -43,11 +41,11 @@ class Pages:
             if _ending(file.name) in _TYPES
         }
 
-    def page(self) -> web.Response:
+    def page(self) -> Response:
         """The page itself, `web/index.html`."""
         return self._answer(_PAGE)
 
-    def part(self, name: str) -> web.Response:
+    def part(self, name: str) -> Response:
         """A part of the page: a style sheet, a script, an image.
 
         Args:
@@ -60,24 +58,12 @@ class Pages:
             raise Refusal(404, "There is no such file.")
         return self._answer(name)
 
-    def reply(self, name: str) -> Response:
-        """As `part`, for a port whose answers are all `Response`s.
-
-        Raises:
-            Refusal: 404.
-        """
-        if name not in self._files or name == _PAGE:
-            raise Refusal(404, "There is no such file.")
-        return Response(200, self._files[name], HEADERS, _TYPES[_ending(name)])
-
     def text(self, name: str) -> str:
         """The text of a file, such as a template."""
         return self._files[name].decode()
 
-    def _answer(self, name: str) -> web.Response:
-        answer = web.Response(body=self._files[name], headers=HEADERS)
-        answer.headers["Content-Type"] = _TYPES[_ending(name)]
-        return answer
+    def _answer(self, name: str) -> Response:
+        return Response(200, self._files[name], HEADERS, _TYPES[_ending(name)])
 
 
 def _ending(name: str) -> str:

@@ -139,7 +139,7 @@ class CatalogApi:
     async def part(self, call: Call) -> Response:
         """A part of that page."""
         name = call.values["file"]
-        return (_SHARED if name in ("base.css", "icon.svg") else _PARTS).reply(name)
+        return (_SHARED if name in ("base.css", "icon.svg") else _PARTS).part(name)
 
     async def tags(self, call: Call) -> Response:
         """The most frequent tags."""

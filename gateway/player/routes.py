@@ -10,7 +10,7 @@ from gateway.auth.login import LONGEST, Logins
 from gateway.auth.tokens import BadToken, Listener, anonymous_user_id
 from gateway.catalog.model import Mix
 from gateway.http.admission import AdmissionControl
-from gateway.http.errors import Refusal, encode, response
+from gateway.http.errors import Refusal, encode
 from gateway.http.messages import Response
 from gateway.http.parameters import gather, user_number, whole_number
 from gateway.http.request_body import read_body
@@ -227,7 +227,7 @@ class PlayerApi:
             envelope = Envelope(
                 status=status_line(403), notices=[answer.notice], logged_in=call.logged_in
             )
-            return response(403, encode(envelope))
+            return Response(403, encode(envelope))
         envelope = Envelope(status=OK, logged_in=call.logged_in)
         if answer is not None:
             if answer.at_beginning and outcome.changed:
@@ -273,4 +273,4 @@ async def read_parameters(call: Call) -> Mapping[str, str]:
 
 def ok(envelope: Envelope) -> Response:
     """An answer with status 200."""
-    return response(200, encode(envelope))
+    return Response(200, encode(envelope))

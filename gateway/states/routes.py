@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.http.errors import Refusal, response
+from gateway.http.errors import Refusal
 from gateway.http.messages import Request, Response
 from gateway.http.parameters import media_type, require_utf8, user_number, whole_number
 from gateway.http.request_body import read_body
@@ -53,7 +53,7 @@ class StatesApi:
         conditions.require_match(stored.version)
         if conditions.is_unchanged(stored.version):
             return Response(304, headers=headers)
-        return response(200, stored.body, headers)
+        return Response(200, stored.body, headers)
 
     async def put(self, call: Call) -> Response:
         key = self._key(call)
@@ -83,7 +83,7 @@ class StatesApi:
         outcome = await self._store.change(key, transition)
         assert outcome.version is not None
         assert outcome.day is not None
-        return response(
+        return Response(
             outcome.answer,
             _STORED[outcome.answer],
             _headers(outcome.version, outcome.day),

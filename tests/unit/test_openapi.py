@@ -13,6 +13,7 @@ from referencing.jsonschema import DRAFT202012
 from gateway.admin.routes import AdminApi
 from gateway.api.document import document
 from gateway.api.operations import OPERATIONS
+from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application
 from gateway.http.application import Application
 from gateway.reload.runtime_config import RuntimeConfig
@@ -57,7 +58,9 @@ async def test_the_gateway_serves_what_is_described() -> None:
 
 
 def test_the_admin_port_serves_what_is_described() -> None:
-    application = admin_application(RuntimeConfig(a_config()), AdminApi(None, None))  # type: ignore[arg-type]
+    live = RuntimeConfig(a_config())
+    api = AdminApi(None, None, dashboard=Dashboard(None, live))  # type: ignore[arg-type]
+    application = admin_application(live, api)
     assert served(application) == described("admin", "description")
 
 
