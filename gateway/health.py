@@ -104,7 +104,7 @@ class Health:
         self._backend = backend
         self._live = live
         self._draining = draining
-        self._heartbeat = Heartbeat(backend.primary, self._say)
+        self._heartbeat = Heartbeat(backend.primary, self._row)
         self._steady = Steady()
         self._served: deque[tuple[float, dict[str, Served]]] = deque()
         self._said: Verdict | None = None
@@ -119,7 +119,7 @@ class Health:
         asyncio.get_running_loop().call_later(2 * TICK, self._backend.presence.begin)
         self._tasks = [
             asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
-            asyncio.create_task(self._look_for_ever(), name="health"),
+            asyncio.create_task(self._keep_judging(), name="health"),
             asyncio.create_task(self._certificates(), name="certificates"),
         ]
 
@@ -138,7 +138,7 @@ class Health:
             self._facts(loop_time), Objective(objective.success / 100, objective.latency / 1000)
         )
         verdict = judge(self._steady.take(found, loop_time))
-        self._tell(verdict)
+        self._log_change(verdict)
         return verdict
 
     def _facts(self, now: float) -> Facts:
@@ -167,7 +167,7 @@ class Health:
             if (then := before.get(name, Served())) != all_of_it
         ]
 
-    def _tell(self, verdict: Verdict) -> None:
+    def _log_change(self, verdict: Verdict) -> None:
         """Log the verdict, if it has changed."""
         before, self._said = self._said, verdict
         if before is None or (before.status, list(map(stem, before.found))) != (
@@ -180,7 +180,7 @@ class Health:
                 level, "verdict changed", status=verdict.status, was=was, reasons=verdict.reasons
             )
 
-    def _say(self) -> Said:
+    def _row(self) -> Said:
         """What this worker's heartbeat tells other workers."""
         ahead = 0.0 if self._backend.presence.starved else round(self._backend.days.apart, 3)
         return Said(self._live.name, os.getpid(), ahead, **self._hashes)
@@ -191,9 +191,9 @@ class Health:
         metrics.RING_HASH.set(int(self._hashes["ring"], 16))
         metrics.SUCCESS.set(config.objective.success / 100)
         metrics.LATENCY.set(config.objective.latency / 1000)
-        telemetry.promise(CLASSES, config.objective.latency / 1000)
+        telemetry.set_objective(CLASSES, config.objective.latency / 1000)
 
-    async def _look_for_ever(self) -> None:
+    async def _keep_judging(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             verdict = self.verdict()

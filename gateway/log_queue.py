@@ -40,13 +40,13 @@ class Outlet(io.RawIOBase):
         super().__init__()
         self.name = f"outlet-{descriptor}"
         self._descriptor = descriptor
-        self._report = report or self._say_dropped
+        self._report = report or self._report_dropped
         self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()
         # Re-entrant: a signal handler or a finalizer may interrupt a write, and write itself.
         self._lock = threading.RLock()
         self._held = 0
         self._dropped = 0
-        threading.Thread(target=self._hand_on, name=self.name, daemon=True).start()
+        threading.Thread(target=self._write_lines, name=self.name, daemon=True).start()
 
     def write(self, data: Any) -> int:
         """Queue the data, or drop it; return its length in both cases."""
@@ -82,20 +82,20 @@ class Outlet(io.RawIOBase):
     def isatty(self) -> bool:
         return os.isatty(self._descriptor)
 
-    def _hand_on(self) -> None:
+    def _write_lines(self) -> None:
         while True:
             item = self._queue.get()
             if isinstance(item, threading.Event):
                 item.set()
                 continue
-            self._put(item)
+            self._write(item)
             with self._lock:
                 self._held -= len(item)
                 if self._dropped and self._held <= MOST_BYTES // 2:
                     dropped, self._dropped = self._dropped, 0
                     self._report(dropped)
 
-    def _put(self, line: bytes) -> None:
+    def _write(self, line: bytes) -> None:
         left = memoryview(line)
         while left:
             try:
@@ -108,7 +108,7 @@ class Outlet(io.RawIOBase):
                 metrics.LOG_LINES_DROPPED.inc()
                 return
 
-    def _say_dropped(self, lines: int) -> None:
+    def _report_dropped(self, lines: int) -> None:
         self.write(f"tapedeck: {lines} lines were dropped here: they were not read\n".encode())
 
 

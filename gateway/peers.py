@@ -58,7 +58,7 @@ class Peers:
         self._session: aiohttp.ClientSession | None = None
         self._seen: dict[str, float] = {}
 
-    async def keep(self) -> None:
+    async def poll(self) -> None:
         """Ask the peers at intervals, until cancelled."""
         while True:
             self.known = await self.ask()

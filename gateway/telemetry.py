@@ -141,7 +141,7 @@ def served() -> dict[str, Served]:
     return _requests.served()
 
 
-def promise(classes: Mapping[str, str], seconds: float) -> None:
+def set_objective(classes: Mapping[str, str], seconds: float) -> None:
     """Set the classes of routes, and the duration above which a request is slow.
 
     Args:

@@ -1,7 +1,7 @@
 """The index of mixes, beside their tables: words, tags, plays, covers. No I/O.
 
 A mix without a row here can be played, but is not found. Importing a mix writes its row, and a
-gateway adds rows for a catalog that is older than this index (`keeper.py`).
+gateway adds rows for a catalog that is older than this index (`maintenance.py`).
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class History:
         self._open: dict[str, Happened] = {}
         self._readings: deque[Reading] = deque()
         self._stepped: Reading | None = None
-        self._looked: float | None = None
+        self._last_at: float | None = None
         self._began: float | None = None
         self._generation: int | None = None
         self._primary: str | None = None
@@ -88,17 +88,17 @@ class History:
             self._began = seen.at
         before = self._readings[-1] if self._readings else None
         reading = read(seen.at, seen.families)
-        self._count(reading)
-        self._judge(seen)
+        self._add_reading(reading)
+        self._take_verdict(seen)
         self._note_changes(seen)
         if before is not None:
-            self._look_at_counters(Window(before, reading), seen.at)
+            self._note_counters(Window(before, reading), seen.at)
         while self.events and (self.events[0].until or seen.at) < seen.at - KEEP:
             self.events.popleft()
             self.changed += 1
-        self._looked = seen.at
+        self._last_at = seen.at
 
-    def _count(self, reading: Reading) -> None:
+    def _add_reading(self, reading: Reading) -> None:
         self._readings.append(reading)
         # The window is a step wide, however often it is looked at.
         while len(self._readings) > 2 and self._readings[1].at <= reading.at - STEP:
@@ -113,13 +113,13 @@ class History:
             self._points.append((at, msgspec.Raw(encode(drawn))))
             self._stepped = reading
 
-    def _judge(self, seen: Snapshot) -> None:
+    def _take_verdict(self, seen: Snapshot) -> None:
         """Each reason lasts from its beginning to the look that does not find it any more."""
         since = self.standing.since
         if since is None or seen.status != self.standing.status:
             # What made it so began between this look and the one before.
             youngest = min((reason.age for reason in seen.reasons), default=0.0)
-            since = max(seen.at - youngest, self._looked or 0.0)
+            since = max(seen.at - youngest, self._last_at or 0.0)
         present = {stem(reason): reason for reason in seen.reasons}
         assert self._began is not None
         for key, reason in present.items():
@@ -152,7 +152,7 @@ class History:
                 self._note("promoted", words, seen.at)
             self._primary = primary
 
-    def _look_at_counters(self, window: Window, at: float) -> None:
+    def _note_counters(self, window: Window, at: float) -> None:
         """What came and went between two looks shows only in the counters."""
         said = [event.text for event in self.events if (event.until or at) > at - window.seconds]
         for labels, grown in window.increases("tapedeck_lookup_node_ejections_total"):

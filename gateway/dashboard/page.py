@@ -63,7 +63,7 @@ class Dashboard:
         self._started = time.time()
         self._answers: dict[str, tuple[int, Any]] = {}
         self._versions = 0
-        self._viewers = Viewers(self._feed, self._arrived)
+        self._viewers = Viewers(self._unseen, self._arrived)
         self._wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._circle: object = None
@@ -73,9 +73,9 @@ class Dashboard:
     def start(self) -> None:
         """Begin to observe."""
         self._tasks = [
-            asyncio.create_task(self._observe_for_ever(), name="dashboard"),
-            asyncio.create_task(self._ask_for_ever(), name="dashboard-asks"),
-            asyncio.create_task(self._insight.peers.keep(), name="peers"),
+            asyncio.create_task(self._keep_observing(), name="dashboard"),
+            asyncio.create_task(self._keep_asking(), name="dashboard-asks"),
+            asyncio.create_task(self._insight.peers.poll(), name="peers"),
         ]
 
     async def close(self) -> None:
@@ -147,11 +147,11 @@ class Dashboard:
     def _arrived(self) -> None:
         self._wanted.set()
 
-    async def _observe_for_ever(self) -> None:
+    async def _keep_observing(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            await self._careful(self._observe)
+            await self._try(self._observe)
             # Without a second look there are no rates yet.
             soon = len(self._viewers) or self._history.window is None
             pause = WATCHED_SECONDS if soon else STEP
@@ -169,10 +169,10 @@ class Dashboard:
         self._with_ring = seen if seen.ring is not None else self._with_ring
         self._with_mysql = seen if seen.mysql is not None else self._with_mysql
         if self._live.config.admin.peers or "gateways" in self._answers:
-            self._note("gateways", self._insight.peers.known)
-        self._viewers.tell()
+            self._set_answer("gateways", self._insight.peers.known)
+        self._viewers.wake()
 
-    async def _ask_for_ever(self) -> None:
+    async def _keep_asking(self) -> None:
         loop = asyncio.get_running_loop()
         due = 0.0
         while True:
@@ -183,22 +183,22 @@ class Dashboard:
             circle = _circle(self._seen)
             if circle != self._circle:
                 self._circle = circle
-                await self._careful(self._ask, "outline", self._insight.outline)
+                await self._try(self._ask, "outline", self._insight.outline)
             if loop.time() >= due:
                 due = loop.time() + ASK_SECONDS
-                await self._careful(self._ask, "partitions", self._insight.partitions)
+                await self._try(self._ask, "partitions", self._insight.partitions)
 
     async def _ask(self, name: str, question: Callable[[], Awaitable[Any]]) -> None:
-        self._note(name, await question())
+        self._set_answer(name, await question())
         self._asked[name] = time.time()
 
-    def _note(self, name: str, answer: Any) -> None:
+    def _set_answer(self, name: str, answer: Any) -> None:
         if name not in self._answers or self._answers[name][1] != answer:
             self._versions += 1
             self._answers[name] = self._versions, answer
-            self._viewers.tell()
+            self._viewers.wake()
 
-    async def _careful(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+    async def _try(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
         """The page goes on when what it looks at fails."""
         try:
             await work(*args)
@@ -209,7 +209,7 @@ class Dashboard:
 
     # --- what viewers are sent
 
-    def _feed(self, viewer: Viewer) -> list[bytes]:
+    def _unseen(self, viewer: Viewer) -> list[bytes]:
         if self._seen is None:
             return []
         sent, chunks = viewer.sent, []

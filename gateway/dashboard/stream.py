@@ -43,7 +43,7 @@ class Viewer:
         self.news = asyncio.Event()
         self.news.set()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End it, whether it reads or not."""
         if self._request.transport is not None:
             self._request.transport.abort()
@@ -81,12 +81,12 @@ class Viewers:
         answer.headers["X-Accel-Buffering"] = "no"
         return answer
 
-    def tell(self) -> None:
+    def wake(self) -> None:
         """There is something new."""
         now = asyncio.get_running_loop().time()
         for viewer in tuple(self._viewers):
             if now - viewer.took > STALLED_SECONDS:
-                viewer.cut()
+                viewer.abort()
             viewer.news.set()
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class Viewers:
         for viewer in self._viewers:
             viewer.news.set()
 
-    async def follow(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
+    async def chunks(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
         """What one viewer is sent, until the end."""
         loop = asyncio.get_running_loop()
         viewer = Viewer(request, loop.time())
@@ -132,7 +132,7 @@ class _Stream(Payload):
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write until the viewer goes."""
-        chunks = self._viewers.follow(self._request)
+        chunks = self._viewers.chunks(self._request)
         try:
             async for chunk in chunks:
                 await writer.write(chunk)

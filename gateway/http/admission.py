@@ -19,7 +19,7 @@ import structlog
 from config.model import Limits, Sections
 from failover.presence import Presence
 from gateway import metrics
-from gateway.http.concurrency_limit import LOOK_SECONDS, Governor
+from gateway.http.concurrency_limit import CHECK_SECONDS, Governor
 from gateway.http.descriptors import of_clients, reserved
 from gateway.http.errors import Refusal
 from gateway.http.rate_limit import Addresses, Buckets, one_client, retry_after
@@ -93,7 +93,7 @@ class AdmissionControl:
         self._refused = 0
         self._give_back_at = 0.0
         self._governor = Governor(None, 1, config.gateway.max_requests)
-        self._late = self._look_at = self._sweep_at = 0.0
+        self._late = self._check_at = self._sweep_at = 0.0
         self._shedding = False
         self._in_flight: Callable[[], int] = lambda: 0
         self.configure(config)
@@ -189,13 +189,13 @@ class AdmissionControl:
         if connection not in self._connections:
             return
         self._connections.discard(connection)
-        self.holds(connection, 0)
+        self.count_held(connection, 0)
         address = one_client(connection.peer)
         self._per_address[address] -= 1
         if not self._per_address[address]:
             del self._per_address[address]
 
-    def holds(self, connection: Connection, held: int) -> None:
+    def count_held(self, connection: Connection, held: int) -> None:
         """Register how many bytes of memory a connection's unfinished request takes now.
 
         Beyond `unfinished_bytes` the connections with most bytes are closed until a quarter of the
@@ -236,24 +236,24 @@ class AdmissionControl:
         presence.followers.append(self.tick)
 
     def tick(self, now: float, late: float) -> None:
-        """Run `look` and `sweep` when they are due.
+        """Run `adapt_limit` and `close_slow` when they are due.
 
         Args:
             now: the loop's clock.
             late: seconds by which the loop was late this time.
         """
         self._late = max(self._late, late)
-        if now >= self._look_at:
-            self.look(self._late)
-            self._late, self._look_at = 0.0, now + LOOK_SECONDS
+        if now >= self._check_at:
+            self.adapt_limit(self._late)
+            self._late, self._check_at = 0.0, now + CHECK_SECONDS
         if now >= self._sweep_at:
-            self.sweep(now)
+            self.close_slow(now)
             self._sweep_at = now + SWEEP_SECONDS
 
-    def look(self, late: float) -> None:
+    def adapt_limit(self, late: float) -> None:
         """Adapt the limit of requests in flight to a loop that was `late` seconds late."""
         governor = self._governor
-        governor.look(late, self._in_flight())
+        governor.adapt(late, self._in_flight())
         self.allowed = governor.limit
         metrics.LATE.set(late)
         metrics.ALLOWED.set(governor.limit)
@@ -264,7 +264,7 @@ class AdmissionControl:
             _log.info("overload ended")
         self._shedding = shedding
 
-    def sweep(self, now: float) -> None:
+    def close_slow(self, now: float) -> None:
         """Close connections whose client is too slow."""
         limits = self.limits
         metrics.CONNECTIONS.set(len(self._connections))

@@ -12,7 +12,7 @@ A MySQL failover is not an overload: waiting requests do not make the loop late.
 
 from __future__ import annotations
 
-LOOK_SECONDS = 0.05
+CHECK_SECONDS = 0.05
 """Seconds between two checks of the loop."""
 PATIENCE = 2
 """The limit is cut after this many checks in a row that found the loop late."""
@@ -33,7 +33,7 @@ class Governor:
 
     >>> governor = Governor(target=0.1, floor=10, ceiling=1000)
     >>> for _ in range(3):
-    ...     governor.look(late=0.3, in_flight=400)
+    ...     governor.adapt(late=0.3, in_flight=400)
     >>> governor.limit
     225
     """
@@ -49,7 +49,7 @@ class Governor:
             self.limit = ceiling
         self.target, self.floor, self.ceiling = target, floor, ceiling
 
-    def look(self, late: float, in_flight: int) -> None:
+    def adapt(self, late: float, in_flight: int) -> None:
         """Change the limit after a check.
 
         Args:

@@ -46,12 +46,12 @@ class Failures:
             trace = error if level >= 40 else None
             _log.log(level, event, route=route, count=1, **words, exc_info=trace)
             self._bursts[kind] = _Burst()
-            asyncio.get_running_loop().call_later(EVERY, self._tell, level, kind)
+            asyncio.get_running_loop().call_later(EVERY, self._log_burst, level, kind)
             return
         burst.count += 1
         burst.words = {**words, "request_id": logs.REQUEST_ID.get()}
 
-    def _tell(self, level: int, kind: tuple[str, str, str]) -> None:
+    def _log_burst(self, level: int, kind: tuple[str, str, str]) -> None:
         burst = self._bursts[kind]
         if not burst.count:
             del self._bursts[kind]
@@ -59,4 +59,4 @@ class Failures:
         event, route, _ = kind
         _log.log(level, event, route=route, count=burst.count, **burst.words)
         burst.count = 0
-        asyncio.get_running_loop().call_later(EVERY, self._tell, level, kind)
+        asyncio.get_running_loop().call_later(EVERY, self._log_burst, level, kind)

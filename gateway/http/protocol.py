@@ -197,7 +197,7 @@ class HttpConnection(RequestHandler):
     def _hold(self, held: int) -> None:
         admission = self._application.admission
         if admission is not None and held != self.held:
-            admission.holds(self, held)
+            admission.count_held(self, held)
 
     def unread(self) -> int:
         """Bytes of answers that the client has not read."""

@@ -88,9 +88,9 @@ class Addresses:
 
     def __init__(self, trusted: Sequence[str]) -> None:
         self._trusted = tuple(ipaddress.ip_network(network) for network in trusted)
-        self._is_proxy = lru_cache(maxsize=4096)(self._look)
+        self._is_proxy = lru_cache(maxsize=4096)(self._is_trusted)
 
-    def _look(self, address: str) -> bool:
+    def _is_trusted(self, address: str) -> bool:
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:

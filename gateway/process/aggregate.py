@@ -102,7 +102,7 @@ def merge_mysql(seen: Sequence[MySQL]) -> MySQL:
     return replace(worst_off, waiting=sum(m.waiting for m in seen), committed=latest)
 
 
-class WorkerDoor:
+class WorkerClient:
     """A supervisor's client of one worker's admin socket.
 
     Args:
@@ -146,7 +146,7 @@ class WorkersInsight:
     """Gathers and combines the workers' answers.
 
     Args:
-        doors: one for each worker.
+        clients: one for each worker.
         stopping: returns whether the gateway is about to stop.
         peers: the other gateways.
         replace: ends a worker, and starts another one in its place.
@@ -157,12 +157,12 @@ class WorkersInsight:
 
     def __init__(
         self,
-        doors: Sequence[WorkerDoor],
+        clients: Sequence[WorkerClient],
         stopping: Callable[[], bool],
         peers: Peers,
         replace: Callable[[int], None],
     ) -> None:
-        self._doors = doors
+        self._clients = clients
         self._stopping = stopping
         self.peers = peers
         self._replace = replace
@@ -181,7 +181,7 @@ class WorkersInsight:
         if said:
             return judge(said)
         answers = {number: (body.status, reasons_of(body)) for number, body in ready.items()}
-        return worst(answers, len(self._doors), self.peers.reasons())
+        return worst(answers, len(self._clients), self.peers.reasons())
 
     async def ring(self) -> Ring:
         return merge_rings(_some(await self.ask_all("/ring", Ring)))
@@ -220,7 +220,7 @@ class WorkersInsight:
             mysql=merge_mysql(list(mysql.values())) if mysql else None,
             families=families,
             workers={number: body.status for number, body in ready.items()},
-            missing=[door.number for door in self._doors if door.number not in ready],
+            missing=[client.number for client in self._clients if client.number not in ready],
             out_in={name: workers for name, (workers, _) in out.items()},
         )
 
@@ -240,7 +240,7 @@ class WorkersInsight:
 
     async def drain_state(self) -> Drained:
         answers = await self.ask_all("/drain", Drained)
-        return merge_drained(self.drained, list(answers.values()), len(self._doors))
+        return merge_drained(self.drained, list(answers.values()), len(self._clients))
 
     async def drain(self) -> Drained:
         """Every worker is told; one that does not say so is replaced."""
@@ -252,10 +252,10 @@ class WorkersInsight:
     async def _tell_drained(self, path: str, drained: bool) -> Drained:
         self.drained = drained
         answers = await self.ask_all(path, Drained, method="POST")
-        for door in self._doors:
-            if door.number not in answers:
-                self._replace(door.number)
-        return merge_drained(drained, list(answers.values()), len(self._doors))
+        for client in self._clients:
+            if client.number not in answers:
+                self._replace(client.number)
+        return merge_drained(drained, list(answers.values()), len(self._clients))
 
     async def stats(self) -> dict[str, Any]:
         return await asyncio.to_thread(telemetry.stats, await self._families())
@@ -265,9 +265,9 @@ class WorkersInsight:
 
     async def _first(self, path: str, of: type[T]) -> T:
         """The answer of the first worker that has one."""
-        for door in self._doors:
+        for client in self._clients:
             try:
-                return msgspec.json.decode(await door.ask(path), type=of)
+                return msgspec.json.decode(await client.ask(path), type=of)
             except (OSError, TimeoutError, aiohttp.ClientError, msgspec.DecodeError):
                 continue
         raise Refusal(503, "No worker can say right now; /readyz tells why.")
@@ -305,12 +305,12 @@ class WorkersInsight:
         seconds: float = ANSWER_SECONDS,
     ) -> dict[int, bytes]:
         asked = (
-            asyncio.wait_for(d.ask(path, method=method, body=body), seconds) for d in self._doors
+            asyncio.wait_for(d.ask(path, method=method, body=body), seconds) for d in self._clients
         )
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return {
-            door.number: answer
-            for door, answer in zip(self._doors, answers, strict=True)
+            client.number: answer
+            for client, answer in zip(self._clients, answers, strict=True)
             if isinstance(answer, bytes)
         }
 

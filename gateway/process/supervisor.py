@@ -25,7 +25,7 @@ from gateway.http.errors import encode
 from gateway.http.listener import BACKLOG, bind, bind_shared
 from gateway.peers import Peers
 from gateway.process.admin_port import AdminPort
-from gateway.process.aggregate import WorkerDoor, WorkersInsight
+from gateway.process.aggregate import WorkerClient, WorkersInsight
 from gateway.process.worker import EXIT_CONFIG, Handover, start_logs
 from gateway.reload.reload import Reload, Taken, Workers
 from gateway.reload.runtime_config import RuntimeConfig, Source
@@ -50,7 +50,7 @@ class _Slot:
     number: int
     gateway: socket.socket
     admin: socket.socket
-    door: WorkerDoor
+    client: WorkerClient
     process: asyncio.subprocess.Process | None = None
     first: bool = True
 
@@ -95,7 +95,7 @@ class Supervisor:
         self._stop: asyncio.Event = asyncio.Event()
         self._status = 0
         self._insight = WorkersInsight(
-            [slot.door for slot in self._slots],
+            [slot.client for slot in self._slots],
             self._stop.is_set,
             Peers(self._live),
             self._replace,
@@ -114,7 +114,7 @@ class Supervisor:
         address = f"\0tapedeck-{os.getpid()}-{number}-{secrets.token_hex(8)}"
         admin.bind(address)
         admin.listen(BACKLOG)
-        return _Slot(number, gateway, admin, WorkerDoor(number, address, self._token))
+        return _Slot(number, gateway, admin, WorkerClient(number, address, self._token))
 
     async def run(self) -> int:
         """Run the workers until a signal; return the exit status."""
@@ -127,22 +127,22 @@ class Supervisor:
         _log.info(
             "supervisor started", workers=len(self._slots), admin=admin.address, pid=os.getpid()
         )
-        keepers = [asyncio.create_task(self._keep(slot)) for slot in self._slots]
+        running = [asyncio.create_task(self._run_slot(slot)) for slot in self._slots]
         await self._stop.wait()
-        await self._stop_all(keepers)
+        await self._stop_all(running)
         await admin.stop()
         for slot in self._slots:
-            await slot.door.close()
+            await slot.client.close()
         _log.info("supervisor stopped", status=self._status)
         return self._status
 
-    async def _keep(self, slot: _Slot) -> None:
+    async def _run_slot(self, slot: _Slot) -> None:
         """Start a process in the slot, and restart it as long as the gateway runs."""
         loop = asyncio.get_running_loop()
         short_lives = 0
         while not self._stop.is_set():
             started = loop.time()
-            status = await self._live_once(slot)
+            status = await self._run_process(slot)
             if self._stop.is_set():
                 return
             if status == EXIT_CONFIG:
@@ -158,7 +158,7 @@ class Supervisor:
                 async with asyncio.timeout(pause):
                     await self._stop.wait()
 
-    async def _live_once(self, slot: _Slot) -> int | str:
+    async def _run_process(self, slot: _Slot) -> int | str:
         """Run one process in the slot; return its exit status, or why it could not be started."""
         try:
             slot.process = await self._spawn(slot)
@@ -204,7 +204,7 @@ class Supervisor:
             _signal(process, signal.SIGTERM)
         return process
 
-    async def _stop_all(self, keepers: list[asyncio.Task[None]]) -> None:
+    async def _stop_all(self, running: list[asyncio.Task[None]]) -> None:
         _log.info("drain started", workers=len(self._slots))
         for slot in self._slots:
             # No process will inherit the socket any more. Once the worker closes its copy too, new
@@ -213,7 +213,7 @@ class Supervisor:
             if slot.process is not None:
                 _signal(slot.process, signal.SIGTERM)
         patience = self._live.config.gateway.drain_seconds + KILL_AFTER_SECONDS
-        _, late = await asyncio.wait(keepers, timeout=patience)
+        _, late = await asyncio.wait(running, timeout=patience)
         if late:
             for slot in self._slots:
                 if slot.process is not None:

@@ -28,7 +28,7 @@ from failover import tasks
 from gateway import logs, metrics, telemetry
 from gateway.admin.local import OwnInsight
 from gateway.catalog.cache import Catalog
-from gateway.catalog.keeper import keep
+from gateway.catalog.maintenance import maintain
 from gateway.drain import ASKED, STOPPING, Drain
 from gateway.factory import gateway_application
 from gateway.health import Health
@@ -45,7 +45,7 @@ NOTICE_SECONDS = 0.5
 CLOSE_SECONDS = 5.0
 EXIT_CONFIG = 78
 """A worker's exit status if no restart would help (EX_CONFIG, sysexits.h)."""
-FIRST_LOOK_SECONDS = 1.0
+FIRST_CHECK_SECONDS = 1.0
 """Seconds that a start waits for MySQL's list of tables; then it starts without it."""
 _PR_SET_PDEATHSIG = 1
 
@@ -104,7 +104,7 @@ def spare_the_collector() -> None:
 def start_logs(source: Source, config: Sections) -> None:
     """Set logging up in a process that `tapedeck serve` started."""
     logs.start(config.log.level)
-    if source.made_up_the_key_of(config):
+    if source.uses_own_key(config):
         _log.warning(
             "token key generated",
             hint="play tokens end with this process; set auth.token_keys to keep them",
@@ -163,15 +163,15 @@ class Worker:
         live = RuntimeConfig(self._config, source.pinned if source else frozenset())
         generation = handover.generation if handover else 1
         backend = await Backend.open(self._config, seal=True, generation=generation)
-        looking: asyncio.Task[None] | None = None
+        checking: asyncio.Task[None] | None = None
         if handover is None or handover.first:
-            looking = asyncio.create_task(self._look(backend))
-            await asyncio.wait({looking}, timeout=FIRST_LOOK_SECONDS)
+            checking = asyncio.create_task(self._check_database(backend))
+            await asyncio.wait({checking}, timeout=FIRST_CHECK_SECONDS)
             if self._refused:
                 await backend.close()
                 raise Refused(self._refused)
         catalog = Catalog(backend.primary, self._config.catalog)
-        keeping = asyncio.create_task(keep(backend.primary, catalog.finder.plays))
+        maintaining = asyncio.create_task(maintain(backend.primary, catalog.finder.plays))
         application = gateway_application(live, backend.store, catalog)
         gateway = Listening(application, self._sockets[0], lambda: live.config.gateway)
         drained = Drain(gateway)
@@ -201,7 +201,7 @@ class Worker:
         drained.begin(STOPPING)
         await self._finish(gateway, live.config.gateway.drain_seconds)
         await admin.stop()
-        await tasks.stop(keeping)
+        await tasks.stop(maintaining)
         await health.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS / 2):
@@ -209,12 +209,12 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await backend.close()
-        await tasks.stop(looking)
+        await tasks.stop(checking)
         _log.info("worker stopped")
         if self._refused:
             raise Refused(self._refused)
 
-    async def _look(self, backend: Backend) -> None:
+    async def _check_database(self, backend: Backend) -> None:
         """Stop a gateway that must not run, even if MySQL answers only after the start."""
         self._refused = await backend.days.first_look()
         if self._refused:

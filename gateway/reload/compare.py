@@ -12,7 +12,7 @@ from config.model import Lookup
 from config.plain import differences, veiled
 from gateway.http.errors import Refusal
 from gateway.reload.outcome import Outcome, ring_change
-from gateway.reload.runtime_config import RuntimeConfig, can_follow
+from gateway.reload.runtime_config import RuntimeConfig, can_reload
 from sharding.ring.placement import PLACING, alike
 
 
@@ -59,8 +59,8 @@ async def compare(live: RuntimeConfig, body: bytes) -> Comparison:
         names = [name for name in names if name != "auth.token_keys"]  # each process has its own
     free = [name for name in names if name not in live.pinned]
     answer = Comparison(
-        changed=[name for name in free if can_follow(name, live.config)],
-        needs_restart=[name for name in free if not can_follow(name, live.config)],
+        changed=[name for name in free if can_reload(name, live.config)],
+        needs_restart=[name for name in free if not can_reload(name, live.config)],
         overridden=[name for name in names if name in live.pinned],
         values={
             name: [_value(ours, name), _value(theirs, name)]

@@ -32,7 +32,7 @@ from gateway import metrics
 from gateway.http.errors import Refusal, encode
 from gateway.reload.compare import compare
 from gateway.reload.outcome import Outcome, ring_change
-from gateway.reload.runtime_config import RuntimeConfig, Source, can_follow
+from gateway.reload.runtime_config import RuntimeConfig, Source, can_reload
 from sharding.backend import Backend
 from sharding.ring.placement import alike
 
@@ -131,10 +131,10 @@ class Reload:
         until it is cancelled.
         """
         live, source = self._live, self._source
-        known = pending = await aside("reload-watch", lambda: source.print_of(live.config))
+        known = pending = await aside("reload-watch", lambda: source.fingerprint_of(live.config))
         while True:
             await asyncio.sleep(live.config.reload.look_every)
-            now = await aside("reload-watch", lambda: source.print_of(live.config))
+            now = await aside("reload-watch", lambda: source.fingerprint_of(live.config))
             if not live.config.reload.on_change:
                 known = pending = now
                 continue
@@ -174,7 +174,7 @@ async def weigh(config: Sections, generation: int, new: Sections) -> Step:
     outcome = Outcome([], [])
     merged = config
     for name in names:
-        if not can_follow(name, config):
+        if not can_reload(name, config):
             outcome.needs_restart.append(name)
             continue
         outcome.changed.append(name)
@@ -228,7 +228,7 @@ class OwnParts:
     async def tell(self, step: Step) -> None:
         """Apply it from the next request on. Requests under way end with the old configuration."""
         self._backend.reload(step.merged, self._backend.plan(step.merged), step.generation)
-        self._live.take(step.merged)
+        self._live.replace(step.merged)
         await self._backend.days.relist()
 
 
@@ -303,7 +303,7 @@ class Workers:
 
     async def tell(self, step: Step) -> None:
         """Apply it in all workers, and in those that start from now on."""
-        self._live.take(step.merged)
+        self._live.replace(step.merged)
         self.generation = step.generation
         answers = await self._send_order(step, apply=True)
         for number in self._numbers:

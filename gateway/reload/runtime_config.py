@@ -75,7 +75,7 @@ class Source:
         """
         return with_token_keys(load(self.path, {**os.environ, **self.overrides}), self.own_key)
 
-    def made_up_the_key_of(self, config: Sections) -> bool:
+    def uses_own_key(self, config: Sections) -> bool:
         """Whether play tokens are signed with `own_key`."""
         return [key.get_secret_value() for key in config.auth.token_keys] == [self.own_key]
 
@@ -87,7 +87,7 @@ class Source:
         names = (name.removeprefix(PREFIX).lower() for name in variables if name.startswith(PREFIX))
         return frozenset(name.replace("__", ".", 1) for name in names)
 
-    def print_of(self, config: Sections) -> bytes:
+    def fingerprint_of(self, config: Sections) -> bytes:
         """A fingerprint of the file, and of the files with secrets that `config` names."""
         digest = hashlib.sha256()
         named = (
@@ -131,7 +131,7 @@ class RuntimeConfig:
         host = socket.gethostname() if gateway.host in ("0.0.0.0", "::") else gateway.host  # noqa: S104
         return join_address(host, gateway.port)
 
-    def take(self, config: Sections) -> None:
+    def replace(self, config: Sections) -> None:
         """Use another configuration from now on."""
         self._set(config)
         logs.set_level(config.log.level)
@@ -152,7 +152,7 @@ class RuntimeConfig:
         return carries_key(authorization, self._service_keys)
 
 
-def can_follow(name: str, config: Sections) -> bool:
+def can_reload(name: str, config: Sections) -> bool:
     """Whether a reload applies a value, `section.key`. A cluster's client gets its limits once."""
     if name.startswith("lookup.") and config.lookup.mode == "cluster":
         return name == "lookup.capacity_every"

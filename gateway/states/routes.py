@@ -48,7 +48,7 @@ class StatesApi:
         stored = await self._store.load(key)
         if stored is None:
             raise Refusal(404, f"User {key.user_id} has no state in playlist {key.playlist_id}.")
-        _own(stored)
+        _require_ours(stored)
         headers = _headers(stored.version, stored.day)
         conditions.require_match(stored.version)
         if conditions.is_unchanged(stored.version):
@@ -76,7 +76,7 @@ class StatesApi:
             )
 
         def transition(stored: Stored | None) -> Write[int]:
-            _own(stored)
+            _require_ours(stored)
             conditions.require(None if stored is None else stored.version)
             return Write(body, Owner.STATES_API, 200 if replaces else 201)
 
@@ -98,7 +98,7 @@ class StatesApi:
             raise Refusal(428, 'DELETE needs a condition: If-Match: "<version>", or *.')
 
         def transition(stored: Stored | None) -> Remove[None]:
-            _own(stored)
+            _require_ours(stored)
             conditions.require(None if stored is None else stored.version)
             return Remove(None)
 
@@ -150,7 +150,7 @@ def _conditions(request: Request) -> Conditions:
     return read_conditions(headers.getall("If-Match", []), headers.getall("If-None-Match", []))
 
 
-def _own(stored: Stored | None) -> None:
+def _require_ours(stored: Stored | None) -> None:
     if stored is not None and stored.owner is not Owner.STATES_API:
         raise Refusal(409, "The state of this user in this playlist belongs to the Player.")
 

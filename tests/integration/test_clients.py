@@ -20,7 +20,7 @@ import pymysql
 import pytest
 from aiohttp import web
 
-from gateway.catalog import finder, keeper
+from gateway.catalog import finder, maintenance
 from gateway.catalog.model import Mix, MixUser
 from stack.mariadb import MariaDB
 from stack.process import free_port
@@ -293,7 +293,7 @@ async def test_an_older_catalog_becomes_searchable_and_what_is_played_leads(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
     document = stack_config(catalog={"max_age": 0})
-    more = [mix(100 + n, f"Old {n}", "vintage") for n in range(2 * keeper.BATCH + 1)]
+    more = [mix(100 + n, f"Old {n}", "vintage") for n in range(2 * maintenance.BATCH + 1)]
     put_mixes(document, MIXES + more)
     with connect(document) as connection:
         connection.cursor().execute("DROP TABLE mix_index, mix_tags")

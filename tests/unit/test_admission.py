@@ -118,7 +118,7 @@ async def test_limits_follow_a_reload() -> None:
                 )
             }
         )
-        gateway.live.take((await weigh(gateway.live.config, 1, new)).merged)
+        gateway.live.replace((await weigh(gateway.live.config, 1, new)).merged)
         statuses = []
         for _ in range(2):
             async with gateway.http.get("/mixes/1") as answer:
@@ -272,7 +272,7 @@ async def test_a_worker_that_stays_behind_refuses_what_is_too_much() -> None:
     async with serving(limits={"always_accepted": 2}) as gateway:
         assert gateway.application.admission is not None
         for _ in range(20):
-            gateway.application.admission.look(late=2.0)
+            gateway.application.admission.adapt_limit(late=2.0)
         entered, leave = asyncio.Semaphore(0), asyncio.Event()
         ask = gateway.catalog.cards
 

@@ -107,7 +107,7 @@ async def test_a_reload_takes_over_what_can_follow_and_names_the_rest() -> None:
         needs_restart=["gateway.port"],
     )
     assert live.config.player.skip_limit == 2
-    live.take(step.merged)
+    live.replace(step.merged)
     assert live.config.player.skip_limit == 5
     assert live.config.gateway.port == 8080
     assert live.is_service("Bearer a-new-key")
@@ -119,7 +119,7 @@ async def test_a_rotated_token_key_signs_and_the_old_one_still_verifies() -> Non
     live = RuntimeConfig(a_config())
     old = live.tokens.issue(5, now=0)
     new = a_config(auth={"token_keys": ["n" * 32, "k" * 32]})
-    live.take((await weigh(live.config, 1, new)).merged)
+    live.replace((await weigh(live.config, 1, new)).merged)
     assert live.tokens.verify(old, now=1).user_id == 5
     assert live.tokens.issue(5, now=0) != old
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.admin.routes import AdminApi
+from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application
 from gateway.http.allowed_hosts import is_ours, name_of
 from gateway.http.listener import Listening, bind
@@ -49,6 +50,7 @@ async def admin(
         insight,  # type: ignore[arg-type]
         insight,  # type: ignore[arg-type]
         lambda: token,
+        Dashboard(insight, live),  # type: ignore[arg-type]
         hosts=lambda: live.config.admin.allowed_hosts,
     )
     sock = bind("127.0.0.1", 0, "admin.port", "--admin-port")

@@ -91,21 +91,21 @@ def test_one_long_turn_of_the_loop_is_no_overload() -> None:
     governor = Governor(target=0.1, floor=32, ceiling=4096)
     for _ in range(50):
         for _ in range(PATIENCE - 1):
-            governor.look(late=5.0, in_flight=3000)
-        governor.look(late=0.0, in_flight=10)
+            governor.adapt(late=5.0, in_flight=3000)
+        governor.adapt(late=0.0, in_flight=10)
     assert governor.limit == 4096
 
 
 def test_lateness_that_stays_cuts_what_may_be_in_flight_and_its_end_gives_it_back() -> None:
     governor = Governor(target=0.1, floor=32, ceiling=4096)
     for _ in range(PATIENCE):
-        governor.look(late=0.5, in_flight=800)
+        governor.adapt(late=0.5, in_flight=800)
     assert governor.limit == 600
     for _ in range(100):
-        governor.look(late=0.5, in_flight=800)
+        governor.adapt(late=0.5, in_flight=800)
     assert governor.limit == 32
     for _ in range(200):
-        governor.look(late=0.01, in_flight=32)
+        governor.adapt(late=0.01, in_flight=32)
     assert governor.limit == 4096
 
 
@@ -113,14 +113,14 @@ def test_requests_that_only_wait_are_no_overload() -> None:
     """As in a failover of MySQL: thousands in flight, and an idle loop."""
     governor = Governor(target=0.1, floor=32, ceiling=4096)
     for _ in range(500):
-        governor.look(late=0.0, in_flight=4000)
+        governor.adapt(late=0.0, in_flight=4000)
     assert governor.limit == 4096
 
 
 def test_without_a_target_nothing_is_ever_cut() -> None:
     governor = Governor(target=None, floor=32, ceiling=4096)
     for _ in range(100):
-        governor.look(late=9.0, in_flight=4000)
+        governor.adapt(late=9.0, in_flight=4000)
     assert governor.limit == 4096
 
 
@@ -128,7 +128,7 @@ def test_without_a_target_nothing_is_ever_cut() -> None:
 def test_the_limit_stays_between_floor_and_ceiling(looks: list[tuple[float, int]]) -> None:
     governor = Governor(target=0.1, floor=32, ceiling=4096)
     for late, in_flight in looks:
-        governor.look(late, in_flight)
+        governor.adapt(late, in_flight)
         assert 32 <= governor.limit <= 4096
 
 
@@ -141,7 +141,7 @@ def test_a_worker_that_can_do_so_much_settles_near_its_target() -> None:
         served = min(2000, governor.limit)
         refused = 2000 - served
         late = served * 0.001 + refused * 0.00001
-        governor.look(late, served)
+        governor.adapt(late, served)
         lates.append(late)
     assert max(lates[50:]) < 0.3
     assert sum(lates[50:]) / 350 > 0.02, "the worker is not idle"

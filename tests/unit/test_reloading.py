@@ -147,11 +147,11 @@ def test_the_files_that_a_configuration_names_are_looked_at_too(tmp_path: Path) 
         "mysql: {hosts: ['127.0.0.1:1'], user: nobody}\n"
     )
     source, config = Source(file, {"TAPEDECK_GATEWAY__PORT": "1"}), load(file, {})
-    before = source.print_of(config)
-    assert source.print_of(config) == before
+    before = source.fingerprint_of(config)
+    assert source.fingerprint_of(config) == before
     secret.write_text("two\n")
-    after = source.print_of(config)
+    after = source.fingerprint_of(config)
     assert after != before
     file.unlink()
-    assert source.print_of(config) not in (before, after)
+    assert source.fingerprint_of(config) not in (before, after)
     assert "gateway.port" in source.pinned

@@ -26,7 +26,7 @@ _MISSING = (
 )
 
 
-async def keep(primary: Primary, plays: Plays) -> None:
+async def maintain(primary: Primary, plays: Plays) -> None:
     """Create missing tables, index mixes that are not indexed, then write plays until cancelled."""
     ready, said = False, ""
     while True:
