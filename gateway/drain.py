@@ -61,7 +61,6 @@ class Drain:
         await tasks.stop(task)
 
     def state(self) -> Drained:
-        """How far it is."""
         listening = self._listening
         quiet = asyncio.get_running_loop().time() - self._busy_at if self._task else 0.0
         return Drained(

@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -81,15 +81,15 @@ def _short(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def drift(own: dict[str, str], others: list[Said]) -> list[str]:
+def drift(own: Mapping[str, str], others: Sequence[Said]) -> list[str]:
     """A sentence for each other gateway whose configuration differs from this one's."""
-    words = {"ring": "places lookups by another ring", "config": "has another configuration"}
-    found = {}
-    for other in others:
-        for kind in ("ring", "config"):
-            if getattr(other, kind) != own[kind]:
-                found[other.name] = words[kind]
-                break
+    found = {
+        other.name: "has another configuration"
+        if other.ring == own["ring"]
+        else "places lookups by another ring"
+        for other in others
+        if (other.ring, other.config) != (own["ring"], own["config"])
+    }
     return [f"the gateway {name} {what}: reload both" for name, what in sorted(found.items())]
 
 
@@ -112,7 +112,6 @@ class Health:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to gather facts, and to send heartbeats."""
         self._live.followers.append(self._configure)
         self._configure(self._live.config)
         # The next tick is still late because of the start.
@@ -124,11 +123,9 @@ class Health:
         ]
 
     async def close(self) -> None:
-        """Stop both."""
         await stop(*self._tasks)
 
     def verdict(self) -> Verdict:
-        """This worker's verdict now."""
         loop_time = asyncio.get_running_loop().time()
         if why := self._draining():
             said = self._steady.take([Reason("draining", why)], loop_time)
@@ -168,7 +165,6 @@ class Health:
         ]
 
     def _log_change(self, verdict: Verdict) -> None:
-        """Log the verdict, if it has changed."""
         before, self._said = self._said, verdict
         if before is None or (before.status, list(map(stem, before.found))) != (
             verdict.status,
@@ -181,7 +177,6 @@ class Health:
             )
 
     def _row(self) -> Said:
-        """What this worker's heartbeat tells other workers."""
         ahead = 0.0 if self._backend.presence.starved else round(self._backend.days.apart, 3)
         return Said(self._live.name, os.getpid(), ahead, **self._hashes)
 

@@ -8,7 +8,6 @@ from prometheus_client import Counter, Gauge
 
 # Requests
 IN_FLIGHT = Gauge("tapedeck_http_requests_in_flight", "Requests being served now")
-ALLOWED = Gauge("tapedeck_http_requests_allowed", "Requests that may be in flight in a worker now")
 SHED = Counter("tapedeck_http_requests_shed", "Requests refused because too many were in flight")
 LIMITED = Counter(
     "tapedeck_http_requests_limited",
@@ -37,7 +36,6 @@ MIXES = Counter(
 )
 
 # The process
-LATE = Gauge("tapedeck_loop_late_seconds", "How far a worker is behind")
 TASKS = Gauge("tapedeck_asyncio_tasks", "Tasks of a worker's event loop; they must not add up")
 BUILD = Gauge("tapedeck_build_info", "1; the label is the version", ["version"])
 LOG_LINES_DROPPED = Counter(

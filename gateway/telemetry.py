@@ -70,7 +70,6 @@ class _Requests:
         self.classes: Mapping[str, str] = {}
 
     def served(self) -> dict[str, Served]:
-        """By class."""
         found: dict[str, Served] = {}
         fast = bisect_right(BOUNDS, self.slow_after)
         for route, (_, *numbers) in list(self.seconds.items()):
@@ -136,9 +135,7 @@ def observe(route: str, method: str, status: int, seconds: float) -> None:
     of_route[bisect_left(BOUNDS, seconds) + 1] += 1
 
 
-def served() -> dict[str, Served]:
-    """The answers since the process began, by class."""
-    return _requests.served()
+served = _requests.served
 
 
 def set_objective(classes: Mapping[str, str], seconds: float) -> None:

@@ -136,8 +136,6 @@ class Finder:
         return await self._cached(("author", user_id), read)
 
     async def of_path(self, path: str) -> Card | None:
-        """The mix whose page is at this path."""
-
         async def read() -> int | None:
             return cast("int | None", (await self._fetch(_OF_PATH, (path,)))[0][0])
 
@@ -145,7 +143,6 @@ class Finder:
         return None if mix_id is None else next(iter(await self.cards([mix_id])), None)
 
     async def _cached(self, key: Hashable, read: Callable[[], Awaitable[Value]]) -> Value:
-        """A cached result that is not too old, or a new one."""
         now = self._clock()
         entry: Entry[Value] | None = self._answers.get(key)
         if entry is not None and now < entry.good_until:

@@ -36,7 +36,6 @@ class Plays:
         self._waiting: Counter[int] = Counter()
 
     def add(self, mix_id: int) -> None:
-        """Count the start of a mix."""
         if mix_id in self._waiting or len(self._waiting) < MOST:
             self._waiting[mix_id] += 1
 

@@ -47,14 +47,12 @@ class Cache(Generic[Id, Value]):
         return entry
 
     def put(self, key: Id, value: Value, good_until: float) -> None:
-        """Add or replace a value."""
         self._entries[key] = Entry(value, good_until)
         self._entries.move_to_end(key)
         if len(self._entries) > self._bound:
             self._entries.popitem(last=False)
 
     def drop(self, key: Id) -> None:
-        """Remove a value, if it is there."""
         self._entries.pop(key, None)
 
 

@@ -201,7 +201,6 @@ class Point(Struct, kw_only=True):
 
 
 def point(window: Window, at: float | UnsetType = UNSET) -> Point:
-    """The point of a window."""
     latency = window.quantiles("tapedeck_http_request_seconds", (0.5, 0.95, 0.99), _served)
     (partitions,) = window.quantiles("tapedeck_partitions_read", (0.99,))
     failing = window.rates("tapedeck_http_requests_total", _failing)
@@ -227,8 +226,6 @@ def point(window: Window, at: float | UnsetType = UNSET) -> Point:
 
 
 def totals(window: Window) -> dict[str, object]:
-    """What is shown as a number, beside the charts."""
-
     def grown(name: str) -> float:
         return _short(sum(g for _, g in window.increases(name)) / window.seconds)
 

@@ -71,7 +71,6 @@ class Dashboard:
     # --- life
 
     def start(self) -> None:
-        """Begin to observe."""
         self._tasks = [
             asyncio.create_task(self._keep_observing(), name="dashboard"),
             asyncio.create_task(self._keep_asking(), name="dashboard-asks"),
@@ -79,7 +78,6 @@ class Dashboard:
         ]
 
     async def close(self) -> None:
-        """End every stream and stop observing."""
         self._viewers.close()
         for task in self._tasks:
             task.cancel()

@@ -44,7 +44,6 @@ class Viewer:
         self.news.set()
 
     def abort(self) -> None:
-        """End it, whether it reads or not."""
         if self._request.transport is not None:
             self._request.transport.abort()
 
@@ -82,7 +81,6 @@ class Viewers:
         return answer
 
     def wake(self) -> None:
-        """There is something new."""
         now = asyncio.get_running_loop().time()
         for viewer in tuple(self._viewers):
             if now - viewer.took > STALLED_SECONDS:
@@ -127,11 +125,9 @@ class _Stream(Payload):
         self._request = request
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """A stream has no text."""
         raise TypeError("a stream cannot be decoded")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write until the viewer goes."""
         chunks = self._viewers.chunks(self._request)
         try:
             async for chunk in chunks:

@@ -143,7 +143,6 @@ class AdmissionControl:
             raise _limited("address", "from this address", wait)
 
     def is_proxy(self, peer: str) -> bool:
-        """Whether an address is a trusted proxy's."""
         return self._addresses.is_proxy(peer)
 
     def admit_listener(self, user_id: int) -> None:
@@ -185,7 +184,6 @@ class AdmissionControl:
         return None
 
     def closed(self, connection: Connection) -> None:
-        """Unregister a connection."""
         if connection not in self._connections:
             return
         self._connections.discard(connection)
@@ -255,8 +253,6 @@ class AdmissionControl:
         governor = self._governor
         governor.adapt(late, self._in_flight())
         self.allowed = governor.limit
-        metrics.LATE.set(late)
-        metrics.ALLOWED.set(governor.limit)
         shedding = governor.limit < governor.ceiling
         if shedding and not self._shedding:
             _log.warning("overload started", late=round(late, 3), in_flight=self._in_flight())

@@ -44,7 +44,6 @@ class Governor:
         self._late = 0
 
     def configure(self, target: float | None, floor: int, ceiling: int) -> None:
-        """Use other settings from now on."""
         if ceiling != self.ceiling or target is None:
             self.limit = ceiling
         self.target, self.floor, self.ceiling = target, floor, ceiling

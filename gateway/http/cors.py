@@ -28,13 +28,11 @@ class Cors:
         self.configure(config)
 
     def configure(self, config: Sections) -> None:
-        """Use other origins from the next request on."""
         given = config.player.cors_origins
         every = ("*",) if config.mode == "local" else ()
         self.origins = frozenset(every if given is None else given)
 
     def is_preflight(self, request: Request) -> bool:
-        """Whether a request is a browser's preflight."""
         headers = request.headers
         return (
             bool(self.origins)

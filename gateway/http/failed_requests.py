@@ -70,7 +70,6 @@ class FailedRequests:
     def note(
         self, request_id: str, method: str, route: str, status: int, values: list[str], query: str
     ) -> None:
-        """A request was answered with a status of 5xx."""
         one = FailedRequest(
             self._clock(), request_id, method, route, status, tuple(values), query[:200]
         )

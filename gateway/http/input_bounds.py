@@ -57,7 +57,6 @@ class Unfinished:
 
     @property
     def body(self) -> StreamReader:
-        """The newest request's body."""
         return self._body
 
     def begin_body(self, body: StreamReader) -> None:

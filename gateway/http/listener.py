@@ -103,12 +103,10 @@ class Listening:
 
     @property
     def connections(self) -> int:
-        """How many are open."""
         return len(self._server.connections)
 
     @property
     def accepted(self) -> int:
-        """How many there were."""
         return self._server.accepted
 
     def close_idle(self, seconds: float) -> None:
@@ -124,7 +122,6 @@ class Listening:
         return join_address(host, port)
 
     async def start(self) -> None:
-        """Accept connections from now on."""
         loop = asyncio.get_running_loop()
         # The loop closes its descriptor; ours keeps the queue of connections until it is empty.
         mine = self._sock.dup()

@@ -99,7 +99,6 @@ class Addresses:
         return any(mapped in network for network in self._trusted)
 
     def is_proxy(self, address: str) -> bool:
-        """Whether an address is a trusted proxy's."""
         return bool(self._trusted) and self._is_proxy(address)
 
     def client(self, peer: str, forwarded: str | None) -> str | None:

@@ -58,7 +58,6 @@ class Route:
 
     @property
     def allow(self) -> str:
-        """The Allow header."""
         return ", ".join(sorted(self.handlers))
 
 

@@ -76,12 +76,10 @@ class CatalogApi:
         }
 
     async def mix(self, call: Call) -> Response:
-        """One mix."""
         await read_parameters(call)
         return self._one(call, await self._card(call))
 
     async def mixes(self, call: Call) -> Response:
-        """Mixes by words and tags."""
         given = await read_parameters(call)
         tags = ",".join(given[name] for name in ("tag", "tags") if name in given)
         wanted = asked(given.get("q", ""), tags, given.get("sort"))
@@ -93,7 +91,6 @@ class CatalogApi:
         return await self._page(call, given, "mixes", "Mixes", ids, on_top=True)
 
     async def mix_set(self, call: Call) -> Response:
-        """The mixes of a smart id."""
         given = await read_parameters(call)
         smart_id = call.values["smart_id"]
         if smart_id == "all":
@@ -107,7 +104,6 @@ class CatalogApi:
         return await self._page(call, given, smart_id, f"Mixes: {smart_id}", ids)
 
     async def cover(self, call: Call) -> Response:
-        """A picture for a mix."""
         given = await read_parameters(call)
         size = whole_number(given.get("size", "250"), "size", LARGEST)
         return Response(200, draw_cover(await self._card(call), size), HEADERS, "image/svg+xml")
@@ -137,12 +133,10 @@ class CatalogApi:
         return Response(200, page.encode(), _PAGE_HEADERS, "text/html; charset=utf-8")
 
     async def part(self, call: Call) -> Response:
-        """A part of that page."""
         name = call.values["file"]
         return (_SHARED if name in ("base.css", "icon.svg") else _PARTS).part(name)
 
     async def tags(self, call: Call) -> Response:
-        """The most frequent tags."""
         given = await read_parameters(call)
         page, per_page = _place(given, PER_PAGE_MAX)
         tags = await self._finder.tags()
@@ -152,7 +146,6 @@ class CatalogApi:
         return ok(found)
 
     async def user(self, call: Call) -> Response:
-        """An author."""
         await read_parameters(call)
         user, ids = await self._author(call)
         path = f"/{user.slug}"
@@ -164,7 +157,6 @@ class CatalogApi:
         )
 
     async def user_mixes(self, call: Call) -> Response:
-        """An author's mixes."""
         given = await read_parameters(call)
         if given.get("view", "mixes") not in ("mixes", ""):
             raise Refusal(501, "Of a user's mixes only their own are known: leave view out.")

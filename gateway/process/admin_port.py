@@ -68,7 +68,6 @@ class AdminPort:
             self._tasks.add(asyncio.create_task(self._reload.watch()))
 
     async def stop(self) -> None:
-        """Stop the port and its tasks."""
         await tasks.stop(*self._tasks)
         if self._dashboard is not None:
             await self._dashboard.close()

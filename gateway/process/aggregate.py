@@ -170,7 +170,6 @@ class WorkersInsight:
         self._steady = Steady()
 
     async def readiness(self) -> Verdict:
-        """The verdict for all workers (see `worst`)."""
         return self._verdict(await self.ask_all("/readyz", Readiness))
 
     def _verdict(self, ready: Mapping[int, Readiness]) -> Verdict:
@@ -190,7 +189,6 @@ class WorkersInsight:
         return await self._first("/ring/outline", Outline)
 
     async def mysql(self) -> MySQL:
-        """The MySQL hosts (see `merge_mysql`)."""
         return merge_mysql(_some(await self.ask_all("/mysql", MySQL)))
 
     async def where(self, key: Key) -> Where:

@@ -117,7 +117,6 @@ class Supervisor:
         return _Slot(number, gateway, admin, WorkerClient(number, address, self._token))
 
     async def run(self) -> int:
-        """Run the workers until a signal; return the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)

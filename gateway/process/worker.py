@@ -235,7 +235,6 @@ def die_with(parent: int) -> None:
 
 
 def main() -> int:
-    """A supervised worker."""
     handover = msgspec.json.decode(sys.stdin.buffer.read(), type=Handover)
     logs.start("info", worker=handover.worker)
     die_with(handover.supervisor)

@@ -30,8 +30,7 @@ from config.plain import differences, plain
 from failover.aside import aside
 from gateway import metrics
 from gateway.http.errors import Refusal, encode
-from gateway.reload.compare import compare
-from gateway.reload.outcome import Outcome, ring_change
+from gateway.reload.compare import Outcome, compare, ring_change
 from gateway.reload.runtime_config import RuntimeConfig, Source, can_reload
 from sharding.backend import Backend
 from sharding.ring.placement import alike
@@ -205,7 +204,6 @@ class OwnParts:
 
     @property
     def generation(self) -> int:
-        """Of the ring."""
         return self._backend.generation
 
     async def ask(self, step: Step) -> None:

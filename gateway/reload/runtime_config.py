@@ -132,7 +132,6 @@ class RuntimeConfig:
         return join_address(host, gateway.port)
 
     def replace(self, config: Sections) -> None:
-        """Use another configuration from now on."""
         self._set(config)
         logs.set_level(config.log.level)
         for follow in self.followers:
@@ -148,7 +147,6 @@ class RuntimeConfig:
         self._service_keys = [digest_of(key.get_secret_value()) for key in config.auth.service_keys]
 
     def is_service(self, authorization: str | None) -> bool:
-        """Whether the Authorization header has one of the service keys."""
         return carries_key(authorization, self._service_keys)
 
 

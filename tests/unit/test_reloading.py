@@ -14,8 +14,7 @@ from config.load import ConfigError, load, parse
 from config.plain import veiled
 from gateway.http.errors import Refusal
 from gateway.reload import reload
-from gateway.reload.compare import Question, compare
-from gateway.reload.outcome import Outcome
+from gateway.reload.compare import Outcome, Question, compare
 from gateway.reload.runtime_config import RuntimeConfig, Source, with_token_keys
 from sharding.backend import Backend
 from sharding.lookups.capacity import Survey
