@@ -92,7 +92,8 @@ def configure(level: str, stream: BinaryIO | None = None, **always: Any) -> None
         logger_factory=lambda *_: out,
         cache_logger_on_first_use=False,
     )
-    handler = _Bridge(out)
+    handler = logging.StreamHandler(out)
+    handler.terminator = ""
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -137,15 +138,3 @@ class _Lines:
             pass
 
     debug = info = warning = error = critical = exception = msg = log = write
-
-
-class _Bridge(logging.Handler):
-    def __init__(self, out: _Lines) -> None:
-        super().__init__()
-        self._out = out
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._out.write(self.format(record))
-        except Exception:
-            self.handleError(record)

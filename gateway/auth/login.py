@@ -28,7 +28,7 @@ AT_ONCE = 16
 LONGEST = 1024
 """Most characters of a name or a password."""
 _MOST_BYTES = 64 * 1024
-_NOBODYS = (401, 403, 404, 422)
+_WRONG = (401, 403, 404, 422)
 
 log = structlog.get_logger("tapedeck.login")
 
@@ -50,12 +50,12 @@ class Logins:
             Refusal: 401, 503.
         """
         if self._under_way >= AT_ONCE:
-            raise _unavailable("Too many logins are under way.")
+            raise Refusal(503, "Too many logins are under way.")
         self._under_way += 1
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 status, body = await _post(url, {"login": login, "password": password})
-            if status in _NOBODYS:
+            if status in _WRONG:
                 raise Refusal(401, "The login or the password is wrong.")
             if status != 200:
                 raise ValueError(f"it answers {status}")
@@ -64,7 +64,7 @@ class Logins:
             # Only the type: a message might quote the password. Our own messages do not.
             why = str(error) if type(error) in (ValueError, TlsProblem) else type(error).__name__
             log.warning("login service failed", reason=why)
-            raise _unavailable("The login service does not answer.") from None
+            raise Refusal(503, "The login service does not answer.") from None
         finally:
             self._under_way -= 1
 
@@ -77,7 +77,3 @@ async def _post(url: str, said: dict[str, str]) -> tuple[int, bytes]:
         session.post(url, json=said, allow_redirects=False, ssl=context or True) as answer,
     ):
         return answer.status, await answer.content.read(_MOST_BYTES)
-
-
-def _unavailable(sentence: str) -> Refusal:
-    return Refusal(503, sentence, headers={"Retry-After": "1"})

@@ -63,8 +63,8 @@ class Dashboard:
         self._started = time.time()
         self._answers: dict[str, tuple[int, Any]] = {}
         self._versions = 0
-        self._viewers = Viewers(self._unseen, self._arrived)
         self._wanted = asyncio.Event()
+        self._viewers = Viewers(self._unseen, self._wanted.set)
         self._tasks: list[asyncio.Task[None]] = []
         self._circle: object = None
 
@@ -141,9 +141,6 @@ class Dashboard:
         )
 
     # --- observing
-
-    def _arrived(self) -> None:
-        self._wanted.set()
 
     async def _keep_observing(self) -> None:
         loop = asyncio.get_running_loop()

@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection
 
 from gateway.http.errors import Refusal
+from gateway.http.parameters import shown
 
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/?#@\[\]]+)(:[0-9]{1,5})?")
 _SHOWN = 60
@@ -60,8 +61,8 @@ def refuse_strangers(
         raise Refusal(
             403,
             "This port asks for no token, so it answers only under this machine's own names "
-            f"(localhost, 127.0.0.1), not as {_shown(host)}: add the name to admin.allowed_hosts "
-            "if it is yours.",
+            f"(localhost, 127.0.0.1), not as {shown(host, _SHOWN)}: add the name to "
+            "admin.allowed_hosts if it is yours.",
         )
     if origin is None or method in ("GET", "HEAD"):
         return
@@ -70,10 +71,6 @@ def refuse_strangers(
     if asked_by != (host or "").lower() and name_of(asked_by) not in allowed:
         raise Refusal(
             403,
-            f"A page of {_shown(origin)} may not change anything here: use this port's own "
+            f"A page of {shown(origin, _SHOWN)} may not change anything here: use this port's own "
             "address, or add the page's host to admin.allowed_hosts.",
         )
-
-
-def _shown(text: str) -> str:
-    return repr(text) if len(text) <= _SHOWN else f"{len(text)} other characters"

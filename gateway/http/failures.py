@@ -7,7 +7,6 @@ event, a route and the type of the error; a line has the reason and the id of on
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import structlog
 
@@ -18,21 +17,14 @@ EVERY = 1.0
 _log = structlog.get_logger()
 
 
-class _Burst:
-    """The failures of one kind since its last line."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.words: dict[str, Any] = {}
-
-
 class Failures:
     """Counts failures of one application."""
 
     def __init__(self) -> None:
-        self._bursts: dict[tuple[str, str, str], _Burst] = {}
+        # By kind: how many since its last line, and the fields of the last one.
+        self._bursts: dict[tuple[str, str, str], tuple[int, dict[str, object]]] = {}
 
-    def note(self, level: int, event: str, route: str, error: Exception, **words: Any) -> None:
+    def note(self, level: int, event: str, route: str, error: Exception, **words: object) -> None:
         """Log or count a failed request.
 
         Args:
@@ -41,22 +33,21 @@ class Failures:
             words: further fields; no secret.
         """
         kind = event, route, type(error).__name__
-        burst = self._bursts.get(kind)
-        if burst is None:
-            trace = error if level >= 40 else None
-            _log.log(level, event, route=route, count=1, **words, exc_info=trace)
-            self._bursts[kind] = _Burst()
-            asyncio.get_running_loop().call_later(EVERY, self._log_burst, level, kind)
+        if kind in self._bursts:
+            count, _ = self._bursts[kind]
+            self._bursts[kind] = count + 1, {**words, "request_id": logs.REQUEST_ID.get()}
             return
-        burst.count += 1
-        burst.words = {**words, "request_id": logs.REQUEST_ID.get()}
+        trace = error if level >= 40 else None
+        _log.log(level, event, route=route, count=1, **words, exc_info=trace)
+        self._begin(level, kind)
+
+    def _begin(self, level: int, kind: tuple[str, str, str]) -> None:
+        self._bursts[kind] = 0, {}
+        asyncio.get_running_loop().call_later(EVERY, self._log_burst, level, kind)
 
     def _log_burst(self, level: int, kind: tuple[str, str, str]) -> None:
-        burst = self._bursts[kind]
-        if not burst.count:
-            del self._bursts[kind]
-            return
-        event, route, _ = kind
-        _log.log(level, event, route=route, count=burst.count, **burst.words)
-        burst.count = 0
-        asyncio.get_running_loop().call_later(EVERY, self._log_burst, level, kind)
+        count, words = self._bursts.pop(kind)
+        if count:
+            event, route, _ = kind
+            _log.log(level, event, route=route, count=count, **words)
+            self._begin(level, kind)

@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gateway.http.errors import Refusal
-from sharding.state import PLAYLIST_MAX, USER_MAX
+from sharding.state import PLAYLIST_MAX
 
 FIELDS_MAX = 100
 """Most parameters of one request."""
@@ -211,7 +211,7 @@ def _distinct(pairs: Iterable[tuple[str, str]], others: Mapping[str, str]) -> di
     found: dict[str, str] = {}
     for name, value in pairs:
         if name in found or others.get(name, value) != value:
-            raise Refusal(400, f"The parameter {_shown(name)} is given more than once.")
+            raise Refusal(400, f"The parameter {shown(name)} is given more than once.")
         found[name] = value
     return found
 
@@ -232,25 +232,14 @@ def whole_number(text: str | None, name: str, highest: int = PLAYLIST_MAX) -> in
         raise Refusal(400, f"{name} is empty; it must be a whole number from 1 to {highest}.")
     number = int(text) if _ID.fullmatch(text) else 0
     if not 1 <= number <= highest:
-        raise Refusal(
-            400, f"{name} must be a whole number from 1 to {highest}, not {_shown(text)}."
-        )
+        raise Refusal(400, f"{name} must be a whole number from 1 to {highest}, not {shown(text)}.")
     return number
 
 
-def user_number(text: str | None) -> int:
-    """A known user's id, 1 to 2^62-1.
-
-    Raises:
-        Refusal: 400.
-    """
-    return whole_number(text, "user_id", USER_MAX)
-
-
-def _shown(text: str) -> str:
+def shown(text: str, most: int = 20) -> str:
     """A client's input for a sentence: short, and printable.
 
     A text that is longer than a number may be a key or a token in the wrong place, and clients and
     proxies log answers.
     """
-    return repr(text) if len(text) <= 20 else f"{len(text)} other characters"
+    return repr(text) if len(text) <= most else f"{len(text)} other characters"

@@ -12,7 +12,7 @@ from gateway.catalog.model import Mix
 from gateway.http.admission import AdmissionControl
 from gateway.http.errors import Refusal, encode
 from gateway.http.messages import Response
-from gateway.http.parameters import gather, user_number, whole_number
+from gateway.http.parameters import gather, whole_number
 from gateway.http.request_body import read_body
 from gateway.http.router import Call, Handler
 from gateway.http.status import status_line
@@ -91,7 +91,7 @@ class PlayerApi:
                     "user_id needs a service key: Authorization: Bearer KEY.",
                     headers={"WWW-Authenticate": "Bearer"},
                 )
-            user_id = user_number(given)
+            user_id = whole_number(given, "user_id", USER_MAX)
         token = self._live.tokens.issue(user_id, self._clock())
         return ok(Envelope(status=OK, logged_in=user_id <= USER_MAX, play_token=token))
 

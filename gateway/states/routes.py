@@ -13,13 +13,13 @@ import msgspec
 
 from gateway.http.errors import Refusal
 from gateway.http.messages import Request, Response
-from gateway.http.parameters import media_type, require_utf8, user_number, whole_number
+from gateway.http.parameters import media_type, require_utf8, whole_number
 from gateway.http.request_body import read_body
 from gateway.http.router import Call, Handler
 from gateway.http.status import status_line
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.states.preconditions import Conditions, read_conditions
-from sharding.state import Key, Owner, Remove, Stored, Write
+from sharding.state import USER_MAX, Key, Owner, Remove, Stored, Write
 
 if TYPE_CHECKING:
     from sharding.store.store import Store
@@ -115,7 +115,7 @@ class StatesApi:
                 close=call.request.body_exists,
             )
         return Key(
-            user_number(call.values["user_id"]),
+            whole_number(call.values["user_id"], "user_id", USER_MAX),
             whole_number(call.values["playlist_id"], "playlist_id"),
         )
 

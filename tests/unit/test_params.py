@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.http.errors import Refusal
-from gateway.http.parameters import gather, unescape, user_number, whole_number
+from gateway.http.parameters import gather, unescape, whole_number
 from gateway.states.preconditions import read_conditions, read_tags
 from gateway.states.routes import check_object
 from sharding.state import PLAYLIST_MAX, USER_MAX
@@ -164,8 +164,8 @@ def test_everything_else_is_400_and_names_the_parameter(text: str) -> None:
 
 def test_a_missing_parameter_is_400_and_a_user_is_at_most_2_62_minus_1() -> None:
     assert "missing" in refused(whole_number, None, "mix_id").sentences[0]
-    assert user_number(str(USER_MAX)) == USER_MAX
-    assert refused(user_number, str(USER_MAX + 1)).status == 400
+    assert whole_number(str(USER_MAX), "user_id", USER_MAX) == USER_MAX
+    assert refused(whole_number, str(USER_MAX + 1), "user_id", USER_MAX).status == 400
 
 
 @given(st.text(max_size=40))
