@@ -27,9 +27,6 @@ _log = structlog.get_logger()
 class Drain:
     """The drain of one process.
 
-    Args:
-        listening: the port of listeners and services.
-
     Attributes:
         why: the reason that /readyz gives; empty while the process is not drained.
     """

@@ -45,9 +45,6 @@ class SilentPeer(Struct):
 class Peers:
     """The gateways that `admin.peers` names.
 
-    Args:
-        live: read at each round.
-
     Attributes:
         known: the last result of `ask`.
     """

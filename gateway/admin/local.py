@@ -34,16 +34,7 @@ WHERE_SECONDS = 4.0
 
 
 class OwnInsight:
-    """One process's own parts.
-
-    Args:
-        backend: everything behind HTTP.
-        health: of this process.
-        peers: the other gateways.
-        drained: whether it is taken out.
-        live: the configuration that holds.
-        failed: requests that failed.
-    """
+    """One process's own parts."""
 
     def __init__(
         self,

@@ -29,8 +29,6 @@ class Catalog:
     """Mixes by id, with their tracks.
 
     Args:
-        primary: MySQL.
-        limits: of the cache (`max_mixes`, `max_age` in seconds).
         clock: seconds on a clock that never jumps.
 
     Attributes:

@@ -49,8 +49,6 @@ class Finder:
     Every method may raise PrimaryUnavailable or Unavailable: MySQL does not answer in time.
 
     Args:
-        primary: MySQL.
-        limits: of the cache of cards (`max_mixes`, `max_age` in seconds).
         clock: seconds on a clock that never jumps.
 
     Attributes:

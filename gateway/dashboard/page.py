@@ -44,12 +44,7 @@ _log = structlog.get_logger()
 
 
 class Dashboard:
-    """The page and what keeps it live.
-
-    Args:
-        insight: what there is to see.
-        live: the configuration that holds.
-    """
+    """The page and what keeps it live."""
 
     def __init__(self, insight: Insight, live: RuntimeConfig) -> None:
         self._insight = insight

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from config.model import Limits, Sections
+from config.model import Sections
 from failover.presence import Presence
 from gateway import metrics
 from gateway.http.concurrency_limit import CHECK_SECONDS, Governor
@@ -85,7 +85,8 @@ class AdmissionControl:
     """
 
     def __init__(self, config: Sections) -> None:
-        self.limits = Limits()
+        self._of_address: Buckets | None = None
+        self._of_listener: Buckets | None = None
         self._connections: set[Connection] = set()
         self._per_address: Counter[str] = Counter()
         self.held = 0
@@ -100,8 +101,7 @@ class AdmissionControl:
 
     def configure(self, config: Sections) -> None:
         """Use other limits from the next request on. Counts whose limit has changed restart."""
-        before, limits = self.limits, config.limits
-        self.limits = limits
+        self.limits = limits = config.limits
         target = None if limits.queueing_target is None else limits.queueing_target / 1000
         self._governor.configure(target, limits.always_accepted, config.gateway.max_requests)
         self.allowed = self._governor.limit
@@ -109,17 +109,9 @@ class AdmissionControl:
         self._addresses = Addresses(limits.trusted_proxies)
         self.by_address = limits.address_rate is not None
         self.proxied = bool(limits.trusted_proxies)
-        fresh = before.remembered != limits.remembered or not hasattr(self, "_of_address")
-        if fresh or (before.address_rate, before.address_burst) != (
-            limits.address_rate,
-            limits.address_burst,
-        ):
-            self._of_address = _buckets(limits.address_rate, limits.address_burst, limits)
-        if fresh or (before.token_rate, before.token_burst) != (
-            limits.token_rate,
-            limits.token_burst,
-        ):
-            self._of_listener = _buckets(limits.token_rate, limits.token_burst, limits)
+        most, of_address, of_listener = limits.remembered, self._of_address, self._of_listener
+        self._of_address = _buckets(of_address, limits.address_rate, limits.address_burst, most)
+        self._of_listener = _buckets(of_listener, limits.token_rate, limits.token_burst, most)
 
     # --- requests
 
@@ -284,8 +276,14 @@ class AdmissionControl:
                 connection.cut()
 
 
-def _buckets(rate: float | None, burst: float, limits: Limits) -> Buckets | None:
-    return None if rate is None else Buckets(rate, burst, limits.remembered)
+def _buckets(
+    before: Buckets | None, rate: float | None, burst: float, remembered: int
+) -> Buckets | None:
+    """The same buckets, unless their settings have changed."""
+    if rate is None:
+        return None
+    same = before is not None and before.settings == (rate, burst, remembered)
+    return before if same else Buckets(rate, burst, remembered)
 
 
 def _limited(by: str, whose: str, wait: float) -> Refusal:

@@ -57,11 +57,7 @@ class FailedRequest(Struct, frozen=True):
 
 
 class FailedRequests:
-    """Keeps them.
-
-    Args:
-        clock: this machine's, seconds since 1970.
-    """
+    """Keeps them. The clock is this machine's, seconds since 1970."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

@@ -34,9 +34,10 @@ class Buckets:
     0.0
     """
 
-    __slots__ = ("_each", "_full", "_remembered", "_span")
+    __slots__ = ("_each", "_full", "_remembered", "_span", "settings")
 
     def __init__(self, rate: float, burst: float, remembered: int) -> None:
+        self.settings = rate, burst, remembered
         self._each = 1 / rate
         self._span = burst / rate
         self._remembered = remembered

@@ -28,11 +28,7 @@ HEADERS = {
 
 
 class Pages:
-    """A page and its parts, read once, so that no request waits for a disk.
-
-    Args:
-        package: the package with the `web` folder.
-    """
+    """A page and its parts, read once, so that no request waits for a disk."""
 
     def __init__(self, package: str) -> None:
         self._files = {
@@ -47,9 +43,6 @@ class Pages:
 
     def part(self, name: str) -> Response:
         """A part of the page: a style sheet, a script, an image.
-
-        Args:
-            name: as the client sent it.
 
         Raises:
             Refusal: 404.

@@ -49,12 +49,7 @@ _PAGE_HEADERS = HEADERS | {
 
 
 class CatalogApi:
-    """The handlers.
-
-    Args:
-        finder: what there is.
-        live: the configuration.
-    """
+    """The handlers."""
 
     def __init__(self, finder: Finder, live: RuntimeConfig) -> None:
         self._finder = finder

@@ -71,14 +71,7 @@ def run_with_workers(source: Source, config: Sections) -> int:
 
 
 class Supervisor:
-    """Starts workers, restarts dead ones, stops them all.
-
-    Args:
-        source: to reload from.
-        config: as loaded.
-        gateways: a bound socket for each worker.
-        admin: the socket of the admin port.
-    """
+    """Starts workers, one for each socket of the gateway's port; restarts dead ones; stops them."""
 
     def __init__(
         self,

@@ -126,12 +126,9 @@ def run_alone(source: Source, config: Sections) -> int:
 
 
 class Worker:
-    """The gateway in one process.
+    """The gateway in one process, with bound sockets for clients and for operators.
 
     Args:
-        config: the configuration.
-        gateway: bound socket for players and services.
-        admin: bound socket for operators, or for the supervisor.
         origin: of the configuration: a file, or a supervisor.
     """
 

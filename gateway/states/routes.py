@@ -28,11 +28,7 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class StatesApi:
-    """The handlers.
-
-    Args:
-        live: the configuration, for the service keys and the largest body.
-    """
+    """The handlers."""
 
     def __init__(self, store: Store, live: RuntimeConfig) -> None:
         self._store = store
