@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 from prometheus_client.core import Metric
 
 from failover.mysql.shown import MySQL
+from gateway import telemetry
 from gateway.api.admin_bodies import Drained
 from gateway.finding import Found, Question
 from gateway.peers import Peers
@@ -56,13 +58,11 @@ class Insight(Protocol):
 
     async def readiness(self) -> Verdict:
         """The verdict; `ready` and `degraded` mean that it serves requests."""
-        ...
 
     async def ring(self) -> Ring: ...
 
     async def outline(self) -> Outline:
         """The ring's circle: which node owns each of `OUTLINE_PARTS` places, and which has it."""
-        ...
 
     async def mysql(self) -> MySQL: ...
 
@@ -70,26 +70,27 @@ class Insight(Protocol):
 
     async def find(self, asked: Question) -> Found:
         """Who a play token speaks for, or which request had an id."""
-        ...
 
     async def observe(self) -> Snapshot:
         """Everything at one moment, for the dashboard."""
-        ...
 
     async def partitions(self) -> list[Partition]: ...
 
     async def believe_clock(self) -> BelievedClock:
         """Trust MySQL's clock on an operator's word, if it is doubted."""
-        ...
 
     async def drain_state(self) -> Drained: ...
 
     async def drain(self) -> Drained:
         """Drain the gateway until the drain is cancelled."""
-        ...
 
     async def drain_back(self) -> Drained: ...
 
-    async def stats(self) -> dict[str, Any]: ...
+    async def families(self) -> list[Metric]:
+        """The metrics of `/metrics` and `/stats`."""
 
-    async def metrics(self) -> bytes: ...
+    async def stats(self) -> dict[str, Any]:
+        return await asyncio.to_thread(telemetry.stats, await self.families())
+
+    async def metrics(self) -> bytes:
+        return await asyncio.to_thread(telemetry.exposition, await self.families())

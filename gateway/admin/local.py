@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import Metric
 
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from failover.mysql.shown import MySQL
@@ -15,7 +17,7 @@ from gateway.finding import Found, Question, find
 from gateway.health import Health
 from gateway.http.errors import Refusal
 from gateway.http.failed_requests import FailedRequests
-from gateway.insight import Snapshot
+from gateway.insight import Insight, Snapshot
 from gateway.peers import Peers
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding import locate
@@ -33,7 +35,7 @@ WHERE_SECONDS = 4.0
 """Seconds that MySQL has to find a state; a supervisor waits little longer."""
 
 
-class OwnInsight:
+class OwnInsight(Insight):
     """One process's own parts."""
 
     def __init__(
@@ -86,7 +88,7 @@ class OwnInsight:
             reasons=verdict.found,
             ring=self._backend.ring(),
             mysql=self._backend.primary.shown(),
-            families=await asyncio.to_thread(telemetry.families),
+            families=await self.families(),
         )
 
     async def partitions(self) -> list[Partition]:
@@ -107,8 +109,5 @@ class OwnInsight:
         await self._drain.end()
         return self._drain.state()
 
-    async def stats(self) -> dict[str, Any]:
-        return await asyncio.to_thread(lambda: telemetry.stats(telemetry.families()))
-
-    async def metrics(self) -> bytes:
-        return await asyncio.to_thread(lambda: telemetry.exposition(telemetry.families()))
+    async def families(self) -> list[Metric]:
+        return await asyncio.to_thread(telemetry.families)

@@ -30,7 +30,7 @@ LONGEST = 1024
 _MOST_BYTES = 64 * 1024
 _WRONG = (401, 403, 404, 422)
 
-log = structlog.get_logger("tapedeck.login")
+_log = structlog.get_logger()
 
 
 class _Known(msgspec.Struct):
@@ -63,7 +63,7 @@ class Logins:
         except (aiohttp.ClientError, OSError, TimeoutError, TlsProblem, ValueError) as error:
             # Only the type: a message might quote the password. Our own messages do not.
             why = str(error) if type(error) in (ValueError, TlsProblem) else type(error).__name__
-            log.warning("login service failed", reason=why)
+            _log.warning("login service failed", reason=why)
             raise Refusal(503, "The login service does not answer.") from None
         finally:
             self._under_way -= 1

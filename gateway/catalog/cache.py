@@ -22,7 +22,7 @@ from gateway.catalog.model import Mix
 from gateway.catalog.reads import RETRY_AFTER, UNKNOWN_AGE, Cache, Reads
 from gateway.catalog.tables import mixes_of, read_mixes
 
-log = structlog.get_logger("tapedeck.catalog")
+_log = structlog.get_logger()
 
 
 class Catalog:
@@ -71,7 +71,7 @@ class Catalog:
             metrics.MIXES.labels("stale").inc()
             if not self._away:
                 self._away = True
-                log.warning("catalog not read", mix=mix_id, reason=problem)
+                _log.warning("catalog not read", mix=mix_id, reason=problem)
         return mix
 
     async def _read(self, mix_id: int) -> Mix | None:
@@ -85,7 +85,7 @@ class Catalog:
             self._mixes.put(mix_id, mix, now + max_age)
         if self._away:
             self._away = False
-            log.info("catalog recovered")
+            _log.info("catalog recovered")
         return mix
 
     async def _fetch(self, mix_id: int) -> list[Row]:
@@ -94,5 +94,5 @@ class Catalog:
         except MySQLError as error:
             if error.fault is not Fault.NO_TABLE:
                 raise
-            log.warning("catalog tables not found", reason=str(error))
+            _log.warning("catalog tables not found", reason=str(error))
             return []

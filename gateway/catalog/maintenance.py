@@ -11,11 +11,10 @@ from failover.mysql.connection import BEGIN, COMMIT, Session
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from failover.mysql.locks import lock_name, try_lock
 from failover.mysql.primary import Primary
-from gateway.catalog.index import writes
 from gateway.catalog.plays import WRITE_SECONDS, Plays
-from gateway.catalog.tables import ensure_catalog, mixes_of, read_mixes
+from gateway.catalog.tables import ensure_catalog, index_writes, mixes_of, read_mixes
 
-log = structlog.get_logger("tapedeck.catalog")
+_log = structlog.get_logger()
 
 BATCH = 20
 """Mixes of one transaction. Few, because they are decoded with their tracks on the event loop."""
@@ -38,7 +37,7 @@ async def maintain(primary: Primary, plays: Plays) -> None:
             except (PrimaryUnavailable, MySQLError) as error:
                 if said != str(error):
                     said = str(error)
-                    log.warning("catalog not indexed", reason=said)
+                    _log.warning("catalog not indexed", reason=said)
         await asyncio.sleep(WRITE_SECONDS)
         await plays.write()
 
@@ -58,7 +57,7 @@ async def fill(primary: Primary) -> None:
             await _fill(session, ids)
             last, count = ids[-1], count + len(ids)
         if count:
-            log.info("mixes indexed", mixes=count)
+            _log.info("mixes indexed", mixes=count)
 
 
 async def _fill(session: Session, ids: Sequence[int]) -> None:
@@ -67,6 +66,6 @@ async def _fill(session: Session, ids: Sequence[int]) -> None:
     some = ", ".join(map(str, ids))
     await session.fetch(f"SELECT id FROM mixes WHERE id IN ({some}) ORDER BY id FOR UPDATE")
     mixes = list(mixes_of(await session.fetch(read_mixes(len(ids)), tuple(ids))))
-    for statement, rows in writes(mixes) if mixes else ():
+    for statement, rows in index_writes(mixes) if mixes else ():
         await session.execute_many(statement, rows)
     await session.execute(COMMIT)

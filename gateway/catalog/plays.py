@@ -14,7 +14,7 @@ from failover.mysql.clock_sql import MILLISECONDS
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
 
-log = structlog.get_logger("tapedeck.catalog")
+_log = structlog.get_logger()
 
 WRITE_SECONDS = 10.0
 """Seconds between two writes."""
@@ -48,7 +48,7 @@ class Plays:
             try:
                 await self._write({mix_id: waiting[mix_id] for mix_id in some})
             except (PrimaryUnavailable, MySQLError) as error:
-                log.warning("plays not written", reason=str(error), mixes=len(some))
+                _log.warning("plays not written", reason=str(error), mixes=len(some))
                 # A statement whose connection was lost may have taken effect: drop its counts.
                 if not isinstance(error, MySQLError) or error.fault is not Fault.LOST:
                     self._waiting.update({mix_id: waiting[mix_id] for mix_id in some})

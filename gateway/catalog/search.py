@@ -4,7 +4,7 @@
 | --- | --- |
 | `all`, `all:SORT` | every one |
 | `tags:a+b`, `tags:a+b:SORT` | with all of these tags |
-| `keyword:words`, `keyword:words:SORT` | that have all of these words (`index.py` says where) |
+| `keyword:words`, `keyword:words:SORT` | that have all of these words (`tables.py` says where) |
 | `dj:USER_ID`, `dj:USER_ID:SORT` | by this author |
 | `similar:MIX_ID` | that share tags with this mix, the most shared first |
 

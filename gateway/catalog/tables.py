@@ -1,7 +1,9 @@
 """The catalog's SQL: its tables, how mixes are read from them and written to them.
 
-The index for searches is in `index.py`. The SQL is what MariaDB 10.6+ and MySQL 8 both have.
-A mix's row contains its user; a track may be in many mixes.
+The SQL is what MariaDB 10.6+ and MySQL 8 both have. A mix's row contains its user; a track may be
+in many mixes. `mix_index` and `mix_tags` are the index for searches: words, tags, plays, covers. A
+mix without a row there can be played, but is not found. Importing a mix writes its row, and a
+gateway adds rows for a catalog that is older than this index (`maintenance.py`).
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import astuple
 
-from gateway.catalog import index
 from gateway.catalog.model import Card, Mix, MixUser, Track
+from gateway.catalog.search import TAG_LENGTH, tags_of
 
 if TYPE_CHECKING:
     from failover.mysql.primary import Primary
@@ -24,6 +26,8 @@ TAGS_LENGTH = 1000
 URL_LENGTH = 2000
 DESCRIPTION_LENGTH = 10_000
 """Characters, at most."""
+WORDS_LENGTH = 15_000
+"""Most characters of a mix in the index: a TEXT has room for as many at four bytes each."""
 
 # utf8mb4_bin is the only collation of both servers in which no two characters are equal.
 _OPTIONS = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
@@ -61,8 +65,32 @@ TABLES = (
       PRIMARY KEY (mix_id, position),
       UNIQUE KEY one_of_each (mix_id, track_id)
     ) {_OPTIONS}""",
-    *index.TABLES,
+    f"""
+    CREATE TABLE IF NOT EXISTS mix_index (
+      mix_id BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+      path VARCHAR(600) NOT NULL,
+      user_id BIGINT UNSIGNED NOT NULL,
+      cover_url VARCHAR(2000) NULL,
+      words TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci NOT NULL,
+      plays BIGINT UNSIGNED NOT NULL DEFAULT 0,
+      heat DOUBLE NOT NULL DEFAULT 0,
+      KEY of_path (path),
+      KEY of_user (user_id),
+      KEY by_plays (plays),
+      KEY by_heat (heat),
+      FULLTEXT KEY of_words (words)
+    ) {_OPTIONS}""",
+    f"""
+    CREATE TABLE IF NOT EXISTS mix_tags (
+      tag VARCHAR({TAG_LENGTH}) NOT NULL,
+      mix_id BIGINT UNSIGNED NOT NULL,
+      PRIMARY KEY (tag, mix_id),
+      KEY of_mix (mix_id)
+    ) {_OPTIONS}""",
 )
+
+Write = tuple[str, Sequence[tuple[Any, ...]]]
+"""A statement, and the rows that it is to be run with; none: it is run once, as it is."""
 
 _OF_MIX = (
     "m.id, m.name, m.slug, m.path, m.description, m.tag_list_cache, m.duration,"
@@ -141,7 +169,7 @@ def card_of(row: Sequence[Any]) -> Card:
     return Card(*(*row[:7], MixUser(*row[7:10]), *row[10:]))
 
 
-def writes(mixes: Sequence[Mix]) -> Iterator[index.Write]:
+def writes(mixes: Sequence[Mix]) -> Iterator[Write]:
     """The statements that insert or replace mixes and their tracks, for inside a transaction."""
     tracks = {track.id: track for mix in mixes for track in mix.tracks}
     # In the order of the primary keys, so that two imports at once cannot deadlock.
@@ -163,4 +191,31 @@ def writes(mixes: Sequence[Mix]) -> Iterator[index.Write]:
             for position, track in enumerate(mix.tracks)
         ),
     )
-    yield from index.writes(mixes)
+    yield from index_writes(mixes)
+
+
+def index_writes(mixes: Sequence[Mix]) -> Iterator[Write]:
+    """The statements that index mixes. Run them in a transaction that has locked the mixes' rows.
+    The counts of plays stay."""
+    ordered = sorted(mixes, key=lambda mix: mix.id)
+    yield (
+        (
+            "INSERT INTO mix_index (mix_id, path, user_id, cover_url, words)"
+            " VALUES (%s, %s, %s, %s, %s)"
+            " ON DUPLICATE KEY UPDATE path = VALUES(path), user_id = VALUES(user_id),"
+            " cover_url = VALUES(cover_url), words = VALUES(words)"
+        ),
+        [(m.id, m.path, m.user.id, m.cover_url, _words(m)) for m in ordered],
+    )
+    yield f"DELETE FROM mix_tags WHERE mix_id IN ({', '.join(str(m.id) for m in ordered)})", []
+    tags = sorted(
+        (tag, m.id) for m in ordered for tag in tags_of(m.tag_list_cache) if len(tag) <= TAG_LENGTH
+    )
+    if tags:
+        yield "INSERT INTO mix_tags (tag, mix_id) VALUES (%s, %s)", tags
+
+
+def _words(mix: Mix) -> str:
+    performers = dict.fromkeys(track.performer for track in mix.tracks)
+    said = (mix.name, mix.user.login, mix.tag_list_cache, mix.description or "", *performers)
+    return " ".join(said)[:WORDS_LENGTH]

@@ -55,19 +55,15 @@ class Connection(Protocol):
 
     def unread(self) -> int:
         """Bytes of answers that the client has not read."""
-        ...
 
     def too_slow(self) -> None:
         """Close it with 408."""
-        ...
 
     def crowded_out(self) -> None:
         """Close it with 503: its unfinished request takes memory that others need."""
-        ...
 
     def cut(self) -> None:
         """Close it at once."""
-        ...
 
 
 class AdmissionControl:

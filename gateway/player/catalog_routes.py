@@ -20,6 +20,7 @@ from gateway.player.responses import (
     UNBUILT,
     Envelope,
     Found,
+    MixReply,
     MixSet,
     Pagination,
     TagReply,
@@ -83,7 +84,7 @@ class CatalogApi:
         apart = tags_of(tags, "[,+ ]")
         if wanted is not None and not ids and wanted.tags != apart and len(apart) <= TAGS:
             ids = await self._finder.find(wanted._replace(tags=apart))
-        return await self._page(call, given, "mixes", "Mixes", ids, on_top=True)
+        return _shown(await self._page(call, given, "mixes", "Mixes", ids), on_top=True)
 
     async def mix_set(self, call: Call) -> Response:
         given = await read_parameters(call)
@@ -91,12 +92,13 @@ class CatalogApi:
         if smart_id == "all":
             page, per_page = _place(given)
             cards, total = await self._finder.page(page, per_page)
-            return self._shown(call, "all", "All mixes", cards, _pagination(page, per_page, total))
+            at = _pagination(page, per_page, total)
+            return _shown(MixSet("all", "All mixes", self._replies(call, cards), at))
         wanted = smart(smart_id)
         if wanted is not None and wanted.like and not await self._finder.cards([wanted.like]):
             raise Refusal(404, f"There is no mix {wanted.like}.")
         ids = () if wanted is None else await self._finder.find(wanted)
-        return await self._page(call, given, smart_id, f"Mixes: {smart_id}", ids)
+        return _shown(await self._page(call, given, smart_id, f"Mixes: {smart_id}", ids))
 
     async def cover(self, call: Call) -> Response:
         given = await read_parameters(call)
@@ -137,26 +139,22 @@ class CatalogApi:
         tags = await self._finder.tags()
         shown = [TagReply(t, n, n) for t, n in tags[(page - 1) * per_page : page * per_page]]
         found = Found(status=_OK, tags=shown)
-        _put_on_top(found, _pagination(page, per_page, len(tags)))
-        return ok(found)
+        return _with_place(found, _pagination(page, per_page, len(tags)))
 
     async def user(self, call: Call) -> Response:
         await read_parameters(call)
         user, ids = await self._author(call)
         path = f"/{user.slug}"
-        return ok(
-            Found(
-                status=_OK,
-                user=UserReply(user.id, user.login, user.slug, path, path, len(ids)),
-            )
-        )
+        reply = UserReply(user.id, user.login, user.slug, path, path, len(ids))
+        return ok(Found(status=_OK, user=reply))
 
     async def user_mixes(self, call: Call) -> Response:
         given = await read_parameters(call)
         if given.get("view", "mixes") not in ("mixes", ""):
             raise Refusal(501, "Of a user's mixes only their own are known: leave view out.")
         user, ids = await self._author(call, given.get("sort"))
-        return await self._page(call, given, f"dj:{user.id}", user.login, ids, on_top=True)
+        page = await self._page(call, given, f"dj:{user.id}", user.login, ids)
+        return _shown(page, on_top=True)
 
     async def unbuilt(self, call: Call) -> Response:
         """A call of the original that this service does not have."""
@@ -181,7 +179,11 @@ class CatalogApi:
         return user, await self._finder.find(wanted._replace(user_id=user_id))
 
     def _one(self, call: Call, card: Card) -> Response:
-        return ok(Envelope(status=_OK, mix=mix_reply(card, base_url(call, self._live.config))))
+        return ok(Envelope(status=_OK, mix=self._replies(call, [card])[0]))
+
+    def _replies(self, call: Call, cards: Sequence[Card]) -> list[MixReply]:
+        base = base_url(call, self._live.config)
+        return [mix_reply(card, base) for card in cards]
 
     async def _page(
         self,
@@ -190,31 +192,19 @@ class CatalogApi:
         smart_id: str,
         name: str,
         ids: Sequence[int],
-        *,
-        on_top: bool = False,
-    ) -> Response:
+    ) -> MixSet:
+        """The page of these mixes that is asked for."""
         page, per_page = _place(given)
         cards = await self._finder.cards(ids[(page - 1) * per_page : page * per_page])
         at = _pagination(page, per_page, len(ids))
-        return self._shown(call, smart_id, name, cards, at, on_top=on_top)
+        return MixSet(smart_id, name, self._replies(call, cards), at)
 
-    def _shown(
-        self,
-        call: Call,
-        smart_id: str,
-        name: str,
-        cards: Sequence[Card],
-        at: Pagination,
-        *,
-        on_top: bool = False,
-    ) -> Response:
-        base = base_url(call, self._live.config)
-        mixes = [mix_reply(card, base) for card in cards]
-        found = Found(status=_OK, mix_set=MixSet(smart_id, name, mixes, at))
-        _put_on_top(found, at)
-        if on_top:
-            found.mixes = mixes
-        return ok(found)
+
+def _shown(mix_set: MixSet, *, on_top: bool = False) -> Response:
+    found = Found(status=_OK, mix_set=mix_set)
+    if on_top:
+        found.mixes = mix_set.mixes
+    return _with_place(found, mix_set.pagination)
 
 
 def _place(given: Mapping[str, str], per_page: int = PER_PAGE) -> tuple[int, int]:
@@ -233,8 +223,9 @@ def _pagination(page: int, per_page: int, total: int) -> Pagination:
     )
 
 
-def _put_on_top(found: Found, at: Pagination) -> None:
+def _with_place(found: Found, at: Pagination) -> Response:
     found.page, found.per_page = at.current_page, at.per_page
     found.total_entries, found.next_page = at.total_entries, at.next_page
     found.total_pages = -(-at.total_entries // at.per_page)
     found.previous_page = at.current_page - 1 if at.current_page > 1 else None
+    return ok(found)

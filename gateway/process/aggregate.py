@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aiohttp
 import msgspec
@@ -19,7 +19,7 @@ from gateway.api.admin_bodies import Drained, Readiness
 from gateway.drain import ASKED, STOPPING, merge_drained
 from gateway.finding import Found, Question, merge
 from gateway.http.errors import Refusal, encode
-from gateway.insight import Snapshot
+from gateway.insight import Insight, Snapshot
 from gateway.peers import Peers
 from sharding.partitions.shown import BelievedClock, Partition
 from sharding.shown import Node, Outline, Ring, Where
@@ -142,7 +142,7 @@ class WorkerClient:
             await self._session.close()
 
 
-class WorkersInsight:
+class WorkersInsight(Insight):
     """Gathers and combines the workers' answers.
 
     Args:
@@ -204,7 +204,7 @@ class WorkersInsight:
             self.ask_all("/ring", Ring, seconds=GLANCE_SECONDS),
             self.ask_all("/mysql", MySQL, seconds=GLANCE_SECONDS),
         )
-        families = await self._families(seconds=GLANCE_SECONDS)
+        families = await self.families(seconds=GLANCE_SECONDS)
         verdict = self._verdict(ready)
         ring = merge_rings(list(rings.values())) if rings else None
         out = ejected(rings)
@@ -255,12 +255,6 @@ class WorkersInsight:
                 self._replace(client.number)
         return merge_drained(drained, list(answers.values()), len(self._clients))
 
-    async def stats(self) -> dict[str, Any]:
-        return await asyncio.to_thread(telemetry.stats, await self._families())
-
-    async def metrics(self) -> bytes:
-        return await asyncio.to_thread(telemetry.exposition, await self._families())
-
     async def _first(self, path: str, of: type[T]) -> T:
         """The answer of the first worker that has one."""
         for client in self._clients:
@@ -270,7 +264,7 @@ class WorkersInsight:
                 continue
         raise Refusal(503, "No worker can say right now; /readyz tells why.")
 
-    async def _families(self, *, seconds: float = ANSWER_SECONDS) -> list[Metric]:
+    async def families(self, *, seconds: float = ANSWER_SECONDS) -> list[Metric]:
         texts = await self._ask("/metrics", seconds=seconds)
 
         def merged() -> list[Metric]:
