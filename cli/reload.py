@@ -11,7 +11,7 @@ from cli.common import JsonOption, print_json
 from cli.fleet import Fleet, answered, ask_each, asks_gateways, fail_for, with_urls
 
 if TYPE_CHECKING:
-    from gateway.reload.outcome import Outcome
+    from gateway.reload.compare import Outcome
 
 SECONDS = 30.0
 """Seconds that a gateway has: it reads files, and asks each worker twice."""
@@ -39,7 +39,7 @@ def reload(
 
     Example: tapedeck reload --fleet /etc/tapedeck/fleet
     """
-    from gateway.reload.outcome import Outcome
+    from gateway.reload.compare import Outcome
 
     path = "/reload/check" if dry_run else "/reload?force=1" if force else "/reload"
     answers = ask_each(
