@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from msgspec import structs
 
-from cli.admin import AdminPort, NoAnswer
 from cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -24,7 +23,7 @@ from cli.common import (
     read_config,
     run,
 )
-from cli.fleet import Fleet, ask_each, asks_gateways, fail_for
+from cli.fleet import Fleet, answered, ask_each, asks_gateways, fail_for, with_urls
 
 if TYPE_CHECKING:
     from config.model import Sections
@@ -225,22 +224,18 @@ def believe_clock(
 
     Example: tapedeck partitions believe-clock
     """
-    gateways = fleet.gateways()
-    answers = ask_each(gateways, _believe)
-    told = [(port.url, answer) for port, answer in answers if not isinstance(answer, NoAnswer)]
+    from sharding.partitions.shown import BelievedClock
+
+    path = "/partitions/believe-clock"
+    answers = ask_each(fleet.gateways(), lambda port: port.ask(path, BelievedClock, method="POST"))
+    told = answered(answers)
     if as_json:
-        print_json([{"url": where, **answer} for where, answer in told])
+        print_json(with_urls(told))
     else:
-        for where, answer in told:
-            doubted = answer["was_in_doubt"]
-            done = "trusted again" if doubted else "not in doubt; nothing changed"
-            print(f"{where}: MySQL's clock is {done}: {answer['mysql_time']}.")
+        for url, clock in told:
+            done = "trusted again" if clock.was_in_doubt else "not in doubt; nothing changed"
+            print(f"{url}: MySQL's clock is {done}: {clock.mysql_time}.")
     fail_for(answers, "were not told")
-
-
-def _believe(port: AdminPort) -> dict[str, Any]:
-    told: dict[str, Any] = port.ask("/partitions/believe-clock", dict, method="POST")
-    return told
 
 
 def _warn(foreign: Iterable[str]) -> None:
@@ -276,10 +271,12 @@ def _with_pruner(sections: Sections, work: Callable[[Pruner], Awaitable[Result]]
 
 def _in_vain(config: Path) -> dict[str, int]:
     """By day, what the gateways count together; empty where none answers."""
+    from sharding.partitions.shown import Partition
+
+    gateways = Fleet(config=config).gateways()
     counted = Counter[str]()
-    for _, listed in ask_each(
-        Fleet(config=config).gateways(), lambda port: port.ask("/partitions", list)
+    for _, listed in answered(
+        ask_each(gateways, lambda port: port.ask("/partitions", list[Partition]))
     ):
-        if not isinstance(listed, NoAnswer):
-            counted.update({one["day"]: one["in_vain"] for one in listed})
+        counted.update({one.day: one.in_vain for one in listed})
     return counted

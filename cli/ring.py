@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from msgspec import to_builtins
 
-from cli.admin import AdminPort, NoAnswer
+from cli.admin import SECONDS, AdminPort, NoAnswer
 from cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -19,13 +19,20 @@ from cli.common import (
     read_lookup,
     run,
 )
-from cli.fleet import Fleet, ask_each, asks_gateways, fail_for
-from cli.ring_nodes import find_cluster, look_at, print_nodes, print_rings
+from cli.fleet import Fleet, answered, ask_each, asks_gateways, fail_for, with_urls
+from cli.ring_nodes import (
+    NodeShown,
+    add_standing,
+    ask_nodes,
+    find_cluster,
+    print_nodes,
+    print_rings,
+)
 from cli.ring_plan import plan
 
 if TYPE_CHECKING:
     from config.model import Lookup, Sections
-    from sharding.shown import Where
+    from sharding.shown import Ring, Where
 
 app = typer.Typer(no_args_is_help=True, help="The ring of lookup nodes.")
 app.command()(plan)
@@ -49,25 +56,38 @@ def show(
     Example: tapedeck ring show --fleet /etc/tapedeck/fleet
     """
     if fleet.is_named:
-        answers = ask_each(fleet.gateways(), lambda port: port.ask("/ring", dict))
-        rings = {port.url: ring for port, ring in answers if not isinstance(ring, NoAnswer)}
+        answers = ask_each(fleet.gateways(), _ask)
+        rings = answered(answers)
         if as_json:
-            print_json([{"url": where, **ring} for where, ring in rings.items()])
+            print_json(with_urls(rings))
         else:
             print_rings(rings)
         fail_for(answers, "did not answer")
         return
     sections = read_config(fleet.config)
     nodes = run(_show(sections))
-    gateway = _add_what_the_gateway_saw(fleet.gateways(), nodes)
+    seen = [ring for _, ring in ask_each(fleet.gateways(), lambda port: _ask(port, 3))]
+    ring = next((one for one in seen if not isinstance(one, NoAnswer)), seen[0])
+    if isinstance(ring, NoAnswer):
+        # The command does not fail: the nodes were asked directly.
+        gateway: dict[str, object] = {"problem": str(ring)}
+        last = f"generation   not known: {ring}"
+    else:
+        gateway, others = {"generation": ring.generation}, add_standing(nodes, ring)
+        last = f"generation   {ring.generation}"
+        if others:
+            last += f"\nThe gateway's ring also has {', '.join(others)}: not in {fleet.config}"
     if as_json:
         print_json({"nodes": nodes, "gateway": gateway})
         return
     print_nodes(nodes, sections.partitions.retention_days)
-    if "problem" in gateway:
-        print(f"generation   not known: {gateway['problem']}")
-    else:
-        print(f"generation   {gateway['generation']}")
+    print(last)
+
+
+def _ask(port: AdminPort, seconds: float = SECONDS) -> Ring:
+    from sharding.shown import Ring
+
+    return port.ask("/ring", Ring, seconds=seconds)
 
 
 @app.command()
@@ -133,40 +153,15 @@ def _where_keys(lookup: Lookup, keys: Path, as_json: bool) -> None:
     print_places(ring_of(lookup), keys, as_json=as_json)
 
 
-async def _show(sections: Sections) -> list[dict[str, Any]]:
+async def _show(sections: Sections) -> list[NodeShown]:
     from sharding.backend import Backend
 
     backend = Backend(sections)
     try:
         await find_cluster(backend)
-        return await look_at(backend, backend.lookups.ring.shares())
+        return await ask_nodes(backend, backend.lookups.ring.shares())
     finally:
         await backend.nodes.close()
-
-
-def _add_what_the_gateway_saw(
-    gateways: list[AdminPort], nodes: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Add what only a gateway knows: which nodes are in its ring, and evictions of the last hour.
-
-    Returns:
-        The `generation` of its ring; or, in `problem`, why the gateway did not answer. The command
-        does not fail then: the nodes were asked directly.
-    """
-    answers = [
-        ring for _, ring in ask_each(gateways, lambda port: port.ask("/ring", dict, seconds=3))
-    ]
-    ring = next((one for one in answers if not isinstance(one, NoAnswer)), answers[0])
-    if isinstance(ring, NoAnswer):
-        return {"problem": str(ring)}
-    standing = {node["name"]: node for node in ring.get("nodes", ())}
-    for node in nodes:
-        if seen := standing.get(node["name"]):
-            node["ring"], node["reason"] = seen["state"], seen["reason"]
-            evicted = (seen.get("capacity") or {}).get("evicted_last_hour")
-            if evicted is not None:
-                node["evicted_last_hour"] = evicted
-    return {"generation": ring.get("generation")}
 
 
 async def _where(sections: Sections, user: int, playlist: int) -> Where:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET, Struct, UnsetType
 
 from cli.common import fail, print_table
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sharding.backend import Backend
+    from sharding.shown import Ring
 
 
 async def find_cluster(backend: Backend) -> None:
@@ -23,7 +26,25 @@ async def find_cluster(backend: Backend) -> None:
             fail(backend.nodes.problems[0])
 
 
-async def look_at(backend: Backend, shares: Mapping[str, float]) -> list[dict[str, Any]]:
+class NodeShown(Struct, kw_only=True):
+    """A node: how it answers here, its capacity if it says it, and what a gateway knows of it."""
+
+    name: str
+    address: str
+    weight: int
+    share: float
+    state: str
+    keys: int | None = None
+    memory_bytes: int | None = None
+    maxmemory_bytes: int | UnsetType | None = UNSET
+    maxmemory_policy: str | UnsetType = UNSET
+    evicted: int | UnsetType = UNSET
+    evicted_last_hour: int | UnsetType = UNSET
+    ring: str | UnsetType = UNSET
+    reason: str | UnsetType | None = UNSET
+
+
+async def ask_nodes(backend: Backend, shares: Mapping[str, float]) -> list[NodeShown]:
     """Ask each node for its capacity. Connections stay open.
 
     Args:
@@ -39,59 +60,75 @@ async def look_at(backend: Backend, shares: Mapping[str, float]) -> list[dict[st
             replies = await node.run([("PING",)])
             state = node.health.reason if replies is None else "refuses to say how it stands"
         described.append(
-            {
-                "name": node.name,
-                "address": str(node.server),
-                "weight": node.server.weight,
-                "share": shares[node.name],
-                "state": state,
-                **(asdict(found) if found is not None else {"keys": None, "memory_bytes": None}),
-            }
+            NodeShown(
+                name=node.name,
+                address=str(node.server),
+                weight=node.server.weight,
+                share=shares[node.name],
+                state=state,
+                **({} if found is None else asdict(found)),
+            )
         )
     return described
 
 
-def print_nodes(nodes: list[dict[str, Any]], retention_days: int) -> None:
+def add_standing(nodes: list[NodeShown], ring: Ring) -> list[str]:
+    """Add what only a gateway knows: which nodes are in its ring, and evictions of the last hour.
+
+    Returns:
+        The names of nodes that are only in the gateway's ring.
+    """
+    standing = {node.name: node for node in ring.nodes}
+    for node in nodes:
+        if seen := standing.pop(node.name, None):
+            node.ring, node.reason = seen.state, seen.reason
+            if seen.capacity:
+                node.evicted_last_hour = seen.capacity.evicted_last_hour
+    return list(standing)
+
+
+def print_nodes(nodes: list[NodeShown], retention_days: int) -> None:
     """The table."""
     rows = []
     for node in nodes:
-        alive = node["state"] == "answers"
-        evicted = node.get("evicted")
+        evicted = "-"
+        if node.evicted is not UNSET:
+            evicted = f"[red]{node.evicted:,}[/red]" if node.evicted else "0"
         rows.append(
             (
-                node["name"],
-                node["address"],
-                str(node["weight"]),
-                f"{node['share']:.1%}",
-                f"{node['keys']:,}" if alive else "-",
-                _memory(node) if alive else "-",
-                "-" if evicted is None else f"[red]{evicted:,}[/red]" if evicted else "0",
+                node.name,
+                node.address,
+                str(node.weight),
+                f"{node.share:.1%}",
+                "-" if node.keys is None else f"{node.keys:,}",
+                _memory(node),
+                evicted,
                 _standing(node),
             )
         )
     columns = ("node", "address", "weight", "share", "keys", "memory", "evicted", "state")
     print_table(columns, rows)
-    if any(node.get("evicted") for node in nodes):
+    if any(node.evicted for node in nodes):
         print(f"evicted: entries that went before the retention of {retention_days} days was over")
 
 
-def print_rings(rings: Mapping[str, dict[str, Any]]) -> None:
-    """What each gateway makes of the nodes, by its URL."""
+def print_rings(rings: list[tuple[str, Ring]]) -> None:
+    """Each gateway's ring, by the gateway's URL."""
     rows = []
-    for url, ring in rings.items():
-        for node in ring["nodes"]:
-            out = node["state"] != "live"
-            why = f"since {node['since']}: {node['reason']}".replace("[", r"\[") if out else ""
+    for url, ring in rings:
+        for node in ring.nodes:
+            out = node.state != "live"
+            why = f"since {node.since}: {node.reason}".replace("[", r"\[") if out else ""
             colour = "red" if out else "green"
             rows.append(
                 (
                     url,
-                    str(ring["generation"]),
-                    node["name"],
-                    node["address"],
-                    str(node["weight"]),
-                    f"{node['share']:.1%}",
-                    f"[{colour}]{node['state']}[/]",
+                    str(ring.generation),
+                    node.name,
+                    node.address,
+                    str(node.weight),
+                    f"{node.share:.1%}",
+                    f"[{colour}]{node.state}[/]",
                     why,
                 )
             )
@@ -99,16 +136,17 @@ def print_rings(rings: Mapping[str, dict[str, Any]]) -> None:
     print_table(columns, rows)
 
 
-def _standing(node: dict[str, Any]) -> str:
+def _standing(node: NodeShown) -> str:
     """Whether the node answers, and whether the gateway has ejected it."""
-    if node["state"] != "answers":
-        return f"[red]{node['state']}[/red]"
-    if node.get("ring") == "ejected":
-        return f"[red]answers; out of the ring: {node['reason']}[/red]"
-    return "live" if node.get("ring") else "answers"
+    if node.state != "answers":
+        return f"[red]{node.state}[/red]"
+    if node.ring == "ejected":
+        return f"[red]answers; out of the ring: {node.reason}[/red]"
+    return "live" if node.ring else "answers"
 
 
-def _memory(node: dict[str, Any]) -> str:
-    used = f"{node['memory_bytes'] / 1e6:,.1f}"
-    most = node["maxmemory_bytes"]
+def _memory(node: NodeShown) -> str:
+    if node.memory_bytes is None:
+        return "-"
+    used, most = f"{node.memory_bytes / 1e6:,.1f}", node.maxmemory_bytes
     return f"{used} of {most / 1e6:,.1f} MB" if most else f"{used} MB"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import to_builtins
 
 from cli.admin import AdminPort, NoAnswer
 from cli.common import JsonOption, fail, print_json, print_table
-from cli.fleet import Fleet, ask_each, asks_gateways, fail_for
+from cli.fleet import Fleet, answered, ask_each, asks_gateways, fail_for
+
+if TYPE_CHECKING:
+    from gateway.api.admin_bodies import Overview, Readiness
 
 WORST_FIRST = ("no answer", "unavailable", "draining", "degraded", "ready")
 _AGAIN = 0.5
@@ -37,14 +42,14 @@ def status(
     gateways = fleet.gateways()
     end = time.monotonic() + wait
     while True:
-        found = [_told(port, answer) for port, answer in ask_each(gateways, _look)]
-        silent = [one for one in found if one["status"] not in ("ready", "degraded")]
+        found = [_Told.of(port.url, answer) for port, answer in ask_each(gateways, _ask)]
+        silent = [one for one in found if one.status not in ("ready", "degraded")]
         if not silent or time.monotonic() >= end:
             break
         time.sleep(_AGAIN)
-    found.sort(key=lambda one: WORST_FIRST.index(one["status"]))
+    found.sort(key=lambda one: WORST_FIRST.index(one.status))
     if as_json:
-        print_json(found)
+        print_json([one.as_json() for one in found])
     else:
         _print(found)
     if silent:
@@ -71,25 +76,21 @@ def metrics(
     def is_wanted(line: str) -> bool:
         return line.removeprefix("tapedeck_").startswith(wanted)
 
-    answers: list[tuple[AdminPort, Any]]
     if as_json:
-        answers = ask_each(gateways, lambda port: port.ask("/stats", dict))
+        figures = ask_each(gateways, lambda port: port.ask("/stats", dict[str, Any]))
         print_json(
             [
-                {"url": port.url, "metrics": {k: v for k, v in said.items() if is_wanted(k)}}
-                for port, said in answers
-                if not isinstance(said, NoAnswer)
+                {"url": url, "metrics": {k: v for k, v in said.items() if is_wanted(k)}}
+                for url, said in answered(figures)
             ]
         )
-    else:
-        answers = ask_each(gateways, _metrics)
-        for port, said in answers:
-            if not isinstance(said, NoAnswer):
-                lines = list(filter(is_wanted, said.splitlines()))
-                typer.echo(
-                    "\n".join([f"# {port.url}", *lines] if lines else [f"# {port.url}: none"])
-                )
-    fail_for(answers, "did not answer")
+        fail_for(figures, "did not answer")
+        return
+    texts = ask_each(gateways, _metrics)
+    for url, text in answered(texts):
+        lines = list(filter(is_wanted, text.splitlines()))
+        typer.echo("\n".join([f"# {url}", *lines] if lines else [f"# {url}: none"]))
+    fail_for(texts, "did not answer")
 
 
 def _metrics(port: AdminPort) -> str:
@@ -99,52 +100,62 @@ def _metrics(port: AdminPort) -> str:
     return text.decode()
 
 
-def _look(port: AdminPort) -> dict[str, Any]:
+def _ask(port: AdminPort) -> tuple[Readiness, Overview | NoAnswer]:
+    """The verdict, and the figures, which may need a token."""
+    from gateway.api.admin_bodies import Overview, Readiness
+
     code, _ = port.request("/healthz")
     if code != 200:
         raise NoAnswer(f"{port.url}/healthz answers {code}: is that a gateway's admin port?")
-    said = port.ask("/readyz", dict, serves=(200, 503))
+    readiness = port.ask("/readyz", Readiness, serves=(200, 503))
     try:
-        figures = port.ask("/overview", dict)
+        return readiness, port.ask("/overview", Overview)
     except NoAnswer as error:
-        figures = {"figures": str(error)}
-    return {**figures, **said}
+        return readiness, error
 
 
-def _told(port: AdminPort, answer: dict[str, Any] | NoAnswer) -> dict[str, Any]:
-    if isinstance(answer, NoAnswer):
-        answer = {"status": "no answer", "reasons": [str(answer)], "causes": []}
-    return {"url": port.url, **answer}
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one gateway said of itself."""
 
+    url: str
+    status: str
+    reasons: list[str]
+    readiness: Readiness | None = None
+    figures: Overview | NoAnswer | None = None
 
-def _print(found: list[dict[str, Any]]) -> None:
-    rows = []
-    for one in found:
-        colour = {"ready": "green", "degraded": "yellow"}.get(one["status"], "red")
-        p99 = (one.get("latency") or [None])[-1]
-        figures = [one.get(name) for name in ("requests", "failing")]
-        rows.append(
-            (
-                one["url"],
-                one.get("gateway", "-"),
-                f"[{colour}]{one['status']}[/]",
-                one.get("version", "-"),
-                *("-" if figure is None else f"{figure:,.1f}" for figure in figures),
-                "-" if p99 is None else f"{p99:,.1f} ms",
-                "; ".join(one["reasons"]).replace("[", r"\["),
-            )
+    @classmethod
+    def of(cls, url: str, answer: tuple[Readiness, Overview | NoAnswer] | NoAnswer) -> _Told:
+        if isinstance(answer, NoAnswer):
+            return cls(url, "no answer", [str(answer)])
+        readiness, figures = answer
+        return cls(url, readiness.status, readiness.reasons, readiness, figures)
+
+    def as_json(self) -> dict[str, Any]:
+        if self.readiness is None:
+            return {"url": self.url, "status": self.status, "reasons": self.reasons, "causes": []}
+        figures = self.figures
+        shown = {"figures": str(figures)} if isinstance(figures, NoAnswer) else to_builtins(figures)
+        return {"url": self.url, **shown, **to_builtins(self.readiness)}
+
+    def row(self) -> tuple[str, ...]:
+        colour = {"ready": "green", "degraded": "yellow"}.get(self.status, "red")
+        verdict, because = (
+            f"[{colour}]{self.status}[/]",
+            "; ".join(self.reasons).replace("[", r"\["),
         )
-    columns = (
-        "admin port",
-        "gateway",
-        "verdict",
-        "version",
-        "requests/s",
-        "failing/s",
-        "p99",
-        "because",
-    )
-    print_table(columns, rows)
+        one = self.figures
+        if one is None or isinstance(one, NoAnswer):
+            return (self.url, "-", verdict, "-", "-", "-", "-", because)
+        p99 = "-" if one.latency[-1] is None else f"{one.latency[-1]:,.1f} ms"
+        rates = (f"{one.requests:,.1f}", f"{one.failing:,.1f}")
+        return (self.url, one.gateway, verdict, one.version, *rates, p99, because)
+
+
+def _print(found: list[_Told]) -> None:
+    figures = ("requests/s", "failing/s", "p99")
+    columns = ("admin port", "gateway", "verdict", "version", *figures, "because")
+    print_table(columns, (one.row() for one in found))
     for one in found:
-        if "figures" in one and "token" in one["figures"]:
-            typer.echo(f"no figures: {one['figures']}", err=True)
+        if isinstance(one.figures, NoAnswer) and "token" in str(one.figures):
+            typer.echo(f"no figures: {one.figures}", err=True)

@@ -86,6 +86,15 @@ async def test_evictions_degrade_the_gateway_and_are_logged_counted_and_shown(
     )
     assert "evicted: entries that went before the retention of 30 days" in table.stdout
 
+    # A file that the gateway has not taken over, or whose values its environment overrides.
+    fewer = gateway.config.with_name("fewer.yml")
+    lookup = {"servers": [node.server for node in lookup_servers[:2]]}
+    fewer.write_text(json.dumps({**gateway.document, "lookup": lookup}))
+    table = await asyncio.to_thread(
+        CliRunner().invoke, app, ["ring", "show", "--config", str(fewer)]
+    )
+    assert f"The gateway's ring also has {lookup_servers[2].name}: not in {fewer}" in table.stdout
+
 
 def test_the_nodes_are_shown_also_without_a_gateway_and_with_one_of_them_dead(
     stack_config: StackConfig, lookup_servers: list[RedisServer], tmp_path: Path
