@@ -66,7 +66,7 @@ def _statements() -> Iterator[tuple[str, str]]:
     yield "a load: 12 keys, today and yesterday", sql.read(_all(month[1:3], keys))
     yield "a load without any filter: 32 partitions", sql.read(_all(month, [key]))
     yield "a save of one row", sql.update(yesterday(today), row)
-    yield "a move: the old row goes", sql.delete(yesterday(today), {key: 6}, today)
+    yield "a move: the old row goes", sql.delete(yesterday(today), {key: 6})
     one = f"user_id={key.user_id} AND playlist_id={key.playlist_id}"
     look = f"SELECT 1 FROM {table(month[0])} WHERE {one} FOR UPDATE"
     yield "a create: its look at the next day", look

@@ -399,7 +399,7 @@ def script(steps: Sequence[Step], today: date, opening: int, there: set[date]) -
             if step.row is not None and step.outcome == MOVED:
                 moved.setdefault(step.row.day, {})[step.record.key] = step.row.version
     for day, versions in sorted(moved.items()):
-        statements += [sql.delete(day, versions, today), sql.require(len(versions))]
+        statements += [sql.delete(day, versions), sql.require(len(versions))]
     made = {beside: keys for beside, keys in made.items() if keys}
     return [*statements, sql.require_absent(today, made, opening), COMMIT]
 

@@ -2,8 +2,8 @@
 
 A sealed day must get no new keys: its filter would wrongly rule them out. So sealing day D first
 sets the mark to D, and from then on MySQL's day is later than D, even if MySQL's clock steps back
-over midnight. **Every statement of the protocol that needs MySQL's day (a load's clock, the DELETE
-of a move, the check of a create) computes it as `MYSQL_DAY` itself.**
+over midnight. **Every statement of the protocol that needs MySQL's day (a load's clock, the last
+statement of a move or a create) computes it from the mark itself.**
 
 The mark only grows. It is set before the filter is made, so a marked day may have no filter yet.
 `sealing` sets it; `tests/model` shows what breaks without these rules.

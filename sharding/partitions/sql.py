@@ -15,12 +15,9 @@ from failover.mysql.clock_sql import MILLISECONDS
 from failover.mysql.connection import READ_ONLY
 from sharding.partitions.calendar import number_of, table
 from sharding.partitions.ownership import COLUMNS, COMMENT
-from sharding.partitions.seal_mark import MYSQL_DAY
 from sharding.partitions.seal_mark import TABLE as MARK
 from sharding.state import Key, Owner, Stored
 
-ROW_DAY = "GREATEST(UTC_DATE(),sealed+INTERVAL 1 DAY)"
-"""`MYSQL_DAY` where the mark's row is read anyway."""
 TOMBSTONE = 0
 """The owner of a deleted state. Its row reads as absent, and keeps version and operations."""
 
@@ -156,7 +153,7 @@ def require_absent(day: date, beside: Mapping[date, Sequence[Key]], opening: int
             because rows move from older to newer ones.
         opening: of the load.
     """
-    clock = f"opening={opening} AND {ROW_DAY}='{day:%Y-%m-%d}'"
+    clock = f"opening={opening} AND {_is_day(day)}"
     holds = [
         f"EXISTS(SELECT 1 FROM {MARK} WHERE id=1 AND {clock} LOCK IN SHARE MODE)",
         *(
@@ -206,14 +203,26 @@ def _steps(rows: Sequence[NewRow]) -> str:
     return f"(CASE{''.join(cases)} ELSE 1 END)" if cases else "1"
 
 
-def delete(day: date, versions: Mapping[Key, int], today: date) -> str:
-    """The statement that deletes rows that still have their version, while MySQL's day is `today`.
-
-    The day is required because, after midnight, another gateway may have found the row past
-    retention and created the key anew.
-    """
+def delete(day: date, versions: Mapping[Key, int]) -> str:
+    """The statement that deletes rows that still have their version."""
     rows = " OR ".join(
         f"(user_id={user} AND playlist_id={playlist} AND version={version})"
         for (user, playlist), version in versions.items()
     )
-    return f"DELETE FROM {table(day)} WHERE ({rows}) AND {MYSQL_DAY}='{today:%Y-%m-%d}'"
+    return f"DELETE FROM {table(day)} WHERE {rows}"
+
+
+def require_day(day: date) -> str:
+    """A statement that fails, and so ends a script, unless MySQL's day is `day`.
+
+    The last statement of a move: after midnight, another gateway may have found the row past
+    retention and created the key anew. One statement for a whole batch: the mark's row takes as
+    long to read as a row to delete.
+    """
+    return (
+        f"SET @tapedeck=IF(EXISTS(SELECT 1 FROM {MARK} WHERE id=1 AND {_is_day(day)}),0,{_FAILS})"
+    )
+
+
+def _is_day(day: date) -> str:
+    return f"GREATEST(UTC_DATE(),sealed+INTERVAL 1 DAY)='{day:%Y-%m-%d}'"

@@ -23,8 +23,8 @@ Save (`writer`), one transaction, READ COMMITTED
 1. It goes into W, the newer of T and the partition of the row [newer_of_both (cost)].
    In place: only where the version is the loaded one [compare_and_set]; several at once, only if
    MySQL counts 2 for every row [upsert_count].
-   Move: insert into W, then delete [insert_first] the loaded version [delete_checks_version] and
-   require that it was there [delete_count].
+   Move: insert into W, delete the loaded version [delete_checks_version], and require that it was
+   there [delete_count].
    Create: insert, then [look_after_insert] look with a lock [look_locks] at W-1 [look_before] and
    at W+1 [look_after]. W-1 may be left out if the load had its filter: the mark is not enough
    [unlooked].
@@ -39,7 +39,7 @@ b. A create requires that MySQL's day is still W [create_checks_day].
 5. A delete leaves a row [tombstones] whose version keeps growing [version_goes_on].
 c. The operation is looked for in the partition that has the row by then (rule 4).
 d. An update in place does not check the day: only a move takes a row out of a partition (rule 1).
-e. A move's delete requires that MySQL's day is W [delete_checks_day].
+e. After its insert [insert_first], a move requires that MySQL's day is still W [move_checks_day].
 
 Running sessions (`row_cache`, `group_commit`, `store`)
 f. A change may begin from a cached row, if that was committed [cache_committed] and is within

@@ -207,13 +207,8 @@ class Writer:
             if come:
                 script.append(sql.insert(day, come))
         script += _leave(plans)
-        for day in sorted({plan.day for plan in plans}):
-            created = [plan for plan in plans if plan.day == day and plan.base is None]
-            if any(plan.opening != self._days.opening for plan in created):
-                raise _Mismatch
-            if created:
-                beside = self._beside(day, created)
-                script.append(sql.require_absent(day, beside, self._days.opening))
+        for day in sorted({plan.day for plan in plans if not plan.in_place}):
+            script.append(self._last(day, [plan for plan in plans if plan.day == day]))
         script.append(COMMIT)
         try:
             await session.run_script(script)
@@ -223,6 +218,19 @@ class Writer:
             if error.code == sql.REQUIREMENT_FAILED:
                 raise _Mismatch from None
             raise
+
+    def _last(self, day: date, plans: list[Plan]) -> str:
+        """The last statement of a transaction that brings keys into a partition.
+
+        Raises:
+            _Mismatch: partitions were opened or closed since a key was looked for.
+        """
+        created = [plan for plan in plans if plan.base is None]
+        if any(plan.opening != self._days.opening for plan in created):
+            raise _Mismatch
+        if created:
+            return sql.require_absent(day, self._beside(day, created), self._days.opening)
+        return sql.require_day(day)
 
     def _beside(self, day: date, created: list[Plan]) -> dict[date, list[Key]]:
         """The keys that another gateway, or an import, may just have created, by partition."""
@@ -236,16 +244,12 @@ class Writer:
 
 
 def _leave(plans: list[Plan]) -> list[str]:
-    """The statements that delete moved rows from their old partitions, each in its loaded version.
-
-    They come after the insert, and require that MySQL's day is the new row's (see sql.delete).
-    """
-    moved: dict[tuple[date, date], dict[Key, int]] = {}
+    """The statements that delete moved rows, in the version loaded, from their old partitions."""
+    moved: dict[date, dict[Key, int]] = {}
     for plan in plans:
         if plan.base is not None and not plan.in_place:
-            versions = moved.setdefault((plan.base.day, plan.day), {})
-            versions[plan.key] = plan.base.version
+            moved.setdefault(plan.base.day, {})[plan.key] = plan.base.version
     script = []
-    for (day, into), versions in sorted(moved.items()):
-        script += [sql.delete(day, versions, into), sql.require(len(versions))]
+    for day, versions in sorted(moved.items()):
+        script += [sql.delete(day, versions), sql.require(len(versions))]
     return script

@@ -7,7 +7,7 @@ statements is its own business, so one step of the model is one statement, as My
     load    READ -> (READ_ALL)
     save    in place, one key:  UPDATE ... WHERE version = loaded           (commits by itself)
             in place, batch:    UPSERT -> COMMIT
-            move:               INSERT -> DELETE -> COMMIT
+            move:               INSERT -> DELETE -> CLOCK -> COMMIT
             create:             INSERT -> CLOCK -> LOOK_BEFORE -> LOOK_AFTER -> COMMIT
                                 (without LOOK_BEFORE where the load had the filter of W-1;
                                 with LOOK_OPEN before it where an older day is open)
@@ -431,31 +431,33 @@ class Model(World):
         yield label, self.put(s, i, self.written(s, w, writes, at)), ""
 
     def delete(self, s: State, i: int, w: Worker) -> Iterator[Step]:
-        """Save 1, move: DELETE FROM P WHERE version = loaded AND MySQL's day is W (e)."""
+        """Save 1, move: DELETE FROM P WHERE version = loaded."""
         p, before = w.loaded  # type: ignore[misc]
         if self.locked(s, p, i):
             return
         row, rules = s.rows[p], self.rules
-        for clock in self.clocks(s, w):
-            matches = bool(row) and (
-                row.version == before.version or not rules.delete_checks_version  # type: ignore
-            )
-            if rules.delete_checks_day and clock != w.today:
-                matches = False
-            label = (w.id, "DELETE", p, "count", int(matches))
-            if matches or not rules.delete_count:
-                at = COMMIT if rules.insert_first else INSERT
-                writes: Writes = ((p, ()),) if matches else ()
-                yield label, self.put(s, i, self.written(s, w, writes, at)), ""
-            else:
-                yield (*label, "rolled back"), self.put(s, i, self.again(s, w)), ""
+        matches = bool(row) and (
+            row.version == before.version or not rules.delete_checks_version  # type: ignore
+        )
+        label = (w.id, "DELETE", p, "count", int(matches))
+        if matches or not rules.delete_count:
+            writes: Writes = ((p, ()),) if matches else ()
+            yield label, self.put(s, i, self.written(s, w, writes, CLOCK)), ""
+        else:
+            yield (*label, "rolled back"), self.put(s, i, self.again(s, w)), ""
 
     def look_clock(self, s: State, i: int, w: Worker) -> Iterator[Step]:
-        """Save 1, create (b): the look starts; its clock must say W."""
+        """Save 1, a move's last statement (e), or the start of a create's look (b): the clock must
+        say W."""
         day = self.day(s)
-        label = (w.id, "LOOK: it is day", day)
-        if self.rules.create_checks_day and day != w.today:
+        label = (w.id, "MOVE: it is day" if w.loaded else "LOOK: it is day", day)
+        checks = self.rules.move_checks_day if w.loaded else self.rules.create_checks_day
+        if checks and day != w.today:
             yield (*label, "rolled back"), self.put(s, i, self.again(s, w)), ""
+            return
+        if w.loaded:
+            at = COMMIT if self.rules.insert_first else INSERT
+            yield label, self.put(s, i, w._replace(at=at, clock=day)), ""
             return
         if self.rules.create_requires_opening and w.listed[0] != s.door.opening:
             yield (*label, "another opening, rolled back"), self.put(s, i, self.again(s, w)), ""

@@ -22,7 +22,7 @@ class Rules:
     upsert_count: bool = True  # 1, d: a count of 2n or roll back
     delete_checks_version: bool = True  # 1: move deletes WHERE version = loaded
     delete_count: bool = True  # 1: no row deleted, roll back
-    delete_checks_day: bool = True  # e: and only while MySQL's day is W
+    move_checks_day: bool = True  # e: after the delete, MySQL's day is still W, or roll back
     look_before: bool = True  # 1: create looks at W-1
     look_after: bool = True  # 1: create looks at W+1
     look_after_insert: bool = True  # 1: insert, then look
@@ -38,7 +38,7 @@ class Rules:
     one_change_a_worker: bool = True  # 4: of a key at a time
     tombstones: bool = True  # 5: a delete leaves a row, with its operations
     version_goes_on: bool = True  # 5: when a deleted state is created again
-    insert_first: bool = True  # 1, e: move inserts, then deletes
+    insert_first: bool = True  # 1, e: move inserts before the clock is read
     # Sealed days
     day_follows_mark: bool = True  # S1: MySQL's day is never earlier than the day after the mark
     seal_order: str = "mark wait scan"  # S2

@@ -140,12 +140,12 @@ NEEDED: dict[str, tuple[dict[str, Any], Bounds, str]] = {
     "Save 1, in place: a count below 2n is accepted": ({"upsert_count": False}, Bounds(), "I2"),
     "Save 1, move: deletes any version": ({"delete_checks_version": False}, Bounds(), "I3"),
     "Save 1, move: no row deleted is accepted": ({"delete_count": False}, Bounds(), "I2"),
-    "Save e, move: deletes on any day": (
-        {"delete_checks_day": False},
+    "Save e, move: commits on any day": (
+        {"move_checks_day": False},
         Bounds(retention=1, start=("yesterday",)),
         "I2",
     ),
-    "Save e, move: deletes, then inserts": (
+    "Save e, move: looks at the clock, then inserts": (
         {"insert_first": False},
         Bounds(retention=1, start=("yesterday",)),
         "I2",
@@ -376,6 +376,9 @@ def test_every_branch_of_the_protocol_is_explored() -> None:
         "compare-and-set lost": _says("changes nothing"),
         "duplicate key": _says("duplicate key, rolled back"),
         "neighbour found": _says("finds a row, rolled back"),
+        "too late to move": lambda label, after: (
+            label[1:2] == ("MOVE: it is day",) and "rolled back" in label
+        ),
         "move lost": lambda label, after: label[1:2] == ("DELETE",) and "rolled back" in label,
         "upsert created": lambda label, after: label[1:2] == ("UPSERT",) and 1 in label[3:],
         "upsert lost": lambda label, after: label[1:2] == ("UPSERT",) and 0 in label[3:],
