@@ -398,6 +398,7 @@ def test_every_branch_of_the_protocol_is_explored() -> None:
     }
     # Sealing beside all the rest would be ten times as many states.
     _meet(wanted, SEALED)
+    _meet(wanted, Bounds(start=("yesterday",)))
     _meet(wanted, Bounds(deletes=True, start=("nothing", "today"), cache=True, groups=GROUPED))
     assert not wanted
 
