@@ -36,7 +36,8 @@ class Scale:
         bulk: rows in each partition before anything begins.
         purged: rows of the day that is purged.
         sealed: rows of the day that is sealed.
-        imported: rows of an import that has no bound.
+        imported: rows of an import that has no bound: so many that the command's start, a second,
+            counts little, as in an import of hours.
         open_rounds, open_seconds: of each load in the open loop; a p99 needs more samples.
     """
 

@@ -68,7 +68,7 @@ SCALES = {
         warmup=0.4,
         bulk=3_000,
         sealed=150_000,
-        imported=80_000,
+        imported=300_000,
         open_rounds=3,
         open_seconds=2.4,
     ),

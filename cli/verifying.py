@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from cli.common import fail
-from sharding.importing.target import MOVED, NEW, REPLACED, SAME, Step, decide
+from sharding.importing.target import MOVED, NEW, OTHER, REPLACED, SAME, Step, decide
 from sharding.partitions.calendar import oldest_kept, tomorrow
 from sharding.state import Owner
 
@@ -32,6 +32,7 @@ WHAT = {
     NEW: "Tapedeck has no such state",
     REPLACED: "Tapedeck has another state than the source",
     MOVED: "the source has a newer state than Tapedeck",
+    OTHER: "Tapedeck has a state of the other API: it was imported with another kind of map",
 }
 OTHERWISE = "answered otherwise"
 LACKING = "imported as in the source but not all in the catalog"
@@ -39,6 +40,8 @@ NAMED = 10
 """Most ids that a sentence names."""
 AT_ONCE = 16
 """Most requests to the gateway at the same time."""
+COMPARED = 250
+"""States that are compared together."""
 TRIES = 20
 """Tries of a request that is answered with 429 or 503."""
 LONGEST_PAUSE = 10.0
@@ -158,12 +161,11 @@ async def differences(work: Run, backend: Backend, asking: Asking, sample: int) 
     """
     await backend.days.ready()
     today, retention = backend.days.today(), backend.days.retention
-    parts = await asyncio.to_thread(
-        work.source.parts, oldest_kept(today, retention), tomorrow(today)
-    )
+    kept = oldest_kept(today, retention), tomorrow(today)
+    parts = await asyncio.to_thread(work.source.parts, *kept)
 
     async def look(record: Record) -> Step:
-        return decide(record, (await backend.reader.find(record.key)).row, today, retention)
+        return decide(record, (await backend.reader.find(record.key)).row, *kept)
 
     async def compare(record: Record) -> tuple[Step, str]:
         step = await look(record)
@@ -182,11 +184,14 @@ async def differences(work: Run, backend: Backend, asking: Asking, sample: int) 
         async for records in work.records(part):
             chosen = [one for n, one in enumerate(records, number) if n % sample == 0]
             number += len(records)
-            for step, what in await asyncio.gather(*map(compare, chosen)):
-                work.counts[step.outcome] += 1
-                if what:
-                    listed = found.lacking if step.outcome == LACKING else found.differences
-                    listed.append(_difference(step, what))
+            for first in range(0, len(chosen), COMPARED):
+                some = chosen[first : first + COMPARED]
+                await work.passed(len(some))
+                for step, what in await asyncio.gather(*map(compare, some)):
+                    work.counts[step.outcome] += 1
+                    if what:
+                        listed = found.lacking if step.outcome == LACKING else found.differences
+                        listed.append(_difference(step, what))
     return found
 
 

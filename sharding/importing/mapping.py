@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import yaml
@@ -163,13 +163,8 @@ def record(
         owner, body = Owner.STATES_API, _body(values["body"])
     else:
         owner = Owner.PLAYER
-        body = encode(
-            played=_ids(values, "played"),
-            at_end=_switch(values, "at_end"),
-            skips=_times(values.get("skips")),
-            reported=_ids(values, "reported"),
-            listened=_switch(values, "listened"),
-        )
+        there = [name for name in PLACE if values.get(name) is not None]
+        body = encode(**{name: _PARTS[name](values[name], name) for name in there})
     if len(body) > max_bytes:
         raise BadRow(f"the state has {len(body)} bytes, more than states.max_bytes ({max_bytes})")
     return Record(key, day, owner, body)
@@ -188,9 +183,9 @@ def _number(values: Mapping[str, Any], name: str, most: int, hint: str = "") -> 
     value = values.get(name)
     if type(value) is not int:
         try:
-            value = int(str(_text(value)))
+            value = int(value if type(value) is bytes else str(_text(value)))
         except ValueError:
-            raise BadRow(f"{name}: {value!r} is no whole number") from None
+            raise BadRow(f"{name}: {_text(value)!r} is no whole number") from None
     if not 1 <= value <= most:
         raise BadRow(f"{name}: {value} is not from 1 to {most}{hint and f' ({hint})'}")
     return value
@@ -209,7 +204,7 @@ def _day(value: Any) -> date:
     try:
         return utc_day(seconds(value))
     except (ValueError, OverflowError, OSError, TypeError):
-        raise BadRow(f"day: {value!r} is no day, date, or seconds since 1970") from None
+        raise BadRow(f"day: {_text(value)!r} is no day, date, or seconds since 1970") from None
 
 
 def _list(value: Any, name: str) -> Sequence[Any]:
@@ -227,29 +222,34 @@ def _list(value: Any, name: str) -> Sequence[Any]:
     return value if isinstance(value, list) else (value,)
 
 
-def _ids(values: Mapping[str, Any], name: str) -> tuple[int, ...]:
+Id = Annotated[int, msgspec.Meta(gt=0, le=PLAYLIST_MAX)]
+_id_list = msgspec.json.Decoder(tuple[Id, ...])
+
+
+def _ids(value: Any, name: str) -> tuple[int, ...]:
     """The ids without repetitions: each track at its last place, as a state has it."""
-    value = values.get(name)
-    if value is None:
-        return ()
+    found: tuple[int, ...]
     try:
-        found = tuple([int(one) for one in _list(value, name)])
-        if found and not (min(found) > 0 and max(found) <= PLAYLIST_MAX):
-            raise ValueError(found)
-    except (ValueError, TypeError, OverflowError):
-        raise BadRow(f"{name}: {value!r} is no list of track ids") from None
+        found = _id_list.decode(value)  # as most sources have them
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        try:
+            found = tuple([int(one) for one in _list(value, name)])
+            if found and not (min(found) > 0 and max(found) <= PLAYLIST_MAX):
+                raise ValueError(found) from None
+        except (ValueError, TypeError, OverflowError):
+            raise BadRow(f"{name}: {_text(value)!r} is no list of track ids") from None
     if len(set(found)) == len(found):
         return found
     return tuple(reversed(dict.fromkeys(reversed(found))))
 
 
-def _times(value: Any) -> tuple[float, ...]:
-    if value is None:
+def _times(value: Any, name: str) -> tuple[float, ...]:
+    if value in (b"[]", b""):
         return ()
     try:
-        return tuple([seconds(one) for one in _list(value, "skips")])
+        return tuple([seconds(one) for one in _list(value, name)])
     except (ValueError, TypeError, OverflowError):
-        raise BadRow(f"skips: {value!r} is no list of times") from None
+        raise BadRow(f"{name}: {_text(value)!r} is no list of times") from None
 
 
 _MILLISECONDS = 1e11
@@ -280,17 +280,26 @@ def seconds(value: Any) -> float:
     return found
 
 
-def _switch(values: Mapping[str, Any], name: str) -> bool:
-    value = values.get(name)
-    if value is None or type(value) is int:
-        return bool(value)
+def _switch(value: Any, name: str) -> bool:
+    if type(value) is int or value in (b"0", b"1"):
+        return bool(int(value))
     text = str(_text(value)).strip().lower()
     if text in ("true", "t", "yes", "y", "false", "f", "no", "n", ""):
         return text[:1] in ("t", "y")
     try:
         return bool(float(text))
     except ValueError:
-        raise BadRow(f"{name}: {value!r} is neither true nor false") from None
+        raise BadRow(f"{name}: {_text(value)!r} is neither true nor false") from None
+
+
+_PARTS: dict[str, Callable[[Any, str], Any]] = {
+    "played": _ids,
+    "at_end": _switch,
+    "skips": _times,
+    "reported": _ids,
+    "listened": _switch,
+}
+"""What reads the values of `PLACE`."""
 
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])

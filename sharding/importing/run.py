@@ -21,11 +21,15 @@ from typing import Any, TextIO
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
 from sharding.importing.mapping import BadRow, Encode, Record, record
-from sharding.importing.sources import Part, Rows, Source
-from sharding.importing.target import AHEAD, BUSY, Step, Target, count
-from sharding.partitions.calendar import neighbours, oldest_kept, tomorrow
+from sharding.importing.sources import Part, Rows, Source, SourceLost
+from sharding.importing.target import AHEAD, BUSY, OTHER, Step, Target, count
+from sharding.partitions.calendar import oldest_kept, tomorrow, yesterday
 from sharding.state import Owner
 
+LONG = 10_000
+"""Rows after which a run is a long one."""
+CATCH_UP_SECONDS = 0.1
+"""By so much a run that was slower than its rate is faster afterwards."""
 AGAIN = 5
 """How many times a part is begun anew."""
 AGAIN_SECONDS = 2.0
@@ -45,6 +49,7 @@ class Run:
         rate: most rows a second; 0 for no bound.
         rejects: gets the bad rows, one JSON object a line.
         tell: gets lines of progress.
+        when_long: is called once, after `LONG` rows.
 
     Attributes:
         counts: how many rows had each outcome.
@@ -60,6 +65,7 @@ class Run:
         rejects: TextIO,
         tell: Callable[[str], None],
         max_bytes: int = 1 << 16,
+        when_long: Callable[[], None] = lambda: None,
     ) -> None:
         self.source = source
         self.counts: Counter[str] = Counter()
@@ -68,10 +74,12 @@ class Run:
         self.sample: list[Step] = []
         self._encode = encode
         self._max_bytes = max_bytes
+        self._when_long = when_long
         self._rate = rate
         self._rejects = rejects
         self._tell = tell
-        self._rows = 0
+        self._rows, self._where = 0, ""
+        self._due = 0.0
         self._expected = 0
         self._began = self._told = time.monotonic()
         self._at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -90,54 +98,67 @@ class Run:
         Raises:
             BadSource, Refused, PrimaryUnavailable, MySQLError: the same command continues there.
         """
-        async with Target.opened(primary, retention) as target:
-            today = await target.today()
-        parts = await asyncio.to_thread(
-            self.source.parts, oldest_kept(today, retention), tomorrow(today)
-        )
-        self._expected = sum(part.rows for part in parts)
-        a_day = max([part.rows for part in parts])
-        many = self.source.since is None and not self.source.users
+        parts: list[Part] | None = None
         for tried in range(AGAIN + 1):
             try:
+                if parts is None:
+                    parts = await self._parts(primary, retention, done)
+                many = self.source.since is None and not self.source.users
+                a_day = max([part.rows for part in parts], default=0)
                 async with Target.opened(
                     primary, retention, a_day, self._tell, many=many, dry=dry
                 ) as target:
-                    for part in [one for one in parts if done is None or one.name not in done]:
-                        before = self.counts.copy()
-                        try:
-                            await self._part(part, target)
-                        except (PrimaryUnavailable, MySQLError):
-                            self.counts = before
-                            raise
-                        if done and part.day is not None and part.day < neighbours(today)[0]:
+                    while parts:
+                        await self._part(parts[0], target)
+                        part = parts.pop(0)
+                        over = yesterday(await target.today())
+                        if done and part.day is not None and part.day < over:
                             done.add(part.name)
                     if close and not dry:
                         await target.close()
                 return
-            except (PrimaryUnavailable, MySQLError) as error:
+            except (SourceLost, PrimaryUnavailable, MySQLError) as error:
                 final = isinstance(error, MySQLError) and not error.passing
-                if final or tried == AGAIN:
+                never = isinstance(error, SourceLost) and parts is None
+                if final or never or tried == AGAIN:
                     raise
                 self._tell(f"begun anew in {AGAIN_SECONDS:.0f} s: {error}")
                 await asyncio.sleep(AGAIN_SECONDS)
 
+    async def _parts(self, primary: Primary, retention: int, done: Done | None) -> list[Part]:
+        async with Target.opened(primary, retention) as target:
+            today = await target.today()
+        kept = oldest_kept(today, retention), tomorrow(today)
+        parts = await asyncio.to_thread(self.source.parts, *kept)
+        self._expected = sum(part.rows for part in parts)
+        return [part for part in parts if done is None or part.name not in done]
+
     async def _part(self, part: Part, target: Target) -> None:
+        before = self.counts.copy()
+        try:
+            await self._take(part, target)
+        except (SourceLost, PrimaryUnavailable, MySQLError):
+            self.counts = before
+            raise
+
+    async def _take(self, part: Part, target: Target) -> None:
         async for records in self.records(part):
-            steps = await target.take(records)
+            steps = await target.take(records, self.passed)
+            self._rows += len(records) - len(steps)  # keys that came twice
             self.mixes.update([r.key.playlist_id for r in records if r.owner is Owner.PLAYER])
             self.counts.update(count(steps))
             for step in steps:
-                if step.outcome in (AHEAD, BUSY):
+                if step.outcome in (AHEAD, BUSY, OTHER):
                     self._reject(
                         f"user {step.record.key.user_id}", step.outcome, _values(step.record)
                     )
             self.sample += steps[: max(0, 10 - len(self.sample))]
-        self._say(part.name)
+        self._say()
 
     async def records(self, part: Part) -> AsyncIterator[list[Record]]:
         """The records of a part, in batches; the next batch is made meanwhile. Bad rows are
         rejected."""
+        self._where = part.name
         rows = self.source.rows(part)
         reading = asyncio.create_task(asyncio.to_thread(self._next, rows, part))
         try:
@@ -148,17 +169,24 @@ class Run:
                 for one in bad:
                     self._reject(*one)
                 self.counts.update({REJECTED: len(bad)} if bad else {})
-                self._rows += len(records) + len(bad)
-                if time.monotonic() - self._told > TELL_SECONDS:
-                    self._say(part.name)
-                if self._rate:
-                    due = self._began + self._rows / self._rate
-                    await asyncio.sleep(max(0.0, due - time.monotonic()))
+                self._rows += len(bad)
         finally:
             await asyncio.wait([reading])
             reading.exception()
             close: Any = getattr(rows, "close", None)
             await asyncio.to_thread(close)
+
+    async def passed(self, rows: int) -> None:
+        """So many rows are done: tell so at times, and wait as long as the rate says."""
+        self._rows += rows
+        if self._rows - rows < LONG <= self._rows:
+            self._when_long()
+        now = time.monotonic()
+        if now - self._told > TELL_SECONDS:
+            self._say()
+        if self._rate:
+            self._due = max(self._due, now - CATCH_UP_SECONDS) + rows / self._rate
+            await asyncio.sleep(max(0.0, self._due - now))
 
     def _next(self, rows: Iterator[Rows], part: Part) -> tuple[list[Record], list[Bad]] | None:
         """The next batch, in a thread: while MySQL works, this process reads."""
@@ -180,10 +208,10 @@ class Run:
         self._rejects.write(json.dumps(line) + "\n")
         self._rejects.flush()
 
-    def _say(self, where: str) -> None:
+    def _say(self) -> None:
         now = time.monotonic()
         self._told = now
-        line = f"{where}: {self._rows:,} {'row' if self._rows == 1 else 'rows'}"
+        line = f"{self._where}: {self._rows:,} {'row' if self._rows == 1 else 'rows'}"
         if now - self._began > TELL_SECONDS:
             rate = self._rows / (now - self._began)
             left = self._expected - self._rows

@@ -4,7 +4,8 @@ A key has one row, so before a row is written, all partitions that may have the 
 
     no row                           it is inserted into its day
     a row that only imports wrote    of an older day: it is moved; of the same day: it is replaced;
-                                     of a newer day, or the same state: nothing is done
+                                     of a newer day, the same state, or a state of the other
+                                     API: nothing is done
     any other row                    Tapedeck has changed it since, or deleted it: it stays
 
 Each transaction inserts rows, deletes moved rows by their version, looks for the keys where a
@@ -15,10 +16,11 @@ run at a time, so no other process adds keys to older days.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 
 from msgspec import Struct
@@ -39,6 +41,7 @@ from sharding.partitions.calendar import (
     span,
     table,
     tomorrow,
+    yesterday,
 )
 from sharding.partitions.ownership import COMMENT, OPEN, ForeignTable, look
 from sharding.partitions.sealing import set_comment
@@ -49,6 +52,7 @@ from sharding.store import idempotency
 NEW, REPLACED, MOVED = "imported", "replaced", "moved to a newer day"
 SAME, OLDER = "imported before and unchanged", "older than what was imported"
 CHANGED, EXPIRED = "changed in Tapedeck since, left alone", "past retention"
+OTHER = "imported with the other kind of map before, left alone"
 AHEAD, BUSY = "its day lies in the future", "changed too often while it was imported"
 
 DIRECT = 10_000
@@ -59,10 +63,17 @@ WAIT_SEALING = 1800
 """Seconds to wait while days are sealed."""
 IDLE_SECONDS = 8 * 3600
 """How long the connection may be idle, while the source is read."""
+TODAY_SECONDS = 1.0
+"""For which MySQL's day is not asked again."""
 TRIES = 5
+TRANSACTION = 250
+"""Most rows of one transaction: a request never waits longer than for one."""
 LONGEST = 2 << 20
 """About the most bytes of one transaction."""
 STATEMENT_SECONDS = 60.0
+
+
+Between = Callable[[int], Awaitable[None]]
 
 
 class Refused(Exception):
@@ -87,26 +98,27 @@ class Step(Struct, frozen=True):
         return self.outcome in (NEW, REPLACED, MOVED)
 
 
-def decide(record: Record, row: Row | None, today: date, retention: int) -> Step:
+def decide(record: Record, row: Row | None, oldest: date, newest: date) -> Step:
     """Decide what to do with a record.
 
     Args:
         row: the key's row within retention, tombstones included; None without one.
-        today: MySQL's day.
-        retention: days a state is kept.
+        oldest: the first day that is kept.
+        newest: MySQL's tomorrow.
     """
-    if record.day < oldest_kept(today, retention):
+    if record.day < oldest:
         return Step(record, EXPIRED, row)
-    if record.day > tomorrow(today):
+    if record.day > newest:
         return Step(record, AHEAD, row)
     if row is None:
         return Step(record, NEW)
     if row.operations != idempotency.imported(row.version):
         return Step(record, CHANGED, row)
+    if record.owner != row.owner:
+        return Step(record, OTHER, row)
     if record.day != row.day:
         return Step(record, MOVED if record.day > row.day else OLDER, row)
-    same = (row.owner, row.body) == (record.owner, record.body)
-    return Step(record, SAME if same else REPLACED, row)
+    return Step(record, SAME if row.body == record.body else REPLACED, row)
 
 
 class Target:
@@ -138,12 +150,16 @@ class Target:
         self._expected = expected
         self._dry = dry
         self._opening = 0
+        self._today, self._today_until = date.min, 0.0
         self._known: Known | None = None
         self._asked = expected if many else 0
         self.open: set[date] = set()
         self._there: set[date] = set()
         self._foreign: dict[str, str] = {}
-        self._known_from = date.max
+        # Gateways may add keys to the days from here on. Older ones get keys from this import only,
+        # and `_known` has them all.
+        self._grows_from = date.min
+        self._peopled: set[date] = set()  # later days that were found to have rows
         # Whether it is left to `script` to find what gateways made. A batch that meets some fails,
         # and is read whole; so are all, until one meets none.
         self._trusting = False
@@ -267,7 +283,8 @@ class Target:
             MySQLError: MySQL could not be asked.
         """
         rows = await self._rows(await self._where([record.key for record in records], today))
-        return [decide(one, rows.get(one.key), today, self._retention) for one in records]
+        kept = oldest_kept(today, self._retention), tomorrow(today)
+        return [decide(one, rows.get(one.key), *kept) for one in records]
 
     async def _where(self, keys: list[Key], today: date) -> dict[date, list[Key]]:
         """Which keys to look for in which partitions."""
@@ -276,14 +293,15 @@ class Target:
         if self._known is None and self._asked > DIRECT:
             there = (await look(self._session.fetch)).ours
             days = [today + timedelta(days=n) for n in range(-self._retention, 2)]
-            self._known_from = neighbours(today)[0]
             self._known = await read_known(self._session, there, days, self._expected)
+            before = yesterday(today)
+            self._grows_from = today if before in self._known.sealed else before
         if self._known is None:
             return dict.fromkeys(kept, keys)
         wanted = self._known.among(keys)
         trusted = {today, *neighbours(today)} if self._trusting else set()
         for day in kept:
-            if day not in trusted and (day >= self._known_from or not self._known.knows(day)):
+            if day not in trusted and (day >= self._grows_from or not self._known.knows(day)):
                 wanted[day] = keys
         return {day: wanted[day] for day in kept if day in wanted}
 
@@ -302,46 +320,64 @@ class Target:
                 found[key] = row
         return found
 
-    async def take(self, records: Sequence[Record]) -> list[Step]:
-        """Import a batch of records; return what became of each key, once it is committed.
+    async def take(
+        self, records: Sequence[Record], between: Between = lambda _: asyncio.sleep(0)
+    ) -> list[Step]:
+        """Import records; return what became of each key, once it is committed.
 
         If a key has several records, the newest counts; on the same day, the last one.
 
+        Args:
+            between: is called after each transaction, with how many keys were done.
+
         Raises:
             Refused: a partition cannot be used.
-            MySQLError: the connection was lost, or MySQL refuses; the batch may be committed.
+            MySQLError: the connection was lost, or MySQL refuses; any of them may be committed.
         """
         newest: dict[Key, Record] = {}
-        if not records:
-            return []
         for record in records:
             before = newest.get(record.key)
             if before is None or before.day <= record.day:
                 newest[record.key] = record
-        return await self._take(list(newest.values()), TRIES)
+        left, done = list(newest.values()), list[Step]()
+        while left:
+            few = len(left) if self._known is not None and self._trusting else TRANSACTION
+            done += await self._take(left[:few], TRIES, between)
+            left = left[few:]
+        return done
 
-    async def _take(self, records: Sequence[Record], tries: int) -> list[Step]:
-        if len(records) > 1 and sum(2 * len(one.body) + 700 for one in records) > LONGEST:
-            half = len(records) // 2
-            parts = records[:half], records[half:]
-            return [step for part in parts for step in await self._take(part, TRIES)]
-        today = await self.today()
+    async def _take(self, records: Sequence[Record], tries: int, between: Between) -> list[Step]:
+        if time.monotonic() > self._today_until or tries < TRIES:
+            self._today = await self.today()
+            self._today_until = time.monotonic() + TODAY_SECONDS
+        today = self._today  # the transactions require it
         steps = await self.steps(records, today)
+        done = [step for step in steps if self._dry or not step.writes]
+        self._trusting = not any(step.row and step.row.day >= self._grows_from for step in steps)
+        if done:
+            await between(len(done))
+        if len(done) == len(steps):
+            return done
         writing = [step for step in steps if step.writes]
-        if self._dry:
-            return steps
-        beside = {today, *neighbours(today)}
-        self._trusting = not any(step.row and step.row.day in beside for step in steps)
-        if not writing:
-            return steps
-        closed = {step.record.day for step in writing if step.record.day < today} - self.open
-        fresh = {step.record.day for step in writing} - self._there - closed
-        if fresh:
+        days = {step.record.day for step in writing}
+        closed = {day for day in days if day < today} - self.open
+        if fresh := days - self._there - closed:
             await self._create(fresh)
         if closed:
             await self._open(closed)
+        for some in _transactions(writing):
+            if await self._write(some, today):
+                done += some
+                await between(len(some))
+            else:
+                done += await self._take_again([step.record for step in some], tries, between)
+        return done
+
+    async def _write(self, steps: Sequence[Step], today: date) -> bool:
+        """Carry the steps out in one transaction; whether they are, or are to be decided anew."""
+        beside = self._beside(steps, today)
         try:
-            await self._session.run_script(script(writing, today, self._opening, self._there))
+            await self._session.run_script(script(steps, today, self._opening, beside))
         except MySQLError as error:
             if self._session.broken:
                 raise
@@ -349,43 +385,74 @@ class Target:
             late = error.code == sql.REQUIREMENT_FAILED or error.fault is Fault.DUPLICATE
             if not late and error.fault is not Fault.RETRY:
                 raise
-        else:
-            self._learn(writing)
-            return steps
+            return False
+        if self._known is not None:
+            by_day: dict[date, list[Key]] = {}
+            for step in steps:
+                by_day.setdefault(step.record.day, []).append(step.record.key)
+            for day, keys in by_day.items():
+                self._known.add(day, keys)
+        return True
+
+    async def _take_again(
+        self, records: Sequence[Record], tries: int, between: Between
+    ) -> list[Step]:
         self._trusting = False
+        later = tomorrow(self._today)
+        if later in self._there and await self._session.fetch(
+            f"SELECT 1 FROM {table(later)} LIMIT 1"
+        ):
+            self._peopled.add(later)
         if (await seal_mark.read(self._session))[1] != self._opening:
             await self._open(set())
         if tries:
-            return await self._take(records, tries - 1)
+            return await self._take(records, tries - 1, between)
         if len(records) == 1:
             return [Step(records[0], BUSY)]
-        return [step for one in records for step in await self._take([one], TRIES)]
+        return [step for one in records for step in await self._take([one], TRIES, between)]
 
-    def _learn(self, written: Sequence[Step]) -> None:
-        if self._known is None:
-            return
-        by_day: dict[date, list[Key]] = {}
-        for step in written:
-            by_day.setdefault(step.record.day, []).append(step.record.key)
-        for day, keys in by_day.items():
-            self._known.add(day, keys)
+    def _beside(self, writing: Sequence[Step], today: date) -> dict[date, list[Key]]:
+        """The keys that a gateway may be creating, by partition; no keys: it must have no row.
+
+        A gateway may create keys in yesterday's partition until it is sealed. Tomorrow's is empty
+        but around midnight.
+        """
+        new = [step.record for step in writing if step.outcome == NEW]
+        found = {}
+        for day in (yesterday(today), today, tomorrow(today)):
+            keys = [record.key for record in new if record.day != day]
+            if day in self._there and day >= self._grows_from and keys:
+                empty = day > today and day not in self._peopled
+                empty = empty and all(step.record.day != day for step in writing)
+                found[day] = [] if empty else keys
+        return found
 
 
-def script(steps: Sequence[Step], today: date, opening: int, there: set[date]) -> list[str]:
+def _transactions(steps: Sequence[Step]) -> Iterator[list[Step]]:
+    """The steps, in parts of one transaction each."""
+    part, size = list[Step](), 0
+    for step in steps:
+        more = 2 * len(step.record.body) + 700
+        if part and (len(part) == TRANSACTION or size + more > LONGEST):
+            yield part
+            part, size = [], 0
+        part.append(step)
+        size += more
+    yield part
+
+
+def script(
+    steps: Sequence[Step], today: date, opening: int, beside: Mapping[date, Sequence[Key]]
+) -> list[str]:
     """The statements of one transaction that carries all steps out.
 
     Args:
         today: MySQL's day, which the transaction requires.
         opening: likewise.
-        there: the days of the partitions that exist.
+        beside: see `sql.require_absent`.
     """
     steps = sorted(steps, key=lambda step: (step.record.day, step.record.key))
     statements = [BEGIN]
-    new = [step for step in steps if step.outcome == NEW]
-    made = {
-        beside: [step.record.key for step in new if step.record.day != beside]
-        for beside in {today, *neighbours(today)} & there
-    }
     moved: dict[date, dict[Key, int]] = {}
     for day in sorted({step.record.day for step in steps}):
         mine = [step for step in steps if step.record.day == day]
@@ -400,8 +467,7 @@ def script(steps: Sequence[Step], today: date, opening: int, there: set[date]) -
                 moved.setdefault(step.row.day, {})[step.record.key] = step.row.version
     for day, versions in sorted(moved.items()):
         statements += [sql.delete(day, versions), sql.require(len(versions))]
-    made = {beside: keys for beside, keys in made.items() if keys}
-    return [*statements, sql.require_absent(today, made, opening), COMMIT]
+    return [*statements, sql.require_absent(today, beside, opening), COMMIT]
 
 
 def _row(step: Step) -> NewRow:

@@ -149,15 +149,16 @@ def require_absent(day: date, beside: Mapping[date, Sequence[Key]], opening: int
 
     Args:
         day: W.
-        beside: the keys by the day where they must be absent. The oldest day is checked first,
-            because rows move from older to newer ones.
+        beside: the keys by the day where they must be absent; no keys: it must have no row. The
+            oldest day is checked first, because rows move from older to newer ones.
         opening: of the load.
     """
     clock = f"opening={opening} AND {_is_day(day)}"
     holds = [
         f"EXISTS(SELECT 1 FROM {MARK} WHERE id=1 AND {clock} LOCK IN SHARE MODE)",
         *(
-            f"NOT EXISTS(SELECT 1 FROM {table(other)} WHERE {_among(keys)} FOR UPDATE)"
+            f"NOT EXISTS(SELECT 1 FROM {table(other)}"
+            f"{f' WHERE {_among(keys)}' if keys else ' LIMIT 1'} FOR UPDATE)"
             for other, keys in sorted(beside.items())
         ),
     ]

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 import yaml
 
@@ -21,6 +22,7 @@ from failover.mysql.errors import Fault, MySQLError
 from gateway.player.rules import body_of
 from sharding.backend import Backend
 from sharding.importing import run as run_module
+from sharding.importing import sources as sources_module
 from sharding.importing import target as target_module
 from sharding.importing.exporting import write
 from sharding.importing.mapping import Record, read_map
@@ -31,6 +33,7 @@ from sharding.importing.target import (
     MOVED,
     NEW,
     OLDER,
+    OTHER,
     REPLACED,
     SAME,
     Target,
@@ -203,7 +206,9 @@ async def test_what_tapedeck_has_changed_or_deleted_since_is_left_alone(
     assert "no JSON object" in rejects
 
     await run_import(gateway, app.dsn, tmp_path)
-    await gateway.primary.execute(f"UPDATE {table(app.day(3))} SET state='1', owner=2")
+    await gateway.primary.execute(
+        f"UPDATE {table(app.day(3))} SET state='1', owner=2 WHERE user_id < 3"
+    )
     assert (await gateway.store.change(Key(1, 7), bump)).version == 2
     await gateway.store.change(Key(2, 7), forget)
     await gateway.store.change(Key(4, 7), bump)
@@ -214,6 +219,59 @@ async def test_what_tapedeck_has_changed_or_deleted_since_is_left_alone(
     assert await gateway.store.load(Key(2, 7)) is None
     assert await rows_of(gateway, Key(3, 7)) == {app.today: b'{"played":[70,71]}'}
     assert await rows_of(gateway, Key(4, 7)) == {app.today: b"1"}
+
+
+async def test_a_place_is_not_replaced_by_a_body_for_the_states_api_nor_the_other_way_round(
+    gateway: Backend, app: App, tmp_path: Path
+) -> None:
+    bodies = MAP.split("player:")[0] + "body: CONCAT('{}')\n"
+    app.put(3, (1, 7, "70"))
+    await run_import(gateway, app.dsn, tmp_path)
+    app.put(2, (1, 7, "70"), (2, 7, "70"))
+    counts, rejects = await run_import(gateway, app.dsn, tmp_path, said=bodies)
+    assert counts == {OTHER: 2, NEW: 1}
+    assert [json.loads(line)["reason"] for line in rejects.splitlines()] == [OTHER, OTHER]
+    assert await rows_of(gateway, Key(1, 7)) == {app.day(3): b'{"played":[70]}'}
+    assert (await run_import(gateway, app.dsn, tmp_path))[0] == {OTHER: 1, MOVED: 1, OLDER: 1}
+    assert await rows_of(gateway, Key(2, 7)) == {app.day(2): b"{}"}
+
+
+@pytest.mark.parametrize("sealed", [True, False], ids=["yesterday sealed", "yesterday open"])
+async def test_what_lies_in_yesterdays_and_tomorrows_partition_is_left_alone(
+    gateway: Backend, app: App, monkeypatch: pytest.MonkeyPatch, sealed: bool
+) -> None:
+    """A gateway may have put it there around midnight, or on a clock that stepped back."""
+    monkeypatch.setattr(target_module, "DIRECT", 0)
+    keys = [Key(user, 7) for user in range(1, 5)]
+    for day in (app.day(1), app.day(-1)):
+        await gateway.primary.execute(sql.create_table(day))
+
+    async def put(key: Key, age: int) -> None:
+        await gateway.primary.execute(
+            f"INSERT INTO {table(app.day(age))} VALUES ({key[0]}, {key[1]}, 1, 2, '9', 'w.1.1')"
+        )
+
+    await put(keys[0], 1)
+    if sealed:
+        await seal_all(gateway)
+    async with Target.opened(gateway.primary, 30) as target:
+        records = [Record(key, app.day(3), Owner.STATES_API, b"1") for key in keys]
+        assert [step.outcome for step in await target.take(records[:1])] == [CHANGED]
+        assert [step.outcome for step in await target.take(records[3:])] == [NEW]
+        await put(keys[1], -1)
+        if not sealed:
+            await put(keys[2], 1)
+        steps = await target.take(records)
+    outcomes = {step.record.key: step.outcome for step in steps}
+    assert outcomes == {
+        keys[0]: CHANGED,
+        keys[1]: CHANGED,
+        keys[2]: NEW if sealed else CHANGED,
+        keys[3]: SAME,
+    }
+    for key, outcome in outcomes.items():
+        days = [app.day(3)] if outcome in (NEW, SAME) else [app.day(-1 if key == keys[1] else 1)]
+        assert list(await rows_of(gateway, key)) == days
 
 
 async def test_a_second_run_takes_what_changed(gateway: Backend, app: App, tmp_path: Path) -> None:
@@ -364,15 +422,40 @@ async def test_a_mysql_that_fails_over_has_the_part_begun_anew(
     monkeypatch.setattr(run_module, "AGAIN_SECONDS", 0.05)
     take, takes = Target.take, 0
 
-    async def cut_off(self: Target, records: Any) -> Any:
+    async def cut_off(self: Target, *args: Any) -> Any:
         nonlocal takes
         takes += 1
         if takes == 1:
             mysql.query(f"KILL {self._session.number}")
-        return await take(self, records)
+        return await take(self, *args)
 
     monkeypatch.setattr(Target, "take", cut_off)
     assert (await run_import(gateway, app.dsn, tmp_path))[0] == {NEW: 2}
+
+
+async def test_a_source_that_is_lost_is_read_again(
+    gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mysql: Server
+) -> None:
+    """The part begins anew; what was counted of it is counted once."""
+    app.put(3, (1, 7, "70"))
+    app.put(4, *((user, 7, "70") for user in range(2, 6)))
+    monkeypatch.setattr(run_module, "AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(sources_module, "BATCH", 1)
+    raw_rows, read = sources_module._raw_rows, list[Any]()
+
+    def cut_off(stream: Any, columns: int) -> Any:
+        for row in raw_rows(stream, columns):
+            yield row
+            read.append(row)
+            if len(read) == 3:
+                raise pymysql.err.OperationalError(2013, "Lost connection to MySQL server")
+
+    monkeypatch.setattr(sources_module, "_raw_rows", cut_off)
+    counts, _ = await run_import(gateway, app.dsn, tmp_path)
+    assert len(read) == 3 + 4
+    assert sum(counts.values()) == 5, "the second day is read again, the first one is not"
+    for user in range(1, 6):
+        assert len(await rows_of(gateway, Key(user, 7))) == 1
 
 
 async def test_a_run_that_goes_on_leaves_out_the_days_that_were_done_but_not_the_last_two(
@@ -383,11 +466,11 @@ async def test_a_run_that_goes_on_leaves_out_the_days_that_were_done_but_not_the
     app.put(4, (3, 7, "70"))
     take, taken = Target.take, list[int]()
 
-    async def dies_on_the_last(self: Target, records: Any) -> Any:
+    async def dies_on_the_last(self: Target, records: Any, *args: Any) -> Any:
         taken.extend(record.key.user_id for record in records)
         if 3 in taken:
             raise MySQLError(Fault.FINAL, 0, "the process died")
-        return await take(self, records)
+        return await take(self, records, *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(Target, "take", dies_on_the_last)

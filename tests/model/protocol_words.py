@@ -54,6 +54,7 @@ class Rules:
     import_order: str = "open renew"  # I1: the day is open before the opening is another one
     opens_under_lock: bool = True  # I1: and whoever closes days does not come between
     import_looks: bool = True  # I2: insert, then look at T-1, T and T+1 with a lock
+    import_unlooked: str = "filter"  # I2: what lets it leave out T-1: that day's filter, as it was
     import_checks_day: bool = True  # I2: the look's clock says T
     import_requires_opening: bool = True  # I2: and the opening is the import's
     load_hears_opening: bool = True  # I3: a load is good if its list's opening is that of its read
@@ -162,6 +163,7 @@ class Door(NamedTuple):
     filter: int = -2  # of day 0, as in `Listed`; -2: as sealed first
     mine: int = 0  # the opening that the import requires
     today: int = 0  # T, as the import read it
+    skips: bool = False  # it will not look at T-1
     writes: Writes = ()
     lists: tuple[Listed, ...] = ()  # which some worker may still have
 

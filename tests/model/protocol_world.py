@@ -93,7 +93,7 @@ class World:
         """
         mark, waited, scanned = s.seal
         day = min(mark, waited, len(scanned) - 1) + 1
-        if day >= self.bounds.seals or day >= self.day(s) or s.door.open:
+        if day >= self.bounds.seals or day >= self.day(s) or (s.door.open and day == 0):
             return
         done = {"mark": mark >= day, "wait": waited >= day, "scan": len(scanned) > day}
         step = next(step for step in self.rules.seal_order.split() if not done[step])
@@ -147,6 +147,8 @@ class World:
     def import_on(self, s: State) -> Iterator[Step]:
         """I1, I2: open, renew, read all, insert, look at the clock and at T-1, T and T+1, commit.
 
+        T-1 is left out where the import had its filter when it read: no create is under way there.
+
         A transaction that fails is rolled back, and the import is over.
         """
         door, rules = s.door, self.rules
@@ -167,8 +169,13 @@ class World:
             if any(s.rows):
                 yield (*label, "finds a row"), over, ""
             else:
-                read = door._replace(at=3, today=self.day(s))
+                today = self.day(s)
+                read = door._replace(at=3, today=today)
                 yield label, s._replace(door=read), ""
+                by_filter = rules.import_unlooked == "filter"
+                if (len(s.seal.scanned) - 1 if by_filter else s.seal.mark) >= today - 1:
+                    read = read._replace(skips=True)
+                    yield (*label, "and T-1 is sealed"), s._replace(door=read), ""
         elif door.at == 3:
             if s.rows[0]:
                 yield ("import: INSERT", 0, "duplicate key"), over, ""
@@ -182,7 +189,8 @@ class World:
             if late or other:
                 yield ("import: LOOK", "too late"), over, ""
             else:
-                yield ("import: LOOK",), s._replace(door=door._replace(at=5)), ""
+                at = 6 if door.skips else 5
+                yield ("import: LOOK",), s._replace(door=door._replace(at=at)), ""
         elif door.at < 8:
             p = door.today + door.at - 6
             if p > 0 and self.locked(s, p, -2):

@@ -7,6 +7,7 @@ failure. See README.md.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ VERSIONS = ("I3 (version)", "I3 (load)")
 GROUPED = tuple(GROUPS)
 
 IMPORT = Bounds(imports=True, seals=1, changes=1, batches=False, start=("nothing",), late=0)
+IMPORT_SEALED = replace(IMPORT, seals=2, workers=1)
 
 HOLDS = {
     "two workers, one midnight": Bounds(),
@@ -67,6 +69,7 @@ HOLDS = {
         seals=2, cache=True, batches=False, start=("yesterday",), late=0
     ),
     "an import into an older day": IMPORT,
+    "an import into an older day, yesterday sealed": IMPORT_SEALED,
 }
 
 HOLDS_LONG = {
@@ -217,6 +220,11 @@ NEEDED: dict[str, tuple[dict[str, Any], Bounds, str]] = {
         {"import_looks": False},
         IMPORT,
         "I3 (load)",
+    ),
+    "Import 2: the mark is enough to leave out T-1": (
+        {"import_unlooked": "mark"},
+        IMPORT_SEALED,
+        "I2",
     ),
     "Import 2: it writes whatever the opening is": (
         {"import_requires_opening": False},

@@ -16,12 +16,23 @@ from gateway.player.rules import body_of
 from sharding.importing.known import Known
 from sharding.importing.mapping import BadMap, BadRow, read_map, record
 from sharding.importing.sources import BadSource, open_source
-from sharding.importing.target import CHANGED, EXPIRED, MOVED, NEW, OLDER, REPLACED, SAME, decide
+from sharding.importing.target import (
+    CHANGED,
+    EXPIRED,
+    MOVED,
+    NEW,
+    OLDER,
+    OTHER,
+    REPLACED,
+    SAME,
+    decide,
+)
 from sharding.partitions.sql import Row
 from sharding.state import PLAYLIST_MAX, USER_MAX, Key, Owner
 from sharding.store import idempotency
 
 DAY = date(2026, 10, 20)
+KEPT = date(2026, 9, 20), date(2026, 10, 21)
 PLAIN = "user: u\nplaylist: p\nday: d\nplayer: {played: t}"
 
 
@@ -128,24 +139,27 @@ def test_whatever_stands_in_a_row_it_is_a_state_or_a_bad_row(values: dict[str, A
     assert made is None or isinstance(json.loads(made.body), dict)
 
 
-@given(st.integers(-40, 3), st.integers(-40, 3), st.booleans(), st.booleans())
-def test_an_older_state_never_takes_the_place_of_a_newer_or_a_changed_one(
-    age: int, row_age: int, imported: bool, same: bool
+@given(st.integers(-40, 3), st.integers(-40, 3), st.booleans(), st.booleans(), st.booleans())
+def test_no_state_takes_the_place_of_a_newer_or_a_changed_one_or_one_of_the_other_api(
+    age: int, row_age: int, imported: bool, same: bool, players: bool
 ) -> None:
     day, row_day = (date.fromordinal(DAY.toordinal() + n) for n in (age, row_age))
     one = record({"user": 1, "playlist": 2, "body": "{}"}, day, body_of)
     operations = idempotency.imported(3) if imported else b"import.0.1;w.1.3"
-    row = Row(row_day, 3, int(Owner.STATES_API), b"{}" if same else b'{"a":1}', operations)
-    outcome = decide(one, row, DAY, 30).outcome
+    owner = Owner.PLAYER if players else Owner.STATES_API
+    row = Row(row_day, 3, int(owner), b"{}" if same else b'{"a":1}', operations)
+    outcome = decide(one, row, *KEPT).outcome
     assert one.key == Key(1, 2)
     if age < -30:
         assert outcome == EXPIRED
     elif age <= 1:
         assert (outcome == CHANGED) == (not imported)
-        if imported:
+        if imported and players:
+            assert outcome == OTHER
+        elif imported:
             newer = MOVED if age > row_age else OLDER
             assert outcome == (newer if age != row_age else SAME if same else REPLACED)
-        assert decide(one, None, DAY, 30).outcome == NEW
+        assert decide(one, None, *KEPT).outcome == NEW
 
 
 KEYS = st.builds(Key, st.integers(1, USER_MAX), st.integers(1, PLAYLIST_MAX))
