@@ -30,6 +30,9 @@ PATIENCE = 3600
 PASSWORD = "TAPEDECK_SOURCE_PASSWORD"  # noqa: S105
 """The environment variable with the source's password, if the address has none."""
 
+PRIVATE, PRIVATE_OF_CURSOR = ("_rfile",), ("_result",)
+"""The names of PyMySQL that are not in its documentation: rows are read from the stream itself."""
+
 Rows = list[tuple[str, dict[str, Any]]]
 """Rows: each one's name in reports, and its values by meaning (see `Map.columns`)."""
 

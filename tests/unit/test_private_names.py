@@ -12,10 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import aiomysql
+import pymysql
 from aiohttp.web_protocol import RequestHandler
 
 from failover.mysql import connection
 from gateway.http import protocol
+from sharding.importing import sources
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("gateway", "sharding", "failover", "config", "cli")
@@ -44,6 +46,14 @@ async def test_aiomysql_has_the_private_names_that_connections_use() -> None:
     file = "failover/mysql/connection.py"
     why = missing(aiomysql.Connection(), connection.PRIVATE, "aiomysql", file) or missing(
         aiomysql.Cursor, connection.PRIVATE_OF_CURSOR, "aiomysql", file
+    )
+    assert not why, why
+
+
+def test_pymysql_has_the_private_names_that_a_source_uses() -> None:
+    file = "sharding/importing/sources.py"
+    why = missing(pymysql.Connection, sources.PRIVATE, "PyMySQL", file) or missing(
+        pymysql.cursors.Cursor, sources.PRIVATE_OF_CURSOR, "PyMySQL", file
     )
     assert not why, why
 
@@ -78,6 +88,7 @@ def test_no_other_file_uses_a_private_name_of_a_library() -> None:
     known = {
         ROOT / "gateway/http/protocol.py": {*protocol.PRIVATE, "_ErrInfo", "_kwargs"},
         ROOT / "failover/mysql/connection.py": set(connection.PRIVATE),
+        ROOT / "sharding/importing/sources.py": {*sources.PRIVATE, *sources.PRIVATE_OF_CURSOR},
     }
     wrong = {
         str(file.relative_to(ROOT)): foreign
