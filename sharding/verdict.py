@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from failover.mysql.commits import Stall
-from sharding.partitions.calendar import CLOCKS_AGREE, span
+from sharding.partitions.calendar import CLOCKS_AGREE, clocks_differ, span
 
 Status = Literal["ready", "degraded", "unavailable", "draining"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -226,11 +226,7 @@ def _clocks(facts: Facts) -> Iterable[Reason]:
         yield Reason("clock", facts.doubt, stops=True)
     elif abs(facts.ahead) > allowed:
         held = "; until then no partition is dropped" if abs(facts.ahead) > CLOCKS_AGREE else ""
-        yield Reason(
-            "skew",
-            f"this machine's clock and MySQL's differ by {span(abs(facts.ahead))}: set the wrong "
-            f"one right{held}",
-        )
+        yield Reason("skew", clocks_differ(facts.ahead) + held)
     for name, ahead in sorted(facts.others_ahead.items()):
         if abs(ahead) > allowed:
             yield Reason("skew", f"the clock of {name} and MySQL's differ by {span(abs(ahead))}")

@@ -160,18 +160,16 @@ class MySQL(Engine):
                 "SHOW GLOBAL VARIABLES LIKE 'group_replication_group_name'"
             )
             if any(name for _, name in named):
-                return Redundancy(None, MEMBERS_UNSEEN)
+                return Redundancy(
+                    None,
+                    "the gateway's user may not see the members of the group; "
+                    "GRANT SELECT ON performance_schema.replication_group_members TO it",
+                )
             members = []
         # A server that is in no group lists either no member, or itself as OFFLINE.
         if set(members) - {"OFFLINE"}:
             return group(members, hosts)
         return await Engine._redundancy(self, connection, hosts)
-
-
-MEMBERS_UNSEEN = (
-    "the gateway's user may not see the members of the group; "
-    "GRANT SELECT ON performance_schema.replication_group_members TO it"
-)
 
 
 def group(members: Sequence[str], hosts: int) -> Redundancy:

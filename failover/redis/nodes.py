@@ -186,7 +186,7 @@ class Node:
         try:
             async with asyncio.timeout(TRIAL_SECONDS):
                 for _ in range(2):
-                    problem = await self._problem()
+                    problem, _ = await self._problem()
                     if problem is None:
                         break
         except TimeoutError:
@@ -195,14 +195,14 @@ class Node:
             self.close()
         return problem and problem.removesuffix(".")
 
-    async def _problem(self) -> str | None:
+    async def _problem(self) -> tuple[str | None, bool]:
+        """Why the commands of a probe do not work, and whether they were answered late."""
         try:
-            for reply in await self.ask_aside(self._probing):
-                if isinstance(reply, NodeError):
-                    return describe(reply)
+            replies, late = await self._send(self._probing)
         except Exception as error:
-            return describe(error)
-        return None
+            return describe(error), False
+        refused = next((reply for reply in replies if isinstance(reply, NodeError)), None)
+        return None if refused is None else describe(refused), late
 
     def check(self, now: float) -> None:
         """Check in the background that an idle live node can still write and read.
@@ -224,17 +224,9 @@ class Node:
 
         The probe connects anew: the node's name may have another server by now.
         """
-        problem: str | None = None
         self._link.renew()
-        try:
-            replies, late = await self._send(self._probing)
-            problem = self._lateness if late else None
-            for reply in replies:
-                if isinstance(reply, NodeError):
-                    raise reply
-        except Exception as error:
-            problem = describe(error)
-        if self.health.probed(time.monotonic(), problem):
+        problem, late = await self._problem()
+        if self.health.probed(time.monotonic(), problem or (self._lateness if late else None)):
             metrics.NODE_RETURNS.labels(self.name).inc()
             self.show(current=self.current)
             log.info("lookup node returned", node=self.name, address=self.address)

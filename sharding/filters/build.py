@@ -6,13 +6,13 @@ millisecond is a generator, so that an event loop can serve requests between its
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sharding.filters.encoding import DayFilter, slots_for
-from sharding.filters.filters import MULTIPLIERS, PROBES, word_bytes
+from sharding.filters.filters import MULTIPLIERS, PROBES
 
 KEY_BYTES = 16
 """Bytes of a key for `spread_all`: two numbers of 64 bits, the highest byte first."""
@@ -94,12 +94,3 @@ def put(words: NDArray[np.uint8], number: int, made: DayFilter) -> Generator[Non
         there = np.unpackbits(bits[first : first + at_once], bitorder="little")
         words[8 * start : 8 * (start + at_once), byte] |= there << np.uint8(bit)
         yield
-
-
-def merge(made: Sequence[DayFilter], slots: int) -> NDArray[np.uint8]:
-    """The words of a whole set, built at once in memory: for tests and small sets."""
-    words = np.zeros((slots, word_bytes(len(made))), np.uint8)
-    for number, one in enumerate(made):
-        for _ in put(words, number, one):
-            pass
-    return words

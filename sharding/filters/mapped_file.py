@@ -16,7 +16,7 @@ import mmap
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -81,23 +81,11 @@ class Shelf:
             Exception: what `fill` raises.
         """
         try:
-            fd = self._open_folder()
+            with self._open_folder() as fd:
+                return await self._shared(fd, f"{self._owner}-{signature}{_ENDS}", size, fill)
         except (OSError, BadFile) as error:
-            return await self._unshared(error, size, fill)
-        try:
-            return await self._shared(fd, f"{self._owner}-{signature}{_ENDS}", size, fill)
-        except (OSError, BadFile) as error:
-            return await self._unshared(error, size, fill)
-        finally:
-            os.close(fd)
-
-    async def _unshared(self, error: Exception, size: int, fill: Fill) -> memoryview:
-        log.warning(
-            "filters not shared",
-            folder=str(self._folder),
-            reason=str(error),
-            bytes=size,
-        )
+            folder, reason = str(self._folder), str(error)
+            log.warning("filters not shared", folder=folder, reason=reason, bytes=size)
         words = memoryview(mmap.mmap(-1, size))
         await fill(words)
         return words
@@ -141,16 +129,16 @@ class Shelf:
                 with contextlib.suppress(OSError):
                     os.unlink(other, dir_fd=folder)
 
-    def _open_folder(self) -> int:
+    @contextlib.contextmanager
+    def _open_folder(self) -> Iterator[int]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(self._folder, flags)
         try:
             _check_owner(os.fstat(fd), str(self._folder))
-        except BadFile:
+            yield fd
+        finally:
             os.close(fd)
-            raise
-        return fd
 
 
 @contextlib.asynccontextmanager

@@ -151,8 +151,7 @@ def plan_drops(
     if due and apart > CLOCKS_AGREE:
         return Drops(
             due,
-            f"this machine's clock and MySQL's differ by {span(apart)}: set the wrong one right "
-            "(--force does not override this)",
+            f"{clocks_differ(apart)} (--force does not override this)",
         )
     if len(due) > at_most and not force:
         return Drops(
@@ -161,6 +160,11 @@ def plan_drops(
             "look whether the retention and the clocks are right, then use --force",
         )
     return Drops(due)
+
+
+def clocks_differ(apart: float) -> str:
+    """A sentence for clocks that differ by some seconds."""
+    return f"this machine's clock and MySQL's differ by {span(abs(apart))}: set the wrong one right"
 
 
 def span(seconds: float) -> str:

@@ -40,7 +40,14 @@ from sharding import metrics
 from sharding.filters import encoding
 from sharding.filters.unhurried import unhurried, with_numpy
 from sharding.partitions import filter_table, openings, seal_mark
-from sharding.partitions.calendar import CLOCKS_AGREE, oldest_kept, span, table, tomorrow, utc_day
+from sharding.partitions.calendar import (
+    CLOCKS_AGREE,
+    clocks_differ,
+    oldest_kept,
+    table,
+    tomorrow,
+    utc_day,
+)
 from sharding.partitions.clock import Days
 from sharding.partitions.ownership import BEING_SEALED, OPEN, Found, Table, look, sealed_as
 from sharding.state import Key
@@ -204,11 +211,9 @@ class Sealer:
     def _check_clock(self, found: Found) -> None:
         if self._days.doubt:
             raise CannotSeal(self._days.doubt)
-        apart = abs(found.clock_ms / 1000 - self._wall())
-        if apart > CLOCKS_AGREE:
-            raise CannotSeal(
-                f"this machine's clock and MySQL's differ by {span(apart)}: set the wrong one right"
-            )
+        apart = found.clock_ms / 1000 - self._wall()
+        if abs(apart) > CLOCKS_AGREE:
+            raise CannotSeal(clocks_differ(apart))
 
     async def _tidy(self, session: Session, found: Found) -> None:
         for day in await filter_table.beginnings(session.fetch):

@@ -83,9 +83,7 @@ class Store:
             try:
                 async with asyncio.timeout_at(self._primary.deadline()):
                     await self._days.ready()
-            except TimeoutError:
-                raise Unavailable("MySQL: no answer in time") from None
-            except (PrimaryUnavailable, MySQLError) as error:
+            except (TimeoutError, PrimaryUnavailable, MySQLError) as error:
                 raise _unavailable(error) from error
         return self._days.now()
 
@@ -101,9 +99,7 @@ class Store:
         try:
             async with asyncio.timeout_at(deadline):
                 loaded = await self._read(key, before)
-        except TimeoutError:
-            raise Unavailable("MySQL: no answer in time") from None
-        except (PrimaryUnavailable, MySQLError) as error:
+        except (TimeoutError, PrimaryUnavailable, MySQLError) as error:
             raise _unavailable(error) from error
         self._remember(key, loaded, generation)
         return loaded.row.stored if loaded.row is not None else None
@@ -359,7 +355,9 @@ class Store:
             self.sessions.confirm(key)
 
 
-def _unavailable(error: PrimaryUnavailable | MySQLError) -> Unavailable:
+def _unavailable(error: TimeoutError | PrimaryUnavailable | MySQLError) -> Unavailable:
+    if isinstance(error, TimeoutError):
+        return Unavailable("MySQL: no answer in time")
     if isinstance(error, PrimaryUnavailable):
         return Unavailable(str(error), error.retry_after)
     if error.fault is Fault.FULL:

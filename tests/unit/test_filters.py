@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharding.filters.build import build, merge, spread_all
+from sharding.filters.build import build, put, spread_all
 from sharding.filters.encoding import (
     FEWEST_SLOTS,
     HEADER_BYTES,
@@ -52,7 +52,11 @@ def days(count: int) -> list[date]:
 
 def set_of(contents: Sequence[Iterable[Key]], slots: int = 0) -> FilterSet:
     made = [made_of(wanted) for wanted in contents]
-    words = merge(made, slots or max(one.slots for one in made))
+    size = word_bytes(len(made))
+    words = np.zeros((slots or max(one.slots for one in made), size), np.uint8)
+    for number, one in enumerate(made):
+        for _ in put(words, number, one):
+            pass
     return FilterSet(days(len(made)), memoryview(words).cast("B", (words.size,)))
 
 
