@@ -14,7 +14,7 @@ from failover.redis.nodes import Node, Nodes
 from sharding.batching import Batcher
 from sharding.lookups.hint_rules import LINGER, NO_ANSWER, Hint, Put, follow_up, hint_of, prune
 from sharding.lookups.layout import Layout
-from sharding.lookups.pending import Patience, Writes
+from sharding.lookups.pending import Writes
 from sharding.partitions.clock import Days
 from sharding.ring.ring import Ring, ring_of
 from sharding.state import Key
@@ -94,7 +94,7 @@ class Lookups:
     def _configure(self, config: Lookup) -> None:
         self._size = config.batch
         self.layout = Layout(config.layout, self._days.retention)
-        self._patience = Patience(config.hint_seconds, NO_ANSWER)
+        self._hint_seconds = config.hint_seconds
 
     @property
     def ring(self) -> Ring | ClusterNodes:
@@ -150,10 +150,14 @@ class Lookups:
         if batches is None:
             return NO_ANSWER
         # The batch continues past this deadline, until `timeout`: only then the node has failed.
-        answer: asyncio.Future[Hint] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Hint] = loop.create_future()
         batches.asks.put(key, answer)
-        self._patience.watch(answer)
-        return await answer
+        timer = loop.call_later(self._hint_seconds, _give_up, answer)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
 
     async def peek(self, key: Key, node: Node) -> Hint:
         """The hint that one node has for a key, whether it owns the key or not. Waits `timeout`."""
@@ -181,3 +185,8 @@ class Lookups:
     async def drain(self) -> None:
         """Wait until every hint under way is written or dropped."""
         await self._writes.drain()
+
+
+def _give_up(answer: asyncio.Future[Hint]) -> None:
+    if not answer.done():
+        answer.set_result(NO_ANSWER)

@@ -54,7 +54,10 @@ class Clock:
         offset, agrees = told - steady, abs(told - wall) <= CLOCKS_AGREE
         if self.offset is None:
             witness = "the partitions, whose newest is today's or tomorrow's"
-            counted = partitions is not None and _fits(utc_day(told), partitions)
+            today = utc_day(told)
+            counted = partitions is not None and (
+                not partitions or max(partitions) in (today, tomorrow(today))
+            )
         else:
             witness = "what this gateway counted since MySQL's last good answer"
             counted = abs(offset - self._counted_from) <= CLOCKS_AGREE
@@ -79,8 +82,3 @@ class Clock:
         self.offset = self._counted_from = self._refused
         self.doubt = ""
         return True
-
-
-def _fits(today: date, partitions: Collection[date]) -> bool:
-    """Whether the newest partition is today's or tomorrow's, or there is none."""
-    return not partitions or max(partitions) in (today, tomorrow(today))

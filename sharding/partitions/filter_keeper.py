@@ -88,15 +88,12 @@ class FilterKeeper:
         there = self._days.seals
         gone = {day for day, seal in self._seals.items() if there.get(day) != seal}
         if gone:
-            self._disbelieve(gone)
+            log.info("filters discarded", days=[str(day) for day in sorted(gone)])
+            self._filters.now = self._filters.now.without(gone)
+            self._seals = {day: seal for day, seal in self._seals.items() if day not in gone}
+            self._signature = ""
+            metrics.FILTER_DAYS.set(len(self._seals))
         self._wake.set()
-
-    def _disbelieve(self, days: set[date]) -> None:
-        log.info("filters discarded", days=[str(day) for day in sorted(days)])
-        self._filters.now = self._filters.now.without(days)
-        self._seals = {day: seal for day, seal in self._seals.items() if day not in days}
-        self._signature = ""
-        metrics.FILTER_DAYS.set(len(self._seals))
 
     async def _fetch(self) -> None:
         generation, seals = self._primary.generation, dict(self._days.seals)

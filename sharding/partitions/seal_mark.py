@@ -56,7 +56,10 @@ async def read(primary: Primary | Session) -> tuple[date, int]:
         found = await primary.fetch(_READ)
     except MySQLError as error:
         if error.code == _NO_COLUMN:
-            await _add_opening(primary)
+            with contextlib.suppress(MySQLError):  # another gateway may do the same
+                await primary.execute(
+                    f"ALTER TABLE {TABLE} ADD COLUMN opening BIGINT NOT NULL DEFAULT 0"
+                )
         elif error.fault is Fault.NO_TABLE:
             await primary.execute(CREATE)
         else:
@@ -69,11 +72,6 @@ async def read(primary: Primary | Session) -> tuple[date, int]:
     assert isinstance(day, date)
     assert isinstance(opening, int)
     return day, opening
-
-
-async def _add_opening(primary: Primary | Session) -> None:
-    with contextlib.suppress(MySQLError):  # another gateway may do the same: the next read tells
-        await primary.execute(f"ALTER TABLE {TABLE} ADD COLUMN opening BIGINT NOT NULL DEFAULT 0")
 
 
 async def change(session: Session, statement: str) -> None:

@@ -183,7 +183,9 @@ class Sealer:
                 return Outcome(elsewhere=True)
             found = await look(session.fetch)
             self._check_clock(found)
-            await self._tidy(session, found)
+            for left in await filter_table.beginnings(session.fetch):
+                if left not in found.ours:  # its partition was dropped
+                    await filter_table.remove(session, left)
             wanted = await self._due(session, found, day, again)
             return await self._seal_all(session, found, wanted)
 
@@ -214,11 +216,6 @@ class Sealer:
         apart = found.clock_ms / 1000 - self._wall()
         if abs(apart) > CLOCKS_AGREE:
             raise CannotSeal(clocks_differ(apart))
-
-    async def _tidy(self, session: Session, found: Found) -> None:
-        for day in await filter_table.beginnings(session.fetch):
-            if day not in found.ours:
-                await filter_table.remove(session, day)
 
     async def _seal_all(self, session: Session, found: Found, wanted: Iterable[date]) -> Outcome:
         sealed: list[Sealed] = []
