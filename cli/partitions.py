@@ -44,10 +44,12 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 
     Example: tapedeck partitions list --json
     """
+    from sharding.partitions.ownership import list_tables
+
     sections = read_config(config)
 
     async def look(pruner: Pruner) -> tuple[list[Partition], Iterable[str]]:
-        return await pruner.partitions(), (await pruner.look()).foreign
+        return await pruner.partitions(), (await list_tables(pruner.primary.fetch)).foreign
 
     found, foreign = _with_pruner(sections, look)
     _warn(foreign)

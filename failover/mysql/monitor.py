@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("tapedeck.primary")
 
-LOOK_EVERY = 1.0
+CHECK_EVERY = 1.0
 """Seconds between checks of a host; also the longest time that a replaced primary is used."""
-LOOK_AGAIN = 0.05
+CHECK_AGAIN = 0.05
 """Seconds between checks while there is no primary, or after a statement failed."""
 KEEP = 3.0
 """Seconds after which a check makes a new connection if it can: behind one address (a proxy, a
@@ -111,12 +111,12 @@ class Monitor:
             except Exception:
                 log.exception("mysql host check failed", host=str(host))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY if self._primary.adopted else LOOK_AGAIN):
+                async with asyncio.timeout(CHECK_EVERY if self._primary.adopted else CHECK_AGAIN):
                     await kick.wait()
             if kick.is_set():
                 if self._kick is kick:
                     self._kick = asyncio.Event()
-                await asyncio.sleep(LOOK_AGAIN)
+                await asyncio.sleep(CHECK_AGAIN)
 
     async def _check(self, host: HostPort) -> None:
         name = str(host)

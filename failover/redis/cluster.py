@@ -32,7 +32,7 @@ SOON = 0.5
 """Seconds between two questions to the cluster while something is wrong."""
 STEADY = 10.0
 """Seconds between two questions to the cluster while all is well."""
-LOOK_SECONDS = 5.0
+ASK_SECONDS = 5.0
 """Most seconds of one question: several nodes may have to be asked."""
 MOST_SERVERS = 1_000
 """The most nodes of a Redis Cluster (its specification, "Redis cluster goals")."""
@@ -61,7 +61,7 @@ class _Link(Link):
     def renew(self) -> None:
         """Ask for the slots again: the primary failed, and another one may have them by now."""
         super().renew()
-        self._nodes.look_soon()
+        self._nodes.ask_soon()
 
 
 def read_slots(reply: Any, asked: str) -> list[tuple[range, LookupServer]]:
@@ -141,7 +141,7 @@ class ClusterNodes(NodeSet):
         owners = (self._owners[part * SLOTS // parts] for part in range(parts))
         return [None if owner is None else owner.name for owner in owners]
 
-    def look_soon(self) -> None:
+    def ask_soon(self) -> None:
         """Ask for the slots soon: something failed."""
         self._wanted.set()
 
@@ -156,7 +156,7 @@ class ClusterNodes(NodeSet):
             log.warning("redis cluster failed", reason=down)
         self._down = down
         if elsewhere:
-            self.look_soon()
+            self.ask_soon()
 
     async def _watch(self) -> None:
         while True:
@@ -180,7 +180,7 @@ class ClusterNodes(NodeSet):
         known = [node.server for node in self if node.health.live]
         problem = ""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS):
+            async with asyncio.timeout(ASK_SECONDS):
                 # In random order: the answer of one of them may be out of date.
                 for server in (*random.sample(known, len(known)), *self._config.servers):
                     try:

@@ -213,7 +213,7 @@ class Worker:
 
     async def _check_database(self, backend: Backend) -> None:
         """Stop a gateway that must not run, even if MySQL answers only after the start."""
-        self._refused = await backend.days.first_look()
+        self._refused = await backend.days.start_refusal()
         if self._refused:
             self._stop.set()
 

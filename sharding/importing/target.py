@@ -43,7 +43,7 @@ from sharding.partitions.calendar import (
     tomorrow,
     yesterday,
 )
-from sharding.partitions.ownership import COMMENT, OPEN, ForeignTable, look
+from sharding.partitions.ownership import COMMENT, OPEN, ForeignTable, list_tables
 from sharding.partitions.sealing import set_comment
 from sharding.partitions.sql import NewRow, Row
 from sharding.state import Key
@@ -229,7 +229,7 @@ class Target:
         return day
 
     async def _list(self) -> None:
-        found = await look(self._session.fetch)
+        found = await list_tables(self._session.fetch)
         self._there = set(found.ours)
         self._foreign = found.foreign
 
@@ -246,7 +246,7 @@ class Target:
         """
         async with self._lock("seal", WAIT_SEALING, "a gateway seals days"):
             await self._create(days)
-            found = await look(self._session.fetch)
+            found = await list_tables(self._session.fetch)
             for day in sorted(days | self.open):
                 if day not in found.ours:
                     raise Refused(f"the partition {table(day)} was dropped: try again")
@@ -266,7 +266,7 @@ class Target:
         """Close every open day, so that it is sealed again, including the days of an import that
         was interrupted."""
         async with self._lock("seal", WAIT_SEALING, "a gateway seals days"):
-            there = (await look(self._session.fetch)).ours
+            there = (await list_tables(self._session.fetch)).ours
             days = sorted(day for day, kept in there.items() if kept.comment == OPEN)
             if days:
                 await openings.renew(self._session)
@@ -291,7 +291,7 @@ class Target:
         kept = self._kept(today)
         self._asked += len(keys)
         if self._known is None and self._asked > DIRECT:
-            there = (await look(self._session.fetch)).ours
+            there = (await list_tables(self._session.fetch)).ours
             days = [today + timedelta(days=n) for n in range(-self._retention, 2)]
             self._known = await read_known(self._session, there, days, self._expected)
             before = yesterday(today)

@@ -18,8 +18,8 @@ from sharding import metrics
 from sharding.partitions import seal_mark, sql
 from sharding.partitions.calendar import mysql_day, oldest_kept, readable, table, tomorrow
 from sharding.partitions.clock_rules import Clock
-from sharding.partitions.ownership import OPEN, ForeignTable, look
-from sharding.partitions.shown import BelievedClock
+from sharding.partitions.ownership import OPEN, ForeignTable, list_tables
+from sharding.shown import BelievedClock
 
 log = structlog.get_logger("tapedeck.days")
 
@@ -204,7 +204,7 @@ class Days:
         """Why today's partition cannot exist: a foreign table has its name; empty otherwise."""
         return str(self._foreign(self.today()) or "")
 
-    async def first_look(self) -> str:
+    async def start_refusal(self) -> str:
         """Why a gateway must not start: a foreign table has today's or tomorrow's name.
 
         Returns once MySQL has answered; empty if no such table exists.
@@ -319,7 +319,7 @@ class Days:
             generation = self._primary.generation
             # First, so that its table exists before any statement that needs MySQL's day.
             self.mark, opening = await seal_mark.read(self._primary)
-            found = await look(self._primary.fetch)
+            found = await list_tables(self._primary.fetch)
             if generation == self._primary.generation:
                 break  # else some of it may be from another primary
         for name, why in found.foreign.items():

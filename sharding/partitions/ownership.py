@@ -189,7 +189,7 @@ def sort_out(columns: Iterable[Sequence[Any]], tables: Sequence[Sequence[Any]]) 
     return Found(int(tables[-1][-1]), ours, dict(sorted(foreign.items())))
 
 
-async def look(fetch: Callable[[str], Awaitable[Sequence[Sequence[Any]]]]) -> Found:
+async def list_tables(fetch: Callable[[str], Awaitable[Sequence[Sequence[Any]]]]) -> Found:
     """Ask MySQL for the tables that have a partition's name."""
     columns = await fetch(column_list())
     return sort_out(columns, await fetch(table_list()))

@@ -26,7 +26,7 @@ from sharding import metrics
 from sharding.partitions import filter_table, shown
 from sharding.partitions.calendar import Drops, drops_on, plan_drops, table
 from sharding.partitions.clock import Days
-from sharding.partitions.ownership import BEING_SEALED, Found, look
+from sharding.partitions.ownership import BEING_SEALED, Found, list_tables
 
 log = structlog.get_logger("tapedeck.pruner")
 
@@ -119,13 +119,9 @@ class Pruner:
     def configure(self, config: Partitions) -> None:
         self._config = config
 
-    async def look(self) -> Found:
-        """List the tables that have a partition's name, ours and foreign ones."""
-        return await look(self.primary.fetch)
-
     async def partitions(self) -> list[Partition]:
         """List all partitions, oldest first."""
-        listed = await self.look()
+        listed = await list_tables(self.primary.fetch)
         foreign = tuple(listed.foreign)
         filters = await filter_table.usable(self.primary.fetch, listed.seals)
         found = []
@@ -153,12 +149,12 @@ class Pruner:
         """
         async with self.primary.session(self.primary.deadline(), change=True) as session:
             if dry_run:
-                found = await look(session.fetch)
+                found = await list_tables(session.fetch)
                 return Pruned(self._plan(found, force), foreign=tuple(found.foreign))
             async with try_lock(session, lock_name("prune", self.primary.database)) as ours:
                 if not ours:
                     return Pruned(Drops(), elsewhere=True)
-                found = await look(session.fetch)
+                found = await list_tables(session.fetch)
                 plan = self._plan(found, force)
                 if plan.refused:
                     metrics.PRUNE_REFUSED.inc()
@@ -207,13 +203,13 @@ class Pruner:
                     log.error("partition not dropped", partition=name, reason=str(error))
         if dropped:
             await self.days.refresh()
-        foreign = tuple((await look(session.fetch)).foreign)
+        foreign = tuple((await list_tables(session.fetch)).foreign)
         return Pruned(plan, tuple(dropped), tuple(busy), foreign=foreign)
 
 
 async def _drop_one(session: Session, day: date) -> bool:
     # A foreign table may have replaced it since it was listed.
-    if day not in (await look(session.fetch)).ours:
+    if day not in (await list_tables(session.fetch)).ours:
         return False
     await session.engine.run_ddl(session, f"DROP TABLE IF EXISTS {table(day)}")
     await filter_table.remove(session, day)

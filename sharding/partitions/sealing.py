@@ -49,14 +49,14 @@ from sharding.partitions.calendar import (
     utc_day,
 )
 from sharding.partitions.clock import Days
-from sharding.partitions.ownership import BEING_SEALED, OPEN, Found, Table, look, sealed_as
+from sharding.partitions.ownership import BEING_SEALED, OPEN, Found, Table, list_tables, sealed_as
 from sharding.state import Key
 
 log = structlog.get_logger("tapedeck.sealing")
 
 TROUBLE_AFTER = 900.0
 """Seconds for which sealing may fail before the gateway says so."""
-LOOK_EVERY = 60.0
+CHECK_EVERY = 60.0
 """Seconds between checks for a day that is due."""
 PAGE_KEYS = 1000
 """Keys of one page: a millisecond of MySQL's work, a fraction of one of this process's."""
@@ -162,7 +162,7 @@ class Sealer:
         """Seal the days that are due, until cancelled. Errors are logged."""
         while True:
             await self.rounds.run(self.seal)
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(CHECK_EVERY)
 
     async def seal(self, day: date | None = None, *, again: bool = False) -> Outcome:
         """Seal the days that are due; one process at a time, by a MySQL lock.
@@ -181,7 +181,7 @@ class Sealer:
         ):
             if not ours:
                 return Outcome(elsewhere=True)
-            found = await look(session.fetch)
+            found = await list_tables(session.fetch)
             self._check_clock(found)
             for left in await filter_table.beginnings(session.fetch):
                 if left not in found.ours:  # its partition was dropped
@@ -317,7 +317,7 @@ async def set_comment(session: Session, day: date, comment: str, before: str | N
         CannotSeal: the table is no longer ours, or another one.
         MySQLError: it was not changed, or that is not known.
     """
-    kept = (await look(session.fetch)).ours.get(day)
+    kept = (await list_tables(session.fetch)).ours.get(day)
     if kept is None or before not in (None, kept.comment):
         raise CannotSeal(f"{table(day)} is another table than it was a moment ago")
     usual, session.statement_seconds = session.statement_seconds, ALTER_SECONDS

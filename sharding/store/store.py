@@ -41,7 +41,7 @@ from sharding.store.writer import Writer
 A = TypeVar("A")
 log = structlog.get_logger("tapedeck.store")
 
-LOOK_EVERY = 0.05
+CHECK_EVERY = 0.05
 """Seconds between checks for changes whose deadline has passed."""
 
 _counts = metrics.SESSIONS.counts
@@ -70,7 +70,7 @@ class Store:
         # The group under way of each key: a worker has at most one.
         self._groups: dict[Key, Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._looking = False
+        self._timed = False
         self._closed = False
 
     async def now(self) -> float:
@@ -119,9 +119,9 @@ class Store:
         group = self._groups.get(key)
         if group is None:
             self._begin(key, [member])
-            if not self._looking:
-                self._looking = True
-                loop.call_later(LOOK_EVERY, self._look_for_overdue)
+            if not self._timed:
+                self._timed = True
+                loop.call_later(CHECK_EVERY, self._answer_overdue)
         elif group.waiting is None:
             group.waiting = deque([member])
         else:
@@ -299,7 +299,7 @@ class Store:
         else:
             self._groups.pop(group.key, None)
 
-    def _look_for_overdue(self) -> None:
+    def _answer_overdue(self) -> None:
         """Answer the members whose deadline has passed. One check of all groups, since a timer for
         each change would cost more time than most changes take."""
         loop = asyncio.get_running_loop()
@@ -318,9 +318,9 @@ class Store:
             # No member waits: its save leaves the queue, if it still is there.
             group.give_up()
             self._answer(group, Unavailable("given up"))
-        self._looking = bool(self._groups)
-        if self._looking:
-            loop.call_later(LOOK_EVERY, self._look_for_overdue)
+        self._timed = bool(self._groups)
+        if self._timed:
+            loop.call_later(CHECK_EVERY, self._answer_overdue)
 
     # ---- rows ----------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ from sharding.importing.target import (
 )
 from sharding.partitions import openings, seal_mark, sealing, sql
 from sharding.partitions.calendar import table
-from sharding.partitions.ownership import COMMENT, OPEN, look
+from sharding.partitions.ownership import COMMENT, OPEN, list_tables
 from sharding.state import Key, Owner
 from stack.redis import RedisServer
 from stack.server import Server
@@ -131,7 +131,7 @@ async def run_import(
 async def rows_of(gateway: Backend, key: Key) -> dict[date, bytes]:
     """Where a key has rows, over all partitions."""
     found: dict[date, bytes] = {}
-    for day in (await look(gateway.primary.fetch)).ours:
+    for day in (await list_tables(gateway.primary.fetch)).ours:
         rows = await gateway.primary.fetch(
             f"SELECT state FROM {table(day)} WHERE user_id={key[0]} AND playlist_id={key[1]}"
         )
@@ -140,14 +140,18 @@ async def rows_of(gateway: Backend, key: Key) -> dict[date, bytes]:
 
 
 async def comments(gateway: Backend) -> dict[date, str]:
-    return {day: kept.comment for day, kept in (await look(gateway.primary.fetch)).ours.items()}
+    return {
+        day: kept.comment for day, kept in (await list_tables(gateway.primary.fetch)).ours.items()
+    }
 
 
 async def seal_all(gateway: Backend) -> None:
     """Seal what is over, and wait until the gateway believes the filters."""
     done = await gateway.sealer.seal()
     assert not done.failed
-    days = {day for day in (await look(gateway.primary.fetch)).ours if day < gateway.days.today()}
+    days = {
+        day for day in (await list_tables(gateway.primary.fetch)).ours if day < gateway.days.today()
+    }
     await gateway.days.relist()
     async with asyncio.timeout(20):
         while set(gateway.filters.now.days) != days:

@@ -22,7 +22,7 @@ from sharding import metrics
 from sharding.backend import Backend
 from sharding.partitions import filter_table, seal_mark, sealing
 from sharding.partitions.calendar import table
-from sharding.partitions.ownership import COMMENT, look, sealed_as
+from sharding.partitions.ownership import COMMENT, list_tables, sealed_as
 from sharding.partitions.sealing import CannotSeal, Sealer
 from sharding.partitions.sql import create_table
 from sharding.state import Key
@@ -76,7 +76,7 @@ async def believed(backend: Backend, *days: date) -> None:
 
 
 async def seals(backend: Backend) -> dict[date, str]:
-    found = await look(backend.primary.fetch)
+    found = await list_tables(backend.primary.fetch)
     return {day: kept.seal for day, kept in found.ours.items() if kept.seal}
 
 
@@ -160,7 +160,7 @@ async def test_days_that_are_not_over_stay_unsealed(backend: Backend) -> None:
     for day in (today, today + timedelta(days=1)):
         with pytest.raises(CannotSeal, match="not over yet"):
             await backend.sealer.seal(day)
-        assert (await look(backend.primary.fetch)).ours[day].comment == COMMENT
+        assert (await list_tables(backend.primary.fetch)).ours[day].comment == COMMENT
     with pytest.raises(CannotSeal, match="no partition"):
         await backend.sealer.seal(today - timedelta(days=9))
     assert (await seal_mark.read(backend.primary))[0] < today - timedelta(days=1)

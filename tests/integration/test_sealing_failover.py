@@ -14,7 +14,7 @@ from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from sharding.backend import Backend
 from sharding.partitions import filter_table, seal_mark
 from sharding.partitions.calendar import table
-from sharding.partitions.ownership import look
+from sharding.partitions.ownership import list_tables
 from sharding.partitions.sealing import Sealer
 from sharding.partitions.sql import create_table
 from sharding.state import Key
@@ -110,6 +110,6 @@ async def test_no_key_is_lost_to_a_filter_by_a_failover_at_any_step(
                     await asyncio.sleep(0.02)
             for user in (1, 2):
                 assert backend.filters.now.maybe(Key(user, 1), (day,)) == [day]
-            found = await look(backend.primary.fetch)
+            found = await list_tables(backend.primary.fetch)
             seals = {one: kept.seal for one, kept in found.ours.items() if kept.seal}
             assert day in await filter_table.usable(backend.primary.fetch, seals)

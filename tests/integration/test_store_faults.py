@@ -275,7 +275,7 @@ async def test_a_change_given_up_before_it_began_leaves_its_key_to_the_next_one(
         change = store.change(key, bump)
         change.send(None)  # up to where it waits for its answer
         store._groups[key].members[0].deadline = 0
-        store._look_for_overdue()
+        store._answer_overdue()
 
         with pytest.raises(Unavailable):
             change.send(None)
