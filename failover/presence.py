@@ -25,9 +25,6 @@ the second. (A container with a tenth of a core, 10 ms in each 100, misses half.
 class Presence:
     """Adds up how late this process's event loop was. A worker has one.
 
-    Read `absent` before and after a span: the difference is what the process missed, except for the
-    time since the last tick.
-
     Attributes:
         absent: seconds by which ticks were late, in all.
         starved: whether the process is starved: it then ejects no node, and drops no primary, for
@@ -60,14 +57,17 @@ class Presence:
             self._tick.cancel()
             self._tick = None
 
-    def missed(self, now: float, absent_before: float) -> float:
-        """Seconds that this process missed since `absent` was `absent_before`.
+    def attended(self, began: float, absent_before: float) -> bool:
+        """Whether this process was there for at least half of a span, and is not starved.
 
         Args:
-            now: the loop's clock.
+            began: when the span began, on the loop's clock; it ends now.
+            absent_before: `absent` when it began.
         """
+        now = asyncio.get_running_loop().time()
         late_now = max(0.0, now - self._due) if self._tick is not None else 0.0
-        return self.absent - absent_before + late_now
+        missed = self.absent - absent_before + late_now
+        return not self.starved and missed <= (now - began) / 2
 
     def observe(self, now: float, late: float) -> None:
         """Take a tick into account.
@@ -96,8 +96,3 @@ class Presence:
         self._arm(loop)
         for follow in self.followers:
             follow(now, late)
-
-
-def was_there(span: float, missed: float) -> bool:
-    """Whether a process that missed `missed` of `span` seconds was there for at least half."""
-    return missed <= span / 2

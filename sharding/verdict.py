@@ -130,16 +130,12 @@ class Facts:
         busy: the error of connects while the server accepts no more connections.
         redundant: whether another host has every acknowledged change; None: not known.
         redundancy: why `redundant` is as it is.
-        out: ejected lookup nodes, each with the reason.
-        hints: other troubles of lookup nodes.
+        out: ejected lookup nodes by name, each with the reason; `hints` are their other troubles.
         ahead: seconds by which MySQL's clock is ahead of this machine's.
         others_ahead: the same for other gateways' machines, by name.
         drift: how other gateways' configurations differ.
-        foreign: foreign tables, which have a partition's name.
-        jobs: background tasks that fail.
         starved: how much CPU time this process lacks.
         unknown: what cannot be checked, and why.
-        traffic: by class.
         draining: why this gateway is to get no more requests.
     """
 

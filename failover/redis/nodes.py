@@ -18,7 +18,7 @@ import structlog
 from config.model import Lookup, LookupServer
 from config.tls import in_words
 from failover import metrics
-from failover.presence import Presence, was_there
+from failover.presence import Presence
 from failover.redis.connections import OF_CONNECTIONS, Command, Link, NodeError
 from failover.redis.ejection import Health
 from failover.tasks import stop
@@ -249,22 +249,17 @@ class Node:
         """
         loop = asyncio.get_running_loop()
         started, absent = loop.time(), self._presence.absent
-
-        def attended() -> bool:
-            now = loop.time()
-            missed = self._presence.missed(now, absent)
-            return not self._presence.starved and was_there(now - started, missed)
-
         try:
             async with asyncio.timeout(self._seconds):
                 replies = await self._link.ask(commands)
         except TimeoutError:
-            if attended():
+            if self._presence.attended(started, absent):
                 raise
             raise _Absent from None
         took = loop.time() - started
         self._latency.observe(took)
-        return replies, took > self._hint_seconds and attended()
+        late = took > self._hint_seconds and self._presence.attended(started, absent)
+        return replies, late
 
     def _failed(self, reason: str, *, writes: bool = False) -> None:
         metrics.NODE_FAILURES.labels(self.name, reason.partition(" ")[0].rstrip(":")).inc()
