@@ -19,7 +19,7 @@ from sharding.partitions import seal_mark, sql
 from sharding.partitions.calendar import mysql_day, oldest_kept, readable, table, tomorrow
 from sharding.partitions.clock_rules import Clock
 from sharding.partitions.ownership import OPEN, ForeignTable, list_tables
-from sharding.shown import BelievedClock
+from sharding.partitions.shown import BelievedClock
 
 log = structlog.get_logger("tapedeck.days")
 
