@@ -260,7 +260,7 @@ def _with_pruner(sections: Sections, work: Callable[[Pruner], Awaitable[Result]]
     async def carry_out() -> Result:
         call_tables(sections.partitions.prefix)
         days = Days(sections.partitions.retention_days, time.monotonic)
-        primary = Primary(sections.mysql, on_hello=days.greeted)
+        primary = Primary(sections.mysql, on_status=days.on_status)
         days.attach(primary)
         await primary.start()
         try:

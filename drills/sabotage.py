@@ -111,8 +111,8 @@ def _operation_ids_ignored() -> None:
 def _no_fencing() -> None:
     def believe(views: Sequence[Any], *_: object, **__: object) -> Adopt | Vacant:
         for view in views:
-            if view.hello is not None and not view.hello.read_only:
-                return Adopt(view.address, view.hello, raise_generation=False)
+            if view.status is not None and not view.status.read_only:
+                return Adopt(view.address, view.status, raise_generation=False)
         return Vacant("no host is writable")
 
     patch(failover.mysql.primary, "decide", believe)

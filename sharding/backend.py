@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from config.model import Sections
-from failover.mysql.connection import Hello
+from failover.mysql.connection import HostStatus
 from failover.mysql.errors import Fault
 from failover.mysql.primary import Primary
 from failover.mysql.trial import trial
@@ -46,7 +46,7 @@ class Backend:
         call_tables(config.partitions.prefix)
         self.days = Days(config.partitions.retention_days, time.monotonic, wall)
         self.presence = Presence()
-        self.primary = Primary(config.mysql, self._greeted, self.presence)
+        self.primary = Primary(config.mysql, self._on_status, self.presence)
         self.days.attach(self.primary)
         self.nodes = (
             Nodes(config.lookup, self.presence)
@@ -189,9 +189,9 @@ class Backend:
         await self.primary.close()
         self.presence.close()
 
-    def _greeted(self, hello: Hello) -> None:
+    def _on_status(self, status: HostStatus) -> None:
         """Called when the primary was adopted, and each time that it was checked again."""
-        self.days.greeted(hello)
+        self.days.on_status(status)
         if self.primary.generation != self._primary_generation:
             # A forced promotion may have lost what this worker saw committed.
             self._primary_generation = self.primary.generation

@@ -102,7 +102,7 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]
 READ_ONLY = "(@@global.read_only NOT IN ('0','OFF') OR @@global.innodb_read_only)"
 """Whether the host refuses writes: read_only is a number, or a word on newer servers."""
 
-GREETING = (
+STATUS_SQL = (
     "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id),"
     f" {READ_ONLY},"
     f" {clock_sql.MILLISECONDS}, VERSION(), @@version_comment, @@max_allowed_packet"
@@ -125,7 +125,7 @@ class _QuietCursor(aiomysql.Cursor):  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
+class HostStatus:
     """A host's status, read on connect.
 
     Attributes:
@@ -158,7 +158,7 @@ class Session:
         self._cursor = cursor
         self.statement_seconds = statement_seconds
         self.broken = False
-        self.hello: Hello | None = None
+        self.status: HostStatus | None = None
         self.unanswered = ""
         """The statement that the server may still run; empty once it has answered."""
 
@@ -169,9 +169,9 @@ class Session:
 
     @property
     def engine(self) -> Engine:
-        """MySQL or MariaDB, and its version; known once `greet` was called."""
-        assert self.hello is not None
-        return self.hello.engine
+        """MySQL or MariaDB, and its version; known once `read_status` was called."""
+        assert self.status is not None
+        return self.status.engine
 
     @property
     def address(self) -> str:
@@ -279,16 +279,16 @@ class Session:
         except MySQLError:
             self.close()
 
-    async def greet(self) -> Hello:
+    async def read_status(self) -> HostStatus:
         """Ask the host for its status."""
-        ((identity, read_only, clock_ms, version, comment, packet),) = await self.fetch(GREETING)
+        ((identity, read_only, clock_ms, version, comment, packet),) = await self.fetch(STATUS_SQL)
         try:
             found = await self.fetch("SELECT generation FROM tapedeck_generation WHERE id = 1")
         except MySQLError as error:
             if error.fault is not Fault.NO_TABLE:
                 raise
             found = []
-        self.hello = Hello(
+        self.status = HostStatus(
             identity=str(identity),
             read_only=bool(read_only),
             generation=int(found[0][0]) if found else 0,
@@ -296,7 +296,7 @@ class Session:
             engine=Engine.of(str(version), str(comment)),
             packet=int(packet),
         )
-        return self.hello
+        return self.status
 
     def close(self) -> None:
         """Close the connection at once, without sending what is buffered."""

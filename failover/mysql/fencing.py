@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from failover.mysql.connection import Hello
+from failover.mysql.connection import HostStatus
 from failover.mysql.engine import Redundancy
 from failover.mysql.shown import Host
 
@@ -33,13 +33,13 @@ class View:
     """
 
     address: str
-    hello: Hello | None = None
+    status: HostStatus | None = None
     error: str = ""
     silent: bool = False
     busy: bool = False
     ours: bool = False
     denied: bool = False
-    before: Hello | None = None
+    before: HostStatus | None = None
     redundancy: Redundancy | None = None
 
     def shown(self, primary: str | None) -> Host:
@@ -48,14 +48,14 @@ class View:
         Args:
             primary: the address that is the primary now.
         """
-        hello, error = self.hello, self.error or None
-        if hello is None:
+        status, error = self.status, self.error or None
+        if status is None:
             return Host(self.address, "unknown", None, error)
         if self.address == primary:
-            return Host(self.address, "primary", hello.generation, error)
+            return Host(self.address, "primary", status.generation, error)
         # Writable, and yet not the primary: an old primary, or one of two claimants.
-        role: Literal["standby", "fenced"] = "standby" if hello.read_only else "fenced"
-        return Host(self.address, role, hello.generation, error)
+        role: Literal["standby", "fenced"] = "standby" if status.read_only else "fenced"
+        return Host(self.address, role, status.generation, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Adopt:
     """
 
     address: str
-    hello: Hello
+    status: HostStatus
     raise_generation: bool
 
 
@@ -94,41 +94,41 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
         seen: the highest generation ever seen.
         identity: of the last primary; None before the first.
     """
-    claims: dict[str, tuple[View, Hello]] = {}
+    claims: dict[str, tuple[View, HostStatus]] = {}
     reasons = []
     for view in views:
-        hello = view.hello or view.before
-        if view.hello is None:
+        status = view.status or view.before
+        if view.status is None:
             reasons.append(f"{view.address}: {view.error}")
-        elif view.hello.read_only:
+        elif view.status.read_only:
             reasons.append(f"{view.address}: read-only")
-        elif view.hello.generation < seen:
+        elif view.status.generation < seen:
             reasons.append(
-                f"{view.address}: writable, but of generation {view.hello.generation}, "
+                f"{view.address}: writable, but of generation {view.status.generation}, "
                 f"and {seen} was seen: a replaced primary"
             )
-        if hello is None or hello.read_only or hello.generation < seen:
+        if status is None or status.read_only or status.generation < seen:
             continue
         # Two names may lead to one server; its later check counts.
-        known = claims.get(hello.identity)
-        if known is None or _weight(known[0], known[1]) < _weight(view, hello):
-            claims[hello.identity] = (view, hello)
-    highest = max((hello.generation for _, hello in claims.values()), default=0)
-    best = [(view, hello) for view, hello in claims.values() if hello.generation == highest]
+        known = claims.get(status.identity)
+        if known is None or _weight(known[0], known[1]) < _weight(view, status):
+            claims[status.identity] = (view, status)
+    highest = max((status.generation for _, status in claims.values()), default=0)
+    best = [(view, status) for view, status in claims.values() if status.generation == highest]
     if len(best) > 1:
         hosts = " and ".join(
-            view.address + f" (not heard again: {view.error})" * (view.hello is None)
+            view.address + f" (not heard again: {view.error})" * (view.status is None)
             for view, _ in best
         )
         return Vacant(f"{hosts} are both writable with generation {highest}", split=True)
-    if not best or best[0][0].hello is None:
+    if not best or best[0][0].status is None:
         # A host that is busy, or could not be asked, stays the primary, and no other host takes
         # its place.
         return Vacant("; ".join(reasons) or "no hosts")
-    view, hello = best[0]
-    is_new = identity is not None and hello.identity != identity
-    return Adopt(view.address, hello, raise_generation=is_new and hello.generation == seen)
+    view, status = best[0]
+    is_new = identity is not None and status.identity != identity
+    return Adopt(view.address, status, raise_generation=is_new and status.generation == seen)
 
 
-def _weight(view: View, hello: Hello) -> tuple[int, bool]:
-    return hello.generation, view.hello is not None
+def _weight(view: View, status: HostStatus) -> tuple[int, bool]:
+    return status.generation, view.status is not None

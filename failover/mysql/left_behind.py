@@ -20,7 +20,7 @@ class LeftBehind:
     """The connections to one server that were closed before their statement was answered.
 
     Args:
-        identity: of the server (`Hello.identity`).
+        identity: of the server (`HostStatus.identity`).
     """
 
     def __init__(self, identity: str) -> None:

@@ -20,7 +20,7 @@ import structlog
 
 from config.model import HostPort, MySQL
 from failover.dns import NAMES
-from failover.mysql.connection import Hello, Session
+from failover.mysql.connection import HostStatus, Session
 from failover.mysql.connects import Connects
 from failover.mysql.errors import DENIED, Fault, MySQLError
 from failover.mysql.fencing import View
@@ -84,10 +84,10 @@ class Monitor:
         if address in self._views:
             self._views[address] = View(address, error="a statement found it read-only")
 
-    def learn(self, address: str, hello: Hello) -> None:
+    def learn(self, address: str, status: HostStatus) -> None:
         """Remember a status of a host that is newer than its last check, so that the next decision,
         after a check of another host, uses it."""
-        self._views[address] = replace(self._views[address], hello=hello)
+        self._views[address] = replace(self._views[address], status=status)
 
     async def close(self) -> None:
         await stop(*self._tasks)
@@ -127,7 +127,7 @@ class Monitor:
             if (view.busy or view.ours) and known is not None:
                 # It may still be the primary: refusing a connection is no sign that it was
                 # replaced.
-                view = replace(view, before=known.hello or known.before)
+                view = replace(view, before=known.status or known.before)
             self._views[name] = view
         finally:
             del self._looking_since[name]
@@ -142,7 +142,7 @@ class Monitor:
         now = asyncio.get_running_loop().time()
         silent = {n for n, since in self._looking_since.items() if now - since > SILENT}
         claimed = any(
-            view.hello is not None and not view.hello.read_only
+            view.status is not None and not view.status.read_only
             for name, view in self._views.items()
             if name not in silent
         )
@@ -159,19 +159,19 @@ class Monitor:
                 kept = self._kept.get(name)
                 session = await self._session(host)
                 try:
-                    hello = await session.greet()
+                    status = await session.read_status()
                 except MySQLError as error:
                     if kept is None or session is not kept[0] or error.fault is not Fault.LOST:
                         raise
                     # The connection was closed: only a new one tells whether the host is well.
                     self._part(name)
                     session = await self._session(host)
-                    hello = await session.greet()
+                    status = await session.read_status()
                 redundancy = None
-                if not hello.read_only:
-                    await self._primary.ask_more(session, hello)
-                    redundancy = await hello.engine.redundancy(session, len(self._config.hosts))
-                return View(name, hello, redundancy=redundancy)
+                if not status.read_only:
+                    await self._primary.ask_more(session, status)
+                    redundancy = await status.engine.redundancy(session, len(self._config.hosts))
+                return View(name, status, redundancy=redundancy)
         except TimeoutError:
             self._part(name)
             starved = self._presence.starved

@@ -17,7 +17,7 @@ from collections import deque
 
 from config.model import HostPort, MySQL
 from failover import metrics
-from failover.mysql.connection import Hello, Session
+from failover.mysql.connection import HostStatus, Session
 from failover.mysql.connects import HANDSHAKE_SECONDS
 from failover.mysql.errors import Fault, MySQLError
 from failover.mysql.left_behind import LeftBehind
@@ -29,14 +29,14 @@ class Pool:
 
     Args:
         host: the primary's name and port.
-        hello: the adopted server's status; a connect that reaches another server is refused.
+        status: the adopted server's status; a connect that reaches another server is refused.
         config: limits, user and timeouts.
         left: the earlier sessions whose statements that server still runs.
     """
 
-    def __init__(self, host: HostPort, hello: Hello, config: MySQL, left: LeftBehind) -> None:
+    def __init__(self, host: HostPort, status: HostStatus, config: MySQL, left: LeftBehind) -> None:
         self.host = host
-        self.hello = hello
+        self.status = status
         self._config = config
         self._idle: list[tuple[Session, float]] = []
         self._open: set[Session] = set()
@@ -176,11 +176,11 @@ class Pool:
         session = await Session.open(self.host, self._config, HANDSHAKE_SECONDS)
         self._open.add(session)
         try:
-            hello = await session.greet()
+            status = await session.read_status()
             self._check_open()
-            if hello.read_only or hello.identity != self.hello.identity:
+            if status.read_only or status.identity != self.status.identity:
                 raise MySQLError(Fault.READ_ONLY, 0, f"{self.host} is not the primary any more")
-            if hello.generation < self.hello.generation:
+            if status.generation < self.status.generation:
                 raise MySQLError(Fault.READ_ONLY, 0, f"{self.host} is a replaced primary")
         except BaseException:
             self.end(session)

@@ -20,7 +20,7 @@ from failover import metrics
 from failover.mysql import shown
 from failover.mysql.backoff import persist
 from failover.mysql.commits import SILENT, Commits, waits_for
-from failover.mysql.connection import Hello, Row, Session
+from failover.mysql.connection import HostStatus, Row, Session
 from failover.mysql.engine import Redundancy
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.fencing import Adopt, View, decide
@@ -46,23 +46,23 @@ class Primary:
 
     Args:
         config: the hosts and the limits.
-        on_hello: called with each status of the primary, which has its clock.
+        on_status: called with each status of the primary, which has its clock.
         presence: tells when this process is starved, and so cannot call a host silent.
 
     Attributes:
         commits: whether the primary commits changes.
-        packet: most bytes of a command to the primary, as in Hello.
+        packet: most bytes of a command to the primary, as in HostStatus.
     """
 
     def __init__(
         self,
         config: MySQL,
-        on_hello: Callable[[Hello], None] = lambda _: None,
+        on_status: Callable[[HostStatus], None] = lambda _: None,
         presence: Presence | None = None,
     ) -> None:
         self.commits = Commits()
         self._config = config
-        self._on_hello = on_hello
+        self._on_status = on_status
         self._pool: Pool | None = None
         self._adopted = asyncio.Event()
         self._seen = 0
@@ -143,7 +143,7 @@ class Primary:
         return shown.MySQL(
             primary=self.address,
             generation=self._seen,
-            engine=str(self._pool.hello.engine) if self._pool is not None else None,
+            engine=str(self._pool.status.engine) if self._pool is not None else None,
             redundant=self.redundant if self.adopted else None,
             redundancy=(self.redundancy or None) if self.adopted else None,
             split=self._split,
@@ -304,16 +304,16 @@ class Primary:
             if reason != "closed":
                 log.warning("mysql primary lost", host=str(pool.host), reason=reason)
 
-    async def ask_more(self, session: Session, hello: Hello) -> None:
+    async def ask_more(self, session: Session, status: HostStatus) -> None:
         """Called within the check of a writable host: ask which left statements still run, and what
         the primary waits for."""
-        if hello.identity == self._left.identity:
+        if status.identity == self._left.identity:
             await self._left.ask(session)
             if self._pool is not None:
                 self._pool.go_on()
         commits = self.commits
         quiet = commits.quiet(asyncio.get_running_loop().time())
-        if hello.identity != self._identity or quiet < ASK_AFTER:
+        if status.identity != self._identity or quiet < ASK_AFTER:
             return
         try:
             # Without any privilege this shows the user's own connections.
@@ -347,8 +347,8 @@ class Primary:
                 self._drop(str(error))
                 return
             newest = views[0]
-            if newest.address == self.address and newest.hello is not None:
-                self._on_hello(newest.hello)
+            if newest.address == self.address and newest.status is not None:
+                self._on_status(newest.status)
                 self._redundancy = newest.redundancy
                 metrics.MYSQL_REDUNDANT.set(math.nan if self.redundant is None else self.redundant)
         elif verdict.split:
@@ -375,52 +375,52 @@ class Primary:
         return own.busy or own.ours or (own.silent and self._silent_looks <= 1)
 
     async def _adopt(self, verdict: Adopt) -> None:
-        hello = verdict.hello
+        status = verdict.status
         host = next(host for host in self._config.hosts if str(host) == verdict.address)
-        if verdict.raise_generation or hello.generation == 0:
-            hello = await self._raise_generation(host, hello)
-            self._monitor.learn(verdict.address, hello)
-        new = hello.identity != self._identity
-        adopted = new or self._pool is None or hello.generation != self._seen
+        if verdict.raise_generation or status.generation == 0:
+            status = await self._raise_generation(host, status)
+            self._monitor.learn(verdict.address, status)
+        new = status.identity != self._identity
+        adopted = new or self._pool is None or status.generation != self._seen
         if adopted:
             if new and self._identity is not None:
                 metrics.MYSQL_FAILOVERS.inc()
             self._drop("another primary was adopted")
             if new:
-                self._left = LeftBehind(hello.identity)
-            self._pool = Pool(host, hello, self._config, self._left)
+                self._left = LeftBehind(status.identity)
+            self._pool = Pool(host, status, self._config, self._left)
             self.commits.begin(asyncio.get_running_loop().time())
-            log.info("mysql primary adopted", host=str(host), generation=hello.generation)
-            if hello.engine.untested:
-                log.warning("mysql version not tested", reason=hello.engine.untested)
-        self._identity = hello.identity
-        self._seen = hello.generation
-        self.packet = hello.packet
+            log.info("mysql primary adopted", host=str(host), generation=status.generation)
+            if status.engine.untested:
+                log.warning("mysql version not tested", reason=status.engine.untested)
+        self._identity = status.identity
+        self._seen = status.generation
+        self.packet = status.packet
         if adopted:
             # Before any request continues: what depends on the generation must learn it first.
             # (Not for later statuses: the clock in this one may be seconds old.)
-            self._on_hello(hello)
+            self._on_status(status)
         metrics.MYSQL_UP.set(1)
         metrics.MYSQL_GENERATION.set(self._seen)
         self._adopted.set()
 
-    async def _raise_generation(self, host: HostPort, hello: Hello) -> Hello:
+    async def _raise_generation(self, host: HostPort, status: HostStatus) -> HostStatus:
         """Raise the generation on a new primary, once: another gateway may come first."""
         session = await Session.open(host, self._config)
         try:
             # The name may have moved since the check.
-            there = await session.greet()
-            if there.identity != hello.identity or there.read_only:
+            there = await session.read_status()
+            if there.identity != status.identity or there.read_only:
                 raise MySQLError(Fault.READ_ONLY, 0, f"{host} is not the same server any more")
-            if hello.generation == 0:
+            if status.generation == 0:
                 await session.execute(_GENERATION_TABLE)
                 await session.execute("INSERT IGNORE INTO tapedeck_generation VALUES (1, 1)")
             else:
                 await session.execute(
                     "UPDATE tapedeck_generation SET generation = generation + 1"
-                    f" WHERE id = 1 AND generation = {hello.generation}"
+                    f" WHERE id = 1 AND generation = {status.generation}"
                 )
-            now = await session.greet()
+            now = await session.read_status()
         finally:
             session.close()
-        return replace(hello, generation=now.generation, clock_ms=now.clock_ms)
+        return replace(status, generation=now.generation, clock_ms=now.clock_ms)

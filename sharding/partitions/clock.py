@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 
 import structlog
 
-from failover.mysql.connection import Hello
+from failover.mysql.connection import HostStatus
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
 from sharding import metrics
@@ -93,9 +93,9 @@ class Days:
         """Set the MySQL primary, where partitions are listed and created."""
         self._primary = primary
 
-    def greeted(self, hello: Hello) -> None:
+    def on_status(self, status: HostStatus) -> None:
         """Called with each status of the primary, which has its time."""
-        self.observe(hello.clock_ms)
+        self.observe(status.clock_ms)
 
     def observe(
         self,

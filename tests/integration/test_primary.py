@@ -19,7 +19,7 @@ import uvloop
 from config.load import parse
 from config.model import HostPort, MySQL
 from failover.dns import NAMES
-from failover.mysql.connection import Hello, Session
+from failover.mysql.connection import HostStatus, Session
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.monitor import KEEP
 from failover.mysql.primary import Primary
@@ -636,8 +636,8 @@ async def test_a_new_primary_is_kept_when_another_host_is_looked_at_while_its_ge
         await until(lambda: primary.address == mysql.address)
         raise_generation = primary._raise_generation
 
-        async def slowly(host: HostPort, hello: Hello) -> Hello:
-            raised = await raise_generation(host, hello)
+        async def slowly(host: HostPort, status: HostStatus) -> HostStatus:
+            raised = await raise_generation(host, status)
             primary._monitor.kick()
             await until(lambda: bool(primary._monitor._choosing._waiters))
             return raised

@@ -292,7 +292,7 @@ from sharding.partitions.sealing import Sealer
 async def main(path, step):
     config = load(path)
     days = Days(30, time.monotonic)
-    primary = Primary(config.mysql, on_hello=days.greeted)
+    primary = Primary(config.mysql, on_status=days.on_status)
     days.attach(primary)
     await primary.start()
     def at_step(name):

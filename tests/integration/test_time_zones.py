@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from failover.mysql import clock_sql
-from failover.mysql.connection import GREETING
+from failover.mysql.connection import STATUS_SQL
 from stack import datadir
 from stack.datadir import Passwords
 from stack.server import Server
@@ -53,9 +53,9 @@ def test_mysqls_time_does_not_follow_daylight_saving_time(
 
     ((local, milliseconds),) = server.query(f"SELECT HOUR(NOW()), {clock_sql.MILLISECONDS}")
     with server.connect() as connection, connection.cursor() as cursor:
-        cursor.execute(GREETING)
-        ((_, _, greeted, *_),) = cursor.fetchall()
+        cursor.execute(STATUS_SQL)
+        ((_, _, on_status, *_),) = cursor.fetchall()
 
     assert local == local_hour, "the server does not live in the zone that this test is about"
-    for told in (milliseconds / 1000, greeted / 1000):
+    for told in (milliseconds / 1000, on_status / 1000):
         assert abs(told - moment.timestamp()) < 5

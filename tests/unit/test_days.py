@@ -8,7 +8,7 @@ from datetime import date
 
 import pytest
 
-from failover.mysql.connection import Hello
+from failover.mysql.connection import HostStatus
 from failover.mysql.engine import MariaDB
 from failover.mysql.errors import PrimaryUnavailable
 from sharding.partitions.calendar import tomorrow
@@ -86,12 +86,12 @@ def test_while_the_clock_is_in_doubt_the_day_is_counted_on_and_nothing_is_ready(
 
 def test_after_a_failover_the_new_primary_s_clock_is_judged_like_any_other() -> None:
     days, _ = days_at(NOON)
-    new = Hello("new", read_only=False, generation=2, clock_ms=0, engine=MariaDB("10.11.6"))
+    new = HostStatus("new", read_only=False, generation=2, clock_ms=0, engine=MariaDB("10.11.6"))
 
-    days.greeted(replace(new, clock_ms=int((NOON + 86_400) * 1000)))
+    days.on_status(replace(new, clock_ms=int((NOON + 86_400) * 1000)))
     assert days.doubt
 
-    days.greeted(replace(new, clock_ms=int((NOON + 1800) * 1000)))
+    days.on_status(replace(new, clock_ms=int((NOON + 1800) * 1000)))
     assert not days.doubt
     assert days.now() == NOON + 1800
 

@@ -6,23 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failover.mysql.connection import Hello
+from failover.mysql.connection import HostStatus
 from failover.mysql.engine import MariaDB
 from failover.mysql.fencing import Adopt, Vacant, View, decide
 
 A, B, C = "a:3306", "b:3306", "c:3306"
 
 
-def hello(identity: str, generation: int = 1, *, read_only: bool = False) -> Hello:
-    return Hello(identity, read_only, generation, clock_ms=0, engine=MariaDB("10.11.6"))
+def status(identity: str, generation: int = 1, *, read_only: bool = False) -> HostStatus:
+    return HostStatus(identity, read_only, generation, clock_ms=0, engine=MariaDB("10.11.6"))
 
 
 def writable(address: str, generation: int = 1, identity: str | None = None) -> View:
-    return View(address, hello(identity or address, generation))
+    return View(address, status(identity or address, generation))
 
 
 def standby(address: str, generation: int = 1) -> View:
-    return View(address, hello(address, generation, read_only=True))
+    return View(address, status(address, generation, read_only=True))
 
 
 def down(address: str, busy: bool = False) -> View:
@@ -36,7 +36,7 @@ views = st.lists(
         st.builds(
             lambda host, said: View(host, error="1040", busy=True, before=said),
             hosts,
-            st.none() | st.builds(hello, hosts, st.integers(0, 4), read_only=st.booleans()),
+            st.none() | st.builds(status, hosts, st.integers(0, 4), read_only=st.booleans()),
         ),
         st.builds(standby, hosts, st.integers(0, 4)),
         st.builds(writable, hosts, st.integers(0, 4), st.sampled_from([None, A, B, C, "alias"])),
@@ -49,7 +49,7 @@ views = st.lists(
 def test_the_one_writable_host_is_the_primary() -> None:
     verdict = decide([standby(A), writable(B), down(C)], seen=0, identity=None)
 
-    assert verdict == Adopt(B, hello(B), raise_generation=False)
+    assert verdict == Adopt(B, status(B), raise_generation=False)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +77,12 @@ def test_a_host_of_a_lower_generation_than_was_seen_is_a_replaced_primary() -> N
     assert "replaced" in verdict.reason
 
 
-def busy(address: str, before: Hello | None = None) -> View:
+def busy(address: str, before: HostStatus | None = None) -> View:
     return View(address, error="1040 Too many connections", busy=True, before=before)
 
 
 def test_a_primary_that_is_busy_keeps_its_claim_against_another_of_its_generation() -> None:
-    for pair in ([busy(A, hello(A, 3)), writable(B, 3)], [writable(B, 3), busy(A, hello(A, 3))]):
+    for pair in ([busy(A, status(A, 3)), writable(B, 3)], [writable(B, 3), busy(A, status(A, 3))]):
         verdict = decide(pair, seen=3, identity=A)
 
         assert isinstance(verdict, Vacant)
@@ -94,13 +94,15 @@ def test_a_primary_that_is_busy_keeps_its_claim_against_another_of_its_generatio
     ("before", "seen"),
     [
         (None, 3),  # nothing is known of it
-        (hello(A, 3, read_only=True), 3),
-        (hello(A, 2), 3),  # it was replaced
-        (hello(A, 3), 3),  # it is to be: whoever promoted B raised the generation
+        (status(A, 3, read_only=True), 3),
+        (status(A, 2), 3),  # it was replaced
+        (status(A, 3), 3),  # it is to be: whoever promoted B raised the generation
     ],
 )
-def test_one_that_is_busy_stops_nobody_who_has_more_right(before: Hello | None, seen: int) -> None:
-    generation = 4 if before == hello(A, 3) else 3
+def test_one_that_is_busy_stops_nobody_who_has_more_right(
+    before: HostStatus | None, seen: int
+) -> None:
+    generation = 4 if before == status(A, 3) else 3
     verdict = decide([busy(A, before), writable(B, generation)], seen, identity=A)
 
     assert isinstance(verdict, Adopt)
@@ -108,12 +110,12 @@ def test_one_that_is_busy_stops_nobody_who_has_more_right(before: Hello | None, 
 
 
 def test_one_that_is_busy_is_adopted_by_no_word_that_it_said_before() -> None:
-    verdict = decide([busy(A, hello(A, 3)), standby(B, 3)], seen=3, identity=A)
+    verdict = decide([busy(A, status(A, 3)), standby(B, 3)], seen=3, identity=A)
 
     assert isinstance(verdict, Vacant)
     assert "1040" in verdict.reason
     # By its other name it answers.
-    both = [busy(A, hello("server", 3)), writable(B, 3, identity="server")]
+    both = [busy(A, status("server", 3)), writable(B, 3, identity="server")]
     for pair in (both, both[::-1]):
         assert isinstance(decide(pair, seen=3, identity="server"), Adopt)
 
@@ -133,13 +135,13 @@ def test_two_names_of_one_server_are_one() -> None:
         [writable(A, identity="server"), writable(B, identity="server")], seen=1, identity="server"
     )
 
-    assert verdict == Adopt(A, hello("server"), raise_generation=False)
+    assert verdict == Adopt(A, status("server"), raise_generation=False)
 
 
 def test_a_new_primary_whose_generation_nobody_raised_is_to_be_raised() -> None:
     verdict = decide([down(A), writable(B, 1)], seen=1, identity=A)
 
-    assert verdict == Adopt(B, hello(B), raise_generation=True)
+    assert verdict == Adopt(B, status(B), raise_generation=True)
 
 
 @pytest.mark.parametrize(
@@ -163,22 +165,22 @@ def test_only_a_writable_host_of_the_highest_generation_ever_seen_is_adopted(
 ) -> None:
     verdict = decide(looked_at, seen, identity)
 
-    claims = [v for v in looked_at if v.hello and not v.hello.read_only]
-    said = [v.hello or v.before for v in looked_at]
+    claims = [v for v in looked_at if v.status and not v.status.read_only]
+    said = [v.status or v.before for v in looked_at]
     able = [h for h in said if h and not h.read_only and h.generation >= seen]
     if isinstance(verdict, Adopt):
-        assert verdict.hello.generation >= seen
-        assert not verdict.hello.read_only
-        assert any(v.address == verdict.address and v.hello == verdict.hello for v in claims)
-        rivals = {h.identity for h in able if h.generation > verdict.hello.generation}
-        assert rivals <= {verdict.hello.identity}
+        assert verdict.status.generation >= seen
+        assert not verdict.status.read_only
+        assert any(v.address == verdict.address and v.status == verdict.status for v in claims)
+        rivals = {h.identity for h in able if h.generation > verdict.status.generation}
+        assert rivals <= {verdict.status.identity}
     elif verdict.split:
         highest = max(h.generation for h in able)
         assert len({h.identity for h in able}) > 1
         assert sum(h.generation == highest for h in able) > 1
     else:
         # A host that claims it now has no more right than one that claimed it before.
-        now = [h for v in claims if (h := v.hello) and h.generation >= seen]
+        now = [h for v in claims if (h := v.status) and h.generation >= seen]
         best = max((h.generation for h in able), default=0)
         assert all(h.generation < best for h in now)
 
@@ -190,7 +192,7 @@ def test_a_generation_that_was_believed_once_is_never_gone_below(
     """Whatever is looked at next: what a lower generation says is not believed any more."""
     first = decide(looked_at, 0, identity)
     if isinstance(first, Adopt):
-        seen = first.hello.generation
+        seen = first.status.generation
         for view in looked_at:
-            again = decide([view], seen, first.hello.identity)
-            assert not isinstance(again, Adopt) or again.hello.generation >= seen
+            again = decide([view], seen, first.status.identity)
+            assert not isinstance(again, Adopt) or again.status.generation >= seen
