@@ -27,7 +27,8 @@ from cli.fleet import Fleet, answered, ask_each, asks_gateways, fail_for, with_u
 
 if TYPE_CHECKING:
     from config.model import Sections
-    from sharding.partitions.pruner import Partition, Pruner
+    from sharding.partitions.pruner import Pruner
+    from sharding.partitions.shown import Partition
 
 app = typer.Typer(no_args_is_help=True, help="The day partitions in MySQL.")
 
@@ -44,6 +45,7 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 
     Example: tapedeck partitions list --json
     """
+    from sharding.partitions.calendar import parse_day
     from sharding.partitions.ownership import list_tables
 
     sections = read_config(config)
@@ -55,18 +57,17 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     _warn(foreign)
     in_vain = _in_vain(config)
     if as_json:
-        shown = [partition.shown() for partition in found]
-        print_json([{**structs.asdict(one), "in_vain": in_vain.get(one.day)} for one in shown])
+        print_json([{**structs.asdict(one), "in_vain": in_vain.get(one.day)} for one in found])
         return
     rows = []
     for partition in found:
-        vain = in_vain.get(f"{partition.day:%Y%m%d}")
+        vain = in_vain.get(partition.day)
         rows.append(
             (
-                str(partition.day),
+                str(parse_day(partition.day)),
                 f"{partition.rows:,}",
                 f"{partition.bytes:,}",
-                str(partition.drops_on),
+                str(parse_day(partition.drops_on)),
                 f"{partition.filter_bytes:,}" if partition.sealed else "not sealed",
                 f"{vain:,}" if vain is not None else "",
             )

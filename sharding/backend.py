@@ -261,5 +261,4 @@ class Backend:
 
     async def partitions(self) -> list[Partition]:
         """The partitions as `/partitions` shows them."""
-        in_vain = self.filters.in_vain
-        return [one.shown(in_vain.get(one.day, 0)) for one in await self.pruner.partitions()]
+        return await self.pruner.partitions(self.filters.in_vain)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -23,10 +23,11 @@ from failover.mysql.locks import lock_name, try_lock
 from failover.mysql.primary import Primary
 from failover.tasks import Rounds
 from sharding import metrics
-from sharding.partitions import filter_table, shown
+from sharding.partitions import filter_table
 from sharding.partitions.calendar import Drops, drops_on, plan_drops, table
 from sharding.partitions.clock import Days
 from sharding.partitions.ownership import BEING_SEALED, Found, list_tables
+from sharding.partitions.shown import Partition
 
 log = structlog.get_logger("tapedeck.pruner")
 
@@ -37,44 +38,6 @@ EXACT_BELOW = 20_000
 DROP_TRIES = 20
 DROP_PAUSE = 0.1
 """Seconds between two tries to drop a partition that is being read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """One day partition.
-
-    Attributes:
-        rows: counted, or InnoDB's estimate (see `EXACT_BELOW`).
-        bytes: data and indexes, InnoDB's estimate.
-        drops_on: the day on which it is dropped.
-        sealed: whether its filter is stored with this table's seal.
-        sealing: whether a gateway is making it, or began to.
-        filter_bytes: of that filter; 0 without one.
-        foreign: the names of all foreign tables; the same for each partition.
-    """
-
-    day: date
-    rows: int
-    bytes: int
-    drops_on: date
-    sealed: bool = False
-    filter_bytes: int = 0
-    foreign: tuple[str, ...] = ()
-    sealing: bool = False
-
-    def shown(self, in_vain: int = 0) -> shown.Partition:
-        """The partition as `/partitions` shows it, with how often it was read in vain."""
-        return shown.Partition(
-            day=f"{self.day:%Y%m%d}",
-            rows=self.rows,
-            bytes=self.bytes,
-            drops_on=f"{self.drops_on:%Y%m%d}",
-            sealed=self.sealed,
-            sealing=self.sealing,
-            filter_bytes=self.filter_bytes,
-            foreign=list(self.foreign),
-            in_vain=in_vain,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,26 +82,32 @@ class Pruner:
     def configure(self, config: Partitions) -> None:
         self._config = config
 
-    async def partitions(self) -> list[Partition]:
-        """List all partitions, oldest first."""
+    async def partitions(self, in_vain: Mapping[date, int] | None = None) -> list[Partition]:
+        """List all partitions, oldest first, with how often each was read in vain."""
         listed = await list_tables(self.primary.fetch)
-        foreign = tuple(listed.foreign)
         filters = await filter_table.usable(self.primary.fetch, listed.seals)
         found = []
-        for day, kept in listed.ours.items():
+        for day, kept in sorted(listed.ours.items()):
             count = kept.rows
             if count < EXACT_BELOW:
                 with contextlib.suppress(MySQLError):  # dropped meanwhile
                     counted = await self.primary.fetch(f"SELECT COUNT(*) FROM {table(day)}")
                     count = int(counted[0][0])
-            due = drops_on(day, self._config.retention_days)
             size = filters.get(day)
-            filter_bytes = size.slots // 8 if size is not None else 0
-            sealed, sealing = size is not None, kept.comment.startswith(BEING_SEALED)
             found.append(
-                Partition(day, count, kept.bytes, due, sealed, filter_bytes, foreign, sealing)
+                Partition(
+                    day=f"{day:%Y%m%d}",
+                    rows=count,
+                    bytes=kept.bytes,
+                    drops_on=f"{drops_on(day, self._config.retention_days):%Y%m%d}",
+                    sealed=size is not None,
+                    sealing=kept.comment.startswith(BEING_SEALED),
+                    filter_bytes=size.slots // 8 if size is not None else 0,
+                    foreign=list(listed.foreign),
+                    in_vain=(in_vain or {}).get(day, 0),
+                )
             )
-        return sorted(found, key=lambda partition: partition.day)
+        return found
 
     async def prune(self, *, dry_run: bool = False, force: bool = False) -> Pruned:
         """Drop partitions past retention; one gateway at a time, by a MySQL lock.

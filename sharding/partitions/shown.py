@@ -12,8 +12,8 @@ Day: TypeAlias = Annotated[str, Meta(pattern="^[0-9]{8}$")]
 
 class Partition(Struct):
     day: Day
-    rows: Count
-    bytes: Count
+    rows: Annotated[int, Meta(ge=0, description="counted, or InnoDB's estimate if they are many")]
+    bytes: Annotated[int, Meta(ge=0, description="data and indexes, InnoDB's estimate")]
     drops_on: Day
     sealed: Annotated[
         bool,
