@@ -20,7 +20,7 @@ import typer
 from cli import end_at_once
 
 if TYPE_CHECKING:
-    from config.model import Lookup, Sections
+    from config.model import Sections
 
 Result = TypeVar("Result")
 
@@ -56,13 +56,6 @@ def read_config(path: Path) -> Sections:
     from config.load import load
 
     return load(path)
-
-
-def read_lookup(path: Path) -> Lookup:
-    """Read only the section `lookup`. If it cannot be used, the command fails."""
-    from config.load import load_lookup
-
-    return load_lookup(path)
 
 
 def print_json(answer: Any) -> None:

@@ -16,7 +16,6 @@ from cli.common import (
     fail,
     print_json,
     read_config,
-    read_lookup,
     run,
 )
 from cli.fleet import Fleet, answered, ask_each, asks_gateways, fail_for, with_urls
@@ -31,7 +30,7 @@ from cli.ring_nodes import (
 from cli.ring_plan import plan
 
 if TYPE_CHECKING:
-    from config.model import Lookup, Sections
+    from config.model import Sections
     from sharding.shown import Ring, Where
 
 app = typer.Typer(no_args_is_help=True, help="The ring of lookup nodes.")
@@ -114,7 +113,7 @@ def where(
     Example: tapedeck ring where --keys keys.txt --json
     """
     if keys is not None and (user, playlist) == (None, None):
-        _where_keys(read_lookup(config), keys, as_json)
+        _where_keys(config, keys, as_json)
         return
     if keys is not None or user is None or playlist is None:
         raise typer.BadParameter("give USER and PLAYLIST, or --keys FILE")
@@ -144,10 +143,12 @@ def _print_place(answer: Where) -> None:
         print(f"{word:<13}{value}")
 
 
-def _where_keys(lookup: Lookup, keys: Path, as_json: bool) -> None:
+def _where_keys(config: Path, keys: Path, as_json: bool) -> None:
     from cli.ring_keys import print_places
+    from config.load import load_lookup
     from sharding.ring.ring import ring_of
 
+    lookup = load_lookup(config)
     if lookup.mode == "cluster":
         fail("in a Redis Cluster only the servers know the node: redis-cli cluster keyslot KEY")
     print_places(ring_of(lookup), keys, as_json=as_json)

@@ -114,11 +114,13 @@ def print_nodes(nodes: list[NodeShown], retention_days: int) -> None:
 
 def print_rings(rings: list[tuple[str, Ring]]) -> None:
     """Each gateway's ring, by the gateway's URL."""
+    from rich.markup import escape
+
     rows = []
     for url, ring in rings:
         for node in ring.nodes:
             out = node.state != "live"
-            why = f"since {node.since}: {node.reason}".replace("[", r"\[") if out else ""
+            why = f"since {node.since}: {node.reason}" if out else ""
             colour = "red" if out else "green"
             rows.append(
                 (
@@ -129,7 +131,7 @@ def print_rings(rings: list[tuple[str, Ring]]) -> None:
                     str(node.weight),
                     f"{node.share:.1%}",
                     f"[{colour}]{node.state}[/]",
-                    why,
+                    escape(why),
                 )
             )
     columns = ("gateway", "generation", "node", "address", "weight", "share", "state", "")

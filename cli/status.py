@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from msgspec import to_builtins
@@ -16,6 +15,8 @@ from cli.fleet import Fleet, answered, ask_each, asks_gateways, fail_for
 if TYPE_CHECKING:
     from gateway.api.admin_bodies import Overview, Readiness
 
+_Answer: TypeAlias = "tuple[Readiness, Overview | NoAnswer] | NoAnswer"
+"""A gateway's verdict and figures, which may need a token; or why it did not answer."""
 WORST_FIRST = ("no answer", "unavailable", "draining", "degraded", "ready")
 _AGAIN = 0.5
 """Seconds between two checks with --wait."""
@@ -42,16 +43,21 @@ def status(
     gateways = fleet.gateways()
     end = time.monotonic() + wait
     while True:
-        found = [_Told.of(port.url, answer) for port, answer in ask_each(gateways, _ask)]
-        silent = [one for one in found if one.status not in ("ready", "degraded")]
+        found = [(port.url, answer) for port, answer in ask_each(gateways, _ask)]
+        silent = [1 for _, answer in found if _status(answer) not in ("ready", "degraded")]
         if not silent or time.monotonic() >= end:
             break
         time.sleep(_AGAIN)
-    found.sort(key=lambda one: WORST_FIRST.index(one.status))
+    found.sort(key=lambda one: WORST_FIRST.index(_status(one[1])))
     if as_json:
-        print_json([one.as_json() for one in found])
+        print_json([_as_json(*one) for one in found])
     else:
-        _print(found)
+        figures = ("requests/s", "failing/s", "p99")
+        columns = ("admin port", "gateway", "verdict", "version", *figures, "because")
+        print_table(columns, [_row(*one) for one in found])
+        for _, answer in found:
+            if not isinstance(answer, NoAnswer) and "token" in str(answer[1]):
+                typer.echo(f"no figures: {answer[1]}", err=True)
     if silent:
         waited = f" after {wait:g} s" if wait else ""
         fail(f"{len(silent)} of {len(found)} gateways do not serve{waited}")
@@ -101,7 +107,6 @@ def _metrics(port: AdminPort) -> str:
 
 
 def _ask(port: AdminPort) -> tuple[Readiness, Overview | NoAnswer]:
-    """The verdict, and the figures, which may need a token."""
     from gateway.api.admin_bodies import Overview, Readiness
 
     code, _ = port.request("/healthz")
@@ -114,48 +119,28 @@ def _ask(port: AdminPort) -> tuple[Readiness, Overview | NoAnswer]:
         return readiness, error
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """What one gateway said of itself."""
-
-    url: str
-    status: str
-    reasons: list[str]
-    readiness: Readiness | None = None
-    figures: Overview | NoAnswer | None = None
-
-    @classmethod
-    def of(cls, url: str, answer: tuple[Readiness, Overview | NoAnswer] | NoAnswer) -> _Told:
-        if isinstance(answer, NoAnswer):
-            return cls(url, "no answer", [str(answer)])
-        readiness, figures = answer
-        return cls(url, readiness.status, readiness.reasons, readiness, figures)
-
-    def as_json(self) -> dict[str, Any]:
-        if self.readiness is None:
-            return {"url": self.url, "status": self.status, "reasons": self.reasons, "causes": []}
-        figures = self.figures
-        shown = {"figures": str(figures)} if isinstance(figures, NoAnswer) else to_builtins(figures)
-        return {"url": self.url, **shown, **to_builtins(self.readiness)}
-
-    def row(self) -> tuple[str, ...]:
-        colour = {"ready": "green", "degraded": "yellow"}.get(self.status, "red")
-        verdict, because = (
-            f"[{colour}]{self.status}[/]",
-            "; ".join(self.reasons).replace("[", r"\["),
-        )
-        one = self.figures
-        if one is None or isinstance(one, NoAnswer):
-            return (self.url, "-", verdict, "-", "-", "-", "-", because)
-        p99 = "-" if one.latency[-1] is None else f"{one.latency[-1]:,.1f} ms"
-        rates = (f"{one.requests:,.1f}", f"{one.failing:,.1f}")
-        return (self.url, one.gateway, verdict, one.version, *rates, p99, because)
+def _status(answer: _Answer) -> str:
+    return "no answer" if isinstance(answer, NoAnswer) else answer[0].status
 
 
-def _print(found: list[_Told]) -> None:
-    figures = ("requests/s", "failing/s", "p99")
-    columns = ("admin port", "gateway", "verdict", "version", *figures, "because")
-    print_table(columns, (one.row() for one in found))
-    for one in found:
-        if isinstance(one.figures, NoAnswer) and "token" in str(one.figures):
-            typer.echo(f"no figures: {one.figures}", err=True)
+def _as_json(url: str, answer: _Answer) -> dict[str, Any]:
+    if isinstance(answer, NoAnswer):
+        return {"url": url, "status": "no answer", "reasons": [str(answer)], "causes": []}
+    readiness, figures = answer
+    shown = {"figures": str(figures)} if isinstance(figures, NoAnswer) else to_builtins(figures)
+    return {"url": url, **shown, **to_builtins(readiness)}
+
+
+def _row(url: str, answer: _Answer) -> tuple[str, ...]:
+    from rich.markup import escape
+
+    if isinstance(answer, NoAnswer):
+        return (url, "-", "[red]no answer[/]", "-", "-", "-", "-", escape(str(answer)))
+    readiness, figures = answer
+    colour = {"ready": "green", "degraded": "yellow"}.get(readiness.status, "red")
+    verdict, because = f"[{colour}]{readiness.status}[/]", escape("; ".join(readiness.reasons))
+    if isinstance(figures, NoAnswer):
+        return (url, "-", verdict, "-", "-", "-", "-", because)
+    p99 = "-" if figures.latency[-1] is None else f"{figures.latency[-1]:,.1f} ms"
+    rates = (f"{figures.requests:,.1f}", f"{figures.failing:,.1f}")
+    return (url, figures.gateway, verdict, figures.version, *rates, p99, because)

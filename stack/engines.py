@@ -196,8 +196,8 @@ def write_scripts(folder: Path, engine: Recipe) -> None:
 
 
 def _apt(packages: Path) -> list[str]:
-    """apt-get with lists, cache and list of installed packages of its own: none is installed, so
-    that it downloads every library that is needed."""
+    """Options that give apt its own lists, cache and list of installed packages: none is installed,
+    so that it downloads every library that is needed."""
     state = FOLDER / "apt"
     (state / "lists" / "partial").mkdir(parents=True, exist_ok=True)
     (state / "installed").touch()
@@ -216,7 +216,7 @@ def _apt(packages: Path) -> list[str]:
         "Acquire::Languages": "none",
         "Acquire::Retries": "3",
     }
-    return ["apt-get", "-q", "-y", *(f"-o{key}={value}" for key, value in options.items())]
+    return [f"-o{key}={value}" for key, value in options.items()]
 
 
 def _run(argv: list[str], what: str, folder: Path | None = None) -> str:
@@ -289,12 +289,7 @@ def _keyring(apt: list[str], name: str, system: str) -> Path | None:
     if not found.exists():
         unpacked.mkdir(exist_ok=True)
         _read_lists(apt, name, "debian", "sid")
-        argv = [
-            apt[0],
-            *(word for word in apt if word.startswith("-o")),
-            "download",
-            f"{system}-keyring",
-        ]
+        argv = ["apt-get", *apt, "download", f"{system}-keyring"]
         _run(argv, f"{name}: the keys of {system}'s archive", unpacked)
         for package in unpacked.glob("*.deb"):
             _run(["dpkg-deb", "--extract", str(package), str(unpacked)], f"{name}: {package.name}")
@@ -309,7 +304,8 @@ def _read_lists(apt: list[str], name: str, system: str, suite: str) -> None:
         source = f"deb {signed}{address} {suite} main\n"
         (FOLDER / "apt" / "sources.list").write_text(source)
         try:
-            _run([*apt, "update", "-oAPT::Update::Error-Mode=any"], f"{name}: {address} {suite}")
+            update = ["apt-get", "-q", *apt, "update", "-oAPT::Update::Error-Mode=any"]
+            _run(update, f"{name}: {address} {suite}")
             return
         except Failed as failed:
             problem = str(failed)
@@ -318,9 +314,8 @@ def _read_lists(apt: list[str], name: str, system: str, suite: str) -> None:
 
 def _check_version(apt: list[str], name: str) -> None:
     engine = ENGINES[name]
-    options = [option for option in apt if option.startswith("-o")]
     shown = _run(
-        ["apt-cache", *options, "show", "--no-all-versions", engine.packages[0]],
+        ["apt-cache", *apt, "show", "--no-all-versions", engine.packages[0]],
         f"{name}: {engine.packages[0]} in {engine.suite}",
     )
     version = re.search(r"^Version: (?:\d+:)?(\S+)", shown, re.MULTILINE)
@@ -334,7 +329,8 @@ def _check_version(apt: list[str], name: str) -> None:
 def _download(apt: list[str], name: str) -> None:
     engine = ENGINES[name]
     say(f"{name}: downloading from {engine.system}'s {engine.suite} (a minute or two)")
-    _run([*apt, "--download-only", "install", *engine.packages], f"{name} was not downloaded")
+    argv = ["apt-get", "-q", "-y", *apt, "--download-only", "install", *engine.packages]
+    _run(argv, f"{name} was not downloaded")
 
 
 def _unpack(new: Path, name: str) -> None:

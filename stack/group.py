@@ -101,33 +101,24 @@ class Group(Supervised[MySQL]):
                 for server in self.servers.values():
                     if not server.folder.is_dir():
                         # It gets everything from the others when it joins.
+                        kept = next(s.folder for s in self.servers.values() if s.folder.is_dir())
                         MySQL.make_data(server.folder, self._passwords)
-                        self._copy_keys(server)
+                        for key in kept.glob("*.pem"):  # the gateway knows the public one
+                            shutil.copy2(key, server.folder)
             with ThreadPoolExecutor(len(self.servers)) as starters:
                 list(starters.map(lambda server: server.start("member"), self.servers.values()))
             deadline = time.monotonic() + _JOIN
-            while not self._ending.is_set() and not self._complete():
+            while not self._ending.is_set() and not (
+                self._seen and len(self._seen.online) == len(self.servers)
+            ):
                 if time.monotonic() > deadline:
                     if self._seen is not None and self._seen.primary is not None:
                         break
-                    raise ServerFailed(f"no primary was elected in {_JOIN:.0f} s: see {self.logs}")
+                    logs = ", ".join(str(server.log) for server in self.servers.values())
+                    raise ServerFailed(f"no primary was elected in {_JOIN:.0f} s: see {logs}")
                 self._check_safely()
                 self._ending.wait(0.05)
         self._begin_watching()
-
-    def _copy_keys(self, new: MySQL) -> None:
-        """Give a server the keys of the others: the gateway knows the public one."""
-        kept = next(s.folder for s in self.servers.values() if s is not new and s.folder.is_dir())
-        for key in kept.glob("*.pem"):
-            shutil.copy2(key, new.folder)
-
-    def _complete(self) -> bool:
-        return self._seen is not None and len(self._seen.online) == len(self.servers)
-
-    @property
-    def logs(self) -> str:
-        """The names of the members' logs."""
-        return ", ".join(str(server.log) for server in self.servers.values())
 
     def stop(self) -> None:
         # The primary leaves the group last, and has everything.

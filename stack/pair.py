@@ -130,7 +130,8 @@ class Pair(Supervised[Server]):
             if replication.generation(self.standby) > replication.generation(self.primary):
                 # Killed in the middle of a promotion: the standby had become the primary.
                 self._say(f"{self.standby.name} was promoted last: it is the primary")
-                self._stop_both()
+                for server in self.servers.values():
+                    server.kill()
                 self._remember(primary=self.standby.name, redundant=False)
                 self._start_both()
             self._remember(generation=replication.generation(self.primary), redundant=False)
@@ -175,10 +176,6 @@ class Pair(Supervised[Server]):
             self.standby.kill()
             return False
         return True
-
-    def _stop_both(self) -> None:
-        for server in self.servers.values():
-            server.kill()
 
     # --- orders
 
