@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
-from msgspec import to_builtins
+from msgspec import Struct, to_builtins
 
 from cli.admin import AdminPort, NoAnswer
 from cli.common import JsonOption, fail, print_json, print_table
 from cli.fleet import Fleet, answered, ask_each, asks_gateways, fail_for
 
 if TYPE_CHECKING:
-    from gateway.api.admin_bodies import Overview, Readiness
+    from gateway.api.admin_bodies import Overview
 
-_Answer: TypeAlias = "tuple[Readiness, Overview | NoAnswer] | NoAnswer"
+
+class Verdict(Struct):
+    """What /readyz answers, of which a gateway of another version may have more or less."""
+
+    status: Literal["unavailable", "draining", "degraded", "ready"]
+    reasons: list[str]
+    causes: list[str] = []
+    ages: list[float] = []
+
+
+_Answer: TypeAlias = "tuple[Verdict, Overview | NoAnswer] | NoAnswer"
 """A gateway's verdict and figures, which may need a token; or why it did not answer."""
 WORST_FIRST = ("no answer", "unavailable", "draining", "degraded", "ready")
 _AGAIN = 0.5
@@ -106,17 +116,17 @@ def _metrics(port: AdminPort) -> str:
     return text.decode()
 
 
-def _ask(port: AdminPort) -> tuple[Readiness, Overview | NoAnswer]:
-    from gateway.api.admin_bodies import Overview, Readiness
+def _ask(port: AdminPort) -> tuple[Verdict, Overview | NoAnswer]:
+    from gateway.api.admin_bodies import Overview
 
     code, _ = port.request("/healthz")
     if code != 200:
         raise NoAnswer(f"{port.url}/healthz answers {code}: is that a gateway's admin port?")
-    readiness = port.ask("/readyz", Readiness, serves=(200, 503))
+    verdict = port.ask("/readyz", Verdict, serves=(200, 503))
     try:
-        return readiness, port.ask("/overview", Overview)
+        return verdict, port.ask("/overview", Overview)
     except NoAnswer as error:
-        return readiness, error
+        return verdict, error
 
 
 def _status(answer: _Answer) -> str:
@@ -126,9 +136,9 @@ def _status(answer: _Answer) -> str:
 def _as_json(url: str, answer: _Answer) -> dict[str, Any]:
     if isinstance(answer, NoAnswer):
         return {"url": url, "status": "no answer", "reasons": [str(answer)], "causes": []}
-    readiness, figures = answer
+    verdict, figures = answer
     shown = {"figures": str(figures)} if isinstance(figures, NoAnswer) else to_builtins(figures)
-    return {"url": url, **shown, **to_builtins(readiness)}
+    return {"url": url, **shown, **to_builtins(verdict)}
 
 
 def _row(url: str, answer: _Answer) -> tuple[str, ...]:
@@ -136,11 +146,11 @@ def _row(url: str, answer: _Answer) -> tuple[str, ...]:
 
     if isinstance(answer, NoAnswer):
         return (url, "-", "[red]no answer[/]", "-", "-", "-", "-", escape(str(answer)))
-    readiness, figures = answer
-    colour = {"ready": "green", "degraded": "yellow"}.get(readiness.status, "red")
-    verdict, because = f"[{colour}]{readiness.status}[/]", escape("; ".join(readiness.reasons))
+    verdict, figures = answer
+    colour = {"ready": "green", "degraded": "yellow"}.get(verdict.status, "red")
+    status, because = f"[{colour}]{verdict.status}[/]", escape("; ".join(verdict.reasons))
     if isinstance(figures, NoAnswer):
-        return (url, "-", verdict, "-", "-", "-", "-", because)
+        return (url, "-", status, "-", "-", "-", "-", because)
     p99 = "-" if figures.latency[-1] is None else f"{figures.latency[-1]:,.1f} ms"
     rates = (f"{figures.requests:,.1f}", f"{figures.failing:,.1f}")
-    return (url, figures.gateway, verdict, figures.version, *rates, p99, because)
+    return (url, figures.gateway, status, figures.version, *rates, p99, because)
