@@ -55,7 +55,7 @@ def test_another_primary_is_elected_and_the_old_one_returns_as_a_secondary(
     old = group.primary
     assert writers.more()
     loss(old)
-    assert eventually(lambda: group.primary is not old)
+    assert eventually(lambda: group.primary is not old, 60)
     assert group.redundant, "two of three have what was acknowledged"
     if loss is MySQL.kill:
         assert writers.more()
