@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gateway.admin.routes import AdminApi
 from gateway.api.document import document
-from gateway.api.operations import OPERATIONS, Api, Operation
+from gateway.api.operations import OPERATIONS, Api
 from gateway.http.admission import AdmissionControl
 from gateway.http.application import Application
 from gateway.http.cors import Cors
@@ -49,36 +49,35 @@ def gateway_application(live: RuntimeConfig, store: Store, catalog: Catalog) -> 
 def admin_application(live: RuntimeConfig, api: AdminApi) -> Application:
     """The application for operators and Prometheus, without limits of load."""
     handlers = api.handlers() | {"openapi": api.guarded(_description(live))}
-    return Application(_routes(("admin", "description"), handlers, _admin_style), _admin_style)
+
+    def style(path: str) -> Style:
+        return plain_error
+
+    return Application(_routes(("admin", "description"), handlers, style), style)
 
 
 def _gateway_style(path: str) -> Style:
     return plain_error if path.startswith("/states") else player_error
 
 
-def _admin_style(path: str) -> Style:
-    return plain_error
-
-
 def _routes(
     apis: Iterable[Api], handlers: Mapping[str, Handler], style: Callable[[str], Style]
 ) -> list[Route]:
-    by_path: dict[str, dict[str, Handler]] = {}
-    first: dict[str, Operation] = {}
-    for operation in OPERATIONS:
-        if operation.api in apis and operation.name in handlers:
-            first.setdefault(operation.path, operation)
-            for method in operation.methods:
-                by_path.setdefault(operation.path, {})[method] = handlers[operation.name]
+    served = [one for one in OPERATIONS if one.api in apis and one.name in handlers]
     return [
         Route(
             path,
-            methods,
+            {
+                verb: handlers[one.name]
+                for one in served
+                if one.path == path
+                for verb in one.methods
+            },
             style(path),
-            player=first[path].api == "player",
-            always=first[path].always,
+            player=operation.api == "player",
+            always=operation.always,
         )
-        for path, methods in by_path.items()
+        for path, operation in {one.path: one for one in served}.items()
     ]
 
 

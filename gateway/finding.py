@@ -51,7 +51,7 @@ class Found(msgspec.Struct):
     ]
 
 
-def question(body: bytes) -> Question:
+def read_question(body: bytes) -> Question:
     """Read it.
 
     Raises:

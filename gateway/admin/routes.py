@@ -18,7 +18,7 @@ from gateway.api.admin_bodies import Readiness
 from gateway.api.operations import OPEN, PROBES
 from gateway.auth.bearer import carries_key, digest_of
 from gateway.dashboard import guide
-from gateway.finding import question
+from gateway.finding import read_question
 from gateway.http.allowed_hosts import is_ours, refuse_strangers
 from gateway.http.errors import Refusal, json_response
 from gateway.http.messages import Response
@@ -143,7 +143,7 @@ class AdminApi:
         return json_response(await self._insight.where(key))
 
     async def find(self, call: Call) -> Answer:
-        asked = question(await read_body(call.request, QUESTION_BYTES))
+        asked = read_question(await read_body(call.request, QUESTION_BYTES))
         return json_response(await self._insight.find(asked))
 
     async def guide(self, call: Call) -> Answer:

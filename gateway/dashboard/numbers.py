@@ -254,18 +254,16 @@ def node_numbers(window: Window, node: str) -> dict[str, object]:
     """Of one lookup node: median and p99 of a round trip in ms, round trips and failures a
     second."""
 
-    def is_it(labels: dict[str, str]) -> bool:
-        return labels["node"] == node
-
-    def named(labels: dict[str, str]) -> str | None:
-        return "n" if labels["node"] == node else None
-
-    half, most = window.quantiles("tapedeck_lookup_node_seconds", (0.5, 0.99), is_it)
+    half, most = window.quantiles(
+        "tapedeck_lookup_node_seconds", (0.5, 0.99), lambda labels: labels["node"] == node
+    )
+    batches = window.rates("tapedeck_lookup_node_seconds_count", lambda labels: labels["node"])
+    failed = window.rates("tapedeck_lookup_node_failures_total", lambda labels: labels["node"])
     return {
         "p50": _milliseconds(half),
         "p99": _milliseconds(most),
-        "batches": window.rates("tapedeck_lookup_node_seconds_count", named).get("n", 0),
-        "failed": window.rates("tapedeck_lookup_node_failures_total", named).get("n", 0),
+        "batches": batches.get(node, 0),
+        "failed": failed.get(node, 0),
     }
 
 

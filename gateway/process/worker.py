@@ -62,10 +62,8 @@ class Handover(msgspec.Struct):
     Attributes:
         worker: its number, from 1.
         supervisor: the supervisor's process id.
-        gateway_fd: the inherited listening socket of the gateway's port.
-        admin_fd: the inherited UNIX socket for the supervisor's requests.
-        admin_token: the supervisor's token.
-        config: the configuration with its secrets.
+        gateway_fd, admin_fd: inherited sockets: of the gateway's port, and a UNIX socket for the
+            supervisor's requests.
         generation: of the ring: how many rings the gateway has had.
         drained: whether an operator has taken the gateway out.
         first: whether the gateway starts with this worker, which may then refuse to start. A
@@ -90,7 +88,7 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def spare_the_collector() -> None:
+def tune_garbage_collector() -> None:
     """Make the cyclic garbage collector run rarely.
 
     The objects that exist by now live as long as the process: the collector skips them from now on.
@@ -192,7 +190,7 @@ class Worker:
         store_metrics.SESSION_ENTRIES.set_function(lambda: len(backend.store.sessions))
         store_metrics.SESSION_BYTES.set_function(lambda: backend.store.sessions.bytes)
         health.start()
-        spare_the_collector()
+        tune_garbage_collector()
         _log.info("worker started", gateway=gateway.address, pid=os.getpid())
         await self._stop.wait()
         drained.begin(STOPPING)
