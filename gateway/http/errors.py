@@ -53,8 +53,6 @@ def plain_error(status: int, sentences: Sequence[str], *, logged_in: bool = Fals
     return encode({"status": LINES[status], "errors": sentences})
 
 
-def json_response(
-    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+def json_response(value: Any, status: int = 200) -> Response:
     """A JSON answer with a value that msgspec encodes."""
-    return Response(status, encode(value), headers)
+    return Response(status, encode(value))
