@@ -12,7 +12,7 @@ import ctypes
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -24,6 +24,9 @@ from gateway.http.descriptors import of_clients, reserved
 from gateway.http.errors import Refusal
 from gateway.http.rate_limit import Addresses, Buckets, one_client, retry_after
 
+if TYPE_CHECKING:
+    from gateway.http.protocol import HttpConnection
+
 SWEEP_SECONDS = 1.0
 """Seconds between two checks for slow connections."""
 CONNECTION_BYTES = 16 * 1024
@@ -34,36 +37,6 @@ GIVE_BACK_SECONDS = 10.0
 """Fewest seconds between two such returns, which take some milliseconds."""
 
 _log = structlog.get_logger()
-
-
-class Connection(Protocol):
-    """What admission control needs of a connection.
-
-    Attributes:
-        peer: the client's address.
-        descriptor: its number; -1 if it has none.
-        slow_since: since when a request's headers are incomplete, on the loop's clock; 0: not.
-        unread_since: since when the client has not read an answer; set by admission control.
-        held: bytes of memory of its unfinished request; set by admission control.
-    """
-
-    peer: str
-    descriptor: int
-    slow_since: float
-    unread_since: float
-    held: int
-
-    def unread(self) -> int:
-        """Bytes of answers that the client has not read."""
-
-    def too_slow(self) -> None:
-        """Close it with 408."""
-
-    def crowded_out(self) -> None:
-        """Close it with 503: its unfinished request takes memory that others need."""
-
-    def cut(self) -> None:
-        """Close it at once."""
 
 
 class AdmissionControl:
@@ -83,7 +56,7 @@ class AdmissionControl:
     def __init__(self, config: Sections) -> None:
         self._of_address: Buckets | None = None
         self._of_listener: Buckets | None = None
-        self._connections: set[Connection] = set()
+        self._connections: set[HttpConnection] = set()
         self._per_address: Counter[str] = Counter()
         self.held = 0
         self._peak = 0
@@ -147,7 +120,7 @@ class AdmissionControl:
 
     # --- connections
 
-    def opened(self, connection: Connection) -> str | None:
+    def opened(self, connection: HttpConnection) -> str | None:
         """Register a connection; return why it is refused, or None. It is counted in both cases."""
         address = one_client(connection.peer)
         self._connections.add(connection)
@@ -171,7 +144,7 @@ class AdmissionControl:
             return "Too many connections are open from this address."
         return None
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: HttpConnection) -> None:
         if connection not in self._connections:
             return
         self._connections.discard(connection)
@@ -181,7 +154,7 @@ class AdmissionControl:
         if not self._per_address[address]:
             del self._per_address[address]
 
-    def count_held(self, connection: Connection, held: int) -> None:
+    def count_held(self, connection: HttpConnection, held: int) -> None:
         """Register how many bytes of memory a connection's unfinished request takes now.
 
         Beyond `unfinished_bytes` the connections with most bytes are closed until a quarter of the

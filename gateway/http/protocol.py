@@ -51,7 +51,15 @@ in 45 µs, `start` in 57."""
 
 
 class HttpConnection(RequestHandler):
-    """aiohttp's connection with a faster path, and with the application's error bodies."""
+    """aiohttp's connection with a faster path, and with the application's error bodies.
+
+    Attributes:
+        peer: the client's address.
+        descriptor: its number; -1 if it has none.
+        slow_since: since when a request's headers are incomplete, on the loop's clock; 0: not.
+        unread_since: since when the client has not read an answer; set by admission control.
+        held: bytes of memory of its unfinished request; set by admission control.
+    """
 
     __slots__ = (
         "_application",
