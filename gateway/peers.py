@@ -53,7 +53,6 @@ class Peers:
         self._live = live
         self.known: list[Peer | SilentPeer] = []
         self._session: aiohttp.ClientSession | None = None
-        self._seen: dict[str, float] = {}
 
     async def poll(self) -> None:
         """Ask the peers at intervals, until cancelled."""
@@ -75,10 +74,10 @@ class Peers:
     async def ask(self) -> list[Peer | SilentPeer]:
         """The peers, in the order of the configuration."""
         found = await asyncio.gather(*(self._one(url) for url in self._live.config.admin.peers))
-        self._seen |= {one.url: one.seen for one in found if isinstance(one, Peer)}
+        seen = {one.url: one.seen for one in self.known}
         for one in found:
             if isinstance(one, SilentPeer):
-                one.seen = self._seen.get(one.url)
+                one.seen = seen.get(one.url)
         return found
 
     async def close(self) -> None:
