@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -187,7 +188,8 @@ def _give_way() -> None:
     gc.set_threshold(20_000, 20, 50)
     if sys.platform == "linux":
         for thread in os.listdir("/proc/self/task"):
-            os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+            with contextlib.suppress(OSError):  # it has ended meanwhile, or a sandbox forbids it
+                os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
 
 
 def _carry_out(
