@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -13,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.player.rules import body_of
+from sharding.importing import run
 from sharding.importing.known import Known
 from sharding.importing.mapping import BadMap, BadRow, read_map, record
-from sharding.importing.sources import BadSource, open_source
+from sharding.importing.sources import BadSource, Source, open_source
 from sharding.importing.target import (
     CHANGED,
     EXPIRED,
@@ -182,3 +184,27 @@ def test_days_are_ruled_out() -> None:
     known.add(DAY, [Key(user, 7) for user in range(1, 101)])
     assert not known.among([])
     assert len(known.among([Key(user, 7) for user in range(50, 1000)])[DAY]) < 60
+
+
+async def test_a_run_says_once_that_it_is_a_long_one_and_keeps_its_rate_after_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said, now, slept = list[str](), [100.0], list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr("sharding.importing.run.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sharding.importing.run.asyncio.sleep", sleep)
+    source = Source("places.jsonl", read_map(PLAIN), None, ())
+    work = run.Run(source, body_of, 1000, io.StringIO(), print, when_long=lambda: said.append("1"))
+    for _ in range(30):
+        await work.passed(250)
+    assert not said
+    now[0] += 60  # MySQL did not answer
+    slept.clear()
+    for _ in range(30):
+        await work.passed(250)
+    assert said == ["1"]
+    assert 7.3 < sum(slept) < 7.6, "7,500 rows at 1,000 a second, not all at once"
