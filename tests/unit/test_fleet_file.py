@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import typer
 from cli.admin import AdminPort, NoAnswer
 from cli.common import Failed
 from cli.fleet import Fleet, read_fleet
+from cli.main import main
 from gateway.api.admin_bodies import Drained
 
 
@@ -92,3 +94,22 @@ def test_an_answer_in_another_shape_is_said_to_be_another_versions(
     monkeypatch.setattr(AdminPort, "request", lambda *_, **__: (200, b'{"draining": 1}'))
     with pytest.raises(NoAnswer, match=r"/drain in another shape .* of this version\?"):
         AdminPort("http://127.0.0.1:8080").ask("/drain", Drained)
+
+
+def test_a_gateway_that_ends_while_it_is_drained_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drained = b'{"draining": true, "in_flight": 0, "connections": 1, "empty": false}'
+    answers = iter([(200, drained)])
+
+    def request(*_: object, **__: object) -> tuple[int, bytes]:
+        for answer in answers:
+            return answer
+        raise NoAnswer("nothing listens at http://127.0.0.1:1")
+
+    monkeypatch.setattr(AdminPort, "request", request)
+    monkeypatch.setattr(sys, "argv", ["tapedeck", "drain", "--url", "http://127.0.0.1:1"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "tapedeck: nothing listens at http://127.0.0.1:1\n"
