@@ -28,7 +28,7 @@ def mixes() -> list[Mix]:
 
 
 def write(path: Path) -> None:
-    """The catalog as the peers read it: the tracks by mix, in the API's shape."""
+    """Write the catalog as the peers read it: the tracks by mix, in the API's shape."""
     tracks = {
         str(mix.id): [msgspec.to_builtins(track_reply(track)) for track in mix.tracks]
         for mix in mixes()

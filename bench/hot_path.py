@@ -117,7 +117,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 class Stack:
-    """Servers, one gateway process, and the constant answer."""
+    """The servers, one gateway process, and the peer that answers a constant."""
 
     def __init__(self, folder: Path, workers: int, overrides: dict[str, Any]) -> None:
         self.folder = folder
@@ -134,7 +134,7 @@ class Stack:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Stack]:
-        """Everything up; everything down again."""
+        """Start everything; stop it at the end."""
         try:
             for server in self.servers:
                 server.start()
@@ -211,7 +211,7 @@ class Stack:
         return [own, *(int(child) for child in children)]
 
     def redis_commands(self) -> int:
-        """What the lookup nodes answered so far, our own questions included."""
+        """Commands that the lookup nodes have answered so far, those of this script included."""
         total = 0
         for server in self.redis:
             with server.client() as client:
@@ -302,7 +302,7 @@ def main() -> None:
 
 
 def measure(stack: Stack, args: argparse.Namespace, script: Path, threads: int) -> dict[str, float]:
-    """One round: the constant, then the gateway."""
+    """Measure one round: the constant, then the gateway."""
     assert stack.constant is not None
     constant_pid = stack.constant.pid
     mysql_pid = stack.mysql.pid

@@ -1,4 +1,4 @@
-"""One measurement: a peer under a workload, with what it cost, kept as a record."""
+"""One measurement: a peer under a workload, with what it cost, as a record."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Lab:
     _documents: dict[Kind, dict[str, Any]] = field(default_factory=dict)
 
     def beside(self, servers: Servers, scale: Scale | None = None) -> Lab:
-        """A lab on other servers, with peers of its own, whose records are kept with these."""
+        """A lab on other servers, with peers of its own, whose records are added to these."""
         return Lab(
             servers, scale or self.scale, self.go, self.generator, self.say, records=self.records
         )
@@ -147,11 +147,11 @@ class Lab:
         sealed.seal(self.servers.gateway(), self._over())
 
     def _over(self) -> list[date]:
-        """The days whose partitions get no new keys any more."""
+        """The days that are over: their partitions get no new keys."""
         return [seed.days_ago(number) for number in range(1, seed.RETENTION + 1)]
 
     def record(self, experiment: str, **fields: Any) -> Record:
-        """Keep a result."""
+        """Add a result to the records."""
         made = {"experiment": experiment, **fields}
         self.records.append(made)
         return made
@@ -173,7 +173,7 @@ class Lab:
         *,
         seal: bool = True,
     ) -> Prepared:
-        """Enough sessions for a run, and what has to be there before it.
+        """Prepare enough sessions for a run, and write what they need beforehand.
 
         Args:
             seal: whether the days that it seeded are sealed anew; the caller does it otherwise.
@@ -196,8 +196,8 @@ class Lab:
     def under_way(
         self, kind: Kind, workload: Workload, seconds: float, rate: float, connections: int
     ) -> tuple[Prepared, Load]:
-        """A load of so many requests a second that has begun; what happens meanwhile is the
-        caller's to say."""
+        """A load of so many requests a second that has begun. The caller does beside it what is
+        measured."""
         prepared = self.prepare(kind, workload, seconds, rate)
         load = self.load(
             kind,
@@ -245,7 +245,7 @@ class Lab:
         prepared: Prepared | None = None,
         **fields: Any,
     ) -> Record:
-        """One run of a peer under a workload.
+        """Run a peer under a workload, and record it.
 
         Args:
             number: the round.
@@ -294,7 +294,7 @@ class Lab:
         return record
 
     def _warm_up(self, kind: Kind, peer: Peer) -> None:
-        """Before its first run a peer opens its connections and fills its caches, uncounted."""
+        """Let a peer open its connections and fill its caches before its first run that counts."""
         if peer in self._warm:
             return
         self._warm.add(peer)

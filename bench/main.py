@@ -266,7 +266,7 @@ class _Run:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def lab(self, servers: Servers) -> Lab:
-        """What is measured in."""
+        """The lab in which the steps measure."""
         self._machine = _machine(servers)
         return Lab(servers, self._scale, self._go, self._generator, self.say)
 
@@ -300,7 +300,7 @@ class _Run:
         if not drawn and not self._args.month:
             self.say("no plots: matplotlib is not installed (pip install -e '.[bench]')")
         if not broken_off:
-            runs.keep(HOME, self._meta(""), lab.records)
+            runs.remember(HOME, self._meta(""), lab.records)
         out = self._args.out
         results = report.MONTH if self._args.month else report.RESULTS
         self.say(f"written to {out}: {results}, {report.PAGE} and {len(drawn)} plots")

@@ -64,7 +64,7 @@ def busy_seconds() -> float:
 
 @dataclass(frozen=True)
 class Usage:
-    """Counters at one moment.
+    """What the counters said at one moment.
 
     Attributes:
         cpu: seconds, by what used them.
@@ -97,7 +97,7 @@ class Usage:
 
 
 def usage(servers: Servers, peer_pid: int | None) -> Usage:
-    """Look at everything now."""
+    """Read all counters now."""
     lookups = [node for node in (*servers.lookups, servers.alone) if node.pid is not None]
     pids: dict[str, list[int | None]] = {
         "gateway": [peer_pid],

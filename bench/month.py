@@ -45,7 +45,7 @@ BACK_DAYS = range(1, PARTITIONS + 1)
 
 @dataclass
 class Month:
-    """What is kept.
+    """A month on disk.
 
     Args:
         folder: where it lies.
@@ -67,7 +67,7 @@ class Month:
 
     @classmethod
     def open(cls, folder: Path, total: int) -> Month:
-        """Read what is kept; remove it, if it is not what is wanted.
+        """Read the month in the folder; remove it if it is another one than is wanted.
 
         Raises:
             ServerFailed: something else lies in the folder.
@@ -128,7 +128,8 @@ class Month:
     # --- making it
 
     def ready(self, servers: Servers, say: Callable[[str], None]) -> int:
-        """Make of what is kept the month before today, whole and sealed; and today's, empty.
+        """Make the month on disk the 30 days before today, whole and sealed; and today's partition,
+        empty.
 
         Returns:
             The bytes of all partitions.

@@ -52,7 +52,7 @@ AT_ONCE = 32
 
 
 class NoDatabase:
-    """Says that every script did what it must."""
+    """Stands for MySQL: answers at once that every script changed what it had to."""
 
     broken = False
 
@@ -61,50 +61,44 @@ class NoDatabase:
     commits = Commits()
 
     def deadline(self) -> float:
-        """Ten seconds from now."""
         return asyncio.get_running_loop().time() + 10
 
     @contextlib.asynccontextmanager
     async def session(self, deadline: float, *, change: bool = False) -> AsyncIterator[NoDatabase]:
-        """Itself."""
         yield self
 
     async def run_script(self, statements: Sequence[str]) -> list[Ran]:
-        """Nothing."""
         ";".join(statements).encode()
         return [Ran(1, [(b"0", b"%d" % int(time.time() * 1000))])] * len(statements)
 
     async def execute(self, statement: str) -> int:
-        """Nothing."""
         statement.encode()
         return 1
 
     async def load(self, key: Key) -> Loaded:
-        """No state."""
         return Loaded(None)
 
     async def reload(self, key: Key, before: Loaded) -> Loaded:
-        """As it was."""
         return before
 
     def put(self, key: Key, day: object) -> None:
-        """Nothing."""
+        pass
 
 
 class Unsaved(Writer):
-    """A writer that stops short of the SQL."""
+    """A writer that makes no SQL and says that each save succeeded."""
 
     async def _save(self, plans: list[Plan]) -> Sequence[bool | Exception]:
         return [True] * len(plans)
 
 
 def show(what: str, seconds: float, times: int = TIMES) -> None:
-    """One line."""
+    """Print the microseconds of one call."""
     print(f"{what:<58}{seconds / times * 1e6:>7.2f} us")
 
 
 def piece(what: str, call: Callable[[], object]) -> None:
-    """Time a function."""
+    """Measure the CPU time of a function, and print it."""
     call()
     before = time.process_time()
     for _ in range(TIMES):
@@ -113,7 +107,7 @@ def piece(what: str, call: Callable[[], object]) -> None:
 
 
 async def together(call: Callable[[int], Awaitable[object]]) -> float:
-    """CPU seconds of TIMES calls, so many at once."""
+    """CPU seconds of TIMES calls, AT_ONCE of them at a time."""
 
     async def one(number: int) -> None:
         for _ in range(TIMES // AT_ONCE):
@@ -125,7 +119,7 @@ async def together(call: Callable[[int], Awaitable[object]]) -> float:
 
 
 async def main() -> None:
-    """Every piece, and then all of them in one."""
+    """Measure each piece, then all of them together."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

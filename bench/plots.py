@@ -75,7 +75,7 @@ def _median(records: Sequence[Record], name: str) -> float:
 
 
 def _throughput(records: Sequence[Record], pyplot: Any) -> Any:
-    """Warm sessions, everybody; and the other workloads, against plain Go."""
+    """Warm sessions of all peers; and the other workloads beside plain Go."""
     warm = select(records, "throughput", workload="warm")
     if not warm:
         return None

@@ -118,7 +118,7 @@ def foreign(records: Sequence[Record]) -> float:
 
 
 def busy(records: Sequence[Record]) -> str:
-    """A warning, where the machine did other things too; else nothing."""
+    """A warning if the machine did other things too; else an empty text."""
     share = foreign(records)
     if share < BUSY:
         return ""

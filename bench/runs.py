@@ -15,8 +15,8 @@ SAME = 0.2
 _FILE = "runs.jsonl"
 
 
-def keep(folder: Path, meta: Mapping[str, Any], records: Sequence[Record]) -> None:
-    """Remember the medians of a whole run."""
+def remember(folder: Path, meta: Mapping[str, Any], records: Sequence[Record]) -> None:
+    """Add the medians of a whole run to the file of runs."""
     medians = {v.target.title: v.reached.median for v in verdicts(records) if v.reached}
     with (folder / _FILE).open("a") as file:
         file.write(json.dumps({**_same(meta), "medians": medians}) + "\n")

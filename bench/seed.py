@@ -86,7 +86,7 @@ def plain_rows(servers: Servers, day: date, users: range, mix: int) -> None:
 
 
 def table_rows(servers: Servers, day: date, users: range, mix: int) -> None:
-    """States in the one big table."""
+    """States in the one big table of the design without partitions."""
     values = f"{mix},{VERSION},'{day:%Y-%m-%d}',x'{state_body(mix).hex()}'"
     into = "player_state (user_id,playlist_id,version,written_on,state)"
     _fill(servers, TABLE, into, values, users)
@@ -120,7 +120,7 @@ def gateway_lookups(servers: Servers, entries: Iterable[tuple[Key, date]]) -> No
 
 
 def plain_lookups(servers: Servers, entries: Iterable[tuple[Key, date]]) -> None:
-    """The original system's, through twemproxy."""
+    """Lookups of the original system, written through twemproxy."""
     assert servers.nutcracker is not None
     layout = Layout("flat", RETENTION)
     send(

@@ -98,7 +98,7 @@ class Nutcracker(Child):
 
 
 class Servers:
-    """All of them, in a folder of their own. Use as a context.
+    """All servers of a run, in a folder of their own. Use as a context.
 
     Args:
         folder: is made, and removed at the end.

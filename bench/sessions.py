@@ -55,7 +55,7 @@ class Listener:
         self._played: list[int] = []
 
     async def run(self, moves: int) -> None:
-        """Play, move, come back, and check what was kept."""
+        """Play, move, come back, and check that the place is the same."""
         self._token = (await self._get("/sets/new"))["play_token"]
         self._moved(await self._call("play"))
         for _ in range(moves):

@@ -78,7 +78,7 @@ def _cell(records: Iterable[Record], name: str) -> str:
 
 
 def _middle(records: Iterable[Record], name: str) -> str:
-    """A median alone."""
+    """Only the median."""
     values = [float(r[name]) for r in records if r.get(name) is not None]
     return _number(summary(values).median) if values else "-"
 
@@ -89,7 +89,7 @@ def _groups(records: Sequence[Record], *names: str) -> list[tuple[object, ...]]:
 
 
 def targets(records: Sequence[Record]) -> Table:
-    """To reach, and reached."""
+    """Each target, and the figure that was measured."""
     rows = []
     for verdict in verdicts(records):
         target = verdict.target
@@ -113,7 +113,7 @@ def targets(records: Sequence[Record]) -> Table:
 
 
 def throughput(records: Sequence[Record]) -> list[Table]:
-    """One table a workload."""
+    """Requests a second, CPU time and latency of each peer: a table for each workload."""
     found = select(records, "throughput")
     tables = []
     for (name,) in _groups(found, "workload"):
@@ -169,7 +169,7 @@ def _ratio(
 
 
 def connections(records: Sequence[Record]) -> list[Table]:
-    """By connections."""
+    """Requests a second by number of connections."""
     found = select(records, "connections")
     rows = [
         [
@@ -186,7 +186,7 @@ def connections(records: Sequence[Record]) -> list[Table]:
 
 
 def workers(records: Sequence[Record]) -> list[Table]:
-    """One worker and two."""
+    """Requests a second of one worker beside those of two."""
     found = select(records, "workers")
     rows = []
     for name, place in _groups(found, "workload", "place"):
@@ -224,7 +224,7 @@ def _ceiling(one: Sequence[Record]) -> str:
 
 
 def open_loop(records: Sequence[Record]) -> list[Table]:
-    """By load."""
+    """Latency by load, in shares of plain Go's limit."""
     found = select(records, "open_loop")
     rows = []
     for share, peer in _groups(found, "share", "peer"):
@@ -244,7 +244,7 @@ def open_loop(records: Sequence[Record]) -> list[Table]:
 
 
 def purge(records: Sequence[Record]) -> list[Table]:
-    """The nightly purge."""
+    """Latency and seconds of the nightly purge, by design."""
     rows = _simple(
         records, "purge", ("asked", "took", "p99_before", "p99_during", "errors", "lost")
     )
@@ -258,7 +258,7 @@ def purge(records: Sequence[Record]) -> list[Table]:
 
 
 def sealing(records: Sequence[Record]) -> list[Table]:
-    """A day sealed under load."""
+    """Latency and cost while a day is sealed under load."""
     names = ("asked", "rows", "took", "filters_took", "p99_before", "p99_during", "errors", "lost")
     rows = _simple(records, "sealing", names)
     note = (
@@ -272,7 +272,7 @@ def sealing(records: Sequence[Record]) -> list[Table]:
 
 
 def importing(records: Sequence[Record]) -> list[Table]:
-    """States imported under load."""
+    """Speed of an import, and latency while it runs."""
     found = select(records, "importing")
     names = ("asked", "rows", "rows_a_second", "cpu_import_us", "cpu_mysql_us", "p99_before")
     rows = [
@@ -296,7 +296,7 @@ def importing(records: Sequence[Record]) -> list[Table]:
 
 
 def lookups_dead(records: Sequence[Record]) -> list[Table]:
-    """First touches with all lookup nodes dead, beside all alive."""
+    """First touches while all lookup nodes are dead, beside those while all are alive."""
     found = select(records, "lookups_dead")
     rows = []
     for (name,) in _groups(found, "workload"):
@@ -323,7 +323,7 @@ def lookups_dead(records: Sequence[Record]) -> list[Table]:
 
 
 def first_request(records: Sequence[Record]) -> list[Table]:
-    """One connection, on the pair."""
+    """Latency of listeners' first requests on a semi-synchronous pair."""
     rows = _simple(records, "first_request", ("rate", "p50", "p99"))
     note = (
         "Listeners who start a mix for the first time, one after the other over one connection; "
@@ -334,7 +334,7 @@ def first_request(records: Sequence[Record]) -> list[Table]:
 
 
 def filters(records: Sequence[Record]) -> list[Table]:
-    """What it takes to ask them."""
+    """Time and memory that the filters of a month cost."""
     found = select(records, "filters")
     rows = [
         [
@@ -353,7 +353,7 @@ _FILTER_CELLS = ("us", "in_vain", "bytes_a_key")
 
 
 def starts(records: Sequence[Record]) -> list[Table]:
-    """A gateway's start, and its memory."""
+    """Seconds of a gateway's start with and without a file of filters, and its memory then."""
     found = select(records, "starts")
     rows = []
     for (file,) in _groups(found, "file"):
@@ -374,7 +374,7 @@ def starts(records: Sequence[Record]) -> list[Table]:
 
 
 def engines(records: Sequence[Record]) -> list[Table]:
-    """MySQL beside MariaDB."""
+    """The same measurements on MySQL and on MariaDB."""
     tables = []
     found = select(records, "engines")
     rows = []
@@ -427,7 +427,7 @@ def engines(records: Sequence[Record]) -> list[Table]:
 
 
 def node_loss(records: Sequence[Record]) -> list[Table]:
-    """A lookup node lost."""
+    """What clients met when a lookup node was killed."""
     names = ("asked", "requests", "errors", "places_lost", "p99_before", "p99_after")
     rows = _simple(records, "node_loss", names)
     note = "One of three lookup nodes is killed; listeners come back whose state lies days back."
@@ -447,7 +447,7 @@ def _simple(records: Sequence[Record], experiment: str, names: Sequence[str]) ->
 
 
 def memory(records: Sequence[Record]) -> list[Table]:
-    """Bytes a lookup."""
+    """Bytes of a lookup in Redis, by layout."""
     found = select(records, "memory")
     rows = [[str(r["layout"]), str(r["bytes"])] for r in found]
     columns = ["layout", "bytes a lookup"]
@@ -455,7 +455,7 @@ def memory(records: Sequence[Record]) -> list[Table]:
 
 
 def evictions(records: Sequence[Record]) -> list[Table]:
-    """Redis alone."""
+    """How many states a full Redis without MySQL has evicted."""
     rows = [
         [
             f"{r['maxmemory'] >> 20} MB",
@@ -469,7 +469,7 @@ def evictions(records: Sequence[Record]) -> list[Table]:
 
 
 def loads(records: Sequence[Record]) -> list[Table]:
-    """By partitions, and by rows."""
+    """What a load costs by number of partitions, and by number of rows."""
     tables = []
     found = select(records, "by_count")
     if found:
@@ -525,5 +525,5 @@ _ALL: tuple[Callable[[Sequence[Record]], list[Table]], ...] = (
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
-    """Everything that was measured; what is to be reached comes last."""
+    """A table for each experiment that has records; the targets come last."""
     return [*(table for make in _ALL for table in make(records)), targets(records)]

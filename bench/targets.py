@@ -45,8 +45,8 @@ class Verdict:
     words: str
 
 
-def judge(target: Target, records: Sequence[Record]) -> Verdict:
-    """Compare the median with what was to be reached."""
+def compare(target: Target, records: Sequence[Record]) -> Verdict:
+    """Compare the median of the rounds with a target."""
     try:
         found = target.find(records)
     except ValueError:
@@ -71,7 +71,7 @@ def _as_good(value: float, limit: float, less: bool) -> bool:
 
 
 def select(records: Sequence[Record], experiment: str, **fields: object) -> list[Record]:
-    """The records of an experiment with these values."""
+    """The records of an experiment that have these values."""
     return [
         r
         for r in records
@@ -80,14 +80,14 @@ def select(records: Sequence[Record], experiment: str, **fields: object) -> list
 
 
 def by_round(records: Sequence[Record], value: str) -> dict[int, float]:
-    """A value by round; the last one where a round has several."""
+    """The value that each round measured; the last one if a round measured several."""
     return {int(r["round"]): float(r[value]) for r in records}
 
 
 def ratio(
     experiment: str, value: str, ours: str, theirs: str, **fields: object
 ) -> Callable[[Sequence[Record]], Summary]:
-    """Of one peer's value to another one's, in the same round."""
+    """Finds the ratio of one peer's value to another's, round by round."""
 
     def find(records: Sequence[Record]) -> Summary:
         sides = [
@@ -100,7 +100,7 @@ def ratio(
 
 
 def value(experiment: str, name: str, **fields: object) -> Callable[[Sequence[Record]], Summary]:
-    """Of the gateway itself."""
+    """Finds a value of the gateway itself."""
     return lambda records: summary(float(r[name]) for r in select(records, experiment, **fields))
 
 
@@ -259,4 +259,4 @@ TARGETS = (
 
 def verdicts(records: Sequence[Record]) -> list[Verdict]:
     """All targets, in order."""
-    return [judge(target, records) for target in TARGETS]
+    return [compare(target, records) for target in TARGETS]

@@ -41,7 +41,7 @@ def new_listeners(count: int) -> range:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A file for the generator, and whom it is about.
+    """A file for the generator, and the listeners in it.
 
     Attributes:
         path: of the file.
@@ -205,7 +205,7 @@ def _hot_keys(servers: Servers, _: str, requests: int) -> Prepared:
 
 
 def _catalog(servers: Servers, _: str, requests: int) -> Prepared:
-    """No state at all: what a request costs before the store comes into it."""
+    """Requests that need no state: what a request costs without the store."""
     users = new_listeners(1)
     path = servers.folder / f"sessions-{users.start}"
     _write(path, ([f"/mixes/{_mix(number)}"] for number in range(requests)))
@@ -213,7 +213,7 @@ def _catalog(servers: Servers, _: str, requests: int) -> Prepared:
 
 
 def unknown(servers: Servers, requests: int) -> Prepared:
-    """Loads alone, of states that exist nowhere."""
+    """Only loads, of states that exist nowhere."""
     users = new_listeners(requests)
     token = _tokens(servers)
     path = servers.folder / f"sessions-{users.start}"
@@ -222,7 +222,7 @@ def unknown(servers: Servers, requests: int) -> Prepared:
 
 
 def known(servers: Servers, keys: Sequence[Key]) -> Path:
-    """Loads alone, of these states."""
+    """Only loads, of these states."""
     token = _tokens(servers)
     path = servers.folder / f"sessions-{new_listeners(1).start}"
     _write(path, ([f"/sets/{token(user)}/tracks_played?mix_id={mix}"] for user, mix in keys))

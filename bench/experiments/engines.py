@@ -56,7 +56,8 @@ def _compare(labs: Sequence[Lab]) -> None:
 
 
 def _statements() -> Iterator[tuple[str, str]]:
-    """Of keys that `seed_bulk` has put into yesterday's partition, and not into the others."""
+    """The statements of the hot path, on keys that `seed_bulk` wrote into yesterday's partition
+    only."""
     today = seed.today()
     keys = [Key(seed.BULK_A_DAY + number, 1) for number in range(12)]
     key = keys[0]
@@ -78,7 +79,7 @@ def _all(days: Sequence[date], keys: Sequence[Key]) -> dict[date, Sequence[Key]]
 
 
 def _explained(lab: Lab, statement: str) -> list[dict[str, Any]]:
-    """How the server carries it out: what a table is read by. Alike lines are told once."""
+    """The steps that EXPLAIN names for a statement. Equal lines stand there once."""
     with lab.servers.connect(GATEWAY) as cursor:
         cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {statement}")
         names = [str(column[0]).lower() for column in cursor.description]

@@ -1,4 +1,5 @@
-"""What needs no load: how long the filters of a month take to ask, and the program's length."""
+"""Measurements without a load: how long a question to a month's filters takes, and how long the
+program is."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ _T = TypeVar("_T")
 
 
 def made_here(lab: Lab) -> None:
-    """Filters of 30 days of the article's size."""
+    """Measure filters of 30 days of the article's size, which are made here."""
     each = KEYS_A_DAY if lab.scale.name != "tiny" else 10_000
     slots, size = slots_for(each), word_bytes(seed.RETENTION)
     words = memoryview(bytearray(slots * size))
@@ -47,7 +48,7 @@ def made_here(lab: Lab) -> None:
 
 
 def of_a_file(lab: Lab, there: Sequence[Key], nowhere: Sequence[Key], keys: int) -> None:
-    """The file of filters that a gateway has made.
+    """Measure the file of filters that a gateway has made.
 
     Args:
         there, nowhere: keys that are in one of its days, and in none.

@@ -1,4 +1,5 @@
-"""What Redis holds: bytes a lookup, packed and flat; states in a Redis that is too small."""
+"""Bytes of a lookup in Redis, packed and flat; and how many states a Redis that is too small
+evicts."""
 
 from __future__ import annotations
 
@@ -20,13 +21,13 @@ LAYOUTS: tuple[Literal["packed", "flat"], ...] = ("packed", "flat")
 
 
 def everything(lab: Lab) -> None:
-    """Both."""
+    """Take both measurements."""
     lookups(lab)
     evictions(lab)
 
 
 def lookups(lab: Lab) -> None:
-    """Fill a fresh node with each layout, and look at its memory before and after."""
+    """Fill a fresh node with each layout, and measure its memory before and after."""
     users = 30_000 if lab.scale.wide else 2_000
     for name in LAYOUTS:
         node = RedisServer("memory", lab.servers.folder / f"memory-{name}", options=("--save", ""))

@@ -51,7 +51,8 @@ def starts(lab: Lab) -> None:
 
 
 def _memory(pid: int) -> tuple[int, int]:
-    """Bytes of a process in memory, and how many of them are the mapped file; proc(5), smaps."""
+    """Bytes of memory that a process uses, and how many of them are the mapped file; proc(5),
+    smaps."""
     rss = mapped = 0
     name = ""
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():

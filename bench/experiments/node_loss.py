@@ -1,4 +1,4 @@
-"""A lookup node is killed in mid-run: who notices."""
+"""A lookup node is killed during a run: what clients notice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONNECTIONS = 256
 
 
 def losses(lab: Lab) -> None:
-    """Listeners who come back after days; the node with a third of their lookups goes."""
+    """Kill the node that has a third of the lookups, while listeners come back after days."""
     rate = round(saturation(lab, workloads.BACK, (peers.GO, peers.GATEWAY)) * SHARE)
     wide = lab.scale.wide
     for number in range(min(lab.scale.rounds, 3) if wide else 1):

@@ -35,7 +35,8 @@ def saturation(
 
 
 def latencies(lab: Lab) -> None:
-    """Both at the same loads, which are shares of plain Go's saturation."""
+    """Measure plain Go and the gateway at the same loads, which are shares of plain Go's
+    saturation."""
     top = saturation(lab)
     for number in range(lab.scale.open_rounds):
         for share in SHARES:

@@ -29,7 +29,7 @@ CONNECTIONS = 256
 
 
 def purges(lab: Lab) -> None:
-    """Both, in turn, round by round."""
+    """Measure both designs in turn, round by round."""
     both = (peers.GATEWAY, peers.GO_TABLE)
     rate = round(saturation(lab, workloads.WARM, both) * SHARE)
     wide = lab.scale.wide
@@ -40,14 +40,14 @@ def purges(lab: Lab) -> None:
 
 
 def drops(lab: Lab) -> None:
-    """Dropped partitions only."""
+    """Measure dropped partitions only."""
     rate = round(saturation(lab, workloads.WARM, (peers.GO, peers.GATEWAY)) * SHARE)
     for number in range(min(lab.scale.rounds, 3)):
         drop(lab, number, rate)
 
 
 def drop(lab: Lab, number: int, rate: int, experiment: str = "purge", **fields: str) -> None:
-    """One partition is dropped.
+    """Drop one partition under load, and record it.
 
     Args:
         number: the round.
@@ -119,7 +119,7 @@ def windows(measured: Measured) -> list[list[float]]:
 
 
 def _drop(lab: Lab) -> float:
-    """The pruner's statements; seconds that they took."""
+    """Run the pruner's statements; the seconds that they took."""
     name = table(seed.days_ago(seed.RETENTION + 1))
     with lab.servers.connect(GATEWAY) as cursor:
         started = time.monotonic()
@@ -129,7 +129,8 @@ def _drop(lab: Lab) -> float:
 
 
 def _delete(lab: Lab) -> float:
-    """Batches, each a transaction, on an index over the day; seconds until the last row is gone."""
+    """Delete a day by its index in batches, each a transaction; the seconds until the last row was
+    gone."""
     oldest = seed.days_ago(seed.RETENTION)
     statement = f"DELETE FROM player_state WHERE written_on < '{oldest:%Y-%m-%d}' LIMIT {BATCH}"
     with lab.servers.connect(TABLE) as cursor:

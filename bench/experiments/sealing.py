@@ -30,7 +30,7 @@ AFTER = 1.0
 
 
 def seals(lab: Lab) -> None:
-    """The oldest day, filled for this, is sealed; round by round."""
+    """Fill the oldest day and seal it, round by round."""
     day = seed.days_ago(seed.RETENTION)
     for number in range(_rounds(lab)):
         _empty(lab, day)
@@ -41,7 +41,7 @@ def seals(lab: Lab) -> None:
 
 
 def seals_again(lab: Lab) -> None:
-    """Yesterday is sealed; round by round."""
+    """Seal yesterday, round by round."""
     for number in range(_rounds(lab)):
         under_load(lab, seed.days_ago(1), number)
 
@@ -57,7 +57,7 @@ def _empty(lab: Lab, day: date) -> None:
 
 
 def under_load(lab: Lab, day: date, number: int) -> None:
-    """One day is sealed once. Its filter is removed first, if it has one."""
+    """Seal one day once under load. Its filter is removed first, if it has one."""
     kind = peers.GATEWAY
     rate = round(saturation(lab, workloads.WARM, (peers.GO, kind)) * SHARE)
     with lab.servers.connect(GATEWAY) as cursor:
@@ -117,5 +117,5 @@ def _is_stored(lab: Lab, day: date) -> bool:
 
 
 def _files(lab: Lab) -> set[str]:
-    """The files of filters: a look at them costs the gateway nothing."""
+    """The files of filters. To list them costs the gateway nothing."""
     return {path.name for path in lab.servers.filters.glob("*.filters")}

@@ -34,7 +34,7 @@ def in_turn(kinds: Sequence[Kind], number: int) -> Sequence[Kind]:
 
 
 def by_workload(lab: Lab) -> None:
-    """Peers and gateway in turn, round by round, under each workload."""
+    """Measure peers and gateway in turn, round by round, under each workload."""
     wide = lab.scale.wide
     plan: list[tuple[Workload, Sequence[Kind]]] = [(workloads.WARM, EVERYBODY)]
     plan += [(workloads.OPEN, PAIR)]
@@ -48,7 +48,7 @@ def by_workload(lab: Lab) -> None:
 
 
 def by_connections(lab: Lab) -> None:
-    """Warm sessions over 1 to 512 connections."""
+    """Measure warm sessions over 1 to 512 connections."""
     wide = lab.scale.wide
     kinds = (*PAIR, peers.ASYNCIO) if wide else PAIR
     rounds = min(lab.scale.rounds, 3) if wide else 1
@@ -66,7 +66,8 @@ the second core; one worker has the first to itself, of two the other one shares
 
 
 def by_workers(lab: Lab) -> None:
-    """One worker against two, with a store behind and without; and two on one hot key."""
+    """Measure one worker against two, with a store and without one; and two workers on one hot
+    key."""
     kinds = (peers.GATEWAY, peers.GATEWAY2)
     for number in range(lab.scale.rounds if lab.scale.wide else 1):
         for place in PLACES:

@@ -25,7 +25,7 @@ BODY = encode(
 
 
 async def handle(request: web.BaseRequest) -> web.Response:
-    """Always the same."""
+    """Answer every request alike."""
     return answered(200, BODY)
 
 

@@ -65,7 +65,7 @@ def today() -> str:
 
 
 def lookup_key(user: int, playlist: int) -> str:
-    """The original system's."""
+    """The name of a lookup, as in the original system."""
     return f"uid:{user}:pid:{playlist}"
 
 
@@ -78,7 +78,7 @@ def select(day: str, user: int, playlist: int) -> str:
 
 
 def upsert(day: str, user: int, playlist: int, version: int, body: bytes) -> str:
-    """The statement that writes one, whatever is there."""
+    """The statement that writes a state over whatever is there."""
     return (
         f"INSERT INTO player_state_{day} (user_id,playlist_id,version,state)"
         f" VALUES ({user},{playlist},{version},x'{body.hex()}')"

@@ -54,17 +54,17 @@ def _target(**fields: Any) -> Target:
 )
 def test_a_verdict_says_how_far_a_figure_is_from_its_target(rate: float, words: str) -> None:
     records = [_run("go", 0, 100), _run("gateway", 0, rate)]
-    assert targets.judge(_target(), records).words.startswith(words)
+    assert targets.compare(_target(), records).words.startswith(words)
 
 
 def test_where_less_is_better_more_is_missed() -> None:
     records = [_run("go", 0, 100), _run("gateway", 0, 45)]
-    found = targets.judge(_target(least=0.3, aim=0.15, less_is_better=True), records)
+    found = targets.compare(_target(least=0.3, aim=0.15, less_is_better=True), records)
     assert found.words == "missed: 50 % above the least"
 
 
 def test_what_was_not_measured_is_said_and_not_guessed() -> None:
-    assert targets.judge(_target(), [_run("gateway", 0, 400)]).words == "not measured"
+    assert targets.compare(_target(), [_run("gateway", 0, 400)]).words == "not measured"
     assert all(v.words == "not measured" for v in targets.verdicts([]))
 
 
@@ -155,8 +155,8 @@ def test_only_runs_of_the_same_commit_and_scale_are_compared(tmp_path: Path) -> 
     meta = {"commit": "c", "scale": "full", "rounds": 5, "seconds": 5.0, "date": "d"}
     records = [_run("go", 0, 100), _run("gateway", 0, 410)]
     assert runs.earlier(tmp_path, meta) == []
-    runs.keep(tmp_path, meta, records)
-    runs.keep(tmp_path, {**meta, "commit": "d"}, records)
+    runs.remember(tmp_path, meta, records)
+    runs.remember(tmp_path, {**meta, "commit": "d"}, records)
     (medians,) = runs.earlier(tmp_path, {**meta, "date": "e"})
     assert medians["warm sessions, first request and all, requests/s, against plain Go"] == 4.1
 
