@@ -96,7 +96,7 @@ class Actor(ABC):
         expected: int | None = None,
         beside: str = "",
     ) -> Iterator[Operation]:
-        """Keep an operation; its outcome is unknown until it is said.
+        """Record an operation; its outcome is unknown until the caller sets it.
 
         Args:
             beside: sets apart what this client does beside its other operation.
@@ -114,7 +114,7 @@ class Actor(ABC):
         """Do the next thing, meant for `due`."""
 
     @abstractmethod
-    async def judge(self) -> list[Breach]:
+    async def read_back(self) -> list[Breach]:
         """Read the state back and hold it against the history."""
 
     @property
@@ -256,7 +256,7 @@ class Listener(Actor):
             headers=self.world.authorization,
         )
 
-    async def judge(self) -> list[Breach]:
+    async def read_back(self) -> list[Breach]:
         if not self._token:
             return []
 
@@ -265,7 +265,7 @@ class Listener(Actor):
         )
         if played is None:
             return [Breach(Wrong.LOST, self.key, "the state cannot be read at the end")]
-        return self.history.judge(played)
+        return self.history.check(played)
 
     @property
     def acknowledged(self) -> int:
@@ -394,12 +394,12 @@ class Writer(Actor):
         self._numbers += 1
         return f"c{self._numbers}"
 
-    async def judge(self) -> list[Breach]:
+    async def read_back(self) -> list[Breach]:
         final = await self.world.insist(lambda: self._get(None, "final"))
         if final is None:
             return [Breach(Wrong.LOST, self.key, "the state cannot be read at the end")]
         self._known = final
-        return self.history.judge(final)
+        return self.history.check(final)
 
     @property
     def acknowledged(self) -> int:

@@ -13,8 +13,8 @@ from typing import Any
 from drills.html import page, table
 from drills.result import ms
 
-KEPT = 200
-"""Runs whose reports are kept: some 20 MB."""
+MOST_RUNS = 200
+"""Runs whose reports stay, some 20 MB; older ones are removed."""
 _RUN = re.compile(r"[a-z-]+-\d{8}-\d{6}")
 _FILES = frozenset({"report.html", "report.json"})
 
@@ -25,13 +25,13 @@ def folder(out: Path, name: str, began: datetime) -> Path:
 
 
 def renew(out: Path) -> None:
-    """Remove the oldest runs' reports past `KEPT`, and write `index.html` of the others."""
+    """Remove the oldest runs' reports past `MOST_RUNS`, and write `index.html` of the others."""
     found = [(path, told) for path in out.iterdir() if (told := _read(path)) is not None]
     found.sort(key=lambda run: str(run[1]["began"]), reverse=True)
-    for path, _ in found[KEPT:]:
+    for path, _ in found[MOST_RUNS:]:
         _remove(path)
     new = out / "index.html.new"
-    new.write_text(_index(found[:KEPT]))
+    new.write_text(_index(found[:MOST_RUNS]))
     new.replace(out / "index.html")
 
 
@@ -61,7 +61,7 @@ def _index(runs: Sequence[tuple[Path, dict[str, Any]]]) -> str:
         "Drills",
         "<h1>Drills</h1>\n<p>The newest first. Felt: from the fault to the first second in which "
         f"every request succeeds within the objective again. Longest gap: without a good answer. "
-        f"The last {KEPT} runs are kept.</p>\n" + table(head, rows, numbers=3),
+        f"The last {MOST_RUNS} runs are kept.</p>\n" + table(head, rows, numbers=3),
     )
 
 

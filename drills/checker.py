@@ -95,7 +95,7 @@ class CounterHistory:
         """Changes with an acknowledgement."""
         return sum(put.outcome is Outcome.OK for put in self.puts)
 
-    def judge(self, final: Read) -> list[Breach]:
+    def check(self, final: Read) -> list[Breach]:
         """Every breach that the history and what is there at the end show together."""
         return [Breach(wrong, self.key, text) for wrong, text in self._breaches(final)]
 
@@ -212,7 +212,7 @@ class Verdict:
         return {wrong.name.lower(): self.count(wrong) for wrong in Wrong}
 
 
-def judge_rows(key: str, versions: Sequence[int], possible: Iterable[int]) -> list[Breach]:
+def check_rows(key: str, versions: Sequence[int], possible: Iterable[int]) -> list[Breach]:
     """Hold the rows of a key, as they lie in MySQL, against what its history allows.
 
     Args:

@@ -21,8 +21,8 @@ from drills.measure import FINE, Met, Try
 
 PATIENCE = 30.0
 """Seconds without an answer after which the client gives a try up."""
-LOOK_EVERY = 0.1
-"""Seconds between looks at a gateway's /readyz."""
+READYZ_EVERY = 0.1
+"""Seconds between questions for a gateway's /readyz."""
 _OK = frozenset({200})
 OVERLOADED = b"Too many requests are in flight"
 """A drill's load is far below what a gateway can do: if one sheds it, the machine is too busy."""
@@ -59,8 +59,8 @@ FELT = ("errors", "slow", "starved")
 """Causes that tell what clients feel, or what this machine lacks: no part that a drill breaks."""
 
 
-class Look(NamedTuple):
-    """One look at a gateway's /readyz; status 0 for none.
+class Readyz(NamedTuple):
+    """One question for a gateway's /readyz; status 0 if nothing answered.
 
     Attributes:
         at: when it was asked, seconds since the drill began.
@@ -112,7 +112,7 @@ class Client:
 
     Attributes:
         tries: every try, in the order of their ends.
-        looks: every look at a /readyz.
+        readyz: every question for a /readyz.
         surprises: the first unexpected answers, in words.
         refusals: what answers of 503 said, and how often.
         recording: whether tries are recorded.
@@ -127,7 +127,7 @@ class Client:
         self.targets = list(targets)
         self.now = now
         self.tries: list[Try] = []
-        self.looks: list[Look] = []
+        self.readyz: list[Readyz] = []
         self.surprises: list[str] = []
         self.refusals: Counter[str] = Counter()
         self.recording = True
@@ -265,8 +265,8 @@ class Client:
                     reasons = tuple(reason for cause, reason in named if cause not in FELT)
                     status = reply.status
             self._ready[number] = status == 200
-            self.looks.append(Look(at, self.now() - at, number, status, reasons))
-            await asyncio.sleep(LOOK_EVERY)
+            self.readyz.append(Readyz(at, self.now() - at, number, status, reasons))
+            await asyncio.sleep(READYZ_EVERY)
 
 
 def _sentence(body: bytes) -> str:

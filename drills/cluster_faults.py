@@ -24,8 +24,8 @@ def _primaries(cluster: RedisCluster) -> list[RedisServer]:
 
 def _degraded(scene: Scene) -> list[int]:
     """How many reasons each gateway gave when it was last asked."""
-    last = {look.gateway: look for look in scene.client.looks if look.status}
-    return [len(look.reasons) for look in last.values()]
+    last = {answer.gateway: answer for answer in scene.client.readyz if answer.status}
+    return [len(answer.reasons) for answer in last.values()]
 
 
 async def _all_well(scene: Scene) -> None:

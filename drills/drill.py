@@ -127,9 +127,9 @@ async def _on_stage(
             await _unless(stop, loading)
             await loading
             story.say("every state is read back")
-            judging = asyncio.create_task(load.judge(stage.rows))
-            await _unless(stop, judging)
-            verdict = await judging
+            reading = asyncio.create_task(load.read_back(stage.rows))
+            await _unless(stop, reading)
+            verdict = await reading
         except NotSteady as error:
             ended, findings = NOT_STEADY, [error.finding]
             story.say(f"not steady, so that nothing is broken: {error}")
@@ -140,7 +140,7 @@ async def _on_stage(
             for task in (loading, playing):
                 task.cancel()
             await asyncio.gather(loading, playing, return_exceptions=True)
-            await scene.settle()
+            await scene.calls_ended()
             await asyncio.to_thread(heartbeat.stop)
         again = circumstances.command(
             scenario, options.long, rate, seed, [str(path) for path in options.configs]
@@ -192,7 +192,7 @@ async def _play(scenario: Scenario, scene: Scene, begin: float) -> None:
     await scene.wait(1, 4)
 
     def trouble() -> Finding | None:
-        found = (parts(client.looks, len(client.targets)), _served(scene, begin, 1))
+        found = (parts(client.readyz, len(client.targets)), _served(scene, begin, 1))
         return next((finding for finding in found if not finding.held), None)
 
     await scene.until(lambda: trouble() is None, scene.stage.steady_seconds)
@@ -221,8 +221,8 @@ def _served(scene: Scene, begin: float, seconds: float) -> Finding:
     """
     client, end = scene.client, scene.client.now()
     begin = max(begin, end - seconds)
-    looks = [look for look in client.looks if look.status]
-    machine = p99(looks, begin, end) + 2 * p99(scene.beats, begin, end)
+    readyz = [answer for answer in client.readyz if answer.status]
+    machine = p99(readyz, begin, end) + 2 * p99(scene.beats, begin, end)
     return served(client.tries, begin, end, scene.stage.objective_seconds + machine)
 
 

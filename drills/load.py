@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from drills.actors import Actor, Listener, World, Writer
-from drills.checker import Verdict, judge_rows
+from drills.checker import Verdict, check_rows
 from drills.client import Client
 from drills.operations import Operation
 
@@ -103,7 +103,7 @@ class Load:
         """All that the clients did."""
         return self._world.operations
 
-    async def judge(self, rows: Rows | None) -> Verdict:
+    async def read_back(self, rows: Rows | None) -> Verdict:
         """Read every state back, through the gateways and in MySQL itself.
 
         Args:
@@ -116,7 +116,7 @@ class Load:
 
         async def one(actor: Actor) -> None:
             async with slots:
-                verdict.breaches += await actor.judge()
+                verdict.breaches += await actor.read_back()
 
         actors = [actor for actor in self._actors if actor.steps]
         reading = asyncio.gather(*(one(actor) for actor in actors))
@@ -132,7 +132,7 @@ class Load:
             found = await asyncio.to_thread(rows, keys)
             for actor in actors:
                 versions = found.get((actor.user, actor.playlist), ())
-                verdict.breaches += judge_rows(actor.key, versions, actor.versions)
+                verdict.breaches += check_rows(actor.key, versions, actor.versions)
         verdict.states = len(actors)
         verdict.acknowledged = sum(actor.acknowledged for actor in actors)
         verdict.unknown = sum(actor.unknown for actor in actors)

@@ -19,8 +19,10 @@ _RETURN = 20.0
 
 def out_of_ring(scene: Scene) -> list[int]:
     """How many lookup nodes each gateway has out of its ring, as its last /readyz said."""
-    last = {look.gateway: look for look in scene.client.looks if look.status}
-    return [sum("out of the ring" in reason for reason in look.reasons) for look in last.values()]
+    last = {answer.gateway: answer for answer in scene.client.readyz if answer.status}
+    return [
+        sum("out of the ring" in reason for reason in answer.reasons) for answer in last.values()
+    ]
 
 
 def _words(scene: Scene) -> str:
@@ -106,22 +108,22 @@ async def _flapping(scene: Scene) -> None:
 
 def _ejections(scene: Scene, gateway: int) -> int:
     """How often a gateway was seen to take a node out."""
-    out = [bool(look.reasons) for look in scene.client.looks if look.gateway == gateway]
+    out = [bool(answer.reasons) for answer in scene.client.readyz if answer.gateway == gateway]
     return sum(now and not before for before, now in zip([False, *out], out, strict=False))
 
 
 def _snapshot(node: RedisServer) -> Path:
-    """Have the node write its entries down, and keep them aside."""
+    """Copy the entries that a node has now."""
     with node.client() as client:
         client.save()
-    kept = node.folder / "kept.rdb"
-    shutil.copy(node.folder / "dump.rdb", kept)
-    return kept
+    snapshot = node.folder / "snapshot.rdb"
+    shutil.copy(node.folder / "dump.rdb", snapshot)
+    return snapshot
 
 
-def _return_with(node: RedisServer, kept: Path) -> None:
+def _return_with(node: RedisServer, snapshot: Path) -> None:
     node.kill()
-    shutil.copy(kept, node.folder / "dump.rdb")
+    shutil.copy(snapshot, node.folder / "dump.rdb")
     node.start()
 
 
@@ -138,7 +140,7 @@ async def _old_snapshot(scene: Scene) -> None:
     node = scene.stage.lookups[0]
     await scene.inject(
         f"{node.name} returns with its entries of a week ago",
-        lambda: _return_with(node, node.folder / "kept.rdb"),
+        lambda: _return_with(node, node.folder / "snapshot.rdb"),
     )
     await scene.wait(3, 30)
     scene.healed = scene.client.now()
@@ -213,7 +215,7 @@ async def _all_dead(scene: Scene) -> None:
     await scene.inject("all lookup nodes are killed", each(nodes, RedisServer.kill))
     await _ejected(scene, nodes=len(nodes))
     await scene.wait(3, 30)
-    status = {look.gateway: look.status for look in scene.client.looks}
+    status = {answer.gateway: answer.status for answer in scene.client.readyz}
     scene.expect(
         "/readyz stays ready and says degraded",
         set(status.values()) == {200},

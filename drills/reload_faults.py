@@ -32,21 +32,21 @@ def _reload(gateways: Sequence[Gateway], nodes: Sequence[RedisServer]) -> None:
         gateway.reload("lookup", servers=servers)
 
 
-async def _settled(scene: Scene, generation: int, nodes: int) -> None:
+async def _turned(scene: Scene, generation: int, nodes: int) -> None:
     """Expect every gateway on the new ring."""
 
-    def settled() -> bool:
+    def all_turned() -> bool:
         rings = [gateway.ring() for gateway in scene.stage.gateways]
         return all(
             ring["generation"] == generation and len(ring["nodes"]) == nodes for ring in rings
         )
 
-    came = await scene.until(settled, _TURNED)
+    came = await scene.until(all_turned, _TURNED)
     scene.expect("every gateway has the new ring", came, f"{nodes} nodes")
 
 
 async def _ask(scene: Scene, user: int, method: str = "GET") -> bool:
-    """Write a place, or look whether it is there as it was written."""
+    """Write a place, or read it; whether it is there as it was written."""
     headers = {"Authorization": f"Bearer {scene.stage.key}"}
     more: dict[str, str] = {}
     if method == "PUT":
@@ -76,7 +76,7 @@ async def _write_places(scene: Scene) -> None:
     scene.expect(f"{_PLACES:,} places are written before", written == _PLACES, f"{written:,}")
 
 
-async def _look_at_moved(
+async def _load_moved(
     scene: Scene, before: Sequence[RedisServer], after: Sequence[RedisServer], seconds: float
 ) -> tuple[set[int], int]:
     """Load the places whose hint belongs to another node by the second ring, at a steady rate.
@@ -89,14 +89,14 @@ async def _look_at_moved(
         for nodes in (before, after)
     )
     layout = Layout("packed", 30)
-    looks: dict[int, asyncio.Task[bool]] = {}
+    loads: dict[int, asyncio.Task[bool]] = {}
     pause = seconds * len(after) / _PLACES
     for user in range(_FIRST_USER, _FIRST_USER + _PLACES):
         key = layout.ring_key(Key(user, 1))
         if old.owner(key).name != new.owner(key).name:
-            looks[user] = asyncio.create_task(_ask(scene, user))
+            loads[user] = asyncio.create_task(_ask(scene, user))
             await asyncio.sleep(pause)
-    return set(looks), sum(not found for found in await asyncio.gather(*looks.values()))
+    return set(loads), sum(not found for found in await asyncio.gather(*loads.values()))
 
 
 async def _added(scene: Scene) -> None:
@@ -110,8 +110,8 @@ async def _added(scene: Scene) -> None:
             f"{spare.name} is added by a reload",
             lambda: _reload(stage.gateways, nodes),
         )
-        await _settled(scene, number, len(nodes))
-        moved, lost = await _look_at_moved(scene, nodes[:-1], nodes, scene.pick(8, 20))
+        await _turned(scene, number, len(nodes))
+        moved, lost = await _load_moved(scene, nodes[:-1], nodes, scene.pick(8, 20))
         places |= moved
         missing += lost
     scene.expect(
@@ -128,11 +128,11 @@ async def _removed(scene: Scene) -> None:
     await scene.inject(
         f"{first.name} is removed by a reload", lambda: _reload(stage.gateways, others)
     )
-    await _settled(scene, 2, len(others))
+    await _turned(scene, 2, len(others))
     await scene.wait(1, 10)
     await scene.heal(f"{first.name} is stopped: no gateway asks it", first.kill)
     await scene.wait(2, 20)
-    out = {reason for look in scene.client.looks[-4:] for reason in look.reasons}
+    out = {reason for answer in scene.client.readyz[-4:] for reason in answer.reasons}
     scene.expect("no gateway misses it", not out, "; ".join(out) or "/readyz names nothing")
 
 
@@ -150,7 +150,7 @@ async def _apart(scene: Scene) -> None:
             scene.expect(
                 "for a while the gateways have two rings", len(set(rings)) == 2, f"nodes: {rings}"
             )
-    await _settled(scene, 2, len(nodes))
+    await _turned(scene, 2, len(nodes))
     await scene.heal("all gateways have the same ring", lambda: None)
 
 

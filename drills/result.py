@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from drills.checker import Verdict
-from drills.client import Look
+from drills.client import Readyz
 from drills.measure import Try, Window
 from drills.noise import Beat
 from drills.operations import Operation
@@ -58,7 +58,7 @@ class Result:
     over: float = 0.0
     ejected: float | None = None
     tries: list[Try] = field(default_factory=list)
-    looks: list[Look] = field(default_factory=list)
+    readyz: list[Readyz] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
     refusals: dict[str, int] = field(default_factory=dict)
     log_errors: dict[str, int] = field(default_factory=dict)

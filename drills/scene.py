@@ -110,7 +110,7 @@ class Scene:
         # A step that is given up still runs in its thread until it returns.
         return await asyncio.shield(under_way)
 
-    async def settle(self) -> None:
+    async def calls_ended(self) -> None:
         """Wait for what `do` called and no step waits for any more."""
         await asyncio.gather(*self._calls, return_exceptions=True)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from drills.client import Look
+from drills.client import Readyz
 from drills.measure import FINE, Met, Try
 from drills.scene import Finding
 
@@ -26,16 +26,16 @@ class NotSteady(Exception):
         self.finding = finding
 
 
-def parts(looks: Sequence[Look], gateways: int) -> Finding:
-    """Whether every gateway is ready and misses no part, by the last look at each."""
-    last = {look.gateway: look for look in looks}
+def parts(readyz: Sequence[Readyz], gateways: int) -> Finding:
+    """Whether every gateway is ready and misses no part, by the last /readyz of each."""
+    last = {answer.gateway: answer for answer in readyz}
     wrong = []
     for number in range(gateways):
-        look = last.get(number)
-        if look is None or not look.status:
+        answer = last.get(number)
+        if answer is None or not answer.status:
             wrong.append(f"gateway {number + 1} does not answer /readyz")
-        elif look.status != 200 or look.reasons:
-            reasons = "; ".join(look.reasons) or f"/readyz answers {look.status}"
+        elif answer.status != 200 or answer.reasons:
+            reasons = "; ".join(answer.reasons) or f"/readyz answers {answer.status}"
             wrong.append(f"gateway {number + 1}: {reasons}")
     return Finding(PROMISE, not wrong, "; ".join(wrong))
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from drills import measure
 from drills.checker import Verdict
-from drills.client import Look
+from drills.client import Readyz
 from drills.measure import Met, Window, window
 from drills.noise import STARVED, Timed, missed, p99
 from drills.result import Result
@@ -24,7 +24,7 @@ SLOW = 1.0
 """Seconds: a promise to serve as before is broken by what takes longer, on any machine."""
 
 
-def judge(result: Result, expectations: Sequence[Finding]) -> list[Finding]:
+def all_findings(result: Result, expectations: Sequence[Finding]) -> list[Finding]:
     """Every finding of a drill."""
     promise = result.scenario.promise
     findings = [_errors(result), _nothing_lost(result.verdict)]
@@ -129,15 +129,15 @@ def _noise(result: Result, begin: float, end: float | None) -> float:
         calm = p99(timed, result.calm, result.injected)
         return 1000 * max(0.0, p99(timed, begin, end or result.healed) - calm)
 
-    return slower([look for look in result.looks if look.status]) + 2 * slower(result.beats)
+    return slower([answer for answer in result.readyz if answer.status]) + 2 * slower(result.beats)
 
 
-def ejected_at(looks: Sequence[Look], injected: float) -> float | None:
+def ejected_at(readyz: Sequence[Readyz], injected: float) -> float | None:
     """When the last of the gateways that took a node out did so; None if none did."""
     first: dict[int, float] = {}
-    for look in looks:
-        if look.at >= injected and any("out of the ring" in reason for reason in look.reasons):
-            first.setdefault(look.gateway, look.at)
+    for answer in readyz:
+        if answer.at >= injected and any("out of the ring" in reason for reason in answer.reasons):
+            first.setdefault(answer.gateway, answer.at)
     return max(first.values(), default=None)
 
 
@@ -160,15 +160,15 @@ def windows(result: Result) -> dict[str, Window]:
 
 
 def build(scene: Scene, result: Result) -> Result:
-    """Complete a result with what was seen, and judge it, unless it ended before its verdict."""
+    """Complete a result with what was seen; with its findings, unless the drill ended early."""
     client, end = scene.client, result.end
     result.calm = end if scene.calm is None else scene.calm
     result.injections = scene.injections
     result.healed = end if scene.healed is None else scene.healed
     result.over = result.healed if scene.over is None else scene.over
-    result.ejected = ejected_at(client.looks, result.injected)
+    result.ejected = ejected_at(client.readyz, result.injected)
     result.tries = sorted(client.tries, key=lambda t: t.sent)
-    result.looks = client.looks
+    result.readyz = client.readyz
     result.surprises = client.surprises
     result.refusals = dict(client.refusals)
     result.objective = scene.stage.objective_seconds
@@ -178,7 +178,7 @@ def build(scene: Scene, result: Result) -> Result:
     result.worst_gap = measure.worst_gap(tried, result.calm, end)
     recover(result)
     if result.ended is None:
-        result.findings = judge(result, scene.expectations)
+        result.findings = all_findings(result, scene.expectations)
     excuse(result)
     return result
 

@@ -131,7 +131,7 @@ class ListenerHistory:
         self.breaches.append(Breach(self._kind(command, answer), self.key, self._words(answer)))
         self._worlds = {self._believe(world, command, answer) for world in self._worlds}
 
-    def judge(self, played: int) -> list[Breach]:
+    def check(self, played: int) -> list[Breach]:
         """Every breach; `played` is what tracks_played says at the end."""
         breaches = list(self.breaches)
         possible = {min(w.place.at, self.tracks) for w in self._reachable()}

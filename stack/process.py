@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,9 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 _given: set[int] = set()
+_reservations: deque[socket.socket] = deque()
+MOST_RESERVED = 256
+"""Ports that one process reserves at once: each takes a descriptor."""
 _forker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forker")
 
 
@@ -222,10 +226,26 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
 def free_port() -> int:
     """A free port below the ephemeral ones, so that no outgoing connection takes it meanwhile.
 
-    One process never returns a port twice, since it stays free until its user listens there.
+    It stays free until its user listens there. Until then neither this process nor another one that
+    calls this function returns it again.
     """
     while True:
         port = random.randrange(12_000, 30_000)  # noqa: S311 - not a secret
-        if port not in _given and port_is_free(port):
+        if port not in _given and port_is_free(port) and _reserve(port):
             _given.add(port)
             return port
+
+
+def _reserve(port: int) -> bool:
+    """Take an abstract name for a port; False if another process has it. Such names belong to a
+    network namespace, as ports do, and end with the process; unix(7)."""
+    reservation = socket.socket(socket.AF_UNIX)
+    try:
+        reservation.bind(f"\0tapedeck-port-{port}")
+    except OSError:
+        reservation.close()
+        return False
+    if len(_reservations) == MOST_RESERVED:
+        _reservations.popleft().close()
+    _reservations.append(reservation)
+    return True

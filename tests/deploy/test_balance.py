@@ -23,6 +23,7 @@ import pytest
 from tests.support.balancers import Balancer
 from tests.support.gateways import Gateway, put_mixes
 from tests.support.serving import a_mix
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -56,13 +57,6 @@ def site(
         for gateway in gateways:
             stack.enter_context(gateway)
         yield Site(stack.enter_context(Balancer(request.param, ports, tmp_path)), gateways)
-
-
-async def until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        await asyncio.sleep(0.02)
 
 
 async def new_token(http: aiohttp.ClientSession, site: Site, user: int | None = None) -> str:
@@ -168,10 +162,10 @@ async def with_a_crowd(site: Site, happening: Callable[[Crowd], Awaitable[None]]
     crowd = Crowd(site)
     listeners = [asyncio.create_task(crowd.listen()) for _ in range(16)]
     try:
-        await until(lambda: crowd.moves > 100, "nobody moves on")
+        await until(lambda: crowd.moves > 100, what="listeners move on")
         await happening(crowd)
         before = crowd.moves
-        await until(lambda: crowd.moves > before + 200, "nobody moves on afterwards")
+        await until(lambda: crowd.moves > before + 200, what="listeners move on afterwards")
     finally:
         crowd.over = True
         await asyncio.gather(*listeners)
@@ -204,7 +198,8 @@ async def test_an_upgrade_one_gateway_after_the_other_fails_no_request(site: Sit
             # docs/operations.md: the next one not before the balancer believes in this one.
             before = len(gateway.lines("request answered"))
             await until(
-                lambda g=gateway, b=before: len(g.lines("request answered")) > b, "it gets nothing"
+                lambda g=gateway, b=before: len(g.lines("request answered")) > b,
+                what="it gets requests",
             )  # type: ignore[misc]
 
     crowd = await with_a_crowd(site, upgrade)

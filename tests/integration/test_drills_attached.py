@@ -60,9 +60,9 @@ async def _look_and_ask(stage: Attached) -> tuple[int, int]:
     async with Client(stage.targets, random.Random(1)) as client:
         answer = await client.ask("GET", "/sets/new", what="new")
         async with asyncio.timeout(5):
-            while not client.looks:
+            while not client.readyz:
                 await asyncio.sleep(0.01)
-        return answer.status, client.looks[0].status
+        return answer.status, client.readyz[0].status
 
 
 def test_gateways_that_ask_clients_for_certificates_are_refused_by_name(

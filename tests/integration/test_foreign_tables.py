@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -27,6 +26,7 @@ from tests.support.backends import opened
 from tests.support.gateways import Gateway, put_mixes
 from tests.support.serving import a_mix
 from tests.support.states import bump, count
+from tests.support.terminal import tapedeck
 
 pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
@@ -73,30 +73,9 @@ def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
     gateway.kill()
 
 
-def refused(gateway: Gateway, *args: str) -> tuple[int, str]:
-    """The exit status of a start, and what it printed."""
-    gateway.write_config()
-    code = "from cli.main import main; main()"
-    ended = subprocess.run(
-        [sys.executable, "-c", code, "serve", "--config", str(gateway.config), *args],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return ended.returncode, ended.stdout + ended.stderr
-
-
 def cli(gateway: Gateway, *args: str) -> subprocess.CompletedProcess[str]:
     gateway.write_config()
-    code = "from cli.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *args, "--config", str(gateway.config)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return tapedeck(*args, "--config", str(gateway.config))
 
 
 # --- never dropped, read or written
@@ -258,7 +237,8 @@ def test_a_gateway_does_not_start_where_todays_or_tomorrows_name_is_taken(
     foreign(mysql, database, taken)
     before = mysql.query(f"SHOW CREATE TABLE {database}.{table(taken)}")
 
-    status, said = refused(gateway, "--workers", str(workers))
+    ended = cli(gateway, "serve", "--workers", str(workers))
+    status, said = ended.returncode, ended.stdout + ended.stderr
 
     assert status == 1
     assert f"the table {table(taken)} has the name of a day partition" in said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from stack.redis import RedisServer
 from tests.support.backends import opened
 from tests.support.mysqld import public_key
 from tests.support.states import bump, count
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -51,12 +52,6 @@ def document(group: Group, lookup_servers: list[RedisServer], mysql_template: Pa
             "deadline": 60_000,
         },
     }
-
-
-async def until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.02)
 
 
 def reasons(backend: Backend) -> list[str]:

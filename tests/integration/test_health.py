@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,9 @@ from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.gateways import Gateway
 from tests.support.states import bump
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.stack
-
-
-async def until(holds: Callable[[], bool], seconds: float = 30) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager

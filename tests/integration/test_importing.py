@@ -6,8 +6,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
@@ -49,6 +47,7 @@ from tests.support.backends import opened
 from tests.support.gateways import Gateway, put_mixes
 from tests.support.serving import a_mix
 from tests.support.states import bump, forget
+from tests.support.terminal import tapedeck
 
 pytestmark = pytest.mark.stack
 
@@ -492,29 +491,22 @@ def test_the_command_names_bad_rows_and_a_bad_map(document: dict[str, Any], tmp_
     config.write_text(yaml.safe_dump(document))
     rows.write_text(f'{{"u": 1, "p": 7, "t": [70], "d": "{today}"}}\n{{"u": "x"}}\n')
 
-    def tapedeck(*args: str) -> tuple[int, str, str]:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-c", "from cli.main import main; main()", "import"),
-                *("--from", str(rows), "--map", str(said), "--config", str(config), *args),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+    def run(*args: str) -> tuple[int, str, str]:
+        done = tapedeck(
+            *("import", "--from", str(rows), "--map", str(said), "--config", str(config), *args)
         )
         return done.returncode, done.stdout, done.stderr
 
     said.write_text("usr: u\nplaylist: p\nday: d\nplayer:\n  played: t\n")
-    status, _, why = tapedeck()
+    status, _, why = run()
     assert status == 1
     assert "map.yml: line 1: there is no 'usr': did you mean 'user'?" in why
     said.write_text(said.read_text().replace("usr", "user"))
-    status, told, why = tapedeck("--dry-run")
+    status, told, why = run("--dry-run")
     assert f"user 1, playlist 7, partition {today:%Y%m%d}: track 70, 1 played" in told
     assert "The catalog lacks 1 mix (7)" in told
     assert status == 1, "a row is bad"
-    status, told, why = tapedeck()
+    status, told, why = run()
     assert "1 bad row, 1 imported" in told
     assert "The catalog lacks 1 mix (7)" in told
     assert status == 1
@@ -526,7 +518,7 @@ def test_the_command_names_bad_rows_and_a_bad_map(document: dict[str, Any], tmp_
     assert bad["values"] == {"user": "x", "playlist": None, "day": None, "played": None}
     assert not (tmp_path / "map.yml.progress").exists()
     rows.unlink()
-    status, _, why = tapedeck()
+    status, _, why = run()
     assert status == 1
     assert why.endswith("places.jsonl: there is no such file\n")
     assert len((tmp_path / "map.yml.rejects").read_text().splitlines()) == 2, "of both runs"
@@ -668,20 +660,11 @@ def test_verify_lists_what_a_gateway_answers_otherwise_and_changes_nothing(
         file.write_text("".join(json.dumps({"p": 7, "d": f"{day}", **row}) + "\n" for row in rows))
 
     def command(mapped: Path, *args: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-c", "from cli.main import main; main()", *args),
-                *("--map", str(mapped), "--config", str(config)),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = tapedeck(*args, "--map", str(mapped), "--config", str(config))
         assert done.stdout, done.stderr
         return done.returncode, done.stdout
 
-    def tapedeck(file: Path, mapped: Path, *args: str) -> tuple[int, Any]:
+    def imported(file: Path, mapped: Path, *args: str) -> tuple[int, Any]:
         status, said = command(mapped, "import", "--json", "--from", str(file), *args)
         return status, json.loads(said)
 
@@ -694,14 +677,14 @@ def test_verify_lists_what_a_gateway_answers_otherwise_and_changes_nothing(
     odd = [{"u": 5, "p": 8, "t": [801]}, {"u": 6, "t": [701, 999]}]
     with Gateway(document, tmp_path):
         put(places, right, {"u": 2, "t": [701]}, {"u": 3, "t": [701]}, *odd)
-        assert tapedeck(places, said)[0] == 0
+        assert imported(places, said)[0] == 0
         put(states, {"u": 9, "b": {"at": 1}})
-        assert tapedeck(states, bodies)[0] == 0
+        assert imported(states, bodies)[0] == 0
         database = document["mysql"]["database"]
         mysql.query(f"UPDATE {database}.{table(day)} SET operations='w.1.2' WHERE user_id=2")
         put(places, right, {"u": 2, "t": [702]}, {"u": 3, "t": [702]}, {"u": 4, "t": [701]}, *odd)
         before = rows()
-        status, told = tapedeck(places, said, "--verify")
+        status, told = imported(places, said, "--verify")
         assert status == 1
         assert [(one["user"], one["what"]) for one in told["differences"]] == [
             (3, "Tapedeck has another state than the source"),
@@ -712,7 +695,7 @@ def test_verify_lists_what_a_gateway_answers_otherwise_and_changes_nothing(
             (6, "the catalog's mix lacks track 999"),
         ]
         assert told["compared"][CHANGED] == told["compared"][SAME] == 1
-        assert tapedeck(states, bodies, "--verify") == (
+        assert imported(states, bodies, "--verify") == (
             0,
             {"compared": {SAME: 1}, "differences": [], "lacking": []},
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import ssl
 import subprocess
@@ -19,7 +20,7 @@ from config.load import parse
 from stack import datadir
 from stack.datadir import Passwords
 from stack.mariadb import MariaDB
-from stack.process import Child, ServerFailed
+from stack.process import Child, ServerFailed, free_port
 from stack.redis import RedisServer
 from stack.server import Server
 from tests.support.clocks import shift
@@ -173,6 +174,24 @@ assert child.running
 print("up", flush=True)
 time.sleep(600)
 """
+
+
+def test_a_port_that_another_process_was_given_is_given_to_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    argv = [
+        sys.executable,
+        "-c",
+        "from stack.process import *; print(free_port(), flush=True); input()",
+    ]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        taken = int(other.stdout.readline())
+        free = free_port()
+        ports = iter([taken, taken, free - 1, free + 1, free + 2, free + 3])
+        monkeypatch.setattr(random, "randrange", lambda *_: next(ports))
+        assert free_port() != taken
+        other.communicate("\n")
 
 
 def test_a_child_dies_with_a_parent_that_is_killed_and_not_with_a_thread(tmp_path: Path) -> None:

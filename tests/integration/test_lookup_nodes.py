@@ -17,6 +17,7 @@ from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.states import bump, count
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -24,12 +25,6 @@ LONG = 60_000
 """ms: a retry timeout within which no probe comes."""
 NO_SESSIONS = {"enabled": False}
 """So that each request asks its lookup node, as one of a listener who is new to the worker."""
-
-
-async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 def keys_of(backend: Backend, node: str, how_many: int) -> list[Key]:

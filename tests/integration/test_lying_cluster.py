@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ from tests.conftest import StackConfig
 from tests.integration.test_lying_node import ANYTHING, STREAMS, megabytes, told_the_truth
 from tests.support.backends import opened
 from tests.support.liar import Liar, Script
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -98,12 +99,6 @@ async def backend(stack_config: StackConfig, liar: Liar) -> AsyncIterator[Backen
 def nodes_of(backend: Backend) -> ClusterNodes:
     assert isinstance(backend.nodes, ClusterNodes)
     return backend.nodes
-
-
-async def until(done: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not done():
-            await asyncio.sleep(0.02)
 
 
 def reasons(backend: Backend) -> str:

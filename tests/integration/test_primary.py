@@ -35,6 +35,7 @@ from stack.server import Server
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.states import bump, count
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -55,12 +56,6 @@ async def watching(config: MySQL) -> AsyncIterator[Primary]:
         yield primary
     finally:
         await primary.close()
-
-
-async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 async def elsewhere(call: Callable[[], Any]) -> Any:

@@ -24,6 +24,7 @@ from tests.conftest import StackConfig
 from tests.support import backends
 from tests.support.gateways import Gateway
 from tests.support.states import bump, count
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -75,13 +76,6 @@ async def opened(given: dict[str, Any], *, found: bool = True) -> AsyncIterator[
         if found:
             await until(lambda: backend.readiness().status == "ready")
         yield backend
-
-
-async def until(done: Any) -> None:
-    end = time.monotonic() + SECONDS
-    while not done():
-        assert time.monotonic() < end, "it did not come to it"
-        await asyncio.sleep(0.02)
 
 
 async def play(backend: Backend, keys: list[Key] = KEYS) -> None:

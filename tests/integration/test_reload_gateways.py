@@ -6,8 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from stack.process import free_port
 from stack.redis import RedisServer
 from tests.support.gateways import Gateway
 from tests.support.rings import servers
+from tests.support.terminal import tapedeck
 from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.stack
@@ -80,17 +79,6 @@ def set_lookup(gateway: Gateway, **lookup: Any) -> None:
 
 def workers(gateway: Gateway) -> dict[int, int]:
     return {line["worker"]: line["pid"] for line in gateway.lines("worker started")}
-
-
-def tapedeck(*args: str) -> subprocess.CompletedProcess[str]:
-    code = "from cli.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *args],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={k: v for k, v in os.environ.items() if not k.startswith("TAPEDECK_")},
-    )
 
 
 async def test_a_worker_that_does_not_answer_keeps_every_worker_on_the_old_ring(

@@ -15,8 +15,9 @@ from sharding.backend import Backend
 from sharding.state import Key
 from stack.redis import RedisServer
 from tests.conftest import StackConfig
-from tests.support.rings import opened, reload, servers, until
+from tests.support.rings import opened, reload, servers
 from tests.support.states import bump, count
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -94,7 +95,7 @@ async def test_old_connections_are_drained_then_closed_and_its_metric_goes(
         reload(backend, stack_config(lookup={"servers": servers(one, two)}))
         for user in USERS[:59]:
             assert await count(backend.store, Key(user, 1)) == 1
-        await until(lambda: ours() == 0, "its connections are closed")
+        await until(lambda: ours() == 0, what="its connections are closed")
         assert gone.name not in {node.name for node in backend.nodes}
         assert REGISTRY.get_sample_value("tapedeck_lookup_node_live", {"node": "lookup3"}) is None
         assert REGISTRY.get_sample_value("tapedeck_lookup_node_live", {"node": "lookup1"}) == 1
@@ -111,7 +112,7 @@ async def test_what_a_node_was_asked_before_it_left_is_still_answered(
         one.freeze()
         asked = asyncio.create_task(backend.lookups.ask(key))
         link = backend.nodes["lookup1"]._link
-        await until(lambda: not link._free, "the question is under way")
+        await until(lambda: not link._free, what="the question is under way")
         reload(backend, stack_config(lookup={"servers": servers(two)}))
         await asyncio.sleep(0.1)  # what would close the connections at once has done it by then
         one.thaw()
@@ -148,4 +149,4 @@ async def test_ejection_outlives_a_reload_where_the_node_stays_and_nowhere_else(
         one.start()
         faster = {**lookup, "servers": servers(one, two), "server_retry_timeout": 50}
         reload(backend, stack_config(lookup=faster))
-        await until(lambda: not backend.nodes.out, "the shorter time out of the ring holds")
+        await until(lambda: not backend.nodes.out, what="the shorter time out of the ring holds")

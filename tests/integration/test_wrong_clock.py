@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 
 from stack.mariadb import MariaDB
 from tests.support.gateways import Gateway
+from tests.support.terminal import tapedeck
 
 pytestmark = pytest.mark.stack
 
@@ -61,11 +60,7 @@ async def call(
 
 def believe_clock(gateway: Gateway) -> str:
     """What `tapedeck partitions believe-clock` says."""
-    code = "from cli.main import main; main()"
-    command = [sys.executable, "-c", code, "partitions", "believe-clock"]
-    done = subprocess.run(
-        [*command, "--config", str(gateway.config)], capture_output=True, text=True, check=False
-    )
+    done = tapedeck("partitions", "believe-clock", "--config", str(gateway.config))
     assert done.returncode == 0, done.stderr
     return done.stdout
 

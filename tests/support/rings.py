@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -35,12 +33,3 @@ def _asking(document: dict[str, Any]) -> dict[str, Any]:
     # A busy machine must not miss the deadline, where a test does not mean it to.
     lookup = {"hint_deadline": 2000, "timeout": 4000, **document["lookup"]}
     return {**document, "lookup": lookup, "sessions": {"enabled": False}}
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + SECONDS
-    while not condition():
-        assert loop.time() < end, f"not in {SECONDS} s: {what}"
-        await asyncio.sleep(0.01)

@@ -44,6 +44,23 @@ def full_pipe() -> tuple[int, int]:
     return reader, writer
 
 
+def tapedeck(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, without this process's TAPEDECK_ variables.
+
+    Args:
+        environ: more of its environment.
+    """
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("TAPEDECK_")}
+    return subprocess.run(
+        [sys.executable, "-m", "cli", *args],
+        env={**mine, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 class Terminal:
     """A folder in which `tapedeck up` is run, on ports of its own.
 

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.support.terminal import tapedeck
 
 GOOD = {
     "auth": {"service_keys": ["a-secret-service-key"]},
     "lookup": {"servers": ["127.0.0.1:1:1 lookup1"]},
     "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody", "password": "a-secret-password"},
 }
-
-
-def tapedeck(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from cli.main import main; main()", *args]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env={**os.environ, **environ}
-    )
 
 
 @pytest.fixture

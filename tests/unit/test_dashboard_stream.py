@@ -25,6 +25,7 @@ from gateway.reload.runtime_config import RuntimeConfig
 from sharding.partitions.shown import Partition
 from sharding.shown import Node, Outline, Ring
 from tests.support.serving import a_config
+from tests.support.waiting import until
 
 TOKEN = "the-admin-token"
 KEY = {"Authorization": f"Bearer {TOKEN}"}
@@ -86,12 +87,6 @@ async def admin(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Admin]:
         await board.close()
         with contextlib.suppress(OSError):  # stopped by the test
             await listening.stop(0.1)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drills.checker import CounterHistory, Outcome, Read, Wrong, judge_rows
+from drills.checker import CounterHistory, Outcome, Read, Wrong, check_rows
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Honest:
         final = Read(
             self.tick(), self.tick(), len(changes) if version is None else version, changes
         )
-        return {breach.wrong for breach in self.history.judge(final)}
+        return {breach.wrong for breach in self.history.check(final)}
 
 
 @given(
@@ -163,7 +163,7 @@ def test_a_version_that_jumped_is_found() -> None:
 def test_a_key_has_one_row_of_a_version_that_its_history_allows(
     versions: list[int], possible: set[int], found: list[Wrong]
 ) -> None:
-    assert [breach.wrong for breach in judge_rows("k", versions, possible)] == found
+    assert [breach.wrong for breach in check_rows("k", versions, possible)] == found
 
 
 def test_every_kind_of_breach_is_explained() -> None:

@@ -20,7 +20,7 @@ from cli.main import app
 from drills import archive, verdicts
 from drills.attached import unsuited
 from drills.checker import Breach, Verdict, Wrong
-from drills.client import OVERLOADED, Look
+from drills.client import OVERLOADED, Readyz
 from drills.measure import Met, Try
 from drills.noise import Beat
 from drills.report import render, write
@@ -42,7 +42,7 @@ def result(
         at = n / 100
         took = during if 4 <= at < 7 else 0.01
         tries.append(Try(at, at, at + took, n % 2, "next", Met.OK, last=True))
-    looks = [Look(n / 10, 0.002, n % 2, 200, ()) for n in range(100)]
+    readyz = [Readyz(n / 10, 0.002, n % 2, 200, ()) for n in range(100)]
     made = Result(
         scenario=DRILLS[name],
         command=f"tapedeck drill {name} --short --rate 100 --seed 1",
@@ -57,14 +57,14 @@ def result(
         over=7.0,
         ejected=4.5,
         tries=tries,
-        looks=looks,
+        readyz=readyz,
         marks=[Mark(4.0, "<b>lookup1</b> is killed & gone")],
         verdict=Verdict(states=5, acknowledged=500, breaches=breaches or []),
         circumstances={"Python": "3.11.2", "machine": "2 cores, 8.0 GiB of memory"},
     )
     made.windows = verdicts.windows(made)
     verdicts.recover(made)
-    made.findings = verdicts.judge(made, [])
+    made.findings = verdicts.all_findings(made, [])
     return made
 
 
@@ -98,10 +98,10 @@ def test_an_outage_may_cost_as_long_as_it_lasts_and_a_second() -> None:
 def test_an_error_that_is_not_promised_breaks_it() -> None:
     made = result()
     made.tries.append(Try(5, 5, 5.1, 0, "next", Met.BUSY, last=False))
-    assert next(f.held for f in verdicts.judge(made, [])) is False
+    assert next(f.held for f in verdicts.all_findings(made, [])) is False
     allowed = replace(made.scenario, promise=Promise(errors=frozenset({Met.BUSY})))
     made.scenario = allowed
-    assert next(f.held for f in verdicts.judge(made, [])) is True
+    assert next(f.held for f in verdicts.all_findings(made, [])) is True
 
 
 @pytest.mark.parametrize(("stall", "late"), [(0.5, False), (3.0, True)])
@@ -111,7 +111,7 @@ def test_errors_of_a_machine_that_stood_still_are_only_late_and_lost_changes_nev
     for breaches, only_late in (([], late), ([Breach(Wrong.LOST, "k", "gone")], False)):
         made = result(breaches=breaches)
         made.tries.append(Try(5, 5, 5.1, 0, "next", Met.TIMEOUT, last=False))
-        made.findings = verdicts.judge(made, [Finding("it returns", False, "it does not")])
+        made.findings = verdicts.all_findings(made, [Finding("it returns", False, "it does not")])
         made.beats = [Beat(n * 0.051 + stall * (n > 50), 0.001) for n in range(100)]
         verdicts.excuse(made)
         assert not made.held
@@ -124,11 +124,11 @@ def test_a_gateway_that_sheds_a_drills_load_is_on_a_machine_that_is_too_busy() -
         Try(at, at, at + 0.1, 0, "next", Met.SHED, last=False) for at in (5, 7.9, 8.8, 9.5)
     ]
     verdicts.recover(made)
-    made.findings = verdicts.judge(made, [])
+    made.findings = verdicts.all_findings(made, [])
     assert "clients are served as before at the end" in broken(made)
     assert made.only_late
     made.tries.append(Try(5, 5, 5.1, 0, "next", Met.BUSY, last=False))
-    made.findings = verdicts.judge(made, [])
+    made.findings = verdicts.all_findings(made, [])
     assert not made.only_late
     source = Path(application.__file__).read_bytes()
     assert OVERLOADED in source, "the gateway says it in other words by now"
@@ -229,25 +229,25 @@ def test_a_drill_without_a_verdict_says_why_and_did_not_hold(tmp_path: Path) -> 
         assert ended in screen.getvalue()
 
 
-def look(number: int, status: int = 200, *reasons: str) -> Look:
-    return Look(1.0, 0.002, number, status, reasons)
+def answer(number: int, status: int = 200, *reasons: str) -> Readyz:
+    return Readyz(1.0, 0.002, number, status, reasons)
 
 
 @pytest.mark.parametrize(
-    ("looks", "wrong"),
+    ("readyz", "wrong"),
     [
-        ([look(0), look(1)], ""),
-        ([look(0, 503), look(0), look(1)], ""),
-        ([look(0)], "gateway 2 does not answer /readyz"),
-        ([look(0), look(1, 0)], "gateway 2 does not answer /readyz"),
-        ([look(0, 503), look(1)], "gateway 1: /readyz answers 503"),
-        ([look(0), look(1, 200, "lookup2 is out")], "gateway 2: lookup2 is out"),
+        ([answer(0), answer(1)], ""),
+        ([answer(0, 503), answer(0), answer(1)], ""),
+        ([answer(0)], "gateway 2 does not answer /readyz"),
+        ([answer(0), answer(1, 0)], "gateway 2 does not answer /readyz"),
+        ([answer(0, 503), answer(1)], "gateway 1: /readyz answers 503"),
+        ([answer(0), answer(1, 200, "lookup2 is out")], "gateway 2: lookup2 is out"),
     ],
 )
 def test_a_stack_is_steady_while_every_gateway_is_ready_and_misses_nothing(
-    looks: list[Look], wrong: str
+    readyz: list[Readyz], wrong: str
 ) -> None:
-    finding = parts(looks, 2)
+    finding = parts(readyz, 2)
     assert (finding.held, finding.measured) == (not wrong, wrong)
 
 
@@ -292,7 +292,7 @@ def test_the_index_lists_all_runs_the_newest_first(tmp_path: Path) -> None:
 def test_the_oldest_reports_go_and_nothing_else_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "KEPT", 2)
+    monkeypatch.setattr(archive, "MOST_RUNS", 2)
     mine = tmp_path / "lookup-killed-20250101-000000" / "notes.txt"
     mine.parent.mkdir()
     mine.write_text("mine")

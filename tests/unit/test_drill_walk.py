@@ -87,7 +87,7 @@ def test_the_automaton_agrees_with_the_player(listed: list[Command]) -> None:
     real, walk = RealPlayer(), history()
     for command in listed:
         walk.answered(command, real.do(command))
-    assert walk.judge(real.played) == []
+    assert walk.check(real.played) == []
     assert walk.versions == {real.version}
 
 
@@ -103,7 +103,7 @@ def test_commands_without_an_answer_may_have_happened_or_not(
         if fate == "lost":
             real.do(command)
         walk.unanswered(command)
-    assert walk.judge(real.played) == []
+    assert walk.check(real.played) == []
     assert real.version in walk.versions
 
 
@@ -119,7 +119,7 @@ def test_a_command_without_an_answer_may_land_later(
     real.do(late)
     for command in after:
         walk.answered(command, real.do(command))
-    assert walk.judge(real.played) == []
+    assert walk.check(real.played) == []
     assert real.version in walk.versions
 
 
@@ -150,7 +150,7 @@ def test_an_answer_that_cannot_be_is_a_breach(command: Command, answer: int, wro
 
 @pytest.mark.parametrize(("played", "wrong"), [(2, Wrong.LOST), (4, Wrong.DOUBLED)])
 def test_another_place_at_the_end_is_a_breach(played: int, wrong: Wrong) -> None:
-    assert [breach.wrong for breach in walked(3).judge(played)] == [wrong]
+    assert [breach.wrong for breach in walked(3).check(played)] == [wrong]
 
 
 def test_a_third_skip_within_the_hour_is_a_breach() -> None:
@@ -166,5 +166,5 @@ def test_a_retry_that_names_its_track_moves_once() -> None:
     command = Command("next", 2)
     walk.unanswered(command)
     walk.answered(command, 3)
-    assert walk.judge(3) == []
-    assert walk.judge(4) != []
+    assert walk.check(3) == []
+    assert walk.check(4) != []
