@@ -107,7 +107,7 @@ def test_what_it_froze_is_thawed_also_when_the_signal_comes_twice(terminal: Term
     drill.send_signal(signal.SIGINT)
 
     assert drill.wait(60) == 128 + signal.SIGTERM
-    assert state() == "S"
+    assert state() in ("R", "S"), "it runs, or waits"
     assert says(terminal, "lookup1 is thawed")
     assert last_report(terminal)["outcome"] == "interrupted"
 
