@@ -62,7 +62,7 @@ class Monitor:
         self._looking_since: dict[str, float] = {}
         self._kept: dict[str, tuple[Session, float]] = {}
         self._connects = {str(host): Connects(host) for host in config.hosts}
-        self._kick = asyncio.Event()
+        self._soon = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def configure(self, config: MySQL) -> None:
@@ -74,17 +74,17 @@ class Monitor:
             for name, host in {str(host): host for host in self._config.hosts}.items()
         ]
 
-    def kick(self) -> None:
+    def check_soon(self) -> None:
         """Check all hosts soon: a statement failed."""
-        self._kick.set()
+        self._soon.set()
 
-    def disbelieve(self, address: str) -> None:
+    def discard_status(self, address: str) -> None:
         """Forget a host's status: it refused a statement as read-only."""
-        self._part(address)
+        self._disconnect(address)
         if address in self._views:
             self._views[address] = View(address, error="a statement found it read-only")
 
-    def learn(self, address: str, status: HostStatus) -> None:
+    def update(self, address: str, status: HostStatus) -> None:
         """Remember a status of a host that is newer than its last check, so that the next decision,
         after a check of another host, uses it."""
         self._views[address] = replace(self._views[address], status=status)
@@ -92,7 +92,7 @@ class Monitor:
     async def close(self) -> None:
         await stop(*self._tasks)
         for address in list(self._kept):
-            self._part(address)
+            self._disconnect(address)
         for connects in self._connects.values():
             await connects.close()
 
@@ -105,17 +105,17 @@ class Monitor:
 
     async def _check_for_ever(self, host: HostPort) -> None:
         while True:
-            kick = self._kick
+            soon = self._soon
             try:
                 await self._check(host)
             except Exception:
                 log.exception("mysql host check failed", host=str(host))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_EVERY if self._primary.adopted else CHECK_AGAIN):
-                    await kick.wait()
-            if kick.is_set():
-                if self._kick is kick:
-                    self._kick = asyncio.Event()
+                    await soon.wait()
+            if soon.is_set():
+                if self._soon is soon:
+                    self._soon = asyncio.Event()
                 await asyncio.sleep(CHECK_AGAIN)
 
     async def _check(self, host: HostPort) -> None:
@@ -164,7 +164,7 @@ class Monitor:
                     if kept is None or session is not kept[0] or error.fault is not Fault.LOST:
                         raise
                     # The connection was closed: only a new one tells whether the host is well.
-                    self._part(name)
+                    self._disconnect(name)
                     session = await self._session(host)
                     status = await session.read_status()
                 redundancy = None
@@ -173,11 +173,11 @@ class Monitor:
                     redundancy = await status.engine.redundancy(session, len(self._config.hosts))
                 return View(name, status, redundancy=redundancy)
         except TimeoutError:
-            self._part(name)
+            self._disconnect(name)
             starved = self._presence.starved
             return View(name, error="no answer in time", silent=not starved, ours=starved)
         except MySQLError as error:
-            self._part(name)
+            self._disconnect(name)
             busy, ours = error.fault is Fault.BUSY, error.fault is Fault.OURS
             if busy:
                 self._primary.refused_check(name, error)
@@ -196,7 +196,7 @@ class Monitor:
         loop = asyncio.get_running_loop()
         kept, since = self._kept.get(name, (None, 0.0))
         if kept is not None and (kept.broken or not kept.address):
-            self._part(name)
+            self._disconnect(name)
             kept = None
         if kept is not None and loop.time() - since < KEEP and await _leads_to(host, kept.address):
             return kept
@@ -208,11 +208,11 @@ class Monitor:
                     self._primary.refused_check(name, error)
                 return kept
             raise
-        self._part(name)
+        self._disconnect(name)
         self._kept[name] = session, loop.time()
         return session
 
-    def _part(self, address: str) -> None:
+    def _disconnect(self, address: str) -> None:
         """Close the connection for checks of a host."""
         session, _ = self._kept.pop(address, (None, 0.0))
         if session is not None:

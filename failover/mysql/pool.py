@@ -81,12 +81,12 @@ class Pool:
                 if not session.broken and now - since < IDLE_SECONDS * 0.75:
                     return session
                 self.end(session)
-            return await self._arrival()
+            return await self._new_session()
         except BaseException:
             self._free_place(change)
             raise
 
-    async def _arrival(self) -> Session:
+    async def _new_session(self) -> Session:
         """A new session. After `connect_timeout` its handshake continues in the background:
         interrupting it would count against this machine (`failover.mysql.connects`).
         """
@@ -97,17 +97,17 @@ class Pool:
         finally:
             if not done:
                 self._handshakes.add(task)
-                task.add_done_callback(self._arrived)
+                task.add_done_callback(self._handshake_ended)
         if not done:
             raise MySQLError(Fault.LOST, 0, "no answer in time")
         return task.result()
 
-    def _arrived(self, task: asyncio.Task[Session]) -> None:
+    def _handshake_ended(self, task: asyncio.Task[Session]) -> None:
         """A handshake in the background has ended: the next caller gets its session."""
         self._handshakes.discard(task)
         if not task.cancelled() and task.exception() is None:
             self._put_back(task.result())
-        self.go_on()
+        self.admit_waiting()
 
     async def lend(self) -> Session:
         """A session that takes no place, for long work; end it with `end`.
@@ -116,7 +116,7 @@ class Pool:
             MySQLError: as `acquire`.
         """
         self._check_open()
-        return await self._arrival()
+        return await self._new_session()
 
     def end(self, session: Session) -> None:
         """Close a session, such as one that was lent."""
@@ -157,7 +157,7 @@ class Pool:
                 if not turn.done():
                     turn.set_exception(MySQLError(Fault.LOST, 0, "the primary changed"))
 
-    def go_on(self) -> None:
+    def admit_waiting(self) -> None:
         """Give free places to waiting callers."""
         for change, waiting in self._waiting.items():
             while waiting and self._has_place(change):
@@ -196,4 +196,4 @@ class Pool:
 
     def _free_place(self, change: bool) -> None:
         self._taken[change] -= 1
-        self.go_on()
+        self.admit_waiting()

@@ -197,7 +197,7 @@ class Primary:
         except BaseException:
             # Cancelled, or a bug: the server may still run a statement.
             session.close()
-            self._monitor.kick()
+            self._monitor.check_soon()
             raise
         finally:
             pool.release(session, change)
@@ -288,10 +288,10 @@ class Primary:
         self.commits.failed(asyncio.get_running_loop().time(), error)
         if error.fault is Fault.READ_ONLY and pool in (None, self._pool):
             if self._pool is not None:
-                self._monitor.disbelieve(str(self._pool.host))
+                self._monitor.discard_status(str(self._pool.host))
             self._drop(str(error))
         if error.fault in (Fault.READ_ONLY, Fault.LOST):
-            self._monitor.kick()
+            self._monitor.check_soon()
 
     def _drop(self, reason: str) -> None:
         pool, self._pool = self._pool, None
@@ -310,7 +310,7 @@ class Primary:
         if status.identity == self._left.identity:
             await self._left.ask(session)
             if self._pool is not None:
-                self._pool.go_on()
+                self._pool.admit_waiting()
         commits = self.commits
         quiet = commits.quiet(asyncio.get_running_loop().time())
         if status.identity != self._identity or quiet < ASK_AFTER:
@@ -357,12 +357,12 @@ class Primary:
             self._drop(verdict.reason)
         elif self._pool is None:
             self._problem = verdict.reason
-        elif not self._bears_with(views):
+        elif not self._tolerates(views):
             self._drop(verdict.reason)
         else:
             self.commits.cause = SILENT
 
-    def _bears_with(self, views: list[View]) -> bool:
+    def _tolerates(self, views: list[View]) -> bool:
         """Whether the primary stays after a failed check, while no other host claims its place.
 
         One check that timed out says more about this machine than about the primary, and dropping
@@ -379,7 +379,7 @@ class Primary:
         host = next(host for host in self._config.hosts if str(host) == verdict.address)
         if verdict.raise_generation or status.generation == 0:
             status = await self._raise_generation(host, status)
-            self._monitor.learn(verdict.address, status)
+            self._monitor.update(verdict.address, status)
         new = status.identity != self._identity
         adopted = new or self._pool is None or status.generation != self._seen
         if adopted:

@@ -633,7 +633,7 @@ async def test_a_new_primary_is_kept_when_another_host_is_looked_at_while_its_ge
 
         async def slowly(host: HostPort, status: HostStatus) -> HostStatus:
             raised = await raise_generation(host, status)
-            primary._monitor.kick()
+            primary._monitor.check_soon()
             await until(lambda: bool(primary._monitor._choosing._waiters))
             return raised
 
