@@ -11,10 +11,10 @@ from typing import NamedTuple
 from config.model import Lookup
 from failover.redis.cluster import ClusterNodes
 from failover.redis.nodes import Node, Nodes
+from sharding import metrics
 from sharding.batching import Batcher
 from sharding.lookups.hint_rules import LINGER, NO_ANSWER, Hint, Put, follow_up, hint_of, prune
 from sharding.lookups.layout import Layout
-from sharding.lookups.pending import Writes
 from sharding.partitions.clock import Days
 from sharding.ring.ring import Ring, ring_of
 from sharding.state import Key
@@ -61,6 +61,49 @@ class Batches:
             if prunes:
                 await self._node.run(prunes, writes=True)
         return [True] * len(puts)
+
+
+class Writes:
+    """Counts the hints that are being written; it is the waiter of each of them."""
+
+    MOST = 10_000
+    """Hints under way at once; further ones are dropped."""
+
+    def __init__(self) -> None:
+        self._pending = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def begin(self) -> bool:
+        """Count one more hint; False if there are too many."""
+        if self._pending >= self.MOST:
+            self.drop()
+            return False
+        self._pending += 1
+        self._none.clear()
+        return True
+
+    def drop(self) -> None:
+        metrics.HINT_WRITES.counts["dropped"] += 1
+
+    def done(self) -> bool:
+        """Never: no caller takes a hint back."""
+        return False
+
+    def set_result(self, written: bool, /) -> None:
+        if written:
+            metrics.HINT_WRITES.counts["written"] += 1
+        else:
+            self.drop()
+        self._pending -= 1
+        if not self._pending:
+            self._none.set()
+
+    def set_exception(self, exception: Exception, /) -> None:
+        self.set_result(False)
+
+    async def drain(self) -> None:
+        await self._none.wait()
 
 
 class Routes(NamedTuple):
