@@ -167,7 +167,7 @@ async def test_limits_follow_and_what_does_not_is_named(alone: Gateway) -> None:
     document["lookup"] |= {"timeout": 123, "hint_deadline": 7, "server_failure_limit": 9}
     document["lookup"] |= {"auto_eject_hosts": False, "batch": 5, "capacity_every": 10}
     document["mysql"] |= {"deadline": 1234, "statement_timeout": 999, "batch": 3}
-    document["partitions"] = {"retention_days": 7, "prune": False}
+    document["partitions"] |= {"retention_days": 7, "prune": False}
     document["log"] = {"level": "warning"}
     alone.write_config()
     status, body = await post(alone)
