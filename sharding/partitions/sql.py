@@ -170,6 +170,20 @@ def insert(day: date, rows: Sequence[NewRow]) -> str:
     return f"INSERT INTO {table(day)} ({_COLUMNS}) VALUES " + ",".join([row.sql for row in rows])
 
 
+def insert_absent(day: date, rows: Sequence[NewRow]) -> str:
+    """The statement that inserts the rows whose keys do not exist; it locks the others, unchanged.
+
+    (INSERT IGNORE would also ignore values that MySQL does not accept.)
+    """
+    return f"{insert(day, rows)} ON DUPLICATE KEY UPDATE version={table(day)}.version"
+
+
+def rows(day: date, keys: Sequence[Key]) -> str:
+    """The statement that reads keys' rows: `(user_id, playlist_id, version, owner, state,
+    operations)`."""
+    return f"SELECT {_COLUMNS} FROM {table(day)} WHERE {_among(keys)}"
+
+
 def update(day: date, row: NewRow) -> str:
     """The compare-and-set of one row: it affects 1 row, or none on a conflict."""
     return (

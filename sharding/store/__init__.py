@@ -53,6 +53,8 @@ S1. MySQL's day is later than the mark, in every statement that uses it [day_fol
 S2. Mark, wait, scan, in this order [seal_order].
 S3. The scan waits for the transactions that are open in the day [scan_waits].
 S4. What lets a create leave out W-1 is the completed filter at its load [unlooked].
+S5. If the filters rule out every day before W, a create may come before any load [create_first]:
+    it looks at all that is left. If W has the key already, its row counts as loaded.
 
 Imports (`sharding.partitions.openings`, `sharding.importing`)
 I1. The day is opened before the opening gets a new number [import_order], and no process closes

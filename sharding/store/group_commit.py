@@ -6,10 +6,11 @@ answered with what its own step made.
 
 | state | what is under way | what comes | next state | what is to be done |
 | --- | --- | --- | --- | --- |
-| NEW | | a cached row, and something to save | TRYING | save it |
-| NEW | | a cached row, and nothing to save; or no trusted row | LOADING | load |
-| TRYING | the save made from a cached row | it was committed | DONE | answer |
+| NEW | | a cached row or a presumed absence, and something to save | TRYING | save it |
+| NEW | | nothing to save; or neither of these | LOADING | load |
+| TRYING | the save made from it | it was committed | DONE | answer |
 | TRYING | | the row has changed, or an error | LOADING | load |
+| TRYING | | absence was presumed, and a row is there | LOADING | use it as read |
 | TRYING | | every member gave up | DONE | |
 | LOADING | a read of the row | an earlier try was committed | DONE | answer from that try |
 | LOADING | | nothing to save | DONE | answer |
@@ -26,8 +27,8 @@ answered with what its own step made.
 3. **A row without our operation proves that no try was committed**, unless its log may have
    dropped the entry since (`idempotency.forgotten`): then the outcome is unknown, and the change
    is not made again.
-4. **No member is answered from a cached row without a save**: if the members leave nothing to
-   save, the row is loaded and they are applied again.
+4. **No member is answered from a cached row or a presumed absence without a save**: if the members
+   leave nothing to save, the row is loaded and they are applied again.
 """
 
 from __future__ import annotations
@@ -122,13 +123,14 @@ class Group:
 
     Attributes:
         before: the last load of the row; None before the first one.
+        found: what the first try found, until the task uses it in place of a load.
         plan: the last plan, saved or to be saved.
         trouble: the error of the first try, until the task raises it.
         task: carries the group out after its first try.
     """
 
     __slots__ = (
-        *("before", "key", "members", "plan", "state", "task", "trouble", "waiting"),
+        *("before", "found", "key", "members", "plan", "state", "task", "trouble", "waiting"),
         *("_alone", "_conflicts", "_number", "_tried", "_unsure", "_worker"),
     )
 
@@ -145,6 +147,7 @@ class Group:
         self.waiting = waiting
         self.state = State.NEW
         self.before: Loaded | None = None
+        self.found: Loaded | None = None
         self.plan: Plan | None = None
         self.trouble: Exception | None = None
         self.task: asyncio.Task[None] | None = None
@@ -163,8 +166,8 @@ class Group:
         members = self.members
         return members[0].deadline if len(members) == 1 else max(m.deadline for m in members)
 
-    def begin(self, row: Row, today: date, generation: int) -> Plan | None:
-        """Begin from a cached row.
+    def begin(self, presumed: Loaded, today: date, generation: int) -> Plan | None:
+        """Begin without a load: from a cached row, or from the absence that filters suggest.
 
         Args:
             today: MySQL's day.
@@ -173,12 +176,13 @@ class Group:
         Returns:
             What to save; None if the row must be loaded.
         """
-        self.before = Loaded(row)
-        applied = self._apply(row, today)
+        if presumed.row is not None:
+            self.before = presumed
+        applied = self._apply(presumed.row, today)
         if not applied.changes:
             return None
         self.state = State.TRYING
-        return self._save(self.before, applied, generation)
+        return self._save(presumed, applied, generation, first=presumed.row is None)
 
     def loaded(self, loaded: Loaded, today: date, generation: int) -> Plan | Done:
         """The row was read: return what to save, or the members' results.
@@ -211,13 +215,14 @@ class Group:
         self.state = State.DONE
         return self._tried[self.plan.row.version]
 
-    def refused(self, trouble: Exception | None = None) -> None:
+    def refused(self, trouble: Exception | None = None, found: Loaded | None = None) -> None:
         """The first try was not committed, or that is not known.
 
         Args:
             trouble: why; None if the row has changed.
+            found: the row that was in the place of a new one, as a load would find it.
         """
-        self.state, self.trouble = State.LOADING, trouble
+        self.state, self.trouble, self.found = State.LOADING, trouble, found
 
     def failed(self, fault: Fault) -> None:
         assert self.plan is not None
@@ -241,7 +246,9 @@ class Group:
         day = today if row is None or row.day < today else row.day
         return apply([member.transition for member in self.members], row, day)
 
-    def _save(self, loaded: Loaded, applied: Applied, generation: int) -> Plan:
+    def _save(
+        self, loaded: Loaded, applied: Applied, generation: int, *, first: bool = False
+    ) -> Plan:
         """The plan that saves what the members made of a row. They are fixed now (rule 1)."""
         row = loaded.row
         self._tried[applied.version] = applied.results
@@ -263,6 +270,7 @@ class Group:
             yesterday_sealed=loaded.filters.complete(yesterday(applied.day)),
             generation=generation,
             opening=loaded.opening,
+            first=first,
         )
         return self.plan
 

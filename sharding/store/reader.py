@@ -91,6 +91,17 @@ class Reader:
         self._count_hint(key, hint, loaded.row)
         return loaded
 
+    def absent(self, key: Key) -> Loaded | None:
+        """What a load would find if only today's partition could have the key, and has it not.
+
+        None if an older partition may have the key: then it must be loaded (rule S5).
+        """
+        want = self._want(key, date.min)
+        today = self._days.today()
+        if any(day < today for day in want.days):
+            return None
+        return Loaded(None, True, want.filters, self._days.opening)
+
     async def reload(self, key: Key, before: Loaded) -> Loaded:
         """Find a key's row again, after a conflict or a lost answer.
 

@@ -44,6 +44,7 @@ class Plan(Struct, frozen=True):
         generation: of the primary that `base` was read from. Another primary may lack the base,
             and have another row of the same version.
         opening: for a create, that of the load (see `openings`).
+        first: whether it is a create that was made before any load (rule S5).
     """
 
     base: Row | None
@@ -55,6 +56,7 @@ class Plan(Struct, frozen=True):
     yesterday_sealed: bool = False
     generation: int = 0
     opening: int = 0
+    first: bool = False
 
     @property
     def key(self) -> Key:

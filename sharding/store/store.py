@@ -136,8 +136,8 @@ class Store:
     # ---- turns ---------------------------------------------------------------------------------
 
     def _begin(self, key: Key, members: list[Member], waiting: deque[Member] | None = None) -> None:
-        """Carry changes out. From a cached row, everything but the save happens in this call, and
-        no task is created."""
+        """Carry changes out. Without a load, everything but the save happens in this call, and no
+        task is created."""
         group = Group(key, self._worker, next(self._numbers), members, waiting)
         self._groups[key] = group
         try:
@@ -145,41 +145,55 @@ class Store:
             if plan is None:
                 self._load_and_save(group)
             else:
-                self._writer.save(plan, _FirstTry(self, group))
+                save = self._writer.create if plan.first else self._writer.save
+                save(plan, _FirstTry(self, group))
         except Exception as error:  # a bug must not block the key for ever
             log.exception("change not started")
             # Later, not from here: the next groups may fail too, and recursion would go too deep.
             asyncio.get_running_loop().call_soon(self._answer, group, error)
 
     def _first_plan(self, group: Group) -> Plan | None:
-        """The plan made from the cached row; None if the row must be loaded."""
+        """The plan made without a load; None if the row must be loaded."""
         members = len(group.members)
-        row = self._cached(group.key)
-        if row is None or not self._days.settled:
+        if not self._days.settled:
             _counts["miss"] += members
             return None
-        if self.sessions.doubted(group.key):
-            _counts["doubted"] += members
-            group.before = Loaded(row)
-            return None
-        plan = group.begin(row, self._days.today(), self._primary.generation)
-        if plan is None:
+        row = self._cached(group.key)
+        if row is None:
+            _counts["miss"] += members
+            presumed = self._reader.absent(group.key)
+            if presumed is None:
+                return None
+        else:
+            presumed = Loaded(row)
+            if self.sessions.doubted(group.key):
+                _counts["doubted"] += members
+                group.before = presumed
+                return None
+        plan = group.begin(presumed, self._days.today(), self._primary.generation)
+        if plan is None and row is not None:
             _counts["unchanged"] += members
         return plan
 
-    def first_try_ended(self, group: Group, saved: bool, trouble: Exception | None = None) -> None:
-        """The save made from a cached row was committed, or not, or that is not known."""
-        if saved:
-            _counts["hit"] += len(group.members)
+    def first_try_ended(
+        self, group: Group, saved: bool | Row, trouble: Exception | None = None
+    ) -> None:
+        """The save made without a load was committed, or not, or that is not known; or this row was
+        in the place of a new one."""
+        first = group.plan is not None and group.plan.first
+        if saved is True:
+            if not first:
+                _counts["hit"] += len(group.members)
             try:
                 self._answer(group, self._saved(group))
             except Exception as error:  # as in `_begin`
                 log.exception("change not answered")
                 self._answer(group, error)
             return
-        _counts["stale"] += len(group.members)
-        self.sessions.doubt(group.key)
-        group.refused(trouble)
+        if not first:
+            _counts["stale"] += len(group.members)
+            self.sessions.doubt(group.key)
+        group.refused(trouble, Loaded(saved) if isinstance(saved, Row) else None)
         self._load_and_save(group)
 
     def _load_and_save(self, group: Group) -> None:
@@ -221,7 +235,7 @@ class Store:
             trouble, group.trouble = group.trouble, None
             await self._mend(group, trouble)
         generation = self._primary.generation
-        loaded = await self._read(group.key, group.before)
+        loaded, group.found = group.found or await self._read(group.key, group.before), None
         step = group.loaded(loaded, self._days.today(), generation)
         if isinstance(step, Done) or self.sessions.get(group.key) is not None:
             self._remember(group.key, loaded, generation)
@@ -379,7 +393,7 @@ class _FirstTry:
     def done(self) -> bool:
         return self._group.state is not State.TRYING
 
-    def set_result(self, saved: bool, /) -> None:
+    def set_result(self, saved: bool | Row, /) -> None:
         self._store.first_try_ended(self._group, saved)
 
     def set_exception(self, exception: Exception, /) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date
+from typing import TypeAlias, TypeVar
 
 from failover.mysql.connection import BEGIN, COMMIT, Session
 from failover.mysql.errors import Fault, MySQLError
@@ -22,8 +23,12 @@ from sharding.batching import Batcher, Waiter
 from sharding.partitions import sql
 from sharding.partitions.calendar import neighbours
 from sharding.partitions.clock import Days
+from sharding.partitions.sql import Row
 from sharding.state import Key, TooLarge
 from sharding.store.steps import Plan
+
+Saved = TypeVar("Saved")
+Run: TypeAlias = Callable[[list[Plan]], Awaitable[Sequence[Saved | Exception]]]
 
 _LONGEST_BATCH = 2 << 20
 """Most bytes of one script."""
@@ -41,14 +46,16 @@ class Writer:
     def __init__(self, primary: Primary, days: Days) -> None:
         self._primary = primary
         self._days = days
-        self._updates = self._batcher("save_in_place")
-        self._shifts = self._batcher("save_shift")
+        self._updates = self._batcher("save_in_place", self._save)
+        self._shifts = self._batcher("save_shift", self._save)
+        self._firsts: Batcher[Plan, bool | Row] = self._batcher("save_first", self._create)
         # For rows that others have locked: they may occupy only a few connections.
         self._lone: Batcher[Plan, bool] = Batcher("save_alone", self._save, at_most=1, in_flight=4)
 
     def resize(self, batch: int) -> None:
         """Save at most this many changes in one transaction, from the next batch on."""
-        self._updates.at_most = self._shifts.at_most = batch
+        for batcher in (self._updates, self._shifts, self._firsts):
+            batcher.at_most = batch
 
     def save(self, plan: Plan, waiter: Waiter[bool]) -> None:
         """Commit a plan.
@@ -59,15 +66,22 @@ class Writer:
         """
         self._queue(plan).put(plan, waiter)
 
+    def create(self, plan: Plan, waiter: Waiter[bool | Row]) -> None:
+        """Commit a plan that was made before any load (rule S5).
+
+        The waiter gets what `save` says; or, if the key is in the partition already, its row.
+        """
+        self._firsts.put(plan, waiter)
+
     def _queue(self, plan: Plan) -> Batcher[Plan, bool]:
         if plan.alone:
             return self._lone
         return self._updates if plan.in_place else self._shifts
 
-    def _batcher(self, kind: str) -> Batcher[Plan, bool]:
+    def _batcher(self, kind: str, run: Run[Saved]) -> Batcher[Plan, Saved]:
         return Batcher(
             kind,
-            self._save,
+            run,
             at_most=64,
             in_flight=4,
             crowd=16,
@@ -76,6 +90,15 @@ class Writer:
         )
 
     async def _save(self, plans: list[Plan]) -> Sequence[bool | Exception]:
+        return await self._carry_out(plans, self._save_in)
+
+    async def _create(self, plans: list[Plan]) -> Sequence[bool | Row | Exception]:
+        return await self._carry_out(plans, self._create_in)
+
+    async def _carry_out(
+        self, plans: list[Plan], save: Callable[[Session, list[Plan]], Awaitable[Sequence[Saved]]]
+    ) -> Sequence[Saved | bool]:
+        """Save the plans that may be saved, on one connection; False for the others."""
         async with self._primary.session(self._primary.deadline(), change=True) as session:
             generation = self._primary.generation
             fresh = [
@@ -83,7 +106,7 @@ class Writer:
                 for plan in plans
                 if plan.generation == generation and all(map(self._days.exists, plan.days))
             ]
-            done = await self._save_in(session, fresh) if fresh else ()
+            done = await save(session, fresh) if fresh else ()
         results = dict(zip((plan.key for plan in fresh), done, strict=True))
         saved = [results.get(plan.key, False) for plan in plans]
         counts: Counter[str] = Counter()
@@ -99,6 +122,45 @@ class Writer:
         for kind, changes in counts.items():
             metrics.SAVES.labels(kind).inc(changes)
         return saved
+
+    async def _create_in(self, session: Session, plans: list[Plan]) -> Sequence[bool | Row]:
+        """Insert the keys that are not in today's partition, and read the rows of the others.
+
+        If it fails for one of them, it is False for all: then each is loaded and saved.
+        """
+        day, opening = self._days.today(), self._days.opening
+        longest = self._primary.packet - _FRAME
+        mine = sorted(
+            (p for p in plans if p.day == day and p.opening == opening and p.size <= longest),
+            key=lambda plan: plan.key,
+        )
+        if not mine:
+            return [False] * len(plans)
+        keys = [plan.key for plan in mine]
+        script = [
+            BEGIN,
+            sql.insert_absent(day, [plan.row for plan in mine]),
+            sql.rows(day, keys),
+            sql.require_absent(day, self._beside(day, mine), opening),
+            COMMIT,
+        ]
+        try:
+            ran = await session.run_script(script)
+        except MySQLError as error:
+            if session.broken:
+                raise
+            await session.rollback()
+            if error.code != sql.REQUIREMENT_FAILED:
+                metrics.MYSQL_BATCH_FALLBACKS.labels(error.fault.name.lower()).inc()
+            return [False] * len(plans)
+        results: dict[Key, bool | Row] = {}
+        made = {plan.key: plan.row.operations for plan in mine}
+        for user, playlist, version, owner, body, operations in ran[2].rows:
+            key = Key(int(user), int(playlist))
+            row = Row(day, int(version), int(owner), body, operations)
+            # Operation ids are unique, so this is the row that was inserted.
+            results[key] = operations == made[key] or row
+        return [results.get(plan.key, False) for plan in plans]
 
     async def _save_in(self, session: Session, plans: list[Plan]) -> Sequence[bool | Exception]:
         if len(plans) == 1:

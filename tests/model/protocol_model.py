@@ -9,6 +9,7 @@ statements is its own business, so one step of the model is one statement, as My
             in place, batch:    UPSERT -> COMMIT
             move:               INSERT -> DELETE -> CLOCK -> COMMIT
             create:             INSERT -> CLOCK -> LOOK_BEFORE -> LOOK_AFTER -> COMMIT
+                                (also before any load; INSERT then reads a row that is there)
                                 (without LOOK_BEFORE where the load had the filter of W-1;
                                 with LOOK_OPEN before it where an older day is open)
     import  OPEN -> RENEW -> READ -> INSERT -> LOOK -> COMMIT, into day 0; and RENEW -> CLOSE
@@ -135,6 +136,19 @@ class Model(World):
                 )
             yield (who, "starts change", change), self.put(after, i, begun), ""
             yield from self.start_cached(after, i, begun, s.past)
+            yield from self.start_first(after, i, begun)
+
+    def start_first(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """S5: the filters rule out every day before W: a create, which finds the row if W has it."""
+        if not self.effect(w, ()).changed:
+            return
+        for today in range(1, s.top + 1):
+            older = range(self.oldest(today), today)
+            for listed, ruled_out in self.knowing(s):
+                if ruled_out.issuperset(older) or not self.rules.create_first:
+                    v = w._replace(listed=listed, skips=True, first=True, today=today, at=INSERT)
+                    label = (w.id, "starts change", w.change, "with a create in", today)
+                    yield label, self.put(s, i, v), ""
 
     def start_cached(
         self, s: State, i: int, w: Worker, past: tuple[tuple[int, Row], ...]
@@ -419,7 +433,12 @@ class Model(World):
         if self.locked(s, w.today, i):
             return
         label = (w.id, "INSERT", w.today)
-        if s.rows[w.today]:
+        row = s.rows[w.today]
+        if row and w.first:
+            v = w._replace(first=False, skips=False)
+            yield from self.loaded(s, i, v, (*label, "finds"), w.today, (w.today, row))
+            return
+        if row:
             yield (*label, "duplicate key, rolled back"), self.put(s, i, self.again(s, w)), ""
             return
         if not w.loaded:

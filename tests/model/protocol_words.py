@@ -43,6 +43,7 @@ class Rules:
     day_follows_mark: bool = True  # S1: MySQL's day is never earlier than the day after the mark
     seal_order: str = "mark wait scan"  # S2
     scan_waits: bool = True  # S3: the scan waits for the transactions that are open in the day
+    create_first: bool = True  # S5: a create without a load, if filters rule out every older day
     unlooked: str = "filter at load"  # S4: what lets a create leave out W-1; see `SKIPS`
     # The session cache, and changes that are saved together
     cache_backed: bool = True  # f: nothing is answered from a cached row without a save
@@ -131,6 +132,7 @@ class Worker(NamedTuple):
     tried: tuple[tuple[int, tuple[int, ...]], ...] = ()  # a group's answers, by version made
     unsure: int = 0  # the lowest version that a try made whose answer did not come; 0: none
     skips: bool = False  # its create will not look at W-1
+    first: bool = False  # its create comes before any load
     listed: Listed = (0, False, -1)  # of its load
 
 

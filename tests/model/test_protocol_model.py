@@ -300,6 +300,11 @@ NEEDED: dict[str, tuple[dict[str, Any], Bounds, str]] = {
         Bounds(groups=GROUPED, deletes=True, start=("today",)),
         "I3 (version)",
     ),
+    "Sealed days S5: a create without a load, whatever the filters say": (
+        {"create_first": False},
+        Bounds(),
+        "I2",
+    ),
 }
 
 # Taking these out was found to break nothing.
@@ -399,6 +404,8 @@ def test_every_branch_of_the_protocol_is_explored() -> None:
         "given up": _says("gives the change up"),
         "acknowledged": _says("| ACKNOWLEDGED"),
         "begins from a cached row": _says("from a cached row"),
+        "creates before any load": _says("with a create in"),
+        "and finds a row": _says("finds"),
         "leaves out W-1": _says("and W-1 is sealed"),
         "a group lands in part": lambda label, after: any(
             0 in answers and any(answers) for w in after.workers for _, answers in w.tried

@@ -51,7 +51,7 @@ def versions(results: list[Any]) -> list[int]:
 
 def test_a_cached_row_is_saved_at_once_and_its_commit_is_the_end() -> None:
     one = group(bump, bump)
-    plan = one.begin(Row(TODAY, 4, 1, b"4", b""), TODAY, 7)
+    plan = one.begin(Loaded(Row(TODAY, 4, 1, b"4", b"")), TODAY, 7)
 
     assert plan is not None
     assert (one.state, plan.row.version, plan.changes, plan.generation) == (State.TRYING, 6, 2, 7)
@@ -61,10 +61,29 @@ def test_a_cached_row_is_saved_at_once_and_its_commit_is_the_end() -> None:
 
 def test_nothing_is_answered_from_a_cached_row_that_leaves_nothing_to_save() -> None:
     one = group(look)
-    assert one.begin(Row(TODAY, 4, 1, b"4", b""), TODAY, 1) is None
+    assert one.begin(Loaded(Row(TODAY, 4, 1, b"4", b"")), TODAY, 1) is None
     done = one.loaded(Loaded(Row(TODAY, 9, 1, b"9", b"")), TODAY, 1)
     assert isinstance(done, Done)
     assert versions(done.results) == [9]
+
+
+def test_a_presumed_absence_is_saved_at_once_and_a_row_in_its_place_is_used_as_read() -> None:
+    one = group(bump)
+    plan = one.begin(Loaded(None), TODAY, 1)
+    assert plan is not None
+    assert plan.first
+    assert plan.row.version == 1
+
+    one.refused(found=Loaded(Row(TODAY, 7, 1, b"7", b"")))
+    assert one.found is not None
+    again = one.loaded(one.found, TODAY, 1)
+    assert isinstance(again, Plan)
+    assert (again.first, again.in_place, again.row.version) == (False, True, 8)
+    assert versions(one.saved()) == [8]
+
+
+def test_nothing_is_answered_from_a_presumed_absence_that_leaves_nothing_to_save() -> None:
+    assert group(look).begin(Loaded(None), TODAY, 1) is None
 
 
 def test_members_that_gave_up_leave_before_the_first_save_and_never_after_it() -> None:
