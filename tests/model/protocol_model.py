@@ -139,7 +139,7 @@ class Model(World):
             yield from self.start_first(after, i, begun)
 
     def start_first(self, s: State, i: int, w: Worker) -> Iterator[Step]:
-        """S5: the filters rule out every day before W: a create, which finds the row if W has it."""
+        """S5: the filters rule out every day before W: a create, which finds a row that W has."""
         if not self.effect(w, ()).changed:
             return
         for today in range(1, s.top + 1):
