@@ -61,7 +61,7 @@ I1. The day is opened before the opening gets a new number [import_order], and n
     it in between [opens_under_lock].
 I2. The import inserts, then looks at T-1, T and T+1 with a lock [import_looks], and requires that
     MySQL's day is T [import_checks_day] and the opening its own [import_requires_opening]. It
-    leaves out T-1 only if it had that day's filter before: the mark is not enough [import_unlooked].
+    may leave out T-1 if it had that day's filter before; the mark is not enough [import_unlooked].
 I3. A load counts only if its list of the partitions was made under the opening that its statement
     reads [load_hears_opening].
 I4. A create requires the opening of its load [create_requires_opening] and looks at the days that
