@@ -75,6 +75,9 @@ class NoDatabase:
         statement.encode()
         return 1
 
+    def absent(self, key: Key) -> None:
+        """Every key is loaded first."""
+
     async def load(self, key: Key) -> Loaded:
         return Loaded(None)
 

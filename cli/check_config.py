@@ -82,14 +82,14 @@ async def _try(sections: Sections) -> list[str]:
     """What does not work from this machine: lookup nodes of a ring, signing in at MySQL."""
     import asyncio
 
-    from failover.mysql import trial
+    from failover.mysql import sign_in_trial
     from failover.redis.nodes import Node
 
     lookup = sections.lookup
     servers = lookup.servers if lookup.mode == "ring" else ()
     problems, hosts = await asyncio.gather(
         asyncio.gather(*(Node(server, lookup).trial() for server in servers)),
-        trial.problems(sections.mysql),
+        sign_in_trial.problems(sections.mysql),
     )
     nodes = [
         f"lookup.servers: {server.name} ({server}) does not answer from here: {problem}; a reload"

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from drills.checker import Breach, CounterHistory, Outcome, Put, Read, Wrong
 from drills.client import Answer, Client, Unanswered
 from drills.operations import Operation
-from drills.walk import (
+from drills.player_model import (
     DONE,
     MOST_PENDING,
     REFUSED,

@@ -5,7 +5,7 @@ Two kinds of states are written by the load, because they show different faults:
 - A *counter* (states API) is a list of change ids; each accepted change adds its own and raises the
   version by one. Position, version and order of each acknowledged change are therefore known.
 - A *listener* (Player API) walks through a mix. Its rules are known (`gateway/player/rules.py`), so
-  an automaton says which answers are possible after all the answers before; see `walk.py`.
+  an automaton says which answers are possible after all the answers before; see `player_model.py`.
 
 A change that got no answer, or a 503, may have happened: at most once, and possibly later.
 """

@@ -1,8 +1,8 @@
 """The addresses of hosts' names: a silent DNS server delays only connects to its own names.
 
 `getaddrinfo` blocks its thread for as long as the resolver tries (10 s by glibc's defaults), so
-each name is looked up in a thread (`aside.py`). While its look-up fails or does not return, the
-last good addresses are used.
+each name is looked up in a thread (`blocking_calls.py`). While its look-up fails or does not
+return, the last good addresses are used.
 
 Otherwise no answer is cached: each connect looks the name up, because a name may move on a
 failover. Caching within an answer's TTL is left to the system's resolver, which does not tell it.
@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
-from failover.aside import PATIENCE, Aside
+from failover.blocking_calls import PATIENCE, Aside
 
 LOOKUPS = 256
 """Most look-ups, and so threads, at once. (A Redis Cluster chooses its nodes' names itself.)"""

@@ -10,7 +10,7 @@ import ssl
 
 from config.model import ClientTls
 from config.tls import ClientContext
-from failover.aside import Aside
+from failover.blocking_calls import Aside
 
 _MOST = 64
 """Most settings whose contexts are cached: a reload may bring others."""

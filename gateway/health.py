@@ -23,9 +23,9 @@ import structlog
 from config import tls
 from config.model import Sections
 from config.plain import plain
-from failover.aside import aside
+from failover.blocking_calls import aside
+from failover.loop_lag import TICK
 from failover.mysql.heartbeat import Heartbeat, Said
-from failover.presence import TICK
 from failover.tasks import stop
 from gateway import metrics, telemetry
 from gateway.api.operations import CLASSES

@@ -12,8 +12,8 @@ from prometheus_client.core import Metric
 from failover.mysql.shown import MySQL
 from gateway import telemetry
 from gateway.api.admin_bodies import Drained
-from gateway.finding import Found, Question
 from gateway.peers import Peers
+from gateway.support_search import Found, Question
 from sharding.partitions.shown import BelievedClock, Partition
 from sharding.shown import Outline, Ring, Where
 from sharding.state import Key

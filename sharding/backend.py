@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 from config.model import Sections
+from failover.loop_lag import SPAN, Presence
 from failover.mysql.connection import HostStatus
 from failover.mysql.errors import Fault
 from failover.mysql.primary import Primary
-from failover.mysql.trial import trial
-from failover.presence import SPAN, Presence
+from failover.mysql.sign_in_trial import trial
 from failover.redis.cluster import ClusterNodes
 from failover.redis.nodes import Nodes, iso_time
 from failover.tasks import stop

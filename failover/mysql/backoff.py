@@ -1,6 +1,8 @@
 """Retries with backoff and jitter until a deadline, only after errors that may pass.
 
-Which may pass is said in `errors` (`FAULTS`); the deadline is `mysql.deadline`.
+Which may pass is said in `errors` (`FAULTS`); the deadline is `mysql.deadline`. What a lost
+compare-and-set or a missing partition means is the callers' own rule: `sharding/store/store.py`,
+`sharding/store/reader.py`.
 """
 
 from __future__ import annotations

@@ -20,11 +20,11 @@ import structlog
 
 from config.model import HostPort, MySQL
 from failover.dns import NAMES
+from failover.loop_lag import Presence
 from failover.mysql.connection import HostStatus, Session
 from failover.mysql.connects import Connects
 from failover.mysql.errors import DENIED, Fault, MySQLError
 from failover.mysql.fencing import View
-from failover.presence import Presence
 from failover.tasks import stop
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ is made: a pool that outlives a failover would hand out connections to a host th
 now (the classic failure in front of Aurora).
 
 The pool has `mysql.connections` places. A place is taken by a session in use, by a closed session
-whose statement the server may still run (`failover.mysql.left_behind`), and by a connect that took
-too long and continues. Changes never take all places: while commits wait for a lost standby, reads
-are still served.
+whose statement the server may still run (`failover.mysql.orphaned_statements`), and by a connect
+that took too long and continues. Changes never take all places: while commits wait for a lost
+standby, reads are still served.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from failover import metrics
 from failover.mysql.connection import HostStatus, Session
 from failover.mysql.connects import HANDSHAKE_SECONDS
 from failover.mysql.errors import Fault, MySQLError
-from failover.mysql.left_behind import LeftBehind
+from failover.mysql.orphaned_statements import LeftBehind
 from failover.mysql.settings import IDLE_SECONDS
 
 

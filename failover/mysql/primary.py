@@ -17,6 +17,7 @@ import structlog
 
 from config.model import HostPort, MySQL
 from failover import metrics
+from failover.loop_lag import Presence
 from failover.mysql import shown
 from failover.mysql.backoff import persist
 from failover.mysql.commits import SILENT, Commits, waits_for
@@ -24,10 +25,9 @@ from failover.mysql.connection import HostStatus, Row, Session
 from failover.mysql.engine import Redundancy
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.fencing import Adopt, View, decide
-from failover.mysql.left_behind import LeftBehind
 from failover.mysql.monitor import Monitor
+from failover.mysql.orphaned_statements import LeftBehind
 from failover.mysql.pool import Pool
-from failover.presence import Presence
 
 Result = TypeVar("Result")
 log = structlog.get_logger("tapedeck.primary")

@@ -22,7 +22,7 @@ from redis.crc import key_slot
 
 from config.model import HostPort, Lookup, LookupServer
 from failover import metrics
-from failover.presence import Presence
+from failover.loop_lag import Presence
 from failover.redis.connections import Command, Link, NodeError
 from failover.redis.nodes import PROBE_KEY, Elsewhere, Node, NodeSet, describe
 

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, cast
 import hiredis
 
 from config.model import ClientTls, HostPort, Lookup
-from failover.aside import PATIENCE
+from failover.blocking_calls import PATIENCE
 from failover.dns import connect_by_name
 from failover.tls_contexts import context_for
 

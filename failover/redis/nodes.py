@@ -18,7 +18,7 @@ import structlog
 from config.model import Lookup, LookupServer
 from config.tls import in_words
 from failover import metrics
-from failover.presence import Presence
+from failover.loop_lag import Presence
 from failover.redis.connections import OF_CONNECTIONS, Command, Link, NodeError
 from failover.redis.ejection import Health
 from failover.tasks import stop

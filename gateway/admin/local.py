@@ -13,13 +13,13 @@ from failover.mysql.shown import MySQL
 from gateway import telemetry
 from gateway.api.admin_bodies import Drained
 from gateway.drain import ASKED, Drain
-from gateway.finding import Found, Question, find
 from gateway.health import Health
 from gateway.http.errors import Refusal
 from gateway.http.failed_requests import FailedRequests
 from gateway.insight import Insight, Snapshot
 from gateway.peers import Peers
 from gateway.reload.runtime_config import RuntimeConfig
+from gateway.support_search import Found, Question, find
 from sharding import locate
 from sharding.partitions.shown import BelievedClock, Partition
 from sharding.shown import Outline, Ring, Where

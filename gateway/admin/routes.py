@@ -18,7 +18,6 @@ from gateway.api.admin_bodies import Readiness
 from gateway.api.operations import OPEN, PROBES
 from gateway.auth.bearer import carries_key, digest_of
 from gateway.dashboard import guide
-from gateway.finding import read_question
 from gateway.http.allowed_hosts import is_ours, refuse_strangers
 from gateway.http.errors import Refusal, json_response
 from gateway.http.messages import Response
@@ -27,6 +26,7 @@ from gateway.http.request_body import read_body
 from gateway.http.router import Answer, Call, Handler
 from gateway.insight import Insight
 from gateway.reload.reload import Reload, WorkerReload
+from gateway.support_search import read_question
 from sharding.state import PLAYLIST_MAX, Key
 
 if TYPE_CHECKING:

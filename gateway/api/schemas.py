@@ -8,7 +8,6 @@ import msgspec
 
 from failover.mysql.shown import MySQL
 from gateway.api.admin_bodies import Drained, Happened, Overview, Readiness
-from gateway.finding import Found
 from gateway.player.responses import (
     API_VERSION,
     MixReply,
@@ -18,6 +17,7 @@ from gateway.player.responses import (
     TrackReply,
     UserReply,
 )
+from gateway.support_search import Found
 from sharding.partitions.shown import BelievedClock, Partition
 from sharding.shown import Outline, Ring, Where
 

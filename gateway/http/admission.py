@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from config.model import Sections
-from failover.presence import Presence
+from failover.loop_lag import Presence
 from gateway import metrics
 from gateway.http.concurrency_limit import CHECK_SECONDS, Governor
 from gateway.http.descriptors import of_clients, reserved

@@ -20,7 +20,7 @@ from gateway.http.admission import AdmissionControl
 from gateway.http.cors import Cors
 from gateway.http.errors import Refusal, Style
 from gateway.http.failed_requests import FailedRequests
-from gateway.http.failures import Failures
+from gateway.http.failure_log import Failures
 from gateway.http.input_bounds import HeadTooLarge
 from gateway.http.jsonp import callback_of, make_script
 from gateway.http.messages import Request, Response, peer_of, target_of

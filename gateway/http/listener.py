@@ -14,7 +14,7 @@ import structlog
 from config.model import ServerTls
 from config.tls import TlsProblem, server_context
 from config.values import join_address
-from failover.aside import aside
+from failover.blocking_calls import aside
 from gateway.http.application import Application
 from gateway.http.protocol import HttpConnection, Server
 

@@ -17,10 +17,10 @@ from failover.mysql.shown import MySQL
 from gateway import telemetry
 from gateway.api.admin_bodies import Drained, Readiness
 from gateway.drain import ASKED, STOPPING, merge_drained
-from gateway.finding import Found, Question, merge
 from gateway.http.errors import Refusal, encode
 from gateway.insight import Insight, Snapshot
 from gateway.peers import Peers
+from gateway.support_search import Found, Question, merge
 from sharding.partitions.shown import BelievedClock, Partition
 from sharding.shown import Node, Outline, Ring, Where
 from sharding.state import Key

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from config.load import ConfigError
 from config.model import Sections
 from config.plain import differences, plain
-from failover.aside import aside
+from failover.blocking_calls import aside
 from gateway import metrics
 from gateway.http.errors import Refusal, encode
 from gateway.reload.compare import Outcome, compare, ring_change

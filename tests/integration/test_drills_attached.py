@@ -49,7 +49,7 @@ def test_it_makes_its_load_by_https_and_shows_the_admin_token(
         stage.start()
 
         assert stage.mixes == {1: [101, 102, 103, 104]}
-        assert stage.metric("tapedeck_loads_total") > 0
+        assert stage.metric("tapedeck_saves_total") > 0
         assert stage.partitions()
         assert asyncio.run(_look_and_ask(stage)) == (200, 200)
     finally:

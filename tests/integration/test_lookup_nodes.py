@@ -13,6 +13,7 @@ import structlog
 from failover.redis.nodes import Node
 from sharding.backend import Backend
 from sharding.state import Key
+from sharding.store import store
 from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support.backends import opened
@@ -243,7 +244,9 @@ async def test_a_node_that_cannot_do_its_work_leaves_the_ring_and_stays_out_unti
     spare: RedisServer,
     spoil: Callable[[RedisServer, RedisServer], None],
     reason: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(store, "FEW", 0)  # so that each change asks for its hint
     servers = [spare.server, *(server.server for server in lookup_servers[1:])]
     document = stack_config(
         lookup={"servers": servers, "timeout": 200, "server_retry_timeout": LONG},

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from config.load import parse
-from failover.presence import Presence
+from failover.loop_lag import Presence
 from failover.redis.nodes import Nodes
 from stack.redis import RedisServer
 from tests.conftest import StackConfig

@@ -16,7 +16,7 @@ import yaml
 
 from config.load import parse
 from config.model import MySQL
-from failover.mysql.trial import trial
+from failover.mysql.sign_in_trial import trial
 from stack.process import free_port
 from stack.redis import RedisServer
 from tests.support.gateways import Gateway

@@ -17,8 +17,8 @@ import aiohttp
 
 from config.load import parse
 from config.model import Sections
+from failover.loop_lag import Presence
 from failover.mysql.shown import MySQL
-from failover.presence import Presence
 from gateway.catalog.model import Card, Mix, MixUser, Track
 from gateway.factory import gateway_application
 from gateway.http.application import Application

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from failover.presence import Presence
+from failover.loop_lag import Presence
 from gateway.http import admission
 from gateway.reload.reload import weigh
 from tests.support.serving import SERVICE_KEY, Served, a_config, serving

@@ -12,7 +12,7 @@ PACKAGES = ("gateway", "sharding", "failover", "config", "cli")
 LOGGERS = ("log", "_log")
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 IRREGULAR = ("begun", "died", "found", "left", "lost", "read", "written")
-PASSES_ON = ROOT / "gateway/http/failures.py"
+PASSES_ON = ROOT / "gateway/http/failure_log.py"
 """Logs the event that its caller named: the calls of `note` are looked at instead."""
 
 

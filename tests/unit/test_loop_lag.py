@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from failover.presence import SPAN, TICK, Presence
+from failover.loop_lag import SPAN, TICK, Presence
 
 
 def ticks(presence: Presence, seconds: float, late: float, start: float = 0.0) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from config.model import ClientTls
 from config.tls import TlsProblem
-from failover.aside import Aside, aside
+from failover.blocking_calls import Aside, aside
 from failover.tls_contexts import context_for
 from tests.support.certificates import Authority
 
@@ -80,7 +80,7 @@ def break_off(file: str) -> None:
 def test_a_call_that_does_not_return_keeps_no_process_from_ending() -> None:
     program = """
 import asyncio, threading
-from failover.aside import aside
+from failover.blocking_calls import aside
 async def main():
     asyncio.create_task(aside("silent", threading.Event().wait))
     await asyncio.sleep(0.01)

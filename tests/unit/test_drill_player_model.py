@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from config.model import Player
 from drills.checker import Wrong
-from drills.walk import DONE, REFUSED, Command, ListenerHistory
+from drills.player_model import DONE, REFUSED, Command, ListenerHistory
 from gateway.catalog.model import Mix, MixUser, Track
 from gateway.player import rules
 from sharding.state import Owner, Remove, Stored, Write
