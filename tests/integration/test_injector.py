@@ -180,6 +180,14 @@ def test_toxicity_spares_some_connections_for_all_their_life(
     assert [client for client, _ in heard] == first
 
 
+def test_several_toxics_add_up(upstream: Upstream, link: Link) -> None:
+    link.add("latency", latency=150, name="near")
+    link.add("latency", latency=150, name="far")
+    client, server = upstream.connect(link)
+    server.sendall(b"x")
+    assert 0.28 <= took(lambda: read_exactly(client, 1)) < 2
+
+
 # --- a lookup node behind it ---
 
 
