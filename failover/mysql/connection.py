@@ -227,6 +227,21 @@ class Session:
         await self._bounded(sql, self._cursor.execute(sql, args))
         return int(self._cursor.rowcount)
 
+    async def processlist(self) -> list[Row]:
+        """SHOW PROCESSLIST: without any privilege the user's own connections.
+
+        No rows if the server refuses it, as a proxy may.
+
+        Raises:
+            MySQLError: the connection is lost.
+        """
+        try:
+            return await self.fetch("SHOW PROCESSLIST")
+        except MySQLError:
+            if self.broken:
+                raise
+            return []
+
     async def execute_many(self, sql: str, rows: Sequence[Row]) -> None:
         """Run a statement with each row, an INSERT with many at once; without rows once."""
         run = self._cursor.executemany(sql, rows) if rows else self._cursor.execute(sql)

@@ -11,7 +11,7 @@ from failover.mysql.connection import Session
 from failover.mysql.errors import MySQLError
 
 _ID, _COMMAND = 0, 4
-"""Columns of SHOW PROCESSLIST, which shows a user's own connections without any privilege."""
+"""Columns of SHOW PROCESSLIST."""
 _SPELT = 0xFFFFFFFF
 """The bits of a connection's id that a MySQL greeting contains."""
 
@@ -47,12 +47,7 @@ class LeftBehind:
         asked = dict(self._statements)
         if not asked:
             return
-        try:
-            rows = await session.fetch("SHOW PROCESSLIST")
-        except MySQLError:
-            if session.broken:
-                raise
-            rows = []  # a server that refuses this (a proxy): count no statement as running
+        rows = await session.processlist()  # where it is refused, no statement counts as running
         # A sleeping connection has run its statement, and will be closed.
         running = {row[_ID] & _SPELT: row[_ID] for row in rows if row[_COMMAND] != "Sleep"}
         for number, statement in asked.items():

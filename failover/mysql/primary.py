@@ -315,13 +315,7 @@ class Primary:
         quiet = commits.quiet(asyncio.get_running_loop().time())
         if status.identity != self._identity or quiet < ASK_AFTER:
             return
-        try:
-            # Without any privilege this shows the user's own connections.
-            rows = await session.fetch("SHOW PROCESSLIST")
-        except MySQLError:
-            if session.broken:
-                raise
-            rows = []
+        rows = await session.processlist()
         states = [str(state) for _, _, _, _, command, _, state, *_ in rows if command != "Sleep"]
         commits.cause = waits_for(states, commits.error, self.redundant)
 

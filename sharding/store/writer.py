@@ -17,6 +17,7 @@ from typing import TypeAlias, TypeVar
 from failover.mysql.connection import BEGIN, COMMIT, Session
 from failover.mysql.errors import Fault, MySQLError
 from failover.mysql.primary import Primary
+from failover.mysql.resultset import Ran
 from failover.mysql.settings import LOCK_SECONDS
 from sharding import metrics
 from sharding.batching import Batcher, Waiter
@@ -144,14 +145,8 @@ class Writer:
             sql.require_absent(day, self._beside(day, mine), opening),
             COMMIT,
         ]
-        try:
-            ran = await session.run_script(script)
-        except MySQLError as error:
-            if session.broken:
-                raise
-            await session.rollback()
-            if error.code != sql.REQUIREMENT_FAILED:
-                metrics.MYSQL_BATCH_FALLBACKS.labels(error.fault.name.lower()).inc()
+        ran = await self._unless_rolled_back(session, self._run(session, script))
+        if ran is None:
             return [False] * len(plans)
         results: dict[Key, bool | Row] = {}
         made = {plan.key: plan.row.operations for plan in mine}
@@ -180,16 +175,22 @@ class Writer:
 
     async def _save_together(self, session: Session, plans: list[Plan]) -> bool:
         """Save all plans in one transaction, or none of them."""
+        saved = await self._unless_rolled_back(session, self._write(session, plans))
+        return saved is not None
+
+    async def _unless_rolled_back(
+        self, session: Session, transaction: Awaitable[list[Ran]]
+    ) -> list[Ran] | None:
+        """The answers of a batch's transaction; None if it was rolled back."""
         try:
-            await self._write(session, plans)
+            return await transaction
         except _Mismatch:
-            return False
+            return None
         except MySQLError as error:
             if session.broken:
                 raise
             metrics.MYSQL_BATCH_FALLBACKS.labels(error.fault.name.lower()).inc()
-            return False
-        return True
+            return None
 
     async def _unchanged(self, session: Session, plans: list[Plan]) -> set[Key]:
         """The keys of plans whose rows have not changed yet. (The compare-and-set decides.)"""
@@ -248,7 +249,7 @@ class Writer:
             return error
         return True
 
-    async def _write(self, session: Session, plans: list[Plan]) -> None:
+    async def _write(self, session: Session, plans: list[Plan]) -> list[Ran]:
         """Save all plans in one transaction; if it raises, none of them is saved.
 
         Every gateway locks rows in the same order, by day and key, so that batches of one day
@@ -271,9 +272,17 @@ class Writer:
         script += _leave(plans)
         for day in sorted({plan.day for plan in plans if not plan.in_place}):
             script.append(self._last(day, [plan for plan in plans if plan.day == day]))
-        script.append(COMMIT)
+        return await self._run(session, [*script, COMMIT])
+
+    async def _run(self, session: Session, script: list[str]) -> list[Ran]:
+        """Run a transaction's statements; if it raises, nothing of it is committed.
+
+        Raises:
+            _Mismatch: one of its requirements failed.
+            MySQLError: after a rollback, or with the session closed.
+        """
         try:
-            await session.run_script(script)
+            return await session.run_script(script)
         except MySQLError as error:
             if not session.broken:
                 await session.rollback()
