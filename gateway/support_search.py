@@ -55,7 +55,7 @@ def read_question(body: bytes) -> Question:
     """Read it.
 
     Raises:
-        Refusal: 400, it is none.
+        Refusal: 400, the body is no question.
     """
     try:
         asked = msgspec.json.decode(body, type=Question)

@@ -102,5 +102,5 @@ def hint_of(reply: object) -> Hint:
         return NOTHING
     if isinstance(reply, Elsewhere):
         return NO_ANSWER
-    day = day_in(reply)  # an error is none: the entry is of another type
+    day = day_in(reply)  # an error has no day: the entry is of another type
     return GARBAGE if day is None else Hint(Found.DAY, day)
