@@ -1,4 +1,4 @@
-"""Builds the two HTTP applications from the table of operations and the handlers."""
+"""Builds the two HTTP applications from the table of endpoints and the handlers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gateway.admin.routes import AdminApi
 from gateway.api.document import document
-from gateway.api.operations import OPERATIONS, Api
+from gateway.api.endpoints import ENDPOINTS, Api
 from gateway.http.admission import AdmissionControl
 from gateway.http.application import Application
 from gateway.http.cors import Cors
@@ -63,7 +63,7 @@ def _gateway_style(path: str) -> Style:
 def _routes(
     apis: Iterable[Api], handlers: Mapping[str, Handler], style: Callable[[str], Style]
 ) -> list[Route]:
-    served = [one for one in OPERATIONS if one.api in apis and one.name in handlers]
+    served = [one for one in ENDPOINTS if one.api in apis and one.name in handlers]
     return [
         Route(
             path,
@@ -74,10 +74,10 @@ def _routes(
                 for verb in one.methods
             },
             style(path),
-            player=operation.api == "player",
-            always=operation.always,
+            player=endpoint.api == "player",
+            always=endpoint.always,
         )
-        for path, operation in {one.path: one for one in served}.items()
+        for path, endpoint in {one.path: one for one in served}.items()
     ]
 
 

@@ -28,7 +28,7 @@ from failover.loop_lag import TICK
 from failover.mysql.heartbeat import Heartbeat, Said
 from failover.tasks import stop
 from gateway import metrics, telemetry
-from gateway.api.operations import CLASSES
+from gateway.api.endpoints import CLASSES
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.telemetry import Served
 from sharding.backend import Backend

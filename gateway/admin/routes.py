@@ -15,7 +15,7 @@ import structlog
 from config.load import ConfigError
 from gateway import telemetry
 from gateway.api.admin_bodies import Readiness
-from gateway.api.operations import OPEN, PROBES
+from gateway.api.endpoints import OPEN, PROBES
 from gateway.auth.bearer import carries_key, digest_of
 from gateway.dashboard import guide
 from gateway.http.allowed_hosts import is_ours, refuse_strangers
@@ -36,7 +36,7 @@ SHOWN = (
     *("ring", "outline", "mysql", "partitions", "believe_clock", "stats"),
     *("drain_state", "drain", "drain_back"),
 )
-"""Operations that answer with the result of the `Insight`'s method of the same name."""
+"""Endpoints that answer with the result of the `Insight`'s method of the same name."""
 RELOAD_BYTES = 1024 * 1024
 """Most bytes of a configuration to compare, or of a supervisor's order."""
 QUESTION_BYTES = 4096
@@ -45,7 +45,7 @@ _log = structlog.get_logger()
 
 
 class AdminApi:
-    """The handlers; `api/operations.py` says what each does.
+    """The handlers; `api/endpoints.py` says what each does.
 
     Args:
         insight: what to show.
@@ -70,7 +70,7 @@ class AdminApi:
         self._hosts = hosts
 
     def handlers(self) -> dict[str, Handler]:
-        """By the operation names of `operations.py`."""
+        """By the endpoint names of `endpoints.py`."""
         handlers: dict[str, Handler] = {
             "healthz": self.healthz,
             "readyz": self.readyz,

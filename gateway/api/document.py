@@ -1,10 +1,10 @@
-"""/openapi.json: the table of operations (`operations.py`) as an OpenAPI 3.1 document."""
+"""/openapi.json: the table of endpoints (`endpoints.py`) as an OpenAPI 3.1 document."""
 
 from __future__ import annotations
 
 from config.model import Sections
 from config.values import join_address
-from gateway.api.operations import OPEN, OPERATIONS, Api, Operation, Parameter
+from gateway.api.endpoints import ENDPOINTS, OPEN, Api, Endpoint, Parameter
 from gateway.api.schemas import SCHEMAS, Json
 from gateway.telemetry import VERSION
 
@@ -54,14 +54,14 @@ _KINDS = {
 def document(config: Sections) -> Json:
     """The OpenAPI 3.1 description of the gateway and of its admin port."""
     paths: dict[str, Json] = {}
-    for operation in OPERATIONS:
-        item = paths.setdefault(operation.path, {})
-        if operation.api == "admin":
+    for endpoint in ENDPOINTS:
+        item = paths.setdefault(endpoint.path, {})
+        if endpoint.api == "admin":
             item["servers"] = [
                 {"url": f"http://{join_address(config.admin.host, config.admin.port)}"}
             ]
-        for method in operation.methods:
-            item[method.lower()] = _operation(operation, method, config)
+        for method in endpoint.methods:
+            item[method.lower()] = _operation(endpoint, method, config)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -96,16 +96,16 @@ def document(config: Sections) -> Json:
     }
 
 
-def _operation(operation: Operation, method: str, config: Sections) -> Json:
+def _operation(endpoint: Endpoint, method: str, config: Sections) -> Json:
     described: Json = {
-        "operationId": f"{operation.name}_{method.lower()}",
-        "summary": operation.summary,
-        "tags": [operation.api],
-        "parameters": [_parameter(p, operation, method) for p in operation.parameters],
-        "responses": _responses(operation, method),
+        "operationId": f"{endpoint.name}_{method.lower()}",
+        "summary": endpoint.summary,
+        "tags": [endpoint.api],
+        "parameters": [_parameter(p, endpoint, method) for p in endpoint.parameters],
+        "responses": _responses(endpoint, method),
     }
-    if method == "POST" and operation.api == "player":
-        body = _form(operation)
+    if method == "POST" and endpoint.api == "player":
+        body = _form(endpoint)
         if body is not None:
             described["requestBody"] = body
     if method == "PUT":
@@ -114,17 +114,17 @@ def _operation(operation: Operation, method: str, config: Sections) -> Json:
             "description": f"At most {config.states.max_bytes} bytes.",
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/State"}}},
         }
-    if operation.api == "states":
+    if endpoint.api == "states":
         described["security"] = [{"serviceKey": []}]
-    elif operation.name == "new_set":
+    elif endpoint.name == "new_set":
         described["security"] = [{}, {"serviceKey": []}]
-    elif operation.api == "admin" and operation.name not in OPEN:
+    elif endpoint.api == "admin" and endpoint.name not in OPEN:
         described["security"] = [{}, {"adminToken": []}]
     return described
 
 
-def _parameter(parameter: Parameter, operation: Operation, method: str) -> Json:
-    if "{" + parameter.name + "}" in operation.path:
+def _parameter(parameter: Parameter, endpoint: Endpoint, method: str) -> Json:
+    if "{" + parameter.name + "}" in endpoint.path:
         where, needed = "path", True
     elif parameter.name.startswith("If-"):
         where, needed = "header", False
@@ -140,36 +140,36 @@ def _parameter(parameter: Parameter, operation: Operation, method: str) -> Json:
     }
 
 
-def _form(operation: Operation) -> Json | None:
-    fields = [p for p in operation.parameters if "{" + p.name + "}" not in operation.path]
+def _form(endpoint: Endpoint) -> Json | None:
+    fields = [p for p in endpoint.parameters if "{" + p.name + "}" not in endpoint.path]
     if not fields:
         return None
     schema = {"type": "object", "properties": {p.name: p.schema for p in fields}}
     return {"required": False, "content": {kind: {"schema": schema} for kind in FORM_TYPES}}
 
 
-def _responses(operation: Operation, method: str) -> Json:
+def _responses(endpoint: Endpoint, method: str) -> Json:
     # The description is on both ports, and each has its own error bodies.
-    error = {"player": "Error", "description": "AnyError"}.get(operation.api, "PlainError")
+    error = {"player": "Error", "description": "AnyError"}.get(endpoint.api, "PlainError")
     answers: dict[int, str | None] = {
         **dict.fromkeys(_ALWAYS, error),
-        **_COMMON[operation.api],
-        **operation.answers,
+        **_COMMON[endpoint.api],
+        **endpoint.answers,
     }
     return {
-        str(status): _response(operation, method, status, schema)
+        str(status): _response(endpoint, method, status, schema)
         for status, schema in sorted(answers.items())
     }
 
 
-def _response(operation: Operation, method: str, status: int, schema: str | None) -> Json:
+def _response(endpoint: Endpoint, method: str, status: int, schema: str | None) -> Json:
     headers: Json = {"X-Request-Id": {"schema": {"type": "string"}}}
-    if operation.api == "states" and status in (200, 201, 304):
+    if endpoint.api == "states" and status in (200, 201, 304):
         headers["ETag"] = {"schema": {"type": "string"}, "description": "The version, quoted."}
         headers["X-Partition"] = {"schema": {"type": "string", "pattern": "^[0-9]{8}$"}}
     if status == 405:
         headers["Allow"] = {"schema": {"type": "string"}}
-    if status in (429, 503) and operation.name != "readyz":
+    if status in (429, 503) and endpoint.name != "readyz":
         headers["Retry-After"] = {"schema": {"type": "integer"}, "description": "seconds"}
     described: Json = {"description": _WORDS[status], "headers": headers}
     if schema is not None and method != "HEAD":

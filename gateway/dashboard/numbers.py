@@ -15,7 +15,7 @@ from typing import TypeAlias
 from msgspec import UNSET, Struct, UnsetType, to_builtins
 from prometheus_client.core import Metric
 
-from gateway.api.operations import CLASSES, OPERATIONS
+from gateway.api.endpoints import CLASSES, ENDPOINTS
 from gateway.telemetry import quantile
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
@@ -25,7 +25,7 @@ Series: TypeAlias = dict[tuple[str, Labels], float]
 Rates: TypeAlias = dict[str, float]
 SLI = ("requests", "failed", "slow")
 
-_APIS = {op.path: op.api for op in OPERATIONS if op.api in ("player", "states", "description")}
+_APIS = {one.path: one.api for one in ENDPOINTS if one.api in ("player", "states", "description")}
 # What is no path of ours may have come to either port; the gateway's is the one the world reaches.
 _API_OF = {**_APIS, "unknown": "other", "malformed": "other"}
 _SERVED = frozenset(CLASSES)

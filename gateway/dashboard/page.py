@@ -82,7 +82,7 @@ class Dashboard:
     # --- answers
 
     def handlers(self) -> dict[str, Handler]:
-        """By the operation names of `operations.py`."""
+        """By the endpoint names of `endpoints.py`."""
         return {
             "dashboard": self._page,
             "dashboard_file": self._file,

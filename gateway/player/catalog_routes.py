@@ -57,7 +57,7 @@ class CatalogApi:
         self._live = live
 
     def handlers(self) -> dict[str, Handler]:
-        """By the operation names of `operations.py`."""
+        """By the endpoint names of `endpoints.py`."""
         return {
             "mix": self.mix,
             "mixes": self.mixes,

@@ -66,7 +66,7 @@ class PlayerApi:
         self._logins = Logins()
 
     def handlers(self) -> dict[str, Handler]:
-        """By the operation names of `operations.py`."""
+        """By the endpoint names of `endpoints.py`."""
         return {
             "new_set": self.new_set,
             "play": self.play,

@@ -35,7 +35,7 @@ class StatesApi:
         self._live = live
 
     def handlers(self) -> dict[str, Handler]:
-        """By the operation names of `operations.py`."""
+        """By the endpoint names of `endpoints.py`."""
         return {"get_state": self.get, "put_state": self.put, "delete_state": self.delete}
 
     async def get(self, call: Call) -> Response:

@@ -21,7 +21,7 @@ from prometheus_client import REGISTRY
 
 from config.model import Objective
 from gateway import health, telemetry
-from gateway.api.operations import CLASSES, OPERATIONS
+from gateway.api.endpoints import CLASSES, ENDPOINTS
 from gateway.process import supervisor
 from stack.mariadb import MariaDB
 from stack.redis import RedisServer
@@ -179,8 +179,8 @@ def test_an_expression_asks_for_what_is_exported(where: str, expression: str) ->
 
 
 def test_the_routes_of_listeners_and_services_have_a_class_and_no_others() -> None:
-    for operation in OPERATIONS:
-        assert (operation.path in CLASSES) == (operation.api in ("player", "states"))
+    for endpoint in ENDPOINTS:
+        assert (endpoint.path in CLASSES) == (endpoint.api in ("player", "states"))
     assert CLASSES["/sets/new"] != CLASSES["/sets/{play_token}/play"], "one needs no MySQL"
 
 

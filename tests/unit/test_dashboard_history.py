@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.core import Metric
 
 from failover.mysql.shown import MySQL
-from gateway.api.operations import CLASSES
+from gateway.api.endpoints import CLASSES
 from gateway.dashboard.guide import page, runbook
 from gateway.dashboard.history import KEEP, MOST_EVENTS, STEP, Held, History, Standing
 from gateway.dashboard.numbers import Window, point, read, worker_numbers

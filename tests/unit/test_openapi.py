@@ -12,7 +12,7 @@ from referencing.jsonschema import DRAFT202012
 
 from gateway.admin.routes import AdminApi
 from gateway.api.document import document
-from gateway.api.operations import OPERATIONS
+from gateway.api.endpoints import ENDPOINTS
 from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application
 from gateway.http.application import Application
@@ -93,9 +93,9 @@ def _references(node: Any) -> Any:
 
 
 def test_every_name_in_a_path_is_a_parameter() -> None:
-    for operation in OPERATIONS:
-        names = {part[1:-1] for part in operation.path.split("/") if part.startswith("{")}
-        assert names <= {parameter.name for parameter in operation.parameters}
+    for endpoint in ENDPOINTS:
+        names = {part[1:-1] for part in endpoint.path.split("/") if part.startswith("{")}
+        assert names <= {parameter.name for parameter in endpoint.parameters}
 
 
 PLAYER = [

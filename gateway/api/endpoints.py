@@ -1,4 +1,4 @@
-"""The HTTP operations as one table, from which the routes and /openapi.json are made.
+"""The HTTP endpoints as one table, from which the routes and /openapi.json are made.
 
 The table has the API and the answers of each path. `document.py` makes the OpenAPI description from
 it; the schemas of bodies are in `schemas.py`.
@@ -19,9 +19,9 @@ from sharding.state import PLAYLIST_MAX, USER_MAX
 Api: TypeAlias = Literal["player", "states", "admin", "description"]
 
 PROBES = frozenset({"healthz", "readyz"})
-"""Operations of the admin port that answer every client, under every host name."""
+"""Endpoints of the admin port that answer every client, under every host name."""
 OPEN = PROBES | {"dashboard", "dashboard_file", "guide"}
-"""Operations of the admin port that need no token. The page asks for the token before it shows
+"""Endpoints of the admin port that need no token. The page asks for the token before it shows
 anything."""
 
 
@@ -40,7 +40,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class Endpoint:
     """What one path does.
 
     Attributes:
@@ -96,11 +96,11 @@ def _of_set(
     schema: str,
     *parameters: Parameter,
     others: Mapping[int, str] = MappingProxyType({409: "Error"}),
-) -> Operation:
+) -> Endpoint:
     """A command of a listener in a mix."""
     answers = {200: schema, 401: "Error", 404: "Error", **others}
     path = f"/sets/{{play_token}}/{name}"
-    return Operation(name, "player", path, _ANY, summary, answers, (_TOKEN, _MIX_ID, *parameters))
+    return Endpoint(name, "player", path, _ANY, summary, answers, (_TOKEN, _MIX_ID, *parameters))
 
 
 def _read(
@@ -110,9 +110,9 @@ def _read(
     schema: str,
     *parameters: Parameter,
     others: Mapping[int, str] = MappingProxyType({404: "Error"}),
-) -> Operation:
+) -> Endpoint:
     """A read that needs no token."""
-    return Operation(name, "player", path, _READ, summary, {200: schema, **others}, parameters)
+    return Endpoint(name, "player", path, _READ, summary, {200: schema, **others}, parameters)
 
 
 def _of_state(
@@ -122,11 +122,11 @@ def _of_state(
     answers: Mapping[int, str | None],
     *errors: int,
     conditions: Iterable[Parameter],
-) -> Operation:
+) -> Endpoint:
     known = {**answers, **dict.fromkeys((*errors, 409, 412), "PlainError")}
     parameters = (_USER, _id("playlist_id", "The playlist."), *conditions)
     path = "/states/{user_id}/{playlist_id}"
-    return Operation(name, "states", path, methods, summary, known, parameters)
+    return Endpoint(name, "states", path, methods, summary, known, parameters)
 
 
 def _if(match: str, description: str, schema: Json = _ENTITY_TAG) -> Parameter:
@@ -141,12 +141,12 @@ def _admin(
     answers: Mapping[int, str | None],
     *parameters: Parameter,
     methods: tuple[str, ...] = ("GET", "HEAD"),
-) -> Operation:
-    return Operation(name, "admin", path, methods, summary, answers, parameters)
+) -> Endpoint:
+    return Endpoint(name, "admin", path, methods, summary, answers, parameters)
 
 
-OPERATIONS: tuple[Operation, ...] = (
-    Operation(
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(
         "new_set",
         "player",
         "/sets/new",
@@ -234,7 +234,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "PagePart",
         Parameter("file", "Its name.", {"type": "string"}),
     ),
-    Operation(
+    Endpoint(
         "login",
         "player",
         "/sessions",
@@ -247,7 +247,7 @@ OPERATIONS: tuple[Operation, ...] = (
         ),
     ),
     *(
-        Operation(
+        Endpoint(
             f"{what}_action",
             "player",
             f"/{what}{'es' if what == 'mix' else 's'}/{{id}}/{{action}}",
@@ -399,7 +399,7 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: "Reloaded", 400: "PlainError", 422: "PlainError"},
         methods=("POST",),
     ),
-    Operation(
+    Endpoint(
         "openapi",
         "description",
         "/openapi.json",
@@ -422,5 +422,5 @@ def _class(path: str) -> str:
     return "play" if path.endswith(_PLAY) else "browse"
 
 
-CLASSES = {op.path: _class(op.path) for op in OPERATIONS if op.api in ("player", "states")}
+CLASSES = {one.path: _class(one.path) for one in ENDPOINTS if one.api in ("player", "states")}
 """By route: `play` (needs a commit), `states`, `browse` (reads) and `start` (needs no MySQL)."""
