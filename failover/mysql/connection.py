@@ -20,7 +20,7 @@ from pymysql.err import OperationalError
 from config.model import HostPort, MySQL
 from config.tls import TlsProblem, in_words
 from failover.dns import connect_by_name
-from failover.mysql import clock_sql, settings, sign_in
+from failover.mysql import clock_sql, session_variables, sign_in
 from failover.mysql.engine import Engine
 from failover.mysql.errors import Fault, MySQLError, classify, is_ours
 from failover.mysql.resultset import Answers, Ran
@@ -35,7 +35,7 @@ _HINTS = {
     3159: "turn on mysql.tls",
 }
 """What to do about a refused connect, by MySQL's error number."""
-_SETTINGS = settings.statement()
+_SETTINGS = session_variables.statement()
 
 PRIVATE = (
     # A connect step by step: it stops without TLS, or before a method that reveals the password.
@@ -147,7 +147,7 @@ class HostStatus:
 
 
 class Session:
-    """A connection with the settings of `failover.mysql.settings`, and a timeout for each call.
+    """A connection with our `failover.mysql.session_variables`, and a timeout for each call.
 
     Only one task at a time may use it. What asks the server raises MySQLError, classified by
     `failover.mysql.errors`.

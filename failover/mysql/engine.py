@@ -1,9 +1,9 @@
 """What differs between MySQL and MariaDB, a class for each; other modules use only shared SQL.
 
 Shared SQL is what MySQL 8.4 and 9.x and MariaDB 10.11 and later all have. The server's version
-tells a connection which of the two it has (`Engine.of`). The session settings of both are in one
-table (`failover.mysql.settings`), and so are the error numbers (`failover.mysql.errors`), since no
-number has two meanings.
+tells a connection which of the two it has (`Engine.of`). The session variables of both are
+in one table (`failover.mysql.session_variables`), and so are the error numbers
+(`failover.mysql.errors`), since no number has two meanings.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from failover.mysql import settings
+from failover.mysql import session_variables
 from failover.mysql.errors import MySQLError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Engine:
             await connection.execute(statement)
         finally:
             if not connection.broken:
-                usual = settings.METADATA_LOCK_SECONDS
+                usual = session_variables.METADATA_LOCK_SECONDS
                 await connection.execute(f"SET SESSION lock_wait_timeout = {usual}")
 
     async def redundancy(self, connection: Session, hosts: int) -> Redundancy | None:

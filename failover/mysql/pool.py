@@ -21,7 +21,7 @@ from failover.mysql.connection import HostStatus, Session
 from failover.mysql.connects import HANDSHAKE_SECONDS
 from failover.mysql.errors import Fault, MySQLError
 from failover.mysql.orphaned_statements import LeftBehind
-from failover.mysql.settings import IDLE_SECONDS
+from failover.mysql.session_variables import IDLE_SECONDS
 
 
 class Pool:

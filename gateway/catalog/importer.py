@@ -29,7 +29,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from failover.mysql import settings
+from failover.mysql import session_variables
 from failover.mysql.connection import BEGIN, COMMIT
 from failover.mysql.primary import Primary
 from gateway.catalog.csv_file import UnreadableFile, read_csv
@@ -56,7 +56,7 @@ STATEMENT_SECONDS = 20
 """A statement may wait so long for the rows of another import."""
 _SILENT_SECONDS = 3600
 """How long the server keeps the transaction while the file gives no line."""
-_PATIENCE = settings.statement(
+_PATIENCE = session_variables.statement(
     innodb_lock_wait_timeout=STATEMENT_SECONDS,
     lock_wait_timeout=STATEMENT_SECONDS,
     wait_timeout=_SILENT_SECONDS,

@@ -18,7 +18,7 @@ from failover.mysql.connection import BEGIN, COMMIT, Session
 from failover.mysql.errors import Fault, MySQLError
 from failover.mysql.primary import Primary
 from failover.mysql.resultset import Ran
-from failover.mysql.settings import LOCK_SECONDS
+from failover.mysql.session_variables import LOCK_SECONDS
 from sharding import metrics
 from sharding.batching import Batcher, Waiter
 from sharding.partitions import sql

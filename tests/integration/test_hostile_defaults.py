@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from pymysql.cursors import Cursor
 
 from config.load import parse
-from failover.mysql import settings
+from failover.mysql import session_variables
 from failover.mysql.connection import Session
 from sharding.state import Key
 from stack import datadir
@@ -67,7 +67,7 @@ HOSTILE_MYSQL = {
     **{
         name: value
         for name, value in HOSTILE.items()
-        if name in {setting.name for setting in settings.PINNED if setting.engine == "both"}
+        if name in {pinned.name for pinned in session_variables.PINNED if pinned.engine == "both"}
     },
     "sql_mode": "'ANSI,NO_BACKSLASH_ESCAPES,HIGH_NOT_PRECEDENCE,PAD_CHAR_TO_FULL_LENGTH'",
     "transaction_isolation": "'SERIALIZABLE'",
@@ -194,7 +194,7 @@ class Usual(Server):
     ) -> Iterator[pymysql.Connection[Cursor]]:
         with super().connect(database, timeout=timeout) as connection:
             with connection.cursor() as cursor:
-                cursor.execute(settings.statement())
+                cursor.execute(session_variables.statement())
             yield connection
 
 
@@ -250,9 +250,9 @@ def mysql(_hostile: Hostile) -> Hostile:
     return _hostile
 
 
-def pinned(server: Hostile) -> list[settings.Setting]:
+def pinned(server: Hostile) -> list[session_variables.Setting]:
     other = "mysql" if isinstance(server, MariaDB) else "mariadb"
-    return [setting for setting in settings.PINNED if setting.engine != other]
+    return [setting for setting in session_variables.PINNED if setting.engine != other]
 
 
 def test_every_session_variable_is_pinned_or_left_for_a_reason(mysql: Hostile) -> None:
