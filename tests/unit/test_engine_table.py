@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from drills.scenarios import DRILLS
 from stack import engines
 from tests import engine_table
 from tests.engine_table import Cell, read
@@ -60,3 +61,16 @@ def test_the_command_fails_if_any_cell_did_and_writes_the_table(
     assert f"| store | {'**1 of 4 failed**' if failed else '3 passed'} |" in written
     assert "| partitions | 3 passed |" in written
     assert "| pair | not here: no pair |" in written
+
+
+def test_every_file_and_test_that_the_table_names_exists() -> None:
+    """The table takes an hour: a file that was renamed is to be found sooner."""
+    rows = {row: what for _, rows in engine_table.TABLES.values() for row, what in rows.items()}
+    assert {row for row, _ in (*engine_table.LEFT_OUT, *engine_table.IN_OTHER_COLUMNS)} <= set(rows)
+    for words in (*rows.values(), *engine_table.LEFT_OUT.values()):
+        for word in words:
+            file, _, test = word.removeprefix("--deselect=").partition("::")
+            if file.startswith("tests/"):
+                name, _, drill = test.partition("[")
+                assert name in (engines.FOLDER.parents[1] / file).read_text()
+                assert drill.rstrip("]") in ("", *DRILLS)
