@@ -19,7 +19,6 @@ from config.model import HostPort, MySQL
 from failover import metrics
 from failover.loop_lag import Presence
 from failover.mysql import shown
-from failover.mysql.backoff import persist
 from failover.mysql.commits import SILENT, Commits, waits_for
 from failover.mysql.connection import HostStatus, Row, Session
 from failover.mysql.engine import Redundancy
@@ -28,6 +27,7 @@ from failover.mysql.fencing import Adopt, View, decide
 from failover.mysql.monitor import Monitor
 from failover.mysql.orphaned_statements import LeftBehind
 from failover.mysql.pool import Pool
+from failover.mysql.retries import persist
 
 Result = TypeVar("Result")
 log = structlog.get_logger("tapedeck.primary")

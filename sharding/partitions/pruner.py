@@ -16,11 +16,11 @@ from functools import partial
 import structlog
 
 from config.model import Partitions
-from failover.mysql.backoff import until_unlocked
 from failover.mysql.connection import Session
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.locks import lock_name, try_lock
 from failover.mysql.primary import Primary
+from failover.mysql.retries import until_unlocked
 from failover.tasks import Rounds
 from sharding import metrics
 from sharding.partitions import filter_table

@@ -16,10 +16,10 @@ from __future__ import annotations
 import contextlib
 from datetime import date
 
-from failover.mysql.backoff import until_unlocked
 from failover.mysql.connection import Session
 from failover.mysql.errors import Fault, MySQLError
 from failover.mysql.primary import Primary
+from failover.mysql.retries import until_unlocked
 
 TABLE = "tapedeck_seal_mark"
 CREATE = (

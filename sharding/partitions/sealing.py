@@ -30,11 +30,11 @@ from datetime import date
 import structlog
 
 from config.model import Partitions
-from failover.mysql.backoff import until_unlocked
 from failover.mysql.connection import Session
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.locks import lock_name, try_lock
 from failover.mysql.primary import Primary
+from failover.mysql.retries import until_unlocked
 from failover.tasks import Rounds
 from sharding import metrics
 from sharding.filters import encoding

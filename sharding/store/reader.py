@@ -13,9 +13,9 @@ from collections.abc import Collection, Sequence
 from datetime import date
 from typing import NamedTuple
 
-from failover.mysql.backoff import persist
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
+from failover.mysql.retries import persist
 from sharding import metrics
 from sharding.batching import Batcher
 from sharding.filters.filters import Filters, FilterSet

@@ -22,9 +22,9 @@ from typing import TypeVar
 import structlog
 
 from config.model import Sessions as SessionsConfig
-from failover.mysql.backoff import passing, persist
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
+from failover.mysql.retries import passing, persist
 from failover.tasks import stop
 from sharding import metrics
 from sharding.lookups.lookups import Lookups
