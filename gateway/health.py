@@ -1,4 +1,4 @@
-"""A worker's health: facts gathered each second, and the verdict by `sharding.verdict`.
+"""A worker's health: facts gathered each second, and the verdict by `sharding.health_verdict`.
 
 `Backend.facts` returns the facts of MySQL and the lookup nodes. This module adds the facts of
 requests (against the objective), of this process, and of other gateways, from their heartbeats.
@@ -32,18 +32,18 @@ from gateway.api.endpoints import CLASSES
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.telemetry import Served
 from sharding.backend import Backend
-from sharding.verdict import (
+from sharding.health_verdict import (
     ORDER,
     STATUSES,
+    DelayedReasons,
     Facts,
     Objective,
     Reason,
-    Steady,
     Traffic,
     Verdict,
-    judge,
     reasons,
     stem,
+    verdict_of,
 )
 
 EVERY = 1.0
@@ -105,7 +105,7 @@ class Health:
         self._live = live
         self._draining = draining
         self._heartbeat = Heartbeat(backend.primary, self._row)
-        self._steady = Steady()
+        self._delayed = DelayedReasons()
         self._served: deque[tuple[float, dict[str, Served]]] = deque()
         self._said: Verdict | None = None
         self._hashes = hashes(live.config)
@@ -128,13 +128,13 @@ class Health:
     def verdict(self) -> Verdict:
         loop_time = asyncio.get_running_loop().time()
         if why := self._draining():
-            said = self._steady.take([Reason("draining", why)], loop_time)
-            return judge([reason for reason in said if reason.kind == "draining"])
+            said = self._delayed.take([Reason("draining", why)], loop_time)
+            return verdict_of([reason for reason in said if reason.kind == "draining"])
         objective = self._live.config.objective
         found = reasons(
             self._facts(loop_time), Objective(objective.success / 100, objective.latency / 1000)
         )
-        verdict = judge(self._steady.take(found, loop_time))
+        verdict = verdict_of(self._delayed.take(found, loop_time))
         self._log_change(verdict)
         return verdict
 

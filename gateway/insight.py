@@ -14,10 +14,10 @@ from gateway import telemetry
 from gateway.api.admin_bodies import Drained
 from gateway.peers import Peers
 from gateway.support_search import Found, Question
+from sharding.health_verdict import Reason, Status, Verdict
 from sharding.partitions.shown import BelievedClock, Partition
 from sharding.shown import Outline, Ring, Where
 from sharding.state import Key
-from sharding.verdict import Reason, Status, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from failover.tls_contexts import context_for
 from gateway.api.admin_bodies import Overview
 from gateway.http.resolver import Names
 from gateway.reload.runtime_config import RuntimeConfig
-from sharding.verdict import Reason
+from sharding.health_verdict import Reason
 
 ANSWER_SECONDS = 2.0
 """Seconds that a gateway has to answer."""

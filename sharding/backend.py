@@ -20,6 +20,7 @@ from failover.redis.nodes import Nodes, iso_time
 from failover.tasks import stop
 from sharding import metrics
 from sharding.filters.filters import Filters
+from sharding.health_verdict import Facts, Verdict, reasons, verdict_of
 from sharding.lookups.capacity import Survey
 from sharding.lookups.lookups import Lookups, Routes
 from sharding.partitions.calendar import call_tables
@@ -33,7 +34,6 @@ from sharding.shown import Node, Outline, Ring
 from sharding.store.reader import Reader
 from sharding.store.store import Store
 from sharding.store.writer import Writer
-from sharding.verdict import Facts, Verdict, judge, reasons
 
 
 class Backend:
@@ -229,7 +229,7 @@ class Backend:
 
     def readiness(self) -> Verdict:
         """The verdict on the parts behind this worker."""
-        return judge(reasons(self.facts()))
+        return verdict_of(reasons(self.facts()))
 
     def ring(self) -> Ring:
         """The ring as `/ring` shows it."""

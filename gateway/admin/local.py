@@ -21,10 +21,10 @@ from gateway.peers import Peers
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.support_search import Found, Question, find
 from sharding import locate
+from sharding.health_verdict import Verdict, verdict_of
 from sharding.partitions.shown import BelievedClock, Partition
 from sharding.shown import Outline, Ring, Where
 from sharding.state import Key
-from sharding.verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from sharding.backend import Backend
@@ -56,7 +56,7 @@ class OwnInsight(Insight):
 
     async def readiness(self) -> Verdict:
         """The verdict of this worker, with its peers if it asks them."""
-        return judge([*self._health.verdict().found, *self.peers.reasons()])
+        return verdict_of([*self._health.verdict().found, *self.peers.reasons()])
 
     async def ring(self) -> Ring:
         return self._backend.ring()

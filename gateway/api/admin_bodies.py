@@ -6,9 +6,9 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
+from sharding.health_verdict import Kind, Status
 from sharding.partitions.shown import Count
 from sharding.shown import Id
-from sharding.verdict import Kind, Status
 
 Rate: TypeAlias = Annotated[float, Meta(description="a second")]
 

@@ -12,7 +12,7 @@ from importlib import resources
 from gateway.http.errors import Refusal
 from gateway.http.messages import Response
 from gateway.http.static_files import HEADERS
-from sharding.verdict import Kind
+from sharding.health_verdict import Kind
 
 RUNBOOKS: Mapping[Kind, str] = {
     "clock": "TapedeckClockDoubted",

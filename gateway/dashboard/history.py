@@ -19,7 +19,7 @@ from gateway.dashboard.guide import runbook
 from gateway.dashboard.numbers import Reading, Window, point, read
 from gateway.http.errors import encode
 from gateway.insight import Snapshot
-from sharding.verdict import Kind, Reason, Status, stem
+from sharding.health_verdict import Kind, Reason, Status, stem
 
 KEEP = 60 * 60
 """Seconds that are kept."""

@@ -21,10 +21,19 @@ from gateway.http.errors import Refusal, encode
 from gateway.insight import Insight, Snapshot
 from gateway.peers import Peers
 from gateway.support_search import Found, Question, merge
+from sharding.health_verdict import (
+    ORDER,
+    DelayedReasons,
+    Reason,
+    Status,
+    Verdict,
+    in_order,
+    stem,
+    verdict_of,
+)
 from sharding.partitions.shown import BelievedClock, Partition
 from sharding.shown import Node, Outline, Ring, Where
 from sharding.state import Key
-from sharding.verdict import ORDER, Reason, Status, Steady, Verdict, in_order, judge, stem
 
 ANSWER_SECONDS = 5.0
 """Seconds that a worker has to answer its supervisor."""
@@ -66,7 +75,7 @@ def worst(
     said = {stem(reason): reason for reason in given}
     found = in_order([*said.values(), *missing, *also])
     statuses: list[Status] = [status for status, _ in answers.values()]
-    statuses.append(judge([*missing, *also]).status if answers else "unavailable")
+    statuses.append(verdict_of([*missing, *also]).status if answers else "unavailable")
     return Verdict(min(statuses, key=_ORDER.index), found)
 
 
@@ -167,18 +176,18 @@ class WorkersInsight(Insight):
         self.peers = peers
         self._replace = replace
         self.drained = False
-        self._steady = Steady()
+        self._delayed = DelayedReasons()
 
     async def readiness(self) -> Verdict:
         return self._verdict(await self.ask_all("/readyz", Readiness))
 
     def _verdict(self, ready: Mapping[int, Readiness]) -> Verdict:
         why = STOPPING if self._stopping() else ASKED if self.drained else ""
-        said = self._steady.take(
+        said = self._delayed.take(
             [Reason("draining", why)] if why else [], asyncio.get_running_loop().time()
         )
         if said:
-            return judge(said)
+            return verdict_of(said)
         answers = {number: (body.status, reasons_of(body)) for number, body in ready.items()}
         return worst(answers, len(self._clients), self.peers.reasons())
 

@@ -15,8 +15,8 @@ from gateway.dashboard.history import KEEP, MOST_EVENTS, STEP, Held, History, St
 from gateway.dashboard.numbers import Window, point, read, worker_numbers
 from gateway.insight import Snapshot
 from gateway.telemetry import merge
+from sharding.health_verdict import ORDER, Reason, Status
 from sharding.shown import Ring
-from sharding.verdict import ORDER, Reason, Status
 from tests.support.serving import a_pair
 
 START = 1_800_000_000.0

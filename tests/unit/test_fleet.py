@@ -16,8 +16,8 @@ from gateway.process.aggregate import ejected, merge_mysql, merge_rings, reasons
 from gateway.reload.compare import Outcome
 from gateway.reload.reload import weigh
 from gateway.reload.runtime_config import RuntimeConfig, with_token_keys
+from sharding.health_verdict import Reason, Status, Verdict
 from sharding.shown import Node, Ring
-from sharding.verdict import Reason, Status, Verdict
 from tests.support.serving import SERVICE_KEY, a_config, a_pair
 
 

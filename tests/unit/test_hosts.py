@@ -17,7 +17,7 @@ from gateway.factory import admin_application
 from gateway.http.allowed_hosts import is_ours, name_of
 from gateway.http.listener import Listening, bind
 from gateway.reload.runtime_config import RuntimeConfig
-from sharding.verdict import Reason, Verdict, judge
+from sharding.health_verdict import Reason, Verdict, verdict_of
 from tests.support.serving import a_config
 
 REASON = "lookup node lookup1 is out of the ring: 10.0.0.7 refused"
@@ -29,7 +29,7 @@ class Insight:
     reloads = 0
 
     async def readiness(self) -> Verdict:
-        return judge([Reason("nodes", REASON)])
+        return verdict_of([Reason("nodes", REASON)])
 
     async def ring(self) -> dict[str, Any]:
         return {"nodes": ["10.0.0.7"]}

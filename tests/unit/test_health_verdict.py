@@ -12,17 +12,26 @@ from hypothesis import strategies as st
 
 from failover.mysql.commits import Commits, Stall, waits_for
 from failover.mysql.errors import Fault, MySQLError, classify
-from sharding.verdict import ORDER, Facts, Kind, Reason, Steady, Traffic, judge, reasons
+from sharding.health_verdict import (
+    ORDER,
+    DelayedReasons,
+    Facts,
+    Kind,
+    Reason,
+    Traffic,
+    reasons,
+    verdict_of,
+)
 
 WELL = Facts(redundant=True, redundancy="a standby acknowledges commits")
 
 
 def causes(facts: Facts) -> list[Kind]:
-    return judge(reasons(facts)).causes
+    return verdict_of(reasons(facts)).causes
 
 
 def test_nothing_amiss_is_ready() -> None:
-    assert judge(reasons(WELL)).status == "ready"
+    assert verdict_of(reasons(WELL)).status == "ready"
 
 
 AMISS: list[tuple[Facts, Kind, str]] = [
@@ -61,7 +70,7 @@ AMISS: list[tuple[Facts, Kind, str]] = [
 def test_each_thing_that_is_amiss_is_said_and_nothing_else(
     facts: Facts, kind: Kind, status: str
 ) -> None:
-    verdict = judge(reasons(facts))
+    verdict = verdict_of(reasons(facts))
     assert (verdict.causes, verdict.status) == ([kind], status)
     assert verdict.reasons[0]
 
@@ -92,16 +101,16 @@ def test_the_gravest_reasons_come_first_whatever_there_is(several: list[Facts]) 
     said = [reason for facts in several for reason in reasons(facts)]
     places = [ORDER.index(reason.kind) for facts in several for reason in reasons(facts)]
     assert len(said) == len(places)
-    kept = Steady().take(said, 0.0)
+    kept = DelayedReasons().take(said, 0.0)
     assert [ORDER.index(r.kind) for r in kept] == sorted(ORDER.index(r.kind) for r in kept)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
 def test_a_reason_does_not_flap(looks: list[bool]) -> None:
     """Skew that comes and goes each second changes the verdict once in three seconds at most."""
-    steady, shown, changes = Steady(), False, []
+    delayed, shown, changes = DelayedReasons(), False, []
     for second, there in enumerate(looks):
-        now = bool(steady.take([Reason("skew", "clocks differ")] if there else [], float(second)))
+        now = bool(delayed.take([Reason("skew", "clocks differ")] if there else [], float(second)))
         if now != shown:
             shown = now
             changes.append(second)
@@ -109,28 +118,28 @@ def test_a_reason_does_not_flap(looks: list[bool]) -> None:
 
 
 def test_a_reason_keeps_its_place_and_takes_its_newest_words() -> None:
-    steady = Steady()
-    steady.take([Reason("slow", "requests are slow: 2 %")], 0.0)
-    (said,) = steady.take([Reason("slow", "requests are slow: 9 %")], 1.0)
+    delayed = DelayedReasons()
+    delayed.take([Reason("slow", "requests are slow: 2 %")], 0.0)
+    (said,) = delayed.take([Reason("slow", "requests are slow: 9 %")], 1.0)
     assert said.text == "requests are slow: 9 %"
-    assert steady.take([], 4.0)
-    assert not steady.take([], 7.0)
+    assert delayed.take([], 4.0)
+    assert not delayed.take([], 7.0)
 
 
 def test_each_reason_says_for_how_long_it_has_held() -> None:
-    steady, skew = Steady(), Reason("nodes", "lookup node a is out of the ring: timeout")
-    steady.take([skew], 10.0)
-    (said,) = steady.take([skew], 14.0)
+    delayed, skew = DelayedReasons(), Reason("nodes", "lookup node a is out of the ring: timeout")
+    delayed.take([skew], 10.0)
+    (said,) = delayed.take([skew], 14.0)
     assert said.age == 4
     # What is known to be older is as old as that.
     lost = reasons(replace(WELL, adopted=False, lost_for=60.0, deadline=10.0, problem="gone"))
-    verdict = judge(Steady().take(lost, 0.0))
+    verdict = verdict_of(DelayedReasons().take(lost, 0.0))
     assert (verdict.causes, verdict.ages) == (["primary"], [60])
 
 
 def test_two_classes_that_fail_are_two_reasons() -> None:
     failing = [Traffic(name, 30, 100, 50, 50) for name in ("play", "browse")]
-    said = Steady().take(reasons(replace(WELL, traffic=failing)), 0.0)
+    said = DelayedReasons().take(reasons(replace(WELL, traffic=failing)), 0.0)
     assert [reason.kind for reason in said] == ["errors", "errors", "slow", "slow"]
 
 

@@ -1,6 +1,6 @@
 """The verdict: one rule, from everything that a worker knows to a status with reasons. No I/O.
 
-`/readyz` and the dashboard both show what `judge` returns: the worst status that a reason means.
+`/readyz` and the dashboard both show what `verdict_of` returns: the worst status of any reason.
 Reasons are ordered by the place of their kind in `ORDER`: first what stops listeners, then what
 they notice, then what makes the next fault worse. One cause is one reason: while this process is
 starved, it does not report others as slow.
@@ -269,7 +269,7 @@ class Verdict:
         return [round(reason.age, 1) for reason in self.found]
 
 
-def judge(found: Sequence[Reason]) -> Verdict:
+def verdict_of(found: Sequence[Reason]) -> Verdict:
     """The verdict: the worst status that a reason means."""
     if any(reason.kind == "draining" for reason in found):
         return Verdict("draining", found)
@@ -278,7 +278,7 @@ def judge(found: Sequence[Reason]) -> Verdict:
     return Verdict("degraded" if found else "ready", found)
 
 
-class Steady:
+class DelayedReasons:
     """Delays the coming and going of reasons (`HOLD`). Times are seconds on a steady clock."""
 
     def __init__(self) -> None:
