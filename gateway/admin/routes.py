@@ -1,7 +1,7 @@
 """The admin port: health, the ring, partitions, counters, reload.
 
 The same paths show one process's own parts (`local.py`) or what a supervisor gathers from its
-workers (`gateway/process/aggregate.py`): only the `Insight` differs.
+workers (`gateway/process/aggregate.py`): only the `AdminAnswers` differs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import structlog
 
 from config.load import ConfigError
 from gateway import telemetry
+from gateway.admin_answers import AdminAnswers
 from gateway.api.admin_bodies import Readiness
 from gateway.api.endpoints import OPEN, PROBES
 from gateway.auth.bearer import carries_key, digest_of
@@ -24,7 +25,6 @@ from gateway.http.messages import Response
 from gateway.http.parameters import gather, whole_number
 from gateway.http.request_body import read_body
 from gateway.http.router import Answer, Call, Handler
-from gateway.insight import Insight
 from gateway.reload.reload import Reload, WorkerReload
 from gateway.support_search import read_question
 from sharding.state import PLAYLIST_MAX, Key
@@ -36,7 +36,7 @@ SHOWN = (
     *("ring", "outline", "mysql", "partitions", "believe_clock", "stats"),
     *("drain_state", "drain", "drain_back"),
 )
-"""Endpoints that answer with the result of the `Insight`'s method of the same name."""
+"""Endpoints that answer with the result of the `AdminAnswers` method of the same name."""
 RELOAD_BYTES = 1024 * 1024
 """Most bytes of a configuration to compare, or of a supervisor's order."""
 QUESTION_BYTES = 4096
@@ -48,7 +48,7 @@ class AdminApi:
     """The handlers; `api/endpoints.py` says what each does.
 
     Args:
-        insight: what to show.
+        answers: what to show.
         reload: carries out reloads.
         token: returns the token that requests need now; None if the port is on loopback.
         dashboard: the page; None in a worker, whose supervisor has it.
@@ -57,14 +57,14 @@ class AdminApi:
 
     def __init__(
         self,
-        insight: Insight,
+        answers: AdminAnswers,
         reload: Reload | WorkerReload,
         token: Callable[[], str | None] = lambda: None,
         dashboard: Dashboard | None = None,
         hosts: Callable[[], Collection[str]] = lambda: (),
     ) -> None:
         self._reload = reload
-        self._insight = insight
+        self._answers = answers
         self._dashboard = dashboard
         self._token = token
         self._hosts = hosts
@@ -114,7 +114,7 @@ class AdminApi:
         return check
 
     async def _show(self, name: str, call: Call) -> Answer:
-        return json_response(await getattr(self._insight, name)())
+        return json_response(await getattr(self._answers, name)())
 
     async def healthz(self, call: Call) -> Answer:
         return json_response({"status": "ok"})
@@ -124,7 +124,7 @@ class AdminApi:
 
         Health checks may use any host name (a backend's, a cluster's): they get the status only.
         """
-        verdict = await self._insight.readiness()
+        verdict = await self._answers.readiness()
         reasons = verdict.reasons
         host = call.request.headers.get("Host")
         if reasons and host and self._token() is None and not is_ours(host, self._hosts()):
@@ -140,17 +140,17 @@ class AdminApi:
             whole_number(call.values["user_id"], "user_id", PLAYLIST_MAX),
             whole_number(call.values["playlist_id"], "playlist_id", PLAYLIST_MAX),
         )
-        return json_response(await self._insight.where(key))
+        return json_response(await self._answers.where(key))
 
     async def find(self, call: Call) -> Answer:
         asked = read_question(await read_body(call.request, QUESTION_BYTES))
-        return json_response(await self._insight.find(asked))
+        return json_response(await self._answers.find(asked))
 
     async def guide(self, call: Call) -> Answer:
         return guide.page(call.values["file"])
 
     async def metrics(self, call: Call) -> Answer:
-        return Response(200, await self._insight.metrics(), content_type=telemetry.TEXT)
+        return Response(200, await self._answers.metrics(), content_type=telemetry.TEXT)
 
     async def reload_check(self, call: Call) -> Answer:
         body = await read_body(call.request, RELOAD_BYTES)

@@ -14,11 +14,11 @@ from typing import Literal
 
 import msgspec
 
+from gateway.admin_answers import Snapshot
 from gateway.api.admin_bodies import Happened
 from gateway.dashboard.guide import runbook
 from gateway.dashboard.numbers import Reading, Window, point, read
 from gateway.http.errors import encode
-from gateway.insight import Snapshot
 from sharding.health_verdict import Kind, Reason, Status, stem
 
 KEEP = 60 * 60

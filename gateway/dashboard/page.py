@@ -18,6 +18,7 @@ from aiohttp import web
 from msgspec import structs
 
 from config.plain import plain
+from gateway.admin_answers import AdminAnswers, Snapshot
 from gateway.api.admin_bodies import Overview
 from gateway.dashboard.history import KEEP, STEP, History
 from gateway.dashboard.numbers import Window, node_numbers, point, totals, worker_numbers
@@ -26,7 +27,6 @@ from gateway.http.errors import Refusal, json_response
 from gateway.http.messages import Response
 from gateway.http.router import Call, Handler
 from gateway.http.static_files import Pages
-from gateway.insight import Insight, Snapshot
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.telemetry import VERSION
 
@@ -46,8 +46,8 @@ _log = structlog.get_logger()
 class Dashboard:
     """The page and what keeps it live."""
 
-    def __init__(self, insight: Insight, live: RuntimeConfig) -> None:
-        self._insight = insight
+    def __init__(self, source: AdminAnswers, live: RuntimeConfig) -> None:
+        self._source = source
         self._live = live
         self._history = History()
         self._seen: Snapshot | None = None
@@ -69,7 +69,7 @@ class Dashboard:
         self._tasks = [
             asyncio.create_task(self._keep_observing(), name="dashboard"),
             asyncio.create_task(self._keep_asking(), name="dashboard-asks"),
-            asyncio.create_task(self._insight.peers.poll(), name="peers"),
+            asyncio.create_task(self._source.peers.poll(), name="peers"),
         ]
 
     async def close(self) -> None:
@@ -77,7 +77,7 @@ class Dashboard:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._insight.peers.close()
+        await self._source.peers.close()
 
     # --- answers
 
@@ -154,12 +154,12 @@ class Dashboard:
                         await self._wanted.wait()
 
     async def _observe(self) -> None:
-        self._seen = seen = await self._insight.observe()
+        self._seen = seen = await self._source.observe()
         self._history.learn(seen)
         self._with_ring = seen if seen.ring is not None else self._with_ring
         self._with_mysql = seen if seen.mysql is not None else self._with_mysql
         if self._live.config.admin.peers or "gateways" in self._answers:
-            self._set_answer("gateways", self._insight.peers.known)
+            self._set_answer("gateways", self._source.peers.known)
         self._viewers.wake()
 
     async def _keep_asking(self) -> None:
@@ -173,10 +173,10 @@ class Dashboard:
             circle = _circle(self._seen)
             if circle != self._circle:
                 self._circle = circle
-                await self._try(self._ask, "outline", self._insight.outline)
+                await self._try(self._ask, "outline", self._source.outline)
             if loop.time() >= due:
                 due = loop.time() + ASK_SECONDS
-                await self._try(self._ask, "partitions", self._insight.partitions)
+                await self._try(self._ask, "partitions", self._source.partitions)
 
     async def _ask(self, name: str, question: Callable[[], Awaitable[Any]]) -> None:
         self._set_answer(name, await question())

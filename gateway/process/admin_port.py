@@ -9,10 +9,10 @@ import socket
 from config.values import is_loopback
 from failover import tasks
 from gateway.admin.routes import AdminApi
+from gateway.admin_answers import AdminAnswers
 from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application
 from gateway.http.listener import Listening
-from gateway.insight import Insight
 from gateway.reload.reload import Reload, WorkerReload
 from gateway.reload.runtime_config import RuntimeConfig
 
@@ -21,7 +21,7 @@ class AdminPort:
     """The admin port. Create it inside the running loop.
 
     Args:
-        insight: what it shows.
+        answers: what it shows.
         reload: carries out reloads. With a WorkerReload only the supervisor uses this port: it has
             no page, and signals and files are ignored.
         live: the present configuration.
@@ -31,7 +31,7 @@ class AdminPort:
 
     def __init__(
         self,
-        insight: Insight,
+        answers: AdminAnswers,
         reload: Reload | WorkerReload,
         live: RuntimeConfig,
         sock: socket.socket,
@@ -43,10 +43,10 @@ class AdminPort:
         self._reload = reload
         self._tasks: set[asyncio.Task[object]] = set()
         if isinstance(reload, Reload):
-            self._dashboard = Dashboard(insight, live)
+            self._dashboard = Dashboard(answers, live)
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up, reload)
         api = AdminApi(
-            insight,
+            answers,
             reload,
             self._token,
             self._dashboard,

@@ -15,10 +15,10 @@ from prometheus_client.core import Metric
 
 from failover.mysql.shown import MySQL
 from gateway import telemetry
+from gateway.admin_answers import AdminAnswers, Snapshot
 from gateway.api.admin_bodies import Drained, Readiness
 from gateway.drain import ASKED, STOPPING, merge_drained
 from gateway.http.errors import Refusal, encode
-from gateway.insight import Insight, Snapshot
 from gateway.peers import Peers
 from gateway.support_search import Found, Question, merge
 from sharding.health_verdict import (
@@ -151,7 +151,7 @@ class WorkerClient:
             await self._session.close()
 
 
-class WorkersInsight(Insight):
+class WorkersAnswers(AdminAnswers):
     """Gathers and combines the workers' answers.
 
     Args:

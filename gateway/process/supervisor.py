@@ -25,7 +25,7 @@ from gateway.http.errors import encode
 from gateway.http.listener import BACKLOG, bind, bind_shared
 from gateway.peers import Peers
 from gateway.process.admin_port import AdminPort
-from gateway.process.aggregate import WorkerClient, WorkersInsight
+from gateway.process.aggregate import WorkerClient, WorkersAnswers
 from gateway.process.worker import EXIT_CONFIG, Handover, start_logs
 from gateway.reload.reload import Reload, Taken, Workers
 from gateway.reload.runtime_config import RuntimeConfig, Source
@@ -87,7 +87,7 @@ class Supervisor:
         self._admin = admin
         self._stop: asyncio.Event = asyncio.Event()
         self._status = 0
-        self._insight = WorkersInsight(
+        self._answers = WorkersAnswers(
             [slot.client for slot in self._slots],
             self._stop.is_set,
             Peers(self._live),
@@ -96,7 +96,7 @@ class Supervisor:
         self._reloaded = Workers(
             self._live,
             [slot.number for slot in self._slots],
-            lambda body: self._insight.ask_all("/reload", Taken, method="POST", body=body),
+            lambda body: self._answers.ask_all("/reload", Taken, method="POST", body=body),
             self._replace,
         )
 
@@ -114,7 +114,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         reload = Reload(self._live, self._source, self._reloaded)
-        admin = AdminPort(self._insight, reload, self._live, self._admin)
+        admin = AdminPort(self._answers, reload, self._live, self._admin)
         await admin.start()
         _log.info(
             "supervisor started", workers=len(self._slots), admin=admin.address, pid=os.getpid()
@@ -166,7 +166,7 @@ class Supervisor:
 
     async def _spawn(self, slot: _Slot) -> asyncio.subprocess.Process:
         config, generation = self._live.config, self._reloaded.generation
-        drained = self._insight.drained
+        drained = self._answers.drained
         first, slot.first = slot.first, False
         handover = Handover(
             worker=slot.number,
@@ -190,7 +190,7 @@ class Supervisor:
             process.stdin.write(encode(handover))
             await process.stdin.drain()
         process.stdin.close()
-        changed = self._live.config is not config or self._insight.drained is not drained
+        changed = self._live.config is not config or self._answers.drained is not drained
         if self._stop.is_set() or changed:
             # A reload or a drain happened meanwhile, and could not reach this process.
             _signal(process, signal.SIGTERM)

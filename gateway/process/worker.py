@@ -26,7 +26,7 @@ from config.load import ConfigError
 from config.model import Sections
 from failover import tasks
 from gateway import logs, metrics, telemetry
-from gateway.admin.local import OwnInsight
+from gateway.admin.own_answers import OwnAnswers
 from gateway.catalog.cache import Catalog
 from gateway.catalog.maintenance import maintain
 from gateway.drain import ASKED, STOPPING, Drain
@@ -173,7 +173,7 @@ class Worker:
         if handover is not None and handover.drained:
             drained.begin(ASKED)
         health = Health(backend, live, lambda: drained.why)
-        insight = OwnInsight(backend, health, Peers(live), drained, live, application.failed)
+        answers = OwnAnswers(backend, health, Peers(live), drained, live, application.failed)
         parts = OwnParts(backend, live)
         reload = Reload(live, source, parts) if source else WorkerReload(parts)
         token = handover.admin_token if handover else None
@@ -181,7 +181,7 @@ class Worker:
         metrics.LISTENERS_FAILED.set_function(application.failed.listeners)
         metrics.TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
         metrics.BUILD.labels(telemetry.VERSION).set(1)
-        admin = AdminPort(insight, reload, live, self._sockets[1], token)
+        admin = AdminPort(answers, reload, live, self._sockets[1], token)
         live.followers.append(lambda _: gateway.renew())
         await gateway.start()
         await admin.start()  # last, since its /readyz says that the gateway serves

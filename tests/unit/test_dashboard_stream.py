@@ -14,12 +14,12 @@ import pytest
 
 from gateway import telemetry
 from gateway.admin.routes import AdminApi
+from gateway.admin_answers import Snapshot
 from gateway.dashboard import page as dashboard_module
 from gateway.dashboard import stream
 from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application
 from gateway.http.listener import Listening, bind
-from gateway.insight import Snapshot
 from gateway.peers import Peers
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding.partitions.shown import Partition
@@ -32,8 +32,8 @@ KEY = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class Seen:
-    """An insight that counts how often it is looked at. What is seen is large: viewers that take
-    nothing fill their sockets soon."""
+    """Counts how often it is looked at. What is seen is large: viewers that take nothing fill their
+    sockets soon."""
 
     def __init__(self) -> None:
         self.looks = 0

@@ -23,7 +23,7 @@ from tests.support.serving import a_config
 REASON = "lookup node lookup1 is out of the ring: 10.0.0.7 refused"
 
 
-class Insight:
+class AdminAnswers:
     """Says something of everything, and counts reloads."""
 
     reloads = 0
@@ -44,13 +44,13 @@ class Insight:
 @contextlib.asynccontextmanager
 async def admin(
     token: str | None = None, **values: Any
-) -> AsyncIterator[tuple[aiohttp.ClientSession, int, Insight]]:
-    live, insight = RuntimeConfig(a_config(admin=values)), Insight()
+) -> AsyncIterator[tuple[aiohttp.ClientSession, int, AdminAnswers]]:
+    live, answers = RuntimeConfig(a_config(admin=values)), AdminAnswers()
     api = AdminApi(
-        insight,  # type: ignore[arg-type]
-        insight,  # type: ignore[arg-type]
+        answers,  # type: ignore[arg-type]
+        answers,  # type: ignore[arg-type]
         lambda: token,
-        Dashboard(insight, live),  # type: ignore[arg-type]
+        Dashboard(answers, live),  # type: ignore[arg-type]
         hosts=lambda: live.config.admin.allowed_hosts,
     )
     sock = bind("127.0.0.1", 0, "admin.port", "--admin-port")
@@ -59,7 +59,7 @@ async def admin(
     await listening.start()
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
-            yield http, port, insight
+            yield http, port, answers
     finally:
         await listening.stop(0.02)
 
@@ -69,7 +69,7 @@ FOREIGN = ["evil.example", "evil.example:8081", "127.0.0.1.evil.example", "10.0.
 
 @pytest.mark.parametrize("host", FOREIGN)
 async def test_a_site_whose_name_leads_here_learns_and_changes_nothing(host: str) -> None:
-    async with admin() as (http, _, insight):
+    async with admin() as (http, _, answers):
         for method, path in (
             ("GET", "/ring"),
             ("GET", "/openapi.json"),
@@ -82,27 +82,27 @@ async def test_a_site_whose_name_leads_here_learns_and_changes_nothing(host: str
                 assert answer.status == 403, path
                 assert "admin.allowed_hosts" in said
                 assert "10.0.0.7" not in said
-        assert insight.reloads == 0
+        assert answers.reloads == 0
 
 
 @pytest.mark.parametrize("host", ["@", "["])
 async def test_what_is_no_host_at_all_is_400(host: str) -> None:
-    async with admin() as (http, _, insight):
+    async with admin() as (http, _, answers):
         async with http.post("/reload", headers={"Host": host}) as answer:
             assert answer.status == 400
-        assert insight.reloads == 0
+        assert answers.reloads == 0
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:1", "localhost.:8081", "127.0.0.1", "127.8.9.1:80", "[::1]:9"]
 )
 async def test_an_operator_on_the_machine_is_served_through_whichever_port(host: str) -> None:
-    async with admin() as (http, _, insight):
+    async with admin() as (http, _, answers):
         async with http.get("/ring", headers={"Host": host}) as answer:
             assert answer.status == 200
         async with http.post("/reload", headers={"Host": host}) as answer:
             assert answer.status == 200
-        assert insight.reloads == 1
+        assert answers.reloads == 1
 
 
 async def test_health_checks_may_use_any_name_and_only_the_machine_is_told_why() -> None:
@@ -120,7 +120,7 @@ async def test_health_checks_may_use_any_name_and_only_the_machine_is_told_why()
 
 
 async def test_names_that_the_operator_allows_are_served() -> None:
-    async with admin(allowed_hosts="Admin.Example,10.0.0.1") as (http, _, insight):
+    async with admin(allowed_hosts="Admin.Example,10.0.0.1") as (http, _, answers):
         for host in ("admin.example", "ADMIN.example:443", "10.0.0.1:8081", "localhost"):
             async with http.get("/ring", headers={"Host": host}) as answer:
                 assert answer.status == 200
@@ -132,11 +132,11 @@ async def test_names_that_the_operator_allows_are_served() -> None:
         headers = {"Host": "localhost:8081", "Origin": "https://admin.example"}
         async with http.post("/reload", headers=headers) as answer:
             assert answer.status == 200
-        assert insight.reloads == 1
+        assert answers.reloads == 1
 
 
 async def test_where_a_token_is_asked_for_any_name_will_do() -> None:
-    async with admin(token="the-token") as (http, _, insight):
+    async with admin(token="the-token") as (http, _, answers):
         headers = {"Host": "tapedeck-0.pods.svc", "Authorization": "Bearer the-token"}
         async with http.get("/ring", headers=headers) as answer:
             assert answer.status == 200
@@ -144,11 +144,11 @@ async def test_where_a_token_is_asked_for_any_name_will_do() -> None:
             assert answer.status == 200
         async with http.get("/readyz", headers={"Host": "10.1.2.3:8081"}) as answer:
             assert (await answer.json())["reasons"] == [REASON]
-        assert insight.reloads == 1
+        assert answers.reloads == 1
 
 
 async def test_a_page_of_another_site_reloads_nothing() -> None:
-    async with admin() as (http, port, insight):
+    async with admin() as (http, port, answers):
         for origin in (
             "https://evil.example",
             "null",
@@ -160,7 +160,7 @@ async def test_a_page_of_another_site_reloads_nothing() -> None:
                 async with http.post(path, headers={"Origin": origin}) as answer:
                     assert answer.status == 403, origin
                     assert "admin.allowed_hosts" in await answer.text()
-        assert insight.reloads == 0
+        assert answers.reloads == 0
         async with http.post("/reload", headers={"Origin": f"http://127.0.0.1:{port}"}) as answer:
             assert answer.status == 200
         async with http.get("/ring", headers={"Origin": "https://evil.example"}) as answer:

@@ -47,7 +47,7 @@ class Snapshot:
     out_in: Mapping[str, list[int]] = field(default_factory=dict)
 
 
-class Insight(Protocol):
+class AdminAnswers(Protocol):
     """What the admin port shows and does.
 
     Attributes:

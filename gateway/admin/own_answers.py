@@ -11,12 +11,12 @@ from prometheus_client.core import Metric
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from failover.mysql.shown import MySQL
 from gateway import telemetry
+from gateway.admin_answers import AdminAnswers, Snapshot
 from gateway.api.admin_bodies import Drained
 from gateway.drain import ASKED, Drain
 from gateway.health import Health
 from gateway.http.errors import Refusal
 from gateway.http.failed_requests import FailedRequests
-from gateway.insight import Insight, Snapshot
 from gateway.peers import Peers
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.support_search import Found, Question, find
@@ -35,7 +35,7 @@ WHERE_SECONDS = 4.0
 """Seconds that MySQL has to find a state; a supervisor waits little longer."""
 
 
-class OwnInsight(Insight):
+class OwnAnswers(AdminAnswers):
     """One process's own parts."""
 
     def __init__(
