@@ -10,8 +10,8 @@ A key has one row, so before a row is written, all partitions that may have the 
 
 Each transaction inserts rows, deletes moved rows by their version, looks for the keys where a
 gateway may have created them meanwhile, and requires MySQL's day and the opening
-(`sharding.partitions.openings`). If it fails, the keys are read again. A MySQL lock lets one import
-run at a time, so no other process adds keys to older days.
+(`sharding.partitions.import_opening`). If it fails, the keys are read again. A MySQL lock lets
+one import run at a time, so no other process adds keys to older days.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from failover.mysql.locks import lock_name
 from failover.mysql.primary import Primary
 from sharding.importing.known import Known, read_known
 from sharding.importing.mapping import Record
-from sharding.partitions import openings, seal_mark, sql
+from sharding.partitions import import_opening, seal_mark, sql
 from sharding.partitions.calendar import (
     CLOCKS_AGREE,
     neighbours,
@@ -252,7 +252,7 @@ class Target:
                     raise Refused(f"the partition {table(day)} was dropped: try again")
                 if found.ours[day].comment != OPEN:
                     await set_comment(self._session, day, OPEN)
-            self._opening = await openings.renew(self._session)
+            self._opening = await import_opening.renew(self._session)
         self.open |= days
 
     async def _create(self, days: set[date]) -> None:
@@ -269,7 +269,7 @@ class Target:
             there = (await list_tables(self._session.fetch)).ours
             days = sorted(day for day, kept in there.items() if kept.comment == OPEN)
             if days:
-                await openings.renew(self._session)
+                await import_opening.renew(self._session)
             for day in days:
                 await set_comment(self._session, day, COMMENT)
         self.open = set()

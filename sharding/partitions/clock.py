@@ -50,7 +50,7 @@ class Days:
     Attributes:
         foreign: why each foreign table is not ours, by its name.
         mark: the newest sealed day, when it was last read (see `seal_mark`).
-        opening: the one that was read before the partitions were listed (see `openings`).
+        opening: the one that was read before the partitions were listed (see `import_opening`).
         open: the days that may get new keys besides today and tomorrow.
         seals: the seals of the listed tables, by day (see `ownership.Table`).
         on_list: called after the partitions were listed.

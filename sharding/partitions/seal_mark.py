@@ -8,7 +8,7 @@ statement of a move or a create) computes it from the mark itself.**
 The mark only grows. It is set before the filter is made, so a marked day may have no filter yet.
 `sealing` sets it; `tests/model` shows what breaks without these rules.
 
-The row also has the opening (`openings`): a load and a create need both, and read one row.
+The row also has the opening (`import_opening`): a load and a create need both, and read one row.
 """
 
 from __future__ import annotations

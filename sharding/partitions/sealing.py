@@ -39,7 +39,7 @@ from failover.tasks import Rounds
 from sharding import metrics
 from sharding.filters import encoding
 from sharding.filters.unhurried import unhurried, with_numpy
-from sharding.partitions import filter_table, openings, seal_mark
+from sharding.partitions import filter_table, import_opening, seal_mark
 from sharding.partitions.calendar import (
     CLOCKS_AGREE,
     clocks_differ,
@@ -238,7 +238,7 @@ class Sealer:
         began = time.monotonic()
         log.info("sealing started", partition=table(day), rows_estimated=kept.rows)
         if kept.comment == OPEN:
-            await openings.renew(session)  # from now on no import writes into it
+            await import_opening.renew(session)  # from now on no import writes into it
         self._at_step("mark")
         if (await seal_mark.read(session))[0] < day:
             await seal_mark.change(session, seal_mark.raise_to(day))

@@ -140,7 +140,7 @@ def require(count: int) -> str:
 
 def require_absent(day: date, beside: Mapping[date, Sequence[Key]], opening: int) -> str:
     """A statement that fails, and so ends a script, unless MySQL's day is `day`, these keys are
-    absent, and the opening is still the load's (see `openings`).
+    absent, and the opening is still the load's (see `import_opening`).
 
     A create has it after its insert, because a gateway on the other side of midnight may create the
     same key. Both insert before they check, with a lock, so at least one of them sees the other's

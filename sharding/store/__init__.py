@@ -56,7 +56,7 @@ S4. What lets a create leave out W-1 is the completed filter at its load [unlook
 S5. If the filters rule out every day before W, a create may come before any load [create_first]:
     it looks at all that is left. If W has the key already, its row counts as loaded.
 
-Imports (`sharding.partitions.openings`, `sharding.importing`)
+Imports (`sharding.partitions.import_opening`, `sharding.importing`)
 I1. The day is opened before the opening gets a new number [import_order], and no process closes
     it in between [opens_under_lock].
 I2. The import inserts, then looks at T-1, T and T+1 with a lock [import_looks], and requires that

@@ -20,7 +20,7 @@ class Loaded(Struct, frozen=True, gc=False):
         row: the row, tombstones included; None if none was found.
         whole: whether every partition that may have the key was read.
         filters: the filters before the read.
-        opening: of the read, the same as that of the list of partitions (see `openings`).
+        opening: of the read, the same as that of the list of partitions (see `import_opening`).
     """
 
     row: Row | None
@@ -43,7 +43,7 @@ class Plan(Struct, frozen=True):
             so that no other gateway can have put the key there since.
         generation: of the primary that `base` was read from. Another primary may lack the base,
             and have another row of the same version.
-        opening: for a create, that of the load (see `openings`).
+        opening: for a create, that of the load (see `import_opening`).
         first: whether it is a create that was made before any load (rule S5).
     """
 

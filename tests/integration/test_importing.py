@@ -36,7 +36,7 @@ from sharding.importing.target import (
     SAME,
     Target,
 )
-from sharding.partitions import openings, seal_mark, sealing, sql
+from sharding.partitions import import_opening, seal_mark, sealing, sql
 from sharding.partitions.calendar import table
 from sharding.partitions.ownership import COMMENT, OPEN, list_tables
 from sharding.state import Key, Owner
@@ -404,7 +404,7 @@ async def test_an_import_that_died_anywhere_goes_on_with_the_same_command(
 
     with monkeypatch.context() as patch:
         patch.setattr(target_module, "set_comment", dying(sealing.set_comment))
-        patch.setattr(openings, "renew", dying(openings.renew))
+        patch.setattr(import_opening, "renew", dying(import_opening.renew))
         patch.setattr(Target, "take", dying(Target.take))
         with pytest.raises(MySQLError):
             await run_import(gateway, app.dsn, tmp_path)
