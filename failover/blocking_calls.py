@@ -20,8 +20,8 @@ PATIENCE = 0.25
 """Most seconds to wait for a call if there is an earlier good result."""
 
 
-class Aside(Generic[T]):
-    """One blocking call.
+class SharedCall(Generic[T]):
+    """One blocking call that many callers share.
 
     Args:
         name: of its threads.
@@ -94,11 +94,11 @@ class Aside(Generic[T]):
             running.set_result(good)
 
 
-async def aside(name: str, call: Callable[[], T]) -> T:
+async def in_thread(name: str, call: Callable[[], T]) -> T:
     """The result of one blocking call. Unlike `asyncio.to_thread` it cannot keep a process alive.
 
     Args:
         name: of its thread.
         call: may block, and raise.
     """
-    return await Aside(name, call).get()
+    return await SharedCall(name, call).get()

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
-from failover.blocking_calls import PATIENCE, Aside
+from failover.blocking_calls import PATIENCE, SharedCall
 
 LOOKUPS = 256
 """Most look-ups, and so threads, at once. (A Redis Cluster chooses its nodes' names itself.)"""
@@ -37,7 +37,7 @@ class Names:
 
     def __init__(self, ask: Callable[[str], Addresses] | None = None) -> None:
         self._ask = ask or _ask_system
-        self._names: dict[str, Aside[Addresses]] = {}
+        self._names: dict[str, SharedCall[Addresses]] = {}
 
     async def look_up(self, host: str, patience: float = PATIENCE) -> Addresses:
         """The numeric addresses of a host, the best first; at least one.
@@ -58,7 +58,7 @@ class Names:
         if name is None:
             while len(self._names) >= REMEMBERED:
                 del self._names[next(iter(self._names))]
-            name = self._names[host] = Aside(f"name-{host}", partial(self._ask, host))
+            name = self._names[host] = SharedCall(f"name-{host}", partial(self._ask, host))
         running = sum(one.running is not None for one in self._names.values())
         if not name.running and running >= LOOKUPS:
             if name.good is not None:

@@ -10,11 +10,11 @@ import ssl
 
 from config.model import ClientTls
 from config.tls import ClientContext
-from failover.blocking_calls import Aside
+from failover.blocking_calls import SharedCall
 
 _MOST = 64
 """Most settings whose contexts are cached: a reload may bring others."""
-_made: dict[tuple[object, ...], Aside[ssl.SSLContext]] = {}
+_made: dict[tuple[object, ...], SharedCall[ssl.SSLContext]] = {}
 
 
 async def context_for(config: ClientTls) -> ssl.SSLContext | None:
@@ -30,5 +30,5 @@ async def context_for(config: ClientTls) -> ssl.SSLContext | None:
     if kept is None:
         if len(_made) >= _MOST:
             del _made[next(iter(_made))]
-        kept = _made[settings] = Aside("tls-files", ClientContext(config).look)
+        kept = _made[settings] = SharedCall("tls-files", ClientContext(config).look)
     return await kept.get()

@@ -23,7 +23,7 @@ import structlog
 from config import tls
 from config.model import Sections
 from config.plain import plain
-from failover.blocking_calls import aside
+from failover.blocking_calls import in_thread
 from failover.loop_lag import TICK
 from failover.mysql.heartbeat import Heartbeat, Said
 from failover.tasks import stop
@@ -207,7 +207,7 @@ class Health:
 
     async def _certificates(self) -> None:
         while True:
-            found = await aside("certificates", partial(tls.expiries, self._live.config))
+            found = await in_thread("certificates", partial(tls.expiries, self._live.config))
             for value, ends in found.items():
                 metrics.EXPIRY.labels(value).set(ends if math.isfinite(ends) else time.time())
             await asyncio.sleep(CERTIFICATES_EVERY)

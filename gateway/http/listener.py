@@ -14,7 +14,7 @@ import structlog
 from config.model import ServerTls
 from config.tls import TlsProblem, server_context
 from config.values import join_address
-from failover.blocking_calls import aside
+from failover.blocking_calls import in_thread
 from gateway.http.application import Application
 from gateway.http.protocol import HttpConnection, Server
 
@@ -130,7 +130,7 @@ class Listening:
                 self._server, sock=mine, backlog=BACKLOG
             )
         else:
-            self._context = await aside("tls-files", partial(server_context, self._tls()))
+            self._context = await in_thread("tls-files", partial(server_context, self._tls()))
             self._accepting = await loop.create_server(
                 self._server,
                 sock=mine,

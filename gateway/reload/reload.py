@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from config.load import ConfigError
 from config.model import Sections
 from config.plain import differences, plain
-from failover.blocking_calls import aside
+from failover.blocking_calls import in_thread
 from gateway import metrics
 from gateway.http.errors import Refusal, encode
 from gateway.reload.compare import Outcome, compare, ring_change
@@ -103,7 +103,7 @@ class Reload:
         return step.outcome
 
     async def _weighed(self) -> Step:
-        new = await aside("reload", self._source.load)
+        new = await in_thread("reload", self._source.load)
         return await weigh(self._live.config, self._parts.generation, new)
 
     async def reload_logged(self) -> bool:
@@ -130,10 +130,12 @@ class Reload:
         until it is cancelled.
         """
         live, source = self._live, self._source
-        known = pending = await aside("reload-watch", lambda: source.fingerprint_of(live.config))
+        known = pending = await in_thread(
+            "reload-watch", lambda: source.fingerprint_of(live.config)
+        )
         while True:
             await asyncio.sleep(live.config.reload.look_every)
-            now = await aside("reload-watch", lambda: source.fingerprint_of(live.config))
+            now = await in_thread("reload-watch", lambda: source.fingerprint_of(live.config))
             if not live.config.reload.on_change:
                 known = pending = now
                 continue

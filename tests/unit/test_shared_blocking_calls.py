@@ -13,7 +13,7 @@ import pytest
 
 from config.model import ClientTls
 from config.tls import TlsProblem
-from failover.blocking_calls import Aside, aside
+from failover.blocking_calls import SharedCall, in_thread
 from failover.tls_contexts import context_for
 from tests.support.certificates import Authority
 
@@ -28,7 +28,7 @@ async def test_a_silent_call_has_one_thread_and_its_last_good_result_is_used() -
         answers.wait(60)
         return len(calls)
 
-    kept = Aside("silent", call)
+    kept = SharedCall("silent", call)
     assert await kept.get() == 1
     answers.clear()
     assert [await kept.get(patience=0.001) for _ in range(20)] == [1] * 20
@@ -41,7 +41,7 @@ async def test_a_silent_call_has_one_thread_and_its_last_good_result_is_used() -
 
 async def test_what_a_call_raises_reaches_who_asked() -> None:
     with pytest.raises(ZeroDivisionError):
-        await aside("raises", lambda: 1 // 0)
+        await in_thread("raises", lambda: 1 // 0)
 
 
 async def test_certificates_on_a_disk_that_does_not_answer_leave_those_that_were_read_last(
@@ -80,9 +80,9 @@ def break_off(file: str) -> None:
 def test_a_call_that_does_not_return_keeps_no_process_from_ending() -> None:
     program = """
 import asyncio, threading
-from failover.blocking_calls import aside
+from failover.blocking_calls import in_thread
 async def main():
-    asyncio.create_task(aside("silent", threading.Event().wait))
+    asyncio.create_task(in_thread("silent", threading.Event().wait))
     await asyncio.sleep(0.01)
 asyncio.run(main())
 """
