@@ -22,18 +22,18 @@ STARVED, FED = 0.4, 0.2
 the second. (A container with a tenth of a core, 10 ms in each 100, misses half.)"""
 
 
-class Presence:
+class LoopLag:
     """Adds up how late this process's event loop was. A worker has one.
 
     Attributes:
-        absent: seconds by which ticks were late, in all.
+        seconds_late: seconds by which ticks were late, in all.
         starved: whether the process is starved: it then ejects no node, and drops no primary, for
             being slow.
         followers: called at each tick with the loop's clock and the seconds by which it was late.
     """
 
     def __init__(self) -> None:
-        self.absent = 0.0
+        self.seconds_late = 0.0
         self.starved = False
         self.missing = 0.0
         """The share of the last `SPAN` seconds that was missed."""
@@ -57,16 +57,16 @@ class Presence:
             self._tick.cancel()
             self._tick = None
 
-    def attended(self, began: float, absent_before: float) -> bool:
+    def kept_up(self, began: float, late_before: float) -> bool:
         """Whether this process was there for at least half of a span, and is not starved.
 
         Args:
             began: when the span began, on the loop's clock; it ends now.
-            absent_before: `absent` when it began.
+            late_before: `seconds_late` when it began.
         """
         now = asyncio.get_running_loop().time()
         late_now = max(0.0, now - self._due) if self._tick is not None else 0.0
-        missed = self.absent - absent_before + late_now
+        missed = self.seconds_late - late_before + late_now
         return not self.starved and missed <= (now - began) / 2
 
     def observe(self, now: float, late: float) -> None:
@@ -91,7 +91,7 @@ class Presence:
     def _ticked(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         late = max(0.0, now - self._due)
-        self.absent += late
+        self.seconds_late += late
         self.observe(now, late)
         self._arm(loop)
         for follow in self.followers:

@@ -115,7 +115,7 @@ class Health:
         self._live.followers.append(self._configure)
         self._configure(self._live.config)
         # The next tick is still late because of the start.
-        asyncio.get_running_loop().call_later(2 * TICK, self._backend.presence.begin)
+        asyncio.get_running_loop().call_later(2 * TICK, self._backend.loop_lag.begin)
         self._tasks = [
             asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
             asyncio.create_task(self._keep_judging(), name="health"),
@@ -177,7 +177,7 @@ class Health:
             )
 
     def _row(self) -> Said:
-        ahead = 0.0 if self._backend.presence.starved else round(self._backend.days.apart, 3)
+        ahead = 0.0 if self._backend.loop_lag.starved else round(self._backend.days.apart, 3)
         return Said(self._live.name, os.getpid(), ahead, **self._hashes)
 
     def _configure(self, config: Sections) -> None:
@@ -202,7 +202,7 @@ class Health:
             quiet = commits.quiet(loop.time()) if stall is None else stall.seconds
             metrics.WITHOUT_COMMIT.set(round(quiet, 3) if seen else 0)
             metrics.SKEW.set(self._backend.days.apart)
-            metrics.MISSING.set(round(self._backend.presence.missing, 3))
+            metrics.MISSING.set(round(self._backend.loop_lag.missing, 3))
             await asyncio.sleep(EVERY)
 
     async def _certificates(self) -> None:

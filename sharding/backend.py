@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from config.model import Sections
-from failover.loop_lag import SPAN, Presence
+from failover.loop_lag import SPAN, LoopLag
 from failover.mysql.connection import HostStatus
 from failover.mysql.errors import Fault
 from failover.mysql.primary import Primary
@@ -45,13 +45,13 @@ class Backend:
         self.config = config
         call_tables(config.partitions.prefix)
         self.days = Days(config.partitions.retention_days, time.monotonic, wall)
-        self.presence = Presence()
-        self.primary = Primary(config.mysql, self._on_status, self.presence)
+        self.loop_lag = LoopLag()
+        self.primary = Primary(config.mysql, self._on_status, self.loop_lag)
         self.days.attach(self.primary)
         self.nodes = (
-            Nodes(config.lookup, self.presence)
+            Nodes(config.lookup, self.loop_lag)
             if config.lookup.mode == "ring"
-            else ClusterNodes(config.lookup, self.presence)
+            else ClusterNodes(config.lookup, self.loop_lag)
         )
         self.lookups = Lookups(config.lookup, self.nodes, self.days)
         self.filters = Filters()
@@ -90,7 +90,7 @@ class Backend:
             wall: this machine's clock, seconds since 1970.
         """
         backend = cls(config, generation, wall)
-        backend.presence.start()
+        backend.loop_lag.start()
         await backend.primary.start()
         await backend.nodes.start()
         backend._prune, backend._seal = prune, seal
@@ -187,7 +187,7 @@ class Backend:
         self.days.close()
         await self.nodes.close()
         await self.primary.close()
-        self.presence.close()
+        self.loop_lag.close()
 
     def _on_status(self, status: HostStatus) -> None:
         """Called when the primary was adopted, and each time that it was checked again."""
@@ -201,7 +201,7 @@ class Backend:
     def facts(self) -> Facts:
         """What this worker knows of MySQL, the lookup nodes and its background tasks."""
         primary, days, now = self.primary, self.days, asyncio.get_running_loop().time()
-        presence = self.presence
+        loop_lag = self.loop_lag
         cluster = self.nodes.problems if isinstance(self.nodes, ClusterNodes) else []
         return Facts(
             adopted=primary.adopted,
@@ -222,8 +222,8 @@ class Backend:
             ahead=days.apart,
             foreign=in_words(days.foreign) if days.foreign else "",
             jobs=[self.pruner.rounds.trouble(now), self.sealer.rounds.trouble(now)],
-            starved=f"it missed {presence.missing:.0%} of the last {SPAN:.0f} s"
-            if presence.starved
+            starved=f"it missed {loop_lag.missing:.0%} of the last {SPAN:.0f} s"
+            if loop_lag.starved
             else "",
         )
 

@@ -20,7 +20,7 @@ import structlog
 
 from config.model import HostPort, MySQL
 from failover.dns import NAMES
-from failover.loop_lag import Presence
+from failover.loop_lag import LoopLag
 from failover.mysql.connection import HostStatus, Session
 from failover.mysql.connects import Connects
 from failover.mysql.errors import DENIED, Fault, MySQLError
@@ -49,14 +49,14 @@ class Monitor:
     Args:
         config: the hosts, and the timeout of a check.
         primary: chosen after each check from the views of all hosts.
-        presence: while this process is starved, a host that does not answer in time is not
+        loop_lag: while this process is starved, a host that does not answer in time is not
             silent.
     """
 
-    def __init__(self, config: MySQL, primary: Primary, presence: Presence) -> None:
+    def __init__(self, config: MySQL, primary: Primary, loop_lag: LoopLag) -> None:
         self._config = config
         self._primary = primary
-        self._presence = presence
+        self._loop_lag = loop_lag
         self._choosing = asyncio.Lock()
         self._views: dict[str, View] = {}
         self._looking_since: dict[str, float] = {}
@@ -174,14 +174,14 @@ class Monitor:
                 return View(name, status, redundancy=redundancy)
         except TimeoutError:
             self._disconnect(name)
-            starved = self._presence.starved
+            starved = self._loop_lag.starved
             return View(name, error="no answer in time", silent=not starved, ours=starved)
         except MySQLError as error:
             self._disconnect(name)
             busy, ours = error.fault is Fault.BUSY, error.fault is Fault.OURS
             if busy:
                 self._primary.refused_check(name, error)
-            elif error.fault is Fault.LOST and not error.by_server and self._presence.starved:
+            elif error.fault is Fault.LOST and not error.by_server and self._loop_lag.starved:
                 ours = "no answer" in error.reason
             denied = error.code in DENIED
             return View(name, error=str(error), busy=busy, ours=ours, denied=denied)

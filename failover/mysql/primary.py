@@ -17,7 +17,7 @@ import structlog
 
 from config.model import HostPort, MySQL
 from failover import metrics
-from failover.loop_lag import Presence
+from failover.loop_lag import LoopLag
 from failover.mysql import shown
 from failover.mysql.commits import SILENT, Commits, waits_for
 from failover.mysql.connection import HostStatus, Row, Session
@@ -47,7 +47,7 @@ class Primary:
     Args:
         config: the hosts and the limits.
         on_status: called with each status of the primary, which has its clock.
-        presence: tells when this process is starved, and so cannot call a host silent.
+        loop_lag: tells when this process is starved, and so cannot call a host silent.
 
     Attributes:
         commits: whether the primary commits changes.
@@ -58,7 +58,7 @@ class Primary:
         self,
         config: MySQL,
         on_status: Callable[[HostStatus], None] = lambda _: None,
-        presence: Presence | None = None,
+        loop_lag: LoopLag | None = None,
     ) -> None:
         self.commits = Commits()
         self._config = config
@@ -69,7 +69,7 @@ class Primary:
         self._identity: str | None = None
         self._waiting = 0
         self._left = LeftBehind("")
-        self._monitor = Monitor(config, self, presence or Presence())
+        self._monitor = Monitor(config, self, loop_lag or LoopLag())
         self._since = 0.0
         self._problem = "not contacted yet"
         self._closed = False

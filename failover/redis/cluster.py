@@ -22,7 +22,7 @@ from redis.crc import key_slot
 
 from config.model import HostPort, Lookup, LookupServer
 from failover import metrics
-from failover.loop_lag import Presence
+from failover.loop_lag import LoopLag
 from failover.redis.connections import Command, Link, NodeError
 from failover.redis.nodes import PROBE_KEY, Elsewhere, Node, NodeSet, describe
 
@@ -99,13 +99,13 @@ class ClusterNodes(NodeSet):
 
     Args:
         config: the servers to ask for the primaries, timeouts and ejection.
-        presence: as for `Node`.
+        loop_lag: as for `Node`.
     """
 
-    def __init__(self, config: Lookup, presence: Presence | None = None) -> None:
+    def __init__(self, config: Lookup, loop_lag: LoopLag | None = None) -> None:
         super().__init__()
         self._config = config
-        self._presence = presence
+        self._loop_lag = loop_lag
         self._owners: list[Node | None] = [None] * SLOTS
         self._problem = "it was not asked yet"
         self._down = ""
@@ -224,6 +224,6 @@ class ClusterNodes(NodeSet):
 
     def _node(self, server: LookupServer) -> Node:
         link = _Link(self, server, self._config)
-        node = Node(server, self._config, self._presence, link=link, probing=[("PING",)])
+        node = Node(server, self._config, self._loop_lag, link=link, probing=[("PING",)])
         node.show(current=True)
         return node

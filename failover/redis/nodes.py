@@ -18,7 +18,7 @@ import structlog
 from config.model import Lookup, LookupServer
 from config.tls import in_words
 from failover import metrics
-from failover.loop_lag import Presence
+from failover.loop_lag import LoopLag
 from failover.redis.connections import OF_CONNECTIONS, Command, Link, NodeError
 from failover.redis.ejection import Health
 from failover.tasks import stop
@@ -54,7 +54,7 @@ class Node:
     Args:
         server: its address, weight and name.
         config: timeouts and ejection.
-        presence: tells when this process is starved; without it, it never is.
+        loop_lag: tells when this process is starved; without it, it never is.
         link: the connections to use; None: a ring's.
         probing: the commands of a probe.
     """
@@ -63,13 +63,13 @@ class Node:
         self,
         server: LookupServer,
         config: Lookup,
-        presence: Presence | None = None,
+        loop_lag: LoopLag | None = None,
         *,
         link: Link | None = None,
         probing: Sequence[Command] = PROBING,
     ) -> None:
         self.server = server
-        self._presence = presence or Presence()
+        self._loop_lag = loop_lag or LoopLag()
         self.current = False
         self.health = Health(
             limit=config.server_failure_limit,
@@ -248,17 +248,17 @@ class Node:
             Exception: the node failed.
         """
         loop = asyncio.get_running_loop()
-        started, absent = loop.time(), self._presence.absent
+        started, late_before = loop.time(), self._loop_lag.seconds_late
         try:
             async with asyncio.timeout(self._seconds):
                 replies = await self._link.ask(commands)
         except TimeoutError:
-            if self._presence.attended(started, absent):
+            if self._loop_lag.kept_up(started, late_before):
                 raise
             raise _Absent from None
         took = loop.time() - started
         self._latency.observe(took)
-        late = took > self._hint_seconds and self._presence.attended(started, absent)
+        late = took > self._hint_seconds and self._loop_lag.kept_up(started, late_before)
         return replies, late
 
     def _failed(self, reason: str, *, writes: bool = False) -> None:
@@ -311,12 +311,12 @@ class Nodes(NodeSet):
     """The lookup nodes of the configuration.
 
     Args:
-        presence: as for `Node`.
+        loop_lag: as for `Node`.
     """
 
-    def __init__(self, config: Lookup, presence: Presence | None = None) -> None:
+    def __init__(self, config: Lookup, loop_lag: LoopLag | None = None) -> None:
         super().__init__()
-        self._presence = presence
+        self._loop_lag = loop_lag
         self._preconnect = config.preconnect
         self.use(self.plan(config.servers, config), config)
 
@@ -331,7 +331,7 @@ class Nodes(NodeSet):
         known = {(node.name, node.address): node for node in self._nodes.values()}
         return {
             server.name: known.get((server.name, str(server)))
-            or Node(server, config, self._presence)
+            or Node(server, config, self._loop_lag)
             for server in servers
         }
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from config.model import Sections
-from failover.loop_lag import Presence
+from failover.loop_lag import LoopLag
 from gateway import metrics
 from gateway.http.concurrency_limit import CHECK_SECONDS, Governor
 from gateway.http.descriptors import of_clients, reserved
@@ -184,15 +184,15 @@ class AdmissionControl:
 
     # --- time
 
-    def start(self, presence: Presence, in_flight: Callable[[], int]) -> None:
+    def start(self, loop_lag: LoopLag, in_flight: Callable[[], int]) -> None:
         """Begin to check the loop and slow connections.
 
         Args:
-            presence: tells how late the loop is.
+            loop_lag: tells how late the loop is.
             in_flight: returns the number of requests being served.
         """
         self._in_flight = in_flight
-        presence.followers.append(self.tick)
+        loop_lag.followers.append(self.tick)
 
     def tick(self, now: float, late: float) -> None:
         """Run `adapt_limit` and `close_slow` when they are due.

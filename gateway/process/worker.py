@@ -186,7 +186,7 @@ class Worker:
         await gateway.start()
         await admin.start()  # last, since its /readyz says that the gateway serves
         assert application.admission is not None
-        application.admission.start(backend.presence, lambda: application.in_flight)
+        application.admission.start(backend.loop_lag, lambda: application.in_flight)
         store_metrics.SESSION_ENTRIES.set_function(lambda: len(backend.store.sessions))
         store_metrics.SESSION_BYTES.set_function(lambda: backend.store.sessions.bytes)
         health.start()

@@ -152,8 +152,8 @@ async def test_a_starved_gateway_ejects_no_node_and_gives_up_no_primary_for_bein
         mysql={"connect_timeout": 200, "statement_timeout": 200},
     )
     async with opened(document, complete=True) as backend:
-        backend.presence.close()  # what it is told now stays
-        backend.presence.starved = True
+        backend.loop_lag.close()  # what it is told now stays
+        backend.loop_lag.starved = True
         lookup_servers[0].freeze()
         mysql.freeze()
         try:
@@ -163,7 +163,7 @@ async def test_a_starved_gateway_ejects_no_node_and_gives_up_no_primary_for_bein
             await until(lambda: backend.primary.shown().hosts[0].error is not None)
             assert backend.primary.adopted
             assert backend.readiness().causes == ["starved"]
-            backend.presence.starved = False
+            backend.loop_lag.starved = False
             await until(lambda: set(backend.readiness().causes) == {"failover", "nodes"})
         finally:
             lookup_servers[0].thaw()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from config.load import parse
-from failover.loop_lag import Presence
+from failover.loop_lag import LoopLag
 from failover.redis.nodes import Nodes
 from stack.redis import RedisServer
 from tests.conftest import StackConfig
@@ -62,15 +62,15 @@ async def until_live(nodes: Nodes, *, live: bool) -> None:
 
 @contextlib.asynccontextmanager
 async def started(document: dict[str, object]) -> AsyncIterator[Nodes]:
-    presence = Presence()
-    presence.start()
-    nodes = Nodes(parse(document).lookup, presence)
+    loop_lag = LoopLag()
+    loop_lag.start()
+    nodes = Nodes(parse(document).lookup, loop_lag)
     await nodes.start()
     try:
         yield nodes
     finally:
         await nodes.close()
-        presence.close()
+        loop_lag.close()
 
 
 async def test_a_demoted_node_is_left_once_its_name_leads_to_the_new_one(

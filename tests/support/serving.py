@@ -17,7 +17,7 @@ import aiohttp
 
 from config.load import parse
 from config.model import Sections
-from failover.loop_lag import Presence
+from failover.loop_lag import LoopLag
 from failover.mysql.shown import MySQL
 from gateway.catalog.model import Card, Mix, MixUser, Track
 from gateway.factory import gateway_application
@@ -156,15 +156,15 @@ async def serving(**sections: Any) -> AsyncIterator[Served]:
     listening = Listening(application, sock)
     await listening.start()
     assert application.admission is not None
-    presence = Presence()
-    presence.start()
-    application.admission.start(presence, lambda: application.in_flight)
+    loop_lag = LoopLag()
+    loop_lag.start()
+    application.admission.start(loop_lag, lambda: application.in_flight)
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
             yield Served(http, port, application, live, store, catalog)
     finally:
         await listening.stop(0.02)
-        presence.close()
+        loop_lag.close()
 
 
 def a_pair(primary: str | None = "db1:3306", **values: Any) -> MySQL:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from failover.loop_lag import Presence
+from failover.loop_lag import LoopLag
 from gateway.http import admission
 from gateway.reload.reload import weigh
 from tests.support.serving import SERVICE_KEY, Served, a_config, serving
@@ -301,15 +301,15 @@ async def test_one_measure_of_a_late_loop_excuses_nodes_and_sheds_requests() -> 
     watching = admission.AdmissionControl(
         a_config(limits={"queueing_target": 10, "always_accepted": 5})
     )
-    presence = Presence()
-    watching.start(presence, lambda: 100)
-    presence.start()
+    loop_lag = LoopLag()
+    watching.start(loop_lag, lambda: 100)
+    loop_lag.start()
     try:
         async with asyncio.timeout(60):
             while watching.allowed > 100:
                 hold_up()
                 await asyncio.sleep(0)
         assert watching.allowed == 75
-        assert presence.absent > 0.1
+        assert loop_lag.seconds_late > 0.1
     finally:
-        presence.close()
+        loop_lag.close()

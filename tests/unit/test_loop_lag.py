@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from failover.loop_lag import SPAN, TICK, Presence
+from failover.loop_lag import SPAN, TICK, LoopLag
 
 
-def ticks(presence: Presence, seconds: float, late: float, start: float = 0.0) -> float:
+def ticks(loop_lag: LoopLag, seconds: float, late: float, start: float = 0.0) -> float:
     """Ticks that are all late by so much; the time at the end."""
     now = start
     while now < start + seconds:
         now += TICK + late
-        presence.observe(now, late)
+        loop_lag.observe(now, late)
     return now
 
 
@@ -29,24 +29,24 @@ def ticks(presence: Presence, seconds: float, late: float, start: float = 0.0) -
 def test_a_process_without_its_turns_is_starved_and_a_busy_machine_is_not_enough(
     late: float, starved: bool
 ) -> None:
-    presence = Presence()
-    ticks(presence, 2 * SPAN, late)
-    assert presence.starved is starved
+    loop_lag = LoopLag()
+    ticks(loop_lag, 2 * SPAN, late)
+    assert loop_lag.starved is starved
 
 
 def test_one_long_stop_counts_for_three_seconds_and_the_next_ones_begin_anew() -> None:
-    presence = Presence()
-    now = ticks(presence, SPAN, 0.0)
+    loop_lag = LoopLag()
+    now = ticks(loop_lag, SPAN, 0.0)
     now += 10
-    presence.observe(now, 10.0)
-    assert presence.starved
-    now = ticks(presence, SPAN + 0.1, 0.0, now)
-    assert not presence.starved
+    loop_lag.observe(now, 10.0)
+    assert loop_lag.starved
+    now = ticks(loop_lag, SPAN + 0.1, 0.0, now)
+    assert not loop_lag.starved
 
 
 def test_what_blocked_the_start_is_no_starvation() -> None:
-    presence = Presence()
-    presence.observe(5.0, 5.0)
-    presence.begin()
-    presence.observe(5.02, 0.0)
-    assert not presence.starved
+    loop_lag = LoopLag()
+    loop_lag.observe(5.0, 5.0)
+    loop_lag.begin()
+    loop_lag.observe(5.02, 0.0)
+    assert not loop_lag.starved
