@@ -134,7 +134,7 @@ class ClientContext:
         self._made_of: object = None
         self._context: ssl.SSLContext | None = None
 
-    def look(self) -> ssl.SSLContext:
+    def current(self) -> ssl.SSLContext:
         """The context for a new connection. Blocks: do not call it in an event loop.
 
         Raises:

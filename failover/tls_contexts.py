@@ -30,5 +30,5 @@ async def context_for(config: ClientTls) -> ssl.SSLContext | None:
     if kept is None:
         if len(_made) >= _MOST:
             del _made[next(iter(_made))]
-        kept = _made[settings] = SharedCall("tls-files", ClientContext(config).look)
+        kept = _made[settings] = SharedCall("tls-files", ClientContext(config).current)
     return await kept.get()
