@@ -82,7 +82,7 @@ class History:
         found = [point for point in self._points if point[0] > at]
         return (found[-1][0] if found else at), [raw for _, raw in found]
 
-    def learn(self, seen: Snapshot) -> None:
+    def add(self, seen: Snapshot) -> None:
         """Take an observation in; they come in the order of their times."""
         if self._began is None:
             self._began = seen.at
@@ -125,7 +125,7 @@ class History:
         for key, reason in present.items():
             # A process that has only just begun to look has lost nothing.
             if key not in self._open and seen.at >= self._began + STEP:
-                self._open[key] = self._add(_event_of(reason, next(self._ids), seen.at))
+                self._open[key] = self._add_event(_event_of(reason, next(self._ids), seen.at))
         for key in [key for key in self._open if key not in present]:
             self._open.pop(key).until = seen.at
             self.changed += 1
@@ -173,9 +173,9 @@ class History:
     def _note(
         self, kind: str, text: str, at: float, level: Literal["warn", "note"] = "note"
     ) -> None:
-        self._add(Happened(next(self._ids), at, at, level, kind, text))
+        self._add_event(Happened(next(self._ids), at, at, level, kind, text))
 
-    def _add(self, event: Happened) -> Happened:
+    def _add_event(self, event: Happened) -> Happened:
         """Put an event in its place: a reason may have begun before what was seen last."""
         later = []
         while self.events and self.events[-1].at > event.at:

@@ -155,7 +155,7 @@ class Dashboard:
 
     async def _observe(self) -> None:
         self._seen = seen = await self._source.observe()
-        self._history.learn(seen)
+        self._history.add(seen)
         self._with_ring = seen if seen.ring is not None else self._with_ring
         self._with_mysql = seen if seen.mysql is not None else self._with_mysql
         if self._live.config.admin.peers or "gateways" in self._answers:

@@ -58,7 +58,7 @@ def look(
 def learnt(*looks: Snapshot) -> History:
     history = History()
     for one in looks:
-        history.learn(one)
+        history.add(one)
     return history
 
 
@@ -71,7 +71,7 @@ def test_a_fault_lasts_from_its_beginning_to_the_look_that_does_not_find_it() ->
     (event,) = history.events
     assert (event.kind, event.level, event.at, event.until) == ("nodes", "warn", START + 7, None)
     assert "Lookup node b" in event.text
-    history.learn(look(15))
+    history.add(look(15))
     (event,) = history.events
     assert event.until == START + 15
 
@@ -172,7 +172,7 @@ def test_an_hour_is_kept_and_no_more_and_it_is_small() -> None:
         # A node that flaps for all of it, and every kind of request fails.
         families = [requests(second, route, status) for route in routes for status in STATUSES]
         flaps = [out("a", 1)] if second % 10 else []
-        history.learn(look(second, *families, reasons=flaps))
+        history.add(look(second, *families, reasons=flaps))
     last, points = history.points_after(0)
     assert len(points) == KEEP / STEP
     assert last >= START + 2 * KEEP - 2 * STEP
@@ -185,7 +185,7 @@ def test_an_hour_is_kept_and_no_more_and_it_is_small() -> None:
 def test_looking_every_second_does_not_make_more_points() -> None:
     history = History()
     for second in range(61):
-        history.learn(look(second, requests(second * 10)))
+        history.add(look(second, requests(second * 10)))
     _, points = history.points_after(0)
     assert len(points) == 12
     assert {msgspec.json.decode(p)["requests"]["player"] for p in points} == {10.0}
