@@ -64,7 +64,7 @@ class Unfinished:
         self._body = body
         self._body_bytes = 0
 
-    def came(self, data: bytes, *, begun: bool, exact: bool, waits: bool) -> None:
+    def count(self, data: bytes, *, begun: bool, exact: bool, waits: bool) -> None:
         """Count a piece of input that the parser has got.
 
         Args:

@@ -166,7 +166,7 @@ class HttpConnection(RequestHandler):
                         self._messages.pop()
                     self._refuse_head(most, self.held + len(data))
                     return
-        unfinished.came(
+        unfinished.count(
             data,
             begun=begun or (was_in_body and not unfinished.in_body),
             exact=exact,
