@@ -13,7 +13,9 @@ standby, reads are still served.
 from __future__ import annotations
 
 import asyncio
+from asyncio import FIRST_COMPLETED
 from collections import deque
+from typing import Any
 
 from config.model import HostPort, MySQL
 from failover import metrics
@@ -44,7 +46,11 @@ class Pool:
         self._handshakes: set[asyncio.Task[Session]] = set()
         self._taken = {True: 0, False: 0}  # by changes, by reads
         self._waiting: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
-        self.closed = False
+        self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def closed(self) -> bool:
+        return self._closing.done()
 
     def configure(self, config: MySQL) -> None:
         """Use other timeouts from the next statement, and the next connect, on."""
@@ -87,18 +93,22 @@ class Pool:
             raise
 
     async def _new_session(self) -> Session:
-        """A new session. After `connect_timeout` its handshake continues in the background:
-        interrupting it would count against this machine (`failover.mysql.connects`).
+        """A new session. After `connect_timeout`, or when the pool is closed, its handshake
+        continues in the background: interrupting it would count against this machine
+        (`failover.mysql.connects`).
         """
         task = asyncio.create_task(self._connect(), name=f"mysql-connect-{self.host}")
-        done: set[asyncio.Task[Session]] = set()
+        either: tuple[asyncio.Future[Any], ...] = (task, self._closing)
+        done: set[asyncio.Future[Any]] = set()
+        seconds = self._config.connect_timeout / 1000
         try:
-            done, _ = await asyncio.wait([task], timeout=self._config.connect_timeout / 1000)
+            done, _ = await asyncio.wait(either, timeout=seconds, return_when=FIRST_COMPLETED)
         finally:
-            if not done:
+            if task not in done:
                 self._handshakes.add(task)
                 task.add_done_callback(self._handshake_ended)
-        if not done:
+        if task not in done:
+            self._check_open()
             raise MySQLError(Fault.LOST, 0, "no answer in time")
         return task.result()
 
@@ -145,8 +155,9 @@ class Pool:
             self.end(self._idle.pop(0)[0])
 
     def close(self) -> None:
-        """Close every connection; statements under way fail as LOST."""
-        self.closed = True
+        """Close every connection; statements and connects under way fail as LOST."""
+        if not self.closed:
+            self._closing.set_result(None)
         for session in list(self._open):
             self.end(session)
         self._idle.clear()

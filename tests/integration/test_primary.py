@@ -599,6 +599,28 @@ async def test_a_frozen_primary_that_was_replaced_is_not_written_to_when_it_thaw
     assert other.query(f"SELECT COUNT(*) FROM {database}.marks") == [(50,)]
 
 
+async def test_a_request_that_connects_to_a_frozen_primary_goes_on_once_another_one_is_adopted(
+    stack_config: StackConfig, mysql: Server, other: Server, database: str
+) -> None:
+    other.query("SET GLOBAL read_only = 1")
+    hosts = [mysql.address, other.address]
+    patient = config(stack_config, hosts=hosts, deadline=60_000, connect_timeout=60_000)
+    async with watching(patient) as primary:
+        await until(lambda: primary.address == mysql.address)
+        mysql.freeze()
+        request = asyncio.create_task(primary.fetch("SELECT 1"))
+        await asyncio.sleep(0)
+        set_generation(other, database, 2)
+        other.query("SET GLOBAL read_only = 0")
+
+        await until(lambda: primary.address == other.address)
+        try:
+            async with asyncio.timeout(10):
+                assert await request == [(1,)]
+        finally:
+            mysql.thaw()
+
+
 async def test_the_first_to_adopt_a_new_primary_raises_the_generation_once(
     both: MySQL, mysql: Server, other: Server, database: str
 ) -> None:
