@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -181,15 +182,32 @@ def _run(sections: Sections, source: Source, rate: float, rejects: Any) -> Run:
     return Run(source, body_of, rate, rejects, tell, sections.states.max_bytes, give_way)
 
 
+AUTOGROUP = Path("/proc/self/autogroup")
+"""The niceness of this process's session beside other sessions: sched(7), "The autogroup
+feature"."""
+
+
 def _give_way() -> None:
     """From now on this process takes only CPU that no other process on its machine wants, and
-    collects garbage more seldom."""
+    collects garbage more seldom.
+
+    Linux compares sessions before it compares their processes, so the session is made the nicest
+    too, until this process ends.
+    """
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # this kernel does not group by session
+            atexit.register(_set_session_niceness, AUTOGROUP.read_text().split()[-1])
+            _set_session_niceness("19")
         for thread in os.listdir("/proc/self/task"):
             with contextlib.suppress(OSError):  # it has ended meanwhile, or a sandbox forbids it
                 os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+
+
+def _set_session_niceness(niceness: str) -> None:
+    with contextlib.suppress(OSError):  # a sandbox forbids it
+        AUTOGROUP.write_text(niceness)
 
 
 def _carry_out(

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
@@ -47,7 +49,7 @@ from tests.support.backends import opened
 from tests.support.gateways import Gateway, put_mixes
 from tests.support.serving import a_mix
 from tests.support.states import bump, forget
-from tests.support.terminal import tapedeck
+from tests.support.terminal import eventually, tapedeck
 
 pytestmark = pytest.mark.stack
 
@@ -522,6 +524,34 @@ def test_the_command_names_bad_rows_and_a_bad_map(document: dict[str, Any], tmp_
     assert status == 1
     assert why.endswith("places.jsonl: there is no such file\n")
     assert len((tmp_path / "map.yml.rejects").read_text().splitlines()) == 2, "of both runs"
+
+
+AUTOGROUP = Path("/proc/self/autogroup")
+
+
+@pytest.mark.skipif(not AUTOGROUP.exists(), reason="this kernel does not group by session")
+def test_a_long_run_gives_way_to_other_sessions_and_leaves_its_terminal_as_it_was(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    today = datetime.now(UTC).date()
+    config, said, rows = (tmp_path / name for name in ("t.yml", "map.yml", "places.jsonl"))
+    config.write_text(yaml.safe_dump(document))
+    said.write_text("user: u\nplaylist: p\nday: d\nplayer:\n  played: t\n")
+    line = f'"p": 7, "t": [70], "d": "{today}"}}\n'
+    rows.write_text("".join(f'{{"u": {user}, {line}' for user in range(1, 16_001)))
+    command = [sys.executable, "-m", "cli", "import", "--from", str(rows), "--map", str(said)]
+    command += ["--config", str(config), "--rate", "8000"]
+    with subprocess.Popen(
+        ["sh", "-c", '"$@"; cat /proc/self/autogroup', "sh", *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # as a terminal does
+    ) as terminal:
+        niceness = Path(f"/proc/{terminal.pid}/autogroup")
+        assert eventually(lambda: niceness.read_text().endswith("nice 19\n"))
+        told, _ = terminal.communicate(timeout=60)
+    assert "16,000 imported" in told
+    assert told.endswith("nice 0\n")
 
 
 async def test_one_import_waits_for_another(
