@@ -239,8 +239,12 @@ class Store:
         if group.trouble is not None:
             trouble, group.trouble = group.trouble, None
             await self._mend(group, trouble)
-        generation = self._primary.generation
-        loaded, group.found = group.found or await self._read(group.key, group.before), None
+        if group.found is not None and group.plan is not None:
+            # It is of the primary that was asked then, which may have been replaced since.
+            loaded, generation, group.found = group.found, group.plan.generation, None
+        else:
+            generation = self._primary.generation
+            loaded = await self._read(group.key, group.before)
         step = group.loaded(loaded, self._days.today(), generation)
         if isinstance(step, Done) or self.sessions.get(group.key) is not None:
             self._remember(group.key, loaded, generation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import pytest
@@ -11,9 +11,10 @@ import pytest
 from sharding import metrics
 from sharding.backend import Backend
 from sharding.partitions.calendar import table
-from sharding.partitions.sql import create_table
+from sharding.partitions.sql import Row, create_table
 from sharding.state import Keep, Key, Stored
 from sharding.store import store
+from sharding.store.steps import Plan
 from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
 from tests.support.backends import opened
@@ -114,6 +115,30 @@ async def test_a_row_in_tomorrows_partition_keeps_a_create_away(
     await one.primary.execute(f"DELETE FROM {table(today)}")
     assert (await two.store.change(KEY, bump)).answer == 2
     assert rows(mysql, two, KEY) == 1
+
+
+async def test_a_row_that_another_primary_may_lack_is_read_again(
+    pair: tuple[Backend, Backend], mysql: MariaDB, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host that answered a create may have been replaced meanwhile."""
+    one, two = pair
+    await one.store.change(KEY, bump)
+    create = two.store._writer._create
+
+    async def late(plans: list[Plan]) -> Sequence[bool | Row | Exception]:
+        answer = await create(plans)
+        # As on a standby that lacked this version, where another gateway made its own since.
+        day = table(two.days.today())
+        mysql.query(f"UPDATE {database}.{day} SET state = '70'")
+        before = two.primary.generation
+        mysql.query(f"UPDATE {database}.tapedeck_generation SET generation = generation + 1")
+        async with asyncio.timeout(10):
+            while two.primary.generation == before:
+                await asyncio.sleep(0.01)
+        return answer
+
+    monkeypatch.setattr(two.store._writer._firsts, "_run", late)
+    assert (await two.store.change(KEY, bump)).answer == 71
 
 
 async def test_many_creates_at_once_through_two_gateways_make_one_row_each(
