@@ -1,7 +1,7 @@
 """Real servers for the tests, on free ports, in pytest's own temporary folder.
 
-Servers are shared by a session; what a test gets is fresh: an empty database, empty lookup nodes.
-None of them outlives pytest, however that ends (see stack/process.py).
+The tests of a session share the servers. Each test gets an empty database and empty lookup nodes.
+No server outlives pytest, however pytest ends (see stack/process.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stack.redis import RedisServer
 from stack.server import Server
 from tests.support.mysqld import WITHOUT_TLS, key_of, make_keys
 
-# No test is timed: on a busy machine a property would fail for how long an example took.
+# Hypothesis has no time limit: on a busy machine a test would fail because an example took long.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
@@ -38,13 +38,13 @@ StackConfig = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def passwords() -> Passwords:
-    """Of every MariaDB of this session; `.gateway` is that of the user `tapedeck`."""
+    """The passwords of every server of this session; `.gateway` is that of the user `tapedeck`."""
     return Passwords()
 
 
 @pytest.fixture(scope="session")
 def data_template(tmp_path_factory: pytest.TempPathFactory, passwords: Passwords) -> Path:
-    """A MariaDB data directory to copy (`datadir.copy`), so that a server is there in 0.2 s."""
+    """A MariaDB data directory to copy (`datadir.copy`), so that a server starts in 0.2 s."""
     folder = tmp_path_factory.mktemp("mariadb") / "template"
     datadir.make(folder, passwords)
     return folder
@@ -52,7 +52,7 @@ def data_template(tmp_path_factory: pytest.TempPathFactory, passwords: Passwords
 
 @pytest.fixture(scope="session")
 def mysql_template(tmp_path_factory: pytest.TempPathFactory, passwords: Passwords) -> Path:
-    """The same of a MySQL; a test that needs one is skipped where none is installed."""
+    """A MySQL data directory to copy. A test that needs it is skipped if MySQL is not installed."""
     if mysql_engine.find() is None:
         pytest.skip(mysql_engine.HOW_TO_GET_IT)
     folder = tmp_path_factory.mktemp("mysql-template") / "template"
@@ -74,8 +74,8 @@ def _session_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[
 
 @pytest.fixture
 def lookup_servers(_session_servers: list[RedisServer]) -> list[RedisServer]:
-    """Three lookup nodes: running, empty and with their first settings, whatever a test before
-    did to them (`kill`, `freeze`, `stop`)."""
+    """Three lookup nodes: running, empty and with their first settings, even if an earlier test
+    killed, froze or stopped them."""
     for server in _session_servers:
         server.thaw()
         if not server.running:
@@ -123,22 +123,22 @@ def _session_mysqld(
 
 @pytest.fixture(scope="session")
 def server_class() -> type[Server]:
-    """Of the servers of this run: MariaDB, unless TAPEDECK_ENGINE says MySQL."""
+    """The class of this run's servers: MariaDB, unless TAPEDECK_ENGINE says MySQL."""
     return MySQL if engines.chosen("mysql") else MariaDB
 
 
 @pytest.fixture(scope="session")
 def template(request: pytest.FixtureRequest, server_class: type[Server]) -> Path:
-    """A data directory of a `server_class`, to copy."""
+    """A data directory to copy, for a server of `server_class`."""
     name = "mysql_template" if server_class is MySQL else "data_template"
     found: Path = request.getfixturevalue(name)
     return found
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests marked `engines` run on MariaDB, and on MySQL too where it is installed.
+    """Tests marked `engines` run on MariaDB, and on MySQL too if it is installed.
 
-    TAPEDECK_ENGINE (`engines.CHOICE`) names what all tests run on instead.
+    If TAPEDECK_ENGINE (`engines.CHOICE`) is set, all tests run on the engine that it names.
     """
     marked = metafunc.definition.get_closest_marker("engines") is not None
     if os.environ.get(engines.CHOICE) or mysql_engine.find() is None:
@@ -151,8 +151,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def mysql(request: pytest.FixtureRequest, server_class: type[Server]) -> Server:
     """One writable server without a standby: running, and with the real time.
 
-    A MariaDB; in tests that are marked `engines` a MySQL too, where one is installed. Its clock is
-    shifted by `tests.support.clocks.shift`, at once.
+    It is a MariaDB; tests marked `engines` run on a MySQL too, if one is installed.
+    `tests.support.clocks.shift` changes its clock at once.
     """
     default = "mysql" if server_class is MySQL else "mariadb"
     on_mysql = getattr(request, "param", default) == "mysql"
@@ -168,7 +168,7 @@ def mysql(request: pytest.FixtureRequest, server_class: type[Server]) -> Server:
 
 @pytest.fixture
 def small_packets(mysql: Server) -> Iterator[int]:
-    """MySQL takes no statement of more than 1 MiB, as older versions do by default."""
+    """Let MySQL take no statement of more than 1 MiB, the default of older versions."""
     ((before,),) = mysql.query("SELECT @@global.max_allowed_packet")
     mysql.query("SET GLOBAL max_allowed_packet = 1048576")
     yield 1 << 20
@@ -177,7 +177,7 @@ def small_packets(mysql: Server) -> Iterator[int]:
 
 @pytest.fixture
 def database(mysql: Server) -> Iterator[str]:
-    """The name of an empty database of this test's own; it holds tapedeck_generation only."""
+    """The name of a database of this test's own: empty, but for the table tapedeck_generation."""
     name = f"tapedeck_{next(_numbers)}"
     mysql.create_database(name)
     yield name
@@ -192,8 +192,8 @@ def stack_config(
 ) -> StackConfig:
     """Makes a configuration document (for `config.load.parse`, or a YAML file).
 
-    `stack_config(lookup={"layout": "flat"}, player={...})` lays these values over it. Each call
-    has its own free ports; all calls in one test share the servers, the database and the keys.
+    `stack_config(lookup={"layout": "flat"}, player={...})` replaces these values. Each call gets
+    its own free ports; all calls in one test share the servers, the database and the keys.
     """
     auth = {"token_keys": [secrets.token_hex(32)], "service_keys": [secrets.token_hex(16)]}
 

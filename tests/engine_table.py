@@ -1,12 +1,12 @@
-"""`make test-engines`: the tests of what differs between servers, on each of them, and a table.
+"""`make test-engines`: run the tests of what differs between engines on each, and write a table.
 
     python -m tests.engine_table                    everything, about three quarters of an hour
     python -m tests.engine_table --only mysql-9     one engine, or several
     python -m tests.engine_table --rows drill       the rows whose name has this word
 
 Each cell is a run of pytest of its own with TAPEDECK_ENGINE set (`stack.engines.CHOICE`). The
-table stands in `.tapedeck/engines/table.md` too, and each cell's output in a file beside it. The
-exit status is 1 if a test failed anywhere.
+table is also written to `.tapedeck/engines/table.md`, and each cell's output to a file in
+`.tapedeck/engines/results`. The exit status is 1 if a test failed in any cell.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ def _files(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/integration/test_{name}.py" for name in names)
 
 
+def _tests(file: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"tests/integration/test_{file}.py::{name}" for name in names)
+
+
 def _drills(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     test = "tests/chaos/test_drills.py::test_the_drill_holds_what_it_promises"
     return {f"drill {name}": (f"{test}[{name}]",) for name in names}
@@ -76,7 +80,7 @@ TABLES: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         },
     ),
 }
-"""For each table its columns (engines) and its rows: what pytest is asked to run."""
+"""For each table its columns (engines) and its rows (arguments of pytest)."""
 
 ONE_SERVER = "one server by itself, as in the column of mysql-9"
 NO_PASSWORD_PLUGIN = "MariaDB has no caching_sha2_password"
@@ -101,22 +105,16 @@ IN_OTHER_COLUMNS = {
     ("group", "mysql-9"): "in the column of group",
 }
 """Cells that are not run, and why."""
-_SESSIONS = "--deselect=tests/integration/test_store_sessions.py::"
 LEFT_OUT = {
-    # The group elects another primary than the one that the tests know, and asks it about itself.
-    ("store", "group"): (
-        (
-            f"{_SESSIONS}test_changes_that_wait_while_mysql_is_frozen_give_up_at_their_deadline"
-            "_and_leave_nothing"
-        ),
-        f"{_SESSIONS}test_a_change_in_a_running_session_is_one_statement_and_asks_nobody_else",
+    # These tests freeze or ask the first primary, but the group elects another one meanwhile.
+    ("store", "group"): _tests(
+        "store_sessions",
+        "test_changes_that_wait_for_a_frozen_mysql_end_at_their_deadline_and_leave_nothing",
+        "test_a_change_in_a_running_session_is_one_statement_and_asks_no_lookup_node",
     ),
-    # It stops the primary for good, and another member is elected.
-    ("partitions", "group"): (
-        (
-            "--deselect=tests/integration/test_partitions_real.py::"
-            "test_the_scheduler_prunes_by_itself_and_goes_on_after_a_failure"
-        ),
+    # The test stops the primary for good, and the group elects another member.
+    ("partitions", "group"): _tests(
+        "partitions_real", "test_partitions_are_pruned_regularly_also_after_mysql_failed"
     ),
 }
 """Tests that a cell leaves out."""
@@ -124,7 +122,7 @@ LEFT_OUT = {
 
 @dataclass
 class Cell:
-    """What a run of pytest came to.
+    """The results of a run of pytest.
 
     Attributes:
         failed: the names of tests; skipped: the reasons.
@@ -178,7 +176,7 @@ def run(name: str, engine: str, what: Sequence[str], folder: Path) -> Cell:
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
-    """What each engine says that it is."""
+    """The version that each engine's program prints."""
     programs = {"mariadb": datadir.executable(), "redis": redis.executable()}
     found = {}
     for name in names:
@@ -186,7 +184,7 @@ def versions(names: Sequence[str]) -> dict[str, str]:
         if program is None:
             found[name] = "not installed"
             continue
-        # Debian may have redis-server under another name; it goes by what it is called.
+        # Debian may install redis-server under another name; it behaves by the name it is called.
         argv = ["redis-server" if name == "redis" else str(program), "--version"]
         done = subprocess.run(argv, executable=program, capture_output=True, text=True, check=False)
         words = done.stdout.replace("v=", "").split()
@@ -197,7 +195,7 @@ def versions(names: Sequence[str]) -> dict[str, str]:
 def table(
     title: str, names: Sequence[str], rows: Sequence[str], cells: dict[tuple[str, str], str]
 ) -> str:
-    """In Markdown."""
+    """A table in Markdown, with the version of each engine."""
     said = versions(names)
     lines = [f"## {title}", ""]
     lines.append("| | " + " | ".join(f"{name} ({said[name]})" for name in names) + " |")
@@ -246,7 +244,8 @@ def main() -> int:
             results[title, row, name] = f"not here: {reason}"
             continue
         print(f"[{number} of {len(plan)}] {name}: {row} ...", flush=True)
-        cell = run(row, name, (*what, *LEFT_OUT.get((row, name), ())), folder)
+        left_out = (f"--deselect={test}" for test in LEFT_OUT.get((row, name), ()))
+        cell = run(row, name, (*what, *left_out), folder)
         results[title, row, name] = str(cell)
         print(f"[{number} of {len(plan)}] {name}: {row}: {cell} ({cell.seconds:.0f} s)", flush=True)
         notes += [f"- {name}: {row}: FAILED {test}" for test in cell.failed]

@@ -39,7 +39,7 @@ async def get(gateway: Gateway, path: str) -> Any:
         return await answer.json(content_type=None)
 
 
-async def test_every_admin_answer_has_its_described_shape(gateway: Gateway) -> None:
+async def test_every_answer_of_the_admin_port_has_its_described_shape(gateway: Gateway) -> None:
     description = describe(parse(gateway.document))
     async with aiohttp.ClientSession(gateway.url) as http, http.get("/mixes/7") as answer:
         assert answer.status == 200
@@ -65,7 +65,7 @@ async def ask(gateway: Gateway, question: dict[str, str], token: str = "") -> tu
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_listener_is_found_by_token_and_by_a_failed_requests_id_and_no_token_is_told(
+def test_a_listener_is_found_by_token_or_request_id_and_no_answer_shows_a_token(
     stack_config: StackConfig, mysql: MariaDB, tmp_path: Path, workers: int
 ) -> None:
     admin = {"host": "0.0.0.0", "token": "the-admin-token"}
@@ -84,7 +84,7 @@ async def _finds(gateway: Gateway, mysql: MariaDB) -> None:
         async with http.get(f"/sets/{token}/play?mix_id=7") as answer:
             assert answer.status == 200
         mysql.freeze()
-        for number in range(3):  # by whichever worker
+        for number in range(3):  # any worker may get them
             headers = {"X-Request-Id": f"mine-{number}", "Connection": "close"}
             path = f"/sets/{token}/next?mix_id=7"
             async with http.get(path, headers=headers) as answer:
@@ -111,7 +111,7 @@ async def _finds(gateway: Gateway, mysql: MariaDB) -> None:
     assert token not in gateway.log.read_text()
 
 
-async def test_the_runbooks_are_there_where_the_repository_is_not(gateway: Gateway) -> None:
+async def test_an_installed_gateway_serves_the_runbooks(gateway: Gateway) -> None:
     async with aiohttp.ClientSession(gateway.admin) as http:
         async with http.get("/docs/TapedeckSlow.md") as answer:
             assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
@@ -120,7 +120,7 @@ async def test_the_runbooks_are_there_where_the_repository_is_not(gateway: Gatew
             assert answer.status == 404
 
 
-async def test_partitions_hold_today_and_tomorrow(gateway: Gateway) -> None:
+async def test_partitions_shows_today_s(gateway: Gateway) -> None:
     async with aiohttp.ClientSession(gateway.url) as http:
         headers = {**gateway.key, "If-None-Match": "*", "Content-Type": "application/json"}
         async with http.put("/states/1/1", headers=headers, data=b"{}") as answer:
@@ -129,7 +129,7 @@ async def test_partitions_hold_today_and_tomorrow(gateway: Gateway) -> None:
     assert f"{datetime.now(UTC):%Y%m%d}" in days
 
 
-async def test_counters_are_text_and_json(gateway: Gateway) -> None:
+async def test_metrics_are_served_as_text_and_as_json(gateway: Gateway) -> None:
     async with aiohttp.ClientSession(gateway.url) as http:
         for _ in range(3):
             async with http.get("/mixes/7"):
@@ -146,7 +146,7 @@ async def test_counters_are_text_and_json(gateway: Gateway) -> None:
     assert line in text
 
 
-async def test_a_lookup_node_that_is_out_degrades_and_nobody_notices(
+async def test_a_killed_lookup_node_degrades_readyz_and_no_listener_notices(
     gateway: Gateway, lookup_servers: list[RedisServer]
 ) -> None:
     lookup_servers[0].kill()
@@ -163,7 +163,7 @@ async def test_a_lookup_node_that_is_out_degrades_and_nobody_notices(
     assert "ejected" in states.values()
 
 
-def test_it_starts_while_mysql_is_down_and_recovers_by_itself(
+def test_a_gateway_starts_while_mysql_is_down_and_recovers_by_itself(
     stack_config: StackConfig, mysql: MariaDB, tmp_path: Path
 ) -> None:
     document = stack_config(mysql={"deadline": 500, "connect_timeout": 300})
@@ -242,7 +242,7 @@ async def test_a_reload_applies_what_it_can_and_a_bad_file_changes_nothing(
         ("player: {}\nplayer: {}", "'player' is given twice, first on line "),
     ],
 )
-async def test_a_reload_of_a_file_that_yaml_cannot_make_sense_of_is_422_with_one_line(
+async def test_a_reload_of_malformed_yaml_is_422_with_one_line(
     gateway: Gateway, more: str, sentence: str
 ) -> None:
     gateway.config.write_text(f"{gateway.config.read_text()}\n{more}\n")
@@ -259,7 +259,7 @@ async def reload_after_mending(gateway: Gateway) -> tuple[int, Any]:
     return await reload(gateway)
 
 
-async def test_elsewhere_than_on_loopback_the_admin_port_asks_for_its_token(
+async def test_an_admin_port_that_is_not_on_loopback_requires_its_token_for_each_path(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
     document = stack_config(admin={"host": "0.0.0.0", "token": "the-admin-token"})
@@ -291,7 +291,7 @@ async def test_elsewhere_than_on_loopback_the_admin_port_asks_for_its_token(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_on_loopback_it_answers_to_names_that_are_its_own(
+async def test_an_admin_port_on_loopback_answers_only_to_its_own_names(
     stack_config: StackConfig, tmp_path: Path, workers: int
 ) -> None:
     gateway = Gateway(stack_config(gateway={"workers": workers}), tmp_path)
@@ -317,8 +317,8 @@ async def test_on_loopback_it_answers_to_names_that_are_its_own(
         gateway.kill()
 
 
-async def test_a_stop_finishes_what_was_accepted_and_exits_0(gateway: Gateway) -> None:
-    """Clients that ask without a pause, on kept and on new connections, see no broken answer."""
+async def test_a_stop_answers_accepted_requests_and_exits_with_0(gateway: Gateway) -> None:
+    """Clients that ask without a pause see no broken answer, on kept and on new connections."""
     stopping = asyncio.Event()
     answered, refused, broken = 0, 0, []
 
@@ -375,7 +375,7 @@ async def test_a_stop_finishes_what_was_accepted_and_exits_0(gateway: Gateway) -
     assert gateway.lines("worker stopped")
 
 
-async def test_a_stop_ends_after_drain_seconds_whatever_hangs(
+async def test_a_stop_ends_after_drain_seconds_even_if_a_request_hangs(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
     gateway = Gateway(stack_config(gateway={"drain_seconds": 1}), tmp_path)
@@ -394,7 +394,7 @@ async def test_a_stop_ends_after_drain_seconds_whatever_hangs(
         gateway.kill()
 
 
-async def test_logs_are_json_lines_that_say_when_what_and_in_which_request(
+async def test_log_lines_are_json_with_time_event_and_request_id_and_without_secrets(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
     gateway = Gateway(stack_config(log={"requests": True, "level": "debug"}), tmp_path)

@@ -1,4 +1,4 @@
-"""Bad input of every kind gets a 4xx that says what is wrong: never a 500, never half a state."""
+"""Any bad input gets a 4xx that says what is wrong, never a 500, and never changes a state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.serving import a_mix
 pytestmark = pytest.mark.stack
 
 ENVELOPE = {"status", "errors", "notices", "logged_in", "api_version"}
-# The gateway keeps no memory of one example that matters to the next.
+# One gateway serves all examples: none of them affects the next.
 fuzz = settings(
     max_examples=300,
     deadline=None,
@@ -47,7 +47,7 @@ def gateway(stack_config: Callable[..., dict[str, Any]], tmp_path: Path) -> Iter
 
 
 def send(gateway: Gateway, request: bytes) -> Answer | None:
-    """Send bytes, and say that there are no more; the first answer, None for none."""
+    """Send bytes and close the sending side; the first answer, or None without one."""
     port = gateway.document["gateway"]["port"]
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         received = b""
@@ -86,8 +86,8 @@ def ask(
 
 
 def check(answer: Answer, *, player: bool) -> Any:
-    """The body of an answer that keeps the contract."""
-    # 501 and 505 are the client's: an unknown method or coding, another HTTP.
+    """Require what every answer promises; its body."""
+    # 501 and 505 are errors of the client: an unknown method, coding or version of HTTP.
     assert answer.status < 500 or answer.status in (501, 505), answer
     assert answer.headers["x-request-id"]
     if not answer.body:
@@ -161,7 +161,7 @@ forms = st.one_of(
 
 @fuzz
 @given(method=methods, path=paths, query=queries, content_type=types, body=forms)
-def test_the_player_answers_anything_in_its_envelope(
+def test_the_player_answers_any_request_in_its_envelope(
     gateway: Gateway, method: str, path: str, query: str, content_type: str, body: bytes
 ) -> None:
     token = new_token(gateway)
@@ -199,7 +199,7 @@ states = st.one_of(
     body=states,
     known=st.integers(0, 9).map(bool),
 )
-def test_the_states_api_refuses_or_obeys_and_never_does_half(
+def test_the_states_api_carries_a_request_out_or_refuses_it_without_a_change(
     gateway: Gateway,
     method: str,
     user: str,
@@ -244,7 +244,7 @@ valid_requests = st.sampled_from(
 
 @st.composite
 def mangled(draw: st.DrawFn) -> bytes:
-    """A valid request in which some bytes were cut, changed or put in."""
+    """A valid request with some bytes removed, changed or added."""
     request = bytearray(draw(valid_requests))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(request)))
@@ -255,7 +255,7 @@ def mangled(draw: st.DrawFn) -> bytes:
 
 @fuzz
 @given(request=mangled())
-def test_what_is_hardly_http_is_answered_or_dropped_and_hurts_nobody(
+def test_mangled_http_is_refused_or_dropped_and_the_gateway_goes_on(
     gateway: Gateway, request: bytes
 ) -> None:
     answer = send(gateway, request)
@@ -281,7 +281,7 @@ ERRORS = (
     ("/mixes/seven", 400, "id"),
     ("/nowhere", 404, "path"),
 )
-"""A target, the status that answers it, and a word of the sentence that says why."""
+"""A target, the answer's status, and a word of the error's sentence."""
 
 
 def test_an_error_says_what_is_wrong(gateway: Gateway) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark runs, and its load generator measures what happened."""
+"""The benchmark runs, and its load generator measures correctly."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _left_behind() -> list[str]:
 
 @pytest.mark.stack
 @needs_packages
-def test_a_tiny_run_measures_the_gateway_beside_plain_go(tmp_path: Path) -> None:
+def test_a_tiny_run_measures_the_gateway_and_plain_go(tmp_path: Path) -> None:
     with _bench(tmp_path, "--only", "open_loop") as run:
         out, _ = run.communicate(timeout=250)
     assert run.returncode == 0, out
@@ -79,11 +79,11 @@ def test_a_tiny_run_measures_the_gateway_beside_plain_go(tmp_path: Path) -> None
 
 @pytest.mark.stack
 @needs_packages
-def test_a_run_that_is_interrupted_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_no_process_and_no_file_behind(tmp_path: Path) -> None:
     with _bench(tmp_path, "--only", "throughput") as run:
         assert run.stdout is not None
         while "round 1" not in (line := run.stdout.readline()):
-            assert line, "it ended by itself"
+            assert line, "the run ended by itself"
         assert _left_behind()
         run.send_signal(signal.SIGINT)
         out, _ = run.communicate(timeout=60)
@@ -96,7 +96,7 @@ def test_a_run_that_is_interrupted_leaves_nothing_behind(tmp_path: Path) -> None
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @needs_packages
-def test_every_step_runs(tmp_path: Path) -> None:
+def test_every_experiment_of_the_benchmark_runs(tmp_path: Path) -> None:
     with _bench(tmp_path) as run:
         out, _ = run.communicate(timeout=1100)
     assert run.returncode == 0, out
@@ -120,7 +120,7 @@ def test_every_step_runs(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @needs_packages
-def test_every_step_of_the_month_runs(tmp_path: Path) -> None:
+def test_every_experiment_of_the_benchmark_s_month_runs(tmp_path: Path) -> None:
     data = ("--month", "--month-rows", "600000", "--data", str(tmp_path / "month"))
     with _bench(tmp_path, *data) as run:
         out, _ = run.communicate(timeout=500)
@@ -134,7 +134,7 @@ def test_every_step_of_the_month_runs(tmp_path: Path) -> None:
 
 @pytest.mark.stack
 @needs_packages
-def test_a_month_that_was_made_days_ago_is_used_again_with_its_filters(
+def test_a_month_of_data_made_days_ago_is_used_again_with_its_filters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = seed.today()
@@ -151,7 +151,7 @@ def test_a_month_that_was_made_days_ago_is_used_again_with_its_filters(
             assert not set(made.take(3, 30)) & set(made.take(3, 30))
             with pytest.raises(ServerFailed, match="used up"):
                 made.take(3, 50)
-            # As if it had been made three days ago.
+            # Pretend that it was made three days ago.
             monkeypatch.setattr(seed, "today", lambda: real - timedelta(days=3))
             made._align(servers)
             monkeypatch.setattr(seed, "today", lambda: real)
@@ -160,13 +160,13 @@ def test_a_month_that_was_made_days_ago_is_used_again_with_its_filters(
     _, said, count = ready()
     assert (len(said), count) == (60, 100)  # 30 filled, 30 sealed
     made, said, count = ready()
-    name = table(real - timedelta(days=3))  # most of its users were asked for
+    name = table(real - timedelta(days=3))  # the day whose users were mostly used up
     assert [line.partition(":")[0] for line in said] == [f"{name} filled", f"{name} sealed"]
     assert count == 99
     assert made.newest == real - timedelta(days=4)
 
 
-def test_a_folder_with_something_else_is_not_taken_for_a_month(tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_refused_as_a_month(tmp_path: Path) -> None:
     (tmp_path / "mysql").mkdir()
     with pytest.raises(ServerFailed, match="is not empty, and holds no month"):
         month.Month.open(tmp_path, 3_000)
@@ -210,7 +210,7 @@ async def _measured(
 
 
 @needs_compiler
-async def test_a_session_is_asked_in_order_and_each_request_once(
+async def test_the_load_generator_sends_each_request_of_a_session_once_in_order(
     generator: Path, tmp_path: Path
 ) -> None:
     asked: list[str] = []
@@ -234,11 +234,11 @@ async def test_a_session_is_asked_in_order_and_each_request_once(
 
 
 @needs_compiler
-async def test_a_stall_is_counted_against_every_request_that_was_due_in_it(
+async def test_a_stall_counts_for_every_request_that_was_due_in_it(
     generator: Path, tmp_path: Path
 ) -> None:
-    """Coordinated omission: a closed loop would have seen as many slow ones as it has
-    connections, and half the load would be missing from the figures."""
+    """A closed loop would have only as many slow requests as it has connections, and half of the
+    load would be missing (coordinated omission)."""
     began = time.monotonic()
     stall = 0.5
 
@@ -256,16 +256,16 @@ async def test_a_stall_is_counted_against_every_request_that_was_due_in_it(
     assert measured.errors == 0
     assert abs(len(measured.samples) - 800) < 200
     slow = [s for s in measured.samples if s.latency > 100]
-    # 400 a second, a stall of half a second, the first 0.4 s of it slower than that.
+    # At 400 a second, those due in the first 0.4 s of a stall of 0.5 s take longer than 100 ms.
     assert 100 < len(slow) < 260
     assert max(s.latency for s in measured.samples) > 400
 
 
 @needs_compiler
-async def test_listeners_of_an_open_loop_do_not_all_begin_a_session_at_the_same_time(
+async def test_listeners_of_an_open_loop_begin_their_sessions_at_different_times(
     generator: Path, tmp_path: Path
 ) -> None:
-    """In step, all first requests of a hundred listeners would come in one burst."""
+    """Otherwise the first requests of all listeners would come in one burst."""
     asked: list[str] = []
 
     def handle(request: web.BaseRequest) -> web.Response:
@@ -283,7 +283,7 @@ async def test_listeners_of_an_open_loop_do_not_all_begin_a_session_at_the_same_
         by_session.setdefault(session, []).append(step)
     assert all(steps == list("01234")[: len(steps)] for steps in by_session.values())
     firsts = [path.endswith("/0") for path in asked]
-    at = 60  # of the first five requests of twenty listeners, the last ones' are over here
+    at = 60  # by then each of the twenty listeners is in another part of its session
     assert all(1 <= sum(firsts[n : n + 20]) <= 10 for n in range(at, len(firsts) - 40, 20))
 
 
@@ -305,7 +305,7 @@ async def test_a_connection_that_breaks_is_an_error_and_the_load_goes_on(
 
 
 @needs_compiler
-def test_nobody_who_listens_is_said(generator: Path, tmp_path: Path) -> None:
+def test_the_load_generator_reports_a_refused_connection(generator: Path, tmp_path: Path) -> None:
     file = tmp_path / "sessions"
     file.write_text("/x\n\n")
     run = load.Load(generator, 1, file, connections=1, seconds=1, warmup=0)
@@ -313,7 +313,7 @@ def test_nobody_who_listens_is_said(generator: Path, tmp_path: Path) -> None:
         run.finish()
 
 
-def test_without_a_compiler_it_is_said_what_to_install(
+def test_without_a_compiler_the_package_to_install_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

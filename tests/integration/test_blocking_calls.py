@@ -1,4 +1,4 @@
-"""No call blocks the event loop of a gateway, whatever happens to it."""
+"""No call blocks the event loop of a gateway, also during reloads and failures."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_calls_that_block_an_event_loop_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
-async def test_nothing_blocks_while_a_gateway_serves_reloads_rotates_and_fails_over(
+async def test_nothing_blocks_while_a_gateway_serves_and_reloads_and_its_servers_fail(
     stack_config: StackConfig, mysql: MariaDB, tmp_path: Path, workers: int
 ) -> None:
     authority = Authority(tmp_path / "tls")
@@ -102,7 +102,7 @@ async def test_nothing_blocks_while_a_gateway_serves_reloads_rotates_and_fails_o
             status, _ = await get(f"{url}/sets/{token}/play?mix_id=1", trusting(authority))
             assert status == 200
 
-    async def look() -> None:
+    async def ask_admin_port() -> None:
         async with aiohttp.ClientSession(gateway.admin) as http:
             for path in ("/healthz", "/readyz", "/ring", "/mysql", "/stats", "/metrics", "/"):
                 async with http.get(path) as answer:
@@ -121,7 +121,7 @@ async def test_nothing_blocks_while_a_gateway_serves_reloads_rotates_and_fails_o
         with await_started(gateway):
             await ready()
             await play()
-            await look()
+            await ask_admin_port()
             before = serial_at(port, authority)
             authority.issue("gateway")
             secret.write_text("second-key-of-this-test\n")

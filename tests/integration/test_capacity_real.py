@@ -1,4 +1,4 @@
-"""How the nodes stand, on real ones: what a gateway and an operator see of it."""
+"""Memory and evictions of real lookup nodes, as a gateway and an operator see them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.gateways import Gateway
 pytestmark = pytest.mark.stack
 
 
-async def test_a_look_at_an_ill_node_neither_fails_nor_ejects_it_nor_forgets_what_was_seen(
+async def test_a_survey_of_a_failing_node_does_not_eject_it_and_keeps_its_last_figures(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
     document = stack_config(lookup={"timeout": 100, "server_failure_limit": 1})
@@ -86,7 +86,7 @@ async def test_evictions_degrade_the_gateway_and_are_logged_counted_and_shown(
     )
     assert "evicted: entries that went before the retention of 30 days" in table.stdout
 
-    # A file that the gateway has not taken over, or whose values its environment overrides.
+    # A file that the gateway has not loaded, or whose values its environment overrides.
     fewer = gateway.config.with_name("fewer.yml")
     lookup = {"servers": [node.server for node in lookup_servers[:2]]}
     fewer.write_text(json.dumps({**gateway.document, "lookup": lookup}))
@@ -96,7 +96,7 @@ async def test_evictions_degrade_the_gateway_and_are_logged_counted_and_shown(
     assert f"The gateway's ring also has {lookup_servers[2].name}: not in {fewer}" in table.stdout
 
 
-def test_the_nodes_are_shown_also_without_a_gateway_and_with_one_of_them_dead(
+def test_ring_show_works_without_a_gateway_and_with_a_dead_node(
     stack_config: StackConfig, lookup_servers: list[RedisServer], tmp_path: Path
 ) -> None:
     config = tmp_path / "tapedeck.yml"
@@ -112,7 +112,7 @@ def test_the_nodes_are_shown_also_without_a_gateway_and_with_one_of_them_dead(
     assert "generation   not known: nothing listens at http://127.0.0.1:" in table
 
 
-def test_where_a_lookup_lies_is_said_also_while_mysql_is_down(
+def test_ring_where_shows_the_lookup_node_even_while_mysql_is_down(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
     document = stack_config()

@@ -1,4 +1,4 @@
-"""The catalog on a real MariaDB: what is imported is played, bounded, and at hand in a failover."""
+"""The catalog on a real server: imports, the gateway's cache, and the command."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from gateway.catalog.tables import ensure_catalog
 from stack.mariadb import MariaDB
 from stack.process import free_port
 from tests.support.mysqld import key_of
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
@@ -67,7 +68,7 @@ async def imported(config: MySQL, entries: Iterable[Entry]) -> Summary:
 
 @pytest.fixture
 def put(config: MySQL) -> Callable[..., None]:
-    """Imports mixes, as the command does."""
+    """A function that imports mixes, as the command does."""
 
     def put(*mixes: Mix) -> None:
         entries = [Entry(number, mix) for number, mix in enumerate(mixes, 1)]
@@ -85,7 +86,7 @@ class Clock:
 
 
 class Reads:
-    """A primary that counts what is read through it."""
+    """A primary that counts the reads."""
 
     def __init__(self, primary: Primary) -> None:
         self._primary = primary
@@ -120,7 +121,7 @@ async def test_a_mix_is_read_as_it_was_imported(primary, put):
     assert await catalog.mix(9) is None
 
 
-async def test_every_mix_of_the_sample_comes_back_unchanged(primary, config):
+async def test_every_mix_of_the_sample_is_read_unchanged(primary, config):
     with SAMPLE.open("rb") as file:
         entries = list(read(file, "jsonl"))
     await imported(config, entries)
@@ -133,7 +134,7 @@ async def test_every_mix_of_the_sample_comes_back_unchanged(primary, config):
     assert total == len(entries)
 
 
-async def test_importing_again_replaces_mixes_and_their_tracks_alone(primary, put):
+async def test_another_import_replaces_only_its_own_mixes_and_their_tracks(primary, put):
     put(mix(1, 11, 12, 13), mix(2, 21))
     put(mix(1, 13, 14, name="Other"))
     put(mix(1, 13, 14, name="Other"))
@@ -142,7 +143,7 @@ async def test_importing_again_replaces_mixes_and_their_tracks_alone(primary, pu
     assert await catalog.mix(2) == mix(2, 21)
 
 
-async def test_a_catalog_that_nobody_imported_is_empty(config):
+async def test_without_an_import_the_catalog_is_empty(config):
     primary = Primary(config)
     await primary.start()
     try:
@@ -154,7 +155,7 @@ async def test_a_catalog_that_nobody_imported_is_empty(config):
         await primary.close()
 
 
-async def test_pages_hold_each_mix_once_in_the_order_of_their_ids(primary, put):
+async def test_pages_have_each_mix_once_in_the_order_of_ids(primary, put):
     put(*(mix(n, n * 10, n * 10 + 1) for n in (5, 3, 9, 1, 7)))
     catalog = catalog_of(primary)
     pages = [await catalog.finder.page(number, 2) for number in (1, 2, 3, 4)]
@@ -170,7 +171,7 @@ async def test_after_the_last_mix_comes_the_first(primary, put):
     assert [m.id for m in following] == [3, 3, 2**63 - 1, 1]
 
 
-async def test_an_edit_is_seen_once_the_old_edition_is_too_old(primary, put):
+async def test_an_edited_mix_is_read_when_the_cached_one_is_older_than_max_age(primary, put):
     clock = Clock()
     catalog = catalog_of(primary, clock, max_age=60)
     put(mix(1, 11))
@@ -182,7 +183,7 @@ async def test_an_edit_is_seen_once_the_old_edition_is_too_old(primary, put):
     assert await catalog.mix(1) == mix(1, 12)
 
 
-async def test_an_imported_mix_is_seen_soon_after_it_was_asked_for_in_vain(primary, put):
+async def test_a_mix_imported_after_a_404_is_found_seconds_later(primary, put):
     clock = Clock()
     catalog = catalog_of(primary, clock, max_age=3600)
     assert await catalog.mix(1) is None
@@ -191,7 +192,7 @@ async def test_an_imported_mix_is_seen_soon_after_it_was_asked_for_in_vain(prima
     assert await catalog.mix(1) == mix(1, 11)
 
 
-async def test_requests_for_one_mix_at_once_share_one_read(primary, put):
+async def test_simultaneous_requests_for_one_mix_share_one_read(primary, put):
     put(mix(1, 11))
     reads = Reads(primary)
     catalog = catalog_of(reads)
@@ -200,7 +201,7 @@ async def test_requests_for_one_mix_at_once_share_one_read(primary, put):
     assert reads.count == 1
 
 
-async def test_a_cancelled_request_takes_its_read_from_nobody(primary, put):
+async def test_a_cancelled_request_does_not_cancel_a_shared_read(primary, put):
     put(mix(1, 11))
     catalog = catalog_of(primary)
     first = asyncio.create_task(catalog.mix(1))
@@ -210,7 +211,7 @@ async def test_a_cancelled_request_takes_its_read_from_nobody(primary, put):
     assert await second == mix(1, 11)
 
 
-async def test_no_more_mixes_are_kept_than_allowed_and_unknown_ids_drive_none_out(primary, put):
+async def test_the_cache_has_at_most_max_mixes_and_unknown_ids_displace_none(primary, put):
     put(*(mix(n, n * 10) for n in range(1, 6)))
     reads = Reads(primary)
     catalog = catalog_of(reads, max_mixes=4)
@@ -226,7 +227,7 @@ async def test_no_more_mixes_are_kept_than_allowed_and_unknown_ids_drive_none_ou
     assert reads.count == 1
 
 
-async def test_an_old_edition_is_served_while_mysql_is_away(primary, put, mysql):
+async def test_a_cached_mix_is_served_while_mysql_does_not_answer(primary, put, mysql):
     clock = Clock()
     catalog = catalog_of(primary, clock, max_age=60)
     put(mix(1, 11), mix(2, 21))
@@ -242,14 +243,8 @@ async def test_an_old_edition_is_served_while_mysql_is_away(primary, put, mysql)
     mysql.thaw()
     put(mix(1, 12))
     clock.now += 5
-    await _until(lambda: primary.adopted)
+    await until(lambda: primary.adopted)
     assert await catalog.mix(1) == mix(1, 12)
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -318,7 +313,7 @@ def test_the_command_imports_the_sample_twice(command, mysql, database):
     assert ids(mysql, database) == list(range(1, 23))
 
 
-def test_a_bad_line_is_named_and_nothing_is_imported(command, mysql, database, tmp_path):
+def test_a_wrong_line_is_named_and_nothing_is_imported(command, mysql, database, tmp_path):
     file = tmp_path / "mixes.jsonl"
     file.write_bytes(b"".join(map(line, range(1, 151))) + b"{oops\n" + line(0) + line(151))
     done = command(str(file))
@@ -330,7 +325,7 @@ def test_a_bad_line_is_named_and_nothing_is_imported(command, mysql, database, t
     assert ids(mysql, database) == []
 
 
-def test_with_skip_bad_the_rest_is_imported(command, mysql, database):
+def test_with_skip_bad_the_other_lines_are_imported(command, mysql, database):
     done = command(
         "-", "--format", "jsonl", "--skip-bad", "--json", stdin=line(1) + b"?\n" + line(3)
     )
@@ -341,7 +336,7 @@ def test_with_skip_bad_the_rest_is_imported(command, mysql, database):
     assert ids(mysql, database) == [1, 3]
 
 
-def test_a_script_is_told_that_nothing_was_imported(command):
+def test_with_json_the_command_says_that_nothing_was_imported(command):
     done = command("-", "--format", "jsonl", "--json", stdin=line(1) + b"?\n")
     assert done.returncode == 1
     answer = json.loads(done.stdout)
@@ -363,7 +358,7 @@ def test_a_file_without_a_mix_fails_with_one_line(command, content, file_format,
     assert reason in done.stderr
 
 
-def test_a_name_that_tells_no_format_and_a_missing_file_are_usage_errors(command, tmp_path):
+def test_a_file_of_unknown_format_and_a_missing_file_are_usage_errors(command, tmp_path):
     unnamed = tmp_path / "mixes.txt"
     unnamed.write_bytes(line(1))
     done = command(str(unnamed))
@@ -372,7 +367,7 @@ def test_a_name_that_tells_no_format_and_a_missing_file_are_usage_errors(command
     assert command(str(tmp_path / "none.jsonl")).returncode == 2
 
 
-def test_a_dead_mysql_is_named(command, mysql):
+def test_an_import_without_mysql_names_the_host(command, mysql):
     mysql.kill()
     done = command(str(SAMPLE))
     assert done.returncode == 1
@@ -380,7 +375,7 @@ def test_a_dead_mysql_is_named(command, mysql):
     assert f"{mysql.address}: 2003" in done.stderr
 
 
-def test_a_failed_import_leaves_what_was_there(mysql, database, config, put):
+def test_a_failed_import_changes_nothing(mysql, database, config, put):
     put(mix(1, 11))
 
     def entries() -> Any:
@@ -393,7 +388,7 @@ def test_a_failed_import_leaves_what_was_there(mysql, database, config, put):
     assert ids(mysql, database) == [1]
 
 
-async def test_two_imports_at_once_both_succeed(mysql, database, config):
+async def test_two_simultaneous_imports_both_succeed(mysql, database, config):
     entries = [Entry(n, mix(n, n, n + 1, n + 2)) for n in range(1, 301)]
     done = await asyncio.gather(imported(config, entries), imported(config, entries))
     assert [summary.imported for summary in done] == [True, True]

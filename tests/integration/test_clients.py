@@ -1,7 +1,7 @@
-"""What clients of the original ask for, and what they are answered: facts of their requests.
+"""Requests of clients of the original service, and the answers that they need.
 
-One gateway answers all of it, on a real MySQL. No request here is another program's text; each is
-what some program asks for.
+One gateway on a real server answers them all. The requests are written for these tests; each is of
+a kind that some client sends.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Service:
 
 @dataclass
 class Client:
-    """Asks a gateway."""
+    """Sends requests to a gateway, and checks the status of each answer."""
 
     gateway: Gateway
     http: aiohttp.ClientSession
@@ -98,7 +98,7 @@ class Client:
         return shown
 
     async def shaped(self, template: str, path: str, method: str = "GET", **more: Any) -> Any:
-        """An answer that is as the description promises."""
+        """An answer, after checking its shape against the description."""
         body = await self(path, method=method, **more)
         valid(await self.http_json("/openapi.json"), template, method, 200, body)
         return body
@@ -119,7 +119,7 @@ def shared(
     server: MariaDB,
     _session_servers: list[RedisServer],
 ) -> Iterator[Gateway]:
-    """One gateway for all tests that only ask."""
+    """One gateway for all tests that change no data."""
     mysql, database = server, "tapedeck_clients"
     mysql.thaw()
     if not mysql.running:
@@ -229,18 +229,18 @@ STATUSES = [
 
 
 @pytest.mark.parametrize(("path", "ids"), FOUND)
-async def test_mixes_are_found_as_clients_ask(client: Client, path: str, ids: list[int]) -> None:
+async def test_a_client_s_search_finds_its_mixes(client: Client, path: str, ids: list[int]) -> None:
     assert await client.ids(path) == ids
 
 
 @pytest.mark.parametrize(("method", "path", "status"), STATUSES)
-async def test_what_is_not_there_is_said_in_the_apis_shape(
+async def test_a_refused_request_has_its_errors_in_the_api_s_envelope(
     client: Client, method: str, path: str, status: int
 ) -> None:
     assert (await client(path, status, method))["errors"]
 
 
-async def test_lists_say_where_they_lie_on_top_and_nested(client: Client) -> None:
+async def test_lists_have_their_pagination_both_at_the_top_and_nested(client: Client) -> None:
     body = await client.shaped("/mixes", "/mixes.json?per_page=2&page=2")
     place = {"per_page": 2, "total_entries": 5, "next_page": 3}
     assert body["mix_set"]["pagination"] == {"current_page": 2, **place}
@@ -258,7 +258,7 @@ async def test_lists_say_where_they_lie_on_top_and_nested(client: Client) -> Non
     assert body["user"] == user | {"mixes_count": 2}
 
 
-async def test_a_mix_has_a_page_and_pictures(client: Client) -> None:
+async def test_a_mix_has_a_page_and_cover_pictures(client: Client) -> None:
     shown = (await client("/mixes/1.json"))["mix"]
     assert (shown["user_id"], shown["web_path"], shown["likes_count"]) == (3, "/ann/mix-1", 0)
     assert shown["liked_by_current_user"] is False
@@ -289,7 +289,7 @@ async def test_a_mix_has_a_page_and_pictures(client: Client) -> None:
 
 
 @pytest.mark.engines
-async def test_an_older_catalog_becomes_searchable_and_what_is_played_leads(
+async def test_an_older_catalog_becomes_searchable_and_played_mixes_come_first(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
     document = stack_config(catalog={"max_age": 0})
@@ -312,7 +312,7 @@ async def test_an_older_catalog_becomes_searchable_and_what_is_played_leads(
                 token = (await client("/sets/new"))["play_token"]
                 await client(f"/sets/{token}/play?mix_id=2")
                 await client(f"/sets/{token}/next?mix_id=2")
-                await client(f"/sets/{token}/play?mix_id=2")  # where it was: no other play
+                await client(f"/sets/{token}/play?mix_id=2")  # it resumes, so it is no further play
             # Plays are written every few seconds, and at the end.
             await asyncio.to_thread(gateway.stop)
             await asyncio.to_thread(gateway.start)
@@ -334,7 +334,7 @@ async def test_an_older_catalog_becomes_searchable_and_what_is_played_leads(
         gateway.kill()
 
 
-async def test_version_2_has_the_media_in_url(client: Client) -> None:
+async def test_api_version_2_has_the_media_s_address_in_url(client: Client) -> None:
     token = (await client("/sets/new"))["play_token"]
     media = MIXES[0].tracks[0].track_file_stream_url
     for more, headers, url in [
@@ -350,7 +350,7 @@ async def test_version_2_has_the_media_in_url(client: Client) -> None:
         assert body["tracks"][0]["url"] == url
 
 
-async def test_a_name_and_a_password_become_a_token_by_the_operators_service(
+async def test_a_listener_signs_in_through_the_operator_s_login_service(
     client: Client, service: Service
 ) -> None:
     form = {"login": "ann", "password": "right"}
@@ -391,7 +391,7 @@ async def test_a_name_and_a_password_become_a_token_by_the_operators_service(
     assert "right" not in log
 
 
-async def test_a_page_of_another_site_is_answered_by_script_and_by_cors(client: Client) -> None:
+async def test_a_page_of_another_site_is_served_by_jsonp_and_by_cors(client: Client) -> None:
     async def script(path: str) -> Any:
         async with client.http.get(path) as answer:
             text = await answer.text()
@@ -411,7 +411,7 @@ async def test_a_page_of_another_site_is_answered_by_script_and_by_cors(client: 
     for callback in ("", "&callback=", "&callback=a(1)", "&callback=a;b", "&callback=a..b"):
         await client(f"/sets/{token}/next.jsonp?mix_id=1{callback}", 400)
     body = await client(f"/sets/{token}/tracks_played?mix_id=1")
-    assert len(body["tracks"]) == 1, "a script that cannot be run moved the listener"
+    assert len(body["tracks"]) == 1, "a request without a valid callback moved the listener"
 
     page = {"Origin": "https://player.example"}
     for path, status in [("/sets/new", 200), ("/mixes/99", 404)]:
@@ -427,7 +427,7 @@ async def test_a_page_of_another_site_is_answered_by_script_and_by_cors(client: 
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-async def test_the_same_is_answered_in_xml(client: Client) -> None:
+async def test_answers_are_served_in_xml_too(client: Client) -> None:
     async def xml(path: str, status: int = 200) -> ET.Element:
         async with client.http.get(path) as answer:
             assert (answer.status, answer.content_type) == (status, "application/xml"), path
@@ -449,13 +449,13 @@ async def test_the_same_is_answered_in_xml(client: Client) -> None:
     assert (await xml("/mixes/99.xml", 404)).findtext("errors/error") == "There is no mix 99."
     assert (await xml("/sets/1/next.xml?mix_id=1", 401)).find("errors") is not None
     async with client.http.get("/mixes/1?format=xml") as answer:
-        assert answer.content_type == "application/json", "`format` changes nothing"
+        assert answer.content_type == "application/json", "the parameter `format` is ignored"
 
 
-async def test_odd_addresses_and_old_tokens_are_taken(client: Client) -> None:
+async def test_odd_paths_and_tokens_of_the_original_service_are_accepted(client: Client) -> None:
     token = (await client("/sets/new"))["play_token"]
     play = f"//sets/{token}/play?mix_id=1"
-    async with aiohttp.ClientSession() as http:  # it takes `//` as it stands
+    async with aiohttp.ClientSession() as http:  # given whole URLs, aiohttp sends `//` unchanged
         for path, form, status in [
             ("//sets/new.json", None, 200),
             ("/sets/new/", None, 200),
@@ -480,11 +480,11 @@ WAITING = (
 )
 
 
-async def test_searches_that_wait_are_refused_while_play_goes_on(
+async def test_while_searches_wait_further_ones_are_refused_and_play_is_served(
     client: Client, server: MariaDB
 ) -> None:
     with server.connect(client.gateway.document["mysql"]["database"]) as other:
-        # A search waits for the table for as long as this connection has it.
+        # Searches wait as long as this connection has locked the table.
         other.cursor().execute("LOCK TABLES mix_index WRITE")
         searches = [asyncio.create_task(client(f"/mixes?q=word{n}", 503)) for n in range(60)]
         async with asyncio.timeout(20):
@@ -493,7 +493,7 @@ async def test_searches_that_wait_are_refused_while_play_goes_on(
         token = (await client("/sets/new"))["play_token"]
         body = await client(f"/sets/{token}/play?mix_id=1")
         assert body["set"]["track"]["id"] == 101
-        # Twice: one that was given up may still be there when the next one begins.
+        # Twice the limit, because a cancelled search may still run when the next one begins.
         assert max(waiting, server.query(WAITING)[0][0]) <= 2 * finder.SEARCHES
         await asyncio.gather(*searches)
     assert await client.ids("/mixes?q=blues") == [2, 1]

@@ -1,4 +1,4 @@
-"""A create before any load (rule S5): one round trip for a new key, and never a second row."""
+"""A create before any load (rule S5) is one round trip, and never makes a second row."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def rows(mysql: MariaDB, backend: Backend, key: Key) -> int:
     return sum(map(len, found))
 
 
-async def test_the_first_change_of_a_new_key_needs_no_load(pair: tuple[Backend, Backend]) -> None:
+async def test_the_first_change_of_a_key_is_saved_without_a_load(
+    pair: tuple[Backend, Backend],
+) -> None:
     one, _ = pair
     before = loads()
     assert (await one.store.change(KEY, bump)).answer == 1
@@ -55,7 +57,7 @@ async def test_the_first_change_of_a_new_key_needs_no_load(pair: tuple[Backend, 
     assert await count(one.store, KEY) == 1
 
 
-async def test_a_state_of_today_that_a_gateway_does_not_know_is_changed_and_not_made_anew(
+async def test_a_create_that_finds_a_state_in_today_s_partition_changes_it(
     pair: tuple[Backend, Backend], mysql: MariaDB
 ) -> None:
     one, two = pair
@@ -63,12 +65,14 @@ async def test_a_state_of_today_that_a_gateway_does_not_know_is_changed_and_not_
         await one.store.change(KEY, bump)
     before = loads()
     assert (await two.store.change(KEY, bump)).answer == 4
-    assert loads() == before, "the create has read the row"
+    assert loads() == before, "the create itself read the row"
     assert await count(one.store, KEY) == 4
     assert rows(mysql, one, KEY) == 1
 
 
-async def test_a_deleted_state_of_today_keeps_its_versions(pair: tuple[Backend, Backend]) -> None:
+async def test_a_create_after_a_delete_goes_on_with_the_versions(
+    pair: tuple[Backend, Backend],
+) -> None:
     one, two = pair
     await one.store.change(KEY, bump)
     await one.store.change(KEY, forget)
@@ -76,18 +80,18 @@ async def test_a_deleted_state_of_today_keeps_its_versions(pair: tuple[Backend, 
     assert (outcome.answer, outcome.version) == (1, 3)
 
 
-async def test_what_changes_nothing_in_a_new_state_is_answered_from_the_row_that_is_there(
+async def test_a_request_that_changes_nothing_is_answered_from_mysql_s_row(
     pair: tuple[Backend, Backend],
 ) -> None:
-    def look(stored: Stored | None) -> Keep[int | None]:
+    def read(stored: Stored | None) -> Keep[int | None]:
         return Keep(None if stored is None else int(stored.body))
 
     one, two = pair
     await one.store.change(KEY, bump)
-    assert (await two.store.change(KEY, look)).answer == 1
+    assert (await two.store.change(KEY, read)).answer == 1
 
 
-async def test_a_state_of_an_unsealed_day_is_moved_and_not_made_anew(
+async def test_a_state_in_an_older_unsealed_partition_is_moved_and_not_created_again(
     pair: tuple[Backend, Backend], mysql: MariaDB
 ) -> None:
     one, two = pair
@@ -104,7 +108,7 @@ async def test_a_state_of_an_unsealed_day_is_moved_and_not_made_anew(
     assert rows(mysql, two, KEY) == 1
 
 
-async def test_a_row_in_tomorrows_partition_keeps_a_create_away(
+async def test_a_state_in_tomorrow_s_partition_is_not_created_again(
     pair: tuple[Backend, Backend], mysql: MariaDB
 ) -> None:
     """Another gateway's day may be tomorrow already."""
@@ -141,7 +145,7 @@ async def test_a_row_that_another_primary_may_lack_is_read_again(
     assert (await two.store.change(KEY, bump)).answer == 71
 
 
-async def test_many_creates_at_once_through_two_gateways_make_one_row_each(
+async def test_simultaneous_creates_through_two_gateways_make_one_row_for_each_key(
     pair: tuple[Backend, Backend], mysql: MariaDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "FEW", 1000)
@@ -152,16 +156,16 @@ async def test_many_creates_at_once_through_two_gateways_make_one_row_each(
 
     before = loads()
     answers = await asyncio.gather(*(client(each, key) for key in keys for each in pair))
-    assert loads() - before < len(keys), "most were created, or found, by the create"
+    assert loads() - before < len(keys), "most keys were created or read without a load"
     for number, key in enumerate(keys):
         assert sorted(answers[2 * number] + answers[2 * number + 1]) == [1, 2, 3, 4, 5, 6]
         assert rows(mysql, pair[0], key) == 1
 
 
-async def test_a_state_that_mysql_does_not_accept_does_not_fail_the_creates_beside_it(
+async def test_a_create_that_waits_for_a_lock_does_not_fail_the_others_of_its_batch(
     pair: tuple[Backend, Backend], mysql: MariaDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lock that another transaction holds on one key of the batch."""
+    """Another transaction holds the lock of one key."""
     monkeypatch.setattr(store, "FEW", 1000)
     one, two = pair
     await two.store.change(KEY, bump)

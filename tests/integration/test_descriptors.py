@@ -1,4 +1,4 @@
-"""A gateway whose descriptors run out: MySQL goes on, and clients are refused first."""
+"""A gateway without free file descriptors keeps its MySQL connections and refuses clients."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.support.serving import a_mix
 pytestmark = pytest.mark.stack
 
 StackConfig = Callable[..., dict[str, Any]]
-LOOKS_SECONDS = 8
-"""Longer than a look's own connection is kept."""
+CHECKS_SECONDS = 8
+"""Longer than the connection for checks of the host is kept."""
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
 
 
 def limit(gateway: Gateway, more: int) -> None:
-    """Let it open so many files more."""
+    """Let the gateway open only this many files more."""
     numbers = [int(name) for name in os.listdir(f"/proc/{gateway.pid}/fd")]
     _, most = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
-    # The kernel gives the lowest number that is free, and none from the limit on.
+    # A new descriptor gets the lowest free number, which must be below the limit.
     resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (max(numbers) + 1 + more, most))
 
 
@@ -46,11 +46,13 @@ async def begin(http: aiohttp.ClientSession) -> int:
         return answer.status
 
 
-async def test_a_gateway_that_can_open_nothing_serves_by_what_is_open(gateway: Gateway) -> None:
+async def test_a_gateway_that_can_open_no_file_serves_with_open_connections(
+    gateway: Gateway,
+) -> None:
     async with aiohttp.ClientSession(gateway.url) as http:
         assert await begin(http) == 200
         limit(gateway, 0)
-        end = time.monotonic() + LOOKS_SECONDS
+        end = time.monotonic() + CHECKS_SECONDS
         statuses = set()
         while time.monotonic() < end:
             statuses.add(await begin(http))
@@ -59,7 +61,7 @@ async def test_a_gateway_that_can_open_nothing_serves_by_what_is_open(gateway: G
     assert gateway.lines("mysql primary lost") == []
 
 
-async def test_idle_clients_leave_mysql_and_operators_their_descriptors(
+async def test_idle_clients_do_not_use_the_descriptors_of_mysql_and_the_admin_port(
     gateway: Gateway, mysql: MariaDB
 ) -> None:
     host, port = gateway.url.removeprefix("http://").split(":")
@@ -71,7 +73,7 @@ async def test_idle_clients_leave_mysql_and_operators_their_descriptors(
             reader, writer = await asyncio.open_connection(host, int(port))
             idle.callback(writer.transport.abort)
             clients.append((reader, writer))
-        # Those that may stay are told nothing.
+        # Accepted clients get no answer, because they send no request.
         told, waiting = await asyncio.wait(
             [asyncio.create_task(reader.readline()) for reader, _ in clients], timeout=2
         )
@@ -79,7 +81,7 @@ async def test_idle_clients_leave_mysql_and_operators_their_descriptors(
             task.cancel()
         assert len(waiting) > 50
         assert {b" 503 " in task.result() for task in told} == {True}
-        # Every connection to MySQL has to be made anew.
+        # The gateway must connect to MySQL again.
         for number, user, *_ in mysql.query("SHOW PROCESSLIST"):
             if user == "tapedeck":
                 mysql.query(f"KILL {number}")

@@ -1,4 +1,4 @@
-"""A drill pointed at gateways as they run in production: https, a token on the admin port."""
+"""A drill against gateways as in production: https, and a token for the admin port."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def secured(stack_config: StackConfig, authority: Authority, **more: str) -> dic
     return stack_config(gateway={**plain["gateway"], **tls}, admin=admin)
 
 
-def test_it_makes_its_load_by_https_and_shows_the_admin_token(
-    stack_config: StackConfig, tmp_path: Path
-) -> None:
+def test_a_drill_uses_https_and_the_admin_token(stack_config: StackConfig, tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     document = secured(stack_config, authority)
     put_mixes(document, [a_mix(1, 4)])
@@ -51,12 +49,12 @@ def test_it_makes_its_load_by_https_and_shows_the_admin_token(
         assert stage.mixes == {1: [101, 102, 103, 104]}
         assert stage.metric("tapedeck_saves_total") > 0
         assert stage.partitions()
-        assert asyncio.run(_look_and_ask(stage)) == (200, 200)
+        assert asyncio.run(_readyz_and_answer(stage)) == (200, 200)
     finally:
         gateway.kill()
 
 
-async def _look_and_ask(stage: Attached) -> tuple[int, int]:
+async def _readyz_and_answer(stage: Attached) -> tuple[int, int]:
     async with Client(stage.targets, random.Random(1)) as client:
         answer = await client.ask("GET", "/sets/new", what="new")
         async with asyncio.timeout(5):
@@ -65,7 +63,7 @@ async def _look_and_ask(stage: Attached) -> tuple[int, int]:
         return answer.status, client.readyz[0].status
 
 
-def test_gateways_that_ask_clients_for_certificates_are_refused_by_name(
+def test_a_drill_refuses_gateways_that_require_client_certificates(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
     authority = Authority(tmp_path / "authority")

@@ -1,4 +1,4 @@
-"""The engines below `.tapedeck/engines`: installed for real, and run."""
+"""The engines in `.tapedeck/engines` are really installed and run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("name", engines.ENGINES)
-def test_an_installed_engine_is_of_the_version_that_its_name_says(name: str) -> None:
+def test_an_installed_engine_has_the_version_in_its_name(name: str) -> None:
     server = engines.find(name)
     if server is None:
         pytest.skip(f"{name} is not installed: python3 stack/engines.py install {name}")

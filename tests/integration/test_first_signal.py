@@ -1,6 +1,6 @@
-"""A SIGTERM to process 1 of a container, at any moment of its start, ends it.
+"""A SIGTERM to process 1 of a container ends it at any moment of its start.
 
-The kernel gives process 1 no signal that it has no handler for.
+The kernel drops signals for process 1 for which it has no handler.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.terminal import Terminal, eventually
 pytestmark = pytest.mark.stack
 
 BLOCKED = ("env", "--block-signal=TERM")
-"""As in deploy/docker/Dockerfile."""
+"""The same as in deploy/docker/Dockerfile."""
 
 
 class Contained:
@@ -51,7 +51,7 @@ class Contained:
         self.pid = int(children.read_text().split()[0])
 
     def signals(self, *words: str) -> bool:
-        """Whether SIGTERM is among its signals that are, for example, `SigCgt` (caught)."""
+        """Whether SIGTERM is in one of its signal masks, for example `SigCgt` (caught)."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         masks = [int(line.split()[1], 16) for line in lines if line.split(":")[0] in words]
         return any(mask & 1 << (signal.SIGTERM - 1) for mask in masks)
@@ -95,7 +95,7 @@ def serve(stack_config: Callable[..., dict[str, Any]], tmp_path: Path) -> tuple[
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("moment", ["handler", "pydantic_core", "uvloop", "log", "listening"])
-def test_a_gateway_that_starts_is_ended_by_the_first_sigterm(
+def test_the_first_sigterm_ends_a_gateway_while_it_starts(
     contained: Callable[..., Contained], serve: tuple[str, ...], moment: str, workers: str
 ) -> None:
     gateway = contained(*serve, "--workers", workers)
@@ -104,14 +104,14 @@ def test_a_gateway_that_starts_is_ended_by_the_first_sigterm(
         "log": lambda: bool(gateway.output.read_text()),
         "listening": lambda: '"worker started"' in gateway.output.read_text(),
     }
-    # Or a library of that name is being loaded.
+    # Other moments are names of libraries that are being loaded.
     assert eventually(come.get(moment, lambda: moment in gateway.mapped))
 
     assert gateway.end() in (0, 128 + signal.SIGTERM), gateway.output.read_text()
     assert "Traceback" not in gateway.output.read_text()
 
 
-def test_a_gateway_of_the_image_is_ended_by_a_sigterm_that_comes_before_python_does(
+def test_a_sigterm_before_python_has_started_ends_a_gateway_of_the_image(
     contained: Callable[..., Contained], serve: tuple[str, ...]
 ) -> None:
     gateway = contained(*serve, before=BLOCKED)
@@ -122,7 +122,7 @@ def test_a_gateway_of_the_image_is_ended_by_a_sigterm_that_comes_before_python_d
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 3])
-def test_a_local_stack_that_starts_is_ended_by_the_first_sigterm(
+def test_the_first_sigterm_ends_a_local_stack_while_it_starts(
     contained: Callable[..., Contained], tmp_path: Path, seconds: float
 ) -> None:
     up = contained("up", "--ephemeral", *Terminal(tmp_path).options, before=BLOCKED)

@@ -1,4 +1,4 @@
-"""Tables that have a partition's name and are not ours, and partitions that others put there."""
+"""Foreign tables with a partition's name, and partitions that something else creates."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def cli(gateway: Gateway, *args: str) -> subprocess.CompletedProcess[str]:
     "definition",
     [
         "(id INT PRIMARY KEY, player VARCHAR(20))",
-        "LIKE {ours}",  # and another comment
+        "LIKE {ours}",  # with another comment
         "AS SELECT * FROM {ours}",  # our columns, without our key
     ],
 )
-async def test_a_table_with_a_partitions_name_that_is_not_ours_is_never_dropped(
+async def test_a_foreign_table_past_retention_is_never_dropped(
     backend: Backend, mysql: MariaDB, database: str, definition: str
 ) -> None:
     theirs, ours = ago(41), ago(40)
@@ -106,7 +106,7 @@ async def test_a_table_with_a_partitions_name_that_is_not_ours_is_never_dropped(
     assert table(theirs) in tables(mysql, database)
 
 
-async def test_a_foreign_table_within_retention_or_far_ahead_disturbs_no_load(
+async def test_a_foreign_table_of_another_day_is_reported_and_affects_no_load(
     backend: Backend, mysql: MariaDB, database: str
 ) -> None:
     await backend.store.change(KEY, bump)
@@ -124,10 +124,10 @@ async def test_a_foreign_table_within_retention_or_far_ahead_disturbs_no_load(
     assert all(p.foreign == [table(ago(3)), "player_state_20991231"] for p in listed)
 
 
-async def test_a_table_that_takes_a_partitions_place_while_it_is_read_is_noticed_at_once(
+async def test_a_foreign_table_that_replaces_a_partition_is_noticed_at_the_next_load(
     backend: Backend, mysql: MariaDB, database: str
 ) -> None:
-    """Nobody waits for the next look at the list: the failed statement leads to one."""
+    """The failed statement makes the gateway list the tables again at once."""
     old = ago(2)
     await backend.primary.execute(create_table(old))
     await backend.days.refresh()
@@ -142,10 +142,10 @@ async def test_a_table_that_takes_a_partitions_place_while_it_is_read_is_noticed
     assert table(old) in backend.readiness().reasons[0]
 
 
-async def test_a_row_cached_from_a_replaced_partition_is_neither_written_nor_deleted_there(
+async def test_a_cached_row_is_not_moved_out_of_a_partition_that_became_foreign(
     backend: Backend, mysql: MariaDB, database: str
 ) -> None:
-    """The move of a cached row of an older day would delete it where it was."""
+    """The move of a cached row of an older day would delete it in its old table."""
     old = ago(1)
     await backend.primary.execute(create_table(old))
     await backend.days.refresh()
@@ -163,7 +163,7 @@ async def test_a_row_cached_from_a_replaced_partition_is_neither_written_nor_del
     assert mysql.query(f"SELECT version FROM {database}.{there}") == [(1,)]
 
 
-async def test_todays_table_replaced_by_a_foreign_one_is_said_and_passes_by_itself(
+async def test_a_foreign_table_in_place_of_today_s_is_reported_until_it_is_renamed(
     backend: Backend, mysql: MariaDB, database: str
 ) -> None:
     await backend.store.change(KEY, bump)
@@ -188,15 +188,15 @@ async def test_todays_table_replaced_by_a_foreign_one_is_said_and_passes_by_itse
     assert backend.readiness().status == "ready"
 
 
-async def test_tomorrows_name_taken_meanwhile_is_not_taken_for_ours(
+async def test_a_foreign_table_with_tomorrow_s_name_does_not_count_as_created(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
-    """CREATE TABLE IF NOT EXISTS says nothing of what is there already."""
+    """CREATE TABLE IF NOT EXISTS succeeds if any table has the name."""
     async with opened(stack_config(), complete=True) as backend:
         day = tomorrow(backend.days.today())
         mysql.query(f"DROP TABLE {database}.{table(day)}")
         foreign(mysql, database, day)
-        # As one that was listed just before the other table appeared.
+        # The gateway's list was made just before the other table appeared.
         backend.days.foreign = {}
         backend.days._know({backend.days.today()})
 
@@ -230,7 +230,7 @@ async def test_partitions_of_the_first_edition_are_read_and_pruned_as_before(
 
 @pytest.mark.parametrize("ahead", [0, 1])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_gateway_does_not_start_where_todays_or_tomorrows_name_is_taken(
+def test_a_gateway_does_not_start_if_a_foreign_table_has_today_s_or_tomorrow_s_name(
     gateway: Gateway, mysql: MariaDB, database: str, ahead: int, workers: int
 ) -> None:
     taken = today() + timedelta(days=ahead)
@@ -247,7 +247,7 @@ def test_a_gateway_does_not_start_where_todays_or_tomorrows_name_is_taken(
     assert mysql.query(f"SHOW CREATE TABLE {database}.{table(taken)}") == before
 
 
-def test_with_a_prefix_of_its_own_it_lives_beside_an_applications_tables(
+def test_with_another_prefix_a_gateway_runs_beside_foreign_tables(
     gateway: Gateway, mysql: MariaDB, database: str
 ) -> None:
     theirs = {table(d) for d in (ago(40), ago(3), today(), tomorrow(today()))}
@@ -266,7 +266,7 @@ def test_with_a_prefix_of_its_own_it_lives_beside_an_applications_tables(
     assert [p["day"] for p in yaml.safe_load(listed.stdout)] == [p["day"] for p in body]
 
 
-def test_foreign_tables_are_told_by_the_log_readyz_partitions_and_the_commands(
+def test_foreign_tables_are_named_by_the_log_readyz_partitions_and_the_commands(
     gateway: Gateway, mysql: MariaDB, database: str
 ) -> None:
     foreign(mysql, database, ago(40), ago(3))
@@ -287,7 +287,7 @@ def test_foreign_tables_are_told_by_the_log_readyz_partitions_and_the_commands(
     assert table(ago(40)) in tables(mysql, database)
 
 
-def test_the_command_that_creates_partitions_says_that_a_name_is_taken(
+def test_partitions_create_says_that_a_foreign_table_has_the_name(
     gateway: Gateway, mysql: MariaDB, database: str
 ) -> None:
     foreign(mysql, database, today())
@@ -299,11 +299,11 @@ def test_the_command_that_creates_partitions_says_that_a_name_is_taken(
     assert "Traceback" not in said.stderr
 
 
-# --- partitions that somebody else puts there
+# --- partitions that something else creates
 
 
 def restore(mysql: MariaDB, database: str, day: date) -> None:
-    """A partition with a state, as a restore or an import leaves it."""
+    """Create a partition with a state, as a restore does."""
     name = f"{database}.{table(day)}"
     mysql.query(create_table(day).replace(table(day), name, 1))
     mysql.query(f"INSERT INTO {name} VALUES (1, 7, 3, 2, '{{}}', '')")
@@ -325,7 +325,7 @@ async def put(gateway: Gateway, status: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_restored_partition_is_seen_at_the_next_reload(
+def test_a_restored_partition_is_read_after_a_reload(
     gateway: Gateway, mysql: MariaDB, database: str, workers: int
 ) -> None:
     gateway.document["gateway"]["workers"] = workers
@@ -337,14 +337,14 @@ def test_a_restored_partition_is_seen_at_the_next_reload(
             assert answer.status == 200
 
     asyncio.run(reload())
-    for _ in range(4):  # whichever worker it meets
+    for _ in range(4):  # any worker may get it
         asyncio.run(put(gateway, 412))
 
 
-async def test_a_restored_partition_is_seen_by_itself(
+async def test_a_restored_partition_is_read_within_30_seconds(
     monkeypatch: pytest.MonkeyPatch, stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
-    """The list is read again every LIST_EVERY seconds, at most 30; here sooner."""
+    """The tables are listed again every LIST_EVERY seconds; the test makes it shorter."""
     assert days_module.LIST_EVERY <= 28
     monkeypatch.setattr(days_module, "LIST_EVERY", 0.05)
     async with opened(stack_config(), complete=True) as backend:

@@ -1,4 +1,4 @@
-"""Connections to servers that are frozen (SIGSTOP) end when we end them, not when those thaw."""
+"""Connections to a frozen server (SIGSTOP) end when we close them, not when it is thawed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 
 @pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """The gateway runs on uvloop, the commands on asyncio's own loop."""
+    """Runs a coroutine on uvloop, as the gateway does, or on asyncio's loop, as commands do."""
     given: Run = request.param
     return given
 
@@ -80,7 +80,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Ite
 
 
 def sockets() -> int:
-    """How many this process has open."""
+    """The number of open sockets of this process."""
     found = 0
     for number in os.listdir("/proc/self/fd"):
         try:
@@ -91,7 +91,7 @@ def sockets() -> int:
 
 
 async def all_end(before: int) -> None:
-    """A turn or two of the loop is what a close may take."""
+    """Wait until only `before` sockets are open; closing takes a turn or two of the loop."""
     async with asyncio.timeout(2):
         while sockets() > before:
             await asyncio.sleep(0.01)
@@ -99,7 +99,7 @@ async def all_end(before: int) -> None:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("size", [1, MORE_THAN_BUFFERS_HOLD], ids=["short", "long"])
-def test_a_session_with_a_frozen_mysql_leaves_nothing_open(
+def test_a_session_with_a_frozen_mysql_leaves_no_socket_open(
     run: Run, secure_mysql: Server, authority: Authority, tls: bool, size: int
 ) -> None:
     config = parse(
@@ -135,7 +135,7 @@ def test_a_session_with_a_frozen_mysql_leaves_nothing_open(
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("size", [1, MORE_THAN_BUFFERS_HOLD], ids=["short", "long"])
-def test_background_work_with_a_frozen_lookup_node_leaves_nothing_open(
+def test_a_link_to_a_frozen_lookup_node_leaves_no_socket_open(
     run: Run, redis: RedisServer, authority: Authority, tls: bool, size: int
 ) -> None:
     port = redis.tls_port if tls else redis.port  # type: ignore[attr-defined]

@@ -69,7 +69,7 @@ async def test_a_group_with_all_members_online_is_ready_and_redundant(document: 
         assert [host.role for host in shown.hosts].count("standby") == 2
 
 
-async def test_a_user_who_may_not_see_the_members_is_told_so_and_not_that_they_are_lost(
+async def test_without_the_right_to_see_the_members_redundancy_is_reported_as_unknown(
     document: Any, group: Group
 ) -> None:
     group.primary.query(f"REVOKE SELECT ON {MEMBERS} FROM tapedeck@'127.0.0.1'")
@@ -85,7 +85,7 @@ async def test_a_user_who_may_not_see_the_members_is_told_so_and_not_that_they_a
         await until(lambda: backend.primary.redundant is True)
 
 
-async def test_a_killed_primary_costs_no_change_and_its_successor_keeps_its_place(
+async def test_after_a_killed_primary_no_change_is_lost_and_one_member_stays_primary(
     document: Any, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = group.primary

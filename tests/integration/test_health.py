@@ -1,4 +1,4 @@
-"""Whether changes commit is known, and why they do not is asked of MySQL."""
+"""A gateway knows whether changes commit, and if not, asks MySQL why."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_commits_that_wait_for_a_lost_standby_are_named_and_go_on_without_
                 "changes do not commit: MySQL waits for a standby to acknowledge, and none does"
             ]
             waiting = primary.query("SHOW PROCESSLIST")
-            assert sum("heartbeat" in str(row[7]) for row in waiting) == 1, "one, however long"
+            assert sum("heartbeat" in str(row[7]) for row in waiting) == 1, "more than one waits"
             replication.set_semi_sync(primary, on=False)
             await until(lambda: backend.readiness().status == "ready")
     finally:
@@ -72,7 +72,7 @@ async def test_commits_that_wait_for_a_lost_standby_are_named_and_go_on_without_
 
 
 @pytest.mark.engines
-async def test_commits_that_wait_for_a_lock_on_everything_are_named(
+async def test_commits_that_wait_for_a_global_lock_are_named(
     stack_config: StackConfig, mysql: Server
 ) -> None:
     async with opened(stack_config(), complete=True) as backend, beating(backend):
@@ -104,7 +104,7 @@ async def test_without_requests_a_gateway_knows_that_changes_commit(
         assert commits.quiet(loop.time()) < 1
 
 
-async def test_gateways_learn_from_each_others_heartbeats_that_their_configurations_differ(
+async def test_gateways_report_from_heartbeats_that_their_configurations_differ(
     stack_config: StackConfig, database: str, mysql: Server
 ) -> None:
     async with opened(stack_config()) as one, opened(stack_config()) as other:
@@ -125,7 +125,7 @@ def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
         yield gateway
 
 
-async def test_readyz_names_the_causes_and_each_change_of_the_verdict_is_one_line(
+async def test_readyz_names_the_causes_and_each_change_of_the_verdict_is_logged_once(
     gateway: Gateway, mysql: Server
 ) -> None:
     with mysql.connect() as admin, admin.cursor() as cursor:
@@ -144,7 +144,7 @@ async def test_readyz_names_the_causes_and_each_change_of_the_verdict_is_one_lin
     assert len(said()) <= 4
 
 
-async def test_a_starved_gateway_ejects_no_node_and_gives_up_no_primary_for_being_slow(
+async def test_a_starved_gateway_ejects_no_node_and_drops_no_primary_for_being_slow(
     stack_config: StackConfig, lookup_servers: list[RedisServer], mysql: Server
 ) -> None:
     document = stack_config(
@@ -152,7 +152,7 @@ async def test_a_starved_gateway_ejects_no_node_and_gives_up_no_primary_for_bein
         mysql={"connect_timeout": 200, "statement_timeout": 200},
     )
     async with opened(document, complete=True) as backend:
-        backend.loop_lag.close()  # what it is told now stays
+        backend.loop_lag.close()  # so that the value set here stays
         backend.loop_lag.starved = True
         lookup_servers[0].freeze()
         mysql.freeze()

@@ -1,4 +1,4 @@
-"""The store on a server whose defaults are all other ones than those that it was written for."""
+"""The store works on a server whose defaults all differ from those that it needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.states import bump, count
 
 pytestmark = pytest.mark.stack
 
-# Every test of the store, and its fixtures, with the `mysql` of this file.
+# All tests of the store with their fixtures run here with this file's `mysql`.
 globals().update(
     {name: it for name, it in vars(test_store).items() if name.startswith(("test_", "backend"))}
 )
@@ -76,13 +76,13 @@ HOSTILE_MYSQL = {
     "max_execution_time": "1",
     "information_schema_stats_expiry": "86400",
     "group_replication_consistency": "'EVENTUAL'",
-    # Not pinned: each table says which collation it has.
+    # Not pinned: each of our tables names its collation.
     "default_collation_for_utf8mb4": "'utf8mb4_general_ci'",
 }
 
-# What is left to the server, and why that does no harm.
+# Variables that are left to the server, and why that does no harm.
 LEFT = {
-    "speed and memory alone, or an error where they run out": """
+    "only speed and memory, or an error if they run out": """
         analyze_max_length analyze_sample_percentage aria_repair_threads aria_sort_buffer_size
         bulk_insert_buffer_size deadlock_search_depth_long deadlock_search_depth_short
         deadlock_timeout_long deadlock_timeout_short eq_range_index_dive_limit
@@ -123,7 +123,7 @@ LEFT = {
         redirect_url""",
     "MariaDB 11's: the collation of the connection is pinned, after its character set": """
         character_set_collations""",
-    "told, not set": """
+    "only reported, never set": """
         error_count external_user identity in_transaction insert_id last_gtid last_insert_id
         proxy_user rand_seed1 rand_seed2 warning_count""",
     "no statement of ours uses it": """
@@ -144,14 +144,14 @@ LEFT = {
         system_versioning_asof system_versioning_insert_history updatable_views_with_limit""",
     "another engine than the one asked for is an error (sql_mode)": "enforce_storage_engine",
     "READ COMMITTED has no other meaning with it": "innodb_snapshot_isolation",
-    "has no say where sql_big_selects is on": "max_join_size",
-    "writes empty it, and a statement that reads the clock is never kept": "query_cache_type",
-    "a connection that is cut is opened anew": """
+    "has no effect while sql_big_selects is on": "max_join_size",
+    "writes empty the cache, and statements that read the clock are not cached": "query_cache_type",
+    "a lost connection is opened again": """
         net_read_timeout net_retry_count net_write_timeout""",
 }
-# What a MySQL has besides.
+# Variables that only MySQL has.
 LEFT_BY_MYSQL = {
-    "speed and memory alone, or an error where they run out": """
+    "only speed and memory, or an error if they run out": """
         connection_memory_chunk_size connection_memory_limit cte_max_recursion_depth
         enable_secondary_engine_statistics global_connection_memory_tracking
         histogram_generation_max_mem_size innodb_ddl_buffer_size innodb_ddl_threads
@@ -159,7 +159,7 @@ LEFT_BY_MYSQL = {
         optimizer_max_subgraph_pairs parser_max_mem_size range_optimizer_max_mem_size
         secondary_engine_cost_threshold select_into_buffer_size select_into_disk_sync
         select_into_disk_sync_delay set_operations_buffer_size transaction_allow_batching""",
-    "the server's log, its statistics, what it shows to people": """
+    "the server's log, its statistics, and what it shows to people": """
         end_markers_in_json explain_format explain_json_format_version optimizer_trace_features
         optimizer_trace_limit optimizer_trace_offset print_identified_with_as_hex
         session_track_gtids show_create_table_skip_secondary_engine show_create_table_verbosity
@@ -169,7 +169,7 @@ LEFT_BY_MYSQL = {
         binlog_transaction_compression_level_zstd gtid_next immediate_server_version
         original_commit_timestamp original_server_version pseudo_replica_mode rbr_exec_mode
         require_row_format""",
-    "told, not set": "gtid_owned statement_id",
+    "only reported, never set": "gtid_owned statement_id",
     "no statement of ours uses it": """
         block_encryption_mode enable_cascade_triggers external_table_secondary_storage_engine
         external_table_storage_engine generated_random_password_length resultset_metadata
@@ -177,16 +177,16 @@ LEFT_BY_MYSQL = {
         xa_detach_on_prepare""",
     "each of our tables has a primary key": """
         sql_generate_invisible_primary_key sql_require_primary_key""",
-    "each of our tables says which collation it has": "default_collation_for_utf8mb4",
-    "a table is encrypted or not as the operator wants it": "default_table_encryption",
+    "each of our tables names its collation": "default_collation_for_utf8mb4",
+    "the operator decides whether tables are encrypted": "default_table_encryption",
 }
 
 SYNONYMS = {"transaction_isolation", "transaction_read_only"}
-"""MariaDB 11's other names of what is pinned."""
+"""MariaDB 11's other names for pinned settings."""
 
 
 class Usual(Server):
-    """Its administrator, who is part of the tests, has usual settings all the same."""
+    """A server whose administrator's sessions, which the tests use, have usual settings."""
 
     @contextlib.contextmanager
     def connect(
@@ -240,7 +240,7 @@ def _hostile(
 
 @pytest.fixture
 def mysql(_hostile: Hostile) -> Hostile:
-    """Takes the place of the usual server in every test here."""
+    """The server of every test here, in place of the usual one."""
     assert _hostile.clock_file is not None
     _hostile.clock_file.write_text("+0\n")
     if not _hostile.running:
@@ -276,7 +276,7 @@ def test_every_pinned_setting_is_hostile_here(mysql: Hostile) -> None:
     assert {setting.name for setting in pinned(mysql)} <= set(mysql.hostile)
 
 
-async def test_a_session_inherits_nothing_that_is_pinned(
+async def test_a_session_has_the_pinned_value_of_every_setting(
     stack_config: StackConfig, mysql: Hostile
 ) -> None:
     config = parse(stack_config()).mysql
@@ -292,14 +292,14 @@ async def test_a_session_inherits_nothing_that_is_pinned(
 
 
 def _compared(value: str) -> str:
-    """A value as a SELECT may compare it: the bare word of a SET is a string there."""
+    """A value as a SELECT compares it: a bare word of SET must be a string there."""
     if value.startswith("utf8mb4"):
         return f"'{value}'"
     return {"completion_type": "'NO_CHAIN'"}.get(value, value)
 
 
 @pytest.mark.parametrize("cached", [True, False])
-async def test_what_was_acknowledged_survives_a_crash_of_the_server(
+async def test_acknowledged_changes_survive_a_crash_of_the_server(
     stack_config: StackConfig, mysql: Server, cached: bool
 ) -> None:
     key = Key(7, 11)
@@ -314,7 +314,7 @@ async def test_what_was_acknowledged_survives_a_crash_of_the_server(
         assert await count(backend.store, key) == 5
 
 
-async def test_a_writable_primary_stays_adopted_though_transactions_are_read_only_by_default(
+async def test_a_primary_whose_transactions_are_read_only_by_default_takes_changes(
     stack_config: StackConfig, mysql: Server
 ) -> None:
     async with opened(stack_config()) as backend:
@@ -326,6 +326,6 @@ async def test_a_writable_primary_stays_adopted_though_transactions_are_read_onl
 
 
 def _refusals() -> float:
-    """How often the primary refused a statement because it writes."""
+    """How often a primary refused a statement as read-only."""
     labels = {"fault": "read_only"}
     return REGISTRY.get_sample_value("tapedeck_mysql_errors_total", labels) or 0

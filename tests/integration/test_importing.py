@@ -1,5 +1,5 @@
-"""Importing states: each lands in its own day, nothing that Tapedeck changed is touched, and every
-gateway sees what was imported at once, whatever filters it holds."""
+"""Importing states: each goes into its own day's partition, states that Tapedeck changed stay, and
+every gateway finds an imported state at once, whatever filters it has."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def gateway(document: dict[str, Any]) -> AsyncIterator[Backend]:
 
 
 class App:
-    """The system that states come from: a table a day."""
+    """The system from which states are imported: it has a table for each day."""
 
     def __init__(self, gateway: Backend, mysql: Server, database: str) -> None:
         self._mysql, self._database = mysql, database
@@ -118,7 +118,7 @@ async def run_import(
     close: bool = True,
     dry: bool = False,
 ) -> tuple[Counter[str], str]:
-    """The counts of a run, and its rejects."""
+    """Run an import; its counts and its rejects."""
     rejects = io.StringIO()
     source = open_source(wanted, tables, read_map(said), None, users)
     run = Run(source, body_of, 0, rejects, print)
@@ -130,7 +130,7 @@ async def run_import(
 
 
 async def rows_of(gateway: Backend, key: Key) -> dict[date, bytes]:
-    """Where a key has rows, over all partitions."""
+    """The bodies of a key's rows, by the day of their partition."""
     found: dict[date, bytes] = {}
     for day in (await list_tables(gateway.primary.fetch)).ours:
         rows = await gateway.primary.fetch(
@@ -147,7 +147,7 @@ async def comments(gateway: Backend) -> dict[date, str]:
 
 
 async def seal_all(gateway: Backend) -> None:
-    """Seal what is over, and wait until the gateway believes the filters."""
+    """Seal all days that are over, and wait until the gateway uses their filters."""
     done = await gateway.sealer.seal()
     assert not done.failed
     days = {
@@ -159,7 +159,7 @@ async def seal_all(gateway: Backend) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_each_row_goes_into_the_partition_of_its_own_day(
+async def test_each_row_is_imported_into_the_partition_of_its_own_day(
     gateway: Backend, app: App, tmp_path: Path
 ) -> None:
     app.put(0, (1, 7, "70,71"))
@@ -167,7 +167,7 @@ async def test_each_row_goes_into_the_partition_of_its_own_day(
     app.put(30, (3, 7, "70"))
     app.put(31, (4, 7, "70"))
     counts, rejects = await run_import(gateway, app.dsn, tmp_path)
-    assert counts == {NEW: 3, OLDER: 1}, "and what is past retention is not even read"
+    assert counts == {NEW: 3, OLDER: 1}, "tables past retention are not even read"
     assert not rejects
     for user, age, played in ((1, 0, [70, 71]), (2, 3, [70]), (3, 30, [70])):
         rows = await rows_of(gateway, Key(user, 7))
@@ -177,11 +177,11 @@ async def test_each_row_goes_into_the_partition_of_its_own_day(
         stored = await gateway.store.load(Key(user, 7))
         assert stored is not None
         assert (stored.day, stored.version, stored.owner) == (app.day(age), 1, Owner.PLAYER)
-    assert set((await comments(gateway)).values()) == {COMMENT}, "all are to be sealed again"
+    assert set((await comments(gateway)).values()) == {COMMENT}, "all days will be sealed again"
 
 
 @pytest.mark.engines
-async def test_a_gateway_that_holds_the_filter_of_a_sealed_day_finds_what_is_imported_into_it(
+async def test_a_gateway_with_the_filter_of_a_sealed_day_finds_a_state_imported_into_it(
     gateway: Backend, app: App, tmp_path: Path
 ) -> None:
     app.put(3, (2, 7, "70"))
@@ -193,7 +193,7 @@ async def test_a_gateway_that_holds_the_filter_of_a_sealed_day_finds_what_is_imp
     assert counts == {SAME: 1, NEW: 1}
     assert (await comments(gateway))[app.day(3)] == OPEN
     stored = await gateway.store.load(Key(5, 7))
-    assert stored is not None, "its filter of that day is older than the import"
+    assert stored is not None, "the gateway used a filter that is older than the import"
     assert stored.day == app.day(3)
 
     await run_import(gateway, app.dsn, tmp_path)
@@ -201,13 +201,13 @@ async def test_a_gateway_that_holds_the_filter_of_a_sealed_day_finds_what_is_imp
     assert await gateway.store.load(Key(5, 7)) == stored
 
 
-async def test_what_tapedeck_has_changed_or_deleted_since_is_left_alone(
+async def test_an_import_replaces_no_state_that_tapedeck_changed_or_deleted(
     gateway: Backend, app: App, tmp_path: Path
 ) -> None:
     app.put(3, (1, 7, "70"), (2, 7, "70"), (3, 7, "70"))
     said = MAP.split("player:")[0] + "body: CONCAT('1')\n"
     counts, rejects = await run_import(gateway, app.dsn, tmp_path, said=said)
-    assert counts == {REJECTED: 3}, "a number is no object"
+    assert counts == {REJECTED: 3}, "a body must be a JSON object"
     assert "no JSON object" in rejects
 
     await run_import(gateway, app.dsn, tmp_path)
@@ -226,7 +226,7 @@ async def test_what_tapedeck_has_changed_or_deleted_since_is_left_alone(
     assert await rows_of(gateway, Key(4, 7)) == {app.today: b"1"}
 
 
-async def test_a_place_is_not_replaced_by_a_body_for_the_states_api_nor_the_other_way_round(
+async def test_an_import_replaces_no_place_by_a_body_and_no_body_by_a_place(
     gateway: Backend, app: App, tmp_path: Path
 ) -> None:
     bodies = MAP.split("player:")[0] + "body: CONCAT('{}')\n"
@@ -242,10 +242,10 @@ async def test_a_place_is_not_replaced_by_a_body_for_the_states_api_nor_the_othe
 
 
 @pytest.mark.parametrize("sealed", [True, False], ids=["yesterday sealed", "yesterday open"])
-async def test_what_lies_in_yesterdays_and_tomorrows_partition_is_left_alone(
+async def test_an_import_finds_states_in_yesterday_s_and_tomorrow_s_partition(
     gateway: Backend, app: App, monkeypatch: pytest.MonkeyPatch, sealed: bool
 ) -> None:
-    """A gateway may have put it there around midnight, or on a clock that stepped back."""
+    """A gateway may have saved them around midnight, or by a clock that was set back."""
     monkeypatch.setattr(target_module, "DIRECT", 0)
     keys = [Key(user, 7) for user in range(1, 5)]
     for day in (app.day(1), app.day(-1)):
@@ -279,10 +279,12 @@ async def test_what_lies_in_yesterdays_and_tomorrows_partition_is_left_alone(
         assert list(await rows_of(gateway, key)) == days
 
 
-async def test_a_second_run_takes_what_changed(gateway: Backend, app: App, tmp_path: Path) -> None:
+async def test_another_import_replaces_only_changed_states(
+    gateway: Backend, app: App, tmp_path: Path
+) -> None:
     app.put(3, (1, 7, "70"), (2, 7, "70"))
     await run_import(gateway, app.dsn, tmp_path)
-    assert (await gateway.store.load(Key(1, 7))) is not None, "a gateway has it in its cache now"
+    assert (await gateway.store.load(Key(1, 7))) is not None, "the gateway now has it in its cache"
     app.put(3, (1, 7, "70,71"))
     app.put(2, (2, 7, "70,72"))
     counts, _ = await run_import(gateway, app.dsn, tmp_path)
@@ -291,15 +293,15 @@ async def test_a_second_run_takes_what_changed(gateway: Backend, app: App, tmp_p
     assert await rows_of(gateway, Key(2, 7)) == {app.day(2): b'{"played":[70,72]}'}
     stored = await gateway.store.load(Key(1, 7))
     assert stored is not None
-    assert stored.version == 2, "so that no gateway changes what it remembers"
+    assert stored.version == 2, "so that a gateway's cached row is no longer valid"
     assert (await run_import(gateway, app.dsn, tmp_path))[0] == {SAME: 2, OLDER: 1}
 
 
 @pytest.mark.engines
-async def test_listeners_who_begin_while_they_are_imported_have_one_row_and_lose_nothing(
+async def test_listeners_who_begin_during_their_import_have_one_row_and_lose_no_change(
     gateway: Backend, document: dict[str, Any], app: App, tmp_path: Path
 ) -> None:
-    """Two gateways, one with filters, create the very keys that come from the source."""
+    """Two gateways, one of them with filters, create the keys that are being imported."""
     app.put(3, (10**6, 7, "70"))
     await run_import(gateway, app.dsn, tmp_path)
     await seal_all(gateway)
@@ -338,7 +340,7 @@ async def test_listeners_who_begin_while_they_are_imported_have_one_row_and_lose
         assert list(rows.values()) == [b"%d" % (base + 2)]
 
 
-async def test_a_listener_whose_absence_was_read_before_the_import_is_not_made_anew_after_it(
+async def test_a_create_whose_load_was_before_the_import_uses_the_imported_state(
     gateway: Backend, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, other = Key(5, 7), Key(6, 7)
@@ -354,7 +356,7 @@ async def test_a_listener_whose_absence_was_read_before_the_import_is_not_made_a
 
     monkeypatch.setattr(gateway.reader, "load", slowly)
     async with Target.opened(gateway.primary, 30) as target:
-        await target.take(records[:1])  # the day is open from here on, under one opening
+        await target.take(records[:1])  # the day is open now, and the opening stays the same
         changing = asyncio.create_task(gateway.store.change(key, bump))
         await loaded.wait()
         assert [step.outcome for step in await target.take(records[1:])] == [NEW]
@@ -363,20 +365,20 @@ async def test_a_listener_whose_absence_was_read_before_the_import_is_not_made_a
     assert await rows_of(gateway, key) == {app.today: b"1001"}
 
 
-async def test_a_listener_who_begins_after_the_import_has_looked_is_left_alone(
+async def test_an_import_does_not_replace_a_state_created_after_it_read_the_partitions(
     gateway: Backend, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = Key(5, 7)
     steps = Target.steps
     answers: list[int] = []
 
-    async def then_begins(self: Target, records: Any, today: date) -> Any:
+    async def then_create(self: Target, records: Any, today: date) -> Any:
         found = await steps(self, records, today)
         if not answers:
             answers.append((await gateway.store.change(key, bump)).answer)
         return found
 
-    monkeypatch.setattr(Target, "steps", then_begins)
+    monkeypatch.setattr(Target, "steps", then_create)
     async with Target.opened(gateway.primary, 30) as target:
         record = Record(key, app.day(3), Owner.STATES_API, b"1000")
         assert [step.outcome for step in await target.take([record])] == [CHANGED]
@@ -384,10 +386,10 @@ async def test_a_listener_who_begins_after_the_import_has_looked_is_left_alone(
 
 
 @pytest.mark.parametrize("die_at", range(1, 7))
-async def test_an_import_that_died_anywhere_goes_on_with_the_same_command(
+async def test_an_import_that_died_at_any_step_is_continued_by_the_same_command(
     gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, die_at: int
 ) -> None:
-    """Its statements fail from some point on; nothing that is there is lost meanwhile."""
+    """One of its steps fails, and no imported state is lost meanwhile."""
     app.put(1, (1, 7, "70"), (2, 7, "70"))
     app.put(3, (1, 7, "70"), (3, 7, "70"))
     await run_import(gateway, app.dsn, tmp_path, users=(2,))
@@ -420,7 +422,7 @@ async def test_an_import_that_died_anywhere_goes_on_with_the_same_command(
         assert await gateway.store.load(Key(user, 7)) is not None
 
 
-async def test_a_mysql_that_fails_over_has_the_part_begun_anew(
+async def test_after_a_lost_connection_to_mysql_the_part_is_imported_again(
     gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mysql: Server
 ) -> None:
     app.put(3, (1, 7, "70"), (2, 7, "70"))
@@ -438,10 +440,10 @@ async def test_a_mysql_that_fails_over_has_the_part_begun_anew(
     assert (await run_import(gateway, app.dsn, tmp_path))[0] == {NEW: 2}
 
 
-async def test_a_source_that_is_lost_is_read_again(
+async def test_after_a_lost_connection_to_the_source_its_part_is_read_again(
     gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mysql: Server
 ) -> None:
-    """The part begins anew; what was counted of it is counted once."""
+    """Rows that were read twice are counted once."""
     app.put(3, (1, 7, "70"))
     app.put(4, *((user, 7, "70") for user in range(2, 6)))
     monkeypatch.setattr(run_module, "AGAIN_SECONDS", 0.05)
@@ -458,12 +460,12 @@ async def test_a_source_that_is_lost_is_read_again(
     monkeypatch.setattr(sources_module, "_raw_rows", cut_off)
     counts, _ = await run_import(gateway, app.dsn, tmp_path)
     assert len(read) == 3 + 4
-    assert sum(counts.values()) == 5, "the second day is read again, the first one is not"
+    assert sum(counts.values()) == 5, "only the second day is read again"
     for user in range(1, 6):
         assert len(await rows_of(gateway, Key(user, 7))) == 1
 
 
-async def test_a_run_that_goes_on_leaves_out_the_days_that_were_done_but_not_the_last_two(
+async def test_a_continued_import_omits_the_finished_days_except_the_last_two(
     gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app.put(0, (1, 7, "70"))
@@ -471,23 +473,25 @@ async def test_a_run_that_goes_on_leaves_out_the_days_that_were_done_but_not_the
     app.put(4, (3, 7, "70"))
     take, taken = Target.take, list[int]()
 
-    async def dies_on_the_last(self: Target, records: Any, *args: Any) -> Any:
+    async def die_on_the_last(self: Target, records: Any, *args: Any) -> Any:
         taken.extend(record.key.user_id for record in records)
         if 3 in taken:
             raise MySQLError(Fault.FINAL, 0, "the process died")
         return await take(self, records, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Target, "take", dies_on_the_last)
+        patch.setattr(Target, "take", die_on_the_last)
         with pytest.raises(MySQLError):
             await run_import(gateway, app.dsn, tmp_path)
     assert taken == [1, 2, 3]
     app.put(0, (1, 7, "70,71"))
     counts, _ = await run_import(gateway, app.dsn, tmp_path)
-    assert counts == {REPLACED: 1, NEW: 1}, "what changed today, and what was not done"
+    assert counts == {REPLACED: 1, NEW: 1}, "today's change, and the day that was not finished"
 
 
-def test_the_command_names_bad_rows_and_a_bad_map(document: dict[str, Any], tmp_path: Path) -> None:
+def test_the_command_names_wrong_rows_and_mistakes_in_its_map(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
     today = datetime.now(UTC).date()
     config, said, rows = (tmp_path / name for name in ("t.yml", "map.yml", "places.jsonl"))
     config.write_text(yaml.safe_dump(document))
@@ -507,12 +511,12 @@ def test_the_command_names_bad_rows_and_a_bad_map(document: dict[str, Any], tmp_
     status, told, why = run("--dry-run")
     assert f"user 1, playlist 7, partition {today:%Y%m%d}: track 70, 1 played" in told
     assert "The catalog lacks 1 mix (7)" in told
-    assert status == 1, "a row is bad"
+    assert status == 1, "a row is wrong"
     status, told, why = run()
     assert "1 bad row, 1 imported" in told
     assert "The catalog lacks 1 mix (7)" in told
     assert status == 1
-    assert "2 rows\n" in why, "a rate of so few rows says nothing"
+    assert "2 rows\n" in why, "no rate is shown for so few rows"
     assert "map.yml.rejects names it" in why
     _, bad = map(json.loads, (tmp_path / "map.yml.rejects").read_text().splitlines())
     assert bad["row"] == "line 2"
@@ -523,7 +527,9 @@ def test_the_command_names_bad_rows_and_a_bad_map(document: dict[str, Any], tmp_
     status, _, why = run()
     assert status == 1
     assert why.endswith("places.jsonl: there is no such file\n")
-    assert len((tmp_path / "map.yml.rejects").read_text().splitlines()) == 2, "of both runs"
+    assert len((tmp_path / "map.yml.rejects").read_text().splitlines()) == 2, (
+        "the rejects of both runs"
+    )
 
 
 AUTOGROUP = Path("/proc/self/autogroup")
@@ -554,7 +560,7 @@ def test_a_long_run_gives_way_to_other_sessions_and_leaves_its_terminal_as_it_wa
     assert told.endswith("nice 0\n")
 
 
-async def test_one_import_waits_for_another(
+async def test_an_import_does_not_begin_while_another_runs(
     gateway: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(target_module, "WAIT", 0)
@@ -565,8 +571,8 @@ async def test_one_import_waits_for_another(
 
 
 @pytest.mark.engines
-async def test_a_create_holds_the_opening_until_it_is_over(gateway: Backend) -> None:
-    """Otherwise it would be renewed between its look at the opening and its commit."""
+async def test_the_opening_cannot_be_renewed_while_a_create_is_under_way(gateway: Backend) -> None:
+    """Otherwise it could be renewed between the create's check and its commit."""
     async with gateway.primary.session_apart(gateway.primary.deadline()) as one:
         await one.execute("START TRANSACTION")
         await one.execute(sql.require_absent(gateway.days.today(), {}, gateway.days.opening))
@@ -577,10 +583,10 @@ async def test_a_create_holds_the_opening_until_it_is_over(gateway: Backend) -> 
 
 
 @pytest.mark.engines
-async def test_more_keys_than_are_looked_for_one_by_one(
+async def test_an_import_with_a_filter_in_memory_finds_every_row(
     gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A filter in memory then says where they may be, also for those that the run itself wrote."""
+    """It is used for many keys, and has those that the run itself wrote."""
     monkeypatch.setattr(target_module, "DIRECT", 0)
     app.put(2, *((user, 7, "70,71") for user in range(1, 60)))
     app.put(5, *((user, 7, "70") for user in range(30, 90)))
@@ -593,10 +599,10 @@ async def test_more_keys_than_are_looked_for_one_by_one(
     assert (await run_import(gateway, app.dsn, tmp_path))[0] == {SAME: 88, OLDER: 30, CHANGED: 1}
 
 
-async def test_a_listener_who_begins_while_batches_do_not_look_at_today_is_left_alone(
+async def test_a_batch_that_does_not_read_today_replaces_no_state_created_meanwhile(
     gateway: Backend, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no batch has met what gateways wrote, only the transaction itself looks for it."""
+    """While no batch has met a gateway's state, only its transaction looks at today."""
     monkeypatch.setattr(target_module, "DIRECT", 0)
     mine, another, before = Key(5, 7), Key(6, 7), Key(7, 7)
     records = {key: Record(key, app.day(3), Owner.STATES_API, b"1000") for key in (mine, another)}
@@ -613,16 +619,16 @@ async def test_a_listener_who_begins_while_batches_do_not_look_at_today_is_left_
         await gateway.store.change(mine, bump)
         steps = await target.take(list(records.values()))
     assert {step.record.key: step.outcome for step in steps} == {mine: CHANGED, another: NEW}
-    assert [app.today in days for days in looked] == [True, False, True], "it failed, and looked"
+    assert [app.today in days for days in looked] == [True, False, True], "read after a failure"
     assert await rows_of(gateway, mine) == {app.today: b"1"}
     assert await rows_of(gateway, another) == {app.day(3): b"1000"}
 
 
-async def test_the_other_sources(
+async def test_every_kind_of_source_gives_the_same_state(
     gateway: Backend, app: App, tmp_path: Path, mysql: Server, database: str,
     lookup_servers: list[RedisServer],
 ) -> None:  # fmt: skip
-    """One table with a date, Redis hashes and JSON, CSV, JSON lines: the same place from each."""
+    """One table with a date, Redis hashes and JSON, CSV, and JSON lines."""
     day = app.day(4)
     when = f"{day}T10:00:00"
     mysql.query(f"CREATE TABLE {database}.places (u BIGINT, p BIGINT, t TEXT, d DATETIME)")
@@ -655,7 +661,7 @@ async def test_the_other_sources(
 
 
 @pytest.mark.engines
-async def test_sql_of_an_export_has_every_text_as_it_was(gateway: Backend, app: App) -> None:
+async def test_sql_of_an_export_keeps_every_text_unchanged(gateway: Backend, app: App) -> None:
     bodies = [json.dumps({"a": a}, ensure_ascii=False) for a in ("it's", "a\\b", "é\n", '"; --')]
 
     async def states(statement: str) -> Any:
@@ -675,7 +681,7 @@ async def test_sql_of_an_export_has_every_text_as_it_was(gateway: Backend, app: 
     assert [tuple(row) for row in rows] == [(body, app.today) for body in bodies]
 
 
-def test_verify_lists_what_a_gateway_answers_otherwise_and_changes_nothing(
+def test_verify_lists_states_that_differ_from_the_source_and_changes_nothing(
     document: dict[str, Any], mysql: Server, tmp_path: Path
 ) -> None:
     put_mixes(document, [a_mix(7)])

@@ -1,4 +1,4 @@
-"""The fault injector's faults, on real sockets and on a real lookup node."""
+"""The fault injector's faults on real sockets and with a real lookup node."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def link(injector: Injector, upstream: Upstream) -> Iterator[Link]:
         made.destroy()
 
 
-def test_data_passes_both_ways_and_half_closing_ends_one_way_only(
+def test_data_passes_in_both_directions_and_each_is_closed_by_itself(
     upstream: Upstream, link: Link
 ) -> None:
     client, server = upstream.connect(link)
@@ -58,7 +58,7 @@ def test_data_passes_both_ways_and_half_closing_ends_one_way_only(
 @pytest.mark.parametrize(
     "toxics", [{}, {"latency": {"latency": 20}, "slicer": {"average_size": 9}}]
 )
-def test_much_data_arrives_unchanged(
+def test_a_large_amount_of_data_arrives_unchanged(
     upstream: Upstream, link: Link, toxics: dict[str, dict[str, int]]
 ) -> None:
     for kind, attributes in toxics.items():
@@ -71,7 +71,7 @@ def test_much_data_arrives_unchanged(
     sender.join()
 
 
-def test_a_dead_upstream_is_a_connect_that_succeeds_and_then_eof(
+def test_with_a_dead_upstream_a_connect_succeeds_and_then_the_connection_ends(
     upstream: Upstream, link: Link
 ) -> None:
     upstream.listener.close()
@@ -80,7 +80,7 @@ def test_a_dead_upstream_is_a_connect_that_succeeds_and_then_eof(
     assert client.recv(1) == b""
 
 
-def test_a_disabled_proxy_refuses_and_closes_and_its_toxics_survive(
+def test_a_disabled_proxy_refuses_and_closes_connections_and_keeps_its_toxics(
     upstream: Upstream, link: Link
 ) -> None:
     client, server = upstream.connect(link)
@@ -104,8 +104,8 @@ def test_a_destroyed_proxy_closes_its_connections(upstream: Upstream, link: Link
     assert closed(server)
 
 
-def test_a_reader_that_stops_stops_the_sender(upstream: Upstream, link: Link) -> None:
-    """Nothing piles up between: the sender feels it within the buffers of the sockets."""
+def test_a_sender_waits_while_the_receiver_does_not_read(upstream: Upstream, link: Link) -> None:
+    """The injector does not collect the data: only the sockets' buffers are filled."""
     link.add("latency", stream="upstream", latency=1)
     client, _server = upstream.connect(link)
     client.settimeout(0.5)
@@ -119,7 +119,7 @@ def test_a_reader_that_stops_stops_the_sender(upstream: Upstream, link: Link) ->
 # --- toxics ---
 
 
-def test_latency_delays_its_stream_alone_at_once_on_an_open_connection(
+def test_latency_delays_only_its_stream_at_once_on_an_open_connection(
     upstream: Upstream, link: Link
 ) -> None:
     client, server = upstream.connect(link)
@@ -130,7 +130,7 @@ def test_latency_delays_its_stream_alone_at_once_on_an_open_connection(
     assert 0.58 <= took(lambda: read_exactly(client, 1)) < 2
 
 
-def test_what_latency_held_arrives_when_it_is_removed(upstream: Upstream, link: Link) -> None:
+def test_data_delayed_by_latency_arrives_when_it_is_removed(upstream: Upstream, link: Link) -> None:
     client, server = upstream.connect(link)
     with link.toxic("latency", latency=60_000):
         server.sendall(b"held")
@@ -140,7 +140,9 @@ def test_what_latency_held_arrives_when_it_is_removed(upstream: Upstream, link: 
     assert took(lambda: read_exactly(client, 1)) < 5
 
 
-def test_a_timeout_of_zero_hangs_and_its_removal_closes(upstream: Upstream, link: Link) -> None:
+def test_a_timeout_of_zero_stops_data_and_its_removal_closes(
+    upstream: Upstream, link: Link
+) -> None:
     client, server = upstream.connect(link)
     with link.toxic("timeout", timeout=0):
         client.sendall(b"still heard")
@@ -159,7 +161,7 @@ def test_reset_peer_sends_a_tcp_reset_to_both(upstream: Upstream, link: Link) ->
             sock.recv(1)
 
 
-def test_toxicity_spares_some_connections_for_all_their_life(
+def test_toxicity_affects_the_same_connections_until_they_end(
     upstream: Upstream, link: Link
 ) -> None:
     pairs = [upstream.connect(link) for _ in range(40)]
@@ -180,7 +182,7 @@ def test_toxicity_spares_some_connections_for_all_their_life(
     assert [client for client, _ in heard] == first
 
 
-def test_several_toxics_add_up(upstream: Upstream, link: Link) -> None:
+def test_the_delays_of_several_toxics_are_added(upstream: Upstream, link: Link) -> None:
     link.add("latency", latency=150, name="near")
     link.add("latency", latency=150, name="far")
     client, server = upstream.connect(link)
@@ -202,7 +204,7 @@ def through(link: Link) -> redis.Redis:
     return redis.Redis(port=link.port, socket_timeout=1, retry=Retry(NoBackoff(), 0))
 
 
-def test_redis_works_through_it_and_meets_its_faults(
+def test_redis_works_through_the_injector_and_meets_its_faults(
     node: Link, lookup_servers: list[RedisServer]
 ) -> None:
     with through(node) as client:
@@ -221,7 +223,7 @@ def test_redis_works_through_it_and_meets_its_faults(
         assert client.get("key7") == b"7" * 100
 
 
-def test_a_frozen_node_behind_it_accepts_and_does_not_answer(
+def test_a_frozen_node_behind_the_injector_accepts_and_does_not_answer(
     node: Link, lookup_servers: list[RedisServer]
 ) -> None:
     with through(node) as client:
@@ -233,7 +235,7 @@ def test_a_frozen_node_behind_it_accepts_and_does_not_answer(
         assert client.ping()
 
 
-def test_a_node_that_is_killed_and_started_again_is_reached_by_the_same_proxy(
+def test_a_restarted_node_is_reached_through_the_same_proxy(
     node: Link, lookup_servers: list[RedisServer]
 ) -> None:
     with through(node) as client:

@@ -1,4 +1,4 @@
-"""The fault injector's HTTP API, through the bare client `toxiproxy-python`."""
+"""The fault injector's HTTP API, with the client library `toxiproxy-python` and by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def injector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Injector]:
 
 @pytest.fixture
 def client(injector: Injector) -> Iterator[Toxiproxy]:
-    """The bare client, without what the wrapper mends."""
+    """The client library, without the corrections of our wrapper."""
     before = APIConsumer.host, APIConsumer.port
     client = Toxiproxy()
     host, port = injector.address.split(":")
@@ -49,12 +49,12 @@ def post(injector: Injector, path: str, body: Any) -> requests.Response:
     return requests.post(f"http://{injector.address}{path}", timeout=5, **data)
 
 
-def test_the_client_finds_it_running_and_knows_its_version(client: Toxiproxy) -> None:
+def test_the_client_sees_that_the_injector_runs_and_its_version(client: Toxiproxy) -> None:
     assert client.running()
     assert client.version() == b"2.4.0"
 
 
-def test_a_proxy_is_created_at_a_real_port_and_listed_with_its_toxics(
+def test_a_created_proxy_has_a_port_and_is_listed_with_its_toxics(
     client: Toxiproxy, injector: Injector
 ) -> None:
     created = client.create("127.0.0.1:9", "a")
@@ -81,14 +81,14 @@ def test_a_proxy_is_created_at_a_real_port_and_listed_with_its_toxics(
     }
 
 
-def test_creating_answers_201_and_the_proxy(injector: Injector, client: Toxiproxy) -> None:
+def test_creating_a_proxy_answers_201_with_the_proxy(injector: Injector, client: Toxiproxy) -> None:
     answer = post(injector, "/proxies", {"name": "a", "upstream": "127.0.0.1:9", "enabled": False})
     assert answer.status_code == 201
     assert answer.json()["enabled"] is False
 
 
 @pytest.mark.parametrize("field", ["name", "upstream"])
-def test_a_missing_field_is_a_400_that_names_it(injector: Injector, field: str) -> None:
+def test_a_missing_field_is_named_in_a_400(injector: Injector, field: str) -> None:
     body = {"name": "a", "upstream": "127.0.0.1:9", "listen": "127.0.0.1:0"}
     del body[field]
     answer = post(injector, "/proxies", body)
@@ -98,13 +98,13 @@ def test_a_missing_field_is_a_400_that_names_it(injector: Injector, field: str) 
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", '{"name": 5}', '{"name": "a", "enabled": "no"}'])
-def test_a_body_that_cannot_be_read_is_a_400(injector: Injector, body: str) -> None:
+def test_a_malformed_body_is_a_400(injector: Injector, body: str) -> None:
     answer = post(injector, "/proxies", body)
     assert answer.status_code == 400
     assert answer.json()["status"] == 400
 
 
-def test_a_second_proxy_of_one_name_is_a_409(injector: Injector, client: Toxiproxy) -> None:
+def test_a_second_proxy_with_the_same_name_is_a_409(injector: Injector, client: Toxiproxy) -> None:
     client.create("127.0.0.1:9", "a")
     answer = post(injector, "/proxies", {"name": "a", "upstream": "127.0.0.1:9"})
     assert answer.status_code == 409
@@ -112,7 +112,7 @@ def test_a_second_proxy_of_one_name_is_a_409(injector: Injector, client: Toxipro
         client.create("127.0.0.1:9", "a")
 
 
-def test_a_busy_port_is_a_500_and_leaves_no_proxy(
+def test_a_port_in_use_is_a_500_and_no_proxy_is_made(
     injector: Injector, client: Toxiproxy, upstream: Upstream
 ) -> None:
     body = {"name": "a", "upstream": "127.0.0.1:9", "listen": upstream.address}
@@ -120,12 +120,12 @@ def test_a_busy_port_is_a_500_and_leaves_no_proxy(
     assert answer.status_code == 500
     assert upstream.address in answer.json()["error"]
     assert client.get_proxy("a") is None
-    # The bare client's way of saying it:
+    # The client library fails in its own way:
     with pytest.raises(KeyError):
         client.create("127.0.0.1:9", "a", listen=upstream.address)
 
 
-def test_enabling_at_a_port_that_was_taken_meanwhile_is_a_500_and_stays_disabled(
+def test_enabling_a_proxy_whose_port_is_in_use_is_a_500_and_it_stays_disabled(
     injector: Injector, client: Toxiproxy
 ) -> None:
     proxy = client.create("127.0.0.1:9", "a")
@@ -160,23 +160,21 @@ def test_toxics_are_listed_upstream_first_and_found_by_name(client: Toxiproxy) -
         ({"type": "latency", "attributes": {"latency": 1.5}}, "latency"),
     ],
 )
-def test_a_toxic_that_cannot_be_is_a_400(
-    client: Toxiproxy, toxic: dict[str, Any], error: str
-) -> None:
+def test_a_malformed_toxic_is_a_400(client: Toxiproxy, toxic: dict[str, Any], error: str) -> None:
     proxy = client.create("127.0.0.1:9", "a")
     with pytest.raises(InvalidToxic, match=error):
         proxy.add_toxic(**toxic)
     assert proxy.toxics() == {}
 
 
-def test_a_second_toxic_of_one_name_is_a_409(injector: Injector, client: Toxiproxy) -> None:
+def test_a_second_toxic_with_the_same_name_is_a_409(injector: Injector, client: Toxiproxy) -> None:
     client.create("127.0.0.1:9", "a").add_toxic(type="latency")
     answer = post(injector, "/proxies/a/toxics", {"type": "latency"})
     assert answer.status_code == 409
     assert answer.json() == {"error": "toxic already exists", "status": 409}
 
 
-def test_what_does_not_exist_is_a_404_that_says_which_kind(client: Toxiproxy) -> None:
+def test_a_missing_toxic_or_proxy_is_a_404_that_says_which(client: Toxiproxy) -> None:
     proxy = client.create("127.0.0.1:9", "a")
     with pytest.raises(NotFound, match="toxic not found"):
         proxy.destroy_toxic("none")
@@ -198,7 +196,7 @@ def test_reset_removes_all_toxics_and_enables_all_proxies(
     assert [proxy.toxics() for proxy in proxies] == [{}, {}]
 
 
-def test_populate_makes_what_is_missing(client: Toxiproxy) -> None:
+def test_populate_creates_only_missing_proxies(client: Toxiproxy) -> None:
     wanted = {"name": "a", "upstream": "127.0.0.1:9", "listen": f"127.0.0.1:{free_port()}"}
     assert [proxy.name for proxy in client.populate([wanted])] == ["a"]
     assert client.populate([wanted]) == []
@@ -206,7 +204,7 @@ def test_populate_makes_what_is_missing(client: Toxiproxy) -> None:
     assert client.proxies() == {}
 
 
-def test_one_proxy_and_one_toxic_are_shown_and_a_proxy_takes_another_upstream(
+def test_a_proxy_and_a_toxic_are_shown_and_a_proxy_s_upstream_can_be_changed(
     injector: Injector, client: Toxiproxy, upstream: Upstream
 ) -> None:
     proxy = client.create("127.0.0.1:9", "a")

@@ -1,5 +1,5 @@
-"""The fault injector as a process: found or started, ended, and empty after much use; and what the
-wrapper mends of the client."""
+"""The fault injector as a process: it is found or started, ends, and leaks no socket; and the
+wrapper's corrections of the client library."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ import drills.toxiproxy as wrapper
 from drills.injector.server import Api
 from drills.toxiproxy import Injector, InjectorFailed, Link
 from stack.process import free_port
+from tests.support.terminal import eventually
 from tests.support.wire import Upstream, closed, read_exactly, took
 
 pytestmark = pytest.mark.stack
@@ -35,7 +36,7 @@ def _no_url(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def injector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Injector]:
-    """This project's own, also where a toxiproxy-server is installed."""
+    """This project's own injector, even if a toxiproxy-server is installed."""
     monkeypatch.setattr(wrapper.shutil, "which", lambda name: None)
     with Injector.find_or_start(tmp_path / "log") as started:
         yield started
@@ -46,15 +47,6 @@ def upstream() -> Iterator[Upstream]:
     server = Upstream()
     yield server
     server.close()
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def answers(port: int) -> bool:
@@ -76,7 +68,7 @@ def sockets_of(injector: Injector) -> int:
 # --- found, started, ended ---
 
 
-def test_the_one_at_toxiproxy_url_is_used_and_left_as_it_was(
+def test_the_injector_at_toxiproxy_url_is_used_and_keeps_its_own_proxies(
     injector: Injector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOXIPROXY_URL", f"http://{injector.address}")
@@ -89,7 +81,7 @@ def test_the_one_at_toxiproxy_url_is_used_and_left_as_it_was(
     assert kept.enabled
 
 
-def test_nobody_at_toxiproxy_url_is_said_and_nothing_else_is_started(
+def test_without_an_injector_at_toxiproxy_url_its_address_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = f"127.0.0.1:{free_port()}"
@@ -98,7 +90,7 @@ def test_nobody_at_toxiproxy_url_is_said_and_nothing_else_is_started(
         Injector.find_or_start(tmp_path / "log")
 
 
-def test_a_toxiproxy_server_on_path_goes_before_our_own(
+def test_an_installed_toxiproxy_server_is_preferred_to_our_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = tmp_path / "bin" / "toxiproxy-server"
@@ -114,7 +106,7 @@ def test_a_toxiproxy_server_on_path_goes_before_our_own(
     assert (tmp_path / "log").read_text().startswith("installed: -host 127.0.0.1 -port ")
 
 
-def test_it_does_not_outlive_the_process_that_started_it(tmp_path: Path) -> None:
+def test_an_injector_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     program = (
         "import sys, time, pathlib\n"
         "from drills.toxiproxy import Injector\n"
@@ -131,7 +123,7 @@ def test_it_does_not_outlive_the_process_that_started_it(tmp_path: Path) -> None
     assert eventually(lambda: not answers(port))
 
 
-def test_a_taken_port_ends_it_with_one_line_that_says_so() -> None:
+def test_an_injector_whose_port_is_in_use_ends_with_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         argv = [sys.executable, "-m", "drills.injector", "--port", port]
@@ -141,7 +133,7 @@ def test_a_taken_port_ends_it_with_one_line_that_says_so() -> None:
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_sigterm_ends_it_at_once_also_with_open_connections(
+def test_sigterm_ends_an_injector_at_once_even_with_open_connections(
     injector: Injector, upstream: Upstream
 ) -> None:
     client, _ = upstream.connect(injector.link("a", upstream.address))
@@ -152,16 +144,16 @@ def test_sigterm_ends_it_at_once_also_with_open_connections(
     assert closed(client)
 
 
-def test_a_page_in_a_browser_is_refused(injector: Injector) -> None:
+def test_a_request_of_a_browser_is_refused(injector: Injector) -> None:
     headers = {"User-Agent": "Mozilla/5.0"}
     url = f"http://{injector.address}/reset"
     assert wrapper.requests.post(url, headers=headers, timeout=5).status_code == 403
 
 
-# --- what the wrapper mends ---
+# --- the wrapper's corrections ---
 
 
-def test_two_injectors_in_one_process_are_kept_apart_and_the_bare_client_too(
+def test_two_injectors_and_the_client_library_s_own_settings_stay_separate(
     injector: Injector, tmp_path: Path
 ) -> None:
     before = APIConsumer.host, APIConsumer.port
@@ -174,7 +166,7 @@ def test_two_injectors_in_one_process_are_kept_apart_and_the_bare_client_too(
     assert toxiproxy.server.APIConsumer is APIConsumer
 
 
-def test_a_500_raises(injector: Injector, upstream: Upstream) -> None:
+def test_the_wrapper_raises_an_error_for_a_500(injector: Injector, upstream: Upstream) -> None:
     with pytest.raises(InjectorFailed, match="address already in use") as failed:
         injector.link("a", "127.0.0.1:9", listen=upstream.address)
     assert failed.value.status == 500
@@ -186,7 +178,7 @@ def test_a_500_raises(injector: Injector, upstream: Upstream) -> None:
         assert not link.enabled
 
 
-def test_an_injector_that_accepts_and_never_answers_costs_no_more_than_the_time_of_a_call(
+def test_a_call_to_an_injector_that_does_not_answer_ends_after_its_time(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wrapper, "CALL_SECONDS", 0.2)
@@ -199,7 +191,7 @@ def test_an_injector_that_accepts_and_never_answers_costs_no_more_than_the_time_
     assert took(call) < 3
 
 
-def test_a_proxy_that_somebody_left_is_replaced(injector: Injector, upstream: Upstream) -> None:
+def test_a_proxy_of_an_earlier_run_is_replaced(injector: Injector, upstream: Upstream) -> None:
     left = injector.link("a", "127.0.0.1:9")
     left.add("timeout")
     link = injector.link("a", upstream.address, listen=left.listen)
@@ -209,7 +201,7 @@ def test_a_proxy_that_somebody_left_is_replaced(injector: Injector, upstream: Up
     assert read_exactly(client, 1) == b"x"
 
 
-def test_heal_takes_all_faults_away(injector: Injector, upstream: Upstream) -> None:
+def test_heal_removes_all_faults(injector: Injector, upstream: Upstream) -> None:
     link = injector.link("a", upstream.address)
     link.add("timeout")
     link.add("latency", stream="upstream", latency=5)
@@ -219,7 +211,7 @@ def test_heal_takes_all_faults_away(injector: Injector, upstream: Upstream) -> N
     assert link.toxics == {}
 
 
-# --- nothing is left over ---
+# --- no socket or task is leaked ---
 
 
 def end_politely(client: socket.socket, server: socket.socket, link: Link) -> None:
@@ -268,7 +260,7 @@ def end_by_disabling(client: socket.socket, server: socket.socket, link: Link) -
         end_by_disabling,
     ],
 )
-def test_no_socket_is_left_however_connections_end(
+def test_no_socket_is_leaked_however_connections_end(
     injector: Injector,
     upstream: Upstream,
     end: Callable[[socket.socket, socket.socket, Link], None],
@@ -280,22 +272,22 @@ def test_no_socket_is_left_however_connections_end(
     assert eventually(lambda: sockets_of(injector) == before)
 
 
-def test_no_socket_is_left_of_connections_to_a_dead_upstream(injector: Injector) -> None:
+def test_connections_to_a_dead_upstream_leak_no_socket(injector: Injector) -> None:
     link = injector.link("a", f"127.0.0.1:{free_port()}")
     before = sockets_of(injector)
     clients = [socket.create_connection((link.host, link.port), 5) for _ in range(50)]
-    # Also of clients that never close.
+    # Although the clients do not close their side.
     assert eventually(lambda: sockets_of(injector) == before)
     for client in clients:
         assert client.recv(1) == b""
         client.close()
 
 
-def test_no_socket_is_left_of_clients_that_wait_for_an_upstream_that_does_not_accept(
+def test_clients_of_an_upstream_that_does_not_accept_leak_no_socket(
     injector: Injector,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
-        # One connection fills its queue; others hang.
+        # One connection fills the queue, and others wait.
         address = full.getsockname()
         with socket.create_connection(address, 5):
             link = injector.link("a", f"127.0.0.1:{address[1]}")
@@ -311,7 +303,7 @@ def test_no_socket_is_left_of_clients_that_wait_for_an_upstream_that_does_not_ac
                 client.close()
 
 
-async def test_no_task_is_left_after_many_connections(upstream: Upstream) -> None:
+async def test_many_connections_leak_no_task(upstream: Upstream) -> None:
     api = Api()
     runner = web.AppRunner(api.application())
     await runner.setup()

@@ -1,4 +1,4 @@
-"""A gateway whose ports, lookup nodes and MySQL are all at an IPv6 address."""
+"""A gateway with IPv6 addresses: its own ports, its lookup node and MySQL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.stack
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_gateway_serves_at_and_reaches_its_servers_at_addresses_in_brackets(
+def test_a_gateway_works_with_ipv6_addresses_in_brackets(
     stack_config: StackConfig,
     data_template: Path,
     passwords: Passwords,

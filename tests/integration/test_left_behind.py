@@ -1,4 +1,4 @@
-"""What a server is still at counts against the gateway that gave it up."""
+"""Statements that timed out and still run in MySQL keep their places among the connections."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ pytestmark = pytest.mark.stack
 CLIENTS = 16
 CONNECTIONS = 4
 SERVER_TAKES = 12
-"""Connections of a server: few, so that they are soon used up where they pile up."""
+"""The server's max_connections: few, so that leaked connections soon use them up."""
 OTHERS = 4
-"""Connections that are no places of the pool: looks, the link to the standby, this test's own."""
+"""Connections outside the pool: checks of the host, the link of the standby, the test's own."""
 
 
 @pytest.fixture
 def pair(
     tmp_path: Path, data_template: Path, passwords: Passwords
 ) -> Iterator[tuple[MariaDB, MariaDB]]:
-    """A primary whose commits wait for its standby, however long that is away."""
+    """A primary whose commits wait for its standby, however long it is lost."""
     servers = []
     for name in ("mysql1", "mysql2"):
         datadir.copy(data_template, tmp_path / name)
@@ -64,7 +64,7 @@ def connected(server: MariaDB) -> int:
 
 
 class Load:
-    """Listeners that count. One whose change was refused leaves, and a new one comes."""
+    """Listeners that count. After a refused change a listener is replaced by a new one."""
 
     def __init__(self, backend: Backend) -> None:
         self._store = backend.store
@@ -84,15 +84,15 @@ class Load:
                 self.refused[str(error)] += 1
 
     async def answered(self, times: int) -> None:
-        """Until so many more changes are acknowledged."""
+        """Wait until this many more changes are acknowledged."""
         wanted = sum(map(len, self.answers.values())) + times
         await until(lambda: sum(map(len, self.answers.values())) >= wanted)
 
 
-async def test_a_standby_that_was_lost_comes_back_and_the_changes_go_on(
+async def test_changes_go_on_after_a_lost_standby_returns(
     stack_config: StackConfig, pair: tuple[MariaDB, MariaDB]
 ) -> None:
-    """What timed out here still waits there: it would use up the server's connections, and the
+    """Statements that timed out still wait in MySQL. They must not use up its connections, or the
     standby would be refused for ever (1040)."""
     primary, standby = pair
     document = stack_config(
@@ -142,12 +142,12 @@ async def opened_primary(stack_config: StackConfig, **mysql: Any) -> AsyncIterat
 
 
 def under_way(server: MariaDB, words: str) -> int:
-    """How many statements with these words the server is at."""
+    """How many statements with these words the server is running."""
     rows = server.query("SHOW PROCESSLIST")
     return sum(words in str(row[7]) for row in rows if row[1] == "tapedeck")
 
 
-async def test_a_read_that_was_given_up_is_ended_and_a_change_never(
+async def test_a_read_that_timed_out_is_killed_and_a_change_is_not(
     stack_config: StackConfig, pair: tuple[MariaDB, MariaDB]
 ) -> None:
     server, standby = pair
@@ -165,7 +165,7 @@ async def test_a_read_that_was_given_up_is_ended_and_a_change_never(
 
         with pytest.raises(PrimaryUnavailable):
             await primary.execute("INSERT INTO marks VALUES (1)")
-        # It keeps the only place that a change may have; a read has the other one.
+        # It keeps the only place for changes; the other place is for reads.
         with pytest.raises(PrimaryUnavailable, match="still runs 1 statement"):
             await primary.execute("INSERT INTO marks VALUES (2)")
         assert await primary.fetch("SELECT COUNT(*) FROM marks") == [(0,)]
@@ -185,8 +185,8 @@ async def until_done(primary: Primary, statement: str) -> None:
 
 
 class Silence(Listener):
-    """Forwards to a server. While it is `silent` nothing passes, and neither side hears that the
-    other one hung up: a network that loses every packet."""
+    """Forwards to a server. While it is `silent`, it is like a network that loses every packet: no
+    data passes, and no side learns that the other one closed."""
 
     def __init__(self, port: int) -> None:
         super().__init__()
@@ -208,10 +208,10 @@ class Silence(Listener):
         await asyncio.gather(forward(reader, up_writer), forward(up_reader, writer))
 
 
-async def test_connections_that_the_network_lost_are_not_waited_for(
+async def test_connections_that_the_network_lost_do_not_keep_their_places(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:
-    """The server never heard their statements, nor that they ended: it keeps them for a minute."""
+    """The server never got their statements or their end, and keeps them for a minute."""
     async with Silence(mysql.port) as network:
         limits = {"connections": 2, "statement_timeout": 300, "deadline": 500}
         hosts = [f"127.0.0.1:{network.port}"]

@@ -1,4 +1,4 @@
-"""MySQL Group Replication: MySQL elects, and nothing that was acknowledged is lost."""
+"""The local stack's group: MySQL elects its primary, and no acknowledged change is lost."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def others(group: Group) -> list[MySQL]:
 
 
 @pytest.mark.parametrize("loss", [MySQL.kill, MySQL.freeze])
-def test_another_primary_is_elected_and_the_old_one_returns_as_a_secondary(
+def test_after_the_primary_is_lost_another_is_elected_and_it_returns_as_a_secondary(
     group: Group, writers: Writers, loss: Callable[[MySQL], None]
 ) -> None:
     assert group.redundant
@@ -56,7 +56,7 @@ def test_another_primary_is_elected_and_the_old_one_returns_as_a_secondary(
     assert writers.more()
     loss(old)
     assert eventually(lambda: group.primary is not old, 60)
-    assert group.redundant, "two of three have what was acknowledged"
+    assert group.redundant, "two of three members have every acknowledged change"
     if loss is MySQL.kill:
         assert writers.more()
         assert group.status()["online"] == 2
@@ -64,7 +64,7 @@ def test_another_primary_is_elected_and_the_old_one_returns_as_a_secondary(
             f"{old.name} is a secondary again: 3 of 3 members are online"
         )
     else:
-        # MySQL itself has it rejoin, without an order.
+        # It rejoins by itself, without a command.
         old.thaw()
         assert eventually(lambda: group.status()["online"] == 3, 60)
     assert group.primary is not old
@@ -73,7 +73,7 @@ def test_another_primary_is_elected_and_the_old_one_returns_as_a_secondary(
     assert old.query("SELECT @@super_read_only") == [(1,)]
 
 
-def test_without_a_majority_no_change_is_made_until_all_can_say_what_they_have(
+def test_without_a_majority_no_change_is_made_until_all_members_run_again(
     group: Group, writers: Writers, said: list[str]
 ) -> None:
     assert writers.more()
@@ -86,12 +86,12 @@ def test_without_a_majority_no_change_is_made_until_all_can_say_what_they_have(
         group.promote()
     assert f"tapedeck stack start {second.name}" in group.start_server(first.name)
     assert "3 of 3 members are online" in group.start_server(second.name)
-    assert group.primary is survivor, "it has what only it acknowledged"
+    assert group.primary is survivor, "only the survivor has the last acknowledged changes"
     assert writers.more()
     assert not writers.missing()
 
 
-def test_a_majority_that_is_lost_for_good_can_be_done_without_on_order(group: Group) -> None:
+def test_a_forced_promotion_works_without_a_majority(group: Group) -> None:
     survivor = group.primary
     for server in others(group):
         server.kill()
@@ -102,7 +102,7 @@ def test_a_majority_that_is_lost_for_good_can_be_done_without_on_order(group: Gr
     survivor.query("CREATE TABLE tapedeck.t (id INT PRIMARY KEY)")
 
 
-def test_a_group_that_was_stopped_or_killed_as_a_whole_begins_where_it_was(
+def test_a_stopped_or_killed_group_starts_again_with_every_change(
     group: Group, writers: Writers
 ) -> None:
     assert writers.more()
@@ -110,7 +110,7 @@ def test_a_group_that_was_stopped_or_killed_as_a_whole_begins_where_it_was(
     assert "is the primary" in group.stop_server(left.name)
     assert group.primary is not left
     assert writers.more()
-    # The one that was away lacks what the others have: it may join, and not found the group.
+    # The stopped member lacks changes of the others, so it must join and not found the group.
     group.kill()
     group.start()
     assert group.primary is not left
@@ -126,7 +126,7 @@ def test_a_group_that_was_stopped_or_killed_as_a_whole_begins_where_it_was(
     assert not writers.missing()
 
 
-def test_a_member_whose_data_is_gone_gets_all_of_it_from_the_others(
+def test_a_member_without_data_gets_all_data_from_the_others(
     group: Group,
 ) -> None:
     group.primary.query("CREATE TABLE tapedeck.t (id INT PRIMARY KEY)")

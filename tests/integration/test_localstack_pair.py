@@ -1,4 +1,4 @@
-"""The pair plays the part of a managed database: nothing that was acknowledged is lost."""
+"""The local stack's pair is like a managed database: no acknowledged change is lost."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_new_pair_is_redundant_and_only_the_primary_can_be_written(pair: Pair)
 
 
 @pytest.mark.parametrize("loss", [Server.kill, Server.freeze])
-def test_a_lost_primary_costs_no_acknowledged_change_and_returns_as_the_standby(
+def test_no_acknowledged_change_is_lost_with_a_primary_and_it_returns_as_the_standby(
     pair: Pair, writers: Writers, loss: Callable[[Server], None]
 ) -> None:
     for generation in (2, 3):
@@ -99,7 +99,7 @@ def test_a_lost_standby_is_started_and_linked_again(
     assert pair.primary.name == "mysql1"
 
 
-def test_without_a_standby_it_goes_on_openly_and_is_not_failed_over(
+def test_without_a_standby_the_pair_says_so_and_does_not_fail_over(
     pair: Pair, writers: Writers, said: list[str]
 ) -> None:
     pair.stop_server("mysql2")
@@ -123,14 +123,14 @@ def test_without_a_standby_it_goes_on_openly_and_is_not_failed_over(
     assert not writers.missing()
 
 
-def test_a_forced_promotion_loses_what_it_says_and_the_old_primary_gets_a_new_copy(
+def test_after_a_forced_promotion_the_old_primary_gets_a_new_copy(
     pair: Pair, said: list[str]
 ) -> None:
     pair.primary.query("CREATE TABLE tapedeck.t (id INT PRIMARY KEY)")
     pair.stop_server("mysql2")
     assert eventually(lambda: replication.semi_sync(pair.primary)[0] is False)
-    pair.primary.query("INSERT INTO tapedeck.t VALUES (1)")  # mysql2 has not got this one
-    # After a clean end it cannot cut that change off, as it can after a crash.
+    pair.primary.query("INSERT INTO tapedeck.t VALUES (1)")  # mysql2 does not have this row
+    # After a clean end it cannot drop that change, as it could after a crash.
     pair.primary.stop()
     pair.start_server("mysql2")
     assert pair.promote(force=True) == "mysql2 is the primary; mysql1 stays dead"
@@ -144,7 +144,7 @@ def test_a_forced_promotion_loses_what_it_says_and_the_old_primary_gets_a_new_co
     assert (pair.folder / "mysql1.replaced").is_dir()
 
 
-def test_roles_and_data_are_kept_over_a_kill_of_everything(
+def test_roles_and_data_are_kept_after_both_servers_were_killed(
     pair: Pair, writers: Writers, passwords: Passwords
 ) -> None:
     assert writers.more()
@@ -166,7 +166,7 @@ def test_roles_and_data_are_kept_over_a_kill_of_everything(
         again.kill()
 
 
-def test_a_promotion_that_was_cut_off_before_it_was_written_down_is_carried_on(
+def test_a_promotion_interrupted_before_it_was_recorded_is_completed(
     pair: Pair, passwords: Passwords
 ) -> None:
     standby = pair.standby
@@ -185,7 +185,7 @@ def test_a_promotion_that_was_cut_off_before_it_was_written_down_is_carried_on(
         again.kill()
 
 
-def test_a_planned_promotion_turns_the_pair_over(pair: Pair, writers: Writers) -> None:
+def test_a_planned_promotion_exchanges_the_roles(pair: Pair, writers: Writers) -> None:
     assert writers.more()
     assert pair.promote() == ("mysql2 is the primary; mysql1 is the standby; the pair is redundant")
     assert writers.more()

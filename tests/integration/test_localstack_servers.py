@@ -1,4 +1,4 @@
-"""The servers that tests and the local stack start."""
+"""The servers that the tests and the local stack start."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def as_gateway(server: MariaDB, database: str) -> pymysql.Connection[pymysql.cur
     )
 
 
-def test_a_question_to_a_server_reads_no_certificates(
+def test_a_query_to_a_server_reads_no_certificates(
     mysql: MariaDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stack asks its servers several times a second, and reading them takes 10 ms."""
+    """The stack queries its servers several times a second, and reading takes 10 ms."""
     read: list[object] = []
     monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *words: read.append(words))
 
@@ -52,7 +52,7 @@ def test_a_question_to_a_server_reads_no_certificates(
     assert not read
 
 
-def test_a_lookup_node_that_is_killed_and_started_has_another_process_id_and_answers(
+def test_a_killed_lookup_node_can_be_started_again(
     lookup_servers: list[RedisServer],
 ) -> None:
     node = lookup_servers[0]
@@ -89,9 +89,7 @@ def test_a_stopped_lookup_node_keeps_its_entries_in_its_snapshot(tmp_path: Path)
     node.kill()
 
 
-def test_the_gateways_user_can_do_its_work_and_nothing_global(
-    mysql: MariaDB, database: str
-) -> None:
+def test_the_gateway_s_user_has_no_global_rights(mysql: MariaDB, database: str) -> None:
     with as_gateway(mysql, database) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE t (id INT PRIMARY KEY)")
         cursor.execute("INSERT INTO t VALUES (1)")
@@ -106,13 +104,13 @@ def test_the_gateways_user_can_do_its_work_and_nothing_global(
 
 
 @pytest.mark.parametrize(("user", "password"), [("", ""), ("root", ""), ("tapedeck", "")])
-def test_nobody_gets_in_without_a_password(mysql: MariaDB, user: str, password: str) -> None:
+def test_a_login_without_a_password_is_refused(mysql: MariaDB, user: str, password: str) -> None:
     with pytest.raises(pymysql.MySQLError, match="1045"):
         pymysql.connect(host="127.0.0.1", port=mysql.port, user=user, password=password)
 
 
 @pytest.mark.engines
-def test_a_servers_clock_is_shifted_at_once_and_its_waits_last_as_long_as_ever(
+def test_a_server_s_clock_is_shifted_at_once_and_its_waits_are_not(
     mysql: Server,
 ) -> None:
     with mysql.connect() as connection, connection.cursor() as cursor:
@@ -125,12 +123,12 @@ def test_a_servers_clock_is_shifted_at_once_and_its_waits_last_as_long_as_ever(
             began = time.monotonic()
             cursor.execute("SELECT SLEEP(0.2)")
             assert 0.2 <= time.monotonic() - began < 4
-            # Its threads wait for each other, for ever if need be.
+            # Threads of the server that wait for each other still do.
             cursor.execute("SELECT COUNT(*) FROM tapedeck.tapedeck_generation")
             assert cursor.fetchall() == ((1,),)
 
 
-def test_a_configuration_of_the_tests_is_a_valid_one(
+def test_the_configuration_of_the_tests_is_valid(
     stack_config: Callable[..., dict[str, object]],
 ) -> None:
     one, two = (parse(stack_config(lookup={"layout": "flat"})) for _ in range(2))
@@ -141,7 +139,7 @@ def test_a_configuration_of_the_tests_is_a_valid_one(
     assert one.gateway.port != two.gateway.port
 
 
-def test_a_server_that_cannot_start_says_why_with_the_end_of_its_log(
+def test_a_server_that_cannot_start_shows_the_end_of_its_log(
     tmp_path: Path, lookup_servers: list[RedisServer], mysql: MariaDB
 ) -> None:
     taken = RedisServer("lookup9", tmp_path / "lookup9", port=lookup_servers[0].port)
@@ -153,7 +151,7 @@ def test_a_server_that_cannot_start_says_why_with_the_end_of_its_log(
         MariaDB("mysql9", empty, Passwords()).start()
 
 
-def test_data_made_with_other_passwords_is_named(tmp_path: Path, data_template: Path) -> None:
+def test_data_made_with_other_passwords_is_reported(tmp_path: Path, data_template: Path) -> None:
     datadir.copy(data_template, tmp_path / "data")
     server = MariaDB("mysql1", tmp_path / "data", Passwords())
     with pytest.raises(ServerFailed, match="made with other ones"):
@@ -166,7 +164,7 @@ import sys, threading, time
 from pathlib import Path
 from stack.process import Child
 child = Child("sleeper", Path(sys.argv[1]) / "log", Path(sys.argv[1]) / "pid")
-# From a thread that ends at once: the child must live on.
+# The thread that starts the child ends at once; the child must go on.
 starter = threading.Thread(target=child.spawn, args=(["sleep", "600"],))
 starter.start(); starter.join()
 time.sleep(0.2)
@@ -176,7 +174,7 @@ time.sleep(600)
 """
 
 
-def test_a_port_that_another_process_was_given_is_given_to_nobody_else(
+def test_a_port_given_to_one_process_is_given_to_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     argv = [
@@ -194,7 +192,9 @@ def test_a_port_that_another_process_was_given_is_given_to_nobody_else(
         other.communicate("\n")
 
 
-def test_a_child_dies_with_a_parent_that_is_killed_and_not_with_a_thread(tmp_path: Path) -> None:
+def test_a_child_ends_with_its_killed_parent_and_not_with_a_thread(
+    tmp_path: Path,
+) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     assert parent.stdout.readline() == b"up\n"
@@ -206,7 +206,7 @@ def test_a_child_dies_with_a_parent_that_is_killed_and_not_with_a_thread(tmp_pat
     assert eventually(lambda: not exists(pid))
 
 
-def test_a_child_does_not_get_the_terminals_signals(tmp_path: Path) -> None:
+def test_a_child_does_not_get_the_terminal_s_signals(tmp_path: Path) -> None:
     child = Child("sleeper", tmp_path / "log")
     child.spawn(["sleep", "600"])
     assert child.pid is not None

@@ -1,4 +1,4 @@
-"""Ejection on real nodes: what twemproxy's users asked for, and what listeners never notice."""
+"""Ejection of real lookup nodes: every request is answered meanwhile."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.stack
 
 LONG = 60_000
-"""ms: a retry timeout within which no probe comes."""
+"""A retry timeout (ms) that is longer than any test, so that no probe comes."""
 NO_SESSIONS = {"enabled": False}
-"""So that each request asks its lookup node, as one of a listener who is new to the worker."""
+"""Without a cache each request asks its lookup node, as for a listener new to the worker."""
 
 
 def keys_of(backend: Backend, node: str, how_many: int) -> list[Key]:
@@ -42,7 +42,7 @@ def keys_of(backend: Backend, node: str, how_many: int) -> list[Key]:
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only requests find out what is wrong with a node."""
+    """Switch off checks of idle nodes, so that only requests find out that a node fails."""
     monkeypatch.setattr("failover.redis.nodes.CHECK_AFTER", 1e9)
     monkeypatch.setattr("failover.redis.nodes.CHECK_AGAIN", 1e9)
 
@@ -57,17 +57,17 @@ async def backend(stack_config: StackConfig) -> AsyncIterator[Backend]:
 
 
 async def fail(backend: Backend, key: Key, node: Node) -> None:
-    """One load that its node fails; the failure counts once `timeout` has passed."""
+    """Make a load whose node fails, and wait until the failure is counted (after `timeout`)."""
     before = node.health.failures
     assert await count(backend.store, key) == 1
     await until(lambda: node.health.failures > before or not node.health.live)
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
-async def test_requests_that_meet_a_failing_node_are_answered_from_mysql(
+async def test_requests_for_keys_of_a_failing_node_are_answered_from_mysql(
     stack_config: StackConfig, lookup_servers: list[RedisServer], how: str
 ) -> None:
-    # twemproxy: 48 errors in 7 s for 16 clients of which each asked again and again.
+    # twemproxy gave 16 such clients 48 errors in 7 s.
     patience = 5.0
     document = stack_config(
         lookup={"hint_deadline": 50, "timeout": patience * 1000, "server_retry_timeout": LONG},
@@ -90,10 +90,10 @@ async def test_requests_that_meet_a_failing_node_are_answered_from_mysql(
 
         await asyncio.gather(*(client(key) for key in keys))
 
-        assert longest < patience / 2, "somebody waited for the node, not for the hint's deadline"
+        assert longest < patience / 2, "a request waited longer than the hint's deadline"
 
 
-async def test_a_node_that_nobody_asks_is_found_dead_before_a_listener_meets_it(
+async def test_a_dead_node_without_requests_is_ejected_by_a_check(
     backend: Backend, lookup_servers: list[RedisServer]
 ) -> None:
     lookup_servers[0].kill()
@@ -104,7 +104,7 @@ async def test_a_node_that_nobody_asks_is_found_dead_before_a_listener_meets_it(
 
 
 @pytest.mark.usefixtures("unchecked")
-async def test_one_batch_that_fails_is_one_failure_of_its_node_however_many_wait_for_it(
+async def test_a_failed_batch_counts_as_one_failure_however_many_requests_it_has(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
     document = stack_config(
@@ -124,7 +124,7 @@ async def test_one_batch_that_fails_is_one_failure_of_its_node_however_many_wait
         assert seen == [(1, True), (2, True), (3, False)]
 
 
-async def test_no_request_of_a_client_reaches_a_node_that_is_out_and_a_probe_brings_it_back(
+async def test_no_request_reaches_an_ejected_node_and_a_probe_brings_it_back(
     backend: Backend, lookup_servers: list[RedisServer]
 ) -> None:
     node, server = backend.nodes["lookup1"], lookup_servers[0]
@@ -154,7 +154,7 @@ async def test_no_request_of_a_client_reaches_a_node_that_is_out_and_a_probe_bri
         assert client.info("commandstats")["cmdstat_hget"]["calls"] == len(keys)
 
 
-async def test_ejection_and_return_are_one_log_line_each_that_names_node_and_reason(
+async def test_an_ejection_and_a_return_are_one_log_line_each_with_node_and_reason(
     backend: Backend, lookup_servers: list[RedisServer]
 ) -> None:
     keys = keys_of(backend, "lookup1", 20)
@@ -178,7 +178,7 @@ async def test_ejection_and_return_are_one_log_line_each_that_names_node_and_rea
     assert "refused" in ejected["reason"] or "Connect" in ejected["reason"]
 
 
-# --- nodes that answer, and do not do their work
+# --- nodes that answer but do not work
 
 
 def full(server: RedisServer, _: RedisServer) -> None:
@@ -188,20 +188,20 @@ def full(server: RedisServer, _: RedisServer) -> None:
 
 
 def replica(server: RedisServer, other: RedisServer) -> None:
-    """It answers reads, and refuses writes: READONLY."""
+    """The node answers reads and refuses writes: READONLY."""
     with server.client() as client:
         client.replicaof("127.0.0.1", other.port)
 
 
 def replica_without_master(server: RedisServer, other: RedisServer) -> None:
-    """It refuses reads: MASTERDOWN."""
+    """The node refuses reads: MASTERDOWN."""
     with server.client() as client:
         client.config_set("replica-serve-stale-data", "no")
-        client.replicaof("127.0.0.1", 1)  # nobody is there
+        client.replicaof("127.0.0.1", 1)  # nothing listens there
 
 
 def loading(server: RedisServer, _: RedisServer) -> None:
-    """It was started again, and reads its snapshot for 20 s: LOADING."""
+    """The node was restarted and reads its snapshot for 20 s: LOADING."""
     with server.client() as client:
         pipe = client.pipeline(transaction=False)
         for number in range(60_000):
@@ -220,7 +220,7 @@ def loading(server: RedisServer, _: RedisServer) -> None:
 
 @pytest.fixture
 def spare(tmp_path: Path, lookup_servers: list[RedisServer]) -> Iterator[RedisServer]:
-    """A node in lookup1's place that a test may spoil."""
+    """A node in lookup1's place, which a test may break."""
     server = RedisServer("lookup1", tmp_path / "spare")
     server.start()
     yield server
@@ -228,7 +228,7 @@ def spare(tmp_path: Path, lookup_servers: list[RedisServer]) -> Iterator[RedisSe
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("break_it", "reason"),
     [
         (full, "refused: OOM"),
         (replica, "refused: READONLY"),
@@ -238,11 +238,11 @@ def spare(tmp_path: Path, lookup_servers: list[RedisServer]) -> Iterator[RedisSe
     ],
     ids=["OOM", "READONLY", "MASTERDOWN", "LOADING", "accepts-and-never-answers"],
 )
-async def test_a_node_that_cannot_do_its_work_leaves_the_ring_and_stays_out_until_it_can(
+async def test_a_node_that_refuses_its_work_is_ejected_until_a_probe_succeeds(
     stack_config: StackConfig,
     lookup_servers: list[RedisServer],
     spare: RedisServer,
-    spoil: Callable[[RedisServer, RedisServer], None],
+    break_it: Callable[[RedisServer, RedisServer], None],
     reason: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -260,7 +260,7 @@ async def test_a_node_that_cannot_do_its_work_leaves_the_ring_and_stays_out_unti
         await backend.lookups.drain()
         with spare.client() as client:
             client.flushall()  # so that each load has a hint to write
-        spoil(spare, lookup_servers[1])
+        break_it(spare, lookup_servers[1])
 
         expected = 2
         async with asyncio.timeout(20):
@@ -272,6 +272,6 @@ async def test_a_node_that_cannot_do_its_work_leaves_the_ring_and_stays_out_unti
         assert reason in node.health.reason
 
         await node.probe()
-        assert not node.health.live, "a node that answers a probe badly does not come back"
+        assert not node.health.live, "a node returned although its probe failed"
         for key in keys:
             assert await count(backend.store, key) == expected - 1

@@ -1,4 +1,4 @@
-"""A change whose answer was lost is made once, whatever MySQL's clock does and whoever writes."""
+"""A change whose answer was lost is made once, whatever MySQL's clock and other workers do."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ KEY = Key(7, 11)
 async def answer_lost(
     stack_config: StackConfig, mysql: MariaDB, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[asyncio.Task[Outcome[int]], asyncio.Event, Backend]]:
-    """The second change of a state, which landed, and of which the gateway does not know that.
+    """The second change of a state: it was committed, but its answer was lost.
 
-    It looks at the row again once the event is set. The other gateway is free to do as it likes.
+    The gateway reads the row again when the event is set. The other gateway goes on meanwhile.
     """
     async with AckCutter(mysql.port) as cutter:
         cut = stack_config(mysql={"hosts": [f"127.0.0.1:{cutter.port}"]})
-        # Nothing runs in the background whose answer could be cut instead.
+        # Nothing else runs whose answer could be cut instead.
         async with opened(cut, complete=True) as backend, opened(stack_config()) as other:
             await backend.store.change(KEY, bump)
-            read, may_look = backend.store._read, asyncio.Event()
+            read, may_read = backend.store._read, asyncio.Event()
 
             async def read_later(key: Key, before: Loaded | None) -> Loaded:
-                await may_look.wait()
+                await may_read.wait()
                 return await read(key, before)
 
             monkeypatch.setattr(backend.store, "_read", read_later)
@@ -53,7 +53,7 @@ async def answer_lost(
                 while not cutter.lost:
                     await asyncio.sleep(0.001)
             try:
-                yield changing, may_look, other
+                yield changing, may_read, other
             finally:
                 changing.cancel()
 
@@ -64,15 +64,15 @@ async def change_as_another_worker(backend: Backend) -> None:
     await backend.store.change(KEY, bump)
 
 
-async def test_a_change_is_made_once_when_mysqls_clock_jumps_an_hour_ahead_while_its_answer_is_lost(
+async def test_a_change_whose_answer_is_lost_is_made_once_even_if_mysql_s_clock_jumps(
     stack_config: StackConfig, mysql: MariaDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shift(mysql, -1830)
-    async with answer_lost(stack_config, mysql, monkeypatch) as (changing, may_look, other):
+    async with answer_lost(stack_config, mysql, monkeypatch) as (changing, may_read, other):
         shift(mysql, 1830)
         assert (await other.store.change(KEY, bump)).answer == 3
 
-        may_look.set()
+        may_read.set()
 
         outcome = await changing
         assert (outcome.answer, outcome.version) == (2, 2)
@@ -80,14 +80,14 @@ async def test_a_change_is_made_once_when_mysqls_clock_jumps_an_hour_ahead_while
 
 
 @pytest.mark.parametrize("others", [KEPT - 1, KEPT])
-async def test_a_change_that_so_many_workers_wrote_over_that_nobody_knows_it_is_not_made_again(
+async def test_a_change_whose_entry_other_workers_displaced_is_not_made_again(
     stack_config: StackConfig, mysql: MariaDB, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
-    async with answer_lost(stack_config, mysql, monkeypatch) as (changing, may_look, other):
+    async with answer_lost(stack_config, mysql, monkeypatch) as (changing, may_read, other):
         for _ in range(others):
             await change_as_another_worker(other)
 
-        may_look.set()
+        may_read.set()
 
         if others < KEPT:
             assert (await changing).version == 2
@@ -97,24 +97,24 @@ async def test_a_change_that_so_many_workers_wrote_over_that_nobody_knows_it_is_
         assert await count(other.store, KEY) == 2 + others
 
 
-async def test_a_change_that_did_not_land_is_made_after_other_workers_changes(
+async def test_a_change_that_was_not_committed_is_made_after_other_workers_changes(
     stack_config: StackConfig, mysql: MariaDB, monkeypatch: pytest.MonkeyPatch, database: str
 ) -> None:
-    """That its entry is missing means something: none was dropped yet."""
-    async with answer_lost(stack_config, mysql, monkeypatch) as (changing, may_look, other):
+    """No entry was dropped yet, so its missing entry proves that it was not made."""
+    async with answer_lost(stack_config, mysql, monkeypatch) as (changing, may_read, other):
         partition = f"{database}.{table(other.days.today())}"
-        # As if the statement had never arrived.
+        # Pretend that its statement never arrived.
         mysql.query(f"UPDATE {partition} SET version = 1, state = '1', operations = ''")
         for _ in range(KEPT - 1):
             await change_as_another_worker(other)
 
-        may_look.set()
+        may_read.set()
 
         outcome = await changing
         assert (outcome.answer, outcome.version) == (KEPT + 1, KEPT + 1)
 
 
-async def test_a_log_of_the_earlier_format_is_read_and_carried_on(
+async def test_a_row_with_a_log_in_the_earlier_format_is_changed(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
     async with opened(stack_config()) as backend, opened(stack_config()) as other:
@@ -130,10 +130,10 @@ async def test_a_log_of_the_earlier_format_is_read_and_carried_on(
         assert bytes(log).count(b";") == KEPT - 1
 
 
-async def test_no_change_is_made_twice_by_many_workers_while_answers_are_lost_and_the_clock_jumps(
+async def test_many_workers_make_no_change_twice_while_answers_are_lost_and_the_clock_jumps(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:
-    """More workers than a row remembers, one hot key; who is told an answer is told its own."""
+    """More workers than a row's log has entries change one key; each gets its own answer."""
     told: list[int] = []
     unknown = 0
 

@@ -1,7 +1,6 @@
-"""A Redis Cluster whose nodes lie about their slots: it may cost hints, and nothing else.
+"""A Redis Cluster whose nodes give wrong answers about slots costs hints, and nothing else.
 
-The liar is the only node that the configuration names. A real server, which says nothing of slots,
-plays the part of a primary where a map is to be honest.
+The liar is the only node that the configuration names.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from sharding.lookups.hint_rules import Found
 from sharding.state import Key
 from stack.process import free_port
 from tests.conftest import StackConfig
-from tests.integration.test_lying_node import ANYTHING, STREAMS, megabytes, told_the_truth
+from tests.integration.test_lying_node import ANYTHING, STREAMS, get_right_answers, megabytes
 from tests.support.backends import opened
 from tests.support.liar import Liar, Script
 from tests.support.waiting import until
@@ -35,7 +34,7 @@ pytestmark = pytest.mark.stack
 
 @pytest.fixture(autouse=True)
 def _no_such_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names that cannot exist (RFC 6761) are not asked for outside of this machine."""
+    """Answer look-ups of names that cannot exist (RFC 6761) without asking a resolver."""
     ask = socket.getaddrinfo
 
     def answer(host: str, *args: Any, **kwargs: Any) -> Any:
@@ -47,7 +46,7 @@ def _no_such_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def resp(value: Any) -> bytes:
-    """RESP2."""
+    """A value in RESP2."""
     if isinstance(value, int):
         return b":%d\r\n" % value
     if isinstance(value, str):
@@ -60,7 +59,7 @@ def resp(value: Any) -> bytes:
 
 
 def slots_of(*servers: tuple[Any, Any]) -> bytes:
-    """A map that shares the slots out evenly."""
+    """An answer to CLUSTER SLOTS in which each server has the same number of slots."""
     bounds = [n * SLOTS // len(servers) for n in range(len(servers) + 1)]
     return resp(
         [
@@ -71,7 +70,7 @@ def slots_of(*servers: tuple[Any, Any]) -> bytes:
 
 
 def says(of_slots: Any, otherwise: bytes = b"$-1\r\n") -> Script:
-    """Answers CLUSTER SLOTS with this, everything else with nil."""
+    """A script that answers CLUSTER SLOTS with `of_slots`, and everything else with `otherwise`."""
     return lambda words: of_slots if words[0] == b"CLUSTER" else otherwise
 
 
@@ -106,16 +105,16 @@ def reasons(backend: Backend) -> str:
 
 
 @pytest.mark.parametrize("what", STREAMS)
-async def test_a_map_without_an_end_costs_neither_memory_nor_an_answer_and_is_told(
+async def test_an_endless_map_of_slots_costs_no_memory_and_no_answer_and_is_reported(
     backend: Backend, liar: Liar, what: str
 ) -> None:
     liar.script = says(STREAMS[what])
     await nodes_of(backend).refresh()
-    await told_the_truth(backend)
+    await get_right_answers(backend)
     before = megabytes()
     for _ in range(3):
         await nodes_of(backend).refresh()
-        await told_the_truth(backend)
+        await get_right_answers(backend)
     assert megabytes() - before < 64
     assert "the Redis Cluster gives no hints: " in reasons(backend)
     assert backend.readiness().status == "degraded"
@@ -139,13 +138,13 @@ async def test_a_map_without_an_end_costs_neither_memory_nor_an_answer_and_is_to
     ],
     ids=lambda value: str(value)[:30],
 )
-async def test_what_is_no_map_degrades_and_every_request_is_answered(
+async def test_a_malformed_map_of_slots_degrades_readyz_and_every_request_is_answered(
     backend: Backend, liar: Liar, said: Any
 ) -> None:
     liar.script = says(said)
     await nodes_of(backend).refresh()
     assert backend.readiness().status == "degraded"
-    await told_the_truth(backend)
+    await get_right_answers(backend)
 
 
 @settings(
@@ -158,25 +157,25 @@ async def test_what_is_no_map_degrades_and_every_request_is_answered(
     st.sampled_from(["127.0.0.1", "127.0.0.2", "", None, "?", "nowhere.invalid"]),
     st.booleans(),
 )
-async def test_whatever_it_says_of_slots_and_entries_requests_are_answered_with_the_truth(
+async def test_requests_are_answered_from_mysql_whatever_a_cluster_node_says(
     backend: Backend, liar: Liar, said: list[bytes | None], host: str | None, honest: bool
 ) -> None:
     turns = itertools.cycle(said)
     honestly = slots_of((host, liar.port))
     liar.script = lambda words: honestly if honest and words[0] == b"CLUSTER" else next(turns)
     await nodes_of(backend).refresh()
-    await told_the_truth(backend)
+    await get_right_answers(backend)
 
 
-async def test_slots_sent_to_hosts_that_do_not_exist_are_told_and_cost_no_answer(
+async def test_a_map_that_names_missing_hosts_costs_no_answer_and_is_reported(
     backend: Backend, liar: Liar
 ) -> None:
     gone = [("nowhere.invalid", 7000), ("127.0.0.1", free_port()), ("127.0.0.1", 1)]
     liar.script = says(slots_of(*gone))
     await nodes_of(backend).refresh()
     for _ in range(3):
-        await told_the_truth(backend)
-    # Each of them is named once enough keys of its slots were asked for.
+        await get_right_answers(backend)
+    # Each is ejected after enough requests for keys in its slots.
     await until(lambda: not any(node.health.live for node in nodes_of(backend)))
     for host, port in gone:
         assert f"lookup node {host}:{port} is out of the ring" in reasons(backend)
@@ -186,7 +185,7 @@ async def test_slots_sent_to_hosts_that_do_not_exist_are_told_and_cost_no_answer
     assert time.monotonic() - started < 0.5
 
 
-async def test_other_hosts_at_every_look_leave_nothing_behind(backend: Backend, liar: Liar) -> None:
+async def test_nodes_of_earlier_maps_are_forgotten(backend: Backend, liar: Liar) -> None:
     numbers = itertools.count()
 
     def script(words: list[bytes]) -> bytes:
@@ -198,7 +197,7 @@ async def test_other_hosts_at_every_look_leave_nothing_behind(backend: Backend, 
     nodes = nodes_of(backend)
     while next(numbers) < 1000:
         await nodes.refresh()
-        await told_the_truth(backend)
+        await get_right_answers(backend)
     assert len(list(nodes)) <= 300
     named = {
         sample.labels["node"]
@@ -206,12 +205,12 @@ async def test_other_hosts_at_every_look_leave_nothing_behind(backend: Backend, 
         for sample in family.samples
         if sample.labels.get("node", "").endswith(".invalid:7000")
     }
-    # (the looks go on in the background)
+    # (the background reads further maps meanwhile)
     assert len(named) <= 600
     assert len(asyncio.all_tasks()) < 1000
 
 
-async def test_redirections_lead_to_a_bounded_number_of_servers_and_to_no_error(
+async def test_redirections_lead_to_few_servers_and_to_no_error(
     backend: Backend, liar: Liar
 ) -> None:
     numbers = itertools.count()
@@ -236,17 +235,19 @@ async def test_redirections_lead_to_a_bounded_number_of_servers_and_to_no_error(
     nodes = nodes_of(backend)
     await nodes.refresh()
     for _ in range(20):
-        await told_the_truth(backend)
+        await get_right_answers(backend)
         await asyncio.gather(*(backend.lookups.ask(Key(next(numbers), 2)) for _ in range(64)))
         await nodes.refresh()
     assert next(numbers) > 1000
     assert len(list(nodes)) < 10
 
 
-async def test_once_it_tells_the_truth_hints_are_kept(backend: Backend, liar: Liar) -> None:
+async def test_hints_are_used_when_the_cluster_s_answers_are_right_again(
+    backend: Backend, liar: Liar
+) -> None:
     liar.script = says(STREAMS["one line without an end"])
     await nodes_of(backend).refresh()
-    await told_the_truth(backend)
+    await get_right_answers(backend)
     today = backend.days.today()
     liar.script = says(slots_of(("127.0.0.1", liar.port)), resp(f"{today:%Y%m%d}"))
     await until(lambda: backend.readiness().status == "ready")

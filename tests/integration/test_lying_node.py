@@ -1,7 +1,7 @@
-"""A lookup node that lies in every way: it may cost a read of MySQL, and nothing else.
+"""A lookup node that gives wrong answers of any kind costs reads of MySQL, and nothing else.
 
-One real node, one liar, real MySQL. Whatever the liar says: every load and change is answered, with
-the truth, within the hint's deadline and what MySQL takes; and the process does not grow.
+The liar is the only node; MySQL is real. Every load and change gets the right answer, and the
+process's memory does not grow.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import resource
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hiredis import ProtocolError
@@ -23,6 +23,7 @@ from failover.redis.connections import ELEMENTS, REPLY_BYTES
 from failover.redis.nodes import Node
 from sharding.backend import Backend
 from sharding.state import Key
+from stack.redis import RedisServer
 from tests.conftest import StackConfig
 from tests.support.backends import opened
 from tests.support.liar import Liar
@@ -30,7 +31,7 @@ from tests.support.states import bump, count
 
 pytestmark = pytest.mark.stack
 
-# --- what it says
+# --- the node's answers
 
 DAYS = st.sampled_from(
     [b"20260301", b"19700101", b"99991231", b"20269999", b"00000000", b"2026030"]
@@ -104,11 +105,11 @@ STREAMS = {
 
 
 def megabytes() -> float:
-    """The most memory that this process ever had."""
+    """The most memory that this process has had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-# --- the gateway in front of it
+# --- the gateway that asks it
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ async def backend(stack_config: StackConfig, liar: Liar) -> AsyncIterator[Backen
     document = stack_config(
         lookup={
             "servers": [f"127.0.0.1:{liar.port}:1 liar"],
-            # It is never out: each request meets it.
+            # It is never ejected, so each request asks it.
             "auto_eject_hosts": False,
             "timeout": 150,
             "hint_deadline": 50,
@@ -137,8 +138,8 @@ async def backend(stack_config: StackConfig, liar: Liar) -> AsyncIterator[Backen
 _users = itertools.count(1)
 
 
-async def told_the_truth(backend: Backend) -> None:
-    """Change and load some states; concurrently, so that batches are made."""
+async def get_right_answers(backend: Backend) -> None:
+    """Change and load some states, concurrently so that there are batches; check the answers."""
     keys = [Key(next(_users), 1) for _ in range(4)]
     async with asyncio.timeout(20):
         for wanted in (1, 2):
@@ -156,43 +157,42 @@ async def told_the_truth(backend: Backend) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(ANYTHING, min_size=1, max_size=6))
-async def test_whatever_it_says_every_request_is_answered_with_the_truth(
+async def test_requests_are_answered_from_mysql_whatever_a_node_says(
     backend: Backend, liar: Liar, said: list[bytes | None]
 ) -> None:
     turns = itertools.cycle(said)
     liar.script = lambda _: next(turns)
-    await told_the_truth(backend)
+    await get_right_answers(backend)
 
 
 @pytest.mark.parametrize("what", STREAMS)
-async def test_a_stream_without_an_end_costs_neither_memory_nor_an_answer(
+async def test_an_endless_answer_costs_no_memory_and_no_answer(
     backend: Backend, liar: Liar, what: str
 ) -> None:
     liar.script = lambda _: STREAMS[what]
-    await told_the_truth(backend)
+    await get_right_answers(backend)
     before = megabytes()
     for _ in range(3):
-        await told_the_truth(backend)
+        await get_right_answers(backend)
     assert megabytes() - before < 64
 
 
 @pytest.mark.parametrize("day", [b"19700101", b"99991231", b"20260301"])
-async def test_it_names_a_day_that_is_not_the_state_s(
+async def test_a_wrong_day_as_a_hint_changes_no_answer(
     backend: Backend, liar: Liar, day: bytes
 ) -> None:
     liar.script = lambda words: b"$8\r\n" + day + b"\r\n" if words[0] == b"HGET" else b":1\r\n"
-    await told_the_truth(backend)
+    await get_right_answers(backend)
 
 
-async def test_what_it_says_too_much_is_not_taken_for_the_next_answer(liar: Liar) -> None:
-    """An answer more than was asked, on a connection that is used again."""
-    config = parse(
-        {
-            "lookup": {"servers": [f"127.0.0.1:{liar.port}:1 liar"], "auto_eject_hosts": False},
-            "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody"},
-        }
-    ).lookup
-    node = Node(config.servers[0], config)
+def node_at(server: str, **lookup: Any) -> Node:
+    mysql = {"hosts": ["127.0.0.1:1"], "user": "nobody"}
+    config = parse({"lookup": {"servers": [server], **lookup}, "mysql": mysql}).lookup
+    return Node(config.servers[0], config)
+
+
+async def test_a_superfluous_answer_is_not_taken_for_the_next_one(liar: Liar) -> None:
+    node = node_at(f"127.0.0.1:{liar.port}:1 liar", auto_eject_hosts=False)
     liar.script = lambda words: b"$1\r\n" + words[1] + b"\r\n$3\r\nold\r\n"
     try:
         for key in (b"a", b"b", b"c"):
@@ -214,16 +214,10 @@ async def test_what_it_says_too_much_is_not_taken_for_the_next_answer(liar: Liar
     ],
 )
 @pytest.mark.parametrize("pieces", [1, 7])
-async def test_what_is_too_much_or_no_resp2_counts_as_a_failure_of_the_node(
+async def test_an_answer_that_is_too_large_or_no_resp2_is_a_failure_of_the_node(
     liar: Liar, reply: bytes, pieces: int
 ) -> None:
-    config = parse(
-        {
-            "lookup": {"servers": [f"127.0.0.1:{liar.port}:1 liar"], "timeout": 3000},
-            "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody"},
-        }
-    ).lookup
-    node = Node(config.servers[0], config)
+    node = node_at(f"127.0.0.1:{liar.port}:1 liar", timeout=3000)
     size = -(-len(reply) // pieces)
     parts = [reply[n : n + size] for n in range(0, len(reply), size)]
     liar.script = lambda _: iter(parts)
@@ -234,18 +228,11 @@ async def test_what_is_too_much_or_no_resp2_counts_as_a_failure_of_the_node(
         node.close()
 
 
-async def test_the_longest_honest_answers_are_read(
-    lookup_servers: list[object], tmp_path: Path
+async def test_the_longest_correct_answers_are_read(
+    lookup_servers: list[RedisServer],
 ) -> None:
-    """A listener of 500 playlists, and a key of a neighbour that looks like a header."""
-    server = lookup_servers[0]
-    config = parse(
-        {
-            "lookup": {"servers": [server.server], "timeout": 3000},  # type: ignore[attr-defined]
-            "mysql": {"hosts": ["127.0.0.1:1"], "user": "nobody"},
-        }
-    ).lookup
-    node = Node(config.servers[0], config)
+    """A listener has 500 playlists, and another application's key looks like a header."""
+    node = node_at(lookup_servers[0].server, timeout=3000)
     try:
         fields = [word for n in range(500) for word in (2**62 + n, b"20260301")]
         assert await node.run([("HSET", b"u:1", *fields)], writes=True), node.health.reason
@@ -255,7 +242,7 @@ async def test_the_longest_honest_answers_are_read(
         assert await node.run([("SET", b"x", b"y\r\n*999999\r\n"[:4])], writes=True), (
             node.health.reason
         )
-        # A neighbour's key may pass for a header: that ends a look, and says nothing of the node.
+        # An answer with such a key may not be parsed: that must not count as a failure of the node.
         assert await node.run([("SET", b"*999999", b"1")], writes=True), node.health.reason
         for _ in range(16):
             with contextlib.suppress(ProtocolError):

@@ -1,4 +1,4 @@
-"""A lookup node's name that leads to another server by now, and a gateway that gets no CPU time."""
+"""A lookup node's name that leads to another server, and a gateway that gets no CPU time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from failover.loop_lag import LoopLag
 from failover.redis.nodes import Nodes
 from stack.redis import RedisServer
 from tests.conftest import StackConfig
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.stack
 
 
 class Name:
-    """An address that leads to one server, and later to another: as a DNS name or a virtual
-    address that moves, connections that are open stay where they are."""
+    """An address that leads to one server and later to another, like a DNS name. Connections that
+    are open stay with the old server."""
 
     def __init__(self, port: int) -> None:
         self.leads_to = port
@@ -54,12 +55,6 @@ class Name:
         sink.close()
 
 
-async def until_live(nodes: Nodes, *, live: bool) -> None:
-    async with asyncio.timeout(10):
-        while nodes["lookup1"].health.live is not live:
-            await asyncio.sleep(0.01)
-
-
 @contextlib.asynccontextmanager
 async def started(document: dict[str, object]) -> AsyncIterator[Nodes]:
     loop_lag = LoopLag()
@@ -73,7 +68,7 @@ async def started(document: dict[str, object]) -> AsyncIterator[Nodes]:
         loop_lag.close()
 
 
-async def test_a_demoted_node_is_left_once_its_name_leads_to_the_new_one(
+async def test_after_a_failover_of_redis_the_node_s_new_server_is_used(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
     old, new, _ = lookup_servers
@@ -85,17 +80,17 @@ async def test_a_demoted_node_is_left_once_its_name_leads_to_the_new_one(
             with old.client() as admin:
                 await asyncio.to_thread(admin.replicaof, "127.0.0.1", new.port)
                 try:
-                    await until_live(nodes, live=False)
+                    await until(lambda: not nodes["lookup1"].health.live)
                     assert "READONLY" in nodes["lookup1"].health.reason.upper()
 
                     name.leads_to = new.port
 
-                    await until_live(nodes, live=True)
+                    await until(lambda: nodes["lookup1"].health.live)
                 finally:
                     await asyncio.to_thread(admin.replicaof, "NO", "ONE")
 
 
-async def test_a_node_that_refuses_client_setname_is_a_lookup_node_all_the_same(
+async def test_a_node_that_refuses_client_setname_is_used(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
     server = RedisServer("lookup1", tmp_path, options=("--rename-command", "CLIENT", ""))
@@ -109,7 +104,7 @@ async def test_a_node_that_refuses_client_setname_is_a_lookup_node_all_the_same(
 
 @pytest.fixture
 def tight(stack_config: StackConfig) -> dict[str, object]:
-    """Timeouts that a stall of 90 ms outlasts, and one failure ejects."""
+    """Timeouts shorter than a stall of 90 ms, and one failure ejects a node."""
     lookup = {"timeout": 60, "hint_deadline": 20, "server_failure_limit": 1}
     return stack_config(lookup={**lookup, "server_retry_timeout": 60_000})
 
@@ -119,7 +114,7 @@ async def test_a_starved_gateway_ejects_no_healthy_node(tight: dict[str, object]
         for _ in range(10):
             batches = [node.run([("SET", "k", 1), ("GET", "k")]) for node in nodes]
             asking = asyncio.gather(*batches)
-            # The answers come while this process gets no CPU time.
+            # The answers arrive while this process gets no CPU time.
             asyncio.get_running_loop().call_later(0.001, time.sleep, 0.09)
             await asking
         assert nodes.out == set()

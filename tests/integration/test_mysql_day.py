@@ -1,11 +1,10 @@
-"""MySQL's day is never a sealed one, and what a filter rules out is neither read nor looked for."""
+"""MySQL's day is never a sealed one, and a partition that a filter rules out is not read."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import date, timedelta
 
-import pymysql
 import pytest
 
 from sharding.filters.filters import FilterSet
@@ -26,7 +25,7 @@ DAY = timedelta(days=1)
 
 
 def ruling_out(*days: date) -> FilterSet:
-    """Filters of days that no key was in."""
+    """Filters of days without keys."""
     return FilterSet(days, memoryview(bytes(1024)))
 
 
@@ -34,20 +33,20 @@ def mark(mysql: MariaDB, database: str, day: date) -> None:
     mysql.query(raise_to(day).replace("tapedeck_", f"{database}.tapedeck_"))
 
 
-async def test_new_states_are_made_in_the_day_after_the_mark_when_mysqls_clock_steps_back_over_it(
+async def test_new_states_go_into_the_day_after_the_mark_even_if_mysql_s_clock_is_set_back(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
     assert mysql.clock_file is not None
     async with opened(stack_config()) as before:
         today = before.days.today()
-    mark(mysql, database, today)  # by a clock that was ahead: today is over, and is sealed
+    mark(mysql, database, today)  # a clock that was ahead has marked today
     async with opened(stack_config()) as backend:
         await backend.store.change(KEY, bump)
         assert rows_of(mysql, database, KEY) == [(table(tomorrow(today)), 1, 2)]
         assert await count(backend.store, KEY) == 1
 
 
-async def test_a_gateway_that_has_not_heard_of_the_mark_makes_no_state_in_the_marked_day(
+async def test_a_gateway_that_does_not_know_the_mark_creates_no_state_in_the_marked_day(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
     async with opened(stack_config(), complete=True) as backend:
@@ -65,7 +64,7 @@ async def test_a_gateway_that_has_not_heard_of_the_mark_makes_no_state_in_the_ma
         assert rows_of(mysql, database, KEY) == [(table(tomorrow(today)), 1, 2)]
 
 
-async def test_a_gateway_that_has_not_heard_of_the_mark_moves_no_state_into_the_marked_day(
+async def test_a_gateway_that_does_not_know_the_mark_moves_no_state_into_the_marked_day(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
     async with opened(stack_config(), complete=True) as backend:
@@ -79,7 +78,7 @@ async def test_a_gateway_that_has_not_heard_of_the_mark_moves_no_state_into_the_
         assert rows_of(mysql, database, KEY) == [(table(tomorrow(today)), 2, 2)]
 
 
-async def test_a_state_that_every_filter_rules_out_is_found_absent_without_a_read_of_old_partitions(
+async def test_partitions_that_filters_rule_out_are_not_read(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
     async with opened(stack_config(), complete=True) as backend:
@@ -89,20 +88,16 @@ async def test_a_state_that_every_filter_rules_out_is_found_absent_without_a_rea
             mysql.query(create_table(day).replace(table(day), f"{database}.{table(day)}"))
         await backend.days.refresh()
         backend.filters.now = ruling_out(*old[1:])
-        locker = pymysql.connect(
-            host="127.0.0.1", port=mysql.port, user="stack", password=mysql.passwords.admin
-        )
-        with locker, locker.cursor() as cursor:
-            cursor.execute(
-                f"LOCK TABLES {database}.{table(old[7])} WRITE"
-            )  # whoever reads it waits
+        with mysql.connect() as locker, locker.cursor() as cursor:
+            # A read of this partition would wait.
+            cursor.execute(f"LOCK TABLES {database}.{table(old[7])} WRITE")
             async with asyncio.timeout(5):
                 assert await backend.store.load(KEY) is None
                 await backend.store.change(KEY, bump)
         assert backend.filters.in_vain == {}
 
 
-async def test_a_day_whose_filter_could_not_rule_a_key_out_is_read_and_counted_as_read_in_vain(
+async def test_a_partition_read_in_vain_because_of_its_filter_is_counted(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
     async with opened(stack_config(), complete=True) as backend:
@@ -119,7 +114,7 @@ async def test_a_day_whose_filter_could_not_rule_a_key_out_is_read_and_counted_a
 
 
 @pytest.mark.parametrize("sealed", [False, True])
-async def test_a_create_looks_into_yesterday_unless_the_load_had_yesterdays_filter(
+async def test_a_create_looks_into_yesterday_unless_the_load_had_yesterday_s_filter(
     stack_config: StackConfig, mysql: MariaDB, database: str, sealed: bool
 ) -> None:
     async with opened(stack_config(), complete=True) as backend:
@@ -128,10 +123,7 @@ async def test_a_create_looks_into_yesterday_unless_the_load_had_yesterdays_filt
         await backend.days.refresh()
         if sealed:
             backend.filters.now = ruling_out(before)
-        other = pymysql.connect(
-            host="127.0.0.1", port=mysql.port, user="stack", password=mysql.passwords.admin
-        )
-        with other, other.cursor() as cursor:
+        with mysql.connect() as other, other.cursor() as cursor:
             cursor.execute("BEGIN")
             cursor.execute(
                 f"INSERT INTO {database}.{table(before)} VALUES"

@@ -1,8 +1,8 @@
-"""Signing in at a real MySQL: caching_sha2_password, its fast and its full way, and rotation.
+"""Signing in at a real MySQL with caching_sha2_password, and the rotation of a password.
 
-The server remembers a hash of each user who has signed in; with it a client shows that it knows the
-password without sending it: the fast way. After a restart or FLUSH PRIVILEGES it has forgotten, and
-asks for the password itself: the full way, inside TLS or encrypted with the server's RSA key.
+The server caches a hash of each user who has signed in. With it, a client proves that it knows the
+password without sending it: the fast way. After a restart or FLUSH PRIVILEGES the cache is empty,
+and the server asks for the password itself: the full way, in TLS or encrypted with its RSA key.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def user(mysql: MySQL, database: str) -> Iterator[str]:
 
 @pytest.fixture(params=["tls", "key"])
 def way(request: pytest.FixtureRequest, mysql: MySQL, authority: Authority) -> dict[str, Any]:
-    """How the password may travel: the values of `mysql` in the configuration that say so."""
+    """The values of `mysql` in the configuration that protect the password: TLS, or a key."""
     if request.param == "tls":
         return {"tls": True, "tls_ca_file": authority.file}
     return {"public_key": public_key(mysql.folder)}
@@ -83,28 +83,27 @@ def config_of(mysql: MySQL, database: str, user: str, **words: Any) -> Config:
 
 
 async def sign_in(config: Config) -> None:
-    """As a gateway does."""
+    """Sign in as a gateway does."""
     session = await Session.open(config.hosts[0], config)
     session.close()
 
 
 def forget_all(mysql: MySQL) -> None:
-    """Make the server forget who has signed in."""
+    """Empty the server's cache of users who have signed in."""
     mysql.query("FLUSH PRIVILEGES")
 
 
-async def test_a_user_signs_in_the_full_way_then_the_fast_way_and_again_after_a_flush(
+async def test_a_user_signs_in_the_full_way_and_then_the_fast_way(
     mysql: MySQL, database: str, user: str, way: dict[str, Any]
 ) -> None:
     config = config_of(mysql, database, user, **way)
     for _ in range(2):
         forget_all(mysql)
-        session = await Session.open(config.hosts[0], config)
-        session.close()
+        await sign_in(config)
         await sign_in(config)
 
 
-async def test_without_tls_and_key_only_the_fast_way_is_taken_and_the_refusal_says_what_to_do(
+async def test_without_tls_or_key_only_the_fast_way_works_and_the_error_says_what_to_do(
     mysql: MySQL, database: str, user: str
 ) -> None:
     config = config_of(mysql, database, user)
@@ -117,7 +116,7 @@ async def test_without_tls_and_key_only_the_fast_way_is_taken_and_the_refusal_sa
     await sign_in(config)
 
 
-async def test_a_password_for_another_servers_key_lets_nobody_in(
+async def test_a_sign_in_with_another_server_s_key_is_refused(
     mysql: MySQL, database: str, user: str, tmp_path: Path
 ) -> None:
     make_keys(tmp_path)
@@ -127,7 +126,7 @@ async def test_a_password_for_another_servers_key_lets_nobody_in(
         await Session.open(config.hosts[0], config)
 
 
-async def test_a_user_who_must_come_by_tls_does(
+async def test_a_user_that_requires_tls_signs_in_only_with_it(
     mysql: MySQL, database: str, user: str, authority: Authority
 ) -> None:
     mysql.query(f"ALTER USER {user}@'127.0.0.1' REQUIRE SSL")
@@ -138,10 +137,10 @@ async def test_a_user_who_must_come_by_tls_does(
         await Session.open(plain.hosts[0], plain)
 
 
-async def test_a_password_is_rotated_with_both_valid_and_no_change_fails(
+async def test_a_password_is_rotated_without_a_failed_change(
     stack_config: StackConfig, mysql: MySQL, database: str, user: str, way: dict[str, Any]
 ) -> None:
-    """MySQL's dual passwords: the second is set, gateways take it over, the first is discarded."""
+    """With MySQL's dual passwords: set the second, reload gateways, discard the first."""
     document = stack_config()
     document["mysql"] |= {"user": user, "password": "first", **way}
     async with opened(document) as backend:

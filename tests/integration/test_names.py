@@ -1,4 +1,4 @@
-"""Names that DNS does not answer, of one peer or of all: every request is served all the same."""
+"""While DNS does not answer, for one server or for all, every request is served."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ CASES: dict[str, tuple[list[str], str | None]] = {
     "all-fail": ([PRIMARY, STANDBY, *NODES], "fail"),
     "all-gone": ([PRIMARY, STANDBY, *NODES], ""),
 }
-"""Which names are not answered, and what DNS says instead (drills.dns)."""
+"""The names that fail in each case, and what DNS answers for them (drills.dns)."""
 
 
 @dataclass
 class Served:
-    """A gateway that knows its peers by name, and the DNS server that it asks."""
+    """A gateway with names of servers, and the DNS server that it asks."""
 
     gateway: Gateway
     dns: Dns
@@ -53,7 +53,7 @@ Serving = Callable[[str], Served]
 
 @pytest.fixture
 def serving(stack_config: StackConfig, tmp_path: Path) -> Iterator[Serving]:
-    """Makes one that is not started yet."""
+    """A function that makes one, without starting it."""
     put_mixes(stack_config(), [a_mix(7, tracks=3)])
     with contextlib.ExitStack() as made:
 
@@ -77,7 +77,7 @@ def serving(stack_config: StackConfig, tmp_path: Path) -> Iterator[Serving]:
 
 
 async def statuses(gateway: Gateway, seconds: float) -> list[int]:
-    """Of listeners who begin a mix, one after the other, for so long."""
+    """The statuses for listeners who begin a mix one after the other, for some seconds."""
     found = []
     end = time.monotonic() + seconds
     async with aiohttp.ClientSession(gateway.url) as http:
@@ -89,21 +89,21 @@ async def statuses(gateway: Gateway, seconds: float) -> list[int]:
 
 
 async def go_without(served: Served, names: list[str], said: str | None) -> tuple[Any, ...]:
-    """Take names away; the statuses of requests before and after, and what was given up."""
+    """Make names fail; the statuses before and after, and log lines of lost servers."""
     gateway, dns = served.gateway, served.dns
     async with asyncio.timeout(SECONDS):
         while set(dns.asked) < set(dns.names):
             await asyncio.sleep(0.05)
     before = await statuses(gateway, 0.3)
     dns.names |= dict.fromkeys(names, said)
-    # Past the end of the first look-ups, when those that wait behind them would have given up.
+    # Longer than the first look-ups, after which look-ups behind them would fail.
     after = await statuses(gateway, 2 * RESOLVER_SECONDS + 1)
     events = ("mysql primary lost", "lookup node ejected")
     return set(before), set(after), [line for event in events for line in gateway.lines(event)]
 
 
-def test_names_that_dns_does_not_answer_cost_no_request(serving: Serving) -> None:
-    # All cases at once: each takes as long as a resolver tries, and next to no work.
+def test_no_request_fails_while_dns_does_not_answer(serving: Serving) -> None:
+    # All cases run at once: each waits for a resolver and uses little CPU.
     served = {case: serving(case) for case in CASES}
     with ThreadPoolExecutor(2) as starters:
         list(starters.map(lambda one: one.gateway.start(), served.values()))
@@ -117,7 +117,7 @@ def test_names_that_dns_does_not_answer_cost_no_request(serving: Serving) -> Non
     assert found == {case: ({200}, {200}, []) for case in CASES}
 
 
-def test_a_gateway_starts_though_the_standbys_name_and_a_nodes_are_silent(
+def test_a_gateway_starts_while_dns_does_not_answer_for_the_standby_and_a_node(
     serving: Serving,
 ) -> None:
     served = serving("silent")

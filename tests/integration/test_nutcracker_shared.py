@@ -1,6 +1,6 @@
-"""A gateway beside an application that goes through nutcracker, on one set of nodes.
+"""A gateway and an application behind twemproxy share one set of lookup nodes.
 
-Both are configured by one file, nutcracker's own.
+Both are configured by twemproxy's own file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ HOUR = 3_600_000
 
 
 class Application:
-    """What the original system is: it reads and writes days through nutcracker, and trusts them."""
+    """Like the original system, it reads and writes days through twemproxy."""
 
     def __init__(self, nutcracker: Nutcracker) -> None:
         self._nutcracker = nutcracker
@@ -55,7 +55,7 @@ class Application:
 
 @pytest.fixture
 def shared(lookup_servers: list[RedisServer], tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Starts a nutcracker; with the words of its pool."""
+    """A function that starts a twemproxy, with values for its pool."""
     started = []
 
     def start(**words: Any) -> Nutcracker:
@@ -87,9 +87,9 @@ def shared(lookup_servers: list[RedisServer], tmp_path: Path) -> Iterator[Callab
 def opened(
     stack_config: StackConfig, nutcracker: Nutcracker, **beside: Any
 ) -> AbstractAsyncContextManager[Backend]:
-    # A state that a worker remembers needs no hint.
+    # A state in a worker's cache needs no hint.
     document = stack_config(sessions={"enabled": False})
-    # The machine may be busy with something else: no hint is late here.
+    # Long, so that no hint is late on a busy machine.
     words = {"layout": "flat", "hint_deadline": 400, **beside}
     document["lookup"] = {"nutcracker": str(nutcracker.file), **words}
     return backends.opened(document)
@@ -100,7 +100,7 @@ async def play(backend: Backend, keys: list[Key]) -> None:
     await backend.lookups.drain()
 
 
-async def test_each_reads_what_the_other_wrote(
+async def test_gateway_and_application_read_each_other_s_entries(
     stack_config: StackConfig, shared: Callable[..., Nutcracker]
 ) -> None:
     nutcracker = shared()
@@ -115,14 +115,14 @@ async def test_each_reads_what_the_other_wrote(
             application.write(key, f"{yesterday:%Y%m%d}".encode())
         hints = await asyncio.gather(*(backend.lookups.ask(key) for key in KEYS))
         assert set(hints) == {Hint(Found.DAY, yesterday)}
-        # The old hints cost a statement and are put right; the application sees that too.
+        # The gateway repairs the old hints, and the application reads the new ones.
         for key in KEYS:
             assert (await backend.store.load(key)) is not None
         await backend.lookups.drain()
         assert {application.read(key) for key in KEYS} == {today}
 
 
-async def test_both_go_on_at_once_while_a_node_is_lost_and_agree_on_the_nodes_that_are_left(
+async def test_gateway_and_application_agree_on_the_nodes_left_after_one_is_lost(
     stack_config: StackConfig,
     shared: Callable[..., Nutcracker],
     lookup_servers: list[RedisServer],
@@ -141,18 +141,18 @@ async def test_both_go_on_at_once_while_a_node_is_lost_and_agree_on_the_nodes_th
                 for key in KEYS:
                     try:
                         application.write(key, text)
-                        # Between the two, the entry can be gone with its node.
+                        # Between the two commands the node may be lost with the entry.
                         if (read := application.read(key)) not in (text, None):
                             wrong.append((key, read))
                     except NutcrackerSaidNo:
-                        pass  # it has an error at the first request to a dead node
+                        pass  # twemproxy gives an error at the first request to a dead node
                 passes += 1
 
         busy = asyncio.create_task(asyncio.to_thread(run))
         try:
             deadline = time.monotonic() + 20
             while passes < 6:
-                await play(backend, KEYS)  # raises, if the gateway had an error for anyone
+                await play(backend, KEYS)  # raises if the gateway failed
                 if passes >= 2 and lookup_servers[1].running:
                     lookup_servers[1].kill()
                 assert time.monotonic() < deadline
@@ -176,7 +176,7 @@ async def test_both_go_on_at_once_while_a_node_is_lost_and_agree_on_the_nodes_th
         assert {application.read(key) for key in KEYS} == {text}
 
 
-async def test_a_node_that_returns_serves_both_again(
+async def test_a_returned_node_serves_gateway_and_application_again(
     stack_config: StackConfig,
     shared: Callable[..., Nutcracker],
     lookup_servers: list[RedisServer],
@@ -198,7 +198,7 @@ async def test_a_node_that_returns_serves_both_again(
             await asyncio.sleep(0.02)
         text = f"{backend.days.today():%Y%m%d}".encode()
         while True:
-            # nutcracker lets it in by itself, once the time is over.
+            # twemproxy lets the node return by itself after its time.
             await play(backend, KEYS)
             for key in KEYS:
                 await backend.store.load(key)
@@ -207,11 +207,11 @@ async def test_a_node_that_returns_serves_both_again(
                 break
             assert time.monotonic() < deadline
         with lookup_servers[1].client() as client:
-            assert client.dbsize() > 10, "the node serves nobody"
+            assert client.dbsize() > 10, "the returned node has no entries"
 
 
 @pytest.mark.parametrize("password", ["", "hush"])
-async def test_a_database_a_password_and_the_number_of_connections_are_obeyed(
+async def test_a_pool_s_database_password_and_number_of_connections_are_used(
     stack_config: StackConfig, tmp_path: Path, password: str
 ) -> None:
     nodes = [RedisServer(f"n{n}", tmp_path / f"n{n}") for n in (1, 2)]
@@ -230,10 +230,10 @@ async def test_a_database_a_password_and_the_number_of_connections_are_obeyed(
         },
     )
 
-    def look(node: RedisServer) -> tuple[set[str], int]:
+    def state_of(node: RedisServer) -> tuple[set[str], int]:
         with redis.Redis(port=node.port, password=password or None, socket_timeout=5) as client:
             others = len(client.client_list()) - 1
-            return set(client.info("keyspace")), others - 1  # nutcracker has one of them
+            return set(client.info("keyspace")), others - 1  # one of them is twemproxy's
 
     try:
         for node in nodes:
@@ -243,20 +243,20 @@ async def test_a_database_a_password_and_the_number_of_connections_are_obeyed(
         nutcracker.start()
         application = Application(nutcracker)
         async with opened(stack_config, nutcracker) as backend:
-            assert [look(node) for node in nodes] == [(set(), 1)] * 2, "preconnect"
+            assert [state_of(node) for node in nodes] == [(set(), 1)] * 2, "preconnect"
             await asyncio.gather(*(play(backend, KEYS) for _ in range(3)))
             text = f"{backend.days.today():%Y%m%d}".encode()
             assert {application.read(key) for key in KEYS} == {text}
-            # With a password nutcracker's SELECT fails, and it goes on in database 0.
+            # With a password twemproxy's SELECT fails, and it uses database 0.
             where = "db0" if password else "db2"
-            assert [look(node) for node in nodes] == [({where}, 1)] * 2
+            assert [state_of(node) for node in nodes] == [({where}, 1)] * 2
     finally:
         nutcracker.kill()
         for node in nodes:
             node.kill()
 
 
-async def test_the_file_is_read_again_at_a_reload(
+async def test_a_reload_reads_the_pool_s_file_again(
     stack_config: StackConfig,
     shared: Callable[..., Nutcracker],
     lookup_servers: list[RedisServer],
@@ -334,7 +334,7 @@ SERVERS = {
 
 
 @pytest.mark.parametrize("case", [*VARIANTS, *SERVERS])
-def test_what_nutcracker_refuses_is_refused(tmp_path: Path, case: str) -> None:
+def test_a_gateway_refuses_the_same_files_as_twemproxy(tmp_path: Path, case: str) -> None:
     file = tmp_path / "nutcracker.yml"
     servers = "".join(f"   - {server}\n" for server in SERVERS.get(case, ["127.0.0.1:1:1"]))
     variant = VARIANTS.get(case, "")

@@ -33,13 +33,13 @@ KEY = Key(7, 11)
 
 @pytest.fixture
 async def backend(stack_config: StackConfig) -> AsyncIterator[Backend]:
-    # A prune is due whatever the hour of the day is that the test runs at.
+    # So that a prune is due at any time of the day.
     async with opened(stack_config(partitions={"drop_after": 0})) as one:
         yield one
 
 
 async def past(backend: Backend, *ages: int) -> list[date]:
-    """Make partitions that are so many days old, each with one row."""
+    """Create partitions of these ages in days, each with one row."""
     days = [backend.days.today() - timedelta(days=age) for age in ages]
     for day in days:
         await backend.primary.execute(create_table(day))
@@ -60,13 +60,13 @@ def of_another_clock(backend: Backend, wall: Callable[[], float]) -> Pruner:
 
 
 def pruning(database: str) -> str:
-    """The query that says whether somebody prunes this database."""
+    """A query that tells whether a pruner works on this database."""
     return f"SELECT IS_USED_LOCK('{lock_name('prune', database)}') IS NOT NULL"
 
 
 @contextlib.contextmanager
 def reading(mysql: Server, database: str, day: date) -> Iterator[None]:
-    """A transaction that has read a partition and stays open: a drop has to wait for it."""
+    """Keep a transaction open that has read a partition, so that a drop must wait for it."""
     with mysql.connect(database) as reader, reader.cursor() as cursor:
         cursor.execute("START TRANSACTION")
         cursor.execute(f"SELECT * FROM {table(day)}")
@@ -74,14 +74,14 @@ def reading(mysql: Server, database: str, day: date) -> Iterator[None]:
 
 
 async def begun(pruner: Pruner, mysql: Server, database: str) -> asyncio.Task[Pruned]:
-    """A prune that others can see under way."""
+    """Begin a prune, and wait until its lock is held."""
     task = asyncio.create_task(pruner.prune())
     while not mysql.query(pruning(database))[0][0]:
         await asyncio.sleep(0.005)
     return task
 
 
-async def test_today_and_tomorrow_are_made_and_nothing_else(
+async def test_only_today_s_and_tomorrow_s_partition_are_created(
     backend: Backend, mysql: Server, database: str
 ) -> None:
     today = backend.days.today()
@@ -90,7 +90,9 @@ async def test_today_and_tomorrow_are_made_and_nothing_else(
     assert tables(mysql, database) == {table(today), table(today + timedelta(days=1))}
 
 
-async def test_partitions_are_listed_with_their_rows_and_the_day_they_go(backend: Backend) -> None:
+async def test_partitions_are_listed_with_rows_and_the_day_of_their_drop(
+    backend: Backend,
+) -> None:
     (old,) = await past(backend, 5)
     await backend.store.change(KEY, bump)
     today = backend.days.today()
@@ -104,7 +106,7 @@ async def test_partitions_are_listed_with_their_rows_and_the_day_they_go(backend
     assert listed[0].drops_on == f"{old + timedelta(days=31):%Y%m%d}"
 
 
-async def test_prune_drops_what_is_past_retention_and_nothing_else(
+async def test_prune_drops_only_partitions_past_retention(
     backend: Backend, mysql: Server, database: str
 ) -> None:
     await backend.store.change(KEY, bump)
@@ -129,7 +131,7 @@ async def test_a_second_prune_has_nothing_to_do(backend: Backend) -> None:
     assert (pruned.dropped, pruned.plan.days) == ((), ())
 
 
-async def test_a_dry_run_says_what_would_go_and_drops_nothing(
+async def test_a_dry_run_names_the_partitions_to_drop_and_drops_none(
     backend: Backend, mysql: Server, database: str
 ) -> None:
     due = await past(backend, 31, 32)
@@ -142,7 +144,7 @@ async def test_a_dry_run_says_what_would_go_and_drops_nothing(
     assert tables(mysql, database) == before
 
 
-async def test_more_than_a_few_at_once_need_force(
+async def test_more_than_a_few_drops_at_once_need_force(
     backend: Backend, mysql: Server, database: str
 ) -> None:
     due = await past(backend, 31, 32, 33, 34)
@@ -163,7 +165,7 @@ async def test_more_than_a_few_at_once_need_force(
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("whose", ["mysql", "gateway"])
 @pytest.mark.parametrize("seconds", [YEAR, -YEAR])
-async def test_a_clock_that_is_off_by_a_year_drops_nothing_and_raises_the_alarm(
+async def test_with_a_clock_a_year_off_nothing_is_dropped_and_an_error_is_logged(
     backend: Backend, mysql: Server, database: str, seconds: int, whose: str, force: bool
 ) -> None:
     await backend.store.change(KEY, bump)
@@ -182,7 +184,7 @@ async def test_a_clock_that_is_off_by_a_year_drops_nothing_and_raises_the_alarm(
     assert tables(mysql, database) == before
     assert pruned.dropped == ()
     if whose == "mysql" and seconds < 0:
-        # Seen from a year ago nothing is past retention: there is nothing to refuse.
+        # With a day a year ago no partition is past retention, and nothing is refused.
         assert pruned.plan.days == ()
     else:
         assert "clock" in pruned.plan.refused
@@ -190,10 +192,10 @@ async def test_a_clock_that_is_off_by_a_year_drops_nothing_and_raises_the_alarm(
 
 
 @pytest.mark.parametrize("seconds", [YEAR, -YEAR])
-async def test_both_clocks_off_by_a_year_still_drop_nothing_unless_forced(
+async def test_with_both_clocks_a_year_off_nothing_is_dropped_without_force(
     backend: Backend, mysql: Server, database: str, seconds: int
 ) -> None:
-    """A machine whose clock is wrong may run both: a month of partitions is more than a few."""
+    """MySQL and the gateway may be on one machine; a month of partitions needs --force."""
     await past(backend, *range(1, 31))
     before = tables(mysql, database)
     shift(mysql, seconds)
@@ -204,7 +206,7 @@ async def test_both_clocks_off_by_a_year_still_drop_nothing_unless_forced(
     assert tables(mysql, database) == before
 
 
-async def test_clocks_half_an_hour_apart_agree(backend: Backend) -> None:
+async def test_with_clocks_half_an_hour_apart_partitions_are_dropped(backend: Backend) -> None:
     (due,) = await past(backend, 40)
 
     pruned = await of_another_clock(backend, lambda: time.time() + 1800).prune()
@@ -212,7 +214,7 @@ async def test_clocks_half_an_hour_apart_agree(backend: Backend) -> None:
     assert pruned.dropped == (due,)
 
 
-async def test_a_partition_that_is_read_is_put_off_and_makes_nobody_wait(
+async def test_a_partition_that_is_being_read_is_dropped_later_and_readers_do_not_wait(
     backend: Backend, mysql: Server, database: str
 ) -> None:
     held, free = await past(backend, 32, 31)
@@ -220,7 +222,7 @@ async def test_a_partition_that_is_read_is_put_off_and_makes_nobody_wait(
         pruning = asyncio.create_task(backend.pruner.prune())
         slowest = 0.0
         while not pruning.done():
-            # Another reader of the same table, all the while: it must not queue behind the drop.
+            # Another reader of the same table must not queue behind the drop.
             started = time.monotonic()
             await backend.primary.fetch(f"SELECT * FROM {table(held)}")
             slowest = max(slowest, time.monotonic() - started)
@@ -230,16 +232,16 @@ async def test_a_partition_that_is_read_is_put_off_and_makes_nobody_wait(
         assert pruned.busy == (held,)
         assert pruned.dropped == (free,)
         assert table(held) in tables(mysql, database)
-        # MySQL cannot wait for less than a second, and who comes after a drop that waits waits too.
+        # In MySQL a drop waits at least a second, and readers after it wait as long.
         assert slowest < (2 if isinstance(mysql, MySQL) else 1)
 
     assert (await backend.pruner.prune()).dropped == (held,)
 
 
-async def test_of_two_pruners_at_once_one_works(
+async def test_of_two_simultaneous_pruners_only_one_drops(
     backend: Backend, stack_config: StackConfig, mysql: Server, database: str
 ) -> None:
-    """The first is held up by a reader of the oldest partition, so that both are at it."""
+    """A reader of the oldest partition delays the first, so that both run at the same time."""
     held, other = await past(backend, 32, 31)
     async with opened(stack_config(partitions={"drop_after": 0})) as second:
         with reading(mysql, database, held):
@@ -255,7 +257,7 @@ async def test_of_two_pruners_at_once_one_works(
     assert theirs.dropped == (held, other)
 
 
-async def test_a_pruner_that_dies_leaves_the_work_to_the_next(
+async def test_after_a_pruner_died_the_next_one_drops_the_partitions(
     backend: Backend, stack_config: StackConfig, mysql: Server, database: str
 ) -> None:
     held, other = await past(backend, 32, 31)
@@ -271,7 +273,7 @@ async def test_a_pruner_that_dies_leaves_the_work_to_the_next(
     assert (await backend.pruner.prune()).dropped == (held, other)
 
 
-async def test_names_that_only_resemble_a_partition_are_neither_listed_nor_touched(
+async def test_tables_whose_names_only_resemble_a_partition_s_are_not_listed_or_dropped(
     backend: Backend, mysql: Server, database: str
 ) -> None:
     alike = {
@@ -297,10 +299,10 @@ async def test_names_that_only_resemble_a_partition_are_neither_listed_nor_touch
     assert alike.isdisjoint({prefix() + p.day for p in await backend.pruner.partitions()})
 
 
-async def test_a_partition_of_the_far_future_breaks_nothing(
+async def test_a_partition_of_the_far_future_is_ignored(
     backend: Backend, mysql: Server, database: str
 ) -> None:
-    """Somebody's clock said so once. No clock of ours can mean it: it is left alone."""
+    """A wrong clock may have created it. It is neither listed nor dropped."""
     far = date(9999, 12, 31)
     await backend.primary.execute(create_table(far))
     await backend.days.refresh()
@@ -311,7 +313,7 @@ async def test_a_partition_of_the_far_future_breaks_nothing(
     assert table(far) in tables(mysql, database)
 
 
-async def test_the_scheduler_prunes_by_itself_and_goes_on_after_a_failure(
+async def test_partitions_are_pruned_regularly_also_after_mysql_failed(
     stack_config: StackConfig, mysql: Server, database: str
 ) -> None:
     partitions = {"drop_after": 0, "prune_every": 1}
@@ -333,8 +335,8 @@ async def test_the_scheduler_prunes_by_itself_and_goes_on_after_a_failure(
 
 
 @contextlib.contextmanager
-def ddl_held_up(server: Server) -> Iterator[None]:
-    """As a backup does."""
+def ddl_blocked(server: Server) -> Iterator[None]:
+    """Block all DDL, as a backup does."""
     mysql = isinstance(server, MySQL)
     stages = "BACKUP STAGE START", "BACKUP STAGE BLOCK_DDL"
     with server.connect() as other, other.cursor() as cursor:
@@ -344,27 +346,27 @@ def ddl_held_up(server: Server) -> Iterator[None]:
         cursor.execute("UNLOCK INSTANCE" if mysql else "BACKUP STAGE END")
 
 
-async def test_a_new_day_is_served_while_something_holds_up_all_ddl(
+async def test_a_new_day_is_served_while_all_ddl_is_blocked(
     stack_config: StackConfig, mysql: Server
 ) -> None:
-    """At midnight: today's partition is there."""
+    """At midnight the new day's partition exists already."""
     shift(mysql, 0)
     async with opened(stack_config(), wall=wall_of(mysql)) as backend:
         await backend.store.change(KEY, bump)
-        with ddl_held_up(mysql):
+        with ddl_blocked(mysql):
             shift(mysql, 86400)
 
             async with asyncio.timeout(5):
                 assert (await backend.store.change(KEY, bump)).answer == 2
 
 
-async def test_a_gateway_that_starts_while_ddl_is_held_up_serves_at_once(
+async def test_a_gateway_that_starts_while_ddl_is_blocked_serves_at_once(
     stack_config: StackConfig, backend: Backend, mysql: Server
 ) -> None:
-    """Today's partition is there since yesterday; tomorrow's can wait."""
+    """Today's partition was created yesterday, and tomorrow's can be created later."""
     shift(mysql, 0)
     await backend.store.change(KEY, bump)
-    with ddl_held_up(mysql):
+    with ddl_blocked(mysql):
         shift(mysql, 86400)
         starting = await Backend.open(parse(stack_config()), prune=False)
         try:

@@ -1,4 +1,4 @@
-"""The other gateways on a dashboard, asked by https with authorities of one's own."""
+"""A dashboard asks the other gateways by https, with private certificate authorities."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SAID = admin_bodies.Overview(
 
 
 class Overview(Dashboard):
-    """One that has something to say at once."""
+    """A dashboard that has an overview at once."""
 
     def overview(self) -> admin_bodies.Overview:
         return SAID
@@ -52,7 +52,7 @@ class Overview(Dashboard):
 
 @contextlib.asynccontextmanager
 async def an_admin_port(**tls: str) -> AsyncIterator[str]:
-    """A real one; its address, without the scheme."""
+    """Run a real admin port; its address, without the scheme."""
     live = RuntimeConfig(a_config(admin={"token": TOKEN, **tls}))
     api = AdminApi(None, None, lambda: TOKEN, Overview(None, live))  # type: ignore[arg-type]
     sock = bind("127.0.0.1", 0, "admin.port", "--admin-port")
@@ -69,7 +69,7 @@ def tls_of(pair: tuple[str, str]) -> dict[str, str]:
 
 
 async def said(*urls: str, **values: Any) -> list[Any]:
-    """What a gateway with these values learns of its peers."""
+    """The answers of peers to a gateway with these values."""
     peers = Peers(RuntimeConfig(a_config(admin={"token": TOKEN, "peers": list(urls), **values})))
     try:
         return await peers.ask()
@@ -82,21 +82,23 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path / "ours")
 
 
-async def test_a_peer_of_a_private_authority_is_asked_and_believed(authority: Authority) -> None:
+async def test_a_peer_with_a_certificate_of_a_private_authority_is_shown(
+    authority: Authority,
+) -> None:
     async with an_admin_port(**tls_of(authority.issue("peer"))) as address:
         (peer,) = await said(f"https://{address}", peers_tls_ca_file=authority.file)
         assert peer.seen > 0
         assert peer == Peer(**structs.asdict(SAID), url=f"https://{address}", seen=peer.seen)
 
 
-async def test_http_and_https_peers_stand_beside_each_other(authority: Authority) -> None:
+async def test_http_and_https_peers_can_be_mixed(authority: Authority) -> None:
     async with an_admin_port() as plain, an_admin_port(**tls_of(authority.issue("p"))) as secure:
         urls = [f"http://{plain}", f"https://{secure}"]
         found = await said(*urls, peers_tls_ca_file=authority.file)
         assert [peer.status for peer in found] == ["ready", "ready"]
 
 
-async def test_a_peer_that_is_not_to_be_believed_is_not_shown_the_token_and_says_why(
+async def test_a_peer_without_a_valid_certificate_does_not_get_the_token_and_the_reason_is_shown(
     authority: Authority, tmp_path: Path
 ) -> None:
     stranger = Authority(tmp_path / "other")
@@ -120,7 +122,7 @@ async def test_a_peer_that_is_not_to_be_believed_is_not_shown_the_token_and_says
     assert peer.problem.startswith("does not answer")
 
 
-async def test_a_peer_that_asks_for_a_certificate_is_shown_one(
+async def test_a_peer_that_requires_a_client_certificate_gets_one(
     authority: Authority, tmp_path: Path
 ) -> None:
     clients = Authority(tmp_path / "clients", "clients")
@@ -135,7 +137,7 @@ async def test_a_peer_that_asks_for_a_certificate_is_shown_one(
         assert peer.status == "ready"
 
 
-async def test_an_authority_that_is_replaced_in_place_is_seen(
+async def test_a_replaced_authority_file_is_read_again(
     authority: Authority, tmp_path: Path
 ) -> None:
     stranger = Authority(tmp_path / "other")
@@ -163,7 +165,7 @@ async def test_an_authority_that_is_replaced_in_place_is_seen(
         ({"peers_tls_key_file": "no.key"}, "admin: peers_tls_certificate_file and"),
     ],
 )
-def test_files_that_cannot_be_used_are_named(
+def test_certificate_files_that_cannot_be_used_are_named(
     values: dict[str, str], problem: str, tmp_path: Path
 ) -> None:
     document = {

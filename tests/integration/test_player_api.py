@@ -1,4 +1,4 @@
-"""The Player API as a client meets it: a running gateway, real lookup nodes, a real MySQL."""
+"""The Player API of a running gateway, with real lookup nodes and a real MySQL."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def gateway(stack_config: Callable[..., dict[str, Any]], tmp_path: Path) -> Iter
 
 
 class Listener:
-    """Somebody with a play token; each command answers status and body."""
+    """A listener with a play token; each command gives the status and the body."""
 
     def __init__(self, http: aiohttp.ClientSession, token: str) -> None:
         self.http = http
@@ -51,7 +51,7 @@ async def http(gateway: Gateway) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def newcomer(http: aiohttp.ClientSession) -> Listener:
+async def new_listener(http: aiohttp.ClientSession) -> Listener:
     async with http.get("/sets/new.json") as answer:
         assert answer.status == 200
         body = await answer.json()
@@ -69,8 +69,10 @@ def place(body: Any) -> tuple[bool, bool, bool, Any]:
     )
 
 
-async def test_the_recorded_session_of_the_original_service(http: aiohttp.ClientSession) -> None:
-    listener = await newcomer(http)
+async def test_the_recorded_session_of_the_original_service_gets_the_same_answers(
+    http: aiohttp.ClientSession,
+) -> None:
+    listener = await new_listener(http)
     track = [track.id for track in MIX.tracks]
     for command, expected in [
         ("play", (True, False, True, track[0])),
@@ -100,10 +102,10 @@ async def test_the_recorded_session_of_the_original_service(http: aiohttp.Client
 
 @pytest.mark.parametrize("command", ["next", "skip"])
 @pytest.mark.parametrize(("number", "expected"), [(0, 1), (1, 0), (7, 0)])
-async def test_a_command_with_a_track_sent_twice_moves_once_without_a_state_too(
+async def test_a_command_that_names_its_track_moves_once_if_sent_twice_even_without_a_state(
     http: aiohttp.ClientSession, command: str, number: int, expected: int
 ) -> None:
-    listener, tracks = await newcomer(http), [track.id for track in MIX.tracks]
+    listener, tracks = await new_listener(http), [track.id for track in MIX.tracks]
     for method in ("GET", "POST"):
         status, body = await listener(command, method, mix_id=7, track_id=tracks[number])
         assert (status, body["set"]["track"]["id"]) == (200, tracks[expected])
@@ -111,8 +113,8 @@ async def test_a_command_with_a_track_sent_twice_moves_once_without_a_state_too(
     assert [track["id"] for track in body["tracks"]] == tracks[: expected + 1]
 
 
-async def test_a_listener_resumes_and_a_retry_moves_nothing(http: aiohttp.ClientSession) -> None:
-    listener = await newcomer(http)
+async def test_a_listener_resumes_and_a_retry_does_not_move_it(http: aiohttp.ClientSession) -> None:
+    listener = await new_listener(http)
     first, second, _ = (track.id for track in MIX.tracks[:3])
     await listener("next", mix_id=7)
     for _ in range(3):
@@ -122,7 +124,7 @@ async def test_a_listener_resumes_and_a_retry_moves_nothing(http: aiohttp.Client
     assert body["set"]["track"]["id"] == second
     _, body = await listener("tracks_played", mix_id=7)
     assert [track["id"] for track in body["tracks"]] == [first, second]
-    other = await newcomer(http)
+    other = await new_listener(http)
     _, body = await other("play", mix_id=7)
     assert body["set"]["track"]["id"] == first
 
@@ -152,8 +154,10 @@ async def test_a_user_id_needs_the_service_key(http: aiohttp.ClientSession) -> N
             assert (await answer.json())["errors"]
 
 
-async def test_report_is_idempotent_and_knows_its_tracks(http: aiohttp.ClientSession) -> None:
-    listener = await newcomer(http)
+async def test_a_report_can_be_repeated_and_needs_a_track_of_the_mix(
+    http: aiohttp.ClientSession,
+) -> None:
+    listener = await new_listener(http)
     track = MIX.tracks[0].id
     for _ in range(2):
         status, body = await listener("report", mix_id=7, track_id=track)
@@ -164,14 +168,16 @@ async def test_report_is_idempotent_and_knows_its_tracks(http: aiohttp.ClientSes
 
 
 async def test_skipping_the_last_track_ends_the_mix(http: aiohttp.ClientSession) -> None:
-    listener = await newcomer(http)
+    listener = await new_listener(http)
     _, body = await listener("play", mix_id=9)
     assert body["set"]["at_last_track"] is True
     status, body = await listener("skip", mix_id=9)
     assert (status, body["set"]["at_end"]) == (200, True)
 
 
-async def test_mixes_pages_and_the_next_mix(http: aiohttp.ClientSession) -> None:
+async def test_mixes_pages_of_mixes_and_the_next_mix_are_served(
+    http: aiohttp.ClientSession,
+) -> None:
     async with http.post("/mixes/7.json") as answer:
         mix = (await answer.json())["mix"]
     assert (mix["id"], mix["tracks_count"], mix["user"]["login"]) == (7, 8, "dj")
@@ -184,17 +190,17 @@ async def test_mixes_pages_and_the_next_mix(http: aiohttp.ClientSession) -> None
         "total_entries": 2,
         "next_page": None,
     }
-    listener = await newcomer(http)
+    listener = await new_listener(http)
     for mix_id, following in ((7, 9), (9, 7)):
         _, body = await listener("next_mix", mix_id=mix_id)
         assert body["next_mix"]["id"] == following
     assert (await listener("next_mix", mix_id=8))[0] == 404
 
 
-async def test_what_a_client_of_the_original_sends_along_changes_nothing(
+async def test_further_parameters_and_headers_of_original_clients_are_ignored(
     http: aiohttp.ClientSession,
 ) -> None:
-    listener = await newcomer(http)
+    listener = await new_listener(http)
     headers = {"X-Api-Key": "k", "X-Api-Version": "2"}
     listener.http.headers.update(headers)
     status, body = await listener(
@@ -216,10 +222,10 @@ async def test_a_state_of_the_states_api_is_409_for_the_player(
     assert (await listener("report", mix_id=7, track_id=MIX.tracks[0].id))[0] == 409
 
 
-async def test_gateways_whose_clocks_differ_allow_no_skip_more(
+async def test_gateways_with_different_clocks_allow_no_more_skips(
     gateway: Gateway, tmp_path: Path, stack_config: Callable[..., dict[str, Any]]
 ) -> None:
-    """One machine's clock is two hours ahead, twice the skip window."""
+    """The clock of one machine is two hours ahead, twice the skip window."""
     document = {**gateway.document, **{k: stack_config()[k] for k in ("gateway", "admin")}}
     ahead = Gateway(document, tmp_path, clock=7200)
     await asyncio.to_thread(ahead.start)
@@ -228,7 +234,7 @@ async def test_gateways_whose_clocks_differ_allow_no_skip_more(
             aiohttp.ClientSession(gateway.url) as here,
             aiohttp.ClientSession(ahead.url) as there,
         ):
-            token = (await newcomer(here)).token
+            token = (await new_listener(here)).token
             await Listener(here, token)("play", mix_id=7)
             statuses = [
                 (await Listener(http, token)("skip", mix_id=7))[0]

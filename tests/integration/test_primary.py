@@ -1,4 +1,4 @@
-"""The primary on real servers that die, freeze, turn read-only or both claim to be it."""
+"""The primary on real servers that are killed, freeze, turn read-only, or are both writable."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def watching(config: MySQL) -> AsyncIterator[Primary]:
 
 
 async def elsewhere(call: Callable[[], Any]) -> Any:
-    """What blocks (starting a server), while this loop goes on."""
+    """Make a call that blocks, such as starting a server, in a thread."""
     return await asyncio.to_thread(call)
 
 
@@ -117,7 +117,7 @@ def generation(server: Server, database: str) -> int:
 
 
 class Load:
-    """Clients that go on counting, each on a key of its own, and what they met."""
+    """Clients that count, each with a key of its own, and their answers."""
 
     def __init__(self, backend: Backend, clients: int = 8) -> None:
         self.backend = backend
@@ -133,7 +133,7 @@ class Load:
             await asyncio.sleep(0.002)
 
     async def during(self, trouble: Callable[[], Awaitable[None]]) -> None:
-        """Run before, during and after it; every change must be answered."""
+        """Run clients before, during and after the trouble; every change must be answered."""
         tasks = [asyncio.create_task(self._client(key)) for key in self.counts]
         try:
             await until(lambda: all(self.counts.values()))
@@ -151,13 +151,13 @@ class Load:
             await asyncio.gather(*tasks)
 
     async def check(self) -> None:
-        """Each acknowledged change was counted once, and no other."""
+        """Require that exactly the acknowledged changes were made, each once."""
         assert all(answer == counted for _, answer, counted in self.answers)
         for key, counted in self.counts.items():
             assert await count(self.backend.store, key) == counted
 
 
-async def test_requests_wait_for_a_primary_that_was_killed_and_go_on(
+async def test_requests_wait_for_a_killed_primary_and_go_on_when_it_is_back(
     stack_config: StackConfig, mysql: Server
 ) -> None:
     async with opened(stack_config()) as backend:
@@ -175,7 +175,7 @@ async def test_requests_wait_for_a_primary_that_was_killed_and_go_on(
         assert backend.readiness().status == "ready"
 
 
-async def test_past_the_deadline_the_primary_is_unavailable_and_says_why(
+async def test_past_their_deadline_requests_fail_with_the_reason(
     stack_config: StackConfig, mysql: Server
 ) -> None:
     async with watching(config(stack_config, deadline=400)) as primary:
@@ -202,7 +202,7 @@ async def test_changes_wait_while_the_primary_is_read_only(
             mysql.query("SET GLOBAL read_only = 1")
             await until(lambda: not backend.primary.adopted)
             counts = dict(load.counts)
-            await asyncio.sleep(2)  # it is that long that no change is possible
+            await asyncio.sleep(2)  # longer than any request under way takes
             assert load.counts == counts
             mysql.query("SET GLOBAL read_only = 0")
 
@@ -211,7 +211,7 @@ async def test_changes_wait_while_the_primary_is_read_only(
         await load.check()
 
 
-async def test_a_lone_change_that_meets_a_read_only_host_drops_its_connections_at_once(
+async def test_one_change_refused_as_read_only_drops_the_primary_at_once(
     stack_config: StackConfig, mysql: Server
 ) -> None:
     async with opened(stack_config()) as backend:
@@ -226,14 +226,16 @@ async def test_a_lone_change_that_meets_a_read_only_host_drops_its_connections_a
         assert (await changing).answer == 2
 
 
-async def test_killed_connections_cost_no_change(stack_config: StackConfig, mysql: Server) -> None:
+async def test_no_change_is_lost_when_connections_are_killed(
+    stack_config: StackConfig, mysql: Server
+) -> None:
     async with opened(stack_config()) as backend:
         load = Load(backend)
 
         async def trouble() -> None:
             for _ in range(20):
                 for number in connections(mysql):
-                    with contextlib.suppress(pymysql.MySQLError):  # gone already
+                    with contextlib.suppress(pymysql.MySQLError):  # it has ended already
                         mysql.query(f"KILL {number}")
                 await asyncio.sleep(0.02)
 
@@ -242,10 +244,10 @@ async def test_killed_connections_cost_no_change(stack_config: StackConfig, mysq
         await load.check()
 
 
-async def test_a_frozen_primary_that_thaws_has_lost_and_doubled_nothing(
+async def test_no_change_is_lost_or_doubled_when_a_frozen_primary_is_thawed(
     stack_config: StackConfig, mysql: Server
 ) -> None:
-    """What was under way when it froze may land when it thaws, and is then recognised."""
+    """Changes under way may be committed when it is thawed, and are then recognised."""
     document = stack_config()
     document["mysql"] |= {"statement_timeout": 500, "connect_timeout": 300}
     async with opened(document) as backend:
@@ -264,7 +266,7 @@ async def test_a_frozen_primary_that_thaws_has_lost_and_doubled_nothing(
         await load.check()
 
 
-async def test_looking_at_a_frozen_host_leaves_no_connection_behind(
+async def test_checks_of_a_frozen_host_leak_no_connection(
     stack_config: StackConfig, mysql: Server
 ) -> None:
     async with watching(
@@ -274,14 +276,14 @@ async def test_looking_at_a_frozen_host_leaves_no_connection_behind(
         before = len(os.listdir("/proc/self/fd"))
         mysql.freeze()
         await until(lambda: not primary.adopted)
-        await asyncio.sleep(2)  # a dozen looks
+        await asyncio.sleep(2)  # a dozen checks
 
         assert len(os.listdir("/proc/self/fd")) <= before + 2
         mysql.thaw()
         await primary.fetch("SELECT 1")
 
 
-async def test_the_gateway_starts_while_mysql_is_down(
+async def test_a_gateway_that_starts_while_mysql_is_down_serves_when_it_is_up(
     stack_config: StackConfig, mysql: Server
 ) -> None:
     document = stack_config()
@@ -300,10 +302,10 @@ async def test_the_gateway_starts_while_mysql_is_down(
         await backend.close()
 
 
-async def test_a_request_that_came_late_does_not_end_with_the_deadline_of_an_earlier_one(
+async def test_a_later_request_has_its_own_deadline(
     stack_config: StackConfig, mysql: Server
 ) -> None:
-    """They share the first look at the calendar; each has its own time to wait for it."""
+    """Both wait for the first listing of partitions, each until its own deadline."""
     document = stack_config()
     document["mysql"] |= {"deadline": 2_000}
     mysql.query("SET GLOBAL read_only = 1")
@@ -321,7 +323,7 @@ async def test_a_request_that_came_late_does_not_end_with_the_deadline_of_an_ear
         await backend.close()
 
 
-async def test_no_more_than_so_many_wait_and_the_next_one_is_refused_at_once(
+async def test_at_most_the_configured_number_of_requests_wait_and_others_are_refused_at_once(
     stack_config: StackConfig, mysql: Server
 ) -> None:
     mysql.kill()
@@ -337,7 +339,7 @@ async def test_no_more_than_so_many_wait_and_the_next_one_is_refused_at_once(
         assert await asyncio.gather(*waiting) == [[(7,)]] * 3
 
 
-async def test_no_more_connections_are_open_than_configured_and_none_is_lost_to_who_gives_up(
+async def test_the_pool_has_at_most_the_configured_connections_and_cancelled_requests_leak_none(
     stack_config: StackConfig, mysql: Server
 ) -> None:
     async with watching(config(stack_config, connections=3)) as primary:
@@ -350,17 +352,17 @@ async def test_no_more_connections_are_open_than_configured_and_none_is_lost_to_
             done = await asyncio.gather(*tasks, return_exceptions=True)
             assert [r for r in done[1::2] if r != [(0,)]] == []
 
-        # All three places still work, at the same time.
+        # All three places can still be used at the same time.
         sessions = contextlib.AsyncExitStack()
         async with sessions, asyncio.timeout(5):
             for _ in range(3):
                 session = await sessions.enter_async_context(primary.session(primary.deadline()))
                 assert await session.fetch("SELECT 1") == [(1,)]
-            # One more for whoever looks at the hosts.
+            # One more connection checks the hosts.
             assert len(connections(mysql)) <= 4
 
 
-async def test_a_place_that_was_promised_to_who_gave_up_goes_to_the_next(
+async def test_a_place_given_to_a_cancelled_request_goes_to_the_next_one(
     stack_config: StackConfig,
 ) -> None:
     async with watching(config(stack_config, connections=2)) as primary:
@@ -370,7 +372,7 @@ async def test_a_place_that_was_promised_to_who_gave_up_goes_to_the_next(
                 await sessions.enter_async_context(primary.session(primary.deadline()))
             waiting = [asyncio.create_task(primary.fetch("SELECT 1")) for _ in range(2)]
             await asyncio.sleep(0.01)
-            await sessions.aclose()  # both places are promised now, and nobody has run yet
+            await sessions.aclose()  # both places are assigned, but no task has run yet
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
@@ -379,7 +381,7 @@ async def test_a_place_that_was_promised_to_who_gave_up_goes_to_the_next(
             assert await asyncio.gather(*(primary.fetch("SELECT 1") for _ in range(4)))
 
 
-async def test_a_statement_on_a_frozen_host_ends_by_its_timeout(
+async def test_a_statement_on_a_frozen_host_ends_after_its_timeout(
     stack_config: StackConfig, mysql: Server
 ) -> None:
     async with watching(config(stack_config, statement_timeout=200)) as primary:
@@ -397,13 +399,13 @@ async def test_a_statement_on_a_frozen_host_ends_by_its_timeout(
         assert await primary.fetch("SELECT 3") == [(3,)]
 
 
-async def test_a_reload_reaches_a_connection_that_is_being_made(
+async def test_a_reload_applies_to_a_connection_that_is_being_made(
     stack_config: StackConfig, mysql: Server
 ) -> None:
     patient, hasty = config(stack_config), config(stack_config, statement_timeout=100)
     async with watching(patient) as primary:
         await primary.fetch("SELECT 1")
-        async with primary.session(primary.deadline()):  # the one that is open
+        async with primary.session(primary.deadline()):  # uses the open connection
             connecting = asyncio.create_task(primary._pool.acquire())  # type: ignore[union-attr]
             await asyncio.sleep(0)
             assert not connecting.done()
@@ -414,15 +416,13 @@ async def test_a_reload_reaches_a_connection_that_is_being_made(
             primary._pool.release(session)  # type: ignore[union-attr]
 
 
-async def test_two_writable_hosts_of_one_generation_are_both_refused(both: MySQL) -> None:
+async def test_requests_fail_while_two_hosts_of_one_generation_are_writable(both: MySQL) -> None:
     async with watching(both) as primary:
         with pytest.raises(PrimaryUnavailable, match="both writable"):
             await primary.fetch("SELECT 1")
 
 
-async def test_a_second_writable_host_that_turns_up_stops_the_changes(
-    both: MySQL, other: Server
-) -> None:
+async def test_changes_stop_when_a_second_host_becomes_writable(both: MySQL, other: Server) -> None:
     other.query("SET GLOBAL read_only = 1")
     async with watching(both) as primary:
         await primary.fetch("SELECT 1")
@@ -436,17 +436,17 @@ async def test_a_second_writable_host_that_turns_up_stops_the_changes(
         await primary.fetch("SELECT 1")
 
 
-async def test_a_primary_that_is_too_busy_to_be_looked_at_keeps_its_place(
+async def test_a_primary_that_is_too_busy_for_checks_stays_the_primary(
     both: MySQL, mysql: Server, other: Server, database: str
 ) -> None:
-    """Somebody makes the standby writable, or takes "Too many connections" for a dead primary."""
+    """A standby made writable, with the same generation, does not replace it."""
     other.query("SET GLOBAL read_only = 1")
     with crowded(mysql) as crowd:
         async with watching(both) as primary:
             assert await primary.fetch("SELECT 1") == [(1,)]
             crowd()
             await until(lambda: "max_user_connections" in str(primary.shown().hosts[0]))
-            # On its own that changes nothing: sessions that are open go on.
+            # Requests go on with the open connections.
             await asyncio.sleep(1.2)
             assert await primary.fetch("SELECT 2") == [(2,)]
 
@@ -458,12 +458,12 @@ async def test_a_primary_that_is_too_busy_to_be_looked_at_keeps_its_place(
             generation = f"SELECT generation FROM {database}.tapedeck_generation"
             assert other.query(generation) == [(1,)]
 
-            # One that was promoted as it should be takes over all the same.
+            # A host that is promoted with the next generation does replace it.
             set_generation(other, database, 2)
             await until(lambda: primary.address == other.address)
 
 
-async def test_a_busy_primary_that_refuses_a_change_has_lost_its_place(
+async def test_a_busy_primary_that_refuses_a_change_is_replaced(
     both: MySQL, mysql: Server, other: Server
 ) -> None:
     other.query("SET GLOBAL read_only = 1")
@@ -472,7 +472,7 @@ async def test_a_busy_primary_that_refuses_a_change_has_lost_its_place(
             assert await primary.execute("CREATE TABLE marks (n INT)") == 0
             crowd()
             await until(lambda: "max_user_connections" in str(primary.shown().hosts[0]))
-            # A switchover by hand, at that very moment.
+            # At this moment an operator switches over.
             mysql.query("SET GLOBAL read_only = 1")
             with contextlib.suppress(PrimaryUnavailable):
                 await primary.execute("INSERT INTO marks VALUES (1)")
@@ -480,19 +480,18 @@ async def test_a_busy_primary_that_refuses_a_change_has_lost_its_place(
             await until(lambda: primary.address == other.address)
 
 
-async def test_looks_at_a_frozen_host_are_no_broken_handshakes(
+async def test_checks_of_a_frozen_host_break_no_handshake(
     both: MySQL, mysql: Server, other: Server
 ) -> None:
-    """A server counts each of those when it thaws, and blocks the gateway's machine at last."""
+    """A thawed server counts broken handshakes, and after many of them blocks the machine."""
     other.query("SET GLOBAL read_only = 1")
     counted = "SHOW GLOBAL STATUS LIKE 'Aborted_connects'"
     before = int(other.query(counted)[0][1])
     async with watching(both) as primary:
         await primary.fetch("SELECT 1")
-        looked = "no answer in time"
         other.freeze()
-        await until(lambda: looked in str(primary.shown().hosts[1]))
-        # Time for eight more looks, each with an end of its own.
+        await until(lambda: "no answer in time" in str(primary.shown().hosts[1]))
+        # Long enough for eight more checks.
         await asyncio.sleep(8 * both.connect_timeout / 1000)
         other.thaw()
         await until(lambda: primary.shown().hosts[1].role == "standby", 3)
@@ -500,7 +499,7 @@ async def test_looks_at_a_frozen_host_are_no_broken_handshakes(
         assert int(other.query(counted)[0][1]) - before == 0
 
 
-async def test_connects_of_requests_to_a_frozen_host_are_no_broken_handshakes(
+async def test_connects_of_requests_to_a_frozen_host_break_no_handshake(
     stack_config: StackConfig, mysql: Server
 ) -> None:
     counted = "SHOW GLOBAL STATUS LIKE 'Aborted_connects'"
@@ -519,13 +518,13 @@ async def test_connects_of_requests_to_a_frozen_host_are_no_broken_handshakes(
         assert int(mysql.query(counted)[0][1]) == before
 
 
-async def test_a_host_that_blocks_this_machine_is_busy_and_says_so(
+async def test_a_host_that_blocks_this_machine_counts_as_busy_with_the_remedy(
     stack_config: StackConfig,
 ) -> None:
-    """Error 1129: too many handshakes from here were broken off, whoever did it."""
+    """Error 1129: the server counted too many broken handshakes from this machine."""
 
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A server never blocks 127.0.0.1: these are the words that others get for a greeting.
+        # A server never blocks 127.0.0.1; this is the greeting that other blocked machines get.
         said = b"\xff" + struct.pack("<H", 1129) + b"Host 'gateway' is blocked"
         writer.write(len(said).to_bytes(3, "little") + b"\0" + said)
         writer.close()
@@ -540,8 +539,8 @@ async def test_a_host_that_blocks_this_machine_is_busy_and_says_so(
 
 @contextlib.contextmanager
 def crowded(server: Server) -> Iterator[Callable[[], None]]:
-    """Gives a function that leaves the gateways' user no connection there but those of requests:
-    it ends the one that looks are made on."""
+    """Gives a function that ends the gateway's connection for checks, after which its user may
+    open no other one."""
     user = server.query("SELECT CONCAT(user, '@', '\"', host, '\"') FROM mysql.user")
     name = next(row[0] for row in user if row[0].startswith("tapedeck@"))
 
@@ -556,10 +555,10 @@ def crowded(server: Server) -> Iterator[Callable[[], None]]:
         server.query("SET GLOBAL read_only = 0")
 
 
-async def test_the_higher_generation_wins_and_the_lower_is_never_believed_again(
+async def test_the_higher_generation_wins_and_the_replaced_primary_is_never_used_again(
     both: MySQL, mysql: Server, other: Server, database: str
 ) -> None:
-    """The old primary was frozen, replaced, and thawed; then its successor dies."""
+    """Not even when its successor is killed."""
     other.query("SET GLOBAL read_only = 1")
     async with watching(both) as primary:
         await primary.fetch("SELECT 1")
@@ -578,7 +577,7 @@ async def test_the_higher_generation_wins_and_the_lower_is_never_believed_again(
         assert primary.address == other.address
 
 
-async def test_a_frozen_primary_that_was_replaced_is_not_written_to_when_it_thaws(
+async def test_a_replaced_primary_is_not_written_to_when_it_is_thawed(
     both: MySQL, mysql: Server, other: Server, database: str
 ) -> None:
     other.query("SET GLOBAL read_only = 1")
@@ -621,10 +620,10 @@ async def test_a_request_that_connects_to_a_frozen_primary_goes_on_once_another_
             mysql.thaw()
 
 
-async def test_the_first_to_adopt_a_new_primary_raises_the_generation_once(
+async def test_gateways_that_adopt_a_new_primary_raise_its_generation_once(
     both: MySQL, mysql: Server, other: Server, database: str
 ) -> None:
-    """As behind a managed failover, where nobody else does: five gateways, one step."""
+    """In a managed failover only gateways raise it: here five of them."""
     other.query("SET GLOBAL read_only = 1")
     async with contextlib.AsyncExitStack() as stack:
         gateways = [await stack.enter_async_context(watching(both)) for _ in range(5)]
@@ -636,7 +635,7 @@ async def test_the_first_to_adopt_a_new_primary_raises_the_generation_once(
             await until(lambda gateway=gateway: gateway.address == other.address)  # type: ignore[misc]
 
         assert generation(other, database) == 2
-        # The old one comes back writable: nobody believes it, and nothing stops.
+        # The old primary becomes writable again: it is not used, and requests go on.
         mysql.query("SET GLOBAL read_only = 0")
         await asyncio.sleep(1.2)
         for gateway in gateways:
@@ -644,10 +643,10 @@ async def test_the_first_to_adopt_a_new_primary_raises_the_generation_once(
             assert gateway.address == other.address
 
 
-async def test_a_new_primary_is_kept_when_another_host_is_looked_at_while_its_generation_is_raised(
+async def test_a_new_primary_is_kept_if_another_host_is_checked_while_its_generation_is_raised(
     both: MySQL, mysql: Server, other: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That look is judged together with the last one at the new primary, from before the raise."""
+    """That check is judged with the new primary's last one, which has the old generation."""
     other.query("SET GLOBAL read_only = 1")
     async with watching(both) as primary:
         await until(lambda: primary.address == mysql.address)
@@ -663,17 +662,17 @@ async def test_a_new_primary_is_kept_when_another_host_is_looked_at_while_its_ge
         mysql.query("SET GLOBAL read_only = 1")
         other.query("SET GLOBAL read_only = 0")
         await until(lambda: primary.address == other.address)
-        async with primary._monitor._choosing:  # behind the look that waited
+        async with primary._monitor._choosing:  # after the check that waited
             pass
 
         assert primary.address == other.address
         assert primary.generation == 2
 
 
-async def test_a_name_that_moves_while_the_old_server_answers_is_followed(
+async def test_when_a_host_s_name_moves_its_new_server_is_used_soon(
     both: MySQL, mysql: Server, other: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A managed failover by hand: the old server is well, writable, and no longer meant."""
+    """In a managed failover by hand the old server may still answer and be writable."""
     leads_to = "127.0.0.2"
     monkeypatch.setattr(NAMES, "_ask", lambda _: (leads_to,))
     async with (
@@ -684,14 +683,14 @@ async def test_a_name_that_moves_while_the_old_server_answers_is_followed(
         async with watching(both.model_copy(update={"hosts": (named,)})) as primary:
             assert await primary.fetch("SELECT @@port") == [(mysql.port,)]
             leads_to = "127.0.0.3"
-            # Well before the connection for looks would be made anew by itself.
+            # Before the connection for checks would be replaced because of its age.
             async with asyncio.timeout(KEEP * 0.8):
                 while await primary.fetch("SELECT @@port") != [(other.port,)]:
                     await asyncio.sleep(0.02)
 
 
 class Resetting:
-    """A proxy whose `reset` ends every connection as a machine does that lost its memory: RST."""
+    """A proxy whose `reset` ends every connection with a TCP reset (RST)."""
 
     def __init__(self, upstream: int, host: str = "127.0.0.1", port: int = 0) -> None:
         self._upstream = upstream
@@ -739,7 +738,7 @@ LOOPS = [pytest.param(asyncio.run, id="asyncio"), pytest.param(uvloop.run, id="u
 
 
 @pytest.mark.parametrize("run", LOOPS)
-def test_a_connection_that_was_reset_while_idle_costs_no_request(
+def test_no_request_fails_because_idle_connections_were_reset(
     stack_config: StackConfig, mysql: Server, run: Callable[[Any], None]
 ) -> None:
     async def scenario() -> None:
@@ -756,7 +755,7 @@ def test_a_connection_that_was_reset_while_idle_costs_no_request(
 
 
 @pytest.mark.parametrize("run", LOOPS)
-def test_a_lookup_node_whose_connections_are_reset_raises_nothing(
+def test_reset_connections_to_a_lookup_node_raise_no_exception(
     stack_config: StackConfig, lookup_servers: list[RedisServer], run: Callable[[Any], None]
 ) -> None:
     async def scenario() -> None:
@@ -783,10 +782,10 @@ def test_a_lookup_node_whose_connections_are_reset_raises_nothing(
     run(scenario())
 
 
-async def test_after_a_planned_failover_no_read_is_answered_by_the_old_primary(
+async def test_after_a_planned_failover_no_read_uses_the_old_primary_s_answer(
     stack_config: StackConfig, mysql: Server, other: Server, database: str
 ) -> None:
-    """A gateway that only reads: nothing that it writes meets the old primary's fence."""
+    """The gateway only reads, so no refused change tells it of the failover."""
     hosts = [mysql.address, other.address]
     other.query("SET GLOBAL read_only = 1")
     async with opened(stack_config(mysql={"hosts": hosts}), complete=True) as backend:
@@ -796,13 +795,13 @@ async def test_after_a_planned_failover_no_read_is_answered_by_the_old_primary(
         ((version, owner, operations),) = mysql.query(
             f"SELECT version, owner, operations FROM {database}.{day}"
         )
-        # What other gateways changed after the failover.
+        # Other gateways changed this after the failover.
         insert = f"INSERT INTO {database}.{day} VALUES (%s, %s, %s, %s, %s, %s)"
         other.query(insert, (*KEY, version + 23, owner, b"24", operations))
         set_generation(other, database, 2)
         assert await count(backend.store, KEY) == 1
 
-        # This loop stands still meanwhile: the gateway has no look at the hosts in between.
+        # These calls block the event loop, so the gateway does not check the hosts meanwhile.
         mysql.query("SET GLOBAL read_only = 1")
         other.query("SET GLOBAL read_only = 0")
         counts = [await count(backend.store, KEY) for _ in range(40)]

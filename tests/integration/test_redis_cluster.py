@@ -1,4 +1,4 @@
-"""Lookups in a real Redis Cluster of six: three primaries, three replicas."""
+"""Hints in a real Redis Cluster of three primaries and three replicas."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _module_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisC
 
 @pytest.fixture
 def cluster(_module_cluster: RedisCluster) -> RedisCluster:
-    """The cluster, well and empty, whatever a test before did to it. Roles are as they are."""
+    """The cluster, healthy and empty. Earlier tests may have changed the roles of its nodes."""
     for server in _module_cluster.servers:
         server.thaw()
         if not server.running:
@@ -62,9 +62,9 @@ def primaries(cluster: RedisCluster) -> list[RedisServer]:
 
 
 def document(stack_config: StackConfig, cluster: RedisCluster, **words: Any) -> dict[str, Any]:
-    """Two of its nodes are enough to find the others."""
+    """A configuration that names two of the cluster's nodes, which is enough to find the others."""
     seeds = [server.address for server in cluster.servers[1:3]]
-    # A state that a worker remembers needs no hint.
+    # A state in a worker's cache needs no hint.
     made = stack_config(sessions={"enabled": False})
     made["lookup"] = {"mode": "cluster", "servers": seeds, "server_retry_timeout": 500, **words}
     return made
@@ -88,7 +88,7 @@ async def asked(backend: Backend, keys: list[Key] = KEYS) -> list[Hint]:
 
 
 async def answered(backend: Backend, keys: list[Key] = KEYS) -> set[Hint]:
-    """All hints, once none of them is late: the machine may be busy with something else."""
+    """All hints, asked again while one is late on a busy machine."""
     end = time.monotonic() + SECONDS
     while True:
         hints = set(await asked(backend, keys))
@@ -97,7 +97,7 @@ async def answered(backend: Backend, keys: list[Key] = KEYS) -> set[Hint]:
 
 
 class Load:
-    """Changes every key again and again, counts them, and times how long hints take."""
+    """Changes every key repeatedly, counts the changes, and measures how long hints take."""
 
     def __init__(self, backend: Backend, keys: list[Key]) -> None:
         self._backend = backend
@@ -114,10 +114,10 @@ class Load:
 
     async def __aexit__(self, *_: object) -> None:
         self._end = True
-        await asyncio.gather(*self._tasks)  # raises what a client would have seen
+        await asyncio.gather(*self._tasks)  # raises an error that a client would have seen
 
     async def more(self, rounds: int = 8) -> None:
-        """Wait until that much more has been done."""
+        """Wait until this many more rounds are done."""
         enough = self.rounds + rounds
         await until(lambda: self.rounds >= enough or any(task.done() for task in self._tasks))
 
@@ -153,7 +153,7 @@ async def test_hints_are_kept_on_the_primaries_of_their_slots(
 
 
 @pytest.mark.parametrize("fault", ["kill", "freeze"])
-async def test_a_primary_is_lost_and_its_replica_takes_over_and_nobody_notices(
+async def test_no_listener_notices_that_a_primary_is_lost_and_its_replica_takes_over(
     stack_config: StackConfig, cluster: RedisCluster, fault: str
 ) -> None:
     async with opened(document(stack_config, cluster)) as backend:
@@ -164,7 +164,7 @@ async def test_a_primary_is_lost_and_its_replica_takes_over_and_nobody_notices(
             await until(lambda: victim.address not in backend.lookups.ring.shares())
             await until(lambda: backend.readiness().status == "ready")
             await load.more()
-        # (its own lateness, on a busy machine, comes on top of the deadline of 50 ms)
+        # The deadline is 50 ms; a busy machine may add to it.
         assert load.slowest < 0.4
         for key, acknowledged in load.acknowledged.items():
             assert await count(backend.store, key) == acknowledged + 1
@@ -173,7 +173,7 @@ async def test_a_primary_is_lost_and_its_replica_takes_over_and_nobody_notices(
         assert len(backend.lookups.ring.shares()) == 3
 
 
-async def test_a_frozen_primary_costs_its_first_requests_one_deadline_and_the_rest_nothing(
+async def test_with_a_frozen_primary_only_the_first_requests_wait_for_the_hint_s_deadline(
     stack_config: StackConfig, cluster: RedisCluster
 ) -> None:
     words = {"server_failure_limit": 1, "timeout": 100, "hint_deadline": 50}
@@ -198,10 +198,10 @@ async def test_a_frozen_primary_costs_its_first_requests_one_deadline_and_the_re
         assert any("is out of the ring: timeout" in r for r in backend.readiness().reasons)
 
 
-async def test_slots_that_move_under_load_lose_no_place(
+async def test_no_change_is_lost_while_slots_move_under_load(
     stack_config: StackConfig, cluster: RedisCluster
 ) -> None:
-    # So patient that none is late, however busy the machine.
+    # So long that no hint is late on a busy machine.
     words = {"hint_deadline": 5000, "timeout": 5000}
     async with opened(document(stack_config, cluster, **words)) as backend:
         await play(backend)
@@ -227,7 +227,7 @@ async def test_slots_that_move_under_load_lose_no_place(
         assert backend.readiness().status == "ready"
 
 
-async def test_a_cluster_that_is_down_costs_nothing_and_hints_return_with_it(
+async def test_no_request_fails_while_the_cluster_is_down_and_hints_return_with_it(
     stack_config: StackConfig, cluster: RedisCluster
 ) -> None:
     async with opened(document(stack_config, cluster)) as backend:
@@ -257,7 +257,7 @@ async def test_a_cluster_that_is_down_costs_nothing_and_hints_return_with_it(
         assert {hint.found for hint in await answered(backend)} == {Found.DAY}
 
 
-async def test_a_gateway_serves_before_the_cluster_is_there_and_finds_it_when_it_comes(
+async def test_a_gateway_serves_without_its_cluster_and_uses_it_when_it_is_up(
     stack_config: StackConfig, cluster: RedisCluster
 ) -> None:
     for server in cluster.servers:
@@ -269,7 +269,7 @@ async def test_a_gateway_serves_before_the_cluster_is_there_and_finds_it_when_it
         assert readiness.reasons[0].startswith("the Redis Cluster gives no hints: ")
         for server in cluster.servers:
             await asyncio.to_thread(server.start)
-        # It is found before its nodes have agreed that it works.
+        # The gateway finds the cluster before its nodes agree that it works.
         end = time.monotonic() + SECONDS
         while {hint.found for hint in await asked(backend)} != {Found.DAY}:
             assert time.monotonic() < end
@@ -279,7 +279,7 @@ async def test_a_gateway_serves_before_the_cluster_is_there_and_finds_it_when_it
         assert backend.readiness().status == "ready"
 
 
-async def test_servers_that_are_no_cluster_are_named(
+async def test_servers_without_cluster_support_are_reported(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
     made = stack_config()
@@ -289,7 +289,7 @@ async def test_servers_that_are_no_cluster_are_named(
         await until(lambda: "cluster support disabled" in backend.readiness().reasons[0])
 
 
-async def test_the_primaries_are_shown(
+async def test_the_cluster_s_primaries_are_shown_by_the_admin_port_and_the_command(
     stack_config: StackConfig, cluster: RedisCluster, tmp_path: Path
 ) -> None:
     made = document(stack_config, cluster, capacity_every=0.2)

@@ -1,4 +1,4 @@
-"""Connections to a lookup node: no answer is taken for another one's, none is left behind."""
+"""Connections to a lookup node: each command gets its own answer, and none is leaked."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def until_connections(server: RedisServer, wanted: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_batches_use_one_connection_one_after_the_other(
+async def test_consecutive_batches_use_the_same_connection(
     link: Link, lookup_servers: list[RedisServer]
 ) -> None:
     for number in range(5):
@@ -58,26 +58,26 @@ async def test_batches_use_one_connection_one_after_the_other(
     assert connections(lookup_servers[0]) == 1
 
 
-async def test_an_error_is_the_reply_to_its_own_command_alone(link: Link) -> None:
+async def test_an_error_is_the_reply_only_to_its_own_command(link: Link) -> None:
     set_, wrong, get = await link.ask([("SET", "a", "1"), ("LPUSH", "a", "x"), ("GET", "a")])
     assert (set_, get) == (b"OK", b"1")
     assert "WRONGTYPE" in str(wrong)
 
 
-async def test_a_connection_that_died_idle_costs_no_batch(
+async def test_no_batch_fails_because_an_idle_connection_ended(
     link: Link, lookup_servers: list[RedisServer]
 ) -> None:
     server = lookup_servers[0]
     await link.ask([("PING",)])
     server.kill()
     server.start()
-    await asyncio.sleep(0)  # its end is read
+    await asyncio.sleep(0)  # so that the link notices the end
     await until_connections(server, 0)
 
     assert await link.ask([("PING",)]) == [b"PONG"]
 
 
-async def test_a_batch_that_is_cut_short_leaves_its_answer_to_nobody(
+async def test_the_answer_of_a_cancelled_batch_goes_to_no_other_batch(
     link: Link, lookup_servers: list[RedisServer]
 ) -> None:
     server = lookup_servers[0]
@@ -92,7 +92,7 @@ async def test_a_batch_that_is_cut_short_leaves_its_answer_to_nobody(
     await until_connections(server, 1)
 
 
-async def test_no_more_connections_than_server_connections(
+async def test_a_link_opens_at_most_server_connections(
     lookup_servers: list[RedisServer],
 ) -> None:
     link = link_to(lookup_servers[0], server_connections=2)
@@ -105,7 +105,7 @@ async def test_no_more_connections_than_server_connections(
         link.close()
 
 
-async def test_a_batch_that_ends_after_the_link_was_closed_closes_its_connection(
+async def test_a_batch_under_way_when_the_link_is_closed_is_answered_and_then_closes(
     lookup_servers: list[RedisServer],
 ) -> None:
     link = link_to(lookup_servers[0])
@@ -118,9 +118,9 @@ async def test_a_batch_that_ends_after_the_link_was_closed_closes_its_connection
     await until_connections(lookup_servers[0], 0)
 
 
-def test_a_node_that_is_silent_after_a_late_login_is_waited_for_with_a_bound() -> None:
+def test_a_node_that_does_not_answer_after_a_late_login_is_a_failure_in_time() -> None:
     """A timeout that comes with the answer to the login must not be lost."""
-    # The loop of the product; on asyncio's own the moment is hardly ever met.
+    # On uvloop, which the gateway uses; on asyncio's loop this moment is very rare.
     uvloop.run(_ask_the_silent(patience=0.05, times=400))
 
 
@@ -133,7 +133,7 @@ async def _ask_the_silent(patience: float, times: int) -> None:
             while words := await read_command(reader):
                 if words[0] == b"AUTH":
                     logins += 1
-                    # All around the moment at which the caller gives up.
+                    # At different times around the caller's timeout.
                     await asyncio.sleep(patience - 0.0001 * (logins % 40))
                     writer.write(b"+OK\r\n")
         writer.close()

@@ -1,4 +1,4 @@
-"""Reloads of whole gateways: every worker or none, two gateways at different times, kills."""
+"""Reloads of whole gateways: all workers or none, two gateways one after the other, kills."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ StackConfig = Callable[..., dict[str, Any]]
 def gateway(
     stack_config: StackConfig, lookup_servers: list[RedisServer], tmp_path: Path
 ) -> Iterator[Gateway]:
-    """Two workers, on two of the three nodes."""
+    """A gateway with two workers and two of the three lookup nodes."""
     document = stack_config(lookup={"servers": servers(*lookup_servers[:2])})
     with Gateway(document, tmp_path, "--workers", "2") as gateway:
         asyncio.run(gateway.until("/readyz", lambda _, body: body["status"] == "ready"))
@@ -41,10 +41,10 @@ def gateway(
 
 
 @pytest.fixture
-def alone(
+def one_worker(
     stack_config: StackConfig, lookup_servers: list[RedisServer], tmp_path: Path
 ) -> Iterator[Gateway]:
-    """One worker without a supervisor."""
+    """A gateway with one worker and no supervisor."""
     document = stack_config(lookup={"servers": servers(*lookup_servers[:2])})
     with Gateway(document, tmp_path, "--workers", "1") as gateway:
         yield gateway
@@ -56,7 +56,7 @@ async def post(gateway: Gateway, path: str = "/reload") -> tuple[int, Any]:
 
 
 async def metric(gateway: Gateway, name: str, **labels: str) -> list[float]:
-    """The values of a metric in all processes of a gateway that have it."""
+    """The values of a metric in all processes of a gateway."""
     async with aiohttp.ClientSession(gateway.admin) as http, http.get("/metrics") as answer:
         lines = (await answer.text()).splitlines()
     wanted = [f'{label}="{value}"' for label, value in labels.items()]
@@ -68,7 +68,7 @@ async def metric(gateway: Gateway, name: str, **labels: str) -> list[float]:
 
 
 async def generations(gateway: Gateway) -> list[float]:
-    """Of each worker that answers."""
+    """The ring's generation of each worker that answers."""
     return sorted(await metric(gateway, "tapedeck_ring_generation"))
 
 
@@ -81,7 +81,7 @@ def workers(gateway: Gateway) -> dict[int, int]:
     return {line["worker"]: line["pid"] for line in gateway.lines("worker started")}
 
 
-async def test_a_worker_that_does_not_answer_keeps_every_worker_on_the_old_ring(
+async def test_if_one_worker_does_not_answer_all_workers_keep_the_old_ring(
     gateway: Gateway, lookup_servers: list[RedisServer]
 ) -> None:
     set_lookup(gateway, servers=servers(*lookup_servers))
@@ -104,7 +104,7 @@ async def test_a_worker_that_does_not_answer_keeps_every_worker_on_the_old_ring(
             await asyncio.sleep(0.02)
 
 
-async def test_a_worker_that_is_born_after_or_during_a_reload_has_the_new_ring(
+async def test_a_worker_started_during_or_after_a_reload_has_the_new_ring(
     gateway: Gateway, lookup_servers: list[RedisServer]
 ) -> None:
     first = workers(gateway)
@@ -113,23 +113,23 @@ async def test_a_worker_that_is_born_after_or_during_a_reload_has_the_new_ring(
         set_lookup(gateway, servers=servers(*nodes))
         os.kill(workers(gateway)[1], signal.SIGKILL)
         status = 503
-        while status == 503:  # the one that was killed does not answer yet
+        while status == 503:  # the killed worker's successor does not answer yet
             status, body = await post(gateway)
         assert status == 200, body
     os.kill(workers(gateway)[2], signal.SIGKILL)
 
-    def born(_: int, body: Any) -> bool:
+    def restarted(_: int, body: Any) -> bool:
         pids = workers(gateway)
         return body["status"] == "ready" and first[2] != pids[2]
 
-    await gateway.until("/readyz", born)
+    await gateway.until("/readyz", restarted)
     assert [g for g in await generations(gateway) if g] == [5, 5]
     async with aiohttp.ClientSession(gateway.admin) as http, http.get("/ring") as answer:
         body = await answer.json()
     assert {node["name"] for node in body["nodes"]} == {"lookup1", "lookup2"}
 
 
-async def test_a_ring_that_cannot_be_changes_nothing_and_says_why(
+async def test_a_reload_with_an_invalid_ring_changes_nothing_and_says_why(
     gateway: Gateway, lookup_servers: list[RedisServer]
 ) -> None:
     set_lookup(gateway, servers=[*servers(*lookup_servers), f"127.0.0.1:1:1 {'x' * 300}"])
@@ -144,7 +144,7 @@ async def test_a_ring_that_cannot_be_changes_nothing_and_says_why(
     assert status == 422
 
 
-async def test_sighup_and_a_change_of_the_file_reload_too(
+async def test_sighup_and_a_changed_file_reload_the_configuration(
     gateway: Gateway, lookup_servers: list[RedisServer]
 ) -> None:
     set_lookup(gateway, servers=servers(*lookup_servers))
@@ -162,15 +162,17 @@ async def test_sighup_and_a_change_of_the_file_reload_too(
     assert len(gateway.lines("reload refused")) == 1
 
 
-async def test_limits_follow_and_what_does_not_is_named(alone: Gateway) -> None:
-    document = alone.document
+async def test_a_reload_applies_limits_and_names_values_that_need_a_restart(
+    one_worker: Gateway,
+) -> None:
+    document = one_worker.document
     document["lookup"] |= {"timeout": 123, "hint_deadline": 7, "server_failure_limit": 9}
     document["lookup"] |= {"auto_eject_hosts": False, "batch": 5, "capacity_every": 10}
     document["mysql"] |= {"deadline": 1234, "statement_timeout": 999, "batch": 3}
     document["partitions"] |= {"retention_days": 7, "prune": False}
     document["log"] = {"level": "warning"}
-    alone.write_config()
-    status, body = await post(alone)
+    one_worker.write_config()
+    status, body = await post(one_worker)
     assert status == 200
     assert body["needs_restart"] == []
     assert set(body["changed"]) == {
@@ -180,20 +182,20 @@ async def test_limits_follow_and_what_does_not_is_named(alone: Gateway) -> None:
         *("partitions.retention_days", "partitions.prune", "log.level"),
     }
     assert "ring" not in body
-    async with Traffic([alone.url], alone.key).running() as traffic:
+    async with Traffic([one_worker.url], one_worker.key).running() as traffic:
         await traffic.more()
     assert traffic.problems == []
     document["gateway"]["workers"] = 3
     document["mysql"]["hosts"] = ["127.0.0.1:1"]
     document["catalog"] = {"max_age": 1}
-    alone.write_config()
-    status, body = await post(alone)
+    one_worker.write_config()
+    status, body = await post(one_worker)
     assert (status, body["changed"]) == (200, [])
     assert set(body["needs_restart"]) == {"mysql.hosts", "catalog.max_age"}
 
 
 @pytest.mark.parametrize("layout", ["packed", pytest.param("flat", marks=pytest.mark.long)])
-async def test_while_one_of_two_gateways_has_reloaded_no_change_is_lost(
+async def test_no_change_is_lost_while_only_one_of_two_gateways_has_reloaded(
     stack_config: StackConfig, lookup_servers: list[RedisServer], tmp_path: Path, layout: str
 ) -> None:
     one, two, three = lookup_servers
@@ -216,16 +218,16 @@ async def test_while_one_of_two_gateways_has_reloaded_no_change_is_lost(
             gateway.kill()
 
 
-async def test_check_config_shows_what_a_reload_would_change_and_sends_no_secret(
-    alone: Gateway, lookup_servers: list[RedisServer], tmp_path: Path
+async def test_check_config_shows_what_a_reload_would_change_without_secrets(
+    one_worker: Gateway, lookup_servers: list[RedisServer], tmp_path: Path
 ) -> None:
     file = tmp_path / "new.yml"
-    document = {**alone.document, "lookup": {"servers": servers(*lookup_servers)}}
+    document = {**one_worker.document, "lookup": {"servers": servers(*lookup_servers)}}
     document["player"] = {"skip_limit": 5}
     document["mysql"] = {**document["mysql"], "password": "a-secret", "connections": 3}
     document["gateway"] = {**document["gateway"], "workers": 7}
     file.write_text(yaml.safe_dump(document))
-    shown = tapedeck("check-config", str(file), "--against", alone.admin)
+    shown = tapedeck("check-config", str(file), "--against", one_worker.admin)
     assert shown.returncode == 0, shown
     lines = shown.stdout.splitlines()
     assert "changes: player.skip_limit: 2 -> 5" in lines
@@ -239,45 +241,47 @@ async def test_check_config_shows_what_a_reload_would_change_and_sends_no_secret
     assert "a-secret" not in shown.stdout
     assert re.search("warning: mysql.hosts: .* refuses the user", shown.stderr), shown
 
-    # The plan of the file that was edited says the same, and so does the reload.
-    planned = tapedeck("ring", "plan", "--config", str(file), "--against", alone.admin)
+    # `ring plan` and the reload give the same share.
+    planned = tapedeck("ring", "plan", "--config", str(file), "--against", one_worker.admin)
     assert planned.stdout.splitlines()[:2] == [
         f"{moves[1]}% of the keys would move to another node:",
         f"  lookup3 ({lookup_servers[2].address}) is added",
     ], planned
     added = f"{lookup_servers[2].address}:1 lookup3"
-    before = tapedeck("ring", "plan", "--config", str(alone.config), "--add", added)
+    before = tapedeck("ring", "plan", "--config", str(one_worker.config), "--add", added)
     assert before.stdout == planned.stdout
 
-    file.write_text(yaml.safe_dump(alone.document))
-    same = tapedeck("check-config", str(file), "--against", alone.admin)
+    file.write_text(yaml.safe_dump(one_worker.document))
+    same = tapedeck("check-config", str(file), "--against", one_worker.admin)
     assert same.stdout == "nothing differs\n", same.stdout
-    assert await generations(alone) == [1]
+    assert await generations(one_worker) == [1]
 
-    nobody = tapedeck("check-config", str(file), "--against", "http://127.0.0.1:1")
-    assert nobody.returncode == 1
-    assert "nothing listens at http://127.0.0.1:1" in nobody.stderr
-    status, body = await post(alone, "/reload/check")
+    refused = tapedeck("check-config", str(file), "--against", "http://127.0.0.1:1")
+    assert refused.returncode == 1
+    assert "nothing listens at http://127.0.0.1:1" in refused.stderr
+    status, body = await post(one_worker, "/reload/check")
     assert (status, body) == (200, {"changed": [], "needs_restart": []})
-    planned = tapedeck("ring", "plan", "--config", str(alone.config), "--against", alone.admin)
+    planned = tapedeck(
+        "ring", "plan", "--config", str(one_worker.config), "--against", one_worker.admin
+    )
     assert "a reload moves nothing" in planned.stdout, planned
 
-    set_lookup(alone, servers=servers(*lookup_servers))
-    status, body = await post(alone)
+    set_lookup(one_worker, servers=servers(*lookup_servers))
+    status, body = await post(one_worker)
     assert f"{body['ring']['moved']:.1%}" == f"{moves[1]}%"
 
 
-async def test_a_new_node_that_does_not_answer_is_refused_by_every_way_to_reload_unless_forced(
+async def test_every_way_to_reload_refuses_a_new_node_that_does_not_answer_unless_forced(
     gateway: Gateway, lookup_servers: list[RedisServer]
 ) -> None:
     one, two, three = lookup_servers
     missing = f"127.0.0.1:{free_port()}:1 lookup4"
-    two.kill()  # it is in the ring already: no reason to refuse anything
+    two.kill()  # it is in the ring already, so a reload is not refused because of it
     set_lookup(gateway, servers=[*servers(one, two), missing])
 
     warned = tapedeck("check-config", str(gateway.config))
     assert warned.returncode == 0
-    assert "warning" not in warned.stdout  # it comes after the configuration, on stderr
+    assert "warning" not in warned.stdout  # it is on stderr
     assert "warning: lookup.servers: lookup4" in warned.stderr
     assert "mysql" not in warned.stderr
     assert "ConnectionRefusedError" in warned.stderr
@@ -294,7 +298,7 @@ async def test_a_new_node_that_does_not_answer_is_refused_by_every_way_to_reload
     assert "POST /reload?force=1" in gateway.lines("reload refused")[-1]["problems"][0]
     assert [g for g in await generations(gateway) if g] == [1, 1]
 
-    # One that answers is taken, whatever is down beside it.
+    # A new node that answers is accepted, although another node is down.
     set_lookup(gateway, servers=servers(one, two, three))
     assert (await post(gateway))[0] == 200
     assert [g for g in await generations(gateway) if g] == [2, 2]
@@ -309,7 +313,7 @@ async def test_a_new_node_that_does_not_answer_is_refused_by_every_way_to_reload
     assert [g for g in await generations(gateway) if g] == [3, 3]
 
 
-async def test_a_mysql_password_that_is_refused_is_refused_by_every_way_to_reload_unless_forced(
+async def test_every_way_to_reload_refuses_a_mysql_password_that_mysql_refuses_unless_forced(
     gateway: Gateway,
 ) -> None:
     good = gateway.document["mysql"]["password"]
@@ -324,7 +328,7 @@ async def test_a_mysql_password_that_is_refused_is_refused_by_every_way_to_reloa
         assert "nothing changed" in refused.stderr
     gateway.send(signal.SIGHUP)
     await gateway.until("/healthz", lambda *_: len(gateway.lines("reload refused")) == 2)
-    # Workers still sign in with the old one, as the next reload's answer shows.
+    # Workers still use the old password: the next reload finds no change.
     gateway.document["mysql"]["password"] = good
     gateway.write_config()
     assert await post(gateway) == (200, {"changed": [], "needs_restart": []})
@@ -337,7 +341,7 @@ async def test_a_mysql_password_that_is_refused_is_refused_by_every_way_to_reloa
     assert "warning: mysql.password: 127.0.0.1:" in forced.stdout
 
 
-async def test_a_host_that_does_not_answer_blocks_no_new_sign_in_if_another_one_accepts_it(
+async def test_a_new_sign_in_is_accepted_if_one_host_accepts_it_and_others_do_not_answer(
     stack_config: StackConfig,
 ) -> None:
     document = stack_config()

@@ -1,4 +1,4 @@
-"""What a reload of the ring does to hints, to nodes that leave and to those that stay."""
+"""A reload of the ring: its effect on hints, and on nodes that are removed or stay."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def day(backend: Backend, days_ago: int) -> date:
     return backend.days.today() - timedelta(days=days_ago)
 
 
-# Not 1, 2, 3: the default hash puts keys that differ in their last digit close together.
+# Not 1, 2, 3: with the default hash such keys would be close together on the ring.
 USERS = random.Random(42).sample(range(1, 10**9), 2000)
 
 
@@ -34,7 +34,7 @@ def client(node: RedisServer) -> redis.Redis:
     return redis.Redis(port=node.port, socket_timeout=2)
 
 
-async def test_a_key_that_a_reload_moved_costs_one_wider_read_once(
+async def test_a_key_that_a_reload_moved_has_no_hint_for_one_load(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
     one, two, three = lookup_servers
@@ -55,7 +55,7 @@ async def test_a_key_that_a_reload_moved_costs_one_wider_read_once(
             assert sorted(owner.keys("u:*")) == sorted(b"u:%d" % k.user_id for k in moved)
 
 
-async def test_another_layout_and_one_back_lose_no_place(
+async def test_no_state_is_lost_when_the_layout_changes_and_changes_back(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
     nodes = servers(*lookup_servers)
@@ -70,14 +70,14 @@ async def test_another_layout_and_one_back_lose_no_place(
 
 
 async def outcomes(backend: Backend, keys: list[Key]) -> dict[str, int]:
-    """Load states that were changed once; what their hints were worth."""
+    """Load states that were changed once; how many hints were right or missing."""
     before = dict(metrics.LOOKUPS.counts)
     assert [await count(backend.store, key) for key in keys] == [1] * len(keys)
     after = metrics.LOOKUPS.counts
     return {name: after[name] - before[name] for name in after if after[name] != before[name]}
 
 
-async def test_old_connections_are_drained_then_closed_and_its_metric_goes(
+async def test_a_removed_node_s_connections_are_closed_and_its_metric_is_removed(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
     one, two, three = lookup_servers
@@ -95,13 +95,13 @@ async def test_old_connections_are_drained_then_closed_and_its_metric_goes(
         reload(backend, stack_config(lookup={"servers": servers(one, two)}))
         for user in USERS[:59]:
             assert await count(backend.store, Key(user, 1)) == 1
-        await until(lambda: ours() == 0, what="its connections are closed")
+        await until(lambda: ours() == 0, what="the node's connections are closed")
         assert gone.name not in {node.name for node in backend.nodes}
         assert REGISTRY.get_sample_value("tapedeck_lookup_node_live", {"node": "lookup3"}) is None
         assert REGISTRY.get_sample_value("tapedeck_lookup_node_live", {"node": "lookup1"}) == 1
 
 
-async def test_what_a_node_was_asked_before_it_left_is_still_answered(
+async def test_a_question_to_a_node_that_a_reload_removes_is_still_answered(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
     one, two, _ = lookup_servers
@@ -112,14 +112,14 @@ async def test_what_a_node_was_asked_before_it_left_is_still_answered(
         one.freeze()
         asked = asyncio.create_task(backend.lookups.ask(key))
         link = backend.nodes["lookup1"]._link
-        await until(lambda: not link._free, what="the question is under way")
+        await until(lambda: not link._free, what="a question is under way")
         reload(backend, stack_config(lookup={"servers": servers(two)}))
-        await asyncio.sleep(0.1)  # what would close the connections at once has done it by then
+        await asyncio.sleep(0.1)  # connections that are closed at once would be closed by now
         one.thaw()
         assert (await asked).day == day(backend, 1)
 
 
-async def test_ejection_outlives_a_reload_where_the_node_stays_and_nowhere_else(
+async def test_a_node_stays_ejected_after_a_reload_only_if_its_name_and_address_stay(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
     one, two, _ = lookup_servers
@@ -142,11 +142,11 @@ async def test_ejection_outlives_a_reload_where_the_node_stays_and_nowhere_else(
         assert backend.nodes.out == frozenset()
 
         reload(backend, stack_config(lookup={**lookup, "servers": servers(one, two)}))
-        assert backend.nodes.out == frozenset()  # it had left: it begins anew
+        assert backend.nodes.out == frozenset()  # it had been removed, so it begins as a new node
         while not backend.nodes.out:
             await asyncio.gather(*(backend.lookups.ask(Key(user, 1)) for user in USERS[:19]))
 
         one.start()
         faster = {**lookup, "servers": servers(one, two), "server_retry_timeout": 50}
         reload(backend, stack_config(lookup=faster))
-        await until(lambda: not backend.nodes.out, what="the shorter time out of the ring holds")
+        await until(lambda: not backend.nodes.out, what="the node returns after the shorter time")

@@ -1,4 +1,4 @@
-"""The ring changes under traffic: 0 failed requests, 0 places lost."""
+"""The ring changes under traffic: no request fails and no state is lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _extra_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Re
 
 @pytest.fixture
 def more_servers(_extra_servers: list[RedisServer]) -> list[RedisServer]:
-    """Two nodes more, running and empty."""
+    """Two more lookup nodes, running and empty."""
     for server in _extra_servers:
         server.thaw()
         if not server.running:
@@ -49,7 +49,7 @@ async def post(gateway: Gateway, path: str = "/reload") -> tuple[int, Any]:
 
 
 async def reloaded(gateway: Gateway, **lookup: Any) -> dict[str, Any]:
-    """Write the file with other values of `lookup`, reload, and give the answer."""
+    """Reload with these values of `lookup`; the answer."""
     gateway.document["lookup"].update(lookup)
     gateway.write_config()
     status, body = await post(gateway)
@@ -71,7 +71,7 @@ def names(body: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_nodes_are_added_removed_reweighted_renamed_and_readdressed_while_clients_play(
+async def test_no_request_fails_while_nodes_are_added_removed_reweighted_renamed_or_moved(
     stack_config: StackConfig,
     lookup_servers: list[RedisServer],
     more_servers: list[RedisServer],
@@ -109,7 +109,7 @@ async def test_nodes_are_added_removed_reweighted_renamed_and_readdressed_while_
             ):
                 answer = await reloaded(gateway, **change)
                 assert answer["needs_restart"] == []
-                if "hash_tag" not in change:  # no key of ours has that tag: nothing moves
+                if "hash_tag" not in change:  # our keys do not have this tag, so none moves
                     assert answer["ring"]["moved"] > 0
                 await traffic.more()
                 assert (await ring(gateway))["generation"] == number
@@ -120,7 +120,7 @@ async def test_nodes_are_added_removed_reweighted_renamed_and_readdressed_while_
         gateway.kill()
 
 
-async def test_reloads_one_upon_the_other_lose_nothing_and_end_in_the_last_ring(
+async def test_after_many_reloads_in_a_row_no_state_is_lost_and_the_last_ring_is_used(
     stack_config: StackConfig,
     lookup_servers: list[RedisServer],
     more_servers: list[RedisServer],

@@ -1,4 +1,4 @@
-"""`tapedeck status`, `reload`, `drain`, `events`, `metrics`, `ring show` and real gateways."""
+"""The commands `status`, `reload`, `drain`, `events`, `metrics`, `ring show` with real gateways."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Typed = subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def gateways(stack_config: StackConfig, tmp_path: Path) -> Iterator[list[Gateway]]:
-    """One with two workers, one without a supervisor."""
+    """Two gateways: one with two workers, one with one worker and no supervisor."""
     documents = [stack_config(), stack_config()]
     put_mixes(documents[0], [a_mix(7)])
     two, one = Gateway(documents[0], tmp_path, "--workers", "2"), Gateway(documents[1], tmp_path)
@@ -46,7 +46,7 @@ def fleet(gateways: list[Gateway], tmp_path: Path) -> Path:
 
 
 def typed(*words: object, folder: Path | None = None) -> Typed:
-    """What `tapedeck` says to these words, in a folder without a configuration."""
+    """Run `tapedeck` with these arguments, in a folder without a configuration."""
     argv = [sys.executable, "-m", "cli", *map(str, words)]
     env = {**os.environ, "PYTHONPATH": os.getcwd(), "COLUMNS": "200"}
     return subprocess.run(
@@ -54,21 +54,21 @@ def typed(*words: object, folder: Path | None = None) -> Typed:
     )
 
 
-def test_one_command_speaks_to_the_whole_fleet(gateways: list[Gateway], fleet: Path) -> None:
+def test_one_command_asks_all_gateways_of_a_fleet(gateways: list[Gateway], fleet: Path) -> None:
     well = typed("status", "--fleet", fleet, "--wait", "30")
     assert (well.returncode, well.stderr) == (0, "")
     assert [line.split()[:3:2] for line in well.stdout.splitlines()[1:]] == [
         [gateway.admin, "ready"] for gateway in gateways
     ]
 
-    # The configuration says where its gateway is, and the file beside it where all are.
+    # A configuration names its own gateway, and a file `fleet` beside it names all.
     config = gateways[1].config
-    alone = json.loads(typed("status", "--config", config, "--json").stdout)
-    assert [one["url"] for one in alone] == [gateways[1].admin]
+    own = json.loads(typed("status", "--config", config, "--json").stdout)
+    assert [one["url"] for one in own] == [gateways[1].admin]
     (config.parent / "fleet").write_text(fleet.read_text())
     both = json.loads(typed("status", "--config", config, "--json").stdout)
     assert {one["url"] for one in both} == {gateway.admin for gateway in gateways}
-    assert "--url" in typed("drain", "--config", config).stderr, "not all of them at once"
+    assert "--url" in typed("drain", "--config", config).stderr, "a drain is for one gateway only"
 
     for gateway in gateways:
         gateway.document["player"] = {"skip_limit": 1}
@@ -114,7 +114,7 @@ def test_one_command_speaks_to_the_whole_fleet(gateways: list[Gateway], fleet: P
 
 @contextlib.contextmanager
 def following(gateway: Gateway) -> Iterator[IO[str]]:
-    """What `tapedeck events --follow --json` prints, as it prints it."""
+    """The lines that `tapedeck events --follow --json` prints."""
     argv = [sys.executable, "-m", "cli", "events", "--follow", "--json", "--url", gateway.admin]
     child = subprocess.Popen(
         argv, env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
@@ -128,15 +128,15 @@ def following(gateway: Gateway) -> Iterator[IO[str]]:
             child.wait()
 
 
-async def test_a_drained_gateway_says_503_serves_on_closes_politely_and_comes_back(
+async def test_a_drained_gateway_says_503_and_answers_and_closes_connections_until_it_is_put_back(
     gateways: list[Gateway],
 ) -> None:
-    """Through the supervisor, in each worker, also in one that is born meanwhile."""
+    """Each worker drains, also one that is started meanwhile."""
     gateway = gateways[0]
     url = ("--url", gateway.admin)
 
     async def closes() -> set[bool]:
-        """Whether answers end their connections: of both workers, by many connections."""
+        """Whether answers close their connections; many requests, so that both workers answer."""
         seen = set()
         for _ in range(20):
             async with aiohttp.ClientSession(gateway.url) as http, http.get("/mixes/7") as answer:
@@ -152,14 +152,14 @@ async def test_a_drained_gateway_says_503_serves_on_closes_politely_and_comes_ba
         assert out.returncode == 0, out.stderr
     lines = out.stdout.splitlines()
     assert lines[0].startswith(f"{gateway.admin}: taken out")
-    # A command that was slow to ask a second time finds it empty.
+    # If the command asks for the second time late, the gateway may be empty already.
     assert len(lines) == 2 or "0 requests in flight, 1 connections open" in lines[1]
     assert "empty after" in lines[-1]
     shown = json.loads((await asyncio.to_thread(typed, "status", *url, "--json")).stdout)
     assert shown[0]["status"] == "draining"
     assert "tapedeck drain --back" in shown[0]["reasons"][0]
     async with aiohttp.ClientSession(gateway.admin) as http, http.get("/readyz") as answer:
-        assert (await answer.json())["ages"][0] > 4  # it took as long to be empty
+        assert (await answer.json())["ages"][0] > 4  # the drain took as long
     assert await closes() == {True}
 
     for line in gateway.lines("worker started"):
@@ -168,7 +168,7 @@ async def test_a_drained_gateway_says_503_serves_on_closes_politely_and_comes_ba
     await gateway.until("/drain", lambda _, b: b["draining"])
     assert await closes() == {True}
 
-    # Clients that do not go are served on, and named.
+    # Clients that stay are still served, and the command reports them.
     async def insist() -> None:
         while not over:
             async with aiohttp.ClientSession(gateway.url) as http, http.get("/mixes/7") as answer:
@@ -189,10 +189,10 @@ async def test_a_drained_gateway_says_503_serves_on_closes_politely_and_comes_ba
     assert await closes() == {False}
 
 
-# --- what is wrong, where, and what to do
+# --- errors
 
 
-def test_an_error_says_which_token_is_wanted_and_where_it_is(
+def test_an_error_says_which_token_is_needed_and_where_it_is(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
     token = tmp_path / "admin_token"
@@ -213,7 +213,7 @@ def test_an_error_says_which_token_is_wanted_and_where_it_is(
         for right in (("--token-file", token, *url), ("--config", gateway.config)):
             done = typed("reload", *right)
             assert (done.returncode, done.stdout) == (0, f"{gateway.admin}: nothing changed\n")
-        # The verdict needs none.
+        # The verdict needs no token.
         shown = typed("status", *url)
         assert shown.returncode == 0
         assert "ready" in shown.stdout
@@ -234,7 +234,7 @@ def test_an_error_says_which_token_is_wanted_and_where_it_is(
         (["--config", "/no/such/file"], 1, "can be asked all the same: --url URL"),
     ],
 )
-def test_what_cannot_be_asked_is_named(
+def test_a_gateway_that_cannot_be_asked_is_named(
     words: list[str], status: int, says: str, tmp_path: Path
 ) -> None:
     empty = tmp_path / "empty"

@@ -1,7 +1,7 @@
-"""The ring against the real twemproxy: Debian's nutcracker in front of real Redis nodes.
+"""The ring is compared with a real twemproxy: Debian's nutcracker in front of real Redis nodes.
 
-nutcracker is asked for each key, through a script that answers with the name of the node that ran
-it. No difference at all is allowed.
+twemproxy is asked for each key, through a script that answers with the name of the node that ran
+it. Every key must have the same node.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Pool = dict[str, Any]
 
 ALL = [(hash_, distribution) for hash_ in HASHES for distribution in ("ketama", "modula")]
 UNEQUAL = (3, 1, 10, 2, 100, 7, 1, 60, 5, 2, 1, 30)
-# Weights for which counting in single precision makes fewer points than counting in integers.
+# Weights for which single precision gives fewer points than integers.
 ROUNDED_DOWN = [
     (2, 60, 3, 5, 5),
     (10, 60, 5, 100, 7, 10),
@@ -40,7 +40,7 @@ ROUNDED_DOWN = [
 @pytest.fixture(scope="module")
 def _module_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     folder = tmp_path_factory.mktemp("ring")
-    # Nobody needs their snapshots.
+    # Without snapshots.
     nodes = [
         RedisServer(f"node{n}", folder / f"node{n}", options=("--save", "")) for n in range(12)
     ]
@@ -51,15 +51,15 @@ def _module_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 @pytest.fixture
 def nodes(_module_nodes: Nodes) -> Nodes:
-    """Twelve nodes, all of them running."""
+    """Twelve running nodes."""
     return running(_module_nodes)
 
 
 def running(nodes: Nodes) -> Nodes:
-    """The nodes, those that were killed started again (at other addresses)."""
+    """The nodes, after those that were killed are started again at other ports."""
     for node in nodes:
         if not node.running:
-            node.port = free_port()  # somebody else's test may have taken the one it had
+            node.port = free_port()  # another process may use its old port
             node.start()
             mark(node)
     return nodes
@@ -79,7 +79,7 @@ def pool(servers: Sequence[str], **words: Any) -> Pool:
 
 
 def servers_of(nodes: Nodes, weights: Sequence[int], *, named: bool = True) -> list[str]:
-    """The first nodes, under names that are not in their order, or without names."""
+    """Servers for the first nodes, with names in another order, or without names."""
     return [
         f"{node.address}:{weight}" + (f" tape{number * 7 % 12}" if named else "")
         for number, (node, weight) in enumerate(zip(nodes, weights, strict=False))
@@ -99,14 +99,14 @@ def ring_of(pool: Pool) -> Ring:
 def own_places(
     ring: Ring, nodes: Nodes, keys: Sequence[bytes], out: frozenset[str] = frozenset()
 ) -> list[str | None]:
-    """What the ring says, in the names of the nodes; None where no node is left."""
+    """The ring's node for each key, by name; None if no node is left."""
     by_address = {node.address: node.name for node in nodes}
     routed = (ring.route(key, out) for key in keys)
     return [None if server is None else by_address.get(str(server)) for server in routed]
 
 
 def some_keys(count: int, seed: str) -> list[bytes]:
-    """Keys of this service, of others, of any bytes, and of up to 250 bytes, all different.
+    """Different keys: of this service, of others, with any bytes, and up to 250 bytes long.
 
     Some of each kind have a hash tag.
     """
@@ -139,7 +139,7 @@ def assert_same(found: list[str | None], expected: list[str | None], keys: Seque
 def check(
     nodes: Nodes, folder: Path, pools: dict[str, Pool], keys: Sequence[bytes], *, lose: int = 0
 ) -> None:
-    """Every pool agrees with the ring, at first and after each loss of one of the first nodes."""
+    """Require that pools and rings agree, first and after each of the first nodes is lost."""
     nutcracker = Nutcracker(folder / "nutcracker", pools)
     nutcracker.start()
     try:
@@ -165,9 +165,10 @@ def _eject(
     dead: set[str],
     keys: Sequence[bytes],
 ) -> frozenset[str]:
-    """Have nutcracker notice who is dead, by address; answer who is out, by name.
+    """Let twemproxy eject the dead nodes (addresses); the ejected nodes (names).
 
-    A node that no key is sent to is never missed, until the keys of another one move to it.
+    twemproxy ejects a node only after a key was sent to it, so keys are sent until none of their
+    nodes is dead.
     """
     gone = {server.name for server in ring.servers if str(server) in dead}
     while True:
@@ -181,7 +182,7 @@ def _eject(
 
 
 @pytest.mark.parametrize(("hash_", "distribution"), ALL)
-def test_keys_lie_where_nutcracker_puts_them_also_with_a_node_ejected(
+def test_keys_have_the_same_nodes_as_in_twemproxy_also_after_an_ejection(
     nodes: Nodes, tmp_path: Path, hash_: str, distribution: str
 ) -> None:
     sizes = {"3": [1] * 3, "5": UNEQUAL[:5], "12": UNEQUAL}
@@ -200,7 +201,7 @@ def test_keys_lie_where_nutcracker_puts_them_also_with_a_node_ejected(
 
 @pytest.mark.long
 @pytest.mark.parametrize(("hash_", "distribution"), ALL)
-def test_ten_thousand_keys_lie_where_nutcracker_puts_them_on_rings_of_1_to_12_nodes(
+def test_ten_thousand_keys_have_the_same_nodes_as_in_twemproxy_on_1_to_12_nodes(
     nodes: Nodes, tmp_path: Path, hash_: str, distribution: str
 ) -> None:
     kinds: dict[str, tuple[Sequence[int], bool, str]] = {
@@ -225,7 +226,7 @@ def test_ten_thousand_keys_lie_where_nutcracker_puts_them_on_rings_of_1_to_12_no
 
 
 @pytest.mark.parametrize("distribution", ["ketama", "modula"])
-def test_hash_tags_are_found_where_nutcracker_finds_them(
+def test_hash_tags_are_found_as_in_twemproxy(
     nodes: Nodes, tmp_path: Path, distribution: str
 ) -> None:
     servers = servers_of(nodes, UNEQUAL)
@@ -240,10 +241,10 @@ def test_hash_tags_are_found_where_nutcracker_finds_them(
     check(nodes, tmp_path, pools, keys)
 
 
-def test_nodes_without_a_name_are_called_by_their_address_but_by_their_host_on_port_11211(
+def test_nodes_without_a_name_have_the_same_names_as_in_twemproxy(
     nodes: Nodes, tmp_path: Path
 ) -> None:
-    # Nobody listens at the last two: their keys are those that are answered with an error.
+    # Nothing listens at the last two: their keys get an error.
     unnamed = [f"{node.address}:1" for node in nodes[:3]]
     unnamed += ["127.11.21.1:11211:1", "127.11.21.1:11212:2"]
     pools = {"unnamed": pool(unnamed, auto_eject_hosts=False)}
@@ -252,7 +253,7 @@ def test_nodes_without_a_name_are_called_by_their_address_but_by_their_host_on_p
     check(nodes, tmp_path, pools, some_keys(3000, "unnamed"))
 
 
-def test_long_names_and_names_beyond_ascii_make_nutcrackers_points(
+def test_long_and_non_ascii_names_give_the_same_points_as_in_twemproxy(
     nodes: Nodes, tmp_path: Path
 ) -> None:
     long = [f"{node.address}:1 {node.name.rjust(264, 'x')}" for node in nodes]
@@ -261,7 +262,7 @@ def test_long_names_and_names_beyond_ascii_make_nutcrackers_points(
     check(nodes, tmp_path, pools, some_keys(3000, "names"), lose=1)
 
 
-def test_modula_lays_its_slots_out_by_length_of_name_then_by_name_as_nutcracker_does(
+def test_modula_orders_nodes_by_length_and_name_as_twemproxy_does(
     nodes: Nodes, tmp_path: Path
 ) -> None:
     names = ["zebra", "b", "é", "B", "a10", "a9", "a100", "ab", "z", "10", "9", "aa"]
@@ -277,19 +278,19 @@ def test_modula_lays_its_slots_out_by_length_of_name_then_by_name_as_nutcracker_
     check(nodes, tmp_path, pools, some_keys(3000, "order"), lose=1)
 
 
-def test_points_are_counted_in_single_precision_as_nutcracker_does(
+def test_points_are_computed_in_single_precision_as_in_twemproxy(
     nodes: Nodes, tmp_path: Path
 ) -> None:
     pools = {
         f"rounded{n}": pool(servers_of(nodes, weights))
         for n, weights in enumerate([*ROUNDED_DOWN, (1000, 1), (1, 1000)])
     }
-    # 25 nodes of one weight have 39 groups of points each, not 40.
+    # 25 nodes with equal weights have 39 groups of points each, not 40.
     pools["twentyfive"] = pool([f"{nodes[n % 12].address}:1 tape{n}" for n in range(25)])
     check(nodes, tmp_path, pools, some_keys(3000, "rounded"), lose=1)
 
 
-def test_a_key_exactly_on_a_point_and_a_point_of_two_nodes_belong_where_nutcracker_says(
+def test_a_key_on_a_point_and_a_point_of_two_nodes_have_the_same_node_as_in_twemproxy(
     nodes: Nodes, tmp_path: Path
 ) -> None:
     exact = [f"{node.address}:1 lookup{n}" for n, node in enumerate(nodes, 1)]
@@ -313,7 +314,7 @@ def test_a_key_exactly_on_a_point_and_a_point_of_two_nodes_belong_where_nutcrack
         check(nodes, tmp_path / one, pools, keys)
 
 
-def test_what_is_written_through_nutcracker_is_found_on_the_node_of_the_ring(
+def test_keys_written_through_twemproxy_are_on_the_nodes_of_the_ring(
     nodes: Nodes, tmp_path: Path
 ) -> None:
     name, words = "written", pool(servers_of(nodes, UNEQUAL))
@@ -332,7 +333,7 @@ def test_what_is_written_through_nutcracker_is_found_on_the_node_of_the_ring(
         assert held == mine, f"{node.name} holds other keys than the ring says"
 
 
-def test_with_every_node_out_there_is_no_route_and_nutcracker_answers_with_errors(
+def test_with_all_nodes_ejected_a_key_has_no_node_and_twemproxy_answers_with_errors(
     nodes: Nodes, tmp_path: Path
 ) -> None:
     pools = {

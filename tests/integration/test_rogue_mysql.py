@@ -1,4 +1,4 @@
-"""A server that pretends to be MySQL does not get the password, however it asks for it."""
+"""A server that pretends to be MySQL does not get the password, however it asks."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ METHODS = [
     *("mysql_clear_password", "mysql_old_password", "dialog", "auth_pam_compat", "anything"),
 ]
 FULL = b"\x01\x04"
-"""caching_sha2_password: the hash is not known here, send the password."""
+"""caching_sha2_password: the server has not cached the hash and asks for the password."""
 
 
 class Rogue(Listener):
-    """Greets as MySQL does, asks for a way to sign in, and keeps what it is told.
+    """Greets as MySQL does, asks for a method of signing in, and keeps all that it is sent.
 
     Args:
-        greeting: the plugin that it names at once.
-        switch: the one it asks for afterwards; None for none, empty for the way of old servers.
-        more: what it says then, a packet for each answer that it gets.
+        greeting: the plugin that its greeting names.
+        switch: the plugin that it asks for then; None for no request, empty for old servers'.
+        more: the packets that it sends then, one after each answer.
     """
 
     def __init__(self, greeting: str, switch: str | None, more: list[bytes]) -> None:
@@ -69,7 +69,7 @@ class Rogue(Listener):
         writer.close()
 
     def _decrypted(self, answer: bytes) -> bytes:
-        """What the rogue reads of an answer that was encrypted with its own key."""
+        """An answer that was encrypted with the rogue's key, decrypted; or empty."""
         with contextlib.suppress(ValueError):
             scheme = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)
             masked = KEY.decrypt(answer, scheme)
@@ -96,7 +96,7 @@ async def refusal(settings: MySQL) -> str:
 @pytest.mark.parametrize("more", [[], [FULL, b"\x01" + PEM], [b"\x01" + PEM, FULL]])
 @pytest.mark.parametrize("switch", [None, "", *METHODS])
 @pytest.mark.parametrize("greeting", ["", *METHODS])
-async def test_no_way_to_sign_in_tells_the_password(
+async def test_no_method_of_signing_in_sends_the_password(
     greeting: str, switch: str | None, more: list[bytes]
 ) -> None:
     async with Rogue(greeting, switch, more) as rogue:
@@ -105,7 +105,7 @@ async def test_no_way_to_sign_in_tells_the_password(
         assert PASSWORD.encode() not in rogue.heard
 
 
-async def test_the_refusal_says_what_to_do() -> None:
+async def test_a_refused_sign_in_says_what_to_do() -> None:
     async with Rogue("mysql_native_password", "mysql_clear_password", []) as rogue:
         said = await refusal(config(rogue.port))
     assert "mysql_clear_password" in said
@@ -121,10 +121,10 @@ async def test_the_password_is_encrypted_with_the_key_that_the_configuration_nam
     async with Rogue("caching_sha2_password", None, [FULL]) as server:
         await refusal(config(server.port, PEM.decode()))
 
-        assert PASSWORD.encode() in server.heard, "the owner of the key cannot read it"
+        assert PASSWORD.encode() in server.heard, "the owner of the key could not read the password"
 
 
-async def test_a_key_that_the_server_hands_out_does_not_replace_the_named_one() -> None:
+async def test_a_key_sent_by_the_server_does_not_replace_the_configured_one() -> None:
     other = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
     named = other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     for greeting in ("caching_sha2_password", "sha256_password"):

@@ -1,4 +1,4 @@
-"""schemathesis reads /openapi.json and tries on a real gateway what it says, and what not."""
+"""schemathesis reads /openapi.json and sends valid and invalid requests to a real gateway."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tests.support.serving import a_mix
 pytestmark = pytest.mark.stack
 
 QUICK_SECONDS = 8
-"""For each of the two applications in `make test`."""
+"""Seconds for each port in `make test`."""
 LONG_SECONDS = 120
 CONFIG = """
-# A listener of ours: bent tokens have a test of their own (unit/test_token_fuzz.py).
+# A valid token; changed tokens have a test of their own (unit/test_token_fuzz.py).
 [parameters]
 play_token = "{token}"
 
-# What OpenAPI has no words for: of two conditions one is needed, and not both; a parameter may
-# stand in the query or in the form, and not in both.
+# OpenAPI cannot express that exactly one of two conditions is needed, or that a parameter may be
+# in the query or in the form but not in both.
 [[operations]]
 include-path-regex = "^/states/"
 checks.positive_data_acceptance.expected-statuses = [200, 201, 204, 304, 400, 404, 409, 412, 428]
 
-# What the original had and this service has not: 501, also for logins that no service of the
-# operator's answers.
+# Operations of the original service that this one does not have, and logins without a configured
+# login service, answer 501.
 [[operations]]
 include-path-regex = "^/(sessions|(mixes|tracks|users)/.*/(.action.|mixes))$"
 checks.not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 501]
@@ -59,16 +59,16 @@ def new_token(gateway: Gateway) -> str:
         return str(json.load(answer)["play_token"])
 
 
-def try_out(gateway: Gateway, folder: Path, face: str, tags: list[str], seconds: int) -> None:
-    """Fail with schemathesis' own report unless it finds nothing."""
-    url = gateway.admin if face == "admin" else gateway.url
+def try_out(gateway: Gateway, folder: Path, port: str, tags: list[str], seconds: int) -> None:
+    """Run schemathesis; fail with its report if it finds something."""
+    url = gateway.admin if port == "admin" else gateway.url
     config = folder / "schemathesis.toml"
     config.write_text(CONFIG.replace("{token}", new_token(gateway)))
     argv = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)]
     argv += ["run", f"{url}/openapi.json", "--url", url]
     for tag in tags:
         argv += ["--include-tag", tag]
-    # An answer without an end, which is no JSON: tests/web reads it.
+    # An endless answer that is no JSON: tests/web reads it.
     argv += ["--exclude-path", "/dashboard/events"]
     argv += ["--header", f"Authorization: {gateway.key['Authorization']}"]
     argv += ["--max-time", str(seconds), "--no-color", "--warnings", "off"]
@@ -86,21 +86,21 @@ def try_out(gateway: Gateway, folder: Path, face: str, tags: list[str], seconds:
     assert not gateway.lines("request failed")
 
 
-FACES = pytest.mark.parametrize(
-    ("face", "tags"), [("gateway", ["player", "states", "description"]), ("admin", ["admin"])]
+PORTS = pytest.mark.parametrize(
+    ("port", "tags"), [("gateway", ["player", "states", "description"]), ("admin", ["admin"])]
 )
 
 
-@FACES
-def test_both_faces_do_what_they_say(
-    gateway: Gateway, tmp_path: Path, face: str, tags: list[str]
+@PORTS
+def test_each_port_does_what_its_description_says(
+    gateway: Gateway, tmp_path: Path, port: str, tags: list[str]
 ) -> None:
-    try_out(gateway, tmp_path, face, tags, QUICK_SECONDS)
+    try_out(gateway, tmp_path, port, tags, QUICK_SECONDS)
 
 
 @pytest.mark.long
-@FACES
-def test_both_faces_do_what_they_say_at_length(
-    gateway: Gateway, tmp_path: Path, face: str, tags: list[str]
+@PORTS
+def test_each_port_does_what_its_description_says_in_a_long_run(
+    gateway: Gateway, tmp_path: Path, port: str, tags: list[str]
 ) -> None:
-    try_out(gateway, tmp_path, face, tags, LONG_SECONDS)
+    try_out(gateway, tmp_path, port, tags, LONG_SECONDS)

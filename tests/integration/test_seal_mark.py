@@ -1,4 +1,4 @@
-"""The mark of the newest sealed day, and MySQL's day by it, on a real MariaDB."""
+"""The mark, and MySQL's day that depends on it, on a real server."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
 
 async def mysql_day(backend: Backend) -> tuple[date, date]:
-    """What the statement says, and what MySQL's clock says."""
+    """MySQL's day, and the day on MySQL's clock."""
     ((by_mark, by_clock),) = await backend.primary.fetch(f"SELECT {MYSQL_DAY}, UTC_DATE()")
     return by_mark, by_clock
 
 
-async def test_a_gateway_makes_the_mark_s_table_and_the_day_is_the_clock_s(
+async def test_without_a_mark_mysql_s_day_is_that_of_its_clock(
     stack_config: StackConfig,
 ) -> None:
     async with opened(stack_config()) as backend:
@@ -36,7 +36,7 @@ async def test_a_gateway_makes_the_mark_s_table_and_the_day_is_the_clock_s(
         assert by_mark == by_clock
 
 
-async def test_mysqls_day_is_never_a_sealed_one_whatever_its_clock_does(
+async def test_mysql_s_day_is_never_a_marked_one_even_if_its_clock_is_set_back(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:
     async with opened(stack_config()) as backend:
@@ -48,13 +48,13 @@ async def test_mysqls_day_is_never_a_sealed_one_whatever_its_clock_does(
         assert await mysql_day(backend) == (today, today - timedelta(days=1))
         shift(mysql, 0)
 
-        # It only grows.
+        # The mark only grows.
         await backend.primary.execute(seal_mark.raise_to(today - timedelta(days=20)))
         assert await seal_mark.read(backend.primary) == (today - timedelta(days=1), 0)
 
 
 @pytest.mark.parametrize("damage", ["DELETE FROM {}", "DROP TABLE {}"])
-async def test_a_mark_without_its_row_is_no_mark(
+async def test_a_mark_whose_row_or_table_is_missing_counts_as_no_mark(
     stack_config: StackConfig, mysql: MariaDB, database: str, damage: str
 ) -> None:
     async with opened(stack_config()) as backend:
@@ -68,7 +68,7 @@ async def test_a_mark_without_its_row_is_no_mark(
         assert await seal_mark.read(backend.primary) == (date(1970, 1, 1), 0)
 
 
-async def test_a_mark_of_before_there_were_imports_gets_the_opening(
+async def test_a_mark_s_table_of_an_earlier_version_gets_the_column_opening(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
     async with opened(stack_config()) as backend:

@@ -1,4 +1,4 @@
-"""Days are sealed on a real MariaDB: no key is ever missing from a filter that is believed."""
+"""Days are sealed on a real server: no filter in use ever lacks a key of its day."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def insert(day: date, keys: list[Key]) -> str:
 
 
 async def past(backend: Backend, *ages: int, count: int = 50) -> list[date]:
-    """Partitions of so many days ago, each with keys of its own."""
+    """Create partitions of these ages in days, each with keys of its own."""
     days = [backend.days.today() - timedelta(days=age) for age in ages]
     for day in days:
         await backend.primary.execute(create_table(day))
@@ -67,8 +67,8 @@ async def past(backend: Backend, *ages: int, count: int = 50) -> list[date]:
     return days
 
 
-async def believed(backend: Backend, *days: date) -> None:
-    """Return once the gateway believes the filters of exactly these days."""
+async def used(backend: Backend, *days: date) -> None:
+    """Wait until the gateway uses the filters of exactly these days."""
     await backend.days.relist()
     async with asyncio.timeout(20):
         while set(backend.filters.now.days) != set(days):
@@ -84,14 +84,14 @@ async def sealed(backend: Backend) -> set[date]:
     return set(await filter_table.usable(backend.primary.fetch, await seals(backend)))
 
 
-async def test_a_sealed_day_is_ruled_out_for_the_keys_that_it_does_not_have(
+async def test_a_sealed_day_is_ruled_out_for_keys_that_it_does_not_have(
     backend: Backend,
 ) -> None:
     old, newer = days = await past(backend, 3, 1)
     outcome = await backend.sealer.seal()
     assert [(one.day, one.keys) for one in outcome.sealed] == [(old, 50), (newer, 50)]
     assert outcome.failed == {}
-    await believed(backend, *days)
+    await used(backend, *days)
 
     today = backend.days.today()
     asked = (today, newer, old)
@@ -102,10 +102,10 @@ async def test_a_sealed_day_is_ruled_out_for_the_keys_that_it_does_not_have(
     assert filters.complete(old)
     assert not filters.complete(today)
     assert (await seal_mark.read(backend.primary))[0] == newer
-    assert (await backend.sealer.seal()).sealed == (), "once is enough"
+    assert (await backend.sealer.seal()).sealed == (), "sealed days are not sealed again"
 
 
-async def test_a_gateway_seals_by_itself_and_then_reads_two_partitions_for_a_new_listener(
+async def test_a_gateway_seals_by_itself_and_then_reads_two_partitions_for_a_new_key(
     document: dict[str, object],
 ) -> None:
     async with opened(document, complete=True) as before:
@@ -128,7 +128,7 @@ async def test_a_gateway_seals_by_itself_and_then_reads_two_partitions_for_a_new
         await gateway.close()
 
 
-async def test_a_lookup_node_is_asked_only_where_the_filters_leave_many_partitions(
+async def test_a_lookup_node_is_asked_only_if_the_filters_leave_many_partitions(
     backend: Backend,
 ) -> None:
     newest, *older = days = await past(backend, *range(1, 6))
@@ -138,7 +138,7 @@ async def test_a_lookup_node_is_asked_only_where_the_filters_leave_many_partitio
     await backend.sealer.seal()
     for day in older:
         await backend.primary.execute(f"DELETE FROM {table(day)} WHERE user_id = {daily.user_id}")
-    await believed(backend, *days)
+    await used(backend, *days)
 
     asked = sum(metrics.LOOKUPS.counts.values())
     assert await backend.store.load(ABSENT) is None
@@ -154,7 +154,7 @@ async def test_a_lookup_node_is_asked_only_where_the_filters_leave_many_partitio
     assert sum(metrics.LOOKUPS.counts.values()) == asked + 1
 
 
-async def test_days_that_are_not_over_stay_unsealed(backend: Backend) -> None:
+async def test_a_day_that_is_not_over_cannot_be_sealed(backend: Backend) -> None:
     today = backend.days.today()
     assert (await backend.sealer.seal()).sealed == ()
     for day in (today, today + timedelta(days=1)):
@@ -166,7 +166,7 @@ async def test_days_that_are_not_over_stay_unsealed(backend: Backend) -> None:
     assert (await seal_mark.read(backend.primary))[0] < today - timedelta(days=1)
 
 
-async def test_a_day_of_several_pages_and_empty_ones_are_sealed_whole(
+async def test_days_of_several_pages_and_empty_days_are_sealed_completely(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sealing, "PAGE_KEYS", 7)
@@ -175,12 +175,12 @@ async def test_a_day_of_several_pages_and_empty_ones_are_sealed_whole(
     await backend.primary.execute(f"DELETE FROM {table(empty)}")
     outcome = await backend.sealer.seal()
     assert [(one.day, one.keys) for one in outcome.sealed] == [(full, 52), (empty, 0)]
-    await believed(backend, full, empty)
+    await used(backend, full, empty)
     for key in (*keys_of(full), Key(2**63 - 1, 2**63 - 1), Key(1, 2**62)):
         assert backend.filters.now.maybe(key, (full, empty)) == [full]
 
 
-async def test_a_listener_of_many_playlists_across_pages_loses_none(
+async def test_the_filter_has_all_playlists_of_a_listener_on_several_pages(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sealing, "PAGE_KEYS", 7)
@@ -188,11 +188,11 @@ async def test_a_listener_of_many_playlists_across_pages_loses_none(
     many = [Key(77, playlist) for playlist in range(1, 31)]
     await backend.primary.execute(insert(day, many))
     assert [one.keys for one in (await backend.sealer.seal()).sealed] == [80]
-    await believed(backend, day)
+    await used(backend, day)
     assert all(backend.filters.now.maybe(key, (day,)) == [day] for key in many)
 
 
-async def test_a_transaction_that_writes_into_the_day_is_waited_for(
+async def test_sealing_waits_for_a_transaction_that_wrote_into_the_day(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (day,) = await past(backend, 1)
@@ -213,23 +213,23 @@ async def test_a_transaction_that_writes_into_the_day_is_waited_for(
         work = asyncio.create_task(sealer.seal(day))
         await waited.wait()
         await asyncio.wait({work}, timeout=1.5)
-        assert reached[-1] == "wait", "the scan waits for it"
+        assert reached[-1] == "wait", "the scan did not wait for the transaction"
         await session.execute("COMMIT")
     assert [one.keys for one in (await work).sealed] == [51]
-    await believed(backend, day)
+    await used(backend, day)
     assert backend.filters.now.maybe(late, (day,)) == [day]
 
 
-async def test_writers_of_the_day_never_make_a_key_that_its_filter_lacks(
+async def test_no_key_committed_during_sealing_is_missing_from_the_filter(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Writers that obey the mark, as the gateway's do, while the day is sealed."""
+    """The writers check the mark, as gateways do, while the day is sealed."""
     monkeypatch.setattr(sealing, "PAGE_KEYS", 5)
     (day,) = await past(backend, 1)
     begun, committed = asyncio.Event(), []
 
     async def write(number: int) -> None:
-        # A gateway whose clock says that the day goes on: only the mark holds it up.
+        # As a gateway whose clock is late: only the mark stops it.
         for turn in range(10_000):
             key = Key(2_000_000 + number, 1 + turn)
             async with backend.primary.session(backend.primary.deadline()) as session:
@@ -250,11 +250,11 @@ async def test_writers_of_the_day_never_make_a_key_that_its_filter_lacks(
         await begun.wait()
         outcome = await backend.sealer.seal(day)
     assert [one.keys for one in outcome.sealed] == [50 + len(committed)]
-    await believed(backend, day)
+    await used(backend, day)
     assert all(backend.filters.now.maybe(key, (day,)) == [day] for key in committed)
 
 
-async def test_while_somebody_holds_the_day_the_others_are_sealed_and_it_follows_later(
+async def test_a_day_that_a_transaction_holds_is_sealed_later_and_the_others_at_once(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, free = await past(backend, 2, 1)
@@ -269,7 +269,7 @@ async def test_while_somebody_holds_the_day_the_others_are_sealed_and_it_follows
     assert [one.day for one in (await backend.sealer.seal()).sealed] == [held]
 
 
-async def test_one_process_seals_at_a_time(backend: Backend) -> None:
+async def test_only_one_process_seals_at_a_time(backend: Backend) -> None:
     await past(backend, 1)
     name = lock_name("seal", backend.primary.database)
     async with (
@@ -281,7 +281,7 @@ async def test_one_process_seals_at_a_time(backend: Backend) -> None:
     assert len((await backend.sealer.seal()).sealed) == 1
 
 
-# A process of its own that is killed as it comes to a step.
+# A process that kills itself when it comes to a step.
 CRASHES = """
 import asyncio, os, signal, sys, time
 from config.load import load
@@ -305,7 +305,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_seal_whose_process_is_killed_at_any_step_is_made_by_the_next(
+async def test_a_day_whose_sealing_was_killed_at_any_step_is_sealed_by_the_next_process(
     backend: Backend, document: dict[str, object], tmp_path: Path, step: str
 ) -> None:
     (day,) = await past(backend, 1)
@@ -316,37 +316,39 @@ async def test_a_seal_whose_process_is_killed_at_any_step_is_made_by_the_next(
     assert await process.wait() == -signal.SIGKILL
     assert await sealed(backend) == set()
 
-    # What was written between the crash and the next try is not missed.
+    # The next sealing finds a key that was written after the crash.
     await backend.primary.execute(insert(day, [Key(555_555, 1)]))
     async with asyncio.timeout(20):
-        while (outcome := await backend.sealer.seal()).elsewhere:  # the server sees it go
+        while (
+            outcome := await backend.sealer.seal()
+        ).elsewhere:  # the server still has the connection
             await asyncio.sleep(0.05)
     assert [one.keys for one in outcome.sealed] == [51]
-    await believed(backend, day)
+    await used(backend, day)
     assert backend.filters.now.maybe(Key(555_555, 1), (day,)) == [day]
 
 
-async def test_a_table_that_was_made_anew_is_not_believed_from_its_old_filter(
+async def test_the_filter_of_a_table_that_was_created_again_is_not_used(
     backend: Backend,
 ) -> None:
     day, other = await past(backend, 2, 1)
     await backend.sealer.seal()
-    await believed(backend, day, other)
+    await used(backend, day, other)
 
     await backend.primary.execute(f"DROP TABLE {table(day)}")
     await backend.primary.execute(create_table(day))
     await backend.primary.execute(insert(day, [ABSENT]))
 
-    await believed(backend, other)
+    await used(backend, other)
     assert backend.filters.now.maybe(ABSENT, (other, day)) == [day]
     assert REGISTRY.get_sample_value("tapedeck_filter_days") == 1
     assert not backend.filters.now.complete(day)
     assert [one.day for one in (await backend.sealer.seal()).sealed] == [day]
-    await believed(backend, day, other)
+    await used(backend, day, other)
     assert backend.filters.now.maybe(ABSENT, (other, day)) == [day]
 
 
-async def test_a_table_that_was_restored_from_before_its_sealing_is_not_believed(
+async def test_the_filter_of_a_table_restored_from_before_its_sealing_is_not_used(
     backend: Backend, mysql: MariaDB, database: str
 ) -> None:
     (day,) = await past(backend, 1)
@@ -355,17 +357,17 @@ async def test_a_table_that_was_restored_from_before_its_sealing_is_not_believed
     gone = keys_of(day)[0]
     await backend.primary.execute(f"DELETE FROM {table(day)} WHERE user_id={gone.user_id}")
     await backend.sealer.seal()
-    await believed(backend, day)
+    await used(backend, day)
     assert backend.filters.now.maybe(gone, (day,)) == []
 
     await backend.primary.execute(f"DROP TABLE {table(day)}")
     await backend.primary.execute(f"RENAME TABLE kept TO {table(day)}")
 
-    await believed(backend)
+    await used(backend)
     assert backend.filters.now.maybe(gone, (day,)) == [day]
 
 
-async def test_a_table_that_takes_the_place_of_the_one_that_was_read_is_not_sealed(
+async def test_a_table_that_replaced_the_scanned_one_is_not_sealed(
     backend: Backend, mysql: MariaDB, database: str
 ) -> None:
     (day,) = await past(backend, 1)
@@ -384,40 +386,40 @@ async def test_a_table_that_takes_the_place_of_the_one_that_was_read_is_not_seal
     assert await sealed(backend) == set()
 
 
-async def test_a_table_with_another_seal_is_not_believed_from_this_filter(
+async def test_the_filter_of_a_table_with_another_seal_is_not_used(
     backend: Backend,
 ) -> None:
-    """One that was put there from a copy of after another sealing."""
+    """Such a table may be restored from a copy of another sealing."""
     day, other = await past(backend, 2, 1)
     await backend.sealer.seal()
     seal = (await seals(backend))[other]
     await backend.primary.execute(f"ALTER TABLE {table(day)} COMMENT='{sealed_as(seal)}'")
     assert await sealed(backend) == {other}
-    await believed(backend, other)
+    await used(backend, other)
 
 
-async def test_a_filter_is_not_believed_any_more_even_while_no_other_can_be_fetched(
+async def test_a_filter_is_discarded_even_while_no_other_can_be_fetched(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     day, other = await past(backend, 2, 1)
     await backend.sealer.seal()
-    await believed(backend, day, other)
+    await used(backend, day, other)
 
     async def fails(*_: object) -> object:
         raise PrimaryUnavailable("not now")
 
     monkeypatch.setattr(filter_table, "usable", fails)
     await backend.primary.execute(f"ALTER TABLE {table(day)} COMMENT='{COMMENT}'")
-    await believed(backend, other)
+    await used(backend, other)
     assert metrics.FILTER_DAYS._value.get() == 1
     assert backend.filters.now.maybe(ABSENT, (other, day)) == [day]
     assert REGISTRY.get_sample_value("tapedeck_filter_days") == 1
 
 
-async def test_what_was_written_by_hand_is_there_after_sealing_again(backend: Backend) -> None:
+async def test_a_row_written_by_hand_is_found_after_sealing_again(backend: Backend) -> None:
     (day,) = await past(backend, 1)
     await backend.sealer.seal()
-    await believed(backend, day)
+    await used(backend, day)
     await backend.primary.execute(insert(day, [ABSENT]))
     assert (await backend.sealer.seal(day)).sealed == ()
 
@@ -428,23 +430,23 @@ async def test_what_was_written_by_hand_is_there_after_sealing_again(backend: Ba
             await asyncio.sleep(0.02)
 
 
-async def test_a_day_that_is_opened_by_hand_is_read_and_stays_open_until_it_is_sealed_again(
+async def test_a_day_opened_by_hand_is_read_and_stays_open_until_it_is_sealed_again(
     backend: Backend,
 ) -> None:
     """The operator's procedure for inserts into a sealed day."""
     (day,) = await past(backend, 1)
     await backend.sealer.seal()
-    await believed(backend, day)
+    await used(backend, day)
     await backend.primary.execute(f"ALTER TABLE {table(day)} COMMENT='{COMMENT}, open'")
-    await believed(backend)
+    await used(backend)
     assert (await backend.sealer.seal()).sealed == ()
     await backend.primary.execute(insert(day, [ABSENT]))
     assert [one.keys for one in (await backend.sealer.seal(day, again=True)).sealed] == [51]
-    await believed(backend, day)
+    await used(backend, day)
     assert backend.filters.now.maybe(ABSENT, (day,)) == [day]
 
 
-async def test_the_command_seals_what_is_due_and_one_day_again(
+async def test_the_command_seals_the_days_that_are_due_and_one_day_again(
     backend: Backend, document: dict[str, object], tmp_path: Path
 ) -> None:
     old, day = await past(backend, 2, 1)
@@ -480,7 +482,7 @@ async def test_the_command_seals_what_is_due_and_one_day_again(
     ]
 
 
-async def test_a_damaged_filter_is_not_believed_and_the_others_are(
+async def test_a_damaged_filter_is_not_used_and_the_others_are(
     backend: Backend, mysql: MariaDB, database: str
 ) -> None:
     bad, good = await past(backend, 2, 1)
@@ -489,11 +491,11 @@ async def test_a_damaged_filter_is_not_believed_and_the_others_are(
         f"UPDATE {database}.{filter_table.TABLE} SET content = INSERT(content, 100, 1, 'x')"
         f" WHERE partition_name = '{table(bad)}'"
     )
-    await believed(backend, good)
+    await used(backend, good)
     assert backend.filters.now.maybe(ABSENT, (good, bad)) == [bad]
 
 
-async def test_a_clock_that_steps_back_leaves_a_sealed_day_over(
+async def test_a_sealed_day_stays_over_when_mysql_s_clock_is_set_back(
     backend: Backend, mysql: MariaDB
 ) -> None:
     (yesterday,) = await past(backend, 1)
@@ -504,13 +506,13 @@ async def test_a_clock_that_steps_back_leaves_a_sealed_day_over(
     assert day == yesterday + timedelta(days=1)
 
 
-async def test_another_primary_s_filters_are_looked_at_anew(
+async def test_after_a_failover_filters_are_checked_again(
     backend: Backend, mysql: MariaDB, database: str
 ) -> None:
-    """A forced promotion may have lost the changes that a filter was made after."""
+    """A forced promotion may have lost changes that the filters depend on."""
     (day,) = await past(backend, 1)
     await backend.sealer.seal()
-    await believed(backend, day)
+    await used(backend, day)
     before = backend.filters.now
     mysql.query(f"UPDATE {database}.tapedeck_generation SET generation = generation + 1")
     mysql.query(f"ALTER TABLE {database}.{table(day)} COMMENT='{COMMENT}'")
@@ -520,7 +522,7 @@ async def test_another_primary_s_filters_are_looked_at_anew(
     assert backend.filters.now.maybe(ABSENT, (day,)) == [day]
 
 
-async def test_the_filter_goes_with_its_partition(backend: Backend) -> None:
+async def test_a_filter_is_deleted_with_its_partition(backend: Backend) -> None:
     old, kept = await past(backend, 30, 1)
     await backend.sealer.seal()
     assert await sealed(backend) == {old, kept}
@@ -529,7 +531,7 @@ async def test_the_filter_goes_with_its_partition(backend: Backend) -> None:
     assert set(await filter_table.beginnings(backend.primary.fetch)) == {kept}
 
 
-async def test_the_list_says_what_is_sealed(backend: Backend) -> None:
+async def test_the_list_of_partitions_shows_which_are_sealed(backend: Backend) -> None:
     (day,) = await past(backend, 1)
     await backend.sealer.seal()
     shown = {one.day: (one.sealed, one.filter_bytes) for one in await backend.partitions()}
@@ -537,16 +539,16 @@ async def test_the_list_says_what_is_sealed(backend: Backend) -> None:
     assert shown[f"{backend.days.today():%Y%m%d}"] == (False, 0)
 
 
-async def test_workers_share_one_file_and_a_later_one_finds_it(
+async def test_a_later_worker_uses_the_existing_file_of_filters(
     backend: Backend, document: dict[str, object], tmp_path: Path
 ) -> None:
     days = await past(backend, 2, 1)
     await backend.sealer.seal()
-    await believed(backend, *days)
+    await used(backend, *days)
     (made,) = (tmp_path / "filters").glob("*.filters")
     was = made.stat()
     async with opened(document) as another:
-        await believed(another, *days)
+        await used(another, *days)
         assert another.filters.now.maybe(ABSENT, days) == []
     assert [made] == list((tmp_path / "filters").glob("*.filters"))
     assert made.stat().st_ino == was.st_ino

@@ -1,4 +1,4 @@
-"""A primary that dies at any step of a seal: the next one's tables are sealed anew, by its keys."""
+"""A primary is killed at any step of a sealing: on the next one the day is sealed again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.backends import opened
 pytestmark = pytest.mark.stack
 
 STEPS = ("scan", "name", "store")
-"""Those at which something was changed already that the next primary may lack."""
+"""Steps before which something was changed that the next primary may lack."""
 
 
 @pytest.fixture(params=[MariaDB, MySQL])
@@ -45,13 +45,13 @@ def pair(tmp_path: Path, request: pytest.FixtureRequest, passwords: Passwords) -
 
 
 def _public_key(folder: Path) -> str:
-    """Of a MySQL, which takes a password in clear by that alone; both servers have the same."""
+    """The key of both MySQL servers, with which the password is encrypted; empty for MariaDB."""
     key = folder / "data" / "mysql1" / "public_key.pem"
     return key.read_text() if key.exists() else ""
 
 
 async def until_sealed(backend: Backend, sealer: Sealer) -> int:
-    """Seal until it succeeds; how many keys were found."""
+    """Try to seal until it succeeds; the number of keys."""
     async with asyncio.timeout(60):
         while True:
             try:
@@ -63,7 +63,7 @@ async def until_sealed(backend: Backend, sealer: Sealer) -> int:
             await asyncio.sleep(0.05)
 
 
-async def test_no_key_is_lost_to_a_filter_by_a_failover_at_any_step(
+async def test_no_filter_lacks_a_key_after_a_failover_at_any_step(
     pair: Pair, stack_config: StackConfig, tmp_path: Path
 ) -> None:
     document = stack_config(
@@ -94,11 +94,11 @@ async def test_no_key_is_lost_to_a_filter_by_a_failover_at_any_step(
             )
             with contextlib.suppress(MySQLError, PrimaryUnavailable):
                 assert not (await sealer.seal()).sealed
-            assert victim, "the seal came to its step"
+            assert victim, "the sealing did not come to its step"
             async with asyncio.timeout(60):
                 while backend.primary.address in (None, victim[0].address):
                     await asyncio.sleep(0.02)
-            # A change that came before the day was over, to the new primary.
+            # The new primary gets a key of the day.
             await backend.primary.execute(insert.replace("%s", "2"))
             assert await until_sealed(backend, sealer) == 2
             assert (await seal_mark.read(backend.primary))[0] == day

@@ -1,4 +1,4 @@
-"""Who steals a log, a backup or a look at the process finds no secret; least rights are enough."""
+"""Logs, backups and process listings show no secret, and users with the least rights suffice."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def allow(server: RedisServer) -> None:
 def least(
     stack_config: StackConfig, mysql: MariaDB, database: str, nodes: list[RedisServer]
 ) -> Iterator[dict[str, Any]]:
-    """A configuration with users of the least rights on both sides."""
+    """A configuration whose users have the least rights in MySQL and Redis."""
     user = f"least_{database}"
     mysql.query(f"CREATE USER {user}@'127.0.0.1' IDENTIFIED BY 'mysql-password-of-this-test'")
     mysql.query(f"GRANT {LEAST_GRANTS} ON `{database}`.* TO {user}@'127.0.0.1'")
@@ -74,7 +74,7 @@ def least(
 def ask(
     url: str, method: str = "GET", headers: dict[str, str] | None = None, body: bytes | None = None
 ) -> tuple[int, str, dict[str, str]]:
-    """One request; an error is an answer too."""
+    """Send a request; the status, body and headers, also of an error."""
     request = urllib.request.Request(url, method=method, headers=headers or {}, data=body)
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
@@ -95,37 +95,37 @@ def command(gateway: Gateway, *words: str) -> str:
 
 
 @pytest.mark.parametrize("layout", ["packed", "flat"])
-def test_users_of_the_least_rights_are_enough(
+def test_a_gateway_and_its_commands_work_with_the_least_rights(
     least: dict[str, Any], nodes: list[RedisServer], tmp_path: Path, layout: str
 ) -> None:
     least["lookup"]["layout"] = layout
     with Gateway(least, tmp_path) as gateway:
-        live_a_life(gateway)
+        use_everything(gateway)
         assert "dropped on" in command(gateway, "partitions", "list")
         command(gateway, "partitions", "create")
         command(gateway, "partitions", "prune", "--dry-run")
         command(gateway, "ring", "show")
         command(gateway, "ring", "where", "42", "7")
-        # Another ring.
+        # A reload with another ring.
         gateway.document["lookup"]["servers"] = [f"{nodes[0].address}:9 acl1", nodes[1].server]
         gateway.write_config()
         reloaded = ask(
             f"{gateway.admin}/reload", "POST", {"Authorization": f"Bearer {ADMIN_TOKEN}"}
         )
         assert json.loads(reloaded[1])["ring"]["generation"] == 2
-        live_a_life(gateway)
+        use_everything(gateway)
         ring = json.loads(ask(f"{gateway.admin}/ring")[1])
         assert [node["state"] for node in ring["nodes"]] == ["live", "live"]
         assert not [line for line in gateway.lines() if line["level"] in ("warning", "error")]
     for server in nodes:
         with server.client() as client:
-            # What it was refused; the commands' own connections too.
+            # What the gateway and the commands were refused.
             denied = client.execute_command("ACL", "LOG")
             assert not denied, denied
 
 
-def live_a_life(gateway: Gateway) -> str:
-    """A listener and a service do everything once; the play token."""
+def use_everything(gateway: Gateway) -> str:
+    """Make each kind of request once, as a listener and as a service; the play token."""
     json_headers = {**gateway.key, "Content-Type": "application/json"}
     url = f"{gateway.url}/states/42/7"
     created = ask(url, "PUT", {**json_headers, "If-None-Match": "*"}, b'{"position": 3}')
@@ -141,7 +141,7 @@ def live_a_life(gateway: Gateway) -> str:
     return token
 
 
-def test_the_logs_errors_and_counters_of_a_busy_run_hold_no_secret(
+def test_logs_answers_metrics_and_the_process_show_no_secret(
     least: dict[str, Any], nodes: list[RedisServer], tmp_path: Path
 ) -> None:
     secrets = {
@@ -153,9 +153,9 @@ def test_the_logs_errors_and_counters_of_a_busy_run_hold_no_secret(
     }
     said = []
     with Gateway(least, tmp_path) as gateway:
-        token = secrets["play token"] = live_a_life(gateway)
+        token = secrets["play token"] = use_everything(gateway)
         key = least["auth"]["service_keys"][0]
-        # What goes wrong, each with a secret in it.
+        # Wrong requests, each with a secret in it.
         for path in (
             f"/sets/{token}x/play?mix_id=1",
             f"/{token}",
@@ -168,7 +168,7 @@ def test_the_logs_errors_and_counters_of_a_busy_run_hold_no_secret(
         raw(gateway, f"GET /sets/{token}/play?mix_id=1 HTTP/9\r\nAuthorization: {key}\r\n\r\n")
         raw(gateway, f"GET /sets/{token}/{'x' * 9000} HTTP/1.1\r\n\r\n")
         raw(gateway, f"Authorization {token} {key}\r\n\r\n")
-        # A node that does not know the password any more, and comes back.
+        # The nodes refuse the password for some time.
         for server in nodes:
             with server.client() as client:
                 client.execute_command("ACL", "SETUSER", "tapedeck", "resetpass", ">other")
@@ -177,7 +177,7 @@ def test_the_logs_errors_and_counters_of_a_busy_run_hold_no_secret(
         said += [ask(f"{played}{n % 2 + 1}") for n in range(40)]
         for server in nodes:
             allow(server)
-        # A reload with a password that is wrong, and one that cannot be read.
+        # A reload with a password of a wrong type.
         gateway.document["mysql"]["password"] = [key]
         gateway.write_config()
         said.append(
@@ -207,18 +207,17 @@ def raw(gateway: Gateway, text: str) -> None:
             pass
 
 
-def test_a_copy_of_the_database_and_of_the_nodes_lets_nobody_in(
+def test_a_copy_of_the_database_and_the_nodes_has_no_token_and_no_key(
     least: dict[str, Any], nodes: list[RedisServer], mysql: MariaDB, database: str, tmp_path: Path
 ) -> None:
-    """States and user ids are in them, and nothing to come in with: tokens are kept by nobody."""
     with Gateway(least, tmp_path) as gateway:
-        token = live_a_life(gateway)
+        token = use_everything(gateway)
     dump = ""
     for (table,) in mysql.query(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (database,)
     ):
         dump += repr(mysql.query(f"SELECT * FROM `{database}`.`{table}`"))
-    assert '{"' in dump or "mix" in dump, "something is in it"
+    assert '{"' in dump or "mix" in dump, "the copy has no states"
     for server in nodes:
         with server.client() as client:
             for name in client.scan_iter():
@@ -227,10 +226,10 @@ def test_a_copy_of_the_database_and_of_the_nodes_lets_nobody_in(
         assert secret not in dump
 
 
-def test_a_worker_s_own_socket_answers_its_supervisor_alone(
+def test_a_worker_s_own_socket_answers_only_its_supervisor(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
-    """Every user of the machine sees its name in /proc/net/unix."""
+    """Every user of the machine can read its name in /proc/net/unix."""
     with Gateway(stack_config(), tmp_path, "--workers", "2") as gateway:
         names = re.findall(rf"@(tapedeck-{gateway.pid}-\S+)", Path("/proc/net/unix").read_text())
         assert len(set(names)) == 2
@@ -243,7 +242,7 @@ def test_a_worker_s_own_socket_answers_its_supervisor_alone(
                     assert sock.recv(100).startswith(b"HTTP/1.1 401"), request
 
 
-def test_the_admin_token_follows_a_reload(stack_config: StackConfig, tmp_path: Path) -> None:
+def test_a_reload_changes_the_admin_token(stack_config: StackConfig, tmp_path: Path) -> None:
     secret = tmp_path / "admin.token"
     secret.write_text("first")
     document = stack_config()

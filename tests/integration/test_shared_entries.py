@@ -1,8 +1,7 @@
-"""Lookup nodes that another application uses too: what is not ours is there afterwards."""
+"""Lookup nodes that another application also uses: its entries are not changed."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from tests.support.backends import opened
 from tests.support.gateways import Gateway, put_mixes
 from tests.support.serving import a_mix
 from tests.support.states import bump, count
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -40,7 +40,7 @@ READING |= {"HELLO", "CLIENT", "SELECT"}
 
 
 class Watched:
-    """Every command that a node carries out, as its MONITOR shows it."""
+    """All commands that a node carries out, from MONITOR."""
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
@@ -62,7 +62,7 @@ class Watched:
                 self._commands.append(words)
 
     def writes(self) -> list[tuple[str, ...]]:
-        """What was written until now, the gateway's probes left out."""
+        """The commands that wrote until now, without the gateway's probes."""
         with self._server.client() as client:
             client.echo("end")
         self._thread.join(10)
@@ -85,7 +85,7 @@ def written_by_others(server: RedisServer, layout: str) -> dict[bytes, Any]:
 
 
 def everything(server: RedisServer) -> dict[bytes, Any]:
-    """What lies in a node, but for probes."""
+    """All entries of a node, except those of probes."""
     with server.client() as client:
         return {
             name: (client.type(name), client.dump(name), client.pttl(name))
@@ -116,7 +116,7 @@ async def http(gateway: Gateway) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def test_reads_that_find_nothing_and_refused_changes_write_nothing_into_lookup_nodes(
+async def test_reads_of_absent_states_and_refused_changes_write_nothing_to_lookup_nodes(
     http: aiohttp.ClientSession, lookup_servers: list[RedisServer], layout: str
 ) -> None:
     node = lookup_servers[0]
@@ -136,17 +136,17 @@ async def test_reads_that_find_nothing_and_refused_changes_write_nothing_into_lo
                 assert answer.status == 412
         async with http.get(f"/sets/{token}/tracks_played?mix_id={playlist}") as answer:
             assert answer.status == 200
-    # Hints of one node are written in turn: once this one is there, none before it is on its way.
+    # A node's hints are written in order: when this one is written, no earlier one is pending.
     last = f"/states/{USER}/99"
     headers = {"If-None-Match": "*", **JSON}
     async with http.put(last, data=b"{}", headers=headers) as answer:
         assert answer.status == 201
-    await _until_there(node, layout, 99)
+    await until(lambda: written(node, layout, 99))
 
     writes = watched.writes()
     ours = f"uid:{USER}:pid:99" if layout == "flat" else f"u:{USER}"
     first = "SET" if layout == "flat" else "HSET"
-    assert writes[0][:2] == (first, ours), writes  # the save's is the first of all
+    assert writes[0][:2] == (first, ours), writes  # the hint of this save is the first
     assert {words[1] for words in writes} == {ours}, writes
     if layout == "flat":
         found = everything(node)
@@ -154,7 +154,7 @@ async def test_reads_that_find_nothing_and_refused_changes_write_nothing_into_lo
         assert found == before
 
 
-async def test_a_read_that_repairs_a_hint_removes_nothing(
+async def test_a_read_that_repairs_a_hint_deletes_nothing(
     stack_config: StackConfig, lookup_servers: list[RedisServer], layout: str
 ) -> None:
     node, key = lookup_servers[0], Key(USER, 11)
@@ -178,7 +178,7 @@ async def test_a_read_that_repairs_a_hint_removes_nothing(
         assert not [words for words in watched.writes() if words[0].upper() in removing]
 
 
-async def test_another_applications_type_in_place_of_a_packed_entry_stays(
+async def test_another_application_s_list_under_a_packed_entry_s_name_is_not_changed(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
     node, key = lookup_servers[0], Key(USER, 11)
@@ -198,12 +198,8 @@ async def test_another_applications_type_in_place_of_a_packed_entry_stays(
         assert everything(node) == before
 
 
-async def _until_there(node: RedisServer, layout: str, playlist: int) -> None:
+def written(node: RedisServer, layout: str, playlist: int) -> bool:
     with node.client() as client:
-        async with asyncio.timeout(20):
-            while not (
-                client.exists(f"uid:{USER}:pid:{playlist}")
-                if layout == "flat"
-                else client.hexists(f"u:{USER}", str(playlist))
-            ):
-                await asyncio.sleep(0.01)
+        if layout == "flat":
+            return bool(client.exists(f"uid:{USER}:pid:{playlist}"))
+        return bool(client.hexists(f"u:{USER}", str(playlist)))

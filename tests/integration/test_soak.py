@@ -1,6 +1,6 @@
-"""Saturation for twenty minutes: nothing adds up.
+"""After twenty minutes of saturation no resource has grown.
 
-TAPEDECK_SOAK_SECONDS says how long (1200); two minutes show a leak that matters too:
+TAPEDECK_SOAK_SECONDS is the length (1200); a run of two minutes finds large leaks too:
 
     TAPEDECK_SOAK_SECONDS=150 .venv/bin/pytest -m long -s tests/integration/test_soak.py
 """
@@ -30,13 +30,13 @@ SECONDS = float(os.environ.get("TAPEDECK_SOAK_SECONDS", "1200"))
 pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.timeout(SECONDS + 300)]
 EVERY = max(1.0, SECONDS / 120)
 GROWTH = 0.04
-"""Of the memory from the second quarter to the last: what an allocator's mood may be."""
+"""The share by which memory may grow from the second quarter to the last, without a leak."""
 
 
 async def sample(
     http: aiohttp.ClientSession, gateway: Gateway, nodes: list[RedisServer], mysql: MariaDB
 ) -> dict[str, float]:
-    """What could leak, now."""
+    """The resources that could leak."""
     async with http.get(f"{gateway.admin}/stats") as answer:
         stats: dict[str, Any] = await answer.json()
 
@@ -44,7 +44,7 @@ async def sample(
         total = 0
         for node in nodes:
             with node.client() as client:
-                total += len(client.client_list()) - 1  # this one
+                total += len(client.client_list()) - 1  # this client
         return total
 
     folder = Path(f"/proc/{gateway.pid}")
@@ -69,14 +69,14 @@ async def sample(
     }
 
 
-async def test_nothing_adds_up_at_saturation(
+async def test_no_resource_grows_at_saturation(
     stack_config: StackConfig,
     tmp_path: Path,
     lookup_servers: list[RedisServer],
     mysql: MariaDB,
 ) -> None:
     document = stack_config(
-        # Full soon: then what still grows is a leak.
+        # Caches that are soon full, so that what still grows is a leak.
         sessions={"max_entries": 1000},
         limits={
             "address_rate": 1e6,
@@ -88,7 +88,7 @@ async def test_nothing_adds_up_at_saturation(
     )
     put_mixes(document, [a_mix(1), a_mix(3, 8)])
     gateway = Gateway(document, tmp_path)
-    await asyncio.to_thread(_start, gateway)
+    await asyncio.to_thread(gateway.start)
     load = pressure.start(
         document["gateway"]["port"],
         paths(document, tmp_path, range(3000)),
@@ -108,7 +108,7 @@ async def test_nothing_adds_up_at_saturation(
             assert load.stdout is not None
             outcome = json.loads(load.stdout.read())
             print(outcome)
-            # Half requests and unread answers are cut off by then, the rest was closed.
+            # Clients with unfinished requests or unread answers are disconnected by then.
             async with asyncio.timeout(60):
                 while True:
                     after = await sample(http, gateway, lookup_servers, mysql)
@@ -123,15 +123,11 @@ async def test_nothing_adds_up_at_saturation(
     assert not gateway.lines("request failed")
 
 
-def _start(gateway: Gateway) -> None:
-    gateway.start()
-
-
 def judge(
     samples: list[dict[str, float]], after: dict[str, float], outcome: dict[str, Any]
 ) -> None:
-    """Fail where something grew."""
-    assert outcome["statuses"]["200"] > 100 * SECONDS, "this was no saturation"
+    """Fail if a resource has grown."""
+    assert outcome["statuses"]["200"] > 100 * SECONDS, "the load did not saturate the gateway"
     assert outcome["statuses"].keys() <= {"200", "503"}
     quarter = len(samples) // 4
     assert quarter >= 4
@@ -146,6 +142,6 @@ def judge(
     for what in ("mysql connections", "redis connections", "threads"):
         assert typical(late, what) <= typical(early, what) + 2, what
         assert max(one[what] for one in samples) < 60, what
-    # When everybody has gone, what is left is what a fresh gateway has.
+    # Without clients, the gateway has as few tasks and descriptors as a new one.
     assert after["tasks"] < 40
     assert after["descriptors"] < 40 + after["mysql connections"] + after["redis connections"]

@@ -1,4 +1,4 @@
-"""The states API against a running gateway and real servers."""
+"""The states API of a running gateway with real servers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def call(
         return answer.status, await answer.read(), answer.headers
 
 
-def test_a_state_that_is_too_long_for_mysql_is_refused_with_the_name_of_its_setting(
+def test_a_state_too_long_for_mysql_is_refused_and_mysql_s_setting_is_named(
     stack_config: Callable[..., dict[str, Any]], small_packets: int, tmp_path: Path
 ) -> None:
     body = b'{"a": "%b"}' % (b"x" * (small_packets // 2))
@@ -62,7 +62,9 @@ def test_a_state_that_is_too_long_for_mysql_is_refused_with_the_name_of_its_sett
         assert asyncio.run(put(gateway, len(body) - 3000))[0] == 201
 
 
-async def test_the_life_of_a_state(http: aiohttp.ClientSession) -> None:
+async def test_a_state_is_created_read_changed_deleted_and_created_again(
+    http: aiohttp.ClientSession,
+) -> None:
     path = "/states/1/2"
     body = '{ "b" : 1.0,\n "ä": "\\u00e4", "b": 2 }'.encode()
     assert (await call(http, "GET", path))[0] == 404
@@ -93,10 +95,12 @@ async def test_the_life_of_a_state(http: aiohttp.ClientSession) -> None:
     assert (await call(http, "DELETE", path, If_Match="*"))[0] == 412
     status, _, headers = await call(http, "PUT", path, b"{}", If_None_Match="*")
     assert status == 201
-    assert int(headers["ETag"].strip('"')) > 4, "a version must never come twice"
+    assert int(headers["ETag"].strip('"')) > 4, "a version was used twice"
 
 
-async def test_a_proxy_that_compresses_may_weaken_tags(http: aiohttp.ClientSession) -> None:
+async def test_a_weak_tag_is_accepted_for_a_read_and_refused_for_a_change(
+    http: aiohttp.ClientSession,
+) -> None:
     path = "/states/1/2"
     await call(http, "PUT", path, b"{}", If_None_Match="*")
     assert (await call(http, "GET", path, If_None_Match='W/"1"'))[0] == 304
@@ -106,7 +110,9 @@ async def test_a_proxy_that_compresses_may_weaken_tags(http: aiohttp.ClientSessi
     assert (await call(http, "DELETE", path, If_Match='W/"1"'))[0] == 412
 
 
-async def test_both_conditions_are_looked_at_in_order(http: aiohttp.ClientSession) -> None:
+async def test_both_conditions_of_a_request_are_checked_in_order(
+    http: aiohttp.ClientSession,
+) -> None:
     path = "/states/1/2"
     await call(http, "PUT", path, b"{}", If_None_Match="*")
     both = {"If_Match": '"1"', "If_None_Match": '"2"'}
@@ -119,14 +125,16 @@ async def test_both_conditions_are_looked_at_in_order(http: aiohttp.ClientSessio
     assert (await call(http, "DELETE", path, If_Match='"2"', If_None_Match='"1"'))[0] == 204
 
 
-async def test_a_compressed_body_is_told_what_is_taken(http: aiohttp.ClientSession) -> None:
+async def test_a_compressed_body_gets_415_with_the_accepted_encoding(
+    http: aiohttp.ClientSession,
+) -> None:
     status, _, headers = await call(
         http, "PUT", "/states/1/2", b"{}", If_None_Match="*", Content_Encoding="gzip"
     )
     assert (status, headers["Accept-Encoding"]) == (415, "identity")
 
 
-async def test_letters_that_are_percent_encoded_are_the_same_letters(
+async def test_percent_encoded_letters_in_a_path_are_decoded(
     gateway: Gateway,
 ) -> None:
     async with aiohttp.ClientSession() as http:
@@ -136,7 +144,9 @@ async def test_letters_that_are_percent_encoded_are_the_same_letters(
                 assert answer.status == (404 if "%2F" in path else 200), path
 
 
-async def test_of_many_writers_with_one_version_one_wins(http: aiohttp.ClientSession) -> None:
+async def test_of_many_writers_of_the_same_version_only_one_succeeds(
+    http: aiohttp.ClientSession,
+) -> None:
     path = "/states/1/2"
     await call(http, "PUT", path, b"{}", If_None_Match="*")
     answers = await asyncio.gather(
@@ -148,7 +158,7 @@ async def test_of_many_writers_with_one_version_one_wins(http: aiohttp.ClientSes
     assert (await call(http, "GET", path))[1] == b'{"n":%d}' % winner
 
 
-async def test_without_a_key_nothing_is_said_about_a_state(gateway: Gateway) -> None:
+async def test_without_a_service_key_every_request_is_401(gateway: Gateway) -> None:
     async with aiohttp.ClientSession(gateway.url) as http:
         for headers in ({}, {"Authorization": "Bearer wrong"}):
             for method in ("GET", "PUT", "DELETE"):
@@ -157,7 +167,7 @@ async def test_without_a_key_nothing_is_said_about_a_state(gateway: Gateway) -> 
                 assert b'"errors"' in body
 
 
-async def test_the_checks_come_in_order(http: aiohttp.ClientSession) -> None:
+async def test_the_checks_of_a_put_are_made_in_order(http: aiohttp.ClientSession) -> None:
     long = b'{"a":"' + b"x" * 70_000 + b'"}'
     bad = "/states/0/2"
     good = "/states/1/2"
@@ -173,7 +183,9 @@ async def test_the_checks_come_in_order(http: aiohttp.ClientSession) -> None:
         assert (await call(http, "PUT", path, body, **found))[0] == status
 
 
-async def test_ids_reach_to_their_bounds_and_no_further(http: aiohttp.ClientSession) -> None:
+async def test_ids_within_their_limits_are_accepted_and_others_refused(
+    http: aiohttp.ClientSession,
+) -> None:
     for user, playlist, status in [
         (2**62 - 1, 2**63 - 1, 201),
         (2**62, 1, 400),
@@ -189,7 +201,9 @@ async def test_ids_reach_to_their_bounds_and_no_further(http: aiohttp.ClientSess
         assert found == status, (user, playlist)
 
 
-async def test_a_state_of_the_player_is_409(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+async def test_a_place_of_the_player_is_409_for_the_states_api(
+    gateway: Gateway, http: aiohttp.ClientSession
+) -> None:
     async with http.get("/sets/new?user_id=5") as answer:
         token = (await answer.json())["play_token"]
     async with http.get(f"/sets/{token}/play?mix_id=7") as answer:

@@ -1,4 +1,4 @@
-"""The store over real servers: nothing acknowledged is lost, whatever lookups say."""
+"""The store with real servers: no acknowledged change is lost, whatever lookup nodes answer."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ async def backend(
 
 @pytest.fixture
 async def uncached(stack_config: StackConfig) -> AsyncIterator[Backend]:
-    """A gateway that asks the lookup nodes at every request."""
+    """A gateway without a cache, which asks the lookup nodes at every request."""
     async with opened(stack_config(sessions={"enabled": False})) as one:
         yield one
 
 
 def rows_of(mysql: MariaDB, database: str, key: Key) -> list[tuple[str, int, int]]:
-    """(partition, version, owner) of every row of a key, in any partition."""
+    """The partition, version and owner of each row of a key."""
     tables = mysql.query(
         "SELECT table_name FROM information_schema.tables"
         f" WHERE table_schema = '{database}' AND table_name LIKE 'player%'"
@@ -57,7 +57,7 @@ def rows_of(mysql: MariaDB, database: str, key: Key) -> list[tuple[str, int, int
 
 
 async def put_back(backend: Backend, key: Key, days: int) -> date:
-    """Make a state as old as if it had been written `days` ago."""
+    """Move a state into the partition of `days` ago."""
     today = backend.days.today()
     then = today - timedelta(days=days)
     await backend.primary.execute(create_table(then))
@@ -73,7 +73,7 @@ async def put_back(backend: Backend, key: Key, days: int) -> date:
     return then
 
 
-async def test_a_state_is_read_back_as_it_was_written(backend: Backend) -> None:
+async def test_a_saved_state_is_loaded_unchanged(backend: Backend) -> None:
     body = bytes(range(256)) * 100
 
     outcome = await backend.store.change(KEY, lambda _: Write(body, Owner.PLAYER, "written"))
@@ -82,11 +82,11 @@ async def test_a_state_is_read_back_as_it_was_written(backend: Backend) -> None:
     assert await backend.store.load(KEY) == Stored(body, 1, backend.days.today(), Owner.PLAYER)
 
 
-async def test_a_key_that_was_never_written_has_no_state(backend: Backend) -> None:
+async def test_a_key_without_a_save_has_no_state(backend: Backend) -> None:
     assert await backend.store.load(KEY) is None
 
 
-async def test_versions_go_on_through_a_delete_and_a_second_life(
+async def test_versions_go_on_after_a_delete_and_a_second_create(
     backend: Backend, mysql: MariaDB, database: str
 ) -> None:
     versions = [
@@ -99,7 +99,7 @@ async def test_versions_go_on_through_a_delete_and_a_second_life(
     assert rows_of(mysql, database, KEY) == [(table(backend.days.today()), 5, 0)]
 
 
-async def test_a_transition_that_raises_leaves_everything_as_it_was(backend: Backend) -> None:
+async def test_a_transition_that_raises_changes_nothing(backend: Backend) -> None:
     await backend.store.change(KEY, bump)
 
     def refuse(stored: Stored | None) -> Write[int]:
@@ -112,7 +112,7 @@ async def test_a_transition_that_raises_leaves_everything_as_it_was(backend: Bac
 
 
 @pytest.mark.parametrize("age", [1, 5, 30])
-async def test_a_state_of_an_earlier_day_moves_into_today(
+async def test_a_changed_state_of_an_earlier_day_is_moved_into_today_s_partition(
     backend: Backend, mysql: MariaDB, database: str, age: int
 ) -> None:
     await backend.store.change(KEY, bump)
@@ -127,14 +127,14 @@ async def test_a_state_of_an_earlier_day_moves_into_today(
     assert rows_of(mysql, database, KEY) == [(table(backend.days.today()), 2, 2)]
 
 
-async def test_a_state_past_retention_is_not_there_any_more(backend: Backend) -> None:
+async def test_a_state_past_retention_is_absent(backend: Backend) -> None:
     await backend.store.change(KEY, bump)
     await put_back(backend, KEY, 31)
 
     assert await backend.store.load(KEY) is None
 
 
-async def test_a_partition_dropped_under_a_hint_starts_the_listener_anew(backend: Backend) -> None:
+async def test_after_a_partition_was_dropped_its_states_are_absent(backend: Backend) -> None:
     await backend.store.change(KEY, bump)
     then = await put_back(backend, KEY, 3)
     await backend.store.load(KEY)
@@ -145,7 +145,7 @@ async def test_a_partition_dropped_under_a_hint_starts_the_listener_anew(backend
     assert (outcome.answer, outcome.version) == (1, 1)
 
 
-async def test_todays_partition_is_made_when_a_save_finds_it_missing(backend: Backend) -> None:
+async def test_a_save_creates_today_s_partition_if_it_is_missing(backend: Backend) -> None:
     await backend.primary.execute(f"DROP TABLE {table(backend.days.today())}")
 
     assert (await backend.store.change(KEY, bump)).answer == 1
@@ -163,7 +163,7 @@ async def test_a_wrong_hint_is_repaired_in_the_background(uncached: Backend) -> 
     assert (await uncached.lookups.ask(KEY)).day == then
 
 
-async def test_flat_entries_are_those_of_the_original_system(
+async def test_flat_entries_are_as_in_the_original_system(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
     async with opened(stack_config(lookup={"layout": "flat"})) as backend:
@@ -182,7 +182,7 @@ async def test_flat_entries_are_those_of_the_original_system(
         assert 30 * 86400 < ttl <= 32 * 86400
 
 
-async def test_packed_entries_past_retention_are_pruned_in_passing(
+async def test_fields_past_retention_are_pruned_when_a_hint_is_written(
     backend: Backend, lookup_servers: list[RedisServer]
 ) -> None:
     old = f"{backend.days.oldest() - timedelta(days=1):%Y%m%d}"
@@ -199,7 +199,7 @@ async def test_packed_entries_past_retention_are_pruned_in_passing(
         assert client.ttl("u:7") > 30 * 86400
 
 
-async def test_a_frozen_lookup_node_costs_the_hints_deadline_at_most(
+async def test_with_frozen_lookup_nodes_a_load_takes_at_most_the_hint_s_deadline_longer(
     stack_config: StackConfig, lookup_servers: list[RedisServer]
 ) -> None:
     lookup = {"hint_deadline": 50, "timeout": 400}
@@ -216,7 +216,7 @@ async def test_a_frozen_lookup_node_costs_the_hints_deadline_at_most(
         assert loop.time() - started < 0.3
 
 
-async def test_a_lost_acknowledgement_is_found_and_applied_once(
+async def test_a_change_whose_answer_was_lost_is_made_once(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:
     async with AckCutter(mysql.port) as cutter:
@@ -236,7 +236,7 @@ async def test_a_lost_acknowledgement_is_found_and_applied_once(
             assert await count(backend.store, KEY) == 20
 
 
-async def test_64_clients_on_one_key_through_two_gateways_lose_nothing(
+async def test_64_clients_of_one_key_lose_no_change_through_two_gateways(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
     async with opened(stack_config()) as one, opened(stack_config()) as two:
@@ -254,7 +254,7 @@ async def test_64_clients_on_one_key_through_two_gateways_lose_nothing(
         assert rows_of(mysql, database, KEY) == [(table(one.days.today()), 640, 2)]
 
 
-async def test_many_keys_at_once_through_two_gateways_lose_nothing(
+async def test_simultaneous_changes_of_many_keys_lose_nothing_through_two_gateways(
     stack_config: StackConfig,
 ) -> None:
     keys = [Key(user, 1) for user in range(1, 41)]
@@ -275,10 +275,10 @@ async def test_many_keys_at_once_through_two_gateways_lose_nothing(
         assert counts == [21] * 20 + [20] * 20
 
 
-async def test_midnight_with_gateways_on_both_sides_of_it_loses_nothing(
+async def test_no_change_is_lost_at_midnight_while_two_gateways_have_different_days(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
-    """MySQL's clock runs over midnight under load; one gateway lives a second ahead of it."""
+    """MySQL's clock passes midnight under load; one gateway's day begins a second earlier."""
     keys = [Key(user, 1) for user in range(1, 13)]
     shift(mysql, 2 * 86400 - datetime.now(UTC).timestamp() % 86400 - 2.5)
     async with opened(stack_config()) as one, opened(stack_config()) as two:
@@ -295,7 +295,7 @@ async def test_midnight_with_gateways_on_both_sides_of_it_loses_nothing(
                 seen[key].append((await backend.store.change(key, bump)).answer)
                 acknowledged[key] += 1
 
-        # Half of the keys are made while the two gateways disagree about the day.
+        # Half of the keys are created while the gateways have different days.
         async def late(backend: Backend, key: Key) -> None:
             while two.days.today() == before:
                 await asyncio.sleep(0.005)

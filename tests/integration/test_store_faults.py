@@ -1,4 +1,4 @@
-"""What one listener's trouble may cost another: rows that somebody holds, batches that fail."""
+"""How locked rows and failed batches of some listeners affect others."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ pytestmark = [pytest.mark.stack, pytest.mark.engines]
 
 @contextlib.contextmanager
 def holding(mysql: MariaDB, database: str, backend: Backend, keys: list[Key]) -> Iterator[Cursor]:
-    """Somebody else's open transaction on the rows of these keys, as of a gateway that froze."""
+    """Lock the rows of these keys in an open transaction, like that of a gateway that froze."""
     day = table(backend.days.today())
     with mysql.connect(database) as connection, connection.cursor() as cursor:
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         cursor.execute("START TRANSACTION")
-        for user, playlist in keys:  # one by one: a scan would hold the rows between them too
+        for user, playlist in keys:  # one by one: a scan would lock the rows between them too
             cursor.execute(
                 f"SELECT 1 FROM {day} WHERE user_id = {user} AND playlist_id = {playlist}"
                 " FOR UPDATE"
@@ -42,7 +42,7 @@ def holding(mysql: MariaDB, database: str, backend: Backend, keys: list[Key]) ->
             cursor.execute("ROLLBACK")
 
 
-async def test_a_row_that_somebody_holds_delays_nobody_else_in_its_batch_for_long(
+async def test_a_locked_row_delays_the_others_of_its_batch_only_briefly(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
     keys = [Key(user, 1) for user in range(1, 31)]
@@ -59,10 +59,10 @@ async def test_a_row_that_somebody_holds_delays_nobody_else_in_its_batch_for_lon
         assert (await held).answer == 2
 
 
-async def test_many_rows_that_somebody_holds_leave_connections_for_everybody_else(
+async def test_many_locked_rows_leave_connections_for_other_listeners(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
-    """As when a gateway freezes within the commit of a batch."""
+    """A gateway that freezes before the commit of a batch leaves many rows locked."""
     keys = [Key(user, 1) for user in range(1, 41)]
     other = Key(99, 1)
     async with opened(stack_config()) as backend:
@@ -83,7 +83,7 @@ async def test_many_rows_that_somebody_holds_leave_connections_for_everybody_els
         assert slowest < 0.5
 
 
-async def test_changes_of_other_listeners_pass_while_many_rows_are_held(
+async def test_changes_of_other_listeners_are_saved_while_many_rows_are_locked(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
     keys = [Key(user, 1) for user in range(1, 41)]
@@ -93,7 +93,7 @@ async def test_changes_of_other_listeners_pass_while_many_rows_are_held(
             await backend.store.change(key, bump)
         with holding(mysql, database, backend, keys):
             held = []
-            for wave in (keys[:20], keys[20:]):  # so that every batch under way has met them
+            for wave in (keys[:20], keys[20:]):  # so that each batch under way has locked rows
                 held += [asyncio.create_task(backend.store.change(key, bump)) for key in wave]
                 await asyncio.sleep(0.1)
             async with asyncio.timeout(5):
@@ -103,7 +103,7 @@ async def test_changes_of_other_listeners_pass_while_many_rows_are_held(
 
 
 @pytest.mark.parametrize("life", ["created", "changed in place", "moved into today"])
-async def test_large_states_at_once_are_saved_whatever_packets_mysql_takes(
+async def test_many_large_states_are_saved_even_if_mysql_takes_only_small_packets(
     stack_config: StackConfig, mysql: MariaDB, small_packets: int, life: str
 ) -> None:
     keys = [Key(user, 1) for user in range(1, 97)]
@@ -134,7 +134,7 @@ async def test_large_states_at_once_are_saved_whatever_packets_mysql_takes(
         assert [getattr(outcome, "version", outcome) for outcome in outcomes] == [wanted] * 96
 
 
-async def test_a_state_that_mysql_will_not_take_fails_alone(
+async def test_a_state_too_large_for_mysql_fails_and_the_others_of_its_batch_do_not(
     stack_config: StackConfig, mysql: MariaDB, small_packets: int
 ) -> None:
     keys = [Key(user, 1) for user in range(1, 11)]
@@ -143,7 +143,7 @@ async def test_a_state_that_mysql_will_not_take_fails_alone(
     async with opened(document) as backend:
         for key in keys:
             await backend.store.change(key, bump)
-        too_large = b"x" * (small_packets // 2)  # a statement spells each byte with two
+        too_large = b"x" * (small_packets // 2)  # a statement writes each byte as two digits
 
         answers = await asyncio.gather(
             backend.store.change(keys[0], lambda _: Write(too_large, Owner.PLAYER, -1)),
@@ -157,10 +157,10 @@ async def test_a_state_that_mysql_will_not_take_fails_alone(
         assert await count(backend.store, keys[0]) == 1
 
 
-async def test_a_change_that_lands_after_its_connection_was_given_up_is_counted_once(
+async def test_a_change_committed_after_its_statement_timed_out_is_made_once(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
-    """Its statement waits for a row while the server freezes; it goes on when the server does."""
+    """Its statement waits for a locked row while the server is frozen, and goes on afterwards."""
     key = Key(7, 11)
     document = stack_config()
     document["mysql"] |= {"statement_timeout": 300, "connect_timeout": 200}
@@ -184,10 +184,10 @@ async def test_a_change_that_lands_after_its_connection_was_given_up_is_counted_
             assert await count(backend.store, key) == 2 * n
 
 
-async def test_changes_given_up_at_any_moment_leave_nothing_half_done(
+async def test_a_change_cancelled_at_any_moment_is_made_completely_or_not_at_all(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
-    """A cancelled change happened whole or not at all, and blocks nobody after it."""
+    """And it blocks no later change."""
     keys = [Key(user, 1) for user in range(1, 5)]
     async with opened(stack_config()) as one, opened(stack_config()) as two:
         acknowledged = dict.fromkeys(keys, 0)
@@ -214,16 +214,16 @@ async def test_changes_given_up_at_any_moment_leave_nothing_half_done(
             final = await one.store.change(key, bump)
             assert final.version == final.answer
             assert acknowledged[key] < final.answer <= begun[key] + 1
-        # Nobody was left in a queue, and every connection is free again.
+        # No change is left in a queue, and every connection is free again.
         assert not one.store._groups
         async with asyncio.timeout(5):
             await asyncio.gather(*(one.primary.fetch("SELECT SLEEP(0.05)") for _ in range(16)))
 
 
-async def test_a_stop_tells_everybody_who_waits_for_one_hot_key(
+async def test_a_stop_answers_all_requests_that_wait_for_one_key(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:
-    """Tens of thousands: more turns than Python's stack is deep."""
+    """There are tens of thousands of them, more than the depth of Python's stack."""
     key = Key(1, 1)
     async with opened(stack_config()) as backend:
         await backend.store.change(key, bump)
@@ -243,7 +243,7 @@ async def test_a_stop_tells_everybody_who_waits_for_one_hot_key(
         assert all(isinstance(error, Unavailable) for error in told)
 
 
-async def test_a_fault_of_ours_is_told_to_everybody_who_waits_for_one_hot_key(
+async def test_an_internal_error_is_raised_for_all_requests_that_wait_for_one_key(
     stack_config: StackConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = Key(1, 1)
@@ -257,7 +257,7 @@ async def test_a_fault_of_ours_is_told_to_everybody_who_waits_for_one_hot_key(
             raise ZeroDivisionError
 
         monkeypatch.setattr(backend.store, "_first_plan", fault)
-        with capture_logs():  # (a traceback for each of a thousand groups takes its time)
+        with capture_logs():  # otherwise many tracebacks would be formatted, which takes long
             async with asyncio.timeout(20):
                 told = await asyncio.gather(*asked, return_exceptions=True)
         assert {type(one) for one in told if isinstance(one, Exception)} == {ZeroDivisionError}
@@ -265,15 +265,15 @@ async def test_a_fault_of_ours_is_told_to_everybody_who_waits_for_one_hot_key(
         assert (await backend.store.change(key, bump)).answer > 1
 
 
-async def test_a_change_given_up_before_it_began_leaves_its_key_to_the_next_one(
+async def test_a_change_overdue_before_it_began_does_not_block_the_next_one(
     stack_config: StackConfig,
 ) -> None:
-    """The look for what is overdue may come between a task's making and its first step."""
+    """Overdue changes may be answered after a task is created and before its first step."""
     key = Key(1, 1)
     async with opened(stack_config()) as backend:
         store = backend.store
         change = store.change(key, bump)
-        change.send(None)  # up to where it waits for its answer
+        change.send(None)  # until it waits for its answer
         store._groups[key].members[0].deadline = 0
         store._answer_overdue()
 
@@ -283,7 +283,7 @@ async def test_a_change_given_up_before_it_began_leaves_its_key_to_the_next_one(
             assert (await store.change(key, bump)).answer == 1
 
 
-async def test_changes_that_have_not_begun_are_told_when_the_gateway_stops(
+async def test_a_change_that_has_not_begun_is_refused_when_the_gateway_stops(
     stack_config: StackConfig,
 ) -> None:
     async with opened(stack_config()) as backend:

@@ -1,4 +1,4 @@
-"""The session cache and changes saved together, over real servers: cheap, and never wrong."""
+"""The cache of sessions and changes saved together, with real servers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DAY = 86400
 
 
 def opened(document: dict[str, Any], **how: Any) -> AbstractAsyncContextManager[Backend]:
-    # Statements are counted here: none may be made in the background.
+    # Statements are counted, so none may be sent in the background.
     return backends.opened(document, complete=True, **how)
 
 
@@ -49,7 +49,7 @@ def since(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
 
 
 def redis_commands(servers: list[RedisServer]) -> int:
-    """Those of hints: nodes that were not asked for a second are looked at by other ones."""
+    """The number of commands for hints, without those of checks and probes."""
     total = 0
     for server in servers:
         with server.client() as client:
@@ -66,7 +66,7 @@ def counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"tapedeck_{name}_total", labels) or 0.0
 
 
-def look(stored: Stored | None) -> Keep[int | None]:
+def read(stored: Stored | None) -> Keep[int | None]:
     return Keep(None if stored is None else int(stored.body))
 
 
@@ -75,7 +75,7 @@ async def set_clock(mysql: MariaDB, backend: Backend, seconds: float) -> None:
     await backend.days.complete()
 
 
-async def test_a_change_in_a_running_session_is_one_statement_and_asks_nobody_else(
+async def test_a_change_in_a_running_session_is_one_statement_and_asks_no_lookup_node(
     stack_config: StackConfig, mysql: MariaDB, lookup_servers: list[RedisServer]
 ) -> None:
     async with opened(stack_config()) as backend:
@@ -90,7 +90,7 @@ async def test_a_change_in_a_running_session_is_one_statement_and_asks_nobody_el
         assert redis_commands(lookup_servers) == redis_before
 
 
-async def test_what_a_running_session_reads_is_asked_of_mysql_alone(
+async def test_a_read_in_a_running_session_asks_only_mysql(
     stack_config: StackConfig, mysql: MariaDB, lookup_servers: list[RedisServer]
 ) -> None:
     async with opened(stack_config()) as one, opened(stack_config()) as two:
@@ -105,7 +105,7 @@ async def test_what_a_running_session_reads_is_asked_of_mysql_alone(
         assert redis_commands(lookup_servers) == redis_before
 
 
-async def test_a_state_that_another_gateway_changed_is_read_again(
+async def test_a_cached_state_that_another_gateway_changed_is_read_again(
     stack_config: StackConfig,
 ) -> None:
     async with opened(stack_config()) as one, opened(stack_config()) as two:
@@ -114,7 +114,7 @@ async def test_a_state_that_another_gateway_changed_is_read_again(
             assert (outcome.answer, outcome.version) == (expected, expected)
 
 
-async def test_a_listener_that_reaches_two_gateways_in_turn_costs_a_read_and_not_a_conflict(
+async def test_a_listener_who_alternates_between_gateways_causes_no_conflicts(
     stack_config: StackConfig, mysql: MariaDB, lookup_servers: list[RedisServer]
 ) -> None:
     async with opened(stack_config()) as one, opened(stack_config()) as two:
@@ -134,20 +134,20 @@ async def test_a_listener_that_reaches_two_gateways_in_turn_costs_a_read_and_not
         assert redis_commands(lookup_servers) == redis_before
 
 
-@pytest.mark.parametrize("what", ["looked at", "deleted", "refused"])
-async def test_what_changes_nothing_is_answered_from_mysql_and_not_from_the_cache(
+@pytest.mark.parametrize("what", ["read", "deleted", "refused"])
+async def test_a_request_that_changes_nothing_is_answered_from_mysql_not_from_the_cache(
     stack_config: StackConfig, what: str
 ) -> None:
     async with opened(stack_config()) as one, opened(stack_config()) as two:
         await one.store.change(KEY, bump)
         if what == "deleted":
-            await one.store.change(KEY, forget)  # now it has a tombstone in its cache
+            await one.store.change(KEY, forget)  # now its cache has a tombstone
             await two.store.change(KEY, bump)
             assert (await one.store.change(KEY, forget)).answer is True
             return
         await two.store.change(KEY, bump)
-        if what == "looked at":
-            assert (await one.store.change(KEY, look)).answer == 2
+        if what == "read":
+            assert (await one.store.change(KEY, read)).answer == 2
             return
 
         def refuse(stored: Stored | None) -> Write[int]:
@@ -158,10 +158,10 @@ async def test_what_changes_nothing_is_answered_from_mysql_and_not_from_the_cach
             await one.store.change(KEY, refuse)
 
 
-async def test_a_condition_on_a_version_holds_against_the_row_and_not_the_cache(
+async def test_a_condition_on_a_version_is_checked_against_mysql_s_row_not_the_cached_one(
     stack_config: StackConfig,
 ) -> None:
-    """As `If-Match` of the states API: the cached version matches, the stored one does not."""
+    """Like `If-Match` of the states API: the cached version matches, and MySQL's does not."""
 
     def put_on_1(stored: Stored | None) -> Write[bool] | Keep[bool]:
         if stored is None or stored.version != 1:
@@ -176,7 +176,7 @@ async def test_a_condition_on_a_version_holds_against_the_row_and_not_the_cache(
         assert await count(one.store, KEY) == 2
 
 
-async def test_a_session_that_runs_over_midnight_moves_into_the_new_day(
+async def test_a_session_that_goes_on_after_midnight_is_moved_into_the_new_day(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
     async with opened(stack_config(), wall=wall_of(mysql)) as backend:
@@ -194,7 +194,7 @@ async def test_a_session_that_runs_over_midnight_moves_into_the_new_day(
         assert (await backend.store.change(KEY, bump)).answer == 3
 
 
-async def test_a_cached_state_past_retention_is_gone(
+async def test_a_cached_state_past_retention_is_not_used(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:
     document = stack_config(partitions={"retention_days": 2})
@@ -207,7 +207,7 @@ async def test_a_cached_state_past_retention_is_gone(
         assert (outcome.answer, outcome.version) == (1, 1)
 
 
-async def test_a_hot_key_does_not_conflict_with_itself(
+async def test_simultaneous_changes_of_one_key_do_not_conflict_with_each_other(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:
     async with opened(stack_config()) as backend:
@@ -223,12 +223,14 @@ async def test_a_hot_key_does_not_conflict_with_itself(
 
         await asyncio.gather(*(client() for _ in range(64)))
 
-        assert answers == list(range(2, 1282))  # in the order in which they came
+        assert answers == list(range(2, 1282))  # in the order of the requests
         assert counted("conflicts") == conflicts
         assert since(before, statements(mysql))["update"] < 1280 / 8
 
 
-async def test_members_of_a_group_are_each_told_their_own(stack_config: StackConfig) -> None:
+async def test_each_member_of_a_group_gets_its_own_answer_and_version(
+    stack_config: StackConfig,
+) -> None:
     def refuse(stored: Stored | None) -> Write[int]:
         raise ValueError("refused at", None if stored is None else int(stored.body))
 
@@ -237,7 +239,7 @@ async def test_members_of_a_group_are_each_told_their_own(stack_config: StackCon
         answers = await asyncio.gather(
             *(
                 backend.store.change(KEY, transition)  # type: ignore[arg-type]
-                for transition in (bump, bump, refuse, look, forget, look, bump, refuse, bump)
+                for transition in (bump, bump, refuse, read, forget, read, bump, refuse, bump)
             ),
             return_exceptions=True,
         )
@@ -252,7 +254,7 @@ async def test_members_of_a_group_are_each_told_their_own(stack_config: StackCon
 
 
 @pytest.mark.parametrize("cached", [True, False])
-async def test_a_lost_acknowledgement_of_a_group_is_found_and_applied_once(
+async def test_a_group_whose_answer_was_lost_is_made_once(
     stack_config: StackConfig, mysql: MariaDB, cached: bool
 ) -> None:
     async with AckCutter(mysql.port) as cutter:
@@ -277,10 +279,10 @@ async def test_a_lost_acknowledgement_of_a_group_is_found_and_applied_once(
             assert await count(backend.store, KEY) == expected
 
 
-async def test_groups_in_one_batch_keep_their_versions_apart(
+async def test_groups_in_one_batch_have_separate_versions(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:
-    """Rows of one statement grow by different numbers of changes; another gateway adds one."""
+    """The rows of a statement get different numbers of changes; another gateway adds one."""
     keys = [Key(user, 1) for user in range(1, 11)]
     async with opened(stack_config()) as one, opened(stack_config()) as two:
         totals = dict.fromkeys(keys, 1)
@@ -288,12 +290,12 @@ async def test_groups_in_one_batch_keep_their_versions_apart(
             await one.store.change(key, bump)
         for lap in range(6):
             if lap % 2:
-                # One change by somebody else: a match on the new version minus one would take it.
+                # A change by another gateway, which a comparison with version - 1 would miss.
                 await asyncio.gather(*(two.store.change(key, bump) for key in keys[::3]))
                 for key in keys[::3]:
                     totals[key] += 1
             wanted = [key for n, key in enumerate(keys) for _ in range(n % 4 + 1)]
-            # The first of each key leaves alone, the others meet in its wake.
+            # The first change of each key is sent by itself, and the others wait and are grouped.
             outcomes = await asyncio.gather(*(one.store.change(key, bump) for key in wanted))
             for key, outcome in zip(wanted, outcomes, strict=True):
                 totals[key] += 1
@@ -302,10 +304,10 @@ async def test_groups_in_one_batch_keep_their_versions_apart(
         assert [await count(two.store, key) for key in keys] == list(totals.values())
 
 
-async def test_two_changes_saved_as_one_do_not_pass_for_the_second_of_somebody_elses(
+async def test_two_changes_saved_as_one_conflict_with_a_change_of_another_worker(
     stack_config: StackConfig,
 ) -> None:
-    """Made from version 1, the row is at 2 by now: 3 must not be taken for the next one."""
+    """Made from version 1 while the row has 2, version 3 must not count as the next one."""
     keys = [Key(1, 1), Key(2, 1)]
     async with opened(stack_config()) as backend:
         plans = []
@@ -326,10 +328,10 @@ async def test_two_changes_saved_as_one_do_not_pass_for_the_second_of_somebody_e
         assert [await count(backend.store, key) for key in keys] == [2, 2]
 
 
-async def test_a_row_that_a_promotion_lost_is_no_base_even_for_a_change_that_waited_for_it(
+async def test_a_cached_row_that_a_promotion_lost_is_not_used_even_by_changes_that_waited(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
-    """Another primary may have somebody else's row of the very version that this worker knows."""
+    """The new primary may have another row with the version that this worker has cached."""
     key = Key(1, 1)
     async with opened(stack_config()) as backend:
         for expected in (1, 2):
@@ -340,8 +342,8 @@ async def test_a_row_that_a_promotion_lost_is_no_base_even_for_a_change_that_wai
             while backend.primary.adopted:
                 await asyncio.sleep(0.01)
         waiting = [asyncio.create_task(backend.store.change(key, bump)) for _ in range(2)]
-        await asyncio.sleep(0)  # the first of them is made from the row that is known
-        # As on a standby that lacked version 2, where another gateway made its own since.
+        await asyncio.sleep(0)  # the first of them is made from the cached row
+        # As on a standby that lacked version 2, on which another gateway then made its own.
         mysql.query(f"UPDATE {database}.{day} SET state = '70' WHERE user_id = 1")
         mysql.query(f"UPDATE {database}.tapedeck_generation SET generation = generation + 1")
         mysql.query("SET GLOBAL read_only = 0")
@@ -350,7 +352,7 @@ async def test_a_row_that_a_promotion_lost_is_no_base_even_for_a_change_that_wai
         assert (await backend.store.change(key, bump)).answer == 73
 
 
-async def test_stale_rows_in_a_batch_cost_the_others_no_settlement(
+async def test_a_stale_row_in_a_batch_causes_no_further_statement_for_the_others(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:
     keys = [Key(user, 1) for user in range(1, 31)]
@@ -366,7 +368,7 @@ async def test_stale_rows_in_a_batch_cost_the_others_no_settlement(
 
 
 async def test_each_statement_of_a_script_has_its_own_clock(stack_config: StackConfig) -> None:
-    """The model's moves and creates look at the clock after the insert, not before."""
+    """The protocol requires that moves and creates read the clock after the insert."""
     async with (
         opened(stack_config()) as backend,
         backend.primary.session(backend.primary.deadline()) as session,
@@ -378,7 +380,7 @@ async def test_each_statement_of_a_script_has_its_own_clock(stack_config: StackC
         assert after - before >= 50
 
 
-async def test_a_cache_of_one_state_serves_many_listeners_at_once(
+async def test_a_cache_with_room_for_one_state_serves_many_listeners(
     stack_config: StackConfig,
 ) -> None:
     """Each state is evicted while its change is under way."""
@@ -390,7 +392,7 @@ async def test_a_cache_of_one_state_serves_many_listeners_at_once(
         assert len(backend.store.sessions) == 1
 
 
-async def test_another_generation_of_the_primary_empties_the_cache(
+async def test_a_new_generation_of_the_primary_empties_the_cache(
     stack_config: StackConfig, mysql: MariaDB, database: str
 ) -> None:
     async with opened(stack_config()) as backend:
@@ -405,7 +407,7 @@ async def test_another_generation_of_the_primary_empties_the_cache(
         assert (await backend.store.change(KEY, bump)).answer == 2
 
 
-async def test_changes_that_wait_while_mysql_is_frozen_give_up_at_their_deadline_and_leave_nothing(
+async def test_changes_that_wait_for_a_frozen_mysql_end_at_their_deadline_and_leave_nothing(
     stack_config: StackConfig, mysql: MariaDB
 ) -> None:
     document = stack_config()
@@ -438,7 +440,7 @@ async def test_changes_that_wait_while_mysql_is_frozen_give_up_at_their_deadline
         assert all(o.answer == o.version and 2 <= o.answer <= 4 for o in outcomes)
 
 
-async def test_a_fault_of_ours_costs_its_own_request_and_not_the_key(
+async def test_after_an_internal_error_the_key_can_be_changed_again(
     stack_config: StackConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(stack_config()) as backend:

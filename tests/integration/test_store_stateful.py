@@ -1,5 +1,5 @@
-"""Any sequence of loads and changes through two gateways answers what a plain dictionary would,
-whatever happens to the lookups meanwhile (I4), and nothing acknowledged is lost (I3)."""
+"""Any sequence of loads and changes through two gateways gets the answers of a dictionary, whatever
+happens to the lookup nodes meanwhile (I4), and no acknowledged change is lost (I3)."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ pytestmark = pytest.mark.stack
 KEYS = [Key(1, 1), Key(1, 2), Key(2, 1), Key(2**63 - 1, 2**63 - 1)]
 AGES = (1, 2, 15, 27)
 MIDNIGHTS = 3
-"""At most, in one example: none of these ages is past retention then."""
+"""The most in one example, so that no state of these ages is past retention."""
 
 keys = st.sampled_from(KEYS)
 nodes = st.integers(0, 2)
 gateways = st.integers(0, 1)
 hints = st.one_of(
     st.sampled_from(["", "garbage", "20000101", "99991231", "00000000", "20261399", "-1"]),
-    st.integers(-3, 40),  # a day: so many days ago
+    st.integers(-3, 40),  # a day, as its age
 )
 
 
 @dataclass
 class World:
-    """Two gateways over one stack, and what a test does to it by hand."""
+    """Two gateways with the same servers, and what a test changes by hand."""
 
     run: Callable[[Coroutine[Any, Any, Any]], Any]
     backends: list[Backend]
@@ -65,14 +65,14 @@ class World:
         return [name for (name,) in self.sql.fetchall()]
 
     def clear(self) -> None:
-        """No state of anybody; whatever hints there are stay."""
+        """Delete all states; hints stay."""
         for name in self.tables():
             self.sql.execute(f"DELETE FROM {name}")
         for backend in self.backends:
-            backend.store.sessions.clear()  # as after a restore by hand: versions start over
+            backend.store.sessions.clear()  # because versions begin at 1 again
 
     def move(self, key: Key, age: int) -> None:
-        """Make a state as old as if it had been written `age` days ago."""
+        """Move a state into the partition of `age` days ago."""
         today = self.backends[0].days.today()
         day = today - timedelta(days=age)
         if not self.backends[0].days.exists(day):
@@ -89,13 +89,13 @@ class World:
         self.sql.execute("COMMIT")
 
     def rows(self) -> list[tuple[Key, int]]:
-        """Key and version of every row in every partition."""
+        """The key and version of each row in all partitions."""
         every = [f"SELECT user_id, playlist_id, version FROM {name}" for name in self.tables()]
         self.sql.execute(" UNION ALL ".join(every))
         return [(Key(user, playlist), version) for user, playlist, version in self.sql.fetchall()]
 
     def lie(self, server: RedisServer, key: Key, hint: str | int) -> None:
-        """Have a node say this of a key."""
+        """Write this hint for a key to a node."""
         if isinstance(hint, int):
             hint = f"{self.backends[0].days.today() - timedelta(days=hint):%Y%m%d}"
         with server.client() as client:
@@ -108,7 +108,7 @@ class World:
                 client.hset(name, str(key.playlist_id), hint)
 
     def another_type(self, server: RedisServer, key: Key) -> None:
-        """Put something into an entry's place that is no entry."""
+        """Replace an entry by a value of another type."""
         flat = f"uid:{key.user_id}:pid:{key.playlist_id}"
         name = flat if self.layout == "flat" else f"u:{key.user_id}"
         with server.client() as client:
@@ -117,7 +117,7 @@ class World:
 
 
 class Listeners(RuleBasedStateMachine):
-    """A dictionary beside the store: count and version of each key."""
+    """Compares the store with a dictionary of each key's count and version."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
@@ -131,10 +131,10 @@ class Listeners(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for server in self.world.servers:
-            self.mend(server)
+            self.make_healthy(server)
 
     @staticmethod
-    def mend(server: RedisServer) -> None:
+    def make_healthy(server: RedisServer) -> None:
         server.thaw()
         if not server.running:
             server.start()
@@ -196,7 +196,7 @@ class Listeners(RuleBasedStateMachine):
 
     @rule(key=keys, gateway=gateways, stays=st.booleans())
     def replace_under_a_condition(self, key: Key, gateway: int, stays: bool) -> None:
-        """As the states API does: only where it is still the version that the client knows."""
+        """As the states API does: only if the row has the version that the client knows."""
         expected = self.versions[key] + (not stays)
 
         def put(stored: Stored | None) -> Write[bool] | Keep[bool]:
@@ -242,7 +242,7 @@ class Listeners(RuleBasedStateMachine):
 
     @rule(noticed=st.booleans())
     def midnight_passes(self, noticed: bool) -> None:
-        """Everything that is cached is yesterday's; the gateways may not know yet."""
+        """All cached rows are yesterday's then; the gateways may not know of the new day yet."""
         if self.midnights < MIDNIGHTS:
             self.midnights += 1
             self.world.clock(86400 * self.midnights)
@@ -269,7 +269,7 @@ class Listeners(RuleBasedStateMachine):
             self.a_node_lies(key, node, hint)
 
     @rule(key=keys, node=nodes)
-    def something_else_lies_in_an_entrys_place(self, key: Key, node: int) -> None:
+    def another_type_replaces_an_entry(self, key: Key, node: int) -> None:
         server = self.world.servers[node]
         if server.running and not server.stopped:
             self.world.another_type(server, key)
@@ -290,12 +290,12 @@ class Listeners(RuleBasedStateMachine):
     def a_node_freezes(self, node: int) -> None:
         server = self.world.servers[node]
         server.freeze()
-        while server.running and not server.stopped:  # a signal takes its time to arrive
+        while server.running and not server.stopped:  # wait until the signal has arrived
             time.sleep(0.001)
 
     @rule(node=nodes)
     def a_node_comes_back(self, node: int) -> None:
-        self.mend(self.world.servers[node])
+        self.make_healthy(self.world.servers[node])
 
     @rule(gateway=gateways)
     def hints_are_written(self, gateway: int) -> None:
@@ -303,7 +303,7 @@ class Listeners(RuleBasedStateMachine):
 
     @rule()
     def time_passes(self) -> None:
-        """Long enough for a node that is well again to be asked and taken back."""
+        """Long enough for a healthy node to be probed and to return."""
         self.world.run(asyncio.sleep(0.06))
 
     @invariant()
@@ -323,7 +323,7 @@ def world(
     document = stack_config(
         lookup={
             "layout": request.param,
-            # All of it in the time of a test: nodes come and go within a few steps.
+            # Short, so that nodes are ejected and return within a few steps.
             "timeout": 30,
             "hint_deadline": 10,
             "server_retry_timeout": 40,
@@ -366,7 +366,7 @@ def world(
                     runner.run(backend.close())
 
 
-def test_the_answers_are_those_of_a_plain_dictionary_whatever_lookups_do(world: World) -> None:
+def test_answers_are_those_of_a_dictionary_whatever_happens_to_lookup_nodes(world: World) -> None:
     run_state_machine_as_test(
         lambda: Listeners(world),  # type: ignore[arg-type]
         settings=settings(

@@ -1,4 +1,4 @@
-"""MySQL's time is the same whatever time zone its server lives in."""
+"""MySQL's time does not depend on the server's time zone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stack import datadir
 from stack.datadir import Passwords
 from stack.server import Server
 
-# In POSIX' words: clocks change at 00:00 UTC, ahead on 29 March and back on 25 October.
+# In POSIX's format: clocks change at 00:00 UTC on the last Sundays of March and October.
 ZONE = "LOC0DST,M3.5.0/0,M10.5.0/1"
 
 
@@ -27,7 +27,7 @@ def server(
     passwords: Passwords,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Server]:
-    """One whose own zone changes its clocks at midnight UTC."""
+    """A server in a time zone that changes its clocks at midnight UTC."""
     monkeypatch.setenv("TZ", ZONE)
     datadir.copy(template, tmp_path / "data")
     server = server_class("mysql1", tmp_path / "data", passwords, clock_file=tmp_path / "clock")
@@ -44,7 +44,7 @@ def server(
         pytest.param(datetime(2026, 10, 25, 0, 30, tzinfo=UTC), 0, id="the hour, repeated"),
     ],
 )
-def test_mysqls_time_does_not_follow_daylight_saving_time(
+def test_mysql_s_time_does_not_follow_daylight_saving_time(
     server: Server, moment: datetime, local_hour: int
 ) -> None:
     assert server.clock_file is not None
@@ -56,6 +56,6 @@ def test_mysqls_time_does_not_follow_daylight_saving_time(
         cursor.execute(STATUS_SQL)
         ((_, _, on_status, *_),) = cursor.fetchall()
 
-    assert local == local_hour, "the server does not live in the zone that this test is about"
+    assert local == local_hour, "the server is not in the test's time zone"
     for told in (milliseconds / 1000, on_status / 1000):
         assert abs(told - moment.timestamp()) < 5

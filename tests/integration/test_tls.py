@@ -1,4 +1,4 @@
-"""TLS on every side, against real servers that demand it."""
+"""TLS on the gateway's own ports, to lookup nodes and to MySQL, with real servers."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def trusting(*authorities: Authority, client: tuple[str, str] | None = None) -> 
 
 
 async def get(url: str, context: ssl.SSLContext | None = None) -> tuple[int, Any]:
-    """One request on a connection of its own."""
+    """Send one request on a new connection."""
     connector = aiohttp.TCPConnector(ssl=context if context is not None else True)
     async with aiohttp.ClientSession(connector=connector) as http, http.get(url) as answer:
         return answer.status, await answer.json()
 
 
 def serial_at(port: int, authority: Authority) -> str:
-    """The serial number of the certificate that a new connection is shown."""
+    """The serial number of the certificate that a new connection gets."""
     with (
         socket.create_connection(("127.0.0.1", port), 5) as raw,
         trusting(authority).wrap_socket(raw, server_hostname="127.0.0.1") as secure,
@@ -88,7 +88,7 @@ def gateway_with(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_listeners_are_served_over_tls_and_a_rotated_certificate_needs_no_restart(
+async def test_listeners_are_served_with_tls_and_a_rotated_certificate_needs_no_restart(
     stack_config: StackConfig, tmp_path: Path, workers: int
 ) -> None:
     authority = Authority(tmp_path / "tls")
@@ -99,7 +99,7 @@ async def test_listeners_are_served_over_tls_and_a_rotated_certificate_needs_no_
     with await_started(gateway):
         assert (await get(url, trusting(authority)))[0] == 200
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
-            await get(url)  # an authority that nobody knows
+            await get(url)  # the client does not trust the authority
         with pytest.raises((aiohttp.ClientError, ConnectionError)):
             await get(f"http://127.0.0.1:{port}/sets/new")
 
@@ -112,10 +112,10 @@ async def test_listeners_are_served_over_tls_and_a_rotated_certificate_needs_no_
             assert await reloaded(gateway) == 200
             after = await until(lambda: serial_at(port, authority), lambda s: s != before)
             assert after != before
-            async with http.get(url) as answer:  # the connection from before goes on
+            async with http.get(url) as answer:  # the old connection still works
                 assert answer.status == 200
 
-        # One that does not fit is refused, and the good one goes on.
+        # A key that does not fit is refused, and the old certificate stays in use.
         shutil.copy(Authority(tmp_path / "other").issue("x")[1], pair[1])
         async with (
             aiohttp.ClientSession() as admin,
@@ -134,7 +134,7 @@ async def reloaded(gateway: Gateway) -> int:
         return answer.status
 
 
-async def test_with_a_client_authority_only_its_clients_are_served(
+async def test_with_a_configured_client_authority_only_its_clients_are_served(
     stack_config: StackConfig, tmp_path: Path, authority: Authority
 ) -> None:
     clients = Authority(tmp_path / "clients", "clients")
@@ -163,7 +163,7 @@ async def test_old_versions_of_tls_are_refused(
         assert (await get(url, trusting(authority)))[0] == 200
 
 
-async def test_the_admin_port_speaks_tls_and_commands_still_find_it(
+async def test_the_admin_port_uses_tls_and_commands_reach_it(
     stack_config: StackConfig, tmp_path: Path, authority: Authority
 ) -> None:
     certificate, key = authority.issue("admin", "admin.example")
@@ -189,7 +189,7 @@ async def test_the_admin_port_speaks_tls_and_commands_still_find_it(
         assert done.returncode == 0, done.stderr
         assert [node["state"] for node in json.loads(done.stdout)["nodes"]] == ["answers"] * 3
 
-        # From elsewhere: without the configuration its authority must be named, and its name right.
+        # Without the configuration a command needs the authority, and the name must be right.
         def elsewhere(url: str, *words: str) -> subprocess.CompletedProcess[str]:
             argv = [sys.executable, "-m", "cli", "reload", "--url", url, *words]
             return subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -218,7 +218,7 @@ def trusting_any(authority: Authority) -> ssl.SSLContext:
 
 @contextlib.contextmanager
 def await_started(gateway: Gateway, admin: ssl.SSLContext | None = None) -> Iterator[Gateway]:
-    """`Gateway.start` asks the admin port on a loop of its own; a test's loop runs already."""
+    """Start a gateway in a thread, because `Gateway.start` runs an event loop of its own."""
     if admin is not None:
         gateway.admin = gateway.admin.replace("http:", "https:")
         gateway.admin_tls = admin
@@ -252,10 +252,10 @@ async def until(ask: Callable[[], Any], wanted: Callable[[Any], bool], seconds: 
         await asyncio.sleep(0.05)
 
 
-async def test_a_certificate_that_is_replaced_is_taken_over_by_itself_with_on_change(
+async def test_with_on_change_a_replaced_certificate_is_used_without_a_reload(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
-    """As cert-manager does it, and nobody tells the gateway."""
+    """As cert-manager replaces it, without telling the gateway."""
     authority = Authority(tmp_path / "tls")
     gateway = gateway_with(stack_config, tmp_path, authority.issue("gateway"))
     gateway.document["reload"] = {"on_change": True, "look_every": 0.1}
@@ -279,7 +279,7 @@ LEAST = (
 
 @pytest.fixture
 def secured(tmp_path: Path, authority: Authority) -> Iterator[RedisServer]:
-    """A node that takes TLS with a client certificate alone, and a user with the least rights."""
+    """A node that requires client certificates, with a user that has the least rights."""
     certificate, key = authority.issue("node")
     plain = RedisServer(
         "node",
@@ -322,7 +322,7 @@ def node_config(server: RedisServer, authority: Authority, **words: Any) -> Any:
 
 
 async def ask(config: Any) -> tuple[list[Any] | None, str]:
-    """What the node answers to an entry's write and read; why it did not."""
+    """The node's answers to writing and reading an entry; or the reason of its failure."""
     node = Node(config.servers[0], config)
     try:
         replies = await node.run(
@@ -333,7 +333,7 @@ async def ask(config: Any) -> tuple[list[Any] | None, str]:
         node.close()
 
 
-async def test_a_lookup_node_that_demands_certificates_and_a_user_is_used(
+async def test_a_lookup_node_that_requires_a_certificate_and_a_user_is_used(
     secured: RedisServer, authority: Authority
 ) -> None:
     replies, _ = await ask(node_config(secured, authority))
@@ -356,7 +356,7 @@ async def test_a_lookup_node_that_demands_certificates_and_a_user_is_used(
         ({"tls_ca_file": "other"}, "its certificate is refused"),
     ],
 )
-async def test_a_node_that_cannot_be_trusted_or_entered_says_why(
+async def test_a_node_with_a_wrong_certificate_or_a_refused_sign_in_fails_with_the_reason(
     secured: RedisServer,
     authority: Authority,
     tmp_path: Path,
@@ -371,7 +371,7 @@ async def test_a_node_that_cannot_be_trusted_or_entered_says_why(
     assert reason in said
 
 
-async def test_a_node_with_another_name_in_its_certificate_is_refused_unless_names_are_not_asked(
+async def test_a_node_with_another_name_in_its_certificate_needs_tls_verify_names_false(
     tmp_path: Path, authority: Authority
 ) -> None:
     certificate, key = authority.issue("elsewhere", "redis.example")
@@ -396,7 +396,7 @@ async def test_a_node_with_another_name_in_its_certificate_is_refused_unless_nam
         server.kill()
 
 
-async def test_a_rotated_redis_password_is_taken_over_while_old_connections_go_on(
+async def test_a_new_redis_password_is_used_for_new_connections_and_old_ones_go_on(
     secured: RedisServer, authority: Authority
 ) -> None:
     config = node_config(secured, authority)
@@ -415,14 +415,14 @@ async def test_a_rotated_redis_password_is_taken_over_while_old_connections_go_o
         secured.start()
         with secured.client() as client:
             client.execute_command("ACL", "SETUSER", "tapedeck", *LEAST, ">second-password")
-        # The same pool connects again, with the new one.
+        # The same node is connected to again, with the new password.
         assert await node.run([("HGET", b"u:1", b"2")]) is None
         assert await node.run([("HGET", b"u:1", b"2")]) is not None
     finally:
         node.close()
 
 
-async def test_a_redis_cluster_is_reached_by_tls_and_as_its_user(
+async def test_a_redis_cluster_is_used_with_tls_and_a_user(
     stack_config: StackConfig, tmp_path: Path, authority: Authority
 ) -> None:
     certificate, key = authority.issue("cluster-node")
@@ -456,7 +456,7 @@ async def test_a_redis_cluster_is_reached_by_tls_and_as_its_user(
         async with opened(document) as backend:
             found, user = Found.NOTHING, 0
             async with asyncio.timeout(20):
-                # It takes a moment until the cluster calls itself up.
+                # The cluster takes a moment until it is up.
                 while found is not Found.DAY:
                     await asyncio.sleep(0.05)
                     user += 1
@@ -479,7 +479,7 @@ def guarded(
     passwords: Passwords,
     authority: Authority,
 ) -> Iterator[Server]:
-    """One that takes TLS alone, with `x509`, who must show a certificate."""
+    """A server that requires TLS, with a user `x509` that must show a certificate."""
     folder = tmp_path_factory.mktemp("guarded") / "data"
     datadir.copy(template, folder)
     certificate, key = authority.issue("mariadb")
@@ -496,7 +496,7 @@ def guarded(
     server.start()
     server.query("CREATE USER x509@'127.0.0.1' IDENTIFIED BY 'pw' REQUIRE X509")
     server.query(f"GRANT {LEAST_GRANTS} ON tapedeck.* TO x509@'127.0.0.1'")
-    # The administrator of the stack comes without TLS, and has done its part.
+    # The stack's administrator connects without TLS, and is not needed any more.
     server.query("SET GLOBAL require_secure_transport = 1")
     yield server
     server.kill()
@@ -529,14 +529,12 @@ async def cipher(config: Any) -> str:
         session.close()
 
 
-async def test_mysql_is_reached_by_tls_by_the_gateway(
-    guarded: Server, authority: Authority
-) -> None:
+async def test_a_gateway_uses_tls_to_mysql(guarded: Server, authority: Authority) -> None:
     config = mysql_config(guarded, authority)
     assert await cipher(config)
 
 
-async def test_mysql_that_asks_for_a_certificate_is_shown_one(
+async def test_a_mysql_user_that_requires_a_certificate_gets_one(
     guarded: Server, authority: Authority
 ) -> None:
     certificate, key = authority.issue("gateway-client")
@@ -555,13 +553,13 @@ async def test_mysql_that_asks_for_a_certificate_is_shown_one(
     [
         (
             {"tls": False, "tls_ca_file": None},
-            # MariaDB says that the password is wrong; MySQL says what it is about.
+            # MariaDB says that the password is wrong; MySQL names the reason.
             r"(Access denied|insecure transport|refused).*(must come by TLS:|turn on) mysql.tls",
         ),
         ({"tls_ca_file": "other"}, "its certificate is refused: unable to get local issuer|self"),
     ],
 )
-async def test_mysql_that_cannot_be_trusted_or_entered_says_why(
+async def test_a_mysql_with_a_wrong_certificate_or_that_requires_tls_fails_with_the_reason(
     guarded: Server, authority: Authority, tmp_path: Path, words: dict[str, Any], reason: str
 ) -> None:
     if words.get("tls_ca_file") == "other":
@@ -595,14 +593,14 @@ async def test_a_mysql_with_another_name_or_an_expired_certificate_is_refused(
             server.kill()
 
 
-async def test_a_server_without_tls_is_not_talked_to_where_tls_is_asked_for(
+async def test_a_mysql_without_tls_is_refused_if_tls_is_configured(
     tmp_path: Path,
     template: Path,
     server_class: type[Server],
     passwords: Passwords,
     authority: Authority,
 ) -> None:
-    """Somebody on the way could say so in its name."""
+    """An attacker on the network could pretend that the server has no TLS."""
     folder = tmp_path / "data"
     datadir.copy(template, folder)
     without_tls = ("--tls-version=",) if server_class is MySQLServer else ("--skip-ssl",)
@@ -616,7 +614,7 @@ async def test_a_server_without_tls_is_not_talked_to_where_tls_is_asked_for(
         server.kill()
 
 
-async def test_a_rotated_mysql_password_is_taken_over_by_reload_without_an_error(
+async def test_after_a_reload_a_rotated_mysql_password_is_used_without_an_error(
     stack_config: StackConfig, tmp_path: Path, mysql: Server, database: str
 ) -> None:
     user = f"rotating_{secrets.token_hex(4)}"
@@ -650,10 +648,10 @@ async def test_a_rotated_mysql_password_is_taken_over_by_reload_without_an_error
         mysql.query(f"DROP USER {user}@'127.0.0.1'")
 
 
-# --- what is wrong with a file
+# --- wrong files
 
 
-def test_every_problem_with_a_certificate_is_named(tmp_path: Path, authority: Authority) -> None:
+def test_all_problems_with_certificates_are_reported(tmp_path: Path, authority: Authority) -> None:
     expired, expired_key = authority.issue("old", days=-1)
     certificate, key = authority.issue("good")
     text = tmp_path / "text"

@@ -1,4 +1,4 @@
-"""A crowd that begins requests and does not finish them costs a bounded amount of memory."""
+"""Many clients that do not finish their requests use a limited amount of memory."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ MIB = 1024 * 1024
 LIMIT = 16 * MIB
 HEAD = b"GET /mixes/1 HTTP/1.1\r\nHost: x\r\n"
 LONG = HEAD + (b"X-Filling: " + b"a" * 7900 + b"\r\n") * 120
-"""0.95 MB; each header and their number are allowed."""
+"""0.95 MB; the length of each header and their number are within the limits."""
 ALLOWED = HEAD + (b"X-Filling: " + b"a" * 7900 + b"\r\n") * 4
 TINY = HEAD + b"a:b\r\n" * 120
 
 
 def memory(process: int) -> int:
-    """Bytes of its resident memory."""
+    """The bytes of a process's resident memory."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGESIZE")
 
 
 def crowd(port: int, text: bytes, process: int) -> int:
-    """Send `text` on each of many connections, as much of it as is taken, and stay until all is
-    sent or refused; how large the gateway was at most."""
+    """Send `text` on each of many connections until all is sent or refused; the gateway's largest
+    memory meanwhile."""
     largest = 0
     left: dict[socket.socket, memoryview] = {}
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
@@ -60,25 +60,25 @@ def crowd(port: int, text: bytes, process: int) -> int:
                 if done:
                     selector.unregister(connection)
             largest = max(largest, memory(process))
-        # An answer to somebody else: all that was sent has been read.
+        # When another client is answered, the gateway has read what was sent.
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=20).close()
         return max(largest, memory(process))
 
 
 @pytest.mark.parametrize("text", [LONG, ALLOWED, TINY], ids=["long", "allowed", "tiny"])
-def test_unfinished_headers_take_bounded_memory_and_it_comes_back(
+def test_unfinished_headers_use_limited_memory_that_is_freed_later(
     stack_config: Callable[..., dict[str, Any]], tmp_path: Path, text: bytes
 ) -> None:
     document = stack_config(limits={"unfinished_bytes": LIMIT, "header_seconds": 30})
     with Gateway(document, tmp_path) as gateway:
         port, process = document["gateway"]["port"], gateway.pid
-        crowd(port, HEAD, process)  # what so many connections take by themselves
+        crowd(port, HEAD, process)  # the memory of the connections themselves
         before = memory(process)
         largest = crowd(port, text, process)
         print(f"before {before / MIB:.0f} MiB, at most {largest / MIB:.0f} MiB")
-        # Connections, pieces that are being read, and the limit's own imprecision: 55 to 80 MiB,
-        # up to 170 where others take the CPU. Without a limit it is all that was sent.
+        # With connections and pieces that are being read 55 to 80 MiB were measured, and up to 170
+        # on a busy machine. Without a limit all that was sent would be kept.
         assert largest - before < 14 * LIMIT
         end = time.monotonic() + 30
         while (now := memory(process)) - before > LIMIT:

@@ -1,4 +1,4 @@
-"""A log that is not read costs its lines and nothing else: a gateway serves, reloads and stops."""
+"""A gateway whose log is not read drops lines, and still serves, reloads and stops."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def unread(
 
 
 async def log_much(gateway: Gateway) -> None:
-    """Have it log more than 1.5 MB: reloads that are refused, with many problems each."""
+    """Make the gateway log more than 1.5 MB, by refused reloads with many problems."""
     held = gateway.config.read_text()
     odd = "".join(f"  value_{n:03}_{'x' * 400}: 1\n" for n in range(100))
     gateway.config.write_text(held + "player:\n" + odd)
@@ -59,7 +59,7 @@ async def serves(gateway: Gateway) -> None:
             assert answer.status == 200
         async with http.post("/reload") as answer:
             assert answer.status == 200
-    for _ in range(10):  # on a connection each: every worker is met
+    for _ in range(10):  # on new connections, so that every worker answers some
         async with aiohttp.ClientSession(gateway.url, timeout=SECONDS) as http:
             async with http.get("/sets/new") as answer:
                 token = (await answer.json())["play_token"]
@@ -77,13 +77,13 @@ async def read_all(gateway: Gateway, reader: int) -> list[dict[str, Any]]:
         text += piece
     lines = []
     for line in text.splitlines():
-        # Of several processes' lines those may be cut that a pipe does not take at once (pipe(7)).
+        # Long lines of several processes may be mixed in a pipe (pipe(7)).
         with contextlib.suppress(json.JSONDecodeError):
             lines.append(json.loads(line))
     return lines
 
 
-async def test_it_serves_and_says_how_many_lines_were_dropped_once_somebody_reads(
+async def test_a_gateway_serves_and_reports_the_dropped_lines_when_its_log_is_read_again(
     unread: tuple[Gateway, int],
 ) -> None:
     gateway, reader = unread
@@ -101,7 +101,7 @@ async def test_it_serves_and_says_how_many_lines_were_dropped_once_somebody_read
     assert lines[-1]["event"] in ("worker stopped", "supervisor stopped")
 
 
-def test_it_stops_in_order_while_the_log_is_not_read(unread: tuple[Gateway, int]) -> None:
+def test_a_gateway_stops_in_order_while_its_log_is_not_read(unread: tuple[Gateway, int]) -> None:
     gateway, _ = unread
     asyncio.run(log_much(gateway))
     assert gateway.stop() == 0

@@ -1,4 +1,4 @@
-"""`tapedeck up` and `tapedeck stack`, as somebody at a terminal meets them."""
+"""The commands `tapedeck up` and `tapedeck stack`, as a user at a terminal runs them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.stack
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    # Deeper than the 107 bytes that the name of a unix socket may have.
+    # Longer than the 107 bytes that a unix socket's name may have.
     folder = tmp_path / ("a folder deep down " * 5)
     folder.mkdir()
     made = Terminal(folder)
@@ -32,13 +32,15 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     made.close()
 
 
-def test_it_starts_takes_orders_stops_in_order_and_keeps_its_data(terminal: Terminal) -> None:
+def test_a_stack_starts_carries_out_commands_stops_in_order_and_keeps_its_data(
+    terminal: Terminal,
+) -> None:
     up = terminal.up()
     pids = terminal.pids()
     assert all(exists(pid) for pid in pids)
     assert (terminal.home / "service.key").stat().st_mode & 0o777 == 0o600
 
-    # The screen's own lines play a mix.
+    # The commands that the screen shows play a mix.
     lines = re.findall(r"^  (TOKEN=.*|curl .*)$", terminal.screen, re.MULTILINE)
     assert len(lines) == 3
     played = subprocess.run(
@@ -50,7 +52,7 @@ def test_it_starts_takes_orders_stops_in_order_and_keeps_its_data(terminal: Term
     assert second.returncode == 1
     assert "runs in .tapedeck already" in second.stderr
 
-    # What is killed stays dead, and comes back when told to.
+    # A killed server stays dead until it is started by a command.
     os.kill(terminal.pid("lookup2"), signal.SIGKILL)
     assert eventually(lambda: "lookup2 ended (SIGKILL)" in terminal.screen)
     assert not (terminal.home / "run" / "lookup2.pid").exists()
@@ -74,7 +76,7 @@ def test_it_starts_takes_orders_stops_in_order_and_keeps_its_data(terminal: Term
     assert unknown.returncode == 2
     assert "lookup3" in unknown.stderr
 
-    # Except for the primary, whose standby is promoted.
+    # If the primary is killed, its standby is promoted.
     os.kill(terminal.pid("mysql1"), signal.SIGKILL)
     assert eventually(lambda: "mysql2 is the primary now" in terminal.screen)
     started = terminal.run("stack", "start", "mysql1")
@@ -97,7 +99,7 @@ def test_it_starts_takes_orders_stops_in_order_and_keeps_its_data(terminal: Term
 @pytest.mark.usefixtures("mysql_template")
 @pytest.mark.long
 @pytest.mark.parametrize(("kind", "servers"), [("mysql", 2), ("group", 3)])
-def test_on_mysql_listeners_play_on_while_another_primary_takes_over(
+def test_on_mysql_listeners_are_served_while_another_host_becomes_the_primary(
     tmp_path: Path, kind: str, servers: int
 ) -> None:
     terminal = Terminal(tmp_path, mysql=servers)
@@ -117,13 +119,13 @@ def test_on_mysql_listeners_play_on_while_another_primary_takes_over(
         handed_over = terminal.run("stack", "promote")
         assert handed_over.returncode == 0, handed_over.stderr
         played.append(terminal.track(token, "next"))
-        assert len(set(played)) == 4, "a place was lost"
+        assert len(set(played)) == 4, "a state was lost"
         pids += terminal.pids()
         up.send_signal(signal.SIGINT)
         assert up.wait(60) == 0
         assert not any(exists(pid) for pid in pids)
 
-        # What it kept goes on, and another kind's data is another's.
+        # The data are kept, apart from those of other engines.
         terminal.up("--mysql", kind)
         assert terminal.track(token, "next") not in played
         assert (terminal.home / "data" / kind / "mysql1").is_dir()
@@ -132,7 +134,7 @@ def test_on_mysql_listeners_play_on_while_another_primary_takes_over(
         terminal.close()
 
 
-def test_where_no_mysql_is_installed_it_says_how_to_get_one(
+def test_without_an_installed_mysql_up_says_how_to_install_it(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if mysql.find() is not None:
@@ -143,7 +145,7 @@ def test_where_no_mysql_is_installed_it_says_how_to_get_one(
     assert not (terminal.home / "data").exists()
 
 
-def test_with_tls_what_it_prints_and_its_player_work_as_they_stand(
+def test_with_tls_the_printed_commands_and_the_demo_player_work(
     terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate, key = Authority(tmp_path / "the tls").issue("gateway")
@@ -174,7 +176,7 @@ def test_with_tls_what_it_prints_and_its_player_work_as_they_stand(
         assert json.load(answer)["play_token"]
 
 
-def test_a_taken_port_is_named_before_anything_is_started(terminal: Terminal) -> None:
+def test_a_port_in_use_is_named_before_any_server_is_started(terminal: Terminal) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", terminal.ports[2]))
         other.listen()
@@ -187,7 +189,9 @@ def test_a_taken_port_is_named_before_anything_is_started(terminal: Terminal) ->
     assert not (terminal.home / "data").exists()
 
 
-def test_a_kill_leaves_no_process_and_the_next_start_finds_the_data(terminal: Terminal) -> None:
+def test_a_killed_stack_leaves_no_process_and_the_next_start_uses_its_data(
+    terminal: Terminal,
+) -> None:
     up = terminal.up()
     pids = terminal.pids()
     up.kill()
@@ -199,7 +203,7 @@ def test_a_kill_leaves_no_process_and_the_next_start_finds_the_data(terminal: Te
     assert again.wait(40) == 0
 
 
-def test_an_ephemeral_stack_keeps_no_data_and_ends_with_a_killed_make(terminal: Terminal) -> None:
+def test_an_ephemeral_stack_ends_with_a_killed_make_and_keeps_no_data(terminal: Terminal) -> None:
     command = f"'{sys.executable}' -m cli up --ephemeral {' '.join(terminal.options)}"
     makefile = terminal.folder / "Makefile"
     makefile.write_text(f"run:\n\t@true && exec {command} --parent $$PPID\n")
@@ -223,7 +227,7 @@ def test_an_ephemeral_stack_keeps_no_data_and_ends_with_a_killed_make(terminal: 
     assert not (terminal.home / "data").exists()
 
 
-def test_a_screen_that_is_not_read_stops_neither_the_stack_nor_its_end(terminal: Terminal) -> None:
+def test_a_stack_whose_output_is_not_read_works_and_stops(terminal: Terminal) -> None:
     reader, writer = full_pipe()
     command = [sys.executable, "-m", "cli", "up", "--ephemeral", *terminal.options]
     terminal.process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Several workers behind one port, and their supervisor."""
+"""Several workers of one port, and their supervisor."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from gateway.api.document import document as describe
 from stack.process import port_is_free
 from tests.support.gateways import SECONDS, Gateway, put_mixes
 from tests.support.serving import a_mix
+from tests.support.terminal import exists
 from tests.unit.test_openapi import valid
 
 pytestmark = pytest.mark.stack
@@ -35,16 +36,8 @@ def gateway(stack_config: StackConfig, tmp_path: Path) -> Iterator[Gateway]:
 
 
 def workers(gateway: Gateway) -> dict[int, int]:
-    """Process id by worker, of those that said last that they listen."""
+    """The process id of each worker, from the log."""
     return {line["worker"]: line["pid"] for line in gateway.lines("worker started")}
-
-
-def alive(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -61,7 +54,7 @@ async def new_token(http: aiohttp.ClientSession) -> str:
 
 
 async def one_request_each(gateway: Gateway, requests: int) -> list[int]:
-    """Requests on a connection each, all at once; their statuses."""
+    """Send requests at the same time, each on a new connection; their statuses."""
 
     async def ask() -> int:
         async with aiohttp.ClientSession(gateway.url) as http, http.post("/mixes/7") as answer:
@@ -70,7 +63,7 @@ async def one_request_each(gateway: Gateway, requests: int) -> list[int]:
     return await asyncio.gather(*(ask() for _ in range(requests)))
 
 
-async def test_all_workers_serve_and_believe_each_others_tokens(gateway: Gateway) -> None:
+async def test_all_workers_serve_and_accept_each_other_s_tokens(gateway: Gateway) -> None:
     assert await one_request_each(gateway, 60) == [200] * 60
     async with aiohttp.ClientSession(gateway.admin) as http, http.get("/metrics") as answer:
         text = await answer.text()
@@ -95,7 +88,7 @@ async def test_all_workers_serve_and_believe_each_others_tokens(gateway: Gateway
             assert answer.status == 200
 
 
-async def test_the_admin_port_speaks_for_all_workers(gateway: Gateway) -> None:
+async def test_the_admin_port_answers_for_all_workers(gateway: Gateway) -> None:
     description = describe(parse(gateway.document))
     async with aiohttp.ClientSession(gateway.admin) as http:
         for path in ("/healthz", "/readyz", "/ring", "/partitions", "/stats", "/openapi.json"):
@@ -107,30 +100,30 @@ async def test_the_admin_port_speaks_for_all_workers(gateway: Gateway) -> None:
 def test_a_dead_worker_is_replaced_and_no_new_connection_is_lost(gateway: Gateway) -> None:
     before = workers(gateway)
     os.kill(before[1], signal.SIGKILL)
-    # These connect while worker 1 is dead: some of them wait in its queue for the next one.
+    # Some of these connections wait in the dead worker's queue for its successor.
     statuses = asyncio.run(one_request_each(gateway, 60))
     assert statuses == [200] * 60
     until(lambda: workers(gateway)[1] != before[1], "a new worker 1")
     after = workers(gateway)
     assert after[2] == before[2]
-    assert alive(after[1])
-    assert not alive(before[1])
+    assert exists(after[1])
+    assert not exists(before[1])
     stats = asyncio.run(
         gateway.until("/stats", lambda _, body: body.get("tapedeck_worker_restarts") == 1)
     )
     assert stats["tapedeck_workers"] == 2
 
 
-def test_killing_the_supervisor_leaves_nothing_behind(gateway: Gateway) -> None:
+def test_after_the_supervisor_is_killed_no_worker_and_no_port_is_left(gateway: Gateway) -> None:
     pids = workers(gateway).values()
     gateway.kill()
-    until(lambda: not any(alive(pid) for pid in pids), "no worker left")
-    # The threads of a killed process may hold its sockets a little longer than it.
+    until(lambda: not any(exists(pid) for pid in pids), "no worker left")
+    # The sockets of a killed process may stay open a little longer.
     ports = [gateway.document[section]["port"] for section in ("gateway", "admin")]
     until(lambda: all(map(port_is_free, ports)), "both ports are free")
 
 
-def test_a_stop_drains_all_workers_and_exits_0(gateway: Gateway) -> None:
+def test_a_stop_drains_all_workers_and_exits_with_0(gateway: Gateway) -> None:
     broken: list[str] = []
     refused = 0
 
@@ -161,10 +154,10 @@ def test_a_stop_drains_all_workers_and_exits_0(gateway: Gateway) -> None:
     assert refused == 20
     assert gateway.wait() == 0
     assert {line.get("worker") for line in gateway.lines("worker stopped")} == {1, 2}
-    assert not any(alive(pid) for pid in workers(gateway).values())
+    assert not any(exists(pid) for pid in workers(gateway).values())
 
 
-async def test_a_reload_reaches_every_worker_or_none(gateway: Gateway) -> None:
+async def test_a_reload_changes_all_workers_or_none(gateway: Gateway) -> None:
     async def reload() -> tuple[int, Any]:
         async with aiohttp.ClientSession(gateway.admin) as http, http.post("/reload") as answer:
             return answer.status, await answer.json()
@@ -189,14 +182,14 @@ async def test_a_reload_reaches_every_worker_or_none(gateway: Gateway) -> None:
     assert status == 422
     assert "player.skip_limit" in body["errors"][0]
     assert await skips_allowed() == {False}
-    # A worker that is born later has what was reloaded, not what the file says now.
+    # A worker that starts later has the reloaded values, not those of the file.
     for pid in workers(gateway).values():
         os.kill(pid, signal.SIGKILL)
     await gateway.until("/stats", lambda _, b: b.get("tapedeck_worker_restarts") == 2)
     assert await skips_allowed() == {False}
 
 
-def test_local_mode_without_token_keys_makes_one_key_for_all_and_does_not_log_it(
+def test_local_mode_without_token_keys_generates_one_for_all_workers_and_does_not_log_it(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
     document = stack_config()

@@ -1,4 +1,4 @@
-"""A MySQL whose clock jumps: nothing is believed of it, and nothing is lost."""
+"""MySQL's clock jumps: the gateway does not use its day, and no state is lost."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from stack.mariadb import MariaDB
+from tests.support.clocks import shift
 from tests.support.gateways import Gateway
 from tests.support.terminal import tapedeck
 
@@ -31,17 +32,12 @@ async def running(gateway: Gateway, *, ready: bool = True) -> AsyncIterator[Gate
         gateway.kill()
 
 
-def shift(mysql: MariaDB, seconds: float) -> None:
-    assert mysql.clock_file is not None
-    mysql.clock_file.write_text(f"{seconds:+.0f}\n")
-
-
 def state(number: int) -> str:
     return f'{{"number": {number}}}'
 
 
 def tables(mysql: MariaDB, database: str) -> set[str]:
-    """The partitions. The catalog's tables have no day, and are made whatever the clock says."""
+    """The partitions, without the catalog's tables, which are created whatever the clock says."""
     return {n for (n,) in mysql.query(f"SHOW TABLES FROM {database}") if n.startswith("player_")}
 
 
@@ -59,14 +55,14 @@ async def call(
 
 
 def believe_clock(gateway: Gateway) -> str:
-    """What `tapedeck partitions believe-clock` says."""
+    """Run `tapedeck partitions believe-clock`; its output."""
     done = tapedeck("partitions", "believe-clock", "--config", str(gateway.config))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 async def in_doubt(gateway: Gateway) -> str:
-    """The reason that /readyz gives for serving nothing."""
+    """Wait until /readyz is 503 because of the clock; the reason."""
     body = await gateway.until(
         "/readyz", lambda status, body: status == 503 and "clock" in str(body["reasons"])
     )
@@ -74,7 +70,7 @@ async def in_doubt(gateway: Gateway) -> str:
 
 
 @pytest.mark.parametrize("seconds", [45 * DAY, -400 * DAY, 2 * DAY])
-async def test_while_mysqls_clock_is_days_off_nothing_is_absent_made_or_lost(
+async def test_while_mysql_s_clock_is_days_off_requests_get_503_and_no_state_is_lost(
     stack_config: StackConfig, mysql: MariaDB, database: str, tmp_path: Path, seconds: int
 ) -> None:
     async with running(Gateway(stack_config(), tmp_path)) as gateway:
@@ -105,7 +101,7 @@ async def test_while_mysqls_clock_is_days_off_nothing_is_absent_made_or_lost(
         assert len(gateway.lines("mysql clock trusted")) == 1
 
 
-async def test_a_gateway_that_starts_while_mysqls_clock_is_days_off_waits(
+async def test_a_gateway_that_starts_while_mysql_s_clock_is_days_off_waits(
     stack_config: StackConfig, mysql: MariaDB, database: str, tmp_path: Path
 ) -> None:
     async with running(Gateway(stack_config(), tmp_path)) as gateway:
@@ -124,10 +120,10 @@ async def test_a_gateway_that_starts_while_mysqls_clock_is_days_off_waits(
 
 
 @pytest.mark.parametrize("ahead", [7200, 3 * DAY])
-async def test_a_gateway_whose_own_clock_alone_is_wrong_serves_and_says_so(
+async def test_a_gateway_with_only_its_own_clock_wrong_serves_and_says_so(
     stack_config: StackConfig, tmp_path: Path, ahead: int
 ) -> None:
-    """At its first start, and where others have written before it."""
+    """At its first start, and with a database that others use."""
     for number in (1, 2):
         async with running(Gateway(stack_config(), tmp_path, clock=ahead)) as gateway:
             status, _ = await call(
@@ -140,10 +136,10 @@ async def test_a_gateway_whose_own_clock_alone_is_wrong_serves_and_says_so(
             assert "this machine's clock and MySQL's differ by" in str(body["reasons"])
 
 
-async def test_an_operator_says_that_mysqls_clock_is_right(
+async def test_after_an_operator_confirmed_mysql_s_clock_all_workers_serve(
     stack_config: StackConfig, mysql: MariaDB, tmp_path: Path
 ) -> None:
-    """To all workers at once; a gateway that starts later finds the new days' partitions."""
+    """A gateway that starts later uses the new days' partitions."""
     async with running(Gateway(stack_config(), tmp_path, "--workers", "2")) as gateway:
         assert (await call(gateway, "PUT", body=state(1), If_None_Match="*"))[0] == 201
         shift(mysql, 2 * DAY)

@@ -1,4 +1,4 @@
-"""What one client, or too many, meet on the gateway's port."""
+"""The gateway's limits: rates, connections, slow clients, long headers, overload."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = {"Authorization": f"Bearer {SERVICE_KEY}"}
 
 
 @pytest.fixture(autouse=True)
-def _eyes_wide_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def _often_check_for_slow_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "SWEEP_SECONDS", 0.02)
 
 
@@ -28,7 +28,7 @@ async def connect(gateway: Served) -> tuple[asyncio.StreamReader, asyncio.Stream
 
 
 async def end_of(reader: asyncio.StreamReader, seconds: float = 10) -> bytes:
-    """Everything until the other side closes, or resets what it did not read to its end."""
+    """Everything until the other side closes or resets the connection."""
     text = b""
     async with asyncio.timeout(seconds):
         with contextlib.suppress(ConnectionError):
@@ -49,7 +49,7 @@ def status_of(text: bytes) -> int:
 # --- rates
 
 
-async def test_an_address_that_asks_too_much_gets_429_in_the_api_s_own_words() -> None:
+async def test_an_address_with_too_many_requests_gets_429_in_each_api_s_format() -> None:
     limits = {"address_rate": 0.01, "address_burst": 3}
     async with serving(limits=limits) as gateway:
         statuses = []
@@ -69,7 +69,7 @@ async def test_an_address_that_asks_too_much_gets_429_in_the_api_s_own_words() -
             assert set(await answer.json()) == {"status", "errors"}
 
 
-async def test_behind_a_trusted_proxy_each_client_is_counted_for_itself() -> None:
+async def test_behind_a_trusted_proxy_each_client_has_its_own_limit() -> None:
     limits = {"address_rate": 0.01, "address_burst": 1, "trusted_proxies": ["127.0.0.0/8"]}
 
     async def ask(gateway: Served, *forwarded: str) -> int:
@@ -81,13 +81,13 @@ async def test_behind_a_trusted_proxy_each_client_is_counted_for_itself() -> Non
         assert await ask(gateway, "192.0.2.1") == 200
         assert await ask(gateway, "192.0.2.1") == 429
         assert await ask(gateway, "192.0.2.2") == 200
-        # Whatever the client itself writes in front changes nothing.
+        # What the client itself writes before the proxy's value changes nothing.
         assert await ask(gateway, "198.51.100.9, 192.0.2.1") == 429
         assert await ask(gateway, "198.51.100.9", "192.0.2.1") == 429
         assert [await ask(gateway) for _ in range(3)] == [200] * 3  # the proxy's own probes
 
 
-async def test_an_untrusted_client_cannot_make_itself_another() -> None:
+async def test_a_client_that_is_no_trusted_proxy_cannot_claim_another_address() -> None:
     async with serving(limits={"address_rate": 0.01, "address_burst": 1}) as gateway:
         statuses = []
         for n in range(3):
@@ -97,7 +97,7 @@ async def test_an_untrusted_client_cannot_make_itself_another() -> None:
         assert statuses == [200, 429, 429]
 
 
-async def test_a_listener_who_asks_too_much_is_refused_and_others_are_not() -> None:
+async def test_a_listener_with_too_many_requests_gets_429_and_others_do_not() -> None:
     async with serving(limits={"token_rate": 0.01, "token_burst": 2}) as gateway:
         greedy, modest = await new_token(gateway), await new_token(gateway)
         statuses = []
@@ -109,7 +109,7 @@ async def test_a_listener_who_asks_too_much_is_refused_and_others_are_not() -> N
             assert answer.status == 200
 
 
-async def test_limits_follow_a_reload() -> None:
+async def test_a_reload_changes_the_limits() -> None:
     async with serving() as gateway:
         new = gateway.live.config.model_copy(
             update={
@@ -129,7 +129,7 @@ async def test_limits_follow_a_reload() -> None:
 # --- connections
 
 
-async def test_connections_past_the_limit_are_told_so_and_closed_and_places_come_back() -> None:
+async def test_a_connection_past_the_limit_gets_503_until_another_one_closes() -> None:
     async with serving(limits={"connections": 2}) as gateway:
         first, second = await connect(gateway), await connect(gateway)
         await answered(first)
@@ -148,12 +148,12 @@ async def test_connections_past_the_limit_are_told_so_and_closed_and_places_come
                 break
             await asyncio.sleep(0.02)
         else:
-            raise AssertionError("the place did not come back")
+            raise AssertionError("no new connection was accepted after one had closed")
         third[1].close()
         second[1].close()
 
 
-async def test_one_address_cannot_have_every_connection() -> None:
+async def test_one_address_cannot_use_all_connections() -> None:
     async with serving(limits={"address_connections": 1}) as gateway:
         first = await connect(gateway)
         await answered(first)
@@ -184,7 +184,7 @@ async def answered(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.mark.parametrize("after", [0, 1])
-async def test_headers_that_trickle_in_end_with_408(after: int) -> None:
+async def test_headers_that_arrive_too_slowly_get_408(after: int) -> None:
     async with serving(limits={"header_seconds": 0.3}) as gateway:
         reader, writer = await connect(gateway)
         for _ in range(after):
@@ -215,7 +215,7 @@ async def test_a_quick_client_is_not_taken_for_a_slow_one() -> None:
         writer.close()
 
 
-async def test_a_body_that_trickles_in_ends_with_408() -> None:
+async def test_a_body_that_arrives_too_slowly_gets_408() -> None:
     async with serving(limits={"body_seconds": 0.2}) as gateway:
         headers = {**KEY, "Content-Type": "application/json", "If-None-Match": "*"}
 
@@ -229,7 +229,7 @@ async def test_a_body_that_trickles_in_ends_with_408() -> None:
             assert "within 0.2 s" in (await answer.json())["errors"][0]
 
 
-async def test_who_does_not_read_its_answers_is_cut_off() -> None:
+async def test_a_client_that_does_not_read_its_answers_is_disconnected() -> None:
     async with serving(limits={"write_seconds": 0.3}) as gateway:
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -268,7 +268,7 @@ async def test_headers_that_are_too_long_or_too_many_are_refused() -> None:
 # --- overload
 
 
-async def test_a_worker_that_stays_behind_refuses_what_is_too_much() -> None:
+async def test_an_overloaded_worker_refuses_further_requests_with_503() -> None:
     async with serving(limits={"always_accepted": 2}) as gateway:
         assert gateway.application.admission is not None
         for _ in range(20):
@@ -293,11 +293,11 @@ async def test_a_worker_that_stays_behind_refuses_what_is_too_much() -> None:
             assert (await request).status == 200
 
 
-def hold_up() -> None:
+def block_the_loop() -> None:
     time.sleep(0.1)
 
 
-async def test_one_measure_of_a_late_loop_excuses_nodes_and_sheds_requests() -> None:
+async def test_a_late_event_loop_lowers_the_request_limit_and_counts_as_absence() -> None:
     watching = admission.AdmissionControl(
         a_config(limits={"queueing_target": 10, "always_accepted": 5})
     )
@@ -307,7 +307,7 @@ async def test_one_measure_of_a_late_loop_excuses_nodes_and_sheds_requests() -> 
     try:
         async with asyncio.timeout(60):
             while watching.allowed > 100:
-                hold_up()
+                block_the_loop()
                 await asyncio.sleep(0)
         assert watching.allowed == 75
         assert loop_lag.seconds_late > 0.1

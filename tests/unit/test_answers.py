@@ -1,4 +1,4 @@
-"""MySQL's answers to scripts, in whatever pieces they come."""
+"""MySQL's answers to scripts are read, however their bytes are split."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def length(number: int) -> bytes:
 
 
 class Server:
-    """Writes answers as the manual says."""
+    """Writes answers as MySQL's manual describes them."""
 
     def __init__(self) -> None:
         self.said = bytearray()
@@ -61,7 +61,7 @@ class Server:
 
 
 async def read(said: bytes, cuts: Sequence[int] = (), *, end: bool = True) -> list[Ran]:
-    """What is read of bytes that come in pieces, each once the one before was taken."""
+    """Read a script's answers from bytes that arrive in pieces."""
     stream = asyncio.StreamReader(limit=1 << 30)
     bounds = [0, *sorted(cut % (len(said) + 1) for cut in cuts), len(said)]
 
@@ -91,7 +91,7 @@ oks = st.sampled_from([0, 1, 2, 128, 250, 251, 65_536, 1 << 30])
 @given(
     statements=st.lists(oks | results, min_size=1, max_size=5), cuts=st.lists(st.integers(0, 10**6))
 )
-async def test_whatever_the_pieces_each_statement_s_answer_is_read(
+async def test_each_statement_s_answer_is_read_however_the_bytes_are_split(
     statements: list[int | tuple[int, list[list[bytes]]]], cuts: list[int]
 ) -> None:
     server = Server()
@@ -127,7 +127,7 @@ async def test_the_first_statement_that_fails_ends_the_script() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 3, 4, 10, 60])
-async def test_a_server_that_goes_away_is_lost(cut: int) -> None:
+async def test_an_answer_that_breaks_off_is_a_lost_connection(cut: int) -> None:
     server = Server()
     server.result([[b"1", b"2"]], 2, more=False)
     with pytest.raises(OperationalError) as caught:
@@ -149,15 +149,15 @@ def _said(*payloads: bytes, sequence: int | None = None) -> bytes:
     [
         pytest.param(_said(b"\0\1\0\0\0\0\0", sequence=7), id="another packet's number"),
         pytest.param(_said(b""), id="an empty packet"),
-        pytest.param(_said(b"\xfb/etc/passwd"), id="a wish for a file"),
+        pytest.param(_said(b"\xfb/etc/passwd"), id="a request for a file"),
         pytest.param(_said(b"\1", b"def", b"def"), id="columns without an end"),
         pytest.param(_said(b"\1", b"def", b"\xfe\0\0\0\0", b"\xfb"), id="a NULL"),
         pytest.param(_said(b"\1", b"def", b"\xfe\0\0\0\0", b"\1ab"), id="a row too long"),
         pytest.param(_said(b"\1", b"def", b"\xfe\0\0\0\0", b"\7ab"), id="a row too short"),
-        pytest.param(_said(b"\0\1\0\0\0\0\0", b"\0\1\0\0\0\0\0"), id="more than was asked for"),
+        pytest.param(_said(b"\0\1\0\0\0\0\0", b"\0\1\0\0\0\0\0"), id="one answer too many"),
     ],
 )
-async def test_what_is_no_answer_costs_the_connection(said: bytes) -> None:
+async def test_bytes_that_are_no_answer_count_as_a_lost_connection(said: bytes) -> None:
     with pytest.raises(InternalError) as caught:
         await read(said, end=False)
     known = classify(caught.value)

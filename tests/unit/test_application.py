@@ -1,4 +1,4 @@
-"""What every answer has in common, and what happens to what is no proper request."""
+"""What all answers have in common, and the answers to malformed requests."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def raw(
         (b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     ],
 )
-async def test_what_is_no_http_is_answered_in_the_envelope_and_closed(
+async def test_malformed_http_gets_an_error_in_json_and_the_connection_is_closed(
     request_bytes: bytes,
     status: int,
 ) -> None:
@@ -108,7 +108,7 @@ async def test_what_is_no_http_is_answered_in_the_envelope_and_closed(
         ("http://elsewhere/mixes/1", 200),
     ],
 )
-async def test_odd_paths_get_a_4xx_that_says_why(path: str, status: int) -> None:
+async def test_an_odd_path_is_served_or_gets_a_4xx_that_says_why(path: str, status: int) -> None:
     async with serving() as gateway:
         target = path.encode("latin-1") or b"?"
         method = b"OPTIONS" if path == "*" else b"GET"
@@ -121,7 +121,7 @@ async def test_odd_paths_get_a_4xx_that_says_why(path: str, status: int) -> None
         assert (body["errors"] is None) == (got == 200)
 
 
-async def test_connect_and_unknown_methods_are_405_or_less_and_never_500() -> None:
+async def test_unknown_and_unsuitable_methods_are_refused_without_a_500() -> None:
     async with serving() as gateway:
         for line, expected in [
             (b"CONNECT example.org:443 HTTP/1.1", {400, 404}),
@@ -135,7 +135,7 @@ async def test_connect_and_unknown_methods_are_405_or_less_and_never_500() -> No
             assert body["errors"]
 
 
-async def test_head_changes_nothing_and_is_refused_where_get_would() -> None:
+async def test_head_is_answered_where_get_only_reads_and_refused_elsewhere() -> None:
     async with serving() as gateway:
         async with gateway.http.head("/mixes/1") as answer:
             assert answer.status == 200
@@ -146,14 +146,14 @@ async def test_head_changes_nothing_and_is_refused_where_get_would() -> None:
 
 
 @pytest.mark.parametrize("given", ["abc-1_2.3", "x" * 64])
-async def test_a_sane_request_id_comes_back(given: str) -> None:
+async def test_a_valid_request_id_is_returned(given: str) -> None:
     headers = {"X-Request-Id": given}
     async with serving() as gateway, gateway.http.get("/mixes/1", headers=headers) as answer:
         assert answer.headers["X-Request-Id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "x" * 65, "a b", "a\tb", 'a"', "ä"])
-async def test_another_request_id_is_replaced(given: str) -> None:
+async def test_an_invalid_request_id_is_replaced(given: str) -> None:
     async with serving() as gateway:
         seen = set()
         for _ in range(2):
@@ -177,7 +177,7 @@ async def test_an_unavailable_store_is_503_with_retry_after() -> None:
             assert answer.headers["Retry-After"] == "3"
 
 
-async def test_what_breaks_is_500_without_anything_internal_and_logged_once(
+async def test_an_internal_error_is_500_without_details_and_is_logged_once(
     log_lines: Any,
 ) -> None:
     async with serving() as gateway:
@@ -198,7 +198,7 @@ async def test_what_breaks_is_500_without_anything_internal_and_logged_once(
         assert "the inside of the machine" in failed[0]["exception"]
 
 
-async def test_a_thousand_failures_of_a_kind_are_a_line_a_second_with_their_number(
+async def test_many_failures_of_a_kind_are_logged_once_a_second_with_their_number(
     log_lines: Any,
 ) -> None:
     async with serving() as gateway:
@@ -224,7 +224,7 @@ async def test_a_thousand_failures_of_a_kind_are_a_line_a_second_with_their_numb
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST, Fault.BUSY, Fault.FULL])
-async def test_an_error_of_mysql_that_passes_is_503_and_no_fault_of_the_program(
+async def test_a_passing_mysql_error_is_503_and_is_logged_without_a_traceback(
     log_lines: Any, fault: Fault
 ) -> None:
     async with serving() as gateway:
@@ -257,7 +257,7 @@ async def test_no_log_line_holds_a_token_or_a_key(log_lines: Any) -> None:
         assert all(line["timestamp"].endswith("Z") for line in lines)
 
 
-async def test_a_full_gateway_refuses_before_it_works() -> None:
+async def test_a_request_past_max_requests_gets_503_at_once() -> None:
     async with serving(gateway={"max_requests": 1}) as gateway:
         entered, leave = asyncio.Event(), asyncio.Event()
         ask = gateway.catalog.cards
@@ -317,7 +317,7 @@ async def test_a_body_of_exactly_the_limit_is_stored_as_it_came() -> None:
             assert answer.headers["Content-Length"] == "100"
 
 
-async def test_compressed_bodies_and_strange_expectations_are_refused() -> None:
+async def test_compressed_bodies_and_unknown_expectations_are_refused() -> None:
     async with serving() as gateway:
         headers = {**KEY, "Content-Type": "application/json", "If-None-Match": "*"}
         async with gateway.http.put(
@@ -366,7 +366,7 @@ async def test_pipelined_requests_are_all_answered_in_order() -> None:
         writer.close()
 
 
-async def test_a_client_that_closes_its_direction_is_still_answered() -> None:
+async def test_a_client_that_closes_its_sending_side_still_gets_its_answer() -> None:
     async with serving() as gateway:
         for _ in range(50):
             reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
@@ -377,6 +377,6 @@ async def test_a_client_that_closes_its_direction_is_still_answered() -> None:
             writer.close()
 
 
-async def test_no_cache_may_answer_in_our_place() -> None:
+async def test_answers_may_not_be_stored_by_caches() -> None:
     async with serving() as gateway, gateway.http.get("/sets/new") as answer:
         assert answer.headers["Cache-Control"] == "no-store"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +12,7 @@ from sharding.batching import Batcher
 
 
 class Works:
-    """Carries out batches: each waits until it is let go; remembers what came with what."""
+    """Carries out batches while its gate is open, and records them."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -43,14 +42,14 @@ def held(batcher: Batcher[int, int], items: Sequence[int]) -> list[asyncio.Task[
     return [asyncio.create_task(batcher.submit(item)) for item in items]
 
 
-async def test_a_lone_item_starts_at_once() -> None:
+async def test_a_single_item_starts_at_once() -> None:
     works = Works()
 
     assert await Batcher("test", works.run).submit(1) == 10
     assert works.batches == [[1]]
 
 
-async def test_items_that_come_together_go_together() -> None:
+async def test_items_submitted_at_the_same_time_share_a_batch() -> None:
     works = Works()
 
     answers = await asyncio.gather(*held(Batcher("test", works.run), range(10)))
@@ -59,7 +58,7 @@ async def test_items_that_come_together_go_together() -> None:
     assert works.batches == [list(range(10))]
 
 
-async def test_while_batches_are_under_way_the_next_one_gathers() -> None:
+async def test_items_submitted_while_a_batch_is_under_way_share_the_next_one() -> None:
     works = Works()
     works.gate.clear()
     batcher = Batcher("test", works.run, in_flight=1)
@@ -92,7 +91,7 @@ async def test_a_second_batch_does_not_wait_for_the_first() -> None:
     assert works.batches == [[1], [2], [3]]
 
 
-async def test_a_batch_is_bounded_by_count() -> None:
+async def test_a_batch_has_at_most_the_configured_number_of_items() -> None:
     works = Works()
 
     await asyncio.gather(*held(Batcher("test", works.run, at_most=4, in_flight=1), range(10)))
@@ -100,7 +99,7 @@ async def test_a_batch_is_bounded_by_count() -> None:
     assert works.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-async def test_a_batch_is_bounded_by_bytes_and_one_large_item_goes_alone() -> None:
+async def test_a_batch_has_at_most_max_bytes_and_a_larger_item_is_a_batch_by_itself() -> None:
     works = Works()
     batcher = Batcher("test", works.run, in_flight=1, size=lambda item: item, max_bytes=lambda: 10)
 
@@ -123,7 +122,7 @@ async def test_a_batch_that_fails_fails_each_of_its_items_and_no_other() -> None
     assert await batcher.submit(7) == 7
 
 
-async def test_an_items_own_exception_is_its_own() -> None:
+async def test_an_item_s_exception_reaches_only_its_own_caller() -> None:
     works = Works()
 
     answers = await asyncio.gather(
@@ -134,7 +133,7 @@ async def test_an_items_own_exception_is_its_own() -> None:
     assert isinstance(answers[1], ValueError)
 
 
-async def test_whoever_gives_up_harms_nobody() -> None:
+async def test_a_caller_that_gives_up_does_not_affect_the_others() -> None:
     works = Works()
     works.gate.clear()
     batcher = Batcher("test", works.run, in_flight=1)
@@ -150,11 +149,11 @@ async def test_whoever_gives_up_harms_nobody() -> None:
     answers = await asyncio.gather(*under_way, *queued, return_exceptions=True)
 
     assert [a for a in answers if isinstance(a, int)] == [20, 40, 50]
-    # Who gave up while it waited is not carried out any more.
+    # An item whose caller gave up before its batch began is not carried out.
     assert works.batches == [[1, 2], [4, 5]]
 
 
-async def test_when_all_who_wait_give_up_the_next_one_is_served() -> None:
+async def test_after_all_waiting_callers_gave_up_the_next_one_is_served() -> None:
     works = Works()
     works.gate.clear()
     batcher = Batcher("test", works.run, in_flight=1)
@@ -171,30 +170,16 @@ async def test_when_all_who_wait_give_up_the_next_one_is_served() -> None:
     assert await batcher.submit(4) == 40
 
 
-async def test_a_deadline_of_the_caller_ends_its_wait_alone() -> None:
-    works = Works()
-    works.gate.clear()
-    batcher = Batcher("test", works.run)
-    patient = held(batcher, [1])
-
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            await batcher.submit(2)
-
-    works.gate.set()
-    assert await patient[0] == 10
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-5, 60), st.booleans(), st.booleans()), max_size=40),
     st.integers(1, 6),
     st.integers(1, 3),
 )
-def test_every_item_is_carried_out_once_in_order_and_answered_for_itself(
+def test_every_item_is_carried_out_once_in_order_and_gets_its_own_answer(
     submissions: list[tuple[int, bool, bool]], at_most: int, in_flight: int
 ) -> None:
-    """Items come in any rhythm, fail by themselves, or are given up."""
+    """Items come with or without pauses, some fail, and some callers give up."""
 
     async def scenario() -> None:
         works = Works()
@@ -226,33 +211,24 @@ def test_every_item_is_carried_out_once_in_order_and_answered_for_itself(
     asyncio.run(scenario())
 
 
-async def test_a_crowd_is_not_kept_waiting_for_the_two_batches_that_are_under_way() -> None:
-    """Few items gather behind two batches; many start a third one, up to `in_flight`."""
-    gate = asyncio.Event()
-    begun: list[int] = []
+async def test_many_waiting_items_start_a_third_batch_while_two_are_under_way() -> None:
+    """Few items wait for one of the two batches to end; many start a third, up to `in_flight`."""
+    works = Works()
+    works.gate.clear()
+    batcher = Batcher("test", works.run, in_flight=3, crowd=4)
+    tasks: list[asyncio.Task[int]] = []
 
-    async def run(items: list[int]) -> list[int]:
-        begun.append(len(items))
-        await gate.wait()
-        return items
+    async def submit(count: int) -> list[int]:
+        tasks.extend(held(batcher, range(count)))
+        await settle()
+        return [len(batch) for batch in works.batches]
 
-    batcher: Batcher[int, int] = Batcher("test", run, in_flight=3, crowd=4)
+    await submit(1)
+    assert await submit(1) == [1, 1]
+    assert await submit(3) == [1, 1]
+    assert await submit(1) == [1, 1, 4]
+    assert await submit(9) == [1, 1, 4]
 
-    async def some(count: int) -> list[asyncio.Task[int]]:
-        tasks = [asyncio.create_task(batcher.submit(n)) for n in range(count)]
-        for _ in range(5):
-            await asyncio.sleep(0)
-        return tasks
-
-    tasks = await some(1) + await some(1)
-    assert begun == [1, 1]
-    tasks += await some(3)
-    assert begun == [1, 1]
-    tasks += await some(1)
-    assert begun == [1, 1, 4]
-    tasks += await some(9)
-    assert begun == [1, 1, 4]
-
-    gate.set()
+    works.gate.set()
     await asyncio.gather(*tasks)
-    assert begun == [1, 1, 4, 9]
+    assert [len(batch) for batch in works.batches] == [1, 1, 4, 9]

@@ -1,4 +1,4 @@
-"""What a benchmark's records are made into."""
+"""A benchmark's report: verdicts, tables, pages, and the comparison of runs."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ def test_a_verdict_says_how_far_a_figure_is_from_its_target(rate: float, words: 
     assert targets.compare(_target(), records).words.startswith(words)
 
 
-def test_where_less_is_better_more_is_missed() -> None:
+def test_where_less_is_better_a_higher_figure_misses_the_target() -> None:
     records = [_run("go", 0, 100), _run("gateway", 0, 45)]
     found = targets.compare(_target(least=0.3, aim=0.15, less_is_better=True), records)
     assert found.words == "missed: 50 % above the least"
 
 
-def test_what_was_not_measured_is_said_and_not_guessed() -> None:
+def test_a_target_without_figures_is_reported_as_not_measured() -> None:
     assert targets.compare(_target(), [_run("gateway", 0, 400)]).words == "not measured"
     assert all(v.words == "not measured" for v in targets.verdicts([]))
 
 
-def test_one_lost_update_in_any_run_of_the_gateway_is_missed_and_a_peers_are_its_own() -> None:
+def test_one_lost_update_of_a_gateway_misses_the_target_and_those_of_a_peer_do_not() -> None:
     records = [_run("gateway", 0, 1), _run("gateway2", 1, 1, lost=1), _run("go", 0, 1, lost=99)]
     *_, lost = targets.verdicts(records)
     assert lost.target.title.startswith("lost updates")
@@ -98,7 +98,7 @@ def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         report.read(tmp_path / "other.json")
 
 
-def test_a_busy_machine_is_said_first() -> None:
+def test_the_report_says_that_the_machine_was_busy() -> None:
     quiet = [_run("go", n, 1, foreign_cores=0.02) for n in range(3)]
     assert report.busy(quiet) == ""
     assert report.busy([]) == ""
@@ -143,7 +143,7 @@ def test_two_runs_have_no_listener_in_common() -> None:
         workloads.new_listeners(4_000_001)
 
 
-def test_whole_runs_that_differ_by_more_than_a_fifth_are_said() -> None:
+def test_the_report_names_figures_that_differ_by_more_than_a_fifth_between_runs() -> None:
     assert "to compare with" in runs.agreement([{"a": 1.0}])
     alike = [{"a": 1.0, "b": 5.0}, {"a": 1.2, "b": 5.0}, {"a": 1.1}]
     assert runs.agreement(alike) == "The medians of 3 whole runs of this commit agree within 20%."
@@ -161,7 +161,7 @@ def test_only_runs_of_the_same_commit_and_scale_are_compared(tmp_path: Path) -> 
     assert medians["warm sessions, first request and all, requests/s, against plain Go"] == 4.1
 
 
-def test_the_page_has_both_kinds_of_run_and_one_of_them_leaves_the_other(tmp_path: Path) -> None:
+def test_the_page_shows_both_kinds_of_run_and_each_is_published_by_itself(tmp_path: Path) -> None:
     meta = {
         "date": "d",
         "commit": "c",
@@ -193,7 +193,7 @@ def test_the_page_has_both_kinds_of_run_and_one_of_them_leaves_the_other(tmp_pat
     assert (published / report.PAGE).read_text() == page
 
 
-def test_of_first_touches_with_dead_lookups_the_worst_kind_counts() -> None:
+def test_with_dead_lookup_nodes_the_worst_kind_of_first_request_counts() -> None:
     rates = {("cold", "alive"): 100, ("cold", "dead"): 80}
     rates |= {("miss", "alive"): 100, ("miss", "dead"): 120}
     records = [

@@ -20,7 +20,7 @@ def test_percentiles_are_values_that_were_measured() -> None:
 
 
 @given(values, st.floats(0, 1))
-def test_a_percentile_is_the_least_value_that_the_share_does_not_exceed(
+def test_a_percentile_is_the_least_measured_value_that_reaches_the_share(
     found: list[float], share: float
 ) -> None:
     found.sort()
@@ -46,14 +46,14 @@ def test_a_summary_keeps_the_lowest_and_the_highest_round() -> None:
     assert found.spread == 1
 
 
-def test_a_slow_round_slows_both_and_leaves_the_ratio_alone() -> None:
+def test_a_round_that_is_slow_for_both_does_not_change_the_ratio() -> None:
     ours = {0: 400.0, 1: 40.0, 2: 420.0}
     theirs = {0: 100.0, 1: 10.0, 2: 100.0}
     found = stats.paired(ours, theirs)
     assert (found.median, found.low, found.high) == (4, 4, 4.2)
 
 
-def test_only_rounds_that_both_were_in_are_compared() -> None:
+def test_only_rounds_that_measured_both_are_compared() -> None:
     assert stats.paired({0: 4.0, 1: 9.0}, {0: 2.0, 2: 1.0}).count == 1
     with pytest.raises(ValueError, match="nothing"):
         stats.paired({0: 1.0}, {1: 1.0})
@@ -61,7 +61,7 @@ def test_only_rounds_that_both_were_in_are_compared() -> None:
         stats.paired({0: 1.0}, {0: 0.0})
 
 
-def test_windows_count_a_request_where_it_was_due() -> None:
+def test_a_request_counts_in_the_window_in_which_it_was_due() -> None:
     cut = stats.windows([0.1, 0.2, 0.9, 2.1], [5.0, 7.0, 1.0, 3.0], 0.5)
     assert [(w.start, w.count, w.p99) for w in cut] == [
         (0, 2, 7),

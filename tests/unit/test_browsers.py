@@ -1,4 +1,4 @@
-"""What a browser's pages of other sites are told, and what is off unless it is configured."""
+"""What pages of other sites may ask, and features that are off unless they are configured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OURS, OTHER = {"Origin": "https://player.example"}, {"Origin": "https://other.ex
 ASKS = {"Access-Control-Request-Method": "POST"}
 
 
-async def test_other_origins_than_those_configured_are_told_nothing() -> None:
+async def test_only_configured_origins_may_read_answers() -> None:
     async with serving(player={"cors_origins": ["https://player.example"]}) as gateway:
         for origin in (OURS, OTHER):
             async with gateway.http.get("/sets/new", headers=origin) as answer:
@@ -21,7 +21,7 @@ async def test_other_origins_than_those_configured_are_told_nothing() -> None:
                 assert ("Access-Control-Allow-Methods" in answer.headers) is (origin is OURS)
 
 
-async def test_without_origins_nothing_is_said_and_options_is_405() -> None:
+async def test_without_configured_origins_no_cors_header_is_sent_and_options_is_405() -> None:
     async with serving(player={"cors_origins": []}) as gateway:
         async with gateway.http.get("/sets/new", headers=OURS) as answer:
             assert not {"Vary", "Access-Control-Allow-Origin"} & set(answer.headers)
@@ -39,7 +39,7 @@ async def test_a_token_of_the_original_service_is_401_unless_adopted(token: str)
             assert answer.status == (200 if adopt and token == "123456789" else 401)
 
 
-async def test_without_a_login_service_sessions_is_501_and_user_tokens_mean_nothing() -> None:
+async def test_without_a_login_service_sessions_is_501_and_user_tokens_are_ignored() -> None:
     async with serving() as gateway:
         form = {"login": "ann", "password": "right"}
         async with gateway.http.post("/sessions.json", data=form) as answer:
@@ -51,7 +51,7 @@ async def test_without_a_login_service_sessions_is_501_and_user_tokens_mean_noth
             assert (answer.status, (await answer.json())["logged_in"]) == (200, False)
 
 
-async def test_addresses_in_answers_are_below_the_public_one_or_the_one_asked() -> None:
+async def test_urls_in_answers_begin_with_the_public_url_or_the_request_s_host() -> None:
     for public, expected in [
         (None, "http://a.example:81/"),
         ("https://b.example/", "https://b.example/"),

@@ -1,4 +1,4 @@
-"""What a node's figures mean for the lookups on it."""
+"""A lookup node's memory and evictions, from the figures that Redis reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sharding.lookups.capacity import WINDOW, Evictions, Survey, capacity
 INFO = {"used_memory": 10, "maxmemory": 0, "run_id": "a", "evicted_keys": 3}
 
 
-def test_evictions_count_for_an_hour_and_those_before_the_first_look_do_not() -> None:
+def test_evictions_count_for_an_hour_and_those_before_the_first_survey_do_not() -> None:
     evictions = Evictions()
     assert evictions.lately(0, "a", 500) == 0
     assert evictions.lately(60, "a", 507) == 7
@@ -20,23 +20,23 @@ def test_evictions_count_for_an_hour_and_those_before_the_first_look_do_not() ->
     assert evictions.lately(61 + WINDOW, "a", 507) == 0
 
 
-def test_evictions_are_counted_anew_after_the_node_started_again() -> None:
+def test_evictions_are_counted_from_zero_after_the_node_restarted() -> None:
     evictions = Evictions()
     evictions.lately(0, "a", 500)
     assert evictions.lately(9, "b", 3) == 3
 
 
-def test_a_node_without_a_limit_has_none() -> None:
+def test_a_node_without_a_memory_limit_shows_none() -> None:
     assert capacity(INFO, 7, Evictions(), 0.0).maxmemory_bytes is None
 
 
-def test_a_node_that_does_not_say_what_redis_says_is_refused() -> None:
+def test_figures_without_those_that_redis_reports_are_refused() -> None:
     with pytest.raises(KeyError):
         capacity({"used_memory": 1}, 0, Evictions(), 0.0)
 
 
-async def test_a_node_that_answers_while_this_process_gets_no_cpu_time_is_looked_at_again() -> None:
-    """The looks go on for ever: they must not end with this one."""
+async def test_a_survey_goes_on_after_a_node_could_not_be_asked_by_a_starved_process() -> None:
+    """An exception here would end all later surveys."""
     node = Mock()
     node.ask_aside = AsyncMock(side_effect=_Absent)
     survey = Survey(60)

@@ -25,7 +25,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_help_and_version_and_usage() -> None:
+def test_help_and_version_are_printed_and_wrong_arguments_exit_with_2() -> None:
     assert tapedeck("--help").returncode == 0
     assert tapedeck("--version").stdout.startswith("tapedeck ")
     assert "Example: tapedeck serve" in tapedeck("serve", "--help").stdout
@@ -34,7 +34,7 @@ def test_help_and_version_and_usage() -> None:
         assert tapedeck(*wrong).returncode == 2
 
 
-def test_check_config_shows_what_a_file_becomes_without_its_secrets(config: Path) -> None:
+def test_check_config_shows_the_whole_configuration_without_secrets(config: Path) -> None:
     done = tapedeck("check-config", str(config), TAPEDECK_LOOKUP__HASH="md5")
     assert done.returncode == 0
     shown = yaml.safe_load(done.stdout)
@@ -71,7 +71,7 @@ def test_serve_says_in_one_line_what_is_wrong_with_its_configuration(tmp_path: P
 @pytest.mark.parametrize(
     ("option", "value"), [("--port", "gateway.port"), ("--admin-port", "admin.port")]
 )
-def test_a_taken_port_is_named_with_what_to_change(
+def test_a_port_in_use_is_named_with_the_value_to_change(
     config: Path, workers: str, option: str, value: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:

@@ -1,4 +1,4 @@
-"""When MySQL's clock is believed: the rule against every order of jumps."""
+"""When MySQL's clock is believed: the rule, tested with any sequence of clock jumps."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ steps = st.floats(0, 2 * DAY)
 TODAYS = (utc_day(START), tomorrow(utc_day(START)))
 
 
-def heard_once(wall_error: float = 0.0) -> Clock:
-    """One that heard the true time at the start, from a database in use."""
+def told_once(wall_error: float = 0.0) -> Clock:
+    """A clock that was told the true time at the start, by a database in use."""
     clock = Clock()
     assert clock.check(START, START + wall_error, 0.0, TODAYS)
     return clock
@@ -32,7 +32,7 @@ def heard_once(wall_error: float = 0.0) -> Clock:
 def test_only_a_reading_that_one_witness_supports_moves_the_time(
     readings: list[tuple[float, float, float]],
 ) -> None:
-    clock, steady, agreed = heard_once(), 0.0, START
+    clock, steady, agreed = told_once(), 0.0, START
     for step, mysql_error, wall_error in readings:
         steady += step
         told, wall = START + steady + mysql_error, START + steady + wall_error
@@ -50,33 +50,33 @@ def test_only_a_reading_that_one_witness_supports_moves_the_time(
 
 
 @given(st.lists(st.tuples(steps, errors), max_size=30))
-def test_where_this_machine_s_clock_is_right_the_time_is_never_wrong_by_hours(
+def test_while_this_machine_s_clock_is_right_the_time_is_at_most_two_hours_off(
     readings: list[tuple[float, float]],
 ) -> None:
-    clock, steady = heard_once(), 0.0
+    clock, steady = told_once(), 0.0
     for step, mysql_error in readings:
         steady += step
         clock.check(START + steady + mysql_error, START + steady, steady)
         assert clock.offset is not None
-        # An hour of a reading's, and an hour that such readings were off before.
+        # This reading may be an hour off, and the agreed time another hour.
         assert abs(clock.offset - START) <= 2 * HOUR + 1e-3
 
 
 @given(errors, st.lists(st.tuples(steps, errors), max_size=30))
-def test_a_wrong_clock_of_this_machine_alone_never_stops_a_right_mysql(
+def test_if_only_this_machine_s_clock_is_wrong_mysql_s_is_still_believed(
     wall_error: float, readings: list[tuple[float, float]]
 ) -> None:
-    clock, steady = heard_once(wall_error), 0.0
+    clock, steady = told_once(wall_error), 0.0
     for step, jump in readings:
         steady += step
         assert clock.check(START + steady, START + steady + jump, steady)
 
 
 @given(errors, errors, st.lists(st.tuples(steps, errors), min_size=1, max_size=10), steps)
-def test_after_any_jump_that_was_not_believed_the_right_time_is_as_if_nothing_had_been(
+def test_after_jumps_that_were_not_believed_the_right_time_is_believed_at_once(
     wall_error: float, jump: float, readings: list[tuple[float, float]], step: float
 ) -> None:
-    clock, steady = heard_once(wall_error), 0.0
+    clock, steady = told_once(wall_error), 0.0
     for moved, error in readings:
         steady += moved
         told = START + steady + jump + error
@@ -100,7 +100,7 @@ def test_at_the_first_contact_the_partitions_are_the_other_witness(
     assert clock.check(told, wall, 0.0, TODAYS if used else ()) == (agree or fits)
 
 
-def test_a_gateway_that_starts_while_mysql_lives_in_another_month_does_not_believe_it() -> None:
+def test_a_gateway_that_starts_while_mysql_s_clock_is_weeks_off_does_not_believe_it() -> None:
     clock = Clock()
     days = [TODAYS[1] - timedelta(days=age) for age in range(32)]
     for jump in (45 * DAY, -20 * DAY, -400 * DAY):
@@ -110,18 +110,18 @@ def test_a_gateway_that_starts_while_mysql_lives_in_another_month_does_not_belie
 
 
 @given(errors, steps)
-def test_an_operator_s_word_holds_for_what_follows(jump: float, step: float) -> None:
+def test_a_clock_that_an_operator_confirmed_is_believed_later_too(jump: float, step: float) -> None:
     assume(abs(jump) > HOUR + 1)
-    clock = heard_once()
+    clock = told_once()
     assert not clock.check(START + jump, START, 0.0)
     assert clock.believe()
     assert not clock.believe()
     assert clock.check(START + jump + step, START + step, step)
-    assert clock.check(START + step, START + step, step), "the truth is believed all the same"
+    assert clock.check(START + step, START + step, step), "the true time is still believed"
 
 
 def test_the_doubt_says_what_is_wrong_and_what_to_do() -> None:
-    clock = heard_once()
+    clock = told_once()
     clock.check(START + 45 * DAY, START, 0.0)
     assert clock.doubt == (
         "MySQL's clock is not trusted: it says 2027-03-01, 45.0 days ahead of this machine's"

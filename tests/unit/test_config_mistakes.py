@@ -1,4 +1,4 @@
-"""What is said of a wrong configuration: all of it at once, where it stands, what was meant."""
+"""A wrong configuration: all problems are named at once, each with its place and a suggestion."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ partitions:
 """
 
 
-def test_all_that_is_wrong_with_a_file_is_said_at_once_each_with_file_line_and_place(
+def test_all_problems_of_a_file_are_reported_at_once_each_with_its_line_and_place(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "tapedeck.yml"
@@ -79,9 +79,11 @@ def test_all_that_is_wrong_with_a_file_is_said_at_once_each_with_file_line_and_p
         ),
         ("TAPEDECK_LOOKUP_TIMEOUT", "sets no value; did you mean TAPEDECK_LOOKUP__TIMEOUT?"),
         ("TAPEDECK_MYSQL__PASSWORDFILE", "did you mean TAPEDECK_MYSQL__PASSWORD_FILE"),
+        ("TAPEDECK_MODE__X", "no value mode.x"),
+        ("TAPEDECK_JUKEBOX__COLOUR", "no value jukebox.colour"),
     ],
 )
-def test_a_variable_that_is_nearly_right_is_told_from_one_that_is_not_ours(
+def test_a_misspelt_variable_is_named_with_a_suggestion_and_others_are_ignored(
     variable: str, sentence: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
@@ -95,7 +97,7 @@ def test_a_variable_that_is_nearly_right_is_told_from_one_that_is_not_ours(
     assert sentence in problem
 
 
-def test_a_file_and_the_environment_are_told_apart(tmp_path: Path) -> None:
+def test_a_problem_says_whether_it_is_in_the_file_or_in_the_environment(tmp_path: Path) -> None:
     path = tmp_path / "tapedeck.yml"
     path.write_text(
         "lookup: {servers: ['h:1:1 a']}\nmysql: {hosts: [h], user: u}\nlog: {level: x}\n"
@@ -112,24 +114,26 @@ NAMES = [(section, key) for section in Sections.model_fields for key in names_at
 
 
 @given(st.sampled_from(NAMES), st.data())
-def test_a_slip_in_a_long_name_is_understood(name: tuple[str, str], data: st.DataObject) -> None:
-    """One character that is missing, wrong, or twice there."""
+def test_a_misspelt_long_name_gets_the_right_suggestion(
+    name: tuple[str, str], data: st.DataObject
+) -> None:
+    """One character is missing, wrong or doubled."""
     section, key = name
     at = data.draw(st.integers(0, len(key) - 1))
     by = data.draw(st.sampled_from(["", "x", key[at] * 2]))
-    slip = key[:at] + by + key[at + 1 :]
-    if len(key) < 6 or slip in names_at([section]):
+    misspelt = key[:at] + by + key[at + 1 :]
+    if len(key) < 6 or misspelt in names_at([section]):
         return
 
-    assert f"{section}.{key}" in unknown((section, slip))
+    assert f"{section}.{key}" in unknown((section, misspelt))
     variable = f"TAPEDECK_{section}__{key}".upper()
-    wrong = f"TAPEDECK_{section}__{slip}".upper()
+    wrong = f"TAPEDECK_{section}__{misspelt}".upper()
     if wrong not in variables():
-        assert variable in unknown_variable(wrong, f"{section}.{slip}")
+        assert variable in unknown_variable(wrong, f"{section}.{misspelt}")
 
 
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=4).map(tuple))
-def test_any_place_has_one_sentence(place: tuple[str, ...]) -> None:
+def test_any_unknown_name_is_answered_with_a_sentence(place: tuple[str, ...]) -> None:
     assert unknown(place).startswith(("there is no such", "is gone"))
 
 
@@ -143,11 +147,11 @@ def test_any_place_has_one_sentence(place: tuple[str, ...]) -> None:
         max_leaves=12,
     )
 )
-def test_every_value_of_a_file_has_its_line(tree: object) -> None:
+def test_the_line_of_every_value_in_a_file_is_known(tree: object) -> None:
     text = yaml.safe_dump(tree, default_flow_style=False)
     document = read_yaml(text)
 
-    def look(value: object, place: tuple[str, ...]) -> None:
+    def check(value: object, place: tuple[str, ...]) -> None:
         named = (
             value.items()
             if isinstance(value, dict)
@@ -157,7 +161,7 @@ def test_every_value_of_a_file_has_its_line(tree: object) -> None:
             here = (*place, str(name))
             line = text.splitlines()[document.lines[here] - 1]
             assert f"{name}:" in line or isinstance(value, list)
-            look(inner, here)
+            check(inner, here)
 
-    look(tree, ())
+    check(tree, ())
     assert document.value == tree

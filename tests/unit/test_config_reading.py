@@ -1,4 +1,4 @@
-"""What a configuration's files may hold: whatever else they do is one sentence, with its line."""
+"""What a configuration's files may contain: anything else is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for 
         ("gateway:\n  port: 1\n  host: h\n  port: 2\n", "line 8: 'port' is given twice, first on"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_one_sentence_that_says_where(
+def test_a_problem_of_a_file_is_one_sentence_that_says_where(
     tmp_path: Path, more: str, sentence: str
 ) -> None:
     found = refused(file(tmp_path, LEAST + more))
@@ -78,13 +78,13 @@ def test_what_is_wrong_with_a_file_is_one_sentence_that_says_where(
     assert SECRET not in str(found)
 
 
-def test_every_key_given_twice_is_named_at_once(tmp_path: Path) -> None:
+def test_all_keys_that_are_given_twice_are_reported_at_once(tmp_path: Path) -> None:
     found = refused(file(tmp_path, LEAST + "log: {level: info, level: debug}\nlog: {}\n"))
 
     assert len(found) == 2
 
 
-def test_what_looks_like_a_date_or_an_octal_number_is_the_text_that_stands_there() -> None:
+def test_a_value_that_looks_like_a_date_or_an_octal_number_is_read_as_text() -> None:
     text = "a: 2026-10-20\nb: 0777\nc: 12:30:45\nd: 1_000\ne: 17\nf: 1.5\ng: yes\nh:\ni: -3\n"
 
     found = read_yaml(text).value
@@ -95,7 +95,7 @@ def test_what_looks_like_a_date_or_an_octal_number_is_the_text_that_stands_there
     ]
 
 
-def test_aliases_and_merges_that_do_not_multiply_are_fine() -> None:
+def test_a_few_aliases_and_merges_are_read() -> None:
     assert read_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: *a\n").value == {
         "a": {"x": 1},
         "b": {"x": 1, "y": 2},
@@ -104,7 +104,7 @@ def test_aliases_and_merges_that_do_not_multiply_are_fine() -> None:
 
 
 @given(st.text(max_size=60) | st.text("[]{}:,-?&*!|>%@`'\"#ab12 \n\t~<", max_size=60))
-def test_any_text_is_a_document_or_one_line_of_reason(text: str) -> None:
+def test_any_text_is_a_document_or_refused_with_reasons_of_one_line(text: str) -> None:
     for read in (read_yaml, compose_plain):
         problems: list[str] = []
         try:
@@ -124,15 +124,15 @@ trees = st.recursive(
 
 
 @given(trees)
-def test_what_was_written_as_yaml_is_read_back(tree: Any) -> None:
+def test_a_document_written_as_yaml_is_read_back(tree: Any) -> None:
     assert read_yaml(yaml.safe_dump(tree)).value == tree
 
 
-def test_a_byte_order_mark_before_the_sections_is_passed_over(tmp_path: Path) -> None:
+def test_a_byte_order_mark_at_the_beginning_is_ignored(tmp_path: Path) -> None:
     assert load(file(tmp_path, "\ufeff" + LEAST), {}).mysql.user == "tapedeck"
 
 
-def test_no_file_is_waited_for_or_read_without_end(tmp_path: Path) -> None:
+def test_a_pipe_a_device_or_a_huge_file_is_refused_and_not_read(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     large = tmp_path / "large"
@@ -160,7 +160,7 @@ def test_no_file_is_waited_for_or_read_without_end(tmp_path: Path) -> None:
         ("p\0".encode("utf-16"), "line 1 is no UTF-8"),
     ],
 )
-def test_a_secret_with_what_no_editor_shows_is_refused(
+def test_a_secret_with_an_invisible_character_is_refused(
     tmp_path: Path, secret: bytes, sentence: str
 ) -> None:
     (tmp_path / "password").write_bytes(secret)
@@ -171,7 +171,7 @@ def test_a_secret_with_what_no_editor_shows_is_refused(
     assert sentence in found[0]
 
 
-def test_the_environment_is_text() -> None:
+def test_a_variable_that_is_no_text_is_a_problem_of_one_line() -> None:
     undecodable = b"\xff\xfe".decode("utf-8", "surrogateescape")
     environ = {
         "TAPEDECK_MYSQL__PASSWORD": undecodable,
@@ -203,7 +203,7 @@ def test_the_environment_is_text() -> None:
         "p: !!python/name:os.system {redis: true}",
     ],
 )
-def test_a_pool_that_makes_no_sense_is_one_line(tmp_path: Path, pool: str) -> None:
+def test_a_problem_of_a_twemproxy_pool_is_one_line(tmp_path: Path, pool: str) -> None:
     path = tmp_path / "nutcracker.yml"
     path.write_text(pool)
     with pytest.raises(NutcrackerError) as caught:
@@ -212,7 +212,7 @@ def test_a_pool_that_makes_no_sense_is_one_line(tmp_path: Path, pool: str) -> No
     assert all("\n" not in problem and len(problem) < 400 for problem in caught.value.problems)
 
 
-def test_the_section_lookup_is_enough_to_say_where_keys_lie(tmp_path: Path) -> None:
+def test_load_lookup_reads_only_the_section_lookup(tmp_path: Path) -> None:
     path = file(
         tmp_path,
         "lookup: {servers: ['h:1:1 a'], password_file: nowhere}\ngateway: {port: wrong}\n",

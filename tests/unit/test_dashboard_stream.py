@@ -1,5 +1,4 @@
-"""The dashboard over a real socket: who may look, what viewers are sent, and that none of them
-holds anything up."""
+"""The dashboard over a real socket: who may see it, what it sends, and that no viewer delays it."""
 
 from __future__ import annotations
 
@@ -32,26 +31,26 @@ KEY = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class Seen:
-    """Counts how often it is looked at. What is seen is large: viewers that take nothing fill their
-    sockets soon."""
+    """Counts how often it is observed. Its snapshots are large, so that the socket of a viewer that
+    reads nothing is soon full."""
 
     def __init__(self) -> None:
-        self.looks = 0
+        self.observed = 0
         self.asked = 0
         self.node = "lookup1"
         self.peers = Peers(RuntimeConfig(a_config()))
 
     async def observe(self) -> Snapshot:
-        self.looks += 1
+        self.observed += 1
         ring = Ring(1, [Node(self.node, "x" * 200_000, 1, "live", "", None, None, 0, 1.0)])
-        return Snapshot(self.looks * 5.0, "ready", [], ring, None, telemetry.families())
+        return Snapshot(self.observed * 5.0, "ready", [], ring, None, telemetry.families())
 
     async def outline(self) -> Outline:
         return Outline([self.node], [self.node])
 
     async def partitions(self) -> list[Partition]:
         self.asked += 1
-        raise RuntimeError("the page outlives this")
+        raise RuntimeError("the dashboard goes on after this error")
 
 
 class Admin:
@@ -99,7 +98,7 @@ async def events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, Any
                 yield lines["event"], json.loads(lines["data"])
 
 
-async def test_the_page_is_open_and_what_it_shows_asks_for_the_token(admin: Admin) -> None:
+async def test_the_page_needs_no_token_and_its_data_needs_one(admin: Admin) -> None:
     async with aiohttp.ClientSession(admin.url) as http:
         for path in ("/", "/dashboard/main.js", "/dashboard/page.css", "/dashboard/icon.svg"):
             async with http.get(path) as answer:
@@ -130,8 +129,8 @@ async def test_only_the_pages_own_files_are_served(admin: Admin, name: str) -> N
     writer.close()
 
 
-async def test_a_viewer_gets_what_was_and_then_what_is(admin: Admin) -> None:
-    await until(lambda: admin.seen.looks > 3)
+async def test_a_viewer_gets_the_history_and_then_each_new_state(admin: Admin) -> None:
+    await until(lambda: admin.seen.observed > 3)
     async with (
         aiohttp.ClientSession(admin.url) as http,
         http.get("/dashboard/events", headers=KEY) as answer,
@@ -150,33 +149,35 @@ async def test_a_viewer_gets_what_was_and_then_what_is(admin: Admin) -> None:
     assert got["state"][0]["ring"]["nodes"][0]["name"] == "lookup1"
 
 
-async def test_nobody_looks_and_little_is_done(admin: Admin) -> None:
-    before = admin.seen.looks
-    await until(lambda: admin.seen.looks > before + 3)
+async def test_without_a_viewer_the_dashboard_observes_seldom_and_asks_mysql_nothing(
+    admin: Admin,
+) -> None:
+    before = admin.seen.observed
+    await until(lambda: admin.seen.observed > before + 3)
     assert admin.seen.asked == 0
     began = asyncio.get_running_loop().time()
-    before = admin.seen.looks
-    await until(lambda: admin.seen.looks >= before + 3)
+    before = admin.seen.observed
+    await until(lambda: admin.seen.observed >= before + 3)
     assert asyncio.get_running_loop().time() - began > 0.3
 
 
-async def test_many_viewers_cost_as_many_looks_as_one(admin: Admin) -> None:
+async def test_many_viewers_cost_as_many_observations_as_one(admin: Admin) -> None:
     async with aiohttp.ClientSession(admin.url) as http, contextlib.AsyncExitStack() as stack:
         streams = [
             events(await stack.enter_async_context(http.get("/dashboard/events", headers=KEY)))
             for _ in range(8)
         ]
-        before = admin.seen.looks
+        before = admin.seen.observed
         for stream in streams:
             states = 0
             async for name, _ in stream:
                 states += name == "state"
                 if states == 5:
                     break
-        assert admin.seen.looks - before < 40
+        assert admin.seen.observed - before < 40
 
 
-async def test_a_viewer_that_goes_is_forgotten(admin: Admin) -> None:
+async def test_a_viewer_that_disconnects_is_forgotten(admin: Admin) -> None:
     async with aiohttp.ClientSession(admin.url) as http:
         async with http.get("/dashboard/events", headers=KEY) as answer:
             await answer.content.read(100)
@@ -185,16 +186,21 @@ async def test_a_viewer_that_goes_is_forgotten(admin: Admin) -> None:
         await until(lambda: admin.viewers == 0)
 
 
-async def test_a_viewer_that_takes_nothing_is_cut_off_and_holds_up_nobody(
-    admin: Admin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # More than a busy machine stands still: the viewer that reads is not cut off.
-    monkeypatch.setattr(stream, "STALLED_SECONDS", 3.0)
+async def viewer_that_reads_nothing(admin: Admin) -> asyncio.StreamWriter:
     _, stuck = await asyncio.open_connection("127.0.0.1", admin.port, limit=1024)
     stuck.transport.pause_reading()  # type: ignore[attr-defined]
     request = f"GET /dashboard/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
     stuck.write(request.encode())
     await until(lambda: admin.viewers == 1)
+    return stuck
+
+
+async def test_a_viewer_that_reads_nothing_is_disconnected_and_delays_no_other(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Longer than a busy machine stops, so that the viewer that reads is not disconnected.
+    monkeypatch.setattr(stream, "STALLED_SECONDS", 3.0)
+    stuck = await viewer_that_reads_nothing(admin)
     async with (
         aiohttp.ClientSession(admin.url) as http,
         http.get("/dashboard/events", headers=KEY) as answer,
@@ -207,7 +213,9 @@ async def test_a_viewer_that_takes_nothing_is_cut_off_and_holds_up_nobody(
     stuck.close()
 
 
-async def test_only_so_many_may_look(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_viewer_past_the_limit_gets_503(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stream, "MOST_VIEWERS", 1)
     async with (
         aiohttp.ClientSession(admin.url) as http,
@@ -219,7 +227,7 @@ async def test_only_so_many_may_look(admin: Admin, monkeypatch: pytest.MonkeyPat
             assert second.headers["Retry-After"]
 
 
-async def test_a_stop_says_goodbye_and_waits_for_no_viewer(admin: Admin) -> None:
+async def test_a_stop_sends_viewers_the_event_bye_and_does_not_wait_for_them(admin: Admin) -> None:
     loop = asyncio.get_running_loop()
     async with (
         aiohttp.ClientSession(admin.url) as http,
@@ -238,14 +246,10 @@ async def test_a_stop_says_goodbye_and_waits_for_no_viewer(admin: Admin) -> None
         assert loop.time() - began < 1.5
 
 
-async def test_a_stop_waits_for_no_viewer_that_takes_nothing(admin: Admin) -> None:
-    _, stuck = await asyncio.open_connection("127.0.0.1", admin.port, limit=1024)
-    stuck.transport.pause_reading()  # type: ignore[attr-defined]
-    request = f"GET /dashboard/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
-    stuck.write(request.encode())
-    await until(lambda: admin.viewers == 1)
-    before = admin.seen.looks
-    await until(lambda: admin.seen.looks > before + 30)
+async def test_a_stop_does_not_wait_for_a_viewer_that_reads_nothing(admin: Admin) -> None:
+    stuck = await viewer_that_reads_nothing(admin)
+    before = admin.seen.observed
+    await until(lambda: admin.seen.observed > before + 30)
     async with asyncio.timeout(5):
         await admin.board.close()
         await admin.listening.stop(1.0)
@@ -253,7 +257,7 @@ async def test_a_stop_waits_for_no_viewer_that_takes_nothing(admin: Admin) -> No
     stuck.close()
 
 
-async def test_a_worker_behind_a_supervisor_has_no_page() -> None:
+async def test_a_worker_under_a_supervisor_serves_no_dashboard() -> None:
     live = RuntimeConfig(a_config())
     application = admin_application(live, AdminApi(Seen(), None))  # type: ignore[arg-type]
     listening = Listening(application, sock := bind("127.0.0.1", 0, "admin.port", "--admin-port"))

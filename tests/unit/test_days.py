@@ -1,4 +1,4 @@
-"""Today by MySQL's clock, counted on between its answers."""
+"""The day on MySQL's clock, which the gateway counts on between MySQL's answers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def days_at(mysql: float, retention: int = 30) -> tuple[Days, Clock]:
     return days, clock
 
 
-def test_the_day_changes_at_midnight_without_a_word_from_mysql() -> None:
+def test_the_day_changes_at_midnight_without_an_answer_from_mysql() -> None:
     days, clock = days_at(NOON)
     assert days.today() == DAY
     clock.seconds += 43_199.5
@@ -62,7 +62,7 @@ def test_a_clock_that_is_set_by_less_than_an_hour_is_believed_at_once() -> None:
 
 
 @pytest.mark.parametrize("seconds", [45 * 86_400, -400 * 86_400, 7200, -7200])
-def test_while_the_clock_is_in_doubt_the_day_is_counted_on_and_nothing_is_ready(
+def test_while_the_clock_is_doubted_the_day_is_counted_on_and_requests_are_refused(
     seconds: int,
 ) -> None:
     days, clock = days_at(NOON)
@@ -84,7 +84,7 @@ def test_while_the_clock_is_in_doubt_the_day_is_counted_on_and_nothing_is_ready(
     assert days.settled
 
 
-def test_after_a_failover_the_new_primary_s_clock_is_judged_like_any_other() -> None:
+def test_after_a_failover_the_new_primary_s_clock_is_checked_too() -> None:
     days, _ = days_at(NOON)
     new = HostStatus("new", read_only=False, generation=2, clock_ms=0, engine=MariaDB("10.11.6"))
 
@@ -96,7 +96,7 @@ def test_after_a_failover_the_new_primary_s_clock_is_judged_like_any_other() -> 
     assert days.now() == NOON + 1800
 
 
-def test_an_operator_s_word_is_enough() -> None:
+def test_a_doubted_clock_is_believed_when_an_operator_says_so() -> None:
     days, _ = days_at(NOON)
     assert days.believe().was_in_doubt is False
     days.observe(int((NOON + 86_400) * 1000))
@@ -107,7 +107,7 @@ def test_an_operator_s_word_is_enough() -> None:
     assert days.observe(int((NOON + 86_401) * 1000))
 
 
-def test_another_retention_holds_at_once() -> None:
+def test_a_changed_retention_applies_at_once() -> None:
     days, _ = days_at(NOON)
     assert days.oldest() == date(2026, 12, 16)
 
@@ -116,7 +116,7 @@ def test_another_retention_holds_at_once() -> None:
     assert days.oldest() == date(2027, 1, 13)
 
 
-def test_it_is_settled_while_both_partitions_that_are_written_are_known() -> None:
+def test_days_are_settled_while_today_s_and_tomorrow_s_partition_are_known() -> None:
     days, clock = days_at(NOON)
     assert not days.settled
     days._know({DAY, tomorrow(DAY)})

@@ -1,6 +1,6 @@
-"""What is installed with Tapedeck: every package pinned, known, needed, and free to use.
+"""What is installed with Tapedeck: every package is pinned, needed, and free to use.
 
-Whether one of them has a known hole is asked by `make audit`, which needs the network.
+`make audit`, which needs the network, asks whether one of them has a known vulnerability.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-# Of what a gateway in production loads. A word of the licence's name is enough.
+# Licences of the packages that a gateway in production loads. A word of the name is enough.
 FREE = re.compile(
     r"MIT|BSD|Apache|ISC|MPL|Mozilla Public|PSF|Python Software Foundation|Unlicense|0BSD|Zlib",
     re.IGNORECASE,
 )
-# Named in the metadata not at all, or only by a text: looked at by hand.
+# Packages whose metadata do not name the licence: read by a person.
 KNOWN = {"uhashring": "BSD-3-Clause", "toxiproxy-python": "MIT", "tapedeck-player-gateway": "ours"}
 
 
@@ -76,10 +76,10 @@ def test_everything_that_is_needed_is_pinned_and_installed_as_pinned() -> None:
         assert pinned.get(name) == one.version, f"{name} {one.version} is not what is pinned"
 
 
-def test_nothing_is_pinned_that_nobody_needs() -> None:
-    """A name that nobody knows is how a stranger's package comes in."""
+def test_every_pinned_package_is_needed() -> None:
+    """A package that nothing needs could be a stranger's, under a name like that of a known one."""
     needed = set(closure("dev", "bench"))
-    # Not installed here: what another Python or machine needs, or `make bench`.
+    # What is not installed here is needed by another Python or machine, or by `make bench`.
     elsewhere = {name for name in pins() if installed(name) is None}
     unknown = set(pins()) - needed - elsewhere
     assert not unknown, "pinned, installed, and needed by nothing"
@@ -96,7 +96,7 @@ def test_no_package_comes_from_an_address() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(closure()))
-def test_what_runs_in_production_is_free_to_use(name: str) -> None:
+def test_packages_in_production_have_a_free_licence(name: str) -> None:
     metadata = closure()[name].metadata
     said = [metadata.get("License-Expression"), metadata.get("License"), KNOWN.get(name)]
     said += [c for c in metadata.get_all("Classifier") or [] if c.startswith("License ::")]

@@ -1,4 +1,4 @@
-"""The drills' checker: silent about any true history, loud about each kind of breach."""
+"""The drills' checker finds each kind of breach, and nothing in a correct history."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from drills.checker import CounterHistory, Outcome, Read, Wrong, check_rows
 
 
 @dataclass
-class Honest:
-    """A counter as it should be, and the history of one who uses it."""
+class Counter:
+    """A counter that works, and the history of a client that uses it."""
 
     history: CounterHistory = field(default_factory=lambda: CounterHistory("k"))
     changes: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Honest:
         return read
 
     def kinds(self, *changes: str, version: int | None = None) -> set[Wrong]:
-        """What is found if this is there at the end."""
+        """The breaches that are found if these changes are stored at the end."""
         final = Read(
             self.tick(), self.tick(), len(changes) if version is None else version, changes
         )
@@ -55,10 +55,10 @@ class Honest:
         max_size=30,
     )
 )
-def test_whatever_a_true_counter_does_nothing_is_found(
+def test_a_correct_counter_s_history_has_no_breach(
     steps: list[tuple[str, bool, bool]],
 ) -> None:
-    counter = Honest()
+    counter = Counter()
     for number, (what, answered, happens) in enumerate(steps):
         if what == "read":
             counter.read()
@@ -69,7 +69,7 @@ def test_whatever_a_true_counter_does_nothing_is_found(
 
 @given(st.integers(2, 8), st.data())
 def test_any_acknowledged_change_that_is_missing_is_found(count: int, data: st.DataObject) -> None:
-    counter = Honest()
+    counter = Counter()
     for number in range(count):
         counter.put(f"c{number}")
     missing = data.draw(st.sampled_from(counter.changes))
@@ -78,8 +78,8 @@ def test_any_acknowledged_change_that_is_missing_is_found(count: int, data: st.D
 
 
 @given(st.integers(2, 6), st.data())
-def test_any_other_order_is_found(count: int, data: st.DataObject) -> None:
-    counter = Honest()
+def test_changes_in_another_order_are_found(count: int, data: st.DataObject) -> None:
+    counter = Counter()
     for number in range(count):
         counter.put(f"c{number}")
     order = data.draw(st.permutations(counter.changes))
@@ -87,22 +87,22 @@ def test_any_other_order_is_found(count: int, data: st.DataObject) -> None:
     assert (Wrong.REORDERED in found) == (tuple(order) != counter.changes)
 
 
-def test_a_change_that_was_read_and_is_gone_is_undone() -> None:
-    counter = Honest()
+def test_a_change_that_was_read_and_is_missing_later_counts_as_undone() -> None:
+    counter = Counter()
     counter.put("a")
     counter.put("b")
     counter.read()
     assert Wrong.UNDONE in counter.kinds("a")
 
 
-def test_a_change_that_is_there_twice_is_doubled() -> None:
-    counter = Honest()
+def test_a_change_that_is_stored_twice_counts_as_doubled() -> None:
+    counter = Counter()
     counter.put("a")
     assert Wrong.DOUBLED in counter.kinds("a", "a")
 
 
-def test_a_change_without_an_answer_may_be_there_or_not_but_not_twice() -> None:
-    counter = Honest()
+def test_a_change_without_an_answer_may_be_stored_once_or_not_but_not_twice() -> None:
+    counter = Counter()
     counter.put("a")
     counter.put("b", answered=False)
     assert counter.kinds("a") == set()
@@ -110,15 +110,15 @@ def test_a_change_without_an_answer_may_be_there_or_not_but_not_twice() -> None:
     assert counter.kinds("a", "b", "b") == {Wrong.DOUBLED}
 
 
-def test_a_refused_change_that_is_there_was_untruly_refused() -> None:
-    counter = Honest()
+def test_a_refused_change_that_is_stored_is_found() -> None:
+    counter = Counter()
     counter.put("a")
     counter.put("b", happens=False)
     assert counter.kinds("a", "b") == {Wrong.UNTRUE}
 
 
 def test_two_changes_acknowledged_as_one_version_are_found() -> None:
-    counter = Honest()
+    counter = Counter()
     counter.put("a")
     for change in ("b", "c"):
         put = counter.history.put(change, 1, counter.tick())
@@ -126,16 +126,16 @@ def test_two_changes_acknowledged_as_one_version_are_found() -> None:
     assert {Wrong.VERSION, Wrong.LOST} <= counter.kinds("a", "b")
 
 
-def test_an_older_version_than_was_acknowledged_before_goes_back() -> None:
-    counter = Honest()
+def test_a_read_of_an_older_version_than_the_acknowledged_one_is_found() -> None:
+    counter = Counter()
     counter.put("a")
     counter.put("b")
     counter.history.reads.append(Read(counter.tick(), counter.tick(), 1, ("a",)))
     assert counter.kinds("a", "b") == {Wrong.WENT_BACK}
 
 
-def test_a_read_that_was_under_way_may_show_the_older_version() -> None:
-    counter = Honest()
+def test_a_read_that_was_under_way_during_a_change_may_show_the_older_version() -> None:
+    counter = Counter()
     counter.put("a")
     sent = counter.tick()
     counter.put("b")
@@ -143,8 +143,8 @@ def test_a_read_that_was_under_way_may_show_the_older_version() -> None:
     assert counter.kinds("a", "b") == set()
 
 
-def test_a_version_that_jumped_is_found() -> None:
-    counter = Honest()
+def test_a_skipped_version_is_found() -> None:
+    counter = Counter()
     counter.put("a")
     assert Wrong.VERSION in counter.kinds("a", version=2)
 
@@ -160,12 +160,12 @@ def test_a_version_that_jumped_is_found() -> None:
         ([5], {3, 4}, [Wrong.VERSION]),
     ],
 )
-def test_a_key_has_one_row_of_a_version_that_its_history_allows(
+def test_a_key_must_have_one_row_with_a_version_that_its_history_allows(
     versions: list[int], possible: set[int], found: list[Wrong]
 ) -> None:
     assert [breach.wrong for breach in check_rows("k", versions, possible)] == found
 
 
-def test_every_kind_of_breach_is_explained() -> None:
+def test_every_kind_of_breach_has_a_text_of_its_own() -> None:
     texts = [wrong.value for wrong in Wrong]
     assert all(a != b for a, b in itertools.combinations(texts, 2))

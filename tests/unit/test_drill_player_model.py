@@ -1,5 +1,5 @@
-"""The automaton of a listener's walk: it agrees with the Player, and finds what the Player never
-does."""
+"""The drills' model of a listener: it agrees with the Player, and finds answers that the Player
+never gives."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class RealPlayer:
         self.stored: Stored | None = None
 
     def do(self, command: Command) -> int:
-        """Carry a command out; its answer in the checker's words."""
+        """Carry out a command; its answer as the checker writes it."""
         allowed = Player()
         if command.kind == "tracks_played":
             return len(rules.tracks_played(MIX, self.stored))
@@ -83,7 +83,7 @@ def history() -> ListenerHistory:
 
 
 @given(st.lists(commands, max_size=25))
-def test_the_automaton_agrees_with_the_player(listed: list[Command]) -> None:
+def test_the_model_agrees_with_the_player(listed: list[Command]) -> None:
     real, walk = RealPlayer(), history()
     for command in listed:
         walk.answered(command, real.do(command))
@@ -108,7 +108,7 @@ def test_commands_without_an_answer_may_have_happened_or_not(
 
 
 @given(st.lists(commands, max_size=6), st.lists(commands, max_size=6))
-def test_a_command_without_an_answer_may_land_later(
+def test_a_command_without_an_answer_may_be_carried_out_later(
     before: list[Command], after: list[Command]
 ) -> None:
     real, walk = RealPlayer(), history()
@@ -124,7 +124,7 @@ def test_a_command_without_an_answer_may_land_later(
 
 
 def walked(moves: int) -> ListenerHistory:
-    """A listener at track `moves`."""
+    """The history of a listener who is at track `moves`."""
     walk = history()
     walk.answered(Command("play"), 1)
     for track in range(2, moves + 1):
@@ -142,14 +142,14 @@ def walked(moves: int) -> ListenerHistory:
         (Command("skip"), REFUSED, Wrong.UNTRUE),
     ],
 )
-def test_an_answer_that_cannot_be_is_a_breach(command: Command, answer: int, wrong: Wrong) -> None:
+def test_an_impossible_answer_is_a_breach(command: Command, answer: int, wrong: Wrong) -> None:
     walk = walked(3)
     walk.answered(command, answer)
     assert [breach.wrong for breach in walk.breaches] == [wrong]
 
 
 @pytest.mark.parametrize(("played", "wrong"), [(2, Wrong.LOST), (4, Wrong.DOUBLED)])
-def test_another_place_at_the_end_is_a_breach(played: int, wrong: Wrong) -> None:
+def test_another_number_of_played_tracks_at_the_end_is_a_breach(played: int, wrong: Wrong) -> None:
     assert [breach.wrong for breach in walked(3).check(played)] == [wrong]
 
 

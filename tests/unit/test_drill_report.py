@@ -72,30 +72,32 @@ def broken(made: Result) -> list[str]:
     return [finding.promise for finding in made.findings if not finding.held]
 
 
-def test_a_drill_without_faults_of_the_system_holds() -> None:
+def test_a_drill_without_a_breach_or_error_holds() -> None:
     assert result().held
 
 
-def test_one_breach_breaks_it() -> None:
+def test_a_drill_with_one_breach_does_not_hold() -> None:
     assert not result(breaches=[Breach(Wrong.LOST, "k", "gone")]).held
 
 
 @pytest.mark.parametrize(("during", "held"), [(0.025, True), (0.050, False), (0.200, False)])
-def test_after_ejection_latency_must_be_as_before(during: float, held: bool) -> None:
+def test_a_drill_does_not_hold_if_requests_are_slower_after_the_ejection(
+    during: float, held: bool
+) -> None:
     assert result(during=during).held is held
 
 
-def test_until_ejection_the_hints_deadline_is_allowed_and_no_more() -> None:
+def test_until_the_ejection_requests_may_take_the_hint_s_deadline_and_not_longer() -> None:
     assert not any(promise.startswith("until") for promise in broken(result(during=0.055)))
     assert any(promise.startswith("until") for promise in broken(result(during=0.065)))
 
 
-def test_an_outage_may_cost_as_long_as_it_lasts_and_a_second() -> None:
+def test_during_an_outage_requests_may_take_as_long_as_it_lasts_and_a_second_more() -> None:
     assert result("mysql-primary-killed", during=3.9).held
     assert not result("mysql-primary-killed", during=4.1).held
 
 
-def test_an_error_that_is_not_promised_breaks_it() -> None:
+def test_a_drill_with_an_error_that_it_does_not_promise_does_not_hold() -> None:
     made = result()
     made.tries.append(Try(5, 5, 5.1, 0, "next", Met.BUSY, last=False))
     assert next(f.held for f in verdicts.all_findings(made, [])) is False
@@ -105,7 +107,7 @@ def test_an_error_that_is_not_promised_breaks_it() -> None:
 
 
 @pytest.mark.parametrize(("stall", "late"), [(0.5, False), (3.0, True)])
-def test_errors_of_a_machine_that_stood_still_are_only_late_and_lost_changes_never_are(
+def test_errors_while_the_machine_stalled_count_as_late_and_lost_changes_do_not(
     stall: float, late: bool
 ) -> None:
     for breaches, only_late in (([], late), ([Breach(Wrong.LOST, "k", "gone")], False)):
@@ -118,7 +120,7 @@ def test_errors_of_a_machine_that_stood_still_are_only_late_and_lost_changes_nev
         assert made.only_late == only_late
 
 
-def test_a_gateway_that_sheds_a_drills_load_is_on_a_machine_that_is_too_busy() -> None:
+def test_a_drill_whose_load_an_overloaded_gateway_refuses_counts_as_late() -> None:
     made = result()
     made.tries += [
         Try(at, at, at + 0.1, 0, "next", Met.SHED, last=False) for at in (5, 7.9, 8.8, 9.5)
@@ -131,7 +133,7 @@ def test_a_gateway_that_sheds_a_drills_load_is_on_a_machine_that_is_too_busy() -
     made.findings = verdicts.all_findings(made, [])
     assert not made.only_late
     source = Path(application.__file__).read_bytes()
-    assert OVERLOADED in source, "the gateway says it in other words by now"
+    assert OVERLOADED in source, "the gateway's answer to overload has other words now"
 
 
 class _Strict(HTMLParser):
@@ -152,7 +154,7 @@ class _Strict(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_the_page_stands_alone_and_escapes_what_it_shows(tmp_path: Path) -> None:
+def test_the_page_needs_no_other_file_and_escapes_what_it_shows(tmp_path: Path) -> None:
     page = write(result(breaches=[Breach(Wrong.LOST, "k", "a < b")]), tmp_path).read_text()
     parser = _Strict()
     parser.feed(page)
@@ -165,11 +167,11 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(tmp_path: Path) -> None
 
 
 def text_of(page: str) -> str:
-    """What a reader sees of a page, in one line."""
+    """The visible text of a page, in one line."""
     return " ".join(unescape(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.S)).split())
 
 
-def test_json_beside_it_says_the_same(tmp_path: Path) -> None:
+def test_the_report_in_json_says_the_same_as_the_page(tmp_path: Path) -> None:
     page = write(result(), tmp_path)
     read = json.loads((page.parent / "report.json").read_text())
     assert read["held"] is True
@@ -191,7 +193,7 @@ def test_a_report_says_how_long_clients_felt_the_fault_and_when_that_was_over() 
     assert "5.50 s from here on clients are served as before" in page
 
 
-def test_rows_of_zeros_are_one_row() -> None:
+def test_the_report_shows_all_counts_of_zero_in_one_row() -> None:
     page = text_of(render(result()))
     assert len(re.findall(r"changes lost|changes doubled|requests that failed", page)) == 3
     assert "errors in the gateways' logs 0" in page
@@ -201,7 +203,7 @@ def test_rows_of_zeros_are_one_row() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 100])
-def test_a_terminal_breaks_lines_between_words_only(width: int, tmp_path: Path) -> None:
+def test_a_terminal_breaks_lines_only_between_words(width: int, tmp_path: Path) -> None:
     made = result("mysql-primary-killed-alone", breaches=[Breach(Wrong.LOST, "k" * 20, "gone")])
     made.marks = [Mark(12.5, "mysql2, the standby, is started: " + "it lacks acknowledged " * 5)]
     screen = StringIO()
@@ -214,10 +216,10 @@ def test_a_terminal_breaks_lines_between_words_only(width: int, tmp_path: Path) 
     assert all(len(line) <= width for line in lines if not line.startswith(copied))
     told = [*made.marks[0].text.split(), *" ".join(f.promise for f in made.findings).split()]
     assert set(told) <= set(screen.getvalue().split())
-    assert any(made.command in line for line in lines), "it is to be copied whole"
+    assert any(made.command in line for line in lines), "the command is on one line, to be copied"
 
 
-def test_a_drill_without_a_verdict_says_why_and_did_not_hold(tmp_path: Path) -> None:
+def test_a_drill_that_ended_early_says_why_and_does_not_hold(tmp_path: Path) -> None:
     for ended in (INTERRUPTED, NOT_STEADY):
         made = result()
         made.ended, made.findings = ended, []
@@ -244,7 +246,7 @@ def answer(number: int, status: int = 200, *reasons: str) -> Readyz:
         ([answer(0), answer(1, 200, "lookup2 is out")], "gateway 2: lookup2 is out"),
     ],
 )
-def test_a_stack_is_steady_while_every_gateway_is_ready_and_misses_nothing(
+def test_a_stack_is_steady_while_every_gateway_is_ready_without_a_reason(
     readyz: list[Readyz], wrong: str
 ) -> None:
     finding = parts(readyz, 2)
@@ -257,7 +259,7 @@ def served_with(*met: Met, took: float = 0.01) -> Finding:
     return served(tries, 1.0, 9.0, within=0.25)
 
 
-def test_a_load_that_fails_before_the_fault_is_not_steady() -> None:
+def test_a_load_with_errors_before_the_fault_is_not_steady() -> None:
     assert served_with().held
     assert served_with(Met.CONFLICT).held
     finding = served_with(Met.BUSY)
@@ -268,7 +270,7 @@ def test_a_load_that_fails_before_the_fault_is_not_steady() -> None:
     assert served([], 1.0, 9.0, within=0.25).measured == "no request was answered in 8.0 s"
 
 
-def test_a_load_past_the_objective_before_the_fault_is_late_and_not_steady() -> None:
+def test_a_load_slower_than_the_objective_before_the_fault_is_not_steady() -> None:
     finding = served_with(took=0.3)
     assert not finding.held
     assert finding.timing
@@ -289,7 +291,7 @@ def test_the_index_lists_all_runs_the_newest_first(tmp_path: Path) -> None:
     assert "2026-01-03 00:00:00 gateway-killed held" in text_of(index)
 
 
-def test_the_oldest_reports_go_and_nothing_else_does(
+def test_only_the_oldest_reports_are_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive, "MOST_RUNS", 2)
@@ -322,7 +324,7 @@ def test_the_oldest_reports_go_and_nothing_else_does(
         ("lookup-killed", None),
     ],
 )
-def test_what_a_running_stack_has_not_is_the_reason_not_to_be_pointed_at_it(
+def test_a_drill_that_a_running_stack_does_not_suit_is_refused_with_the_reason(
     name: str, reason: str | None
 ) -> None:
     said = unsuited(DRILLS[name].plan, local=True)
@@ -330,13 +332,13 @@ def test_what_a_running_stack_has_not_is_the_reason_not_to_be_pointed_at_it(
     assert unsuited(DRILLS[name].plan, local=False) is not None
 
 
-def test_by_hand_without_a_stack_is_a_usage_error() -> None:
+def test_the_drill_by_hand_without_a_configuration_is_a_usage_error() -> None:
     answer = CliRunner().invoke(app, ["drill", "by-hand"], env={"COLUMNS": "200"})
     assert answer.exit_code == 2
     assert "by-hand needs --config FILE" in answer.output
 
 
-def test_a_wrong_name_is_answered_with_the_one_that_was_meant() -> None:
+def test_a_misspelt_drill_is_answered_with_a_suggestion() -> None:
     answer = CliRunner().invoke(app, ["drill", "lookup-kiled"], env={"COLUMNS": "200"})
     assert answer.exit_code == 2
     assert "there is no drill 'lookup-kiled': did you mean 'lookup-killed'?" in answer.output
@@ -345,7 +347,7 @@ def test_a_wrong_name_is_answered_with_the_one_that_was_meant() -> None:
     assert "there is no drill 'xyz': see --list" in answer.output
 
 
-def test_the_table_of_drills_has_what_each_needs() -> None:
+def test_every_drill_has_a_name_and_a_description_in_the_same_style() -> None:
     for name, scenario in DRILLS.items():
         assert name == scenario.name
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", name)

@@ -1,4 +1,4 @@
-"""When a lookup node leaves the ring, and when it comes back."""
+"""When a lookup node is ejected from the ring, and when it returns."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def a_node(limit: int = 2, *, eject: bool = True) -> Health:
     return Health(limit=limit, retry_seconds=RETRY, eject=eject)
 
 
-def knock_out(node: Health, now: float) -> float:
-    """Fail until it is out; how long it stays out at least."""
+def let_it_be_ejected(node: Health, now: float) -> float:
+    """Let it fail until it is ejected; the seconds until its next probe."""
     while not node.failed(now, "timeout"):
         pass
     assert node.next_probe is not None
     return node.next_probe - now
 
 
-def test_an_ejected_node_is_asked_once_its_time_is_over() -> None:
+def test_an_ejected_node_is_probed_after_its_time_out() -> None:
     node = a_node()
-    out = knock_out(node, 100)
+    out = let_it_be_ejected(node, 100)
 
     assert out == RETRY
     assert not node.probe_due(100 + RETRY - 0.001)
@@ -34,7 +34,7 @@ def test_an_ejected_node_is_asked_once_its_time_is_over() -> None:
 
 def test_only_a_probe_brings_a_node_back() -> None:
     node = a_node()
-    knock_out(node, 0)
+    let_it_be_ejected(node, 0)
 
     node.succeeded(10 * RETRY)  # the answer of a request that was sent before
     assert not node.live
@@ -44,9 +44,9 @@ def test_only_a_probe_brings_a_node_back() -> None:
     assert (node.failures, node.reason, node.next_probe) == (0, "", None)
 
 
-def test_a_failed_probe_leaves_it_out_and_says_why() -> None:
+def test_after_a_failed_probe_the_node_stays_ejected_for_that_reason() -> None:
     node = a_node()
-    knock_out(node, 0)
+    let_it_be_ejected(node, 0)
 
     assert not node.probed(RETRY, "LOADING")
 
@@ -56,7 +56,7 @@ def test_a_failed_probe_leaves_it_out_and_says_why() -> None:
     assert node.probe_due(2 * RETRY)
 
 
-def test_a_probe_of_a_live_node_says_nothing() -> None:
+def test_a_probe_of_a_live_node_changes_nothing() -> None:
     node = a_node()
 
     assert not node.probed(5, None)
@@ -64,19 +64,19 @@ def test_a_probe_of_a_live_node_says_nothing() -> None:
     assert (node.live, node.failures) == (True, 0)
 
 
-def test_what_was_sent_before_the_ejection_ejects_no_second_time() -> None:
+def test_failures_of_requests_sent_before_the_ejection_do_not_count() -> None:
     node = a_node()
-    knock_out(node, 0)
+    let_it_be_ejected(node, 0)
 
     assert not node.failed(1, "timeout")
     assert not node.late(1, "late")
     assert node.next_probe == RETRY
 
 
-def test_a_node_that_flaps_stays_out_longer_each_time_up_to_a_bound() -> None:
+def test_a_node_that_flaps_is_ejected_for_longer_each_time_up_to_a_limit() -> None:
     node, now, outs = a_node(), 0.0, []
     for _ in range(7):
-        outs.append(knock_out(node, now))
+        outs.append(let_it_be_ejected(node, now))
         now += outs[-1]
         node.probed(now, None)
         now += 1
@@ -85,19 +85,19 @@ def test_a_node_that_flaps_stays_out_longer_each_time_up_to_a_bound() -> None:
     assert max(outs) == LONGEST * RETRY
 
 
-def test_a_node_that_was_well_for_long_is_out_shortly_again() -> None:
+def test_after_a_long_time_without_failures_the_first_time_out_applies_again() -> None:
     node = a_node()
-    now = knock_out(node, 0)
+    now = let_it_be_ejected(node, 0)
     node.probed(now, None)
-    second = knock_out(node, now + STEADY * RETRY - 1)
+    second = let_it_be_ejected(node, now + STEADY * RETRY - 1)
     assert second == 2 * RETRY
     now += STEADY * RETRY + second
     node.probed(now, None)
 
-    assert knock_out(node, now + STEADY * second) == RETRY
+    assert let_it_be_ejected(node, now + STEADY * second) == RETRY
 
 
-def test_answers_that_all_come_too_late_eject_only_more_slowly() -> None:
+def test_a_node_is_ejected_after_more_late_answers_than_failures() -> None:
     node = a_node(2)
 
     ejected = [node.late(0, "late") for _ in range(2 * LATE)]
@@ -106,7 +106,7 @@ def test_answers_that_all_come_too_late_eject_only_more_slowly() -> None:
     assert node.reason == "late"
 
 
-def test_one_answer_in_time_forgives_the_late_ones() -> None:
+def test_one_answer_in_time_cancels_the_late_ones_before() -> None:
     node = a_node(1)
     for _ in range(20):
         for _ in range(LATE - 1):
@@ -169,7 +169,7 @@ class Node(RuleBasedStateMachine):
             assert self.node.next_probe == self.now + RETRY
 
     @invariant()
-    def a_live_node_waits_for_no_probe_and_an_ejected_one_always_does(self) -> None:
+    def only_an_ejected_node_waits_for_a_probe(self) -> None:
         assert (self.node.next_probe is None) is self.node.live
         assert self.node.live or self.node.eject
         assert self.node.live or self.node.reason
@@ -179,9 +179,7 @@ TestNode = Node.TestCase
 TestNode.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-def test_other_settings_keep_what_the_node_went_through_and_a_shorter_time_out_holds_at_once() -> (
-    None
-):
+def test_changed_settings_keep_a_node_s_state_and_a_shorter_time_out_applies_at_once() -> None:
     health = Health(limit=1, retry_seconds=30)
     assert health.failed(100.0, "refused")
     health.adjust(101.0, limit=3, retry_seconds=5, eject=True)

@@ -29,7 +29,7 @@ STATES = st.sampled_from(["ONLINE", "RECOVERING", "UNREACHABLE", "ERROR", "OFFLI
         ("", "", "MySQL"),
     ],
 )
-def test_a_server_is_known_by_its_version_and_comment(
+def test_a_server_s_engine_is_told_from_its_version_and_comment(
     version: str, comment: str, name: str
 ) -> None:
     assert str(Engine.of(version, comment)) == name
@@ -47,13 +47,13 @@ def test_a_server_is_known_by_its_version_and_comment(
         (MySQL("of my own making"), True),
     ],
 )
-def test_a_version_older_than_those_that_were_tested_is_named(engine: Engine, tested: bool) -> None:
+def test_a_version_older_than_the_tested_ones_is_reported(engine: Engine, tested: bool) -> None:
     assert (engine.untested == "") is tested
     assert tested or str(engine) in engine.untested
 
 
 class Server:
-    """Answers statements by how they begin; what it has no answer to is an error."""
+    """Answers each statement by its first words."""
 
     broken = False
 
@@ -84,7 +84,7 @@ LINKED = [("Rpl_semi_sync_source_status", "ON"), ("Rpl_semi_sync_source_clients"
         ({MEMBERS: [("ONLINE",), ("ONLINE",), ("UNREACHABLE",)]}, True, "2 of 3 members"),
         ({MEMBERS: [("ONLINE",), ("RECOVERING",)]}, False, "1 of 3 members"),
         ({MEMBERS: [("ONLINE",)]}, False, "1 of 3 members"),
-        # The user may not look: that is not the same as not redundant.
+        # Without the right to read the members, redundancy is unknown.
         ({MEMBERS: DENIED, NAME: [("group_replication_group_name", "a")]}, None, "GRANT SELECT"),
         # A semi-synchronous pair: no group, or one that is not running.
         ({MEMBERS: [], STATUS: LINKED}, True, "standby"),
@@ -92,11 +92,11 @@ LINKED = [("Rpl_semi_sync_source_status", "ON"), ("Rpl_semi_sync_source_clients"
         ({MEMBERS: DENIED, NAME: [], STATUS: LINKED}, True, "standby"),
         ({MEMBERS: DENIED, NAME: [("x", "")], STATUS: LINKED}, True, "standby"),
         ({MEMBERS: DENIED, NAME: [], STATUS: []}, False, "no standby"),
-        # Nothing that the server refuses may cost the primary its place.
+        # A refused statement must not make the primary unusable: redundancy is unknown.
         ({MEMBERS: MySQLError(Fault.NO_TABLE, 1146, "no such table")}, None, "no such table"),
     ],
 )
-def test_mysql_is_redundant_by_its_group_or_by_its_standby(
+def test_mysql_is_redundant_through_its_group_or_its_standby(
     answers: dict[str, Any], held: bool | None, words: str
 ) -> None:
     found = asyncio.run(MySQL("9.7.4").redundancy(Server(answers), hosts=3))
@@ -106,7 +106,7 @@ def test_mysql_is_redundant_by_its_group_or_by_its_standby(
     assert words in found.reason
 
 
-def test_behind_one_name_only_a_group_is_seen() -> None:
+def test_with_one_configured_host_only_a_group_is_found_to_be_redundant() -> None:
     alone = asyncio.run(MySQL("9.7.4").redundancy(Server({MEMBERS: []}), hosts=1))
     members = Server({MEMBERS: [("ONLINE",)] * 3})
     behind_a_router = asyncio.run(MySQL("9.7.4").redundancy(members, hosts=1))
@@ -116,7 +116,7 @@ def test_behind_one_name_only_a_group_is_seen() -> None:
     assert behind_a_router.held
 
 
-def test_a_lost_connection_is_no_answer() -> None:
+def test_redundancy_is_not_judged_after_a_lost_connection() -> None:
     lost = Server({STATUS: MySQLError(Fault.LOST, 2013, "lost")})
     with pytest.raises(MySQLError):
         asyncio.run(MariaDB("10.11.6").redundancy(lost, hosts=2))
@@ -130,7 +130,7 @@ def test_a_group_is_redundant_only_while_two_and_a_majority_are_online(
     online = members.count("ONLINE")
 
     assert held == (online >= 2 and online > max(len(members), hosts) // 2)
-    # One more member that is online never makes it worse, one more that is not never better.
+    # Another online member never ends the redundancy; an unreachable one never brings it.
     if len(members) < hosts:
         assert group([*members, "ONLINE"], hosts).held or not held
     assert held or not group([*members, "UNREACHABLE"], hosts).held
@@ -146,7 +146,7 @@ def test_a_group_is_redundant_only_while_two_and_a_majority_are_online(
         ({"Rpl_semi_sync_slave_status": "ON"}, False),
     ],
 )
-def test_a_standby_counts_while_it_is_linked_and_waited_for(
+def test_a_standby_counts_while_the_primary_waits_for_it(
     status: dict[str, str], held: bool
 ) -> None:
     assert semi_sync(status.items(), MariaDB.waiting_side).held is held

@@ -18,20 +18,20 @@ PRINTED = """\
 """
 
 
-def test_the_archive_is_the_one_that_the_machines_own_release_comes_from() -> None:
+def test_engines_come_from_the_archives_of_the_machine_s_own_release() -> None:
     assert engines.archives(PRINTED, "bookworm") == [
         "http://mirror.invalid/debian",
         "http://other.invalid/debian",
     ]
 
 
-def test_a_machine_without_debians_archive_has_none() -> None:
+def test_a_machine_without_a_debian_archive_has_none() -> None:
     assert (
         engines.archives("'https://tools.invalid/apt/dists/stable/InRelease' x 0\n", "noble") == []
     )
 
 
-def test_what_is_not_installed_is_not_found(
+def test_an_engine_that_is_not_installed_is_not_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "FOLDER", tmp_path)
@@ -39,7 +39,7 @@ def test_what_is_not_installed_is_not_found(
 
 
 def started_as(tmp_path: Path, name: str, *arguments: str) -> list[str]:
-    """What the loader of an engine is given, when its server is started with these arguments."""
+    """The arguments of an engine's loader when its server is started with `arguments`."""
     folder = tmp_path / name
     loader = folder / "root" / "usr" / "lib64" / "ld-linux-x86-64.so.2"
     loader.parent.mkdir(parents=True)
@@ -52,7 +52,9 @@ def started_as(tmp_path: Path, name: str, *arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_a_server_is_started_with_its_own_libraries_and_the_callers_words(tmp_path: Path) -> None:
+def test_a_server_is_started_with_its_own_libraries_and_the_caller_s_arguments(
+    tmp_path: Path,
+) -> None:
     given = started_as(tmp_path, "valkey-9", "--port", "1", "--save", "60 1")
     root = tmp_path / "valkey-9" / "root"
     assert given[given.index("--library-path") + 1] == f"{root}/usr/lib/x86_64-linux-gnu"
@@ -60,7 +62,7 @@ def test_a_server_is_started_with_its_own_libraries_and_the_callers_words(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["mysql-9", "mariadb-11"])
-def test_no_defaults_stays_the_first_option_and_the_callers_come_last(
+def test_no_defaults_stays_the_first_option_and_the_caller_s_options_the_last(
     tmp_path: Path, name: str
 ) -> None:
     given = started_as(tmp_path, name, "--no-defaults", "--plugin-dir=mine")

@@ -1,4 +1,4 @@
-"""How a lookup entry is written, read and pruned, in both layouts."""
+"""How an entry of a lookup node is written, read and pruned, in both layouts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ keys = st.builds(Key, ids, ids)
 days = st.dates(date(1000, 1, 1), date(9999, 12, 31))
 
 
-def test_flat_entries_are_what_the_original_system_writes() -> None:
+def test_a_flat_entry_is_what_the_original_system_writes() -> None:
     assert FLAT.ask(KEY) == ("GET", b"uid:7:pid:11")
     assert FLAT.put(KEY, DAY) == [("SET", b"uid:7:pid:11", b"20260301", "EX", 32 * 86400)]
 
 
-def test_packed_entries_are_a_hash_a_user_with_a_field_a_playlist() -> None:
+def test_a_packed_entry_is_a_hash_for_each_user_with_a_field_for_each_playlist() -> None:
     assert PACKED.ask(KEY) == ("HGET", b"u:7", b"11")
     assert PACKED.put(KEY, DAY)[:2] == [
         ("HSET", b"u:7", b"11", b"20260301"),
@@ -49,7 +49,7 @@ def test_an_entry_is_read_back_as_the_day_that_was_put(
 
 @pytest.mark.parametrize("name", NAMES)
 @given(key=keys, day=days)
-def test_every_command_about_a_key_goes_where_the_ring_places_it(
+def test_every_command_about_a_key_names_the_key_by_which_the_ring_places_it(
     name: Literal["packed", "flat"], key: Key, day: date
 ) -> None:
     layout = Layout(name, 30)
@@ -70,13 +70,13 @@ def test_two_keys_never_share_an_entry(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_entry_outlives_the_state_that_it_leads_to(name: Literal["packed", "flat"]) -> None:
+def test_an_entry_expires_later_than_its_state(name: Literal["packed", "flat"]) -> None:
     numbers = [word for command in Layout(name, 7).put(KEY, DAY) for word in command]
 
     assert 9 * 86400 in numbers
 
 
-def test_nothing_there_is_no_garbage() -> None:
+def test_a_missing_entry_is_not_garbage() -> None:
     assert hint_of(None) == NOTHING
 
 
@@ -102,12 +102,12 @@ def test_nothing_there_is_no_garbage() -> None:
         {},
     ],
 )
-def test_whatever_is_no_day_is_garbage(reply: object) -> None:
+def test_a_reply_that_is_no_day_is_garbage(reply: object) -> None:
     assert hint_of(reply) == GARBAGE
 
 
 @given(st.binary(max_size=16))
-def test_no_bytes_are_read_as_another_day_than_they_say(reply: bytes) -> None:
+def test_bytes_are_read_only_as_the_day_that_they_spell(reply: bytes) -> None:
     day = hint_of(reply).day
     assert day is None or f"{day.year:04}{day:%m%d}".encode() == reply
 
@@ -134,7 +134,7 @@ def test_pruning_removes_exactly_the_fields_past_retention(
         assert command is None
 
 
-def test_pruning_leaves_fields_alone_that_are_no_entries() -> None:
+def test_pruning_keeps_fields_that_are_no_entries() -> None:
     fields = {b"11": b"garbage", b"x": b"", b"12": b"2000010"}
     fields |= {b"born": b"20000101", b"007": b"20000101", b"0": b"20000101", b"9" * 19: b"20000101"}
 
@@ -146,7 +146,7 @@ def test_an_odd_answer_to_the_scan_prunes_nothing(scanned: object) -> None:
     assert PACKED.prune(b"u:7", scanned, DAY) is None
 
 
-def test_fields_are_looked_at_for_old_ones_when_an_entry_has_grown() -> None:
+def test_a_hash_is_scanned_for_old_fields_after_a_field_was_added() -> None:
     assert PACKED.look_for_old(KEY, 1) == ("HSCAN", b"u:7", 0, "COUNT", 512)
     assert PACKED.look_for_old(KEY, 0) is None
 

@@ -1,4 +1,4 @@
-"""What an error of MySQL, or of its driver, means for a request."""
+"""How errors of MySQL and of its driver are classified."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from failover.mysql.errors import FAULTS, Fault, MySQLError, classify
         (e.OperationalError(1290, "running with the --read-only option"), Fault.READ_ONLY),
         (e.OperationalError(1792, "Cannot execute in a READ ONLY transaction"), Fault.READ_ONLY),
         (e.OperationalError(1836, "Running in read-only mode"), Fault.READ_ONLY),
-        # As a member of a group says, and a server that goes offline.
+        # Errors of a member of a group, and of a server that goes offline.
         (e.OperationalError(3100, "Error on observer while running hook"), Fault.LOST),
         (e.OperationalError(3101, "Plugin instructed to rollback"), Fault.RETRY),
         (e.OperationalError(3098, "The table does not comply"), Fault.FINAL),
@@ -42,7 +42,7 @@ from failover.mysql.errors import FAULTS, Fault, MySQLError, classify
         (e.DataError(1406, "Data too long for column"), Fault.FINAL),
         (e.OperationalError(1153, "Got a packet bigger than max_allowed_packet"), Fault.FINAL),
         (e.OperationalError(1114, "The table is full"), Fault.FULL),
-        # What the driver says when it has lost its place, or its connection.
+        # Errors of the driver that has lost its connection, or its place in the packets.
         (e.InterfaceError(0, "Not connected"), Fault.LOST),
         (e.InterfaceError("(0, 'Not connected')"), Fault.LOST),
         (e.InternalError("Packet sequence number wrong - got 1 expected 2"), Fault.LOST),
@@ -52,14 +52,16 @@ from failover.mysql.errors import FAULTS, Fault, MySQLError, classify
         (asyncio.IncompleteReadError(b"", 4), Fault.LOST),
     ],
 )
-def test_an_error_means(error: Exception, fault: Fault) -> None:
+def test_each_error_is_classified_by_what_it_means_for_a_request(
+    error: Exception, fault: Fault
+) -> None:
     known = classify(error)
 
     assert known is not None
     assert known.fault is fault
 
 
-def test_the_number_and_the_servers_words_are_kept() -> None:
+def test_an_error_keeps_its_number_and_the_server_s_message() -> None:
     known = classify(e.OperationalError(1213, "Deadlock found"))
 
     assert known is not None
@@ -67,18 +69,18 @@ def test_the_number_and_the_servers_words_are_kept() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyError("k"), ZeroDivisionError()])
-def test_a_mistake_of_ours_is_not_mysqls(error: Exception) -> None:
+def test_an_error_of_the_program_is_not_classified_as_mysql_s(error: Exception) -> None:
     assert classify(error) is None
 
 
-def test_an_error_that_is_known_already_stays_itself() -> None:
+def test_a_classified_error_is_returned_unchanged() -> None:
     error = MySQLError(Fault.BUSY, 1040, "Too many connections")
 
     assert classify(error) is error
 
 
 @pytest.mark.parametrize("fault", list(Fault))
-def test_only_what_may_pass_by_itself_is_repeated(fault: Fault) -> None:
+def test_only_faults_that_may_pass_are_tried_again(fault: Fault) -> None:
     passing = MySQLError(fault, 0, "").passing
 
     once = (Fault.NO_TABLE, Fault.DUPLICATE, Fault.FULL, Fault.FINAL)
@@ -86,11 +88,11 @@ def test_only_what_may_pass_by_itself_is_repeated(fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("code", sorted(FAULTS))
-def test_every_line_of_the_table_holds_whichever_class_the_driver_chose(code: int) -> None:
+def test_an_error_s_number_decides_whichever_class_the_driver_chose(code: int) -> None:
     fault, source = FAULTS[code]
 
     for kind in (e.OperationalError, e.InternalError, e.ProgrammingError, e.IntegrityError):
         known = classify(kind(code, "words"))
         assert known is not None
         assert known.fault is fault
-    assert "_" in source.split(":")[0]  # the manual's name of it
+    assert "_" in source.split(":")[0]  # the name in MySQL's manual

@@ -1,4 +1,4 @@
-"""Exports: what is written of a state, in each kind of file, and what is left out."""
+"""Exports: how states are written in each kind of file, and which are left out."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_state_of_the_other_api_is_left_out_and_counted(kind: str) -> None:
     assert "43" not in text
 
 
-def test_sql_can_be_reviewed() -> None:
+def test_an_export_in_sql_has_one_readable_statement() -> None:
     assert exported(".sql", PLACES)[1] == (
         "REPLACE INTO `places_20261130` (`u`, `p`, `d`, `at`, `t`, `l`) VALUES"
         " (43, 7, '2026-11-30', '2026-11-30T00:00:00', '[1001, 1002]', 0);\n"
@@ -57,7 +57,7 @@ def test_sql_can_be_reviewed() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])) | st.text("a'\\\"\n;é"))
-def test_no_text_ends_its_sql_literal(text: str) -> None:
+def test_no_text_can_end_its_sql_literal(text: str) -> None:
     body = json.dumps({"a": text}, ensure_ascii=False).encode()
     _, statements = exported(".sql", BODIES, [(1, 2, Owner.STATES_API, body)])
     (statement,) = statements.split("\n")[:-1]
@@ -70,7 +70,7 @@ def test_no_text_ends_its_sql_literal(text: str) -> None:
         assert body.isascii()
 
 
-def test_json_lines_have_lists_and_objects() -> None:
+def test_an_export_in_json_lines_has_lists_and_objects() -> None:
     (line,) = exported(".jsonl", PLACES)[1].splitlines()
     assert json.loads(line) == {
         "u": 43,
@@ -82,7 +82,7 @@ def test_json_lines_have_lists_and_objects() -> None:
     }
     rows = [(42, 7, Owner.STATES_API, b'{\n  "position": 1e400\r\n}')]
     (line,) = exported(".jsonl", BODIES, rows)[1].splitlines()
-    assert "1e400" in line, "numbers stay as they are written"
+    assert "1e400" in line, "a number is exported with the digits that it was stored with"
 
 
 def test_a_column_that_is_day_and_update_time_is_written_as_a_time() -> None:
@@ -96,7 +96,7 @@ def test_a_column_that_is_day_and_update_time_is_written_as_a_time() -> None:
     }
 
 
-def test_a_file_has_the_day_where_the_map_leaves_it_to_tables_names() -> None:
+def test_a_file_has_a_column_day_if_the_map_takes_the_day_from_tables_names() -> None:
     said = PLACES.replace("day: d\n", "").replace("updated: at", "updated: GREATEST(a, b)")
     assert exported(".csv", said)[1].split() == [
         "u,p,t,l,day",
@@ -108,7 +108,7 @@ def test_a_file_has_the_day_where_the_map_leaves_it_to_tables_names() -> None:
 
 @pytest.mark.parametrize("kind", [".csv", ".jsonl"])
 @pytest.mark.parametrize(("said", "owner"), [(PLACES, Owner.PLAYER), (BODIES, Owner.STATES_API)])
-def test_what_was_exported_is_imported_as_it_was(
+def test_an_exported_state_is_imported_unchanged(
     kind: str, said: str, owner: Owner, tmp_path: Any
 ) -> None:
     (row,) = [one for one in ROWS if one[2] == owner]

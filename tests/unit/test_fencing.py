@@ -1,4 +1,4 @@
-"""Which host is believed to be the primary."""
+"""Which host becomes the primary, from the answers of all hosts."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_one_writable_host_is_the_primary() -> None:
         ([down(A, busy=True)], [A]),
     ],
 )
-def test_without_a_writable_host_nobody_is_and_each_host_is_named(
+def test_without_a_writable_host_there_is_no_primary_and_each_host_is_named(
     seen_hosts: list[View], words: list[str]
 ) -> None:
     verdict = decide(seen_hosts, seen=1, identity=None)
@@ -81,7 +81,7 @@ def busy(address: str, before: HostStatus | None = None) -> View:
     return View(address, error="1040 Too many connections", busy=True, before=before)
 
 
-def test_a_primary_that_is_busy_keeps_its_claim_against_another_of_its_generation() -> None:
+def test_a_busy_primary_and_a_writable_host_of_its_generation_are_both_refused() -> None:
     for pair in ([busy(A, status(A, 3)), writable(B, 3)], [writable(B, 3), busy(A, status(A, 3))]):
         verdict = decide(pair, seen=3, identity=A)
 
@@ -93,13 +93,13 @@ def test_a_primary_that_is_busy_keeps_its_claim_against_another_of_its_generatio
 @pytest.mark.parametrize(
     ("before", "seen"),
     [
-        (None, 3),  # nothing is known of it
+        (None, 3),  # it never answered
         (status(A, 3, read_only=True), 3),
         (status(A, 2), 3),  # it was replaced
-        (status(A, 3), 3),  # it is to be: whoever promoted B raised the generation
+        (status(A, 3), 3),  # B was promoted with a newer generation
     ],
 )
-def test_one_that_is_busy_stops_nobody_who_has_more_right(
+def test_a_busy_host_does_not_stop_the_adoption_of_a_host_with_more_right(
     before: HostStatus | None, seen: int
 ) -> None:
     generation = 4 if before == status(A, 3) else 3
@@ -109,19 +109,19 @@ def test_one_that_is_busy_stops_nobody_who_has_more_right(
     assert verdict.address == B
 
 
-def test_one_that_is_busy_is_adopted_by_no_word_that_it_said_before() -> None:
+def test_a_busy_host_is_not_adopted_for_what_it_answered_before() -> None:
     verdict = decide([busy(A, status(A, 3)), standby(B, 3)], seen=3, identity=A)
 
     assert isinstance(verdict, Vacant)
     assert "1040" in verdict.reason
-    # By its other name it answers.
+    # The same server answers under another name.
     both = [busy(A, status("server", 3)), writable(B, 3, identity="server")]
     for pair in (both, both[::-1]):
         assert isinstance(decide(pair, seen=3, identity="server"), Adopt)
 
 
 @pytest.mark.parametrize("identity", [None, A, B])
-def test_two_writable_hosts_of_one_generation_are_both_refused(identity: str | None) -> None:
+def test_two_writable_hosts_of_the_same_generation_are_both_refused(identity: str | None) -> None:
     verdict = decide([writable(A, 3), writable(B, 3)], seen=3, identity=identity)
 
     assert isinstance(verdict, Vacant)
@@ -130,7 +130,7 @@ def test_two_writable_hosts_of_one_generation_are_both_refused(identity: str | N
     assert B in verdict.reason
 
 
-def test_two_names_of_one_server_are_one() -> None:
+def test_two_names_of_one_server_count_as_one_host() -> None:
     verdict = decide(
         [writable(A, identity="server"), writable(B, identity="server")], seen=1, identity="server"
     )
@@ -138,7 +138,7 @@ def test_two_names_of_one_server_are_one() -> None:
     assert verdict == Adopt(A, status("server"), raise_generation=False)
 
 
-def test_a_new_primary_whose_generation_nobody_raised_is_to_be_raised() -> None:
+def test_the_generation_is_raised_for_a_new_primary_that_has_the_old_one() -> None:
     verdict = decide([down(A), writable(B, 1)], seen=1, identity=A)
 
     assert verdict == Adopt(B, status(B), raise_generation=True)
@@ -147,12 +147,14 @@ def test_a_new_primary_whose_generation_nobody_raised_is_to_be_raised() -> None:
 @pytest.mark.parametrize(
     ("view", "seen", "identity"),
     [
-        (writable(B, 2), 1, A),  # whoever promoted it raised it
+        (writable(B, 2), 1, A),  # its promotion raised it
         (writable(A, 1), 1, A),  # the same server again
         (writable(A, 1), 0, None),  # the first that is ever seen
     ],
 )
-def test_otherwise_the_generation_stays(view: View, seen: int, identity: str | None) -> None:
+def test_the_generation_is_not_raised_otherwise(
+    view: View, seen: int, identity: str | None
+) -> None:
     verdict = decide([view], seen, identity)
 
     assert isinstance(verdict, Adopt)
@@ -161,12 +163,12 @@ def test_otherwise_the_generation_stays(view: View, seen: int, identity: str | N
 
 @given(views, st.integers(0, 4), st.sampled_from([None, A, B, C]))
 def test_only_a_writable_host_of_the_highest_generation_ever_seen_is_adopted(
-    looked_at: list[View], seen: int, identity: str | None
+    answers: list[View], seen: int, identity: str | None
 ) -> None:
-    verdict = decide(looked_at, seen, identity)
+    verdict = decide(answers, seen, identity)
 
-    claims = [v for v in looked_at if v.status and not v.status.read_only]
-    said = [v.status or v.before for v in looked_at]
+    claims = [v for v in answers if v.status and not v.status.read_only]
+    said = [v.status or v.before for v in answers]
     able = [h for h in said if h and not h.read_only and h.generation >= seen]
     if isinstance(verdict, Adopt):
         assert verdict.status.generation >= seen
@@ -179,20 +181,19 @@ def test_only_a_writable_host_of_the_highest_generation_ever_seen_is_adopted(
         assert len({h.identity for h in able}) > 1
         assert sum(h.generation == highest for h in able) > 1
     else:
-        # A host that claims it now has no more right than one that claimed it before.
+        # No host that answers now has as much right as a host that answered before.
         now = [h for v in claims if (h := v.status) and h.generation >= seen]
         best = max((h.generation for h in able), default=0)
         assert all(h.generation < best for h in now)
 
 
 @given(views, st.sampled_from([None, A, B, C]))
-def test_a_generation_that_was_believed_once_is_never_gone_below(
-    looked_at: list[View], identity: str | None
+def test_after_an_adoption_no_host_of_a_lower_generation_is_adopted(
+    answers: list[View], identity: str | None
 ) -> None:
-    """Whatever is looked at next: what a lower generation says is not believed any more."""
-    first = decide(looked_at, 0, identity)
+    first = decide(answers, 0, identity)
     if isinstance(first, Adopt):
         seen = first.status.generation
-        for view in looked_at:
+        for view in answers:
             again = decide([view], seen, first.status.identity)
             assert not isinstance(again, Adopt) or again.status.generation >= seen

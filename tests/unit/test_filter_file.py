@@ -1,4 +1,4 @@
-"""The words of filters in a file: shared, checked, and nobody else's."""
+"""The file with the filters' words: workers share it, and check it and its owner."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def only_file(folder: Path) -> Path:
     return found
 
 
-def test_the_second_worker_finds_what_the_first_made(folder: Path) -> None:
+def test_a_second_worker_uses_the_file_that_the_first_made(folder: Path) -> None:
     fill = Filled()
     first = words_of(folder, "one", fill)
     second = words_of(folder, "one", fill)
@@ -53,7 +53,7 @@ def test_the_second_worker_finds_what_the_first_made(folder: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-async def test_workers_that_come_together_make_it_once(
+async def test_workers_that_start_at_the_same_time_make_the_file_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mapped_file, "WAIT_SECONDS", 0.001)
@@ -63,7 +63,7 @@ async def test_workers_that_come_together_make_it_once(
     assert all(words == found[0] for words in found)
 
 
-def test_another_set_takes_the_files_place_and_the_old_one_stays_as_it_was(
+def test_a_new_set_of_filters_replaces_the_file_and_the_old_mapping_stays_valid(
     folder: Path,
 ) -> None:
     old = words_of(folder, "one", Filled(1))
@@ -95,7 +95,7 @@ def test_a_file_of_another_length_is_made_anew(folder: Path, length: int) -> Non
     assert fill.times == 1
 
 
-def test_a_worker_that_dies_while_it_makes_the_file_leaves_nothing_in_the_way(
+def test_after_a_worker_died_while_making_the_file_another_one_makes_it(
     folder: Path,
 ) -> None:
     async def dies(words: memoryview) -> None:
@@ -105,14 +105,14 @@ def test_a_worker_that_dies_while_it_makes_the_file_leaves_nothing_in_the_way(
     with pytest.raises(RuntimeError, match="died"):
         words_of(folder, "one", dies)
     assert list(folder.glob("*.filters")) == []
-    # One that was killed leaves its half behind.
+    # A killed worker leaves an incomplete file.
     (folder / f"{Shelf(folder, 'a')._owner}-one.filters.new").write_bytes(b"half")
     words = words_of(folder, "one", Filled())
     assert bytes(words) == b"\x07" * SIZE
 
 
 def refused(folder: Path, reason: str) -> None:
-    """A worker has words of its own, and says why."""
+    """Require that a worker does not use the file, but its own words, and logs the reason."""
     fill = Filled()
     with capture_logs() as lines:
         words = words_of(folder, "one", fill)
@@ -136,7 +136,7 @@ def test_a_link_in_the_folder_s_place_is_not_followed(folder: Path, tmp_path: Pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_another_users_folder_or_file_is_not_believed(folder: Path) -> None:
+def test_a_folder_or_file_of_another_user_is_not_used(folder: Path) -> None:
     words_of(folder, "one", Filled(1))
     os.chown(only_file(folder), 12345, -1)
     refused(folder, "belongs to another user (uid 12345)")
@@ -144,12 +144,12 @@ def test_another_users_folder_or_file_is_not_believed(folder: Path) -> None:
     refused(folder, "belongs to another user (uid 12345)")
 
 
-def test_where_no_file_can_be_made_each_worker_has_its_own_words(tmp_path: Path) -> None:
+def test_if_no_file_can_be_made_each_worker_has_its_own_words(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused(tmp_path / "file" / "below", "Not a directory")
 
 
-def test_the_folder_is_the_configured_one_the_services_or_a_temporary_one(
+def test_the_folder_is_the_configured_one_or_the_service_s_or_a_temporary_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
@@ -160,7 +160,7 @@ def test_the_folder_is_the_configured_one_the_services_or_a_temporary_one(
     assert folder_of("").parent == Path("/var/cache/tapedeck")
 
 
-def test_where_nothing_is_writable_the_folder_is_one_that_cannot_be_made(
+def test_without_a_writable_folder_the_chosen_one_cannot_be_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A container with a read-only root file system, and no /tmp."""

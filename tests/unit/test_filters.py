@@ -1,4 +1,4 @@
-"""Filters over sealed days: no day that has a key is ever ruled out, and few others are not."""
+"""Filters of sealed days: they rule out no day that has the key, and most days that have not."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def set_of(contents: Sequence[Iterable[Key]], slots: int = 0) -> FilterSet:
 
 
 def many(count: int, first_user: int = 1) -> list[Key]:
-    """Keys as they are: users in a row, each with a few playlists."""
+    """Keys as in production: consecutive users, each with a few playlists."""
     return [Key(first_user + number // 3, 1 + number % 3) for number in range(count)]
 
 
@@ -76,7 +76,7 @@ def test_no_day_that_has_the_key_is_ruled_out(contents: list[set[Key]]) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 16, 30, 32, 33, 64, 65, 3650])
-def test_each_day_answers_for_itself_however_many_there_are(count: int) -> None:
+def test_each_day_is_asked_by_itself_however_many_days_there_are(count: int) -> None:
     asked = days(count)
     filters = set_of([[Key(day + 1, 7)] for day in range(count)])
     assert filters.bytes == FEWEST_SLOTS * word_bytes(count)
@@ -89,7 +89,7 @@ def test_each_day_answers_for_itself_however_many_there_are(count: int) -> None:
     assert filters.maybe(Key(10**9, 7), asked) == []
 
 
-def test_days_of_other_sizes_are_repeated_or_folded_to_one() -> None:
+def test_filters_of_different_sizes_are_repeated_or_folded_to_one_size() -> None:
     contents = [many(10), many(3_000, 10_000), many(300, 70_000)]
     sizes = [made_of(wanted).slots for wanted in contents]
     assert sizes == [1024, 32768, 4096]
@@ -101,7 +101,7 @@ def test_days_of_other_sizes_are_repeated_or_folded_to_one() -> None:
 
 
 @pytest.mark.parametrize("count", [20_000, 26_000, 13_200])
-def test_absent_keys_are_ruled_out_as_often_as_the_sizing_says(count: int) -> None:
+def test_absent_keys_are_ruled_out_as_often_as_the_size_promises(count: int) -> None:
     filters = set_of([many(count)])
     absent = many(60_000, 10**6)
     in_vain = sum(len(filters.maybe(key, days(1))) for key in absent) / len(absent)
@@ -111,7 +111,7 @@ def test_absent_keys_are_ruled_out_as_often_as_the_sizing_says(count: int) -> No
     assert expected < 0.009
 
 
-def test_a_key_of_a_million_costs_less_than_a_byte_and_a_half() -> None:
+def test_a_filter_takes_less_than_one_and_a_half_bytes_for_each_key() -> None:
     assert slots_for(1_500_000) / 8 / 1_500_000 < 1.4
     assert slots_for(1_500_000) // 8 * word_bytes(30) * 8 == 64 << 20
 
@@ -127,7 +127,7 @@ def test_a_day_without_a_filter_may_always_have_the_key() -> None:
     assert not filters.complete(today)
 
 
-def test_only_the_days_that_were_asked_for_are_answered() -> None:
+def test_only_days_that_were_asked_for_are_returned() -> None:
     filters = set_of([many(5), many(5), many(5)])
     first, second, third = days(3)
     assert filters.maybe(Key(1, 1), [third, first]) == [third, first]
@@ -136,7 +136,7 @@ def test_only_the_days_that_were_asked_for_are_answered() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 70])
-def test_a_day_that_is_not_believed_any_more_rules_nothing_out(count: int) -> None:
+def test_a_discarded_day_is_never_ruled_out(count: int) -> None:
     filters = set_of([[Key(1, day + 1)] for day in range(count)])
     asked = days(count)
     less = filters.without({asked[1]})
@@ -144,18 +144,18 @@ def test_a_day_that_is_not_believed_any_more_rules_nothing_out(count: int) -> No
     assert less.maybe(Key(1, 3), asked) == [asked[1], asked[2]]
     assert not less.complete(asked[1])
     assert less.complete(asked[2])
-    assert filters.complete(asked[1]), "a load that began before goes on with what it had"
+    assert filters.complete(asked[1]), "a load that began before still uses the filter"
     assert filters.without({date(2020, 1, 1)}) is filters
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), max_size=40))
-def test_building_and_asking_spread_a_key_alike(pairs: list[tuple[int, int]]) -> None:
+def test_building_and_asking_spread_a_key_in_the_same_way(pairs: list[tuple[int, int]]) -> None:
     packed = b"".join(struct.pack(">QQ", *pair) for pair in pairs)
     assert spread_all(packed).tolist() == [spread(*pair) for pair in pairs]
 
 
-def test_stored_filters_mean_the_same_for_ever() -> None:
-    """Another edition reads what this one wrote."""
+def test_the_format_of_stored_filters_does_not_change() -> None:
+    """Later versions must read the filters that this version wrote."""
     assert spread(1, 1) == 0x39645964174E43B3
     assert spread(2**63 - 1, 2**62) == 0x5F6307F4112AEBC
     made = made_of([Key(1, 1)])
@@ -163,7 +163,7 @@ def test_stored_filters_mean_the_same_for_ever() -> None:
     assert there.tolist() == [17, 280, 327, 637, 684, 947, 994]
 
 
-def test_a_stored_filter_comes_back_whole() -> None:
+def test_a_stored_filter_is_read_back() -> None:
     made = made_of(many(100))
     stored = encode(made, SEAL)
     assert decode(stored, SEAL) == made
@@ -179,7 +179,7 @@ def test_a_damaged_filter_is_refused(data: st.DataObject) -> None:
         decode(bytes(stored), SEAL)
 
 
-def test_a_filter_that_is_cut_or_of_another_table_is_refused() -> None:
+def test_a_truncated_filter_or_one_of_another_table_is_refused() -> None:
     stored = encode(made_of(many(20)), SEAL)
     for broken in (b"", stored[:10], stored[:-1], stored + b"0", stored[:HEADER_BYTES]):
         with pytest.raises(BadFilter):
@@ -196,37 +196,37 @@ def test_a_filter_of_another_format_is_refused() -> None:
 
 
 def sizes(*counts: int) -> dict[date, Size]:
-    """The newest day last."""
+    """Sizes of consecutive days, the newest last."""
     return {day: Size(n, slots_for(n)) for day, n in zip(days(len(counts)), counts, strict=True)}
 
 
-def test_the_originals_month_fits_in_64_mib() -> None:
+def test_a_month_of_1_5_million_keys_a_day_fits_in_64_mib() -> None:
     chosen = plan(sizes(*[1_500_000] * 30), 64 << 20)
     assert len(chosen.days) == 30
     assert chosen.bytes == 64 << 20
     assert chosen.without == ()
 
 
-def test_a_larger_month_is_folded_before_a_day_goes_without() -> None:
+def test_filters_of_a_larger_month_are_folded_and_every_day_keeps_one() -> None:
     chosen = plan(sizes(*[3_000_000] * 30), 64 << 20)
     assert len(chosen.days) == 30
     assert chosen.slots == 2**24 < slots_for(3_000_000)
 
 
-def test_the_oldest_days_go_without_where_there_is_no_room() -> None:
+def test_without_room_for_all_the_oldest_days_have_no_filter() -> None:
     chosen = plan(sizes(*[5_000_000] * 30), 64 << 20)
     assert chosen.days == tuple(days(30)[-16:])
     assert chosen.without == tuple(days(30)[:14])
     assert chosen.bytes <= 64 << 20
 
 
-def test_a_day_that_is_too_large_takes_no_other_ones_place() -> None:
+def test_a_day_that_is_too_large_does_not_displace_others() -> None:
     chosen = plan(sizes(1000, 10**9, 1000), 1 << 20)
     assert chosen.without == (days(3)[1],)
     assert chosen.slots == slots_for(1000)
 
 
-def test_ten_years_of_small_days_fit() -> None:
+def test_filters_of_ten_years_of_small_days_fit_in_64_mib() -> None:
     chosen = plan(sizes(*[10_000] * 3650), 64 << 20)
     assert len(chosen.days) == 3650
     assert chosen.bytes <= 64 << 20
@@ -236,7 +236,7 @@ def test_ten_years_of_small_days_fit() -> None:
     st.lists(st.integers(0, 4_000_000), max_size=80),
     st.integers(0, 1 << 27),
 )
-def test_a_plan_keeps_within_the_limit(counts: list[int], limit: int) -> None:
+def test_a_plan_never_exceeds_its_limit(counts: list[int], limit: int) -> None:
     wanted = sizes(*counts)
     chosen = plan(wanted, limit)
     assert chosen.bytes <= limit
@@ -245,6 +245,6 @@ def test_a_plan_keeps_within_the_limit(counts: list[int], limit: int) -> None:
     assert all(5 * wanted[day].keys <= chosen.slots for day in chosen.days)
 
 
-def test_words_that_are_no_power_of_two_are_refused() -> None:
+def test_words_whose_number_is_no_power_of_two_are_refused() -> None:
     with pytest.raises(ValueError, match="power of two"):
         FilterSet(days(1), memoryview(bytes(1000)))

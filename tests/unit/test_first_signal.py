@@ -1,4 +1,4 @@
-"""What a signal meets that comes while a command starts."""
+"""A signal that arrives while a command starts ends it in an orderly way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 
-def test_nothing_slow_is_imported_before_a_signal_is_taken() -> None:
+def test_only_quick_imports_come_before_the_signal_handlers() -> None:
     code = "import sys; before = {*sys.modules}; import cli; print(*{*sys.modules} - before)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
@@ -19,7 +19,7 @@ def test_nothing_slow_is_imported_before_a_signal_is_taken() -> None:
     assert "signal" in loaded
     foreign = {name for name in loaded if name.split(".")[0] not in sys.stdlib_module_names}
     assert foreign == {"cli"}
-    assert len(loaded) <= 20, f"each takes a moment in which a SIGTERM is lost: {loaded}"
+    assert len(loaded) <= 20, f"each import takes time in which a SIGTERM is lost: {loaded}"
 
 
 INTERRUPTED_IN_AN_IMPORT = """
@@ -49,7 +49,7 @@ main()
         ("stack.stack", ["up", "--ephemeral"]),
     ],
 )
-def test_a_ctrl_c_while_a_command_is_imported_ends_it_with_a_line(
+def test_ctrl_c_while_a_command_is_imported_ends_it_with_one_line(
     module: str, command: list[str], tmp_path: Path
 ) -> None:
     ran = subprocess.run(
@@ -63,7 +63,7 @@ def test_a_ctrl_c_while_a_command_is_imported_ends_it_with_a_line(
     assert (ran.returncode, ran.stderr) == (130, "tapedeck: interrupted\n")
 
 
-def test_a_ctrl_c_while_a_command_waits_for_mysql_ends_it_with_a_line(tmp_path: Path) -> None:
+def test_ctrl_c_while_a_command_waits_for_mysql_ends_it_with_one_line(tmp_path: Path) -> None:
     config = tmp_path / "tapedeck.yml"
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

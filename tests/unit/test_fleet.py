@@ -1,4 +1,4 @@
-"""Several workers seen as one, and a configuration that changes while they run."""
+"""One answer from several workers, and a configuration that changes while they run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_gateway_is_as_ready_as_its_worst_worker(
     assert verdict.reasons == [f"worker {n} does not answer" for n in (1, 2) if n not in answers]
 
 
-def test_a_reason_that_all_workers_give_is_said_once() -> None:
+def test_a_reason_that_all_workers_give_is_reported_once() -> None:
     a, b = Reason("nodes", "a is out"), Reason("errors", "requests fail")
     answers: dict[int, tuple[Status, list[Reason]]] = {
         1: ("degraded", [a]),
@@ -51,16 +51,14 @@ def test_a_reason_that_all_workers_give_is_said_once() -> None:
     assert worst(answers, 2, [peer]) == Verdict("degraded", [b, a, peer])
 
 
-def test_a_reason_whose_details_differ_between_workers_is_said_once_and_as_old_as_the_oldest() -> (
-    None
-):
+def test_a_reason_with_different_details_is_reported_once_with_the_greatest_age() -> None:
     young = Reason("nodes", "lookup node a is out of the ring: refused", age=2)
     old = Reason("nodes", "lookup node a is out of the ring: timeout", age=9)
     verdict = worst({1: ("degraded", [old]), 2: ("degraded", [young])}, 2)
     assert (verdict.reasons, verdict.ages) == ([old.text], [9])
 
 
-def test_what_stops_a_worker_is_known_from_its_answer() -> None:
+def test_a_worker_s_answer_tells_which_reason_stops_requests() -> None:
     why = ["changes do not commit: disk", "lookup node a is out of the ring"]
     body = Readiness("unavailable", why, ["disk", "nodes"], [4.0, 9.0])
     said = reasons_of(body)
@@ -71,7 +69,7 @@ def test_what_stops_a_worker_is_known_from_its_answer() -> None:
     assert not any(one.stops for one in reasons_of(replace(body, status="degraded")))
 
 
-def test_a_gateway_whose_peer_is_lost_is_not_all_well() -> None:
+def test_a_gateway_whose_peer_does_not_answer_is_degraded() -> None:
     peer = Reason("peers", "the gateway http://b does not answer")
     assert worst({1: ("ready", [])}, 1, [peer]).status == "degraded"
 
@@ -93,7 +91,7 @@ def test_a_node_that_any_worker_has_ejected_is_shown_ejected() -> None:
     assert merged == ring(2, a="live", b="ejected", c="ejected")
 
 
-async def test_a_reload_takes_over_what_can_follow_and_names_the_rest() -> None:
+async def test_a_reload_applies_what_it_can_and_names_what_needs_a_restart() -> None:
     live = RuntimeConfig(a_config())
     new = a_config(
         log={"level": "error"},
@@ -141,18 +139,20 @@ async def test_a_rotated_token_key_signs_and_the_old_one_still_verifies() -> Non
         ("Bearer \udcff", False),
     ],
 )
-def test_only_the_very_key_opens_the_service_door(header: str | None, good: bool) -> None:
+def test_only_a_bearer_header_with_a_service_key_is_accepted(
+    header: str | None, good: bool
+) -> None:
     if header is not None:
         header = header.format(key=SERVICE_KEY, shorter=SERVICE_KEY[:-1])
     assert RuntimeConfig(a_config()).is_service(header) is good
 
 
-def test_a_configuration_survives_the_way_to_a_worker() -> None:
+def test_a_configuration_reaches_a_worker_unchanged() -> None:
     config = with_token_keys(a_config(mysql={"password": "p" * 8}), "unused")
     assert Sections.model_validate(plain(config)) == config
 
 
-def test_a_made_up_key_fills_a_gap_and_nothing_else() -> None:
+def test_a_generated_token_key_is_used_only_if_none_is_configured() -> None:
     empty = a_config(auth={"token_keys": []})
     assert with_token_keys(empty, "x" * 64).auth.token_keys == (SecretStr("x" * 64),)
     assert with_token_keys(a_config(), "x" * 64) == a_config()
@@ -165,7 +165,7 @@ def test_a_configuration_is_shown_without_its_secrets() -> None:
     assert "***" in shown
 
 
-def test_a_node_is_out_since_the_first_worker_ejected_it() -> None:
+def test_a_node_counts_as_ejected_since_the_first_worker_ejected_it() -> None:
     rings = {
         1: ring(1, "2026-01-01T00:00:01+00:00", a="live"),
         2: ring(1, "2026-01-01T00:00:09+00:00", a="ejected"),
@@ -174,7 +174,7 @@ def test_a_node_is_out_since_the_first_worker_ejected_it() -> None:
     assert ejected(rings) == {"a": ([2, 3], "2026-01-01T00:00:07+00:00")}
 
 
-def test_the_pair_is_shown_as_the_worker_sees_it_that_is_worst_off() -> None:
+def test_mysql_is_shown_as_the_worst_worker_sees_it() -> None:
     def pair(
         primary: str | None,
         waiting: int,

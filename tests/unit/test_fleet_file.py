@@ -1,4 +1,4 @@
-"""The file that names all gateways, and which of them a command asks."""
+"""The file with the URLs of all gateways, and which gateways a command asks."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def fleet(tmp_path: Path) -> Path:
     return tmp_path / "fleet"
 
 
-def test_a_fleet_is_a_url_a_line_with_remarks(fleet: Path) -> None:
+def test_a_fleet_file_has_one_url_in_each_line_and_comments(fleet: Path) -> None:
     fleet.write_text("# ours\n\nhttp://10.0.0.5:8201/   # tapedeck@01\nhttps://[fd00::1]:8081\n")
     assert read_fleet(fleet) == ["http://10.0.0.5:8201", "https://[fd00::1]:8081"]
 
 
-def test_a_name_with_several_addresses_is_as_many_gateways(
+def test_a_name_with_several_addresses_means_several_gateways(
     fleet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def addresses(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
@@ -49,13 +49,13 @@ def test_a_line_that_is_no_url_is_named_with_its_number(fleet: Path, line: str) 
         read_fleet(fleet)
 
 
-def test_a_name_that_leads_nowhere_is_said(fleet: Path) -> None:
+def test_a_name_without_an_address_is_reported(fleet: Path) -> None:
     fleet.write_text("dns+http://no-such-host.invalid:8081\n")
     with pytest.raises(Failed, match=r"line 1: the name no-such-host\.invalid is not known"):
         read_fleet(fleet)
 
 
-def test_the_fleet_beside_the_configuration_is_asked_with_its_token(fleet: Path) -> None:
+def test_a_fleet_file_beside_the_configuration_is_used_with_its_token(fleet: Path) -> None:
     config = fleet.with_name("tapedeck.yml")
     config.write_text(
         "lookup: {servers: ['127.0.0.1:1:1 a']}\nmysql: {hosts: ['127.0.0.1:1'], user: u}\n"
@@ -71,7 +71,7 @@ def test_the_fleet_beside_the_configuration_is_asked_with_its_token(fleet: Path)
     assert named.url == "http://10.0.0.7:8201"
 
 
-def test_a_configuration_with_problems_hides_no_gateway_that_is_named(fleet: Path) -> None:
+def test_a_named_gateway_is_asked_even_if_the_configuration_has_problems(fleet: Path) -> None:
     config = fleet.with_name("tapedeck.yml")
     config.write_text("lookup: [\n")
     (named,) = Fleet(["http://10.0.0.7:8201"], config=config).gateways()
@@ -79,7 +79,7 @@ def test_a_configuration_with_problems_hides_no_gateway_that_is_named(fleet: Pat
     assert "cannot be used" in named.because
 
 
-def test_a_path_that_is_not_there_says_that_it_may_be_the_port_for_listeners(
+def test_a_404_of_a_gateway_says_that_the_url_may_be_its_port_for_listeners(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answer = (404, b'{"status": "404 Not Found", "errors": ["There is no such path."]}')
@@ -88,7 +88,7 @@ def test_a_path_that_is_not_there_says_that_it_may_be_the_port_for_listeners(
         AdminPort("http://127.0.0.1:8080").ask("/drain", dict, {})
 
 
-def test_an_answer_in_another_shape_is_said_to_be_another_versions(
+def test_an_answer_in_another_shape_says_that_the_gateway_may_have_another_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(AdminPort, "request", lambda *_, **__: (200, b'{"draining": 1}'))
@@ -96,7 +96,7 @@ def test_an_answer_in_another_shape_is_said_to_be_another_versions(
         AdminPort("http://127.0.0.1:8080").ask("/drain", Drained)
 
 
-def test_a_gateway_that_ends_while_it_is_drained_is_said_in_one_line(
+def test_a_gateway_that_ends_while_it_is_drained_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drained = b'{"draining": true, "in_flight": 0, "connections": 1, "empty": false}'

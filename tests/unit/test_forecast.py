@@ -1,4 +1,4 @@
-"""What another ring would do, said before anyone makes it."""
+"""The forecast of what a changed ring would move."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ring(weights: dict[str, int], distribution: str = "ketama", hash_: str = "fn
 
 
 def placed(names: str, hash_: str = "fnv1a_64") -> Lookup:
-    """Nodes of one weight."""
+    """A section `lookup` with nodes of the same weight."""
     return Lookup(servers=tuple(servers(equal(names))), hash=hash_)
 
 
@@ -37,7 +37,7 @@ def equal(names: str) -> dict[str, int]:
 
 @settings(deadline=None, max_examples=25)
 @given(weights, weights, distributions)
-def test_moves_are_what_each_single_value_says(
+def test_the_shares_that_move_are_those_found_by_trying_every_hash_value(
     before: dict[str, int], after: dict[str, int], distribution: str
 ) -> None:
     # crc32 has few enough values to try them all.
@@ -45,13 +45,13 @@ def test_moves_are_what_each_single_value_says(
     space = 1 << BITS["crc32"]
     pairs = Counter((one._whole.at(v).name, two._whole.at(v).name) for v in range(space))
     expected = {pair: n / space for pair, n in pairs.items() if pair[0] != pair[1]}
-    # A modula ring that repeats is looked at once around: what is over of the space is left out.
+    # Of a modula ring that repeats, one round is counted; the incomplete last round is left out.
     assert one.moves(two) == pytest.approx(expected, abs=0.05 if distribution == "modula" else 0)
 
 
 @settings(deadline=None, max_examples=25)
 @given(weights, weights, distributions)
-def test_what_moves_is_the_difference_of_the_shares(
+def test_the_shares_that_move_explain_the_difference_of_the_nodes_shares(
     before: dict[str, int], after: dict[str, int], distribution: str
 ) -> None:
     one, two = ring(before, distribution), ring(after, distribution)
@@ -63,13 +63,13 @@ def test_what_moves_is_the_difference_of_the_shares(
         assert shares[name] == pytest.approx(two.shares().get(name, 0), abs=1e-4)
 
 
-def test_nothing_moves_between_rings_that_are_alike() -> None:
+def test_nothing_moves_between_equal_rings() -> None:
     for distribution in ("ketama", "modula"):
         one, two = (ring(equal("abc"), distribution) for _ in range(2))
         assert one.moves(two) == {}
 
 
-def test_rings_of_slots_that_repeat_late_are_compared_by_a_sample() -> None:
+def test_very_large_modula_rings_are_compared_by_a_sample() -> None:
     before = ring({"a": 99_991, "b": 99_989}, "modula")
     after = ring({"a": 99_991, "b": 99_989, "c": 99_961}, "modula")
     moved = sum(before.moves(after).values())
@@ -79,7 +79,7 @@ def test_rings_of_slots_that_repeat_late_are_compared_by_a_sample() -> None:
     assert moved == pytest.approx(seen, abs=0.02)
 
 
-def test_what_each_node_would_have_is_worked_out_from_what_it_has() -> None:
+def test_the_keys_and_memory_of_each_node_are_forecast_from_its_present_ones() -> None:
     held: dict[str, Held | None] = {
         "a": Held(1000, 100_000),
         "b": Held(500, 50_000),
@@ -108,7 +108,7 @@ def test_a_removed_node_has_nothing_afterwards() -> None:
 
 
 @pytest.mark.parametrize("held", [None, {"a": None, "b": None}])
-def test_without_an_answer_of_a_node_only_shares_are_said(
+def test_without_figures_of_the_nodes_only_shares_are_forecast(
     held: dict[str, Held | None] | None,
 ) -> None:
     answer = forecast(placed("ab"), placed("abc"), held)
@@ -123,7 +123,7 @@ def test_a_node_that_did_not_answer_hides_only_the_figures_that_depend_on_it() -
     held: dict[str, Held | None] = {**dict.fromkeys("abc", Held(900, 9000)), "d": None}
     removed = forecast(placed("abcd"), placed("abc"), held)
     by_name = {node.name: node for node in removed.nodes}
-    for name in "abc":  # each gains a part of what d has, and that is not known
+    for name in "abc":  # each gains a part of d's keys, whose number is unknown
         assert (by_name[name].keys_before, by_name[name].keys) == (900, None)
     assert removed.keys is None
 
@@ -139,7 +139,7 @@ def test_a_node_that_did_not_answer_hides_only_the_figures_that_depend_on_it() -
     assert by_name["d"].keys is by_name["d"].keys_before is None
 
 
-def test_another_hash_moves_every_key_and_says_what_each_node_will_have_of_them() -> None:
+def test_another_hash_moves_every_key_and_the_forecast_has_each_node_s_new_share() -> None:
     held: dict[str, Held | None] = dict.fromkeys("ab", Held(1, 1))
     answer = forecast(placed("ab"), placed("abc", "md5"), held)
 
@@ -153,16 +153,16 @@ def test_another_hash_moves_every_key_and_says_what_each_node_will_have_of_them(
     st.sets(st.sampled_from("abcdef"), min_size=1),
     st.sets(st.sampled_from("abcdef"), min_size=1),
 )
-def test_the_share_that_moves_is_one_figure_wherever_it_is_said(
+def test_the_share_that_moves_is_the_same_in_a_forecast_and_in_a_reload(
     before: set[str], after: set[str]
 ) -> None:
-    """A plan's, a reload's, and the sum of what each pair of nodes hands over."""
+    """And it is the sum of the moves between the nodes."""
     old, new = placed("".join(sorted(before))), placed("".join(sorted(after)))
     answer = forecast(old, new)
 
     assert answer.moved == moved(old, new)
     assert answer.moved == pytest.approx(sum(move.share for move in answer.moves))
-    # Only what is new in the ring, or has gone, moves keys.
+    # Keys move only to a node that is added, or from one that is removed.
     assert (answer.moved == 0) == (before == after)
     for move in answer.moves:
         assert move.target not in before or move.source not in after

@@ -19,11 +19,7 @@ def test_the_glossary_has_at_most_25_words_in_alphabetical_order():
 
 def test_each_word_of_the_glossary_is_used_in_the_code_and_on_a_page():
     code = [
-        *(
-            path
-            for name in ("gateway", "sharding", "failover")
-            for path in (ROOT / name).rglob("*.py")
-        )
+        path for name in ("gateway", "sharding", "failover") for path in (ROOT / name).rglob("*.py")
     ]
     pages = [path for path in (ROOT / "docs").rglob("*.md") if path != GLOSSARY]
     for files in (code, pages):
@@ -32,6 +28,6 @@ def test_each_word_of_the_glossary_is_used_in_the_code_and_on_a_page():
         assert not unused
 
 
-def test_the_glossary_is_linked_where_newcomers_begin():
+def test_the_docs_readme_and_contributing_link_the_glossary():
     assert "(glossary.md)" in (ROOT / "docs" / "README.md").read_text()
     assert "(docs/glossary.md)" in (ROOT / "CONTRIBUTING.md").read_text()

@@ -1,4 +1,4 @@
-"""The machine that saves changes of one key together: what it asks for, whatever comes."""
+"""The state machine that saves changes of one key together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TODAY = date(2026, 1, 2)
 KEY = Key(1, 2)
 
 
-def look(stored: Stored | None) -> Keep[int | None]:
+def read(stored: Stored | None) -> Keep[int | None]:
     return Keep(None if stored is None else stored.version)
 
 
@@ -49,7 +49,7 @@ def versions(results: list[Any]) -> list[int]:
     return [result.version for result in results]
 
 
-def test_a_cached_row_is_saved_at_once_and_its_commit_is_the_end() -> None:
+def test_changes_of_a_cached_row_are_saved_without_a_load() -> None:
     one = group(bump, bump)
     plan = one.begin(Loaded(Row(TODAY, 4, 1, b"4", b"")), TODAY, 7)
 
@@ -59,15 +59,15 @@ def test_a_cached_row_is_saved_at_once_and_its_commit_is_the_end() -> None:
     assert one.state is State.DONE
 
 
-def test_nothing_is_answered_from_a_cached_row_that_leaves_nothing_to_save() -> None:
-    one = group(look)
+def test_without_a_change_to_save_the_answer_comes_from_a_loaded_row_not_from_the_cache() -> None:
+    one = group(read)
     assert one.begin(Loaded(Row(TODAY, 4, 1, b"4", b"")), TODAY, 1) is None
     done = one.loaded(Loaded(Row(TODAY, 9, 1, b"9", b"")), TODAY, 1)
     assert isinstance(done, Done)
     assert versions(done.results) == [9]
 
 
-def test_a_presumed_absence_is_saved_at_once_and_a_row_in_its_place_is_used_as_read() -> None:
+def test_a_create_comes_first_and_a_row_that_it_finds_counts_as_loaded() -> None:
     one = group(bump)
     plan = one.begin(Loaded(None), TODAY, 1)
     assert plan is not None
@@ -82,11 +82,11 @@ def test_a_presumed_absence_is_saved_at_once_and_a_row_in_its_place_is_used_as_r
     assert versions(one.saved()) == [8]
 
 
-def test_nothing_is_answered_from_a_presumed_absence_that_leaves_nothing_to_save() -> None:
-    assert group(look).begin(Loaded(None), TODAY, 1) is None
+def test_without_a_change_to_save_no_create_comes_first() -> None:
+    assert group(read).begin(Loaded(None), TODAY, 1) is None
 
 
-def test_members_that_gave_up_leave_before_the_first_save_and_never_after_it() -> None:
+def test_members_that_gave_up_leave_the_group_only_before_its_first_save() -> None:
     one = group(bump, bump)
     one.members[0].answer.gone = True  # type: ignore[attr-defined]
     plan = one.loaded(Loaded(None), TODAY, 1)
@@ -102,7 +102,7 @@ def test_members_that_gave_up_leave_before_the_first_save_and_never_after_it() -
     assert again.changes == 2
 
 
-def test_what_held_up_a_batch_goes_alone() -> None:
+def test_a_group_that_failed_in_a_batch_is_saved_by_itself() -> None:
     one = group(bump)
     one.loaded(Loaded(None), TODAY, 1)
     one.failed(Fault.RETRY)
@@ -111,7 +111,7 @@ def test_what_held_up_a_batch_goes_alone() -> None:
     assert plan.alone
 
 
-def test_a_lost_answer_whose_entry_the_log_may_have_dropped_is_not_made_again() -> None:
+def test_after_a_lost_answer_a_change_that_the_log_may_have_dropped_is_not_made_again() -> None:
     one = group(bump)
     one.loaded(Loaded(None), TODAY, 1)
     one.failed(Fault.LOST)
@@ -122,7 +122,7 @@ def test_a_lost_answer_whose_entry_the_log_may_have_dropped_is_not_made_again() 
         one.loaded(Loaded(Row(TODAY, 9, 1, b"9", log)), TODAY, 1)
 
 
-def test_a_group_that_always_comes_second_gives_up() -> None:
+def test_a_group_gives_up_after_too_many_conflicts() -> None:
     one = group(bump)
     assert [one.conflict() for _ in range(MOST_CONFLICTS)] == [True] * (MOST_CONFLICTS - 1) + [
         False
@@ -139,7 +139,7 @@ def test_a_group_that_always_comes_second_gives_up() -> None:
     ),
     st.integers(1, 3),
 )
-def test_whatever_its_saves_meet_it_is_applied_once_and_answers_what_it_made(
+def test_a_group_is_applied_once_and_answers_its_versions_whatever_its_saves_meet(
     tries: list[tuple[str, int]], members: int
 ) -> None:
     one, row, others = group(*[bump] * members), None, 0

@@ -1,4 +1,4 @@
-"""Changes that are saved together answer what they would have answered one after the other."""
+"""Changes that are saved together give the same answers as changes saved one after the other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.states import bump, forget
 YESTERDAY, TODAY = date(2026, 1, 1), date(2026, 1, 2)
 
 
-def look(stored: Stored | None) -> Keep[int | None]:
+def read(stored: Stored | None) -> Keep[int | None]:
     return Keep(None if stored is None else int(stored.body))
 
 
@@ -24,7 +24,7 @@ def refuse(stored: Stored | None) -> Write[int]:
     raise ValueError(None if stored is None else int(stored.body))
 
 
-TRANSITIONS: list[Any] = [bump, forget, look, refuse]
+TRANSITIONS: list[Any] = [bump, forget, read, refuse]
 rows = st.one_of(
     st.none(),
     st.builds(
@@ -47,18 +47,20 @@ rows = st.one_of(
 
 
 @given(rows, st.lists(st.sampled_from(TRANSITIONS), min_size=1, max_size=12))
-def test_a_group_is_its_members_one_after_the_other(row: Row | None, members: list[Any]) -> None:
+def test_a_group_s_result_is_that_of_its_members_one_after_the_other(
+    row: Row | None, members: list[Any]
+) -> None:
     together = apply(members, row, TODAY)
 
-    alone: list[Any] = []
+    one_by_one: list[Any] = []
     current, changes = row, 0
     for member in members:
         one = apply([member], current, TODAY)
-        alone += one.results
+        one_by_one += one.results
         changes += one.changes
         if one.changes:
             current = Row(one.day, one.version, one.owner, one.body, b"")
-    assert [_plain(result) for result in together.results] == [_plain(r) for r in alone]
+    assert [_plain(result) for result in together.results] == [_plain(r) for r in one_by_one]
     assert together.changes == changes
     if current is not None:
         assert (together.version, together.owner, together.body) == (
@@ -69,9 +71,7 @@ def test_a_group_is_its_members_one_after_the_other(row: Row | None, members: li
 
 
 @given(rows, st.integers(1, 9))
-def test_each_member_is_answered_with_the_version_of_its_own_step(
-    row: Row | None, members: int
-) -> None:
+def test_each_member_is_answered_with_its_own_version(row: Row | None, members: int) -> None:
     before = row.version if row is not None else 0
 
     results = apply([bump] * members, row, TODAY).results

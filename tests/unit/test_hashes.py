@@ -1,4 +1,4 @@
-"""The key hashes. (That they are nutcracker's: integration/test_ring_nutcracker.py.)"""
+"""The hashes of keys. (test_ring_nutcracker.py compares them with twemproxy itself.)"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from config import model
 from sharding.ring.hashes import BITS, HASHES, crc16, crc32, crc32a, fnv1_64, fnv1a_64
 
-# twemproxy 0.5.0, src/test_all.c, which has them from libmemcached's tests.
+# Values for the key "apple", from twemproxy 0.5.0, src/test_all.c.
 APPLE = {
     "one_at_a_time": 2297466611,
     "md5": 3195025439,
@@ -29,19 +29,19 @@ APPLE = {
 }
 
 
-def test_every_hash_of_the_configuration_exists() -> None:
+def test_every_hash_that_can_be_configured_exists() -> None:
     assert set(HASHES) == set(model.HASHES) == set(APPLE)
 
 
 @pytest.mark.parametrize("name", HASHES)
-def test_twemproxys_own_examples_hold(name: str) -> None:
+def test_each_hash_gives_twemproxy_s_own_test_value(name: str) -> None:
     assert HASHES[name](b"apple") == APPLE[name]
 
 
 @pytest.mark.parametrize(
     ("name", "signed"),
     [
-        # Worked out by hand for one byte, 0xff, which a signed char makes 0xffffffff.
+        # Computed by hand for one byte, 0xff, which becomes 0xffffffff as a signed char.
         ("fnv1_64", (0x84222325 * 0x1B3 % 2**32) ^ 0xFFFFFFFF),
         ("fnv1a_64", (0x84222325 ^ 0xFFFFFFFF) * 0x1B3 % 2**32),
         ("fnv1_32", (0x811C9DC5 * 0x1000193 % 2**32) ^ 0xFFFFFFFF),
@@ -52,7 +52,7 @@ def test_bytes_above_127_count_as_negative_numbers(name: str, signed: int) -> No
     assert HASHES[name](b"\xff") == signed
 
 
-def test_so_do_those_of_one_at_a_time_and_the_last_of_three_in_hsieh() -> None:
+def test_one_at_a_time_and_the_last_of_three_bytes_in_hsieh_count_bytes_as_negative_too() -> None:
     value = -1 * 0x401 % 2**32
     value ^= value >> 6
     value = value * 9 % 2**32
@@ -71,20 +71,20 @@ def test_so_do_those_of_one_at_a_time_and_the_last_of_three_in_hsieh() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_key_has_a_value_within_the_bits_of_its_hash(key: bytes) -> None:
+def test_the_hash_of_any_key_is_within_the_hash_s_bits(key: bytes) -> None:
     for name, hash_ in HASHES.items():
         assert 0 <= hash_(key) < 1 << BITS[name], name
 
 
 @given(st.binary(max_size=300))
-def test_the_checksums_are_parts_or_extensions_of_the_standard_ones(key: bytes) -> None:
+def test_the_crc_hashes_follow_from_the_standard_checksums(key: bytes) -> None:
     assert crc32a(key) == zlib.crc32(key)
     assert crc32(key) == zlib.crc32(key) >> 16 & 0x7FFF
     assert crc16(key) & 0xFFFF == binascii.crc_hqx(key, 0)
 
 
 @given(st.binary(min_size=1, max_size=40))
-def test_the_64_bit_fnv_hashes_follow_from_their_steps(key: bytes) -> None:
+def test_each_byte_changes_a_64_bit_fnv_hash_by_the_rule_of_fnv(key: bytes) -> None:
     *_, last = (byte - 256 if byte > 127 else byte for byte in key)
     before = key[:-1]
     assert fnv1_64(key) == (fnv1_64(before) * 0x100000001B3 ^ last) % 2**32

@@ -1,4 +1,4 @@
-"""What clients have begun and not finished is bounded: for one request, and for all of them."""
+"""Unfinished request heads have a limit of bytes: for one request, and for all together."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def end_of(connection: Streams) -> bytes:
 
 
 async def settled(gateway: Served) -> None:
-    """Until the gateway has read what was sent to it: it answers another connection after that."""
+    """Wait until the gateway has read what was sent: it answers another connection after that."""
     for _ in range(3):
         async with gateway.http.get("/mixes/1") as answer:
             assert answer.status == 200
@@ -46,7 +46,7 @@ def held(gateway: Served) -> int:
 
 @pytest.mark.parametrize("pieces", [1, 2, 50], ids=lambda n: f"{n} pieces")
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "unfinished"])
-async def test_headers_that_are_long_together_end_with_431(pieces: int, finished: bool) -> None:
+async def test_headers_that_are_too_long_together_get_431(pieces: int, finished: bool) -> None:
     async with serving() as gateway:
         connection = await connect(gateway)
         text = HEAD + FILLING * 9 + (b"\r\n" if finished else b"")
@@ -61,7 +61,7 @@ async def test_headers_that_are_long_together_end_with_431(pieces: int, finished
         assert held(gateway) == 0
 
 
-async def test_what_was_asked_before_headers_that_are_too_long_is_answered() -> None:
+async def test_requests_before_one_with_too_long_headers_are_answered() -> None:
     async with serving() as gateway:
         connection = await connect(gateway)
         connection[1].write(HEAD + b"\r\n" + HEAD + FILLING * 9 + b"\r\n" + HEAD + b"\r\n")
@@ -71,8 +71,10 @@ async def test_what_was_asked_before_headers_that_are_too_long_is_answered() -> 
 
 
 @pytest.mark.parametrize("seed", range(30))
-async def test_however_requests_are_cut_none_is_taken_for_a_long_one(seed: int) -> None:
-    """Pipelined, with bodies that look like heads, far more in one piece than a head may be."""
+async def test_requests_are_not_refused_as_too_long_however_their_bytes_are_split(
+    seed: int,
+) -> None:
+    """They are pipelined; bodies look like heads; a piece may be far longer than a head may be."""
     cut = random.Random(seed)
     body = b'{"a": "' + b"b" * 3000 + b'"}' + b"\r\n\r\n" * 2
     put = (
@@ -112,7 +114,9 @@ async def test_however_requests_are_cut_none_is_taken_for_a_long_one(seed: int) 
         connection[1].close()
 
 
-async def test_past_the_limit_of_all_together_those_that_hold_most_get_503() -> None:
+async def test_past_the_limit_for_all_heads_together_the_connections_with_the_longest_get_503() -> (
+    None
+):
     def crowded() -> float:
         labels = {"reason": "unfinished"}
         name = "tapedeck_http_connections_cut_off_total"
@@ -130,7 +134,7 @@ async def test_past_the_limit_of_all_together_those_that_hold_most_get_503() -> 
         assert held(gateway) <= 65_536
         ended = int(crowded() - before)
         assert ended
-        # Who had only begun, and little, goes on.
+        # The connection with a short head is still served.
         small[1].write(b"\r\n")
         assert (await small[0].readline()).startswith(b"HTTP/1.1 200")
         small[1].close()
@@ -149,7 +153,7 @@ async def test_past_the_limit_of_all_together_those_that_hold_most_get_503() -> 
                 await asyncio.sleep(0.01)
 
 
-async def test_many_tiny_headers_count_for_what_they_take() -> None:
+async def test_many_tiny_headers_count_with_the_memory_that_they_take() -> None:
     async with serving() as gateway:
         connection = await connect(gateway)
         connection[1].write(HEAD + b"a:\r\n" * 100)
@@ -158,7 +162,7 @@ async def test_many_tiny_headers_count_for_what_they_take() -> None:
         connection[1].close()
 
 
-async def test_a_head_behind_a_body_counts() -> None:
+async def test_a_head_that_follows_a_request_with_a_body_counts() -> None:
     async with serving() as gateway:
         connection = await connect(gateway)
         post = b"POST /sets/new HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
@@ -169,7 +173,7 @@ async def test_a_head_behind_a_body_counts() -> None:
 
 
 @pytest.mark.parametrize("what", ["trailers", "extensions"])
-async def test_trailers_and_chunk_extensions_are_bounded(what: str) -> None:
+async def test_trailers_and_chunk_extensions_that_are_too_long_are_refused(what: str) -> None:
     async with serving(limits={"headers": 1024}) as gateway:
         connection = await connect(gateway)
         reader, writer = connection

@@ -1,4 +1,4 @@
-"""Is it well? What is said, in which order, and that it does not flap."""
+"""The verdict: its reasons, their order, and that it does not flap."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def causes(facts: Facts) -> list[Kind]:
     return verdict_of(reasons(facts)).causes
 
 
-def test_nothing_amiss_is_ready() -> None:
+def test_without_a_reason_the_verdict_is_ready() -> None:
     assert verdict_of(reasons(WELL)).status == "ready"
 
 
@@ -67,25 +67,23 @@ AMISS: list[tuple[Facts, Kind, str]] = [
 
 
 @pytest.mark.parametrize(("facts", "kind", "status"), AMISS, ids=lambda value: str(value)[:12])
-def test_each_thing_that_is_amiss_is_said_and_nothing_else(
-    facts: Facts, kind: Kind, status: str
-) -> None:
+def test_each_fact_gives_its_own_reason_and_no_other(facts: Facts, kind: Kind, status: str) -> None:
     verdict = verdict_of(reasons(facts))
     assert (verdict.causes, verdict.status) == ([kind], status)
     assert verdict.reasons[0]
 
 
-def test_one_failure_or_slow_answer_of_a_quiet_minute_is_no_reason() -> None:
+def test_a_few_failures_or_slow_answers_are_no_reason() -> None:
     assert causes(replace(WELL, traffic=[Traffic("play", 30, 4, 4, 4)])) == []
     assert causes(replace(WELL, traffic=[Traffic("play", 30, 10_000, 10, 90)])) == []
 
 
-def test_a_class_that_fails_is_seen_beside_another_that_is_served() -> None:
+def test_failures_of_one_class_of_requests_are_a_reason_even_if_others_are_served() -> None:
     served, failing = Traffic("start", 30, 1000, 0, 0), Traffic("play", 30, 1000, 15, 0)
     assert causes(replace(WELL, traffic=[served, failing])) == ["errors"]
 
 
-def test_a_starved_gateway_says_that_and_blames_nobody() -> None:
+def test_a_starved_gateway_reports_only_that_it_is_starved() -> None:
     late = replace(
         WELL,
         starved="it missed 90% of the last 3 s",
@@ -97,7 +95,7 @@ def test_a_starved_gateway_says_that_and_blames_nobody() -> None:
 
 
 @given(st.lists(st.sampled_from([facts for facts, _, _ in AMISS]), min_size=1, max_size=4))
-def test_the_gravest_reasons_come_first_whatever_there_is(several: list[Facts]) -> None:
+def test_the_gravest_reasons_come_first(several: list[Facts]) -> None:
     said = [reason for facts in several for reason in reasons(facts)]
     places = [ORDER.index(reason.kind) for facts in several for reason in reasons(facts)]
     assert len(said) == len(places)
@@ -106,10 +104,10 @@ def test_the_gravest_reasons_come_first_whatever_there_is(several: list[Facts]) 
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
-def test_a_reason_does_not_flap(looks: list[bool]) -> None:
-    """Skew that comes and goes each second changes the verdict once in three seconds at most."""
+def test_a_reason_does_not_flap(samples: list[bool]) -> None:
+    """A skew that changes each second changes the verdict at most once in three seconds."""
     delayed, shown, changes = DelayedReasons(), False, []
-    for second, there in enumerate(looks):
+    for second, there in enumerate(samples):
         now = bool(delayed.take([Reason("skew", "clocks differ")] if there else [], float(second)))
         if now != shown:
             shown = now
@@ -117,7 +115,7 @@ def test_a_reason_does_not_flap(looks: list[bool]) -> None:
     assert all(later - earlier >= 3 for earlier, later in pairwise(changes))
 
 
-def test_a_reason_keeps_its_place_and_takes_its_newest_words() -> None:
+def test_a_reason_lasts_some_seconds_and_shows_its_newest_text() -> None:
     delayed = DelayedReasons()
     delayed.take([Reason("slow", "requests are slow: 2 %")], 0.0)
     (said,) = delayed.take([Reason("slow", "requests are slow: 9 %")], 1.0)
@@ -126,12 +124,12 @@ def test_a_reason_keeps_its_place_and_takes_its_newest_words() -> None:
     assert not delayed.take([], 7.0)
 
 
-def test_each_reason_says_for_how_long_it_has_held() -> None:
+def test_each_reason_has_the_age_since_it_began() -> None:
     delayed, skew = DelayedReasons(), Reason("nodes", "lookup node a is out of the ring: timeout")
     delayed.take([skew], 10.0)
     (said,) = delayed.take([skew], 14.0)
     assert said.age == 4
-    # What is known to be older is as old as that.
+    # A reason that is known to have begun earlier has that age.
     lost = reasons(replace(WELL, adopted=False, lost_for=60.0, deadline=10.0, problem="gone"))
     verdict = verdict_of(DelayedReasons().take(lost, 0.0))
     assert (verdict.causes, verdict.ages) == (["primary"], [60])
@@ -172,7 +170,7 @@ def test_two_classes_that_fail_are_two_reasons() -> None:
         (["Commit"], None, True, "commits"),
     ],
 )
-def test_what_mysql_waits_for_is_what_it_says(
+def test_what_mysql_waits_for_is_read_from_its_states_and_errors(
     states: list[str], error: tuple[int, str] | None, redundant: bool, cause: str
 ) -> None:
     met = classify(pymysql.err.OperationalError(*error)) if error else None
@@ -182,7 +180,7 @@ def test_what_mysql_waits_for_is_what_it_says(
 def test_changes_have_stopped_after_three_seconds_without_a_commit() -> None:
     commits = Commits()
     commits.begin(0.0)
-    assert commits.stall(10.0) is None, "without heartbeats nobody waits for a commit"
+    assert commits.stall(10.0) is None, "without heartbeats a missing commit means nothing"
     commits.watched = True
     commits.committed(10.0)
     assert commits.stall(12.9) is None
@@ -194,7 +192,7 @@ def test_changes_have_stopped_after_three_seconds_without_a_commit() -> None:
     assert commits.stall(14.0) is None
 
 
-def test_a_heartbeat_that_finds_room_does_not_hide_that_saves_meet_a_full_disk() -> None:
+def test_a_heartbeat_that_succeeds_does_not_hide_that_saves_fail_on_a_full_disk() -> None:
     commits, full = Commits(), MySQLError(Fault.FULL, 1114, "The table is full")
     commits.begin(0.0)
     commits.watched = True

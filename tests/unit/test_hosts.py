@@ -1,4 +1,4 @@
-"""A site in an operator's browser gets nothing from an admin port that asks for no token."""
+"""A web page in an operator's browser cannot use an admin port that requires no token."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REASON = "lookup node lookup1 is out of the ring: 10.0.0.7 refused"
 
 
 class AdminAnswers:
-    """Says something of everything, and counts reloads."""
+    """Answers each question, and counts reloads."""
 
     reloads = 0
 
@@ -68,7 +68,7 @@ FOREIGN = ["evil.example", "evil.example:8081", "127.0.0.1.evil.example", "10.0.
 
 
 @pytest.mark.parametrize("host", FOREIGN)
-async def test_a_site_whose_name_leads_here_learns_and_changes_nothing(host: str) -> None:
+async def test_a_request_for_a_foreign_host_name_reads_and_changes_nothing(host: str) -> None:
     async with admin() as (http, _, answers):
         for method, path in (
             ("GET", "/ring"),
@@ -86,7 +86,7 @@ async def test_a_site_whose_name_leads_here_learns_and_changes_nothing(host: str
 
 
 @pytest.mark.parametrize("host", ["@", "["])
-async def test_what_is_no_host_at_all_is_400(host: str) -> None:
+async def test_a_malformed_host_header_gets_400(host: str) -> None:
     async with admin() as (http, _, answers):
         async with http.post("/reload", headers={"Host": host}) as answer:
             assert answer.status == 400
@@ -96,7 +96,9 @@ async def test_what_is_no_host_at_all_is_400(host: str) -> None:
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:1", "localhost.:8081", "127.0.0.1", "127.8.9.1:80", "[::1]:9"]
 )
-async def test_an_operator_on_the_machine_is_served_through_whichever_port(host: str) -> None:
+async def test_an_operator_on_the_machine_is_served_under_any_loopback_name_and_port(
+    host: str,
+) -> None:
     async with admin() as (http, _, answers):
         async with http.get("/ring", headers={"Host": host}) as answer:
             assert answer.status == 200
@@ -105,10 +107,12 @@ async def test_an_operator_on_the_machine_is_served_through_whichever_port(host:
         assert answers.reloads == 1
 
 
-async def test_health_checks_may_use_any_name_and_only_the_machine_is_told_why() -> None:
+async def test_health_checks_may_use_any_name_and_reasons_are_shown_only_under_a_known_one() -> (
+    None
+):
     async with admin() as (http, _, _):
         for path in ("/healthz", "/readyz"):
-            # HAProxy's, of deploy/balance; Envoy's is the cluster's name.
+            # The name that HAProxy sends (deploy/balance); Envoy sends the cluster's name.
             async with http.get(path, headers={"Host": "gateway"}) as answer:
                 assert answer.status == 200
                 said = await answer.json()
@@ -128,14 +132,14 @@ async def test_names_that_the_operator_allows_are_served() -> None:
                 assert REASON in await answer.text()
         async with http.get("/ring", headers={"Host": "other.example"}) as answer:
             assert answer.status == 403
-        # A proxy that writes Host anew leaves the page's own name in Origin.
+        # A proxy that replaces Host leaves the page's own name in Origin.
         headers = {"Host": "localhost:8081", "Origin": "https://admin.example"}
         async with http.post("/reload", headers=headers) as answer:
             assert answer.status == 200
         assert answers.reloads == 1
 
 
-async def test_where_a_token_is_asked_for_any_name_will_do() -> None:
+async def test_if_a_token_is_required_any_host_name_is_served() -> None:
     async with admin(token="the-token") as (http, _, answers):
         headers = {"Host": "tapedeck-0.pods.svc", "Authorization": "Bearer the-token"}
         async with http.get("/ring", headers=headers) as answer:
@@ -147,7 +151,7 @@ async def test_where_a_token_is_asked_for_any_name_will_do() -> None:
         assert answers.reloads == 1
 
 
-async def test_a_page_of_another_site_reloads_nothing() -> None:
+async def test_a_page_of_another_site_cannot_reload() -> None:
     async with admin() as (http, port, answers):
         for origin in (
             "https://evil.example",
@@ -168,12 +172,12 @@ async def test_a_page_of_another_site_reloads_nothing() -> None:
 
 
 @given(st.text(max_size=30))
-def test_whatever_stands_in_host_is_a_name_or_none(host: str) -> None:
+def test_any_host_header_is_read_as_a_name_or_refused(host: str) -> None:
     name = name_of(host)
     assert name is None or (name and not set(name) & set(" /?#@[]"))
 
 
 @given(st.from_regex(r"[a-z0-9.-]{0,20}\.example", fullmatch=True))
-def test_no_name_of_a_site_passes_for_loopback(host: str) -> None:
+def test_no_site_s_name_counts_as_loopback(host: str) -> None:
     assert not is_ours(host, ())
     assert not is_ours(f"{host}:8081", ())

@@ -1,6 +1,6 @@
-"""Where things may stand: packages need only those below them, and no folder needs itself.
+"""Packages import only those below them, and folders do not import each other in a circle.
 
-The rooms and their names: CONTRIBUTING.md.
+The packages and folders: CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ GRAPH = grimp.build_graph(*BELOW, *OUTSIDE, cache_dir=None)
 
 
 def folder_of(module: str) -> str:
-    """`gateway.http` for `gateway.http.router`; a module that stands in no folder is its own."""
+    """`gateway.http` for `gateway.http.router`; a module in no folder counts as a folder itself."""
     return ".".join(module.split(".")[:2])
 
 
-def arrows_inside(package: str) -> dict[str, set[str]]:
+def imports_inside(package: str) -> dict[str, set[str]]:
     """Which folders of a package each of its folders imports."""
     arrows: dict[str, set[str]] = defaultdict(set)
     for module in GRAPH.find_descendants(package):
@@ -49,19 +49,19 @@ def test_a_package_imports_only_those_below_it(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["cli", "gateway", "sharding", "failover", "config"])
-def test_no_folder_of_a_package_needs_one_that_needs_it(package: str) -> None:
-    arrows = arrows_inside(package)
-    left = {folder: set(needed) for folder, needed in arrows.items()}
-    # What needs nothing that is left is in no circle: take it away until nothing changes.
+def test_folders_of_a_package_do_not_import_each_other_in_a_circle(package: str) -> None:
+    imports = imports_inside(package)
+    left = {folder: set(needed) for folder, needed in imports.items()}
+    # A folder that imports none of the others is in no circle: remove such folders repeatedly.
     while free := [folder for folder in left if not left[folder] & left.keys()]:
         for folder in free:
             del left[folder]
     circles = [f"{folder} -> {', '.join(sorted(left[folder] & left.keys()))}" for folder in left]
-    assert not circles, f"folders that need each other: {'; '.join(sorted(circles))}"
+    assert not circles, f"folders that import each other: {'; '.join(sorted(circles))}"
 
 
-def test_what_speaks_http_knows_nothing_of_what_is_served() -> None:
-    """`gateway.http` would serve another program as well."""
+def test_gateway_http_imports_nothing_of_what_the_gateway_serves() -> None:
+    """It could serve another program as well."""
     known = {"gateway.http", "gateway.logs", "gateway.metrics", "gateway.telemetry"}
-    needed = arrows_inside("gateway")["gateway.http"]
+    needed = imports_inside("gateway")["gateway.http"]
     assert needed <= known, f"gateway.http imports {needed - known}"

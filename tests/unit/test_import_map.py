@@ -1,4 +1,4 @@
-"""The map of an import: its mistakes are named with their line, and what it makes of values."""
+"""The map of an import: its mistakes are named with their lines, and values are read by it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def played(values: dict[str, Any]) -> Any:
         ("user: 'u\n", "is no YAML at line"),
     ],
 )
-def test_a_mistake_in_a_map_is_named_with_its_line_and_what_was_meant(text: str, says: str) -> None:
+def test_a_mistake_in_a_map_is_named_with_its_line_and_a_suggestion(text: str, says: str) -> None:
     with pytest.raises(BadMap) as refused:
         read_map(text)
     assert says in str(refused.value)
@@ -71,7 +71,7 @@ def test_a_mistake_in_a_map_is_named_with_its_line_and_what_was_meant(text: str,
         ("states.xml", "", "no .csv or .jsonl file"),
     ],
 )
-def test_a_source_that_cannot_be_meant_is_refused(wanted: str, tables: str, says: str) -> None:
+def test_a_source_that_cannot_be_read_is_refused(wanted: str, tables: str, says: str) -> None:
     with pytest.raises(BadSource, match=says):
         open_source(wanted, tables, read_map(PLAIN), None, ())
 
@@ -134,7 +134,7 @@ def test_a_bad_row_says_which_value_is_wrong(values: dict[str, Any], says: str) 
         ),
     )
 )
-def test_whatever_stands_in_a_row_it_is_a_state_or_a_bad_row(values: dict[str, Any]) -> None:
+def test_any_row_is_a_state_or_refused(values: dict[str, Any]) -> None:
     made = None
     with contextlib.suppress(BadRow):
         made = record({"user": 1, "playlist": b"2", **values}, DAY, body_of)
@@ -142,7 +142,7 @@ def test_whatever_stands_in_a_row_it_is_a_state_or_a_bad_row(values: dict[str, A
 
 
 @given(st.integers(-40, 3), st.integers(-40, 3), st.booleans(), st.booleans(), st.booleans())
-def test_no_state_takes_the_place_of_a_newer_or_a_changed_one_or_one_of_the_other_api(
+def test_an_import_never_replaces_a_newer_or_changed_state_or_one_of_the_other_api(
     age: int, row_age: int, imported: bool, same: bool, players: bool
 ) -> None:
     day, row_day = (date.fromordinal(DAY.toordinal() + n) for n in (age, row_age))
@@ -168,7 +168,9 @@ KEYS = st.builds(Key, st.integers(1, USER_MAX), st.integers(1, PLAYLIST_MAX))
 
 
 @given(st.lists(st.tuples(st.integers(0, 31), st.lists(KEYS, min_size=1, max_size=5)), max_size=8))
-def test_no_day_is_ruled_out_that_a_key_was_added_to(added: list[tuple[int, list[Key]]]) -> None:
+def test_an_import_rules_out_no_day_to_which_the_key_was_added(
+    added: list[tuple[int, list[Key]]],
+) -> None:
     days = [date.fromordinal(DAY.toordinal() + n) for n in range(32)]
     known = Known({}, days, 100)
     for number, keys in added:
@@ -178,7 +180,7 @@ def test_no_day_is_ruled_out_that_a_key_was_added_to(added: list[tuple[int, list
         assert set(keys) <= set(found[days[number]])
 
 
-def test_days_are_ruled_out() -> None:
+def test_an_import_rules_out_days_for_most_absent_keys() -> None:
     days = [date.fromordinal(DAY.toordinal() + n) for n in range(32)]
     known = Known({}, days, 1000)
     known.add(DAY, [Key(user, 7) for user in range(1, 101)])
@@ -186,7 +188,7 @@ def test_days_are_ruled_out() -> None:
     assert len(known.among([Key(user, 7) for user in range(50, 1000)])[DAY]) < 60
 
 
-async def test_a_run_says_once_that_it_is_a_long_one_and_keeps_its_rate_after_a_pause(
+async def test_an_import_reports_once_that_it_is_long_and_keeps_its_rate_after_a_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said, now, slept = list[str](), [100.0], list[float]()

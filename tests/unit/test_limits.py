@@ -1,4 +1,4 @@
-"""Token buckets, addresses behind proxies, and when a worker is behind: the pure rules."""
+"""The rules of rate limits, of addresses behind proxies, and of the limit during overload."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ PAUSES = st.lists(st.floats(0, 5), min_size=1, max_size=60)
 
 
 @given(PAUSES, st.floats(0.1, 50), st.integers(1, 20))
-def test_a_bucket_never_gives_more_than_its_burst_and_its_rate(
+def test_a_bucket_never_allows_more_than_its_burst_and_its_rate(
     pauses: list[float], rate: float, burst: int
 ) -> None:
-    buckets, now, given_out = Buckets(rate, burst, 100), 0.0, 0
+    buckets, now, allowed = Buckets(rate, burst, 100), 0.0, 0
     for pause in pauses:
         now += pause
-        given_out += buckets.take("a", now) == 0
-    assert given_out <= burst + now * rate + 1e-6
+        allowed += buckets.take("a", now) == 0
+    assert allowed <= burst + now * rate + 1e-6
 
 
 @given(PAUSES, st.floats(0.1, 50), st.integers(1, 20))
-def test_who_waits_as_long_as_it_was_told_gets_a_token(
+def test_a_client_that_waits_as_long_as_it_was_told_is_allowed(
     pauses: list[float], rate: float, burst: int
 ) -> None:
     buckets, now = Buckets(rate, burst, 100), 0.0
@@ -35,7 +35,7 @@ def test_who_waits_as_long_as_it_was_told_gets_a_token(
             assert buckets.take("a", now) == 0
 
 
-def test_one_client_s_bucket_is_not_another_s() -> None:
+def test_each_client_has_its_own_bucket() -> None:
     buckets = Buckets(1, 1, 100)
     assert buckets.take("a", 0) == 0
     assert buckets.take("a", 0) > 0
@@ -43,31 +43,37 @@ def test_one_client_s_bucket_is_not_another_s() -> None:
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=300))
-def test_buckets_are_bounded_and_the_least_recent_one_is_forgotten(keys: list[int]) -> None:
+def test_the_number_of_buckets_is_limited_and_the_least_recent_one_is_dropped(
+    keys: list[int],
+) -> None:
     buckets = Buckets(0.001, 1, 100)
     for key in keys:
         buckets.take(key, 0)
-        assert buckets.take(key, 0) > 0, "who was just here is remembered"
+        assert buckets.take(key, 0) > 0, "the most recent client's bucket is kept"
         assert len(buckets) <= 100
 
 
-def test_retry_after_is_whole_seconds_and_never_nought() -> None:
+def test_retry_after_is_in_whole_seconds_and_at_least_one() -> None:
     assert [retry_after(wait) for wait in (0.001, 1.0, 1.2)] == ["1", "1", "2"]
 
 
-def test_x_forwarded_for_is_believed_of_trusted_proxies_alone() -> None:
+def test_x_forwarded_for_is_believed_only_from_trusted_proxies() -> None:
     addresses = Addresses(["10.0.0.0/8", "::1/128"])
     cases = [
         ("203.0.113.5", None, "203.0.113.5"),
-        ("203.0.113.5", "1.2.3.4", "203.0.113.5"),  # a client that makes itself another
+        ("203.0.113.5", "1.2.3.4", "203.0.113.5"),  # a client that claims another address
         ("10.0.0.1", "203.0.113.5", "203.0.113.5"),
-        ("10.0.0.1", "1.2.3.4, 203.0.113.5", "203.0.113.5"),  # what the client wrote itself
+        (
+            "10.0.0.1",
+            "1.2.3.4, 203.0.113.5",
+            "203.0.113.5",
+        ),  # the first address was written by the client
         ("10.0.0.1", "203.0.113.5, 10.2.2.2", "203.0.113.5"),
         ("10.0.0.1", "203.0.113.5:4711", "203.0.113.5"),
         ("10.0.0.1", "[2001:db8::1]:4711", "2001:db8::"),
         ("::ffff:10.0.0.1", "203.0.113.5", "203.0.113.5"),
         ("::1", "203.0.113.5", "203.0.113.5"),
-        ("10.0.0.1", None, None),  # its own probes
+        ("10.0.0.1", None, None),  # the proxy's own probes
         ("10.0.0.1", "unknown", None),
         ("10.0.0.1", "10.3.3.3", None),
     ]
@@ -76,18 +82,18 @@ def test_x_forwarded_for_is_believed_of_trusted_proxies_alone() -> None:
 
 
 @given(st.text(max_size=60))
-def test_no_header_breaks_the_reading_of_addresses(forwarded: str) -> None:
+def test_no_x_forwarded_for_header_causes_an_exception(forwarded: str) -> None:
     Addresses(["10.0.0.0/8"]).client("10.0.0.1", forwarded)
 
 
-def test_ipv6_addresses_count_by_network() -> None:
+def test_ipv6_addresses_of_one_network_count_as_one_client() -> None:
     assert one_client("2001:db8::1") == one_client("2001:db8::ffff") != one_client("2001:db8:1::1")
 
 
 # --- overload
 
 
-def test_one_long_turn_of_the_loop_is_no_overload() -> None:
+def test_one_long_delay_of_the_event_loop_is_no_overload() -> None:
     governor = Governor(target=0.1, floor=32, ceiling=4096)
     for _ in range(50):
         for _ in range(PATIENCE - 1):
@@ -96,7 +102,7 @@ def test_one_long_turn_of_the_loop_is_no_overload() -> None:
     assert governor.limit == 4096
 
 
-def test_lateness_that_stays_cuts_what_may_be_in_flight_and_its_end_gives_it_back() -> None:
+def test_a_lasting_delay_lowers_the_limit_and_its_end_raises_it_again() -> None:
     governor = Governor(target=0.1, floor=32, ceiling=4096)
     for _ in range(PATIENCE):
         governor.adapt(late=0.5, in_flight=800)
@@ -110,14 +116,14 @@ def test_lateness_that_stays_cuts_what_may_be_in_flight_and_its_end_gives_it_bac
 
 
 def test_requests_that_only_wait_are_no_overload() -> None:
-    """As in a failover of MySQL: thousands in flight, and an idle loop."""
+    """In a failover of MySQL thousands of requests wait, and the event loop is idle."""
     governor = Governor(target=0.1, floor=32, ceiling=4096)
     for _ in range(500):
         governor.adapt(late=0.0, in_flight=4000)
     assert governor.limit == 4096
 
 
-def test_without_a_target_nothing_is_ever_cut() -> None:
+def test_without_a_target_the_limit_is_never_lowered() -> None:
     governor = Governor(target=None, floor=32, ceiling=4096)
     for _ in range(100):
         governor.adapt(late=9.0, in_flight=4000)
@@ -125,16 +131,16 @@ def test_without_a_target_nothing_is_ever_cut() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.integers(0, 10_000)), max_size=200))
-def test_the_limit_stays_between_floor_and_ceiling(looks: list[tuple[float, int]]) -> None:
+def test_the_limit_stays_between_floor_and_ceiling(samples: list[tuple[float, int]]) -> None:
     governor = Governor(target=0.1, floor=32, ceiling=4096)
-    for late, in_flight in looks:
+    for late, in_flight in samples:
         governor.adapt(late, in_flight)
         assert 32 <= governor.limit <= 4096
 
 
-def test_a_worker_that_can_do_so_much_settles_near_its_target() -> None:
-    """Requests cost 1 ms each and their clients ask again at once: 2000 of them, one after
-    another, would be 2 s late."""
+def test_an_overloaded_worker_s_delay_settles_near_the_target() -> None:
+    """Each request takes 1 ms, and 2000 clients always ask again at once: without a limit, the
+    delay would be 2 s."""
     governor = Governor(target=0.1, floor=32, ceiling=4096)
     lates = []
     for _ in range(400):

@@ -1,4 +1,4 @@
-"""No statement asks for local time: in the hours that clocks change it is another time."""
+"""No statement uses local time, which is ambiguous when clocks change for the summer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOCAL_TIME = re.compile(
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_no_statement_asks_for_local_time(package: str) -> None:
+def test_no_statement_uses_local_time(package: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in sorted((ROOT / package).rglob("*.py"))

@@ -1,4 +1,4 @@
-"""What `make run` says where something is missing that it cannot install itself."""
+"""What `make run` says if something is missing that it cannot install itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stack import bootstrap, clock
 from stack.process import ServerFailed
 
 
-def test_it_reads_as_python_3_7_and_imports_the_standard_library_alone() -> None:
+def test_bootstrap_parses_as_python_3_7_and_imports_only_the_standard_library() -> None:
     tree = ast.parse(Path(bootstrap.__file__).read_text(), feature_version=(3, 7))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -30,7 +30,7 @@ def test_without_apt_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> 
         bootstrap.ensure_servers({"mariadb-server-core": ("mariadbd",)})
 
 
-def test_without_a_c_compiler_a_shifted_clock_names_its_packages(
+def test_without_a_c_compiler_a_shifted_clock_names_the_packages_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -38,8 +38,7 @@ def test_without_a_c_compiler_a_shifted_clock_names_its_packages(
         clock.shifted_by(tmp_path / "clock")
 
 
-def test_without_root_the_command_to_type_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = shutil.which
+def test_without_root_the_command_to_type_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         shutil, "which", lambda name, **_: "/usr/bin/apt-get" if name == "apt-get" else None
     )
@@ -49,10 +48,9 @@ def test_without_root_the_command_to_type_is_named(monkeypatch: pytest.MonkeyPat
     assert "sudo apt-get install --no-install-recommends redis-tools mariadb-server-core" in str(
         caught.value
     )
-    assert real is not None
 
 
-def test_what_is_there_is_not_installed_again(
+def test_an_installed_program_is_not_installed_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     server = tmp_path / "some-server"
@@ -63,12 +61,12 @@ def test_what_is_there_is_not_installed_again(
     bootstrap.ensure_servers({"some-package": ("another-name", "some-server")})
 
 
-def test_a_path_of_a_package_is_looked_for_where_it_is(tmp_path: Path) -> None:
+def test_a_package_given_by_a_path_is_checked_at_that_path(tmp_path: Path) -> None:
     assert bootstrap.is_there(str(tmp_path))
     assert not bootstrap.is_there(str(tmp_path / "missing"))
 
 
-def test_an_old_python_is_told_so(
+def test_an_old_python_is_refused_with_the_needed_version(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 9, 2))

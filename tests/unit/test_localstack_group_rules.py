@@ -1,4 +1,4 @@
-"""What is said of a group, and when the local stack founds it again."""
+"""How the local stack judges a group, and when it founds the group again."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def online(primary: str, members: dict[str, str] = ALL) -> View:
     return View("ONLINE", members, primary)
 
 
-def test_the_primary_is_the_one_that_the_members_name() -> None:
+def test_the_primary_is_the_member_that_the_others_name() -> None:
     seen = situation_of(dict.fromkeys(NAMES, online("mysql2")))
     assert (seen.exists, seen.primary, seen.online) == (True, "mysql2", frozenset(NAMES))
     assert not seen.joining
     assert not seen.founding
 
 
-def test_a_thawed_primary_that_does_not_know_of_its_expulsion_is_outvoted() -> None:
+def test_the_majority_decides_against_a_thawed_primary_that_was_expelled() -> None:
     without = {"mysql2": "ONLINE", "mysql3": "ONLINE"}
     seen = situation_of(
         {
@@ -40,13 +40,13 @@ def test_a_thawed_primary_that_does_not_know_of_its_expulsion_is_outvoted() -> N
     assert seen.online == {"mysql2", "mysql3"}
 
 
-def test_a_member_that_was_started_is_told_to_join_the_others() -> None:
+def test_a_restarted_member_joins_the_others() -> None:
     rest = {"mysql1": "ONLINE", "mysql3": "ONLINE"}
     views = {"mysql1": online("mysql1", rest), "mysql2": View(), "mysql3": online("mysql1", rest)}
     assert situation_of(views).joining == ("mysql2",)
 
 
-def test_one_that_has_lost_the_others_decides_nothing_and_founds_nothing_by_itself() -> None:
+def test_a_member_without_a_majority_decides_nothing_and_the_group_is_founded_only_by_all() -> None:
     alone = online("mysql1", {"mysql1": "ONLINE", "mysql2": "UNREACHABLE", "mysql3": "UNREACHABLE"})
     seen = situation_of({"mysql1": alone, "mysql2": None, "mysql3": None})
     assert not seen.exists
@@ -56,7 +56,7 @@ def test_one_that_has_lost_the_others_decides_nothing_and_founds_nothing_by_itse
 
 
 @given(groups)
-def test_a_group_is_founded_only_where_none_is_and_every_member_can_say_what_it_has(
+def test_a_group_is_founded_only_if_none_exists_and_every_member_answers(
     group: dict[str, View | None],
 ) -> None:
     seen = situation_of(group)

@@ -19,7 +19,7 @@ def free_ports() -> Ports:
     return Ports(ports[0], ports[1], tuple(ports[2:5]), tuple(ports[5:]))
 
 
-def test_a_taken_port_is_named_with_the_way_to_change_it() -> None:
+def test_a_port_in_use_is_named_with_the_option_to_change() -> None:
     ports = free_ports()
     with socket.socket() as other:
         other.bind(("127.0.0.1", ports.mysql[1]))
@@ -30,7 +30,7 @@ def test_a_taken_port_is_named_with_the_way_to_change_it() -> None:
     assert ports.problems() == []
 
 
-def test_one_port_for_two_servers_is_named() -> None:
+def test_a_port_given_to_two_servers_is_refused() -> None:
     ports = free_ports()
     twice = Ports(ports.gateway, ports.gateway, ports.lookup, ports.mysql)
     assert twice.problems() == [
@@ -38,7 +38,7 @@ def test_one_port_for_two_servers_is_named() -> None:
     ]
 
 
-def test_the_configuration_that_is_written_can_be_loaded(tmp_path: Path) -> None:
+def test_the_written_configuration_can_be_loaded(tmp_path: Path) -> None:
     layout, ports = Layout(tmp_path / ".tapedeck" / "tapedeck.yml"), free_ports()
     passwords = files.passwords(layout)
     files.write_config(layout, ports, workers=2)
@@ -55,7 +55,7 @@ def test_the_configuration_that_is_written_can_be_loaded(tmp_path: Path) -> None
     )
 
 
-def test_a_command_without_the_environment_of_up_sees_the_same_ring(
+def test_values_from_up_s_environment_are_in_the_written_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = Layout(tmp_path / "tapedeck.yml")
@@ -71,7 +71,7 @@ def test_a_command_without_the_environment_of_up_sees_the_same_ring(
     assert stat.S_IMODE(layout.config.stat().st_mode) == 0o600
 
 
-def test_secrets_are_random_kept_and_readable_by_their_owner_alone(tmp_path: Path) -> None:
+def test_secrets_are_random_and_kept_and_only_their_owner_can_read_them(tmp_path: Path) -> None:
     one, two = files.secret(tmp_path / "one"), files.secret(tmp_path / "two")
     assert one != two
     assert len(one) == 64

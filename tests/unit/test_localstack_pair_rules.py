@@ -1,4 +1,4 @@
-"""When the pair fails over, goes on alone, or does neither."""
+"""When the local stack's pair fails over, and when commits stop waiting for the standby."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ situations = st.builds(
 )
 
 
-def test_nothing_is_done_where_all_is_well() -> None:
+def test_nothing_is_done_while_both_hosts_are_well() -> None:
     assert decide(WELL) == []
 
 
 @pytest.mark.parametrize("lost", [DEAD, FROZEN, Host(silent=HUNG_AFTER)])
-def test_a_lost_primary_is_replaced_by_a_standby_that_has_everything(lost: Host) -> None:
+def test_a_lost_primary_is_replaced_by_a_standby_that_has_every_change(lost: Host) -> None:
     assert decide(replace(WELL, primary=lost)) == [Action.PROMOTE]
 
 
@@ -59,8 +59,8 @@ def test_a_slow_primary_is_not_lost() -> None:
     assert decide(slow) == []
 
 
-def test_a_link_that_broke_a_moment_before_does_not_forbid_the_promotion() -> None:
-    # Commits waited for the standby from then on: it misses none that was acknowledged.
+def test_a_standby_whose_link_broke_just_before_is_still_promoted() -> None:
+    # Since then commits waited for the standby, so it has every acknowledged one.
     assert decide(replace(WELL, primary=DEAD, following=False, unlinked=3)) == [Action.PROMOTE]
 
 
@@ -68,7 +68,7 @@ def test_a_primary_lost_before_the_pair_is_redundant_is_not_replaced() -> None:
     assert decide(replace(WELL, primary=DEAD, redundant=False)) == [Action.REFUSE]
 
 
-def test_both_lost_at_once_is_no_promotion_and_the_standby_is_started() -> None:
+def test_if_both_are_lost_at_once_none_is_promoted_and_the_standby_is_started() -> None:
     assert decide(replace(WELL, primary=DEAD, standby=DEAD)) == [
         Action.NOT_REDUNDANT,
         Action.REFUSE,
@@ -86,24 +86,24 @@ def test_a_lost_standby_is_started_again_and_the_pair_is_not_redundant_meanwhile
     ]
 
 
-def test_a_standby_that_somebody_stopped_stays_stopped() -> None:
+def test_a_standby_that_was_stopped_on_purpose_stays_stopped() -> None:
     assert decide(replace(WELL, standby=UNWANTED, redundant=False, following=False)) == []
 
 
-def test_commits_stop_to_wait_for_a_standby_that_stays_away() -> None:
+def test_commits_stop_waiting_for_a_standby_that_stays_away() -> None:
     away = replace(WELL, standby=UNWANTED, redundant=False, following=False)
     assert decide(replace(away, unlinked=ALONE_AFTER - 0.1)) == []
     assert decide(replace(away, unlinked=ALONE_AFTER)) == [Action.GO_ALONE]
 
 
-def test_it_is_written_down_that_the_pair_is_not_redundant_before_commits_stop_to_wait() -> None:
+def test_before_commits_stop_waiting_the_pair_is_recorded_as_not_redundant() -> None:
     assert decide(replace(WELL, following=False, unlinked=ALONE_AFTER)) == [
         Action.NOT_REDUNDANT,
         Action.GO_ALONE,
     ]
 
 
-def test_a_returned_standby_is_linked_then_waited_for_then_counted_on() -> None:
+def test_a_returned_standby_is_linked_then_waited_for_then_counted_as_redundant() -> None:
     back = replace(WELL, redundant=False, waits=False, following=False, linking=False)
     assert decide(back) == [Action.LINK]
     assert decide(replace(back, linking=True)) == []
@@ -120,7 +120,7 @@ def test_a_standby_that_can_never_follow_gets_a_new_copy() -> None:
 
 
 @given(situations)
-def test_nothing_is_promoted_unless_the_pair_is_redundant_and_the_primary_lost(
+def test_a_standby_is_promoted_only_if_the_pair_was_redundant_and_the_primary_is_lost(
     seen: Situation,
 ) -> None:
     if Action.PROMOTE in decide(seen):

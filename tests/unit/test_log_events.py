@@ -1,4 +1,4 @@
-"""Log events are in one style: a noun, then a verb in the past; what varies is in fields."""
+"""All log events have one style: a noun, then a verb in the past; values are in fields."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ LOGGERS = ("log", "_log")
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 IRREGULAR = ("begun", "died", "found", "left", "lost", "read", "written")
 PASSES_ON = ROOT / "gateway/http/failure_log.py"
-"""Logs the event that its caller named: the calls of `note` are looked at instead."""
+"""It logs events that its callers name; the calls of `note` are checked instead."""
 
 
 def events_of(source: str) -> Iterator[tuple[int, ast.expr | None]]:
@@ -71,6 +71,6 @@ def test_log_events_are_a_noun_and_a_verb_in_the_past():
         'self._failures.note(40, "failing", route, error)',
     ],
 )
-def test_another_style_is_found(call: str):
+def test_a_log_call_in_another_style_is_found(call: str):
     ((_, event),) = events_of(call)
     assert problem_of(event)

@@ -1,4 +1,4 @@
-"""When a process is too late to judge others."""
+"""When a process counts as starved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from failover.loop_lag import SPAN, TICK, LoopLag
 
 
 def ticks(loop_lag: LoopLag, seconds: float, late: float, start: float = 0.0) -> float:
-    """Ticks that are all late by so much; the time at the end."""
+    """Let the loop be late by `late` seconds for a while; the time at the end."""
     now = start
     while now < start + seconds:
         now += TICK + late
@@ -26,7 +26,7 @@ def ticks(loop_lag: LoopLag, seconds: float, late: float, start: float = 0.0) ->
         (0.5, True),
     ],
 )
-def test_a_process_without_its_turns_is_starved_and_a_busy_machine_is_not_enough(
+def test_a_process_is_starved_if_it_misses_much_of_its_time_and_not_on_a_busy_machine(
     late: float, starved: bool
 ) -> None:
     loop_lag = LoopLag()
@@ -34,7 +34,7 @@ def test_a_process_without_its_turns_is_starved_and_a_busy_machine_is_not_enough
     assert loop_lag.starved is starved
 
 
-def test_one_long_stop_counts_for_three_seconds_and_the_next_ones_begin_anew() -> None:
+def test_a_process_is_starved_for_three_seconds_after_a_long_stop() -> None:
     loop_lag = LoopLag()
     now = ticks(loop_lag, SPAN, 0.0)
     now += 10
@@ -44,7 +44,7 @@ def test_one_long_stop_counts_for_three_seconds_and_the_next_ones_begin_anew() -
     assert not loop_lag.starved
 
 
-def test_what_blocked_the_start_is_no_starvation() -> None:
+def test_a_slow_start_is_no_starvation() -> None:
     loop_lag = LoopLag()
     loop_lag.observe(5.0, 5.0)
     loop_lag.begin()

@@ -1,4 +1,4 @@
-"""Names: one look-up of each at a time, and the last good addresses while it is silent."""
+"""Look-ups of names: one at a time for each name, and the last good addresses meanwhile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from failover.dns import Names, connect_by_name
 
 
 class Resolver:
-    """Answers when it is let, and counts what is under way."""
+    """Answers while `answers` is set, and counts the look-ups."""
 
     def __init__(self) -> None:
         self.addresses: tuple[str, ...] = ("192.0.2.1",)
@@ -34,7 +34,7 @@ def resolver() -> Resolver:
     return Resolver()
 
 
-async def test_everybody_waits_for_one_look_up(resolver: Resolver) -> None:
+async def test_all_who_look_up_a_name_wait_for_one_look_up(resolver: Resolver) -> None:
     names = Names(resolver)
     resolver.answers.clear()
     waiting = [asyncio.create_task(names.look_up("db")) for _ in range(20)]
@@ -46,7 +46,9 @@ async def test_everybody_waits_for_one_look_up(resolver: Resolver) -> None:
     assert resolver.asked == 1
 
 
-async def test_the_last_good_addresses_hold_while_a_name_is_silent(resolver: Resolver) -> None:
+async def test_the_last_good_addresses_are_used_while_a_look_up_does_not_answer(
+    resolver: Resolver,
+) -> None:
     names = Names(resolver)
     await names.look_up("db")
     resolver.answers.clear()
@@ -56,21 +58,23 @@ async def test_the_last_good_addresses_hold_while_a_name_is_silent(resolver: Res
     resolver.answers.set()
 
 
-async def test_the_last_good_addresses_hold_while_look_ups_fail(resolver: Resolver) -> None:
+async def test_the_last_good_addresses_are_used_while_look_ups_fail(resolver: Resolver) -> None:
     names = Names(resolver)
     await names.look_up("db")
     resolver.fails = True
     assert await names.look_up("db") == ("192.0.2.1",)
 
 
-async def test_a_name_that_moves_is_noticed_by_the_next_connect(resolver: Resolver) -> None:
+async def test_the_next_connect_uses_a_name_s_new_address(resolver: Resolver) -> None:
     names = Names(resolver)
     await names.look_up("db")
     resolver.addresses = ("192.0.2.2",)
     assert await names.look_up("db", patience=10) == ("192.0.2.2",)
 
 
-async def test_a_name_that_was_never_known_fails_as_its_look_up_did(resolver: Resolver) -> None:
+async def test_a_name_without_a_good_address_fails_with_the_look_up_s_error(
+    resolver: Resolver,
+) -> None:
     resolver.fails = True
     with pytest.raises(socket.gaierror):
         await Names(resolver).look_up("db")
@@ -83,7 +87,7 @@ async def test_addresses_are_not_looked_up(resolver: Resolver) -> None:
     assert resolver.asked == 0
 
 
-async def test_a_host_is_reached_by_whichever_of_its_addresses_takes_connections(
+async def test_a_host_is_reached_at_any_of_its_addresses(
     monkeypatch: pytest.MonkeyPatch, resolver: Resolver
 ) -> None:
     resolver.addresses = ("192.0.2.1", "192.0.2.2")

@@ -1,4 +1,4 @@
-"""A nutcracker.yml as the configuration of the lookups: obeyed, or refused by name."""
+"""A twemproxy pool (nutcracker.yml) as the section `lookup`: used, or refused by name."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from cli.main import app
 from config.load import ConfigError, parse
 from config.model import Lookup
 from config.nutcracker import NutcrackerError, read_pool, translate
 from sharding.ring.ring import Ring
 
 EXAMPLE = Path(__file__).parent.parent / "support" / "nutcracker-0.5.0.yml"
-"""The example that twemproxy 0.5.0 ships (conf/nutcracker.yml), as it is."""
+"""The unchanged example of twemproxy 0.5.0 (conf/nutcracker.yml)."""
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def refused(**words: Any) -> list[str]:
     return caught.value.problems
 
 
-def test_of_the_shipped_example_the_pools_that_speak_redis_are_understood(folder: Path) -> None:
+def test_the_redis_pools_of_twemproxy_s_example_are_read(folder: Path) -> None:
     alpha, beta = lookup(folder, "alpha"), lookup(folder, "beta")
 
     assert (alpha.hash, alpha.distribution, alpha.hash_tag) == ("fnv1a_64", "ketama", "")
@@ -62,7 +64,7 @@ def test_of_the_shipped_example_the_pools_that_speak_redis_are_understood(folder
 
 
 @pytest.mark.parametrize("pool", ["gamma", "delta", "omega"])
-def test_of_the_shipped_example_the_pools_that_speak_memcached_are_refused_by_name(
+def test_the_memcached_pools_of_twemproxy_s_example_are_refused_by_name(
     folder: Path, pool: str
 ) -> None:
     (problem,) = problems(folder, pool)
@@ -70,7 +72,7 @@ def test_of_the_shipped_example_the_pools_that_speak_memcached_are_refused_by_na
     assert problem.startswith(f"lookup.nutcracker: pool {pool} speaks memcached")
 
 
-def test_what_a_pool_leaves_out_has_twemproxys_default_and_not_ours() -> None:
+def test_a_value_that_a_pool_omits_has_twemproxy_s_default() -> None:
     pool = translate("p", {"redis": "true", "servers": ["127.0.0.1:7:1"]})
     words = Lookup.model_validate(pool.words)
 
@@ -86,7 +88,7 @@ def test_what_a_pool_leaves_out_has_twemproxys_default_and_not_ours() -> None:
     assert pool.notes["timeout"].startswith("none, as in twemproxy")
 
 
-def test_every_word_of_a_pool_is_obeyed() -> None:
+def test_every_value_of_a_pool_is_used() -> None:
     pool = translate(
         "p",
         {
@@ -114,12 +116,12 @@ def test_every_word_of_a_pool_is_obeyed() -> None:
     assert (words.timeout, words.preconnect, words.tcpkeepalive) == (250, True, True)
     assert (words.redis_db, words.server_connections) == (3, 4)
     assert (words.auto_eject_hosts, words.server_retry_timeout) == (True, 1500)
-    assert words.server_failure_limit == 1  # 0 is 1: nc_server.c asks after counting
+    assert words.server_failure_limit == 1  # 0 means 1: nc_server.c compares after counting
     assert [(s.name, s.weight) for s in words.servers] == [("one", 3), ("redis.example", 1)]
     assert set(pool.notes) == {"listen, backlog, client_connections"}
 
 
-def test_with_a_password_the_database_is_0_as_nutcracker_never_leaves_it_then() -> None:
+def test_with_a_password_the_database_is_0_as_in_twemproxy() -> None:
     servers = ["a:1:1"]
     pool = translate("p", {"redis": "true", "redis_auth": "x", "redis_db": "3", "servers": servers})
     words = Lookup.model_validate(pool.words)
@@ -130,7 +132,7 @@ def test_with_a_password_the_database_is_0_as_nutcracker_never_leaves_it_then() 
     assert pool.notes["redis_db"].startswith("3 beside redis_auth comes to 0")
 
 
-def test_a_pool_makes_the_ring_that_the_same_words_of_ours_make(folder: Path) -> None:
+def test_a_pool_gives_the_same_ring_as_the_same_values_in_our_configuration(folder: Path) -> None:
     of_pool = lookup(folder, "beta").servers
     names = ["server1", "server2", "server3", "server4"]
     ours = Lookup.model_validate(
@@ -158,7 +160,7 @@ def test_a_pool_makes_the_ring_that_the_same_words_of_ours_make(folder: Path) ->
         ({"read_from_replicas": "true"}, "read_from_replicas: is no word of twemproxy"),
     ],
 )
-def test_what_cannot_be_obeyed_is_refused_by_name_with_the_reason(
+def test_a_value_that_cannot_be_used_is_refused_by_name_with_the_reason(
     words: dict[str, Any], complaint: str
 ) -> None:
     (problem,) = refused(**words)
@@ -167,7 +169,7 @@ def test_what_cannot_be_obeyed_is_refused_by_name_with_the_reason(
     assert re.search(complaint, problem)
 
 
-def test_every_problem_of_a_pool_is_named_at_once() -> None:
+def test_all_problems_of_a_pool_are_reported_at_once() -> None:
     assert len(refused(timeout="x", redis_db="y", distribution="random", colour="red")) == 4
 
 
@@ -207,7 +209,7 @@ def test_the_only_pool_of_a_file_needs_no_name(tmp_path: Path) -> None:
     assert [server.name for server in lookup(tmp_path, None).servers] == ["x"]
 
 
-def test_our_own_words_and_timeouts_stand_over_the_pool(folder: Path) -> None:
+def test_values_beside_the_pool_override_its_own(folder: Path) -> None:
     words = lookup(folder, "alpha", layout="flat", hint_deadline=20, timeout=300, password="mine")
 
     assert (words.layout, words.hint_deadline, words.timeout) == ("flat", 20, 300)
@@ -216,7 +218,9 @@ def test_our_own_words_and_timeouts_stand_over_the_pool(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["hash", "distribution", "servers", "hash_tag"])
-def test_what_decides_where_keys_lie_cannot_stand_beside_a_pool(folder: Path, word: str) -> None:
+def test_values_that_decide_where_keys_lie_are_refused_beside_a_pool(
+    folder: Path, word: str
+) -> None:
     value = ["127.0.0.1:1:1"] if word == "servers" else "md5"
 
     assert problems(folder, "alpha", **{word: value})[0].startswith(f"lookup.{word}: is said by")
@@ -230,11 +234,7 @@ def test_a_pool_without_a_file_is_refused() -> None:
     )
 
 
-def test_check_config_shows_what_a_pool_became_and_what_to_know_of_it(folder: Path) -> None:
-    from typer.testing import CliRunner
-
-    from cli.main import app
-
+def test_check_config_shows_a_pool_s_values_and_notes_about_them(folder: Path) -> None:
     path = folder / "tapedeck.yml"
     words = {"nutcracker": "nutcracker.yml", "pool": "alpha"}
     mysql = {"hosts": ["127.0.0.1:1"], "user": "nobody"}
@@ -248,7 +248,7 @@ def test_check_config_shows_what_a_pool_became_and_what_to_know_of_it(folder: Pa
     assert any(note.startswith("listen: left to nutcracker") for note in as_json["notes"])
 
 
-def test_the_file_is_read_again_at_each_load(folder: Path) -> None:
+def test_the_file_of_a_pool_is_read_again_at_each_load(folder: Path) -> None:
     assert len(lookup(folder, "beta").servers) == 4
     text = (folder / "nutcracker.yml").read_text()
     text = text.replace("   - 127.0.0.1:6383:1 server4\n", "")
@@ -257,17 +257,17 @@ def test_the_file_is_read_again_at_each_load(folder: Path) -> None:
     assert len(lookup(folder, "beta").servers) == 3
 
 
-def test_the_notes_are_for_reading_and_hold_no_secret() -> None:
+def test_the_notes_about_a_pool_show_no_secret() -> None:
     pool = translate("p", {"redis": "true", "redis_auth": "hush", "servers": ["a:1:1"]})
 
     assert "hush" not in "".join(pool.notes.values())
     assert read_pool(EXAMPLE, "alpha").words["servers"] == ["127.0.0.1:6379:1"]
 
 
-def test_a_cluster_needs_some_addresses_and_nothing_of_a_ring() -> None:
+def test_a_cluster_needs_only_addresses() -> None:
     words = Lookup.model_validate({"mode": "cluster", "servers": ["10.0.0.1:7000", "redis-2:7001"]})
     assert [(s.host, s.port) for s in words.servers] == [("10.0.0.1", 7000), ("redis-2", 7001)]
-    # As a supervisor hands it to its workers: every word said.
+    # A supervisor gives its workers all values.
     assert Lookup.model_validate(words.model_dump()) == words
     with pytest.raises(ValueError, match="is not host:port:weight"):
         Lookup.model_validate({"servers": ["10.0.0.1:7000"]})
@@ -283,6 +283,6 @@ def test_a_cluster_needs_some_addresses_and_nothing_of_a_ring() -> None:
         ("nutcracker", "nutcracker.yml"),
     ],
 )
-def test_what_a_cluster_does_not_have_is_refused_by_name(word: str, value: Any) -> None:
+def test_values_that_a_cluster_does_not_have_are_refused_by_name(word: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"mode: cluster .*{word}"):
         Lookup.model_validate({"mode": "cluster", "servers": ["h:1"], word: value})

@@ -1,4 +1,4 @@
-"""The description at /openapi.json says what the gateway does: no more, no less."""
+"""The description at /openapi.json agrees with what the gateway serves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def valid(description: dict[str, Any], template: str, method: str, status: int, body: Any) -> None:
-    """Fail unless the description has this answer, in this shape."""
+    """Require that the description has this answer, in this shape."""
     answers = description["paths"][template][method.lower()]["responses"]
     assert str(status) in answers, f"{method} {template} answered {status}, which is not described"
     content = answers[str(status)].get("content")
@@ -52,12 +52,12 @@ def served(application: Application) -> dict[str, set[str]]:
     return {route.template: set(route.handlers) for route in application.routes.all}
 
 
-async def test_the_gateway_serves_what_is_described() -> None:
+async def test_the_gateway_serves_exactly_the_described_operations() -> None:
     async with serving() as gateway:
         assert served(gateway.application) == described("player", "states", "description")
 
 
-def test_the_admin_port_serves_what_is_described() -> None:
+def test_the_admin_port_serves_exactly_the_described_operations() -> None:
     live = RuntimeConfig(a_config())
     api = AdminApi(None, None, dashboard=Dashboard(None, live))  # type: ignore[arg-type]
     application = admin_application(live, api)
@@ -92,7 +92,7 @@ def _references(node: Any) -> Any:
             yield from _references(value)
 
 
-def test_every_name_in_a_path_is_a_parameter() -> None:
+def test_every_name_in_a_path_is_described_as_a_parameter() -> None:
     for endpoint in ENDPOINTS:
         names = {part[1:-1] for part in endpoint.path.split("/") if part.startswith("{")}
         assert names <= {parameter.name for parameter in endpoint.parameters}
@@ -129,7 +129,7 @@ PLAYER = [
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-async def test_the_players_answers_have_the_described_shapes(method: str) -> None:
+async def test_the_player_s_answers_have_the_described_shapes(method: str) -> None:
     async with serving() as gateway:
         async with gateway.http.get("/openapi.json") as answer:
             description = await answer.json()
@@ -173,7 +173,7 @@ STATES = [
 ]
 
 
-async def test_the_states_answers_have_the_described_shapes() -> None:
+async def test_the_states_api_s_answers_have_the_described_shapes() -> None:
     template = "/states/{user_id}/{playlist_id}"
     async with serving() as gateway:
         async with gateway.http.get("/openapi.json") as answer:

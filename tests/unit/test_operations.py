@@ -1,5 +1,5 @@
-"""Operation ids: a change that landed without an acknowledgement is recognised, or known to be
-unknown."""
+"""Operation ids: a change that was committed without an answer is recognised, or the log says that
+its entry may have been dropped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sharding.store.idempotency import (
 
 LARGEST = 2**63 - 1
 COLUMN = 65_535
-"""Bytes that a BLOB takes."""
+"""The bytes that a BLOB can have."""
 
 workers = st.integers(0, 2**64 - 1).map(lambda n: f"{n:016x}")
 few_workers = st.integers(0, KEPT + 3).map(lambda n: f"{n:016x}")
@@ -26,7 +26,7 @@ numbers = st.integers(1, LARGEST)
 
 
 def written(log: bytes, worker: str, number: int, version: int) -> bytes:
-    """The log as a save leaves it."""
+    """The log after a save."""
     return append(others(log, worker), worker, number, version)
 
 
@@ -37,36 +37,38 @@ def test_an_operation_is_found_as_it_was_written(worker: str, number: int, versi
     assert find(log, worker) == Operation(worker, number, version)
 
 
-def test_an_empty_log_knows_nobody_and_has_forgotten_nothing() -> None:
+def test_an_empty_log_has_no_operation_and_dropped_none() -> None:
     assert find(b"", new_worker()) is None
     assert not forgotten(b"", 1)
 
 
 @given(workers, workers, numbers)
-def test_a_log_knows_only_who_wrote_it(worker: str, other: str, number: int) -> None:
+def test_a_log_has_only_operations_of_workers_that_wrote_it(
+    worker: str, other: str, number: int
+) -> None:
     log = written(b"", worker, number, 1)
 
     assert (find(log, other) is None) is (worker != other)
 
 
 @given(st.lists(few_workers, min_size=1, max_size=60), st.data())
-def test_each_operation_is_found_or_said_to_be_forgotten(
+def test_each_operation_is_found_or_may_have_been_dropped(
     names: list[str], data: st.DataObject
 ) -> None:
-    """Whoever wrote in between, and also where the writer made its row from a cached one."""
+    """Other workers may write between, and the writer may use a cached row."""
     log = b""
-    landed: dict[str, tuple[int, int]] = {}
+    committed: dict[str, tuple[int, int]] = {}
     before: tuple[str, bytes] | None = None
     for version, worker in enumerate(names, 1):
         if before is not None and before[0] == worker and data.draw(st.booleans()):
-            log = before[1]  # what the cache keeps of a row that this worker wrote itself
+            log = before[1]  # the log that a worker's cache has of a row that it wrote itself
         kept = others(log, worker)
         log = append(kept, worker, version, version)
         before = (worker, kept)
-        landed[worker] = (version, version)
+        committed[worker] = (version, version)
 
     assert log.count(b";") < KEPT
-    for worker, (number, version) in landed.items():
+    for worker, (number, version) in committed.items():
         found = find(log, worker)
         if found is None:
             assert forgotten(log, version)
@@ -75,11 +77,11 @@ def test_each_operation_is_found_or_said_to_be_forgotten(
 
 
 @given(st.lists(few_workers, max_size=60), st.integers(1, 60))
-def test_an_operation_that_could_not_have_been_dropped_is_not_said_to_be_forgotten(
+def test_an_operation_that_cannot_have_been_dropped_is_known_not_to_be_made(
     names: list[str], tried: int
 ) -> None:
-    """A change that never landed, tried for a version that somebody else made: it is made again as
-    long as fewer workers wrote since than a row keeps."""
+    """A change that was never committed, because another worker made its version, is made again if
+    fewer workers wrote since then than a row keeps."""
     log = b""
     for version, worker in enumerate(names, 1):
         log = written(log, worker, version, version)
@@ -98,7 +100,7 @@ def test_a_row_keeps_the_workers_that_wrote_it_last(names: list[str]) -> None:
 
 
 @given(st.lists(st.tuples(workers, numbers), min_size=1, max_size=100, unique_by=lambda w: w[0]))
-def test_a_log_of_the_earlier_format_is_read_and_cut_like_any_other(
+def test_a_log_in_the_earlier_format_is_read_and_shortened_too(
     entries: list[tuple[str, int]],
 ) -> None:
     log = b"".join(
@@ -115,7 +117,7 @@ def test_a_log_of_the_earlier_format_is_read_and_cut_like_any_other(
         assert found == Operation(worker, number, version) or forgotten(newer, version)
 
 
-def test_the_largest_log_is_far_smaller_than_its_column() -> None:
+def test_the_largest_log_is_much_smaller_than_its_column() -> None:
     log = b""
     for n in range(10 * KEPT):
         log = written(log, new_worker(), LARGEST, LARGEST - 10 * KEPT + n)
@@ -123,9 +125,9 @@ def test_the_largest_log_is_far_smaller_than_its_column() -> None:
     assert len(log) < 420 < COLUMN // 100
 
 
-def test_no_two_processes_have_one_id() -> None:
+def test_no_two_workers_have_the_same_id() -> None:
     assert len({new_worker() for _ in range(1000)}) == 1000
 
 
-def test_an_entry_is_small() -> None:
+def test_an_entry_is_shorter_than_30_bytes() -> None:
     assert len(written(b"", new_worker(), 10**6, 10**4)) < 30

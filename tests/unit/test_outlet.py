@@ -1,4 +1,4 @@
-"""A program whose output is a pipe that is not read goes on, ends, and says what was dropped."""
+"""A program whose output is not read goes on, ends, and reports how many lines were dropped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.terminal import eventually, full_pipe
 
 
 def read_on(descriptor: int) -> tuple[threading.Thread, list[bytes]]:
-    """Read to the end in the background; what came."""
+    """Read to the end in a thread, into the list that is returned."""
     came: list[bytes] = []
 
     def read() -> None:
@@ -30,14 +30,14 @@ def read_on(descriptor: int) -> tuple[threading.Thread, list[bytes]]:
 
 
 def run(program: str) -> tuple[subprocess.Popen[bytes], int]:
-    """A program whose standard output and error are one pipe, that is full already; its reader."""
+    """Start a program whose output and error are a pipe that is full; it and the pipe's reader."""
     reader, writer = full_pipe()
     process = subprocess.Popen([sys.executable, "-c", program], stdout=writer, stderr=writer)
     os.close(writer)
     return process, reader
 
 
-def test_lines_are_kept_in_order_and_the_dropped_ones_counted_where_they_were() -> None:
+def test_lines_stay_in_order_and_the_number_of_dropped_ones_is_written_in_their_place() -> None:
     reader, writer = os.pipe()
     before = metrics.LOG_LINES_DROPPED._value.get()
     stream = Outlet(writer)
@@ -71,7 +71,7 @@ def test_a_line_larger_than_the_queue_is_written_whole() -> None:
     assert eventually(lambda: len(b"".join(came)) == 2 * MOST_BYTES)
 
 
-def test_a_reader_that_goes_away_costs_lines_and_nothing_else() -> None:
+def test_after_the_reader_has_closed_lines_are_dropped_without_an_error() -> None:
     reader, writer = os.pipe()
     stream = Outlet(writer)
     os.close(reader)
@@ -81,7 +81,7 @@ def test_a_reader_that_goes_away_costs_lines_and_nothing_else() -> None:
     assert metrics.LOG_LINES_DROPPED._value.get() == before + 1
 
 
-def test_a_pipe_that_does_not_wait_is_waited_for() -> None:
+def test_a_full_non_blocking_pipe_is_waited_for() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     stream = Outlet(writer)
@@ -107,7 +107,7 @@ Bad()
 @pytest.mark.parametrize(
     ("end", "status"), [("", 0), ("raise RuntimeError('uncaught')", 1), ("sys.exit('bye')", 1)]
 )
-def test_a_program_ends_although_its_last_words_are_not_read(end: str, status: int) -> None:
+def test_a_program_ends_even_if_its_last_output_is_not_read(end: str, status: int) -> None:
     process, reader = run(ENDS + end)
     try:
         assert process.wait(60) == status
@@ -116,7 +116,7 @@ def test_a_program_ends_although_its_last_words_are_not_read(end: str, status: i
         os.close(reader)
 
 
-def test_the_last_words_of_a_program_are_read_by_whoever_reads() -> None:
+def test_a_program_s_last_output_reaches_its_reader() -> None:
     process, reader = run(ENDS + "raise RuntimeError('uncaught')")
     thread, came = read_on(reader)
     assert process.wait(60) == 1
@@ -132,7 +132,7 @@ def test_the_last_words_of_a_program_are_read_by_whoever_reads() -> None:
     os.close(reader)
 
 
-def test_a_signal_s_handler_may_write_while_something_is_written(tmp_path: Path) -> None:
+def test_a_signal_handler_may_log_while_another_line_is_written(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as file:
         stream = Outlet(file.fileno())

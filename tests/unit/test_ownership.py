@@ -28,7 +28,7 @@ def test_a_table_with_our_columns_and_our_comment_is_ours() -> None:
     assert why_foreign(TABLE, COMMENT + "; keep until March", BARE) == ""
 
 
-def test_a_table_of_the_first_edition_is_known_by_its_columns_comments() -> None:
+def test_a_table_of_the_first_edition_is_recognised_by_its_columns_comments() -> None:
     first = "worker.operation.version.time; of late writers"
     assert why_foreign(TABLE, "", (*COLUMNS[:-1], COLUMNS[-1]._replace(comment=first))) == ""
     assert why_foreign(TABLE, "", COLUMNS) == ""
@@ -37,13 +37,13 @@ def test_a_table_of_the_first_edition_is_known_by_its_columns_comments() -> None
 
 
 @pytest.mark.parametrize("version", ["0", "2", "10", "11"])
-def test_a_table_of_another_format_is_not_touched(version: str) -> None:
+def test_a_table_of_another_format_is_foreign(version: str) -> None:
     why = why_foreign(TABLE, f"Tapedeck day partition, format {version}", COLUMNS)
     assert f"format {version}" in why
 
 
 @pytest.mark.parametrize("kind", ["VIEW", "SYSTEM VERSIONED", "SEQUENCE"])
-def test_what_is_no_ordinary_table_is_not_ours(kind: str) -> None:
+def test_a_view_or_other_special_table_is_foreign(kind: str) -> None:
     assert kind.lower() in why_foreign(kind, COMMENT, COLUMNS)
 
 
@@ -63,8 +63,8 @@ def test_any_other_column_type_or_key_makes_a_table_foreign(given_columns: list[
 
 
 @pytest.mark.parametrize("width", ["(20)", ""])
-def test_the_lists_of_both_engines_are_understood(width: str) -> None:
-    """MariaDB tells a display width, MySQL 8 does not; either may answer in bytes."""
+def test_the_column_lists_of_both_engines_are_read(width: str) -> None:
+    """MariaDB shows a display width, MySQL 8 does not; both may answer in bytes."""
 
     def typed(column: Column) -> str:
         return column.type.replace("int", f"int{width}", 1)
@@ -75,7 +75,7 @@ def test_the_lists_of_both_engines_are_understood(width: str) -> None:
     tables = [
         (name, TABLE, COMMENT.encode(), None, None, 5),
         ("player_state_20261021", TABLE, "", 1, 2, 5),
-        ("player_state_20261022", TABLE, COMMENT, 1, 2, 5),  # its columns were not seen yet
+        ("player_state_20261022", TABLE, COMMENT, 1, 2, 5),  # its columns are not in the list
         ("player_state_copy", TABLE, "", 1, 2, 5),
         ("", "", "", 0, 0, 7),
     ]
@@ -87,7 +87,7 @@ def test_the_lists_of_both_engines_are_understood(width: str) -> None:
     assert found.clock_ms == 7
 
 
-def test_the_sentences_say_what_to_do() -> None:
+def test_messages_about_foreign_tables_say_what_to_do() -> None:
     refused = str(ForeignTable("player_state_20261020", "it has other columns"))
     assert "player_state_20261020" in refused
     assert "rename the table" in refused

@@ -1,4 +1,4 @@
-"""Parameters, bodies and conditions: what is read, and what is refused with which status."""
+"""Parameters, bodies and conditions: what is read, and which status a refusal has."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refused(call: Callable[..., Any], *args: object) -> Refusal:
 
 
 def attempt(call: Callable[..., Any], *args: object) -> Any:
-    """What the call gives, or the refusal that it ends in."""
+    """The result of the call, or the refusal that it raises."""
     try:
         return call(*args)
     except Refusal as refusal:
@@ -36,7 +36,7 @@ def attempt(call: Callable[..., Any], *args: object) -> Any:
 
 
 @given(st.dictionaries(st.text(max_size=20), st.text(max_size=20), max_size=20))
-def test_what_a_client_encodes_is_what_is_read_from_query_and_form(fields: dict[str, str]) -> None:
+def test_encoded_parameters_are_read_from_query_and_form(fields: dict[str, str]) -> None:
     fields = {k: v for k, v in fields.items() if k or v}
     text = urlencode(fields)
     assert gather(text) == fields
@@ -51,7 +51,7 @@ def test_what_a_client_encodes_is_what_is_read_from_query_and_form(fields: dict[
         [FORM, "multipart/form-data; boundary=b", "multipart/form-data", "text/plain", ""]
     ),
 )
-def test_nothing_that_is_sent_does_more_than_refuse(
+def test_any_query_and_body_is_read_or_refused_with_400_or_415(
     query: str, body: bytes, content_type: str
 ) -> None:
     found = attempt(gather, query, body, content_type)
@@ -62,7 +62,7 @@ def test_nothing_that_is_sent_does_more_than_refuse(
         assert all(isinstance(value, str) for value in found.values())
 
 
-def test_what_query_and_form_both_say_is_said_once() -> None:
+def test_a_parameter_with_the_same_value_in_query_and_form_is_accepted() -> None:
     assert gather("mix_id=1&a=2", b"mix_id=1&b=3", FORM) == {"mix_id": "1", "a": "2", "b": "3"}
 
 
@@ -86,7 +86,7 @@ def test_a_form_of_another_media_type_or_charset_is_415() -> None:
         assert refused(gather, "", b"a=1", kind).status == 415
 
 
-def test_a_hundred_parameters_are_enough() -> None:
+def test_a_hundred_parameters_are_allowed_and_one_more_is_refused() -> None:
     assert len(gather("&".join(f"p{n}=1" for n in range(100)))) == 100
     assert refused(gather, "&".join(f"p{n}=1" for n in range(101))).status == 400
 
@@ -155,7 +155,7 @@ def test_every_id_in_range_is_read(number: int) -> None:
         "Ⅷ",
     ],
 )
-def test_everything_else_is_400_and_names_the_parameter(text: str) -> None:
+def test_a_wrong_id_is_400_and_the_parameter_is_named(text: str) -> None:
     refusal = refused(whole_number, text, "mix_id")
     assert refusal.status == 400
     assert "mix_id" in refusal.sentences[0]
@@ -169,7 +169,7 @@ def test_a_missing_parameter_is_400_and_a_user_is_at_most_2_62_minus_1() -> None
 
 
 @given(st.text(max_size=40))
-def test_a_path_segment_survives_its_encoding(text: str) -> None:
+def test_an_encoded_path_segment_is_decoded(text: str) -> None:
     assert unescape(quote(text, safe=""), "segment") == text
 
 
@@ -212,7 +212,7 @@ def test_a_condition_that_cannot_be_read_is_400(line: str) -> None:
 
 
 @given(st.text(alphabet=' \t,"W/*7\xe9x', max_size=200))
-def test_reading_a_condition_ends_in_tags_or_400(line: str) -> None:
+def test_any_condition_is_read_as_tags_or_is_400(line: str) -> None:
     found = attempt(read_tags, [line], "If-Match")
     assert found.status == 400 if isinstance(found, Refusal) else found.strong is not None
 
@@ -235,7 +235,7 @@ def test_both_conditions_must_hold(
     assert found is None if allowed else found.status == 412
 
 
-def test_a_weak_tag_is_unchanged_for_a_read_and_matches_no_change() -> None:
+def test_a_weak_tag_matches_for_a_read_and_never_for_a_change() -> None:
     assert read_conditions([], ['W/"7"']).is_unchanged(7)
     assert not read_conditions([], ['W/"7"']).is_unchanged(8)
     refusal = refused(read_conditions(['W/"7"'], []).require, 7)
@@ -243,7 +243,7 @@ def test_a_weak_tag_is_unchanged_for_a_read_and_matches_no_change() -> None:
     assert 'send "7"' in str(refusal)
 
 
-def test_versions_match_exactly() -> None:
+def test_a_condition_matches_exactly_its_version() -> None:
     condition = read_tags(['"7"'], "If-Match")
     assert condition is not None
     assert condition.match(7)
@@ -267,7 +267,9 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.text(), json_values, max_size=5), st.booleans())
-def test_every_json_object_is_a_state(value: dict[str, object], ascii_only: bool) -> None:
+def test_every_json_object_is_accepted_as_a_state(
+    value: dict[str, object], ascii_only: bool
+) -> None:
     check_object(json.dumps(value, ensure_ascii=ascii_only).encode())
 
 
@@ -297,12 +299,12 @@ def test_every_json_object_is_a_state(value: dict[str, object], ascii_only: bool
         b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
     ],
 )
-def test_what_is_no_json_object_is_400(body: bytes) -> None:
+def test_a_body_that_is_no_json_object_is_400(body: bytes) -> None:
     assert refused(check_object, body).status == 400
 
 
 @given(st.binary(max_size=60))
-def test_arbitrary_bytes_are_a_state_only_if_json_says_so(body: bytes) -> None:
+def test_random_bytes_are_accepted_only_if_they_are_a_json_object(body: bytes) -> None:
     refusal = attempt(check_object, body)
     if refusal is not None:
         assert refusal.status == 400

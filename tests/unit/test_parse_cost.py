@@ -1,7 +1,7 @@
-"""What a client sends is read in time that grows with its length, and no faster.
+"""The time to read what a client sends grows only in proportion to its length.
 
-Growth is measured, not seconds: four times as much of anything may take four times as long (here:
-less than ten times, where a quadratic reader takes sixteen).
+Growth is measured, not seconds: four times the input may take four times as long. The limit is ten
+times; a quadratic reader would take sixteen times as long.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gateway.states.routes import check_object
 SHORT = 16 * 1024
 LONG = 4 * SHORT
 NOISE = 0.003
-"""Seconds that a measurement may be off by on a busy machine."""
+"""Seconds by which a measurement on a busy machine may be wrong."""
 
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=b"
@@ -87,7 +87,7 @@ READERS: dict[str, Callable[[str], object]] = {
 
 
 def seconds(read: Callable[[str], object], text: str) -> float:
-    """Of this thread's CPU, the least of three."""
+    """The seconds of this thread's CPU time for reading the text: the least of three tries."""
 
     def once() -> float:
         started = time.thread_time()
@@ -99,12 +99,12 @@ def seconds(read: Callable[[str], object], text: str) -> float:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_nothing_that_is_read_costs_more_than_its_length(name: str) -> None:
+def test_the_time_to_read_any_input_is_proportional_to_its_length(name: str) -> None:
     read = READERS[name]
     for piece in PIECES:
         short, long = (seconds(read, piece * (length // len(piece))) for length in (SHORT, LONG))
         assert long < 10 * short + NOISE, (
-            f"{name} made of {piece!r} is read in more than its length"
+            f"{name} made of {piece!r}: the time grows faster than the length"
         )
 
 
@@ -129,7 +129,7 @@ def test_a_form_of_many_small_parts_is_refused_before_it_is_read_whole() -> None
         pytest.param(part('Content-Disposition: attachment; name="a"\r\n\r\n1'), id="no field"),
     ],
 )
-def test_a_part_that_no_form_has_is_400(body: bytes) -> None:
+def test_a_part_that_no_browser_s_form_has_is_400(body: bytes) -> None:
     with pytest.raises(Refusal) as refusal:
         gather("", body, MULTIPART)
     assert refusal.value.status == 400

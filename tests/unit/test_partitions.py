@@ -1,4 +1,4 @@
-"""The calendar of day partitions: their names, what is read, what may be dropped."""
+"""The calendar of partitions: their names, which are read, which may be dropped."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def back(*ages: int) -> list[date]:
 
 
 @given(days)
-def test_a_partitions_name_says_its_day_and_back(day: date) -> None:
+def test_a_partition_s_day_is_read_from_its_name(day: date) -> None:
     assert day_of(table(day)) == day
 
 
-def test_a_partition_is_called_by_its_day() -> None:
+def test_a_partition_s_name_has_its_day() -> None:
     assert table(date(2026, 3, 1)) == "player_state_20260301"
 
 
@@ -74,12 +74,12 @@ def test_a_partition_is_called_by_its_day() -> None:
         "",
     ],
 )
-def test_a_name_that_only_resembles_a_partitions_is_none(name: str) -> None:
+def test_a_name_that_only_resembles_a_partition_s_is_not_one(name: str) -> None:
     assert day_of(name) is None
 
 
 @given(st.text(max_size=24))
-def test_no_text_but_a_valid_day_is_a_day(text: str) -> None:
+def test_only_a_valid_day_is_read_as_a_day(text: str) -> None:
     day = parse_day(text)
     assert day is None or f"{day.year:04}{day:%m%d}" == text
 
@@ -98,7 +98,7 @@ def test_the_neighbours_of_a_day_are_yesterday_and_tomorrow(day: date) -> None:
 
 
 @given(days, retentions, st.sets(st.integers(-500, 500)))
-def test_what_is_read_is_what_is_kept_newest_first(
+def test_the_kept_partitions_are_read_the_newest_first(
     today: date, retention: int, ages: set[int]
 ) -> None:
     existing = [today - timedelta(days=age) for age in ages]
@@ -106,13 +106,13 @@ def test_what_is_read_is_what_is_kept_newest_first(
     read = readable(existing, today, retention)
 
     assert list(read) == sorted(set(read), reverse=True)
-    # Tomorrow too: another gateway may live there already. Days ahead of it stay visible.
+    # Tomorrow's too: another gateway's day may be tomorrow already. Later ones are read as well.
     assert set(read) <= set(existing)
     assert {day for day in existing if day >= today - timedelta(days=retention)} <= set(read)
     assert all(day >= oldest_kept(today, retention) for day in read)
 
 
-def test_retention_of_30_days_keeps_the_thirtieth_day_back_and_drops_the_thirty_first() -> None:
+def test_a_retention_of_30_days_keeps_the_30th_day_back_and_drops_the_31st() -> None:
     plan = plan_drops(
         back(29, 30, 31, 32),
         mysql_now=NOON,
@@ -142,7 +142,7 @@ def test_the_announced_day_of_a_drop_is_the_first_on_which_it_is_due(
 
 
 @pytest.mark.parametrize(("seconds", "drops"), [(0, 0), (599, 0), (600, 1), (86_399, 1)])
-def test_readers_have_minutes_past_midnight_to_leave_a_partition(seconds: int, drops: int) -> None:
+def test_a_partition_is_dropped_some_minutes_after_midnight(seconds: int, drops: int) -> None:
     now = MIDNIGHT + seconds
 
     plan = plan_drops(
@@ -184,7 +184,7 @@ def test_whatever_the_clocks_say_no_day_within_retention_is_dropped(
     kept_from = utc_day(mysql_now) - timedelta(days=retention)
     assert set(plan.days) <= {day for day in existing if day < kept_from}
     if not plan.refused and plan.days:
-        # Both clocks have to agree on it, to the hour.
+        # Both clocks agree within an hour, and both say that the days are past retention.
         assert abs(mysql_now - local_now) <= CLOCKS_AGREE
         assert force or len(plan.days) <= at_most
         assert all(
@@ -195,7 +195,9 @@ def test_whatever_the_clocks_say_no_day_within_retention_is_dropped(
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("apart", [3601, -3601, 366 * 86400, -366 * 86400])
-def test_clocks_that_differ_refuse_every_drop_also_with_force(apart: int, force: bool) -> None:
+def test_while_the_clocks_differ_no_partition_is_dropped_even_with_force(
+    apart: int, force: bool
+) -> None:
     plan = plan_drops(
         back(31),
         mysql_now=NOON,
@@ -211,7 +213,7 @@ def test_clocks_that_differ_refuse_every_drop_also_with_force(apart: int, force:
     assert "--force does not" in plan.refused
 
 
-def test_clocks_that_differ_are_nothing_to_refuse_while_nothing_is_due() -> None:
+def test_while_no_drop_is_due_differing_clocks_are_not_reported() -> None:
     plan = plan_drops(
         back(0, 30), mysql_now=NOON, local_now=0, retention=30, drop_after=600, at_most=3
     )
@@ -221,7 +223,7 @@ def test_clocks_that_differ_are_nothing_to_refuse_while_nothing_is_due() -> None
 
 
 @pytest.mark.parametrize(("due", "force", "refused"), [(3, False, 0), (4, False, 1), (4, True, 0)])
-def test_more_than_a_few_at_once_need_force(due: int, force: bool, refused: int) -> None:
+def test_more_than_a_few_drops_at_once_need_force(due: int, force: bool, refused: int) -> None:
     plan = plan_drops(
         back(*range(31, 31 + due)),
         mysql_now=NOON,

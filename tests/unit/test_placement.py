@@ -1,4 +1,4 @@
-"""What a reload moves."""
+"""How many keys a changed ring moves, and how the changes are described."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ D = "127.0.0.1:7004:1 d"
 
 
 @pytest.mark.parametrize(("nodes", "share"), [([A], 1 / 2), ([A, B], 1 / 3), ([A, B, C], 1 / 4)])
-def test_one_node_more_moves_about_its_share_of_the_keys(nodes: list[str], share: float) -> None:
+def test_an_added_node_moves_about_its_share_of_the_keys(nodes: list[str], share: float) -> None:
     assert moved(placement(*nodes), placement(*nodes, D)) == pytest.approx(share, abs=0.08)
 
 
-def test_modula_moves_far_more_than_it_must() -> None:
+def test_an_added_node_moves_most_keys_with_modula() -> None:
     before = placement(A, B, C, distribution="modula")
     assert moved(before, placement(A, B, C, D, distribution="modula")) > 0.6
 
@@ -35,9 +35,7 @@ def test_a_removed_node_moves_its_keys_and_no_others() -> None:
     assert moved(placement(A, B, C), placement(A, B)) == pytest.approx(1 / 3, abs=0.08)
 
 
-def test_a_node_that_is_renamed_or_has_another_address_moves_keys_and_the_order_moves_none() -> (
-    None
-):
+def test_a_new_name_or_address_of_a_node_moves_keys_and_another_order_moves_none() -> None:
     assert moved(placement(A, B), placement("127.0.0.1:7009:1 a", B)) > 0.3
     assert moved(placement(A, B), placement("127.0.0.1:7001:1 other", B)) > 0.1
     assert moved(placement(A, B), placement(B, A)) == 0
@@ -49,7 +47,7 @@ def test_another_layout_moves_everything() -> None:
     assert moved(placement(A), placement(A, layout="flat")) == 1
 
 
-def test_changes_are_said_in_words() -> None:
+def test_the_changes_of_a_ring_are_described_in_words() -> None:
     after = placement("127.0.0.1:7001:3 a", "127.0.0.1:7009:1 b", C, hash="md5")
     assert differences(placement(A, B, D), after) == [
         "c (127.0.0.1:7003) is added",

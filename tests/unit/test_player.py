@@ -1,4 +1,4 @@
-"""The Player's rules, one behaviour a test."""
+"""The Player's rules, command by command."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stored(body: bytes, owner: Owner = Owner.PLAYER) -> Stored:
 
 
 class Listener:
-    """One listener of one mix, whose decisions are stored as the store would."""
+    """A listener of a mix, whose state is kept as the store would keep it."""
 
     def __init__(self, mix: Mix = EIGHT, rules: Rules = RULES, now: float = NOW) -> None:
         self.mix, self.rules, self.now = mix, rules, now
@@ -95,7 +95,7 @@ def shape(place):
 END = (False, False, True, False, None)
 
 
-def test_the_recorded_session_repeats_exactly():
+def test_the_recorded_session_gets_the_same_answers():
     listener = Listener()
     commands = ["play", "next", "skip", "skip", "skip"] + ["next"] * 5
     answers = [shape(getattr(listener, command)()) for command in commands]
@@ -116,7 +116,7 @@ def test_the_recorded_session_repeats_exactly():
 # -- play -----------------------------------------------------------------------------------------
 
 
-def test_play_resumes_without_a_write():
+def test_play_resumes_at_the_current_track_without_a_write():
     listener = Listener()
     listener.play()
     listener.next()
@@ -125,7 +125,7 @@ def test_play_resumes_without_a_write():
     assert listener.writes == writes
 
 
-def test_play_after_the_end_starts_again_and_keeps_what_was_earned():
+def test_play_after_the_end_starts_again_and_keeps_skips_and_reports():
     listener = Listener(mix_of(1, 2))
     listener.play()
     listener.skip()
@@ -142,7 +142,7 @@ def test_play_after_the_end_starts_again_and_keeps_what_was_earned():
 # -- next -----------------------------------------------------------------------------------------
 
 
-def test_next_at_the_end_stays_there_without_a_write():
+def test_next_at_the_end_changes_nothing():
     listener = Listener(mix_of(1))
     listener.play()
     assert at(listener.next()) == "end"
@@ -153,7 +153,7 @@ def test_next_at_the_end_stays_there_without_a_write():
 
 @pytest.mark.parametrize("command", ["next", "skip"])
 @pytest.mark.parametrize(("left", "answer"), [((1, 3), 3), ((1,), "end"), ((), "end")])
-def test_a_retry_from_a_track_that_the_catalog_lost_moves_once(command, left, answer):
+def test_a_retry_from_a_track_that_the_catalog_no_longer_has_moves_once(command, left, answer):
     listener = Listener(mix_of(1, 2, 3))
     listener.play()
     listener.next(1)
@@ -165,7 +165,7 @@ def test_a_retry_from_a_track_that_the_catalog_lost_moves_once(command, left, an
 # -- skip -----------------------------------------------------------------------------------------
 
 
-def test_a_refused_skip_says_why_and_when_and_moves_nothing():
+def test_a_refused_skip_says_when_the_next_one_is_possible_and_changes_nothing():
     listener = Listener()
     listener.play()
     listener.skip()
@@ -180,7 +180,7 @@ def test_a_refused_skip_says_why_and_when_and_moves_nothing():
     assert listener.stored is before
 
 
-def test_no_clock_takes_a_skip_out_of_the_state():
+def test_a_skip_is_kept_even_if_its_time_is_far_from_the_clock():
     listener = Listener()
     listener.play()
     listener.skip()
@@ -193,7 +193,7 @@ def test_no_clock_takes_a_skip_out_of_the_state():
     assert isinstance(listener.skip(), Refused)
 
 
-def test_as_many_skips_are_kept_as_two_clocks_need():
+def test_twice_the_limit_of_skips_is_kept_for_two_clocks():
     listener = Listener(mix_of(*range(1, 30)))
     listener.play()
     for _ in range(10):
@@ -209,13 +209,13 @@ def test_a_skip_at_the_end_is_refused():
     assert listener.skip() == Refused("The mix is at its end: there is no track to skip.")
 
 
-def test_a_limit_of_zero_allows_no_skip_ever():
+def test_a_limit_of_zero_allows_no_skip():
     listener = Listener(rules=Rules(skip_limit=0))
     assert not listener.play().skip_allowed
     assert listener.skip() == Refused("The music licence allows no skips.")
 
 
-def test_a_limit_lowered_below_what_was_used_refuses_until_enough_have_aged():
+def test_after_the_limit_is_lowered_skips_are_refused_until_enough_are_old():
     listener = Listener(rules=Rules(skip_limit=3))
     listener.play()
     for _ in range(3):
@@ -228,7 +228,7 @@ def test_a_limit_lowered_below_what_was_used_refuses_until_enough_have_aged():
     assert at(listener.skip()) == 5
 
 
-def test_a_clock_set_back_neither_frees_skips_nor_locks_out_for_ever():
+def test_a_clock_set_back_allows_no_further_skip_and_refuses_none_for_ever():
     listener = Listener()
     listener.play()
     listener.skip()
@@ -242,7 +242,7 @@ def test_a_clock_set_back_neither_frees_skips_nor_locks_out_for_ever():
 # -- report ---------------------------------------------------------------------------------------
 
 
-def test_a_report_twice_is_once():
+def test_a_report_sent_twice_is_stored_once():
     listener = Listener()
     listener.play()
     listener.report(1)
@@ -252,7 +252,7 @@ def test_a_report_twice_is_once():
     assert listener.body["reported"] == [1]
 
 
-def test_the_mix_is_listened_once_its_last_track_is_reported():
+def test_a_mix_counts_as_listened_when_its_last_track_is_reported():
     listener = Listener(mix_of(1, 2))
     listener.report(1)
     assert "listened" not in listener.body
@@ -260,7 +260,7 @@ def test_the_mix_is_listened_once_its_last_track_is_reported():
     assert listener.body["listened"] is True
 
 
-def test_a_report_before_play_moves_nothing():
+def test_a_report_before_play_does_not_move_the_listener():
     listener = Listener()
     listener.report(3)
     assert listener.played() == []
@@ -270,7 +270,7 @@ def test_a_report_before_play_moves_nothing():
 # -- places ---------------------------------------------------------------------------------------
 
 
-def test_a_mix_without_tracks_is_at_its_end_at_once_and_stores_nothing():
+def test_a_mix_without_tracks_is_at_its_end_and_nothing_is_stored():
     listener = Listener(mix_of())
     assert shape(listener.play()) == END
     assert shape(listener.next()) == END
@@ -291,7 +291,7 @@ def playing(*played: int) -> Listener:
     return listener
 
 
-def test_tracks_added_or_moved_leave_the_current_track_alone():
+def test_added_or_moved_tracks_do_not_change_the_current_track():
     listener = playing(1, 2, 3)
     listener.mix = mix_of(9, 3, 1, 8, 2)
     assert shape(listener.play()) == (False, False, False, True, 3)
@@ -299,7 +299,7 @@ def test_tracks_added_or_moved_leave_the_current_track_alone():
     assert listener.played() == [2, 3, 1]
 
 
-def test_a_lost_current_track_resumes_at_the_one_in_its_place():
+def test_after_the_current_track_was_removed_play_resumes_at_the_one_in_its_place():
     listener = playing(1, 2, 3, 4)
     listener.mix = mix_of(1, 3, 5, 6)
     assert at(listener.play()) == 5
@@ -308,14 +308,14 @@ def test_a_lost_current_track_resumes_at_the_one_in_its_place():
     assert listener.played() == [1, 3, 5, 6]
 
 
-def test_next_from_a_lost_track_jumps_none():
+def test_next_from_a_removed_track_omits_no_track():
     listener = playing(1, 2, 3, 4)
     listener.mix = mix_of(1, 2, 3, 5, 6)
     assert at(listener.next(4)) == 5
     assert listener.played() == [1, 2, 3, 5]
 
 
-def test_a_lost_last_track_resumes_at_the_last_and_goes_on_to_the_end():
+def test_after_the_last_track_was_removed_play_resumes_at_the_new_last_one():
     listener = playing(1, 2, 3)
     listener.mix = mix_of(1, 2)
     assert at(listener.next()) == "end"
@@ -328,7 +328,7 @@ def test_a_lost_last_track_resumes_at_the_last_and_goes_on_to_the_end():
 @pytest.mark.parametrize(
     ("tracks", "current", "following"), [((11, 12, 13, 14), 13, 13), ((11,), 11, "end")]
 )
-def test_a_mix_replaced_altogether_goes_on_at_the_old_number(tracks, current, following):
+def test_a_completely_replaced_mix_goes_on_at_the_same_position(tracks, current, following):
     listener = playing(1, 2, 3)
     listener.mix = mix_of(*tracks)
     assert at(listener.next()) == following
@@ -337,7 +337,7 @@ def test_a_mix_replaced_altogether_goes_on_at_the_old_number(tracks, current, fo
     assert at(listener.play()) == current
 
 
-def test_an_ended_mix_stays_ended_when_it_grows_or_changes():
+def test_an_ended_mix_stays_ended_when_tracks_are_added_or_replaced():
     listener = playing(1, 2)
     listener.next()
     listener.mix = mix_of(1, 2, 3)
@@ -347,7 +347,7 @@ def test_an_ended_mix_stays_ended_when_it_grows_or_changes():
     assert at(listener.play()) == 7
 
 
-def test_a_mix_emptied_and_filled_again_keeps_the_place():
+def test_a_mix_that_was_emptied_and_filled_again_keeps_the_listener_s_place():
     listener = playing(1, 2)
     listener.mix = mix_of()
     assert shape(listener.play()) == END
@@ -363,7 +363,7 @@ def test_a_mix_emptied_and_filled_again_keeps_the_place():
 @pytest.mark.parametrize(
     "body", [b'{"played":[1,2],"mood":{"a":[1]}}', b'{"played":[1,2],"favourite":null,"skips":[]}']
 )
-def test_fields_of_a_later_version_are_read_past(body):
+def test_unknown_fields_of_a_later_version_are_ignored(body):
     place = play(EIGHT, stored(body), NOW, RULES).answer
     assert at(place) == 2
 
@@ -384,7 +384,7 @@ def test_fields_of_a_later_version_are_read_past(body):
         b'{"x":' * 100_000,
     ],
 )
-def test_a_body_that_is_no_player_state_is_named_as_such(body):
+def test_a_body_that_is_no_place_of_the_player_is_an_unreadable_state(body):
     for command in (
         lambda s: play(EIGHT, s, NOW, RULES),
         lambda s: next_track(EIGHT, s, NOW, RULES),
@@ -396,7 +396,7 @@ def test_a_body_that_is_no_player_state_is_named_as_such(body):
             command(stored(body))
 
 
-def test_a_state_of_the_states_api_is_not_the_players():
+def test_a_state_of_the_states_api_is_refused_by_the_player():
     foreign = stored(b'{"played":[1]}', Owner.STATES_API)
     for command in (
         lambda: play(EIGHT, foreign, NOW, RULES),

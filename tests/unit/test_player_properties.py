@@ -1,4 +1,4 @@
-"""The Player's rules against a plain model, for any session."""
+"""The Player's rules compared with a simple model, for any session."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.model import Player as Rules
-from gateway.catalog.model import Mix, MixUser, Track
+from gateway.catalog.model import Mix
 from gateway.player.rules import (
     Place,
     Refused,
@@ -23,16 +23,9 @@ from gateway.player.rules import (
     tracks_played,
 )
 from sharding.state import Keep, Owner, Stored, Write
+from tests.unit.test_player import mix_of
 
 START = 1_763_900_000
-
-
-def mix_of(ids: list[int]) -> Mix:
-    tracks = tuple(
-        Track(i, f"Track {i}", "Somebody", None, None, None, "https://media.example.org/t", 60)
-        for i in ids
-    )
-    return Mix(9, "Mix", "mix", "/a/mix", None, "", 60, MixUser(1, "a", "a"), tracks)
 
 
 rules = st.builds(Rules, skip_limit=st.integers(0, 4), skip_window=st.sampled_from([1, 60, 3600]))
@@ -46,7 +39,7 @@ commands = st.lists(st.tuples(name, track, steps), max_size=40)
 def apply(
     command: str, mix: Mix, state: Stored | None, now: float, rules: Rules, track_id: int | None
 ) -> tuple[Any, Stored | None]:
-    """Answer and state after the command; decided twice, as the store may do."""
+    """The answer and the state after a command. It is decided twice, as the store may do."""
     calls: dict[str, Callable[[], Any]] = {
         "play": lambda: play(mix, state, now, rules),
         "next": lambda: next_track(mix, state, now, rules, track_id),
@@ -67,7 +60,7 @@ def apply(
 
 @dataclass
 class Model:
-    """A listener of a mix that nobody edits: a number and a log of skips."""
+    """A listener of a mix that is not edited: a position and the times of skips."""
 
     ids: list[int]
     rules: Rules
@@ -82,7 +75,7 @@ class Model:
         if self.position >= len(self.ids):
             return Place(False, False, True, False, None)
         last = self.position == len(self.ids) - 1
-        known = mix_of(self.ids).tracks[self.position]
+        known = mix_of(*self.ids).tracks[self.position]
         return Place(self.position == 0, last, False, self.left(now) > 0, known)
 
     def run(self, command: str, track_id: int | None, now: float) -> object:
@@ -117,8 +110,8 @@ class Model:
 
 
 @given(tracks, rules, commands)
-def test_any_session_goes_as_a_plain_model_says(ids, rules, commands):
-    mix, model, state, now = mix_of(ids), Model(ids, rules), None, START
+def test_any_session_gets_the_answers_of_the_simple_model(ids, rules, commands):
+    mix, model, state, now = mix_of(*ids), Model(ids, rules), None, START
     for command, track_id, step in commands:
         now += step
         answer, state = apply(command, mix, state, now, rules, track_id)
@@ -129,8 +122,8 @@ def test_any_session_goes_as_a_plain_model_says(ids, rules, commands):
 
 
 @given(tracks, rules, commands)
-def test_no_rolling_window_ever_holds_more_skips_than_the_licence_allows(ids, rules, commands):
-    mix, state, now = mix_of(ids), None, START
+def test_no_window_of_time_has_more_skips_than_the_licence_allows(ids, rules, commands):
+    mix, state, now = mix_of(*ids), None, START
     accepted = []
     for command, track_id, step in commands:
         now += step
@@ -155,12 +148,14 @@ def test_no_rolling_window_ever_holds_more_skips_than_the_licence_allows(ids, ru
     st.sampled_from(["next", "skip", "report"]),
     st.integers(1, 12),
 )
-def test_a_command_with_a_track_sent_twice_is_as_sent_once(ids, rules, commands, command, named):
-    """Of any state, none at all and those of an edited mix included, and for any track."""
-    mix, state, now = mix_of(ids), None, START
+def test_a_command_with_a_track_has_the_same_effect_if_sent_twice(
+    ids, rules, commands, command, named
+):
+    """For any state and track, also without a state and after edits of the mix."""
+    mix, state, now = mix_of(*ids), None, START
     for earlier, track_id, step, edit in commands:
         now += step
-        mix = mix if edit is None else mix_of(edit)
+        mix = mix if edit is None else mix_of(*edit)
         _, state = apply(earlier, mix, state, now, rules, track_id)
     first, once = apply(command, mix, state, now, rules, named)
     second, twice = apply(command, mix, once, now, rules, named)
@@ -168,8 +163,8 @@ def test_a_command_with_a_track_sent_twice_is_as_sent_once(ids, rules, commands,
 
 
 @given(tracks, rules, commands)
-def test_skip_allowed_foretells_the_next_skip(ids, rules, commands):
-    mix, state, now = mix_of(ids), None, START
+def test_skip_allowed_tells_whether_the_next_skip_is_refused(ids, rules, commands):
+    mix, state, now = mix_of(*ids), None, START
     for command, track_id, step in commands:
         now += step
         answer, state = apply(command, mix, state, now, rules, track_id)
@@ -185,9 +180,9 @@ def test_skip_allowed_foretells_the_next_skip(ids, rules, commands):
     ),
     st.sampled_from([-7200, -3600, -60, 60, 3600, 7200, 86400]),
 )
-def test_two_clocks_that_differ_give_no_more_skips_than_each_of_them_alone(rules, commands, apart):
-    """As of an old primary and a new one, whose clocks were not the same."""
-    mix, now = mix_of(list(range(1, 100))), START
+def test_with_two_different_clocks_neither_sees_more_skips_than_the_limit(rules, commands, apart):
+    """An old and a new primary may have different clocks."""
+    mix, now = mix_of(*range(1, 100)), START
     _, state = apply("play", mix, None, START, rules, None)
     accepted: dict[bool, list[float]] = {False: [], True: []}
     for other, command, step in commands:
@@ -208,10 +203,10 @@ edited = st.lists(st.tuples(name, track, any_time, st.none() | tracks), max_size
 
 
 @given(tracks, rules, edited)
-def test_edits_and_mad_clocks_never_break_a_session(ids, rules, commands):
-    mix, state = mix_of(ids), None
+def test_a_session_stays_valid_with_any_edits_and_clock_jumps(ids, rules, commands):
+    mix, state = mix_of(*ids), None
     for command, track_id, now, edit in commands:
-        mix = mix if edit is None else mix_of(edit)
+        mix = mix if edit is None else mix_of(*edit)
         answer, state = apply(command, mix, state, now, rules, track_id)
         played = [track.id for track in tracks_played(mix, state)]
         assert len(set(played)) == len(played)
@@ -227,10 +222,10 @@ edits = st.lists(st.tuples(st.none() | tracks, st.booleans()), max_size=12)
 
 
 @given(tracks.filter(bool), edits)
-def test_whatever_is_edited_next_goes_to_the_track_behind_the_latest_known_one(ids, edits):
-    mix, state = mix_of(ids), None
+def test_after_any_edits_next_goes_to_the_track_after_the_latest_played_one(ids, edits):
+    mix, state = mix_of(*ids), None
     for edit, resume in edits:
-        mix = mix if edit is None else mix_of(edit)
+        mix = mix if edit is None else mix_of(*edit)
         if resume:
             _, state = apply("play", mix, state, START, Rules(), None)
         known = tracks_played(mix, state)

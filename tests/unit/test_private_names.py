@@ -1,7 +1,7 @@
-"""The private names of libraries: each library's stand in one file, and are there.
+"""The private names of libraries that the program uses: one file for each library, and all exist.
 
-Each file says what it uses them for. Where a new release has moved one, the file is to be read
-beside the release before the range in pyproject.toml is widened.
+Each file says what it uses them for. If a new release has removed one, read the file and the
+release's source before the range in pyproject.toml is widened.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from sharding.importing import sources
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("gateway", "sharding", "failover", "config", "cli")
 DOCUMENTED = {"_replace", "_asdict", "_exit"}
-"""Of the standard library: they begin with a line below and are for everybody."""
+"""Public names of the standard library that begin with an underscore."""
 
 
 def missing(has: object, names: tuple[str, ...], library: str, file: str) -> str:
-    """A sentence about the names that are not there; empty where all are."""
+    """A sentence about the names that are missing; empty if none is."""
     source = inspect.getsource(type(has) if not isinstance(has, type) else has)
     gone = [name for name in names if not hasattr(has, name) and f"self.{name} =" not in source]
     if not gone:
         return ""
     return (
         f"{library} {version(library)} has no {', '.join(gone)} any more: {file} uses them, and"
-        " says for what"
+        " says what for"
     )
 
 
@@ -59,7 +59,7 @@ def test_pymysql_has_the_private_names_that_a_source_uses() -> None:
 
 
 def private_names(file: Path) -> tuple[set[str], set[str]]:
-    """The names with a line before them that a file defines, and those that it uses."""
+    """The names that a file defines, and the private names that it uses."""
     own, used = set(), set()
     for node in ast.walk(ast.parse(file.read_text())):
         match node:
@@ -95,4 +95,4 @@ def test_no_other_file_uses_a_private_name_of_a_library() -> None:
         for file, (_, used) in names.items()
         if (foreign := used - ours - DOCUMENTED - known.get(file, set()))
     }
-    assert not wrong, f"{wrong}: a library's private names stand in one file each"
+    assert not wrong, f"{wrong}: the private names of a library belong in one file"

@@ -1,4 +1,4 @@
-"""A reload before anything changes: what follows, what is compared, what is looked at."""
+"""A reload before it changes anything: what it applies, compares and checks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def in_cluster(**lookup: Any) -> Any:
     return with_token_keys(parse({"lookup": words, "mysql": MYSQL}), "k" * 32)
 
 
-async def test_a_cluster_is_given_its_limits_once_and_what_loads_do_without_it_follows() -> None:
+async def test_a_reload_changes_a_cluster_s_survey_and_its_other_values_need_a_restart() -> None:
     live, backend = RuntimeConfig(in_cluster()), Backend(in_cluster())
     step = await reload.weigh(
         live.config,
@@ -41,10 +41,10 @@ async def test_a_cluster_is_given_its_limits_once_and_what_loads_do_without_it_f
     assert backend.ring().generation == 1
 
 
-async def test_work_that_a_reload_ends_does_end_also_where_it_loses_a_cancellation(
+async def test_a_task_that_a_reload_ends_does_end_even_if_it_loses_a_cancellation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As `asyncio.wait_for` does before Python 3.12, where it comes with the result (bpo-37658)."""
+    """`asyncio.wait_for` before Python 3.12 loses one that comes with the result (bpo-37658)."""
     live, backend = RuntimeConfig(a_config()), Backend(a_config())
     lost, ended = asyncio.Event(), asyncio.Event()
 
@@ -72,22 +72,22 @@ async def test_work_that_a_reload_ends_does_end_also_where_it_loses_a_cancellati
     await backend.close()
 
 
-async def test_a_survey_that_is_turned_off_looks_no_more_even_if_nobody_ends_it() -> None:
-    survey, looks = Survey(0.01), 0
+async def test_a_survey_that_is_turned_off_ends_by_itself() -> None:
+    survey, surveyed = Survey(0.01), 0
 
     class Nodes(list[Any]):
         def __iter__(self) -> Iterator[Any]:
-            nonlocal looks
-            looks += 1
+            nonlocal surveyed
+            surveyed += 1
             survey.every = 0
             return iter(())
 
     async with asyncio.timeout(5):
         await survey.run(Nodes())
-    assert looks == 1
+    assert surveyed == 1
 
 
-async def test_only_what_moves_keys_is_another_generation() -> None:
+async def test_only_a_change_that_moves_keys_makes_a_new_generation_of_the_ring() -> None:
     live = RuntimeConfig(a_config(lookup={"servers": [A, B]}))
 
     async def outcome(**lookup: Any) -> dict[str, Any]:
@@ -102,8 +102,8 @@ async def test_only_what_moves_keys_is_another_generation() -> None:
     assert weighted["changes"] == ["a weighs 3 instead of 1"]
 
 
-async def test_a_reload_does_not_leave_a_port_of_the_network_without_its_token() -> None:
-    """The token would go at once, and the host, which needs a restart, would stay."""
+async def test_a_reload_does_not_leave_a_public_admin_port_without_its_token() -> None:
+    """The token would be removed at once, but the host, which needs a restart, would stay."""
     held = a_config(admin={"host": "0.0.0.0", "token": "t" * 20})
     with pytest.raises(ConfigError) as refused:
         await reload.weigh(held, 1, a_config())
@@ -113,7 +113,7 @@ async def test_a_reload_does_not_leave_a_port_of_the_network_without_its_token()
     )
 
 
-async def test_secrets_are_compared_without_being_sent() -> None:
+async def test_workers_compare_secrets_without_sending_them() -> None:
     live = RuntimeConfig(a_config())
 
     async def asked(config: Any) -> dict[str, Any]:
@@ -131,13 +131,13 @@ async def test_secrets_are_compared_without_being_sent() -> None:
 
 
 @pytest.mark.parametrize("body", [b"x", b"{}", b'{"config": {}, "nonce": "n"}', b"[1]"])
-async def test_a_question_that_is_none_is_refused(body: bytes) -> None:
+async def test_a_malformed_question_is_refused(body: bytes) -> None:
     with pytest.raises(Refusal) as refused:
         await compare(RuntimeConfig(a_config()), body)
     assert refused.value.status == 400
 
 
-def test_the_files_that_a_configuration_names_are_looked_at_too(tmp_path: Path) -> None:
+def test_changes_of_files_that_the_configuration_names_are_noticed(tmp_path: Path) -> None:
     secret, file = tmp_path / "service.key", tmp_path / "tapedeck.yml"
     secret.write_text("one\n")
     file.write_text(

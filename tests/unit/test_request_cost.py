@@ -1,7 +1,7 @@
-"""A whole request, from its bytes to its answer, costs time that grows with its length.
+"""The time from a request's bytes to its answer grows only in proportion to its length.
 
-As in `test_parse_cost.py` growth is measured, not seconds. The limits on lengths are taken off:
-what they let through has to be cheap because of how it is read, not because it is short.
+As in `test_parse_cost.py` growth is measured, not seconds. The limits of lengths are switched off,
+so that the test shows that reading is cheap, and not only that requests are short.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def application() -> Iterator[tuple[asyncio.AbstractEventLoop, Application]]:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_no_part_of_a_request_costs_more_than_its_length(
+def test_the_time_for_any_part_of_a_request_is_proportional_to_its_length(
     application: tuple[asyncio.AbstractEventLoop, Application], name: str
 ) -> None:
     loop, answers = application
@@ -86,4 +86,6 @@ def test_no_part_of_a_request_costs_more_than_its_length(
 
     for piece in [*PIECES, "127.0.0.1,", "a: b\r\n", "a=1&", "a=%41&", '"1", ', "::1,"]:
         short, long = (seconds(piece * (length // len(piece))) for length in (SHORT, LONG))
-        assert long < 10 * short + NOISE, f"{name} made of {piece!r} costs more than its length"
+        assert long < 10 * short + NOISE, (
+            f"{name} made of {piece!r}: the time grows faster than the length"
+        )

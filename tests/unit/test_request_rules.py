@@ -1,4 +1,4 @@
-"""What a request must be, beyond what a parser looks at: from raw sockets, on a real port."""
+"""Rules for requests that a parser does not check, through raw sockets on a real port."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEXT = b"GET /mixes/2 HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
 
 
 async def answers(request: bytes) -> list[int]:
-    """The statuses of all that comes back until the gateway closes."""
+    """The statuses of all answers until the gateway closes the connection."""
     async with serving() as gateway, asyncio.timeout(20):
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
         writer.write(request)
@@ -72,7 +72,7 @@ async def test_a_later_version_in_a_request_line_is_505() -> None:
 
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"foo"])
-async def test_what_is_asked_behind_an_upgrade_is_answered_in_order(protocol: bytes) -> None:
+async def test_requests_after_an_ignored_upgrade_are_answered_in_order(protocol: bytes) -> None:
     upgrade = b"Connection: upgrade\r\nUpgrade: " + protocol + b"\r\n\r\n"
     first = b"GET /mixes/1 HTTP/1.1\r\n" + HOST + upgrade
     unknown = b"GET /nowhere HTTP/1.1\r\n" + HOST + upgrade
@@ -80,7 +80,7 @@ async def test_what_is_asked_behind_an_upgrade_is_answered_in_order(protocol: by
 
 
 async def test_an_upgrade_with_a_body_ends_its_connection() -> None:
-    """Its client sees that nothing behind it was answered, and asks again."""
+    """Its client sees that later requests were not answered, and sends them again."""
     upgrade = b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n"
     assert await answers(post(upgrade, body=b"a=1") + NEXT) == [200]
 
@@ -93,5 +93,5 @@ def test_a_host_is_a_name_or_an_address(host: str) -> None:
 
 
 @given(st.text(), st.sampled_from(list(' /?#@\\"<>^`{|}\x00\t\xe9')), st.text())
-def test_no_host_has_what_no_name_has(before: str, sign: str, after: str) -> None:
+def test_a_host_with_a_forbidden_character_is_refused(before: str, sign: str, after: str) -> None:
     assert not is_host(before + sign + after)

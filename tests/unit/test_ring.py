@@ -1,4 +1,4 @@
-"""The ring's rules. (That they are nutcracker's: integration/test_ring_nutcracker.py.)"""
+"""The ring's rules. (test_ring_nutcracker.py compares them with twemproxy itself.)"""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def name_of(server: LookupServer | None) -> str | None:
     return server.name if server is not None else None
 
 
-def points_by_the_book(ring: Ring, out: frozenset[str] = frozenset()) -> list[tuple[int, str]]:
-    """ketama's points as twemproxy's source has them, step by step and without any haste."""
+def reference_points(ring: Ring, out: frozenset[str] = frozenset()) -> list[tuple[int, str]]:
+    """ketama's points, computed step by step as in twemproxy's source."""
     live = sorted(
         (server for server in ring.servers if server.name not in out),
         key=lambda server: (len(server.name), server.name),
@@ -71,19 +71,19 @@ def at(points: list[tuple[int, str]], value: int) -> str | None:
     st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=20),
     st.frozensets(st.integers(1, 12), max_size=12),
 )
-def test_ketama_is_what_twemproxys_source_says_whoever_is_out(
+def test_ketama_agrees_with_twemproxy_s_source_whichever_nodes_are_ejected(
     weights: list[int], keys: list[bytes], numbers: frozenset[int]
 ) -> None:
     subject = ring(*weights)
     out = frozenset(f"tape{number}" for number in numbers)
-    points = points_by_the_book(subject, out)
+    points = reference_points(subject, out)
     for key in keys:
         assert name_of(subject.route(key, out)) == at(points, HASHES["fnv1a_64"](key))
 
 
 @settings(deadline=None, max_examples=50)
 @given(weights, distributions, hashes, st.binary(max_size=40))
-def test_a_key_has_one_node_whenever_and_by_whomever_it_is_asked(
+def test_a_key_has_the_same_node_at_every_gateway_and_time(
     weights: list[int], distribution: str, hash_: str, key: bytes
 ) -> None:
     first = ring(*weights, distribution=distribution, hash=hash_)
@@ -95,7 +95,7 @@ def test_a_key_has_one_node_whenever_and_by_whomever_it_is_asked(
 
 @settings(deadline=None, max_examples=20)
 @given(weights, distributions, st.binary(max_size=40))
-def test_the_order_of_a_key_is_its_route_as_its_nodes_go_out_one_after_another(
+def test_a_key_s_order_has_its_nodes_as_they_are_ejected_one_after_another(
     weights: list[int], distribution: str, key: bytes
 ) -> None:
     subject = ring(*weights, distribution=distribution)
@@ -107,13 +107,13 @@ def test_the_order_of_a_key_is_its_route_as_its_nodes_go_out_one_after_another(
         assert subject.route(key, out) == order[gone]
 
 
-def test_names_that_the_ring_does_not_have_change_nothing_by_being_out() -> None:
+def test_an_ejected_name_that_the_ring_does_not_have_changes_nothing() -> None:
     subject = ring(1, 2, 3)
     assert all(subject.route(k, frozenset({"gone"})) == subject.owner(k) for k in KEYS)
 
 
 @pytest.mark.parametrize("nodes", range(2, 13))
-def test_a_ketama_node_that_goes_out_moves_its_own_keys_only(nodes: int) -> None:
+def test_an_ejected_node_moves_only_its_own_keys_with_ketama(nodes: int) -> None:
     subject = ring(*[1] * nodes)
     out = frozenset({"tape2"})
     for key in KEYS:
@@ -123,7 +123,7 @@ def test_a_ketama_node_that_goes_out_moves_its_own_keys_only(nodes: int) -> None
         assert owner.name == "tape2" or now == owner
 
 
-def test_routes_stay_right_through_more_sets_of_ejected_nodes_than_are_remembered() -> None:
+def test_routes_are_right_for_more_sets_of_ejected_nodes_than_are_cached() -> None:
     subject = ring(*[1] * 9)
     names = [server.name for server in subject.servers]
     sets = [
@@ -148,7 +148,7 @@ def test_the_shares_of_the_nodes_sum_to_1(
 
 @pytest.mark.parametrize("distribution", ["ketama", "modula"])
 @pytest.mark.parametrize("hash_", ["md5", "crc32", "jenkins"])
-def test_the_shares_are_those_that_keys_are_seen_to_follow(distribution: str, hash_: str) -> None:
+def test_the_shares_agree_with_the_nodes_of_many_keys(distribution: str, hash_: str) -> None:
     subject = ring(1, 2, 3, 4, 10, distribution=distribution, hash=hash_)
     keys = 40_000
     seen = Counter(subject.owner(b"uid:%d" % number).name for number in range(keys))
@@ -157,7 +157,7 @@ def test_the_shares_are_those_that_keys_are_seen_to_follow(distribution: str, ha
         assert abs(seen[name] / keys - share) <= 5 * math.sqrt(share * (1 - share) / keys) + 1e-9
 
 
-def test_modula_shares_are_the_weights_and_ketamas_lie_near_them() -> None:
+def test_modula_shares_equal_the_weights_and_ketama_s_are_near_them() -> None:
     weights = (1, 2, 3, 4)
     modula = ring(*weights, distribution="modula").shares()
     ketama = ring(*weights, distribution="ketama").shares()
@@ -166,13 +166,13 @@ def test_modula_shares_are_the_weights_and_ketamas_lie_near_them() -> None:
         assert ketama[name] == pytest.approx(weight / 10, abs=0.04)
 
 
-def test_a_node_whose_weight_is_lost_beside_the_others_gets_keys_once_they_are_out() -> None:
+def test_a_node_with_a_very_small_weight_gets_keys_when_the_others_are_ejected() -> None:
     subject = ring(1000, 1)
     assert subject.shares() == {"tape1": 1, "tape2": 0}
     assert name_of(subject.route(b"uid:1", frozenset({"tape1"}))) == "tape2"
 
 
-def test_a_node_that_has_a_name_keeps_its_keys_at_another_address() -> None:
+def test_a_node_with_a_name_keeps_its_keys_at_another_address() -> None:
     here = Lookup(servers="10.0.0.1:6379:1 a,10.0.0.2:6379:1 b").servers
     there = Lookup(servers="10.9.0.1:6380:1 a,10.9.0.2:6380:1 b").servers
     before, after = Ring(here, hash="md5"), Ring(there, hash="md5")
@@ -185,14 +185,11 @@ def test_a_node_that_has_a_name_keeps_its_keys_at_another_address() -> None:
         ({"hash": "sha1"}, "Input should be 'one_at_a_time'"),
         ({"distribution": "md5"}, "Input should be 'ketama' or 'modula'"),
         ({"distribution": "random"}, "random .* a lookup could not be found again"),
-        ({"hash_tag": "{"}, "should match pattern"),
         ({"hash_tag": "«»"}, "should match pattern"),
-        ({"servers": "127.0.0.1:1:1 a,127.0.0.1:2:1 a"}, "two servers are called 'a'"),
         ({"servers": f"127.0.0.1:1:1 {'b' * 265}"}, "longer than 264 bytes"),
-        ({"servers": ()}, "at least 1 item"),
     ],
 )
-def test_what_twemproxy_does_not_have_is_refused_by_name(
+def test_a_ring_that_twemproxy_does_not_have_is_refused_by_name(
     change: dict[str, str], complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):

@@ -1,4 +1,4 @@
-"""`tapedeck ring where --keys` and `ring plan`, as a shell meets them; no server is there."""
+"""The commands `tapedeck ring where --keys` and `ring plan`, without servers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LINES = [b"uid:1:pid:2", b"", b"\xff\xfe\r", b'"quoted" and \\', "ünï".encode(
 FILE = b"uid:1:pid:2\r\n\n\xff\xfe\r\r\n" + b"\n".join(LINES[3:])  # no newline at the end
 
 
-def test_each_line_of_a_file_of_keys_has_its_node_whatever_its_bytes(
+def test_each_line_of_a_file_of_keys_gets_its_node_whatever_bytes_it_has(
     config: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "keys").write_bytes(FILE)
@@ -54,7 +54,7 @@ def test_each_line_of_a_file_of_keys_has_its_node_whatever_its_bytes(
     assert [a["node"] for a in answers] == [RING.owner(key).name for key in LINES]
 
 
-def test_where_keys_lie_needs_no_section_but_lookup(tmp_path: Path) -> None:
+def test_ring_where_needs_only_the_section_lookup(tmp_path: Path) -> None:
     alone = tmp_path / "alone.yml"
     alone.write_text(yaml.safe_dump({"lookup": {"servers": SERVERS}}))
     done = ring(alone, "where", "--keys", "-", given=b"uid:1:pid:2\n")
@@ -63,14 +63,14 @@ def test_where_keys_lie_needs_no_section_but_lookup(tmp_path: Path) -> None:
     assert done.stdout == b"uid:1:pid:2\t%b\n" % RING.owner(b"uid:1:pid:2").name.encode()
 
 
-def test_keys_come_from_standard_input_too_and_are_printed_as_they_are(config: Path) -> None:
+def test_keys_are_read_from_standard_input_too_and_printed_unchanged(config: Path) -> None:
     done = ring(config, "where", "--keys", "-", given=FILE)
 
     expected = [b"%b\t%b\n" % (key, RING.owner(key).name.encode()) for key in LINES]
     assert done.stdout == b"".join(expected)
 
 
-def test_whoever_reads_only_the_beginning_is_no_error(config: Path, tmp_path: Path) -> None:
+def test_a_reader_of_only_the_first_line_causes_no_error(config: Path, tmp_path: Path) -> None:
     (tmp_path / "keys").write_bytes(b"\n".join(b"uid:%d" % n for n in range(200_000)))
     code = "from cli.main import main; main()"
     argv = [sys.executable, "-c", code, "ring", "where", "--config", str(config)]
@@ -89,18 +89,18 @@ def test_whoever_reads_only_the_beginning_is_no_error(config: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("args", [("where",), ("where", "1"), ("where", "1", "2", "--keys", "x")])
-def test_what_is_missing_is_a_usage_error(config: Path, args: tuple[str, ...]) -> None:
+def test_a_wrong_number_of_arguments_is_a_usage_error(config: Path, args: tuple[str, ...]) -> None:
     assert ring(config, *args).returncode == 2
 
 
-def test_a_file_that_is_not_there_is_named(config: Path) -> None:
+def test_a_missing_file_of_keys_is_named(config: Path) -> None:
     done = ring(config, "where", "--keys", "nowhere")
 
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr == b"tapedeck: nowhere cannot be read: No such file or directory\n"
 
 
-def test_a_plan_says_what_would_move_also_while_no_node_answers(config: Path) -> None:
+def test_a_plan_says_what_would_move_even_if_no_node_answers(config: Path) -> None:
     done = ring(config, "plan", "--add", "127.0.0.1:4:4 d", "--remove", "a", "--json")
     answer = json.loads(done.stdout)
 
@@ -110,10 +110,12 @@ def test_a_plan_says_what_would_move_also_while_no_node_answers(config: Path) ->
     shown = ring(config, "plan", "--weight", "b=5").stdout.decode()
     assert re.match(r"[\d.]+% of the keys would move to another node:\n  b weighs 5 instead", shown)
     assert "2 -> 5" in shown
-    assert "a reload refuses" not in shown  # that is for new nodes
+    assert "a reload refuses" not in shown  # this warning is only for new nodes
 
 
-def test_a_plan_warns_of_a_reload_only_where_a_silent_node_would_be_new(config: Path) -> None:
+def test_a_plan_warns_of_a_reload_only_if_a_new_node_does_not_answer(
+    config: Path,
+) -> None:
     removed = ring(config, "plan", "--remove", "a").stdout.decode()
     assert "warning: a did not answer" in removed
     assert "refuses" not in removed

@@ -1,4 +1,4 @@
-"""Which days are due to be sealed, and how long work beside the requests rests."""
+"""Which days are due to be sealed, and how work in the background leaves time for requests."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def test_yesterday_is_due_some_minutes_after_midnight(at: float, expected: list[
     assert days_due(ago(1), at=at) == expected
 
 
-def test_what_is_sealed_is_not_due() -> None:
+def test_a_sealed_day_is_not_due() -> None:
     assert days_due(ago(1), ago(2), done=(ago(1),)) == [ago(2)]
 
 
-def test_what_is_past_retention_is_not_due() -> None:
+def test_a_day_past_retention_is_not_due() -> None:
     assert days_due(ago(30), ago(31)) == [ago(30)]
 
 
-def test_a_day_that_was_marked_is_over_whatever_the_clock_says() -> None:
+def test_a_marked_day_is_due_whatever_the_clock_says() -> None:
     assert days_due(ago(-1), TODAY, ago(1), mark=TODAY) == [ago(1), TODAY]
 
 
-def test_a_page_begins_after_the_last_key_of_the_one_before() -> None:
+def test_a_page_begins_after_the_last_key_of_the_page_before() -> None:
     assert "WHERE" not in page(TODAY, None)
     assert "WHERE user_id>7 OR (user_id=7 AND playlist_id>9)" in page(TODAY, Key(7, 9))
 
 
-async def test_work_beside_requests_takes_its_share_of_the_time() -> None:
+async def test_background_work_takes_only_its_share_of_the_time() -> None:
     worked = 0.0
 
     def work() -> Generator[None, None, str]:

@@ -1,4 +1,4 @@
-"""What a search asks for, and that its statement is one whatever was typed."""
+"""How a search is read, and that any input becomes arguments of one SQL statement."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ anything = st.text(max_size=40)
         ("similar:7", Wanted(like=7)),
     ],
 )
-def test_a_smart_id_says_what_is_wanted(smart_id: str, wanted: Wanted) -> None:
+def test_a_smart_id_is_read_as_a_search(smart_id: str, wanted: Wanted) -> None:
     assert smart(smart_id) == wanted
 
 
 @given(anything, st.text(max_size=40).filter(lambda t: t.count(",") + t.count("+") < TAGS))
-def test_whatever_is_typed_becomes_arguments_and_never_sql(q: str, tags: str) -> None:
+def test_any_input_becomes_arguments_and_never_sql(q: str, tags: str) -> None:
     wanted = asked(q, tags, None)
     if wanted is None:
         assert not words_of(q)
@@ -47,19 +47,19 @@ def test_whatever_is_typed_becomes_arguments_and_never_sql(q: str, tags: str) ->
 
 
 @given(st.text("ab ,+", max_size=20))
-def test_tags_are_refused_exactly_where_the_description_says_so(tags: str) -> None:
+def test_too_many_tags_are_refused(tags: str) -> None:
     few = len([part for part in re.split("[,+]", tags) if part.strip()]) <= TAGS
     with contextlib.nullcontext() if few else pytest.raises(Refusal, match="400"):
         asked("", tags, None)
 
 
 @pytest.mark.parametrize("smart_id", ["tags:a+b+c+d+e+f", "dj:0", f"similar:{2**63}", "dj:x"])
-def test_a_smart_id_that_cannot_be_is_not_there(smart_id: str) -> None:
+def test_an_impossible_smart_id_is_404(smart_id: str) -> None:
     with pytest.raises(Refusal, match="404"):
         smart(smart_id)
 
 
 @given(anything)
-def test_any_smart_id_is_a_question_or_refused(smart_id: str) -> None:
+def test_any_smart_id_is_a_search_or_refused(smart_id: str) -> None:
     with contextlib.suppress(Refusal):
         smart(smart_id)

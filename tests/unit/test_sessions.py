@@ -1,4 +1,4 @@
-"""The session cache keeps to its bounds, and forgets what was not used for longest."""
+"""The cache of sessions keeps within its limits and drops the least recently used state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def row(version: int, size: int = 10) -> Row:
     return Row(DAY, version, 1, b"x" * size, b"")
 
 
-def test_the_least_recently_written_state_leaves_first() -> None:
+def test_the_least_recently_written_state_is_dropped_first() -> None:
     sessions = Sessions(Config(max_entries=2))
     for user in (1, 2):
         sessions.put(Key(user, 1), row(1))
@@ -32,7 +32,7 @@ def test_the_least_recently_written_state_leaves_first() -> None:
     assert sessions.get(Key(3, 1)) == row(1)
 
 
-def test_large_states_make_room_by_their_bytes() -> None:
+def test_states_are_dropped_until_a_large_one_fits_in_max_bytes() -> None:
     sessions = Sessions(Config(max_bytes=3 * (OVERHEAD + 1000)))
     for user in range(1, 6):
         sessions.put(Key(user, 1), row(1, 1000))
@@ -43,7 +43,7 @@ def test_large_states_make_room_by_their_bytes() -> None:
     assert len(sessions) == 1
 
 
-def test_switched_off_it_keeps_nothing() -> None:
+def test_a_disabled_cache_keeps_nothing() -> None:
     sessions = Sessions(Config(enabled=False))
 
     sessions.put(Key(1, 1), row(1))
@@ -52,7 +52,7 @@ def test_switched_off_it_keeps_nothing() -> None:
     assert (len(sessions), sessions.bytes) == (0, 0)
 
 
-def test_other_bounds_hold_at_once() -> None:
+def test_changed_limits_apply_at_once() -> None:
     sessions = Sessions(Config())
     for user in range(1, 6):
         sessions.put(Key(user, 1), row(1))
@@ -64,7 +64,7 @@ def test_other_bounds_hold_at_once() -> None:
     assert (len(sessions), sessions.bytes) == (0, 0)
 
 
-def test_a_doubted_state_is_believed_again_once_it_was_confirmed_often_enough() -> None:
+def test_a_doubted_state_is_trusted_again_after_enough_confirmations() -> None:
     sessions = Sessions(Config())
     key = Key(1, 1)
     sessions.put(key, row(1))
@@ -79,7 +79,7 @@ def test_a_doubted_state_is_believed_again_once_it_was_confirmed_often_enough() 
     assert not sessions.doubted(key)
 
 
-def test_doubts_leave_with_the_state() -> None:
+def test_a_dropped_state_is_no_longer_doubted() -> None:
     sessions = Sessions(Config(max_entries=1))
     for user in (1, 2):
         sessions.put(Key(user, 1), row(1))
@@ -100,7 +100,7 @@ def test_doubts_leave_with_the_state() -> None:
         max_size=60,
     )
 )
-def test_its_bytes_are_those_of_what_it_holds(steps: list[tuple[str, int, int]]) -> None:
+def test_the_cache_s_bytes_are_those_of_its_states(steps: list[tuple[str, int, int]]) -> None:
     sessions = Sessions(Config(max_entries=4, max_bytes=3 * OVERHEAD + 4000))
     for what, user, size in steps:
         if what == "put":

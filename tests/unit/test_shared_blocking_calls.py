@@ -1,4 +1,4 @@
-"""A file or a call that does not answer costs what it is for, and nothing else."""
+"""A call that does not return, and a file that cannot be read, stop nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from failover.tls_contexts import context_for
 from tests.support.certificates import Authority
 
 
-async def test_a_silent_call_has_one_thread_and_its_last_good_result_is_used() -> None:
+async def test_while_a_call_does_not_return_its_last_good_result_is_used() -> None:
     answers = threading.Event()
     answers.set()
     calls = []
@@ -39,12 +39,12 @@ async def test_a_silent_call_has_one_thread_and_its_last_good_result_is_used() -
             await asyncio.sleep(0.001)
 
 
-async def test_what_a_call_raises_reaches_who_asked() -> None:
+async def test_a_call_s_exception_reaches_its_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         await in_thread("raises", lambda: 1 // 0)
 
 
-async def test_certificates_on_a_disk_that_does_not_answer_leave_those_that_were_read_last(
+async def test_while_certificates_cannot_be_read_the_last_ones_are_used(
     tmp_path: Path,
 ) -> None:
     authority = Authority(tmp_path)
@@ -52,18 +52,20 @@ async def test_certificates_on_a_disk_that_does_not_answer_leave_those_that_were
     context = await context_for(config)
     assert context is not None
     os.unlink(authority.file)
-    os.mkfifo(authority.file)  # whoever reads it waits
+    os.mkfifo(authority.file)  # a reader waits for ever
     async with asyncio.timeout(60):
         assert await context_for(config) is context
         assert await context_for(config) is context
     os.unlink(authority.file)
 
 
-async def test_a_broken_file_leaves_the_certificates_that_were_read_last(tmp_path: Path) -> None:
+async def test_with_a_broken_file_the_last_certificates_are_used(
+    tmp_path: Path,
+) -> None:
     authority = Authority(tmp_path)
     config = ClientTls(tls=True, tls_ca_file=authority.file)
     context = await context_for(config)
-    break_off(authority.file)
+    break_file(authority.file)
     assert await context_for(config) is context
     Authority(tmp_path)
     renewed = await context_for(config)
@@ -73,11 +75,11 @@ async def test_a_broken_file_leaves_the_certificates_that_were_read_last(tmp_pat
         await context_for(never)
 
 
-def break_off(file: str) -> None:
+def break_file(file: str) -> None:
     Path(file).write_text("half")
 
 
-def test_a_call_that_does_not_return_keeps_no_process_from_ending() -> None:
+def test_a_process_ends_even_if_a_call_does_not_return() -> None:
     program = """
 import asyncio, threading
 from failover.blocking_calls import in_thread

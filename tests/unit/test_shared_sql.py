@@ -1,4 +1,4 @@
-"""SQL outside `failover/mysql/engine.py` is what MySQL and MariaDB share."""
+"""SQL outside `failover/mysql/engine.py` is understood by both MySQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OF_ONE_ENGINE = re.compile(
     r"|\b(START|STOP|RESET|SHOW) SLAVE\b|\bCHANGE MASTER\b|\bMASTER_GTID_WAIT\b|\bBACKUP STAGE\b"
     r"|\bgtid_(slave|current|binlog)_pos\b|\bSKIP LOCKED\b|\bAS NEW\b|\bSET PERSIST\b"
 )
-"""MySQL 9 has no MD5(); the rest is in one of the two only, or not in every version."""
+"""MySQL 9 has no MD5(); the others exist only in one of the two, or not in every version."""
 
 
 def strings(source: str) -> Iterator[tuple[int, str]]:
@@ -32,7 +32,7 @@ def strings(source: str) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("folder", ["gateway", "sharding", "failover", "cli"])
-def test_the_product_sends_no_statement_that_only_one_engine_knows(folder: str) -> None:
+def test_the_program_sends_no_statement_that_only_one_engine_knows(folder: str) -> None:
     found = [
         f"{path.relative_to(TOP)}:{line}: {text}"
         for path in sorted((TOP / folder).rglob("*.py"))
@@ -52,7 +52,7 @@ def test_the_product_sends_no_statement_that_only_one_engine_knows(folder: str) 
         "SHOW SLAVE STATUS",
     ],
 )
-def test_such_a_statement_would_be_found(statement: str) -> None:
+def test_a_statement_of_one_engine_is_found(statement: str) -> None:
     ((_, text),) = strings(f"SQL = {statement!r}")
 
     assert OF_ONE_ENGINE.search(text)

@@ -1,4 +1,4 @@
-"""The shipped tapedeck.yml is what it says: every value, with its default."""
+"""The shipped tapedeck.yml has every value, with its default."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def document() -> dict[str, Any]:
     return loaded
 
 
-def test_it_is_accepted() -> None:
+def test_the_shipped_configuration_is_accepted() -> None:
     assert parse(document()).mode == "local"
 
 
-def test_every_value_in_it_is_the_default() -> None:
+def test_every_value_in_the_shipped_configuration_is_the_default() -> None:
     shipped = document()
     least = {
         "lookup": {"servers": shipped["lookup"]["servers"]},
@@ -36,7 +36,7 @@ def test_every_value_in_it_is_the_default() -> None:
     assert parse(shipped) == parse(least)
 
 
-def test_it_names_every_value_that_is_no_secret() -> None:
+def test_the_shipped_configuration_names_every_value_that_is_no_secret() -> None:
     shipped = document()
     for section, field in Sections.model_fields.items():
         values = getattr(field.annotation, "model_fields", None)

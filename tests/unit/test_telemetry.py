@@ -1,4 +1,4 @@
-"""Counters as text and as JSON, of one process and of several."""
+"""Metrics as text and as JSON, of one worker and of several."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def a_worker(requests: int, seconds: list[float]) -> str:
     return generate_latest(registry).decode()
 
 
-def test_several_workers_are_one_exposition_with_each_family_once() -> None:
+def test_the_metrics_of_several_workers_are_one_text_with_each_family_once() -> None:
     merged = telemetry.merge({"1": a_worker(3, [0.5]), "2": a_worker(4, [3])})
     text = telemetry.exposition(merged).decode()
     for family in ("things_total", "level", "took_seconds"):
@@ -36,7 +36,7 @@ def test_several_workers_are_one_exposition_with_each_family_once() -> None:
     assert {f.name: len(f.samples) for f in again} == {f.name: len(f.samples) for f in merged}
 
 
-def test_several_workers_add_up_in_json() -> None:
+def test_the_counters_of_several_workers_are_added_in_json() -> None:
     merged = telemetry.merge({"1": a_worker(3, [0.5] * 3), "2": a_worker(4, [3])})
     shown = telemetry.stats(merged)
     assert shown["things"] == [{"labels": {"kind": 'a "quoted"\nkind'}, "value": 7}]
@@ -48,7 +48,7 @@ def test_several_workers_add_up_in_json() -> None:
     assert 2 < shown["took_seconds"]["p99"] <= 4
 
 
-def test_the_gateways_own_metrics_are_there() -> None:
+def test_requests_are_counted_by_known_methods_only() -> None:
     telemetry.observe("/mixes/{id}", "GET", 200, 0.004)
     telemetry.observe("/mixes/{id}", "BREW", 405, 0.001)
     shown = telemetry.stats(telemetry.families())
@@ -61,7 +61,7 @@ def test_the_gateways_own_metrics_are_there() -> None:
 
 
 @given(st.lists(st.floats(0, 20), min_size=1, max_size=50), st.sampled_from([0.5, 0.95, 0.99]))
-def test_an_estimated_quantile_lies_in_the_bucket_of_the_real_one(
+def test_an_estimated_quantile_is_in_the_bucket_of_the_real_one(
     values: list[float], q: float
 ) -> None:
     bounds = [1.0, 2.0, 5.0, 10.0, math.inf]

@@ -1,4 +1,4 @@
-"""Each line of the threat model names tests that exist, and every claim is a line."""
+"""Each line of the threat model names tests that exist."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ LINES = [
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
-def test_the_page_is_one_table_of_who_may_what() -> None:
+def test_the_threat_model_is_one_table() -> None:
     assert len(LINES) >= 15
     assert all(len(line.split("|")) == 6 for line in LINES)
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.split("|")[1].strip()[:40] or "more")
-def test_each_line_is_shown_by_a_test_that_exists(line: str) -> None:
+def test_each_line_of_the_threat_model_names_tests_that_exist(line: str) -> None:
     named = NAMED.findall(line.rpartition(" | ")[2])
-    assert named, "no test shows this"
+    assert named, "the line names no test"
     for file, name in named:
         text = (ROOT / file).read_text()
         assert re.search(rf"^(async )?def {name}\(", text, re.MULTILINE), f"{file}::{name}"

@@ -1,4 +1,4 @@
-"""Play tokens: they come back as they were issued, and nothing else passes."""
+"""Play tokens: an issued token is accepted, and every other text is refused."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def reason(keys: TokenKeys, token: str, now: float = NOW) -> str:
 
 
 @given(user_ids, st.floats(0, 4e9), st.floats(1, 3650 * 86400), st.floats(0, 0.999))
-def test_a_token_names_its_listener_for_its_whole_life(user_id, now, lifetime, part):
+def test_a_token_names_its_listener_until_it_expires(user_id, now, lifetime, part):
     keys = TokenKeys([KEY], lifetime)
     listener = keys.verify(keys.issue(user_id, now), now + part * lifetime)
     assert listener == Listener(user_id, logged_in=user_id <= USER_MAX)
 
 
 @given(user_ids, st.data())
-def test_a_change_of_any_character_is_refused(user_id, data):
+def test_a_token_with_any_character_changed_is_refused(user_id, data):
     token = KEYS.issue(user_id, NOW)
     place = data.draw(st.integers(0, len(token) - 1))
     changed = data.draw(alphabet.filter(lambda c: c != token[place]))
@@ -53,7 +53,7 @@ def test_a_change_of_any_character_is_refused(user_id, data):
 
 
 @given(user_ids, st.data())
-def test_a_cut_token_is_malformed(user_id, data):
+def test_a_shortened_token_is_malformed(user_id, data):
     token = KEYS.issue(user_id, NOW)
     start = data.draw(st.integers(0, len(token)))
     end = data.draw(st.integers(start, len(token)))
@@ -75,7 +75,7 @@ def test_any_text_is_refused(text):
 
 
 @given(st.binary(min_size=33, max_size=33))
-def test_forged_bytes_are_not_ours(raw):
+def test_random_bytes_in_a_token_s_format_are_not_ours(raw):
     assert reason(KEYS, base64.urlsafe_b64encode(raw).decode()) == NOT_OURS
 
 
@@ -83,7 +83,7 @@ def test_a_token_of_another_key_is_not_ours():
     assert reason(KEYS, TokenKeys([OTHER], 3600).issue(42, NOW)) == NOT_OURS
 
 
-def test_a_plain_hmac_without_the_label_is_not_ours():
+def test_a_token_signed_without_the_label_is_not_ours():
     raw = base64.urlsafe_b64decode(KEYS.issue(42, NOW))[:17]
     forged = raw + hmac.digest(KEY, raw, "sha256")[:16]
     assert reason(KEYS, base64.urlsafe_b64encode(forged).decode()) == NOT_OURS
@@ -95,13 +95,13 @@ def test_a_token_expires_after_its_lifetime_and_not_before():
     assert reason(KEYS, token, math.ceil(NOW + 3600)) == EXPIRED
 
 
-def test_a_forged_token_is_not_told_that_it_expired():
+def test_an_expired_token_of_another_key_counts_as_not_ours():
     expired = TokenKeys([OTHER], 1).issue(42, NOW - 1000)
     assert reason(KEYS, expired) == NOT_OURS
 
 
 @given(user_ids)
-def test_rotation_keeps_old_tokens_until_their_key_is_removed(user_id):
+def test_old_tokens_are_accepted_until_their_key_is_removed(user_id):
     old = TokenKeys([KEY], 3600).issue(user_id, NOW)
     both = TokenKeys([OTHER, KEY], 3600)
     new = both.issue(user_id, NOW)
@@ -116,7 +116,7 @@ def test_known_users_are_logged_in_and_anonymous_ones_are_not():
     assert not KEYS.verify(KEYS.issue(USER_MAX + 1, NOW), NOW).logged_in
 
 
-def test_anonymous_ids_lie_above_the_known_ones_and_differ():
+def test_anonymous_ids_are_above_those_of_known_users_and_differ():
     ids = {anonymous_user_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(USER_MAX < user_id <= 2**63 - 1 for user_id in ids)
@@ -129,15 +129,15 @@ def test_no_token_is_issued_for_an_id_out_of_range(user_id):
 
 
 @pytest.mark.parametrize("keys", [[], [b""], [KEY, b""]])
-def test_keys_are_needed(keys):
+def test_an_empty_key_or_no_key_is_refused(keys):
     with pytest.raises(ValueError, match="key"):
         TokenKeys(keys, 3600)
 
 
-def test_nothing_shows_a_key():
+def test_a_key_is_not_shown():
     assert "first key" not in repr(KEYS)
 
 
-def test_a_reason_shows_nothing_of_the_token():
+def test_the_reason_of_a_refusal_does_not_show_the_token():
     token = KEYS.issue(42, NOW)
     assert token not in reason(KEYS, token, NOW + 9999)

@@ -1,4 +1,4 @@
-"""What each toxic does to a stream, by a clock of the test's own."""
+"""What each toxic does to a stream, with a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def stage(kind: str, now: float = 0.0, **attributes: int) -> Stage:
 
 
 def given_until(of: Stage, end: float) -> list[tuple[float, Event]]:
-    """What it gives up to `end`, asked only at the times that it names itself."""
+    """The events of a stage up to the time `end`; it is asked only when it is due."""
     events: list[tuple[float, Event]] = []
     while (due := of.due) is not None and due <= end:
         found = of.give(due)
-        assert found, "a stage that is due has something to give"
+        assert found, "a stage that is due gives an event"
         events += [(due, event) for event in found]
         if isinstance(events[-1][1], Ending):
             break
@@ -37,7 +37,7 @@ def data(events: list[tuple[float, Event]]) -> bytes:
     return b"".join(event for _, event in events if isinstance(event, bytes))
 
 
-def test_latency_delays_each_piece_by_itself_and_the_end_not_at_all() -> None:
+def test_latency_delays_each_piece_and_not_the_end() -> None:
     late = stage("latency", latency=200)
     late.take(b"a", 0.0)
     late.take(b"b", 0.05)
@@ -45,7 +45,7 @@ def test_latency_delays_each_piece_by_itself_and_the_end_not_at_all() -> None:
     assert given_until(late, 1) == [(0.2, b"a"), (0.25, b"b"), (0.25, Ending.EOF)]
 
 
-def test_jitter_varies_the_delay_within_its_bounds_and_keeps_the_order() -> None:
+def test_jitter_varies_the_delay_within_its_limits_and_keeps_the_order() -> None:
     late = stage("latency", latency=100, jitter=50)
     for n in range(200):
         late.take(bytes([n]), float(n))
@@ -56,20 +56,20 @@ def test_jitter_varies_the_delay_within_its_bounds_and_keeps_the_order() -> None
     assert 0.13 < max(delays) <= 0.15
 
 
-def test_latency_with_more_jitter_than_latency_never_gives_before_it_took() -> None:
+def test_latency_with_larger_jitter_never_gives_a_piece_before_it_arrived() -> None:
     late = stage("latency", latency=1, jitter=1000)
     for n in range(50):
         late.take(b"x", float(n))
     assert all(due >= n for n, (due, _) in enumerate(given_until(late, math.inf)))
 
 
-def test_timeout_drops_data_and_closes_when_its_time_is_over() -> None:
+def test_timeout_drops_data_and_closes_after_its_time() -> None:
     silent = stage("timeout", now=10, timeout=500)
     silent.take(b"lost", 10.1)
     assert given_until(silent, 20) == [(10.5, Ending.CLOSE)]
 
 
-def test_timeout_of_zero_holds_for_ever_and_closes_when_it_is_removed() -> None:
+def test_timeout_of_zero_lasts_until_it_is_removed_and_then_closes() -> None:
     silent = stage("timeout", timeout=0)
     silent.take(b"lost", 1)
     assert silent.due is None
@@ -84,7 +84,7 @@ def test_timeout_lets_the_end_pass() -> None:
     assert given_until(silent, 0.3) == [(0.2, Ending.EOF)]
 
 
-def test_bandwidth_takes_the_time_that_its_rate_needs_and_trickles() -> None:
+def test_bandwidth_gives_small_pieces_at_its_rate() -> None:
     slow = stage("bandwidth", rate=10)
     slow.take(b"x" * 25_000, 0.0)
     slow.take(Ending.EOF, 0.0)
@@ -108,14 +108,14 @@ def test_bandwidth_of_zero_passes_nothing_until_it_is_removed() -> None:
     assert slow.drain() == [b"x"]
 
 
-def test_slow_close_delays_the_end_alone() -> None:
+def test_slow_close_delays_only_the_end() -> None:
     slow = stage("slow_close", delay=300)
     slow.take(b"a", 1.0)
     slow.take(Ending.EOF, 1.0)
     assert given_until(slow, 2) == [(1.0, b"a"), (1.3, Ending.EOF)]
 
 
-def test_slicer_cuts_to_sizes_within_its_variation_and_spaces_the_pieces() -> None:
+def test_slicer_cuts_pieces_within_its_variation_with_its_delay_between_them() -> None:
     slicer = stage("slicer", average_size=10, size_variation=3, delay=1000)
     text = bytes(range(256)) * 2
     slicer.take(text, 0.0)
@@ -127,19 +127,19 @@ def test_slicer_cuts_to_sizes_within_its_variation_and_spaces_the_pieces() -> No
     assert [due for due, _ in events] == pytest.approx([n * 0.001 for n in range(len(sizes))])
 
 
-def test_slicer_gives_one_piece_at_a_time_also_when_more_are_due() -> None:
+def test_slicer_gives_one_piece_at_a_time_even_if_more_are_due() -> None:
     slicer = stage("slicer", average_size=1)
     slicer.take(b"abc", 0.0)
     assert [slicer.give(5.0) for _ in range(4)] == [[b"a"], [b"b"], [b"c"], []]
 
 
-def test_slicer_without_any_size_still_makes_progress() -> None:
+def test_slicer_with_an_average_size_of_zero_still_passes_data() -> None:
     slicer = stage("slicer", size_variation=1000)
     slicer.take(b"ab", 0.0)
     assert data(given_until(slicer, 1)) == b"ab"
 
 
-def test_limit_data_closes_after_exactly_so_many_bytes() -> None:
+def test_limit_data_closes_after_exactly_its_number_of_bytes() -> None:
     limited = stage("limit_data", bytes=5)
     for piece in (b"abc", b"defg", b"hij"):
         limited.take(piece, 0.0)
@@ -154,11 +154,11 @@ def test_limit_data_of_zero_closes_at_the_first_byte_and_not_before() -> None:
     assert limited.give(1.0) == [Ending.CLOSE]
 
 
-def test_reset_peer_resets_after_its_time_without_any_data() -> None:
+def test_reset_peer_resets_after_its_time_even_without_data() -> None:
     assert given_until(stage("reset_peer", now=5, timeout=250), 9) == [(5.25, Ending.RESET)]
 
 
-def test_reset_peer_that_is_removed_before_its_time_loses_nothing() -> None:
+def test_reset_peer_removed_before_its_time_loses_no_data() -> None:
     reset = stage("reset_peer", timeout=250)
     reset.take(b"a", 0.1)
     reset.take(Ending.EOF, 0.1)
@@ -174,7 +174,7 @@ def test_reset_peer_that_is_removed_before_its_time_loses_nothing() -> None:
     values=st.lists(st.integers(1, 300), min_size=3, max_size=3),
     removed_at=st.floats(0, 60) | st.none(),
 )
-def test_toxics_that_only_delay_change_no_byte_also_when_they_are_removed_midway(
+def test_toxics_that_only_delay_change_no_byte_even_if_they_are_removed_meanwhile(
     kind: str, pieces: list[tuple[bytes, float]], values: list[int], removed_at: float | None
 ) -> None:
     names = list(Toxic.parse({"type": kind}).attributes)
@@ -195,7 +195,7 @@ def test_toxics_that_only_delay_change_no_byte_also_when_they_are_removed_midway
 
 
 @given(st.floats(0, 1))
-def test_toxicity_is_the_share_of_connections_that_are_met(toxicity: float) -> None:
+def test_toxicity_is_the_share_of_affected_connections(toxicity: float) -> None:
     toxic = Toxic.parse({"type": "timeout", "toxicity": toxicity})
     chance = random.Random(1)
     met = sum(toxic.stage(0.0, chance) is not None for _ in range(1000))
@@ -227,9 +227,7 @@ def test_a_toxic_has_the_defaults_of_the_api(kind: str) -> None:
         ({"type": 5}, "type"),
     ],
 )
-def test_a_toxic_that_cannot_be_is_refused_with_what_is_wrong(
-    document: dict[str, Any], reason: str
-) -> None:
+def test_a_wrong_toxic_is_refused_with_the_reason(document: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidToxic, match=reason):
         Toxic.parse(document)
 

@@ -1,4 +1,4 @@
-"""XML has what the JSON has, whatever that is, and every parser of XML reads it."""
+"""An answer in XML has the same content as in JSON, and every XML parser reads it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def in_xml(document: dict[str, Any]) -> Response:
 
 
 def read(element: ET.Element) -> Any:
-    """What an element says, by its type."""
+    """The value of an element, by its type."""
     if element.get("nil") == "true":
         return None
     kind = element.get("type")
@@ -41,7 +41,7 @@ def read(element: ET.Element) -> Any:
 
 
 def expected(value: Any) -> Any:
-    if isinstance(value, dict):  # an empty one looks like an empty text
+    if isinstance(value, dict):  # in XML an empty object looks like an empty text
         return {name.replace("_", "-"): expected(one) for name, one in value.items()} or ""
     if isinstance(value, list):
         return [expected(one) for one in value]
@@ -57,7 +57,7 @@ def test_a_parser_reads_the_same_from_xml_as_from_json(document: dict[str, Any])
     assert read(root) == expected(document)
 
 
-def test_it_is_as_clients_of_the_original_read_it() -> None:
+def test_an_answer_in_xml_is_as_the_original_service_s() -> None:
     answer = in_xml(
         {"status": "200 OK", "errors": None, "logged_in": False, "api_version": 3,
          "set": {"at_end": False, "track": {"id": 7, "name": "A & B"}}, "mixes": [{"id": 1}]}
