@@ -22,6 +22,7 @@ from sharding.state import Key
 from sharding.store.store import Unavailable
 from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
+from tests.integration.test_admin import get
 from tests.support.backends import opened
 from tests.support.gateways import Gateway, put_mixes
 from tests.support.serving import a_mix
@@ -307,12 +308,6 @@ def restore(mysql: MariaDB, database: str, day: date) -> None:
     name = f"{database}.{table(day)}"
     mysql.query(create_table(day).replace(table(day), name, 1))
     mysql.query(f"INSERT INTO {name} VALUES (1, 7, 3, 2, '{{}}', '')")
-
-
-async def get(gateway: Gateway, path: str) -> Any:
-    async with aiohttp.ClientSession(gateway.admin) as http, http.get(path) as answer:
-        assert answer.status == 200
-        return await answer.json(content_type=None)
 
 
 async def put(gateway: Gateway, status: int) -> None:

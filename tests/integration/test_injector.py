@@ -27,13 +27,6 @@ def injector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Injector]:
 
 
 @pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    server = Upstream()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def link(injector: Injector, upstream: Upstream) -> Iterator[Link]:
     made = injector.link("wire", upstream.address)
     yield made

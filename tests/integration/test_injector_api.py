@@ -37,13 +37,6 @@ def client(injector: Injector) -> Iterator[Toxiproxy]:
     client.update_api_consumer(*before)
 
 
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    server = Upstream()
-    yield server
-    server.close()
-
-
 def post(injector: Injector, path: str, body: Any) -> requests.Response:
     data = {"data": body} if isinstance(body, str) else {"json": body}
     return requests.post(f"http://{injector.address}{path}", timeout=5, **data)

@@ -42,13 +42,6 @@ def injector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inject
         yield started
 
 
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    server = Upstream()
-    yield server
-    server.close()
-
-
 def answers(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True

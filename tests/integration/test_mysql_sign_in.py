@@ -36,11 +36,6 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
 def mysql(
     tmp_path_factory: pytest.TempPathFactory,
     mysql_template: Path,

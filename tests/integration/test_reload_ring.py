@@ -12,7 +12,9 @@ import aiohttp
 import pytest
 
 from stack.redis import RedisServer
+from tests.integration.test_reload_gateways import post
 from tests.support.gateways import Gateway
+from tests.support.rings import servers
 from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.stack
@@ -43,11 +45,6 @@ def more_servers(_extra_servers: list[RedisServer]) -> list[RedisServer]:
     return _extra_servers
 
 
-async def post(gateway: Gateway, path: str = "/reload") -> tuple[int, Any]:
-    async with aiohttp.ClientSession(gateway.admin) as http, http.post(path) as answer:
-        return answer.status, await answer.json()
-
-
 async def reloaded(gateway: Gateway, **lookup: Any) -> dict[str, Any]:
     """Reload with these values of `lookup`; the answer."""
     gateway.document["lookup"].update(lookup)
@@ -60,10 +57,6 @@ async def reloaded(gateway: Gateway, **lookup: Any) -> dict[str, Any]:
 async def ring(gateway: Gateway) -> dict[str, Any]:
     async with aiohttp.ClientSession(gateway.admin) as http, http.get("/ring") as answer:
         return dict(await answer.json())
-
-
-def servers(*nodes: RedisServer, weight: int = 1) -> list[str]:
-    return [f"{node.address}:{weight} {node.name}" for node in nodes]
 
 
 def names(body: dict[str, Any]) -> set[str]:

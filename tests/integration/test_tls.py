@@ -42,11 +42,6 @@ from tests.support.states import bump
 pytestmark = pytest.mark.stack
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls"))
-
-
 # --- the ports that the gateway listens on
 
 

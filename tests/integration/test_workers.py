@@ -16,6 +16,7 @@ import pytest
 from config.load import parse
 from gateway.api.document import document as describe
 from stack.process import port_is_free
+from tests.integration.test_admin import reload
 from tests.support.gateways import SECONDS, Gateway, put_mixes
 from tests.support.serving import a_mix
 from tests.support.terminal import exists
@@ -158,10 +159,6 @@ def test_a_stop_drains_all_workers_and_exits_with_0(gateway: Gateway) -> None:
 
 
 async def test_a_reload_changes_all_workers_or_none(gateway: Gateway) -> None:
-    async def reload() -> tuple[int, Any]:
-        async with aiohttp.ClientSession(gateway.admin) as http, http.post("/reload") as answer:
-            return answer.status, await answer.json()
-
     async def skips_allowed() -> set[bool]:
         seen = set()
         for _ in range(20):
@@ -174,11 +171,11 @@ async def test_a_reload_changes_all_workers_or_none(gateway: Gateway) -> None:
     assert await skips_allowed() == {True}
     gateway.document["player"] = {"skip_limit": 0}
     gateway.write_config()
-    assert await reload() == (200, {"changed": ["player.skip_limit"], "needs_restart": []})
+    assert await reload(gateway) == (200, {"changed": ["player.skip_limit"], "needs_restart": []})
     assert await skips_allowed() == {False}
     gateway.document["player"] = {"skip_limit": "many"}
     gateway.write_config()
-    status, body = await reload()
+    status, body = await reload(gateway)
     assert status == 422
     assert "player.skip_limit" in body["errors"][0]
     assert await skips_allowed() == {False}

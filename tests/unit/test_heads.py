@@ -11,14 +11,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from tests.support.serving import SERVICE_KEY, Served, serving
+from tests.unit.test_admission import connect
 
 HEAD = b"GET /mixes/1 HTTP/1.1\r\nHost: x\r\n"
 FILLING = b"X-Filling: " + b"a" * 4000 + b"\r\n"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-async def connect(gateway: Served) -> Streams:
-    return await asyncio.open_connection("127.0.0.1", gateway.port)
 
 
 async def end_of(connection: Streams) -> bytes:
