@@ -17,10 +17,11 @@ from drills.scene import Scenario
 
 @dataclass(frozen=True)
 class Ran:
-    """What a drill came to.
+    """The result of a drill.
 
     Attributes:
-        broken: the promises that did not hold and the first breaches, in words; with the steps.
+        broken: why it failed, for a test's message: the promises that did not hold, the first
+            breaches, and the steps.
     """
 
     result: Result
@@ -40,7 +41,7 @@ class Ran:
 
 
 def run_drill(scenario: Scenario, options: Options, folder: Path) -> Ran:
-    """Run it to its end and write its report into a folder."""
+    """Run a drill to its end and write its report into a folder."""
     result = uvloop.run(drill.run(scenario, options, lambda _: None))
     page = write(result, folder)
     lines = [f"{f.promise}: {f.measured}" for f in result.findings if not f.held]

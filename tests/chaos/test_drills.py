@@ -1,6 +1,7 @@
-"""Every drill, short: faults under load, and what they promise.
+"""Every drill, short: each holds what it promises.
 
-One that breaks its promise leaves its report in the test's folder, its findings in the message.
+A drill that breaks a promise leaves its report in the test's folder, and its findings in the
+failure's message.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 
 WITHOUT_RIGHTS = ("unshare", "--user", "--map-user=1000")
-"""Somebody who is not root, and whose group, not being mapped, may make no user namespace."""
+"""Runs a command as a user who is not root, and who may make no user namespace, because no group
+is mapped."""
 
 
 @pytest.mark.parametrize(
     "permitted", [False, pytest.param(True, marks=pytest.mark.long)], ids=["no", "yes"]
 )
-def test_a_drill_of_names_runs_without_root_where_user_namespaces_are_permitted(
+def test_a_drill_of_host_names_needs_root_only_where_user_namespaces_are_forbidden(
     permitted: bool, tmp_path: Path
 ) -> None:
     command = [*WITHOUT_RIGHTS, *(["--map-group=1000"] if permitted else [])]
@@ -44,16 +46,18 @@ def test_a_drill_of_names_runs_without_root_where_user_namespaces_are_permitted(
 
 
 CLUSTER = [name for name in DRILLS if name.startswith("cluster-")]
-"""Of a Redis Cluster, which tests/integration/test_redis_cluster.py breaks in `make test`."""
+"""Drills of a Redis Cluster: in `make test`, tests/integration/test_redis_cluster.py breaks one."""
 SEALING = ["sealing-killed", "sealing-failover"]
-"""Which tests/integration/test_sealing.py and its neighbour do step by step in `make test`."""
+"""Drills of sealing: in `make test`, test_sealing.py and test_sealing_failover.py of
+tests/integration take their steps one by one."""
 LONG = [*CLUSTER, *SEALING]
 
 
 NOT_IN_A_GROUP = {
-    "mysql-past-deadline": "a group is gone only with its majority, and is then founded by hand",
-    "mysql-primary-killed-alone": "a group is redundant, or takes no change",
+    "mysql-past-deadline": "a group that lost its majority has to be founded again by hand",
+    "mysql-primary-killed-alone": "a group that is not redundant takes no change",
 }
+"""Drills that cannot be run on a MySQL group, with the reason."""
 
 
 @pytest.mark.parametrize(
@@ -64,8 +68,8 @@ def test_the_drill_holds_what_it_promises(name: str, tmp_path: Path) -> None:
         pytest.skip(NOT_IN_A_GROUP[name])
     for again in (True, True, False):
         ran = run_drill(DRILLS[name], Options(), tmp_path)
-        # A machine with too much else to do is late, and loses nothing: only that is tried again.
+        # On a busy machine a drill may be late and lose nothing: then it is tried again.
         if not (again and ran.only_late):
             break
     assert ran.held, ran.broken
-    assert ran.verdict.acknowledged > 100, "the load did next to nothing"
+    assert ran.verdict.acknowledged > 100, "the load made hardly any change"

@@ -1,4 +1,4 @@
-"""A drill pointed at a stack that runs: it breaks that one, and leaves it as it was."""
+"""Drills pointed at a running stack break its servers, and leave it as it was."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.terminal import Terminal, eventually, exists
 
-# All in one process: they share a stack.
+# All run in one process of pytest-xdist, because they share a stack.
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.xdist_group("pointed")]
 
 
@@ -94,7 +94,7 @@ def test_a_drill_that_is_interrupted_brings_back_what_it_broke_and_says_so(
     assert says(terminal, "lookup3 is started again")
 
 
-def test_what_it_froze_is_thawed_also_when_the_signal_comes_twice(terminal: Terminal) -> None:
+def test_a_drill_that_is_interrupted_twice_thaws_what_it_froze(terminal: Terminal) -> None:
     drill = begin(terminal, "lookup-frozen", "--short")
     frozen = Path(f"/proc/{terminal.pid('lookup1')}/stat")
 
@@ -107,12 +107,12 @@ def test_what_it_froze_is_thawed_also_when_the_signal_comes_twice(terminal: Term
     drill.send_signal(signal.SIGINT)
 
     assert drill.wait(60) == 128 + signal.SIGTERM
-    assert state() in ("R", "S"), "it runs, or waits"
+    assert state() in ("R", "S"), "the process is neither running nor waiting"
     assert says(terminal, "lookup1 is thawed")
     assert last_report(terminal)["outcome"] == "interrupted"
 
 
-def test_a_stack_that_is_not_well_is_not_broken_further(terminal: Terminal) -> None:
+def test_a_stack_with_a_stopped_server_is_not_broken_further(terminal: Terminal) -> None:
     terminal.run("stack", "stop", "lookup2")
     drill = begin(terminal, "lookup-killed", "--short")
 
@@ -122,11 +122,11 @@ def test_a_stack_that_is_not_well_is_not_broken_further(terminal: Terminal) -> N
     assert report["outcome"] == "not steady before the fault"
     assert "lookup2" in report["findings"][0]["measured"]
     assert servers(terminal)["lookup1"] == "running"
-    assert servers(terminal)["lookup2"] != "running", "what somebody else broke is theirs to mend"
+    assert servers(terminal)["lookup2"] != "running", "it started a server that it did not stop"
     terminal.run("stack", "start", "lookup2")
 
 
-def test_by_hand_checks_a_load_while_somebody_else_breaks_things(terminal: Terminal) -> None:
+def test_the_drill_by_hand_checks_a_load_while_a_user_kills_a_server(terminal: Terminal) -> None:
     command = ["drill", "by-hand", "--short", "--seconds", "6", "--json", *config(terminal)]
     command += ["--history", "history.jsonl"]
     drill = subprocess.Popen(
@@ -142,13 +142,13 @@ def test_by_hand_checks_a_load_while_somebody_else_breaks_things(terminal: Termi
 
     assert answer["held"], answer
     assert answer["drills"][0]["acknowledged"] > 100
-    assert servers(terminal)["lookup2"] == "dead", "what somebody else broke is theirs to mend"
+    assert servers(terminal)["lookup2"] == "dead", "it started a server that it did not stop"
     terminal.run("stack", "start", "lookup2")
     check(terminal.folder / "history.jsonl", answer["drills"][0]["acknowledged"])
 
 
 def check(history: Path, acknowledged: int) -> None:
-    """Hold the history against the rules of docs/drills.md, as another checker would."""
+    """Check a history by the rules of docs/drills.md, without the drill's own checker."""
     operations = [json.loads(line) for line in history.read_text().splitlines()]
     puts = [one for one in operations if one["kind"] == "put" and one["outcome"] == "ok"]
     assert len(puts) > 50
@@ -162,12 +162,12 @@ def check(history: Path, acknowledged: int) -> None:
         assert put["version"] == put["expected"] + 1 == len(put["value"])
         assert put["value"][-1] == put["argument"]
         key = (put["key"], put["version"])
-        assert versions.setdefault(key, put["value"]) is put["value"], "a version means one thing"
+        assert versions.setdefault(key, put["value"]) is put["value"], "one version has two values"
     for get in (one for one in operations if one["kind"] == "get" and one["version"]):
         assert versions.get((get["key"], get["version"]), get["value"]) == get["value"]
 
 
-def test_what_cannot_be_done_to_a_running_stack_is_refused_with_the_reason(
+def test_a_drill_that_cannot_be_pointed_at_a_running_stack_is_refused_with_the_reason(
     terminal: Terminal,
 ) -> None:
     ran = terminal.run("drill", "lookup-slow", "--short", *config(terminal))

@@ -1,4 +1,4 @@
-"""The checker can fail: gateways with one invariant broken on purpose are caught by a drill."""
+"""The drills can fail: each catches gateways in which one invariant is broken on purpose."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN_AS: dict[str, set[Wrong | str]] = {
     "mark-ignored": {Wrong.LOST, Wrong.WENT_BACK, Wrong.ROWS},
     "filter-loses-keys": {"every state of the sealed day is found"},
 }
-"""By sabotage, the breaches, or the drill's own promises, of which at least one must be found."""
+"""The breaches, or promises of the drill, of which at least one must be found, by sabotage."""
 
 
 @pytest.mark.parametrize("name", SABOTAGES)

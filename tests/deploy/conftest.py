@@ -1,4 +1,4 @@
-"""A MariaDB pair by deploy/mysql, for the tests of its scripts and of the pages that use them."""
+"""A MariaDB pair with the files of deploy/mysql, for tests of its scripts and of docs/."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def hosts(tmp_path: Path, data_template: Path, passwords: Passwords) -> Iterator
     try:
         for host in hosts:
             host.start_as()
-            # As a fresh server: without a database and without the users of ours.
+            # Like a fresh server: without our database and our users.
             with host.connect() as connection, connection.cursor() as cursor:
                 cursor.execute("SET SESSION sql_log_bin = 0")
                 cursor.execute("DROP DATABASE tapedeck")
@@ -36,7 +36,11 @@ def hosts(tmp_path: Path, data_template: Path, passwords: Passwords) -> Iterator
 
 @pytest.fixture
 def link(tmp_path: Path, passwords: Passwords) -> Callable[[Host, Host], str]:
-    """deploy/compose/link PRIMARY STANDBY; what it prints, or CalledProcessError."""
+    """Runs deploy/compose/link PRIMARY STANDBY; returns what it prints.
+
+    Raises:
+        CalledProcessError: the script failed.
+    """
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     for name, value in (
@@ -58,7 +62,7 @@ def link(tmp_path: Path, passwords: Passwords) -> Callable[[Host, Host], str]:
 
 @pytest.fixture
 def admin(tmp_path: Path, passwords: Passwords) -> Path:
-    """The option file of an administrator of every server."""
+    """The option file with which MariaDB's client signs in as the administrator of every server."""
     path = tmp_path / "admin.cnf"
     path.write_text(f"[client]\nuser=stack\npassword={passwords.admin}\nprotocol=tcp\n")
     return path
@@ -66,14 +70,18 @@ def admin(tmp_path: Path, passwords: Passwords) -> Path:
 
 @pytest.fixture
 def linked(hosts: list[Host], link: Callable[[Host, Host], str], admin: Path) -> Path:
-    """`hosts` are a pair, the first one the primary; the administrator's option file."""
+    """Links `hosts` as a pair, with the first one as the primary; returns `admin`."""
     link(*hosts)
     return admin
 
 
 @pytest.fixture
 def promote(admin: Path) -> Callable[[Host], str]:
-    """deploy/mysql/promote.sh for a host, likewise."""
+    """Runs deploy/mysql/promote.sh on a host; returns what it prints.
+
+    Raises:
+        CalledProcessError: the script failed.
+    """
 
     def run(host: Host) -> str:
         argv = [f"{DEPLOY}/mysql/promote.sh", f"--defaults-extra-file={admin}"]

@@ -1,6 +1,6 @@
-"""Rules, dashboard, runbooks and what a running gateway exports, held against each other.
+"""Alert rules, dashboard and runbooks fit each other and what a gateway exports.
 
-Another metric, alert or panel needs no change here: everything is read from the files.
+A new metric, alert or panel needs no change here: the tests read the files.
 """
 
 from __future__ import annotations
@@ -48,14 +48,12 @@ RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 PAGES = sorted(RUNBOOKS.glob("Tapedeck*.md"))
 SECTIONS = ["What it means", "What to look at", "What to type"]
 REGISTERED = (health, supervisor)
-"""Every family, by being imported."""
-FOREIGN = {"up", "ALERTS"}
-"""Prometheus' own."""
-UNASKED = re.compile(
+"""Importing these modules registers every metric of a gateway."""
+NO_SERIES = re.compile(
     r"ALERTS|haproxy_|changes\(|> 0|status=~\"\[45\]|(lookup_node_(failures|ejections|returns)"
     r"|mysql_errors|batch_fallbacks|reloads|restarts|capacity_evicted)"
 )
-"""What happens to healthy gateways without a balancer never: there is no series of it."""
+"""Matches queries that have no result for healthy gateways without a balancer."""
 
 _METRIC = re.compile(r"(?<![.\w])(?:tapedeck|process|python)_[a-z0-9_]+")
 _SELECTOR = re.compile(r"\b((?:tapedeck|process)_[a-z0-9_]+)\{([^}]*)\}")
@@ -77,7 +75,7 @@ def dashboard_queries() -> list[str]:
 
 
 def expressions() -> list[tuple[str, str]]:
-    """Every PromQL expression, with where it stands."""
+    """Every PromQL expression, after the name of its rule, or `the dashboard`."""
     found = [(str(rule.get("alert") or rule["record"]), str(rule["expr"])) for rule in RULES]
     return found + [("the dashboard", query) for query in dashboard_queries()]
 
@@ -118,7 +116,7 @@ def test_promtool_accepts_the_configurations(name: str, tmp_path: Path) -> None:
     text = re.sub(r"/run/secrets/[\w/]+", str(token), (PROMETHEUS / name).read_text())
     config = yaml.safe_load(text)
     for job in config["scrape_configs"]:
-        # Debian builds Prometheus without Kubernetes' discovery.
+        # Debian's Prometheus is built without service discovery in Kubernetes.
         if job.pop("kubernetes_sd_configs", None):
             job["static_configs"] = [{"targets": ["127.0.0.1:8081"]}]
     (tmp_path / name).write_text(yaml.safe_dump(config))
@@ -126,14 +124,14 @@ def test_promtool_accepts_the_configurations(name: str, tmp_path: Path) -> None:
     assert "SUCCESS" in run("promtool", "check", "config", tmp_path / name)
 
 
-def test_each_alert_pages_or_is_a_ticket_and_says_what_to_read() -> None:
+def test_each_alert_has_a_severity_a_runbook_and_a_summary() -> None:
     for rule in ALERTS:
         assert rule["labels"]["severity"] in ("page", "ticket")
         assert rule["annotations"]["runbook_url"] == f"docs/runbooks/{rule['alert']}.md"
         assert rule["annotations"]["summary"]
 
 
-def test_each_alert_is_seen_to_fire_and_seen_to_be_silent_in_the_rules_own_tests() -> None:
+def test_each_alert_fires_in_one_test_of_the_rules_and_is_silent_in_another() -> None:
     fires: set[str] = set()
     silent: set[str] = set()
     for case in yaml.safe_load((PROMETHEUS / "rules_test.yml").read_text())["tests"]:
@@ -155,10 +153,10 @@ def test_a_runbook_says_what_it_means_what_to_look_at_and_what_to_type(page: Pat
     assert re.findall(r"^## (.*)", text, re.MULTILINE)[:3] == SECTIONS
     for title in SECTIONS:
         body = text.partition(f"## {title}\n")[2].partition("\n## ")[0]
-        assert len(body.split()) > 10, f"{title} is next to empty"
+        assert len(body.split()) > 10, f"{title} has ten words or fewer"
     assert re.search(r"^(    |```sh)", text.partition("## What to type")[2], re.MULTILINE)
     known = exported().keys() | {name.removesuffix("_bucket") for name in exported()}
-    # `tapedeck metrics` takes the beginning of a name, without the first word.
+    # `tapedeck metrics` takes the beginning of a name, with or without `tapedeck_`.
     known |= {name.removeprefix("tapedeck_") for name in known}
     for name in _METRIC.findall(text):
         assert any(k.startswith(name) for k in known), f"no gateway exports {name}"
@@ -178,17 +176,17 @@ def test_an_expression_asks_for_what_is_exported(where: str, expression: str) ->
         assert name in RECORDED, f"{where}: no rule records {name}"
 
 
-def test_the_routes_of_listeners_and_services_have_a_class_and_no_others() -> None:
+def test_only_the_routes_of_the_player_and_the_states_api_have_a_class() -> None:
     for endpoint in ENDPOINTS:
         assert (endpoint.path in CLASSES) == (endpoint.api in ("player", "states"))
-    assert CLASSES["/sets/new"] != CLASSES["/sets/{play_token}/play"], "one needs no MySQL"
+    assert CLASSES["/sets/new"] != CLASSES["/sets/{play_token}/play"], "/sets/new needs no MySQL"
 
 
-def test_the_latency_of_the_objective_is_a_bucket_of_the_histogram() -> None:
+def test_the_objectives_latency_is_a_bound_of_the_histogram() -> None:
     assert Objective().latency / 1000 in telemetry.BOUNDS
 
 
-def test_the_dashboard_has_its_panels_side_by_side_and_each_with_an_axis_and_a_query() -> None:
+def test_the_dashboards_panels_do_not_overlap_and_each_has_a_unit_and_a_query() -> None:
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids)
     taken: set[tuple[int, int]] = set()
@@ -210,7 +208,7 @@ def test_the_dashboard_has_its_panels_side_by_side_and_each_with_an_axis_and_a_q
 
 @pytest.fixture
 def gateways(stack_config: StackConfig, tmp_path: Path) -> Iterator[list[Gateway]]:
-    """One of a single process, one with two workers."""
+    """Two gateways: one of a single process, one with two workers."""
     documents = [stack_config(lookup={"server_retry_timeout": 500}) for _ in range(2)]
     put_mixes(documents[0], [a_mix(1, tracks=50)])
     with (
@@ -222,12 +220,12 @@ def gateways(stack_config: StackConfig, tmp_path: Path) -> Iterator[list[Gateway
 
 @pytest.fixture
 async def listening(gateways: list[Gateway]) -> AsyncIterator[None]:
-    """New listeners all the time, at every worker, for as long as the test lasts."""
+    """Runs new listeners at every worker during the test."""
     over = False
 
     async def listen(gateway: Gateway) -> None:
         while not over:
-            # A connection each: the kernel gives it to a worker by chance.
+            # A new connection each time: the kernel gives each to a worker at random.
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 async with aiohttp.ClientSession(gateway.url) as http:
                     async with http.get("/sets/new") as answer:
@@ -244,7 +242,7 @@ async def listening(gateways: list[Gateway]) -> AsyncIterator[None]:
 
 
 @pytest.mark.usefixtures("listening")
-async def test_alerts_are_silent_over_healthy_gateways_and_speak_when_a_part_is_lost(
+async def test_alerts_are_silent_over_healthy_gateways_and_fire_when_a_part_is_lost(
     gateways: list[Gateway],
     mysql: MariaDB,
     lookup_servers: list[RedisServer],
@@ -259,32 +257,32 @@ async def test_alerts_are_silent_over_healthy_gateways_and_speak_when_a_part_is_
             return bool(ratio) and len(await prometheus.query("up == 1")) == 2
 
         await prometheus.until(measured, "two gateways are measured")
-        # (A busy test machine may starve them.)
+        # A busy test machine may starve the gateways.
         assert set(await prometheus.alerts()) <= {"TapedeckStarved"}
 
-        # Every question of the dashboard has an answer, except about what did not happen.
+        # Every query of the dashboard has a result, except those about what did not happen.
         async def answered() -> bool:
-            asked = [q for q in dashboard_queries() if not UNASKED.search(q)]
-            nonlocal silent
-            silent = [query for query in asked if not await prometheus.query(query)]
-            return not silent
+            asked = [q for q in dashboard_queries() if not NO_SERIES.search(q)]
+            nonlocal empty
+            empty = [query for query in asked if not await prometheus.query(query)]
+            return not empty
 
-        silent: list[str] = []
+        empty: list[str] = []
         with contextlib.suppress(AssertionError):
-            await prometheus.until(answered, "the dashboard's questions have answers")
-        assert silent == []
+            await prometheus.until(answered, "the dashboard's queries have results")
+        assert empty == []
 
-        async def says(alert: str) -> bool:
+        async def fires(alert: str) -> bool:
             return alert in await prometheus.alerts()
 
         for server in lookup_servers[:2]:
             server.kill()
-        await prometheus.until(lambda: says("TapedeckLookupsLost"), "the lookup nodes are missed")
+        await prometheus.until(lambda: fires("TapedeckLookupsLost"), "an alert of lookup nodes")
         tickets = {"TapedeckLookupNodeOut", "TapedeckHintsLate", "TapedeckStarved"}
         assert set(await prometheus.alerts()) - tickets == {"TapedeckLookupsLost"}
 
         mysql.kill()
-        await prometheus.until(lambda: says("TapedeckMySQLPrimaryLost"), "the primary is missed")
+        await prometheus.until(lambda: fires("TapedeckMySQLPrimaryLost"), "an alert of the primary")
         for gateway in gateways:
             gateway.kill()
-        await prometheus.until(lambda: says("TapedeckGatewaysDown"), "the gateways are missed")
+        await prometheus.until(lambda: fires("TapedeckGatewaysDown"), "an alert of the gateways")

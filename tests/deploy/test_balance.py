@@ -1,4 +1,4 @@
-"""HAProxy and nginx in front of two gateways: who goes where, and what is sent twice."""
+"""HAProxy and nginx before two gateways: which one serves a listener, what may be sent twice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.stack
 
 StackConfig = Callable[..., dict[str, Any]]
 TRACKS = 400
-# A key that no gateway knows: the requests below never reach one that would look.
+# A play token that no gateway made: where it is used, no gateway is there to check it.
 TOKEN = "A" * 44
 
 
@@ -77,13 +77,13 @@ def served(site: Site) -> dict[str, set[int]]:
     return by_id
 
 
-async def test_a_listener_is_served_by_one_gateway_whatever_token_and_connection(
+async def test_a_listener_is_served_by_one_gateway_with_any_token_and_connection(
     site: Site,
 ) -> None:
     async def listen(name: str, tokens: list[str]) -> None:
         for _ in range(3):
             for token in tokens:
-                # A connection each: it is the listener who decides, not the connection.
+                # A new connection each time: the gateway is chosen by listener, not by connection.
                 async with (
                     aiohttp.ClientSession(site.url) as http,
                     http.get(
@@ -94,7 +94,7 @@ async def test_a_listener_is_served_by_one_gateway_whatever_token_and_connection
 
     async with aiohttp.ClientSession(site.url) as http:
         for user in range(12):
-            # A token of another second differs in its expiry and in its signature.
+            # A token made in another second has another expiry and another signature.
             tokens = [await new_token(http, site, 1000 + user)]
             if user < 2:
                 await asyncio.sleep(1.1)
@@ -115,7 +115,14 @@ async def test_a_listener_is_served_by_one_gateway_whatever_token_and_connection
 
 @dataclass
 class Crowd:
-    """Listeners that move on without naming their track, each move checked."""
+    """Listeners who go to the next track without `track_id`, and check each answer.
+
+    Attributes:
+        failures: for each request without a good answer, when it began (time.monotonic) and its
+            name.
+        moves: how many were answered.
+        wrong: the moves that were lost or made twice.
+    """
 
     site: Site
     failures: list[tuple[float, str]] = field(default_factory=list)
@@ -125,8 +132,8 @@ class Crowd:
 
     async def listen(self) -> None:
         async with aiohttp.ClientSession(self.site.url) as http:
-            # HAProxy closes the client's connection where a reused one to a gateway broke, and
-            # aiohttp would send a GET again, unasked: a bare `next` would move twice.
+            # If a reused connection to a gateway breaks, HAProxy closes the client's connection.
+            # aiohttp would then repeat a GET by itself, and `next` without `track_id` move twice.
             http._retry_connection = False
             token = await new_token(http, self.site)
             place = await self.ask(http, f"/sets/{token}/play?mix_id=1")
@@ -135,7 +142,7 @@ class Crowd:
                 began = time.monotonic()
                 track = await self.ask(http, f"/sets/{token}/next?mix_id=1")
                 if track is None:
-                    # It may have happened or not: at most once.
+                    # The move was made once, or not at all.
                     unsure += 1
                     self.failures.append((began, "next"))
                     continue
@@ -158,7 +165,7 @@ class Crowd:
 
 
 async def with_a_crowd(site: Site, happening: Callable[[Crowd], Awaitable[None]]) -> Crowd:
-    """16 listeners, before, during and after what happens."""
+    """Run 16 listeners before, during and after `happening`; check that no move is wrong."""
     crowd = Crowd(site)
     listeners = [asyncio.create_task(crowd.listen()) for _ in range(16)]
     try:
@@ -173,7 +180,7 @@ async def with_a_crowd(site: Site, happening: Callable[[Crowd], Awaitable[None]]
     return crowd
 
 
-async def test_a_killed_gateway_costs_the_requests_that_were_open_and_no_other(site: Site) -> None:
+async def test_a_killed_gateway_fails_only_the_requests_that_were_open(site: Site) -> None:
     killed = 0.0
 
     async def kill(_: Crowd) -> None:
@@ -195,7 +202,7 @@ async def test_an_upgrade_one_gateway_after_the_other_fails_no_request(site: Sit
             gateway.send(signal.SIGTERM)
             assert await asyncio.to_thread(gateway.wait) == 0
             await asyncio.to_thread(gateway.start)
-            # docs/operations.md: the next one not before the balancer believes in this one.
+            # docs/operations.md: go on only when the balancer sends this one requests again.
             before = len(gateway.lines("request answered"))
             await until(
                 lambda g=gateway, b=before: len(g.lines("request answered")) > b,
@@ -208,7 +215,7 @@ async def test_an_upgrade_one_gateway_after_the_other_fails_no_request(site: Sit
 
 @pytest.mark.parametrize("site", ["haproxy"], indirect=True)
 async def test_a_gateway_that_was_drained_can_be_killed_and_fails_no_request(site: Site) -> None:
-    """nginx asks no /readyz, and never goes elsewhere: docs/operations.md says what to do."""
+    """With HAProxy: nginx does not ask /readyz, and docs/operations.md says what to do there."""
     gateway = site.gateways[0]
 
     async def drain(_: Crowd) -> None:
@@ -227,7 +234,7 @@ async def test_a_gateway_that_was_drained_can_be_killed_and_fails_no_request(sit
     assert crowd.failures == []
 
 
-async def test_where_no_gateway_answers_the_client_is_told_when_to_come_back(site: Site) -> None:
+async def test_without_a_gateway_a_client_gets_503_with_retry_after(site: Site) -> None:
     for gateway in site.gateways:
         gateway.kill()
     async with aiohttp.ClientSession(site.url) as http:
@@ -239,7 +246,7 @@ async def test_where_no_gateway_answers_the_client_is_told_when_to_come_back(sit
                 assert body["status"] == "503 Service Unavailable"
                 assert body["errors"]
         if site.balancer.name == "haproxy":
-            # Which Prometheus hears of, as the dashboard asks for it.
+            # HAProxy exports their number under the name that the dashboard uses.
             async with http.get(f"http://127.0.0.1:{site.balancer.monitor}/metrics") as answer:
                 text = await answer.text()
             (count,) = re.findall(
@@ -251,8 +258,10 @@ async def test_where_no_gateway_answers_the_client_is_told_when_to_come_back(sit
 
 
 class Dropper:
-    """Takes a request, counts it, and closes the connection without an answer (but to `ANSWERED`);
-    its other port says that all is well. No real gateway does this on demand."""
+    """Counts each request, and closes the connection without an answer, except to `ANSWERED`.
+
+    Its second port answers 200 to health checks. No real gateway fails so on demand.
+    """
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
@@ -314,12 +323,12 @@ SENT_ONCE = [
 
 
 @pytest.mark.parametrize("kind", ["haproxy", "nginx"])
-async def test_only_what_is_harmless_twice_is_sent_twice(kind: str, tmp_path: Path) -> None:
+async def test_only_requests_that_may_be_repeated_are_sent_twice(kind: str, tmp_path: Path) -> None:
     droppers = [Dropper(), Dropper()]
     try:
         for number, (method, path) in enumerate(SENT_TWICE + SENT_ONCE):
             name = str(number)
-            # A balancer of its own: after this one nginx believes in neither for fail_timeout.
+            # A new balancer each time: after a failure nginx avoids both gateways for fail_timeout.
             with Balancer(kind, [dropper.ports for dropper in droppers], tmp_path) as balancer:
                 async with aiohttp.ClientSession(balancer.url) as client:
                     headers = {"X-Request-Id": name}
@@ -337,10 +346,10 @@ async def test_only_what_is_harmless_twice_is_sent_twice(kind: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("method", "path"), SENT_ONCE)
-async def test_a_client_whose_gateway_goes_away_with_its_request_is_told_so(
+async def test_a_client_gets_502_when_its_gateway_ends_the_connection_without_an_answer(
     method: str, path: str, tmp_path: Path
 ) -> None:
-    """Also on a connection that it used before, which HAProxy by itself closes without a word."""
+    """The client's connection was used before: HAProxy's default is to close it, without a 502."""
     droppers = [Dropper(), Dropper()]
     ports = [dropper.ports for dropper in droppers]
     try:

@@ -1,7 +1,7 @@
-"""Every command in the README and the docs is run, but for those that NOT_HERE names with a reason.
+"""Runs every command in the README and docs/, except those for which NOT_HERE has a reason.
 
-A page's commands run in order, in one shell, in a folder where `tapedeck up` runs on ports of its
-own; names of hosts and files that a reader has are replaced by what is there (`Place.adapt`).
+The commands of a page run in order, in one shell, in a folder where `tapedeck up` runs on ports of
+its own. A reader's hosts and files are replaced by those of this folder (`Place.adapt`).
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ PAGES = sorted(
     ]
 )
 
-PICTURES = {
+NOT_COMMANDS = {
     "player ──HTTP──> gateway (any number of workers, any number of gateways)",
     "lookup: {nutcracker: /etc/nutcracker/nutcracker.yml, pool: lookups, layout: flat}",
     'lookup: {mode: cluster, servers: ["10.0.0.1:6379", "10.0.0.2:6379"]}',
 }
-"""How the indented blocks begin that are nothing to type."""
+"""The first lines of the indented blocks that have no commands."""
 
-_PAIR = "turns a MySQL pair over: run on one of its own, below"
+_PAIR = "promotes or stops a server of a MySQL pair: run on a pair of its own, below"
 _INSTALL = "installs on the machine as root"
 NOT_HERE = {
     r"docker (?!.* exec (-T )?\S+ tapedeck)": "there is no container engine on a test machine",
@@ -60,7 +60,7 @@ NOT_HERE = {
     r".*gtid_slave_pos = '0-1-12345'": "the position is the reader's",
     r"python3 stack/engines\.py install": "downloads 100 MB; test_engines.py has its rules",
     r"SECRETS=\S+ deploy/mysql/group\.sh": "tests/deploy/test_mysql_engine.py founds a group",
-    r"apt-get install pacemaker|cibadmin |crm_": "tests/deploy/test_pacemaker.py hands a pair over",
+    r"apt-get install pacemaker|cibadmin |crm_": "tests/deploy/test_pacemaker.py does it",
     r"SELECT ": "is for a member of a group, or for a primary that died",
     r"SETUP=deploy/mysql": "tests/deploy/test_mysql.py runs it on a pair of its own",
     r"(ALTER|RENAME) TABLE ": "is for a table that only its reader has",
@@ -70,53 +70,53 @@ NOT_HERE = {
     r".*ALTER USER|openssl rand ": "tests/deploy/test_mysql.py rotates a password",
     r"mysqldump |mysql |mariadb-binlog ": "needs a backup, or MySQL's client",
 }
-"""By how a command begins: why it is not run by its page."""
+"""Patterns of the beginnings of commands that are not run, each with the reason."""
 _NOT_HERE = re.compile("|".join(f"(?:{pattern})" for pattern in NOT_HERE))
 
 DRY = {
-    # The whole of it has tests of its own, or is what runs this one.
+    # These have tests of their own, or run this test.
     r"^make (\S.*)$": r"make -n \1",
     r"--listeners 10000": "--listeners 100",
     r"tapedeck drill \w+-.*": "tapedeck drill --list",
     r"tapedeck drain --url": "tapedeck drain --back --url",
     r"bench\.hot_path.*": "bench.hot_path --help",
 }
-"""What is run in the place of what takes long."""
+"""What is run instead of commands that take long."""
 
 
 _READS = re.compile(
     r"(\S*/)?tapedeck (status|ring show|partitions list|stack status|reload --dry-run|drill --list"
     r"|check-config( \S+)?)( .*--wait 60)?$|.*bench\.hot_path|date -u"
 )
-"""What only reads, and stands on many pages: it is typed on the first of them."""
+"""Commands that only read, and that many pages have: they are run for the first of these pages."""
 
 _ANSWERS = re.compile(r"(curl|mariadb|redis-cli|tapedeck|docker|kubectl)\b")
-"""What succeeds in silence has failed."""
+"""Commands that must print something."""
 
 
 def all_commands() -> list[Command]:
     return [command for page in PAGES for command in commands(page, ROOT, _NOT_HERE)[0]]
 
 
-def test_every_block_that_is_indented_is_known_for_what_it_is() -> None:
-    pictures = {line for page in PAGES for line in commands(page, ROOT, _NOT_HERE)[1]}
-    assert pictures == PICTURES, "a command whose program is not here, or a picture: name it"
+def test_every_indented_block_has_commands_or_is_listed_as_one_without() -> None:
+    others = {line for page in PAGES for line in commands(page, ROOT, _NOT_HERE)[1]}
+    assert others == NOT_COMMANDS, "add the program to NOT_HERE, or the line to NOT_COMMANDS"
 
 
-def test_there_is_no_reason_without_a_command() -> None:
+def test_every_reason_for_not_running_a_command_is_needed() -> None:
     texts = [command.text for command in all_commands()]
     for pattern in NOT_HERE:
         assert any(re.match(pattern, text) for text in texts), pattern
 
 
-def test_no_page_types_curl_where_a_token_may_be_wanted() -> None:
-    """The admin port's answers are the commands'; curl is for what listeners and services ask."""
+def test_no_page_asks_the_admin_port_with_curl() -> None:
+    """The admin port may require a token, which `tapedeck` commands send."""
     for command in all_commands():
         if "curl" in command.text:
             assert "localhost:8080/" in command.text, command
 
 
-def test_every_container_unit_and_port_on_a_page_is_one_that_deploy_has() -> None:
+def test_every_container_unit_and_port_on_a_page_is_in_deploy() -> None:
     deploy = ROOT / "deploy"
     services = yaml.safe_load((deploy / "compose" / "compose.yml").read_text())["services"]
     manifests = [
@@ -152,7 +152,7 @@ def test_every_container_unit_and_port_on_a_page_is_one_that_deploy_has() -> Non
 
 
 class Place:
-    """A folder with a local stack, where the pages' commands are typed."""
+    """A folder with a running local stack, in which the commands of pages run."""
 
     def __init__(self, folder: Path) -> None:
         self.terminal = Terminal(folder)
@@ -160,7 +160,7 @@ class Place:
         self.read: set[str] = set()
         for name in (".venv", "config", "deploy", "docs", "bench", "tests", "Makefile"):
             (folder / name).symlink_to(ROOT / name)
-        # What the pages copy into deploy/ does not belong into ours.
+        # A copy, because commands of the pages write into deploy/.
         (folder / "deploy").unlink()
         shutil.copytree(ROOT / "deploy", folder / "deploy")
         self.terminal.up("--ephemeral")
@@ -174,7 +174,7 @@ class Place:
         self.make_source()
 
     def make_source(self) -> None:
-        """The database of another system, for docs/migration.md."""
+        """Make the database of another system, which docs/migration.md imports from."""
         today = datetime.now(UTC).date()
         script = "CREATE DATABASE app; USE app;"
         for age in (0, 3):
@@ -195,14 +195,14 @@ class Place:
         )
 
     def primary(self) -> int:
-        """The port of the host that takes changes: a standby that took some would be made anew."""
+        """The port of the primary: a standby that is changed would be made anew."""
         status = json.loads(self.terminal.run("stack", "status", "--json").stdout)
         return self.terminal.ports[4 + int(status["mysql"]["primary"].removeprefix("mysql"))]
 
     def adapt(self, text: str, primary: int) -> str:
-        """The command with what is here in the place of what a reader has."""
+        """Replace a reader's hosts, ports and files in a command by those of this stack."""
         gateway, admin, *others = self.terminal.ports
-        # What is typed in a container is typed here.
+        # Commands in a container run here.
         text = re.sub(r"^(docker|kubectl) .* exec (-T )?\S+ (-- )?(?=tapedeck )", "", text)
         text = re.sub(r"http://127\.0\.0\.1:(8081|8201)\b", f"http://127.0.0.1:{admin}", text)
         text = re.sub(r"localhost:8080", f"127.0.0.1:{gateway}", text)
@@ -221,15 +221,15 @@ class Place:
         return text
 
     def type(self, typed: list[Command]) -> list[str]:
-        """Type them in one shell; what went wrong."""
+        """Run commands in one shell; return what went wrong, command by command."""
         script, seen = "set -o pipefail\n", set[str]()
         primary = self.primary() if any("db1" in command.text for command in typed) else 0
         for number, command in enumerate(typed):
             text = self.adapt(command.text, primary)
             if text in seen and command.text.startswith(("docker ", "kubectl ")):
-                text = "echo 'it was typed above, elsewhere'"
+                text = "echo 'this page had it before, for another container'"
             if text in self.read:
-                text = "echo 'it was typed on a page before'"
+                text = "echo 'an earlier page had it'"
             elif _READS.match(text):
                 self.read.add(text)
             seen.add(text)
@@ -279,14 +279,14 @@ def test_the_commands_of_a_page_work(page: Path, place: Place) -> None:
     typed = [c for c in commands(page, ROOT, _NOT_HERE)[0] if not _NOT_HERE.match(c.text)]
     if not typed:
         return
-    for name in place.terminal.names:  # what a page before has killed
+    for name in place.terminal.names:  # an earlier page may have killed one
         if not (place.terminal.home / "run" / f"{name}.pid").exists():
             place.terminal.run("stack", "start", name)
     wrong = place.type(typed)
     assert not wrong, "\n".join(wrong)
 
 
-# --- what turns a pair over, each on a pair that was just linked
+# --- commands that promote or stop a server of a pair, each on a pair that was just linked
 
 _OF_A_PAIR = sorted(
     {
@@ -300,7 +300,7 @@ _OF_A_PAIR = sorted(
 
 @pytest.mark.long
 @pytest.mark.parametrize("text", _OF_A_PAIR)
-def test_what_turns_a_pair_over_works(
+def test_a_command_of_a_failover_by_hand_works(
     text: str, hosts: list[Host], linked: Path, tmp_path: Path
 ) -> None:
     for number, host in enumerate(hosts, 1):
@@ -319,11 +319,11 @@ def test_what_turns_a_pair_over_works(
     assert done.returncode == 0, done.stdout
 
 
-# --- what is written from the code
+# --- pages that are generated from the code
 
 
 def script(name: str) -> ModuleType:
-    """docs/NAME.py."""
+    """Import docs/NAME.py."""
     spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -333,7 +333,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def test_the_references_are_what_the_code_says() -> None:
+def test_the_generated_pages_are_up_to_date() -> None:
     for path, text in script("generate").pages().items():
         assert path.read_text() == text, "run: .venv/bin/python docs/generate.py"
 
@@ -348,10 +348,10 @@ def test_the_configuration_reference_explains_every_value() -> None:
     assert set(Sections.model_fields) - {"mode"} == {n for n, _ in script("generate").sections()}
 
 
-def test_the_links_of_a_page_lead_somewhere() -> None:
+def test_the_files_that_a_page_links_or_names_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-            # docs/bench is written by a whole run of `make bench`.
+            # A whole run of `make bench` writes docs/bench.
             if "://" not in target and "docs/bench" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
         for path in re.findall(
@@ -365,12 +365,12 @@ def test_the_links_of_a_page_lead_somewhere() -> None:
 # --- sizing
 
 
-def test_the_tables_of_the_sizing_page_are_what_the_formulas_say() -> None:
+def test_the_tables_of_the_sizing_page_are_up_to_date() -> None:
     text = (ROOT / "docs" / "sizing.md").read_text()
     assert script("sizing").page(text) == text, "run: .venv/bin/python docs/sizing.py --write"
 
 
-def test_the_formulas_on_numbers_that_can_be_checked_by_hand() -> None:
+def test_the_sizing_formulas_agree_with_a_calculation_by_hand() -> None:
     sizing = script("sizing")
     size = sizing.size(
         sizing.Load(listeners=86_400, playlists=1, requests=10, changes=1, peak=2, retention=28),
@@ -379,9 +379,9 @@ def test_the_formulas_on_numbers_that_can_be_checked_by_hand() -> None:
     )
     assert size.states == 86_400 * 28
     assert size.requests_per_second == size.changes_per_second == 20
-    # 864,000 places or more for a bit are 2^20, of 4 bytes: 4 MiB of filters.
+    # Filters: ten places a state, 864,000, rounded up to 2^20, each with 4 bytes: 4 MiB.
     assert size.gateway_bytes == (80 + 64 + 4) * 1024**2
-    assert size.gateways == 3  # 20 x 30 ms are 0.6 cores, 1.2 at half load: 2 and one more
+    assert size.gateways == 3  # 20 x 30 ms are 0.6 cores, 1.2 if half busy: 2, and a spare
     assert size.connections == 4 * (16 + 2) + 10
     assert size.mysql_cores == pytest.approx(0.24)
     assert size.primaries == 3
@@ -389,7 +389,7 @@ def test_the_formulas_on_numbers_that_can_be_checked_by_hand() -> None:
     assert size.iops == 20 / 4 * 2 + 20 * 0.3
 
 
-def test_twice_the_listeners_take_twice_as_much_and_never_fewer_machines() -> None:
+def test_twice_the_listeners_need_twice_the_disk_and_no_fewer_machines() -> None:
     sizing = script("sizing")
     for listeners in (1, 1000, 500_000, 50_000_000):
         one, two = (
@@ -400,5 +400,5 @@ def test_twice_the_listeners_take_twice_as_much_and_never_fewer_machines() -> No
         assert two.iops == pytest.approx(2 * one.iops)
         for name in ("gateways", "lookups", "primaries"):
             assert getattr(two, name) >= getattr(one, name)
-        assert one.gateways >= 2, "one may be away"
+        assert one.gateways >= 2, "no gateway is spare"
         assert one.lookups >= 3

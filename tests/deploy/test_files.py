@@ -1,4 +1,4 @@
-"""Each file of deploy/ against the tool that reads it, or against that tool's own schema."""
+"""The tool that reads a file of deploy/ accepts it; where it cannot run here, its schema does."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.stack
 
 
 def run(*argv: str | Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> str:
-    """What the command prints, both ways; it must end with status 0."""
+    """Run a command; return what it prints to stdout and stderr. It must end with status 0."""
     path = f"{BIN}:{os.environ.get('PATH', '')}:/usr/sbin"
     done = subprocess.run(
         [str(word) for word in argv],
@@ -57,22 +57,22 @@ def documents(text: str) -> list[dict[str, Any]]:
 # --- Docker
 
 
-def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     assert run("hadolint", DEPLOY / "docker" / "Dockerfile") == ""
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Of the Dockerfile, with its lines joined."""
+    """The Dockerfile's instructions: each name, and its arguments with continued lines joined."""
     text = (DEPLOY / "docker" / "Dockerfile").read_text()
     text = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", "")
     split = [line.partition(" ") for line in text.splitlines() if line.strip()]
     return [(name, rest.strip()) for name, _, rest in split]
 
 
-def test_the_image_runs_as_a_user_without_rights_and_says_whether_it_lives() -> None:
-    last = dict(instructions())  # of several, the last holds
+def test_the_image_runs_as_an_unprivileged_user_and_has_a_health_check() -> None:
+    last = dict(instructions())  # the last instruction of a name holds
     user, _, group = last["USER"].partition(":")
-    assert int(user) >= 10_000, "Kubernetes' runAsNonRoot wants a number"
+    assert int(user) >= 10_000, "Kubernetes' runAsNonRoot requires a number"
     assert int(group) >= 10_000
     assert "/healthz" in last["HEALTHCHECK"]
     assert last["STOPSIGNAL"] == "SIGTERM"
@@ -80,16 +80,16 @@ def test_the_image_runs_as_a_user_without_rights_and_says_whether_it_lives() -> 
 
 def test_the_build_context_has_every_package() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
-    let_in = {line[1:] for line in lines if line.startswith("!")}
+    included = {line[1:] for line in lines if line.startswith("!")}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = [name[:-1] for name in project["tool"]["setuptools"]["packages"]["find"]["include"]]
     for needed in (*packages, "pyproject.toml", "constraints.txt", "README.md"):
-        assert needed in let_in, f".dockerignore leaves out {needed}"
+        assert needed in included, f".dockerignore leaves out {needed}"
 
 
 @pytest.mark.long
-def test_what_the_dockerfile_runs_makes_a_tapedeck_that_starts(tmp_path: Path) -> None:
-    """No engine here: the build stage's commands, in folders of this test's own."""
+def test_the_dockerfiles_commands_install_a_tapedeck_that_starts(tmp_path: Path) -> None:
+    """Runs the build stage's commands without a container engine, in the test's own folders."""
     context, prefix = tmp_path / "context", tmp_path / "opt"
     context.mkdir()
     for line in (ROOT / ".dockerignore").read_text().splitlines():
@@ -118,12 +118,12 @@ def test_what_the_dockerfile_runs_makes_a_tapedeck_that_starts(tmp_path: Path) -
         "lookup: {servers: ['127.0.0.1:1:1 a']}\nmysql: {hosts: ['127.0.0.1:1'], user: u}\n"
     )
     assert "ketama" in run(program, "check-config", "tapedeck.yml", cwd=tmp_path)
-    # What the admin port shows is installed: the page, and the runbooks that its links lead to.
+    # The dashboard is installed, and so are the runbooks that it links.
     pages = next(prefix.glob("lib/python*/site-packages/gateway/dashboard"))
     assert (pages / "guide" / "runbooks" / "TapedeckSlow.md").read_text()
     assert (pages / "guide" / "operations.md").read_text()
     assert (pages / "web" / "index.html").read_text()
-    # Nothing of the sources is needed any more.
+    # The installed program works without the sources.
     shutil.rmtree(context)
     run(program, "serve", "--help", cwd=tmp_path)
 
@@ -138,19 +138,19 @@ def composed() -> dict[str, Any]:
     return loaded
 
 
-def test_compose_yml_is_what_the_compose_specification_says(composed: dict[str, Any]) -> None:
+def test_compose_yml_keeps_to_the_compose_specification(composed: dict[str, Any]) -> None:
     project = compose_spec.PyCompose.from_yaml(yaml.safe_dump(composed))
-    project.validate()  # secrets, networks and volumes that are used are defined
+    project.validate()  # also that the used secrets, networks and volumes are defined
     assert {"lookup1", "lookup2", "lookup3", "mysql1", "mysql2", "prometheus", "grafana"} <= set(
         project.service_names()
     )
 
 
-def test_the_compose_linter_finds_nothing_grave() -> None:
+def test_the_compose_linter_finds_no_fault_of_high_severity() -> None:
     assert "PASS" in run("compose-lint", "check", "--fail-on", "high", COMPOSE / "compose.yml")
 
 
-def test_what_compose_mounts_and_builds_from_is_there(composed: dict[str, Any]) -> None:
+def test_the_files_that_compose_mounts_and_builds_from_exist(composed: dict[str, Any]) -> None:
     for name, service in composed["services"].items():
         for volume in service.get("volumes", ()):
             source = volume.partition(":")[0]
@@ -162,7 +162,7 @@ def test_what_compose_mounts_and_builds_from_is_there(composed: dict[str, Any]) 
     assert (COMPOSE / build["context"] / build["dockerfile"]).is_file()
 
 
-def test_make_secrets_makes_those_that_compose_names_and_keeps_them(
+def test_make_secrets_makes_the_secrets_of_compose_once(
     composed: dict[str, Any], tmp_path: Path
 ) -> None:
     run(COMPOSE / "make-secrets", tmp_path / "secrets")
@@ -173,7 +173,7 @@ def test_make_secrets_makes_those_that_compose_names_and_keeps_them(
     assert made == {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
 
 
-def test_a_mysql_group_lies_over_compose_yml(composed: dict[str, Any]) -> None:
+def test_mysql_group_yml_extends_compose_yml(composed: dict[str, Any]) -> None:
     over = yaml.safe_load((COMPOSE / "mysql-group.yml").read_text())
     whole = {
         **composed,
@@ -189,8 +189,8 @@ def test_a_mysql_group_lies_over_compose_yml(composed: dict[str, Any]) -> None:
     }
     whole.pop("x-mysql")
     compose_spec.PyCompose.from_yaml(yaml.safe_dump(whole)).validate()
-    test_what_compose_mounts_and_builds_from_is_there(whole)
-    # One name each, and what the gateways are told are the members.
+    test_the_files_that_compose_mounts_and_builds_from_exist(whole)
+    # The gateways, the setup and the members' own options have the same hosts.
     hosts = over["services"]["gateway1"]["environment"]["TAPEDECK_MYSQL__HOSTS"]
     members = [host.partition(":")[0] for host in hosts.split(",")]
     assert members == whole["services"]["mysql-setup"]["command"][2:]
@@ -203,7 +203,7 @@ def test_a_mysql_group_lies_over_compose_yml(composed: dict[str, Any]) -> None:
         assert f"--loose-group-replication-local-address={member}:3306" in command
 
 
-def test_mysqls_certificate_is_good_for_every_member(tmp_path: Path) -> None:
+def test_mysqls_certificate_is_valid_for_every_member_and_made_once(tmp_path: Path) -> None:
     run(COMPOSE / "make-certificates", tmp_path)
     certificate = tmp_path / "mysql_certificate"
     for member in ("mysql1", "mysql2", "mysql3"):
@@ -232,13 +232,15 @@ def secrets(tmp_path: Path) -> Path:
         ("systemd/tapedeck.yml", "secrets/"),
     ],
 )
-def test_each_configuration_is_one(file: str, place: str, secrets: Path, tmp_path: Path) -> None:
+def test_each_configuration_is_valid_for_production_with_one_worker(
+    file: str, place: str, secrets: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "tapedeck.yml"
     copy.write_text((DEPLOY / file).read_text().replace(place, f"{secrets}/"))
     sections = load(copy, {})
     assert isinstance(sections, Sections)
     assert sections.mode == "production"
-    # Several share a port by the kernel's choice, which knows no listener.
+    # Of several workers the kernel would choose one for each connection, not for each listener.
     assert sections.gateway.workers == 1
 
 
@@ -254,7 +256,7 @@ def manifests() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
-def test_every_manifest_is_what_kubernetes_reads(version: str) -> None:
+def test_every_manifest_is_valid(version: str) -> None:
     for path in manifests():
         for document in documents(path.read_text()):
             kubernetes_validate.validate(document, version, strict=True)
@@ -262,20 +264,20 @@ def test_every_manifest_is_what_kubernetes_reads(version: str) -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What `kubectl apply -k deploy/kubernetes/production` would send."""
+    """The documents that `kubectl apply -k deploy/kubernetes/production` would send."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
-        pytest.skip("kubectl is not installed (no registry of ours has a current one)")
+        pytest.skip("kubectl is not installed: install one with Kustomize 5")
     version = run(kubectl, "version", "--client")
     if "Kustomize Version: v5" not in version:
-        pytest.skip(f"kubectl is too old for these files: {version}")
+        pytest.skip(f"these files need a kubectl with Kustomize 5; installed is: {version}")
     copy = tmp_path_factory.mktemp("kubernetes") / "kubernetes"
     shutil.copytree(KUBERNETES, copy)
     run(COMPOSE / "make-secrets", copy / "production" / "secrets")
     return documents(run(kubectl, "kustomize", copy / "production"))
 
 
-def test_what_kustomize_builds_is_valid_too(built: list[dict[str, Any]]) -> None:
+def test_the_documents_that_kustomize_builds_are_valid(built: list[dict[str, Any]]) -> None:
     for document in built:
         for version in KUBERNETES_VERSIONS:
             kubernetes_validate.validate(document, version, strict=True)
@@ -324,7 +326,7 @@ def test_every_selector_finds_a_pod_and_every_mount_its_source(built: list[dict[
                 assert volume["secret"]["secretName"] in names["Secret"], name
 
 
-def test_no_pod_has_rights_and_each_has_bounds_probes_and_a_pinned_image(
+def test_each_pod_is_unprivileged_and_has_limits_probes_and_a_pinned_image(
     built: list[dict[str, Any]],
 ) -> None:
     for document in of_kind(built, "StatefulSet", "Deployment", "CronJob"):
@@ -371,17 +373,17 @@ def test_the_balancer_knows_every_gateway_that_the_autoscaler_may_start() -> Non
     known = re.findall(
         r"^ +server \S+ tapedeck-(\d+)\.tapedeck-gateways\.tapedeck\.svc", text, re.M
     )
-    # Once for what may be sent twice, once for what may not.
+    # Two backends have each: for requests that may be sent twice, and for the others.
     assert known == [str(n) for n in range(scaler["spec"]["maxReplicas"])] * 2
 
 
 # --- balancers
 
 
-def test_both_haproxy_configurations_are_valid_and_say_the_same() -> None:
+def test_both_haproxy_configurations_are_valid_and_have_the_same_rules() -> None:
     ours, theirs = DEPLOY / "balance" / "haproxy.cfg", KUBERNETES / "base" / "haproxy.cfg"
     assert "Warnings" not in run("haproxy", "-c", "-f", ours)
-    # Its names lead nowhere here: that is a warning, and it starts all the same.
+    # Its host names cannot be resolved here, which is only a warning.
     assert "Configuration file is valid" in run("haproxy", "-c", "-f", theirs)
 
     def rules(path: Path) -> list[str]:
@@ -405,7 +407,7 @@ def test_nginx_accepts_its_configuration(tmp_path: Path) -> None:
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """The units, with the program that is here in the place of the installed one."""
+    """A folder with the units, changed to run this environment's `tapedeck`."""
     for path in (DEPLOY / "systemd").iterdir():
         if path.suffix in (".service", ".timer", ".slice", ".target"):
             text = path.read_text().replace("/opt/tapedeck/bin/tapedeck", f"{BIN}/tapedeck")
@@ -420,8 +422,7 @@ def test_systemd_accepts_every_unit(units: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", ["tapedeck@.service", "tapedeck-prune.service"])
-def test_the_services_have_next_to_no_rights(unit: str, units: Path) -> None:
-    """systemd's own measure, 0 (none) to 10; below 2 it says OK."""
+def test_systemd_rates_the_exposure_of_a_service_at_most_2_of_10(unit: str, units: Path) -> None:
     run("systemd-analyze", "security", "--offline=true", "--threshold=20", f"./{unit}", cwd=units)
 
 
@@ -431,10 +432,10 @@ def exec_start(units: Path, name: str, instance: str) -> list[str]:
     return shlex.split(line.replace("%i", instance))
 
 
-def test_the_units_start_gateways_where_the_fleet_names_them(
+def test_the_units_start_gateways_at_the_addresses_in_the_fleet_file(
     units: Path, secrets: Path, stack_config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Their ExecStart lines on the shipped files; the servers are ours."""
+    """Runs their ExecStart lines with the shipped files, and the test's MySQL and lookup nodes."""
     there, here = yaml.safe_load((DEPLOY / "systemd/tapedeck.yml").read_text()), stack_config()
     there |= {"lookup": here["lookup"], "mysql": here["mysql"]}
     for key in ("token_keys_file", "service_keys_file"):
@@ -464,7 +465,7 @@ def test_the_units_start_gateways_where_the_fleet_names_them(
 
 
 @pytest.mark.parametrize("kind", ["compose", "kubernetes/base"])
-def test_the_fleet_of_a_deployment_names_its_gateways_by_its_ports(
+def test_the_fleet_file_of_a_deployment_has_its_gateways_and_its_admin_port(
     kind: str, composed: dict[str, Any], tmp_path: Path
 ) -> None:
     text = (DEPLOY / kind / "fleet").read_text()
@@ -483,10 +484,10 @@ def test_the_fleet_of_a_deployment_names_its_gateways_by_its_ports(
         assert {"name": "admin", "port": port} in headless[0]["spec"]["ports"]
 
 
-def test_a_change_of_the_configuration_reaches_running_pods_and_each_pod_may_ask_the_others(
+def test_tapedeck_reload_in_one_pod_sees_the_new_configuration_and_reaches_the_other_pods(
     built: list[dict[str, Any]],
 ) -> None:
-    """`tapedeck reload` in one pod: docs/operations.md, "Change the configuration"."""
+    """docs/operations.md, "Change the configuration", describes it."""
     (config,) = (d for d in of_kind(built, "ConfigMap") if "tapedeck.yml" in d["data"])
     assert config["metadata"]["name"] == "tapedeck-config", "another name would restart the pods"
     assert "fleet" in config["data"]
@@ -509,7 +510,7 @@ def test_a_change_of_the_configuration_reaches_running_pods_and_each_pod_may_ask
         )
 
 
-def test_both_services_are_bounded_alike() -> None:
+def test_both_services_have_the_same_limits() -> None:
     def bounds(name: str) -> str:
         text = (DEPLOY / "systemd" / name).read_text()
         return text[text.index("ConfigurationDirectory=") :].partition("\n[")[0].strip()
@@ -517,7 +518,7 @@ def test_both_services_are_bounded_alike() -> None:
     assert bounds("tapedeck@.service") == bounds("tapedeck-prune.service")
 
 
-def test_the_timer_runs_after_the_hour_at_which_partitions_may_be_dropped() -> None:
+def test_the_timer_runs_once_partitions_may_be_dropped() -> None:
     text = (DEPLOY / "systemd" / "tapedeck-prune.timer").read_text()
     (calendar,) = re.findall(r"OnCalendar=(.*)", text)
     assert "00:30:00 UTC" in run("systemd-analyze", "calendar", calendar)

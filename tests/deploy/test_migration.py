@@ -1,5 +1,5 @@
-"""docs/migration.md, played whole: a small application of the original's kind, its listeners at a
-steady rate, the move to Tapedeck step by step, and the way back. No place is lost."""
+"""Carries out docs/migration.md: a small application, whose listeners play at a steady rate, moves
+to Tapedeck step by step, and back. No place is lost."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ LISTENERS = range(1, 13)
 
 
 class Refused(Exception):
-    """Writes are stopped: 503."""
+    """The application refuses changes, as with 503."""
 
 
 class Application:
-    """A table a day in MySQL, lookups of the day through nutcracker; a place moves to today's table
-    when it changes, and today's table is where it is looked for without a lookup."""
+    """The application that moves. It has a table for each day in MySQL, and the day of each place
+    in lookup nodes behind nutcracker. A place moves to today's table when it changes. A place
+    without an entry in the lookup nodes is looked for in today's table."""
 
     def __init__(self, mysql: Server, database: str, nutcracker: Nutcracker) -> None:
         self._mysql, self._database, self._nutcracker = mysql, database, nutcracker
@@ -59,7 +60,7 @@ class Application:
         )
 
     def seed(self, user: int, age: int) -> None:
-        """A place that somebody left some days ago."""
+        """Store a place that its listener left `age` days ago."""
         day = self.today - timedelta(days=age)
         tracks = json.dumps(TRACKS[: 1 + user % 30])
         self._sql(
@@ -68,17 +69,17 @@ class Application:
         self._remember(user, day)
 
     def played(self, user: int) -> list[int]:
-        """What a listener has played."""
+        """The ids of the tracks that a listener has played."""
         day = self._day_of(user)
         found = self._sql(f"SELECT tracks_played FROM {day:{TABLES}} WHERE user_id = {user}")
         tracks: list[int] = json.loads(found[0][0]) if found else []
         return tracks
 
     def next(self, user: int) -> int:
-        """The next track.
+        """Go to a listener's next track; return its id.
 
         Raises:
-            Refused: writes are stopped.
+            Refused: changes of this listener are stopped.
         """
         if self.stopped(user):
             raise Refused
@@ -118,7 +119,7 @@ class Application:
                 cursor.execute(statement)
                 return cursor.fetchall()
         except pymysql.OperationalError:
-            del self._local.connection  # it is made anew for the next statement
+            del self._local.connection  # the next statement makes a new one
             raise
 
 
@@ -139,7 +140,7 @@ class Balancer:
         application.stopped = self.stopped.__contains__
 
     def next(self, user: int) -> int:
-        """The next track, from whichever system has the listener."""
+        """Go to a listener's next track in the system that serves the listener; return its id."""
         with self._locks[user]:
             if user not in self.moved:
                 return self.application.next(user)
@@ -147,20 +148,20 @@ class Balancer:
             return track
 
     def stop(self, *users: int) -> None:
-        """Have the application refuse changes; return when none is under way."""
+        """Make the application refuse changes; return when no change is under way."""
         self.stopped.update(users)
         for user in users:
             with self._locks[user]:
                 pass
 
     def ask(self, user: int, command: str) -> Any:
-        """A command of the Player API, for a known user."""
+        """Send a command of the Player API for a user; return the answer's body."""
         if user not in self._tokens:
             self._tokens[user] = self._get(f"/sets/new?user_id={user}")["play_token"]
         return self._get(f"/sets/{self._tokens[user]}/{command}?mix_id=7")
 
     def played(self, user: int) -> list[int]:
-        """What the Player says that somebody has played."""
+        """The ids of the tracks that a listener has played, as the Player API says."""
         return [track["id"] for track in self.ask(user, "tracks_played")["tracks"]]
 
     def _get(self, path: str) -> Any:
@@ -170,15 +171,15 @@ class Balancer:
 
 
 class Listener(threading.Thread):
-    """Goes to the next track at a steady rate, and knows which one it must be.
+    """Goes to the next track at a steady rate, and checks that it is the right one.
 
-    A request that fails is made again, as a client does; on a busy machine MySQL or a gateway may
-    not answer in time. Such a request may have been carried out all the same.
+    A request that fails is made again, as a client does: on a busy machine MySQL or a gateway may
+    not answer in time. A request that failed may have been carried out.
 
     Attributes:
         heard: every track, in order.
-        failed: what the failed requests said.
-        lost: what was another track than the next one.
+        failed: the errors of the failed requests.
+        lost: a sentence for each track that was not the right one.
     """
 
     def __init__(self, balancer: Balancer, user: int) -> None:
@@ -237,7 +238,7 @@ def scene(
         nutcracker.kill()
 
 
-def test_a_live_system_moves_in_by_cohort_and_whole_and_out_again_and_no_place_is_lost(
+def test_a_live_system_moves_to_tapedeck_and_back_without_losing_a_place(
     scene: tuple[Application, Gateway, str], tmp_path: Path
 ) -> None:
     application, gateway, address = scene
@@ -277,7 +278,7 @@ def test_a_live_system_moves_in_by_cohort_and_whole_and_out_again_and_no_place_i
     bulk = imported("--leave-open")
     assert bulk["imported"] >= len(SLEEPING)
     delta = imported("--since", began, "--leave-open")
-    assert delta["replaced"] > 0, "they listened meanwhile"
+    assert delta["replaced"] > 0, "no listener moved on during the first import"
 
     balancer.stop(*COHORT)
     users = [word for user in COHORT for word in ("--user", str(user))]

@@ -26,7 +26,7 @@ StackConfig = Callable[..., dict[str, Any]]
 
 
 async def change(gateway: Gateway, condition: dict[str, str], body: str) -> str:
-    """Change a state through the gateway; its new ETag."""
+    """Change a state through the gateway; return its new ETag."""
     headers = {**gateway.key, "Content-Type": "application/json", **condition}
     async with (
         aiohttp.ClientSession(gateway.url) as http,
@@ -36,10 +36,10 @@ async def change(gateway: Gateway, condition: dict[str, str], body: str) -> str:
         return answer.headers["ETag"]
 
 
-def test_a_password_is_rotated_while_both_are_good(
+def test_both_passwords_sign_in_until_the_last_step_of_a_rotation(
     hosts: list[Host], linked: Path, passwords: Passwords, tmp_path: Path
 ) -> None:
-    """docs/operations.md, "Rotate MySQL's password", on MariaDB; the standby follows."""
+    """Runs docs/operations.md, "Rotate MySQL's password", on MariaDB; the standby gets it too."""
 
     def signs_in(host: Host, password: str) -> bool:
         try:
@@ -89,9 +89,9 @@ async def test_a_pair_is_linked_fails_over_by_hand_and_is_linked_again(
     first, second = hosts
     assert "generation 1" in link(first, second)
     assert second.value("SELECT @@read_only") == 1
-    assert link(first, second), "a second run changes nothing"
+    assert link(first, second), "a second run prints nothing"
     for host in hosts:
-        # So that the one that was lost finds a connection when it comes back.
+        # Gateways leave connections free, so that a lost standby can connect when it comes back.
         most = host.value("SELECT max_user_connections FROM mysql.user WHERE user = 'tapedeck'")
         assert 0 < most <= host.value("SELECT @@max_connections") - 100
 
@@ -110,14 +110,14 @@ async def test_a_pair_is_linked_fails_over_by_hand_and_is_linked_again(
         await gateway.until("/readyz", ready)
         etag = await change(gateway, {"If-None-Match": "*"}, '{"a": 1}')
 
-        # MariaDB cannot take back DDL that its standby lacks, so wait until all tables are there.
+        # MariaDB cannot undo DDL that its standby lacks, so wait until the standby has all tables.
         async with asyncio.timeout(20):
             while not {name for (name,) in second.query(TABLES)} >= MADE_AT_THE_START:
                 await asyncio.sleep(0.02)
         first.kill()
         said = await asyncio.to_thread(promote, second)
         assert "done, generation 2" in said
-        # The change that was acknowledged is there, and the gateway goes on from it.
+        # The standby has the acknowledged change, and the gateway continues from it.
         etag = await change(gateway, {"If-Match": etag}, '{"a": 2}')
         body = await gateway.until("/readyz", lambda _, body: body["status"] == "degraded")
         assert body["reasons"] == ["MySQL is not redundant: no standby acknowledges commits"]
@@ -148,7 +148,7 @@ async def test_a_backup_is_restored_under_running_gateways(
     passwords: Passwords,
     tmp_path: Path,
 ) -> None:
-    """docs/operations.md, "Restore from a backup"; the backup is a copy of a stopped server."""
+    """Runs docs/operations.md, "Restore from a backup"; the backup is a stopped server's copy."""
     server = hosts[0]
     link(*hosts)
     server.query("SET GLOBAL rpl_semi_sync_master_enabled = 0")
@@ -176,7 +176,7 @@ async def test_a_backup_is_restored_under_running_gateways(
         await gateway.until("/readyz", lambda status, _: status == 200)
         late = await change(gateway, {"If-Match": etag}, '{"a": "a mistake"}')
         assert (etag, late) == ('"1"', '"2"')
-        # Somebody was promoted since the backup: the gateways have seen that generation.
+        # A promotion since the backup raised the generation, and the gateways have seen it.
         server.query("UPDATE tapedeck.tapedeck_generation SET generation = generation + 1")
         await gateway.until("/readyz", lambda status, _: status == 200)
         async with aiohttp.ClientSession(gateway.admin) as http:
@@ -191,7 +191,7 @@ async def test_a_backup_is_restored_under_running_gateways(
         datadir.copy(backup, server.folder)
         start_writable()
         body = await gateway.until("/readyz", lambda _, b: "a replaced primary" in str(b))
-        assert body["status"] != "ready", "what was restored is believed too early"
+        assert body["status"] != "ready", "the restored host is used too early"
         server.query("UPDATE tapedeck.tapedeck_generation SET generation = generation + 1000")
         await gateway.until(
             "/readyz", lambda status, body: (status, body["status"]) == (200, "ready")
@@ -225,11 +225,11 @@ def test_only_a_standby_is_promoted(
     assert "the standby does not answer; nothing is promoted" in refused.value.stderr
 
 
-def test_the_gateways_user_cannot_write_where_it_must_not(
+def test_the_gateways_user_can_neither_write_to_a_standby_nor_make_it_writable(
     hosts: list[Host], link: Callable[[Host, Host], str], passwords: Passwords
 ) -> None:
     link(*hosts)
-    # What the standby has it has by replication.
+    # The standby gets the user by replication.
     hosts[1].query("SELECT MASTER_GTID_WAIT(%s, 10)", [hosts[0].value("SELECT @@gtid_binlog_pos")])
     connection = pymysql.connect(
         host="127.0.0.1", port=hosts[1].port, user="tapedeck", password=passwords.gateway

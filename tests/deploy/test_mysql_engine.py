@@ -16,13 +16,13 @@ from stack.datadir import Passwords
 from tests.support.mysql_hosts import (
     MySQLHost,
     client,
-    data_that_the_file_makes,
     group_options,
+    initialize_command,
 )
 from tests.support.pair import DEPLOY
 from tests.support.terminal import eventually
 
-# Where MySQL is installed it takes minutes, which `make test` has not.
+# Where MySQL is installed these take minutes: too long for `make test`.
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 Run = Callable[..., str]
@@ -40,7 +40,11 @@ def env(tmp_path: Path, passwords: Passwords) -> dict[str, str]:
 
 @pytest.fixture
 def run(env: dict[str, str]) -> Run:
-    """A script of deploy/mysql; what it prints, or CalledProcessError."""
+    """Runs a script of deploy/mysql; returns what it prints.
+
+    Raises:
+        CalledProcessError: the script failed.
+    """
 
     def script(name: str, *words: str) -> str:
         try:
@@ -72,7 +76,7 @@ def hosts(tmp_path: Path, mysql_template: Path, passwords: Passwords) -> Iterato
 
 @pytest.fixture
 def group(hosts: list[MySQLHost]) -> list[MySQLHost]:
-    """Three members that were never in a group."""
+    """Three running hosts that were never in a group."""
     for host in hosts:
         host.start_as("mysql-group.cnf", *group_options(host, hosts))
         host.empty()
@@ -83,14 +87,14 @@ def group(hosts: list[MySQLHost]) -> list[MySQLHost]:
 @pytest.mark.usefixtures("mysql_template")
 def test_a_data_directory_can_be_made_with_the_file(tmp_path: Path, config: str) -> None:
     done = subprocess.run(
-        data_that_the_file_makes(tmp_path / "data", config), capture_output=True, text=True
+        initialize_command(tmp_path / "data", config), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert "[ERROR]" not in done.stderr
 
 
 def loose(config: str) -> dict[str, str]:
-    """The options of plugins: MySQL starts in silence with one that it does not know."""
+    """The options of plugins (`loose_...`): MySQL ignores those that it does not know."""
     text = (DEPLOY / "mysql" / config).read_text()
     return dict(re.findall(r"^loose_(\w+) = (.*)$", text, re.MULTILINE))
 
@@ -103,7 +107,7 @@ def in_effect(host: MySQLHost, name: str) -> str:
 def test_every_option_of_the_plugins_is_known_and_in_effect(group: list[MySQLHost]) -> None:
     host = group[0]
     for name, value in loose("mysql-group.cnf").items():
-        if name != "group_replication_group_seeds":  # those of the test
+        if name != "group_replication_group_seeds":  # the test has its own
             assert in_effect(host, name) == {"0": "OFF", "1": "ON"}.get(value, value), name
     host.kill()
     host.start_as("mysql-pair.cnf")
@@ -118,7 +122,7 @@ def state(host: MySQLHost) -> object:
     )
 
 
-def test_a_group_is_founded_elects_and_is_founded_again_by_the_member_with_the_most(
+def test_a_group_is_founded_elects_a_primary_and_is_founded_again_after_all_members_stopped(
     group: list[MySQLHost], run: Run, passwords: Passwords
 ) -> None:
     addresses = [host.address for host in group]
@@ -146,7 +150,7 @@ def test_a_group_is_founded_elects_and_is_founded_again_by_the_member_with_the_m
         host.kill()
     for host in group:
         host.start_as("mysql-group.cnf", *group_options(host, group))
-    # Each tries to join by itself, and finds no group.
+    # Each member tries to join by itself, and finds no group.
     assert eventually(lambda: all(state(host) != "RECOVERING" for host in group), 90)
     assert "founds the group" in run("group.sh", *addresses)
     assert eventually(lambda: all(state(host) == "ONLINE" for host in group), 90)
@@ -193,10 +197,10 @@ def test_a_standby_is_cloned_linked_and_promoted_with_all_that_was_acknowledged(
     type_sql(first, "users.sql", first, passwords)
     type_sql(first, "mysql-users.sql", first, passwords)
     first.query("CREATE TABLE tapedeck.t (id INT PRIMARY KEY)")
-    # Its first binlogs are gone: the standby needs a copy.
+    # The primary's first binary logs are gone, so the standby needs a copy.
     first.query("FLUSH BINARY LOGS")
     first.query(f"PURGE BINARY LOGS TO '{first.query('SHOW BINARY LOGS')[-1][0]}'")
-    with pytest.raises(pymysql.MySQLError):  # 3707: it would restart, and nothing watches over it
+    with pytest.raises(pymysql.MySQLError):  # 3707: without a supervisor the server cannot restart
         type_sql(second, "mysql-clone.sql", first, passwords)
     assert eventually(lambda: not second.running, 60)
     second.start_as("mysql-pair.cnf")

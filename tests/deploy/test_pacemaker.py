@@ -1,4 +1,4 @@
-"""deploy/mysql/pacemaker on three hosts of name spaces: a pair that fails over without hands."""
+"""deploy/mysql/pacemaker on three hosts in namespaces: Pacemaker does a pair's failovers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SET GLOBAL read_only = 1"""
 
 @pytest.fixture
 def cluster(tmp_path: Path, data_template: Path, passwords: Passwords) -> Iterator[Cluster]:
-    """Three hosts with Pacemaker, of which two are a linked pair that Pacemaker has adopted."""
+    """Three hosts with Pacemaker; two have MariaDB, as a linked pair that Pacemaker manages."""
     tmp_path.chmod(0o755)
     scripts = tmp_path / "scripts"
     scripts.mkdir()
@@ -71,14 +71,14 @@ def cluster(tmp_path: Path, data_template: Path, passwords: Passwords) -> Iterat
         environment = [f"SETUP={DEPLOY}/mysql", f"SECRETS={secrets}", "ADMIN=stack"]
         third.run("env", *environment, "sh", f"{DEPLOY}/compose/link", "mysql1", "mysql2")
         first.run("cibadmin", "--replace", "--scope=configuration", "-p", given=resources(tmp_path))
-        until(lambda: promoted(third) == "mysql1", "the primary that is there is adopted", 60)
+        until(lambda: promoted(third) == "mysql1", "Pacemaker keeps the present primary", 60)
         yield three
     finally:
         three.close()
 
 
 def resources(folder: Path) -> str:
-    """pair.xml, with a power switch, and with the files of this test."""
+    """pair.xml, with the cluster's fence agent and the files of this test."""
     text = (DEPLOY / "mysql/pacemaker/pair.xml").read_text()
     words = {
         "config": "/run/pair.cnf",
@@ -89,7 +89,7 @@ def resources(folder: Path) -> str:
     pairs = "".join(f'<nvpair id="own-{k}" name="{k}" value="{v}"/>' for k, v in words.items())
     start = '<instance_attributes id="mariadb-is">'
     text = text.replace(start, start + pairs)
-    # So that the test need not wait five minutes for the old primary to come back.
+    # 15 s, so that the test does not wait five minutes for the old primary to come back.
     return text.replace("CHANGE_ME", "fence_legacy").replace('value="300s"', 'value="15s"')
 
 
@@ -99,7 +99,7 @@ def sql(node: Node, folder: Path, statements: str, *, check: bool = True) -> str
 
 
 def start_empty(node: Node, folder: Path, passwords: Passwords) -> None:
-    """Start its server, as fresh as after an installation."""
+    """Start a host's server, and empty it as after an installation."""
     node.run("sh", "-c", f"setsid {SERVER} </dev/null >/dev/null 2>&1 &")
     ask = lambda: sql(node, folder, "SELECT 'here'", check=False).strip() == "here"  # noqa: E731
     until(ask, f"{node.name} answers")
@@ -112,24 +112,24 @@ def all_online(three: Cluster) -> bool:
 
 
 def promoted(node: Node) -> str | None:
-    """Who Pacemaker says is the primary."""
+    """The host that Pacemaker says is the primary, or None."""
     shown = node.run("crm_mon", "--one-shot", check=False)
     line = next((line for line in shown.splitlines() if "Promoted: [" in line), "")
     return line.partition("[")[2].partition("]")[0].strip() or None
 
 
-def vouched(node: Node, name: str) -> bool:
-    """Whether a host may be promoted."""
+def may_be_promoted(node: Node, name: str) -> bool:
+    """Whether Pacemaker may promote a host: whether the primary's agent gave it a score of 10."""
     shown = node.run("crm_mon", "--one-shot", "--show-node-attributes", check=False)
     part = shown.partition("Node Attributes:")[2].partition(f"Node: {name}")[2]
     return ": 10" in part.partition("Node:")[0]
 
 
 @pytest.mark.timeout(900)
-async def test_a_pair_fails_over_without_hands_and_loses_nothing_that_was_acknowledged(
+async def test_pacemaker_fails_a_pair_over_and_no_acknowledged_change_is_lost(
     cluster: Cluster, stack_config: StackConfig, passwords: Passwords, tmp_path: Path
 ) -> None:
-    """The primary hands over; the next one is killed, the next frozen, the next one's host lost."""
+    """Four failovers: by command, and after the primary is killed, frozen, and its host lost."""
     first, second, third = cluster.nodes
     document = stack_config(
         mysql={
@@ -137,7 +137,7 @@ async def test_a_pair_fails_over_without_hands_and_loses_nothing_that_was_acknow
             "user": "tapedeck",
             "password": passwords.gateway,
             "database": "tapedeck",
-            # Requests wait as long as it takes here; a client would be told 503 after 10 s.
+            # Long, so that no request of the test gets 503; the default is 10 s.
             "deadline": 120_000,
         }
     )
@@ -145,7 +145,11 @@ async def test_a_pair_fails_over_without_hands_and_loses_nothing_that_was_acknow
     (tmp_path / "gateway").mkdir()
 
     async def primary_is(node: Node) -> float:
-        """Wait for it, and switch off whom Pacemaker wants to be; the seconds."""
+        """Wait until a host is the primary; meanwhile switch off the hosts that Pacemaker fences.
+
+        Returns:
+            The seconds that it took.
+        """
         began = time.monotonic()
         while time.monotonic() < began + 120:
             await asyncio.to_thread(cluster.watch_power)
@@ -156,10 +160,12 @@ async def test_a_pair_fails_over_without_hands_and_loses_nothing_that_was_acknow
         raise AssertionError(third.run("crm_mon", "-1rfA", check=False))
 
     async def ready(name: str) -> None:
-        """The pair is whole, and the standby may be promoted."""
+        """Wait until the gateway is ready and the standby may be promoted."""
         body = lambda status, body: (status, body["status"]) == (200, "ready")  # noqa: E731
         await gateway.until("/readyz", body, seconds=120)
-        await asyncio.to_thread(until, lambda: vouched(third, name), f"{name} is vouched for")
+        await asyncio.to_thread(
+            until, lambda: may_be_promoted(third, name), f"{name} may be promoted"
+        )
 
     try:
         await asyncio.to_thread(gateway.start)
@@ -174,7 +180,7 @@ async def test_a_pair_fails_over_without_hands_and_loses_nothing_that_was_acknow
             second.run("sh", "-c", f"kill -9 {PID}")
             killed = await primary_is(first)
             await traffic.more()
-            # The old one comes back as the standby by itself.
+            # The old primary comes back as the standby by itself.
             await ready("mysql2")
             first.run("sh", "-c", f"kill -STOP {PID}")
             frozen = await primary_is(second)

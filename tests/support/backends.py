@@ -18,12 +18,12 @@ async def opened(
     complete: bool = False,
     wall: Callable[[], float] = time.time,
 ) -> AsyncIterator[Backend]:
-    """One that knows the calendar already; it prunes nothing.
+    """Open a backend; it knows MySQL's day, has today's partition, and drops no partition.
 
     Args:
-        document: its configuration.
-        complete: whether tomorrow's partition exists too, and no gateway is about to create it.
-        wall: its machine's clock, seconds since 1970.
+        document: the configuration.
+        complete: whether to wait until tomorrow's partition exists too.
+        wall: the clock of the backend's machine, seconds since 1970.
     """
     backend = await Backend.open(parse(document), prune=False, wall=wall)
     try:

@@ -1,4 +1,4 @@
-"""The real HAProxy and nginx on the configurations of deploy/balance, before given gateways."""
+"""The real HAProxy and nginx, with the files of deploy/balance, in front of given gateways."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NGINX = DEPLOY / "balance" / "nginx.conf"
 
 
 class Balancer(Child):
-    """One of them as a process; use it as a context.
+    """A balancer in a process of its own, which runs while the context is entered.
 
     Args:
         kind: `haproxy` or `nginx`.
         gateways: port and admin port of each of two gateways.
-        folder: for the log and what nginx wants to write.
+        folder: for the log and the files that nginx writes.
     """
 
     def __init__(self, kind: str, gateways: Sequence[tuple[int, int]], folder: Path) -> None:
@@ -51,7 +51,7 @@ class Balancer(Child):
         for number, (port, _) in enumerate(self._gateways, 1):
             text = text.replace(f"127.0.0.1:810{number}", f"127.0.0.1:{port}")
         text = re.sub(r"/run/nginx-tapedeck", f"{self._folder}/nginx", text)
-        # Temporary files belong to this test.
+        # Temporary files go into the test's folder.
         text = re.sub(
             r"^http \{",
             "http {\n"
@@ -62,7 +62,7 @@ class Balancer(Child):
             text,
             flags=re.MULTILINE,
         )
-        # One process, which dies with us.
+        # Without worker processes: they would outlive tests that are killed.
         text = text.replace("worker_processes auto;", "master_process off;")
         config = self._folder / "nginx.conf"
         config.write_text(text)

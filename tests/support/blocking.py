@@ -1,7 +1,7 @@
 """Finds the calls that block an event loop, in processes that a test starts.
 
-`blockbuster` knows most functions that block; here are some more, and each call is written to a
-file with its stack in the place of an exception, which the program might swallow.
+`blockbuster` knows most functions that block; this module adds some. Each blocking call is written
+to a file with its stack. `blockbuster` would raise an exception, which the program might catch.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from blockbuster import BlockBuster, BlockBusterFunction
 ROOT = Path(__file__).resolve().parents[2]
 
 ALLOWED: dict[str, tuple[str, ...]] = {
-    # Modules that a library imports when it needs them first.
+    # A library imports a module when it first needs it.
     "<frozen importlib._bootstrap>": ("_find_and_load",),
-    # A new worker's process: vfork, until it has executed.
+    # The start of a worker: vfork returns once the worker's program is executed.
     "gateway/process/supervisor.py": ("_spawn",),
 }
-"""Where a call may block, by the end of a file's name: with the reason why it is bounded."""
+"""The functions that may block, by the end of their file's name; each comment gives the reason."""
 
 _MORE: tuple[tuple[Any, str], ...] = (
     (builtins, "open"),
@@ -49,14 +49,15 @@ _MORE: tuple[tuple[Any, str], ...] = (
 
 
 def environment(folder: Path) -> list[str]:
-    """The beginning of a command whose Python processes are watched; see `found`."""
+    """The words to put before a command, so that `found` knows the blocking calls of its Python
+    processes."""
     code = "from tests.support.blocking import watch; watch()"
     (folder / "sitecustomize.py").write_text(code)
     return ["env", f"PYTHONPATH={folder}:{ROOT}", f"BLOCKING_CALLS={folder / 'blocking'}"]
 
 
 def found(folder: Path) -> str:
-    """The blocking calls so far, with their stacks; empty where there were none."""
+    """The blocking calls so far, with their stacks; empty if there was no such call."""
     file = folder / "blocking"
     return file.read_text() if file.exists() else ""
 
@@ -103,6 +104,6 @@ def _recorder(
 
 
 def _stack() -> list[tuple[str, int, str]]:
-    # Without the text of the lines: it would be read from files.
+    # Without the source lines: they would be read from files, which blocks.
     frames = traceback.walk_stack(sys._getframe(3))
     return [(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in frames]

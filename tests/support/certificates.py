@@ -23,12 +23,14 @@ class Authority:
         self._ca.cert_pem.write_to_path(self.file)
 
     def issue(self, name: str, *names: str, days: float = 30) -> tuple[str, str]:
-        """A certificate's file and its key's file, made anew each time.
+        """Issue a certificate; return the paths of its file and of its key's file.
+
+        Files of an earlier certificate with this name are overwritten.
 
         Args:
             name: of the files.
-            names: that it is for; 127.0.0.1 and localhost by default.
-            days: until it expires; below 0 for one that has.
+            names: the hosts that the certificate is valid for; 127.0.0.1 and localhost by default.
+            days: until it expires; negative for a certificate that has expired.
         """
         now = datetime.now(UTC)
         made = self._ca.issue_cert(
@@ -38,7 +40,7 @@ class Authority:
             not_after=now + timedelta(days=days),
         )
         certificate, key = self._folder / f"{name}.pem", self._folder / f"{name}.key"
-        # Two files cannot be replaced at once: a reader between them sees a pair that does not fit.
+        # Two files cannot be replaced at once: a reader may see the new key, the old certificate.
         key.write_bytes(made.private_key_pem.bytes())
         certificate.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
         return str(certificate), str(key)

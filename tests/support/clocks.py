@@ -1,4 +1,4 @@
-"""The clocks of a test's machines."""
+"""Clocks of servers that a test shifts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from stack.server import Server
 
 
 def wall_of(mysql: Server) -> Callable[[], float]:
-    """The wall clock of a machine whose clock is right where MySQL's is: for tests that let days
-    pass."""
+    """A clock, in seconds since 1970, that is shifted as a MySQL server's clock is: the clock of a
+    gateway's machine in tests that let days pass."""
 
     def wall() -> float:
         shifted = mysql.clock_file
@@ -22,9 +22,9 @@ def wall_of(mysql: Server) -> Callable[[], float]:
 
 
 def shift(mysql: Server, seconds: float) -> None:
-    """Shift a server's clock, at once.
+    """Set how many seconds a server's clock is ahead of the real time; it holds at once.
 
-    The test is skipped on a server whose clock stays as it is: one of a group.
+    The test is skipped if the clock of this server cannot be shifted, as in a group.
     """
     if mysql.clock_file is None:
         pytest.skip("the clock of this server cannot be shifted")

@@ -1,7 +1,8 @@
-"""Three hosts of Pacemaker on this machine, each in name spaces of its own, on one bridge.
+"""Three hosts with Pacemaker on this machine, each in namespaces of its own, on one bridge.
 
-A host is a network name space, and processes that see only each other, with folders of their own
-where corosync and Pacemaker keep theirs. Killing the first process ends all: the power switch.
+The processes of a host see only each other and the host's network. They have their own copies of
+the folders that corosync and Pacemaker write. A host is switched off by killing its first process,
+which ends all others.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ while :; do wait; sleep 0.2; done
 
 _FENCE = """\
 #!/bin/sh
-# The power switch, as Pacemaker's fence agents speak: `key=value` lines.
+# A fence agent: Pacemaker gives it lines `key=value`, and it has the host switched off.
 action=off plug=
 while read -r line; do
     case $line in
@@ -73,11 +74,11 @@ exit 0
 
 
 def missing() -> str:
-    """What keeps this machine from playing it; empty for nothing."""
+    """Why the cluster cannot run on this machine; empty if it can."""
     lacks = [name for name in PROGRAMS if shutil.which(name) is None]
     if lacks:
         return f"{', '.join(lacks)} not installed: {PACKAGES}"
-    return "" if os.geteuid() == 0 else "name spaces are made by root"
+    return "" if os.geteuid() == 0 else "only root may make network namespaces"
 
 
 def _sh(*words: str) -> None:
@@ -85,7 +86,7 @@ def _sh(*words: str) -> None:
 
 
 class Node:
-    """One host."""
+    """A host of the cluster."""
 
     def __init__(self, cluster: Cluster, name: str, number: int) -> None:
         self.name = name
@@ -118,18 +119,22 @@ class Node:
                 stderr=log,
             )
 
-        until(self._children, f"{self.name} begins")
+        until(self._children, f"{self.name} has a first process")
         self._first = self._children()[0]
 
     def _children(self) -> list[int]:
-        """The first process inside, as it is called outside."""
+        """The id of the host's first process, as seen from this namespace; empty before it runs."""
         assert self._init is not None
         assert self._init.poll() is None, (self._folder / f"{self.name}.boot").read_text()
         path = Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children")
         return [int(word) for word in path.read_text().split()]
 
     def run(self, *words: str, check: bool = True, given: str | None = None) -> str:
-        """Run a command on it; what it printed."""
+        """Run a command on the host; return what it printed.
+
+        Raises:
+            RuntimeError: the command failed, and `check` is true.
+        """
         argv = ["nsenter", "--target", str(self._first), "--all", *words]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, input=given)
         if check and done.returncode:
@@ -137,7 +142,7 @@ class Node:
         return done.stdout
 
     def power_off(self) -> None:
-        """End everything on it at once."""
+        """End all processes of the host at once."""
         if self._init is not None and self._init.poll() is None:
             os.kill(self._first, signal.SIGKILL)
             self._init.wait()
@@ -145,7 +150,7 @@ class Node:
 
 
 class Cluster:
-    """The three hosts, in a bridge of this process's network name space.
+    """Three hosts, connected by a bridge in this process's network namespace.
 
     Args:
         folder: for their files.
@@ -173,7 +178,7 @@ class Cluster:
         (folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
 
     def watch_power(self) -> str | None:
-        """Switch off whom the fence agent has said; its name."""
+        """Switch off the host that the fence agent asks for; return its name, or None."""
         for node in self.nodes:
             if (self.folder / f"{node.name}.off").exists() and not (
                 self.folder / f"{node.name}.is-off"
@@ -183,7 +188,7 @@ class Cluster:
         return None
 
     def close(self) -> None:
-        """Switch everything off and take it away."""
+        """Switch all hosts off, and remove their namespaces and the bridge."""
         for node in self.nodes:
             node.power_off()
             subprocess.run(["ip", "netns", "del", node.space], check=False)
@@ -191,8 +196,8 @@ class Cluster:
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
-    """Wait for a condition."""
+    """Wait for a condition, which `what` describes."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"not in {seconds} s: {what}"
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""The commands that stand in Markdown pages. No I/O but reading them."""
+"""Finds the commands on Markdown pages. The only I/O is reading the pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FENCE = re.compile(r"^ *```(\w*)$")
-_PROMPT_FREE = re.compile(r"^[A-Za-z_./~][\w./@-]*$")
+_PROGRAM = re.compile(r"^[A-Za-z_./~][\w./@-]*$")
 _ASSIGNMENT = re.compile(r"^[A-Z_]+=")
 SHELL = {"until", "for", "if", "date"}
 
@@ -18,9 +18,9 @@ class Command:
     """One command line.
 
     Attributes:
-        page: the file it stands in, from the top folder.
-        line: its number there.
-        text: as it is typed, continuation lines joined.
+        page: the file's path, relative to the top folder.
+        line: the number of its line in the file.
+        text: the command, with continuation lines joined.
     """
 
     page: str
@@ -32,8 +32,8 @@ class Command:
 
 
 def blocks(text: str) -> list[tuple[int, list[str]]]:
-    """Fenced blocks of shell, and blocks that are indented by four or more after an empty line:
-    the number of the first line, and the lines without their indentation."""
+    """Find the fenced blocks of shell commands, and blocks after an empty line that are indented by
+    four or more: the number of the first line, and the lines without their indentation."""
     found: list[tuple[int, list[str]]] = []
     fence: str | None = None
     before = ""
@@ -53,36 +53,40 @@ def blocks(text: str) -> list[tuple[int, list[str]]]:
                 found.append((number, []))
             elif not (found and found[-1][0] + len(found[-1][1]) == number):
                 before = line
-                continue  # goes on a line of text or of a list
+                continue  # this line continues a paragraph or an item of a list
             found[-1][1].append(line.strip())
         before = line
     return found
 
 
 def is_shell(line: str, not_here: re.Pattern[str]) -> bool:
-    """Whether a block that begins with this line is something to type."""
+    """Whether a block that begins with this line has commands.
+
+    Args:
+        not_here: matches the beginnings of commands whose program a test machine may lack.
+    """
     if not_here.match(line):
         return True
     word = line.split()[0]
     if _ASSIGNMENT.match(word):
         return True
-    if not _PROMPT_FREE.match(word):
+    if not _PROGRAM.match(word):
         return False
     return word in SHELL or "/" in word or shutil.which(word) is not None or word == "tapedeck"
 
 
 def commands(path: Path, root: Path, not_here: re.Pattern[str]) -> tuple[list[Command], list[str]]:
-    """The commands of a page, and the first lines of the blocks that are none.
+    """The commands of a page, and the first line of each block without commands.
 
     Args:
-        not_here: how commands begin whose program a test machine may lack.
+        not_here: matches the beginnings of commands whose program a test machine may lack.
     """
     page = str(path.relative_to(root))
     found: list[Command] = []
-    pictures = []
+    others = []
     for first, lines in blocks(path.read_text()):
         if not is_shell(lines[0], not_here):
-            pictures.append(lines[0])
+            others.append(lines[0])
             continue
         joined, start = "", first
         for number, line in enumerate(lines, first):
@@ -92,4 +96,4 @@ def commands(path: Path, root: Path, not_here: re.Pattern[str]) -> tuple[list[Co
                 continue
             found.append(Command(page, start, joined))
             joined, start = "", number + 1
-    return found, pictures
+    return found, others

@@ -10,8 +10,13 @@ from tests.support.listener import Listener
 
 
 class AckCutter(Listener):
-    """Forwards to a server; the next `cut` answers to a COMMIT, or to an UPDATE, are thrown away
-    with their connection, once the server has given them."""
+    """Forwards connections to a server.
+
+    Attributes:
+        cut: how many of the server's next answers to a COMMIT or an UPDATE are discarded; the
+            connection is closed with each.
+        lost: how many answers were discarded.
+    """
 
     def __init__(self, port: int) -> None:
         super().__init__()
@@ -21,20 +26,20 @@ class AckCutter(Listener):
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
-        doomed = asyncio.Event()
+        discarding = asyncio.Event()
 
         async def forward() -> None:
             while data := await reader.read(65536):
                 if self.cut and (data.endswith(COMMIT.encode()) or data[5:11] == b"UPDATE"):
                     self.cut -= 1
-                    doomed.set()
+                    discarding.set()
                 up_writer.write(data)
             up_writer.close()
 
         sending = asyncio.create_task(forward())
         try:
             while data := await up_reader.read(65536):
-                if doomed.is_set():
+                if discarding.is_set():
                     self.lost += 1
                     break
                 writer.write(data)

@@ -25,16 +25,16 @@ from stack.catalog import write_mixes
 from stack.process import Child
 
 SECONDS = 30.0
-"""Within this everything a test waits for has happened, also on a busy machine."""
+"""How long tests wait for something: long enough on a busy machine."""
 
 
 class Gateway:
-    """`tapedeck serve` in a process.
+    """A process of `tapedeck serve`.
 
     Args:
         document: its configuration.
         folder: for the configuration file and the log.
-        args: for the command line.
+        args: more arguments of the command.
         clock: seconds that its machine's clock is ahead of the real time.
         within: a command that runs the rest of its arguments, such as `unshare`.
 
@@ -65,11 +65,11 @@ class Gateway:
             shift.write_text(f"{clock:+.0f}\n")
             self._env |= clocks.shifted_by(shift)
         self._within = within
-        # Not a plain subprocess: if the tests are killed, it ends too.
+        # A Child, and not a subprocess.Popen: it ends too if the tests are killed.
         self._child = Child("gateway", self.log)
 
     def start(self, *, ready: bool = True) -> Gateway:
-        """Start it; wait until it serves, or else until it answers /healthz."""
+        """Start it; wait until /readyz answers 200, or, without `ready`, until /healthz does."""
         self.write_config()
         code = "from cli.main import main; main()"
         self._child.spawn(
@@ -87,7 +87,11 @@ class Gateway:
         self.config.write_text(yaml.safe_dump(self.document))
 
     async def until(self, path: str, wanted: Any, seconds: float = SECONDS) -> Any:
-        """Ask the admin port until `wanted(status, body)`; the body then."""
+        """Ask the admin port until `wanted(status, body)` is true; return that body.
+
+        Raises:
+            AssertionError: it is not true within `seconds`, or the gateway ended.
+        """
         end = time.monotonic() + seconds
         last: Any = None
         async with aiohttp.ClientSession(self.admin) as http:
@@ -101,11 +105,11 @@ class Gateway:
                 except aiohttp.ClientError as error:
                     last = error
                 await asyncio.sleep(0.05)
-        raise AssertionError(f"{path} did not come to it in {seconds} s; last: {last}")
+        raise AssertionError(f"{path} did not answer as wanted in {seconds:g} s; last: {last}")
 
     @property
     def pid(self) -> int:
-        """Of the process that was started: the supervisor, where there is one."""
+        """The id of the process that was started; with several workers, it is their supervisor."""
         assert self._child.pid is not None
         return self._child.pid
 
@@ -115,26 +119,26 @@ class Gateway:
         return self._child.running
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal."""
+        """Send that process a signal."""
         self._child.send(number)
 
     def wait(self, seconds: float = SECONDS) -> int:
-        """Its exit status."""
+        """Wait until it ends; return its exit status."""
         return self._child.wait(seconds)
 
     def stop(self) -> int:
-        """SIGTERM; the exit status."""
+        """Send SIGTERM and wait; return the exit status."""
         self.send(signal.SIGTERM)
         return self.wait()
 
     def kill(self) -> None:
-        """SIGKILL, if it lives."""
+        """Send SIGKILL and wait, if it lives."""
         if self.running:
             self.send(signal.SIGKILL)
             self.wait()
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        """What it logged so far; every line is JSON."""
+        """The lines that it logged so far, or those of one event; every line must be JSON."""
         lines: list[dict[str, Any]] = [
             json.loads(line) for line in self.log.read_text().splitlines()
         ]

@@ -1,4 +1,4 @@
-"""A lookup node that says whatever a test wants it to say, instead of what it was asked."""
+"""A lookup node whose answers a test decides."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from tests.support.listener import Listener
 
 Script = Callable[[list[bytes]], "bytes | Iterator[bytes] | None"]
-"""What to answer to a command (its words); an iterator is sent piece by piece, without an end to
-wait for; None closes the connection."""
+"""Gives the answer to a command, which is a list of words. The pieces of an iterator, which may be
+endless, are sent one by one. None closes the connection."""
 
 OK = b"+OK\r\n"
 
 
 class Liar(Listener):
-    """A server on 127.0.0.1. Connecting to it works; everything else is as `script` says.
+    """A server on 127.0.0.1 that accepts every sign-in; `script` gives its other answers.
 
     Attributes:
         script: may be replaced at any time.
@@ -42,7 +42,7 @@ class Liar(Listener):
                     for piece in said:
                         writer.write(piece)
                         await writer.drain()
-                        # Who it lies to may be in the same loop.
+                        # The client may run in the same event loop.
                         await asyncio.sleep(0 if piece else 0.01)
         writer.close()
 

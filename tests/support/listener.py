@@ -1,4 +1,4 @@
-"""A server in the test's own loop, for the faults that no real server shows."""
+"""A server in the test's own event loop, for faults that no real server shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self
 
 
 class Listener(ABC):
-    """Listens on 127.0.0.1 while it is entered; leaving it ends what it serves.
+    """Listens on 127.0.0.1 while the context is entered; leaving it ends its connections.
 
     Attributes:
         port: a free one, once it listens.

@@ -1,4 +1,4 @@
-"""MySQL servers that run on deploy/mysql's files."""
+"""MySQL servers with the configuration files of deploy/mysql."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stack import datadir, engines, mysql
 from stack.mysql import MySQL
 from tests.support.pair import DEPLOY
 
-# What makes them small enough for a test machine.
+# Options that make them small enough for a test machine.
 _SMALL = (
     "--innodb-buffer-pool-size=64M",
     "--innodb-redo-log-capacity=32M",
@@ -20,12 +20,12 @@ _SMALL = (
 
 
 def client() -> str:
-    """MySQL's own command; MariaDB's where there is none."""
+    """MySQL's client program; MariaDB's if MySQL's is not installed."""
     return str(engines.find(engines.chosen("mysql") or "mysql-9", "mysql") or "mysql")
 
 
 class MySQLHost(MySQL):
-    """A server with a file of deploy/mysql as it is, but for the memory that it takes."""
+    """A server with an unchanged file of deploy/mysql, and options that make it small."""
 
     def start_as(self, config: str, *options: str) -> None:
         """Start it with more options and wait until it answers."""
@@ -47,20 +47,21 @@ class MySQLHost(MySQL):
         self.await_ready(self._answers, 60)
 
     def empty(self) -> None:
-        """As a fresh server: without a database, without users of ours, without transactions."""
+        """Drop our database and our users, without a transaction in the binary log: the server is
+        then like a fresh one."""
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute("SET SESSION sql_log_bin = 0")
             cursor.execute("DROP DATABASE tapedeck")
             cursor.execute("DROP USER tapedeck@'127.0.0.1', replication@'127.0.0.1'")
 
     def value(self, sql: str) -> object:
-        """Of a query that gives one."""
+        """The value of a query whose result is one value."""
         ((value,),) = self.query(sql)
         return value
 
 
 def group_options(host: MySQLHost, hosts: list[MySQLHost]) -> list[str]:
-    """What differs between the members of a group, as deploy/mysql/mysql-group.cnf says."""
+    """The options that differ between the members of a group; mysql-group.cnf names them."""
     return [
         "--report-host=127.0.0.1",
         f"--loose-group-replication-local-address={host.address}",
@@ -68,7 +69,7 @@ def group_options(host: MySQLHost, hosts: list[MySQLHost]) -> list[str]:
     ]
 
 
-def data_that_the_file_makes(folder: Path, config: str) -> list[str]:
+def initialize_command(folder: Path, config: str) -> list[str]:
     """The command that makes a data directory with a file of deploy/mysql."""
     argv = [mysql.executable(), f"--defaults-file={DEPLOY}/mysql/{config}", *datadir.as_user()]
     return [*argv, "--initialize-insecure", *_SMALL, f"--datadir={folder}"]

@@ -1,4 +1,4 @@
-"""The keys of a MySQL server, without the seconds that it takes to make its own."""
+"""Makes the keys of MySQL servers: a server would take seconds to make its own."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from stack.mysql import MySQL
 from stack.server import Server
 
 WITHOUT_TLS = ("--auto-generate-certs=OFF",)
-"""Options of a server without certificates: a password goes encrypted with its key."""
+"""Options of a server without certificates; clients encrypt a password with its public key."""
 
 
 def make_keys(folder: Path) -> None:
-    """Put the pair of keys into a data directory with which passwords are encrypted without TLS."""
+    """Write the pair of keys that encrypts passwords without TLS into a data directory."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -30,10 +30,10 @@ def make_keys(folder: Path) -> None:
 
 
 def key_of(server: Server) -> str:
-    """What `mysql.public_key` must be for a server: empty for a MariaDB."""
+    """The value of `mysql.public_key` for a server: empty for MariaDB."""
     return public_key(server.folder) if isinstance(server, MySQL) else ""
 
 
 def public_key(folder: Path) -> str:
-    """PEM: what `mysql.public_key` must be for the server of a data directory."""
+    """The value of `mysql.public_key`, PEM, for the server with this data directory."""
     return (folder / "public_key.pem").read_text()

@@ -13,27 +13,27 @@ from stack.process import Child, free_port
 from stack.redis import RedisServer
 
 _IDENTITY = b"@node"
-# It reads a key that it does not declare, on purpose: that one names the node, the declared one
-# is what nutcracker routes by.
+# nutcracker chooses the node by the key that the script declares. The script reads another key,
+# which has the node's name.
 _SCRIPT = b"return redis.call('get','@node')"
 _PIPELINED = 500
 
 
 def mark(node: RedisServer) -> None:
-    """Have a running node know its own name, for `Nutcracker.places`."""
+    """Store a running node's name in the node, for `Nutcracker.places`."""
     with node.client() as client:
         client.set(_IDENTITY, node.name)
 
 
-class NutcrackerSaidNo(Exception):
-    """An error for an answer."""
+class ErrorAnswer(Exception):
+    """Nutcracker answered with an error."""
 
 
 class Nutcracker(Child):
-    """One process with some pools; each listens on a UNIX socket in `folder`.
+    """A nutcracker process; each of its pools listens on a UNIX socket in `folder`.
 
     Args:
-        pools: by pool name, what nutcracker.yml says of it, except `listen` and `redis`.
+        pools: the configuration of each pool, by its name, without `listen` and `redis`.
     """
 
     def __init__(self, folder: Path, pools: Mapping[str, Mapping[str, Any]]) -> None:
@@ -50,7 +50,7 @@ class Nutcracker(Child):
         """Start it and wait until every pool listens.
 
         Raises:
-            ServerFailed: it did not.
+            ServerFailed: a pool does not listen within 20 s.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         document = {
@@ -62,7 +62,7 @@ class Nutcracker(Child):
         self.await_ready(lambda: all(self._listens(name) for name in self.pools), 20)
 
     def places(self, pool: str, keys: Sequence[bytes]) -> list[str | None]:
-        """The name of the node that it sends each key to; None where it answers with an error."""
+        """The name of the node that it sends each key to; None if it answers with an error."""
         found: list[str | None] = []
         with self._connect(pool) as connection, connection.makefile("rb") as replies:
             for start in range(0, len(keys), _PIPELINED):
@@ -73,7 +73,7 @@ class Nutcracker(Child):
                     if line[:1] == b"$":
                         found.append(replies.read(int(line[1:]) + 2)[:-2].decode())
                     else:
-                        assert line[:1] == b"-", f"not an answer: {line!r}"
+                        assert line[:1] == b"-", f"neither a value nor an error: {line!r}"
                         found.append(None)
         return found
 
@@ -88,10 +88,10 @@ class Nutcracker(Child):
                     assert line == b"+OK\r\n", f"SET {key!r}: {line!r}"
 
     def ask(self, pool: str, *words: bytes) -> bytes | None:
-        """Carry out one command as an application does; None for nothing.
+        """Send one command as an application does; return the answer, None for an absent value.
 
         Raises:
-            NutcrackerSaidNo: it answered with an error, as for a node that it has not ejected yet.
+            ErrorAnswer: for example because the key's node is dead and not ejected yet.
         """
         with self._connect(pool) as connection, connection.makefile("rb") as replies:
             if password := self.pools[pool].get("redis_auth"):
@@ -100,16 +100,16 @@ class Nutcracker(Child):
             connection.sendall(_command(*words))
             line = replies.readline().rstrip()
             if line[:1] == b"-":
-                raise NutcrackerSaidNo(line.decode())
+                raise ErrorAnswer(line.decode())
             if line[:1] != b"$":
                 return line[1:]
             return None if line == b"$-1" else replies.read(int(line[1:]))
 
     def eject(self, pool: str, key: bytes, *, all_dead: bool = False) -> None:
-        """Ask for a key of a dead node until another one answers, so that the dead one is out.
+        """Ask for a key of a dead node until another node answers, so that the dead one is ejected.
 
         Args:
-            all_dead: no other one is left; then one error is all there is to see.
+            all_dead: whether no live node is left; then one request, which fails, is enough.
         """
         for _ in range(100):
             if self.places(pool, [key]) != [None] or all_dead:

@@ -1,4 +1,4 @@
-"""One end of a MariaDB pair that runs on deploy/mysql/pair.cnf."""
+"""A host of a MariaDB pair with deploy/mysql/pair.cnf."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AS_STANDBY = ("--init-rpl-role=SLAVE", "--rpl-semi-sync-slave-enabled=1")
 
 
 class Host(MariaDB):
-    """A server with deploy/mysql/pair.cnf as it is, but for the memory that it takes."""
+    """A server with the unchanged deploy/mysql/pair.cnf, and options that make it small."""
 
     def start_as(self, *options: str) -> None:
         """Start it with more options and wait until it answers."""
@@ -35,6 +35,6 @@ class Host(MariaDB):
         self.await_ready(self._answers, 60)
 
     def value(self, sql: str) -> Any:
-        """Of a query that gives one."""
+        """The value of a query whose result is one value."""
         ((value,),) = self.query(sql)
         return value

@@ -1,11 +1,11 @@
-"""As many requests as there is time for, from many connections, in a process of its own.
+"""Sends as many requests as it can, on many connections, in a process of its own.
 
 python -m tests.support.pressure PORT --connections 800 --seconds 10 --paths FILE
 
-Each connection asks for one path of the file after another, the next as soon as an answer is there
-(also after a refusal, without waiting). With `--churn N` it comes back on a new connection after N
-answers, and one in three connections ends badly: with half a request, or an unread answer.
-Prints one JSON object.
+Each client asks for the paths of the file one after the other, each as soon as it has the answer to
+the last one, also after a refusal. With `--churn N` a client makes a new connection after N
+answers; one of three connections then ends with half a request, or with unread answers. Prints one
+JSON object.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import uvloop
 
 
 class Tally:
-    """What was answered."""
+    """Counts answers and broken connections; latencies are in seconds."""
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
@@ -105,7 +105,7 @@ async def press(args: argparse.Namespace) -> dict[str, Any]:
 def start(
     port: int, paths: Path, *, connections: int, seconds: float, warm: float = 0, churn: int = 0
 ) -> subprocess.Popen[bytes]:
-    """Begin in a process; its stdout is the JSON."""
+    """Start the process; its stdout is the JSON object."""
     argv = [sys.executable, "-m", "tests.support.pressure", str(port), "--paths", str(paths)]
     argv += ["--connections", str(connections), "--seconds", str(seconds), "--churn", str(churn)]
     argv += ["--warm", str(warm)]
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--paths", type=Path, required=True)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--warm", type=float, default=0, help="latencies count from then on")
+    parser.add_argument("--warm", type=float, default=0, help="seconds before latencies count")
     parser.add_argument("--churn", type=int, default=0)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

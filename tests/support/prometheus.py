@@ -1,4 +1,4 @@
-"""The real Prometheus with deploy/prometheus/rules.yml, asking given gateways."""
+"""The real Prometheus with deploy/prometheus/rules.yml, which scrapes given gateways."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "rules.y
 
 
 class Prometheus(Child):
-    """One Prometheus; use it as a context.
+    """A Prometheus process, which runs while the context is entered.
 
     Args:
         targets: the gateways' admin addresses, `host:port`.
@@ -63,10 +63,10 @@ class Prometheus(Child):
         self.stop(10)
 
     async def ask(self, path: str, **query: str) -> Any:
-        """The `data` of an answer of its API.
+        """Send its API a request; return the `data` of the answer.
 
         Raises:
-            AssertionError: it says that the question is wrong.
+            AssertionError: the answer is an error.
         """
         async with (
             aiohttp.ClientSession(self.url) as http,
@@ -77,17 +77,17 @@ class Prometheus(Child):
         return body["data"]
 
     async def query(self, expression: str) -> list[Any]:
-        """What an expression gives now."""
+        """The present result of an expression."""
         found: list[Any] = (await self.ask("query", query=expression))["result"]
         return found
 
     async def alerts(self) -> dict[str, str]:
-        """The state, `pending` or `firing`, of those that are not silent."""
+        """The alerts that are not silent, each with its state: `pending` or `firing`."""
         alerts = (await self.ask("alerts"))["alerts"]
         return {alert["labels"]["alertname"]: alert["state"] for alert in alerts}
 
     async def until(self, wanted: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-        """Await a true answer of a coroutine function, which it then gives."""
+        """Call a coroutine function until its result is true; return that result."""
         end = time.monotonic() + seconds
         while True:
             try:
@@ -95,5 +95,5 @@ class Prometheus(Child):
                     return found
             except (aiohttp.ClientError, OSError):
                 assert self.running, self.log_end()
-            assert time.monotonic() < end, f"not in {seconds} s: {what}"
+            assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
             await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Reloads of a backend in this process, as gateway.admin carries them out."""
+"""Reloads of a backend in this process, as gateway/reload/reload.py makes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECONDS = 20.0
 
 
 def servers(*nodes: RedisServer, weight: int = 1) -> list[str]:
-    """For lookup.servers."""
+    """The value of `lookup.servers` for these nodes."""
     return [f"{node.address}:{weight} {node.name}" for node in nodes]
 
 
@@ -24,12 +24,12 @@ def opened(document: dict[str, Any], **how: Any) -> AbstractAsyncContextManager[
 
 
 def reload(backend: Backend, document: dict[str, Any]) -> None:
-    """Let another configuration hold."""
+    """Apply another configuration."""
     new = parse(_asking(document))
     backend.reload(new, backend.plan(new), backend.generation + 1)
 
 
 def _asking(document: dict[str, Any]) -> dict[str, Any]:
-    # A busy machine must not miss the deadline, where a test does not mean it to.
+    # Long limits, so that a busy machine loses no hint, unless the test has its own limits.
     lookup = {"hint_deadline": 2000, "timeout": 4000, **document["lookup"]}
     return {**document, "lookup": lookup, "sessions": {"enabled": False}}

@@ -1,6 +1,6 @@
-"""The gateway's HTTP application in this process, on a real socket, in front of a dictionary.
+"""The gateway's HTTP application in this process, on a real socket, with states in a dictionary.
 
-For tests of what HTTP itself does. What the store and MySQL do is tested in tests/integration.
+For tests of HTTP. The store and MySQL are tested in tests/integration.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TODAY = date(2026, 3, 1)
 
 
 def a_mix(mix_id: int = 1, tracks: int = 3) -> Mix:
-    """A mix; its tracks are called mix_id * 100 + 1 and so on."""
+    """A mix; its tracks have the ids mix_id * 100 + 1 and so on."""
     return Mix(
         id=mix_id,
         name=f"Mix {mix_id}",
@@ -58,7 +58,7 @@ def a_mix(mix_id: int = 1, tracks: int = 3) -> Mix:
 
 
 class DictCatalog:
-    """The mixes of a dictionary."""
+    """A catalog with its mixes in a dictionary."""
 
     def __init__(self, *mixes: Mix) -> None:
         self.mixes = {mix.id: mix for mix in mixes}
@@ -89,7 +89,7 @@ def card_of(mix: Mix) -> Card:
 
 
 class DictStore:
-    """States in a dictionary; `raises` makes each call fail."""
+    """A store with its states in a dictionary; each call raises `raises`, unless it is None."""
 
     def __init__(self) -> None:
         self.states: dict[Key, Stored] = {}
@@ -135,7 +135,7 @@ def a_config(**sections: Any) -> Sections:
 
 @dataclass
 class Served:
-    """A running application, and what lies behind it."""
+    """A running application, and the parts that it uses."""
 
     http: aiohttp.ClientSession
     port: int
@@ -147,7 +147,7 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(**sections: Any) -> AsyncIterator[Served]:
-    """The gateway's application on a free port, with mixes 1 to 3; one has three tracks."""
+    """The gateway's application on a free port, with mixes 1, 2 and 3 of 3, 1 and 8 tracks."""
     live = RuntimeConfig(a_config(**sections))
     store, catalog = DictStore(), DictCatalog(a_mix(1), a_mix(2, 1), a_mix(3, 8))
     application = gateway_application(live, store, catalog)  # type: ignore[arg-type]

@@ -1,5 +1,5 @@
-"""States that count: each change adds one and answers the new count, so that a change that was
-lost, doubled or reordered shows in the numbers."""
+"""States that are counters: each change adds one and answers the new count. So the numbers show a
+change that was lost, applied twice, or applied in another order."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from sharding.store.store import Store
 
 
 def bump(stored: Stored | None) -> Write[int]:
-    """The transition: one more."""
+    """The transition that adds one."""
     count = (int(stored.body) if stored is not None else 0) + 1
     return Write(b"%d" % count, Owner.STATES_API, count)
 
 
 def forget(stored: Stored | None) -> Remove[bool] | Keep[bool]:
-    """The transition: delete, if there is something."""
+    """The transition that deletes the state, if there is one."""
     return Keep(False) if stored is None else Remove(True)
 
 
 async def count(store: Store, key: Key) -> int:
-    """What the state says now; 0 without one."""
+    """The present count; 0 if there is no state."""
     stored = await store.load(key)
     return int(stored.body) if stored is not None else 0

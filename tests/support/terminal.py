@@ -17,6 +17,7 @@ from stack.process import free_port
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
+    """Wait for a condition; return whether it held within so many seconds."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
@@ -34,7 +35,7 @@ def exists(pid: int) -> bool:
 
 
 def full_pipe() -> tuple[int, int]:
-    """The reader and the writer of a pipe that takes no more."""
+    """A full pipe: the descriptors of its reader and its writer."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with contextlib.suppress(BlockingIOError):
@@ -48,7 +49,7 @@ def tapedeck(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, without this process's TAPEDECK_ variables.
 
     Args:
-        environ: more of its environment.
+        environ: more environment variables.
     """
     mine = {name: value for name, value in os.environ.items() if not name.startswith("TAPEDECK_")}
     return subprocess.run(
@@ -86,7 +87,7 @@ class Terminal:
         return (self.folder / "screen").read_text()
 
     def up(self, *options: str) -> subprocess.Popen[bytes]:
-        """Start it, and wait for its screen."""
+        """Run `tapedeck up` until its screen says that it is ready; return the process."""
         command = [sys.executable, "-m", "cli", "up", *self.options, *options]
         with (self.folder / "screen").open("w") as screen:
             self.process = subprocess.Popen(
@@ -99,7 +100,7 @@ class Terminal:
         return process
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run another command to its end."""
+        """Run another `tapedeck` command in the folder to its end."""
         return subprocess.run(
             [sys.executable, "-m", "cli", *words],
             cwd=self.folder,
@@ -121,7 +122,7 @@ class Terminal:
             return found
 
     def track(self, token: object, verb: str) -> object:
-        """The id of the track that a listener of mix 1 gets."""
+        """Send a Player command for mix 1; return the id of the track in the answer."""
         body = self.get(f"/sets/{token}/{verb}.json?mix_id=1")
         assert body["status"] == "200 OK", body
         place = body["set"]
@@ -129,12 +130,12 @@ class Terminal:
         return place["track"]["id"]
 
     def mysql(self) -> dict[str, Any]:
-        """What `tapedeck stack status` says of MySQL."""
+        """What `tapedeck stack status --json` says of MySQL."""
         found: dict[str, Any] = json.loads(self.run("stack", "status", "--json").stdout)["mysql"]
         return found
 
     def close(self) -> None:
-        """End what still runs."""
+        """Kill `tapedeck up`, if it still runs."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()

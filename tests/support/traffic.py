@@ -1,4 +1,4 @@
-"""Clients that change states all the while, and notice everything that a user would."""
+"""Clients that change states without a pause, and record each wrong answer."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import aiohttp
 
 
 class Traffic:
-    """Clients with states of their own, each change going to any of the gateways.
+    """Clients with states of their own; each request goes to a gateway that is chosen at random.
 
     Args:
         urls: of the gateways.
         key: the service's Authorization header.
         clients: how many.
-        states: of each.
+        states: how many each client has.
 
     Attributes:
-        problems: what should not be: another answer than a success, a version or a body that is not
-            the last one acknowledged.
-        versions: by key, what was acknowledged last.
+        problems: each answer that is no success, or whose version or body is not the last one that
+            was acknowledged.
+        versions: the last acknowledged version, by key.
+        changes: how many changes were acknowledged.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Traffic:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Traffic]:
-        """Let them play; every state is read back at the end, through every gateway."""
+        """Run the clients; at the end, read every state back through every gateway."""
         stopping = asyncio.Event()
         async with aiohttp.ClientSession(headers=self._key) as http:
             clients = [asyncio.create_task(self._play(http, k, stopping)) for k in self._keys]
@@ -62,7 +63,7 @@ class Traffic:
                 await self._get(http, url, key)
 
     async def more(self, changes: int = 150) -> None:
-        """Return once so many more changes were acknowledged."""
+        """Wait until so many more changes are acknowledged, or there is a problem."""
         wanted = self.changes + changes
         async with asyncio.timeout(30):
             while self.changes < wanted and not self.problems:

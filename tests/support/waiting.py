@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 
 async def until(holds: Callable[[], object], seconds: float = 30, what: str = "") -> None:
-    """Wait for a condition that this process can see.
+    """Wait for a condition, which `what` describes.
 
     Raises:
-        AssertionError: it did not come to `what` in time.
+        AssertionError: the condition does not hold within `seconds`.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while not holds():
-        assert loop.time() < end, f"not in {seconds:g} s: {what}"
+        assert loop.time() < end, f"not within {seconds:g} s: {what}"
         await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Sockets on both sides of a proxy, and what is heard on them."""
+"""Sockets on both sides of a proxy, and what arrives on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from drills.toxiproxy import Link
 
 
 class Upstream:
-    """A server whose every word the test says itself."""
+    """A server whose side of each connection the test plays itself, through a socket."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -46,7 +46,7 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def silent(sock: socket.socket, seconds: float = 0.2) -> bool:
-    """Whether nothing is heard, and the connection stays open, for so long."""
+    """Whether nothing arrives and the connection stays open for so many seconds."""
     sock.settimeout(seconds)
     try:
         sock.recv(1)
@@ -58,7 +58,7 @@ def silent(sock: socket.socket, seconds: float = 0.2) -> bool:
 
 
 def closed(sock: socket.socket) -> bool:
-    """Whether it is closed, now or soon, in whichever way."""
+    """Wait for what arrives next; return whether it is the connection's end, closed or reset."""
     try:
         return sock.recv(1) == b""
     except ConnectionError:

@@ -1,4 +1,4 @@
-"""Clients that write to whichever server lets them, and remember what was acknowledged."""
+"""Clients that write to each server that accepts writes, and record what it acknowledges."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.terminal import eventually
 
 
 class Writers:
-    """Two clients that write numbers, wherever they can, and remember what was acknowledged."""
+    """Two clients that insert numbers, and record those that were acknowledged."""
 
     def __init__(self, servers: Supervised[Any], passwords: Passwords) -> None:
         self._supervised = servers
@@ -56,12 +56,12 @@ class Writers:
                 self.acknowledged.append(number)
 
     def more(self, count: int = 50) -> bool:
-        """Whether that many more are acknowledged soon."""
+        """Whether so many more numbers are acknowledged soon."""
         wanted = len(self.acknowledged) + count
         return eventually(lambda: len(self.acknowledged) >= wanted)
 
     def missing(self) -> set[int]:
-        """What was acknowledged and is not there."""
+        """The acknowledged numbers that the primary does not have."""
         acknowledged = set(self.acknowledged)
         rows = self._supervised.primary.query("SELECT id FROM tapedeck.written", timeout=30)
         return acknowledged - {number for (number,) in rows}
