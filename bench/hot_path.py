@@ -1,4 +1,4 @@
-"""One warm worker beside aiohttp's constant answer: CPU time a request, in a minute.
+"""CPU time a request of one warm worker, beside aiohttp with a constant answer; takes a minute.
 
     python -m bench.hot_path              # both in turn, some rounds, as a table
     python -m bench.hot_path --profile 10 # py-spy's view of the gateway, if it is installed
@@ -39,7 +39,7 @@ from stack.process import free_port
 from stack.redis import RedisServer
 
 TRACKS = 19
-"""Of a mix: twenty requests play it to its end, the next `play` starts it again."""
+"""Tracks of a mix: twenty requests play it to its end, the next `play` starts it again."""
 MIXES = 50
 KEY = "k" * 64
 TICK = os.sysconf("SC_CLK_TCK")
@@ -81,7 +81,7 @@ function done(summary) io.write("errors ", summary.errors.status, "\\n") end
 
 
 def mixes() -> list[Mix]:
-    """The catalog: tracks of the shape that the sample catalog's have."""
+    """The catalog; its texts are as long as those of the sample catalog."""
     return [
         Mix(
             id=n,
@@ -222,7 +222,7 @@ class Stack:
 def wrk(
     url: str, seconds: float, connections: int, script: Path | None, threads: int
 ) -> dict[str, float]:
-    """Run wrk; requests, requests a second and latencies in milliseconds."""
+    """Run wrk; return requests, requests a second and latencies in milliseconds."""
     command = ["wrk", "--latency", f"-t{threads}", f"-c{connections}", f"-d{seconds:.0f}s"]
     if script is not None:
         command += ["-s", str(script)]
@@ -259,7 +259,7 @@ def main() -> None:
     overrides = {"sessions": {"enabled": not args.uncached}}
     with tempfile.TemporaryDirectory(prefix="tapedeck-bench-", dir=args.folder) as name:
         folder = Path(name)
-        # A mariadbd that starts clears temporary tables away, also those of another that starts.
+        # Not /tmp: a mariadbd that starts removes the temporary tables of other servers there.
         os.environ["TMPDIR"] = name
         tokens = TokenKeys([KEY.encode()], 86400)
         listeners = folder / "listeners"
@@ -333,7 +333,7 @@ def measure(stack: Stack, args: argparse.Namespace, script: Path, threads: int) 
 
 
 def report(rounds: list[dict[str, float]], *, as_json: bool) -> None:
-    """Medians, and the spread between the rounds."""
+    """Print the median of the rounds, the lowest and the highest."""
     if as_json:
         print(json.dumps(rounds, indent=2))
         return

@@ -1,4 +1,4 @@
-"""One measurement: a peer under a workload, with what it cost, as a record."""
+"""Runs a peer under a workload, and records what was measured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stack.process import ServerFailed
 Record = dict[str, Any]
 
 _FIRST_GUESS = {"": 40_000, "gateway": 20_000, "redis": 16_000}
-"""Warm requests a second that a store's peer may reach, before anything is known."""
+"""Warm requests a second that a peer may reach, by its store, before any was measured."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ class Scale:
         bulk: rows in each partition before anything begins.
         purged: rows of the day that is purged.
         sealed: rows of the day that is sealed.
-        imported: rows of an import that has no bound: so many that the command's start, a second,
-            counts little, as in an import of hours.
-        open_rounds, open_seconds: of each load in the open loop; a p99 needs more samples.
+        imported: rows of an import without a bound: so many that the command's start, which takes
+            a second, counts as little as in an import of hours.
+        open_rounds, open_seconds: rounds and seconds of each load in the open loop, where a p99
+            needs more samples.
     """
 
     name: str
@@ -88,7 +89,7 @@ class Lab:
         """The peer's process, started when it is first asked for."""
         if kind not in self.peers:
             if kind in (GATEWAY, GATEWAY2):
-                # What is sealed and dropped, and when, is the benchmark's to say.
+                # The benchmark decides which days are sealed and dropped, and when.
                 document = self.servers.gateway(partitions={"seal": False, "prune": False})
                 peer = processes.gateway(
                     self.servers, document, workers=2 if kind is GATEWAY2 else 1
@@ -112,7 +113,7 @@ class Lab:
             self.stop(kind)
 
     def configure(self, kind: Kind, **partitions: Any) -> None:
-        """Have a gateway that runs follow other values of the section `partitions`."""
+        """Give a running gateway other values of the section `partitions`."""
         document = self._documents[kind]
         document["partitions"].update(partitions)
         processes.write_config(self.servers, document, kind.name)
@@ -124,7 +125,7 @@ class Lab:
         sealed.take_filters(self._documents[kind], days)
 
     def lookups_again(self) -> None:
-        """Start the lookup nodes that were killed, and restart peers that ejected them."""
+        """Start the killed lookup nodes, and stop the peers, which may have ejected them."""
         for node in self.servers.lookups:
             if not node.running:
                 node.start()
@@ -159,7 +160,7 @@ class Lab:
     # --- runs
 
     def seal(self, kind: Kind) -> None:
-        """Seal anew what was seeded, and return once a gateway has the filters."""
+        """Seal the seeded days again, and return once a gateway has the filters."""
         self.peer(kind)
         sealed.seal(self._documents[kind], self._over())
         self.take_filters(kind)
@@ -196,8 +197,7 @@ class Lab:
     def under_way(
         self, kind: Kind, workload: Workload, seconds: float, rate: float, connections: int
     ) -> tuple[Prepared, Load]:
-        """A load of so many requests a second that has begun. The caller does beside it what is
-        measured."""
+        """Begin a load of so many requests a second. The caller measures what it does meanwhile."""
         prepared = self.prepare(kind, workload, seconds, rate)
         load = self.load(
             kind,
@@ -249,8 +249,8 @@ class Lab:
 
         Args:
             number: the round.
-            prepared: by `prepare`, where that cannot be done now.
-            fields: more for the record.
+            prepared: what `prepare` returned, if it cannot be called now.
+            fields: more fields of the record.
         """
         seconds = seconds or self.scale.seconds
         peer = self.peer(kind)
@@ -294,7 +294,7 @@ class Lab:
         return record
 
     def _warm_up(self, kind: Kind, peer: Peer) -> None:
-        """Let a peer open its connections and fill its caches before its first run that counts."""
+        """Let a peer open its connections and fill its caches before its first run is measured."""
         if peer in self._warm:
             return
         self._warm.add(peer)
@@ -304,10 +304,10 @@ class Lab:
         prepared.path.unlink()
 
     def changes_lost(self, kind: Kind, prepared: Prepared, measured: Measured) -> Record:
-        """Acknowledged changes that no row counts: each change raises a version by one.
+        """Count the acknowledged changes that were lost: each change raises a version by one.
 
-        A change that was made though its answer got lost would hide one; where no request failed
-        there is none.
+        A change that was made, but not acknowledged, would hide a lost one; if no request failed,
+        there is no such change.
         """
         if kind.store not in ("gateway", "plain", "table") or not prepared.users:
             return {"lost": None}

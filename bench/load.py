@@ -17,14 +17,14 @@ from stack.process import ServerFailed
 SOURCE = Path(__file__).parent / "loadgen" / "loadgen.c"
 _SAMPLE = struct.Struct("=IIHH")
 GRACE = 30.0
-"""Seconds past its time after which the generator is taken for hung."""
+"""Seconds that the generator may take longer than it should before it counts as hung."""
 
 
 def build(into: Path) -> Path:
     """Compile the generator.
 
     Raises:
-        ServerFailed: with what the compiler said.
+        ServerFailed: it does not compile; the text has the compiler's output.
     """
     binary = into / "loadgen"
     argv = ["gcc", "-O2", "-o", str(binary), str(SOURCE), "-lm"]
@@ -44,7 +44,7 @@ class Sample(NamedTuple):
         due: seconds from the start.
         latency: milliseconds from when it was due.
         status: of HTTP; 0 where the connection broke.
-        number: in its session, from 0.
+        number: its place in its session, from 0.
     """
 
     due: float
@@ -59,8 +59,8 @@ class Measured:
 
     Attributes:
         began: its start on this machine's monotonic clock, seconds.
-        until: seconds from the start in which it was at full load: to its end, or until the
-            prepared sessions ran out.
+        until: how many seconds it was at full load: to its end, or until the prepared sessions ran
+            out.
         samples: of all requests, in the order of their answers.
         warmup: seconds at the start that rates and latencies leave out.
     """
@@ -72,7 +72,7 @@ class Measured:
 
     @cached_property
     def kept(self) -> list[Sample]:
-        """The samples without warm-up and without the tail."""
+        """The samples at full load after the warm-up."""
         return [s for s in self.samples if self.warmup <= s.due < self.until]
 
     @property
@@ -96,7 +96,7 @@ class Measured:
 
     @property
     def errors(self) -> int:
-        """Requests with another answer than 200, or with none; of the whole run."""
+        """Requests of the whole run that had no answer, or another one than 200."""
         return sum(1 for s in self.samples if s.status != 200)
 
     @property
@@ -106,7 +106,7 @@ class Measured:
         return {str(status): counted[status] for status in sorted(counted)}
 
     def between(self, start: float, end: float) -> list[float]:
-        """Ascending latencies of what was due between two times on the monotonic clock."""
+        """Ascending latencies of the requests that were due between two monotonic times."""
         low, high = start - self.began, end - self.began
         return sorted(s.latency for s in self.samples if low <= s.due < high)
 
@@ -141,7 +141,7 @@ class Load:
         self._warmup = warmup
         self._file = sessions.with_suffix(".samples")
         argv = [str(binary), str(port), str(connections), str(seconds), str(rate), str(seed)]
-        # It ends by itself, whatever becomes of this process.
+        # It ends by itself, also if this process is killed.
         self.process = subprocess.Popen(
             [*argv, str(sessions), str(self._file)],
             stdin=subprocess.DEVNULL,

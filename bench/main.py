@@ -6,7 +6,7 @@
     make bench ARGS=--month           # the article's month: 45 million states, kept for later runs
     make bench ARGS=--publish         # and put page, plots and results into docs/bench/
 
-Results are kept after each step, so a run that is broken off is not lost.
+Results are written after each step, so an interrupted run keeps its steps.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from stack.process import ServerFailed
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".tapedeck" / "bench"
-"""On the disk, like the data of a real server: in memory a flush would cost nothing."""
+"""On the disk, as a real server's data is: in memory a flush would cost nothing."""
 PUBLISHED = ROOT / "docs" / "bench"
 
 SCALES = {
@@ -74,7 +74,7 @@ SCALES = {
     ),
     "full": Scale("full", rounds=5, seconds=5.0, warmup=1.0, bulk=20_000),
     "long": Scale("long", rounds=7, seconds=8.0, warmup=1.0, bulk=50_000),
-    # For the test that it runs at all.
+    # For the test that the benchmark runs.
     "tiny": Scale(
         "tiny",
         rounds=1,
@@ -125,11 +125,11 @@ def month_steps(month: Month) -> Steps:
 
 
 def main() -> int:
-    """Parse the arguments, run, report; the exit status."""
+    """Parse the arguments, run, report; return the exit status."""
     args = _arguments()
-    # Parts of the gateway are used in this process too: what they log is no progress.
+    # Parts of the gateway run in this process too; what they log is not shown.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    # A file or a pipe has no width: lines are left whole there.
+    # A file or a pipe has no width: lines are not wrapped there.
     console = Console(width=None if sys.stdout.isatty() else 180)
     if args.report is not None:
         try:
@@ -244,7 +244,7 @@ class _Run:
         self._console = console
         self._scale = scale
         cores = sorted(os.sched_getaffinity(0))
-        # Children inherit it.
+        # Child processes inherit it.
         os.sched_setaffinity(0, cores[: report.CORES])
         if len(cores) < report.CORES:
             console.print(
@@ -271,7 +271,7 @@ class _Run:
         return Lab(servers, self._scale, self._go, self._generator, self.say)
 
     def measure(self, lab: Lab, steps: Steps) -> int:
-        """Take the steps that were asked for, and report; the exit status."""
+        """Run the steps that were asked for, and report; return the exit status."""
         asked = self._args.steps
         self._stages["preparing"] = time.monotonic() - self._started
         broken_off = "it was interrupted"
@@ -336,10 +336,10 @@ def _published(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """One benchmark at a time in this folder; what a killed one has left behind goes.
+    """Allow one benchmark at a time in this folder, and remove what a killed one has left.
 
     Raises:
-        ServerFailed: another one runs.
+        ServerFailed: another benchmark runs.
     """
     HOME.mkdir(parents=True, exist_ok=True)
     with (HOME / "lock").open("a") as lock:
@@ -347,7 +347,7 @@ def _alone() -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ServerFailed(
-                "another benchmark runs here; two would measure each other"
+                "another benchmark runs here, and two would disturb each other: wait for its end"
             ) from None
         for old in HOME.glob("run-*"):
             shutil.rmtree(old, ignore_errors=True)
@@ -356,8 +356,8 @@ def _alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends it as Ctrl-C does: in order; and so does SIGINT where a shell that put it into
-    the background had it ignored."""
+    """SIGTERM ends the benchmark in order, as Ctrl-C does; so does SIGINT, also if it runs in the
+    background of a shell, which makes it ignore SIGINT."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -13,7 +13,7 @@ from bench.servers import Servers
 from stack.redis import RedisServer
 
 _TICK = os.sysconf("SC_CLK_TCK")
-# Ours, not the clients': the bench asks INFO itself, and the gateway's probes PING.
+# No client's request causes these: the benchmark itself sends INFO, the gateway's probes PING.
 _NOT_COUNTED = ("info", "ping", "client|setinfo", "client|setname", "hello", "config|resetstat")
 
 
@@ -67,11 +67,11 @@ class Usage:
     """What the counters said at one moment.
 
     Attributes:
-        cpu: seconds, by what used them.
-        busy: seconds that the cores were, with whatever.
+        cpu: seconds, by the part that used them.
+        busy: seconds that the cores worked, for any process.
         at: seconds on the monotonic clock.
-        redis: commands.
-        mysql: of SHOW GLOBAL STATUS.
+        redis: commands that the nodes have carried out.
+        mysql: counters of SHOW GLOBAL STATUS.
     """
 
     cpu: Mapping[str, float]
@@ -87,7 +87,7 @@ class Usage:
             f"cpu_{name}_us": (used - before.cpu.get(name, 0.0)) / each * 1e6
             for name, used in self.cpu.items()
         }
-        # Cores that others than this run's processes had. (Ticks are coarse: a little is nothing.)
+        # Cores that processes outside this run used. (Ticks are coarse: small values mean nothing.)
         ours = sum(self.cpu.values()) - sum(before.cpu.values())
         found["foreign_cores"] = max(0.0, self.busy - before.busy - ours) / (self.at - before.at)
         found["redis_commands"] = (self.redis - before.redis) / each
@@ -109,7 +109,7 @@ def usage(servers: Servers, peer_pid: int | None) -> Usage:
         name: sum(cpu_seconds(pid) for pid in group if pid is not None)
         for name, group in pids.items()
     }
-    # Of the children that have ended: between two looks that is the load generator alone.
+    # Of children that have ended: between two calls only the load generator ends.
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu["generator"] = ended.ru_utime + ended.ru_stime
     own = resource.getrusage(resource.RUSAGE_SELF)

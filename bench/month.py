@@ -31,7 +31,7 @@ from stack.process import ServerFailed
 ROWS = 45_000_000
 PARTITIONS = 30
 MIX = 1
-"""Whose states they all are."""
+"""The mix that all states are for."""
 
 _FIRST = 1 << 41
 _STEP = 1024
@@ -67,7 +67,7 @@ class Month:
 
     @classmethod
     def open(cls, folder: Path, total: int) -> Month:
-        """Read the month in the folder; remove it if it is another one than is wanted.
+        """Read the month in the folder; remove it if another one is wanted.
 
         Raises:
             ServerFailed: something else lies in the folder.
@@ -151,12 +151,12 @@ class Month:
             cursor.execute("SHOW TABLES LIKE 'player_state_%'")
             there = {day for (name,) in cursor.fetchall() if (day := day_of(name)) is not None}
             if any(self.day(back) not in there for back in self.filled):
-                self.newest = target  # it was interrupted behind the renaming
+                self.newest = target  # an earlier run was interrupted after the renaming
             kept = [day for day in map(self.day, BACK_DAYS) if day in there]
             for day in there - set(kept):
                 cursor.execute(f"DROP TABLE {table(day)}")
             moved = target - self.newest
-            # Forward the newest first, back the oldest: the names are free then.
+            # Forward: the newest first; back: the oldest first. So each new name is free.
             kept.sort(reverse=moved > timedelta())
             pairs = [(table(day), table(day + moved)) for day in kept] if moved else []
             if pairs:
@@ -187,7 +187,7 @@ class Month:
         self.save()
 
     def _fill(self, servers: Servers, say: Callable[[str], None]) -> None:
-        """Make the partitions that are missing, and anew those whose users are half used up."""
+        """Make the missing partitions, and make anew those of which more than half is used up."""
         for back in BACK_DAYS:
             if self.taken.get(back, 0) > self.each // 2:
                 self.filled.discard(back)
@@ -218,7 +218,7 @@ class Month:
 
         sealed.seal(servers.gateway(), map(self.day, BACK_DAYS), again=False, say=told)
 
-    # --- whom it is asked for
+    # --- users for runs
 
     def take(self, back: int, count: int) -> range:
         """Users whose state lies so many days back, and whom no run has asked for yet.
@@ -247,7 +247,7 @@ class Month:
         ]
 
     def workloads(self) -> tuple[Workload, ...]:
-        """First touches of these states, under the names of those of other runs."""
+        """First touches of these states, under the names that other runs give them."""
 
         def prepare(days_back: Sequence[int]) -> Callable[[Servers, str, int], Prepared]:
             def of(servers: Servers, store: str, requests: int) -> Prepared:
@@ -269,7 +269,7 @@ class Month:
 
 
 def _schema() -> str:
-    """What a partition looks like, and what its rows have."""
+    """A text that changes with the tables' columns or the rows' values."""
     return f"{PARTITIONS} {sql.create_table(date.min)} {seed.gateway_values(MIX)}"
 
 

@@ -1,9 +1,9 @@
-"""Where the CPU time of one warm request goes, piece by piece, within one process.
+"""What the CPU time of one warm request is spent on, piece by piece, within one process.
 
     python -m bench.pieces
 
-No server and no socket: what is missing from the sum is the event loop, system calls and the
-driver (see bench/hot_path.py, which measures the whole). docs/performance.md shows what came out.
+There is no server and no socket: the sum lacks the event loop, system calls and the driver
+(bench/hot_path.py measures the whole). docs/performance.md shows the results.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class NoDatabase:
         return 1
 
     def absent(self, key: Key) -> None:
-        """Every key is loaded first."""
+        """No filters: every key is loaded first."""
 
     async def load(self, key: Key) -> Loaded:
         return Loaded(None)
@@ -110,7 +110,7 @@ def piece(what: str, call: Callable[[], object]) -> None:
 
 
 async def together(call: Callable[[int], Awaitable[object]]) -> float:
-    """CPU seconds of TIMES calls, AT_ONCE of them at a time."""
+    """Make TIMES calls, AT_ONCE of them at a time; return the CPU seconds."""
 
     async def one(number: int) -> None:
         for _ in range(TIMES // AT_ONCE):

@@ -118,7 +118,7 @@ def _throughput(records: Sequence[Record], pyplot: Any) -> Any:
 
 
 def _cost(records: Sequence[Record], pyplot: Any) -> Any:
-    """CPU time a request by what used it: it says who scales, also on a machine that is busy."""
+    """CPU time a request, by the process that used it: comparable also on a busy machine."""
     found = [r for r in select(records, "throughput") if r["workload"] in _SHORT]
     if not found:
         return None

@@ -16,10 +16,10 @@ from bench.tables import Table, tables
 from bench.targets import NOT_MEASURED, select, verdicts
 
 CORES = 2
-"""That everything shares, on any machine."""
+"""Cores that all processes of a run share, on any machine."""
 RESULTS, MONTH, PAGE = "results.json", "month.json", "README.md"
 Run = tuple[dict[str, Any], list[Record]]
-"""What is said of a run, and its records."""
+"""The description of a run, and its records."""
 
 HOW = """\
 Peers and gateway ran in turn, round by round, on the same servers: three Redis nodes (the peers go
@@ -55,7 +55,7 @@ def write(
     """Write a run into a folder, over the last one of its kind, and draw the page anew.
 
     Args:
-        month: whether it measured the article's month, which has a part of the page.
+        month: whether it measured the article's month, which has its own part of the page.
 
     Returns:
         The plots; none where matplotlib is not installed.
@@ -70,7 +70,7 @@ def write(
 
 
 def draw(folder: Path) -> list[Path]:
-    """Draw page and plots of the runs that a folder has; the plots."""
+    """Draw page and plots of the runs in a folder; return the plots."""
     run, month = (read(folder / name) if (folder / name).exists() else None for name in _KINDS)
     for old in folder.glob("*.png"):
         old.unlink()
@@ -83,10 +83,11 @@ _KINDS = RESULTS, MONTH
 
 
 def read(file: Path) -> Run:
-    """What `write` has written.
+    """Read a file that `write` has written.
 
     Raises:
-        OSError, ValueError: it is none.
+        OSError: it cannot be read.
+        ValueError: it is not such a file.
     """
     document = json.loads(file.read_text())
     try:
@@ -99,7 +100,7 @@ def publish(source: Path, target: Path, *, month: bool = False) -> None:
     """Copy a run's results to where the README shows them, and draw page and plots there.
 
     Args:
-        month: which kind of run; that of the other kind stays as it is.
+        month: the kind of the run; results of the other kind stay as they are.
     """
     target.mkdir(parents=True, exist_ok=True)
     name = MONTH if month else RESULTS
@@ -124,8 +125,8 @@ def busy(records: Sequence[Record]) -> str:
         return ""
     return (
         f"The machine was busy: others had {share:.1f} of {CORES} cores in the median run. "
-        "Whoever runs as one process suffers most from that; only CPU time and counts hold. "
-        "Repeat it where nothing else runs."
+        "That slows peers of one process most; trust only CPU times and counts, or repeat the run "
+        "where nothing else runs."
     )
 
 
@@ -151,7 +152,7 @@ def page(run: Run | None, month: Run | None, drawn: Sequence[Path]) -> str:
 
 
 def _head(meta: dict[str, Any], records: Sequence[Record]) -> list[str]:
-    """Which run it was, and what is to be known of it first."""
+    """Which run it was, with warnings about it."""
     machine = ", ".join(f"{name} {value}" for name, value in meta["machine"].items())
     stages = ", ".join(f"{name} {took}" for name, took in meta.get("stages", {}).items())
     how = " ARGS=--month" if select(records, "month") else ""

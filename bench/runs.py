@@ -11,7 +11,7 @@ from bench.lab import Record
 from bench.targets import verdicts
 
 SAME = 0.2
-"""Runs agree where their highest median lies so much above their lowest, at most."""
+"""Runs agree if their highest median is at most this share above their lowest."""
 _FILE = "runs.jsonl"
 
 

@@ -1,4 +1,4 @@
-"""Sealing what was seeded: a gateway would rule out rows that were written past it."""
+"""Seals seeded days: with an older filter a gateway would not find rows written past it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sharding.backend import Backend
 from stack.process import ServerFailed
 
 _SECONDS = 60.0
-"""Until a gateway must have all filters."""
+"""Within so many seconds a gateway must have all filters."""
 _KEYS_A_SECOND = 100_000_000
 """No limit: nothing else is measured meanwhile."""
 
@@ -42,7 +42,7 @@ def seal(
 async def _seal(
     document: dict[str, Any], days: list[date], again: bool, say: Callable[[date], None]
 ) -> None:
-    own = {"seal_rate": _KEYS_A_SECOND, "filter_bytes": 0}  # it has no use for filters itself
+    own = {"seal_rate": _KEYS_A_SECOND, "filter_bytes": 0}  # this process uses no filters itself
     partitions = {**document.get("partitions", {}), **own}
     backend = await Backend.open(parse({**document, "partitions": partitions}), prune=False)
     try:
@@ -61,7 +61,7 @@ def take_filters(document: dict[str, Any], days: int) -> None:
     """Return once a running gateway uses the filters of so many days, as they are now.
 
     Raises:
-        ServerFailed: it does not, after a minute.
+        ServerFailed: it does not within a minute.
     """
     reload(document)
     deadline = time.monotonic() + _SECONDS
@@ -72,13 +72,13 @@ def take_filters(document: dict[str, Any], days: int) -> None:
 
 
 def reload(document: dict[str, Any]) -> None:
-    """Have a gateway read its configuration again, and list the partitions."""
+    """Make a gateway read its configuration again and list the partitions."""
     asked = urllib.request.Request(f"{_admin(document)}/reload", method="POST")
     urllib.request.urlopen(asked, timeout=_SECONDS).close()
 
 
 def filter_days(document: dict[str, Any]) -> float:
-    """Of how many days a gateway has the filters."""
+    """How many days' filters a gateway has."""
     with urllib.request.urlopen(f"{_admin(document)}/metrics", timeout=10) as answer:
         for line in answer.read().decode().splitlines():
             if line.startswith("tapedeck_filter_days "):

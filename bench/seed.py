@@ -1,4 +1,4 @@
-"""States and lookups that are there before a run begins, written past the gateways."""
+"""Writes states and lookups before a run, without a gateway."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from sharding.ring.ring import Ring
 from sharding.state import Key, Owner
 
 VERSION = 6
-"""Of a state that is seeded: so many tracks of its mix were played."""
+"""The version of a seeded state, and how many tracks of its mix were played."""
 RETENTION = 30
 BULK_A_DAY = 200_000
-"""The bulk's listeners of a day begin at so many times the days back."""
+"""The bulk of seeded rows: user ids of a day begin at this number times the days back."""
 _PIPELINED = 1000
 
 GATEWAY_COLUMNS = "user_id,playlist_id,version,owner,state,operations"
@@ -55,7 +55,7 @@ def state_body(mix: int) -> bytes:
 
 
 def make_tables(servers: Servers) -> None:
-    """All tables of all designs, empty. (T and T+1 of the gateway's too.)"""
+    """Make the tables of all designs, empty, with today's and tomorrow's."""
     with servers.connect(GATEWAY) as cursor:
         for number in range(-1, RETENTION + 1):
             cursor.execute(sql.create_table(days_ago(number)))
@@ -69,24 +69,24 @@ def make_tables(servers: Servers) -> None:
 def gateway_rows(
     servers: Servers, day: date, users: range, mix: int, database: str = GATEWAY
 ) -> None:
-    """States of the gateway's in one partition. User ids in ascending steps of 1."""
+    """Write the gateway's states of these users, one after the other, into one partition."""
     into = f"{table(day)} ({GATEWAY_COLUMNS})"
     _fill(servers, database, into, gateway_values(mix), users)
 
 
 def gateway_values(mix: int) -> str:
-    """What a state of the gateway's has, but the user."""
+    """The values of a row of the gateway, without the user."""
     return f"{mix},{VERSION},{int(Owner.PLAYER)},x'{state_body(mix).hex()}',''"
 
 
 def plain_rows(servers: Servers, day: date, users: range, mix: int) -> None:
-    """States of the plain peers in one day's table."""
+    """Write states of the plain peers into one day's table."""
     values = f"{mix},{VERSION},x'{state_body(mix).hex()}'"
     _fill(servers, PLAIN, f"{table(day)} (user_id,playlist_id,version,state)", values, users)
 
 
 def table_rows(servers: Servers, day: date, users: range, mix: int) -> None:
-    """States in the one big table of the design without partitions."""
+    """Write states into the one big table of the design without partitions."""
     values = f"{mix},{VERSION},'{day:%Y-%m-%d}',x'{state_body(mix).hex()}'"
     into = "player_state (user_id,playlist_id,version,written_on,state)"
     _fill(servers, TABLE, into, values, users)
@@ -100,7 +100,7 @@ def _fill(servers: Servers, database: str, into: str, values: str, users: range)
 
 
 def gateway_lookups(servers: Servers, entries: Iterable[tuple[Key, date]]) -> None:
-    """Hints of the gateway's: packed, each on the node that the ring names."""
+    """Write hints of the gateway, packed, each to the node that the ring names."""
     layout = Layout("packed", RETENTION)
     ring = Ring(
         [_server(node.server) for node in servers.lookups],
@@ -113,14 +113,14 @@ def gateway_lookups(servers: Servers, entries: Iterable[tuple[Key, date]]) -> No
     for key, day in entries:
         node = ring.route(layout.ring_key(key))
         assert node is not None
-        # What prunes in passing is left out: there is nothing to prune.
+        # HSCAN removes old entries, of which there are none.
         by_node[node.name].extend(c for c in layout.put(key, day) if c[0] != "HSCAN")
     for name, commands in by_node.items():
         send(ports[name], commands)
 
 
 def plain_lookups(servers: Servers, entries: Iterable[tuple[Key, date]]) -> None:
-    """Lookups of the original system, written through twemproxy."""
+    """Write lookups of the original system through twemproxy."""
     assert servers.nutcracker is not None
     layout = Layout("flat", RETENTION)
     send(

@@ -1,7 +1,7 @@
-"""The servers of a run, the same ones for every peer: Redis, twemproxy, MariaDB or MySQL.
+"""The servers of a run, the same for every peer: Redis, twemproxy, MariaDB or MySQL.
 
-The database server stands alone and flushes its log to the disk at each commit: no binlog, no
-standby. A semi-synchronous pair would make each commit dearer, and so favour the gateway, which
+The database server flushes its log to the disk at each commit, and has no binary log and no
+standby. A semi-synchronous pair would make each commit slower, and so favour the gateway, which
 shares commits, over the peers, which do not.
 """
 
@@ -33,9 +33,9 @@ from stack.server import Server
 GATEWAY = "tapedeck"
 """The gateway's database."""
 PLAIN = "tapedeck_plain"
-"""That of the plain peers: one table a day."""
+"""The database of the plain peers, with one table a day."""
 TABLE = "tapedeck_table"
-"""That of the one big table."""
+"""The database of the design with one big table."""
 
 BUFFER_POOL = 1 << 30
 CHUNK = 8 << 20
@@ -60,7 +60,7 @@ _OPTIONS: dict[type[Server], tuple[str, ...]] = {
     ),
 }
 RETRY_MS, FAILURES, TIMEOUT_MS = 30_000, 2, 400
-"""When a lookup node is taken out of the ring, twemproxy's words and the gateway's defaults."""
+"""When a lookup node is ejected and probed: defaults of the gateway, used for twemproxy too."""
 
 
 class Nutcracker(Child):
@@ -103,7 +103,7 @@ class Servers:
     Args:
         folder: is made, and removed at the end.
         engine: of the database server.
-        data: of the database server, kept for later runs; it lies in `folder` otherwise.
+        data: of the database server, kept for later runs; by default it is in `folder`.
         passwords: those that the data has, or will be made with.
 
     Attributes:
@@ -239,7 +239,7 @@ class Servers:
     def set_buffer_pool(self, size: int) -> None:
         """Resize InnoDB's buffer pool (bytes, in steps of CHUNK), and wait until that is done.
 
-        Late versions of MariaDB 10.11 do it before they answer, earlier ones behind the answer.
+        Late versions of MariaDB 10.11 resize before they answer, earlier ones afterwards.
         """
         self.mysql.query(f"SET GLOBAL innodb_buffer_pool_size = {size}", timeout=120)
         self.mysql.await_ready(lambda: self._buffer_pool_is(size), 120)

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @dataclass
 class Tally:
-    """What happened in a run."""
+    """The counts of a run."""
 
     requests: int = 0
     sessions: int = 0
@@ -108,7 +108,7 @@ class Listener:
 
 
 async def play(args: argparse.Namespace) -> tuple[Tally, float]:
-    """Run all sessions; returns what happened and how many seconds it took."""
+    """Run all sessions; return the counts, and how many seconds it took."""
     tally = Tally()
     waiting = iter(range(args.listeners))
     connector = aiohttp.TCPConnector(limit=args.clients)

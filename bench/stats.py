@@ -15,10 +15,10 @@ def percentile(ordered: Sequence[float], share: float) -> float:
         ordered: ascending.
 
     Raises:
-        ValueError: there is no value, or the share is none.
+        ValueError: there is no value, or `share` is not between 0 and 1.
     """
     if not ordered:
-        raise ValueError("a percentile of nothing")
+        raise ValueError("a percentile needs a value")
     if not 0 <= share <= 1:
         raise ValueError(f"a share lies between 0 and 1, not at {share}")
     # 0.99 * 100 is a little more than 99 in binary: the rank is rounded before it is raised.
@@ -27,7 +27,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True)
 class Summary:
-    """What several rounds came to.
+    """The results of several rounds.
 
     Attributes:
         median: of the rounds.
@@ -54,19 +54,19 @@ def summary(values: Iterable[float]) -> Summary:
     """
     found = sorted(values)
     if not found:
-        raise ValueError("a summary of nothing")
+        raise ValueError("a summary needs a value")
     return Summary(median(found), found[0], found[-1], len(found))
 
 
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Summary:
-    """Ratios within each round that both were in: what the machine did in a round, it did to both.
+    """The ratios within each round that both have: what else the machine did then slowed both.
 
     Raises:
-        ValueError: they share no round, or one of theirs is 0.
+        ValueError: they have no round in common, or one of theirs is 0.
     """
     rounds = sorted(ours.keys() & theirs.keys())
     if any(theirs[number] == 0 for number in rounds):
-        raise ValueError("a ratio to 0")
+        raise ValueError("a ratio to 0 has no value")
     return summary(ours[number] / theirs[number] for number in rounds)
 
 
@@ -77,7 +77,7 @@ class Window:
     Attributes:
         start: seconds.
         count: how many there were.
-        p50, p99: milliseconds; 0 where there was none.
+        p50, p99: milliseconds; 0 if there was no request.
     """
 
     start: float

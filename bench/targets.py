@@ -1,4 +1,4 @@
-"""What was to be reached, and whether it was: medians of ratios within a round."""
+"""The targets, and whether a run reached them: medians of ratios within a round."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Target:
 
     Attributes:
         title: what is measured.
-        least, aim: what was to be reached; the aim is None where there is none.
-        less_is_better: which way is up.
-        unit: behind a value; `x` for a ratio.
-        find: the figure in a run's records; ValueError where they do not have it.
+        least, aim: what is to be reached at least, and at best; the aim may be None.
+        less_is_better: whether lower values are better.
+        unit: what follows a value; `x` for a ratio.
+        find: finds the figure in a run's records; raises ValueError if they do not have it.
     """
 
     title: str
@@ -33,10 +33,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target and what became of it.
+    """A target, and how a run compares with it.
 
     Attributes:
-        reached: None where it was not measured.
+        reached: the measured figure; None if it was not measured.
         words: `aim reached`, `reached`, `missed: ...`, `not measured`.
     """
 
@@ -118,7 +118,7 @@ def _purge_speed(records: Sequence[Record]) -> Summary:
 
 def _to_constant(title: str, workload: str, constant: str) -> Target:
     def find(records: Sequence[Record]) -> Summary:
-        # A constant knows no sessions: it is run under one workload alone.
+        # A constant answer does not depend on the session: it is run under one workload only.
         return paired(
             by_round(select(records, "throughput", peer="gateway", workload=workload), "rate"),
             by_round(select(records, "throughput", peer=constant, workload="warm"), "rate"),

@@ -1,7 +1,7 @@
 """What listeners do, as files of prepared paths for the load generator.
 
-Where not said otherwise every request changes a state, for each peer alike. Each run has
-listeners of its own, so that no run finds what another one left behind.
+Unless its docstring says otherwise, every request of a workload changes a state, with each peer.
+Each run has listeners of its own, so that it finds no states of another run.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Prepared:
         users: the listeners.
         before: the sum of the versions of their states before they are measured.
         opening: a file with the first requests of all sessions, to be asked before measuring;
-            None where the first request is part of what is measured.
+            None if the first request is measured too.
     """
 
     path: Path
@@ -64,7 +64,7 @@ class Workload:
     Attributes:
         name: short.
         title: for people.
-        requests_each: of one listener; 0 where nobody in particular asks.
+        requests_each: of one listener; 0 if no listener is named.
         seeds: whether `prepare` writes states into days that are over.
     """
 
@@ -128,12 +128,12 @@ def _open_sessions(servers: Servers, _: str, requests: int) -> Prepared:
 
 
 def _first_touches(days_back: Callable[[int], int]) -> Callable[[Servers, str, int], Prepared]:
-    """Listeners whose state lies in an older partition, with a lookup that says so."""
+    """Listeners whose state is in an older partition, with a right lookup."""
 
     def prepare(servers: Servers, store: str, requests: int) -> Prepared:
         users = new_listeners(requests)
         mix = 1
-        # Runs of ids have one day.
+        # Each range of ids has one day.
         runs = 28
         bounds = [users.start + len(users) * k // runs for k in range(runs + 1)]
         groups = [
@@ -154,9 +154,9 @@ def _first_touches(days_back: Callable[[int], int]) -> Callable[[Servers, str, i
 
 
 def returning(servers: Servers, store: str, groups: Sequence[tuple[date, range]], mix: int) -> Path:
-    """First touches, by listeners whose states are there already, in another order than these lie.
+    """First touches by listeners who have states, in another order than that of their ids.
 
-    Hints say where, in the words of the store that the peer uses.
+    Right hints are written too, as the peer's store has them.
 
     Args:
         groups: listeners by the day of their states.
@@ -173,13 +173,13 @@ def returning(servers: Servers, store: str, groups: Sequence[tuple[date, range]]
     return path
 
 
-def _nobody_knows(servers: Servers, _: str, requests: int) -> Prepared:
+def _without_states(servers: Servers, _: str, requests: int) -> Prepared:
     users = new_listeners(requests)
     return Prepared(starting(servers, users), users)
 
 
 def starting(servers: Servers, users: Sequence[int]) -> Path:
-    """First touches, by listeners who have no state, in another order than that of their ids."""
+    """First touches by listeners who have no state, in another order than that of their ids."""
     token = _tokens(servers)
     shuffled = list(users)
     random.Random(users[0]).shuffle(shuffled)
@@ -189,7 +189,7 @@ def starting(servers: Servers, users: Sequence[int]) -> Path:
 
 
 def _hot_keys(servers: Servers, _: str, requests: int) -> Prepared:
-    """All connections on one listener in one mix, through all of its tracks; then on the next."""
+    """All connections play the same listener's mix to its end; then the next listener's."""
     users = new_listeners(requests // catalog.HOT_TRACKS + 1)
     token = _tokens(servers)
     path = servers.folder / f"sessions-{users.start}"
@@ -235,7 +235,7 @@ COLD = Workload(
     "cold", "first touch of the day, state of yesterday", 1, _first_touches(lambda _: 1), seeds=True
 )
 BACK = Workload("back", "back after 2 to 29 days", 1, _first_touches(lambda k: 2 + k), seeds=True)
-MISS = Workload("miss", "a state that exists nowhere", 1, _nobody_knows)
+MISS = Workload("miss", "a state that exists nowhere", 1, _without_states)
 HOT = Workload("hot", "one hot key at a time", catalog.HOT_TRACKS, _hot_keys)
 CATALOG = Workload("catalog", "a mix of the catalog, no state", 0, _catalog)
 ALL = (WARM, OPEN, COLD, BACK, MISS, HOT, CATALOG)

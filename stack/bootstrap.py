@@ -1,9 +1,9 @@
-"""What `make run`, `make test` and `make bench` need before anything of Tapedeck can run.
+"""Installs what `make run`, `make test` and `make bench` need.
 
-Run by the machine's own python3, whichever that is. So it imports only the standard library, and
-its grammar is Python 3.7's: an older Python than the program needs gets a sentence that says so.
-It makes `.venv`, installs the pinned dependencies into it, and installs the missing servers. A run
-where nothing is missing takes a tenth of a second.
+It makes `.venv`, installs the pinned dependencies into it, and installs the missing servers. If
+nothing is missing it takes a tenth of a second. It runs on the machine's own python3, so it imports
+only the standard library, and its grammar is Python 3.7's: on a Python that is too old for Tapedeck
+it can still say so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 OLDEST = (3, 11)
 
-# What is looked for, in which package it is. (redis-tools has redis-server under another name.)
+# Packages, each with the programs or files of which one must exist. (redis-tools has redis-server
+# under another name.)
 SERVERS = {
     "redis-tools": ("redis-server", "redis-check-rdb"),
     "mariadb-server-core": ("mariadbd",),
@@ -30,7 +31,7 @@ COMPILER = {"gcc": ("gcc",), "libc6-dev": ("/usr/include/stdio.h",)}
 FOR_TESTS = {
     "nutcracker": ("nutcracker",),
     **COMPILER,  # a clock is shifted by a library that is built from source
-    # What deploy/ is for, or is checked by.
+    # Servers that deploy/ configures, and programs that check its files.
     "haproxy": ("haproxy",),
     "mariadb-client-core": ("mariadb",),
     "nginx": ("nginx",),
@@ -68,11 +69,11 @@ apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@"
 
 
 class Missing(Exception):
-    """Something has to be installed by hand: what, and how."""
+    """Something has to be installed by hand; the text says what, and how."""
 
 
 def say(sentence: str) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     print(f"tapedeck: {sentence}", flush=True)
 
 
@@ -96,7 +97,7 @@ def succeeds(argv: list[str]) -> bool:
 
 
 def package_manager() -> list[str] | None:
-    """How to become root for apt-get (a prefix of the command); None where that cannot be."""
+    """The words before apt-get that make it run as root; None if that is impossible."""
     if shutil.which("apt-get") is None:
         return None
     if os.geteuid() == 0:
@@ -107,7 +108,7 @@ def package_manager() -> list[str] | None:
 
 
 def install(packages: list[str], why: str) -> None:
-    """Install Debian packages, saying so before.
+    """Install Debian packages, and say so before.
 
     Raises:
         Missing: without root or apt, or when apt-get fails.
@@ -117,8 +118,8 @@ def install(packages: list[str], why: str) -> None:
     if prefix is None:
         if shutil.which("apt-get") is None:
             raise Missing(
-                f"{why}, and there is no apt-get here. Install by hand what Debian has in "
-                f"{', '.join(packages)}, then run this again"
+                f"{why}, and there is no apt-get here. Install by hand what Debian's packages "
+                f"{', '.join(packages)} contain, then run this again"
             )
         raise Missing(
             f"{why}, and this is not root (nor does `sudo -n` work). Install by hand, then run "
@@ -133,7 +134,7 @@ def install(packages: list[str], why: str) -> None:
 
 
 def is_there(what: str) -> bool:
-    """Whether a path, a system library or a command (on PATH or where servers lie) exists."""
+    """Whether a path, a system library or a program exists (on PATH, or in a folder of servers)."""
     if what.startswith("/"):
         return Path(what).exists()
     if "/" in what:
@@ -144,7 +145,7 @@ def is_there(what: str) -> bool:
 
 
 def ensure_servers(wanted: dict[str, tuple[str, ...]]) -> None:
-    """Install the packages of which nothing is there."""
+    """Install each package of which no program or file exists."""
     missing = [p for p, names in wanted.items() if not any(is_there(name) for name in names)]
     if not missing:
         return
@@ -156,7 +157,7 @@ def ensure_servers(wanted: dict[str, tuple[str, ...]]) -> None:
 
 
 def ensure_venv() -> None:
-    """Make `.venv`, unless a usable one is there that was made in this place."""
+    """Make `.venv`, unless there is one that works and was made at this path."""
     place = VENV / ".place"
     check = "import sys, pip; sys.exit(sys.version_info < (3, 11))"
     if succeeds([str(PYTHON), "-c", check]) and (
@@ -164,7 +165,7 @@ def ensure_venv() -> None:
     ):
         return
     if not succeeds([sys.executable, "-c", "import venv, ensurepip"]):
-        # Debian has both in a package of their own.
+        # Debian has both in a separate package.
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
         is_debians = os.path.realpath("/usr/bin/python3") == os.path.realpath(sys.executable)
         package = "python3-venv" if is_debians else f"python{version}-venv"
@@ -201,12 +202,12 @@ def ensure_dependencies(extra: str) -> None:
     argv += ["--no-input", "-c", "constraints.txt", "-e", f".[{extra}]" if extra else "."]
     done = subprocess.run(argv, cwd=str(ROOT), stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
-        raise Missing(f"pip failed (see above); what it was asked: {' '.join(argv)}")
+        raise Missing(f"pip failed (see above). The command was: {' '.join(argv)}")
     stamps[extra].write_text(wanted)
 
 
 def main() -> int:
-    """Do what is missing; answer the process's exit status."""
+    """Install what is missing; return the exit status."""
     asked = [extra for option, extra in OPTIONS.items() if option in sys.argv[1:]]
     extra = asked[0] if asked else ""
     if sys.version_info < OLDEST:

@@ -1,4 +1,4 @@
-"""Mixes straight into a server's tables, for the local stack, benchmarks, drills and tests."""
+"""Writes mixes into a server's tables, for the local stack, benchmarks, drills and tests."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BILLION 1000000000LL /* nanoseconds a second; as seconds: 2001 */
+#define BILLION 1000000000LL /* nanoseconds in a second; as seconds since 1970: a day in 2001 */
 
-static long long last; /* what was read last: a file that is just being rewritten is empty */
+static long long last; /* the last shift: a file that is just being rewritten is empty */
 
 static long long shift(void) {
     const char *name = getenv("CLOCK_SHIFT_FILE");
@@ -42,7 +42,7 @@ static void move(struct timespec *at, long long by) {
 }
 
 typedef int read_clock(clockid_t, struct timespec *);
-static read_clock *system_clock; /* asks no kernel, where syscall() would */
+static read_clock *system_clock; /* faster than syscall(): it makes no system call */
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
     int failed = system_clock ? system_clock(clock, now) : (int)syscall(SYS_clock_gettime, clock, now);
@@ -66,14 +66,14 @@ time_t time(time_t *now) {
     return at.tv_sec;
 }
 
-/* A moment on the shifted clock, to which the system would wait on its own. */
+/* The caller's deadline is on the shifted clock; the system waits by its own clock. */
 
 typedef int timed_wait(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
 static timed_wait *system_wait;
 
 static __attribute__((constructor)) void find(void) {
     system_clock = (read_clock *)dlsym(RTLD_NEXT, "clock_gettime");
-    /* Of the two that x86-64 has, dlsym may find the one that cannot share a condition. */
+    /* x86-64 has two versions of it; dlsym may find the old one, for another kind of condition. */
     system_wait = (timed_wait *)dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
     if (!system_wait) system_wait = (timed_wait *)dlsym(RTLD_NEXT, "pthread_cond_timedwait");
 }
@@ -81,8 +81,8 @@ static __attribute__((constructor)) void find(void) {
 int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex,
                            const struct timespec *until) {
     struct timespec at = *until;
-    /* What is counted by the monotonic clock, which began with the machine, stays as it is, and so
-     * does what never comes. */
+    /* A small number is a time on the monotonic clock, which starts with the machine; a huge one
+     * means for ever. Neither is shifted. */
     if (at.tv_sec > BILLION && at.tv_sec < 8 * BILLION) move(&at, -shift());
     return system_wait(condition, mutex, &at);
 }

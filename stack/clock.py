@@ -1,4 +1,4 @@
-"""Shifts the wall clock of a process, by a library that is built from clock.c beside this file."""
+"""Shifts the wall clock of a process, with a library that is built from clock.c in this folder."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ HOW_TO_GET_A_COMPILER = (
 
 
 def shifted_by(file: Path) -> dict[str, str]:
-    """What shifts a process's clock by the content of a file, which may be rewritten at any time:
-    variables of its environment. The library is built beside the file.
+    """The environment variables that shift a process's clock by the seconds in a file, which may be
+    rewritten at any time. The library is built beside that file.
 
     Raises:
         ServerFailed: there is no C compiler, or it failed.

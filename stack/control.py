@@ -28,7 +28,7 @@ class NotRunning(Exception):
 
 @contextlib.contextmanager
 def _short_path(folder: Path) -> Iterator[str]:
-    """The socket by a name that fits: the kernel takes 107 bytes, and folders can be deep."""
+    """A short path of the socket: the kernel takes 107 bytes, and the folder's may be longer."""
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{descriptor}/{_SOCKET}"
@@ -60,7 +60,7 @@ class Control:
         (self._stack.layout.run / _SOCKET).unlink(missing_ok=True)
 
     def tell(self, sentence: str) -> None:
-        """Pass events on to the client that waits for an order."""
+        """Pass a sentence on to each client that waits for its order."""
         for listener in tuple(self._listeners):
             listener(sentence)
 
@@ -89,7 +89,7 @@ class Control:
                 answer(done=self._carry_out(request))
             except ServerFailed as error:
                 answer(error=str(error))
-            except Exception as error:  # the stack outlives a bad order
+            except Exception as error:  # a bad order must not end the stack
                 answer(error=f"{type(error).__name__}: {error}")
             finally:
                 self._listeners.discard(progress)
@@ -104,11 +104,11 @@ class Control:
             return self._stack.start_server(name)
         if order == "stop":
             return self._stack.stop_server(name)
-        raise ServerFailed(f"there is no order {order!r}")
+        raise ServerFailed(f"there is no order {order!r}: use status, start, stop or promote")
 
 
 def ask(run: Path, progress: Callable[[str], None] = lambda _: None, **request: object) -> Any:
-    """Send an order to the stack whose `run` folder that is, and wait for its end.
+    """Send an order to the stack with this `run` folder; return its result.
 
     Raises:
         NotRunning: no stack listens there.

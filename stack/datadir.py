@@ -1,8 +1,8 @@
-"""A MariaDB data directory, made without the scripts around it, and what every engine's has.
+"""Makes data directories of MariaDB, and says what the data of every engine has.
 
-`mariadb-install-db` asks for a package (my_print_defaults) that the server itself does without, so
-the same SQL is given to `mariadbd --bootstrap` here. The help tables and the sys schema are left
-out: nothing here reads them, and making the data takes half as long without them.
+`mariadb-install-db` needs a package (with my_print_defaults) that the server itself does not. So
+this module gives the same SQL to `mariadbd --bootstrap`. It leaves out the help tables and the sys
+schema: nothing here reads them, and the data is made in half the time without them.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ GENERATION_TABLE = (
 """The fencing generation of the primary; a promotion raises it."""
 
 MAX_CONNECTIONS = 500
-"""Connections that a server of ours takes."""
+"""Connections that a server of ours accepts."""
 GATEWAY_CONNECTIONS = 450
-"""Of them, those that gateways may have: a standby and an administrator always find one."""
+"""How many of them gateways may have, so that a standby and an administrator can always connect."""
 
 
 @dataclass(frozen=True)
 class Passwords:
-    """Of the three users that a server of ours has; there are no others, and no anonymous one.
+    """The passwords of a server's users. A server of ours has only these three users.
 
     Attributes:
         admin: of `stack`, which may do everything, read_only or not.
@@ -58,7 +58,7 @@ class Passwords:
 
 
 def executable() -> str:
-    """Where mariadbd is.
+    """The path of mariadbd.
 
     Raises:
         ServerFailed: it is not installed.
@@ -79,10 +79,10 @@ def as_user() -> list[str]:
 def make(folder: Path, passwords: Passwords) -> None:
     """Make a data directory with the users, the database `tapedeck` and generation 1 (0.5 s).
 
-    It has written no binlog: copies of it can be both ends of a pair.
+    It has no binary log, so copies of it can be both servers of a pair.
 
     Raises:
-        ServerFailed: mariadbd is missing or refused.
+        ServerFailed: mariadbd is not installed, or failed.
     """
     folder.mkdir(parents=True)
     folder.chmod(0o700)
@@ -102,9 +102,9 @@ def make(folder: Path, passwords: Passwords) -> None:
     )
     argv = [executable(), "--no-defaults", "--bootstrap", *as_user(), *SMALL_AND_SAFE]
     argv += [f"--datadir={folder}", "--log-warnings=0", "--enforce-storage-engine="]
-    # Nothing has to survive a crash half-way: the caller begins anew.
+    # Without flushes: after a crash half-way the caller begins anew.
     argv += ["--innodb-flush-log-at-trx-commit=0", "--max-allowed-packet=8M"]
-    # Not /tmp: a mariadbd that starts removes what others have there.
+    # Not /tmp: a mariadbd that starts removes the temporary tables of other servers there.
     with tempfile.TemporaryDirectory() as temporary:
         argv.append(f"--tmpdir={temporary}")
         done = subprocess.run(argv, input=sql, capture_output=True, text=True, check=False)

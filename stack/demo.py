@@ -1,8 +1,8 @@
-"""The demo player: a page beside the local stack on which one plays a mix and breaks parts of it.
+"""The demo player: a page on which a user plays a mix, and kills servers of the local stack.
 
-Only `tapedeck up` has it; `tapedeck serve` does not. It passes the
-Player's calls on to the gateway, and orders to the stack. Only its own page may call it: another
-site in the same browser must not kill servers here.
+Only `tapedeck up` serves it; `tapedeck serve` does not. It passes Player commands on to the
+gateway, and orders to the stack. Only its own page may call it: another site in the same browser
+must not kill servers here.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from stack.stack import Stack
 
 PAGES = Pages("stack")
 PORT = 8082
-"""Where it is, unless that is taken."""
+"""The player's port, unless it is taken."""
 ANSWER_SECONDS = 20.0
-"""Longer than the gateway waits for MySQL."""
+"""How long it waits for the gateway: longer than the gateway waits for MySQL."""
 _PASSED_ON = ("sets", "mixes", "mix_sets")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -43,7 +43,7 @@ def bind(port: int | None) -> socket.socket:
     """A socket for the player.
 
     Args:
-        port: where it has to be; None for `PORT`, or any other one if that is taken.
+        port: the only port that will do; None for `PORT`, or any free port if that is taken.
 
     Raises:
         ServerFailed: the port is taken.
@@ -66,7 +66,7 @@ class Demo:
     """The player of one stack, in a thread of its own.
 
     Args:
-        stack: what it plays on, and breaks.
+        stack: whose gateway it uses, and whose servers it kills and starts.
         sock: from `bind`.
     """
 
@@ -88,11 +88,11 @@ class Demo:
         self._stop = asyncio.Event()
 
     def start(self) -> None:
-        """Serve from now on."""
+        """Begin to serve."""
         self._thread.start()
 
     def close(self) -> None:
-        """Serve no longer."""
+        """Stop serving."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(5)
@@ -121,7 +121,7 @@ class Demo:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Keep other sites out: their names (DNS rebinding) and their forms (no such header)."""
+        """Refuse other sites: their names (DNS rebinding); their forms, which lack the header."""
         try:
             if request.host not in self._hosts:
                 raise Refusal(403, f"This page is at {self.url}.")
@@ -140,12 +140,12 @@ class Demo:
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["file"]
-        # Colours and plain elements are the dashboard's.
+        # These files are the dashboard's too.
         shared = name in ("base.css", "dom.js", "icon.svg")
         return _file_of((SHARED if shared else PAGES).part(name))
 
     async def _listener(self, request: web.Request) -> web.StreamResponse:
-        """A known user of this page's own, so that it can be looked for."""
+        """Make a known user, because the page can ask where that user's state is."""
         user = secrets.randbelow(2**40) + 1
         key = (self._stack.layout.home / "service.key").read_text().strip()
         assert self._session is not None
@@ -186,7 +186,7 @@ class Demo:
         return _answer({"done": said})
 
     def _kill(self, name: str) -> str:
-        """As `kill -9` from a terminal: the stack finds out by itself."""
+        """Kill a server, as `kill -9` in a terminal does: the stack is not told."""
         try:
             os.kill(int(self._stack.layout.pid_file(name).read_text()), signal.SIGKILL)
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Other database and lookup servers than the machine's own, installed without touching the system.
+"""Installs other database and lookup servers than the machine's own, without changing the system.
 
     python3 stack/engines.py install mysql-9
 
@@ -45,7 +45,8 @@ class Recipe:
         programs: paths in the packages; the first one is the server.
         options: the server's own, before those that it is started with. {root} is where the
             packages are unpacked.
-        system: whose packages, `debian` or `ubuntu`; suite: of its archive.
+        system: where the packages are from, `debian` or `ubuntu`.
+        suite: the suite in that system's archive.
     """
 
     packages: tuple[str, ...]
@@ -112,7 +113,7 @@ class Failed(Exception):
 
 
 def find(name: str, program: str | None = None) -> Path | None:
-    """What runs a program of an engine; None while the engine is not installed.
+    """The script that runs a program of an engine; None if the engine is not installed.
 
     Args:
         name: of ENGINES.
@@ -123,8 +124,8 @@ def find(name: str, program: str | None = None) -> Path | None:
 
 
 def chosen(*products: str) -> str | None:
-    """The engine that the environment chose for one of these products ("redis", "valkey"); None
-    where it chose nothing, or an engine of another kind.
+    """The engine that TAPEDECK_ENGINE names, if it is of one of these products ("redis", ...); else
+    None.
 
     Raises:
         Failed: it is not installed, or there is no engine of that name.
@@ -142,20 +143,20 @@ def chosen(*products: str) -> str | None:
 
 
 def files(name: str) -> Path:
-    """Where the packages of an engine are unpacked: the root of its own file system."""
+    """The folder where the packages of an engine are unpacked, as below / of a system."""
     return FOLDER / name / "root"
 
 
 def say(sentence: str) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     print(f"tapedeck: {sentence}", flush=True)
 
 
 def install(name: str) -> None:
-    """Install an engine, unless it is there. What an interrupted run downloaded is not lost.
+    """Install an engine, unless it is installed. What an interrupted run downloaded is used.
 
     Raises:
-        Failed: no archive of Debian is configured or reached, or it has another version.
+        Failed: no archive is configured or can be reached, or it has another version.
     """
     if find(name) is not None:
         return
@@ -196,7 +197,7 @@ def write_scripts(folder: Path, engine: Recipe) -> None:
 
 
 def _apt(packages: Path) -> list[str]:
-    """Options that give apt its own lists, cache and list of installed packages: none is installed,
+    """Options that give apt lists and a cache of its own, and an empty list of installed packages,
     so that it downloads every library that is needed."""
     state = FOLDER / "apt"
     (state / "lists" / "partial").mkdir(parents=True, exist_ok=True)
@@ -220,7 +221,7 @@ def _apt(packages: Path) -> list[str]:
 
 
 def _run(argv: list[str], what: str, folder: Path | None = None) -> str:
-    """What a command prints, run in a folder.
+    """Run a command in a folder; return what it prints.
 
     Raises:
         Failed: it ended with another status than 0.
@@ -278,7 +279,8 @@ def _addresses(name: str, system: str) -> list[str]:
 
 
 def _keyring(apt: list[str], name: str, system: str) -> Path | None:
-    """The keys of a system's archive; of another system than the machine's, from its package."""
+    """The file with the keys of a system's archive; None if apt finds them itself. The keys of
+    another system than the machine's are in a package of Debian."""
     keyring = f"{system}-archive-keyring"
     if (known := _KEYRINGS / f"{keyring}.gpg").exists():
         return known
@@ -345,7 +347,7 @@ def _unpack(new: Path, name: str) -> None:
 
 
 def main() -> int:
-    """Install what is asked for, or list what there is; answer the process's exit status."""
+    """Install the named engines, or list all; return the exit status."""
     parser = argparse.ArgumentParser(description="Servers below .tapedeck/engines")
     commands = parser.add_subparsers(dest="command", required=True)
     asked = commands.add_parser("install", help="install engines; those that are there stay")

@@ -12,7 +12,7 @@ from stack.layout import gateway_environment
 from stack.process import Child
 
 DRAIN = 25.0
-"""Seconds that it may take to finish what is in flight (gateway.drain_seconds is 15)."""
+"""Seconds that it may take to finish requests (gateway.drain_seconds is 15)."""
 
 
 class Gateway(Child):
@@ -33,7 +33,7 @@ class Gateway(Child):
         self.await_ready(self._is_ready, 30)
 
     def stop(self, seconds: float = DRAIN) -> None:
-        """SIGTERM: it finishes what is in flight."""
+        """Send SIGTERM, and wait until it has finished its requests and ended."""
         super().stop(seconds)
 
     def _is_ready(self) -> bool:

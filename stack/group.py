@@ -1,7 +1,7 @@
-"""Three MySQL servers in Group Replication: MySQL elects the primary, nothing here promotes.
+"""Three MySQL servers in Group Replication. MySQL itself elects the primary.
 
-`Group` asks the members a few times a second what they see, says what changes, tells those that
-were started to join, founds a group that was stopped as a whole, and takes orders (stop, start,
+`Group` asks the members a few times a second what they see, says what has changed, tells started
+members to join, founds the group again if all of it was stopped, and takes orders (stop, start,
 promote) in between. The rules are in `group_rules`.
 """
 
@@ -24,7 +24,7 @@ from stack.process import ServerFailed
 from stack.supervised import RETRY_SECONDS, Say, Supervised
 
 _QUERY_SECONDS = 1.0
-"""Seconds for an answer to the questions that are asked all the time."""
+"""Seconds that a check waits for an answer."""
 _JOIN = 60.0
 """Seconds that joining may take."""
 _LEAVE = 20.0
@@ -58,7 +58,7 @@ class Group(Supervised[MySQL]):
         self._running: set[str] = set()
         self._tried: dict[str, float] = {}
 
-    # --- who is who
+    # --- roles
 
     @property
     def primary(self) -> MySQL:
@@ -66,7 +66,7 @@ class Group(Supervised[MySQL]):
 
     @property
     def redundant(self) -> bool:
-        """As `Supervised` says: each member of a majority has what was acknowledged."""
+        """Whether a majority is online: each of its members has every acknowledged change."""
         return self._seen is not None and 2 * len(self._seen.online) > len(self.servers)
 
     def status(self) -> dict[str, object]:
@@ -100,10 +100,11 @@ class Group(Supervised[MySQL]):
             if not self._make_data():
                 for server in self.servers.values():
                     if not server.folder.is_dir():
-                        # It gets everything from the others when it joins.
+                        # It gets all data from the others when it joins.
                         kept = next(s.folder for s in self.servers.values() if s.folder.is_dir())
                         MySQL.make_data(server.folder, self._passwords)
-                        for key in kept.glob("*.pem"):  # the gateway knows the public one
+                        # The gateway's configuration has the public key, so it must not change.
+                        for key in kept.glob("*.pem"):
                             shutil.copy2(key, server.folder)
             with ThreadPoolExecutor(len(self.servers)) as starters:
                 list(starters.map(lambda server: server.start("member"), self.servers.values()))
@@ -121,7 +122,7 @@ class Group(Supervised[MySQL]):
         self._begin_watching()
 
     def stop(self) -> None:
-        # The primary leaves the group last, and has everything.
+        # The primary leaves the group last, so that it has every change.
         self._end_watching()
         with self._lock, ThreadPoolExecutor(len(self.servers)) as stoppers:
             for server in self.servers.values():
@@ -169,8 +170,8 @@ class Group(Supervised[MySQL]):
             return f"{name} is started, and not in the group yet: see `tapedeck stack status`"
 
     def promote(self, *, force: bool = False) -> str:
-        """As `Supervised` says: MySQL hands the primary's part to another member. With `force`, if
-        no majority is left, the group is founded again with the members that run."""
+        """As `Supervised` says: MySQL makes another member the primary. With `force`, if no
+        majority is left, the group is founded again with the members that run."""
         with self._lock:
             self._check()
             seen = self._seen
@@ -204,7 +205,7 @@ class Group(Supervised[MySQL]):
                 return False
             self._check_safely()
             if self._seen is not None and not self._seen.exists and not self._seen.founding:
-                # Nothing but another member's start would change that.
+                # Only the start of another member would change that.
                 deadline = min(deadline, time.monotonic() + 8)
             time.sleep(0.1)
         return True
@@ -245,7 +246,7 @@ class Group(Supervised[MySQL]):
                 list(joiners.map(self._join, seen.joining))
 
     def _report_changes(self, seen: Situation) -> None:
-        """Say what has changed since the check before."""
+        """Say what has changed since the last check."""
         running = {name for name, server in self.servers.items() if server.running}
         for name in sorted(self._running - running - self._unwanted):
             self._say(f"{name} is dead; it stays so: tapedeck stack start {name} brings it back")
@@ -284,17 +285,17 @@ class Group(Supervised[MySQL]):
         )
 
     def _found(self, names: list[str]) -> None:
-        """Found the group anew: begin with the member that has all that any of them has.
+        """Found the group again, with a member that has every transaction that any of them has.
 
         Raises:
-            ServerFailed: each has what another lacks.
+            ServerFailed: each member lacks a transaction of another.
         """
         members = [self.servers[name] for name in names]
         for server in members:
             view = self._view(server)
             if view is None or view.state != "OFFLINE":
-                # One that has lost the majority does not leave on its word; what it holds back was
-                # not acknowledged.
+                # A member without a majority does not leave the group when told to, so it is
+                # killed. Changes that it has not committed were not acknowledged.
                 server.kill()
                 server.start("member")
         has = {server: _transactions(server) for server in members}

@@ -1,10 +1,9 @@
-"""The state of a group from what its members say, and what MySQL itself does not do for it.
+"""The state of a group, from what its members say, and what has to be done for it. No I/O.
 
-No I/O. MySQL expels a member that does not answer, elects the primary, and takes a member back.
-It does not begin: a member that was started has to be told to join, and when no group
-is left, one member has to be told to found it again, the one with the most transactions. Founding
-is safe only while every member can be asked what it has: any of them may be the only one that holds
-an acknowledged change.
+MySQL expels a member that does not answer, elects the primary, and takes a member back. It begins
+nothing: a started member has to be told to join, and if no group is left, the member with the most
+transactions has to be told to found it again. That is safe only if every member can be asked what
+it has, because any of them may be the only one with an acknowledged change.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class View:
     Attributes:
         state: the member's own: ONLINE, RECOVERING, OFFLINE, ERROR.
         members: the state of each member that it knows, itself too, by name.
-        primary: the name of the one that it holds for the primary.
+        primary: the name of the member that it takes for the primary.
     """
 
     state: str = "OFFLINE"
@@ -40,14 +39,14 @@ class View:
 
 @dataclass(frozen=True)
 class Situation:
-    """The group, as far as it can be told.
+    """The state of the group.
 
     Attributes:
-        exists: some member is in it and can decide.
-        primary: who was elected; None while that is not known.
-        online: the names of those that are ONLINE.
-        joining: those that are to be told to join.
-        founding: no group is left, and all members can be asked: it is to be founded again.
+        exists: whether a member is in it and reaches more than half of it.
+        primary: the name of the elected member; None while it is not known.
+        online: the names of the members that are ONLINE.
+        joining: the names of the members that have to be told to join.
+        founding: whether it has to be founded again: no group is left, and all members answer.
     """
 
     exists: bool
@@ -61,11 +60,11 @@ def situation_of(views: Mapping[str, View | None]) -> Situation:
     """Combine what the members say.
 
     Args:
-        views: by name; None of a member that does not run, or does not answer.
+        views: by name; None for a member that does not run or does not answer.
     """
     deciding = {name: view for name, view in views.items() if view is not None and view.decides}
-    # A primary that was frozen, expelled and thawed believes for some seconds that nothing
-    # happened: what most of them say counts.
+    # A primary that was frozen, expelled and thawed still says for some seconds that it is the
+    # primary: the majority decides.
     votes = Counter(view.primary for view in deciding.values() if view.primary is not None)
     primary = votes.most_common(1)[0][0] if votes else None
     agreeing = [view for view in deciding.values() if view.primary == primary]
@@ -75,7 +74,7 @@ def situation_of(views: Mapping[str, View | None]) -> Situation:
         for name, state in view.members.items()
         if state == "ONLINE" and views.get(name) is not None
     }
-    # (MySQL itself has one that was expelled, ERROR, rejoin.)
+    # An expelled member is in ERROR, and MySQL lets it join again by itself.
     out = [name for name, view in views.items() if view is not None and view.state == "OFFLINE"]
     return Situation(
         exists=bool(deciding),

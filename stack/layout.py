@@ -16,9 +16,9 @@ from stack.process import port_is_free
 
 LOOKUP_NAMES = ("lookup1", "lookup2", "lookup3")
 MYSQL_NAMES = ("mysql1", "mysql2", "mysql3")
-"""The third one is there in a group only."""
+"""Only a group has the third one."""
 NAMES = (*LOOKUP_NAMES, *MYSQL_NAMES, "gateway")
-"""What can be stopped and started, in the order of their start."""
+"""The servers that can be stopped and started, in the order of their start."""
 Kind = Literal["mariadb", "mysql", "group"]
 """A semi-synchronous pair of either engine, or three members of a MySQL group."""
 MYSQL_PORTS: dict[Kind, tuple[int, ...]] = {
@@ -30,7 +30,7 @@ MYSQL_PORTS: dict[Kind, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Ports:
-    """On 127.0.0.1."""
+    """The ports of a stack, on 127.0.0.1."""
 
     gateway: int = 8080
     admin: int = 8081
@@ -38,7 +38,7 @@ class Ports:
     mysql: tuple[int, ...] = MYSQL_PORTS["mariadb"]
 
     def uses(self) -> list[tuple[int, str, str]]:
-        """Each port, who listens there, and the option that changes it."""
+        """Each port, the name of its server, and the option that changes it."""
         return [
             *((p, n, "--lookup-ports") for p, n in zip(self.lookup, LOOKUP_NAMES, strict=True)),
             *((p, n, "--mysql-ports") for p, n in zip(self.mysql, MYSQL_NAMES, strict=False)),
@@ -65,8 +65,8 @@ class Layout:
 
     Attributes:
         config: the gateway's configuration; everything else lies in its folder.
-        ephemeral: the data is thrown away at the end.
-        mysql: what plays MySQL's part; each kind has data of its own.
+        ephemeral: whether the data is removed at the end.
+        mysql: the kind of its MySQL servers; each kind has data of its own.
     """
 
     config: Path
@@ -90,16 +90,16 @@ class Layout:
 
     @property
     def run(self) -> Path:
-        """Process ids, the control socket, the lock."""
+        """The folder of process ids, the control socket and the lock."""
         return self.home / "run"
 
     @property
     def log(self) -> Path:
-        """One file a process."""
+        """The folder of logs, with a file for each process."""
         return self.home / "log"
 
     def pid_file(self, name: str) -> Path:
-        """Where the process id of `name` stands while it runs."""
+        """The file with the process id of `name` while it runs."""
         return self.run / f"{name}.pid"
 
 
@@ -139,8 +139,8 @@ def passwords(layout: Layout) -> Passwords:
 
 
 def gateway_environment() -> dict[str, str]:
-    """This process's environment without the ports that `up` was told: these hold, wherever they
-    were said."""
+    """This process's environment without the gateway's ports and workers: `tapedeck up` has read
+    them, and those in the configuration that it writes must hold."""
     ignored = ("TAPEDECK_GATEWAY__PORT", "TAPEDECK_ADMIN__PORT", "TAPEDECK_GATEWAY__WORKERS")
     return {name: value for name, value in os.environ.items() if name not in ignored}
 
@@ -166,7 +166,7 @@ def write_config(layout: Layout, ports: Ports, workers: int, public_key: str = "
                 f"127.0.0.1:{port}:1 {name}"
                 for port, name in zip(ports.lookup, LOOKUP_NAMES, strict=True)
             ],
-            # A node that was killed by hand and started again returns soon.
+            # Short, so that a node that was killed by hand and started again returns soon.
             "server_retry_timeout": 2000,
         },
         "mysql": {
@@ -175,15 +175,15 @@ def write_config(layout: Layout, ports: Ports, workers: int, public_key: str = "
             "password_file": f"{layout.data.name}/secrets/gateway",
             "database": "tapedeck",
         },
-        # Removed with the other data.
+        # Filters are removed with the other data.
         "partitions": {"filter_folder": str(layout.data.absolute() / "filters")},
     }
     if public_key:
         document["mysql"]["public_key"] = public_key
     document = overridden(document, gateway_environment())
     text = (
-        "# `tapedeck up` writes this file anew at each start; an edit holds until then.\n"
-        "# What is to last belongs into its environment: TAPEDECK_LOOKUP__TIMEOUT=200 make run\n"
+        "# `tapedeck up` writes this file anew at each start; an edit holds until then. To set a\n"
+        "# value for good, put it into its environment: TAPEDECK_LOOKUP__TIMEOUT=200 make run\n"
     )
     new = layout.config.with_name(layout.config.name + ".new")
     new.touch(0o600)  # the environment may have a secret

@@ -1,4 +1,4 @@
-"""A real MariaDB server as a child process: by itself, or as one end of a pair."""
+"""A real MariaDB server as a child process: by itself, or as a server of a pair."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from stack.datadir import Passwords
 from stack.server import Role, Server
 
 _SAFE = ("--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1")
-# A process that is killed loses nothing without fsync; only a machine that fails would.
+# Without fsync a killed process loses nothing; only a machine that fails does.
 _FAST = ("--innodb-flush-log-at-trx-commit=2", "--skip-log-bin", "--innodb-flush-method=nosync")
-# The wait point's default answers before the standby has it; a short timeout falls back to
-# asynchronous in silence, and so does wait_no_slave=0.
+# With the default wait point other clients see a change before the standby has it. With a short
+# timeout, or with wait_no_slave=0, the primary stops waiting for the standby, and does not say so.
 _PAIR = (
     *_SAFE,
     "--log-bin=binlog",
@@ -35,10 +35,10 @@ _PAIR = (
     "--rpl-semi-sync-master-timeout=1000000000",
     "--rpl-semi-sync-master-wait-no-slave=1",
     "--rpl-semi-sync-slave-kill-conn-timeout=1",
-    # Nothing is written before the roles are settled, whichever server starts.
+    # Each server starts read-only, so that it takes no change before its role is decided.
     "--read-only=1",
 )
-# Recovers as a standby does: cuts off what a crashed primary wrote without acknowledging it.
+# The server recovers as a standby: it drops what it wrote as a primary and did not acknowledge.
 _STANDBY = ("--init-rpl-role=SLAVE", "--rpl-semi-sync-slave-enabled=1")
 
 
@@ -63,8 +63,8 @@ class MariaDB(Server):
         return [*argv, *datadir.SMALL_AND_SAFE, *roles[role]]
 
     def follow(self, cursor: Cursor, primary: Server) -> None:
-        """Follow it from where this server is."""
-        # A former primary's own writes count as received.
+        """Follow a primary from this server's own position."""
+        # A former primary has to count its own writes as received.
         cursor.execute("SELECT @@gtid_current_pos, @@gtid_slave_pos")
         ((current, received),) = cursor.fetchall()
         if current != received:
@@ -77,15 +77,15 @@ class MariaDB(Server):
         )
 
     def missing(self, cursor: Cursor, wanted: str, have: str) -> int:
-        """By the numbers: a pair writes in one domain, whose numbers only grow."""
+        """Compares sequence numbers: a pair writes in one domain, whose numbers only grow."""
         return max(0, _number(wanted) - _number(have))
 
     def begin_anew(self) -> None:
-        """What the primary wrote carries another server's id here: say that it counts."""
+        """Also count as received what is in the binary log, which was copied from the primary."""
         super().begin_anew()
         self.query("SET GLOBAL gtid_slave_pos = @@gtid_binlog_pos")
 
 
 def _number(position: str) -> int:
-    """Of `domain-server-number`."""
+    """The sequence number of a position `domain-server-number`."""
     return int(position.rpartition("-")[2] or 0)

@@ -1,8 +1,8 @@
-"""A real MySQL server (8.4 or 9.x) as a child process: one by itself, one end of a pair, or one
+"""A real MySQL server (8.4 or 9.x) as a child process: by itself, as a server of a pair, or as a
 member of a group.
 
-`mysqld` is looked for in TAPEDECK_MYSQLD, in `.tapedeck/engines` (`stack/engines.py`), and on
-the PATH, where MariaDB's link of that name does not count.
+`mysqld` is looked for in TAPEDECK_MYSQLD, in `.tapedeck/engines` (`stack/engines.py`), and on the
+PATH; MariaDB has a link of that name, which is not used.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _SMALL = (
     "--key-buffer-size=1M",
     "--table-definition-cache=400",
     "--table-open-cache=400",
-    "--performance-schema=0",  # its tables about replication are there all the same
+    "--performance-schema=0",  # its tables about replication exist nevertheless
     "--mysqlx=0",  # saves a port
     "--secure-file-priv=NULL",
 )
-# A process that is killed loses nothing without fsync; only a machine that fails would.
+# Without fsync a killed process loses nothing; only a machine that fails does.
 _FAST = ("--innodb-flush-log-at-trx-commit=2", "--skip-log-bin", "--innodb-flush-method=nosync")
 _REPLICATED = (
     "--innodb-flush-log-at-trx-commit=1",
@@ -45,7 +45,7 @@ _REPLICATED = (
     "--gtid-mode=ON",
     "--enforce-gtid-consistency=ON",
     "--relay-log-recovery=1",
-    # As of MariaDB's pair: both hosts share this machine's disk.
+    # As in `mariadb`: both servers share this machine's disk.
     "--sync-relay-log=0",
 )
 _PAIR = (
@@ -54,11 +54,12 @@ _PAIR = (
     "--plugin-load-add=semisync_replica.so",
     "--skip-replica-start",
     "--replica-net-timeout=5",
-    # A short timeout falls back to asynchronous in silence, and so does wait_no_replica=0.
+    # With a short timeout, or with wait_no_replica=0, the primary stops waiting for the standby,
+    # and does not say so.
     "--rpl-semi-sync-source-wait-point=AFTER_SYNC",
     "--rpl-semi-sync-source-timeout=1000000000",
     "--rpl-semi-sync-source-wait-no-replica=1",
-    # Nothing is written before the roles are settled, whichever server starts.
+    # Each server starts read-only, so that it takes no change before its role is decided.
     "--read-only=1",
 )
 _GROUP = (
@@ -73,7 +74,7 @@ _GROUP = (
     "--group-replication-communication-stack=MYSQL",
     "--group-replication-recovery-get-public-key=ON",
     "--group-replication-consistency=BEFORE_ON_PRIMARY_FAILOVER",
-    # A member that does not answer for five seconds is expelled at once: deploy/mysql/group.cnf.
+    # A member that does not answer for five seconds is expelled at once, as with mysql-group.cnf.
     "--group-replication-member-expel-timeout=0",
 )
 _ROLES = {
@@ -88,14 +89,14 @@ GRANT SELECT ON performance_schema.replication_group_members TO tapedeck@'127.0.
 DROP USER root@localhost;
 """
 HOW_TO_GET_IT = (
-    "no MySQL server (8.4 or 9.x) is here: `python3 stack/engines.py install mysql-9` puts "
-    "one below .tapedeck/engines, without touching the system; or name one in TAPEDECK_MYSQLD"
+    "no MySQL server (8.4 or 9.x) is installed: `python3 stack/engines.py install mysql-9` puts "
+    "one below .tapedeck/engines, and changes nothing else; or name one in TAPEDECK_MYSQLD"
 )
 
 
 @cache
 def find() -> str | None:
-    """Where mysqld is; None where no MySQL is installed."""
+    """The path of mysqld; None if no MySQL is installed."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/libexec"
     candidates = (
         os.environ.get("TAPEDECK_MYSQLD"),
@@ -115,7 +116,7 @@ def _is_mysql(program: str | Path) -> bool:
 
 
 def executable() -> str:
-    """Where mysqld is.
+    """The path of mysqld.
 
     Raises:
         ServerFailed: it is not installed; the text says how to get it.
@@ -149,18 +150,18 @@ class MySQL(Server):
         if done.returncode != 0:
             end = "\n".join(done.stderr.splitlines()[-15:])
             raise ServerFailed(f"mysqld could not make the data directory {folder}:\n{end}")
-        # It names the server: each copy of the data gets a name of its own.
+        # It has the server's UUID; each copy of the data must get one of its own.
         (folder / "auto.cnf").unlink()
 
     def _options(self, role: Role) -> list[str]:
         return [executable(), "--no-defaults", *as_user(), *_SMALL, *_ROLES[role]]
 
     def follow(self, cursor: Cursor, primary: Server) -> None:
-        """Follow it from where this server is.
+        """Follow a primary from this server's own position.
 
         Raises:
-            Diverged: it has transactions that the primary lacks: MySQL would not notice, and what
-                a primary had written before its death without an acknowledgement stays there.
+            Diverged: this server has transactions that the primary lacks, such as those that it
+                wrote as a primary and did not acknowledge. MySQL itself would not notice.
         """
         cursor.execute("SELECT @@gtid_executed")
         ((own,),) = cursor.fetchall()
@@ -179,12 +180,12 @@ class MySQL(Server):
         )
 
     def missing(self, cursor: Cursor, wanted: str, have: str) -> int:
-        """Those of `wanted` that are neither in `have` nor applied on the cursor's server."""
+        """How many of `wanted` are neither in `have` nor applied on the cursor's server."""
         cursor.execute(
             "SELECT GTID_SUBTRACT(%s, CONCAT_WS(',', NULLIF(%s, ''), @@gtid_executed))",
             (wanted, have),
         )
         ((lacking,),) = cursor.fetchall()
-        # "uuid:1-5:7,\nuuid:3": what stands behind a colon are numbers, or ranges of them.
+        # "uuid:1-5:7,\nuuid:3": a number, or a range of numbers, follows each colon.
         ranges = re.findall(r":(\d+)(?:-(\d+))?", str(lacking))
         return sum(int(last or first) - int(first) + 1 for first, last in ranges)

@@ -1,8 +1,8 @@
-"""The MySQL primary and its semi-synchronous standby: the part that a managed database plays.
+"""The MySQL primary and its semi-synchronous standby, with the failovers of a managed database.
 
-`Pair` has both servers looked at a few times a second (`pair_monitor`), asks `pair_rules` what to
-do and does it, and takes orders (stop, start, promote) in between. Which server is the primary is
-kept in a file, beside the fencing generation that both servers keep.
+`Pair` observes both servers a few times a second (`pair_monitor`), asks `pair_rules` what to do and
+does it, and takes orders (stop, start, promote) in between. A file says which server is the
+primary, and its generation, which both servers have too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _KEPT = "pair.json"
 
 
 class Known(Struct):
-    """What is kept of the pair while its servers do not run.
+    """What the file keeps of the pair while its servers do not run.
 
     Attributes:
         primary: the name of the server that is (or was last) writable.
@@ -67,7 +67,7 @@ class Pair(Supervised[Server]):
         self._reset()
 
     def _remember(self, **changes: str | int | bool) -> None:
-        """Change what is known, and write it down."""
+        """Change what is known, and write it into the file."""
         self._known = msgspec.structs.replace(self._known, **changes)
         self.folder.mkdir(parents=True, exist_ok=True)
         new = self.folder / f"{_KEPT}.new"
@@ -80,7 +80,7 @@ class Pair(Supervised[Server]):
         self._failed_at = 0.0
         self._monitor.reset()
 
-    # --- who is who
+    # --- roles
 
     @property
     def primary(self) -> Server:
@@ -88,7 +88,7 @@ class Pair(Supervised[Server]):
 
     @property
     def standby(self) -> Server:
-        """The other one."""
+        """The server that is not the primary."""
         return next(s for name, s in self.servers.items() if name != self._known.primary)
 
     @property
@@ -118,17 +118,17 @@ class Pair(Supervised[Server]):
     # --- start and stop
 
     def start(self) -> None:
-        """As `Supervised` says. Both get the roles that they had. If the standby is not linked in
-        time, the primary is writable without it, and that is said."""
+        """As `Supervised` says. Both get the roles that they had. If the standby does not follow in
+        time, the primary becomes writable without it, and `say` is told."""
         self._ending.clear()
         with self._lock:
             self._reset()
             if not self._make_data() and not self.primary.folder.is_dir():
-                # The one that is missing is copied from the other.
+                # The missing server is copied from the other.
                 self._remember(primary=self.standby.name, redundant=False)
             self._start_both()
             if replication.generation(self.standby) > replication.generation(self.primary):
-                # Killed in the middle of a promotion: the standby had become the primary.
+                # The stack was killed during a promotion: the standby had become the primary.
                 self._say(f"{self.standby.name} was promoted last: it is the primary")
                 for server in self.servers.values():
                     server.kill()
@@ -146,7 +146,7 @@ class Pair(Supervised[Server]):
         self._begin_watching()
 
     def stop(self) -> None:
-        # In this order no commit waits for a standby that is gone already.
+        # In this order no commit waits for a standby that has ended.
         self._end_watching()
         with self._lock:
             self._remember(redundant=False)
@@ -189,7 +189,7 @@ class Pair(Supervised[Server]):
                 server.stop()
                 return f"{name} is stopped; the pair is not redundant"
             redundant = self._known.redundant and self.standby.running
-            # A clean stop would answer commits that still wait for the standby.
+            # A clean stop would acknowledge commits that still wait for the standby.
             server.kill()
             self._check_safely()
             if redundant and self.primary is not server:
@@ -340,7 +340,7 @@ class Pair(Supervised[Server]):
             self._copy()
 
     def _copy(self) -> None:
-        """Give the standby a new copy of the primary's data; what it had is kept aside."""
+        """Give the standby a new copy of the primary's data; keep its old data in NAME.replaced."""
         primary, standby = self.primary, self.standby
         self._remember(redundant=False)
         standby.kill()

@@ -1,4 +1,4 @@
-"""Observes a pair of MySQL servers: which one answers, and how the standby follows."""
+"""Observes a pair of MySQL servers: whether each answers, and how the standby follows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Monitor:
     """Asks both servers, and remembers when each answered last.
 
     Attributes:
-        link: how the standby followed the primary when it was observed last.
-        waits: whether the primary waited for the standby at each commit then (semi-sync is on).
+        link: how the standby followed the primary at the last observation.
+        waits: whether the primary then waited for the standby at each commit (semi-sync is on).
     """
 
     def __init__(self, servers: Iterable[Server]) -> None:
@@ -41,8 +41,8 @@ class Monitor:
         """Ask both servers.
 
         Args:
-            primary: the server that is it, or was it last.
-            standby: the other one.
+            primary: the server that is the primary, or was it last.
+            standby: the other server.
             redundant: whether the standby has every acknowledged commit, as far as is known.
             unwanted: names of servers that are to stay dead.
         """

@@ -1,4 +1,4 @@
-"""When the standby is promoted, and when the pair goes on without one: a managed database's rules.
+"""The rules of a managed database: when to promote the standby, when to go on without one.
 
 No I/O: `decide` takes what was observed and returns what to do next. One fact keeps acknowledged
 changes safe, *redundant*: the standby has every commit that was acknowledged. It becomes true when
@@ -16,12 +16,12 @@ from enum import Enum
 FROZEN_AFTER = 2.0
 """Seconds without an answer after which a process that is stopped (SIGSTOP) counts as frozen."""
 HUNG_AFTER = 6.0
-"""The same for a process that is not: a machine that is busy may be slow for a while."""
+"""The same for a process that is not stopped: on a busy machine it may be slow for a while."""
 ALONE_AFTER = 5.0
 """Seconds that commits wait for a lost standby; then the pair continues without it."""
 NEAR = 2_000
-"""Transactions that a standby may have to receive yet when commits begin to wait for it: they stand
-still that long. Under full load without semi-sync it might never come closer."""
+"""How many transactions the standby may still lack when commits begin to wait for it. They wait
+until it has received them; else a standby might never catch up with a primary at full load."""
 
 
 class Action(Enum):
@@ -102,7 +102,7 @@ def decide(seen: Situation) -> list[Action]:
             return [Action.PROMOTE]
         return [*_no_longer_redundant(seen), Action.REFUSE, *restart]
     if seen.primary.silent:
-        return []  # slow or frozen, which is not known yet; what is known of the pair is old
+        return []  # it is not known yet whether it is slow or frozen, and the rest was seen before
     alone = seen.waits and not seen.following and seen.unlinked >= ALONE_AFTER
     actions = _no_longer_redundant(seen) if standby_lost or alone else []
     if alone:

@@ -1,4 +1,4 @@
-"""One server as a child process that cannot outlive its parent.
+"""A server as a child process that ends with its parent.
 
 The kernel ends a child when its parent dies (PR_SET_PDEATHSIG), also by kill -9. It ties that to
 the *thread* that forked, so every child is forked by one thread that lives as long as the process
@@ -74,7 +74,7 @@ class Child:
     Args:
         name: what errors and files call it.
         log: the file that its output is appended to.
-        pid_file: where its process id is written while it runs; None for nowhere.
+        pid_file: the file that has its process id while it runs; None for no file.
     """
 
     def __init__(self, name: str, log: Path, pid_file: Path | None = None) -> None:
@@ -90,7 +90,12 @@ class Child:
         executable: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """Run `argv` (of `executable`, where argv[0] is only the name it is called by).
+        """Start the process.
+
+        Args:
+            argv: the program and its arguments.
+            executable: the program's path, if argv[0] is only the name that it gets.
+            env: its environment; None for this process's own.
 
         Raises:
             ServerFailed: it runs already, or cannot be executed.
@@ -118,7 +123,7 @@ class Child:
 
     @property
     def stopped(self) -> bool:
-        """Whether it is frozen by SIGSTOP, with every thread: until then one of them may answer."""
+        """Whether SIGSTOP has stopped all its threads: until then one of them may answer."""
         try:
             threads = [path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
         except OSError:
@@ -128,11 +133,11 @@ class Child:
 
     @property
     def exit_status(self) -> int | None:
-        """What it ended with (negative: the signal); None while it runs or before its start."""
+        """The exit status (negative: the signal); None while it runs or before its start."""
         return self._process.poll() if self._process is not None else None
 
     def wait(self, seconds: float) -> int:
-        """What it ends with (negative: the signal).
+        """Wait until it ends; return the exit status (negative: the signal).
 
         Raises:
             subprocess.TimeoutExpired: it still runs after so many seconds.
@@ -141,10 +146,10 @@ class Child:
         return self._process.wait(seconds)
 
     def await_ready(self, ready: Callable[[], bool], seconds: float) -> None:
-        """Wait until `ready()`.
+        """Wait until `ready()` is true.
 
         Raises:
-            ServerFailed: it ended, or `seconds` passed; with the end of its log.
+            ServerFailed: it ended, or `seconds` passed; the text has the end of its log.
         """
         deadline = time.monotonic() + seconds
         while not ready():
@@ -165,23 +170,23 @@ class Child:
                 self._process.send_signal(signal_number)
 
     def freeze(self) -> None:
-        """SIGSTOP: it keeps its connections, and answers nothing from when this returns."""
+        """Send SIGSTOP, and wait until it has stopped; its connections stay open."""
         self.send(signal.SIGSTOP)
         deadline = time.monotonic() + 5
         while self.running and not self.stopped and time.monotonic() < deadline:
             time.sleep(0.001)
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         self.send(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Send SIGKILL, and wait until it has ended."""
         self.send(signal.SIGKILL)
         self._gone(10)
 
     def stop(self, seconds: float = 10) -> None:
-        """SIGTERM, wait up to `seconds`, then SIGKILL."""
+        """Send SIGTERM, wait up to `seconds`, then send SIGKILL."""
         self.thaw()
         self.send(signal.SIGTERM)
         if not self._gone(seconds):
@@ -197,14 +202,14 @@ class Child:
         return True
 
     def forget_pid(self, pid: int | None) -> None:
-        """Remove the pid file of a process that has ended, unless another one is in it by now."""
+        """Remove the pid file of an ended process, unless another process is in it by now."""
         if self.pid_file is not None:
             with contextlib.suppress(FileNotFoundError):
                 if self.pid_file.read_text().strip() == str(pid):
                     self.pid_file.unlink()
 
     def log_end(self, lines: int = 15) -> str:
-        """The last lines of its log, headed by the log's name."""
+        """The last lines of its log, after a line with the log's name."""
         try:
             text = self.log.read_text(errors="replace")
         except OSError:
@@ -213,7 +218,7 @@ class Child:
 
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen there now."""
+    """Whether a server could listen on a port now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

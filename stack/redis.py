@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def executable() -> str:
-    """Where redis-server is.
+    """The path of redis-server.
 
-    Debian's redis-tools, which starts no service, has it under the name redis-check-rdb: one
-    binary, and the name that it is called by decides what it does.
+    Debian's redis-tools, which starts no service, has it under the name redis-check-rdb: it is one
+    program, and its name (argv[0]) decides what it does.
 
     Raises:
         ServerFailed: neither is installed.
@@ -35,12 +35,12 @@ def executable() -> str:
 
 
 class RedisServer(Child):
-    """One node on 127.0.0.1.
+    """A node on 127.0.0.1.
 
     Args:
-        folder: where its snapshot lies; it is made if need be.
+        folder: for its snapshot; it is made if it does not exist.
         port: a free one by default.
-        options: more of redis-server's, such as ("--maxmemory", "20mb").
+        options: more options of redis-server, such as ("--maxmemory", "20mb").
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RedisServer(Child):
         """Start it and wait until it answers.
 
         Raises:
-            ServerFailed: it did not.
+            ServerFailed: it does not answer within 20 s.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         words = {
@@ -85,7 +85,7 @@ class RedisServer(Child):
             "--tcp-backlog": "511",
         }
         argv = ["redis-server", *(word for pair in words.items() for word in pair)]
-        # A snapshot a minute: a node that was killed comes back with old entries, as in real life.
+        # A snapshot a minute, as nodes in use have: a killed node comes back with old entries.
         self.spawn([*argv, "--save", "60 1", *self.options], executable=executable())
         self.await_ready(self._answers, 20)
 

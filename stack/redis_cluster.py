@@ -20,10 +20,10 @@ class RedisCluster:
     """Servers that are called cluster1, cluster2, ...; at first the first half are the primaries.
 
     Args:
-        folder: a folder for each server is made in it.
-        primaries: each has one replica.
+        folder: gets a folder for each server.
+        primaries: how many; each has one replica.
         node_timeout: milliseconds until a silent node counts as failed (cluster-node-timeout).
-        options: more of redis-server's, for each of them.
+        options: more options of redis-server, for each server.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class RedisCluster:
         """Start the servers and make a cluster of them.
 
         Raises:
-            ServerFailed: they did not become one.
+            ServerFailed: they are no healthy cluster within 30 s.
         """
         for server in self.servers:
             server.start()
@@ -82,13 +82,13 @@ class RedisCluster:
         self.until(self.healthy)
 
     def kill(self) -> None:
-        """End all of them."""
+        """Kill all servers."""
         for server in self.servers:
             server.thaw()
             server.kill()
 
     def healthy(self) -> bool:
-        """Whether all that run agree that the cluster works, and all replicas are linked."""
+        """Whether all running servers say that the cluster works, and all replicas are linked."""
         running = [server for server in self.servers if server.running]
         try:
             return all(
@@ -106,7 +106,7 @@ class RedisCluster:
         return bool(role[0] == b"master" or role[3] == b"connected")
 
     def is_primary(self, server: RedisServer) -> bool:
-        """Whether it says that it is one."""
+        """Whether it says that it is a primary."""
         return bool(self._ask(server, "ROLE")[0] == b"master")
 
     def id_of(self, server: RedisServer) -> str:
@@ -131,19 +131,19 @@ class RedisCluster:
                 self._ask(server, "CLUSTER", "SETSLOT", str(slot), "NODE", new)
 
     def until(self, done: Callable[[], bool], seconds: float = _SECONDS) -> None:
-        """Wait for something.
+        """Wait for a condition.
 
         Raises:
-            ServerFailed: it did not come.
+            ServerFailed: it does not hold within `seconds`.
         """
         end = time.monotonic() + seconds
         while not done():
             if time.monotonic() > end:
-                raise ServerFailed(f"the cluster did not get there in {seconds:g} s")
+                raise ServerFailed(f"the cluster is not in the awaited state after {seconds:g} s")
             time.sleep(0.05)
 
     def _ask(self, server: RedisServer, *words: Any) -> Any:
-        # By bytes: the client's own callbacks for CLUSTER make dictionaries of different shapes.
+        # Without the client's callbacks, which make dictionaries of different shapes for CLUSTER.
         with server.client() as client:
             client.response_callbacks.clear()
             return client.execute_command(*words)

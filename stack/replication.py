@@ -1,4 +1,4 @@
-"""The steps that make, check and turn over a semi-synchronous pair, on either engine.
+"""The steps that link, check and promote the servers of a semi-synchronous pair, on either engine.
 
 Each function does one step and returns; `pair_rules` decides when. With these steps in this order
 no acknowledged commit was missing after 12 promotions under load. The words that differ between
@@ -23,7 +23,7 @@ from stack.server import Server
 # The primary no longer has (or never had) what the standby asks for: only a new copy helps.
 _DIVERGED = (1236, 1950, 1945, 1947, 13114)
 _QUERY_SECONDS = 0.5
-"""Seconds for an answer to the questions that are asked all the time."""
+"""Seconds that a check waits for an answer."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Link:
         following: it receives and applies.
         behind: transactions of the primary that it has not received.
         hopeless: it will never follow again without a new copy of the primary's data.
-        trouble: what the server says about it; empty for nothing.
+        trouble: the server's errors about it; empty if there are none.
     """
 
     following: bool
@@ -44,16 +44,16 @@ class Link:
 
 
 def generation(server: Server) -> int:
-    """The fencing generation that the server knows of."""
+    """The generation that a server has."""
     ((value,),) = server.query("SELECT generation FROM tapedeck.tapedeck_generation WHERE id = 1")
     return int(value)
 
 
 def link(standby: Server, primary: Server) -> None:
-    """Have `standby` follow `primary` from where it is. It was started as a standby.
+    """Make `standby`, which was started as one, follow `primary` from its own position.
 
     Raises:
-        Diverged: it has transactions that the primary lacks: it needs a new copy.
+        Diverged: it has transactions that the primary lacks, so it needs a new copy.
         pymysql.MySQLError: a server does not answer.
     """
     with standby.connect(timeout=10) as connection, connection.cursor() as cursor:
@@ -85,7 +85,7 @@ def link_status(standby: Server, primary: Server, committed: str) -> Link:
     """Whether the standby follows that primary.
 
     Args:
-        committed: what the primary had committed a moment ago; empty where it does not say.
+        committed: what the primary had committed a moment ago; empty if it did not answer.
 
     Raises:
         pymysql.MySQLError: the standby does not answer.
@@ -104,7 +104,7 @@ def link_status(standby: Server, primary: Server, committed: str) -> Link:
     return Link(
         following=all(threads),
         behind=behind,
-        # What cannot be applied today cannot be applied tomorrow.
+        # An event that it could not apply once it can never apply.
         hopeless=any(number in _DIVERGED for number, _ in errors)
         or (not threads[1] and int(status["Last_SQL_Errno"]) != 0),
         trouble="; ".join(f"{text} ({number})" for number, text in errors),
@@ -127,7 +127,7 @@ def semi_sync(primary: Server) -> tuple[bool, int, str]:
 
 
 def set_semi_sync(primary: Server, on: bool) -> None:
-    """Make commits wait for the standby, or not: then those that wait now end at once."""
+    """Make commits wait for the standby, or not; if not, commits that wait now end at once."""
     primary.query(f"SET GLOBAL rpl_semi_sync_{primary.source}_enabled = {int(on)}")
 
 
@@ -140,22 +140,22 @@ def promote(standby: Server, before_writable: Callable[[int], None]) -> int:
     """Turn a standby into the primary; the old one must be dead.
 
     Args:
-        before_writable: called with the new generation once it is committed, before other users
-            can write: what it writes down is true from then on.
+        before_writable: called with the new generation once it is committed, and before other
+            users can write, so that it can be recorded.
 
     Returns:
         The new generation.
 
     Raises:
-        ServerFailed: it could not apply what it had received; nothing is promoted.
-        pymysql.MySQLError: it does not answer.
+        ServerFailed: the standby could not apply what it had received, and is not promoted.
+        pymysql.MySQLError: the standby does not answer.
     """
     with standby.connect(timeout=40) as connection, connection.cursor() as cursor:
         cursor.execute("STOP REPLICA IO_THREAD")
         _apply(standby, cursor)
         cursor.execute("STOP REPLICA")
         cursor.execute("RESET REPLICA ALL")
-        # Without a standby to acknowledge, a commit would wait for ever.
+        # Off, because without a standby to acknowledge it each commit would wait for ever.
         cursor.execute(
             f"SET GLOBAL rpl_semi_sync_{standby.replica}_enabled = 0, "
             f"GLOBAL rpl_semi_sync_{standby.source}_enabled = 0"
@@ -170,7 +170,7 @@ def promote(standby: Server, before_writable: Callable[[int], None]) -> int:
 
 
 def _apply(standby: Server, cursor: Cursor) -> None:
-    """Wait until all that was received is applied, as long as that makes progress."""
+    """Wait until the standby has applied all that it received, while it makes progress."""
     received = str(_status(cursor).get(standby.received_column) or "")
     if not received:
         return
@@ -193,13 +193,13 @@ def _apply(standby: Server, cursor: Cursor) -> None:
 def copy_data(primary: Server, target: Path) -> None:
     """Copy the data of a running primary, as a crash would leave it, to `target`.
 
-    The primary stands still for the copy (0.1 s for 50 MB). What is copied is what the disk of a
-    server that lost its power holds: InnoDB recovers from it. Closed binlogs never change and are
+    The primary is frozen during the copy (0.1 s for 50 MB). The copy is like the disk of a server
+    that lost its power, and InnoDB recovers from it. Closed binary logs never change, so they are
     linked, not copied.
 
     Raises:
         ServerFailed: the primary does not run.
-        OSError: no room, no rights.
+        OSError: there is no room, or no permission.
     """
     shutil.rmtree(target, ignore_errors=True)
     closed = {str(name) for name, *_ in primary.query("SHOW BINARY LOGS")[:-1]}
@@ -208,7 +208,7 @@ def copy_data(primary: Server, target: Path) -> None:
         if Path(source).name in closed:
             os.link(source, destination)
         else:
-            with contextlib.suppress(FileNotFoundError):  # a temporary table's
+            with contextlib.suppress(FileNotFoundError):  # a temporary table's file may go
                 shutil.copy2(source, destination)
 
     if not primary.running:
@@ -219,7 +219,7 @@ def copy_data(primary: Server, target: Path) -> None:
             primary.folder,
             target,
             copy_function=link_or_copy,
-            # auto.cnf names the server: a copy is another one.
+            # auto.cnf has the server's UUID; the copy must get its own.
             ignore=shutil.ignore_patterns("master.info", "relay*", "*.pid", "ibtmp*", "auto.cnf"),
         )
     finally:

@@ -22,35 +22,36 @@ from stack.datadir import GENERATION_TABLE, MAX_CONNECTIONS, Passwords
 from stack.process import Child, ServerFailed, free_port
 
 Role = Literal["alone", "primary", "standby", "member"]
-"""Without a binlog and without fsync; the two of a semi-synchronous pair; one of a group."""
+"""`alone` has neither binary log nor fsync; `primary` and `standby` make a semi-synchronous pair;
+`member` is one of a group."""
 
 
 class Server(Child):
-    """One server on 127.0.0.1.
+    """A server on 127.0.0.1.
 
     Args:
         folder: its data directory, which exists (see `make_data`).
         passwords: those that the data directory was made with.
         port: a free one by default; it is the server's id too.
-        clock_file: its content, such as "+86400" or "-3600" (seconds, from now), shifts the
-            server's clock, and may be rewritten while it runs. None: the real clock.
-        options: more of the server's.
+        clock_file: its content, such as "+86400" or "-3600" (seconds), shifts the server's clock,
+            and may be rewritten while it runs. None: the real clock.
+        options: more options of the server.
     """
 
     product: ClassVar[str]
-    """What people call the engine."""
+    """The engine's name."""
     source: ClassVar[str]
     """The word for a primary in the names of semi-sync's variables."""
     replica: ClassVar[str]
-    """The word for a standby there."""
+    """The word for a standby in these names."""
     committed_sql: ClassVar[str]
-    """What the binlog has, as SQL: a position that `missing` understands."""
+    """The SQL expression for the position of the binary log, which `missing` compares."""
     applied_sql: ClassVar[str]
-    """What a standby has applied, as SQL: a position."""
+    """The SQL expression for the position that a standby has applied."""
     wait_sql: ClassVar[str]
-    """Waits until a position is applied: a call with the position and seconds."""
+    """The SQL function that waits until a position is applied: its arguments are it and seconds."""
     received_column: ClassVar[str]
-    """Of SHOW REPLICA STATUS: the position that the standby has received."""
+    """The column of SHOW REPLICA STATUS with the position that the standby has received."""
 
     def __init__(
         self,
@@ -78,10 +79,10 @@ class Server(Child):
     def make_data(folder: Path, passwords: Passwords) -> None:
         """Make a data directory with the users, the database `tapedeck` and generation 1.
 
-        It has written no binlog: copies of it can be both ends of a pair.
+        It has no binary log, so copies of it can be both servers of a pair.
 
         Raises:
-            ServerFailed: the server is not installed (how to install it), or refused.
+            ServerFailed: the server is not installed (the text says how to), or failed.
         """
 
     @abstractmethod
@@ -90,7 +91,7 @@ class Server(Child):
 
     @abstractmethod
     def follow(self, cursor: Cursor, primary: Server) -> None:
-        """Make this server, which follows no other one now, follow a source.
+        """Make this server, which follows no other server now, follow a primary.
 
         Raises:
             Diverged: it has transactions that the primary lacks.
@@ -101,7 +102,7 @@ class Server(Child):
         """How many transactions of `wanted` are not in `have`."""
 
     def begin_anew(self) -> None:
-        """Tell a standby whose data is a copy of its primary's that it has nothing else."""
+        """Forget what a standby, whose data was just copied from its primary, followed before."""
         self.query("RESET REPLICA ALL")
 
     # --- the process
@@ -112,12 +113,12 @@ class Server(Child):
         return f"127.0.0.1:{self.port}"
 
     def start(self, role: Role = "alone") -> None:
-        """Start it and wait until it answers. Both ends of a pair, and a member, start read-only.
+        """Start it and wait until it answers. In all roles but `alone` it starts read-only.
 
         Raises:
-            ServerFailed: it did not; after a minute at the latest.
+            ServerFailed: it does not answer within a minute.
         """
-        # Not /tmp: a mariadbd that starts removes what others have there.
+        # Not /tmp: a mariadbd that starts removes the temporary tables of other servers there.
         temporary = self.folder.with_suffix(".tmp")
         temporary.mkdir(exist_ok=True)
         argv = self._options(role)
@@ -153,7 +154,7 @@ class Server(Child):
             if error.args and error.args[0] == 1045:
                 raise ServerFailed(
                     f"{self.name} refuses the password of its administrator: the data in "
-                    f"{self.folder} was made with other ones"
+                    f"{self.folder} was made with other passwords"
                 ) from None
             return False
 
@@ -178,7 +179,7 @@ class Server(Child):
             connect_timeout=max(1, round(timeout)),
             read_timeout=timeout,
             write_timeout=timeout,
-            # Else the driver reads the system's authorities at each connect, which takes 10 ms.
+            # With TLS the driver reads the system's authorities at each connect (10 ms).
             ssl_disabled=True,
         )
         try:
@@ -188,7 +189,7 @@ class Server(Child):
                 connection.close()
 
     def query(self, sql: str, args: Sequence[object] = (), *, timeout: float = 5) -> list[Any]:
-        """Run one statement as the administrator; its rows as tuples."""
+        """Run one statement as the administrator; return its rows as tuples."""
         with self.connect(timeout=timeout) as connection, connection.cursor() as cursor:
             cursor.execute(sql, args or None)
             return list(cursor.fetchall())
@@ -211,4 +212,4 @@ class Server(Child):
 
 
 class Diverged(Exception):
-    """A server has transactions that its primary-to-be lacks."""
+    """A server has transactions that the primary, which it should follow, lacks."""

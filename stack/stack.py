@@ -37,10 +37,10 @@ class Stack:
     """All servers of one `tapedeck up`, children of this process.
 
     Args:
-        layout: where it keeps its files; one stack at a time lives there.
+        layout: where it keeps its files; only one stack at a time may use them.
         ports: where its servers listen.
         workers: processes of the gateway.
-        say: is told what happens, one sentence each; called from several threads.
+        say: is called with a sentence for each event, from several threads.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class Stack:
         """Make sure that this is the only stack in its folder, and that its ports are free.
 
         Raises:
-            ServerFailed: another one runs there, a port is taken, or MySQL is not installed: which,
-                and what to do.
+            ServerFailed: another stack runs there, a port is taken, or MySQL is not installed; the
+                text says which, and what to do.
         """
         if self.layout.mysql != "mariadb":
             mysql.executable()
@@ -92,16 +92,16 @@ class Stack:
             raise ServerFailed("; ".join(problems))
 
     def _await_the_dead(self) -> None:
-        """Servers of a stack that was killed a moment ago may not be gone quite yet."""
+        """Wait for servers of a stack that was killed a moment ago: they may not have ended yet."""
         deadline = time.monotonic() + 5
         for name in NAMES:
             path = self.layout.pid_file(name)
             with contextlib.suppress(OSError, ValueError):
                 pid = int(path.read_text())
-                # Another process may have the number by now.
+                # Another process may have the id by now.
                 home = str(self.layout.home.absolute()).encode()
                 process = Path(f"/proc/{pid}")
-                # (redis-server shows no arguments, but lives in its folder.)
+                # (redis-server shows no arguments, but its working directory is its folder.)
                 while home in process.joinpath("cmdline").read_bytes() or home in bytes(
                     process.joinpath("cwd").readlink()
                 ):
@@ -112,10 +112,10 @@ class Stack:
             path.unlink(missing_ok=True)
 
     def start(self) -> None:
-        """Start everything. `claim` came first.
+        """Start all servers. `claim` has to be called before.
 
         Raises:
-            ServerFailed: a server did not start; with the end of its log.
+            ServerFailed: a server did not start; the text has the end of its log.
         """
         layout = self.layout
         shutil.rmtree(layout.home / "ephemeral", ignore_errors=True)
@@ -181,7 +181,7 @@ class Stack:
         self._say("the sample catalog is imported")
 
     def stop(self) -> None:
-        """Stop everything in order: the gateway first, which finishes what is in flight."""
+        """Stop all servers in order: the gateway first, which finishes its requests."""
         self._ending.set()
         if self._watcher is not None:
             self._watcher.join()
@@ -217,7 +217,7 @@ class Stack:
         return children[name]
 
     def status(self) -> dict[str, object]:
-        """For people and scripts: each server by name, and how MySQL is."""
+        """What `tapedeck stack status` shows: each server by name, and MySQL's state."""
         assert self.mysql is not None
         whole = self.mysql.status()
         servers = whole.pop("servers")
@@ -230,7 +230,7 @@ class Stack:
         return {"servers": {name: servers[name] for name in self._children()}, "mysql": whole}
 
     def _watch(self) -> None:
-        """Report killed servers once; the MySQL servers are watched elsewhere."""
+        """Report each killed server once; `Supervised` reports the MySQL servers."""
         running = {name: child.pid for name, child in self._children().items()}
         while not self._ending.wait(0.1):
             for name, child in self._children().items():
@@ -251,10 +251,10 @@ class Stack:
     # --- orders
 
     def stop_server(self, name: str) -> str:
-        """Stop one; it stays stopped. Answers what that means.
+        """Stop a server, which stays stopped; return a sentence on what that means.
 
         Raises:
-            ServerFailed: it does not run.
+            ServerFailed: it does not run, or there is no such server.
         """
         child = self._child(name)
         if not child.running:
@@ -266,10 +266,10 @@ class Stack:
         return f"{name} is stopped"
 
     def start_server(self, name: str) -> str:
-        """Start one that is dead. Answers what became of it.
+        """Start a server that is dead; return a sentence on its state then.
 
         Raises:
-            ServerFailed: it runs already, or does not start.
+            ServerFailed: it runs already, does not start, or there is no such server.
         """
         assert self.mysql is not None
         child = self._child(name)

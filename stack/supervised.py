@@ -1,4 +1,4 @@
-"""Several MySQL servers that are looked after together: what a pair and a group have in common."""
+"""What a pair and a group of MySQL servers have in common: their start, checks and orders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stack.server import Server
 _CHECK_EVERY = 0.25
 _NOTICE_EVERY = 0.05
 RETRY_SECONDS = 3.0
-"""Before what failed is tried again, or said again."""
+"""Seconds before a failed step is tried again, or an error is told again."""
 
 Say = Callable[[str], None]
 AServer = TypeVar("AServer", bound=Server)
@@ -33,10 +33,11 @@ class Supervised(Generic[AServer]):
     Args:
         folder: holds the data directory of each, made at the first start.
         passwords: those the data was, or will be, made with.
-        engine: whose servers they are.
+        engine: the class of the servers.
         ports: one for each server; None: a free one.
-        say: is told what happens, one sentence each.
-        logs: the folder of the servers' logs; `pids`: of their pid files.
+        say: is called with a sentence for each event.
+        logs: the folder of the servers' logs.
+        pids: the folder of their pid files.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Supervised(Generic[AServer]):
         self._unwanted: set[str] = set()
         self._failed_at = 0.0
 
-    # --- what each kind of them does
+    # --- what differs between a pair and a group
 
     @property
     @abstractmethod
@@ -85,14 +86,14 @@ class Supervised(Generic[AServer]):
 
     @abstractmethod
     def status(self) -> dict[str, object]:
-        """For people and scripts: `engine`, primary, generation, redundant, and `servers`."""
+        """What is shown: `engine`, `primary`, `generation`, `redundant`, and `servers` by name."""
 
     @abstractmethod
     def start(self) -> None:
         """Make the data if there is none, start all, and return when the primary is writable.
 
         Raises:
-            ServerFailed: it is not.
+            ServerFailed: a server does not start, or no primary becomes writable.
         """
 
     @abstractmethod
@@ -101,11 +102,12 @@ class Supervised(Generic[AServer]):
 
     @abstractmethod
     def stop_server(self, name: str) -> str:
-        """Stop one on purpose; it stays so until it is started. Answers what it means."""
+        """Stop one, which stays stopped until an order starts it; return a sentence on what that
+        means."""
 
     @abstractmethod
     def start_server(self, name: str) -> str:
-        """Start one that is dead, in the role it has now. Answers what became of it.
+        """Start one that is dead, in its present role; return a sentence on its state then.
 
         Raises:
             ServerFailed: it runs already, or does not start.
@@ -113,27 +115,27 @@ class Supervised(Generic[AServer]):
 
     @abstractmethod
     def promote(self, *, force: bool = False) -> str:
-        """Make another server the primary. Answers what became of it.
+        """Make another server the primary; return a sentence on the roles then.
 
         Args:
-            force: also when acknowledged commits may be lost by it.
+            force: also if acknowledged commits may be lost.
 
         Raises:
-            ServerFailed: that cannot be done, and why.
+            ServerFailed: that cannot be done; the text says why.
         """
 
     @abstractmethod
     def _check(self) -> None:
-        """Ask all servers how they are, and do what that calls for; a few times a second."""
+        """Check all servers, and do what they need; called a few times a second."""
 
-    # --- what they have in common
+    # --- what both have in common
 
     def give_up(self) -> None:
-        """Have a `start` that is under way return soon; `stop` comes next."""
+        """Make a `start` that is under way return soon; call `stop` then."""
         self._ending.set()
 
     def kill(self) -> None:
-        """End all at once, as a power cut would."""
+        """Kill all servers at once, as a power cut would."""
         self._end_watching()
         for server in self.servers.values():
             server.kill()
@@ -164,7 +166,7 @@ class Supervised(Generic[AServer]):
         }
 
     def _make_data(self) -> bool:
-        """Make the data of all servers, unless one of them has some. Answers whether it did."""
+        """Make the data of all servers, unless one of them has data; return whether it did."""
         if any(server.folder.is_dir() for server in self.servers.values()):
             return False
         template = self.folder / "template.new"
@@ -208,7 +210,7 @@ class Supervised(Generic[AServer]):
         try:
             self._check()
         except (pymysql.MySQLError, ServerFailed, OSError) as error:
-            # A server that goes away in the middle is what the next check finds.
+            # A server may end during a check; the next check finds that.
             if time.monotonic() - self._failed_at > RETRY_SECONDS:
                 self._failed_at = time.monotonic()
                 self._say(f"mysql: {error}")

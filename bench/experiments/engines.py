@@ -79,7 +79,7 @@ def _all(days: Sequence[date], keys: Sequence[Key]) -> dict[date, Sequence[Key]]
 
 
 def _explained(lab: Lab, statement: str) -> list[dict[str, Any]]:
-    """The steps that EXPLAIN names for a statement. Equal lines stand there once."""
+    """The steps that EXPLAIN names for a statement. Equal steps are one, with their number."""
     with lab.servers.connect(GATEWAY) as cursor:
         cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {statement}")
         names = [str(column[0]).lower() for column in cursor.description]

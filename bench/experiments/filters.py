@@ -1,5 +1,4 @@
-"""Measurements without a load: how long a question to a month's filters takes, and how long the
-program is."""
+"""Measurements without a load: the time to ask a month's filters, and the program's length."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a listener waits for at the first request, where nothing else happens: one connection.
+"""How long a listener waits at the first request, on one connection, with no other load.
 
-On a semi-synchronous pair, where a commit waits for the standby.
+It runs on a semi-synchronous pair, where a commit waits for the standby.
 """
 
 from __future__ import annotations

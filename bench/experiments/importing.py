@@ -1,9 +1,9 @@
 """States are imported while a gateway has a moderate load, on the same cores and the same MySQL.
 
-What is compared is the p99 while rows come in with the p99 right before; and what a row costs, in
-CPU time of the command and of MySQL. An import of a month takes an hour. So that a short one says
-something about it, its p99 leaves out the start of the command, with the opening of the day, and
-the end, with its closing; the p99 of the whole run is kept beside it. The rate leaves nothing out.
+The p99 while rows come in is compared with the p99 right before. The CPU time a row of the command
+and of MySQL is measured too. An import of a month takes an hour. To be like it, a short one's p99
+leaves out the start of the command, when the day is opened, and the end, when it is closed; the p99
+of the whole run is recorded too. The rate leaves nothing out.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from stack.process import ServerFailed
 SOURCE = "tapedeck_source"
 """The database of the system that states come from."""
 SHARE = 0.2
-"""Of what the gateway reaches: the load meanwhile."""
+"""The load meanwhile, as a share of what the gateway reaches."""
 CONNECTIONS = 256
 DAYS_BACK = 3
 """The day of all rows, which is sealed when the import begins."""
 STARTS, ENDS = 3.0, 1.0
 """Seconds at the start and at the end of the command that its p99 leaves out."""
 RATES = {"as fast as it may": 0, "at a bound": 5_000}
-"""Rows a second that the command is told, by what the tables call it."""
+"""The rate that the command is given, in rows a second (0: no limit), by its name in tables."""
 _MAP = ROOT / "config" / "import.yml"
 
 
 class Ran(NamedTuple):
-    """A run of the command: rows a second from its start to its end, seconds of CPU and of time."""
+    """A run of the command: rows a second, seconds of CPU, and monotonic times of start and end."""
 
     rate: float
     cpu: float
@@ -53,7 +53,7 @@ class Ran(NamedTuple):
 
 
 def beside(lab: Lab) -> None:
-    """Both rates, in turn, round by round."""
+    """Import at both rates, in turn, round by round."""
     lab.servers.mysql.create_database(SOURCE)
     for number in range(min(lab.scale.rounds, 3 if lab.scale.wide else 1)):
         for name, rate in RATES.items():
@@ -118,7 +118,7 @@ def _address(lab: Lab) -> str:
 
 
 def _fill(lab: Lab, day: date, rows: int) -> None:
-    """The source gets one day's table, and the gateway's partition of that day becomes empty."""
+    """Fill one day's table of the source, and empty the gateway's partition of that day."""
     users = workloads.new_listeners(rows)
     played = msgspec.json.encode(msgspec.json.decode(seed.state_body(1))["played"]).decode()
     with lab.servers.connect(GATEWAY) as cursor:
@@ -159,5 +159,5 @@ def _import(folder: Path, config: Path, address: str, bound: int) -> Ran:
     if done.returncode or not rows:
         raise ServerFailed(f"the import failed: {done.stderr or done.stdout}")
     spent = used.children_user + used.children_system - cpu.children_user - cpu.children_system
-    # Its start is part of the time: some tenths of a second.
+    # The time includes the command's start, some tenths of a second.
     return Ran(float(rows[-1].replace(",", "")) / (ended - began), spent, began, ended)

@@ -13,10 +13,10 @@ TOUCHES = (workloads.MISS, workloads.COLD, workloads.BACK)
 
 
 def all_dead(lab: Lab, touches: Sequence[Workload] = TOUCHES) -> None:
-    """Round by round: each kind of first touch, then all nodes are killed, then each kind again."""
+    """In each round measure each kind of first touch, kill all nodes, and measure again."""
     kind = peers.GATEWAY
     for number in range(min(lab.scale.rounds, 3)):
-        # Hints are written beforehand for both: it is the reading that is compared.
+        # Hints are written beforehand for both, because only their reading is compared.
         prepared = {
             (workload.name, lookups): lab.prepare(kind, workload, lab.scale.seconds, seal=False)
             for workload in touches

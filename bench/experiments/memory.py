@@ -14,9 +14,9 @@ from sharding.state import Key
 from stack.redis import RedisServer
 
 PLAYLISTS = 30
-"""Of each user, within retention."""
+"""Playlists of each user, within retention."""
 HIGHEST = 10_000_000
-"""Playlist ids: as many digits as a large service's have."""
+"""Playlist ids lie below it: they have as many digits as a large service's."""
 LAYOUTS: tuple[Literal["packed", "flat"], ...] = ("packed", "flat")
 
 

@@ -20,8 +20,8 @@ ASKED_BACK = 15
 
 
 def starts(lab: Lab) -> None:
-    """A gateway's start until it has all filters, and its memory then: without their file, and
-    with the one that the start before has made."""
+    """Measure a gateway's start until it has all filters, and its memory then: without the file of
+    filters, and with the file of the start before."""
     for number in range(lab.scale.rounds):
         for file in ("made", "there"):
             lab.stop(peers.GATEWAY)
@@ -67,7 +67,7 @@ def _memory(pid: int) -> tuple[int, int]:
 
 
 def touches(lab: Lab, month: Month) -> None:
-    """First touches: plain Go's and the gateway's, then the gateway's with all lookups dead."""
+    """Measure first touches of plain Go and the gateway, and with all lookup nodes dead."""
     workloads = month.workloads()
     lab.take_filters(peers.GATEWAY)
     for number in range(lab.scale.rounds):
@@ -78,7 +78,7 @@ def touches(lab: Lab, month: Month) -> None:
 
 
 def asked(lab: Lab, month: Month) -> None:
-    """The filters of the whole month, from the file that the gateway has made."""
+    """Measure the filters of the whole month, in the file that the gateway has made."""
     lab.take_filters(peers.GATEWAY)
     there = [Key(user, 1) for user in month.take(ASKED_BACK, min(filters.ASKED, month.each // 8))]
     nowhere = [Key(user, 1) for user in month.take_absent(filters.ASKED)]

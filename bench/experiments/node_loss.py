@@ -13,7 +13,7 @@ from bench.servers import GATEWAY, PLAIN
 from sharding.partitions.calendar import table
 
 SHARE = 0.4
-"""Of what the slower of both reaches: the load meanwhile."""
+"""The load meanwhile, as a share of what the slower of both peers reaches."""
 CONNECTIONS = 256
 
 
@@ -64,7 +64,7 @@ def _run(lab: Lab, kind: Kind, number: int, rate: int, seconds: float) -> None:
 
 
 def _places_lost(lab: Lab, kind: Kind, users: range) -> int:
-    """Listeners who began from the first track, though their state was there."""
+    """Count the listeners who began from the first track, though they had a state."""
     database = GATEWAY if kind.store == "gateway" else PLAIN
     with lab.servers.connect(database) as cursor:
         cursor.execute(

@@ -1,7 +1,7 @@
 """Open loop: latency at a load that does not wait for the answers.
 
 Listeners press a button when they like. So requests are due at the times of a Poisson process, and
-each one's latency counts from then: a stall is paid by all who would have met it.
+the latency of each counts from then: a stall counts for every request that is due during it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.targets import select
 from bench.workloads import Workload
 
 SHARES = (0.2, 0.5, 0.8)
-"""Of the rate at which plain Go is saturated."""
+"""The loads, as shares of the rate at which plain Go is saturated."""
 CONNECTIONS = 256
 
 

@@ -33,7 +33,7 @@ def by_count(lab: Lab) -> None:
         users = range(number * 200_000, number * 200_000 + min(lab.scale.bulk, 10_000))
         seed.gateway_rows(server, seed.days_ago(number), users, 1, BY_COUNT)
     for count in COUNTS if lab.scale.wide else COUNTS[::3]:
-        # It must not take the older tables for what is to be purged.
+        # Without pruning: the gateway would drop the older tables.
         document = server.gateway(
             BY_COUNT, partitions={"retention_days": count - 2, "prune": False, "seal": False}
         )
@@ -66,7 +66,7 @@ def by_rows(lab: Lab) -> None:
         chance = random.Random(total)
         size = 0
         for number in range(1, seed.RETENTION + 1):
-            # Beyond the listeners of all other runs, who share the lookup nodes.
+            # Ids above those of all other runs, whose hints are on the same nodes.
             day, first = seed.days_ago(number), (1 << 40) + number * 1_000_000
             with server.connect(BY_ROWS) as cursor:
                 cursor.execute(sql.create_table(day))

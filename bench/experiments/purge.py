@@ -1,7 +1,7 @@
-"""The nightly purge under load: a day's rows go by dropped partition, or by batched DELETE.
+"""The nightly purge under load: a partition is dropped, or a day's rows are deleted in batches.
 
-Both under the same open-loop load. What is compared is each design's p99 while the rows go with its
-own p99 right before, and how long it takes until they are gone.
+Both designs have the same open-loop load. Each one's p99 during the purge is compared with its own
+p99 right before, and the seconds of both purges with each other.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from sharding.partitions.calendar import table
 BATCH = 2_000
 """Rows of one DELETE: small enough that no request waits long for its locks."""
 SHARE = 0.5
-"""Of what the slower of both reaches: the load meanwhile. (By night there is less.)"""
+"""The load meanwhile, as a share of what the slower of both reaches. (By night there is less.)"""
 AFTER = 2.0
-"""Seconds after the last row went that still count as `during`: what a purge leaves behind."""
+"""Seconds after the purge that count as `during` too: MySQL may still be busy with it."""
 CONNECTIONS = 256
 
 
@@ -52,7 +52,7 @@ def drop(lab: Lab, number: int, rate: int, experiment: str = "purge", **fields: 
     Args:
         number: the round.
         rate: of the load meanwhile, requests a second.
-        fields: more for the record.
+        fields: more fields of the record.
     """
     seconds = 16.0 if lab.scale.wide else 8.0
     _run(lab, peers.GATEWAY, number, rate, seconds, _drop, experiment, **fields)
@@ -119,7 +119,7 @@ def windows(measured: Measured) -> list[list[float]]:
 
 
 def _drop(lab: Lab) -> float:
-    """Run the pruner's statements; the seconds that they took."""
+    """Run the pruner's statements; return the seconds that they took."""
     name = table(seed.days_ago(seed.RETENTION + 1))
     with lab.servers.connect(GATEWAY) as cursor:
         started = time.monotonic()
@@ -129,8 +129,7 @@ def _drop(lab: Lab) -> float:
 
 
 def _delete(lab: Lab) -> float:
-    """Delete a day by its index in batches, each a transaction; the seconds until the last row was
-    gone."""
+    """Delete a day by its index in batches, each a transaction; return the seconds that it took."""
     oldest = seed.days_ago(seed.RETENTION)
     statement = f"DELETE FROM player_state WHERE written_on < '{oldest:%Y-%m-%d}' LIMIT {BATCH}"
     with lab.servers.connect(TABLE) as cursor:

@@ -1,8 +1,8 @@
 """A day is sealed under load, by the gateway that has the load.
 
-What is compared is the p99 from the moment when the gateway begins until it uses the new filter
-(it reads all keys of the day, and then makes the file of all filters anew) with its p99 right
-before, when the day had no filter either.
+The p99 from the moment when the gateway begins until it uses the new filter (it reads all keys of
+the day, and then makes the file of all filters anew) is compared with the p99 right before, when
+the day had no filter either.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sharding.partitions import filter_table, sql
 from sharding.partitions.calendar import table
 
 SHARE = 0.5
-"""Of what the slower of plain Go and the gateway reaches: the load meanwhile."""
+"""The load meanwhile, as a share of what the slower of plain Go and the gateway reaches."""
 CONNECTIONS = 256
 KEYS_A_SECOND = Partitions().seal_rate
 """The gateway's default, `partitions.seal_rate`."""
@@ -62,7 +62,7 @@ def under_load(lab: Lab, day: date, number: int) -> None:
     rate = round(saturation(lab, workloads.WARM, (peers.GO, kind)) * SHARE)
     with lab.servers.connect(GATEWAY) as cursor:
         cursor.execute(f"DELETE FROM {filter_table.TABLE} WHERE partition_name='{table(day)}'")
-    lab.stop(kind)  # it may have made that day's filter part of its own
+    lab.stop(kind)  # its file of filters may contain that day's
     lab.take_filters(kind, seed.RETENTION - 1)
     quiet = 10.0 if lab.scale.wide else 2.5
     seconds = quiet + lab.scale.sealed / KEYS_A_SECOND + (45.0 if lab.scale.wide else 8.0)
@@ -117,5 +117,5 @@ def _is_stored(lab: Lab, day: date) -> bool:
 
 
 def _files(lab: Lab) -> set[str]:
-    """The files of filters. To list them costs the gateway nothing."""
+    """The names of the files of filters: asking for them takes no time of the gateway."""
     return {path.name for path in lab.servers.filters.glob("*.filters")}

@@ -14,7 +14,7 @@ from bench.peers.processes import Kind
 from bench.workloads import Workload
 
 PAIR = (peers.GO, peers.GATEWAY)
-EVERYBODY = (
+ALL_PEERS = (
     peers.GO,
     peers.GATEWAY,
     peers.ASYNCIO,
@@ -28,7 +28,8 @@ CONNECTIONS = (1, 4, 16, 64, 256, 512)
 
 
 def in_turn(kinds: Sequence[Kind], number: int) -> Sequence[Kind]:
-    """Each round begins with another peer: what the one before leaves behind hits each of them."""
+    """The order of peers in a round: each round begins with another peer, so that each of them
+    follows another one."""
     at = number % len(kinds)
     return [*kinds[at:], *kinds[:at]]
 
@@ -36,7 +37,7 @@ def in_turn(kinds: Sequence[Kind], number: int) -> Sequence[Kind]:
 def by_workload(lab: Lab) -> None:
     """Measure peers and gateway in turn, round by round, under each workload."""
     wide = lab.scale.wide
-    plan: list[tuple[Workload, Sequence[Kind]]] = [(workloads.WARM, EVERYBODY)]
+    plan: list[tuple[Workload, Sequence[Kind]]] = [(workloads.WARM, ALL_PEERS)]
     plan += [(workloads.OPEN, PAIR)]
     for workload in (workloads.COLD, workloads.BACK, workloads.MISS):
         plan.append((workload, (*PAIR, peers.ASYNCIO, peers.GO_TABLE) if wide else PAIR))
@@ -61,8 +62,8 @@ def by_connections(lab: Lab) -> None:
 # --- one worker and two
 
 PLACES = ("free", "pinned")
-"""Who runs where. `free`: everybody on both cores. `pinned`: the servers and the load generator on
-the second core; one worker has the first to itself, of two the other one shares the second."""
+"""Which cores processes may use. `free`: all use both cores. `pinned`: servers and load generator
+use the second core, the first worker the first core, and a second worker the second core."""
 
 
 def by_workers(lab: Lab) -> None:
@@ -81,7 +82,7 @@ def by_workers(lab: Lab) -> None:
 
 @contextmanager
 def _placed(lab: Lab, kind: Kind, place: str) -> Iterator[None]:
-    """Pin servers, load generator (by inheritance) and workers; and loosen them all again."""
+    """Pin servers, workers and load generator (which inherits it) meanwhile."""
     both = os.sched_getaffinity(0)
     if place == "free" or len(both) < 2:
         yield

@@ -1,5 +1,5 @@
 /* The load generator: prepared HTTP/1.1 GETs over keep-alive connections to 127.0.0.1, one thread,
- * epoll. It costs a few microseconds a request, so that the gateways are what is measured.
+ * epoll. It costs only a few microseconds a request, so that it hardly slows the gateways.
  *
  *     loadgen PORT CONNECTIONS SECONDS RATE SEED SESSIONS SAMPLES
  *
@@ -20,8 +20,8 @@
  * the start on CLOCK_MONOTONIC in seconds, when the sessions ran out (microseconds, null if they did
  * not), how many requests were due in all, how many connections were opened.
  *
- * It ends after SECONDS and the answers under way (five seconds at most), or when all sessions are
- * through.
+ * It ends after SECONDS, once open requests are answered (for five seconds at most), or when all
+ * sessions have ended.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -168,7 +168,7 @@ static void broken(uint32_t number, int64_t now) {
     if (again) ask(number);
 }
 
-/* Reads what has come; 1 when the answer is complete. */
+/* Reads what has arrived; 1 when the answer is complete. */
 static int answered(uint32_t number) {
     struct connection *c = &connections[number];
     ssize_t got = read(c->fd, c->buffer + c->have, BUFFER - 1 - c->have);

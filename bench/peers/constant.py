@@ -1,6 +1,6 @@
-"""aiohttp answering a constant of an answer's size: what a Python gateway cannot be faster than.
+"""aiohttp with a constant answer of the usual size: no gateway on aiohttp can be faster.
 
-On aiohttp's low-level server and uvloop: no routing, no parsing of queries.
+It uses aiohttp's low-level server on uvloop, without routes and without parsing queries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BODY = encode(
 
 
 async def handle(request: web.BaseRequest) -> web.Response:
-    """Answer every request alike."""
+    """Give every request the same answer."""
     return answered(200, BODY)
 
 

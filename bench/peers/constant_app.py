@@ -1,5 +1,5 @@
-"""The same constant from an aiohttp application with one route: how aiohttp is used, and before
-anything is done.
+"""The same constant answer from an aiohttp application with one route: aiohttp in its usual use,
+without any work.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""A plain gateway in Python: aiohttp, redis-py and aiomysql; each request by itself.
+"""A plain gateway in Python: aiohttp, redis-py and aiomysql; requests share no statements.
 
-One GET, one SELECT, one upsert, one SET a request, as the plain Go peer; pooled connections.
+A request is one GET, one SELECT, one upsert and one SET on pooled connections, as in the plain Go
+peer.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ async def connections(app: web.Application) -> AsyncIterator[None]:
 
 
 async def handle(request: web.Request) -> web.Response:
-    """One request."""
+    """Carry out a request."""
     asked = PLAYER.asked(request)
     key = lookup_key(asked.user, asked.mix.id)
     nodes = request.app["redis"]

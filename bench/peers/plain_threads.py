@@ -1,7 +1,7 @@
-"""A plain gateway in Python that leaves the waiting to threads: PyMySQL and redis-py, synchronous.
+"""A plain gateway in Python that waits in threads: PyMySQL and redis-py, synchronous.
 
-One GET, one SELECT, one upsert, one SET a request, as the plain Go peer. aiohttp reads requests,
-and a thread with connections of its own carries each out.
+A request is one GET, one SELECT, one upsert and one SET, as in the plain Go peer. aiohttp reads
+requests, and a thread with connections of its own carries each out.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def mysql() -> Any:
 
 
 def carry_out(asked: Asked) -> web.Response:
-    """One request, in a thread."""
+    """Carry out a request, in a thread."""
     key = lookup_key(asked.user, asked.mix.id)
     hint: Any = NODES.get(key)
     day = today()
@@ -66,7 +66,7 @@ def carry_out(asked: Asked) -> web.Response:
 
 
 async def handle(request: web.Request) -> web.Response:
-    """One request."""
+    """Carry out a request."""
     asked = PLAYER.asked(request)
     return await asyncio.get_running_loop().run_in_executor(THREADS, carry_out, asked)
 

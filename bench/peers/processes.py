@@ -19,7 +19,7 @@ from stack.process import Child, ServerFailed, free_port
 ROOT = Path(__file__).resolve().parents[2]
 GO_SOURCE = Path(__file__).parent / "plain"
 CONNECTIONS = 64
-"""Of a plain peer, to MySQL and to twemproxy each, at most."""
+"""How many connections a plain peer may have to MySQL, and how many to twemproxy."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Kind:
     Attributes:
         name: short, for files and options.
         title: for people.
-        store: whose states and lookups it uses (`gateway`, `plain`, `table`, `redis`, or none).
+        store: which states and lookups it uses: `gateway`, `plain`, `table`, `redis`, or empty.
     """
 
     name: str
@@ -53,7 +53,7 @@ def build_go(into: Path) -> Path:
     """Build the plain Go peer with Debian's packages, without a network (0.5 to 20 s).
 
     Raises:
-        ServerFailed: with what the compiler said.
+        ServerFailed: it does not compile; the text has the compiler's output.
     """
     binary = into / "plain-go"
     env = {
@@ -102,7 +102,7 @@ class Peer(Child):
         """Start it and wait until it answers.
 
         Raises:
-            ServerFailed: it did not.
+            ServerFailed: it does not answer within a minute.
         """
         self.spawn(self._argv, env=self._env)
         self.await_ready(self._answers, 60)
@@ -139,13 +139,13 @@ def write_config(servers: Servers, document: dict[str, Any], label: str) -> Path
 
 
 def plain(kind: Kind, servers: Servers, go: Path | None) -> Peer:
-    """One of the peers that is no gateway of ours."""
+    """A peer that is not Tapedeck."""
     port = free_port()
     assert servers.nutcracker is not None
     env = {
         "PLAIN_PASSWORD": servers.passwords.gateway,
         "PLAIN_TOKEN_KEY": servers.token_key,
-        "GOGC": "400",  # Go's collector at a quarter of its work: there is memory enough
+        "GOGC": "400",  # Go collects garbage a quarter as often: there is enough memory
         "PYTHONPATH": os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(":")]),
     }
     database = TABLE if kind is GO_TABLE else PLAIN

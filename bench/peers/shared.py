@@ -1,6 +1,6 @@
 """What the plain Python peers share: the command line, and the Player without a store.
 
-They use the gateway's own tokens, rules and answers, so that only the way of the data differs.
+They use the gateway's own tokens, rules and answers, so that only loads and saves differ.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Settings:
 
     @property
     def password(self) -> str:
-        """Of the MySQL user `tapedeck`."""
+        """The password of the MySQL user `tapedeck`."""
         return os.environ["PLAIN_PASSWORD"]
 
 
@@ -88,7 +88,7 @@ def upsert(day: str, user: int, playlist: int, version: int, body: bytes) -> str
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that was understood."""
+    """What a request asks for."""
 
     user: int
     mix: Mix
@@ -98,23 +98,23 @@ class Asked:
 
 
 class PlainPlayer:
-    """Requests to states, and states to answers."""
+    """Reads requests, and makes new states and answers."""
 
     def __init__(self, catalog: Path) -> None:
         mixes = msgspec.json.decode(catalog.read_bytes(), type=dict[int, tuple[Track, ...]])
-        nobody = MixUser(1, "bench", "bench")
+        author = MixUser(1, "bench", "bench")
         self.mixes = {
-            number: Mix(number, "", "", "", None, "", 0, nobody, tracks)
+            number: Mix(number, "", "", "", None, "", 0, author, tracks)
             for number, tracks in mixes.items()
         }
         self._keys = TokenKeys([os.environ["PLAIN_TOKEN_KEY"].encode()], 86400)
         self._rules = Rules()
 
     def asked(self, request: web.Request) -> Asked:
-        """What a request asks for.
+        """Read a request.
 
         Raises:
-            web.HTTPException: 401, 404.
+            web.HTTPException: 401 for a bad token, 404 for an unknown mix.
         """
         try:
             listener = self._keys.verify(request.match_info["token"], time.time())
@@ -135,7 +135,7 @@ class PlainPlayer:
         """The new state and the answer.
 
         Args:
-            version: 0 where there is no state.
+            version: 0 if there is no state.
         """
         stored = Stored(body, version, datetime.now(UTC).date(), Owner.PLAYER) if version else None
         now = time.time()
@@ -171,10 +171,10 @@ def serve(
     port: int,
     *contexts: Callable[[web.Application], AsyncIterator[None]],
 ) -> None:
-    """Have the Player's requests handled until killed, on uvloop.
+    """Serve the Player's requests with a handler, on uvloop, until killed.
 
     Args:
-        contexts: what is opened before, and closed at the end.
+        contexts: each opens something before, and closes it at the end.
     """
     app = web.Application()
     app.router.add_get("/sets/{token}/{action}", handle)

@@ -63,7 +63,7 @@ I2. The import inserts, then looks at T-1, T and T+1 with a lock [import_looks],
     MySQL's day is T [import_checks_day] and the opening its own [import_requires_opening]. It
     may leave out T-1 if it had that day's filter before; the mark is not enough [import_unlooked].
 I3. A load counts only if its list of the partitions was made under the opening that its statement
-    reads [load_hears_opening].
+    reads [load_checks_opening].
 I4. A create requires the opening of its load [create_requires_opening] and looks at the days that
     are open [create_looks_at_open].
 I5. The opening gets a new number before the day is closed [close_renews].

@@ -29,8 +29,8 @@ async function call(path, method = "GET") {
   throw refused;
 }
 
-// As a real client does: while the gateway says 503, or cannot be reached, ask again. A move that
-// names the track it leaves is safe to repeat.
+// Asks again while the gateway says 503 or cannot be reached, as a real client does. A move may be
+// repeated because it names the track that it leaves.
 async function insist(path) {
   for (let pause = 300; ; pause = Math.min(pause * 2, 3000)) {
     try {
@@ -81,7 +81,7 @@ async function take(body) {
   await check();
 }
 
-// The gateway is asked what was played: it must be what it had acknowledged, and in that order.
+// Asks the gateway what was played: it must be the acknowledged tracks, in their order.
 async function check() {
   const { tracks } = await insist(of("tracks_played"));
   const ids = tracks.map((one) => one.id);
@@ -167,7 +167,7 @@ async function place() {
     const found = await call(`where/${listener.user_id}/${mix.id}`);
     owner = found.owner;
     const hint = found.hints.find((one) => one.node === owner);
-    const says = { miss: "has no entry yet", unavailable: "does not answer", garbage: "says something that means nothing" };
+    const says = { miss: "has no entry yet", unavailable: "does not answer", garbage: "has an entry that is no day" };
     facts(byId("place"), [
       ["listener", `user ${listener.user_id}, mix ${mix.id}`],
       ["lies in", found.state?.partition ?? "no partition yet"],
@@ -176,7 +176,7 @@ async function place() {
     ]);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    facts(byId("place"), [["lies in", `nobody can say: ${error.message}`]]);
+    facts(byId("place"), [["lies in", `not known: ${error.message}`]]);
   }
 }
 
@@ -217,7 +217,7 @@ async function begin() {
   for (;;) {
     try {
       mixes = (await call("mix_sets/all?per_page=100")).mix_set.mixes;
-      // A token of another stack is worth nothing here.
+      // This stack refuses a token of another stack.
       const good = kept.listener && (await call(`sets/${kept.listener.play_token}/next_mix?mix_id=${mixes[0].id}`).then(() => true, () => false));
       listener = good ? kept.listener : await call("listener", "POST");
       break;

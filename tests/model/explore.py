@@ -13,7 +13,7 @@ from protocol_words import State
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """What was found. `trace` is a shortest way to the violation, one line a step."""
+    """The result of a search. `trace` is a shortest way to the violation, one line a step."""
 
     states: int
     steps: int
@@ -67,7 +67,7 @@ def explore(
                 if violation and not violation.startswith(ignore or ("-",)):
                     return result(violation, (*_trace(model, parent, state), _line(label)))
                 if after not in parent:
-                    # Most of a state is the same as in others: keep each part once.
+                    # States have most of their parts in common: keep each part once.
                     kept = State(
                         *after[:4],
                         share(after.rows, after.rows),  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ def explore(
                         share(after.late, after.late),  # type: ignore[arg-type]
                         share(after.past, after.past),  # type: ignore[arg-type]
                         share(after.seal, after.seal),  # type: ignore[arg-type]
-                        share(after.door, after.door),  # type: ignore[arg-type]
+                        share(after.importing, after.importing),  # type: ignore[arg-type]
                     )
                     parent[kept] = state
                     following.append(kept)

@@ -1,8 +1,8 @@
 """A model of how a state is loaded and saved: the protocol, small enough to explore it all.
 
 One key. Some workers (a worker is one gateway process from its start to its end), one MySQL
-primary, and day partitions 0, 1, 2, ... The story starts on day 1. What a worker does between two
-statements is its own business, so one step of the model is one statement, as MySQL sees it:
+primary, and day partitions 0, 1, 2, ... It begins on day 1. What a worker does between two
+statements affects no other worker, so one step of the model is one statement, as MySQL sees it:
 
     load    READ -> (READ_ALL)
     save    in place, one key:  UPDATE ... WHERE version = loaded           (commits by itself)
@@ -13,15 +13,15 @@ statements is its own business, so one step of the model is one statement, as My
                                 (without LOOK_BEFORE where the load had the filter of W-1;
                                 with LOOK_OPEN before it where an older day is open)
     import  OPEN -> RENEW -> READ -> INSERT -> LOOK -> COMMIT, into day 0; and RENEW -> CLOSE
-    seal    MARK -> WAIT -> SCAN, a day after the other, by whoever; it is nobody's request
+    seal    MARK -> WAIT -> SCAN, one day after the other, at any time; no request causes it
 
 (START TRANSACTION does nothing under READ COMMITTED, where every statement has its own snapshot.
 CLOCK, LOOK_BEFORE and LOOK_AFTER are one statement in the product; a locking read has no snapshot,
 so its parts are steps. A statement's clock is fixed when it starts, before its snapshot.)
 
-Everything that is not the protocol's to decide is explored in every way: what the lookup says, how
-old the worker's idea of today is, who goes next, when midnight comes, which statement fails with a
-lost connection, a deadlock or a lock wait, whether the answer to a commit arrives, whether a commit
+Whatever the protocol does not decide is explored in every way: what the lookup says, how old the
+worker's T is, which worker goes next, when midnight comes, which statement fails with a lost
+connection, a deadlock or a lock wait, whether the answer to a commit arrives, whether a commit
 that the client has given up lands later or never, when a worker dies.
 
 `Rules` has one switch for each rule; taking one out is how the tests show that it is needed.
@@ -30,8 +30,8 @@ grow by one, no change is lost, undone or answered with another's version, and a
 committed before it began; I5 a change is applied once. `Model.commit`, `Model.acknowledge` and
 `Model.loaded` check them: no other step can break one.
 
-Ghosts, which no worker reads: `State.log`, the changes in the order of their commits, and
-`Worker.floor`, its length when the load began.
+Two fields are only for the checks, and no worker reads them: `State.log`, the changes in the order
+of their commits, and `Worker.floor`, the length of the log when the load began.
 """
 
 from __future__ import annotations
@@ -100,9 +100,10 @@ class Model(World):
             before = w
 
     def fail(self, s: State, i: int, w: Worker) -> Iterator[Step]:
-        """Connection lost, deadlock or lock wait: rolled back, try again. Or the end of a worker.
+        """A save's statement fails (lost connection, deadlock, lock wait), is rolled back and tried
+        again. Before a read, the change may be given up, or the worker may die.
 
-        A worker that dies elsewhere is one whose statement fails and that dies then.
+        A worker that dies at another moment is one whose statement fails, and that dies then.
         """
         if w.at >= UPDATE:
             yield (w.id, NAMES[w.at], "fails, rolled back"), self.put(s, i, self.again(s, w)), ""
@@ -153,9 +154,9 @@ class Model(World):
     def start_cached(
         self, s: State, i: int, w: Worker, past: tuple[tuple[int, Row], ...]
     ) -> Iterator[Step]:
-        """f: the request finds a row in the worker's cache, whichever was committed at any time.
+        """f: the request finds a row in the worker's cache: any row that was committed at any time.
 
-        Where it changes something the save comes at once; where it does not, the row is read.
+        If the request changes something, the save comes at once; if not, the row is read.
         """
         done = set()
         for found in past:
@@ -172,7 +173,7 @@ class Model(World):
                         yield label, after, ""
                 elif not self.rules.cache_backed:
                     _, live, _ = truth(s.log)
-                    bad = "I3: it changes nothing, says the cache, where it would have"
+                    bad = "I3: it changes nothing, by the cached row, though by the log it would"
                     yield label, self.put(s, i, self.idle(s, w)), bad if live else ""
 
     def again(self, s: State, w: Worker) -> Worker:
@@ -188,7 +189,7 @@ class Model(World):
         )  # fmt: skip
 
     def unanswered(self, s: State, w: Worker) -> Worker:
-        """4: as `again`, and the try may have landed, or land yet."""
+        """4: as `again`, but the try may have landed, or may land later."""
         version = self.effect(w, w.loaded).row.version
         return self.again(s, w)._replace(unsure=min(version, w.unsure or version))
 
@@ -276,7 +277,7 @@ class Model(World):
                     yield from self.loaded(s, i, v, label, clock, found)
 
     def read_one(self, s: State, i: int, w: Worker) -> Iterator[Step]:
-        """A mutant's load: partition by partition, the newest first."""
+        """The load without the rule `one_statement`: partition by partition, the newest first."""
         row = s.rows[w.aside]
         label = (w.id, "READ only", w.aside, "->", row)
         if row:
@@ -367,8 +368,8 @@ class Model(World):
             row = w.loaded[1]
             kept = [e for e in row.operations if e[0] != w.id]
             if self.rules.prune == "clock":
-                # Old is what nobody can look for any more: so age has it while no clock jumps.
-                # A midnight at once is a jump ahead: all that was written before it looks old.
+                # While no clock jumps, an entry is old only if no worker can look for it any more.
+                # A midnight stands for a jump ahead: every entry from before it counts as old.
                 busy = {(v.id, v.operation) for v in s.workers if v.at != IDLE}
                 kept = [e for e in kept if e[:2] in busy and e[3] == day]
             else:
@@ -478,7 +479,7 @@ class Model(World):
             at = COMMIT if self.rules.insert_first else INSERT
             yield label, self.put(s, i, w._replace(at=at, clock=day)), ""
             return
-        if self.rules.create_requires_opening and w.listed[0] != s.door.opening:
+        if self.rules.create_requires_opening and w.listed[0] != s.importing.opening:
             yield (*label, "another opening, rolled back"), self.put(s, i, self.again(s, w)), ""
             return
         opened = self.rules.create_looks_at_open and w.listed[1]
@@ -524,7 +525,7 @@ class Model(World):
         yield from self.commit_and_answer(s, i, w, w.writes)
 
     def abandon(self, s: State, i: int, w: Worker, expects: int, writes: Writes) -> Iterator[Step]:
-        """The client gives the answer up (timeout, lost connection); the write is on its way."""
+        """The client stops waiting (timeout, lost connection) while the write is on its way."""
         if len(s.late) < self.bounds.late:
             changed = self.effect(w, w.loaded).changed
             given_up = Late(w.change, changed, expects, writes, False, w.midnights)

@@ -12,7 +12,7 @@ class Rules:
     """The protocol's rules. True (or the first value) is the protocol; False takes the rule out."""
 
     # Load
-    verify_empty: bool = True  # 3: nothing found by a hint is looked for in all partitions
+    verify_empty: bool = True  # 3: if a hint finds no row, all partitions are read
     up_to_tomorrow: bool = True  # 2: reads go up to T+1
     one_statement: bool = True  # 2: one statement, one snapshot
     reread_all: bool = True  # 3: those already read included
@@ -30,10 +30,10 @@ class Rules:
     create_checks_day: bool = True  # b: the look's clock says W, or roll back
     acknowledge_after_commit: bool = True  # 3
     look_for_operation: bool = True  # 4, c: at a reload
-    at_every_reload: bool = True  # 4: not at the first one alone
+    at_every_reload: bool = True  # 4: not only at the first one
     operation_kept: bool = True  # 4: one operation id through all retries
     prune: str = "count"  # 4: the newest `Bounds.entries`; or "clock": by age on MySQL's clock
-    forgotten_given_up: bool = True  # 4: an entry that may have been dropped is not taken for none
+    forgotten_given_up: bool = True  # 4: if the entry may have been dropped, the change is given up
     new_worker_id: bool = True  # 4: a restarted worker is a new one
     one_change_a_worker: bool = True  # 4: of a key at a time
     tombstones: bool = True  # 5: a delete leaves a row, with its operations
@@ -53,17 +53,17 @@ class Rules:
     tries_remembered: bool = True  # g: which try landed is told by the version it made
     # An import into an older day
     import_order: str = "open renew"  # I1: the day is open before the opening is another one
-    opens_under_lock: bool = True  # I1: and whoever closes days does not come between
+    opens_under_lock: bool = True  # I1: and no process closes the day between the two
     import_looks: bool = True  # I2: insert, then look at T-1, T and T+1 with a lock
     import_unlooked: str = "filter"  # I2: what lets it leave out T-1: that day's filter, as it was
     import_checks_day: bool = True  # I2: the look's clock says T
     import_requires_opening: bool = True  # I2: and the opening is the import's
-    load_hears_opening: bool = True  # I3: a load is good if its list's opening is that of its read
+    load_checks_opening: bool = True  # I3: a load is good if its list's opening is that of its read
     create_requires_opening: bool = True  # I4: a create, if it is that of its load
     create_looks_at_open: bool = True  # I4: it looks at the days that are open
     close_renews: bool = True  # I5: the opening is another one before the day is closed
     # Taking these out breaks nothing; they are about cost.
-    from_hint_up: bool = True  # Load 2: from D up, not D alone
+    from_hint_up: bool = True  # Load 2: from D up, not only D
     reread_what_was_found: bool = True  # a: also when the statement found the row
     newer_of_both: bool = True  # Save 1: W is the newer of T and the partition loaded from
 
@@ -123,12 +123,12 @@ class Worker(NamedTuple):
     change: int  # even: append; odd: delete; from GROUP on a group (see `members`)
     floor: int
     today: int  # READ: T, 0 any; saving: W
-    clock: int  # the day when the next statement was sent
+    clock: int  # MySQL's day when the next statement was sent
     loaded: Found
     writes: Writes  # of the open transaction; a written row is locked
     reloads: int  # counted only where a rule was taken out
     midnights: int  # since the transaction's first write, if it matters
-    aside: int  # what a mutant must remember
+    aside: int  # a number for the next statement, such as a partition; its function says which
     tried: tuple[tuple[int, tuple[int, ...]], ...] = ()  # a group's answers, by version made
     unsure: int = 0  # the lowest version that a try made whose answer did not come; 0: none
     skips: bool = False  # its create will not look at W-1
@@ -143,7 +143,7 @@ class Late(NamedTuple):
     changed: tuple[int, ...]  # its members that change something
     expects: int  # an UPDATE on its way, for this version; 0: a COMMIT on its way
     writes: Writes
-    denied: bool  # somebody was told that it changed nothing
+    denied: bool  # a client was told that it changed nothing
     midnights: int
 
 
@@ -155,19 +155,22 @@ class Seal(NamedTuple):
     scanned: tuple[bool, ...]  # for each scanned day whether the key was there
 
 
-class Door(NamedTuple):
-    """The import into day 0. It may end anywhere; whoever closes the day does not wait for it."""
+class Importing(NamedTuple):
+    """How far the import into day 0 is, and the process that closes the day.
+
+    The import may end at any step. The closing process does not wait for it.
+    """
 
     at: int = 0  # the import's next step, in `World.imports`
     opening: int = 0
     open: bool = False
-    closing: int = 0  # the next step of who closes the day
+    closing: int = 0  # the closing process's next step
     filter: int = -2  # of day 0, as in `Listed`; -2: as sealed first
     mine: int = 0  # the opening that the import requires
     today: int = 0  # T, as the import read it
     skips: bool = False  # it will not look at T-1
     writes: Writes = ()
-    lists: tuple[Listed, ...] = ()  # which some worker may still have
+    lists: tuple[Listed, ...] = ()  # lists of partitions that a worker may still have
 
 
 class State(NamedTuple):
@@ -181,7 +184,7 @@ class State(NamedTuple):
     late: tuple[Late, ...]
     past: tuple[tuple[int, Row], ...] = ()  # what may be cached: partition and row, as committed
     seal: Seal = Seal(-1, -1, ())
-    door: Door = Door()
+    importing: Importing = Importing()
 
 
 Step: TypeAlias = tuple[tuple[object, ...], State, str]  # label, next state, violation or ""
@@ -196,8 +199,8 @@ FRESH = Worker(IDLE, 0, 0, 0, 0, 0, 0, (), (), 0, 0, 0)
 
 
 SKIPS = ("filter at load", "mark at load", "mark at create")
-"""What lets a create leave out its look at W-1: that the load it is made from had that day's filter
-(the protocol), or that the mark had come to that day at the load or at the create (mutants)."""
+"""When a create leaves out its look at W-1: if its load had that day's filter (the protocol), or if
+that day was marked at the load or at the create (without the rule)."""
 
 GROUP = 100
 IMPORTED = 98

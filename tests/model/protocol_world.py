@@ -26,7 +26,7 @@ from protocol_words import (
 
 
 class World:
-    """The rows of one key, and everything that happens to them without a worker's doing.
+    """The rows of one key, and everything that happens to them apart from workers' statements.
 
     `commit` and `acknowledge`, with `Model.loaded`, check the invariants: no other step can break
     one.
@@ -89,11 +89,11 @@ class World:
     def seal(self, s: State) -> Iterator[Step]:
         """The next step of sealing the days in order: mark, wait, scan.
 
-        Whoever does it may die after any step; another one begins with the step that is not done.
+        The process may die after any step; another one then goes on with the next step.
         """
         mark, waited, scanned = s.seal
         day = min(mark, waited, len(scanned) - 1) + 1
-        if day >= self.bounds.seals or day >= self.day(s) or (s.door.open and day == 0):
+        if day >= self.bounds.seals or day >= self.day(s) or (s.importing.open and day == 0):
             return
         done = {"mark": mark >= day, "wait": waited >= day, "scan": len(scanned) > day}
         step = next(step for step in self.rules.seal_order.split() if not done[step])
@@ -124,22 +124,25 @@ class World:
         """I3: the lists of partitions with which a load is good that reads now."""
         if not self.bounds.imports:
             return ((0, False, -1),)
-        there = self.listed(s).door.lists
-        if self.rules.load_hears_opening:
-            there = tuple(one for one in there if one[0] == s.door.opening)
+        there = self.listed(s).importing.lists
+        if self.rules.load_checks_opening:
+            there = tuple(one for one in there if one[0] == s.importing.opening)
         return there
 
     def listed(self, s: State) -> State:
         """The state once some worker may have listed the partitions."""
         if not self.bounds.imports:
             return s
-        door, scanned = s.door, s.seal.scanned
-        known = door.filter if door.filter > -2 else int(scanned[0]) if scanned else -1
-        lists = {*door.lists, (door.opening, door.open, -1 if door.open else known)}
-        return s._replace(door=door._replace(lists=tuple(sorted(lists))))
+        importing, scanned = s.importing, s.seal.scanned
+        known = importing.filter if importing.filter > -2 else int(scanned[0]) if scanned else -1
+        lists = {
+            *importing.lists,
+            (importing.opening, importing.open, -1 if importing.open else known),
+        }
+        return s._replace(importing=importing._replace(lists=tuple(sorted(lists))))
 
     def imports(self, s: State) -> Iterator[Step]:
-        """The next step of the import, and of whoever closes the day, at any time."""
+        """The next step of the import, and of the process that closes the day, at any time."""
         if self.bounds.imports:
             for step in (*self.import_on(s), *self.close_on(s)):
                 yield step[0], self.listed(step[1]), step[2]
@@ -151,83 +154,87 @@ class World:
 
         A transaction that fails is rolled back, and the import is over.
         """
-        door, rules = s.door, self.rules
-        over = s._replace(door=door._replace(at=9, writes=()))
-        if door.at < 2:
+        importing, rules = s.importing, self.rules
+        over = s._replace(importing=importing._replace(at=9, writes=()))
+        if importing.at < 2:
             yield ("import: is killed",), over, ""
-            step = rules.import_order.split()[door.at]
+            step = rules.import_order.split()[importing.at]
             if step == "open":
-                if (s.seal.mark >= 0) == (len(s.seal.scanned) > 0) and not door.closing:
-                    opened = door._replace(at=door.at + 1, open=True, filter=-1)
-                    yield ("import: OPEN", 0), s._replace(door=opened), ""
+                if (s.seal.mark >= 0) == (len(s.seal.scanned) > 0) and not importing.closing:
+                    opened = importing._replace(at=importing.at + 1, open=True, filter=-1)
+                    yield ("import: OPEN", 0), s._replace(importing=opened), ""
             elif not self.opening_held(s):
-                renewed = door._replace(at=door.at + 1, opening=door.opening + 1)
+                renewed = importing._replace(at=importing.at + 1, opening=importing.opening + 1)
                 renewed = renewed._replace(mine=renewed.opening)
-                yield ("import: RENEW",), s._replace(door=renewed), ""
-        elif door.at == 2:
+                yield ("import: RENEW",), s._replace(importing=renewed), ""
+        elif importing.at == 2:
             label = ("import: READ all",)
             if any(s.rows):
                 yield (*label, "finds a row"), over, ""
             else:
                 today = self.day(s)
-                read = door._replace(at=3, today=today)
-                yield label, s._replace(door=read), ""
+                read = importing._replace(at=3, today=today)
+                yield label, s._replace(importing=read), ""
                 by_filter = rules.import_unlooked == "filter"
                 if (len(s.seal.scanned) - 1 if by_filter else s.seal.mark) >= today - 1:
                     read = read._replace(skips=True)
-                    yield (*label, "and T-1 is sealed"), s._replace(door=read), ""
-        elif door.at == 3:
+                    yield (*label, "and T-1 is sealed"), s._replace(importing=read), ""
+        elif importing.at == 3:
             if s.rows[0]:
                 yield ("import: INSERT", 0, "duplicate key"), over, ""
             else:
                 made = effect(IMPORTED, 0, False, ()).row
-                wrote = door._replace(at=4 if rules.import_looks else 8, writes=((0, made),))
-                yield ("import: INSERT", 0), s._replace(door=wrote), ""
-        elif door.at == 4:
-            late = rules.import_checks_day and self.day(s) != door.today
-            other = rules.import_requires_opening and door.opening != door.mine
+                wrote = importing._replace(at=4 if rules.import_looks else 8, writes=((0, made),))
+                yield ("import: INSERT", 0), s._replace(importing=wrote), ""
+        elif importing.at == 4:
+            late = rules.import_checks_day and self.day(s) != importing.today
+            other = rules.import_requires_opening and importing.opening != importing.mine
             if late or other:
                 yield ("import: LOOK", "too late"), over, ""
             else:
-                at = 6 if door.skips else 5
-                yield ("import: LOOK",), s._replace(door=door._replace(at=at)), ""
-        elif door.at < 8:
-            p = door.today + door.at - 6
+                at = 6 if importing.skips else 5
+                yield ("import: LOOK",), s._replace(importing=importing._replace(at=at)), ""
+        elif importing.at < 8:
+            p = importing.today + importing.at - 6
             if p > 0 and self.locked(s, p, -2):
                 return
             if p > 0 and s.rows[p]:
                 yield ("import: LOOK", p, "finds a row, rolled back"), over, ""
             else:
-                yield ("import: LOOK", p), s._replace(door=door._replace(at=door.at + 1)), ""
-        elif door.at == 8:
+                yield (
+                    ("import: LOOK", p),
+                    s._replace(importing=importing._replace(at=importing.at + 1)),
+                    "",
+                )
+        elif importing.at == 8:
             yield ("import: is rolled back",), over, ""
-            after, bad = self.commit(over, (IMPORTED,), door.writes)
+            after, bad = self.commit(over, (IMPORTED,), importing.writes)
             yield ("import: COMMIT",), after, bad
 
     def close_on(self, s: State) -> Iterator[Step]:
-        """I5: renew, close, wait for those who write into the day, scan it again."""
-        door, step = s.door, ("renew", "close", "wait", "scan", "")[s.door.closing]
-        if step == "" or (step == "renew" and not door.open):
+        """I5: renew, close, wait for transactions that write into the day, scan it again."""
+        importing, step = s.importing, ("renew", "close", "wait", "scan", "")[s.importing.closing]
+        if step == "" or (step == "renew" and not importing.open):
             return
-        if door.at == 1 and self.rules.opens_under_lock:
+        if importing.at == 1 and self.rules.opens_under_lock:
             return  # the import holds the lock, or it dies and is over
-        after = door._replace(closing=door.closing + 1)
+        after = importing._replace(closing=importing.closing + 1)
         if step == "renew" and self.rules.close_renews:
             if self.opening_held(s):
                 return
-            after = after._replace(opening=door.opening + 1)
+            after = after._replace(opening=importing.opening + 1)
         elif step == "close":
             after = after._replace(open=False)
         elif step == "wait" and self.locked(s, 0, -1):
             return
         elif step == "scan":
             after = after._replace(filter=int(bool(s.rows[0])))
-        yield ("close:", step), s._replace(door=after), ""
+        yield ("close:", step), s._replace(importing=after), ""
 
     def opening_held(self, s: State) -> bool:
-        """Whether a transaction has the opening locked: it then is not renewed."""
+        """Whether a transaction has the opening locked, so that it cannot be renewed."""
         creates = any(w.at > CLOCK and not w.loaded for w in s.workers)
-        held = self.rules.import_requires_opening and 4 < s.door.at < 9
+        held = self.rules.import_requires_opening and 4 < s.importing.at < 9
         return held or (creates and self.rules.create_requires_opening)
 
     def land(self, s: State) -> Iterator[Step]:
@@ -255,7 +262,7 @@ class World:
                 for q, _ in w.writes:
                     if q == p:
                         return True
-        if i != -2 and any(q == p for q, _ in s.door.writes):
+        if i != -2 and any(q == p for q, _ in s.importing.writes):
             return True
         return any(q == p for z in s.late if not z.expects for q, _ in z.writes)
 
@@ -284,9 +291,9 @@ class World:
         return self.cached(s._replace(rows=tuple(rows), log=log), writes), bad
 
     def cached(self, s: State, writes: Writes) -> State:
-        """The state once somebody may have these rows in its cache."""
+        """The state once a worker may have these rows in its cache."""
         if not self.bounds.cache or s.started == self.bounds.changes:
-            return s  # nobody begins a change any more
+            return s  # no further change begins
         past = {*s.past, *((p, row) for p, row in writes if row)}
         return s._replace(past=tuple(sorted(past)))  # type: ignore[arg-type]
 
@@ -307,17 +314,17 @@ class World:
             elif not version and known and change in s.log:
                 bad = f"I3: change {change} was answered as changing nothing, and is committed"
             elif not version and known and truth(s.log[: s.log.index(changed[0])])[1]:
-                bad = f"I3: change {change} was answered as changing nothing where it would have"
+                bad = f"I3: change {change} was answered as changing nothing, though it would have"
         return (*label, "| ACKNOWLEDGED"), self.put(s, i, self.idle(s, w)), bad
 
     def put(self, s: State, i: int, w: Worker) -> State:
         """The state with worker i replaced."""
         workers = (*s.workers[:i], w, *s.workers[i + 1 :])
-        return State(*s[:6], tuple(sorted(workers)), s.late, s.past, s.seal, s.door)
+        return State(*s[:6], tuple(sorted(workers)), s.late, s.past, s.seal, s.importing)
 
     def idle(self, s: State, w: Worker) -> Worker:
         if s.started == self.bounds.changes:
-            return FRESH  # it has nothing left to do: who it was is forgotten
+            return FRESH  # no change is left for it, so its id does not matter
         return Worker(IDLE, w.id, w.operation, 0, 0, 0, 0, (), (), 0, 0, 0)
 
     def clocks(self, s: State, w: Worker) -> set[int]:

@@ -123,14 +123,18 @@ QUIET = Bounds(changes=3, deletes=True, midnights=0, late=0, batches=False, star
 # A retention of a day and two midnights in one change: only that a key has one row holds there.
 EXPIRING = Bounds(cache=True, retention=1, midnights=2, start=("yesterday",), batches=False, late=0)
 
-# What is taken out, where it is missed, and what breaks then.
+# By what happens without a rule: the rule, bounds within which it is missed, and what breaks then.
 NEEDED: dict[str, tuple[dict[str, Any], Bounds, str]] = {
     "Load 2: the hint is trusted, its partition answers": (
         {"from_hint_up": False, "verify_empty": False},
         Bounds(),
         "I3",
     ),
-    "Load 3: nothing found by a hint is believed": ({"verify_empty": False}, Bounds(), "I3"),
+    "Load 3: no row where the hint points counts as no row": (
+        {"verify_empty": False},
+        Bounds(),
+        "I3",
+    ),
     "Load 3: only the partitions not yet read are read": ({"reread_all": False}, Bounds(), "I3"),
     "Load 2: T+1 is not read": ({"up_to_tomorrow": False}, Bounds(), "I3"),
     "Load 2: one statement a partition": ({"one_statement": False}, Bounds(), "I3"),
@@ -158,13 +162,13 @@ NEEDED: dict[str, tuple[dict[str, Any], Bounds, str]] = {
         Bounds(start=NEW_KEY),
         "I2",
     ),
-    "Save 1, create: looks at W+1 alone": ({"look_before": False}, Bounds(start=NEW_KEY), "I2"),
-    "Save 1, create: looks at W-1 alone": (
+    "Save 1, create: looks only at W+1": ({"look_before": False}, Bounds(start=NEW_KEY), "I2"),
+    "Save 1, create: looks only at W-1": (
         {"look_after": False},
         Bounds(back=1, start=NEW_KEY),
         "I2",
     ),
-    "Save 1, b, create: looks at W-1 alone and not at the day": (
+    "Save 1, b, create: looks only at W-1 and not at the day": (
         {"look_after": False, "create_checks_day": False},
         Bounds(start=NEW_KEY),
         "I2",
@@ -211,7 +215,7 @@ NEEDED: dict[str, tuple[dict[str, Any], Bounds, str]] = {
         IMPORT,
         "I3 (load)",
     ),
-    "Import 1: another one closes between the two": (
+    "Import 1: the day is closed between opening and renewal": (
         {"opens_under_lock": False},
         IMPORT,
         "I3 (load)",
@@ -236,8 +240,8 @@ NEEDED: dict[str, tuple[dict[str, Any], Bounds, str]] = {
         Bounds(imports=True, seals=1, midnights=2, changes=1, batches=False, start=NEW_KEY, late=0),
         "I2",
     ),
-    "Import 3: a load does not hear the opening": (
-        {"load_hears_opening": False},
+    "Import 3: a load does not check the opening": (
+        {"load_checks_opening": False},
         IMPORT,
         "I3 (load)",
     ),
@@ -258,9 +262,9 @@ NEEDED: dict[str, tuple[dict[str, Any], Bounds, str]] = {
     ),
     "Save 3: acknowledged before the commit": ({"acknowledge_after_commit": False}, Bounds(), "I1"),
     "Save 4: operation not looked for": ({"look_for_operation": False}, Bounds(), "I5"),
-    "Save 4: looked for at the first reload alone": ({"at_every_reload": False}, Bounds(), "I5"),
+    "Save 4: looked for only at the first reload": ({"at_every_reload": False}, Bounds(), "I5"),
     "Save 4: each retry is a new operation": ({"operation_kept": False}, Bounds(), "I5"),
-    "Save 4: an entry that may have been dropped is taken for none": (
+    "Save 4: tried again though the entry may have been dropped": (
         {"forgotten_given_up": False},
         Bounds(midnights=0),
         "I5",
@@ -308,7 +312,7 @@ NEEDED: dict[str, tuple[dict[str, Any], Bounds, str]] = {
 }
 
 # Taking these out was found to break nothing.
-CHEAPER_OR_DEARER = ("from_hint_up", "reread_what_was_found", "newer_of_both")
+ONLY_COST = ("from_hint_up", "reread_what_was_found", "newer_of_both")
 
 
 @pytest.mark.parametrize("name", HOLDS)
@@ -322,7 +326,7 @@ def test_no_reachable_state_breaks_an_invariant(name: str) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", HOLDS_LONG)
-def test_no_state_further_out_breaks_an_invariant(
+def test_no_reachable_state_within_wider_bounds_breaks_an_invariant(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def progress(line: str) -> None:
@@ -337,7 +341,7 @@ def test_no_state_further_out_breaks_an_invariant(
 @pytest.mark.parametrize("name", NEEDED)
 def test_without_the_rule_an_invariant_breaks(name: str) -> None:
     without, bounds, breaks = NEEDED[name]
-    # That the version starts over is what Save 5's mutants do; what counts is what it leads to.
+    # Without Save 5 versions start over, which is a violation itself; the test wants the next one.
     ignore: tuple[str, ...] = VERSIONS if "Save 5" in name else ()
     if bounds == QUIET:
         ignore += ("I5",)
@@ -349,7 +353,7 @@ def test_without_the_rule_an_invariant_breaks(name: str) -> None:
     assert found.violation.startswith(breaks), f"{name} breaks nothing: {found}"
 
 
-@pytest.mark.parametrize("name", CHEAPER_OR_DEARER)
+@pytest.mark.parametrize("name", ONLY_COST)
 @pytest.mark.parametrize(
     "bounds",
     [
@@ -358,23 +362,21 @@ def test_without_the_rule_an_invariant_breaks(name: str) -> None:
     ],
     ids=["the clock steps back", "expiry"],
 )
-def test_what_is_only_about_cost_breaks_nothing_when_it_is_taken_out(
-    name: str, bounds: Bounds
-) -> None:
+def test_without_a_rule_that_only_saves_cost_no_invariant_breaks(name: str, bounds: Bounds) -> None:
     without: dict[str, Any] = {name: False}
     found = explore(Model(Rules(**without), bounds))
     assert not found.violation, str(found)
 
 
 def test_a_transaction_must_not_live_through_two_midnights() -> None:
-    """The one assumption about time (of a statement too): deadlines far below a day keep it."""
+    """The model assumes this, also of a statement; deadlines far below a day make it true."""
     bounds = Bounds(midnights=2, midnights_in_transaction=None, start=NEW_KEY)
     assert explore(Model(Rules(), bounds), ignore=("I2",)).violation.startswith("I3 (load)")
     assert explore(Model(Rules(), bounds), ignore=VERSIONS).violation.startswith("I2")
 
 
-def test_age_on_a_clock_is_enough_only_while_the_clock_does_not_jump() -> None:
-    """Why entries have no age: how a change was doubled when MySQL's clock jumped ahead."""
+def test_entries_may_be_dropped_by_age_only_while_the_clock_does_not_jump() -> None:
+    """So the protocol drops them by count: by age, a jump of MySQL's clock doubles a change."""
     by_clock = Rules(prune="clock", forgotten_given_up=False)
     assert not explore(Model(by_clock, Bounds(midnights=0))).violation
     found = explore(Model(by_clock, Bounds(midnights=1)))
@@ -411,7 +413,7 @@ def test_every_branch_of_the_protocol_is_explored() -> None:
             0 in answers and any(answers) for w in after.workers for _, answers in w.tried
         ),
     }
-    # Sealing beside all the rest would be ten times as many states.
+    # Sealing together with the other features would make ten times as many states.
     _meet(wanted, SEALED)
     _meet(wanted, Bounds(start=("yesterday",)))
     _meet(wanted, Bounds(deletes=True, start=("nothing", "today"), cache=True, groups=GROUPED))
@@ -419,7 +421,7 @@ def test_every_branch_of_the_protocol_is_explored() -> None:
 
 
 def _meet(wanted: dict[str, Callable[[Any, Any], bool]], bounds: Bounds) -> None:
-    """Take out of `wanted` what is met within these bounds."""
+    """Remove from `wanted` what happens within these bounds."""
     model = Model(Rules(), bounds)
     seen = set(model.initial())
     level = list(seen)

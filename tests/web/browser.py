@@ -1,4 +1,4 @@
-"""A real Chromium, and the words in which the tests say what somebody sees in it."""
+"""A real Chromium, and what tests do with it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from selenium.webdriver.remote.webelement import WebElement
 from stack.bootstrap import is_there
 
 SECONDS = 20.0
-"""Within this everything a test waits for has happened, also on a busy machine."""
+"""How long tests wait for something: long enough on a busy machine."""
 _ARGUMENTS = (
     # Chromium refuses its sandbox to root; there is no GPU and little shared memory.
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-    # It talks to the pages under test and to nobody else.
+    # It sends requests only to the pages under test.
     *("--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-default-browser-check"),
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
@@ -34,10 +34,10 @@ _AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
 
 
 class Browser:
-    """One Chromium with one window.
+    """A Chromium with one window.
 
     Args:
-        profile: a folder of its own.
+        profile: the folder of its profile, which no other browser uses.
     """
 
     def __init__(self, profile: Path) -> None:
@@ -52,56 +52,56 @@ class Browser:
         self.fresh()
 
     def fresh(self) -> None:
-        """As a new window: large, light, nothing logged."""
+        """Reset the window: an empty page, large, light colours, an empty console."""
         self.driver.get("about:blank")
         self.look(dark=False)
         self.resize(1440, 1000)
         self.console()
 
     def close(self) -> None:
-        """End it."""
+        """End Chromium."""
         self.driver.quit()
 
     def look(self, *, dark: bool) -> None:
-        """What the visitor's system prefers."""
+        """Set whether the visitor's system prefers dark colours."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
     def resize(self, width: int, height: int) -> None:
-        """The window in CSS pixels; a narrow one is a telephone's."""
+        """Set the window's size in CSS pixels; one narrower than 600 is a telephone's."""
         self.driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
         )
 
     def open(self, url: str) -> None:
-        """Go there."""
+        """Load a page."""
         self.driver.get(url)
 
     def console(self) -> list[str]:
-        """What the console said since it was asked last: errors, refused loads, CSP violations."""
+        """The console's messages since the last call: errors, refused loads, CSP violations."""
         driver: Any = self.driver
         return [str(line["message"]) for line in driver.get_log("browser")]
 
     def find(self, css: str) -> WebElement:
-        """The first element."""
+        """The first element that a selector matches."""
         return self.driver.find_element(By.CSS_SELECTOR, css)
 
     def all(self, css: str) -> list[WebElement]:
-        """Every element."""
+        """Every element that a selector matches."""
         return self.driver.find_elements(By.CSS_SELECTOR, css)
 
     def text(self, css: str) -> str:
-        """What is written there; empty where nothing is."""
+        """The text of the first matching element; empty if there is no such element."""
         found = self.all(css)
         return found[0].text if found else ""
 
     def run(self, script: str, *args: Any) -> Any:
-        """The value of JavaScript (which says `return`)."""
+        """Run JavaScript; return what it returns."""
         return self.driver.execute_script(script, *args)
 
     def until(self, sees: Callable[[], Any], seconds: float = SECONDS) -> float:
-        """Wait until `sees()`; the seconds that it took."""
+        """Wait until `sees()` is true; return the seconds that it took."""
         began = time.monotonic()
         while True:
             try:
@@ -111,11 +111,11 @@ class Browser:
                 pass  # not drawn yet, or drawn anew
             if time.monotonic() - began > seconds:
                 shown = self.text("body")
-                raise AssertionError(f"not seen in {seconds} s. The page says:\n{shown}")
+                raise AssertionError(f"not seen within {seconds:g} s. The page says:\n{shown}")
             time.sleep(0.03)
 
     def faults(self) -> list[str]:
-        """What axe-core finds against WCAG 2.1 A and AA."""
+        """The violations that axe-core finds, of WCAG 2.1 A and AA and of its best practices."""
         self.run(_AXE)
         found = self.driver.execute_async_script(
             "const done = arguments[arguments.length - 1];"
@@ -129,7 +129,7 @@ class Browser:
         ]
 
     def overflows(self) -> list[str]:
-        """What reaches beyond the right edge of the window."""
+        """The elements that reach beyond the right edge of the window, unless they scroll."""
         found: list[str] = self.run(
             "return [...document.querySelectorAll('body *')].filter(e => {"
             " const r = e.getBoundingClientRect();"

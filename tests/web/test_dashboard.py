@@ -1,4 +1,4 @@
-"""The dashboard as somebody sees it in a real Chromium, on real servers."""
+"""The dashboard as a visitor sees it in a real Chromium, on real servers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NASTY = "<img/src=x/onerror=document.title='broken'>"
 
 
 class Load:
-    """Listeners who play through a gateway until the block ends."""
+    """Listeners who play through a gateway, one after the other, until the block ends."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -77,7 +77,7 @@ def is_well(browser: Browser) -> bool:
 
 
 def figure(browser: Browser, css: str) -> float:
-    """The number that stands there."""
+    """The number in an element's text; 0 if it has none."""
     return float(re.sub(r"[^0-9.]", "", browser.text(css)) or 0)
 
 
@@ -91,11 +91,11 @@ def test_the_page_under_load_says_that_all_is_well_and_shows_the_traffic(
         browser.until(lambda: browser.all(".chart .area.c1"))
         browser.until(lambda: [n.text.count("live") for n in browser.all(".node")] == [1] * 3)
         browser.until(lambda: len(browser.all(".arc[data-level=ok]")) == 3)
-        # The ring is small while every node is live; its figures are there when asked for.
+        # The ring is small while every node is live; a button enlarges it.
         assert browser.find("#ring-picture").size["width"] < 150
         browser.find("#ring-more").click()
         assert browser.find("#ring-picture").size["width"] > 200
-        # Entries and memory are asked of the nodes, rows of MySQL.
+        # Nodes tell their entries and memory, MySQL the rows.
         browser.until(lambda: "KiB" in browser.text(".node") or "MiB" in browser.text(".node"))
         browser.until(lambda: len(browser.all(".day[data-kind=today]")) == 1)
         assert "is the primary" in browser.text("#parts")
@@ -108,16 +108,16 @@ def test_the_page_under_load_says_that_all_is_well_and_shows_the_traffic(
     assert browser.console() == []
 
 
-def test_a_page_that_is_opened_later_shows_what_was_before(
+def test_a_page_that_is_opened_later_shows_the_time_before(
     browser: Browser, gateway: Gateway
 ) -> None:
     with Load(gateway):
-        # Nobody may look meanwhile, so there is nothing to wait for but the history's own pace.
+        # No page may be open meanwhile, so the test can only wait for the history's next step.
         time.sleep(STEP + 1.5)
     browser.open(gateway.admin)
     browser.until(lambda: browser.all(".chart .area.c1"))
     ago = browser.find("#moment")
-    ago.send_keys(Keys.ARROW_LEFT * 1)
+    ago.send_keys(Keys.ARROW_LEFT)
     browser.until(lambda: browser.text("#moment-note").startswith("at "))
     assert figure(browser, ".chart:first-child .key b") > 5
 
@@ -137,14 +137,14 @@ def test_an_ejection_appears_within_two_seconds_and_its_end_too(
         assert re.search(r"since \d\d:\d\d:\d\d", browser.text("#reasons"))
         assert "lookup2 since" in browser.text("#parts")
         assert browser.find(".node:nth-child(2)").get_attribute("data-level") == "bad"
-        # The ring shows its arcs as out, and that the two others serve them.
+        # The ring shows that its arc is out, and which arcs of the two others have its keys.
         browser.until(lambda: len(browser.all(".arc[data-level=bad]")) == 1)
         browser.until(
             lambda: sum(bool(a.get_attribute("d")) for a in browser.all(".arc.takes")) == 2
         )
         browser.until(lambda: browser.all(".chart .band"))
         assert "Lookup node lookup2 is out of the ring" in browser.text("#events")
-        # Its runbook is a click away, also where the repository is not.
+        # The gateway itself serves the runbook that the reason links.
         page = browser.find("#reasons a").get_attribute("href")
         assert page is not None
         with urllib.request.urlopen(page) as answer:
@@ -157,7 +157,9 @@ def test_an_ejection_appears_within_two_seconds_and_its_end_too(
     assert browser.console() == []
 
 
-def test_a_reload_is_drawn_into_the_time_axis(browser: Browser, gateway: Gateway) -> None:
+def test_a_reload_is_marked_on_the_time_axis_and_a_refused_one_is_told(
+    browser: Browser, gateway: Gateway
+) -> None:
     browser.open(gateway.admin)
     browser.until(lambda: is_well(browser))
     gateway.document["player"] = {"skip_limit": 5}
@@ -171,7 +173,7 @@ def test_a_reload_is_drawn_into_the_time_axis(browser: Browser, gateway: Gateway
     browser.until(lambda: "nothing changed" in browser.text("#events"))
 
 
-def test_a_reload_that_moves_keys_is_followed_to_its_end(
+def test_a_reload_that_moves_keys_changes_the_ring_that_is_drawn(
     browser: Browser, gateway: Gateway, lookup_servers: list[RedisServer]
 ) -> None:
     asyncio.run(_create(gateway, 60))
@@ -227,7 +229,7 @@ def test_a_listener_is_found_by_user_and_playlist(browser: Browser, gateway: Gat
     assert "The hint is right" in found
     assert "the states API" in found
     assert '"position": 3' in found
-    # What somebody stored is shown, and is nothing but text.
+    # A stored body is shown as text, not as HTML.
     assert NASTY in found
     assert browser.run("return document.title").startswith("Tapedeck")
     assert not browser.all("#found img")
@@ -281,7 +283,7 @@ def test_the_token_is_asked_for_kept_in_the_tab_and_never_in_an_address(
         browser.find("[name=who]").send_keys("1")
         browser.find("[name=playlist]").send_keys("1", Keys.ENTER)
         browser.until(lambda: "no state" in browser.text("#found"))
-        # The counters want the token too, and a link would not carry it.
+        # The counters need the token too, which a plain link would not send.
         browser.find("#metrics").click()
         browser.until(lambda: len(browser.driver.window_handles) == 2)
         browser.driver.switch_to.window(browser.driver.window_handles[1])
@@ -308,7 +310,7 @@ def test_several_workers_are_shown_each_and_as_a_whole(
         assert [row[0] for row in rows] == ["1", "2", "all"]
         first, second, both = (float(row[2].replace(",", "")) for row in rows)
         assert both == pytest.approx(first + second, abs=2)
-        # One that freezes is missed by the page, which stays live.
+        # The page names a worker that freezes, and stays live itself.
         pid = gateway.lines("worker started")[0]
         frozen = pid["worker"]
         os.kill(pid["pid"], signal.SIGSTOP)
@@ -337,7 +339,7 @@ def test_other_gateways_are_shown_beside_this_one(
         assert f"{peers[1]} ? does not answer" in rows[2]
         assert rows[2].endswith("never")
         with Load(second):
-            # What the other one serves is part of the whole.
+            # The sum of all gateways has the other one's requests.
             browser.until(
                 lambda: (
                     float(browser.all("#gateways tbody tr")[3].text.split()[2].replace(",", "")) > 1
@@ -348,10 +350,10 @@ def test_other_gateways_are_shown_beside_this_one(
         second.kill()
         browser.until(lambda: "2 of 2 not well" in browser.text("#parts"))
         browser.until(lambda: browser.text("#reasons").count("does not answer") == 2)
-        assert not is_well(browser), "listeners are fewer gateways away from an outage"
+        assert not is_well(browser), "lost gateways are shown as well"
 
 
-def test_a_gateway_that_stops_lets_go_of_the_page_and_the_page_says_that_it_is_old(
+def test_a_gateway_with_an_open_page_stops_at_once_and_the_page_says_that_it_is_old(
     browser: Browser, gateway: Gateway
 ) -> None:
     browser.open(gateway.admin)
@@ -382,7 +384,7 @@ def test_a_gateway_that_stops_lets_go_of_the_page_and_the_page_says_that_it_is_o
     browser.until(lambda: browser.text("#contact") == "live" and is_well(browser))
 
 
-def test_what_stands_first_is_what_is_read_first(
+def test_the_verdict_comes_first_and_charts_fit_a_telephones_first_screen(
     browser: Browser, gateway: Gateway, lookup_servers: list[RedisServer]
 ) -> None:
     browser.open(gateway.admin)
@@ -400,19 +402,19 @@ def test_what_stands_first_is_what_is_read_first(
     lookup_servers[2].kill()
     asyncio.run(_load(gateway, 40))
     browser.until(lambda: browser.text("#headline") == "Degraded, and serving")
-    # Whole, on the first screen of a telephone, with a fault.
+    # The first chart is whole on a telephone's first screen, also with a fault.
     chart = browser.run("return document.querySelector('.plot').getBoundingClientRect().bottom")
     assert chart < 844
 
 
-def test_latency_is_drawn_by_tenfold_steps_with_the_objective_and_over_the_time_that_is_chosen(
+def test_latency_is_drawn_on_a_logarithmic_scale_with_the_objective_over_the_chosen_time(
     browser: Browser, gateway: Gateway
 ) -> None:
     with Load(gateway):
         browser.open(gateway.admin)
         browser.until(lambda: figure(browser, ".chart:nth-child(3) .key b") > 0)
         latency = ".chart:nth-child(3) "
-        # (In one go: it is drawn anew each second.)
+        # In one call, because the chart is drawn anew each second.
         ticks = browser.run(
             "return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)",
             f"{latency}.tick",
@@ -454,7 +456,7 @@ def test_without_commits_the_page_does_not_say_that_listeners_are_served(
 def test_what_is_not_known_is_a_question_mark_with_its_age_and_never_green(
     browser: Browser, stack_config: StackConfig, tmp_path: Path, mysql: MariaDB, database: str
 ) -> None:
-    # A heartbeat's table that is another one: MySQL is there, and no commit is seen.
+    # The heartbeat's table has other columns: MySQL answers, but no heartbeat is committed.
     with mysql.connect(database) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE tapedeck_heartbeat (id INT)")
     with Gateway(stack_config(), tmp_path) as gateway:
@@ -498,7 +500,7 @@ def test_a_listener_is_found_by_a_play_token_which_does_not_stay_on_the_screen(
     assert token not in gateway.log.read_text()
 
 
-def test_an_old_answer_never_stands_under_a_new_question(
+def test_the_answer_to_an_earlier_search_is_not_shown_for_a_later_one(
     browser: Browser, gateway: Gateway
 ) -> None:
     asyncio.run(_create(gateway, 1))
@@ -520,11 +522,11 @@ def test_an_old_answer_never_stands_under_a_new_question(
     who.send_keys("7918", Keys.ENTER)
     browser.until(lambda: "no state" in browser.text("#found"))
     browser.run("window.release.forEach((go) => go())")
-    # (It would be drawn in the same turn as the answer comes.)
+    # Long enough: the page would show the first answer as soon as it came.
     browser.driver.execute_async_script("setTimeout(arguments[0], 300)")
     assert "no state" in browser.text("#found")
     assert "7918" in browser.text("#where-title")
-    # And nothing stands under a question that is being typed.
+    # While another search is typed, no answer is shown.
     who.send_keys("1")
     assert browser.text("#found") == ""
     assert browser.text("#where-title") == "Find a listener"
@@ -546,7 +548,7 @@ def test_days_that_are_over_are_shown_sealed_with_their_filters(
         browser.until(lambda: re.search(r"[1-9][0-9.]* (B|KiB) of", browser.text("#days")))
 
 
-def test_it_is_readable_and_usable_for_everybody(
+def test_the_page_breaks_no_accessibility_rule_in_light_and_dark(
     browser: Browser, gateway: Gateway, lookup_servers: list[RedisServer]
 ) -> None:
     def faults() -> dict[str, list[str]]:
@@ -569,7 +571,7 @@ def test_it_is_readable_and_usable_for_everybody(
     assert faults() == {"light": [], "dark": []}
 
 
-def test_the_keyboard_reaches_everything(browser: Browser, gateway: Gateway) -> None:
+def test_the_keyboard_reaches_every_control(browser: Browser, gateway: Gateway) -> None:
     browser.open(gateway.admin)
     browser.until(lambda: is_well(browser) and len(browser.all(".node")) == 3)
     browser.until(lambda: browser.all(".day[data-kind=today]"))
@@ -587,12 +589,12 @@ def test_the_keyboard_reaches_everything(browser: Browser, gateway: Gateway) -> 
     for wanted in ("skip", "range", "moment", "quiet", "node", "who", "playlist", "summary"):
         assert wanted in names, names
     assert all(outlined for name, outlined in reached if name != "body"), reached
-    # A node that has the focus stands out in the ring.
+    # The ring highlights the node that has the focus.
     browser.run("document.querySelector('.node:nth-child(2)').focus()")
     assert len(browser.all(".lane-group[data-picked]")) == 1
 
 
-def test_it_fits_into_a_narrow_window(
+def test_the_page_fits_into_a_narrow_window(
     browser: Browser, gateway: Gateway, lookup_servers: list[RedisServer]
 ) -> None:
     lookup_servers[2].kill()
@@ -604,5 +606,5 @@ def test_it_fits_into_a_narrow_window(
         browser.resize(width, 800)
         assert browser.overflows() == []
         assert browser.run("return document.documentElement.scrollWidth") <= width
-        # The verdict is what one sees first.
+        # The verdict is at the top.
         assert browser.run("return headline.getBoundingClientRect().bottom") < 300

@@ -25,7 +25,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
 
 
 def address(stack: Terminal, what: str) -> str:
-    """What the screen says of the `player` or the `dashboard`."""
+    """The address that the screen of `tapedeck up` gives for `player`, `dashboard` or `API`."""
     found = re.search(rf"{what}\s+(http://127\.0\.0\.1:\d+)/", stack.screen)
     assert found is not None, stack.screen
     return found[1]
@@ -50,7 +50,7 @@ def shown(browser: Browser, button: str) -> None:
     browser.until(lambda: browser.all(f'button[aria-label="{button}"]'))
 
 
-def test_a_mix_is_played_and_the_place_kept_whatever_is_killed(
+def test_the_place_is_kept_when_a_lookup_node_and_the_primary_are_killed(
     browser: Browser, stack: Terminal
 ) -> None:
     browser.open(address(stack, "player"))
@@ -59,7 +59,7 @@ def test_a_mix_is_played_and_the_place_kept_whatever_is_killed(
     press(browser, "next")
     browser.until(lambda: played(browser, 2))
     assert len(browser.all("#played li")) == 2
-    # The node that holds the hint to this very place.
+    # Kill the node with the hint to this place.
     browser.until(lambda: "holds the hint" in browser.text("#servers"))
     (owner,) = [s for s in browser.all("#servers li") if "holds the hint" in s.text]
     name = owner.text.splitlines()[0]
@@ -67,7 +67,7 @@ def test_a_mix_is_played_and_the_place_kept_whatever_is_killed(
     shown(browser, f"Start {name}")
     press(browser, "next")
     browser.until(lambda: played(browser, 3))
-    # And the primary.
+    # Kill the primary.
     order(browser, "Kill", "mysql1")
     press(browser, "next")
     browser.until(lambda: played(browser, 4))
@@ -76,7 +76,7 @@ def test_a_mix_is_played_and_the_place_kept_whatever_is_killed(
     assert browser.faults() == []
     browser.resize(320, 800)
     assert browser.overflows() == []
-    # A page that is opened again is the same listener.
+    # A page that is opened again has the same listener.
     browser.open(address(stack, "player"))
     press(browser, "play")
     browser.until(lambda: played(browser, 4))
@@ -135,10 +135,10 @@ def _order(stack: Terminal, what: str) -> urllib.request.Request:
 @pytest.mark.parametrize(
     ("path", "method", "headers"),
     [
-        # A form of another site carries no header of ours.
+        # A form of another site cannot send the player's header.
         ("/stack/kill/lookup1", "POST", {"Origin": "https://elsewhere.example"}),
         ("/listener", "POST", {}),
-        # Another name that leads here (DNS rebinding).
+        # Another host name with this address (DNS rebinding).
         ("/stack", "GET", {"Host": "elsewhere.example"}),
         ("/stack/kill/lookup1", "POST", {"Host": "elsewhere.example", "X-Tapedeck-Demo": "player"}),
     ],

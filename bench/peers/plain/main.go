@@ -1,16 +1,16 @@
 // A plain gateway in Go: the peer that the benchmark runs beside Tapedeck.
 //
-// It does what the original system did, one thing after the other, for each request by itself:
+// It does what the original system did, step by step, for each request by itself:
 //
 //	-mode plain  GET the lookup (through twemproxy), SELECT the state from the day's table that it
 //	             names (today's, where it names none), upsert it into today's table, SET the lookup
 //	-mode table  one big table, no lookups: SELECT, upsert
 //	-mode redis  Redis alone: GET the state, SET it
 //
-// It is meant to be as good as an engineer makes it who stops there: net/http, pooled connections,
-// one round trip a statement (no prepare), the catalog in memory with its JSON ready, the same signed
-// tokens and the same answers as Tapedeck's. It has no compare-and-set: of two changes of one
-// state at the same time one is lost.
+// Within this design it is meant to be as fast as a good engineer makes it: net/http, pooled
+// connections, one round trip a statement (no prepare), the catalog in memory with its JSON ready, the
+// same signed tokens and the same answers as Tapedeck's. It has no compare-and-set: of two changes of
+// one state at the same time one is lost.
 package main
 
 import (
@@ -71,7 +71,7 @@ type envelope struct {
 	Tracks     []json.RawMessage `json:"tracks,omitempty"`
 }
 
-// store loads and saves one state; version 0 stands for none.
+// store loads and saves one state; version 0 means that there is no state.
 type store interface {
 	load(user, playlist int64) (version int64, body []byte, err error)
 	save(user, playlist, version int64, body []byte) error
@@ -232,7 +232,7 @@ func (p *player) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	reply := &envelope{Status: "200 OK", LoggedIn: user < 1<<62, APIVersion: 3}
 	if err := p.act(parts[3], user, playlist, track, m, reply); err != nil {
 		log.Print(err)
-		answer(w, 500, &envelope{Status: "500 Internal Server Error", Errors: []string{"It broke."}})
+		answer(w, 500, &envelope{Status: "500 Internal Server Error", Errors: []string{"The request failed."}})
 		return
 	}
 	answer(w, 200, reply)
