@@ -154,7 +154,7 @@ def test_a_server_that_cannot_start_shows_the_end_of_its_log(
 def test_data_made_with_other_passwords_is_reported(tmp_path: Path, data_template: Path) -> None:
     datadir.copy(data_template, tmp_path / "data")
     server = MariaDB("mysql1", tmp_path / "data", Passwords())
-    with pytest.raises(ServerFailed, match="made with other ones"):
+    with pytest.raises(ServerFailed, match="made with other passwords"):
         server.start()
     server.kill()
 
