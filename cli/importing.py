@@ -94,6 +94,10 @@ def import_(
 
     Example: tapedeck import --from mysql://app@db/app --tables 'player_%Y%m%d' --map map.yml
     """
+    from sharding.importing.sources import BadSource
+    from sharding.importing.target import Refused
+    from sharding.partitions.sealing import CannotSeal
+
     sections = read_config(config)
     reading, said = _source(source, tables, map_file, since, user)
     os.nice(10)  # a gateway on this machine comes first
@@ -107,13 +111,12 @@ def import_(
                 lacking = _carry_out(
                     sections, work, map_file, said, dry_run, leave_open or bool(user)
                 )
-        except Exception as error:
-            if type(error).__name__ not in ("BadSource", "Refused", "CannotSeal"):
-                raise
+        except (BadSource, Refused, CannotSeal) as error:
             begun = any(work.counts.values()) and not (dry_run or verify)
             fail(f"{error}{'; the same command continues where this one ended' * begun}")
-    if not rejects.stat().st_size:
-        rejects.unlink()
+        finally:
+            if not rejects.stat().st_size:
+                rejects.unlink()
     if verify:
         _tell_differences(work, found, as_json)
         return

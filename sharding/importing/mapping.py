@@ -145,7 +145,7 @@ def record(
     """Make a record from a row.
 
     Args:
-        values: by meaning (see `Map.columns`).
+        values: by meaning (see `Map.columns`); or `broken`, what is wrong with the whole row.
         day: of the row's table; None where the row has a day itself.
         max_bytes: most bytes of a body.
 
@@ -153,7 +153,7 @@ def record(
         BadRow: the row cannot become a state.
     """
     if "broken" in values:
-        raise BadRow("is no JSON object")
+        raise BadRow(values["broken"])
     key = Key(
         _number(values, "user", USER_MAX, "anonymous listeners lie above"),
         _number(values, "playlist", PLAYLIST_MAX),

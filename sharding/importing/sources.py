@@ -33,6 +33,8 @@ PASSWORD = "TAPEDECK_SOURCE_PASSWORD"  # noqa: S105
 PRIVATE, PRIVATE_OF_CURSOR = ("_rfile",), ("_result",)
 """The names of PyMySQL that are not in its documentation: rows are read from the stream itself."""
 
+ADDRESSES, FILES = ("mysql", "mariadb", "redis", "rediss"), (".csv", ".jsonl")
+
 Rows = list[tuple[str, dict[str, Any]]]
 """Rows: each one's name in reports, and its values by meaning (see `Map.columns`)."""
 
@@ -53,12 +55,14 @@ class Part(Struct, frozen=True):
         table: for MySQL.
         day: of all its rows; None where each row has its own.
         rows: about how many it has; 0 if that is not known.
+        holds: of one table with a column for the day, the SQL condition on that column.
     """
 
     name: str
     table: str = ""
     day: date | None = None
     rows: int = 0
+    holds: str = ""
 
 
 class Source:
@@ -76,7 +80,7 @@ class Source:
 
     def parts(self, oldest: date, newest: date) -> list[Part]:
         """The parts with days from `oldest` to `newest`, the newest first."""
-        return [Part(self.wanted)]
+        return [Part(_without_password(self.wanted))]
 
     def rows(self, part: Part) -> Iterator[Rows]:
         """The rows of a part, in batches.
@@ -109,6 +113,11 @@ def _plain(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
+def _without_password(address: str) -> str:
+    """An address without its user, password and options; a file as it is."""
+    return re.sub(r"^(\w+://)(?:.*@)?([^?]*).*", r"\1\2", address)
+
+
 def open_source(
     wanted: str, tables: str, said: Map, since: datetime | None, users: tuple[int, ...]
 ) -> Source:
@@ -118,6 +127,19 @@ def open_source(
         BadSource: it is not an address or file of a known kind, or an option is missing.
     """
     scheme = urlsplit(wanted).scheme
+    if not (scheme in ADDRESSES or Path(wanted).suffix in FILES):
+        raise BadSource(
+            f"{_without_password(wanted)}: is no mysql:// or redis:// address, and no .csv or"
+            " .jsonl file"
+        )
+    if scheme in ADDRESSES:
+        try:
+            _ = urlsplit(wanted).port
+        except ValueError:
+            raise BadSource(
+                "the address's port is no number; in a user or password / is written as %2F, ? as"
+                " %3F, # as %23, @ as %40"
+            ) from None
     if scheme in ("mysql", "mariadb"):
         if not tables:
             raise BadSource("say which tables: --tables 'player_data_%Y%m%d', or one table's name")
@@ -128,11 +150,9 @@ def open_source(
         raise BadSource("the map needs `day:`: each state goes into the partition of its own day")
     if scheme in ("redis", "rediss"):
         return Keys(wanted, said, since, users)
-    if Path(wanted).suffix in (".csv", ".jsonl"):
-        if not Path(wanted).exists():
-            raise BadSource(f"{wanted}: there is no such file")
-        return File(wanted, said, since, users)
-    raise BadSource(f"{wanted}: is no mysql:// or redis:// address, and no .csv or .jsonl file")
+    if not Path(wanted).exists():
+        raise BadSource(f"{wanted}: there is no such file")
+    return File(wanted, said, since, users)
 
 
 class Tables(Source):
@@ -147,8 +167,6 @@ class Tables(Source):
         if not self.daily and "day" not in said.columns:
             raise BadSource(f"the map needs `day:`, as the name {tables!r} has no %Y%m%d")
         self._address = urlsplit(wanted)
-        asked = ("updated",) if self.daily else ("updated", "day")  # by the WHERE of a statement
-        self._wanted = [name for name in said.columns if name not in asked]
 
     def _connect(self) -> Any:
         import pymysql
@@ -175,8 +193,7 @@ class Tables(Source):
     def parts(self, oldest: date, newest: date) -> list[Part]:
         """A part for each day, from the tables' names or the map's `day`."""
         if not self.daily:
-            days = [newest - timedelta(days=n) for n in range((newest - oldest).days + 1)]
-            return [Part(f"{self.tables} {day:%Y%m%d}", self.tables, day) for day in days]
+            return self._parts_of_one(oldest, newest)
         found = []
         connection = self._connect()
         with connection, connection.cursor() as cursor:
@@ -199,14 +216,30 @@ class Tables(Source):
             found = [part for part in found if part.day and part.day >= self.since.date()]
         return found
 
+    def _parts_of_one(self, oldest: date, newest: date) -> list[Part]:
+        """The days of one table, and the rows whose day is missing or to come: they are read to be
+        reported."""
+        column = f"({self.map.columns['day']})"
+        after = newest + timedelta(days=1)
+        none = f"({column} IS NULL OR {column} >= '{after}')"
+        found = [Part(f"{self.tables} without a day, or later", self.tables, holds=none)]
+        while after > oldest:
+            day, before = after - timedelta(days=1), after
+            holds = f"{column} >= '{day}' AND {column} < '{before}'"
+            found.append(Part(f"{self.tables} {day:%Y%m%d}", self.tables, day, holds=holds))
+            after = day
+        return found
+
+    def _names(self, part: Part) -> list[str]:
+        """The meanings that are read from a part: those that the WHERE asks for are not."""
+        asked = ("updated", "day") if part.holds and part.day else ("updated",)
+        return [name for name in self.map.columns if name not in asked]
+
     def statement(self, part: Part) -> str:
         """The statement that reads a part."""
         columns = self.map.columns
-        wanted = ", ".join(f"({columns[name]}) AS `{name}`" for name in self._wanted)
-        holds = []
-        if not self.daily and part.day is not None:
-            after = part.day + timedelta(days=1)
-            holds.append(f"({columns['day']}) >= '{part.day}' AND ({columns['day']}) < '{after}'")
+        wanted = ", ".join(f"({columns[name]}) AS `{name}`" for name in self._names(part))
+        holds = [part.holds] if part.holds else []
         if self.since is not None and "updated" in columns:
             since = self.since.strftime("%Y-%m-%d %H:%M:%S")
             holds.append(f"({columns['updated']}) >= '{since}'")
@@ -220,7 +253,7 @@ class Tables(Source):
         import pymysql
         from pymysql.cursors import SSCursor
 
-        names = self._wanted
+        names = self._names(part)
         connection = self._connect()
         try:
             cursor = connection.cursor(SSCursor)
@@ -344,6 +377,11 @@ class Keys(Source):
                 continue  # it expired meanwhile, or is another application's
             if isinstance(value, dict):
                 value = {_plain(field): one for field, one in value.items()}
+            if isinstance(value, Exception):
+                if not str(value).startswith("WRONGTYPE"):
+                    raise value
+                yield name, {"broken": "is no hash and no text"}
+                continue
             yield name, {**_pick(self.map.columns, value), **match.groupdict()}
 
 
@@ -362,21 +400,40 @@ class File(Source):
     def rows(self, part: Part) -> Iterator[Rows]:
         """Line by line."""
         try:
-            with Path(self.wanted).open(encoding="utf-8", newline="") as file:
+            # What is no UTF-8 becomes a value that is refused, not the end of the run.
+            with Path(self.wanted).open(
+                encoding="utf-8-sig", errors="backslashreplace", newline=""
+            ) as file:
                 yield from self._chosen(self._read(file))
         except OSError as error:
             raise BadSource(f"{self.wanted}: it cannot be read: {error.strerror}") from None
-        except (UnicodeDecodeError, csv.Error) as error:
+        except csv.Error as error:
             raise BadSource(f"{self.wanted}: {error}") from None
 
     def _read(self, file: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         if self.wanted.endswith(".csv"):
-            for row in (reader := csv.DictReader(file)):
-                yield f"line {reader.line_num}", _pick(self.map.columns, row)
+            yield from self._read_csv(csv.reader(file))
             return
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield f"line {number}", _pick(self.map.columns, line)
+
+    def _read_csv(self, reader: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        first: list[str] = next(reader, [])
+        if lacking := [one for one in self.map.columns.values() if one not in (*first, ".")]:
+            has = f"it has {', '.join(first)}" if first else "the file is empty"
+            raise BadSource(
+                f"{self.wanted}: the first line has no column {', '.join(lacking)}: {has}"
+            )
+        for row in reader:
+            if len(row) == len(first):
+                values = _pick(self.map.columns, dict(zip(first, row, strict=True)))
+            elif row:
+                wrong = f"has {len(row)} fields, and the first line {len(first)}"
+                values = {"broken": wrong, "row": row}
+            else:
+                continue
+            yield f"line {reader.line_num}", values
 
 
 def _pick(columns: Mapping[str, str], value: Any) -> dict[str, Any]:
@@ -387,7 +444,7 @@ def _pick(columns: Mapping[str, str], value: Any) -> dict[str, Any]:
         try:
             document = json.loads(value)
         except (ValueError, RecursionError):
-            return {"broken": value}
+            return {"broken": "is no JSON object", "row": value}
     found: dict[str, Any] = {}
     for name, path in columns.items():
         at = value if path == "." else document

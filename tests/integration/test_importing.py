@@ -29,6 +29,7 @@ from sharding.importing.mapping import Record, read_map
 from sharding.importing.run import REJECTED, Done, Run
 from sharding.importing.sources import open_source
 from sharding.importing.target import (
+    AHEAD,
     CHANGED,
     MOVED,
     NEW,
@@ -42,6 +43,7 @@ from sharding.partitions import import_opening, seal_mark, sealing, sql
 from sharding.partitions.calendar import table
 from sharding.partitions.ownership import COMMENT, OPEN, list_tables
 from sharding.state import Key, Owner
+from stack.process import free_port
 from stack.redis import RedisServer
 from stack.server import Server
 from tests.conftest import StackConfig
@@ -530,6 +532,12 @@ def test_the_command_names_wrong_rows_and_mistakes_in_its_map(
     assert len((tmp_path / "map.yml.rejects").read_text().splitlines()) == 2, (
         "the rejects of both runs"
     )
+    (tmp_path / "map.yml.rejects").unlink()
+    status, _, why = run("--from", f"mysql://a@127.0.0.1:{free_port()}/b", "--tables", "t%Y%m%d")
+    assert status == 1
+    assert why.startswith("tapedeck: the source's MySQL: 2003 "), why
+    assert why.count("\n") == 1, "one sentence"
+    assert not (tmp_path / "map.yml.rejects").exists(), "it has no row"
 
 
 AUTOGROUP = Path("/proc/self/autogroup")
@@ -634,6 +642,8 @@ async def test_every_kind_of_source_gives_the_same_state(
     mysql.query(f"CREATE TABLE {database}.places (u BIGINT, p BIGINT, t TEXT, d DATETIME)")
     mysql.query(f"INSERT INTO {database}.places VALUES (1, 7, '[70,71]', '{when}')")
     mysql.query(f"INSERT INTO {database}.places VALUES (1, 8, '[80]', '{app.day(40)}')")
+    mysql.query(f"INSERT INTO {database}.places VALUES (1, 9, '[90]', NULL)")
+    mysql.query(f"INSERT INTO {database}.places VALUES (1, 10, '[100]', '2199-01-01')")
     csv = tmp_path / "places.csv"
     csv.write_text(f'u,p,t,d\n2,7,"70,71",{day}\n\nx,7,70,{day}\n')
     lines = tmp_path / "places.jsonl"
@@ -646,13 +656,14 @@ async def test_every_kind_of_source_gives_the_same_state(
         client.set("place:5:7", json.dumps({"t": [70, 71], "d": seconds * 1000}))
         client.set("place:6:7", "[]")
         client.set("other:6:7", "{}")
+        client.rpush("place:7:7", "70")
     plain = "user: u\nplaylist: p\nday: d\nplayer:\n  played: t\n"
     keyed = "key: place:{user}:{playlist}\nday: d\nplayer:\n  played: t\n"
     for wanted, said, counts in (
-        (app.dsn, plain, {NEW: 1}),
+        (app.dsn, plain, {NEW: 1, REJECTED: 1, AHEAD: 1}),
         (str(csv), plain, {NEW: 1, REJECTED: 1}),
         (str(lines), plain.replace(" t\n", " at.t\n"), {NEW: 1, REJECTED: 1}),
-        (f"redis://127.0.0.1:{lookup_servers[0].port}", keyed, {NEW: 2, REJECTED: 1}),
+        (f"redis://127.0.0.1:{lookup_servers[0].port}", keyed, {NEW: 2, REJECTED: 2}),
     ):
         found, _ = await run_import(gateway, wanted, tmp_path, tables="places", said=said)
         assert found == counts, wanted

@@ -7,6 +7,7 @@ import io
 import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,11 +70,80 @@ def test_a_mistake_in_a_map_is_named_with_its_line_and_a_suggestion(text: str, s
         ("mysql://h/d", "", "--tables"),
         ("redis://h", "", "needs `key:`"),
         ("states.xml", "", "no .csv or .jsonl file"),
+        ("postgres://me:hidden@h/d", "", "postgres://h/d: is no mysql:// or redis:// address"),
+        ("mysql://me:hidden/word@h/d", "t%Y%m%d", r"port is no number; .*%2F"),
+        ("redis://:hidden#word@h:7001/0", "", r"port is no number; .*%23"),
     ],
 )
-def test_a_source_that_cannot_be_read_is_refused(wanted: str, tables: str, says: str) -> None:
-    with pytest.raises(BadSource, match=says):
+def test_a_source_that_cannot_be_read_is_refused_without_a_word_of_its_password(
+    wanted: str, tables: str, says: str
+) -> None:
+    with pytest.raises(BadSource, match=says) as refused:
         open_source(wanted, tables, read_map(PLAIN), None, ())
+    assert "hidden" not in str(refused.value)
+
+
+def test_what_a_run_tells_of_redis_has_no_password() -> None:
+    said = read_map("key: p:{user}:{playlist}\nday: d\nplayer:\n  played: t\n")
+    source = open_source("redis://me:hidden@h:1/0?password=hidden", "", said, None, ())
+    (part,) = source.parts(date.min, date.max)
+    assert part.name == "redis://h:1/0"
+
+
+ONE = "user: u\nplaylist: p\nday: d\nplayer:\n  played: t\n"
+
+
+def rows_of_file(path: Path, text: bytes) -> dict[str, dict[str, Any]]:
+    path.write_bytes(text)
+    source = open_source(str(path), "", read_map(ONE), None, ())
+    (part,) = source.parts(date.min, date.max)
+    return dict(row for batch in source.rows(part) for row in batch)
+
+
+def test_a_file_is_read_past_a_byte_order_mark_and_past_a_line_that_is_no_utf_8(
+    tmp_path: Path,
+) -> None:
+    line = b'{"u": 1, "p": 7, "t": [70], "d": "2026-11-30"}\n'
+    found = rows_of_file(tmp_path / "p.jsonl", b"\xef\xbb\xbf" + line + b"\xff" + line + line)
+    assert found["line 1"] == found["line 3"] == {"user": 1, "playlist": 7, "played": [70],
+                                                  "day": "2026-11-30"}  # fmt: skip
+    with pytest.raises(BadRow, match="is no JSON object"):
+        played(found["line 2"])
+    found = rows_of_file(
+        tmp_path / "p.csv", b"\xef\xbb\xbfu,p,t,d\n1,7,70,2026-11-30\n2,7,\xff,2026-11-30\n"
+    )
+    assert found["line 2"]["user"] == "1"
+    with pytest.raises(BadRow, match=r"played: .* is no list of track ids"):
+        played(found["line 3"])
+
+
+def test_a_csv_row_with_more_or_fewer_fields_than_the_first_line_is_bad(tmp_path: Path) -> None:
+    """Its values may be in the wrong columns: a list without quotes falls apart."""
+    text = b"u,p,t,d\n1,7,70,71,2026-11-30\n2,7,70\n3,7,70,2026-11-30\n"
+    found = rows_of_file(tmp_path / "p.csv", text)
+    with pytest.raises(BadRow, match="has 5 fields, and the first line 4"):
+        played(found["line 2"])
+    with pytest.raises(BadRow, match="has 3 fields, and the first line 4"):
+        played(found["line 3"])
+    assert found["line 4"]["played"] == "70"
+
+
+@pytest.mark.parametrize(
+    ("first", "says"),
+    [
+        (
+            b"u,p,tracks,d\n1,7,70,2026-11-30\n",
+            "the first line has no column t: it has u, p, tracks",
+        ),
+        (b"u;p;t;d\n", "the first line has no column u, p, d, t: it has u;p;t;d"),
+        (b"", "the first line has no column u, p, d, t: the file is empty"),
+    ],
+)
+def test_a_csv_file_without_a_column_of_the_map_is_refused_before_any_row(
+    tmp_path: Path, first: bytes, says: str
+) -> None:
+    with pytest.raises(BadSource, match=says):
+        rows_of_file(tmp_path / "p.csv", first)
 
 
 @pytest.mark.parametrize("tracks", ["70,71", "[70, 71]", '["70","71"]', [70, 71], b"70, 71"])
@@ -117,7 +187,7 @@ def test_switches_are_read_however_they_are_written() -> None:
         ({"body": {"a": "\ud800"}}, r"body: .* is no JSON object"),
         ({"body": 10**15}, "body: '1000000000000000' is no JSON object"),
         ({"body": json.dumps({"a": "b" * 70_000})}, "more than states.max_bytes"),
-        ({"broken": "x"}, "is no JSON object"),
+        ({"broken": "is no JSON object"}, "is no JSON object"),
     ],
 )
 def test_a_bad_row_says_which_value_is_wrong(values: dict[str, Any], says: str) -> None:
