@@ -38,6 +38,7 @@ from sharding.partitions.calendar import (
     neighbours,
     number_of,
     oldest_kept,
+    readable,
     span,
     table,
     tomorrow,
@@ -233,10 +234,6 @@ class Target:
         self._there = set(found.ours)
         self._foreign = found.foreign
 
-    def _kept(self, today: date) -> list[date]:
-        days = [today + timedelta(days=n) for n in range(-self._retention, 2)]
-        return [day for day in days if day in self._there]
-
     # ---- days that are open --------------------------------------------------------------------
 
     async def _open(self, days: set[date]) -> None:
@@ -288,7 +285,7 @@ class Target:
 
     async def _where(self, keys: list[Key], today: date) -> dict[date, list[Key]]:
         """Which keys to look for in which partitions."""
-        kept = self._kept(today)
+        kept = readable(self._there, today, self._retention)
         self._asked += len(keys)
         if self._known is None and self._asked > DIRECT:
             there = (await list_tables(self._session.fetch)).ours
@@ -351,6 +348,9 @@ class Target:
             self._today = await self.today()
             self._today_until = time.monotonic() + TODAY_SECONDS
         today = self._today  # the transactions require it
+        if tomorrow(today) not in self._there:
+            # A midnight has passed since the partitions were listed.
+            await (self._list() if self._dry else self._create({tomorrow(today)}))
         steps = await self.steps(records, today)
         done = [step for step in steps if self._dry or not step.writes]
         self._trusting = not any(step.row and step.row.day >= self._grows_from for step in steps)

@@ -281,6 +281,24 @@ async def test_an_import_finds_states_in_yesterday_s_and_tomorrow_s_partition(
         assert list(await rows_of(gateway, key)) == days
 
 
+@pytest.mark.parametrize("direct", [0, target_module.DIRECT], ids=["filtered", "direct"])
+async def test_what_listeners_began_days_after_the_import_began_is_left_alone(
+    gateway: Backend, app: App, monkeypatch: pytest.MonkeyPatch, direct: int
+) -> None:
+    """Partitions are added while a long import runs."""
+    monkeypatch.setattr(target_module, "DIRECT", direct)
+    monkeypatch.setattr(target_module, "TODAY_SECONDS", 0)
+    early, late = (Record(Key(user, 7), app.day(3), Owner.STATES_API, b"1") for user in (1, 2))
+    async with Target.opened(gateway.primary, 30) as target:
+        assert [step.outcome for step in await target.take([early])] == [NEW]
+        # MySQL's day follows the newest sealed one: two midnights pass.
+        await gateway.primary.execute(seal_mark.raise_to(app.day(-1)))
+        await gateway.days.complete()
+        await gateway.store.change(late.key, bump)
+        assert [step.outcome for step in await target.take([late])] == [CHANGED]
+    assert list(await rows_of(gateway, late.key)) == [app.day(-2)]
+
+
 async def test_another_import_replaces_only_changed_states(
     gateway: Backend, app: App, tmp_path: Path
 ) -> None:
