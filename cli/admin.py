@@ -95,7 +95,7 @@ class AdminPort:
         except msgspec.ValidationError as error:
             what = f"answers {path} in another shape ({error}): is it a gateway of this version?"
             raise NoAnswer(f"{self.url} {what}") from None
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             raise NoAnswer(f"what answers at {self.url} ({status}) is no gateway") from None
         said = " ".join(sentences) or "is that the admin port of a gateway?"
         if status == HTTPStatus.NOT_FOUND:

@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from config.tls import TlsProblem, in_words
 from failover.tls_contexts import context_for
 from gateway.api.admin_bodies import Overview
+from gateway.http.request_body import read_whole
 from gateway.http.resolver import Names
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding.health_verdict import Reason
@@ -102,16 +103,18 @@ class Peers:
                 allow_redirects=False,
                 ssl=context or True,
             ) as answer:
-                body = await answer.content.read(_MOST_BYTES)
                 if answer.status != 200:
                     return SilentPeer(url, f"answers {answer.status}")
+                body = await read_whole(answer.content, _MOST_BYTES)
+                if body is None:
+                    return SilentPeer(url, f"answers more than {_MOST_BYTES} bytes")
                 said = msgspec.json.decode(body, type=Overview)
                 return Peer(**structs.asdict(said), url=url, seen=round(time.time(), 1))
         except TimeoutError:
             return SilentPeer(url, "does not answer")
         except TlsProblem as problem:
             return SilentPeer(url, f"cannot be asked: admin.peers_{problem}")
-        except (aiohttp.ClientError, OSError, msgspec.DecodeError) as error:
+        except (aiohttp.ClientError, OSError, msgspec.DecodeError, RecursionError) as error:
             return SilentPeer(url, f"does not answer ({_why(url, error)})")
 
 

@@ -59,7 +59,7 @@ def read_rows(rows: Iterable[str]) -> list[Said]:
     """
     found = []
     for row in rows:
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError):
             found.append(msgspec.json.decode(row, type=Said))
     return found
 

@@ -18,6 +18,7 @@ from config.model import ClientTls
 from config.tls import TlsProblem
 from failover.tls_contexts import context_for
 from gateway.http.errors import Refusal
+from gateway.http.request_body import read_whole
 from gateway.http.resolver import Names
 from sharding.state import USER_MAX
 
@@ -59,8 +60,13 @@ class Logins:
                 raise Refusal(401, "The login or the password is wrong.")
             if status != 200:
                 raise ValueError(f"it answers {status}")
+            if body is None:
+                raise ValueError(f"its answer is longer than {_MOST_BYTES} bytes")
             return msgspec.json.decode(body, type=_Known).user_id
-        except (aiohttp.ClientError, OSError, TimeoutError, TlsProblem, ValueError) as error:
+        except (
+            *(aiohttp.ClientError, OSError, TimeoutError, TlsProblem),
+            *(ValueError, RecursionError),
+        ) as error:
             # Only the type: a message might quote the password. Our own messages do not.
             why = str(error) if type(error) in (ValueError, TlsProblem) else type(error).__name__
             _log.warning("login service failed", reason=why)
@@ -69,11 +75,11 @@ class Logins:
             self._under_way -= 1
 
 
-async def _post(url: str, said: dict[str, str]) -> tuple[int, bytes]:
+async def _post(url: str, said: dict[str, str]) -> tuple[int, bytes | None]:
     context = await context_for(ClientTls(tls=True)) if url.startswith("https:") else None
     connector = aiohttp.TCPConnector(resolver=Names(), force_close=True)
     async with (
         aiohttp.ClientSession(connector=connector) as session,
         session.post(url, json=said, allow_redirects=False, ssl=context or True) as answer,
     ):
-        return answer.status, await answer.content.read(_MOST_BYTES)
+        return answer.status, await read_whole(answer.content, _MOST_BYTES)

@@ -12,6 +12,7 @@ from gateway.http.errors import Refusal
 from gateway.http.messages import Response
 from gateway.http.parameters import gather
 from gateway.http.router import Answer
+from gateway.http.status import JSON
 
 SCRIPT = "text/javascript; charset=utf-8"
 # ASCII names with dots between them, so that it cannot be code, markup or another file format.
@@ -36,8 +37,10 @@ def callback_of(query: str) -> str:
 
 
 def make_script(answer: Answer, callback: str) -> None:
-    """Turn an answer of JSON into a script."""
+    """Turn a JSON answer into a script; other answers (a picture) stay as they are."""
     assert isinstance(answer, Response)
+    if answer.content_type != JSON:
+        return
     # U+2028 and U+2029 end a line in the JavaScript of older browsers, but not in JSON.
     body = answer.body.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
     # A comment first: otherwise a name could look like the beginning of another file format.

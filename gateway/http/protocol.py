@@ -26,6 +26,8 @@ from gateway.http.messages import BodylessRequest, Response
 PATIENCE_SECONDS = 1.0
 """Seconds in Retry-After if the gateway is full."""
 _LINGER_SECONDS = 0.5
+_IN_A_ROW = 8
+"""Most requests of one connection that are answered before it is other connections' turn."""
 _DEFAULTS = Limits()
 _UPGRADE = re.compile(rb"\nupgrade", re.IGNORECASE)
 
@@ -133,17 +135,21 @@ class HttpConnection(RequestHandler):
             self.slow_since = self._loop.time()
 
     def _feed(self, data: bytes) -> None:
-        """Pass a piece of input to aiohttp.
+        """Pass a piece of input to aiohttp, head by head.
 
-        After a request for an upgrade, its parser loses the rest of the piece. So a piece that may
-        contain one is passed head by head.
+        Its parser drops the rest of a piece after a request for an upgrade, and the earlier
+        requests of a piece in which something is malformed. A body is not searched for heads: it
+        could be nothing but their ends.
         """
-        end = data.find(END) + len(END)
-        start = 0
-        if len(END) <= end < len(data) and _UPGRADE.search(data):
-            while end >= len(END):
-                super().data_received(data[start:end])
-                start, end = end, data.find(END, end) + len(END)
+        start, end = 0, data.find(END) + len(END)
+        upgrade = len(END) <= end < len(data) and _UPGRADE.search(data)
+        while len(END) <= end < len(data) and (upgrade or not self._unfinished.in_body):
+            before = self._request_count
+            super().data_received(data[start:end])
+            self._note(before)
+            if self._deaf:
+                return
+            start, end = end, data.find(END, end) + len(END)
         if start < len(data) or not data:
             super().data_received(data[start:] if start else data)
 
@@ -272,8 +278,15 @@ class HttpConnection(RequestHandler):
             True at the first request of another kind, which still waits; False at the end.
         """
         loop = self._loop
+        in_a_row = 0
         while not self._force_close:
+            if in_a_row >= _IN_A_ROW:
+                in_a_row = 0
+                await asyncio.sleep(0)
+                continue
+            in_a_row += 1
             if not self._messages:
+                in_a_row = 0
                 try:
                     self._waiter = loop.create_future()
                     await self._waiter
@@ -355,12 +368,15 @@ class HttpConnection(RequestHandler):
         waits = self._waiter is not None and not self._waiter.done()
         if waits or not self._request_count:
             return False
-        current = self._current_request
         if self._messages:
-            complete = self._messages[-1][1].is_eof()
-        else:
-            complete = current is None or current.content.is_eof()
-        if not complete:
+            message, payload = self._messages[-1]
+            if not payload.is_eof():
+                return False
+            if isinstance(message, RawRequestMessage):
+                self._messages[-1] = message._replace(should_close=True), payload
+            return True
+        current = self._current_request
+        if current is not None and not current.content.is_eof():
             return False
         self.close()
         return True

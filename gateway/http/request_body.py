@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http import HttpVersion11
 from aiohttp.http_exceptions import PayloadEncodingError
 from aiohttp.web_protocol import RequestPayloadError
@@ -44,17 +44,28 @@ async def read_body(request: Request, limit: int) -> bytes:
     protocol = request.protocol
     limits = protocol.limits if isinstance(protocol, HttpConnection) else _DEFAULTS
     seconds = limits.body_seconds
-    body = bytearray()
     try:
         async with asyncio.timeout(seconds):
-            while chunk := await request.content.readany():
-                body += chunk
-                if len(body) > limit:
-                    raise too_long
+            body = await read_whole(request.content, limit)
     except TimeoutError:
         raise Refusal(408, f"The body did not arrive within {seconds:g} s.", close=True) from None
     except (RequestPayloadError, PayloadEncodingError, ConnectionError):
         raise Refusal(400, "The body is broken or incomplete.", close=True) from None
+    if body is None:
+        raise too_long
+    return body
+
+
+async def read_whole(content: StreamReader, limit: int) -> bytes | None:
+    """All bytes of a body, in however many pieces they arrive; None if they are more than `limit`.
+
+    aiohttp's `content.read(limit)` returns the first piece only.
+    """
+    body = bytearray()
+    while chunk := await content.readany():
+        body += chunk
+        if len(body) > limit:
+            return None
     return bytes(body)
 
 

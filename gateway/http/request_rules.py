@@ -21,7 +21,7 @@ from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, LineTooLong
 
 from gateway.http.errors import Refusal
-from gateway.http.messages import BodylessRequest, Request
+from gateway.http.messages import Request
 
 # RFC 3986, 3.2.2 and 3.2.3: reg-name or IPv4address, or an address in brackets; then a port.
 _HOST = re.compile(
@@ -50,10 +50,9 @@ def check_request(request: Request) -> None:
     host = request.headers.get("Host")
     if host is not None and not is_host(host):
         raise Refusal(400, "The Host header is no host.", close=True)
-    if not isinstance(request, BodylessRequest):
-        coding = request.headers.get("Transfer-Encoding")
-        if coding is not None and coding.strip().lower() != "chunked":
-            raise Refusal(501, "The only transfer coding that is read is chunked.", close=True)
+    coding = request.headers.get("Transfer-Encoding")
+    if coding is not None and coding.strip().lower() != "chunked":
+        raise Refusal(501, "The only transfer coding that is read is chunked.", close=True)
 
 
 @lru_cache(256)

@@ -89,7 +89,7 @@ async def compare(live: RuntimeConfig, body: bytes) -> Comparison:
         names = differences(ours, theirs)
         before, lookup = live.config.lookup, theirs["lookup"]
         after = Lookup.model_validate({word: lookup[word] for word in PLACING})
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise Refusal(400, "This is no configuration as tapedeck check-config sends it.") from None
     if not theirs.get("auth", {}).get("token_keys") and live.config.mode == "local":
         names = [name for name in names if name != "auth.token_keys"]  # each process has its own

@@ -381,7 +381,10 @@ async def test_a_listener_signs_in_through_the_operator_s_login_service(
     async def endless() -> web.StreamResponse:
         return web.Response(body=b" " * 10_000_000)
 
-    for answer in (redirect, nonsense, endless):
+    async def nested() -> web.StreamResponse:
+        return web.Response(text='{"user_id": 42, "x": ' + "[" * 9000 + "]" * 9000 + "}")
+
+    for answer in (redirect, nonsense, endless, nested):
         service.answer = answer
         await client("/sessions", 503, "POST", data=form)
     assert {path for path, _ in service.asked} == {"/login"}
@@ -410,6 +413,8 @@ async def test_a_page_of_another_site_is_served_by_jsonp_and_by_cors(client: Cli
     assert (await script("/mixes.jsonp?callback=player.on_1"))["total_entries"] == 5
     for callback in ("", "&callback=", "&callback=a(1)", "&callback=a;b", "&callback=a..b"):
         await client(f"/sets/{token}/next.jsonp?mix_id=1{callback}", 400)
+    async with client.http.get("/mixes/5/cover.svg.jsonp?callback=player.on_1") as picture:
+        assert picture.content_type == "image/svg+xml"
     body = await client(f"/sets/{token}/tracks_played?mix_id=1")
     assert len(body["tracks"]) == 1, "a request without a valid callback moved the listener"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -374,6 +375,33 @@ async def test_a_client_that_closes_its_sending_side_still_gets_its_answer() -> 
             writer.write_eof()
             answer = await asyncio.wait_for(reader.read(), 10)
             assert answer.startswith(b"HTTP/1.1 200 OK")
+            writer.close()
+
+
+async def test_all_complete_requests_are_answered_before_an_end_or_an_error() -> None:
+    get = b"GET /sets/new HTTP/1.1\r\nHost: x\r\n\r\n"
+    post = (
+        b"POST /sets/new HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n"
+        b"Content-Type: application/x-www-form-urlencoded\r\n\r\npage=1"
+    )
+    last = get.replace(b"Host", b"Connection: close\r\nHost")
+    cases = {
+        get * 5: [200] * 5,
+        post * 5: [200] * 5,
+        post + get: [200] * 2,
+        get * 2 + b"GET / HTTP/1.1\r\n\r\n": [200, 200, 400],
+        get + b"\0\r\n\r\n" + get: [200, 400],
+        last + get: [200],
+        last + b"\0": [200],
+    }
+    async with serving() as gateway:
+        for sent, expected in cases.items():
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(sent)
+            writer.write_eof()
+            answer = await asyncio.wait_for(reader.read(), 10)
+            found = [int(status) for status in re.findall(rb"HTTP/1\.\d (\d+) ", answer)]
+            assert found == expected, sent
             writer.close()
 
 

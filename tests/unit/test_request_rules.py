@@ -43,6 +43,11 @@ KEEP = b"Connection: keep-alive\r\n"
         pytest.param(
             post(b"Transfer-Encoding: gzip, chunked\r\n", body=b"0\r\n\r\n"), 501, id="gzip"
         ),
+        pytest.param(
+            b"GET /mixes/1 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: \r\n\r\n",
+            501,
+            id="empty coding",
+        ),
         pytest.param(b"GET /mixes/1 HTTP/1.1\r\nHost: a b/c\r\n\r\n", 400, id="no host"),
         pytest.param(b"GET /mixes/1 HTTP/1.1\r\nHost: u@a\r\n\r\n", 400, id="user and host"),
         pytest.param(b"GET /mixes/1 HTTP/1.1\r\n\r\n", 400, id="without a host"),
