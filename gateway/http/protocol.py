@@ -29,6 +29,7 @@ _LINGER_SECONDS = 0.5
 _IN_A_ROW = 8
 """Most requests of one connection that are answered before it is other connections' turn."""
 _DEFAULTS = Limits()
+_SHORTEST = len(b"GET / HTTP/1.1")
 _UPGRADE = re.compile(rb"\nupgrade", re.IGNORECASE)
 
 _log = structlog.get_logger()
@@ -138,28 +139,54 @@ class HttpConnection(RequestHandler):
         """Pass a piece of input to aiohttp, head by head.
 
         Its parser drops the rest of a piece after a request for an upgrade, and the earlier
-        requests of a piece in which something is malformed. A body is not searched for heads: it
-        could be nothing but their ends.
+        requests of a piece in which something is malformed. A body is not searched for heads, and
+        shorter ones are not passed by themselves: a client may send nothing but ends of heads.
         """
-        start, end = 0, data.find(END) + len(END)
+        start, end = 0, data.find(END, _SHORTEST) + len(END)
         upgrade = len(END) <= end < len(data) and _UPGRADE.search(data)
         while len(END) <= end < len(data) and (upgrade or not self._unfinished.in_body):
+            if self._buffer_paused:
+                break  # enough requests wait: the parser keeps the rest until they are answered
             before = self._request_count
             super().data_received(data[start:end])
             self._note(before)
             if self._deaf:
                 return
-            start, end = end, data.find(END, end) + len(END)
+            start, end = end, data.find(END, end + _SHORTEST) + len(END)
         if start < len(data) or not data:
             super().data_received(data[start:] if start else data)
 
     def _note(self, before: int) -> None:
         """Handle the requests after the first `before` ones."""
-        if self._request_count != before and self._messages:
-            message, payload = self._messages[-1]
-            self._unfinished.begin_body(payload)
-            # Malformed input is answered, and everything after it is ignored.
-            self._deaf = not isinstance(message, RawRequestMessage)
+        if self._request_count == before or not self._messages:
+            return
+        message, payload = self._messages[-1]
+        # Malformed input is answered, and everything after it is ignored.
+        self._deaf = not isinstance(message, RawRequestMessage)
+        unfinished = self._unfinished
+        if self._deaf and unfinished.in_body:
+            # It is in a body: then the answer is the one to that body's request.
+            self._messages.pop()
+            self._break_body("the body is malformed")
+            self._close_after_last()
+        else:
+            unfinished.begin_body(payload)
+
+    def _break_body(self, why: str) -> None:
+        """Make the newest request's body end with an error, for the handler that reads it."""
+        body = self._unfinished.body
+        body.set_exception(PayloadEncodingError(why))
+        # A reader that earlier input has just woken misses the exception: it must not wait again.
+        body.feed_eof()
+
+    def _close_after_last(self) -> None:
+        """Close the connection after the answer to the last request that has arrived."""
+        if not self._messages:
+            self.close()
+            return
+        message, payload = self._messages[-1]
+        if isinstance(message, RawRequestMessage):
+            self._messages[-1] = message._replace(should_close=True), payload
 
     def _count(self, data: bytes, new: int, begun: bool, was_in_body: bool, exact: bool) -> None:
         """Apply the limits of heads: of one request, and of all connections together."""
@@ -184,9 +211,7 @@ class HttpConnection(RequestHandler):
                 self._deaf = True
                 self._hold(0)
                 self._count_refused(unfinished.memory)
-                unfinished.body.set_exception(
-                    PayloadEncodingError("more trailers or chunk extensions than are read")
-                )
+                self._break_body("more trailers or chunk extensions than are read")
             elif waiter is None or waiter.done():
                 self._refuse_head(most, unfinished.memory)
             else:
@@ -368,18 +393,14 @@ class HttpConnection(RequestHandler):
         waits = self._waiter is not None and not self._waiter.done()
         if waits or not self._request_count:
             return False
-        if self._messages:
-            message, payload = self._messages[-1]
-            if not payload.is_eof():
-                return False
-            if isinstance(message, RawRequestMessage):
-                self._messages[-1] = message._replace(should_close=True), payload
-            return True
         current = self._current_request
-        if current is not None and not current.content.is_eof():
-            return False
-        self.close()
-        return True
+        if self._messages:
+            complete = self._messages[-1][1].is_eof()
+        else:
+            complete = current is None or current.content.is_eof()
+        if complete:
+            self._close_after_last()
+        return complete
 
     def handle_error(
         self,

@@ -66,6 +66,8 @@ async def read_whole(content: StreamReader, limit: int) -> bytes | None:
         body += chunk
         if len(body) > limit:
             return None
+    if (error := content.exception()) is not None:
+        raise error
     return bytes(body)
 
 

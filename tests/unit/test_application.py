@@ -405,6 +405,43 @@ async def test_all_complete_requests_are_answered_before_an_end_or_an_error() ->
             writer.close()
 
 
+@pytest.mark.parametrize("path", ["/sets/new", "/nowhere"])
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_body_that_turns_out_malformed_is_answered_at_once(path: str, ends: bool) -> None:
+    async with serving() as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na".encode()
+        )
+        await writer.drain()
+        while not gateway.application.in_flight and path == "/sets/new":
+            await asyncio.sleep(0)
+        writer.write(b"\r\nno size\r\n")
+        if ends:
+            writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), 10)
+        expected = [b"400"] if path == "/sets/new" else [b"404"]
+        assert re.findall(rb"HTTP/1\.\d (\d+) ", answer) == expected
+        writer.close()
+
+
+async def test_headers_that_mention_an_upgrade_make_no_longer_queue() -> None:
+    """The parser stops after some requests until they are answered, since they take memory."""
+    queues = []
+    async with serving() as gateway:
+        for header in (b"X", b"Upgrade-X"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(b"GET /sets/new HTTP/1.1\r\nHost: x\r\n%b: 1\r\n\r\n" % header * 1000)
+            await reader.readuntil(b"\r\n\r\n")
+            assert gateway.application.admission is not None
+            (connection,) = gateway.application.admission._connections
+            queues.append(len(connection._messages))
+            writer.transport.abort()
+            while gateway.application.admission._connections:
+                await asyncio.sleep(0)
+    assert max(queues) < 100, queues
+
+
 async def test_answers_may_not_be_stored_by_caches() -> None:
     async with serving() as gateway, gateway.http.get("/sets/new") as answer:
         assert answer.headers["Cache-Control"] == "no-store"
