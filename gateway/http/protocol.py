@@ -29,7 +29,6 @@ _LINGER_SECONDS = 0.5
 _IN_A_ROW = 8
 """Most requests of one connection that are answered before it is other connections' turn."""
 _DEFAULTS = Limits()
-_SHORTEST = len(b"GET / HTTP/1.1")
 _UPGRADE = re.compile(rb"\nupgrade", re.IGNORECASE)
 
 _log = structlog.get_logger()
@@ -139,20 +138,20 @@ class HttpConnection(RequestHandler):
         """Pass a piece of input to aiohttp, head by head.
 
         Its parser drops the rest of a piece after a request for an upgrade, and the earlier
-        requests of a piece in which something is malformed. A body is not searched for heads, and
-        shorter ones are not passed by themselves: a client may send nothing but ends of heads.
+        requests of a piece in which something is malformed. A body is not searched for heads, nor
+        what begins with an empty line: a client may send nothing but ends of heads.
         """
-        start, end = 0, data.find(END, _SHORTEST) + len(END)
+        start, end = 0, data.find(END) + len(END)
         upgrade = len(END) <= end < len(data) and _UPGRADE.search(data)
         while len(END) <= end < len(data) and (upgrade or not self._unfinished.in_body):
-            if self._buffer_paused:
+            if self._buffer_paused or data[start] in b"\r\n":
                 break  # enough requests wait: the parser keeps the rest until they are answered
             before = self._request_count
             super().data_received(data[start:end])
             self._note(before)
             if self._deaf:
                 return
-            start, end = end, data.find(END, end + _SHORTEST) + len(END)
+            start, end = end, data.find(END, end) + len(END)
         if start < len(data) or not data:
             super().data_received(data[start:] if start else data)
 
@@ -305,13 +304,7 @@ class HttpConnection(RequestHandler):
         loop = self._loop
         in_a_row = 0
         while not self._force_close:
-            if in_a_row >= _IN_A_ROW:
-                in_a_row = 0
-                await asyncio.sleep(0)
-                continue
-            in_a_row += 1
             if not self._messages:
-                in_a_row = 0
                 try:
                     self._waiter = loop.create_future()
                     await self._waiter
@@ -334,6 +327,10 @@ class HttpConnection(RequestHandler):
                 self._keepalive_handle = loop.call_at(
                     self._next_keepalive_close_time, self._process_keepalive
                 )
+            in_a_row = in_a_row + 1 if self._messages else 0
+            if in_a_row == _IN_A_ROW:
+                in_a_row = 0
+                await asyncio.sleep(0)
         return False
 
     async def _answer_one(self, request: BodylessRequest) -> bool:

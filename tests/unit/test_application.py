@@ -405,6 +405,26 @@ async def test_all_complete_requests_are_answered_before_an_end_or_an_error() ->
             writer.close()
 
 
+async def test_a_long_pipeline_does_not_make_other_connections_wait_for_its_end() -> None:
+    async with serving() as gateway:
+        answered = 0
+
+        def count() -> bool:
+            nonlocal answered
+            answered += 1
+            return False
+
+        gateway.application._log_requests = count
+        _, many = await asyncio.open_connection("127.0.0.1", gateway.port)
+        reader, one = await asyncio.open_connection("127.0.0.1", gateway.port)
+        many.write(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        one.write(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        assert answered < 500
+        one.close()
+        many.transport.abort()
+
+
 @pytest.mark.parametrize("path", ["/sets/new", "/nowhere"])
 @pytest.mark.parametrize("ends", [True, False])
 async def test_a_body_that_turns_out_malformed_is_answered_at_once(path: str, ends: bool) -> None:
