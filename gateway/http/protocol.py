@@ -160,8 +160,12 @@ class HttpConnection(RequestHandler):
         if self._request_count == before or not self._messages:
             return
         message, payload = self._messages[-1]
-        # Malformed input is answered, and everything after it is ignored.
-        self._deaf = not isinstance(message, RawRequestMessage)
+        if not isinstance(message, RawRequestMessage):
+            # Malformed input is answered, and everything after it is ignored.
+            self._deaf = True
+            if message.exc is not None:
+                # Its traceback keeps the whole piece of input until a garbage collection.
+                message.exc.__traceback__ = None
         unfinished = self._unfinished
         if self._deaf and unfinished.in_body:
             # It is in a body: then the answer is the one to that body's request.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import re
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from aiohttp.http_exceptions import HttpProcessingError
 
 from failover.mysql.errors import Fault, MySQLError
 from gateway import logs
@@ -443,6 +445,24 @@ async def test_a_body_that_turns_out_malformed_is_answered_at_once(path: str, en
         expected = [b"400"] if path == "/sets/new" else [b"404"]
         assert re.findall(rb"HTTP/1\.\d (\d+) ", answer) == expected
         writer.close()
+
+
+async def test_malformed_input_is_not_kept_until_a_garbage_collection() -> None:
+    """A worker collects seldom, and each piece of input may have 256 KB."""
+    async with serving() as gateway:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+                writer.write(b"\0" * 1000)
+                assert b" 400 " in await reader.readline()
+                await reader.read()
+                writer.close()
+            kept = [one for one in gc.get_objects() if isinstance(one, HttpProcessingError)]
+            assert len(kept) <= 1  # the last one's connection may be about to end
+        finally:
+            gc.enable()
 
 
 async def test_headers_that_mention_an_upgrade_make_no_longer_queue() -> None:
