@@ -35,6 +35,12 @@ def make_xml(answer: Answer) -> None:
     answer.headers = {**(answer.headers or {}), "X-Content-Type-Options": "nosniff"}
 
 
+def xml_text(text: str) -> str:
+    """A text as XML has it; what XML cannot have becomes U+FFFD."""
+    # A parser would turn a carriage return into a line feed.
+    return escape(_FORBIDDEN.sub("\ufffd", text), {"\r": "&#13;"})
+
+
 def _write(name: str, value: Any, found: list[str]) -> None:
     tag = name.replace("_", "-")
     if value is None:
@@ -51,8 +57,6 @@ def _write(name: str, value: Any, found: list[str]) -> None:
             _write(one, item, found)
         found.append(f"</{tag}>")
     elif isinstance(value, str):
-        # A parser would turn a carriage return into a line feed.
-        text = escape(_FORBIDDEN.sub("\ufffd", value), {"\r": "&#13;"})
-        found.append(f"<{tag}>{text}</{tag}>")
+        found.append(f"<{tag}>{xml_text(value)}</{tag}>")
     else:
         found.append(f"<{tag}{_TYPES[type(value)]}>{msgspec.json.encode(value).decode()}</{tag}>")

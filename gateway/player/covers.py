@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from config.model import Sections
 from gateway.catalog.model import Card
 from gateway.http.router import Call
+from gateway.http.xml_answer import xml_text
 
 LARGEST = 1024
 """Most pixels of a drawn picture's side."""
@@ -42,7 +41,7 @@ def cover_urls(card: Card, base: str) -> dict[str, str]:
 def draw_cover(card: Card, size: int) -> bytes:
     """A picture for a mix that has none, as SVG: two reels, in a colour from the mix's id."""
     hue = card.id * 137 % 360
-    initial = escape(card.name[:1].upper())
+    initial = xml_text(card.name[:1].upper())
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}" '
         f'viewBox="0 0 100 100"><rect width="100" height="100" fill="hsl({hue} 45% 32%)"/>'

@@ -10,8 +10,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.catalog.model import Card, MixUser
 from gateway.http.messages import Response
 from gateway.http.xml_answer import XML, make_xml
+from gateway.player.covers import draw_cover
 
 NAMES = st.sampled_from(["status", "errors", "mixes", "mix_set", "cover_urls", "id", "at_end"])
 VALUES = st.recursive(
@@ -72,3 +74,9 @@ def test_an_answer_in_xml_is_as_the_original_service_s() -> None:
         '<logged-in type="boolean">false</logged-in><api-version type="integer">3</api-version>'
         "</response>"
     )
+
+
+@given(st.text(min_size=1) | st.sampled_from("<&\ufffe\uffff\x85\r"))
+def test_the_drawn_picture_of_every_name_is_read(name: str) -> None:
+    card = Card(1, name, "a", "/a/a", None, "", 1, MixUser(1, "a", "a"), 1)
+    ET.fromstring(draw_cover(card, 100))
