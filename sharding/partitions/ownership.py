@@ -10,6 +10,7 @@ Any other table with a partition's name is foreign: it is never read, written or
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import date
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from failover.mysql import clock_sql
-from failover.mysql.errors import PrimaryUnavailable
+from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from sharding.partitions.calendar import day_of, prefix
 
 FORMAT = 1
@@ -146,10 +147,19 @@ def column_list() -> str:
     )
 
 
+def name_list() -> str:
+    """The statement that lists the names of these tables and no more."""
+    return f"SHOW TABLES LIKE '{prefix()}%'"
+
+
 def table_list() -> str:
-    """The statement that lists these tables with MySQL's clock; one row, at least, has no name."""
+    """The statement that lists these tables with MySQL's clock; one row, at least, has no name.
+
+    The type of a table that MySQL could not open is NULL.
+    """
     return (
-        "SELECT table_name, table_type, table_comment, table_rows, data_length + index_length,"
+        "SELECT table_name, IF(table_type = 'BASE TABLE' AND engine IS NULL, NULL, table_type),"
+        " table_comment, table_rows, data_length + index_length,"
         f" {clock_sql.MILLISECONDS} FROM information_schema.tables WHERE {_named()}"
         f" UNION ALL SELECT '', '', '', 0, 0, {clock_sql.MILLISECONDS}"
     )
@@ -165,8 +175,7 @@ def sort_out(columns: Iterable[Sequence[Any]], tables: Sequence[Sequence[Any]]) 
 
     Args:
         columns: the rows of `column_list`, read first.
-        tables: the rows of `table_list`. A table without columns is left out: it was just created,
-            or dropped meanwhile.
+        tables: the rows of `table_list`. A table without columns is left out (see `list_tables`).
     """
     by_table: dict[str, list[Column]] = {}
     for name, column, kind, *rest in columns:
@@ -189,10 +198,51 @@ def sort_out(columns: Iterable[Sequence[Any]], tables: Sequence[Sequence[Any]]) 
     return Found(int(tables[-1][-1]), ours, dict(sorted(foreign.items())))
 
 
+def incomplete(
+    names: Iterable[Sequence[Any]],
+    columns: Iterable[Sequence[Any]],
+    tables: Iterable[Sequence[Any]],
+) -> list[str]:
+    """The tables with a partition's name that one of the three lists lacks.
+
+    Args:
+        names, columns, tables: the rows of `name_list`, `column_list` and `table_list`.
+    """
+    named, described = ({_text(row[0]) for row in rows} for rows in (names, columns))
+    kinds = {_text(name): kind and _text(kind) for name, kind, *_ in tables}
+    return sorted(
+        name
+        for name in named | described | kinds.keys()
+        if day_of(name) is not None
+        # A broken view has no columns.
+        and not (name in named and kinds.get(name) and (name in described or "VIEW" in kinds[name]))
+    )
+
+
 async def list_tables(fetch: Callable[[str], Awaitable[Sequence[Sequence[Any]]]]) -> Found:
-    """Ask MySQL for the tables that have a partition's name."""
-    columns = await fetch(column_list())
-    return sort_out(columns, await fetch(table_list()))
+    """Ask MySQL for the tables that have a partition's name.
+
+    MariaDB leaves tables out of information_schema, or their engine and comment, with no more than
+    a warning, if the statement is killed (1317), or if a session that holds locks (GET_LOCK too)
+    meets a table that is being altered (1684). Such a partition would count as having no rows, or
+    as foreign. So the lists are read again until all of them have the same tables.
+
+    Raises:
+        MySQLError: RETRY, if they never do.
+    """
+    for _ in range(LISTS):
+        names, columns = await fetch(name_list()), await fetch(column_list())
+        tables = await fetch(table_list())
+        lacking = incomplete(names, columns, tables)
+        if not lacking:
+            return sort_out(columns, tables)
+        await asyncio.sleep(LIST_AGAIN)
+    raise MySQLError(
+        Fault.RETRY,
+        0,
+        f"MySQL lists {', '.join(lacking[:MOST_NAMED])} in part only: is it being altered, or is it"
+        " damaged? Try SHOW CREATE TABLE",
+    )
 
 
 def in_words(foreign: Mapping[str, str]) -> str:
@@ -208,7 +258,11 @@ def in_words(foreign: Mapping[str, str]) -> str:
 
 
 MOST_NAMED = 5
-"""Most foreign tables that a sentence names."""
+"""Most tables that a sentence names."""
+LISTS = 20
+"""How often the lists are read until they agree."""
+LIST_AGAIN = 0.1
+"""Seconds between two tries."""
 
 
 def _text(value: Any) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -10,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pymysql
 import pytest
 import yaml
 
+from failover.mysql.errors import MySQLError
 from sharding.backend import Backend
 from sharding.partitions import clock as days_module
 from sharding.partitions.calendar import table, tomorrow
+from sharding.partitions.ownership import COMMENT, OPEN, list_tables
 from sharding.partitions.pruner import Pruner
 from sharding.partitions.sql import create_table
 from sharding.state import Key
@@ -162,6 +167,49 @@ async def test_a_cached_row_is_not_moved_out_of_a_partition_that_became_foreign(
     assert (await backend.store.change(KEY, bump)).answer == 1
 
     assert mysql.query(f"SELECT version FROM {database}.{there}") == [(1,)]
+
+
+@pytest.mark.parametrize("trouble", ["altered", "killed"])
+async def test_no_partition_is_missing_in_a_list_while_tables_are_altered_or_statements_killed(
+    backend: Backend, mysql: MariaDB, database: str, trouble: str
+) -> None:
+    """MariaDB leaves tables out of information_schema then, and reports success."""
+    days = {today(), *(ago(number) for number in range(1, 9))}
+    for day in days:
+        await backend.primary.execute(create_table(day))
+    over = False
+    killed: set[int] = set()
+
+    def disturb() -> None:
+        with mysql.connect(database) as connection, connection.cursor() as cursor:
+            for day in itertools.cycle(sorted(days)):
+                if over:
+                    return
+                if trouble == "altered":
+                    cursor.execute(f"ALTER TABLE {table(day)} COMMENT='{OPEN}'")
+                    cursor.execute(f"ALTER TABLE {table(day)} COMMENT='{COMMENT}'")
+                for number in killed:
+                    with contextlib.suppress(pymysql.MySQLError):
+                        cursor.execute(f"KILL QUERY {number}")
+
+    disturbing = asyncio.create_task(asyncio.to_thread(disturb))
+    complete = 0
+    try:
+        async with asyncio.timeout(60):
+            while complete < 60:
+                deadline = backend.primary.deadline()
+                with contextlib.suppress(MySQLError):
+                    async with backend.primary.session_apart(deadline) as session:
+                        await session.fetch(f"SELECT GET_LOCK('{database}', 0)")
+                        if trouble == "killed":
+                            killed = {session.number}
+                        found = await list_tables(session.fetch)
+                        assert found.ours.keys() >= days
+                        assert not found.foreign
+                        complete += 1
+    finally:
+        over = True
+        await disturbing
 
 
 async def test_a_foreign_table_in_place_of_today_s_is_reported_until_it_is_renamed(

@@ -14,12 +14,14 @@ from sharding.partitions.ownership import (
     Column,
     ForeignTable,
     in_words,
+    incomplete,
     sort_out,
     why_foreign,
 )
 
 TABLE = "BASE TABLE"
 DAY = date(2026, 10, 20)
+MINE = "player_state_20261020"
 BARE = tuple(column._replace(comment="") for column in COLUMNS)
 
 
@@ -85,6 +87,28 @@ def test_the_column_lists_of_both_engines_are_read(width: str) -> None:
     assert set(found.ours) == {DAY}
     assert set(found.foreign) == {"player_state_20261021"}
     assert found.clock_ms == 7
+
+
+@pytest.mark.parametrize(
+    ("named", "described", "kinds", "lacking"),
+    [
+        ([MINE], [MINE], {MINE: TABLE}, []),
+        ([MINE], [], {MINE: TABLE}, [MINE]),
+        ([MINE], [MINE], {}, [MINE]),
+        ([MINE], [MINE], {MINE: None}, [MINE]),
+        ([], [MINE], {MINE: TABLE}, [MINE]),
+        ([MINE], [], {MINE: "VIEW"}, []),
+        (["player_state_copy"], [], {"player_state_copy": TABLE}, []),
+    ],
+)
+def test_a_partition_that_mysql_lists_in_part_is_found(
+    named: list[str], described: list[str], kinds: dict[str, str | None], lacking: list[str]
+) -> None:
+    tables = [*((name, kind, "", 1, 1, 5) for name, kind in kinds.items()), ("", "", "", 0, 0, 5)]
+    found = incomplete(
+        [(name,) for name in named], [(name, *COLUMNS[0]) for name in described], tables
+    )
+    assert found == lacking
 
 
 def test_messages_about_foreign_tables_say_what_to_do() -> None:
