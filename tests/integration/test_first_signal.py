@@ -49,6 +49,9 @@ class Contained:
         children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children")
         assert eventually(lambda: bool(children.read_text().split()))
         self.pid = int(children.read_text().split()[0])
+        # `unshare` itself blocks SIGTERM for a moment: one that is sent then is dropped.
+        name = Path(f"/proc/{self.pid}/comm")
+        assert eventually(lambda: name.read_text() != "unshare\n")
 
     def signals(self, *words: str) -> bool:
         """Whether SIGTERM is in one of its signal masks, for example `SigCgt` (caught)."""
