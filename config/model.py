@@ -1,8 +1,8 @@
 """The typed configuration: every section, every default, every rule between values.
 
-`values.py` parses single values. A time's unit is in its name or its description. Values that
-twemproxy has too have twemproxy's meaning (its documentation: notes/recommendation.md and README,
-"Configuration").
+What each value means, with its unit, is said in `tapedeck.yml`, by the comment beside it. Values
+that twemproxy has too have twemproxy's meaning (its documentation: notes/recommendation.md and
+README, "Configuration").
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from config.values import (
 
 NAME_BYTES = 264
 """twemproxy cuts off longer names (at 272 bytes with the group's number): points would coincide."""
-HASHES = (
+Hash = Literal[
     "one_at_a_time",
     "md5",
     "crc16",
@@ -53,7 +53,7 @@ HASHES = (
     "hsieh",
     "murmur",
     "jenkins",
-)
+]
 
 
 class Section(BaseModel):
@@ -97,12 +97,10 @@ def _need_each_other(section: Section, one: str, other: str) -> None:
 class ServerTls(Section):
     """TLS of a port that the gateway listens on. Every reload reads the files again."""
 
-    tls_certificate_file: str | None = Field(None, description="PEM, with its chain; turns TLS on")
-    tls_key_file: str | None = Field(None, description="PEM; its private key, without a password")
-    tls_client_ca_file: str | None = Field(
-        None, description="PEM; clients then need a certificate of one of these authorities"
-    )
-    tls_minimum: Literal["1.2", "1.3"] = Field("1.2", description="the oldest version accepted")
+    tls_certificate_file: str | None = None
+    tls_key_file: str | None = None
+    tls_client_ca_file: str | None = None
+    tls_minimum: Literal["1.2", "1.3"] = "1.2"
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -115,17 +113,11 @@ class ServerTls(Section):
 class ClientTls(Section):
     """TLS of connections to servers. New connections use the files as they are then."""
 
-    tls: bool = Field(False, description="connect with TLS or not at all")
-    tls_ca_file: str | None = Field(
-        None, description="PEM; authorities to trust instead of the system's"
-    )
-    tls_certificate_file: str | None = Field(
-        None, description="PEM; sent to servers that ask for one"
-    )
-    tls_key_file: str | None = Field(None, description="PEM; its private key")
-    tls_verify_names: bool = Field(
-        True, description="the certificate must name the host as it is written here"
-    )
+    tls: bool = False
+    tls_ca_file: str | None = None
+    tls_certificate_file: str | None = None
+    tls_key_file: str | None = None
+    tls_verify_names: bool = True
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -139,15 +131,11 @@ class ClientTls(Section):
 class Gateway(ServerTls):
     """The port for players."""
 
-    host: Host = Field("127.0.0.1", description="name or address to listen on; 0.0.0.0 for all")
-    port: Annotated[int, Field(ge=0, le=65535, description="0 for any free one")] = 8080
-    workers: Annotated[int, Field(ge=1, le=64, description="processes on one port")] = 1
-    drain_seconds: Annotated[
-        float, Field(ge=0, le=600, description="how long a stop waits for requests in flight")
-    ] = 15.0
-    max_requests: Annotated[
-        int, Field(ge=1, description="requests in flight in one worker; past it 503")
-    ] = 4096
+    host: Host = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    drain_seconds: Annotated[float, Field(ge=0, le=600)] = 15.0
+    max_requests: Annotated[int, Field(ge=1)] = 4096
 
 
 class Admin(ServerTls):
@@ -155,37 +143,15 @@ class Admin(ServerTls):
     of loopback's names; on other addresses it requires the token."""
 
     host: Host = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535, description="0 for any free one")] = 8081
-    token: SecretStr | None = Field(
-        None,
-        description=(
-            "asked for as `Authorization: Bearer TOKEN` where `host` is not on loopback;"
-            " on loopback no request needs it"
-        ),
-    )
-    token_file: str | None = Field(None, description="a file with the token")
-    allowed_hosts: Annotated[tuple[HostName, ...], BeforeValidator(listed)] = Field(
-        (),
-        description="further host names for requests on loopback, as a proxy's; without a port",
-    )
-    peers: Annotated[
-        tuple[Url, ...],
-        BeforeValidator(listed),
-        Field(
-            description="admin URLs of other gateways, shown on the dashboard; "
-            "they are asked with this token"
-        ),
-    ] = ()
-    peers_tls_ca_file: str | None = Field(
-        None, description="PEM; authorities to trust for https peers, instead of the system's"
-    )
-    peers_tls_certificate_file: str | None = Field(
-        None, description="PEM; sent to peers that ask for one"
-    )
-    peers_tls_key_file: str | None = Field(None, description="PEM; its private key")
-    peers_tls_verify_names: bool = Field(
-        True, description="a peer's certificate must name its host as `peers` does"
-    )
+    port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    token: SecretStr | None = None
+    token_file: str | None = None
+    allowed_hosts: Annotated[tuple[HostName, ...], BeforeValidator(listed)] = ()
+    peers: Annotated[tuple[Url, ...], BeforeValidator(listed)] = ()
+    peers_tls_ca_file: str | None = None
+    peers_tls_certificate_file: str | None = None
+    peers_tls_key_file: str | None = None
+    peers_tls_verify_names: bool = True
 
     @model_validator(mode="after")
     def _pair_for_peers(self) -> Self:
@@ -208,25 +174,13 @@ class Auth(Section):
     """Secrets: keys that sign play tokens, and keys of services. The first token key signs; all of
     them verify. So put a new key in front, and remove the old one once its tokens have expired."""
 
-    token_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(listed)] = Field(
-        (), description="sign play tokens; newest first, 32 characters or more"
-    )
-    token_keys_file: str | None = Field(None, description="one key a line, newest first")
+    token_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(listed)] = ()
+    token_keys_file: str | None = None
     token_days: Annotated[float, Field(gt=0, le=3650)] = 365
-    service_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(listed)] = Field(
-        (), description="let services use the states API and name users"
-    )
-    service_keys_file: str | None = Field(None, description="one key a line")
-    login_url: Url | None = Field(
-        None,
-        description="a service of yours to which /sessions sends name and password, and which"
-        " returns the user's id",
-    )
-    adopt_tokens: bool = Field(
-        False,
-        description="take the original's play tokens (nine digits) for anonymous listeners; they"
-        " can be guessed",
-    )
+    service_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(listed)] = ()
+    service_keys_file: str | None = None
+    login_url: Url | None = None
+    adopt_tokens: bool = False
 
     @field_validator("token_keys")
     @classmethod
@@ -240,44 +194,27 @@ class Auth(Section):
 class Lookup(ClientTls):
     """The ring of lookup nodes, or the Redis Cluster in its place."""
 
-    mode: Literal["ring", "cluster"] = Field(
-        "ring", description="who places keys: the gateway itself, or a Redis Cluster"
-    )
-    nutcracker: Text | None = Field(
-        None, description="a nutcracker.yml: what its pool says stands in the place of these words"
-    )
-    pool: Text | None = Field(None, description="which of its pools")
+    mode: Literal["ring", "cluster"] = "ring"
+    nutcracker: Text | None = None
+    pool: Text | None = None
     layout: Literal["packed", "flat"] = "packed"
-    hash: Literal[HASHES] = "fnv1a_64"  # type: ignore[valid-type]
-    hash_tag: Annotated[
-        str, Field(pattern=r"^([!-~]{2})?$", description="two characters around what is hashed")
-    ] = ""
-    distribution: Literal["ketama", "modula"] = Field(
-        "ketama", description="how the ring places keys, as twemproxy does"
-    )
-    timeout: Annotated[int, Field(ge=1, le=60_000, description="ms, connect and reply")] = 400
-    hint_deadline: Annotated[
-        int, Field(ge=1, le=60_000, description="ms; if timeout is smaller, that counts")
-    ] = 50
-    auto_eject_hosts: bool = Field(True, description="take a failing node out of the ring")
-    server_retry_timeout: Annotated[int, Field(ge=1, description="ms out of the ring")] = 30_000
+    hash: Hash = "fnv1a_64"
+    hash_tag: Annotated[str, Field(pattern=r"^([!-~]{2})?$")] = ""
+    distribution: Literal["ketama", "modula"] = "ketama"
+    timeout: Annotated[int, Field(ge=1, le=60_000)] = 400
+    hint_deadline: Annotated[int, Field(ge=1, le=60_000)] = 50
+    auto_eject_hosts: bool = True
+    server_retry_timeout: Annotated[int, Field(ge=1)] = 30_000
     server_failure_limit: Annotated[int, Field(ge=1)] = 2
-    batch: Annotated[
-        int, Field(ge=1, le=1024, description="entries asked of one node in one round trip")
-    ] = 256
-    capacity_every: Annotated[
-        float,
-        Field(ge=0, description="seconds between two looks at the nodes' memory and at some keys"),
-    ] = 60
-    username: Text | None = Field(None, description="Redis ACL user; without it, `default`")
-    password: SecretStr | None = Field(None, description="of that user, on every node")
-    password_file: str | None = Field(None, description="a file with the password")
-    redis_db: Annotated[int, Field(ge=0, description="number of the database on each node")] = 0
-    preconnect: bool = Field(False, description="connect to every node at the start")
-    tcpkeepalive: bool = Field(True, description="of the connections to the nodes")
-    server_connections: Annotated[
-        int | None, Field(ge=1, description="to a node at most, in one worker")
-    ] = None
+    batch: Annotated[int, Field(ge=1, le=1024)] = 256
+    capacity_every: Annotated[float, Field(ge=0)] = 60
+    username: Text | None = None
+    password: SecretStr | None = None
+    password_file: str | None = None
+    redis_db: Annotated[int, Field(ge=0)] = 0
+    preconnect: bool = False
+    tcpkeepalive: bool = True
+    server_connections: Annotated[int | None, Field(ge=1)] = None
     servers: Annotated[tuple[Server, ...], BeforeValidator(listed), Field(min_length=1)]
 
     @field_validator("distribution", mode="before")
@@ -298,7 +235,7 @@ class Lookup(ClientTls):
         return values
 
     @model_validator(mode="after")
-    def _of_its_mode(self) -> Lookup:
+    def _of_its_mode(self) -> Self:
         if self.mode == "cluster":
             if self.nutcracker is not None:
                 raise ValueError("mode: cluster has no ring: lookup.nutcracker cannot stand beside")
@@ -344,208 +281,111 @@ class MySQL(ClientTls):
 
     hosts: Annotated[tuple[Address, ...], BeforeValidator(listed), Field(min_length=1)]
     user: Text
-    password: SecretStr = Field(SecretStr(""), description="of `user`")
-    password_file: str | None = Field(None, description="a file with the password")
-    public_key: Annotated[str, AfterValidator(_rsa_key)] = Field(
-        "",
-        description="PEM, the server's RSA key: without TLS, the one a password is encrypted with",
-    )
-    database: Annotated[
-        str, Field(pattern=r"^[A-Za-z0-9_$]{1,64}$", description="holds the partitions")
-    ] = "tapedeck"
-    connections: Annotated[int, Field(ge=2, le=512, description="at most, in one worker")] = 16
-    connect_timeout: Annotated[int, Field(ge=1, description="ms")] = 2_000
-    statement_timeout: Annotated[int, Field(ge=1, description="ms without an answer")] = 5_000
-    deadline: Annotated[
-        int, Field(ge=1, le=600_000, description="ms a request waits for the primary, then 503")
-    ] = 10_000
-    batch: Annotated[
-        int, Field(ge=1, le=1024, description="loads or changes in one statement at most")
-    ] = 64
-    waiting: Annotated[
-        int,
-        Field(
-            ge=1,
-            description="work that waits for a connection at most, in one worker; then 503",
-        ),
-    ] = 4096
+    password: SecretStr = SecretStr("")
+    password_file: str | None = None
+    public_key: Annotated[str, AfterValidator(_rsa_key)] = ""
+    database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_$]{1,64}$")] = "tapedeck"
+    connections: Annotated[int, Field(ge=2, le=512)] = 16
+    connect_timeout: Annotated[int, Field(ge=1)] = 2_000
+    statement_timeout: Annotated[int, Field(ge=1)] = 5_000
+    deadline: Annotated[int, Field(ge=1, le=600_000)] = 10_000
+    batch: Annotated[int, Field(ge=1, le=1024)] = 64
+    waiting: Annotated[int, Field(ge=1)] = 4096
 
 
 class Limits(Section):
     """Limits of one client, and the delays at which the gateway refuses requests. Each worker
     counts its own requests; null is no limit."""
 
-    address_rate: Annotated[
-        float | None, Field(gt=0, description="requests a second from one address; past it 429")
-    ] = None
-    address_burst: Annotated[float, Field(ge=1, description="of them at once")] = 100
-    token_rate: Annotated[
-        float | None, Field(gt=0, description="requests a second by one listener; past it 429")
-    ] = None
-    token_burst: Annotated[float, Field(ge=1, description="of them at once")] = 30
-    remembered: Annotated[
-        int, Field(ge=100, le=10_000_000, description="addresses and listeners at most, each")
-    ] = 100_000
-    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(listed)] = Field(
-        (), description="networks whose X-Forwarded-For is trusted"
-    )
-    connections: Annotated[int, Field(ge=1, description="open at once, in one worker")] = 20_000
-    address_connections: Annotated[
-        int | None, Field(ge=1, description="of one address, in one worker")
-    ] = None
-    header_bytes: Annotated[
-        int, Field(ge=1024, le=65_536, description="of the request line, and of one header")
-    ] = 8_190
-    headers: Annotated[int, Field(ge=16, le=1024, description="of one request")] = 128
-    request_head_bytes: Annotated[
-        int,
-        Field(ge=1024, le=1_048_576, description="of a request's line and headers together; 431"),
-    ] = 32_768
-    unfinished_bytes: Annotated[
-        int,
-        Field(
-            ge=65_536,
-            description="memory of unfinished request heads, of all connections of one worker "
-            "together; past it those that hold most get 503",
-        ),
-    ] = 32 * 1024 * 1024
-    header_seconds: Annotated[
-        float, Field(gt=0, le=3600, description="for a request's line and headers; then 408")
-    ] = 10
-    body_seconds: Annotated[float, Field(gt=0, le=3600, description="for a body; then 408")] = 30
-    write_seconds: Annotated[
-        float, Field(gt=0, le=3600, description="that a client may leave an answer unread")
-    ] = 30
-    keepalive_seconds: Annotated[
-        float, Field(gt=0, le=3600, description="an idle connection is kept")
-    ] = 75
-    queueing_target: Annotated[
-        int | None,
-        Field(ge=10, le=60_000, description="ms a worker may be behind; past it 503, by degrees"),
-    ] = 250
-    always_accepted: Annotated[
-        int, Field(ge=1, description="requests in flight below which none is refused for that")
-    ] = 64
+    address_rate: Annotated[float | None, Field(gt=0)] = None
+    address_burst: Annotated[float, Field(ge=1)] = 100
+    token_rate: Annotated[float | None, Field(gt=0)] = None
+    token_burst: Annotated[float, Field(ge=1)] = 30
+    remembered: Annotated[int, Field(ge=100, le=10_000_000)] = 100_000
+    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(listed)] = ()
+    connections: Annotated[int, Field(ge=1)] = 20_000
+    address_connections: Annotated[int | None, Field(ge=1)] = None
+    header_bytes: Annotated[int, Field(ge=1024, le=65_536)] = 8_190
+    headers: Annotated[int, Field(ge=16, le=1024)] = 128
+    request_head_bytes: Annotated[int, Field(ge=1024, le=1_048_576)] = 32_768
+    unfinished_bytes: Annotated[int, Field(ge=65_536)] = 32 * 1024 * 1024
+    header_seconds: Annotated[float, Field(gt=0, le=3600)] = 10
+    body_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
+    write_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
+    keepalive_seconds: Annotated[float, Field(gt=0, le=3600)] = 75
+    queueing_target: Annotated[int | None, Field(ge=10, le=60_000)] = 250
+    always_accepted: Annotated[int, Field(ge=1)] = 64
 
 
 class Partitions(Section):
     """A table for each UTC day, which is dropped whole once past retention."""
 
-    prefix: Annotated[
-        str,
-        Field(
-            pattern=r"^[a-z_][a-z0-9_]{0,39}$",
-            description="of the tables' names, before YYYYMMDD: small letters, digits, _",
-        ),
-    ] = "player_state_"
-    retention_days: Annotated[
-        int, Field(ge=1, le=3650, description="days that a state is kept after its last write")
-    ] = 30
-    prune: bool = Field(True, description="one gateway drops what is past retention by itself")
-    prune_every: Annotated[float, Field(ge=1, description="seconds between its looks")] = 300
-    drop_after: Annotated[
-        float, Field(ge=0, description="seconds past midnight before a drop (readers leave first)")
-    ] = 600
-    drop_at_most: Annotated[int, Field(ge=1, description="more at once need --force")] = 3
-    seal: bool = Field(True, description="one gateway makes a filter of each day that is over")
-    seal_after: Annotated[
-        float, Field(ge=0, description="seconds past midnight before the day is sealed")
-    ] = 300
-    seal_rate: Annotated[
-        int, Field(ge=100, description="keys a second that sealing a day reads at most")
-    ] = 20_000
-    filter_bytes: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="of all filters together, shared by a gateway's workers; past it the"
-            " oldest days go without, and are read by each load",
-        ),
-    ] = 64 << 20
-    filter_folder: Annotated[
-        str,
-        Field(
-            description="where workers share the filters; empty: $CACHE_DIRECTORY (systemd), or"
-            " a folder of this user's own where temporary files lie"
-        ),
-    ] = ""
+    prefix: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,39}$")] = "player_state_"
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    prune: bool = True
+    prune_every: Annotated[float, Field(ge=1)] = 300
+    drop_after: Annotated[float, Field(ge=0)] = 600
+    drop_at_most: Annotated[int, Field(ge=1)] = 3
+    seal: bool = True
+    seal_after: Annotated[float, Field(ge=0)] = 300
+    seal_rate: Annotated[int, Field(ge=100)] = 20_000
+    filter_bytes: Annotated[int, Field(ge=0)] = 64 << 20
+    filter_folder: str = ""
 
 
 class Player(Section):
     """The licence's rules, and the addresses of the Player's pages."""
 
     skip_limit: Annotated[int, Field(ge=0, le=1000)] = 2
-    skip_window: Annotated[int, Field(ge=1, description="seconds, rolling")] = 3600
-    public_url: Url | None = Field(
-        None,
-        description="where players find this gateway, for addresses in answers; without it, what"
-        " each request's Host says",
-    )
+    skip_window: Annotated[int, Field(ge=1)] = 3600
+    public_url: Url | None = None
     cors_origins: Annotated[
         tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^\s/?#@]+)$")], ...] | None,
         BeforeValidator(listed),
-        Field(
-            description="sites whose pages may use the Player API, as https://player.example, or *;"
-            " null: * in mode local, else none"
-        ),
     ] = None
 
 
 class States(Section):
     """The states API."""
 
-    max_bytes: Annotated[
-        int,
-        Field(
-            ge=2,
-            le=4 * 1024 * 1024,
-            description="of one state; past it, or half of MySQL's max_allowed_packet, 413",
-        ),
-    ] = 64 * 1024
+    max_bytes: Annotated[int, Field(ge=2, le=4 * 1024 * 1024)] = 64 * 1024
 
 
 class Sessions(Section):
     """The cache of running sessions' states in each worker. Every answer from it needs a save."""
 
-    enabled: bool = Field(True, description="off: every change reads its state first")
-    max_entries: Annotated[int, Field(ge=1, description="states")] = 100_000
-    max_bytes: Annotated[int, Field(ge=1, description="bodies, logs and bookkeeping")] = 64 << 20
+    enabled: bool = True
+    max_entries: Annotated[int, Field(ge=1)] = 100_000
+    max_bytes: Annotated[int, Field(ge=1)] = 64 << 20
 
 
 class Catalog(Section):
     """The cache of mixes in each worker."""
 
     max_mixes: Annotated[int, Field(ge=1)] = 10_000
-    max_age: Annotated[float, Field(ge=0, description="seconds")] = 60
+    max_age: Annotated[float, Field(ge=0)] = 60
 
 
 class Objective(Section):
     """The objective for requests: `/readyz`, the dashboard and the alerts compare with it."""
 
-    success: Annotated[
-        float, Field(ge=50, lt=100, description="percent of requests that do not fail (5xx)")
-    ] = 99.9
-    latency: Annotated[
-        int,
-        Field(ge=1, le=10_000, description="ms within which 99 % of requests are answered"),
-    ] = 250
+    success: Annotated[float, Field(ge=50, lt=100)] = 99.9
+    latency: Annotated[int, Field(ge=1, le=10_000)] = 250
 
 
 class Reload(Section):
     """When the file is read again without SIGHUP or POST /reload."""
 
-    on_change: bool = Field(False, description="as soon as it changed")
-    look_every: Annotated[float, Field(ge=0.1, le=3600, description="seconds between looks")] = 2.0
+    on_change: bool = False
+    look_every: Annotated[float, Field(ge=0.1, le=3600)] = 2.0
 
 
 class Log(Section):
     """JSON lines on standard output. Up to 1 MiB of unread lines waits in each process; further
     lines are dropped and counted."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="this and worse is logged"
-    )
-    requests: bool = Field(False, description="a line for every request, not only for failed ones")
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    requests: bool = False
 
 
 class Sections(Section):
@@ -568,7 +408,7 @@ class Sections(Section):
     objective: Objective = Objective()
 
     @model_validator(mode="after")
-    def _guarded(self) -> Sections:
+    def _guarded(self) -> Self:
         problems = []
         if self.mode == "production":
             problems += [

@@ -3,7 +3,8 @@
     .venv/bin/python docs/generate.py            write them
     .venv/bin/python docs/generate.py --check    status 1 if they are not what the code says
 
-A value's text is its `description` in config/model.py, or else its comment in config/tapedeck.yml.
+A value's type, bounds and default are those of config/model.py; its text is its comment in
+config/tapedeck.yml. A value without a comment is a KeyError.
 """
 
 from __future__ import annotations
@@ -131,9 +132,13 @@ def configuration() -> str:
         schema = section.model_json_schema()
         for key, field in section.model_fields.items():
             kind = type_of(schema["properties"][key], schema.get("$defs", {}))
-            text = field.description or texts.get((name, key), "")
             mark = "" if f"{name}.{key}" in NEEDS_RESTART else " ↻"
-            cells = (f"`{name}.{key}`{mark}", kind, default_of(field), text.replace("|", "\\|"))
+            cells = (
+                f"`{name}.{key}`{mark}",
+                kind,
+                default_of(field),
+                texts[name, key].replace("|", "\\|"),
+            )
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from config.load import ConfigError, load, load_lookup, parse
 from config.mistakes import GONE
-from config.model import HASHES, LookupServer, Sections
+from config.model import Hash, LookupServer, Sections
 from config.tls import own_url
 from config.values import is_loopback, join_address, split_address
 
@@ -402,7 +402,7 @@ def test_an_empty_list_of_servers_is_refused() -> None:
     assert "mysql.hosts" in " ".join(problems(document(mysql={"hosts": []})))
 
 
-@pytest.mark.parametrize("name", HASHES)
+@pytest.mark.parametrize("name", get_args(Hash))
 def test_every_hash_of_twemproxy_can_be_configured(name: str) -> None:
     assert parse(document(lookup={"hash": name})).lookup.hash == name
 
