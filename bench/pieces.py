@@ -13,6 +13,7 @@ import contextlib
 import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -157,7 +158,7 @@ async def main() -> None:
 
     database = NoDatabase()
     primary = cast(Primary, database)
-    days = Days(30, time.monotonic)
+    days = Days(primary, 30)
     days.observe(int(time.time() * 1000))
     days._know({days.today(), tomorrow(days.today())})
     catalog = SimpleNamespace(mix=_always(mix), finder=SimpleNamespace(plays=set()))
@@ -224,9 +225,7 @@ async def main() -> None:
 
 def time_to_day() -> Any:
     """Today, UTC."""
-    days = Days(30, time.monotonic)
-    days.observe(int(time.time() * 1000))
-    return days.today()
+    return datetime.now(UTC).date()
 
 
 def _always(value: Any) -> Callable[[int], Awaitable[Any]]:

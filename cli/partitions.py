@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import date
@@ -260,9 +259,8 @@ def _with_pruner(sections: Sections, work: Callable[[Pruner], Awaitable[Result]]
 
     async def carry_out() -> Result:
         call_tables(sections.partitions.prefix)
-        days = Days(sections.partitions.retention_days, time.monotonic)
-        primary = Primary(sections.mysql, on_status=days.on_status)
-        days.attach(primary)
+        primary = Primary(sections.mysql, lambda status: days.observe(status.clock_ms))
+        days = Days(primary, sections.partitions.retention_days)
         await primary.start()
         try:
             return await work(Pruner(primary, days, sections.partitions))

@@ -21,11 +21,7 @@ PATIENCE = 0.25
 
 
 class SharedCall(Generic[T]):
-    """One blocking call that many callers share.
-
-    Args:
-        name: of its threads.
-        call: may block, and raise.
+    """One blocking call that many callers share; its threads have the name.
 
     Attributes:
         good: the last good result; None before the first one.
@@ -95,10 +91,5 @@ class SharedCall(Generic[T]):
 
 
 async def in_thread(name: str, call: Callable[[], T]) -> T:
-    """The result of one blocking call. Unlike `asyncio.to_thread` it cannot keep a process alive.
-
-    Args:
-        name: of its thread.
-        call: may block, and raise.
-    """
+    """The result of a blocking call. Unlike `asyncio.to_thread` it cannot keep a process alive."""
     return await SharedCall(name, call).get()

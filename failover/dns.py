@@ -29,12 +29,6 @@ T = TypeVar("T")
 
 
 class Names:
-    """Looks names up.
-
-    Args:
-        ask: returns a name's addresses, and may block.
-    """
-
     def __init__(self, ask: Callable[[str], Addresses] | None = None) -> None:
         self._ask = ask or _ask_system
         self._names: dict[str, SharedCall[Addresses]] = {}
@@ -46,8 +40,7 @@ class Names:
 
         Args:
             host: a name, or a numeric address, which is returned as it is.
-            patience: seconds until the last good addresses are returned, if there are any. A name
-                whose last look-up took longer than that is not waited for.
+            patience: as for `SharedCall.get`.
 
         Raises:
             OSError: the look-up failed, and no earlier one succeeded (`socket.gaierror`).
@@ -76,11 +69,9 @@ def _ask_system(host: str) -> Addresses:
 
 
 NAMES = Names()
-"""The names of this process."""
 
 
 def is_numeric(host: str) -> bool:
-    """Whether a host is a numeric address, which needs no look-up."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -94,9 +85,7 @@ async def connect_by_name(
     """Connect to the first address of a host that accepts a connection.
 
     Args:
-        host: a name or an address.
         connect: connects to a numeric address; raises OSError if it is refused.
-        patience: as for `Names.look_up`.
 
     Raises:
         OSError: no address accepted, or the name has none. After a failed TLS handshake, or a

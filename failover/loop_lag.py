@@ -70,12 +70,7 @@ class LoopLag:
         return not self.starved and missed <= (now - began) / 2
 
     def observe(self, now: float, late: float) -> None:
-        """Take a tick into account.
-
-        Args:
-            now: the loop's clock.
-            late: seconds by which it came late.
-        """
+        """Take a tick into account that came `late` seconds late, at `now` on the loop's clock."""
         late = max(0.0, late - GRACE)
         self._late += late
         self._lates.append((now, late))

@@ -29,7 +29,6 @@ class Rounds:
     """The runs of a repeated background task, and whether they keep failing.
 
     Args:
-        name: of the task, in the log and in reasons.
         patience: seconds for which it may fail before `trouble` reports it.
         expected: errors that need no traceback.
     """
@@ -56,11 +55,7 @@ class Rounds:
             self._failing = None
 
     def trouble(self, now: float) -> str:
-        """A sentence if the task has failed for too long; empty otherwise.
-
-        Args:
-            now: the loop's clock.
-        """
+        """A sentence if the task has failed for too long; empty otherwise. (The loop's clock.)"""
         if self._failing is None or now - self._failing[0] < self._patience:
             return ""
         return f"the background work {self._name!r} fails again and again: {self._failing[1]}"

@@ -44,10 +44,9 @@ class Backend:
     ) -> None:
         self.config = config
         call_tables(config.partitions.prefix)
-        self.days = Days(config.partitions.retention_days, time.monotonic, wall)
         self.loop_lag = LoopLag()
         self.primary = Primary(config.mysql, self._on_status, self.loop_lag)
-        self.days.attach(self.primary)
+        self.days = Days(self.primary, config.partitions.retention_days, wall=wall)
         self.nodes = (
             Nodes(config.lookup, self.loop_lag)
             if config.lookup.mode == "ring"
@@ -191,7 +190,7 @@ class Backend:
 
     def _on_status(self, status: HostStatus) -> None:
         """Called when the primary was adopted, and each time that it was checked again."""
-        self.days.on_status(status)
+        self.days.observe(status.clock_ms)
         if self.primary.generation != self._primary_generation:
             # A forced promotion may have lost what this worker saw committed.
             self._primary_generation = self.primary.generation

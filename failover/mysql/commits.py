@@ -115,7 +115,6 @@ class Commits:
             self._errors.pop(Fault.FULL, None)
 
     def failed(self, now: float, error: MySQLError) -> None:
-        """A statement failed with an error."""
         since, _, _ = self._errors.get(error.fault, (now, now, error))
         self._errors[error.fault] = since, now, error
 

@@ -46,7 +46,6 @@ class Engine:
     version: str
 
     product: ClassVar[str]
-    """The product's name."""
     oldest: ClassVar[tuple[int, int]]
     """The oldest version that this program is tested with."""
     shortest_wait: ClassVar[int]
@@ -57,13 +56,8 @@ class Engine:
 
     @staticmethod
     def of(version: str, comment: str) -> Engine:
-        """The engine of a server.
-
-        Args:
-            version: its VERSION().
-            comment: its @@version_comment. An operator can make a MariaDB's version look like
-                MySQL's, but cannot change this.
-        """
+        """The engine of a server, by its VERSION() and @@version_comment. (An operator can make a
+        MariaDB's version look like MySQL's, but cannot change the comment.)"""
         mariadb = "mariadb" in f"{version} {comment}".lower()
         return MariaDB(version) if mariadb else MySQL(version)
 
@@ -130,8 +124,6 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class MariaDB(Engine):
-    """MariaDB 10.11 and later."""
-
     product = "MariaDB"
     oldest = (10, 11)
     shortest_wait = 0
@@ -140,8 +132,6 @@ class MariaDB(Engine):
 
 @dataclass(frozen=True, slots=True)
 class MySQL(Engine):
-    """MySQL 8.4 and later."""
-
     product = "MySQL"
     oldest = (8, 4)
     shortest_wait = 1

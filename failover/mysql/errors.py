@@ -104,7 +104,6 @@ class MySQLError(Exception):
     """A statement failed.
 
     Attributes:
-        fault: what to do about it.
         code: MySQL's number; 0 if the driver gave none.
         reason: the server's text.
     """

@@ -44,14 +44,8 @@ SILENT = 0.5
 
 
 class Monitor:
-    """Checks the hosts until it is closed.
-
-    Args:
-        config: the hosts, and the timeout of a check.
-        primary: chosen after each check from the views of all hosts.
-        loop_lag: while this process is starved, a host that does not answer in time is not
-            silent.
-    """
+    """Checks the hosts until it is closed. While this process is starved (`loop_lag`), a host that
+    does not answer in time is not silent."""
 
     def __init__(self, config: MySQL, primary: Primary, loop_lag: LoopLag) -> None:
         self._config = config
@@ -213,7 +207,6 @@ class Monitor:
         return session
 
     def _disconnect(self, address: str) -> None:
-        """Close the connection for checks of a host."""
         session, _ = self._kept.pop(address, (None, 0.0))
         if session is not None:
             session.close()

@@ -17,11 +17,7 @@ _SPELT = 0xFFFFFFFF
 
 
 class LeftBehind:
-    """The connections to one server that were closed before their statement was answered.
-
-    Args:
-        identity: of the server (`HostStatus.identity`).
-    """
+    """The connections to one server that were closed before their statement was answered."""
 
     def __init__(self, identity: str) -> None:
         self.identity = identity

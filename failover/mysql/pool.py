@@ -30,9 +30,7 @@ class Pool:
     """At most `config.connections` sessions with one primary; the last one given back is used next.
 
     Args:
-        host: the primary's name and port.
-        status: the adopted server's status; a connect that reaches another server is refused.
-        config: limits, user and timeouts.
+        status: the adopted server's; a connect that reaches another server is refused.
         left: the earlier sessions whose statements that server still runs.
     """
 

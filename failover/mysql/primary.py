@@ -45,19 +45,17 @@ class Primary:
     """Sessions with the present primary.
 
     Args:
-        config: the hosts and the limits.
         on_status: called with each status of the primary, which has its clock.
         loop_lag: tells when this process is starved, and so cannot call a host silent.
 
     Attributes:
-        commits: whether the primary commits changes.
         packet: most bytes of a command to the primary, as in HostStatus.
     """
 
     def __init__(
         self,
         config: MySQL,
-        on_status: Callable[[HostStatus], None] = lambda _: None,
+        on_status: Callable[[HostStatus], object] = lambda _: None,
         loop_lag: LoopLag | None = None,
     ) -> None:
         self.commits = Commits()
@@ -80,7 +78,6 @@ class Primary:
 
     @property
     def adopted(self) -> bool:
-        """Whether there is a primary now."""
         return self._pool is not None
 
     @property
@@ -140,6 +137,9 @@ class Primary:
 
     def shown(self) -> shown.MySQL:
         """The hosts as `/mysql` shows them."""
+        committed = None
+        if self._pool is not None and self.commits.watched:
+            committed = round(self.commits.quiet(asyncio.get_running_loop().time()), 3)
         return shown.MySQL(
             primary=self.address,
             generation=self._seen,
@@ -148,17 +148,11 @@ class Primary:
             redundancy=(self.redundancy or None) if self.adopted else None,
             split=self._split,
             lost_for=self.lost_for,
-            committed=self._committed(),
+            committed=committed,
             problem=self.problem or None,
             waiting=self._waiting,
             hosts=[view.shown(self.address) for view in self._monitor.views()],
         )
-
-    def _committed(self) -> float | None:
-        """Seconds since the primary last acknowledged a commit; None where that is not known."""
-        if self._pool is None or not self.commits.watched:
-            return None
-        return round(self.commits.quiet(asyncio.get_running_loop().time()), 3)
 
     async def start(self) -> None:
         """Begin to check the hosts. Does not wait for a primary."""

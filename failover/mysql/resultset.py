@@ -32,10 +32,9 @@ class Ran(NamedTuple):
 
 
 class Answers:
-    """Reads the answers to one command.
+    """Reads the answers to one command from a stream on which only they are due.
 
     Args:
-        stream: of the connection; only these answers may be due.
         sequence: the number of the first packet: 1 after a command of one packet.
     """
 

@@ -95,12 +95,7 @@ def read_slots(reply: Any, asked: str) -> list[tuple[range, LookupServer]]:
 
 
 class ClusterNodes(NodeSet):
-    """The primaries, by `host:port`.
-
-    Args:
-        config: the servers to ask for the primaries, timeouts and ejection.
-        loop_lag: as for `Node`.
-    """
+    """The primaries, by `host:port`, as the servers of the configuration tell them."""
 
     def __init__(self, config: Lookup, loop_lag: LoopLag | None = None) -> None:
         super().__init__()
@@ -194,11 +189,6 @@ class ClusterNodes(NodeSet):
         self._problem = problem or "timeout"
 
     async def _ask(self, server: HostPort) -> list[tuple[range, LookupServer]]:
-        """The primaries and their slots, from one node.
-
-        Raises:
-            Exception: it did not answer.
-        """
         link = Link(server, self._config, _MAP_SIZE)
         try:
             async with asyncio.timeout(self._config.timeout / 1000):
@@ -208,7 +198,6 @@ class ClusterNodes(NodeSet):
         return read_slots(reply, server.host)
 
     def _use_slots(self, found: list[tuple[range, LookupServer]]) -> None:
-        """Make a node for each primary."""
         former = self._nodes
         servers = {server.name: server for _, server in found}
         self._nodes = {name: former.get(name) or self._node(one) for name, one in servers.items()}

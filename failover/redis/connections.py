@@ -163,13 +163,7 @@ def _node_error(said: str) -> NodeError:
 
 
 class Link:
-    """A few connections to one node, each for one batch at a time.
-
-    Args:
-        server: where the node listens.
-        config: TLS, credentials, and how many connections at most.
-        times: as of `Connection`.
-    """
+    """A few connections to one node, each for one batch at a time (`times` as of `Connection`)."""
 
     def __init__(self, server: HostPort, config: Lookup, times: int = 1) -> None:
         self._server = server

@@ -107,11 +107,7 @@ class Health:
         return not self.live and self.next_probe is not None and now >= self.next_probe
 
     def probed(self, now: float, problem: str | None) -> bool:
-        """A probe has ended. Returns whether the node is back.
-
-        Args:
-            problem: why the probe failed; None if it succeeded.
-        """
+        """A probe has ended, with a problem or with success. Returns whether the node is back."""
         if self.live:
             return False
         if problem is None:

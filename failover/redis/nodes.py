@@ -52,8 +52,6 @@ class Node:
     """One lookup node.
 
     Args:
-        server: its address, weight and name.
-        config: timeouts and ejection.
         loop_lag: tells when this process is starved; without it, it never is.
         link: the connections to use; None: a ring's.
         probing: the commands of a probe.
@@ -85,7 +83,6 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The node's name in the ring."""
         return self.server.name
 
     @property
@@ -294,7 +291,6 @@ class NodeSet:
         return iter(self._nodes.values())
 
     async def start(self) -> None:
-        """Begin to watch the nodes."""
         self._watching = asyncio.create_task(self._watch(), name="lookup-nodes")
 
     async def close(self) -> None:
@@ -308,11 +304,7 @@ class NodeSet:
 
 
 class Nodes(NodeSet):
-    """The lookup nodes of the configuration.
-
-    Args:
-        loop_lag: as for `Node`.
-    """
+    """The lookup nodes of the configuration."""
 
     def __init__(self, config: Lookup, loop_lag: LoopLag | None = None) -> None:
         super().__init__()
@@ -359,7 +351,6 @@ class Nodes(NodeSet):
         await super().start()
 
     async def _watch(self) -> None:
-        """Probe ejected nodes, and check idle ones."""
         while True:
             await asyncio.sleep(min(0.25, self._retry_seconds / 4))
             now = time.monotonic()

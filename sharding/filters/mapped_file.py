@@ -16,7 +16,7 @@ import mmap
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import structlog
@@ -26,11 +26,8 @@ log = structlog.get_logger("tapedeck.filters")
 WAIT_SECONDS = 0.5
 """Seconds between checks whether another worker has made the file."""
 _MAGIC = b"TDWords1"
-_DIGEST_BYTES = 32
 _HEADER_BYTES = 4096
 """A page, so that the words begin at one. Magic, checksum, zeros."""
-_ENDS = ".filters"
-
 Fill = Callable[[memoryview], Awaitable[None]]
 
 
@@ -55,105 +52,80 @@ def folder_of(configured: str) -> Path:
     return Path(parent) / f"tapedeck-filters-{os.geteuid()}"
 
 
-class Shelf:
-    """The folder with one gateway's files.
+async def map_words(folder: Path, owner: str, signature: str, size: int, fill: Fill) -> memoryview:
+    """Map the words of a set of filters from its file, which is made if it is missing.
+
+    If no file can be made, this process gets its own copy of the words, and the log says why.
 
     Args:
         folder: made if it is missing.
-        owner: what the names of these files begin with; each database has another one.
+        owner: names the gateway; each database has another one. Its older files are removed: a
+            worker that maps one can use it until it ends.
+        signature: names the set; letters and digits.
+        size: bytes of all words.
+        fill: writes the words into zeros.
+
+    Raises:
+        Exception: what `fill` raises.
     """
-
-    def __init__(self, folder: Path, owner: str) -> None:
-        self._folder = folder
-        self._owner = hashlib.blake2b(owner.encode(), digest_size=8).hexdigest()
-
-    async def words(self, signature: str, size: int, fill: Fill) -> memoryview:
-        """Map the words of a set of filters from its file, which is made if it is missing.
-
-        If no file can be made, this process gets its own copy of the words, and the log says why.
-
-        Args:
-            signature: names the set; letters and digits.
-            size: bytes of all words.
-            fill: writes the words into zeros.
-
-        Raises:
-            Exception: what `fill` raises.
-        """
-        try:
-            with self._open_folder() as fd:
-                return await self._shared(fd, f"{self._owner}-{signature}{_ENDS}", size, fill)
-        except (OSError, BadFile) as error:
-            folder, reason = str(self._folder), str(error)
-            log.warning("filters not shared", folder=folder, reason=reason, bytes=size)
-        words = memoryview(mmap.mmap(-1, size))
-        await fill(words)
-        return words
-
-    async def _shared(self, folder: int, name: str, size: int, fill: Fill) -> memoryview:
-        async with _locked(folder):
-            found = await _read(folder, name, size)
+    prefix = hashlib.blake2b(owner.encode(), digest_size=8).hexdigest() + "-"
+    name = f"{prefix}{signature}.filters"
+    try:
+        async with _locked(folder) as fd:
+            found = await _read(fd, name, size)
             if found is None:
-                await self._make(folder, name, size, fill)
-                found = await _read(folder, name, size)
+                await _make(fd, name, size, fill)
+                found = await _read(fd, name, size)
             if found is None:
                 raise BadFile(f"{name} is not what was written a moment ago")
-            self._remove_others(folder, name)
+            for other in os.listdir(fd):
+                if other.startswith(prefix) and other != name:
+                    with contextlib.suppress(OSError):
+                        os.unlink(other, dir_fd=fd)
             return found
-
-    async def _make(self, folder: int, name: str, size: int, fill: Fill) -> None:
-        making = name + ".new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(making, dir_fd=folder)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(making, flags, 0o600, dir_fd=folder)
-        try:
-            # A full disk must be an error here, not a SIGBUS when the mapping is written.
-            await asyncio.to_thread(os.posix_fallocate, fd, 0, _HEADER_BYTES + size)
-            whole = memoryview(mmap.mmap(fd, _HEADER_BYTES + size))
-            await fill(whole[_HEADER_BYTES:])
-            header = _MAGIC + await asyncio.to_thread(_digest, whole[_HEADER_BYTES:])
-            whole[: len(header)] = header
-            os.rename(making, name, src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(making, dir_fd=folder)
-            raise
-        finally:
-            os.close(fd)
-
-    def _remove_others(self, folder: int, name: str) -> None:
-        """Remove this gateway's older files. A worker that maps one can use it until it ends."""
-        for other in os.listdir(folder):
-            if other.startswith(f"{self._owner}-") and other != name:
-                with contextlib.suppress(OSError):
-                    os.unlink(other, dir_fd=folder)
-
-    @contextlib.contextmanager
-    def _open_folder(self) -> Iterator[int]:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self._folder, flags)
-        try:
-            _check_owner(os.fstat(fd), str(self._folder))
-            yield fd
-        finally:
-            os.close(fd)
+    except (OSError, BadFile) as error:
+        log.warning("filters not shared", folder=str(folder), reason=str(error), bytes=size)
+    words = memoryview(mmap.mmap(-1, size))
+    await fill(words)
+    return words
 
 
 @contextlib.asynccontextmanager
-async def _locked(folder: int) -> AsyncIterator[None]:
-    """Hold the folder's lock, which ends with the process."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open("lock", flags, 0o600, dir_fd=folder)
+async def _locked(folder: Path) -> AsyncIterator[int]:
+    """Open a folder, and hold its lock, which ends with the process."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        _check_owner(os.fstat(fd), str(folder))
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 await asyncio.sleep(WAIT_SECONDS)
-        yield
+        yield fd
+    finally:
+        os.close(fd)
+
+
+async def _make(folder: int, name: str, size: int, fill: Fill) -> None:
+    making = name + ".new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(making, dir_fd=folder)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(making, flags, 0o600, dir_fd=folder)
+    try:
+        # A full disk must be an error here, not a SIGBUS when the mapping is written.
+        await asyncio.to_thread(os.posix_fallocate, fd, 0, _HEADER_BYTES + size)
+        whole = memoryview(mmap.mmap(fd, _HEADER_BYTES + size))
+        await fill(whole[_HEADER_BYTES:])
+        header = await asyncio.to_thread(_header, whole[_HEADER_BYTES:])
+        whole[: len(header)] = header
+        os.rename(making, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(making, dir_fd=folder)
+        raise
     finally:
         os.close(fd)
 
@@ -174,9 +146,8 @@ async def _read(folder: int, name: str, size: int) -> memoryview | None:
     finally:
         os.close(fd)
     words = whole[_HEADER_BYTES:]
-    if bytes(whole[: len(_MAGIC) + _DIGEST_BYTES]) != _MAGIC + await asyncio.to_thread(
-        _digest, words
-    ):
+    header = await asyncio.to_thread(_header, words)
+    if whole[: len(header)] != header:
         log.warning("filter file refused", file=name, reason="its checksum is another")
         return None
     return words
@@ -189,5 +160,5 @@ def _check_owner(status: os.stat_result, name: str) -> None:
         raise BadFile(f"{name} is writable by other users")
 
 
-def _digest(words: memoryview) -> bytes:
-    return hashlib.blake2b(words, digest_size=_DIGEST_BYTES).digest()
+def _header(words: memoryview) -> bytes:
+    return _MAGIC + hashlib.blake2b(words, digest_size=32).digest()

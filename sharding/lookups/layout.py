@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from sharding.partitions.calendar import parse_day
 from sharding.state import PLAYLIST_MAX, Key
@@ -111,12 +111,9 @@ def _spelled(day: date) -> bytes:
     return f"{day:%Y%m%d}".encode()
 
 
-def pairs(scanned: object) -> Iterable[tuple[bytes, object]]:
-    """The fields and values of an HSCAN reply, in either shape that redis-py returns."""
-    if not isinstance(scanned, (list, tuple)) or len(scanned) != 2:
-        return
-    found = scanned[1]
-    if isinstance(found, dict):
-        yield from found.items()
-    elif isinstance(found, (list, tuple)):
-        yield from zip(found[::2], found[1::2], strict=False)
+def pairs(scanned: Any) -> Iterable[tuple[bytes, object]]:
+    """The fields and values of an HSCAN reply; empty for another reply."""
+    match scanned:
+        case [_, [*found]]:
+            return zip(found[::2], found[1::2], strict=False)
+    return ()

@@ -11,7 +11,6 @@ from datetime import UTC, date, datetime
 
 import structlog
 
-from failover.mysql.connection import HostStatus
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
 from sharding import metrics
@@ -43,6 +42,7 @@ class Days:
     What asks MySQL raises PrimaryUnavailable or MySQLError, also while its clock is not trusted.
 
     Args:
+        primary: where partitions are listed and created.
         retention: days a state is kept after its last write.
         monotonic: seconds on a clock that never jumps, to count from MySQL's last answer.
         wall: this machine's clock, seconds since 1970, to check MySQL's clock.
@@ -58,10 +58,12 @@ class Days:
 
     def __init__(
         self,
+        primary: Primary,
         retention: int,
-        monotonic: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self._primary = primary
         self.retention = retention
         self._monotonic = monotonic
         self._wall = wall
@@ -82,20 +84,11 @@ class Days:
         self.open: frozenset[date] = frozenset()
         self.seals: dict[date, str] = {}
         self.on_list: Callable[[], None] = lambda: None
-        self._primary: Primary | None = None
 
     def configure(self, retention: int) -> None:
         self.retention = retention
         self._readable = None
         self._ends = -math.inf
-
-    def attach(self, primary: Primary) -> None:
-        """Set the MySQL primary, where partitions are listed and created."""
-        self._primary = primary
-
-    def on_status(self, status: HostStatus) -> None:
-        """Called with each status of the primary, which has its time."""
-        self.observe(status.clock_ms)
 
     def observe(
         self,
@@ -239,7 +232,7 @@ class Days:
         """List the partitions at intervals, so that restored and imported ones are found."""
         while True:
             while not self.known:
-                if self._primary is not None and self._primary.adopted:
+                if self._primary.adopted:
                     with contextlib.suppress(PrimaryUnavailable, MySQLError):
                         await self._list()
                 await asyncio.sleep(FRESH)
@@ -274,7 +267,7 @@ class Days:
             close = 86400 - self.now() % 86400 < CLOSE_TO_MIDNIGHT
             if close and self._monotonic() - self._listed_at > FRESH:
                 await self.refresh()
-            self._make_tomorrow()
+            self._start_making_tomorrow()
 
     async def refresh(self) -> None:
         """List the partitions, and create today's and tomorrow's if they are missing.
@@ -311,10 +304,9 @@ class Days:
         await self._list()
         await self._create(self.today())
         if tomorrow(self.today()) not in self._existing:
-            self._make_tomorrow()
+            self._start_making_tomorrow()
 
     async def _list(self) -> None:
-        assert self._primary is not None
         while True:
             generation = self._primary.generation
             # First, so that its table exists before any statement that needs MySQL's day.
@@ -336,7 +328,6 @@ class Days:
         self.on_list()
 
     async def _create(self, day: date) -> None:
-        assert self._primary is not None
         if day in self._existing:
             return
         self._check_name(day)
@@ -361,11 +352,11 @@ class Days:
         self._existing = frozenset(existing)
         self._readable = None
 
-    def _make_tomorrow(self) -> None:
+    def _start_making_tomorrow(self) -> None:
         if self._making is None and self._monotonic() >= self._make_at:
-            self._making = asyncio.create_task(self._keep_making(), name="tomorrow")
+            self._making = asyncio.create_task(self._make_tomorrow(), name="tomorrow")
 
-    async def _keep_making(self) -> None:
+    async def _make_tomorrow(self) -> None:
         try:
             await self._list()
             await self._create(tomorrow(self.today()))

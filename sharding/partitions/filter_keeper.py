@@ -21,7 +21,7 @@ from failover.mysql.primary import Primary
 from sharding import metrics
 from sharding.filters.encoding import FORMAT, BadFilter, Plan, plan
 from sharding.filters.filters import Filters, FilterSet, word_bytes
-from sharding.filters.mapped_file import Shelf, folder_of
+from sharding.filters.mapped_file import folder_of, map_words
 from sharding.filters.unhurried import unhurried, with_numpy
 from sharding.partitions import filter_table
 from sharding.partitions.clock import Days
@@ -131,11 +131,10 @@ class FilterKeeper:
                 await unhurried(filter_build.put(rows, number, made))
 
         mysql, partitions = self._config.mysql, self._config.partitions
-        shelf = Shelf(
-            folder_of(partitions.filter_folder),
-            f"{[str(host) for host in mysql.hosts]} {mysql.database} {partitions.prefix}",
-        )
-        return FilterSet(chosen.days, await shelf.words(signature, chosen.bytes, fill))
+        folder = folder_of(partitions.filter_folder)
+        owner = f"{[str(host) for host in mysql.hosts]} {mysql.database} {partitions.prefix}"
+        words = await map_words(folder, owner, signature, chosen.bytes, fill)
+        return FilterSet(chosen.days, words)
 
     def _install(
         self, chosen: Plan, seals: Mapping[date, str], filters: FilterSet, signature: str

@@ -19,7 +19,6 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Callable, Iterable
-from types import MappingProxyType
 
 _MASK = 0xFFFFFFFF
 _SIGNED = tuple(byte if byte < 128 else byte | 0xFFFFFF00 for byte in range(256))
@@ -172,25 +171,16 @@ def jenkins(key: bytes) -> int:
     return (c ^ b) - _rotate(b, 24) & _MASK
 
 
-HASHES: MappingProxyType[str, Callable[[bytes], int]] = MappingProxyType(
-    {
-        "one_at_a_time": one_at_a_time,
-        "md5": md5,
-        "crc16": crc16,
-        "crc32": crc32,
-        "crc32a": crc32a,
-        "fnv1_64": fnv1_64,
-        "fnv1a_64": fnv1a_64,
-        "fnv1_32": fnv1_32,
-        "fnv1a_32": fnv1a_32,
-        "hsieh": hsieh,
-        "murmur": murmur,
-        "jenkins": jenkins,
-    }
-)
+HASHES: dict[str, Callable[[bytes], int]] = {
+    hash_.__name__: hash_
+    for hash_ in (
+        *(one_at_a_time, md5, crc16, crc32, crc32a, fnv1_64, fnv1a_64, fnv1_32, fnv1a_32),
+        *(hsieh, murmur, jenkins),
+    )
+}
 """The hashes by their names in twemproxy's `hash:`."""
 
-BITS: MappingProxyType[str, int] = MappingProxyType(
-    {name: 15 if name == "crc32" else 32 for name in HASHES}
-)
-"""How many bits the values of a hash have."""
+
+def bits(name: str) -> int:
+    """How many bits the values of a hash have."""
+    return 15 if name == "crc32" else 32

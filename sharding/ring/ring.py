@@ -28,7 +28,7 @@ from math import floor, lcm
 from uhashring import HashRing
 
 from config.model import Lookup, LookupServer
-from sharding.ring.hashes import BITS, HASHES
+from sharding.ring.hashes import HASHES, bits
 
 _POINTS = 160
 # Two modula rings are compared at this many hash values, if they repeat only after more.
@@ -136,7 +136,7 @@ class Ring:
             servers, key=lambda server: (len(server.name.encode()), server.name.encode())
         )
         self._hash = HASHES[hash]
-        self._space = 1 << BITS[hash]
+        self._space = 1 << bits(hash)
         self._tag = hash_tag.encode()
         self._layout = _DISTRIBUTIONS[distribution]
         self._whole = self._layout(self._sorted)

@@ -291,9 +291,8 @@ from sharding.partitions.sealing import Sealer
 
 async def main(path, step):
     config = load(path)
-    days = Days(30, time.monotonic)
-    primary = Primary(config.mysql, on_status=days.on_status)
-    days.attach(primary)
+    primary = Primary(config.mysql, lambda status: days.observe(status.clock_ms))
+    days = Days(primary, 30)
     await primary.start()
     def at_step(name):
         if name == step:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import date
+from typing import cast
 
 import pytest
 
-from failover.mysql.connection import HostStatus
-from failover.mysql.engine import MariaDB
 from failover.mysql.errors import PrimaryUnavailable
+from failover.mysql.primary import Primary
 from sharding.partitions.calendar import tomorrow
 from sharding.partitions.clock import Days
 from sharding.partitions.shown import BelievedClock
@@ -32,7 +31,8 @@ class Clock:
 
 def days_at(mysql: float, retention: int = 30) -> tuple[Days, Clock]:
     clock = Clock()
-    days = Days(retention, clock, lambda: mysql + clock.seconds - 1000)
+    no_primary = cast(Primary, None)
+    days = Days(no_primary, retention, clock, lambda: mysql + clock.seconds - 1000)
     days.observe(int(mysql * 1000))
     return days, clock
 
@@ -82,18 +82,6 @@ def test_while_the_clock_is_doubted_the_day_is_counted_on_and_requests_are_refus
     assert days.observe(int((NOON + 20) * 1000))
     assert days.doubt == ""
     assert days.settled
-
-
-def test_after_a_failover_the_new_primary_s_clock_is_checked_too() -> None:
-    days, _ = days_at(NOON)
-    new = HostStatus("new", read_only=False, generation=2, clock_ms=0, engine=MariaDB("10.11.6"))
-
-    days.on_status(replace(new, clock_ms=int((NOON + 86_400) * 1000)))
-    assert days.doubt
-
-    days.on_status(replace(new, clock_ms=int((NOON + 1800) * 1000)))
-    assert not days.doubt
-    assert days.now() == NOON + 1800
 
 
 def test_a_doubted_clock_is_believed_when_an_operator_says_so() -> None:

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sharding.filters import mapped_file
-from sharding.filters.mapped_file import Shelf, folder_of
+from sharding.filters.mapped_file import folder_of, map_words
 
 SIZE = 1 << 16
 
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def words_of(folder: Path, signature: str, fill: Filled, owner: str = "a") -> memoryview:
-    return asyncio.run(Shelf(folder, owner).words(signature, SIZE, fill))
+    return asyncio.run(map_words(folder, owner, signature, SIZE, fill))
 
 
 def only_file(folder: Path) -> Path:
@@ -58,7 +58,7 @@ async def test_workers_that_start_at_the_same_time_make_the_file_once(
 ) -> None:
     monkeypatch.setattr(mapped_file, "WAIT_SECONDS", 0.001)
     fill = Filled()
-    found = await asyncio.gather(*(Shelf(folder, "a").words("one", SIZE, fill) for _ in range(8)))
+    found = await asyncio.gather(*(map_words(folder, "a", "one", SIZE, fill) for _ in range(8)))
     assert fill.times == 1
     assert all(words == found[0] for words in found)
 
@@ -98,15 +98,18 @@ def test_a_file_of_another_length_is_made_anew(folder: Path, length: int) -> Non
 def test_after_a_worker_died_while_making_the_file_another_one_makes_it(
     folder: Path,
 ) -> None:
+    incomplete = []
+
     async def dies(words: memoryview) -> None:
         words[:5] = b"short"
+        incomplete.extend(folder.glob("*.filters.new"))
         raise RuntimeError("died")
 
     with pytest.raises(RuntimeError, match="died"):
         words_of(folder, "one", dies)
     assert list(folder.glob("*.filters")) == []
     # A killed worker leaves an incomplete file.
-    (folder / f"{Shelf(folder, 'a')._owner}-one.filters.new").write_bytes(b"half")
+    incomplete[0].write_bytes(b"half")
     words = words_of(folder, "one", Filled())
     assert bytes(words) == b"\x07" * SIZE
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.model import Lookup, LookupServer
-from sharding.ring.hashes import BITS
+from sharding.ring.hashes import bits
 from sharding.ring.placement import moved
 from sharding.ring.plan import Held, forecast
 from sharding.ring.ring import Ring
@@ -42,7 +42,7 @@ def test_the_shares_that_move_are_those_found_by_trying_every_hash_value(
 ) -> None:
     # crc32 has few enough values to try them all.
     one, two = ring(before, distribution, "crc32"), ring(after, distribution, "crc32")
-    space = 1 << BITS["crc32"]
+    space = 1 << bits("crc32")
     pairs = Counter((one._whole.at(v).name, two._whole.at(v).name) for v in range(space))
     expected = {pair: n / space for pair, n in pairs.items() if pair[0] != pair[1]}
     # Of a modula ring that repeats, one round is counted; the incomplete last round is left out.
