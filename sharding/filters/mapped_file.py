@@ -93,7 +93,7 @@ async def map_words(folder: Path, owner: str, signature: str, size: int, fill: F
 @contextlib.asynccontextmanager
 async def _locked(folder: Path) -> AsyncIterator[int]:
     """Open a folder, and hold its lock, which ends with the process."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _check_owner(os.fstat(fd), str(folder))
