@@ -44,8 +44,12 @@ def installed(name: str) -> Distribution | None:
 
 def closure(*extras: str) -> dict[str, Distribution]:
     """Everything that Tapedeck with these extras needs here, directly or not."""
+    # From pyproject.toml: an environment that was installed before a change of it still counts.
+    ours = [*PROJECT["dependencies"]]
+    for extra in extras:
+        ours += PROJECT["optional-dependencies"][extra]
+    open_ends = [(one.name, frozenset(one.extras)) for one in map(Requirement, ours)]
     found: dict[str, Distribution] = {}
-    open_ends = [("tapedeck-player-gateway", frozenset(extras))]
     seen = set()
     while open_ends:
         name, wanted = open_ends.pop()
@@ -58,7 +62,6 @@ def closure(*extras: str) -> dict[str, Distribution]:
             marker = requirement.marker
             if marker is None or any(marker.evaluate({"extra": e}) for e in (*wanted, "")):
                 open_ends.append((requirement.name, frozenset(requirement.extras)))
-    del found["tapedeck-player-gateway"]
     return found
 
 
