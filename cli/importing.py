@@ -90,7 +90,7 @@ def import_(
         skips: skipped_at     # times, likewise
         at_end: ended
         listened: listened
-        reported: reported
+        reported: reported?   # a field that some records lack (files and Redis)
 
     Example: tapedeck import --from mysql://app@db/app --tables 'player_%Y%m%d' --map map.yml
     """
@@ -135,7 +135,8 @@ def import_(
     if work.rejected:
         left = "1 bad row was" if work.rejected == 1 else f"{work.rejected:,} bad rows were"
         fail(
-            f"{left} left out: the end of {rejects} names {'it' if work.rejected == 1 else 'them'}"
+            f"{left} left out: the end of {rejects} names {'it' if work.rejected == 1 else 'them'}."
+            f" The first: {work.first_rejected}"
         )
 
 

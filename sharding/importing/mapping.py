@@ -6,7 +6,6 @@ No I/O: it turns the text of the file and the values of rows into records.
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -50,10 +49,12 @@ class Map(Struct, frozen=True):
         columns: the columns, SQL expressions or fields of the source, by their meaning: `user`,
             `playlist`, `day`, `updated`, `body`, or one of `PLACE`.
         key: for Redis, the pattern of the keys, such as `state:{user}:{playlist}`.
+        optional: the meanings whose field a record may lack: the map has a `?` behind them.
     """
 
     columns: dict[str, str]
     key: str = ""
+    optional: frozenset[str] = frozenset()
 
     def name_of(self, meaning: str) -> str:
         """The source's name of a column; the meaning where the map has an expression."""
@@ -108,7 +109,9 @@ def read_map(text: str) -> Map:
         problems.append("say either `player:` with what it is made of, or `body:`, a JSON object")
     if problems:
         raise BadMap(problems)
-    return Map(said, key)
+    optional = frozenset(name for name, path in said.items() if path.endswith("?"))
+    said.update({name: said[name][:-1].rstrip() for name in optional})
+    return Map(said, key, optional)
 
 
 def _entries(
@@ -179,13 +182,34 @@ def _text(value: Any) -> Any:
     return value
 
 
+def user_of(values: Mapping[str, Any]) -> int | None:
+    """The user of a row; None if it is no number."""
+    try:
+        return _whole(values.get("user"))
+    except ValueError:
+        return None
+
+
+def _whole(value: Any) -> int:
+    """A whole number. Unlike `int` it takes no fraction, no truth value, and no `7_0`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(value) is int:
+        return value
+    text = value if type(value) is bytes else str(value).encode()
+    if b"_" in text:
+        raise ValueError(value)
+    return int(text)
+
+
 def _number(values: Mapping[str, Any], name: str, most: int, hint: str = "") -> int:
     value = values.get(name)
-    if type(value) is not int:
-        try:
-            value = int(value if type(value) is bytes else str(_text(value)))
-        except ValueError:
-            raise BadRow(f"{name}: {_text(value)!r} is no whole number") from None
+    try:
+        value = _whole(value)
+    except ValueError:
+        raise BadRow(f"{name}: {_text(value)!r} is no whole number") from None
     if not 1 <= value <= most:
         raise BadRow(f"{name}: {value} is not from 1 to {most}{hint and f' ({hint})'}")
     return value
@@ -233,7 +257,7 @@ def _ids(value: Any, name: str) -> tuple[int, ...]:
         found = _id_list.decode(value)  # as most sources have them
     except (msgspec.MsgspecError, TypeError, ValueError):
         try:
-            found = tuple([int(one) for one in _list(value, name)])
+            found = tuple(map(_whole, _list(value, name)))
             if found and not (min(found) > 0 and max(found) <= PLAYLIST_MAX):
                 raise ValueError(found) from None
         except (ValueError, TypeError, OverflowError):
@@ -254,6 +278,8 @@ def _times(value: Any, name: str) -> tuple[float, ...]:
 
 _MILLISECONDS = 1e11
 """A larger time is in milliseconds: in seconds it would be after the year 5138."""
+_EARLIEST, _LATEST = 1e8, 1e10
+"""Seconds since 1970, in 1973 and 2286: another number is a count, or a date in figures."""
 
 
 def seconds(value: Any) -> float:
@@ -271,18 +297,18 @@ def seconds(value: Any) -> float:
         found = float(value)
     except ValueError:
         when = datetime.fromisoformat(str(value))
-        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-    if not math.isfinite(found):
+        found = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    found = found / 1000 if found > _MILLISECONDS else found
+    if not _EARLIEST < found < _LATEST:
         raise ValueError(f"{value!r} is no time")
-    found = found / 1000 if abs(found) > _MILLISECONDS else found
-    if abs(found) > _MILLISECONDS:
-        raise ValueError(value)
     return found
 
 
 def _switch(value: Any, name: str) -> bool:
-    if type(value) is int or value in (b"0", b"1"):
-        return bool(int(value))
+    if type(value) is int:
+        return bool(value)
+    if value in (b"0", b"1", b"\0", b"\1"):  # a BIT column has the last two
+        return value in (b"1", b"\1")
     text = str(_text(value)).strip().lower()
     if text in ("true", "t", "yes", "y", "false", "f", "no", "n", ""):
         return text[:1] in ("t", "y")
@@ -309,7 +335,7 @@ def _body(value: Any) -> bytes:
     try:
         body = value.encode() if isinstance(value, str) else value
         if isinstance(body, dict):
-            body = msgspec.json.encode(body)
+            body = msgspec.json.encode({name: _text(one) for name, one in body.items()})
         body = bytes(memoryview(body))  # of a number, bytes() would make so many
         body.decode()
         _object.decode(body)

@@ -54,6 +54,7 @@ class Run:
     Attributes:
         counts: how many rows had each outcome.
         rejected: how many lines `rejects` got.
+        first_rejected: what the first of them says.
         mixes: the mixes of the Player's states that were read.
     """
 
@@ -69,7 +70,7 @@ class Run:
     ) -> None:
         self.source = source
         self.counts: Counter[str] = Counter()
-        self.rejected = 0
+        self.rejected, self.first_rejected = 0, ""
         self.mixes: set[int] = set()
         self.sample: list[Step] = []
         self._encode = encode
@@ -202,9 +203,10 @@ class Run:
         return records, bad
 
     def _reject(self, name: str, reason: str, values: dict[str, Any]) -> None:
-        shown = {meaning: _shown(value) for meaning, value in values.items()}
+        shown = {name: _shown(value) for name, value in values.items() if name != "broken"}
         line = {"run": self._at, "row": name, "reason": reason, "values": shown}
         self.rejected += 1
+        self.first_rejected = self.first_rejected or f"{name}: {reason}"
         self._rejects.write(json.dumps(line) + "\n")
         self._rejects.flush()
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 from msgspec import Struct
 
 from failover.mysql.errors import classify
-from sharding.importing.mapping import Map, seconds
+from sharding.importing.mapping import Map, seconds, user_of
 
 BATCH = 2000
 """Rows that are read at once."""
@@ -93,10 +94,9 @@ class Source:
     def _chosen(self, rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[Rows]:
         """The rows of the wanted users that were changed since `since`, in batches."""
         batch: Rows = []
-        users = {str(user) for user in self.users}
         since = self.since.timestamp() if self.since is not None else None
         for row in rows:
-            if users and str(_plain(row[1].get("user"))) not in users:
+            if self.users and user_of(row[1]) not in self.users:
                 continue
             if since is not None and row[1].get("updated") is not None:
                 with contextlib.suppress(ValueError, TypeError):
@@ -162,6 +162,11 @@ class Tables(Source):
         self, wanted: str, tables: str, said: Map, since: datetime | None, users: tuple[int, ...]
     ):
         super().__init__(wanted, said, since, users)
+        if said.optional:
+            raise BadSource(
+                f"a ? in the map is for files and Redis: write an expression for"
+                f" {', '.join(sorted(said.optional))}, such as NULL for a column that is not there"
+            )
         self.tables = tables
         self.daily = "%" in tables
         if not self.daily and "day" not in said.columns:
@@ -376,13 +381,15 @@ class Keys(Source):
             if value is None or match is None:
                 continue  # it expired meanwhile, or is another application's
             if isinstance(value, dict):
-                value = {_plain(field): one for field, one in value.items()}
-            if isinstance(value, Exception):
-                if not str(value).startswith("WRONGTYPE"):
-                    raise value
-                yield name, {"broken": "is no hash and no text"}
-                continue
-            yield name, {**_pick(self.map.columns, value), **match.groupdict()}
+                fields = {_plain(field): one for field, one in value.items()}
+                picked = _pick(self.map, fields, fields)
+            elif not isinstance(value, Exception):
+                picked = _pick_json(self.map, value)
+            elif str(value).startswith("WRONGTYPE"):
+                picked = {"broken": "is no hash and no text"}
+            else:
+                raise value
+            yield name, {**picked, **match.groupdict()}
 
 
 def _key_pattern(key: str) -> tuple[re.Pattern[str], str]:
@@ -416,18 +423,20 @@ class File(Source):
             return
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield f"line {number}", _pick(self.map.columns, line)
+                yield f"line {number}", _pick_json(self.map, line)
 
     def _read_csv(self, reader: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         first: list[str] = next(reader, [])
-        if lacking := [one for one in self.map.columns.values() if one not in (*first, ".")]:
+        needed = [path for name, path in self.map.columns.items() if name not in self.map.optional]
+        if lacking := [path for path in needed if path not in (*first, ".")]:
             has = f"it has {', '.join(first)}" if first else "the file is empty"
             raise BadSource(
                 f"{self.wanted}: the first line has no column {', '.join(lacking)}: {has}"
             )
         for row in reader:
             if len(row) == len(first):
-                values = _pick(self.map.columns, dict(zip(first, row, strict=True)))
+                fields = dict(zip(first, row, strict=True))
+                values = _pick(self.map, fields, fields)
             elif row:
                 wrong = f"has {len(row)} fields, and the first line {len(first)}"
                 values = {"broken": wrong, "row": row}
@@ -436,22 +445,48 @@ class File(Source):
             yield f"line {reader.line_num}", values
 
 
-def _pick(columns: Mapping[str, str], value: Any) -> dict[str, Any]:
-    """The mapped fields of a row or JSON object. `.` is the object itself, `a.b` a field of a
-    field."""
-    document = value
-    if not isinstance(value, dict):
-        try:
-            document = json.loads(value)
-        except (ValueError, RecursionError):
-            return {"broken": "is no JSON object", "row": value}
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _pick_json(said: Map, text: str | bytes) -> dict[str, Any]:
+    """The mapped fields of a JSON object (see `_pick`). Objects and lists are left as they are
+    written, so that a body keeps the digits of its numbers."""
+    try:
+        return _pick(said, _object.decode(text), text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return {"broken": "is no JSON object", "row": text}
+
+
+def _pick(said: Map, fields: Mapping[str, Any], whole: Any) -> dict[str, Any]:
+    """The mapped fields of a row. `.` is all of it, `a.b` a field of a field.
+
+    A field that the row lacks makes it a bad one: the map may have a mistake in the field's name.
+    """
     found: dict[str, Any] = {}
-    for name, path in columns.items():
-        at = value if path == "." else document
-        if isinstance(document, dict) and path in document:
-            at = document[path]
-        elif path != ".":
-            for step in path.split("."):
-                at = at.get(step) if isinstance(at, dict) else None
-        found[name] = at
+    lacking = []
+    for name, path in said.columns.items():
+        try:
+            found[name] = whole if path == "." else _field(fields, path)
+        except KeyError:
+            if name not in said.optional:
+                lacking.append(f"{path!r} ({name})")
+    if lacking:
+        found["broken"] = (
+            f"has no field {', '.join(lacking)}: correct its name in the map, or write a ? behind"
+            " it if a record may lack it"
+        )
     return found
+
+
+def _field(fields: Mapping[str, Any], path: str) -> Any:
+    first, _, rest = path.partition(".")
+    if rest and path not in fields:
+        try:
+            return _field(_object.decode(fields[first]), rest)
+        except msgspec.MsgspecError:
+            raise KeyError(path) from None
+    value = fields[path]
+    if not isinstance(value, msgspec.Raw):
+        return value
+    text = bytes(value)
+    return text if text[:1] in b"{[" else json.loads(text.decode())

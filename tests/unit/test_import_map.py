@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,8 +18,8 @@ from hypothesis import strategies as st
 from gateway.player.rules import body_of
 from sharding.importing import run
 from sharding.importing.known import Known
-from sharding.importing.mapping import BadMap, BadRow, read_map, record
-from sharding.importing.sources import BadSource, Source, open_source
+from sharding.importing.mapping import BadMap, BadRow, Map, read_map, record
+from sharding.importing.sources import BadSource, Keys, Source, open_source
 from sharding.importing.target import (
     CHANGED,
     EXPIRED,
@@ -93,9 +94,11 @@ def test_what_a_run_tells_of_redis_has_no_password() -> None:
 ONE = "user: u\nplaylist: p\nday: d\nplayer:\n  played: t\n"
 
 
-def rows_of_file(path: Path, text: bytes) -> dict[str, dict[str, Any]]:
+def rows_of_file(
+    path: Path, text: bytes, said: Map | None = None, users: tuple[int, ...] = ()
+) -> dict[str, dict[str, Any]]:
     path.write_bytes(text)
-    source = open_source(str(path), "", read_map(ONE), None, ())
+    source = open_source(str(path), "", said or read_map(ONE), None, users)
     (part,) = source.parts(date.min, date.max)
     return dict(row for batch in source.rows(part) for row in batch)
 
@@ -105,7 +108,7 @@ def test_a_file_is_read_past_a_byte_order_mark_and_past_a_line_that_is_no_utf_8(
 ) -> None:
     line = b'{"u": 1, "p": 7, "t": [70], "d": "2026-11-30"}\n'
     found = rows_of_file(tmp_path / "p.jsonl", b"\xef\xbb\xbf" + line + b"\xff" + line + line)
-    assert found["line 1"] == found["line 3"] == {"user": 1, "playlist": 7, "played": [70],
+    assert found["line 1"] == found["line 3"] == {"user": 1, "playlist": 7, "played": b"[70]",
                                                   "day": "2026-11-30"}  # fmt: skip
     with pytest.raises(BadRow, match="is no JSON object"):
         played(found["line 2"])
@@ -115,6 +118,79 @@ def test_a_file_is_read_past_a_byte_order_mark_and_past_a_line_that_is_no_utf_8(
     assert found["line 2"]["user"] == "1"
     with pytest.raises(BadRow, match=r"played: .* is no list of track ids"):
         played(found["line 3"])
+
+
+HASH = {b"u": b"1", b"p": b"7", b"d": b"20261130"}
+
+
+class OneHash:
+    """The client of a Redis that has one hash."""
+
+    def pipeline(self, **_: Any) -> OneHash:
+        return self
+
+    def __enter__(self) -> OneHash:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def type(self, _: bytes) -> None: ...
+
+    def hgetall(self, _: bytes) -> None: ...
+
+    def execute(self, *, raise_on_error: bool = True) -> list[Any]:
+        return [b"hash"] if raise_on_error else [HASH]
+
+
+@pytest.mark.parametrize("kind", ["json", "hash", "nested"])
+@pytest.mark.parametrize("wrong", ["played", "skips", "listened", "at_end", "reported", "updated"])
+def test_a_mistake_in_the_name_of_a_field_makes_a_bad_row_and_not_an_empty_place(
+    wrong: str, kind: str, tmp_path: Path
+) -> None:
+    """Unless the map says that a record may lack the field."""
+    line = b'{"u": 1, "p": 7, "d": "20261130", "a": {"b": []}}'
+    for mark in ("", "?"):
+        path = ("a.typo" if kind == "nested" else "typo") + mark
+        part = f"player:\n  {wrong}: {path}"
+        if wrong == "updated":
+            part = f"updated: {path}\nplayer:\n  played: u"
+        said = read_map(f"key: k:{{user}}:{{playlist}}\nuser: u\nplaylist: p\nday: d\n{part}")
+        assert said.columns[wrong] == path.removesuffix("?"), "as an export names it"
+        if kind == "hash":
+            keys = Keys("redis://h", said, None, ())
+            ((_, row),) = keys._read(OneHash(), [b"k:1:7"], re.compile("k:1:7"))
+        else:
+            (row,) = rows_of_file(tmp_path / "p.jsonl", line, said).values()
+        if mark:
+            record(row, None, body_of)
+        else:
+            with pytest.raises(BadRow, match=rf"has no field '{path}' \({wrong}\): correct its"):
+                record(row, None, body_of)
+
+
+def test_an_optional_column_may_be_missing_in_a_csv_file_and_is_refused_for_tables(
+    tmp_path: Path,
+) -> None:
+    said = read_map(ONE + "  skips: s?\n")
+    (row,) = rows_of_file(tmp_path / "p.csv", b"u,p,t,d\n1,7,70,20261130\n", said).values()
+    assert json.loads(record(row, None, body_of).body) == {"played": [70]}
+    with pytest.raises(BadSource, match=r"a \? in the map is for files and Redis: .* for skips"):
+        open_source("mysql://h/d", "t%Y%m%d", said, None, ())
+
+
+def test_a_body_of_a_json_line_keeps_its_digits(tmp_path: Path) -> None:
+    body = b'{"a": 1e400, "b": [123456789012345678901234567890, 1.10]}'
+    said = read_map("user: u\nplaylist: p\nday: d\nbody: b\n")
+    line = b'{"u": 1, "p": 7, "d": "20261130", "b": ' + body + b"}"
+    (row,) = rows_of_file(tmp_path / "p.jsonl", line, said).values()
+    assert record(row, None, body_of).body == body
+
+
+def test_only_rows_of_the_wanted_users_are_read_however_their_ids_are_written(
+    tmp_path: Path,
+) -> None:
+    text = b"u,p,t,d\n042,7,70,20261130\n 42,8,70,20261130\n4_2,9,70,20261130\n43,7,,\n"
+    assert list(rows_of_file(tmp_path / "p.csv", text, users=(42,))) == ["line 2", "line 3"]
 
 
 def test_a_csv_row_with_more_or_fewer_fields_than_the_first_line_is_bad(tmp_path: Path) -> None:
@@ -167,9 +243,9 @@ def test_days_are_read_however_they_are_written(day: object) -> None:
 
 
 def test_switches_are_read_however_they_are_written() -> None:
-    for yes in (1, "1", b"\x31", "true", "yes", True, Decimal(1)):
+    for yes in (1, "1", b"\x31", b"\x01", "true", "yes", True, Decimal(1)):
         assert played({"listened": yes, "at_end": yes}) == {"listened": True, "at_end": True}
-    for no in (0, "0", "false", "", None, False):
+    for no in (0, "0", b"\x00", "false", "", None, False):
         assert played({"listened": no, "at_end": no}) == {}
 
 
@@ -180,7 +256,12 @@ def test_switches_are_read_however_they_are_written() -> None:
         ({"user": 2**62}, "user: .*anonymous listeners lie above"),
         ({"playlist": 0}, "playlist: 0 is not from 1"),
         ({"played": "a,b"}, "played: 'a,b' is no list of track ids"),
+        ({"user": "4_2"}, "user: '4_2' is no whole number"),
+        ({"played": [70.5]}, r"played: \[70.5\] is no list of track ids"),
         ({"skips": "yesterday"}, "skips: 'yesterday' is no list of times"),
+        ({"skips": 3}, "skips: 3 is no list of times"),
+        ({"skips": [20261020100000]}, "skips: .* is no list of times"),
+        ({"day": 2026}, "day: 2026 is no day"),
         ({"listened": "perhaps"}, "listened: 'perhaps' is neither true nor false"),
         ({"body": "[]"}, r"body: '\[\]' is no JSON object"),
         ({"body": '{"a":"\ud800"}'}, r"body: .* is no JSON object"),
