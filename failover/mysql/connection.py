@@ -279,6 +279,8 @@ class Session:
             raise
         except Exception as error:
             known = _known(error)
+            if self.broken:
+                known = MySQLError(Fault.LOST, 0, "the connection was closed meanwhile")
             if known.by_server:
                 self.unanswered = ""
             if known.fault in (Fault.LOST, Fault.READ_ONLY):

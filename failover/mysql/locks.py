@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import AsyncIterator
 
 from failover.mysql.connection import Session
-from failover.mysql.errors import MySQLError
+from failover.mysql.errors import Fault, MySQLError
 
 
 def lock_name(work: str, database: str) -> str:
@@ -28,13 +28,31 @@ def lock_name(work: str, database: str) -> str:
     return f"tapedeck_{work}.{digest}"
 
 
+async def take(session: Session, name: str, seconds: int = 0) -> bool:
+    """Take a lock; whether that succeeded within so many seconds.
+
+    Raises:
+        MySQLError: the wait was ended, to which some servers answer NULL and others an error.
+    """
+    ((answer,),) = await session.fetch("SELECT GET_LOCK(%s, %s)", (name, seconds))
+    if answer is None:
+        raise MySQLError(Fault.RETRY, 0, f"MySQL ended the wait for {name}: KILL, or no memory")
+    return bool(answer)
+
+
+async def release(session: Session, name: str) -> None:
+    """Release a lock, unless the connection is lost, which releases it too."""
+    if not session.broken:
+        with contextlib.suppress(MySQLError):
+            await session.fetch("SELECT RELEASE_LOCK(%s)", (name,))
+
+
 @contextlib.asynccontextmanager
 async def try_lock(session: Session, name: str) -> AsyncIterator[bool]:
     """Hold a lock during the block; yields False if another connection holds it."""
-    taken = (await session.fetch("SELECT GET_LOCK(%s, 0)", (name,)))[0][0] == 1
+    taken = await take(session, name)
     try:
         yield taken
     finally:
-        if taken and not session.broken:
-            with contextlib.suppress(MySQLError):
-                await session.fetch("SELECT RELEASE_LOCK(%s)", (name,))
+        if taken:
+            await release(session, name)

@@ -100,7 +100,8 @@ class Run:
             BadSource, Refused, PrimaryUnavailable, MySQLError: the same command continues there.
         """
         parts: list[Part] | None = None
-        for tried in range(AGAIN + 1):
+        left = AGAIN
+        while True:
             try:
                 if parts is None:
                     parts = await self._parts(primary, retention, done)
@@ -111,7 +112,7 @@ class Run:
                 ) as target:
                     while parts:
                         await self._part(parts[0], target)
-                        part = parts.pop(0)
+                        part, left = parts.pop(0), AGAIN
                         over = yesterday(await target.today())
                         if done and part.day is not None and part.day < over:
                             done.add(part.name)
@@ -121,8 +122,9 @@ class Run:
             except (SourceLost, PrimaryUnavailable, MySQLError) as error:
                 final = isinstance(error, MySQLError) and not error.passing
                 never = isinstance(error, SourceLost) and parts is None
-                if final or never or tried == AGAIN:
+                if final or never or not left:
                     raise
+                left -= 1
                 self._tell(f"begun anew in {AGAIN_SECONDS:.0f} s: {error}")
                 await asyncio.sleep(AGAIN_SECONDS)
 

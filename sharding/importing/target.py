@@ -25,10 +25,10 @@ from datetime import date, timedelta
 
 from msgspec import Struct
 
+from failover.mysql import locks
 from failover.mysql.clock_sql import MILLISECONDS
 from failover.mysql.connection import BEGIN, COMMIT, Session
 from failover.mysql.errors import Fault, MySQLError
-from failover.mysql.locks import lock_name
 from failover.mysql.primary import Primary
 from sharding.importing.known import Known, read_known
 from sharding.importing.mapping import Record
@@ -194,22 +194,20 @@ class Target:
 
     @contextlib.asynccontextmanager
     async def _lock(self, work: str, seconds: int, meanwhile: str) -> AsyncIterator[None]:
-        session, name = self._session, lock_name(work, self._database)
-        if (await session.fetch("SELECT GET_LOCK(%s, 0)", (name,)))[0][0] != 1:
+        session, name = self._session, locks.lock_name(work, self._database)
+        if not await locks.take(session, name):
             self._tell(f"{meanwhile}: waiting up to {seconds} s for its end")
             usual, session.statement_seconds = session.statement_seconds, seconds + 10
             try:
-                got = await session.fetch("SELECT GET_LOCK(%s, %s)", (name, seconds))
+                taken = await locks.take(session, name, seconds)
             finally:
                 session.statement_seconds = usual
-            if got[0][0] != 1:
+            if not taken:
                 raise Refused(f"{meanwhile}, and has not ended within {seconds} s")
         try:
             yield
         finally:
-            if not session.broken:
-                with contextlib.suppress(MySQLError):
-                    await session.fetch("SELECT RELEASE_LOCK(%s)", (name,))
+            await locks.release(session, name)
 
     async def today(self) -> date:
         """MySQL's day.

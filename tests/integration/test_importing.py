@@ -460,6 +460,26 @@ async def test_after_a_lost_connection_to_mysql_the_part_is_imported_again(
     assert (await run_import(gateway, app.dsn, tmp_path))[0] == {NEW: 2}
 
 
+async def test_an_import_of_many_days_survives_more_lost_connections_than_one_day_may_have(
+    gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for age in range(4):
+        app.put(age, (age + 1, 7, "70"))
+    monkeypatch.setattr(run_module, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(run_module, "AGAIN", 1)
+    take, lost = Target.take, set[Key]()
+
+    async def lost_once(self: Target, records: Any, *args: Any) -> Any:
+        key = records[0].key if records else None
+        if key and key not in lost:
+            lost.add(key)
+            raise MySQLError(Fault.LOST, 2013, "the server closed the connection")
+        return await take(self, records, *args)
+
+    monkeypatch.setattr(Target, "take", lost_once)
+    assert (await run_import(gateway, app.dsn, tmp_path))[0] == {NEW: 4}
+
+
 async def test_after_a_lost_connection_to_the_source_its_part_is_read_again(
     gateway: Backend, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mysql: Server
 ) -> None:
@@ -595,6 +615,30 @@ async def test_an_import_does_not_begin_while_another_runs(
         with pytest.raises(target_module.Refused, match="another import runs"):
             async with Target.opened(gateway.primary, 30):
                 pass
+
+
+@pytest.mark.engines
+async def test_an_import_whose_wait_for_another_one_was_killed_says_so(
+    gateway: Backend, mysql: Server
+) -> None:
+    waits = asyncio.Event()
+    async with Target.opened(gateway.primary, 30):
+
+        async def wait() -> None:
+            async with Target.opened(gateway.primary, 30, 0, lambda _: waits.set()):
+                pass
+
+        waiting = asyncio.create_task(wait())
+        await waits.wait()
+        while not waiting.done():
+            for (number,) in mysql.query(
+                "SELECT id FROM information_schema.processlist WHERE info LIKE '%GET_LOCK(%60)%'"
+                " AND id <> CONNECTION_ID()"
+            ):
+                mysql.query(f"KILL QUERY {number}")
+            await asyncio.sleep(0.05)
+    with pytest.raises(MySQLError, match=r"ended the wait for|interrupted"):
+        await waiting
 
 
 @pytest.mark.engines
