@@ -349,12 +349,15 @@ class Keys(Source):
         client = redis.Redis.from_url(self.wanted, password=password, socket_timeout=10)
 
         def each() -> Iterator[tuple[str, dict[str, Any]]]:
-            keys: list[bytes] = []
+            keys, found = list[bytes](), False
             for key in client.scan_iter(match=glob, count=BATCH):
+                found = True
                 keys.append(key)
                 if len(keys) == BATCH:
                     yield from self._read(client, keys, pattern)
                     keys = []
+            if not found:
+                raise BadSource(f"no key is called as the map's key: {self.map.key}")
             yield from self._read(client, keys, pattern)
 
         try:
@@ -378,8 +381,14 @@ class Keys(Source):
         for key, value in zip(keys, values, strict=True):
             name = key.decode("utf-8", "replace")
             match = pattern.fullmatch(name)
-            if value is None or match is None:
-                continue  # it expired meanwhile, or is another application's
+            if value is None or value == {}:
+                continue  # it expired meanwhile
+            if match is None:
+                yield (
+                    name,
+                    {"broken": f"is not called as the map's key, with numbers: {self.map.key}"},
+                )
+                continue
             if isinstance(value, dict):
                 fields = {_plain(field): one for field, one in value.items()}
                 picked = _pick(self.map, fields, fields)

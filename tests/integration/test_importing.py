@@ -27,7 +27,7 @@ from sharding.importing import target as target_module
 from sharding.importing.exporting import write
 from sharding.importing.mapping import Record, read_map
 from sharding.importing.run import REJECTED, Done, Run
-from sharding.importing.sources import open_source
+from sharding.importing.sources import BadSource, open_source
 from sharding.importing.target import (
     AHEAD,
     CHANGED,
@@ -719,6 +719,7 @@ async def test_every_kind_of_source_gives_the_same_state(
         client.set("place:5:7", json.dumps({"t": [70, 71], "d": seconds * 1000}))
         client.set("place:6:7", "[]")
         client.set("other:6:7", "{}")
+        client.set("place:x:7", "{}")
         client.rpush("place:7:7", "70")
     plain = "user: u\nplaylist: p\nday: d\nplayer:\n  played: t\n"
     keyed = "key: place:{user}:{playlist}\nday: d\nplayer:\n  played: t\n"
@@ -726,12 +727,14 @@ async def test_every_kind_of_source_gives_the_same_state(
         (app.dsn, plain, {NEW: 1, REJECTED: 1, AHEAD: 1}),
         (str(csv), plain, {NEW: 1, REJECTED: 1}),
         (str(lines), plain.replace(" t\n", " at.t\n"), {NEW: 1, REJECTED: 1}),
-        (f"redis://127.0.0.1:{lookup_servers[0].port}", keyed, {NEW: 2, REJECTED: 2}),
+        (f"redis://127.0.0.1:{lookup_servers[0].port}", keyed, {NEW: 2, REJECTED: 3}),
     ):
         found, _ = await run_import(gateway, wanted, tmp_path, tables="places", said=said)
         assert found == counts, wanted
     for user in range(1, 6):
         assert await rows_of(gateway, Key(user, 7)) == {day: b'{"played":[70,71]}'}, user
+    with pytest.raises(BadSource, match=r"no key is called as .*: places:\{user"):
+        await run_import(gateway, wanted, tmp_path, said=keyed.replace("place:", "places:"))
 
 
 @pytest.mark.engines
