@@ -3,6 +3,7 @@ reach them through the fault injector's proxies where the drill wants some. Call
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -404,8 +405,11 @@ class Stage:
 
     def partitions(self) -> list[str]:
         """The names of the day partitions, oldest first."""
-        columns = self.query(ownership.column_list())
-        found = ownership.sort_out(columns, self.query(ownership.table_list()))
+
+        async def fetch(sql: str) -> list[Any]:
+            return self.query(sql)
+
+        found = asyncio.run(ownership.list_tables(fetch))
         return [table(day) for day in sorted(found.ours)]
 
     def rows(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[int]]:
