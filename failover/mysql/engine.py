@@ -29,10 +29,13 @@ class Redundancy:
     Attributes:
         held: whether another host has them; None if that is not known.
         reason: why `held` is as it is, as a sentence.
+        powerless: whether the host is a member of a group and reaches no majority of it: then it
+            commits nothing, although it is writable.
     """
 
     held: bool | None
     reason: str
+    powerless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +179,17 @@ def group(members: Sequence[str], hosts: int) -> Redundancy:
     >>> group(["ONLINE", "ONLINE", "UNREACHABLE"], hosts=3).held
     True
     >>> group(["ONLINE"], hosts=3)
-    Redundancy(held=False, reason='1 of 3 members of the group is online')
+    Redundancy(held=False, reason='1 of 3 members of the group is online', powerless=False)
+    >>> group(["ONLINE", "UNREACHABLE", "UNREACHABLE"], hosts=3).powerless
+    True
     """
     online = members.count("ONLINE")
     all_of_them = max(len(members), hosts)
     verb = "is" if online == 1 else "are"
     reason = f"{online} of {all_of_them} members of the group {verb} online"
-    return Redundancy(online > 1 and online * 2 > all_of_them, reason)
+    reached = online + members.count("RECOVERING")
+    held = online > 1 and online * 2 > all_of_them
+    return Redundancy(held, reason, powerless=reached * 2 <= len(members))
 
 
 def semi_sync(status: Iterable[Sequence[Any]], words: Sequence[str]) -> Redundancy:

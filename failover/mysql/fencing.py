@@ -6,6 +6,9 @@ generation. A promotion raises it on the new host; if it was not raised (a manag
 first gateway that adopts the new host raises it. The old primary does not get this change, since it
 no longer takes part in the replication. So the highest generation wins, and a host with a lower
 generation than the highest ever seen is never adopted.
+
+The old primary of a group that is cut off from the other members stays writable, with the
+generation that the elected one still has. It commits nothing, so the elected one wins.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ class View:
         ours: this machine could not ask, for a reason of its own; it may still be the primary.
         before: the last status, if the host is busy or could not be asked.
         denied: the host refuses this gateway's user.
-        redundancy: whether another host has what it commits; None if that was not asked.
+        redundancy: whether another host has what it commits, as it last said; None if it was never
+            asked.
     """
 
     address: str
@@ -115,10 +119,13 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
             claims[status.identity] = (view, status)
     highest = max((status.generation for _, status in claims.values()), default=0)
     best = [(view, status) for view, status in claims.values() if status.generation == highest]
+    best = [(view, status) for view, status in best if not _powerless(view)] or best
     if len(best) > 1:
         hosts = " and ".join(
-            view.address + f" (not heard again: {view.error})" * (view.status is None)
-            for view, _ in best
+            sorted(
+                view.address + f" (not heard again: {view.error})" * (view.status is None)
+                for view, _ in best
+            )
         )
         return Vacant(f"{hosts} are both writable with generation {highest}", split=True)
     if not best or best[0][0].status is None:
@@ -128,6 +135,10 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
     view, status = best[0]
     is_new = identity is not None and status.identity != identity
     return Adopt(view.address, status, raise_generation=is_new and status.generation == seen)
+
+
+def _powerless(view: View) -> bool:
+    return view.redundancy is not None and view.redundancy.powerless
 
 
 def _weight(view: View, status: HostStatus) -> tuple[int, bool]:

@@ -121,7 +121,8 @@ class Monitor:
             if (view.busy or view.ours) and known is not None:
                 # It may still be the primary: refusing a connection is no sign that it was
                 # replaced.
-                view = replace(view, before=known.status or known.before)
+                before = known.status or known.before
+                view = replace(view, before=before, redundancy=known.redundancy)
             self._views[name] = view
         finally:
             del self._looking_since[name]

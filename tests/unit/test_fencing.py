@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from failover.mysql.connection import HostStatus
-from failover.mysql.engine import MariaDB
+from failover.mysql.engine import MariaDB, group
 from failover.mysql.fencing import Adopt, Vacant, View, decide
 
 A, B, C = "a:3306", "b:3306", "c:3306"
@@ -128,6 +130,31 @@ def test_two_writable_hosts_of_the_same_generation_are_both_refused(identity: st
     assert verdict.split
     assert A in verdict.reason
     assert B in verdict.reason
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_an_old_primary_cut_off_from_its_group_gives_way_to_the_elected_one(is_busy: bool) -> None:
+    cut_off = busy(A, status(A, 3)) if is_busy else writable(A, 3)
+    cut_off = replace(cut_off, redundancy=group(["ONLINE", "UNREACHABLE", "UNREACHABLE"], 3))
+    elected = replace(writable(B, 3), redundancy=group(["ONLINE", "ONLINE"], 3))
+
+    for pair in ([cut_off, elected], [elected, cut_off]):
+        verdict = decide(pair, seen=3, identity=A)
+        assert verdict == Adopt(B, status(B, 3), raise_generation=True)
+
+
+def test_a_primary_without_its_group_is_still_read_while_no_other_is_elected() -> None:
+    cut_off = replace(writable(A, 3), redundancy=group(["ONLINE", "UNREACHABLE"], 2))
+
+    verdict = decide([cut_off, standby(B, 3)], seen=3, identity=A)
+
+    assert verdict == Adopt(A, status(A, 3), raise_generation=False)
+
+
+def test_two_refused_hosts_are_named_in_the_same_words_whichever_was_asked_last() -> None:
+    pair = [writable(A, 3), writable(B, 3)]
+
+    assert decide(pair, seen=3, identity=A) == decide(pair[::-1], seen=3, identity=A)
 
 
 def test_two_names_of_one_server_count_as_one_host() -> None:
