@@ -31,6 +31,8 @@ OPEN = f"{COMMENT}, open"
 """The comment of a day that may get new keys and is not sealed: an import's, or an operator's."""
 _SEALED = re.compile(rf"{COMMENT}, sealed as ([0-9a-f]{{32}})")
 _COMMENT = re.compile(r"Tapedeck day partition, format ([0-9]+)(?![0-9])")
+_INDEXED = "MUL"
+"""The key of a column that begins an index which is not unique."""
 _DISPLAY_WIDTH = re.compile(r"(int)\([0-9]+\)")
 
 
@@ -178,11 +180,12 @@ def sort_out(columns: Iterable[Sequence[Any]], tables: Sequence[Sequence[Any]]) 
         tables: the rows of `table_list`. A table without columns is left out (see `list_tables`).
     """
     by_table: dict[str, list[Column]] = {}
-    for name, column, kind, *rest in columns:
-        width = _DISPLAY_WIDTH.sub(r"\1", _text(kind))
-        by_table.setdefault(_text(name), []).append(
-            Column(_text(column), width, *(_text(value) for value in rest))
-        )
+    for name, *described in columns:
+        column, kind, nullable, key, comment = map(_text, described)
+        width = _DISPLAY_WIDTH.sub(r"\1", kind)
+        # An operator's index changes no answer.
+        key = "" if key == _INDEXED else key
+        by_table.setdefault(_text(name), []).append(Column(column, width, nullable, key, comment))
     ours: dict[date, Table] = {}
     foreign: dict[str, str] = {}
     for value, kind, comment, rows, size, _ in tables:

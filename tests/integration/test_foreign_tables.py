@@ -256,6 +256,17 @@ async def test_a_foreign_table_with_tomorrow_s_name_does_not_count_as_created(
         assert backend.readiness().status == "degraded"
 
 
+async def test_a_partition_to_which_an_operator_adds_an_index_stays_ours(
+    backend: Backend, mysql: MariaDB, database: str
+) -> None:
+    await backend.store.change(KEY, bump)
+    mysql.query(f"ALTER TABLE {database}.{table(today())} ADD INDEX busy (version)")
+    await backend.days.refresh()
+
+    assert await count(backend.store, KEY) == 1
+    assert backend.readiness().status == "ready"
+
+
 # --- partitions of the first edition
 
 
