@@ -7,7 +7,7 @@ import contextlib
 import gc
 import os
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -401,7 +401,7 @@ async def _export(
     kind: str,
     mapped: Map,
     tables: str,
-    first: Any,
+    first: date | None,
     user: list[int] | None,
 ) -> Written:
     from sharding.backend import Backend
@@ -409,8 +409,11 @@ async def _export(
     backend = Backend(sections)
     await backend.primary.start()
     try:
-        await backend.days.refresh()
-        days = [day for day in backend.days.readable() if first is None or day >= first]
+
+        async def days() -> list[date]:
+            await backend.days.refresh()
+            return [day for day in backend.days.readable() if first is None or day >= first]
+
         fetch = backend.primary.fetch
         count: Written = await write(file, fetch, kind, mapped, tables, days, tuple(user or ()))
         return count

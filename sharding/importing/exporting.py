@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, TextIO
 
@@ -25,6 +25,7 @@ _QUOTABLE = re.compile(r"[ -&(-\[\]-~]*")
 """Printable ASCII without single quotes and backslashes: the same in quotes in every SQL mode."""
 
 Fetch = Callable[[str], Awaitable[Sequence[Sequence[Any]]]]
+Days = Callable[[], Awaitable[Iterable[date]]]
 
 
 class Written(Struct):
@@ -45,17 +46,18 @@ async def write(
     kind: str,
     mapped: Map,
     tables: str,
-    days: Sequence[date],
+    days: Days,
     users: tuple[int, ...],
 ) -> Written:
     """Write the states of these days; return how many there were.
 
     A map with `player` has the Player's states, one with `body` the states API's: written as the
-    other kind, a state would be empty. The oldest day comes first, so that a state that moves
-    meanwhile is written twice, not missed.
+    other kind, a state would be empty. The oldest day comes first, and days that midnights bring
+    meanwhile are read too, so that a state that moves is written twice, not missed.
 
     Args:
         kind: one of `KINDS`.
+        days: is asked again after each day.
         tables: for SQL, the tables' names: a pattern of strftime, or one name.
         users: write only these users' states; all if empty.
 
@@ -68,8 +70,10 @@ async def write(
     if kind == ".csv":
         plain.writerow(names)
     count = Written()
-    for day in sorted(days):
-        after = (0, 0)
+    done = set[date]()
+    while left := set(await days()) - done:
+        day, after = min(left), (0, 0)
+        done.add(day)
         while True:
             where = f"(user_id>{after[0]} OR (user_id={after[0]} AND playlist_id>{after[1]}))"
             if users:

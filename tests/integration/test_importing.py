@@ -745,9 +745,12 @@ async def test_sql_of_an_export_keeps_every_text_unchanged(gateway: Backend, app
         rows = [(n, 7, Owner.STATES_API, body.encode()) for n, body in enumerate(bodies, 1)]
         return rows if "user_id>0 " in statement else ()
 
+    async def days() -> list[date]:
+        return [app.today]
+
     said = read_map("user: u\nplaylist: p\nupdated: at\nbody: b\n")
     file = io.StringIO()
-    await write(file, states, ".sql", said, "back_%Y%m%d", [app.today], ())
+    await write(file, states, ".sql", said, "back_%Y%m%d", days, ())
     name = f"back_{app.today:%Y%m%d}"
     await gateway.primary.execute(
         f"CREATE TABLE {name} (u BIGINT, p BIGINT, at DATETIME(3), b TEXT CHARACTER SET utf8mb4)"

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from gateway.player.rules import body_of
 from sharding.importing.exporting import Written, write
 from sharding.importing.mapping import read_map, record
 from sharding.importing.sources import File, Part
+from sharding.partitions.calendar import table
 from sharding.state import Owner
 
 DAY = date(2026, 11, 30)
@@ -31,8 +32,11 @@ def exported(kind: str, said: str, rows: Sequence[Any] = ROWS) -> tuple[Written,
     async def fetch(statement: str) -> Sequence[Any]:
         return rows if "user_id>0 " in statement else ()
 
+    async def days() -> list[date]:
+        return [DAY]
+
     file = io.StringIO()
-    count = asyncio.run(write(file, fetch, kind, read_map(said), "places_%Y%m%d", [DAY], ()))
+    count = asyncio.run(write(file, fetch, kind, read_map(said), "places_%Y%m%d", days, ()))
     return count, file.getvalue()
 
 
@@ -120,3 +124,24 @@ def test_an_exported_state_is_imported_unchanged(
     assert (*made.key, made.owner) == row[:3]
     assert json.loads(made.body) == json.loads(row[3])
     assert made.day == DAY
+
+
+async def test_an_export_over_midnights_has_the_states_that_moved_meanwhile() -> None:
+    there = {DAY: [ROWS[1]], DAY + timedelta(days=1): list[Any]()}
+
+    async def days() -> list[date]:
+        return list(there)
+
+    async def fetch(statement: str) -> Sequence[Any]:
+        newest = max(there)
+        if table(newest) in statement and newest < DAY + timedelta(days=3):
+            # While the last day is read, two midnights pass, and a listener goes on.
+            there[DAY + timedelta(days=2)] = []
+            there[DAY + timedelta(days=3)] = [(44, 7, Owner.PLAYER, PLACE)]
+        found = [rows for day, rows in there.items() if table(day) in statement]
+        return found[0] if "user_id>0 " in statement else ()
+
+    file = io.StringIO()
+    count = await write(file, fetch, ".jsonl", read_map(PLACES), "", days, ())
+    assert count == Written(states=2)
+    assert [json.loads(line)["u"] for line in file.getvalue().splitlines()] == [43, 44]
