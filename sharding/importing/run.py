@@ -145,6 +145,7 @@ class Run:
             raise
 
     async def _take(self, part: Part, target: Target) -> None:
+        before = self._rows
         async for records in self.records(part):
             steps = await target.take(records, self.passed)
             self._rows += len(records) - len(steps)  # keys that came twice
@@ -156,7 +157,8 @@ class Run:
                         f"user {step.record.key.user_id}", step.outcome, _values(step.record)
                     )
             self.sample += steps[: max(0, 10 - len(self.sample))]
-        self._say()
+        if self._rows > before:
+            self._say()
 
     async def records(self, part: Part) -> AsyncIterator[list[Record]]:
         """The records of a part, in batches; the next batch is made meanwhile. Bad rows are

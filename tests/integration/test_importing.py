@@ -697,7 +697,7 @@ async def test_a_batch_that_does_not_read_today_replaces_no_state_created_meanwh
 
 async def test_every_kind_of_source_gives_the_same_state(
     gateway: Backend, app: App, tmp_path: Path, mysql: Server, database: str,
-    lookup_servers: list[RedisServer],
+    lookup_servers: list[RedisServer], capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """One table with a date, Redis hashes and JSON, CSV, and JSON lines."""
     day = app.day(4)
@@ -731,6 +731,12 @@ async def test_every_kind_of_source_gives_the_same_state(
     ):
         found, _ = await run_import(gateway, wanted, tmp_path, tables="places", said=said)
         assert found == counts, wanted
+        if wanted == app.dsn:
+            told = capsys.readouterr().out.splitlines()
+            assert told == [
+                "places without a day, or later: 2 rows",
+                f"places {day:%Y%m%d}: 3 rows",
+            ]
     for user in range(1, 6):
         assert await rows_of(gateway, Key(user, 7)) == {day: b'{"played":[70,71]}'}, user
     with pytest.raises(BadSource, match=r"no key is called as .*: places:\{user"):
