@@ -20,6 +20,9 @@ ServerName = Annotated[Name, typer.Argument(help="The server.", show_default=Fal
 def status(config: ConfigOption = LOCAL_CONFIG, as_json: JsonOption = False) -> None:
     """Show the servers with their addresses, the primary, and whether it is redundant.
 
+    A server is running, frozen (by SIGSTOP), stopped (by `tapedeck stack stop`), or dead: it ended
+    otherwise.
+
     Example: tapedeck stack status --json
     """
     answer = _ask(config, do="status")

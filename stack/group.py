@@ -86,7 +86,7 @@ class Group(Supervised[MySQL]):
             "generation": self._generation,
             "redundant": self.redundant,
             "online": len(online),
-            "servers": self._states(role),
+            "servers": self._roles(role),
         }
 
     # --- start and stop

@@ -110,7 +110,7 @@ class Pair(Supervised[Server]):
             "redundant": self._known.redundant,
             "semi_sync": self._monitor.waits and self.primary.running,
             "standby": link,
-            "servers": self._states(
+            "servers": self._roles(
                 lambda name: "primary" if name == self._known.primary else "standby"
             ),
         }

@@ -58,8 +58,8 @@ class Stack:
         self._lock_file: TextIO | None = None
         self._ending = threading.Event()
         self._watcher: threading.Thread | None = None
-        # The end of a server that was stopped by an order is not reported.
-        self._expected: set[str] = set()
+        # Servers that an order has stopped: their end is not reported.
+        self._stopped: set[str] = set()
         self.lookups: dict[str, RedisServer] = {}
         self.mysql: Supervised[Any] | None = None
         self.gateway: Gateway | None = None
@@ -223,11 +223,15 @@ class Stack:
         servers = whole.pop("servers")
         assert isinstance(servers, dict)
         ports = {name: port for port, name, _ in self.ports.uses()}
+        shown = {}
         for name, child in self._children().items():
-            if name not in servers:
-                state = "frozen" if child.stopped else "running" if child.running else "dead"
-                servers[name] = {"state": state, "pid": child.pid, "port": ports[name]}
-        return {"servers": {name: servers[name] for name in self._children()}, "mysql": whole}
+            if child.running:
+                state = "frozen" if child.stopped else "running"
+            else:
+                state = "stopped" if name in self._stopped else "dead"
+            more = servers.get(name, {})
+            shown[name] = {**more, "state": state, "pid": child.pid, "port": ports[name]}
+        return {"servers": shown, "mysql": whole}
 
     def _watch(self) -> None:
         """Report each killed server once; `Supervised` reports the MySQL servers."""
@@ -242,7 +246,7 @@ class Stack:
                 if pid is not None:
                     continue
                 child.forget_pid(before)
-                if name not in self._expected and name not in files_of.MYSQL_NAMES:
+                if name not in self._stopped and name not in files_of.MYSQL_NAMES:
                     self._say(
                         f"{name} ended ({_ending_of(child)}); it stays so: "
                         f"tapedeck stack start {name} brings it back"
@@ -259,7 +263,7 @@ class Stack:
         child = self._child(name)
         if not child.running:
             raise ServerFailed(f"{name} does not run")
-        self._expected.add(name)
+        self._stopped.add(name)
         if self.mysql is not None and name in self.mysql.servers:
             return self.mysql.stop_server(name)
         child.stop()
@@ -273,7 +277,7 @@ class Stack:
         """
         assert self.mysql is not None
         child = self._child(name)
-        self._expected.discard(name)
+        self._stopped.discard(name)
         if name in self.mysql.servers:
             return self.mysql.start_server(name)
         if child.stopped:

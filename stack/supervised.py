@@ -147,23 +147,9 @@ class Supervised(Generic[AServer]):
         # MySQL ends the file with a byte 0.
         return path.read_text().rstrip("\0") if path.is_file() else ""
 
-    def _states(self, role: Callable[[str], str]) -> dict[str, object]:
-        """Each server by its name, as `status` shows it."""
-
-        def state(name: str, server: Server) -> str:
-            if server.running:
-                return "frozen" if server.stopped else "running"
-            return "stopped" if name in self._unwanted else "dead"
-
-        return {
-            name: {
-                "role": role(name),
-                "state": state(name, server),
-                "pid": server.pid,
-                "port": server.port,
-            }
-            for name, server in self.servers.items()
-        }
+    def _roles(self, role: Callable[[str], str]) -> dict[str, object]:
+        """Each server's role by its name, as `status` shows it."""
+        return {name: {"role": role(name)} for name in self.servers}
 
     def _make_data(self) -> bool:
         """Make the data of all servers, unless one of them has data; return whether it did."""

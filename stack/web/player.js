@@ -203,7 +203,7 @@ function servers(status) {
         const dead = server.state !== "running";
         data(element, "state", dead ? "dead" : "running");
         const role = server.role ?? (name === owner ? "holds the hint to your place" : "lookup node");
-        text(line, dead ? `dead · ${role}` : role);
+        text(line, dead ? `${server.state} · ${role}` : role);
         data(button, "order", dead ? "start" : "kill");
         text(button, dead ? "Start" : "Kill");
         button.setAttribute("aria-label", `${dead ? "Start" : "Kill"} ${name}`);

@@ -56,8 +56,17 @@ def test_a_stack_starts_carries_out_commands_stops_in_order_and_keeps_its_data(
     os.kill(terminal.pid("lookup2"), signal.SIGKILL)
     assert eventually(lambda: "lookup2 ended (SIGKILL)" in terminal.screen)
     assert not (terminal.home / "run" / "lookup2.pid").exists()
+    terminal.run("stack", "stop", "lookup3")
     status = json.loads(terminal.run("stack", "status", "--json").stdout)
-    assert status["servers"]["lookup2"]["state"] == "dead"
+    assert {name: server["state"] for name, server in status["servers"].items()} == {
+        "lookup1": "running",
+        "lookup2": "dead",
+        "lookup3": "stopped",
+        "mysql1": "running",
+        "mysql2": "running",
+        "gateway": "running",
+    }
+    assert status["servers"]["mysql2"].keys() == {"role", "state", "pid", "port"}
     assert status["mysql"] == {
         "engine": "MariaDB",
         "primary": "mysql1",
@@ -79,6 +88,8 @@ def test_a_stack_starts_carries_out_commands_stops_in_order_and_keeps_its_data(
     # If the primary is killed, its standby is promoted.
     os.kill(terminal.pid("mysql1"), signal.SIGKILL)
     assert eventually(lambda: "mysql2 is the primary now" in terminal.screen)
+    status = json.loads(terminal.run("stack", "status", "--json").stdout)
+    assert status["servers"]["mysql1"]["state"] == "dead", "no order stopped it"
     started = terminal.run("stack", "start", "mysql1")
     assert started.stdout.strip() == "mysql1 is the standby; the pair is redundant"
 
