@@ -14,6 +14,7 @@ import structlog
 from config.model import ServerTls
 from config.tls import TlsProblem, server_context
 from config.values import join_address
+from failover import tasks
 from failover.blocking_calls import in_thread
 from gateway.http.application import Application
 from gateway.http.protocol import HttpConnection, Server
@@ -23,6 +24,8 @@ SETTLE_SECONDS = 0.25
 """Seconds that the last accepted connections have to send a request."""
 HANDSHAKE_SECONDS = 10.0
 """Most seconds of a TLS handshake."""
+_ACCEPT_AT_ONCE = 64
+"""Connections that a turn of the event loop accepts. An accept takes some 0.1 ms."""
 _ACCEPT_AT_MOST = 65_536
 
 _log = structlog.get_logger()
@@ -100,6 +103,7 @@ class Listening:
         self._accepting: asyncio.AbstractServer | None = None
         self._context: ssl.SSLContext | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self._opening: set[asyncio.Task[None]] = set()
 
     @property
     def connections(self) -> int:
@@ -123,18 +127,46 @@ class Listening:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
+        self._sock.setblocking(False)
         # The loop closes its descriptor; ours keeps the queue of connections until it is empty.
         mine = self._sock.dup()
         if self._sock.family == socket.AF_UNIX:
             self._accepting = await loop.create_unix_server(
-                self._server, sock=mine, backlog=BACKLOG
+                self._accepted_by_loop, sock=mine, backlog=BACKLOG
             )
         else:
             self._context = await in_thread("tls-files", partial(server_context, self._tls()))
             self._accepting = await loop.create_server(
-                self._server,
+                self._accepted_by_loop,
                 sock=mine,
                 backlog=BACKLOG,
+                ssl=self._context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._context else None,
+            )
+
+    def _accepted_by_loop(self) -> asyncio.BaseProtocol:
+        """Make a connection's protocol, and accept others that wait.
+
+        libuv accepts one connection in each turn of the loop: with many busy connections, whose
+        turns are long, new ones would wait for seconds.
+        """
+        self._accept_waiting(_ACCEPT_AT_ONCE)
+        return self._server()
+
+    def _accept_waiting(self, most: int) -> None:
+        with contextlib.suppress(OSError):  # no more, or too many open files
+            for _ in range(most):
+                task = asyncio.create_task(self._open(self._sock.accept()[0]))
+                self._opening.add(task)
+                task.add_done_callback(self._opening.discard)
+
+    async def _open(self, connection: socket.socket) -> None:
+        """Serve a connection that was accepted here."""
+        connection.setblocking(False)
+        with contextlib.suppress(OSError):  # it has gone, or its TLS handshake failed
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._server,
+                connection,
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS if self._context else None,
             )
@@ -164,17 +196,8 @@ class Listening:
         if self._accepting is not None:
             self._accepting.close()
             self._accepting = None
-        waiting: list[socket.socket] = []
-        self._sock.setblocking(False)
-        with contextlib.suppress(OSError):
-            while len(waiting) < _ACCEPT_AT_MOST:
-                waiting.append(self._sock.accept()[0])
+        self._accept_waiting(_ACCEPT_AT_MOST)
         self._sock.close()
-        loop = asyncio.get_running_loop()
-        for connection in waiting:
-            connection.setblocking(False)
-            with contextlib.suppress(OSError):
-                await loop.connect_accepted_socket(self._server, connection, ssl=self._context)
 
     async def stop(self, seconds: float) -> bool:
         """Stop accepting, finish what is in flight, close.
@@ -191,11 +214,12 @@ class Listening:
         finished = True
         try:
             async with asyncio.timeout_at(end):
-                if self._server.connections:
+                if self._server.connections or self._opening:
                     await asyncio.sleep(SETTLE_SECONDS)
                 await self.application.quiet()
         except TimeoutError:
             finished = not self.application.in_flight
+        await tasks.stop(*self._opening)
         self._server.pre_shutdown()
         await self._server.shutdown(max(end - loop.time(), 0.1))
         return finished
