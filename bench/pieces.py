@@ -35,8 +35,7 @@ from gateway.http.messages import BodylessRequest, Response
 from gateway.http.parameters import gather, whole_number
 from gateway.logs import request_id
 from gateway.player import rules
-from gateway.player.responses import Envelope
-from gateway.player.routes import _set
+from gateway.player.responses import Envelope, set_reply
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding.lookups.lookups import Lookups
 from sharding.partitions.calendar import tomorrow
@@ -180,7 +179,7 @@ async def main() -> None:
         request_id(None)
         telemetry.observe(route, "GET", 200, 0.004)
 
-    body = encode(Envelope(status="200 OK", set=_set(answer)))
+    body = encode(Envelope(status="200 OK", set=set_reply(answer)))
     route = "/sets/{play_token}/next"
     found = gateway_application(live, store(Unsaved), cast(Catalog, catalog)).routes
     piece("aiohttp's parser (C), with the URL that it makes", parsed)
@@ -188,7 +187,7 @@ async def main() -> None:
     piece("token, verified before", lambda: live.tokens.verify(tokens[0], time.time()))
     piece("parameters and id", lambda: whole_number(gather("mix_id=1")["mix_id"], "mix_id"))
     piece("the Player's rule", lambda: rules.next_track(mix, stored, 1.0, allowed))
-    piece("the answer's JSON", lambda: encode(Envelope(status="200 OK", set=_set(answer))))
+    piece("the answer's JSON", lambda: encode(Envelope(status="200 OK", set=set_reply(answer))))
     piece("its head", lambda: Response(200, body).encode(asked))
     piece("request id and metrics", counted)
 

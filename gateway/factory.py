@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from gateway.admin.routes import AdminApi
 from gateway.api.document import document
-from gateway.api.endpoints import ENDPOINTS, Api
+from gateway.api.endpoints import ENDPOINTS, Api, handlers_of
+from gateway.catalog.cache import Catalog
 from gateway.http.admission import AdmissionControl
 from gateway.http.application import Application
 from gateway.http.cors import Cors
@@ -19,10 +19,7 @@ from gateway.player.responses import player_error
 from gateway.player.routes import PlayerApi
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.states.routes import StatesApi
-
-if TYPE_CHECKING:
-    from gateway.catalog.cache import Catalog
-    from sharding.store.store import Store
+from sharding.store.store import Store
 
 
 def gateway_application(live: RuntimeConfig, store: Store, catalog: Catalog) -> Application:
@@ -30,12 +27,11 @@ def gateway_application(live: RuntimeConfig, store: Store, catalog: Catalog) -> 
     admission = AdmissionControl(live.config)
     cors = Cors(live.config)
     live.followers += [admission.configure, cors.configure]
-    handlers = (
-        PlayerApi(store, catalog, live, admission).handlers()
-        | CatalogApi(catalog.finder, live).handlers()
-        | StatesApi(store, live).handlers()
-        | {"openapi": _description(live)}
-    )
+    handlers = handlers_of(
+        PlayerApi(store, catalog, live, admission),
+        CatalogApi(catalog.finder, live),
+        StatesApi(store, live),
+    ) | {"openapi": _description(live)}
     return Application(
         _routes(("player", "states", "description"), handlers, _gateway_style),
         _gateway_style,

@@ -14,10 +14,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from config.tls import TlsProblem, in_words
-from failover.tls_contexts import context_for
 from gateway.api.admin_bodies import Overview
-from gateway.http.request_body import read_whole
-from gateway.http.resolver import Names
+from gateway.http import outgoing
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding.health_verdict import Reason
 
@@ -25,7 +23,6 @@ ANSWER_SECONDS = 2.0
 """Seconds that a gateway has to answer."""
 EVERY = 2.0
 """Seconds between two rounds of questions."""
-_MOST_BYTES = 64 * 1024
 
 
 class Peer(Overview, kw_only=True):
@@ -53,7 +50,6 @@ class Peers:
     def __init__(self, live: RuntimeConfig) -> None:
         self._live = live
         self.known: list[Peer | SilentPeer] = []
-        self._session: aiohttp.ClientSession | None = None
 
     async def poll(self) -> None:
         """Ask the peers at intervals, until cancelled."""
@@ -81,40 +77,28 @@ class Peers:
                 one.seen = seen.get(one.url)
         return found
 
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-
     async def _one(self, url: str) -> Peer | SilentPeer:
-        if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-            connector = aiohttp.TCPConnector(resolver=Names())
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         admin = self._live.config.admin
         headers = {}
         if admin.token is not None:
             headers["Authorization"] = f"Bearer {admin.token.get_secret_value()}"
         try:
-            context = await context_for(admin.peers_tls) if url.startswith("https:") else None
-            # No redirects: no other server may get the token.
-            async with self._session.get(
+            status, body = await outgoing.ask(
+                "GET",
                 f"{url.rstrip('/')}/overview",
+                admin.peers_tls,
+                ANSWER_SECONDS,
                 headers=headers,
-                allow_redirects=False,
-                ssl=context or True,
-            ) as answer:
-                if answer.status != 200:
-                    return SilentPeer(url, f"answers {answer.status}")
-                body = await read_whole(answer.content, _MOST_BYTES)
-                if body is None:
-                    return SilentPeer(url, f"answers more than {_MOST_BYTES} bytes")
-                said = msgspec.json.decode(body, type=Overview)
-                return Peer(**structs.asdict(said), url=url, seen=round(time.time(), 1))
+            )
+            if status != 200:
+                return SilentPeer(url, f"answers {status}")
+            said = msgspec.json.decode(body, type=Overview)
+            return Peer(**structs.asdict(said), url=url, seen=round(time.time(), 1))
         except TimeoutError:
             return SilentPeer(url, "does not answer")
         except TlsProblem as problem:
             return SilentPeer(url, f"cannot be asked: admin.peers_{problem}")
-        except (aiohttp.ClientError, OSError, msgspec.DecodeError, RecursionError) as error:
+        except (aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
             return SilentPeer(url, f"does not answer ({_why(url, error)})")
 
 
@@ -126,4 +110,4 @@ def _why(url: str, error: Exception) -> str:
         if url.startswith("https:"):
             return "it ends the connection: does it want admin.peers_tls_certificate_file?"
         return "it ends the connection: does it take only https?"
-    return type(error).__name__
+    return str(error) if type(error) is ValueError else type(error).__name__

@@ -12,15 +12,13 @@ from aiohttp import web
 
 from bench.peers.shared import PlainPlayer, answered, settings
 from gateway.http.errors import encode
-from gateway.http.status import status_line
+from gateway.http.status import LINES
 from gateway.player.responses import Envelope, SetReply, track_reply
 
 HERE = settings(__doc__ or "")
 MIX = next(iter(PlainPlayer(HERE.catalog).mixes.values()))
 BODY = encode(
-    Envelope(
-        status=status_line(200), set=SetReply(True, False, False, True, track_reply(MIX.tracks[0]))
-    )
+    Envelope(status=LINES[200], set=SetReply(True, False, False, True, track_reply(MIX.tracks[0])))
 )
 
 

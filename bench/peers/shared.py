@@ -21,9 +21,9 @@ from config.model import Player as Rules
 from gateway.auth.tokens import BadToken, TokenKeys
 from gateway.catalog.model import Mix, MixUser, Track
 from gateway.http.errors import encode
-from gateway.http.status import status_line
+from gateway.http.status import LINES
 from gateway.player import rules
-from gateway.player.responses import Envelope, NoTrack, SetReply, track_reply
+from gateway.player.responses import Envelope, set_reply
 from gateway.player.rules import Place, Refused
 from sharding.state import Owner, Stored, Write
 
@@ -148,14 +148,11 @@ class PlainPlayer:
         else:
             decision = rules.report(asked.mix, stored, asked.track_id)
         answer = decision.answer
-        envelope = Envelope(status=status_line(200), logged_in=asked.logged_in)
+        envelope = Envelope(status=LINES[200], logged_in=asked.logged_in)
         if isinstance(answer, Place):
-            track = NoTrack() if answer.track is None else track_reply(answer.track)
-            envelope.set = SetReply(
-                answer.at_beginning, answer.at_last_track, answer.at_end, answer.skip_allowed, track
-            )
+            envelope.set = set_reply(answer)
         if isinstance(answer, Refused):
-            envelope = Envelope(status=status_line(403), notices=[answer.notice])
+            envelope = Envelope(status=LINES[403], notices=[answer.notice])
             return body, answered(403, encode(envelope))
         new = decision.body if isinstance(decision, Write) else body
         return new, answered(200, encode(envelope))

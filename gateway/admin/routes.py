@@ -1,6 +1,6 @@
 """The admin port: health, the ring, partitions, counters, reload.
 
-The same paths show one process's own parts (`local.py`) or what a supervisor gathers from its
+The same paths show one process's own parts (`own_answers.py`) or what a supervisor gathers from its
 workers (`gateway/process/aggregate.py`): only the `AdminAnswers` differs.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -16,9 +15,10 @@ from config.load import ConfigError
 from gateway import telemetry
 from gateway.admin_answers import AdminAnswers
 from gateway.api.admin_bodies import Readiness
-from gateway.api.endpoints import OPEN, PROBES
+from gateway.api.endpoints import OPEN, PROBES, handlers_of
 from gateway.auth.bearer import carries_key, digest_of
 from gateway.dashboard import guide
+from gateway.dashboard.page import Dashboard
 from gateway.http.allowed_hosts import is_ours, refuse_strangers
 from gateway.http.errors import Refusal, json_response
 from gateway.http.messages import Response
@@ -28,9 +28,6 @@ from gateway.http.router import Answer, Call, Handler
 from gateway.reload.reload import Reload, WorkerReload
 from gateway.support_search import read_question
 from sharding.state import PLAYLIST_MAX, Key
-
-if TYPE_CHECKING:
-    from gateway.dashboard.page import Dashboard
 
 SHOWN = (
     *("ring", "outline", "mysql", "partitions", "believe_clock", "stats"),
@@ -71,18 +68,8 @@ class AdminApi:
 
     def handlers(self) -> dict[str, Handler]:
         """By the endpoint names of `endpoints.py`."""
-        handlers: dict[str, Handler] = {
-            "healthz": self.healthz,
-            "readyz": self.readyz,
-            "where": self.where,
-            "find": self.find,
-            "guide": self.guide,
-            "metrics": self.metrics,
-            "reload": self.reload,
-            "reload_check": self.reload_check,
-            **{name: partial(self._show, name) for name in SHOWN},
-            **(self._dashboard.handlers() if self._dashboard is not None else {}),
-        }
+        shown = {name: partial(self._show, name) for name in SHOWN}
+        handlers = shown | handlers_of(self, self._dashboard)
         return {
             name: handler if name in PROBES else self.guarded(handler, without_token=name in OPEN)
             for name, handler in handlers.items()

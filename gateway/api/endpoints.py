@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from gateway.api.schemas import Json
 from gateway.catalog.search import FEW_TAGS, TAGS
+from gateway.http.router import Handler
 from gateway.player.responses import UNBUILT
 from sharding.state import PLAYLIST_MAX, USER_MAX
 
@@ -44,7 +45,7 @@ class Endpoint:
     """What one path does.
 
     Attributes:
-        name: of its handler; also the operationId.
+        name: of the method that handles it; also the operationId.
         api: decides the error body.
         path: the template; for the Player `.json` may follow.
         methods: in capitals.
@@ -409,6 +410,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         always=True,
     ),
 )
+
+
+def handlers_of(*parts: object) -> dict[str, Handler]:
+    """The methods of these objects that have the name of an endpoint, by that name."""
+    names = [one.name for one in ENDPOINTS]
+    return {name: getattr(part, name) for part in parts for name in names if hasattr(part, name)}
+
 
 _PLAY = ("/play", "/next", "/skip", "/report")
 

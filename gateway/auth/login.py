@@ -2,12 +2,11 @@
 
 The request is `POST auth.login_url` with `{"login": "...", "password": "..."}` in JSON. The answer
 is 200 with `{"user_id": 42}`, or 401, 403, 404 or 422 if they are wrong. Name and password are not
-stored, logged or shown here. Redirects are not followed: they would send the password elsewhere.
+stored, logged or shown here.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import aiohttp
@@ -16,10 +15,8 @@ import structlog
 
 from config.model import ClientTls
 from config.tls import TlsProblem
-from failover.tls_contexts import context_for
+from gateway.http import outgoing
 from gateway.http.errors import Refusal
-from gateway.http.request_body import read_whole
-from gateway.http.resolver import Names
 from sharding.state import USER_MAX
 
 ANSWER_SECONDS = 5.0
@@ -28,7 +25,6 @@ AT_ONCE = 16
 """Most logins under way in one worker; beyond it 503."""
 LONGEST = 1024
 """Most characters of a name or a password."""
-_MOST_BYTES = 64 * 1024
 _WRONG = (401, 403, 404, 422)
 
 _log = structlog.get_logger()
@@ -54,32 +50,18 @@ class Logins:
             raise Refusal(503, "Too many logins are under way.")
         self._under_way += 1
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                status, body = await _post(url, {"login": login, "password": password})
+            said = {"login": login, "password": password}
+            tls = ClientTls(tls=True)
+            status, body = await outgoing.ask("POST", url, tls, ANSWER_SECONDS, json=said)
             if status in _WRONG:
                 raise Refusal(401, "The login or the password is wrong.")
             if status != 200:
                 raise ValueError(f"it answers {status}")
-            if body is None:
-                raise ValueError(f"its answer is longer than {_MOST_BYTES} bytes")
             return msgspec.json.decode(body, type=_Known).user_id
-        except (
-            *(aiohttp.ClientError, OSError, TimeoutError, TlsProblem),
-            *(ValueError, RecursionError),
-        ) as error:
+        except (aiohttp.ClientError, OSError, TlsProblem, ValueError, RecursionError) as error:
             # Only the type: a message might quote the password. Our own messages do not.
             why = str(error) if type(error) in (ValueError, TlsProblem) else type(error).__name__
             _log.warning("login service failed", reason=why)
             raise Refusal(503, "The login service does not answer.") from None
         finally:
             self._under_way -= 1
-
-
-async def _post(url: str, said: dict[str, str]) -> tuple[int, bytes | None]:
-    context = await context_for(ClientTls(tls=True)) if url.startswith("https:") else None
-    connector = aiohttp.TCPConnector(resolver=Names(), force_close=True)
-    async with (
-        aiohttp.ClientSession(connector=connector) as session,
-        session.post(url, json=said, allow_redirects=False, ssl=context or True) as answer,
-    ):
-        return answer.status, await read_whole(answer.content, _MOST_BYTES)

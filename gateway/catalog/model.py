@@ -5,6 +5,8 @@ Field names are those of the API (8tracks' v3), so that tracks and mixes can be 
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from msgspec import Struct
 
 
@@ -38,15 +40,14 @@ class MixUser(Struct, frozen=True):
     slug: str
 
 
-class Mix(Struct, frozen=True):
-    """A playlist: its tracks are played in this order, and each is in it once.
+class MixHead(Struct, frozen=True):
+    """What a mix and its card both have.
 
     Attributes:
         id: 1 to 2^63-1; the playlist id of the states.
         path: of its page, `/{user slug}/{slug}`.
         tag_list_cache: its tags in one string, such as `jazz, 1920s, piano`.
         duration: seconds, of all its tracks.
-        cover_url: of its picture. Set by an import only; read it from a Card.
     """
 
     id: int
@@ -57,11 +58,25 @@ class Mix(Struct, frozen=True):
     tag_list_cache: str
     duration: int
     user: MixUser
+
+
+class Mix(MixHead, frozen=True, dict=True):
+    """A playlist: its tracks are played in this order, and each is in it once.
+
+    Attributes:
+        cover_url: of its picture. Set by an import only; read it from a Card.
+    """
+
     tracks: tuple[Track, ...]
     cover_url: str | None = None
 
+    @cached_property
+    def order(self) -> dict[int, int]:
+        """The numbers of the tracks, from 0, by their ids."""
+        return {track.id: index for index, track in enumerate(self.tracks)}
 
-class Card(Struct, frozen=True):
+
+class Card(MixHead, frozen=True):
     """A mix in a list: without its tracks, but with their number.
 
     Attributes:
@@ -69,14 +84,6 @@ class Card(Struct, frozen=True):
         cover_url: of its picture; `{size}` in it is replaced by a width in pixels.
     """
 
-    id: int
-    name: str
-    slug: str
-    path: str
-    description: str | None
-    tag_list_cache: str
-    duration: int
-    user: MixUser
     tracks_count: int
     plays: int | None = None
     cover_url: str | None = None

@@ -25,7 +25,7 @@ from gateway.dashboard.numbers import Window, node_numbers, point, totals, worke
 from gateway.dashboard.stream import Viewer, Viewers, event
 from gateway.http.errors import Refusal, json_response
 from gateway.http.messages import Response
-from gateway.http.router import Call, Handler
+from gateway.http.router import Call
 from gateway.http.static_files import Pages
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.telemetry import VERSION
@@ -77,49 +77,31 @@ class Dashboard:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._source.peers.close()
 
     # --- answers
 
-    def handlers(self) -> dict[str, Handler]:
-        """By the endpoint names of `endpoints.py`."""
-        return {
-            "dashboard": self._page,
-            "dashboard_file": self._file,
-            "dashboard_events": self._stream,
-            "events": self._events,
-            "overview": self._overview,
-        }
-
-    async def _page(self, call: Call) -> Response:
+    async def dashboard(self, call: Call) -> Response:
         return PAGES.page()
 
-    async def _file(self, call: Call) -> Response:
+    async def dashboard_file(self, call: Call) -> Response:
         return PAGES.part(call.values["file"])
 
-    async def _stream(self, call: Call) -> web.Response:
+    async def dashboard_events(self, call: Call) -> web.Response:
         # The admin port's requests are aiohttp's (`lean` is off).
         assert isinstance(call.request, web.BaseRequest)
         return self._viewers.answer(call.request)
 
-    async def _events(self, call: Call) -> Response:
+    async def events(self, call: Call) -> Response:
         return json_response(list(self._history.events))
 
-    async def _overview(self, call: Call) -> Response:
-        return json_response(self.overview())
-
-    def overview(self) -> Overview:
-        """This gateway in a few words, for the dashboards of the others.
-
-        Raises:
-            Refusal: 503, nothing was observed yet.
-        """
+    async def overview(self, call: Call) -> Response:
+        """This gateway in a few words, for the dashboards of the others."""
         seen, window, standing = self._seen, self._history.window, self._history.standing
         if seen is None or window is None:
             raise Refusal(503, "Nothing was observed yet.")
         now = point(window)
         nodes = seen.ring.nodes if seen.ring is not None else []
-        return Overview(
+        said = Overview(
             at=seen.at,
             gateway=self._live.name,
             version=VERSION,
@@ -134,6 +116,7 @@ class Dashboard:
             generation=None if seen.ring is None else seen.ring.generation,
             primary=None if seen.mysql is None else seen.mysql.primary,
         )
+        return json_response(said)
 
     # --- observing
 

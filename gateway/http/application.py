@@ -27,7 +27,7 @@ from gateway.http.messages import Request, Response, peer_of, target_of
 from gateway.http.parameters import unescape
 from gateway.http.request_rules import check_request, refusal_of
 from gateway.http.router import Answer, Call, Route, Routes
-from gateway.http.status import JSON, status_line
+from gateway.http.status import JSON, LINES
 from gateway.http.xml_answer import make_xml
 from sharding.state import TooLarge, Unavailable
 
@@ -206,7 +206,7 @@ class Application:
         body = self._style("/")(refusal.status, refusal.sentences, logged_in=False)
         telemetry.observe("malformed", "other", refusal.status, 0.0)
         head = {**(refusal.headers or {}), "Content-Type": JSON, "Connection": "close"}
-        lines = [f"HTTP/1.1 {status_line(refusal.status)}", "Server: tapedeck"]
+        lines = [f"HTTP/1.1 {LINES[refusal.status]}", "Server: tapedeck"]
         lines += [f"{name}: {value}" for name, value in head.items()]
         lines += [f"X-Request-Id: {logs.request_id(None)}", f"Content-Length: {len(body)}", "", ""]
         return "\r\n".join(lines).encode("latin-1") + body

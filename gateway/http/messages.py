@@ -16,7 +16,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11, RawRequestMessage
 from multidict import CIMultiDictProxy
 
-from gateway.http.status import JSON, status_line
+from gateway.http.status import JSON, LINES
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # The Player's GETs change state: no cache between client and gateway may answer them.
 _ALWAYS = "Server: tapedeck\r\nCache-Control: no-store\r\n"
 _USUAL = {
-    status: f"HTTP/1.1 {status_line(status)}\r\n{_ALWAYS}Content-Type: {JSON}\r\nContent-Length: "
+    status: f"HTTP/1.1 {LINES[status]}\r\n{_ALWAYS}Content-Type: {JSON}\r\nContent-Length: "
     for status in (200, 201, 403)
 }
 _NO_BODY = frozenset({204, 304})
@@ -138,7 +138,7 @@ class Response:
 
     def _encode(self, request: Request, version: HttpVersion, status: int) -> bytes:
         number = "1.0" if version == HttpVersion10 else "1.1"
-        head = f"HTTP/{number} {status_line(status)}\r\n{_ALWAYS}"
+        head = f"HTTP/{number} {LINES[status]}\r\n{_ALWAYS}"
         if status not in _NO_BODY:
             head += f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\n"
         if self.headers:

@@ -14,8 +14,4 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus} | {
     422: "Unprocessable Content",
 }
 LINES = {status: f"{status} {phrase}" for status, phrase in _PHRASES.items()}
-
-
-def status_line(status: int) -> str:
-    """`412 Precondition Failed` for 412."""
-    return LINES[status]
+"""Such as `412 Precondition Failed`, by the status."""

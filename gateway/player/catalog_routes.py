@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from string import Template
-from typing import TYPE_CHECKING
 
+from gateway.catalog.finder import Finder
 from gateway.catalog.model import Card, MixUser
 from gateway.catalog.search import TAGS, asked, smart, tags_of
 from gateway.http.errors import Refusal
 from gateway.http.messages import Response, target_of
 from gateway.http.parameters import whole_number
-from gateway.http.router import Call, Handler
+from gateway.http.router import Call
 from gateway.http.static_files import HEADERS, Pages
-from gateway.http.status import status_line
+from gateway.http.status import LINES
 from gateway.player.covers import LARGEST, base_url, cover_urls, draw_cover
 from gateway.player.responses import (
     UNBUILT,
@@ -30,15 +30,12 @@ from gateway.player.responses import (
 from gateway.player.routes import ok, read_parameters
 from gateway.reload.runtime_config import RuntimeConfig
 
-if TYPE_CHECKING:
-    from gateway.catalog.finder import Finder
-
 PER_PAGE = 12
 """The default number of mixes on a page (8tracks')."""
 PER_PAGE_MAX = 100
 PAGE_MAX = 10**9
 
-_OK = status_line(200)
+_OK = LINES[200]
 _PARTS, _SHARED = Pages("gateway.player"), Pages("gateway.dashboard")
 _PAGE = Template(_PARTS.text("mix.html"))
 _PAGE_HEADERS = HEADERS | {
@@ -55,21 +52,6 @@ class CatalogApi:
     def __init__(self, finder: Finder, live: RuntimeConfig) -> None:
         self._finder = finder
         self._live = live
-
-    def handlers(self) -> dict[str, Handler]:
-        """By the endpoint names of `endpoints.py`."""
-        return {
-            "mix": self.mix,
-            "mixes": self.mixes,
-            "mix_set": self.mix_set,
-            "mix_cover": self.cover,
-            "mix_page": self.mix_page,
-            "page_part": self.part,
-            "tags": self.tags,
-            "user": self.user,
-            "user_mixes": self.user_mixes,
-            **{f"{what}_action": self.unbuilt for what in UNBUILT},
-        }
 
     async def mix(self, call: Call) -> Response:
         await read_parameters(call)
@@ -100,7 +82,7 @@ class CatalogApi:
         ids = () if wanted is None else await self._finder.find(wanted)
         return _shown(await self._page(call, given, smart_id, f"Mixes: {smart_id}", ids))
 
-    async def cover(self, call: Call) -> Response:
+    async def mix_cover(self, call: Call) -> Response:
         given = await read_parameters(call)
         size = whole_number(given.get("size", "250"), "size", LARGEST)
         return Response(200, draw_cover(await self._card(call), size), HEADERS, "image/svg+xml")
@@ -129,7 +111,7 @@ class CatalogApi:
         page = _PAGE.substitute({name: escape(text) for name, text in texts.items()})
         return Response(200, page.encode(), _PAGE_HEADERS, "text/html; charset=utf-8")
 
-    async def part(self, call: Call) -> Response:
+    async def page_part(self, call: Call) -> Response:
         name = call.values["file"]
         return (_SHARED if name in ("base.css", "icon.svg") else _PARTS).part(name)
 
@@ -156,13 +138,15 @@ class CatalogApi:
         page = await self._page(call, given, f"dj:{user.id}", user.login, ids)
         return _shown(page, on_top=True)
 
-    async def unbuilt(self, call: Call) -> Response:
+    async def mix_action(self, call: Call) -> Response:
         """A call of the original that this service does not have."""
         await read_parameters(call)
         whole_number(call.values["id"], "The id")
         if not any(call.values["action"] in actions for actions in UNBUILT.values()):
             raise Refusal(404, "There is no such path.")
         raise Refusal(501, "This service has no likes, favs and follows.")
+
+    track_action = user_action = mix_action
 
     async def _card(self, call: Call) -> Card:
         mix_id = whole_number(call.values["id"], "The mix's id")

@@ -10,6 +10,7 @@ from gateway.catalog.model import Card, MixUser, Track
 from gateway.http.errors import encode
 from gateway.http.status import LINES
 from gateway.player.covers import cover_urls
+from gateway.player.rules import Place
 
 API_VERSION = 3
 UNBUILT = {
@@ -158,6 +159,16 @@ def track_reply(track: Track, media: bool = False) -> TrackReply:
         track.track_file_stream_url if media else track.url,
         track.track_file_stream_url,
         track.play_duration,
+    )
+
+
+def set_reply(place: Place, media: bool = False) -> SetReply:
+    return SetReply(
+        place.at_beginning,
+        place.at_last_track,
+        place.at_end,
+        place.skip_allowed,
+        NoTrack() if place.track is None else track_reply(place.track, media),
     )
 
 

@@ -4,41 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from time import time
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from gateway.auth.login import LONGEST, Logins
 from gateway.auth.tokens import BadToken, Listener, anonymous_user_id
+from gateway.catalog.cache import Catalog
 from gateway.catalog.model import Mix
 from gateway.http.admission import AdmissionControl
 from gateway.http.errors import Refusal, encode
 from gateway.http.messages import Response
 from gateway.http.parameters import gather, whole_number
 from gateway.http.request_body import read_body
-from gateway.http.router import Call, Handler
-from gateway.http.status import status_line
+from gateway.http.router import Call
+from gateway.http.status import LINES
 from gateway.player import rules
 from gateway.player.covers import base_url
 from gateway.player.responses import (
     Envelope,
-    NoTrack,
     Session,
-    SetReply,
     SignedIn,
     mix_reply,
+    set_reply,
     track_reply,
 )
-from gateway.player.rules import Answer, Place, Refused, UnknownTrack, WrongOwner
+from gateway.player.rules import Answer, Refused, UnknownTrack, WrongOwner
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding.state import USER_MAX, Decision, Key, Outcome, Stored
-
-if TYPE_CHECKING:
-    from gateway.catalog.cache import Catalog
-    from sharding.store.store import Store
+from sharding.store.store import Store
 
 FORM_MAX = 64 * 1024
 """Bytes of a form."""
-OK = status_line(200)
+OK = LINES[200]
 _Transition = Callable[[Stored | None], Decision[Answer]]
+
+
+class _Asked(NamedTuple):
+    """A listener's command.
+
+    Attributes:
+        media: whether it is of version 2 of the API, in which a track's `url` is its media.
+    """
+
+    key: Key
+    mix: Mix
+    track_id: int | None
+    media: bool
 
 
 class PlayerApi:
@@ -65,19 +75,6 @@ class PlayerApi:
         self._clock = clock
         self._logins = Logins()
 
-    def handlers(self) -> dict[str, Handler]:
-        """By the endpoint names of `endpoints.py`."""
-        return {
-            "new_set": self.new_set,
-            "play": self.play,
-            "next": self.next,
-            "skip": self.skip,
-            "report": self.report,
-            "tracks_played": self.tracks_played,
-            "next_mix": self.next_mix,
-            "login": self.login,
-        }
-
     async def new_set(self, call: Call) -> Response:
         """A play token, for an anonymous listener or, with the service key, for a known user."""
         parameters = await read_parameters(call)
@@ -102,10 +99,7 @@ class PlayerApi:
         token = parameters.get("user_token") or call.request.headers.get("X-User-Token")
         if not token:
             return None
-        try:
-            return self._live.tokens.verify(token, self._clock()).user_id
-        except BadToken as error:
-            raise Refusal(401, error.reason) from None
+        return self._listener(token).user_id
 
     async def login(self, call: Call) -> Response:
         """A user token, after a login at the operator's service."""
@@ -124,100 +118,74 @@ class PlayerApi:
         return ok(Session(status=OK, logged_in=True, user=user, user_token=token))
 
     async def play(self, call: Call) -> Response:
-        """Start or resume."""
-        listener, mix, given = await self._asked(call)
+        asked = await self._asked(call)
         now, allowed = await self._store.now(), self._live.config.player
-        return await self._change(
-            call, listener, mix, given, lambda s: rules.play(mix, s, now, allowed)
-        )
+        return await self._change(call, asked, lambda s: rules.play(asked.mix, s, now, allowed))
 
     async def next(self, call: Call) -> Response:
-        """To the next track."""
-        listener, mix, given = await self._asked(call)
-        allowed, track_id = self._live.config.player, _track_id(given)
+        asked = await self._asked(call)
+        mix, track_id, allowed = asked.mix, asked.track_id, self._live.config.player
         now = await self._store.now()
         return await self._change(
-            call, listener, mix, given, lambda s: rules.next_track(mix, s, now, allowed, track_id)
+            call, asked, lambda s: rules.next_track(mix, s, now, allowed, track_id)
         )
 
     async def skip(self, call: Call) -> Response:
-        """To the next track, if the licence allows the skip."""
-        listener, mix, given = await self._asked(call)
-        allowed, track_id = self._live.config.player, _track_id(given)
+        asked = await self._asked(call)
+        mix, track_id, allowed = asked.mix, asked.track_id, self._live.config.player
         now = await self._store.now()
-        return await self._change(
-            call, listener, mix, given, lambda s: rules.skip(mix, s, now, allowed, track_id)
-        )
+        return await self._change(call, asked, lambda s: rules.skip(mix, s, now, allowed, track_id))
 
     async def report(self, call: Call) -> Response:
-        """A track was listened to."""
-        listener, mix, given = await self._asked(call, "track_id")
-        track_id = whole_number(given.get("track_id"), "track_id")
-        return await self._change(
-            call, listener, mix, given, lambda s: rules.report(mix, s, track_id)
-        )
+        asked = await self._asked(call, "track_id")
+        mix, track_id = asked.mix, asked.track_id
+        assert track_id is not None
+        return await self._change(call, asked, lambda s: rules.report(mix, s, track_id))
 
     async def tracks_played(self, call: Call) -> Response:
-        """The tracks played, in order."""
-        listener, mix, parameters = await self._asked(call)
-        media = _wants_media(call, parameters)
-        stored = await self._store.load(Key(listener.user_id, mix.id))
+        asked = await self._asked(call)
+        stored = await self._store.load(asked.key)
         try:
-            tracks = rules.tracks_played(mix, stored)
+            tracks = rules.tracks_played(asked.mix, stored)
         except WrongOwner as error:
             raise Refusal(409, str(error)) from None
-        return ok(
-            Envelope(
-                status=OK,
-                logged_in=call.logged_in,
-                tracks=[track_reply(track, media) for track in tracks],
-            )
-        )
+        shown = [track_reply(track, asked.media) for track in tracks]
+        return ok(Envelope(status=OK, logged_in=call.logged_in, tracks=shown))
 
     async def next_mix(self, call: Call) -> Response:
-        """The mix to play next."""
-        _, mix, _ = await self._asked(call)
+        mix = (await self._asked(call)).mix
         following = await self._catalog.finder.after(mix.id)
         if following is None:
             raise Refusal(404, f"There is no mix after mix {mix.id}.")
         shown = mix_reply(following, base_url(call, self._live.config))
         return ok(Envelope(status=OK, logged_in=call.logged_in, next_mix=shown))
 
-    async def _asked(self, call: Call, *needed: str) -> tuple[Listener, Mix, Mapping[str, str]]:
-        """The listener, the mix and the parameters of a request."""
+    def _listener(self, token: str) -> Listener:
         try:
-            listener = self._live.tokens.verify(call.values["play_token"], self._clock())
+            return self._live.tokens.verify(token, self._clock())
         except BadToken as error:
             raise Refusal(401, error.reason) from None
+
+    async def _asked(self, call: Call, *needed: str) -> _Asked:
+        listener = self._listener(call.values["play_token"])
         call.logged_in = listener.logged_in
         self._admission.admit_listener(listener.user_id)
-        parameters = await read_parameters(call)
-        mix_id = whole_number(parameters.get("mix_id"), "mix_id")
+        given = await read_parameters(call)
         # Malformed ids are refused before the mix is looked up.
-        for name in needed:
-            whole_number(parameters.get(name), name)
-        if "track_id" in parameters and "track_id" not in needed:
-            whole_number(parameters["track_id"], "track_id")
-        return listener, await self._mix(mix_id), parameters
-
-    async def _mix(self, mix_id: int) -> Mix:
+        mix_id = whole_number(given.get("mix_id"), "mix_id")
+        track_id = None
+        if "track_id" in given or needed:
+            track_id = whole_number(given.get("track_id"), "track_id")
         mix = await self._catalog.mix(mix_id)
         if mix is None:
             raise Refusal(404, f"There is no mix {mix_id}.")
-        return mix
+        version = given.get("api_version", call.request.headers.get("X-Api-Version", ""))
+        media = version.partition(".")[0] == "2"
+        return _Asked(Key(listener.user_id, mix_id), mix, track_id, media)
 
-    async def _change(
-        self,
-        call: Call,
-        listener: Listener,
-        mix: Mix,
-        parameters: Mapping[str, str],
-        transition: _Transition,
-    ) -> Response:
+    async def _change(self, call: Call, asked: _Asked, transition: _Transition) -> Response:
         try:
-            outcome: Outcome[Answer] = await self._store.change(
-                Key(listener.user_id, mix.id), transition
-            )
+            outcome: Outcome[Answer] = await self._store.change(asked.key, transition)
         except WrongOwner as error:
             raise Refusal(409, str(error)) from None
         except UnknownTrack as error:
@@ -225,41 +193,15 @@ class PlayerApi:
         answer = outcome.answer
         if isinstance(answer, Refused):
             envelope = Envelope(
-                status=status_line(403), notices=[answer.notice], logged_in=call.logged_in
+                status=LINES[403], notices=[answer.notice], logged_in=call.logged_in
             )
             return Response(403, encode(envelope))
         envelope = Envelope(status=OK, logged_in=call.logged_in)
         if answer is not None:
             if answer.at_beginning and outcome.changed:
-                self._catalog.finder.plays.add(mix.id)
-            envelope.set = _set(answer, _wants_media(call, parameters))
+                self._catalog.finder.plays.add(asked.mix.id)
+            envelope.set = set_reply(answer, asked.media)
         return ok(envelope)
-
-
-def _set(place: Place, media: bool = False) -> SetReply:
-    return SetReply(
-        place.at_beginning,
-        place.at_last_track,
-        place.at_end,
-        place.skip_allowed,
-        NoTrack() if place.track is None else track_reply(place.track, media),
-    )
-
-
-def _track_id(parameters: Mapping[str, str]) -> int | None:
-    given = parameters.get("track_id")
-    return None if given is None else whole_number(given, "track_id")
-
-
-def _wants_media(call: Call, parameters: Mapping[str, str]) -> bool:
-    """Whether the request is of version 2, in which a track's `url` is its media."""
-    if "api_version" in parameters:
-        version = parameters["api_version"]
-    elif "X-Api-Version" in call.request.headers:
-        version = call.request.headers["X-Api-Version"]
-    else:
-        return False
-    return version.partition(".")[0] == "2"
 
 
 async def read_parameters(call: Call) -> Mapping[str, str]:

@@ -197,7 +197,7 @@ def report(mix: Mix, stored: Stored | None, track_id: int) -> Decision[Answer]:
         UnknownTrack: `track_id` is not in the mix.
     """
     state = _read(stored)
-    order = _order(mix)
+    order = mix.order
     _check_track(track_id, order, state)
     if track_id not in order:
         return Keep(None)
@@ -233,7 +233,7 @@ class _Turn:
         self.state = _read(stored)
         self.now = now
         self.rules = rules
-        self.order = _order(mix)
+        self.order = mix.order
         self.counted = tuple(s for s in self.state.skips if abs(now - s) < rules.skip_window)
         if track_id is not None:
             _check_track(track_id, self.order, self.state)
@@ -377,27 +377,11 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _order(mix: Mix) -> dict[int, int]:
-    """The numbers of a mix's tracks, by their ids. Cached, since each command needs them."""
-    kept = _orders.get(mix.id)
-    if kept is not None and kept[0] is mix:
-        return kept[1]
-    order = {track.id: index for index, track in enumerate(mix.tracks)}
-    if len(_orders) >= MOST_ORDERS:
-        _orders.clear()
-    _orders[mix.id] = mix, order
-    return order
-
-
 def _check_track(track_id: int, order: dict[int, int], state: _State) -> None:
     # The client may name a track that the listener played before an edit removed it.
     if track_id not in order and track_id not in state.played and track_id != state.left:
         raise UnknownTrack(f"There is no track {track_id} in this mix.")
 
-
-_orders: dict[int, tuple[Mix, dict[int, int]]] = {}
-MOST_ORDERS = 10_000
-"""Most mixes whose track numbers are cached."""
 
 _decoder = msgspec.json.Decoder(_State)
 _encode = msgspec.json.Encoder().encode

@@ -7,7 +7,6 @@ state. So a caller without rights learns nothing about a state.
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,14 +14,12 @@ from gateway.http.errors import Refusal
 from gateway.http.messages import Request, Response
 from gateway.http.parameters import media_type, require_utf8, whole_number
 from gateway.http.request_body import read_body
-from gateway.http.router import Call, Handler
-from gateway.http.status import status_line
+from gateway.http.router import Call
+from gateway.http.status import LINES
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.states.preconditions import Conditions, read_conditions
 from sharding.state import USER_MAX, Key, Owner, Remove, Stored, Write
-
-if TYPE_CHECKING:
-    from sharding.store.store import Store
+from sharding.store.store import Store
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -34,11 +31,7 @@ class StatesApi:
         self._store = store
         self._live = live
 
-    def handlers(self) -> dict[str, Handler]:
-        """By the endpoint names of `endpoints.py`."""
-        return {"get_state": self.get, "put_state": self.put, "delete_state": self.delete}
-
-    async def get(self, call: Call) -> Response:
+    async def get_state(self, call: Call) -> Response:
         key = self._key(call)
         conditions = _conditions(call.request)
         stored = await self._store.load(key)
@@ -51,7 +44,7 @@ class StatesApi:
             return Response(304, headers=headers)
         return Response(200, stored.body, headers)
 
-    async def put(self, call: Call) -> Response:
+    async def put_state(self, call: Call) -> Response:
         key = self._key(call)
         request = call.request
         content_type = request.headers.get("Content-Type", "")
@@ -85,7 +78,7 @@ class StatesApi:
             _headers(outcome.version, outcome.day),
         )
 
-    async def delete(self, call: Call) -> Response:
+    async def delete_state(self, call: Call) -> Response:
         key = self._key(call)
         conditions = _conditions(call.request)
         if conditions.if_match is None:
@@ -116,7 +109,7 @@ class StatesApi:
         )
 
 
-_STORED = {status: b'{"status": "%b"}' % status_line(status).encode() for status in (200, 201)}
+_STORED = {status: b'{"status": "%b"}' % LINES[status].encode() for status in (200, 201)}
 
 
 def check_object(body: bytes) -> None:

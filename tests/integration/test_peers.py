@@ -16,7 +16,10 @@ from gateway.admin.routes import AdminApi
 from gateway.api import admin_bodies
 from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application
+from gateway.http.errors import json_response
 from gateway.http.listener import Listening, bind
+from gateway.http.messages import Response
+from gateway.http.router import Call
 from gateway.peers import Peer, Peers
 from gateway.reload.runtime_config import RuntimeConfig
 from stack.process import free_port
@@ -46,8 +49,8 @@ SAID = admin_bodies.Overview(
 class Overview(Dashboard):
     """A dashboard that has an overview at once."""
 
-    def overview(self) -> admin_bodies.Overview:
-        return SAID
+    async def overview(self, call: Call) -> Response:
+        return json_response(SAID)
 
 
 @contextlib.asynccontextmanager
@@ -70,11 +73,8 @@ def tls_of(pair: tuple[str, str]) -> dict[str, str]:
 
 async def said(*urls: str, **values: Any) -> list[Any]:
     """The answers of peers to a gateway with these values."""
-    peers = Peers(RuntimeConfig(a_config(admin={"token": TOKEN, "peers": list(urls), **values})))
-    try:
-        return await peers.ask()
-    finally:
-        await peers.close()
+    config = a_config(admin={"token": TOKEN, "peers": list(urls), **values})
+    return await Peers(RuntimeConfig(config)).ask()
 
 
 @pytest.fixture
@@ -146,12 +146,9 @@ async def test_a_replaced_authority_file_is_read_again(
     async with an_admin_port(**tls_of(authority.issue("peer"))) as address:
         config = {"token": TOKEN, "peers": [f"https://{address}"], "peers_tls_ca_file": str(file)}
         peers = Peers(RuntimeConfig(a_config(admin=config)))
-        try:
-            assert "certificate is refused" in str((await peers.ask())[0])
-            shutil.copy(authority.file, file)
-            assert isinstance((await peers.ask())[0], Peer)
-        finally:
-            await peers.close()
+        assert "certificate is refused" in str((await peers.ask())[0])
+        shutil.copy(authority.file, file)
+        assert isinstance((await peers.ask())[0], Peer)
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,7 @@ async def test_a_login_service_that_answers_nonsense_is_503(answer: bytes) -> No
 
 
 async def ask(url: str) -> Peer | SilentPeer:
-    peers = Peers(RuntimeConfig(a_config(admin={"peers": [url]})))
-    try:
-        return (await peers.ask())[0]
-    finally:
-        await peers.close()
+    return (await Peers(RuntimeConfig(a_config(admin={"peers": [url]}))).ask())[0]
 
 
 async def test_a_peer_may_answer_in_pieces() -> None:
