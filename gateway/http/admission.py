@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
+from multidict import CIMultiDictProxy
 
 from config.model import Sections
 from failover.loop_lag import LoopLag
@@ -42,13 +43,9 @@ _log = structlog.get_logger()
 class AdmissionControl:
     """The limits of one worker's port.
 
-    Args:
-        config: the present configuration; `configure` replaces it.
-
     Attributes:
         allowed: most requests in flight now.
         by_address: whether requests are counted by address at all.
-        proxied: whether X-Forwarded-For is used.
         limits: the section of the configuration.
         held: bytes of memory of all unfinished requests.
     """
@@ -77,31 +74,25 @@ class AdmissionControl:
         self._reserved = reserved(config)
         self._addresses = Addresses(limits.trusted_proxies)
         self.by_address = limits.address_rate is not None
-        self.proxied = bool(limits.trusted_proxies)
         most, of_address, of_listener = limits.remembered, self._of_address, self._of_listener
         self._of_address = _buckets(of_address, limits.address_rate, limits.address_burst, most)
         self._of_listener = _buckets(of_listener, limits.token_rate, limits.token_burst, most)
 
     # --- requests
 
-    def admit(self, peer: str, forwarded: str | None) -> None:
+    def admit(self, peer: str, headers: CIMultiDictProxy[str]) -> None:
         """Count a request for its address.
 
         Args:
             peer: the address of the connection's other end.
-            forwarded: X-Forwarded-For.
 
         Raises:
             Refusal: 429.
         """
-        if self._of_address is None:
-            return
-        client = self._addresses.client(peer, forwarded)
-        if client is None:
-            return
-        wait = self._of_address.take(client, monotonic())
-        if wait:
-            raise _limited("address", "from this address", wait)
+        forwarded = headers.getall("X-Forwarded-For", ()) if self.is_proxy(peer) else ()
+        client = self._addresses.client(peer, ",".join(forwarded))
+        if self._of_address is not None and client is not None:
+            _take(self._of_address, client, "address", "from this address")
 
     def is_proxy(self, peer: str) -> bool:
         return self._addresses.is_proxy(peer)
@@ -112,11 +103,8 @@ class AdmissionControl:
         Raises:
             Refusal: 429.
         """
-        if self._of_listener is None:
-            return
-        wait = self._of_listener.take(user_id, monotonic())
-        if wait:
-            raise _limited("listener", "by this listener", wait)
+        if self._of_listener is not None:
+            _take(self._of_listener, user_id, "listener", "by this listener")
 
     # --- connections
 
@@ -188,7 +176,6 @@ class AdmissionControl:
         """Begin to check the loop and slow connections.
 
         Args:
-            loop_lag: tells how late the loop is.
             in_flight: returns the number of requests being served.
         """
         self._in_flight = in_flight
@@ -255,13 +242,12 @@ def _buckets(
     return before if same else Buckets(rate, burst, remembered)
 
 
-def _limited(by: str, whose: str, wait: float) -> Refusal:
-    metrics.LIMITED.labels(by).inc()
-    return Refusal(
-        429,
-        f"Too many requests {whose}; try again later.",
-        headers={"Retry-After": retry_after(wait)},
-    )
+def _take(buckets: Buckets, key: object, by: str, whose: str) -> None:
+    wait = buckets.take(key, monotonic())
+    if wait:
+        metrics.LIMITED.labels(by).inc()
+        again = {"Retry-After": retry_after(wait)}
+        raise Refusal(429, f"Too many requests {whose}; try again later.", headers=again)
 
 
 def _give_back() -> None:

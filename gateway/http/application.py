@@ -21,7 +21,6 @@ from gateway.http.cors import Cors
 from gateway.http.errors import Refusal, Style
 from gateway.http.failed_requests import FailedRequests
 from gateway.http.failure_log import Failures
-from gateway.http.input_bounds import HeadTooLarge
 from gateway.http.jsonp import callback_of, make_script
 from gateway.http.messages import Request, Response, peer_of, target_of
 from gateway.http.parameters import unescape
@@ -31,6 +30,7 @@ from gateway.http.status import JSON, LINES
 from gateway.http.xml_answer import make_xml
 from sharding.state import TooLarge, Unavailable
 
+_BROKE = "Something broke here; it is logged as {}."
 _log = structlog.get_logger()
 
 
@@ -122,8 +122,8 @@ class Application:
     ) -> Answer:
         try:
             check_request(request)
-        except Refusal as refusal:
-            return self._error(self._style(path), refusal)
+        except Refusal as error:
+            return self._error(self._style(path), error)
         if route is None:
             return self._error(self._style(path), Refusal(404, "There is no such path."))
         call = Call(request, query, {})
@@ -132,65 +132,49 @@ class Application:
             if handler is None:
                 if route.player and self._cors is not None and self._cors.is_preflight(request):
                     return Response(204)
-                raise Refusal(
-                    405,
-                    f"This path answers {route.allow}.",
-                    headers={"Allow": route.allow},
-                )
+                allow = ", ".join(sorted(route.handlers))
+                raise Refusal(405, f"This path answers {allow}.", headers={"Allow": allow})
             admission = self.admission
             if admission is not None and not route.always:
                 if self.in_flight > admission.allowed:
                     metrics.SHED.inc()
                     raise Refusal(503, "Too many requests are in flight.")
                 if admission.by_address:
-                    admission.admit(
-                        peer_of(request), _forwarded(request) if admission.proxied else None
-                    )
+                    admission.admit(peer_of(request), request.headers)
             if route.ending == "jsonp":
                 callback_of(query)
             if raw:
                 for name, value in zip(self._names[route.template], raw, strict=True):
                     call.values[name] = unescape(value, name)
             return await handler(call)
-        except Refusal as refusal:
-            return self._error(route.style, refusal, logged_in=call.logged_in)
+        except Refusal as error:
+            refusal = error
         except TooLarge as error:
-            return self._error(route.style, Refusal(413, str(error)), logged_in=call.logged_in)
+            refusal = Refusal(413, str(error))
         except Exception as error:
-            again = _again_after(error)
-            if again is not None:
-                self._failures.note(
-                    30, "request not served", route.template, error, reason=str(error)
-                )
-                return self._error(
-                    route.style,
-                    Refusal(
-                        503,
-                        "The store is not available right now; try again.",
-                        headers={"Retry-After": str(again)},
-                    ),
-                    logged_in=call.logged_in,
-                )
+            refusal = self._failed(route.template, request.method, error)
+        return self._error(route.style, refusal, logged_in=call.logged_in)
+
+    def _failed(self, route: str, method: str, error: Exception) -> Refusal:
+        """Log an error of a handler; return what to answer."""
+        again = _again_after(error)
+        if again is None:
             # The request may contain secrets: only the pattern and the traceback are logged.
-            self._failures.note(40, "request failed", route.template, error, method=request.method)
-            return self._error(
-                route.style,
-                Refusal(500, f"Something broke here; it is logged as {logs.REQUEST_ID.get()}."),
-                logged_in=call.logged_in,
-            )
+            self._failures.note(40, "request failed", route, error, method=method)
+            return Refusal(500, _BROKE.format(logs.REQUEST_ID.get()))
+        self._failures.note(30, "request not served", route, error, reason=str(error))
+        sentence = "The store is not available right now; try again."
+        return Refusal(503, sentence, headers={"Retry-After": str(again)})
 
     def malformed(self, error: BaseException | None, status: int) -> Answer:
         """Answer a request that could not be parsed, and close the connection."""
         started = perf_counter()
         request_id = logs.request_id(None)
         logs.REQUEST_ID.set(request_id)
-        if isinstance(error, HeadTooLarge):
-            refusal = Refusal(status, error.message, close=True)
-        elif status < 500:
+        if status < 500:
             refusal = refusal_of(error, status)
         else:
-            sentence = f"Something broke here; it is logged as {request_id}."
-            refusal = Refusal(status, sentence, close=True)
+            refusal = Refusal(status, _BROKE.format(request_id), close=True)
         _log.log(
             20 if status < 500 else 40,
             "request not parsed" if status < 500 else "request failed",
@@ -249,8 +233,3 @@ def _again_after(error: Exception) -> int | None:
     if isinstance(error, MySQLError) and (error.passing or error.fault is Fault.FULL):
         return 5 if error.fault is Fault.FULL else 1
     return None
-
-
-def _forwarded(request: Request) -> str | None:
-    given = request.headers.getall("X-Forwarded-For", ())
-    return ",".join(given) if given else None

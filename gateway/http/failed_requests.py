@@ -1,14 +1,13 @@
-"""The last requests that failed here: found again by their id, and whom they hit.
+"""The last requests that failed here, in memory: found by their id, or by the listener they hit.
 
-Kept in memory only, the newest `MOST`. A play token among them is never told: who asks by one
-shows it, and who asks by a request's id learns the listener's number.
+No answer has a play token: who asks by one knows it, and who asks by a request's id is told the
+listener's number.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from time import time
 
 from msgspec import Struct
 
@@ -57,19 +56,15 @@ class FailedRequest(Struct, frozen=True):
 
 
 class FailedRequests:
-    """Keeps them. The clock is this machine's, seconds since 1970."""
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._kept: deque[FailedRequest] = deque(maxlen=MOST)
 
     def note(
         self, request_id: str, method: str, route: str, status: int, values: list[str], query: str
     ) -> None:
-        one = FailedRequest(
-            self._clock(), request_id, method, route, status, tuple(values), query[:200]
+        self._kept.append(
+            FailedRequest(time(), request_id, method, route, status, tuple(values), query[:200])
         )
-        self._kept.append(one)
 
     def of(self, *, who: str | None = None, request_id: str | None = None) -> list[FailedRequest]:
         """Those of a listener, or with an id; the newest first."""
@@ -81,6 +76,5 @@ class FailedRequests:
 
     def listeners(self) -> int:
         """How many listeners were hit in the last `RECENT` seconds; `MOST` means that or more."""
-        since = self._clock() - RECENT
-        recent: Iterable[FailedRequest] = (one for one in self._kept if one.at > since)
-        return len({one.who for one in recent if one.who is not None})
+        since = time() - RECENT
+        return len({one.who for one in self._kept if one.at > since} - {None})

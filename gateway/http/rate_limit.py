@@ -109,7 +109,6 @@ class Addresses:
         a client may have invented the entries before.
 
         Args:
-            peer: the address of the connection's other end.
             forwarded: X-Forwarded-For; several headers joined by commas.
         """
         if not self.is_proxy(peer):

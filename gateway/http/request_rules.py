@@ -21,6 +21,7 @@ from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, LineTooLong
 
 from gateway.http.errors import Refusal
+from gateway.http.input_bounds import HeadTooLarge
 from gateway.http.messages import Request
 
 # RFC 3986, 3.2.2 and 3.2.3: reg-name or IPv4address, or an address in brackets; then a port.
@@ -68,6 +69,8 @@ def refusal_of(error: BaseException | None, status: int) -> Refusal:
         error: what the parser raised.
         status: what aiohttp would answer, below 500.
     """
+    if isinstance(error, HeadTooLarge):
+        return Refusal(status, error.message, close=True)
     if isinstance(error, BadHttpMethod) and _METHOD.search(error.message):
         return Refusal(501, "This service knows no such method.", close=True)
     if isinstance(error, LineTooLong):

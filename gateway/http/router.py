@@ -56,10 +56,6 @@ class Route:
     ending: str = ""
     always: bool = False
 
-    @property
-    def allow(self) -> str:
-        return ", ".join(sorted(self.handlers))
-
 
 @dataclass(slots=True)
 class _Node:
