@@ -111,6 +111,6 @@ def _listener(token: str, keys: TokenKeys, now: float) -> tuple[FoundListener | 
     try:
         listener, expires = keys.read(token)
     except BadToken as error:
-        return None, error.reason
+        return None, str(error)
     told = FoundListener(str(listener.user_id), listener.logged_in, expires)
     return told, "It has expired." if now >= expires else None

@@ -83,9 +83,6 @@ class _Requests:
                 found[name] = of._replace(failed=of.failed + count)
         return found
 
-    def describe(self) -> Iterable[Metric]:
-        return self.collect()
-
     def collect(self) -> Iterable[Metric]:
         counter = CounterMetricFamily(
             "tapedeck_http_requests", "Requests answered", labels=["route", "method", "status"]

@@ -119,7 +119,7 @@ class PlainPlayer:
         try:
             listener = self._keys.verify(request.match_info["token"], time.time())
         except BadToken as error:
-            raise web.HTTPUnauthorized(text=error.reason) from None
+            raise web.HTTPUnauthorized(text=str(error)) from None
         mix = self.mixes.get(int(request.query["mix_id"]))
         if mix is None:
             raise web.HTTPNotFound

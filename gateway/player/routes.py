@@ -164,7 +164,7 @@ class PlayerApi:
         try:
             return self._live.tokens.verify(token, self._clock())
         except BadToken as error:
-            raise Refusal(401, error.reason) from None
+            raise Refusal(401, str(error)) from None
 
     async def _asked(self, call: Call, *needed: str) -> _Asked:
         listener = self._listener(call.values["play_token"])

@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
@@ -124,7 +125,6 @@ class WorkerClient:
         self.number = number
         self._address = address
         self._headers = {"Authorization": f"Bearer {token}"}
-        self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, path: str, *, method: str = "GET", body: bytes | None = None) -> bytes:
         """The body of the worker's answer.
@@ -132,64 +132,51 @@ class WorkerClient:
         Raises:
             OSError, TimeoutError, aiohttp.ClientError: it does not answer.
         """
-        if self._session is None:
-            # Another process may have the socket at the next request.
-            connector = aiohttp.UnixConnector(self._address, force_close=True)
-            self._session = aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-            )
-        async with self._session.request(
-            method, f"http://worker{path}", headers=self._headers, data=body
-        ) as answer:
+        # One connection for each request: another process may have the socket at the next one.
+        connector = aiohttp.UnixConnector(self._address)
+        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+            session.request(
+                method, f"http://worker{path}", headers=self._headers, data=body
+            ) as answer,
+        ):
             # A 503 of /readyz is an answer, not an error.
             if answer.status >= 500 and path != "/readyz":
                 answer.raise_for_status()
             return await answer.read()
 
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
 
-
+@dataclass
 class WorkersAnswers(AdminAnswers):
     """Gathers and combines the workers' answers.
 
-    Args:
+    Attributes:
         clients: one for each worker.
         stopping: returns whether the gateway is about to stop.
-        peers: the other gateways.
         replace: ends a worker, and starts another one in its place.
-
-    Attributes:
         drained: whether an operator has taken the gateway out; workers are born with it.
     """
 
-    def __init__(
-        self,
-        clients: Sequence[WorkerClient],
-        stopping: Callable[[], bool],
-        peers: Peers,
-        replace: Callable[[int], None],
-    ) -> None:
-        self._clients = clients
-        self._stopping = stopping
-        self.peers = peers
-        self._replace = replace
-        self.drained = False
-        self._delayed = DelayedReasons()
+    clients: Sequence[WorkerClient]
+    stopping: Callable[[], bool]
+    peers: Peers
+    replace: Callable[[int], None]
+    drained: bool = False
+    _delayed: DelayedReasons = field(default_factory=DelayedReasons)
 
     async def readiness(self) -> Verdict:
         return self._verdict(await self.ask_all("/readyz", Readiness))
 
     def _verdict(self, ready: Mapping[int, Readiness]) -> Verdict:
-        why = STOPPING if self._stopping() else ASKED if self.drained else ""
+        why = STOPPING if self.stopping() else ASKED if self.drained else ""
         said = self._delayed.take(
             [Reason("draining", why)] if why else [], asyncio.get_running_loop().time()
         )
         if said:
             return verdict_of(said)
         answers = {number: (body.status, reasons_of(body)) for number, body in ready.items()}
-        return worst(answers, len(self._clients), self.peers.reasons())
+        return worst(answers, len(self.clients), self.peers.reasons())
 
     async def ring(self) -> Ring:
         return merge_rings(_some(await self.ask_all("/ring", Ring)))
@@ -227,7 +214,7 @@ class WorkersAnswers(AdminAnswers):
             mysql=merge_mysql(list(mysql.values())) if mysql else None,
             families=families,
             workers={number: body.status for number, body in ready.items()},
-            missing=[client.number for client in self._clients if client.number not in ready],
+            missing=[client.number for client in self.clients if client.number not in ready],
             out_in={name: workers for name, (workers, _) in out.items()},
         )
 
@@ -247,7 +234,7 @@ class WorkersAnswers(AdminAnswers):
 
     async def drain_state(self) -> Drained:
         answers = await self.ask_all("/drain", Drained)
-        return merge_drained(self.drained, list(answers.values()), len(self._clients))
+        return merge_drained(self.drained, list(answers.values()), len(self.clients))
 
     async def drain(self) -> Drained:
         """Every worker is told; one that does not say so is replaced."""
@@ -259,14 +246,14 @@ class WorkersAnswers(AdminAnswers):
     async def _tell_drained(self, path: str, drained: bool) -> Drained:
         self.drained = drained
         answers = await self.ask_all(path, Drained, method="POST")
-        for client in self._clients:
+        for client in self.clients:
             if client.number not in answers:
-                self._replace(client.number)
-        return merge_drained(drained, list(answers.values()), len(self._clients))
+                self.replace(client.number)
+        return merge_drained(drained, list(answers.values()), len(self.clients))
 
     async def _first(self, path: str, of: type[T]) -> T:
         """The answer of the first worker that has one."""
-        for client in self._clients:
+        for client in self.clients:
             try:
                 return msgspec.json.decode(await client.ask(path), type=of)
             except (OSError, TimeoutError, aiohttp.ClientError, msgspec.DecodeError):
@@ -284,17 +271,13 @@ class WorkersAnswers(AdminAnswers):
         # In a thread: it takes tenths of a second for some workers.
         return await asyncio.to_thread(merged)
 
-    async def ask_all(
-        self,
-        path: str,
-        of: type[T],
-        *,
-        method: str = "GET",
-        body: bytes | None = None,
-        seconds: float = ANSWER_SECONDS,
-    ) -> dict[int, T]:
-        """The workers' answers by number, without workers that do not answer within `seconds`."""
-        answers = await self._ask(path, method=method, body=body, seconds=seconds)
+    async def ask_all(self, path: str, of: type[T], **how: Any) -> dict[int, T]:
+        """The workers' answers by number, without workers that do not answer in time.
+
+        Args:
+            how: as for `_ask`.
+        """
+        answers = await self._ask(path, **how)
         return {number: msgspec.json.decode(said, type=of) for number, said in answers.items()}
 
     async def _ask(
@@ -306,12 +289,12 @@ class WorkersAnswers(AdminAnswers):
         seconds: float = ANSWER_SECONDS,
     ) -> dict[int, bytes]:
         asked = (
-            asyncio.wait_for(d.ask(path, method=method, body=body), seconds) for d in self._clients
+            asyncio.wait_for(d.ask(path, method=method, body=body), seconds) for d in self.clients
         )
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return {
             client.number: answer
-            for client, answer in zip(self._clients, answers, strict=True)
+            for client, answer in zip(self.clients, answers, strict=True)
             if isinstance(answer, bytes)
         }
 

@@ -123,8 +123,6 @@ class Supervisor:
         await self._stop.wait()
         await self._stop_all(running)
         await admin.stop()
-        for slot in self._slots:
-            await slot.client.close()
         _log.info("supervisor stopped", status=self._status)
         return self._status
 

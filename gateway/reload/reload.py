@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -74,7 +75,7 @@ class Reload:
 
         Args:
             body: of the request; ignored.
-            force: whether to apply what fails now: new lookup nodes, another sign-in at MySQL.
+            force: as of Step.
 
         Raises:
             ConfigError: the configuration has problems; nothing changed.
@@ -197,16 +198,16 @@ async def weigh(config: Sections, generation: int, new: Sections) -> Step:
     return Step(merged, generation, outcome)
 
 
+@dataclass
 class OwnParts:
     """The parts of this process: the backend, and the configuration that handlers read."""
 
-    def __init__(self, backend: Backend, live: RuntimeConfig) -> None:
-        self._backend = backend
-        self._live = live
+    backend: Backend
+    live: RuntimeConfig
 
     @property
     def generation(self) -> int:
-        return self._backend.generation
+        return self.backend.generation
 
     async def ask(self, step: Step) -> None:
         """Check whether the parts can apply it.
@@ -215,7 +216,7 @@ class OwnParts:
             ConfigError: something new does not work. If the reload is forced, that becomes the
                 outcome's warnings.
         """
-        problems = await self._backend.trials(step.merged, self._backend.plan(step.merged))
+        problems = await self.backend.trials(step.merged, self.backend.plan(step.merged))
         if problems and step.force:
             step.outcome.warnings = problems
         elif problems:
@@ -227,9 +228,9 @@ class OwnParts:
 
     async def tell(self, step: Step) -> None:
         """Apply it from the next request on. Requests under way end with the old configuration."""
-        self._backend.reload(step.merged, self._backend.plan(step.merged), step.generation)
-        self._live.replace(step.merged)
-        await self._backend.days.relist()
+        self.backend.reload(step.merged, self.backend.plan(step.merged), step.generation)
+        self.live.replace(step.merged)
+        await self.backend.days.relist()
 
 
 class Order(Struct):
@@ -260,28 +261,22 @@ class Taken(Struct, omit_defaults=True):
     errors: Sequence[str] = ("it does not say why",)
 
 
+@dataclass
 class Workers:
     """A supervisor's workers.
 
-    Args:
+    Attributes:
         live: the supervisor's configuration, with which it starts workers.
         numbers: of the workers.
         send: sends a body to all workers, and returns their answers by number.
         replace: replaces a worker by a new process.
     """
 
-    def __init__(
-        self,
-        live: RuntimeConfig,
-        numbers: Sequence[int],
-        send: Callable[[bytes], Awaitable[Mapping[int, Taken]]],
-        replace: Callable[[int], None],
-    ) -> None:
-        self._live = live
-        self._numbers = numbers
-        self._send = send
-        self._replace = replace
-        self.generation = 1
+    live: RuntimeConfig
+    numbers: Sequence[int]
+    send: Callable[[bytes], Awaitable[Mapping[int, Taken]]]
+    replace: Callable[[int], None]
+    generation: int = 1
 
     async def ask(self, step: Step) -> None:
         """Check whether all workers can apply it.
@@ -291,7 +286,7 @@ class Workers:
             Refusal: a worker does not answer.
         """
         answers = await self._send_order(step, apply=False)
-        for number in self._numbers:
+        for number in self.numbers:
             answer = answers.get(number)
             if answer is None:
                 raise Refusal(503, f"Nothing changed: worker {number} does not answer; try again.")
@@ -303,24 +298,24 @@ class Workers:
 
     async def tell(self, step: Step) -> None:
         """Apply it in all workers, and in those that start from now on."""
-        self._live.replace(step.merged)
+        self.live.replace(step.merged)
         self.generation = step.generation
         answers = await self._send_order(step, apply=True)
-        for number in self._numbers:
+        for number in self.numbers:
             if number not in answers or answers[number].taken is not True:
-                self._replace(number)
+                self.replace(number)
 
     async def _send_order(self, step: Step, *, apply: bool) -> Mapping[int, Taken]:
-        return await self._send(
+        return await self.send(
             encode(Order(plain(step.merged), step.generation, apply, step.force))
         )
 
 
+@dataclass
 class WorkerReload:
     """A worker's part of a reload: it carries out its supervisor's order."""
 
-    def __init__(self, parts: OwnParts) -> None:
-        self._parts = parts
+    parts: OwnParts
 
     async def reload(self, body: bytes, *, force: bool = False) -> Taken:
         """Check whether the configuration can be applied, or apply it.
@@ -336,9 +331,9 @@ class WorkerReload:
         config = Sections.model_validate(order.config)
         step = Step(config, order.generation, Outcome([], []), order.force)
         if order.apply:
-            await self._parts.tell(step)
+            await self.parts.tell(step)
         else:
-            await self._parts.ask(step)
+            await self.parts.ask(step)
         return Taken(order.apply, step.outcome.warnings or ())
 
     async def check(self, body: bytes) -> Outcome:

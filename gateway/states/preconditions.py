@@ -20,26 +20,19 @@ _TAG = re.compile(r'(W/)?"([\x21\x23-\x7E\x80-\U0010FFFF]*)"')
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """The value of a condition.
+    """The value of a condition: `*` (`anything`), or tags, without W/ and with it.
 
-    Attributes:
-        anything: whether it is `*`, which matches any existing state.
-        strong: the tags without W/.
-        weak: the tags with W/.
+    A version of None stands for no state: it matches nothing.
     """
 
     anything: bool
-    strong: frozenset[str]
-    weak: frozenset[str]
+    strong: frozenset[str] = frozenset()
+    weak: frozenset[str] = frozenset()
 
     def match(self, version: int | None) -> bool:
-        """Whether a state with this version matches, compared strongly; None: there is no state."""
-        if version is None:
-            return False
-        return self.anything or str(version) in self.strong
+        return version is not None and (self.anything or str(version) in self.strong)
 
     def match_weakly(self, version: int | None) -> bool:
-        """The same, compared weakly: W/ is ignored."""
         return self.match(version) or (version is not None and str(version) in self.weak)
 
 
@@ -53,7 +46,7 @@ def read_tags(values: list[str], header: str) -> Tags | None:
         return None
     text = ",".join(values)
     if text.strip(" \t") == "*":
-        return Tags(True, frozenset(), frozenset())
+        return Tags(True)
     strong: set[str] = set()
     weak: set[str] = set()
     for element in _elements(text, header):
@@ -90,10 +83,7 @@ class Conditions:
     if_none_match: Tags | None
 
     def require(self, version: int | None) -> None:
-        """Refuse a change that a condition does not allow.
-
-        Args:
-            version: of the present state; None without one.
+        """Refuse a change of the present state that a condition does not allow.
 
         Raises:
             Refusal: 412, with the present version.
@@ -128,11 +118,8 @@ def _failed(version: int | None, *, weak: bool = False) -> Refusal:
             "answers (as nginx with gzip on) makes tags weak.",
             headers=etag,
         )
-    return Refusal(
-        412,
-        f"The state exists with another version than the condition allows: {version}.",
-        headers=etag,
-    )
+    sentence = f"The state exists with another version than the condition allows: {version}."
+    return Refusal(412, sentence, headers=etag)
 
 
 def read_conditions(if_match: list[str], if_none_match: list[str]) -> Conditions:

@@ -72,11 +72,8 @@ class StatesApi:
         outcome = await self._store.change(key, transition)
         assert outcome.version is not None
         assert outcome.day is not None
-        return Response(
-            outcome.answer,
-            _STORED[outcome.answer],
-            _headers(outcome.version, outcome.day),
-        )
+        headers = _headers(outcome.version, outcome.day)
+        return Response(outcome.answer, _STORED[outcome.answer], headers)
 
     async def delete_state(self, call: Call) -> Response:
         key = self._key(call)

@@ -34,7 +34,7 @@ alphabet = st.sampled_from(string.ascii_letters + string.digits + "-_+/=. \n\0é
 def reason(keys: TokenKeys, token: str, now: float = NOW) -> str:
     with pytest.raises(BadToken) as refusal:
         keys.verify(token, now)
-    return refusal.value.reason
+    return str(refusal.value)
 
 
 @given(user_ids, st.floats(0, 4e9), st.floats(1, 3650 * 86400), st.floats(0, 0.999))
@@ -120,18 +120,6 @@ def test_anonymous_ids_are_above_those_of_known_users_and_differ():
     ids = {anonymous_user_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(USER_MAX < user_id <= 2**63 - 1 for user_id in ids)
-
-
-@pytest.mark.parametrize("user_id", [0, -1, 2**63])
-def test_no_token_is_issued_for_an_id_out_of_range(user_id):
-    with pytest.raises(ValueError, match="user id"):
-        KEYS.issue(user_id, NOW)
-
-
-@pytest.mark.parametrize("keys", [[], [b""], [KEY, b""]])
-def test_an_empty_key_or_no_key_is_refused(keys):
-    with pytest.raises(ValueError, match="key"):
-        TokenKeys(keys, 3600)
 
 
 def test_a_key_is_not_shown():
