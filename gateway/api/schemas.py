@@ -34,6 +34,10 @@ def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def _list(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
 def _object(properties: Json, optional: Json | None = None, *, open_to_more: bool = False) -> Json:
     return {
         "type": "object",
@@ -90,10 +94,7 @@ SCHEMAS: Json = {
     **_closed(_schemas_of(TrackReply, MixReply, MixSet, TagReply, UserReply, SignedIn)),
     "Set": _object(
         {
-            "at_beginning": _FLAG,
-            "at_last_track": _FLAG,
-            "at_end": _FLAG,
-            "skip_allowed": _FLAG,
+            **dict.fromkeys(("at_beginning", "at_last_track", "at_end", "skip_allowed"), _FLAG),
             "track": {"anyOf": [_ref("TrackReply"), {"type": "object", "maxProperties": 0}]},
         }
     ),
@@ -101,21 +102,14 @@ SCHEMAS: Json = {
     "Playing": _envelope({"set": _ref("Set")}),
     "Done": _envelope(),
     "Refused": _envelope(status="^403 Forbidden$", notices=_SENTENCES),
-    "TracksPlayed": _envelope({"tracks": {"type": "array", "items": _ref("TrackReply")}}),
+    "TracksPlayed": _envelope({"tracks": _list(_ref("TrackReply"))}),
     "NextMix": _envelope({"next_mix": _ref("MixReply")}),
     "OneMix": _envelope({"mix": _ref("MixReply")}),
     "OneMixSet": _envelope({"mix_set": _ref("MixSet"), **_PLACE}),
-    "Mixes": _envelope(
-        {
-            "mix_set": _ref("MixSet"),
-            "mixes": {"type": "array", "items": _ref("MixReply")},
-            **_PLACE,
-        }
-    ),
-    "Tags": _envelope({"tags": {"type": "array", "items": _ref("TagReply")}, **_PLACE}),
+    "Mixes": _envelope({"mix_set": _ref("MixSet"), "mixes": _list(_ref("MixReply")), **_PLACE}),
+    "Tags": _envelope({"tags": _list(_ref("TagReply")), **_PLACE}),
     "OneUser": _envelope({"user": _ref("UserReply")}),
     "Session": _envelope({"user": _ref("SignedIn"), "user_token": _TEXT}),
-    "Picture": _TEXT,
     "Error": _envelope(status="^[45][0-9]{2} .+$", errors=_SENTENCES),
     "PlainError": _object(
         {"status": {"type": "string", "pattern": "^[45][0-9]{2} .+$"}, "errors": _SENTENCES}
@@ -128,21 +122,14 @@ SCHEMAS: Json = {
         *(Readiness, Ring, Outline, MySQL, Where, Found, Overview, Partition, BelievedClock),
         *(Drained, Happened),
     ),
-    "Partitions": {"type": "array", "items": _ref("Partition")},
-    "Page": _TEXT,
-    "PagePart": _TEXT,
-    "Guide": _TEXT,
-    "Events": _TEXT,
-    "Happenings": {"type": "array", "items": _ref("Happened")},
+    "Partitions": _list(_ref("Partition")),
+    **dict.fromkeys(("Events", "Guide", "Metrics", "Page", "PagePart", "Picture"), _TEXT),
+    "Happenings": _list(_ref("Happened")),
     "Stats": {"type": "object", "description": "By metric: a value, or values with labels."},
-    "Metrics": _TEXT,
     "Reloaded": _object(
-        {
-            "changed": {"type": "array", "items": _TEXT},
-            "needs_restart": {"type": "array", "items": _TEXT},
-        },
+        {"changed": _list(_TEXT), "needs_restart": _list(_TEXT)},
         # A forced reload that took what does not work has `warnings`.
-        {"warnings": {"type": "array", "items": _TEXT}},
+        {"warnings": _list(_TEXT)},
         open_to_more=True,
     ),
     "Description": {"type": "object"},

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any
 
 from config.model import Catalog as Limits
 from failover.mysql.connection import Row
@@ -18,7 +19,7 @@ from failover.mysql.errors import Fault, MySQLError
 from failover.mysql.primary import Primary
 from gateway.catalog.model import Card, MixUser
 from gateway.catalog.plays import Plays
-from gateway.catalog.reads import RETRY_AFTER, UNKNOWN_AGE, Cache, Entry, Reads, Value
+from gateway.catalog.reads import RETRY_AFTER, UNKNOWN_AGE, Cache, Entry, Reads
 from gateway.catalog.search import FOUND, Wanted, statement
 from gateway.catalog.tables import COUNT_MIXES, ID_AFTER, PAGE, card_of, read_cards
 from sharding.state import Unavailable
@@ -63,7 +64,7 @@ class Finder:
         self._max_age = limits.max_age
         self._clock = clock
         self._cards: Cache[int, Card | None] = Cache(limits.max_mixes)
-        self._answers: Cache[Hashable, Any] = Cache(ANSWERS)
+        self._rows: Cache[Hashable, list[Row]] = Cache(ANSWERS)
         self._reads = Reads()
         self._turns = asyncio.Semaphore(SEARCHES)
         self._queued = 0
@@ -90,12 +91,8 @@ class Finder:
 
     async def page(self, page: int, per_page: int) -> tuple[list[Card], int]:
         """The mixes of a page (from 1), by id, and how many there are on all pages."""
-
-        async def count() -> int:
-            rows = await self._fetch(COUNT_MIXES, empty=True)
-            return int(rows[0][0]) if rows else 0
-
-        total, before = await self._cached("count", count), (page - 1) * per_page
+        counted, before = await self._cached(COUNT_MIXES, empty=True), (page - 1) * per_page
+        total = int(counted[0][0]) if counted else 0
         if before >= total:
             return [], total
         rows = await self._fetch(PAGE, (per_page, before), empty=True)
@@ -110,45 +107,46 @@ class Finder:
 
     async def find(self, wanted: Wanted) -> Sequence[int]:
         """The ids of the first FOUND wanted mixes, in order."""
-
-        async def read() -> Sequence[int]:
-            return [row[0] for row in await self._search(*statement(wanted))]
-
-        return await self._cached(wanted, read)
+        return [row[0] for row in await self._cached(*statement(wanted), search=True)]
 
     async def tags(self) -> Sequence[tuple[str, int]]:
         """The FOUND most frequent tags, each with the number of its mixes."""
-
-        async def read() -> Sequence[tuple[str, int]]:
-            return [(row[0], int(row[1])) for row in await self._search(_TAGS, ())]
-
-        return await self._cached("tags", read)
+        return [(row[0], int(row[1])) for row in await self._cached(_TAGS, search=True)]
 
     async def author(self, user_id: int) -> MixUser | None:
         """The author with this id; None if no mix is theirs."""
-
-        async def read() -> MixUser | None:
-            rows = await self._fetch(_AUTHOR, (user_id,))
-            return MixUser(*rows[0]) if rows else None
-
-        return await self._cached(("author", user_id), read)
+        rows = await self._cached(_AUTHOR, (user_id,))
+        return MixUser(*rows[0]) if rows else None
 
     async def of_path(self, path: str) -> Card | None:
-        async def read() -> int | None:
-            return cast("int | None", (await self._fetch(_OF_PATH, (path,)))[0][0])
+        ids = [row[0] for row in await self._cached(_OF_PATH, (path,)) if row[0] is not None]
+        return next(iter(await self.cards(ids)), None)
 
-        mix_id = await self._cached(("path", path), read)
-        return None if mix_id is None else next(iter(await self.cards([mix_id])), None)
+    async def _cached(
+        self,
+        sql: str,
+        args: tuple[Any, ...] = (),
+        *,
+        search: bool = False,
+        empty: bool = False,
+    ) -> list[Row]:
+        """The rows of a statement.
 
-    async def _cached(self, key: Hashable, read: Callable[[], Awaitable[Value]]) -> Value:
-        now = self._clock()
-        entry: Entry[Value] | None = self._answers.get(key)
+        Args:
+            search: whether it waits for its turn among the searches.
+            empty: as for `_fetch`.
+        """
+        now, key = self._clock(), (sql, args)
+        entry = self._rows.get(key)
         if entry is not None and now < entry.good_until:
             return entry.value
-        answer, problem = await self._reads.share(key, read, entry)
-        age = RETRY_AFTER if problem else self._age(not answer)
-        self._answers.put(key, answer, now + age)
-        return answer
+        # While MySQL does not answer, an old "it does not exist" is no answer.
+        old = entry if entry is not None and (search or _any(entry.value)) else None
+        read = self._search if search else partial(self._fetch, empty=empty)
+        rows, problem = await self._reads.share(key, partial(read, sql, args), old)
+        age = RETRY_AFTER if problem else self._age(not _any(rows))
+        self._rows.put(key, rows, now + age)
+        return rows
 
     async def _search(self, sql: str, args: Sequence[Any]) -> list[Row]:
         if self._queued >= SEARCHES + QUEUE:
@@ -162,7 +160,7 @@ class Finder:
         finally:
             self._queued -= 1
 
-    async def _fetch(self, sql: str, args: Sequence[Any] = (), *, empty: bool = False) -> list[Row]:
+    async def _fetch(self, sql: str, args: Sequence[Any], *, empty: bool = False) -> list[Row]:
         """The rows; none if the table is missing and `empty` is set."""
         try:
             return await self._primary.fetch(sql, args)
@@ -174,3 +172,8 @@ class Finder:
     def _age(self, unknown: bool) -> float:
         """Seconds that a result is cached; less for "there is none", which an import may change."""
         return min(self._max_age, UNKNOWN_AGE) if unknown else self._max_age
+
+
+def _any(rows: Sequence[Row]) -> bool:
+    """Whether something was found: a count of 0, or a MIN() of nothing, is one row too."""
+    return bool(rows and rows[0][0])

@@ -76,7 +76,7 @@ class Reads:
             task = asyncio.ensure_future(read())
             self._tasks[key] = task
             task.add_done_callback(lambda done: self._finish(key, done))
-        if old is None or old.value is None:
+        if old is None:
             # The read continues if this request is cancelled: others may wait for it.
             return await asyncio.shield(task), ""
         await asyncio.wait((task,), timeout=PATIENCE)

@@ -138,7 +138,7 @@ def _plain(text: str) -> str:
     return re.sub("__|_|\\^", lambda m: {"_": " ", "__": "_", "^": "."}[m[0]], text)
 
 
-def statement(wanted: Wanted) -> tuple[str, list[Any]]:
+def statement(wanted: Wanted) -> tuple[str, tuple[Any, ...]]:
     """The SQL that returns the ids of the first FOUND mixes in order, and its arguments."""
     if wanted.like:
         similar = (
@@ -147,7 +147,7 @@ def statement(wanted: Wanted) -> tuple[str, list[Any]]:
             " GROUP BY o.mix_id, i.plays"
             f" ORDER BY COUNT(*) DESC, i.plays DESC, o.mix_id LIMIT {FOUND}"
         )
-        return similar, [wanted.like, wanted.like]
+        return similar, (wanted.like, wanted.like)
     sql, where = "SELECT i.mix_id FROM mix_index i", []
     args: list[Any] = []
     for n, tag in enumerate(wanted.tags):
@@ -165,4 +165,4 @@ def statement(wanted: Wanted) -> tuple[str, list[Any]]:
     order = ORDERS.get(wanted.sort, f"{_MATCH} DESC, i.mix_id DESC")
     if wanted.sort not in ORDERS:
         args.append(words)
-    return f"{sql} ORDER BY {order} LIMIT {FOUND}", args
+    return f"{sql} ORDER BY {order} LIMIT {FOUND}", tuple(args)

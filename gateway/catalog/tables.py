@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec.structs import astuple
 
+from failover.mysql.primary import Primary
 from gateway.catalog.model import Card, Mix, MixUser, Track
 from gateway.catalog.search import TAG_LENGTH, tags_of
-
-if TYPE_CHECKING:
-    from failover.mysql.primary import Primary
 
 NAME_LENGTH = 255
 PATH_LENGTH = 600

@@ -22,7 +22,7 @@ is sent twice. Before the first play, a command that names the first track acts 
 been sent before. A command that names another track starts at the first track, however often it is
 sent.
 
-The whole table (in code: `_PLAY`, `_NEXT`, `_SKIP`):
+The whole table (in code: `_TABLE`):
 
               EMPTY    UNSTARTED  PLAYING     LOST        ENDED    APART
     play      stay     start      stay        settle      start    -
@@ -65,7 +65,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -94,11 +94,11 @@ class Place(msgspec.Struct, frozen=True):
         track: the current one; None at the end.
     """
 
-    at_beginning: bool
-    at_last_track: bool
-    at_end: bool
-    skip_allowed: bool
-    track: Track | None
+    at_beginning: bool = False
+    at_last_track: bool = False
+    at_end: bool = False
+    skip_allowed: bool = False
+    track: Track | None = None
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -130,15 +130,9 @@ class _State(msgspec.Struct, frozen=True, omit_defaults=True):
     left: int | None = None
 
 
-def body_of(
-    played: tuple[int, ...] = (),
-    at_end: bool = False,
-    skips: tuple[float, ...] = (),
-    reported: tuple[int, ...] = (),
-    listened: bool = False,
-) -> bytes:
+def body_of(**values: Any) -> bytes:
     """The body of an imported state; the arguments are `_State`'s attributes."""
-    return _encode(_State(played, at_end, skips, reported, listened))
+    return _encode(_State(**values))
 
 
 class _Situation(Enum):
@@ -163,7 +157,7 @@ def play(mix: Mix, stored: Stored | None, now: float, rules: Rules) -> Decision[
         WrongOwner, UnreadableState: `stored` is not the Player's, as for all commands here.
     """
     turn = _Turn(mix, stored, now, rules)
-    return _PLAY[turn.situation](turn)
+    return _TABLE[turn.situation].play(turn)
 
 
 def next_track(
@@ -179,7 +173,7 @@ def next_track(
         UnknownTrack: `track_id` is not in the mix.
     """
     turn = _Turn(mix, stored, now, rules, track_id)
-    return _NEXT[turn.situation](turn)
+    return _TABLE[turn.situation].next(turn)
 
 
 def skip(
@@ -187,7 +181,7 @@ def skip(
 ) -> Decision[Answer]:
     """As `next_track`, but counted; refused at the end, and beyond the licence's limit."""
     turn = _Turn(mix, stored, now, rules, track_id)
-    return _SKIP[turn.situation](turn)
+    return _TABLE[turn.situation].skip(turn)
 
 
 def report(mix: Mix, stored: Stored | None, track_id: int) -> Decision[Answer]:
@@ -306,17 +300,10 @@ class _Turn:
 
     def _place(self, index: int | None, counted: int) -> Place:
         if index is None:
-            return Place(
-                at_beginning=False,
-                at_last_track=False,
-                at_end=True,
-                skip_allowed=False,
-                track=None,
-            )
+            return Place(at_end=True)
         return Place(
             at_beginning=index == 0,
             at_last_track=index == len(self.mix.tracks) - 1,
-            at_end=False,
             skip_allowed=counted < self.rules.skip_limit,
             track=self.mix.tracks[index],
         )
@@ -324,28 +311,21 @@ class _Turn:
 
 _Action: TypeAlias = Callable[[_Turn], Decision[Answer]]
 
-_PLAY: dict[_Situation, _Action] = {
-    _Situation.EMPTY: _Turn.stay,
-    _Situation.UNSTARTED: _Turn.start,
-    _Situation.PLAYING: _Turn.stay,
-    _Situation.LOST: _Turn.settle,
-    _Situation.ENDED: _Turn.start,
-}
-_NEXT: dict[_Situation, _Action] = {
-    _Situation.EMPTY: _Turn.stay,
-    _Situation.UNSTARTED: _Turn.start,
-    _Situation.PLAYING: _Turn.step,
-    _Situation.LOST: _Turn.step,
-    _Situation.ENDED: _Turn.stay,
-    _Situation.APART: _Turn.stay,
-}
-_SKIP: dict[_Situation, _Action] = {
-    _Situation.EMPTY: _Turn.refuse_at_end,
-    _Situation.UNSTARTED: _Turn.start,
-    _Situation.PLAYING: _Turn.counted_step,
-    _Situation.LOST: _Turn.counted_step,
-    _Situation.ENDED: _Turn.refuse_at_end,
-    _Situation.APART: _Turn.stay,
+
+class _Row(NamedTuple):
+    play: _Action
+    next: _Action
+    skip: _Action
+
+
+_TABLE = {
+    _Situation.EMPTY: _Row(_Turn.stay, _Turn.stay, _Turn.refuse_at_end),
+    _Situation.UNSTARTED: _Row(_Turn.start, _Turn.start, _Turn.start),
+    _Situation.PLAYING: _Row(_Turn.stay, _Turn.step, _Turn.counted_step),
+    _Situation.LOST: _Row(_Turn.settle, _Turn.step, _Turn.counted_step),
+    _Situation.ENDED: _Row(_Turn.start, _Turn.stay, _Turn.refuse_at_end),
+    # `play` names no track, so it is never apart.
+    _Situation.APART: _Row(_Turn.stay, _Turn.stay, _Turn.stay),
 }
 
 
