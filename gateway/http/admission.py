@@ -78,8 +78,6 @@ class AdmissionControl:
         self._of_address = _buckets(of_address, limits.address_rate, limits.address_burst, most)
         self._of_listener = _buckets(of_listener, limits.token_rate, limits.token_burst, most)
 
-    # --- requests
-
     def admit(self, peer: str, headers: CIMultiDictProxy[str]) -> None:
         """Count a request for its address.
 
@@ -106,8 +104,6 @@ class AdmissionControl:
         if self._of_listener is not None:
             _take(self._of_listener, user_id, "listener", "by this listener")
 
-    # --- connections
-
     def opened(self, connection: HttpConnection) -> str | None:
         """Register a connection; return why it is refused, or None. It is counted in both cases."""
         address = one_client(connection.peer)
@@ -119,15 +115,10 @@ class AdmissionControl:
             return "Too many connections are open."
         if connection.descriptor >= of_clients(self._reserved):
             metrics.CUT_OFF.labels("descriptors").inc()
-            return (
-                "Too many files are open: raise the limit of open files (LimitNOFILE, ulimit -n)."
-            )
+            return "Too many files are open: raise their limit (LimitNOFILE, ulimit -n)."
         most = self.limits.address_connections
-        if (
-            most is not None
-            and self._per_address[address] > most
-            and not self.is_proxy(connection.peer)
-        ):
+        beyond = most is not None and self._per_address[address] > most
+        if beyond and not self.is_proxy(connection.peer):
             metrics.CUT_OFF.labels("address_connections").inc()
             return "Too many connections are open from this address."
         return None
@@ -143,7 +134,7 @@ class AdmissionControl:
             del self._per_address[address]
 
     def count_held(self, connection: HttpConnection, held: int) -> None:
-        """Register how many bytes of memory a connection's unfinished request takes now.
+        """Register the bytes of memory that a connection's unfinished request takes now.
 
         Beyond `unfinished_bytes` the connections with most bytes are closed until a quarter of the
         limit is free. So a small unfinished request stays, and the search is needed seldom.
@@ -170,8 +161,6 @@ class AdmissionControl:
     def _usage(self) -> int:
         return self.held + len(self._connections) * CONNECTION_BYTES
 
-    # --- time
-
     def start(self, loop_lag: LoopLag, in_flight: Callable[[], int]) -> None:
         """Begin to check the loop and slow connections.
 
@@ -182,12 +171,7 @@ class AdmissionControl:
         loop_lag.followers.append(self.tick)
 
     def tick(self, now: float, late: float) -> None:
-        """Run `adapt_limit` and `close_slow` when they are due.
-
-        Args:
-            now: the loop's clock.
-            late: seconds by which the loop was late this time.
-        """
+        """Run `adapt_limit` and `close_slow` when they are due; `now` is the loop's clock."""
         self._late = max(self._late, late)
         if now >= self._check_at:
             self.adapt_limit(self._late)
@@ -197,7 +181,6 @@ class AdmissionControl:
             self._sweep_at = now + SWEEP_SECONDS
 
     def adapt_limit(self, late: float) -> None:
-        """Adapt the limit of requests in flight to a loop that was `late` seconds late."""
         governor = self._governor
         governor.adapt(late, self._in_flight())
         self.allowed = governor.limit

@@ -39,9 +39,9 @@ class Governor:
     """
 
     def __init__(self, target: float | None, floor: int, ceiling: int) -> None:
-        self.target, self.floor, self.ceiling = target, floor, ceiling
-        self.limit = ceiling
+        self.ceiling = -1
         self._late = 0
+        self.configure(target, floor, ceiling)
 
     def configure(self, target: float | None, floor: int, ceiling: int) -> None:
         if ceiling != self.ceiling or target is None:
@@ -49,12 +49,7 @@ class Governor:
         self.target, self.floor, self.ceiling = target, floor, ceiling
 
     def adapt(self, late: float, in_flight: int) -> None:
-        """Change the limit after a check.
-
-        Args:
-            late: seconds by which the loop was late.
-            in_flight: requests at that moment.
-        """
+        """Change the limit after a check that found the loop `late` seconds late."""
         if self.target is None:
             return
         if late > self.target:

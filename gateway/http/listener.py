@@ -39,10 +39,8 @@ def bind(host: str, port: int, value: str, option: str, *, shared: bool = False)
     """A bound TCP socket that does not listen yet.
 
     Args:
-        host: a name or an address.
         port: 0 for any free one.
-        value: the port's name in the configuration, for the error.
-        option: the port's option on the command line, for the error.
+        value, option: the port's name in the configuration and on the command line, for errors.
         shared: bind with SO_REUSEPORT, beside other sockets of ours.
 
     Raises:
@@ -121,9 +119,7 @@ class Listening:
 
     @property
     def address(self) -> str:
-        """`host:port`."""
-        host, port = self._sock.getsockname()[:2]
-        return join_address(host, port)
+        return join_address(*self._sock.getsockname()[:2])
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -200,13 +196,9 @@ class Listening:
         self._sock.close()
 
     async def stop(self, seconds: float) -> bool:
-        """Stop accepting, finish what is in flight, close.
+        """Stop accepting, finish what is in flight, close; return whether everything was finished.
 
-        Args:
-            seconds: at most; then requests in flight are cut off.
-
-        Returns:
-            Whether everything was finished.
+        After `seconds` requests in flight are cut off.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds

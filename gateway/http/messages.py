@@ -9,17 +9,14 @@ with many features, and headers that are the same each time.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11, RawRequestMessage
 from multidict import CIMultiDictProxy
 
 from gateway.http.status import JSON, LINES
-
-if TYPE_CHECKING:
-    from aiohttp.abc import AbstractStreamWriter
 
 # The Player's GETs change state: no cache between client and gateway may answer them.
 _ALWAYS = "Server: tapedeck\r\nCache-Control: no-store\r\n"
@@ -75,8 +72,7 @@ def peer_of(request: Request) -> str:
     if isinstance(request, BodylessRequest):
         return request.peer
     # `protocol.py` sets it; the protocol of a lost connection is None.
-    peer: str = getattr(request.protocol, "peer", "")
-    return peer
+    return getattr(request.protocol, "peer", "")
 
 
 class Response:
@@ -94,15 +90,7 @@ class Response:
         request_id: for X-Request-Id.
     """
 
-    __slots__ = (
-        "_head_only",
-        "body",
-        "content_type",
-        "headers",
-        "keep_alive",
-        "request_id",
-        "status",
-    )
+    __slots__ = ("body", "content_type", "headers", "keep_alive", "request_id", "status")
 
     def __init__(
         self,

@@ -18,10 +18,7 @@ _DEFAULTS = Limits()
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body's bytes; empty if the request has none.
-
-    Args:
-        limit: most bytes; a longer body is not read to its end.
+    """The body's bytes, at most `limit`; empty if the request has none.
 
     Raises:
         Refusal: 400 incomplete or malformed, 408 too slow, 413 too long, 415 compressed, 417.
@@ -30,13 +27,9 @@ async def read_body(request: Request, limit: int) -> bytes:
         return b""
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() not in ("", "identity"):
-        # With Accept-Encoding, as RFC 9110, 15.5.16, requires.
-        raise Refusal(
-            415,
-            "The body must not be compressed (Content-Encoding).",
-            headers={"Accept-Encoding": "identity"},
-            close=True,
-        )
+        # RFC 9110, 15.5.16, requires Accept-Encoding.
+        sentence = "The body must not be compressed (Content-Encoding)."
+        raise Refusal(415, sentence, headers={"Accept-Encoding": "identity"}, close=True)
     too_long = Refusal(413, f"The body is longer than {limit} bytes.", close=True)
     if (request.content_length or 0) > limit:
         raise too_long

@@ -12,23 +12,20 @@ from gateway.http.errors import Style
 from gateway.http.messages import Request, Response
 
 
+@dataclass(slots=True)
 class Call:
     """One request, for a handler.
 
     Attributes:
-        request: aiohttp's, or a BodylessRequest.
         query: the raw query string.
         values: the decoded segments in the place of the path's `{names}`.
         logged_in: for the error envelope; the handler sets it.
     """
 
-    __slots__ = ("logged_in", "query", "request", "values")
-
-    def __init__(self, request: Request, query: str, values: dict[str, str]) -> None:
-        self.request = request
-        self.query = query
-        self.values = values
-        self.logged_in = False
+    request: Request
+    query: str
+    values: dict[str, str]
+    logged_in: bool = False
 
 
 Answer = Response | web.Response
@@ -42,9 +39,7 @@ class Route:
     Attributes:
         template: such as `/mixes/{id}`; one name stands for one segment.
         handlers: by method.
-        style: of error bodies.
-        player: whether it is of the Player API: `.json`, `.jsonp` or `.xml` may follow
-            the path.
+        player: whether it is of the Player API: `.json`, `.jsonp` or `.xml` may follow the path.
         ending: `jsonp` or `xml`, if the request ends so.
         always: whether it is served even when the gateway is full.
     """

@@ -57,7 +57,6 @@ class AdminPort:
 
     @property
     def address(self) -> str:
-        """`host:port`."""
         return self._listening.address
 
     async def start(self) -> None:
