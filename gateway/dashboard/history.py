@@ -126,7 +126,7 @@ class History:
             # A process that has only just begun to look has lost nothing.
             if key not in self._open and seen.at >= self._began + STEP:
                 self._open[key] = self._add_event(_event_of(reason, next(self._ids), seen.at))
-        for key in [key for key in self._open if key not in present]:
+        for key in self._open.keys() - present.keys():
             self._open.pop(key).until = seen.at
             self.changed += 1
         held = [
@@ -159,13 +159,9 @@ class History:
             words = f"Lookup node {labels['node']} "
             if grown and not any(text.startswith(words) for text in said):
                 self._note("nodes", f"{words}was out of the ring for a moment", at, level="warn")
-        reloads = {
-            labels.get("result", "applied")
-            for labels, grown in window.increases("tapedeck_reloads_total")
-            if grown
-        }
-        for result in sorted(reloads):
-            self._note("reload", _RELOADS.get(result, f"A reload ended: {result}"), at)
+        reloads = window.increases("tapedeck_reloads_total")
+        for result in sorted({labels["result"] for labels, grown in reloads if grown}):
+            self._note("reload", _RELOADS[result], at)
         restarts = sum(g for _, g in window.increases("tapedeck_worker_restarts_total"))
         if restarts:
             self._note("worker", "A worker died and was started again", at)

@@ -58,11 +58,7 @@ def read(at: float, families: Iterable[Metric]) -> Reading:
 
 
 class Window:
-    """What happened between two readings.
-
-    Args:
-        old, new: of one gateway, in this order.
-    """
+    """What happened between two readings of one gateway."""
 
     def __init__(self, old: Reading, new: Reading) -> None:
         self._old = old
@@ -72,11 +68,7 @@ class Window:
     def increases(
         self, name: str, worker: str | None = None
     ) -> Iterator[tuple[dict[str, str], float]]:
-        """How much each series of a counter grew, with its labels.
-
-        Args:
-            worker: only that worker's; all of them by default.
-        """
+        """How much each series of a counter grew, with its labels; of one worker or of all."""
         before = self._old.samples.get(name, {})
         for key, value in self._new.samples.get(name, {}).items():
             if worker is not None and key[0] != worker:
@@ -169,11 +161,6 @@ def _failing(labels: dict[str, str]) -> str | None:
     return f"{labels['method']} {labels['route']} {labels['status']}"
 
 
-def _session(labels: dict[str, str]) -> str | None:
-    """Changes of a running session ask no lookup node."""
-    return "session" if labels["outcome"] == "hit" else None
-
-
 def _served(labels: dict[str, str]) -> bool:
     return labels["route"] in _SERVED
 
@@ -210,7 +197,11 @@ def point(window: Window, at: float | UnsetType = UNSET) -> Point:
         errors=window.rates("tapedeck_http_requests_total", _error),
         latency=[_milliseconds(value) for value in latency],
         lookups=window.rates("tapedeck_lookups_total", lambda labels: labels["outcome"])
-        | window.rates("tapedeck_session_changes_total", _session),
+        # Changes of a running session ask no lookup node.
+        | window.rates(
+            "tapedeck_session_changes_total",
+            lambda labels: "session" if labels["outcome"] == "hit" else None,
+        ),
         partitions=[
             window.mean("tapedeck_partitions_read"),
             # Partitions are whole numbers; a quantile between two bounds is none.
@@ -251,9 +242,7 @@ def totals(window: Window) -> dict[str, object]:
 
 
 def node_numbers(window: Window, node: str) -> dict[str, object]:
-    """Of one lookup node: median and p99 of a round trip in ms, round trips and failures a
-    second."""
-
+    """Of one lookup node: times of a round trip in ms, round trips and failures a second."""
     half, most = window.quantiles(
         "tapedeck_lookup_node_seconds", (0.5, 0.99), lambda labels: labels["node"] == node
     )

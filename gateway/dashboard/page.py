@@ -18,6 +18,7 @@ from aiohttp import web
 from msgspec import structs
 
 from config.plain import plain
+from failover import tasks
 from gateway.admin_answers import AdminAnswers, Snapshot
 from gateway.api.admin_bodies import Overview
 from gateway.dashboard.history import KEEP, STEP, History
@@ -63,8 +64,6 @@ class Dashboard:
         self._tasks: list[asyncio.Task[None]] = []
         self._circle: object = None
 
-    # --- life
-
     def start(self) -> None:
         self._tasks = [
             asyncio.create_task(self._keep_observing(), name="dashboard"),
@@ -74,11 +73,7 @@ class Dashboard:
 
     async def close(self) -> None:
         self._viewers.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    # --- answers
+        await tasks.stop(*self._tasks)
 
     async def dashboard(self, call: Call) -> Response:
         return PAGES.page()
@@ -117,8 +112,6 @@ class Dashboard:
             primary=None if seen.mysql is None else seen.mysql.primary,
         )
         return json_response(said)
-
-    # --- observing
 
     async def _keep_observing(self) -> None:
         loop = asyncio.get_running_loop()
@@ -180,8 +173,6 @@ class Dashboard:
         except Exception:
             _log.exception("dashboard failed", at=getattr(work, "__name__", ""))
 
-    # --- what viewers are sent
-
     def _unseen(self, viewer: Viewer) -> list[bytes]:
         if self._seen is None:
             return []
@@ -227,24 +218,21 @@ class Dashboard:
             "retention": config.partitions.retention_days,
             "drop_after": config.partitions.drop_after,
             "now": totals(window) if window is not None else None,
-            "workers": self._workers(seen),
+            "workers": _workers(seen, window),
         }
 
-    def _workers(self, seen: Snapshot) -> list[dict[str, object]]:
-        """Each worker; a process without workers is shown as one."""
-        window = self._history.window
-        if window is None:
-            return []
-        if not seen.workers and not seen.missing:
-            return [{"worker": 1, "status": seen.status, **worker_numbers(window, "")}]
-        return [
-            {
-                "worker": number,
-                "status": seen.workers.get(number, "missing"),
-                **worker_numbers(window, str(number)),
-            }
-            for number in sorted({*seen.workers, *seen.missing})
-        ]
+
+def _workers(seen: Snapshot, window: Window | None) -> list[dict[str, object]]:
+    """Each worker; a process without workers is shown as one."""
+    if window is None:
+        return []
+    if not seen.workers and not seen.missing:
+        return [{"worker": 1, "status": seen.status, **worker_numbers(window, "")}]
+    statuses = {**dict.fromkeys(seen.missing, "missing"), **seen.workers}
+    return [
+        {"worker": number, "status": status, **worker_numbers(window, str(number))}
+        for number, status in sorted(statuses.items())
+    ]
 
 
 def _ring(seen: Snapshot, window: Window | None) -> dict[str, object]:

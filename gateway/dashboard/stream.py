@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
@@ -28,24 +29,20 @@ def event(name: str, value: Any) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (name.encode(), encode(value))
 
 
+@dataclass(eq=False)
 class Viewer:
     """One page that looks.
 
     Attributes:
-        sent: what it has seen already, by the names that the feed gives it.
         took: when it last took something, on the loop's clock.
+        sent: what it has seen already, by the names that the feed gives it.
+        news: set while there may be something that it has not seen.
     """
 
-    def __init__(self, request: web.BaseRequest, now: float) -> None:
-        self.sent: dict[str, float] = {}
-        self.took = now
-        self._request = request
-        self.news = asyncio.Event()
-        self.news.set()
-
-    def abort(self) -> None:
-        if self._request.transport is not None:
-            self._request.transport.abort()
+    request: web.BaseRequest
+    took: float
+    sent: dict[str, float] = field(default_factory=dict)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Viewers:
@@ -83,8 +80,9 @@ class Viewers:
     def wake(self) -> None:
         now = asyncio.get_running_loop().time()
         for viewer in tuple(self._viewers):
-            if now - viewer.took > STALLED_SECONDS:
-                viewer.abort()
+            transport = viewer.request.transport
+            if transport is not None and now - viewer.took > STALLED_SECONDS:
+                transport.abort()
             viewer.news.set()
 
     def close(self) -> None:
@@ -97,6 +95,7 @@ class Viewers:
         """What one viewer is sent, until the end."""
         loop = asyncio.get_running_loop()
         viewer = Viewer(request, loop.time())
+        viewer.news.set()
         self._viewers.add(viewer)
         self._arrived()
         try:
