@@ -116,7 +116,8 @@ def _why(summary: Summary) -> str:
 
 async def _import(file: BinaryIO, file_format: Format, skip_bad: bool, mysql: MySQL) -> Summary:
     from failover.mysql.primary import Primary
-    from gateway.catalog.importer import UnreadableFile, import_mixes, read
+    from gateway.catalog.csv_file import UnreadableFile
+    from gateway.catalog.importer import import_mixes, read
 
     primary = Primary(mysql)
     await primary.start()

@@ -134,7 +134,7 @@ class AdminApi:
         return json_response(await self._answers.find(asked))
 
     async def guide(self, call: Call) -> Answer:
-        return guide.page(call.values["file"])
+        return guide.PAGES.part(call.values["file"])
 
     async def metrics(self, call: Call) -> Answer:
         return Response(200, await self._answers.metrics(), content_type=telemetry.TEXT)

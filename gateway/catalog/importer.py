@@ -32,7 +32,7 @@ import msgspec
 from failover.mysql import session_variables
 from failover.mysql.connection import BEGIN, COMMIT
 from failover.mysql.primary import Primary
-from gateway.catalog.csv_file import UnreadableFile, read_csv
+from gateway.catalog.csv_file import read_csv
 from gateway.catalog.tables import ensure_catalog, writes
 from gateway.catalog.validation import (
     Bad,
@@ -43,8 +43,6 @@ from gateway.catalog.validation import (
     checked_mix,
     words_of,
 )
-
-__all__ = ["BadLine", "Entry", "Summary", "UnreadableFile", "format_of", "import_mixes", "read"]
 
 Format = Literal["jsonl", "csv"]
 
@@ -75,11 +73,12 @@ class Summary:
     imported: bool = False
 
 
+_FORMATS: dict[str, Format] = {"jsonl": "jsonl", "ndjson": "jsonl", "csv": "csv"}
+
+
 def format_of(name: str) -> Format | None:
     """The format of a file by the ending of its name; None if that tells none."""
-    ending = name.lower().rpartition(".")[2]
-    formats: dict[str, Format] = {"jsonl": "jsonl", "ndjson": "jsonl", "csv": "csv"}
-    return formats.get(ending)
+    return _FORMATS.get(name.lower().rpartition(".")[2])
 
 
 def read(

@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta
 
-from gateway.catalog.model import Mix, MixUser, Track
+from gateway.catalog.model import Mix
 from gateway.catalog.tables import (
     DESCRIPTION_LENGTH,
     NAME_LENGTH,
@@ -130,20 +130,13 @@ def checked_mix(fields: MixFields) -> Mix:
         if track.id in ids:
             raise Bad(f"tracks[{number}]: track {track.id} is in the mix already")
         ids.add(track.id)
-    return Mix(
-        id=fields.id,
-        name=fields.name,
-        slug=fields.slug,
-        path=path,
-        description=fields.description,
-        tag_list_cache=fields.tag_list_cache or "",
-        duration=sum(track.play_duration for track in fields.tracks),
-        user=MixUser(fields.user.id, fields.user.login, fields.user.slug),
-        tracks=tuple(
-            msgspec.convert(track, Track, from_attributes=True) for track in fields.tracks
-        ),
-        cover_url=fields.cover_url,
-    )
+    values = {
+        **msgspec.structs.asdict(fields),
+        "path": path,
+        "tag_list_cache": fields.tag_list_cache or "",
+        "duration": sum(track.play_duration for track in fields.tracks),
+    }
+    return msgspec.convert(values, Mix, from_attributes=True)
 
 
 def check_track(track: TrackFields, where: str) -> None:

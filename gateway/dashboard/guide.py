@@ -7,11 +7,8 @@ far away. They need no token, as they say nothing of this gateway.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 
-from gateway.http.errors import Refusal
-from gateway.http.messages import Response
-from gateway.http.static_files import HEADERS
+from gateway.http.static_files import Pages
 from sharding.health_verdict import Kind
 
 RUNBOOKS: Mapping[Kind, str] = {
@@ -45,26 +42,5 @@ def runbook(cause: Kind) -> str:
     return f"{RUNBOOKS[cause]}.md" if cause in RUNBOOKS else "operations.md"
 
 
-def _read() -> dict[str, bytes]:
-    folder = resources.files("gateway.dashboard").joinpath("guide")
-    return {
-        page.name: page.read_bytes()
-        for place in (folder, folder.joinpath("runbooks"))
-        for page in place.iterdir()
-        if page.name.endswith(".md")
-    }
-
-
-# Once, before there is an event loop: no request waits for a disk.
-_PAGES = _read()
-
-
-def page(name: str) -> Response:
-    """One of the pages.
-
-    Raises:
-        Refusal: 404.
-    """
-    if name not in _PAGES:
-        raise Refusal(404, "There is no such page.")
-    return Response(200, _PAGES[name], HEADERS, "text/plain; charset=utf-8")
+# Read before there is an event loop.
+PAGES = Pages("gateway.dashboard", ("guide", "guide/runbooks"))

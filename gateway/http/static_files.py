@@ -1,7 +1,8 @@
-"""The files of a page, from a package's `web` folder, with strict security headers."""
+"""The files of a page, with strict security headers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 
 from gateway.http.errors import Refusal
@@ -11,6 +12,7 @@ _TYPES = {
     "css": "text/css; charset=utf-8",
     "html": "text/html; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
+    "md": "text/plain; charset=utf-8",
     "svg": "image/svg+xml",
 }
 _PAGE = "index.html"
@@ -28,17 +30,18 @@ HEADERS = {
 
 
 class Pages:
-    """A page and its parts, read once, so that no request waits for a disk."""
+    """The files of folders of a package, read once, so that no request waits for a disk."""
 
-    def __init__(self, package: str) -> None:
+    def __init__(self, package: str, folders: Sequence[str] = ("web",)) -> None:
         self._files = {
             file.name: file.read_bytes()
-            for file in resources.files(package).joinpath("web").iterdir()
+            for folder in folders
+            for file in resources.files(package).joinpath(folder).iterdir()
             if _ending(file.name) in _TYPES
         }
 
     def page(self) -> Response:
-        """The page itself, `web/index.html`."""
+        """The page itself, `index.html`."""
         return self._answer(_PAGE)
 
     def part(self, name: str) -> Response:

@@ -21,9 +21,10 @@ from config.model import MySQL
 from failover.mysql.errors import PrimaryUnavailable
 from failover.mysql.primary import Primary
 from gateway.catalog.cache import Catalog
-from gateway.catalog.importer import Entry, Summary, import_mixes, read
+from gateway.catalog.importer import Summary, import_mixes, read
 from gateway.catalog.model import Mix, MixUser, Track
 from gateway.catalog.tables import ensure_catalog
+from gateway.catalog.validation import Entry
 from stack.mariadb import MariaDB
 from stack.process import free_port
 from tests.support.mysqld import key_of

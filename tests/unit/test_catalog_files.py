@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import config
-from gateway.catalog.importer import BadLine, Entry, UnreadableFile, format_of, read
+from gateway.catalog.csv_file import UnreadableFile
+from gateway.catalog.importer import format_of, read
+from gateway.catalog.validation import BadLine, Entry
 
 
 def track(track_id: int, **changes: object) -> dict[str, object]:

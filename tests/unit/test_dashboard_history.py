@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 from failover.mysql.shown import MySQL
 from gateway.admin_answers import Snapshot
 from gateway.api.endpoints import CLASSES
-from gateway.dashboard.guide import page, runbook
+from gateway.dashboard.guide import PAGES, runbook
 from gateway.dashboard.history import KEEP, MOST_EVENTS, STEP, Held, History, Standing
 from gateway.dashboard.numbers import Window, point, read, worker_numbers
 from gateway.telemetry import merge
@@ -150,7 +150,7 @@ def test_a_better_status_counts_from_when_it_became_better() -> None:
 
 def test_each_cause_has_a_runbook_that_is_served() -> None:
     for kind in ORDER:
-        assert page(runbook(kind)).status == 200
+        assert PAGES.part(runbook(kind)).status == 200
 
 
 @pytest.mark.parametrize(
