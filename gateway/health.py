@@ -39,6 +39,7 @@ from sharding.health_verdict import (
     Facts,
     Objective,
     Reason,
+    Status,
     Traffic,
     Verdict,
     reasons,
@@ -107,7 +108,7 @@ class Health:
         self._heartbeat = Heartbeat(backend.primary, self._row)
         self._delayed = DelayedReasons()
         self._served: deque[tuple[float, dict[str, Served]]] = deque()
-        self._said: Verdict | None = None
+        self._said: tuple[Status, list[str]] | None = None
         self._hashes = hashes(live.config)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -130,19 +131,18 @@ class Health:
         if why := self._draining():
             said = self._delayed.take([Reason("draining", why)], loop_time)
             return verdict_of([reason for reason in said if reason.kind == "draining"])
-        objective = self._live.config.objective
-        found = reasons(
-            self._facts(loop_time), Objective(objective.success / 100, objective.latency / 1000)
-        )
+        config = self._live.config.objective
+        objective = Objective(config.success / 100, config.latency / 1000)
+        found = reasons(self._facts(loop_time), objective)
         verdict = verdict_of(self._delayed.take(found, loop_time))
         self._log_change(verdict)
         return verdict
 
     def _facts(self, now: float) -> Facts:
-        facts, beat = self._backend.facts(), self._heartbeat
+        beat = self._heartbeat
         unknown = [f"whether changes commit is not known: {beat.problem}"] if beat.problem else []
         return replace(
-            facts,
+            self._backend.facts(),
             traffic=self._traffic(now),
             drift=drift(self._hashes, beat.others),
             others_ahead={f"the gateway {other.name}": other.ahead for other in beat.others},
@@ -165,16 +165,11 @@ class Health:
         ]
 
     def _log_change(self, verdict: Verdict) -> None:
-        before, self._said = self._said, verdict
-        if before is None or (before.status, list(map(stem, before.found))) != (
-            verdict.status,
-            list(map(stem, verdict.found)),
-        ):
+        before, self._said = self._said, (verdict.status, list(map(stem, verdict.found)))
+        if before != self._said:
             level = {"ready": 20, "degraded": 30}.get(verdict.status, 40)
-            was = before.status if before is not None else None
-            _log.log(
-                level, "verdict changed", status=verdict.status, was=was, reasons=verdict.reasons
-            )
+            status, was = verdict.status, before[0] if before else None
+            _log.log(level, "verdict changed", status=status, was=was, reasons=verdict.reasons)
 
     def _row(self) -> Said:
         ahead = 0.0 if self._backend.loop_lag.starved else round(self._backend.days.apart, 3)

@@ -62,11 +62,7 @@ class Outlet(io.RawIOBase):
         return len(line)
 
     def drain(self, seconds: float) -> None:
-        """Wait until the queue is written.
-
-        Args:
-            seconds: at most.
-        """
+        """Wait until the queue is written, for `seconds` at most."""
         end = time.monotonic() + seconds
         while self._held and (left := end - time.monotonic()) > 0:
             passed = threading.Event()
@@ -117,9 +113,6 @@ def install(report: Callable[[int], object] | None = None) -> None:
 
     The interpreter's own output, such as the traceback at its end, goes there too. At its end the
     process waits `EXIT_SECONDS` for each reader.
-
-    Args:
-        report: as for `Outlet`.
     """
     for name in ("stdout", "stderr"):
         before = getattr(sys, name)

@@ -49,9 +49,7 @@ def request_id(given: str | None) -> str:
 def start(level: str, **always: Any) -> None:
     """Set logging up for a process that serves requests: writes to its output never wait.
 
-    Args:
-        level: debug, info, warning or error.
-        always: fields of every line, such as `worker=2`.
+    The arguments are those of `configure`.
     """
     log_queue.install(lambda lines: _log.error("log lines dropped", lines=lines))
     configure(level, **always)

@@ -59,11 +59,10 @@ class Peers:
 
     def reasons(self) -> list[Reason]:
         """A reason for each peer that does not serve requests (not for degraded ones)."""
-        now = time.time()
-        found = []
+        now, found = time.time(), []
         for one in self.known:
+            what = "serves nothing" if isinstance(one, Peer) else one.problem
             if isinstance(one, SilentPeer) or one.status == "unavailable":
-                what = one.problem if isinstance(one, SilentPeer) else "serves nothing"
                 age = max(0.0, now - (one.seen or now))
                 found.append(Reason("peers", f"the gateway {one.url} {what}", age=age))
         return found

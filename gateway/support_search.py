@@ -52,11 +52,7 @@ class Found(msgspec.Struct):
 
 
 def read_question(body: bytes) -> Question:
-    """Read it.
-
-    Raises:
-        Refusal: 400, the body is no question.
-    """
+    """The question in a body; refused with 400 if it is none."""
     try:
         asked = msgspec.json.decode(body, type=Question)
     except msgspec.DecodeError:
@@ -67,14 +63,7 @@ def read_question(body: bytes) -> Question:
 
 
 def find(asked: Question, failed: FailedRequests, keys: TokenKeys, now: float) -> Found:
-    """The answer.
-
-    Args:
-        asked: what to find.
-        failed: where to look for requests.
-        keys: that signed play tokens.
-        now: this machine's clock, seconds since 1970.
-    """
+    """The answer to `asked`; `now` is this machine's clock, seconds since 1970."""
     listener, problem = None, None
     if asked.play_token is not None:
         found = failed.of(who=asked.play_token)
@@ -87,14 +76,8 @@ def find(asked: Question, failed: FailedRequests, keys: TokenKeys, now: float) -
         elif who is not None:
             listener, problem = _listener(who, keys, now)
     told = [
-        FoundRequest(
-            round(one.at, 1),
-            one.request_id,
-            f"{one.method} {one.route}",
-            one.status,
-            one.playlist,
-        )
-        for one in found[:MOST_TOLD]
+        FoundRequest(round(r.at, 1), r.request_id, f"{r.method} {r.route}", r.status, r.playlist)
+        for r in found[:MOST_TOLD]
     ]
     return Found(listener, problem, told)
 

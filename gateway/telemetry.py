@@ -115,13 +115,7 @@ REGISTRY.register(_requests)
 
 
 def observe(route: str, method: str, status: int, seconds: float) -> None:
-    """Count one answered request.
-
-    Args:
-        route: the pattern, such as `/sets/{play_token}/play`; never the request's own path.
-        method: any; unusual ones are counted together.
-        seconds: its duration.
-    """
+    """Count one answered request, by its route's pattern: never by the request's own path."""
     key = (route, method if method in _METHODS else "other", status)
     counts = _requests.counts
     counts[key] = counts.get(key, 0) + 1
@@ -138,9 +132,7 @@ served = _requests.served
 def set_objective(classes: Mapping[str, str], seconds: float) -> None:
     """Set the classes of routes, and the duration above which a request is slow.
 
-    Args:
-        classes: by route; a route without one is not counted.
-        seconds: rounded up to a bound of the histogram.
+    A route without a class is not counted. `seconds` is rounded up to a bound of the histogram.
     """
     _requests.classes, _requests.slow_after = classes, seconds
 
@@ -166,11 +158,7 @@ def exposition(gathered: Iterable[Metric]) -> bytes:
 
 
 def merge(expositions: Mapping[str, str]) -> list[Metric]:
-    """Merge the expositions of several workers: each family once, each sample with its `worker`.
-
-    Args:
-        expositions: Prometheus text by the worker's name.
-    """
+    """Merge several workers' Prometheus texts: each family once, each sample with its `worker`."""
     merged: dict[str, Metric] = {}
     for worker, text in expositions.items():
         for family in text_string_to_metric_families(text):
@@ -218,17 +206,15 @@ def _plain_values(family: Metric) -> dict[_Labels, float]:
     # Times and identities must not be added up.
     highest = family.name.endswith(("_timestamp_seconds", "start_time_seconds", "_info", "_hash"))
     # Nor values that all workers report of the same node, or of shared filters.
-    highest = highest or family.name.startswith("tapedeck_capacity_")
-    highest = highest or family.name in SHARED
+    highest |= family.name.startswith("tapedeck_capacity_") or family.name in SHARED
     for sample in family.samples:
         if sample.name.endswith("_created"):
             continue
         labels = _labels(sample.labels)
-        before = values.get(labels)
-        if before is None:
-            values[labels] = sample.value
-        else:
-            values[labels] = max(before, sample.value) if highest else before + sample.value
+        before, value = values.get(labels), sample.value
+        if before is not None:
+            value = max(before, value) if highest else before + value
+        values[labels] = value
     return {labels: _number(value) for labels, value in values.items()}
 
 
@@ -248,9 +234,7 @@ def _histogram_values(family: Metric) -> dict[_Labels, dict[str, float | None]]:
         labels: {
             "count": _number(count),
             "sum": round(sums[labels], 6),
-            "p50": quantile(buckets[labels], 0.5),
-            "p95": quantile(buckets[labels], 0.95),
-            "p99": quantile(buckets[labels], 0.99),
+            **{f"p{n}": quantile(buckets[labels], n / 100) for n in (50, 95, 99)},
         }
         for labels, count in counts.items()
     }
