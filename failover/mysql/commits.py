@@ -8,7 +8,6 @@ standby. So the last acknowledged commit counts, of a request or of a heartbeat
 | --- | --- |
 | errors 1021, 1114, 3675, errno 28; "Waiting for someone to free space" | its disk |
 | "Waiting for semi-sync ACK from ..." | a standby |
-| "waiting for handler commit" while a group has no majority | members of its group |
 | error 1205; "Waiting for ... lock" | a lock that another connection holds |
 | errors 1040, 1129, 1203, 1226 | a free connection |
 
@@ -50,15 +49,12 @@ UNKNOWN: tuple[Cause, str] = ("commits", "MySQL does not say what it waits for")
 SILENT: tuple[Cause, str] = ("primary", "MySQL does not answer")
 
 
-def waits_for(
-    states: Sequence[str], error: MySQLError | None = None, redundant: bool | None = None
-) -> tuple[Cause, str]:
+def waits_for(states: Sequence[str], error: MySQLError | None = None) -> tuple[Cause, str]:
     """What a server waits for: the cause, and a sentence.
 
     Args:
         states: of its connections that are not idle, from SHOW PROCESSLIST.
         error: of the last try to commit.
-        redundant: whether another host has what it commits.
 
     >>> waits_for(["Waiting for semi-sync ACK from slave"])[0]
     'standby'
@@ -69,8 +65,6 @@ def waits_for(
         return "disk", f"MySQL's disk is full ({error or 'it waits for someone to free space'})"
     if "semi-sync ack" in said or "semisync" in said:
         return "standby", "MySQL waits for a standby to acknowledge, and none does"
-    if "handler commit" in said and redundant is False:
-        return "standby", "MySQL waits for a majority of its group"
     if fault is Fault.RETRY or " lock" in said:
         held = next((state for state in states if " lock" in state.lower()), str(error))
         return "lock", f"MySQL waits for a lock that another connection holds ({held})"

@@ -8,7 +8,8 @@ no longer takes part in the replication. So the highest generation wins, and a h
 generation than the highest ever seen is never adopted.
 
 The old primary of a group that is cut off from the other members stays writable, with the
-generation that the elected one still has. It commits nothing, so the elected one wins.
+generation that the elected one still has. It commits nothing, so it is no primary; nor is it read,
+since another may be elected where this gateway cannot see it.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ class View:
     denied: bool = False
     before: HostStatus | None = None
     redundancy: Redundancy | None = None
+
+    @property
+    def powerless(self) -> str:
+        """Why it commits nothing, although it is writable; empty if it does, as far as is known."""
+        said = self.redundancy
+        return said.reason if said is not None and said.powerless else ""
 
     def shown(self, primary: str | None) -> Host:
         """The host as `/mysql` shows it.
@@ -111,7 +118,9 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
                 f"{view.address}: writable, but of generation {view.status.generation}, "
                 f"and {seen} was seen: a replaced primary"
             )
-        if status is None or status.read_only or status.generation < seen:
+        elif view.powerless:
+            reasons.append(f"{view.address}: it commits nothing, {view.powerless}")
+        if status is None or status.read_only or status.generation < seen or view.powerless:
             continue
         # Two names may lead to one server; its later check counts.
         known = claims.get(status.identity)
@@ -119,7 +128,6 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
             claims[status.identity] = (view, status)
     highest = max((status.generation for _, status in claims.values()), default=0)
     best = [(view, status) for view, status in claims.values() if status.generation == highest]
-    best = [(view, status) for view, status in best if not _powerless(view)] or best
     if len(best) > 1:
         hosts = " and ".join(
             sorted(
@@ -135,10 +143,6 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
     view, status = best[0]
     is_new = identity is not None and status.identity != identity
     return Adopt(view.address, status, raise_generation=is_new and status.generation == seen)
-
-
-def _powerless(view: View) -> bool:
-    return view.redundancy is not None and view.redundancy.powerless
 
 
 def _weight(view: View, status: HostStatus) -> tuple[int, bool]:

@@ -36,6 +36,9 @@ CHECK_EVERY = 1.0
 """Seconds between checks of a host; also the longest time that a replaced primary is used."""
 CHECK_AGAIN = 0.05
 """Seconds between checks while there is no primary, or after a statement failed."""
+CHECK_QUIET = 0.25
+"""Seconds between checks while the primary acknowledges no commit. A group's primary may be cut off
+from the other members, which elect another a second after it notices: it must not be read then."""
 KEEP = 3.0
 """Seconds after which a check makes a new connection if it can: behind one address (a proxy, a
 moved one) another server may accept new connections."""
@@ -104,8 +107,9 @@ class Monitor:
                 await self._check(host)
             except Exception:
                 log.exception("mysql host check failed", host=str(host))
+            pause = CHECK_QUIET if self._primary.quiet else CHECK_EVERY
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_EVERY if self._primary.adopted else CHECK_AGAIN):
+                async with asyncio.timeout(pause if self._primary.adopted else CHECK_AGAIN):
                     await soon.wait()
             if soon.is_set():
                 if self._soon is soon:

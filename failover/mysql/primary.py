@@ -33,7 +33,8 @@ Result = TypeVar("Result")
 log = structlog.get_logger("tapedeck.primary")
 
 ASK_AFTER = 1.5
-"""Seconds without a commit after which the primary is asked what it waits for."""
+"""Seconds without a commit after which the primary is quiet: it is asked what it waits for, and is
+checked more often."""
 _GENERATION_TABLE = (
     "CREATE TABLE IF NOT EXISTS tapedeck_generation ("
     "id TINYINT UNSIGNED NOT NULL PRIMARY KEY, generation BIGINT UNSIGNED NOT NULL"
@@ -79,6 +80,11 @@ class Primary:
     @property
     def adopted(self) -> bool:
         return self._pool is not None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the last commit is some time ago."""
+        return self.commits.quiet(asyncio.get_running_loop().time()) >= ASK_AFTER
 
     @property
     def generation(self) -> int:
@@ -306,12 +312,11 @@ class Primary:
             if self._pool is not None:
                 self._pool.admit_waiting()
         commits = self.commits
-        quiet = commits.quiet(asyncio.get_running_loop().time())
-        if status.identity != self._identity or quiet < ASK_AFTER:
+        if status.identity != self._identity or not self.quiet:
             return
         rows = await session.processlist()
         states = [str(state) for _, _, _, _, command, _, state, *_ in rows if command != "Sleep"]
-        commits.cause = waits_for(states, commits.error, self.redundant)
+        commits.cause = waits_for(states, commits.error)
 
     def refused_check(self, address: str, error: MySQLError) -> None:
         """Called when a host accepts no connection for a check, which leaves its claim as it is."""

@@ -122,3 +122,29 @@ async def test_after_a_killed_primary_no_change_is_lost_and_one_member_stays_pri
         assert backend.primary.redundancy == "2 of 3 members of the group are online"
         assert backend.primary.generation == 2
         assert len(losses) == 1, losses
+
+
+async def test_a_primary_cut_off_from_the_other_members_is_not_read(
+    document: Any, group: Group
+) -> None:
+    """They may have elected another where this gateway cannot see it.
+
+    The last test here: members that were frozen may leave the group for some seconds.
+    """
+    key = Key(100, 1)
+    async with opened(document, complete=True) as backend:
+        before = await count(backend.store, key)
+        await backend.store.change(key, bump)
+        running = [server for server in group.servers.values() if server.running]
+        others = [server for server in running if server.address != backend.primary.address]
+        for server in others:
+            server.freeze()
+        try:
+            await until(lambda: not backend.primary.adopted, 30)
+            assert "1 of 3 members of the group is online" in backend.primary.problem
+            reading = asyncio.create_task(count(backend.store, key))
+            assert not (await asyncio.wait([reading], timeout=0.3))[0]
+        finally:
+            for server in others:
+                server.thaw()
+        assert await reading == before + 1

@@ -143,12 +143,14 @@ def test_an_old_primary_cut_off_from_its_group_gives_way_to_the_elected_one(is_b
         assert verdict == Adopt(B, status(B, 3), raise_generation=True)
 
 
-def test_a_primary_without_its_group_is_still_read_while_no_other_is_elected() -> None:
+def test_a_primary_that_lost_its_group_is_not_read_though_no_other_is_seen() -> None:
     cut_off = replace(writable(A, 3), redundancy=group(["ONLINE", "UNREACHABLE"], 2))
 
     verdict = decide([cut_off, standby(B, 3)], seen=3, identity=A)
 
-    assert verdict == Adopt(A, status(A, 3), raise_generation=False)
+    assert isinstance(verdict, Vacant)
+    assert not verdict.split
+    assert "1 of 2 members of the group is online" in verdict.reason
 
 
 def test_two_refused_hosts_are_named_in_the_same_words_whichever_was_asked_last() -> None:

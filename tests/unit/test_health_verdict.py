@@ -145,36 +145,29 @@ def test_two_classes_that_fail_are_two_reasons() -> None:
 
 
 @pytest.mark.parametrize(
-    ("states", "error", "redundant", "cause"),
+    ("states", "error", "cause"),
     [
-        (["Waiting for someone to free space"], None, True, "disk"),
-        (["Waiting for semi-sync ACK from slave"], None, False, "standby"),
-        (["Waiting for semi-sync ACK from replica"], None, False, "standby"),
-        (["waiting for handler commit"], None, False, "standby"),
-        (["waiting for handler commit"], None, True, "commits"),
-        (["Waiting for backup lock"], None, True, "lock"),
-        (["Waiting for table metadata lock"], None, True, "lock"),
-        ([], (1205, "Lock wait timeout exceeded"), True, "lock"),
-        ([], (1114, "The table is full"), True, "disk"),
-        ([], (1021, "Disk full"), True, "disk"),
-        ([], (3675, "Create table failed, as disk is full"), True, "disk"),
-        (
-            [],
-            (1030, 'Got error 28 "No space left on device" from storage engine InnoDB'),
-            1,
-            "disk",
-        ),
-        ([], (1026, "Error writing file './binlog.000001' (errno: 28)"), True, "disk"),
-        ([], (1040, "Too many connections"), True, "connections"),
-        ([], (1226, "User has exceeded max_user_connections"), True, "connections"),
-        (["Commit"], None, True, "commits"),
+        (["Waiting for someone to free space"], None, "disk"),
+        (["Waiting for semi-sync ACK from slave"], None, "standby"),
+        (["Waiting for semi-sync ACK from replica"], None, "standby"),
+        (["Waiting for backup lock"], None, "lock"),
+        (["Waiting for table metadata lock"], None, "lock"),
+        ([], (1205, "Lock wait timeout exceeded"), "lock"),
+        ([], (1114, "The table is full"), "disk"),
+        ([], (1021, "Disk full"), "disk"),
+        ([], (3675, "Create table failed, as disk is full"), "disk"),
+        ([], (1030, 'Got error 28 "No space left on device" from storage engine InnoDB'), "disk"),
+        ([], (1026, "Error writing file './binlog.000001' (errno: 28)"), "disk"),
+        ([], (1040, "Too many connections"), "connections"),
+        ([], (1226, "User has exceeded max_user_connections"), "connections"),
+        (["waiting for handler commit"], None, "commits"),
     ],
 )
 def test_what_mysql_waits_for_is_read_from_its_states_and_errors(
-    states: list[str], error: tuple[int, str] | None, redundant: bool, cause: str
+    states: list[str], error: tuple[int, str] | None, cause: str
 ) -> None:
     met = classify(pymysql.err.OperationalError(*error)) if error else None
-    assert waits_for(states, met, redundant)[0] == cause
+    assert waits_for(states, met)[0] == cause
 
 
 def test_changes_have_stopped_after_three_seconds_without_a_commit() -> None:
