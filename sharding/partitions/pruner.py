@@ -35,9 +35,11 @@ TROUBLE_AFTER = 1800.0
 """Seconds for which pruning may fail before the gateway says so."""
 EXACT_BELOW = 20_000
 """Partitions with fewer rows are counted; for larger ones InnoDB's estimate is shown."""
-DROP_TRIES = 20
+DROP_SECONDS = 2.0
+"""For so long a partition that is being read is tried again. (Where a try waits for the readers,
+new readers wait behind it.)"""
 DROP_PAUSE = 0.1
-"""Seconds between two tries to drop a partition that is being read."""
+"""Seconds between two tries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +157,11 @@ class Pruner:
 
     async def _drop(self, session: Session, plan: Drops) -> Pruned:
         dropped, busy = [], []
+        tries = round(DROP_SECONDS / (session.engine.shortest_wait + DROP_PAUSE))
         for day in plan.days:
             name = table(day)
             try:
-                if await until_unlocked(partial(_drop_one, session, day), DROP_TRIES, DROP_PAUSE):
+                if await until_unlocked(partial(_drop_one, session, day), tries, DROP_PAUSE):
                     dropped.append(day)
             except MySQLError as error:
                 if session.broken:
