@@ -14,6 +14,7 @@ from time import perf_counter
 
 import structlog
 
+from config.model import Limits
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from gateway import logs, metrics, telemetry
 from gateway.http.admission import AdmissionControl
@@ -30,6 +31,7 @@ from gateway.http.status import JSON, LINES
 from gateway.http.xml_answer import make_xml
 from sharding.state import TooLarge, Unavailable
 
+_DEFAULTS = Limits()
 _BROKE = "Something broke here; it is logged as {}."
 _log = structlog.get_logger()
 
@@ -40,7 +42,7 @@ class Application:
     Args:
         routes: the routes to serve.
         style: returns the style of errors for a path without a route.
-        admission: the limits; None for none (the admin port).
+        admission: None on the admin port, which has only the default limits.
         log_requests: returns whether to log a request; called for each.
         cors: which pages may use the Player's routes; None for none. The answers of these routes
             are `Response`s.
@@ -77,6 +79,10 @@ class Application:
             for route in routes
         }
         self._quiet: asyncio.Event | None = None
+
+    @property
+    def limits(self) -> Limits:
+        return _DEFAULTS if self.admission is None else self.admission.limits
 
     async def quiet(self) -> None:
         """Return once no request is in flight."""

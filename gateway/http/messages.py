@@ -81,11 +81,8 @@ class Response:
     aiohttp's own loop can send it too: it has the methods of `web.StreamResponse` that are called
     there.
 
-    Args:
-        status: 200 to 599.
-        headers: names and values without line breaks, in addition to those of every answer.
-
     Attributes:
+        headers: names and values without line breaks, in addition to those of every answer.
         keep_alive: None: as the client wants; False closes the connection.
         request_id: for X-Request-Id.
     """

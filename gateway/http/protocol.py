@@ -28,7 +28,6 @@ PATIENCE_SECONDS = 1.0
 _LINGER_SECONDS = 0.5
 _IN_A_ROW = 8
 """Most requests of one connection that are answered before it is other connections' turn."""
-_DEFAULTS = Limits()
 _UPGRADE = re.compile(rb"\nupgrade", re.IGNORECASE)
 
 _log = structlog.get_logger()
@@ -79,9 +78,7 @@ class HttpConnection(RequestHandler):
 
     @property
     def limits(self) -> Limits:
-        """The limits of this port."""
-        admission = self._application.admission
-        return _DEFAULTS if admission is None else admission.limits
+        return self._application.limits
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -97,7 +94,8 @@ class HttpConnection(RequestHandler):
         self.descriptor: int = -1 if sock is None else sock.fileno()
         admission = self._application.admission
         if admission is not None and (reason := admission.opened(self)) is not None:
-            self._end(Refusal(503, reason))
+            self._connection.write(self._application.last_words(Refusal(503, reason)))
+            self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -284,12 +282,6 @@ class HttpConnection(RequestHandler):
         self.force_close()
         self._connection.abort()
 
-    def _end(self, refusal: Refusal) -> None:
-        """Send a refusal, and close."""
-        if not self._connection.is_closing():
-            self._connection.write(self._application.last_words(refusal))
-        self.force_close()
-
     async def start(self) -> None:
         """Answer requests until the connection ends."""
         if not self._application.lean or await self._others_next():
@@ -302,8 +294,7 @@ class HttpConnection(RequestHandler):
     async def _others_next(self) -> bool:
         """Answer requests without a body, in this task. aiohttp's `start` answers the others.
 
-        Returns:
-            True at the first request of another kind, which still waits; False at the end.
+        Returns True at the first request of another kind, which still waits; False at the end.
         """
         loop = self._loop
         in_a_row = 0
@@ -376,21 +367,13 @@ class HttpConnection(RequestHandler):
         now = self._loop.time()
         early, self._refused_until = self._refused_until - now, now + PATIENCE_SECONDS
         admission = self._application.admission
-        if (
-            early > 0
-            and not self._application.draining
-            and admission
-            and not admission.is_proxy(self.peer)
-        ):
+        patient = early <= 0 or self._application.draining
+        if admission is not None and not patient and not admission.is_proxy(self.peer):
             self._refused_until += early
             await asyncio.sleep(early)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client has closed its side. Its complete requests are answered before we close too.
-
-        Returns:
-            Whether to keep our side open.
-        """
+        """The client has closed its side. Return whether to keep ours open, to answer requests."""
         waits = self._waiter is not None and not self._waiter.done()
         if waits or not self._request_count:
             return False
@@ -424,7 +407,7 @@ class Server(web.Server):
     """
 
     def __init__(self, application: Application) -> None:
-        limits = _DEFAULTS if application.admission is None else application.admission.limits
+        limits = application.limits
         super().__init__(
             application,  # type: ignore[arg-type]  # a Response is enough of a StreamResponse
             keepalive_timeout=limits.keepalive_seconds,

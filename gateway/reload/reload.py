@@ -56,13 +56,7 @@ class Step(Struct):
 
 
 class Reload:
-    """The procedure, one at a time.
-
-    Args:
-        live: the present configuration.
-        source: reads the new one.
-        parts: apply it. `ask` changes nothing; `tell` cannot fail.
-    """
+    """The procedure, one at a time. Of the parts `ask` changes nothing, and `tell` cannot fail."""
 
     def __init__(self, live: RuntimeConfig, source: Source, parts: OwnParts | Workers) -> None:
         self._live = live
@@ -110,8 +104,7 @@ class Reload:
     async def reload_logged(self) -> bool:
         """Reload without a request, such as after SIGHUP: problems go to the log.
 
-        Returns:
-            False if the same reload may succeed later.
+        Returns False if the same reload may succeed later.
         """
         try:
             await self.reload()
@@ -131,12 +124,14 @@ class Reload:
         until it is cancelled.
         """
         live, source = self._live, self._source
-        known = pending = await in_thread(
-            "reload-watch", lambda: source.fingerprint_of(live.config)
-        )
+
+        def look() -> bytes:
+            return source.fingerprint_of(live.config)
+
+        known = pending = await in_thread("reload-watch", look)
         while True:
             await asyncio.sleep(live.config.reload.look_every)
-            now = await in_thread("reload-watch", lambda: source.fingerprint_of(live.config))
+            now = await in_thread("reload-watch", look)
             if not live.config.reload.on_change:
                 known = pending = now
                 continue
@@ -162,12 +157,7 @@ def _counted() -> Iterator[None]:
 
 
 async def weigh(config: Sections, generation: int, new: Sections) -> Step:
-    """What a reload would do; changes nothing.
-
-    Args:
-        config: the present configuration.
-        generation: of its ring.
-        new: the new configuration, valid, with token keys.
+    """What a reload would do; changes nothing. `generation` is that of the present ring.
 
     Raises:
         ConfigError: the new configuration breaks a rule together with values that need a restart.
@@ -306,9 +296,8 @@ class Workers:
                 self.replace(number)
 
     async def _send_order(self, step: Step, *, apply: bool) -> Mapping[int, Taken]:
-        return await self.send(
-            encode(Order(plain(step.merged), step.generation, apply, step.force))
-        )
+        order = Order(plain(step.merged), step.generation, apply, step.force)
+        return await self.send(encode(order))
 
 
 @dataclass
@@ -318,14 +307,10 @@ class WorkerReload:
     parts: OwnParts
 
     async def reload(self, body: bytes, *, force: bool = False) -> Taken:
-        """Check whether the configuration can be applied, or apply it.
-
-        Args:
-            body: the order.
-            force: nothing here: the order says it.
+        """Carry out the order in `body`, which also has `force`.
 
         Raises:
-            ConfigError: it cannot.
+            ConfigError: the configuration cannot be applied.
         """
         order = msgspec.json.decode(body, type=Order)
         config = Sections.model_validate(order.config)
