@@ -25,8 +25,8 @@ import math
 import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -83,6 +83,9 @@ class TokenKeys:
         lifetime_seconds: how long a token is valid after its issue.
         adopt: whether to accept tokens of nine digits too, as the original service issued them.
             Each is an anonymous listener. They are not signed, so they can be guessed.
+
+    Attributes:
+        read: as `_read`, cached.
     """
 
     def __init__(
@@ -91,9 +94,9 @@ class TokenKeys:
         self._keys = [(_key_id(key), key) for key in keys]
         self._lifetime = lifetime_seconds
         self._adopt = adopt
-        # Verified tokens with their expiry, since a session sends the same token with each request.
-        # When the keys change, a new object replaces this one.
-        self._known: OrderedDict[str, tuple[Listener, int]] = OrderedDict()
+        # A session sends the same token with each request.
+        # When the keys change, a new object replaces this one, with its cache.
+        self.read = lru_cache(KNOWN_TOKENS)(self._read)
 
     def issue(self, user_id: int, now: float) -> str:
         """A token for a user, 1 to 2^63-1, that expires a lifetime after `now` (epoch seconds)."""
@@ -109,21 +112,12 @@ class TokenKeys:
         Raises:
             BadToken: it is malformed, not signed by one of the keys, or expired at `now`.
         """
-        known = self._known.get(token)
-        if known is not None and now < known[1]:
-            return known[0]
         listener, expiry = self.read(token)
         if now >= expiry:
             raise BadToken(EXPIRED)
-        if expiry == _NEVER:
-            return listener
-        if len(self._known) >= KNOWN_TOKENS:
-            # The oldest goes; its listener's next request is verified again, which costs little.
-            self._known.popitem(last=False)
-        self._known[token] = listener, expiry
         return listener
 
-    def read(self, token: str) -> tuple[Listener, int]:
+    def _read(self, token: str) -> tuple[Listener, int]:
         """The listener that `token` was issued for, and when it expires or has expired.
 
         Raises:

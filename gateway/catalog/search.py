@@ -1,15 +1,6 @@
 """Searches for mixes: parses what a client asks for, and builds the SQL statement. No I/O.
 
-| smart id | mixes |
-| --- | --- |
-| `all`, `all:SORT` | every one |
-| `tags:a+b`, `tags:a+b:SORT` | with all of these tags |
-| `keyword:words`, `keyword:words:SORT` | that have all of these words (`tables.py` says where) |
-| `dj:USER_ID`, `dj:USER_ID:SORT` | by this author |
-| `similar:MIX_ID` | that share tags with this mix, the most shared first |
-
-SORT is `hot` (played lately), `popular` (played most) or `recent` (the highest ids). In a tag of a
-smart id `_` is a space, `__` an underscore and `^` a dot, as in 8tracks' own.
+The smart ids, 8tracks' own: docs/clients.md.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import resource
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
@@ -21,7 +22,6 @@ from config.model import Sections
 from failover.loop_lag import LoopLag
 from gateway import metrics
 from gateway.http.concurrency_limit import CHECK_SECONDS, Governor
-from gateway.http.descriptors import of_clients, reserved
 from gateway.http.errors import Refusal
 from gateway.http.rate_limit import Addresses, Buckets, one_client, retry_after
 
@@ -36,6 +36,11 @@ WORTH_GIVING_BACK = 8 * 1024 * 1024
 """Bytes. If connections used more, and half of that is free now, it is returned to the system."""
 GIVE_BACK_SECONDS = 10.0
 """Fewest seconds between two such returns, which take some milliseconds."""
+
+_NODE_CONNECTIONS = 16
+"""Connections to one lookup node, if the configuration sets no limit."""
+_OTHER_DESCRIPTORS = 56
+"""8 for long work in MySQL; the others for the admin port, name look-ups, files and the log."""
 
 _log = structlog.get_logger()
 
@@ -71,7 +76,7 @@ class AdmissionControl:
         target = None if limits.queueing_target is None else limits.queueing_target / 1000
         self._governor.configure(target, limits.always_accepted, config.gateway.max_requests)
         self.allowed = self._governor.limit
-        self._reserved = reserved(config)
+        self._reserved = _reserved_descriptors(config)
         self._addresses = Addresses(limits.trusted_proxies)
         self.by_address = limits.address_rate is not None
         most, of_address, of_listener = limits.remembered, self._of_address, self._of_listener
@@ -113,7 +118,7 @@ class AdmissionControl:
         if len(self._connections) > self.limits.connections:
             metrics.CUT_OFF.labels("connections").inc()
             return "Too many connections are open."
-        if connection.descriptor >= of_clients(self._reserved):
+        if connection.descriptor >= _first_reserved(self._reserved):
             metrics.CUT_OFF.labels("descriptors").inc()
             return "Too many files are open: raise their limit (LimitNOFILE, ulimit -n)."
         most = self.limits.address_connections
@@ -213,6 +218,22 @@ class AdmissionControl:
             elif now - connection.unread_since > limits.write_seconds:
                 metrics.CUT_OFF.labels("unread_answers").inc()
                 connection.cut()
+
+
+def _reserved_descriptors(config: Sections) -> int:
+    """How many descriptors are reserved for MySQL, the lookup nodes and operators."""
+    mysql = config.mysql.connections + 2 * len(config.mysql.hosts)
+    nodes = len(config.lookup.servers) * (config.lookup.server_connections or _NODE_CONNECTIONS)
+    return mysql + nodes + _OTHER_DESCRIPTORS
+
+
+def _first_reserved(reserve: int) -> int:
+    """The first descriptor that no client may have. (The kernel returns the lowest free one.)
+
+    If the system's limit is very low, clients get half of it.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**31 if limit == resource.RLIM_INFINITY else max(limit - reserve, limit // 2)
 
 
 def _buckets(
