@@ -26,14 +26,11 @@ class Snapshot:
 
     Attributes:
         at: this machine's clock, seconds since 1970.
-        status, reasons: as in `/readyz`.
-        ring: as in `/ring`; None if no worker answered.
-        mysql: as in `/mysql`; None if no worker answered.
+        ring, mysql: None if no worker answered.
         families: the metrics of `/metrics`, with a `worker` label if there are several workers.
         workers: the status of each worker that answers, by number, if there are several.
         missing: the numbers of workers that do not answer.
-        out_in: the numbers of the workers that have ejected a node, by its name, if there are
-            several.
+        out_in: the numbers of the workers that have ejected a node, by its name.
     """
 
     at: float
@@ -48,11 +45,7 @@ class Snapshot:
 
 
 class AdminAnswers(Protocol):
-    """What the admin port shows and does.
-
-    Attributes:
-        peers: the other gateways.
-    """
+    """What the admin port shows and does. `peers` are the other gateways."""
 
     peers: Peers
 

@@ -25,10 +25,8 @@ _log = structlog.get_logger()
 
 
 class Drain:
-    """The drain of one process.
-
-    Attributes:
-        why: the reason that /readyz gives; empty while the process is not drained.
+    """The drain of one process. `why` is the reason that /readyz gives; empty while it is not
+    drained.
     """
 
     def __init__(self, listening: Listening) -> None:

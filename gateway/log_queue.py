@@ -30,10 +30,8 @@ EXIT_SECONDS = 1.0
 class Outlet(io.RawIOBase):
     """A stream whose writes never wait.
 
-    Args:
-        descriptor: of the file, pipe, socket or terminal.
-        report: called with the number of dropped lines, once there is room again. It may write to
-            this stream.
+    `report` is called with the number of dropped lines, once there is room again. It may write to
+    this stream.
     """
 
     def __init__(self, descriptor: int, report: Callable[[int], object] | None = None) -> None:

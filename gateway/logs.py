@@ -67,7 +67,6 @@ def configure(level: str, stream: BinaryIO | None = None, **always: Any) -> None
 
     Args:
         level: debug, info, warning or error.
-        stream: standard output by default.
         always: fields of every line, such as `worker=2`.
     """
     out = _Lines(sys.stdout.buffer if stream is None else stream)

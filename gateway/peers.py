@@ -41,11 +41,7 @@ class SilentPeer(Struct):
 
 
 class Peers:
-    """The gateways that `admin.peers` names.
-
-    Attributes:
-        known: the last result of `ask`.
-    """
+    """The gateways that `admin.peers` names. `known` is the last result of `ask`."""
 
     def __init__(self, live: RuntimeConfig) -> None:
         self._live = live

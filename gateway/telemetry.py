@@ -36,12 +36,7 @@ BOUNDS = (
 
 
 class Served(NamedTuple):
-    """Answers of one class since the process began.
-
-    Attributes:
-        failed: with a status of 5xx.
-        slow: later than the objective, failed ones included.
-    """
+    """Answers of one class since the process began: with a 5xx, and later than the objective."""
 
     requests: float = 0.0
     failed: float = 0.0

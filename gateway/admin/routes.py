@@ -76,11 +76,8 @@ class AdminApi:
         }
 
     def guarded(self, handler: Handler, *, without_token: bool = False) -> Handler:
-        """A handler that first checks the token, or, where none is needed, the host name.
-
-        Args:
-            handler: the handler to guard.
-            without_token: whether it never needs the token.
+        """A handler that first checks the token, or, where none is needed, the host name. With
+        `without_token` it never needs the token.
         """
 
         async def check(call: Call) -> Answer:

@@ -28,11 +28,7 @@ anything."""
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of the query or of a form, or a name in the path.
-
-    Attributes:
-        needed: whether a request must have it.
-    """
+    """A parameter of the query or of a form, or a name in the path."""
 
     name: str
     description: str
@@ -48,11 +44,7 @@ class Endpoint:
         name: of the method that handles it; also the operationId.
         api: decides the error body.
         path: the template; for the Player `.json` may follow.
-        methods: in capitals.
-        summary: one line.
-        answers: the name of the schema of each status, without the errors of the whole API; None:
-            no body.
-        parameters: of the path, the query or a form.
+        answers: the schema of each status, without the errors of the whole API; None: no body.
         always: whether it is served even when the gateway is full.
     """
 

@@ -41,10 +41,8 @@ class Logins:
         self._under_way = 0
 
     async def ask(self, url: str, login: str, password: str) -> int:
-        """The id of the user, 1 to 2^62-1.
-
-        Raises:
-            Refusal: 401, 503.
+        """The id of the user, 1 to 2^62-1. Refuses with 401, or with 503 if the service does not
+        answer.
         """
         if self._under_way >= AT_ONCE:
             raise Refusal(503, "Too many logins are under way.")

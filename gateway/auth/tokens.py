@@ -64,12 +64,7 @@ EXPIRED = "The play token has expired: ask /sets/new for another."
 
 
 class Listener(Struct, frozen=True, gc=False):
-    """The listener that a token was issued for.
-
-    Attributes:
-        user_id: 1 to 2^63-1.
-        logged_in: whether it is a known user; anonymous listeners have ids above 2^62-1.
-    """
+    """The listener that a token was issued for; anonymous ones have ids above 2^62-1."""
 
     user_id: int
     logged_in: bool
@@ -107,21 +102,15 @@ class TokenKeys:
         return urlsafe_b64encode(signed + _mac(key, signed)).decode("ascii")
 
     def verify(self, token: str, now: float) -> Listener:
-        """The listener that `token` was issued for.
-
-        Raises:
-            BadToken: it is malformed, not signed by one of the keys, or expired at `now`.
-        """
+        """The listener that `token` was issued for. A BadToken says why it is refused."""
         listener, expiry = self.read(token)
         if now >= expiry:
             raise BadToken(EXPIRED)
         return listener
 
     def _read(self, token: str) -> tuple[Listener, int]:
-        """The listener that `token` was issued for, and when it expires or has expired.
-
-        Raises:
-            BadToken: it is malformed, or not signed by one of the keys.
+        """The listener that `token` was issued for, and when it expires or has expired. A BadToken
+        says that it is malformed, or not signed by one of the keys.
         """
         if self._adopt and _ADOPTED.fullmatch(token) is not None:
             return Listener(USER_MAX + 1 + int(token), logged_in=False), _NEVER

@@ -26,14 +26,7 @@ _log = structlog.get_logger()
 
 
 class Catalog:
-    """Mixes by id, with their tracks.
-
-    Args:
-        clock: seconds on a clock that never jumps.
-
-    Attributes:
-        finder: finds mixes in other ways than by id.
-    """
+    """Mixes by id, with their tracks. The clock never jumps; `finder` finds mixes in other ways."""
 
     def __init__(
         self, primary: Primary, limits: Limits, clock: Callable[[], float] = time.monotonic

@@ -50,10 +50,8 @@ class _Row(NamedTuple):
 
 
 def read_csv(lines: Iterable[tuple[int, bytes]]) -> Iterator[Entry | BadLine]:
-    """The mixes of numbered lines, and the bad lines.
-
-    Raises:
-        UnreadableFile: the header is missing or wrong, or the rows of a mix are apart.
+    """The mixes of numbered lines, and the bad lines. Raises UnreadableFile if the header is
+    missing or wrong, or the rows of a mix are apart.
     """
     seen = Seen()
     begun: dict[int, int] = {}

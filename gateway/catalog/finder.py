@@ -45,15 +45,9 @@ _TAGS = (
 
 
 class Finder:
-    """Finds mixes, without their tracks.
+    """Finds mixes, without their tracks. The clock never jumps; `plays` counts plays.
 
     Every method may raise PrimaryUnavailable or Unavailable: MySQL does not answer in time.
-
-    Args:
-        clock: seconds on a clock that never jumps.
-
-    Attributes:
-        plays: counts plays.
     """
 
     def __init__(
@@ -130,12 +124,7 @@ class Finder:
         search: bool = False,
         empty: bool = False,
     ) -> list[Row]:
-        """The rows of a statement.
-
-        Args:
-            search: whether it waits for its turn among the searches.
-            empty: as for `_fetch`.
-        """
+        """The rows of a statement. A search waits for its turn; `empty` is as for `_fetch`."""
         now, key = self._clock(), (sql, args)
         entry = self._rows.get(key)
         if entry is not None and now < entry.good_until:

@@ -86,11 +86,8 @@ def read(
 ) -> Iterator[Entry | BadLine]:
     """The checked mixes and the bad lines of a file, in its order.
 
-    Args:
-        advance: called with the number of bytes of each line.
-
-    Raises:
-        UnreadableFile: a CSV with a wrong header, or with a mix's rows in several places.
+    `advance` is called with the number of bytes of each line. Raises UnreadableFile if a CSV has a
+    wrong header, or a mix's rows in several places.
     """
     lines = _lines(stream, advance)
     return _read_jsonl(lines) if file_format == "jsonl" else read_csv(lines)

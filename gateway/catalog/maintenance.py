@@ -43,10 +43,8 @@ async def maintain(primary: Primary, plays: Plays) -> None:
 
 
 async def fill(primary: Primary) -> None:
-    """Index the mixes that are not indexed, unless another worker is doing so.
-
-    Raises:
-        PrimaryUnavailable, MySQLError: MySQL failed; mixes that were indexed stay so.
+    """Index the mixes that are not indexed, unless another worker is doing so. If MySQL fails,
+    mixes that were indexed stay so.
     """
     async with (
         primary.session_apart(primary.deadline()) as session,

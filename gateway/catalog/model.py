@@ -15,10 +15,8 @@ class Track(Struct, frozen=True):
 
     Attributes:
         id: 1 to 2^63-1.
-        release_name: the record that it is from; None without one.
-        year: of the release; None if it is not known.
+        release_name: the record that it is from.
         url: a page about the track.
-        track_file_stream_url: where its audio is streamed from.
         play_duration: seconds.
     """
 
@@ -61,10 +59,8 @@ class MixHead(Struct, frozen=True):
 
 
 class Mix(MixHead, frozen=True, dict=True):
-    """A playlist: its tracks are played in this order, and each is in it once.
-
-    Attributes:
-        cover_url: of its picture. Set by an import only; read it from a Card.
+    """A playlist: its tracks are played in this order, and each is in it once. `cover_url` is set
+    by an import only: read it from a Card.
     """
 
     tracks: tuple[Track, ...]

@@ -67,9 +67,6 @@ class Reads:
     ) -> tuple[Value, str]:
         """The result of `read`, which requests for one key at one time share, and "". If MySQL does
         not answer soon and there is an old value: that, and why.
-
-        Raises:
-            PrimaryUnavailable, MySQLError, Unavailable: MySQL failed, and there is no old value.
         """
         task = self._tasks.get(key)
         if task is None:

@@ -41,7 +41,6 @@ class Wanted(NamedTuple):
     """A search. Mixes must match all its conditions.
 
     Attributes:
-        words: of the full text.
         tags: in the form that `tag_of` returns.
         user_id: of the author; 0 for any.
         like: the id of a mix to share tags with; 0 for none. With it all other fields are empty.
@@ -78,10 +77,8 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 def asked(q: str, tags: str, sort: str | None) -> Wanted | None:
-    """The search in the parameters of /mixes; None if InnoDB indexes none of the words.
-
-    Raises:
-        Refusal: 400, a parameter is wrong.
+    """The search in the parameters of /mixes; None if InnoDB indexes none of the words. Refuses
+    wrong parameters with 400.
     """
     if len(q) > TEXT or len(tags) > TEXT:
         raise Refusal(400, f"q and tags have at most {TEXT} characters each.")
@@ -96,11 +93,7 @@ def asked(q: str, tags: str, sort: str | None) -> Wanted | None:
 
 
 def smart(smart_id: str) -> Wanted | None:
-    """The search in a smart id; None as for `asked`.
-
-    Raises:
-        Refusal: 404, there is no such smart id.
-    """
+    """The search in a smart id; None as for `asked`. Refuses any other with 404."""
     kind, _, rest = smart_id[: TEXT + 1].partition(":")
     what, _, sort = rest.rpartition(":") if kind != "all" else ("", "", rest)
     if sort and sort not in ORDERS:

@@ -137,12 +137,7 @@ def read_ids(count: int) -> str:
 
 
 async def ensure_catalog(primary: Primary) -> None:
-    """Create the tables that are missing.
-
-    Raises:
-        PrimaryUnavailable: there was no primary until the deadline.
-        MySQLError: the user may not create tables.
-    """
+    """Create the tables that are missing. A MySQLError: the user may not create tables."""
     rows = await primary.fetch(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
     )

@@ -79,10 +79,8 @@ _Fields = TypeVar("_Fields", TrackFields, MixFields)
 
 
 def convert(values: dict[str, object], fields: type[_Fields], where: str = "") -> _Fields:
-    """Check values against the types and lengths of `fields`; `where` goes before the names.
-
-    Raises:
-        Bad: they do not fit.
+    """Check values against the types and lengths of `fields`; `where` goes before the names. Raises
+    Bad.
     """
     try:
         return msgspec.convert(values, fields)
@@ -109,11 +107,7 @@ _PATH = re.compile(r"(/(?!\.{1,2}(/|$))[^\s/\\?#]+)+/?")
 
 
 def checked_mix(fields: MixFields) -> Mix:
-    """The mix of these fields.
-
-    Raises:
-        Bad: they break a rule that the types above do not express.
-    """
+    """The mix of these fields. Raises Bad if they break a rule that the types do not express."""
     _text("name", fields.name)
     _text("slug", fields.slug, _SLUG, "is no slug")
     _text("user.login", fields.user.login)
@@ -175,10 +169,8 @@ class Seen:
         self._tracks: dict[int, tuple[int, int]] = {}
 
     def admit(self, number: int, mix: Mix) -> Mix:
-        """Check a mix against earlier lines, and return it.
-
-        Raises:
-            Bad: an earlier line has the mix, or one of its tracks with other values.
+        """Check a mix against earlier lines, and return it. Raises Bad if one of them has the mix,
+        or one of its tracks with other values.
         """
         if mix.id in self._mixes:
             raise Bad(f"mix {mix.id} is on line {self._mixes[mix.id]} already")

@@ -56,10 +56,8 @@ class History:
     """Learns from one observation after the other.
 
     Attributes:
-        events: oldest first.
-        changed: grows with each change of `events`.
+        events: oldest first; `changed` grows with each change of them.
         window: what happened in the last few seconds; None at the very start.
-        standing: the present status.
     """
 
     def __init__(self) -> None:

@@ -33,11 +33,8 @@ _SERVED = frozenset(CLASSES)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Where every counter and gauge stood.
-
-    Attributes:
-        at: seconds since 1970.
-        samples: by sample name, as `tapedeck_lookups_total`.
+    """Where every counter and gauge stood `at` seconds since 1970, by sample name
+    (`tapedeck_lookups_total`).
     """
 
     at: float

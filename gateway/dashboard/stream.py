@@ -46,11 +46,8 @@ class Viewer:
 
 
 class Viewers:
-    """All pages that look.
-
-    Args:
-        feed: gives what a viewer has not seen yet, and notes in `sent` what it gave.
-        arrived: called when one joins.
+    """All pages that look. `feed` gives what one has not seen, and notes in `sent` what it gave;
+    `arrived` is called when one joins.
     """
 
     def __init__(self, feed: Callable[[Viewer], list[bytes]], arrived: Callable[[], None]) -> None:
@@ -63,10 +60,8 @@ class Viewers:
         return len(self._viewers)
 
     def answer(self, request: web.BaseRequest) -> web.Response:
-        """The answer that lasts as long as its viewer.
-
-        Raises:
-            Refusal: 503, too many look already, or the gateway stops.
+        """The answer that lasts as long as its viewer. Refuses with 503 if too many look already,
+        or the gateway stops.
         """
         if self._closed or len(self._viewers) >= MOST_VIEWERS:
             reason = "The gateway is stopping." if self._closed else "Too many pages look already."

@@ -84,13 +84,8 @@ class AdmissionControl:
         self._of_listener = _buckets(of_listener, limits.token_rate, limits.token_burst, most)
 
     def admit(self, peer: str, headers: CIMultiDictProxy[str]) -> None:
-        """Count a request for its address.
-
-        Args:
-            peer: the address of the connection's other end.
-
-        Raises:
-            Refusal: 429.
+        """Count a request for the address of its `peer`, or, of a proxy, for that in `headers`;
+        refuse it with 429 if there are too many.
         """
         forwarded = headers.getall("X-Forwarded-For", ()) if self.is_proxy(peer) else ()
         client = self._addresses.client(peer, ",".join(forwarded))
@@ -101,11 +96,7 @@ class AdmissionControl:
         return self._addresses.is_proxy(peer)
 
     def admit_listener(self, user_id: int) -> None:
-        """Count a request for its listener.
-
-        Raises:
-            Refusal: 429.
-        """
+        """Count a request for its listener; refuse it with 429 if there are too many."""
         if self._of_listener is not None:
             _take(self._of_listener, user_id, "listener", "by this listener")
 
@@ -167,10 +158,8 @@ class AdmissionControl:
         return self.held + len(self._connections) * CONNECTION_BYTES
 
     def start(self, loop_lag: LoopLag, in_flight: Callable[[], int]) -> None:
-        """Begin to check the loop and slow connections.
-
-        Args:
-            in_flight: returns the number of requests being served.
+        """Begin to check the loop and slow connections. `in_flight` counts the requests being
+        served.
         """
         self._in_flight = in_flight
         loop_lag.followers.append(self.tick)

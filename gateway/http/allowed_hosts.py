@@ -45,7 +45,7 @@ def is_ours(authority: str, allowed: Collection[str]) -> bool:
 def refuse_strangers(
     method: str, host: str | None, origin: str | None, allowed: Collection[str]
 ) -> None:
-    """Refuse a request that a page of another site in an operator's browser may have made.
+    """Refuse (403) a request that a page of another site in an operator's browser may have made.
 
     Args:
         method: GET and HEAD may come from any page: they change nothing, and the browser does not
@@ -53,9 +53,6 @@ def refuse_strangers(
         host: the Host header; browsers always send it.
         origin: the Origin header; browsers send it with every POST.
         allowed: names besides loopback's own, in small letters (`admin.allowed_hosts`).
-
-    Raises:
-        Refusal: 403.
     """
     if host is not None and not is_ours(host, allowed):
         raise Refusal(

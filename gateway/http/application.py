@@ -40,16 +40,12 @@ class Application:
     """The application of a port.
 
     Args:
-        routes: the routes to serve.
         style: returns the style of errors for a path without a route.
         admission: None on the admin port, which has only the default limits.
-        log_requests: returns whether to log a request; called for each.
-        cors: which pages may use the Player's routes; None for none. The answers of these routes
-            are `Response`s.
+        cors: which pages may use the Player's routes, whose answers are `Response`s.
         lean: whether every answer is a `Response`; requests without a body then have a faster path.
 
     Attributes:
-        in_flight: requests being served.
         draining: once True, every answer closes its connection.
         failed: the last requests that failed.
     """

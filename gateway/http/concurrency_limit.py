@@ -25,11 +25,7 @@ class Governor:
 
     Args:
         target: seconds by which the loop may be late; None: the limit is never cut.
-        floor: the lowest limit.
-        ceiling: the highest limit.
-
-    Attributes:
-        limit: most requests in flight now.
+        floor, ceiling: the lowest and the highest limit.
 
     >>> governor = Governor(target=0.1, floor=10, ceiling=1000)
     >>> for _ in range(3):

@@ -18,11 +18,7 @@ _PREFLIGHT = {
 
 
 class Cors:
-    """The allowed origins.
-
-    Attributes:
-        origins: such as `https://player.example`; `*` for all; empty: none.
-    """
+    """The allowed origins, such as `https://player.example`; `*` for all."""
 
     def __init__(self, config: Sections) -> None:
         self.configure(config)

@@ -22,7 +22,6 @@ class Refusal(Exception):
     """Ends a request with an error.
 
     Attributes:
-        status: 4xx or 503.
         sentences: what is wrong and what to do, one sentence each; safe to show.
         headers: of the answer, such as Allow. With 503 the default of Retry-After is a second.
         close: whether to close the connection, because the rest of the body is not read.

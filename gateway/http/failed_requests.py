@@ -21,13 +21,8 @@ RECENT = 300.0
 
 
 class FailedRequest(Struct, frozen=True):
-    """One request that was answered with a status of 5xx.
-
-    Attributes:
-        at: seconds since 1970.
-        route: the pattern.
-        values: what stood in the place of the route's names, as it came.
-        query: likewise.
+    """One request that was answered with a status of 5xx, `at` seconds since 1970. `values` (of the
+    route's names) and `query` are as they came.
     """
 
     at: float

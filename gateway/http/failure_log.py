@@ -25,12 +25,11 @@ class Failures:
         self._bursts: dict[tuple[str, str, str], tuple[int, dict[str, object]]] = {}
 
     def note(self, level: int, event: str, route: str, error: Exception, **words: object) -> None:
-        """Log or count a failed request.
+        """Log or count a failed request of a route: of its pattern, never of the request's own
+        path.
 
-        Args:
-            level: 30 is a warning; 40 is an error, with a traceback the first time.
-            route: the pattern, never the request's own path.
-            words: further fields; no secret.
+        A level of 40, an error, has a traceback the first time. `words` are further fields, no
+        secret.
         """
         kind = event, route, type(error).__name__
         if kind in self._bursts:

@@ -40,7 +40,7 @@ class Unfinished:
 
     Attributes:
         bytes: of the unfinished head (or trailers, or chunk extensions), as far as known.
-        memory: bytes of memory: an upper bound, since several requests may arrive in one piece.
+        memory: an upper bound, since several requests may arrive in one piece.
     """
 
     __slots__ = ("_body", "_body_bytes", "_ended", "bytes", "memory")

@@ -21,11 +21,7 @@ _LONGEST = 100
 
 
 def callback_of(query: str) -> str:
-    """The function's name in the query.
-
-    Raises:
-        Refusal: 400, it is missing, or not the name of a function.
-    """
+    """The function's name in the query; refused with 400 if it is missing or no such name."""
     name = gather(query).get("callback", "")
     if len(name) > _LONGEST or not _NAME.fullmatch(name):
         raise Refusal(

@@ -36,15 +36,12 @@ class PortTaken(Exception):
 
 
 def bind(host: str, port: int, value: str, option: str, *, shared: bool = False) -> socket.socket:
-    """A bound TCP socket that does not listen yet.
+    """A bound TCP socket that does not listen yet. Raises PortTaken.
 
     Args:
         port: 0 for any free one.
         value, option: the port's name in the configuration and on the command line, for errors.
         shared: bind with SO_REUSEPORT, beside other sockets of ours.
-
-    Raises:
-        PortTaken: it cannot be bound.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -71,8 +68,7 @@ def bind(host: str, port: int, value: str, option: str, *, shared: bool = False)
 def bind_shared(host: str, port: int, count: int, value: str, option: str) -> list[socket.socket]:
     """`count` sockets on one port; the kernel spreads connections over those that listen.
 
-    Raises:
-        PortTaken: it cannot be bound, even if another process shares the port.
+    Raises PortTaken, even if another process shares the port.
     """
     # With SO_REUSEPORT we would silently share a port of another gateway: try without it first.
     with bind(host, port, value, option) as probe:
@@ -81,11 +77,8 @@ def bind_shared(host: str, port: int, count: int, value: str, option: str) -> li
 
 
 class Listening:
-    """An application on a socket.
-
-    Args:
-        sock: bound; TCP or UNIX.
-        tls: returns the section with the port's TLS now; a UNIX socket has none.
+    """An application on a bound socket. A UNIX socket has no TLS; `tls` returns that of a TCP port
+    now.
     """
 
     def __init__(

@@ -84,7 +84,6 @@ class Response:
     Attributes:
         headers: names and values without line breaks, in addition to those of every answer.
         keep_alive: None: as the client wants; False closes the connection.
-        request_id: for X-Request-Id.
     """
 
     __slots__ = ("body", "content_type", "headers", "keep_alive", "request_id", "status")

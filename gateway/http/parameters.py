@@ -35,11 +35,7 @@ _AS_IT_IS = (b"7bit", b"8bit", b"binary")
 
 
 def unescape(text: str, what: str) -> str:
-    """Undo percent-encoding; `what` names the text in an error.
-
-    Raises:
-        Refusal: 400, it is not percent-encoded UTF-8.
-    """
+    """Undo percent-encoding. `what` names the text in the refusal (400) of broken UTF-8."""
     if "%" not in text and text.isascii():
         return text
     if _BAD_ESCAPE.search(text):
@@ -52,11 +48,7 @@ def unescape(text: str, what: str) -> str:
 
 
 def split_query(query: str, what: str = "the query") -> Iterator[tuple[str, str]]:
-    """The pairs of an urlencoded text, in order.
-
-    Raises:
-        Refusal: 400, broken encoding or too many of them.
-    """
+    """The pairs of an urlencoded text, in order; refused with 400 if it is broken or too long."""
     parts = query.split("&", FIELDS_MAX)
     if len(parts) > FIELDS_MAX:
         raise Refusal(400, f"There are more than {FIELDS_MAX} parameters in {what}.")
@@ -78,11 +70,7 @@ def require_utf8(content_type: str) -> None:
 
 
 def split_form(body: bytes, content_type: str) -> Iterator[tuple[str, str]]:
-    """The pairs of a form, in order.
-
-    Raises:
-        Refusal: 415 another media type, 400 a broken form.
-    """
+    """The pairs of a form, in order; refused with 415 for its media type, with 400 if it is broken."""
     kind = media_type(content_type)
     if kind not in (URLENCODED, MULTIPART):
         raise Refusal(
@@ -172,11 +160,7 @@ class _Fields:
 
 
 def gather(query: str, body: bytes = b"", content_type: str = "") -> Mapping[str, str]:
-    """All parameters of a request: of its raw query, and of a form in its body.
-
-    Raises:
-        Refusal: 400 or 415, saying why.
-    """
+    """All parameters of a request: of its raw query, and of a form in its body."""
     if not query and not body:
         return {}
     if not body and "%" not in query and "+" not in query and query.isascii():
@@ -201,9 +185,7 @@ def _distinct(pairs: Iterable[tuple[str, str]], others: Mapping[str, str]) -> di
 
 def whole_number(text: str | None, name: str, highest: int = PLAYLIST_MAX) -> int:
     """The id in a parameter's `text` (None if it is missing): decimal digits, 1 to `highest`.
-
-    Raises:
-        Refusal: 400, saying what is wrong with it.
+    Anything else is refused with 400, which says what is wrong with it.
     """
     if text is None:
         raise Refusal(400, f"The parameter {name} is missing.")

@@ -55,8 +55,6 @@ class HttpConnection(RequestHandler):
     """aiohttp's connection with a faster path, and with the application's error bodies.
 
     Attributes:
-        peer: the client's address.
-        descriptor: its number; -1 if it has none.
         slow_since: since when a request's headers are incomplete, on the loop's clock; 0: not.
         unread_since: since when the client has not read an answer; set by admission control.
         held: bytes of memory of its unfinished request; set by admission control.
@@ -400,11 +398,7 @@ class HttpConnection(RequestHandler):
 
 
 class Server(web.Server):
-    """aiohttp's low-level server for an application. Create it inside the running loop.
-
-    Attributes:
-        accepted: connections so far.
-    """
+    """aiohttp's low-level server for an application. Create it inside the running loop."""
 
     def __init__(self, application: Application) -> None:
         limits = application.limits

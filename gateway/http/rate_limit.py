@@ -17,15 +17,11 @@ _IPV6_PREFIX = 64
 
 
 class Buckets:
-    """A token bucket for each key.
+    """A token bucket for each key, of at most `remembered` keys.
 
     A key has one number, the time at which its bucket is full again (the generic cell rate
-    algorithm, ITU-T I.371). That is equivalent to counting tokens, with half the work.
-
-    Args:
-        rate: tokens a second.
-        burst: most tokens of a bucket; it starts with these.
-        remembered: most keys.
+    algorithm, ITU-T I.371). That is equivalent to counting tokens, with half the work. `rate`
+    tokens a second come in; a bucket starts with the most that it may have, `burst`.
 
     >>> buckets = Buckets(rate=1, burst=2, remembered=100)
     >>> [buckets.take("a", now=10.0) for _ in range(3)]
@@ -47,11 +43,7 @@ class Buckets:
         return len(self._full)
 
     def take(self, key: object, now: float) -> float:
-        """Take a token and return 0; or take none and return the seconds until there is one.
-
-        Args:
-            now: seconds on any steady clock.
-        """
+        """Take a token and return 0; or take none and return the seconds until there is one."""
         full = self._full
         at = full.get(key)
         if at is None:
@@ -105,11 +97,8 @@ class Addresses:
     def client(self, peer: str, forwarded: str | None) -> str | None:
         """The address that a request counts for; None for a trusted proxy's own request (a probe).
 
-        X-Forwarded-For is read from its end, as long as the writer of an entry is a trusted proxy:
-        a client may have invented the entries before.
-
-        Args:
-            forwarded: X-Forwarded-For; several headers joined by commas.
+        X-Forwarded-For (several headers joined by commas) is read from its end, as long as the
+        writer of an entry is a trusted proxy: a client may have invented the entries before.
         """
         if not self.is_proxy(peer):
             return one_client(peer)

@@ -35,10 +35,8 @@ _METHOD = re.compile(r"^ *b['\"][!#$%&'*+.^_`|~0-9A-Za-z-]+ \S", re.MULTILINE)
 
 
 def check_request(request: Request) -> None:
-    """Refuse a request whose version, framing or Host breaks a rule.
-
-    Raises:
-        Refusal: 400, 501 or 505; it closes the connection if the end of the request is unsure.
+    """Refuse a request whose version, framing or Host breaks a rule. The refusal (400, 501 or 505)
+    closes the connection, since the end of the request may be unsure.
     """
     version = request.version
     if version != HttpVersion11:
@@ -63,11 +61,8 @@ def is_host(text: str) -> bool:
 
 
 def refusal_of(error: BaseException | None, status: int) -> Refusal:
-    """The refusal of a request that aiohttp's parser could not read.
-
-    Args:
-        error: what the parser raised.
-        status: what aiohttp would answer, below 500.
+    """The refusal of a request that aiohttp's parser could not read: `error` is what it raised, and
+    `status`, below 500, what aiohttp would answer.
     """
     if isinstance(error, HeadTooLarge):
         return Refusal(status, error.message, close=True)

@@ -45,11 +45,7 @@ class Pages:
         return self._answer(_PAGE)
 
     def part(self, name: str) -> Response:
-        """A part of the page: a style sheet, a script, an image.
-
-        Raises:
-            Refusal: 404.
-        """
+        """A part of the page: a style sheet, a script, an image. Refuses other names with 404."""
         if name not in self._files or name == _PAGE:
             raise Refusal(404, "There is no such file.")
         return self._answer(name)

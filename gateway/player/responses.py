@@ -145,11 +145,7 @@ class Session(Envelope, kw_only=True):
 
 
 def track_reply(track: Track, media: bool = False) -> TrackReply:
-    """The track in the API's shape.
-
-    Args:
-        media: whether `url` is the stream's URL, as in version 2.
-    """
+    """The track in the API's shape. With `media` its `url` is the stream's URL, as in version 2."""
     return TrackReply(
         track.id,
         track.name,

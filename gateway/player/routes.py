@@ -52,12 +52,8 @@ class _Asked(NamedTuple):
 
 
 class PlayerApi:
-    """The handlers.
-
-    Args:
-        admission: limits each listener's requests.
-        clock: this machine's, seconds since 1970, for the expiry of tokens. (A state's times are
-            MySQL's.)
+    """The handlers. The clock is this machine's, for the expiry of tokens; a state's times are
+    MySQL's.
     """
 
     def __init__(

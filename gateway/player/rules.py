@@ -87,12 +87,7 @@ class UnreadableState(Exception):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A listener's place in a mix, as in the API's `set`.
-
-    Attributes:
-        skip_allowed: whether a skip would be accepted now.
-        track: the current one; None at the end.
-    """
+    """A listener's place in a mix, as in the API's `set`. At the end there is no track."""
 
     at_beginning: bool = False
     at_last_track: bool = False
@@ -165,12 +160,8 @@ def next_track(
 ) -> Decision[Answer]:
     """Go to the next track; past the last one to the end; before the first play to the first.
 
-    Args:
-        track_id: the track that the client believes is playing. If it is not the current one,
-            nothing moves. None stands for the current track.
-
-    Raises:
-        UnknownTrack: `track_id` is not in the mix.
+    `track_id` is the track that the client believes is playing: if it is not the current one,
+    nothing moves. None stands for the current track. UnknownTrack: it is not in the mix.
     """
     turn = _Turn(mix, stored, now, rules, track_id)
     return _TABLE[turn.situation].next(turn)
@@ -185,10 +176,8 @@ def skip(
 
 
 def report(mix: Mix, stored: Stored | None, track_id: int) -> Decision[Answer]:
-    """Mark a track as listened to; the last track marks the mix too. May be repeated.
-
-    Raises:
-        UnknownTrack: `track_id` is not in the mix.
+    """Mark a track as listened to; the last track marks the mix too. May be repeated. Raises
+    UnknownTrack if `track_id` is not in the mix.
     """
     state = _read(stored)
     order = mix.order

@@ -21,11 +21,8 @@ class AdminPort:
     """The admin port. Create it inside the running loop.
 
     Args:
-        answers: what it shows.
-        reload: carries out reloads. With a WorkerReload only the supervisor uses this port: it has
-            no page, and signals and files are ignored.
-        live: the present configuration.
-        sock: bound.
+        reload: with a WorkerReload only the supervisor uses this port: it has no page, and signals
+            and files are ignored.
         token: the supervisor's. Operators need `admin.token`, except on loopback.
     """
 

@@ -56,15 +56,10 @@ def worst(
     workers: int,
     also: Sequence[Reason] = (),
 ) -> Verdict:
-    """The gateway's verdict from its workers' verdicts.
+    """The gateway's verdict from the workers' status and reasons, and the supervisor's own reasons.
 
     A worker that does not answer is being restarted, and its connections wait: the gateway is
     degraded. It is unavailable if no worker answers.
-
-    Args:
-        answers: status and reasons of each worker that answered.
-        workers: how many workers there should be.
-        also: reasons of the supervisor itself.
     """
     missing = [
         Reason("workers", f"worker {n} does not answer")
@@ -113,12 +108,8 @@ def merge_mysql(seen: Sequence[MySQL]) -> MySQL:
 
 
 class WorkerClient:
-    """A supervisor's client of one worker's admin socket.
-
-    Args:
-        number: the worker's, from 1.
-        address: of the socket, in Linux' abstract name space (begins with NUL).
-        token: sent with each request.
+    """A supervisor's client of one worker's admin socket, in Linux' abstract name space (begins
+    with NUL).
     """
 
     def __init__(self, number: int, address: str, token: str) -> None:
@@ -272,11 +263,7 @@ class WorkersAnswers(AdminAnswers):
         return await asyncio.to_thread(merged)
 
     async def ask_all(self, path: str, of: type[T], **how: Any) -> dict[int, T]:
-        """The workers' answers by number, without workers that do not answer in time.
-
-        Args:
-            how: as for `_ask`.
-        """
+        """The workers' answers by number, without workers that do not answer in time."""
         answers = await self._ask(path, **how)
         return {number: msgspec.json.decode(said, type=of) for number, said in answers.items()}
 

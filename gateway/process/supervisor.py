@@ -57,9 +57,7 @@ class _Slot:
 
 def run_with_workers(source: Source, config: Sections) -> int:
     """Serve with `gateway.workers` processes until SIGTERM or SIGINT; return the exit status.
-
-    Raises:
-        PortTaken: a port is taken; says which one, and what to change.
+    Raises PortTaken.
     """
     start_logs(source, config)
     count = config.gateway.workers

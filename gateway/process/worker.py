@@ -110,11 +110,8 @@ def start_logs(source: Source, config: Sections) -> None:
 
 
 def run_alone(source: Source, config: Sections) -> int:
-    """Serve in this process until SIGTERM or SIGINT; return the exit status.
-
-    Raises:
-        PortTaken: a port is taken; says which one, and what to change.
-        Refused: the gateway must not start.
+    """Serve in this process until SIGTERM or SIGINT; return the exit status. Raises PortTaken, or
+    Refused if the gateway must not start.
     """
     start_logs(source, config)
     gateway = bind(config.gateway.host, config.gateway.port, "gateway.port", "--port")
@@ -124,10 +121,8 @@ def run_alone(source: Source, config: Sections) -> int:
 
 
 class Worker:
-    """The gateway in one process, with bound sockets for clients and for operators.
-
-    Args:
-        origin: of the configuration: a file, or a supervisor.
+    """The gateway in one process, with bound sockets for clients and for operators. Its
+    configuration comes from a file or from a supervisor.
     """
 
     def __init__(
@@ -144,11 +139,7 @@ class Worker:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until a signal, then drain.
-
-        Raises:
-            Refused: the gateway must not start.
-        """
+        """Serve until a signal, then drain. Raises Refused if the gateway must not start."""
         loop = asyncio.get_running_loop()
         raise_file_limit()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -19,12 +19,8 @@ from sharding.ring.placement import PLACING, alike
 
 
 class RingChange(Struct):
-    """A change of the ring.
-
-    Attributes:
-        moved: the share of the keys that move to another node, by `placement.moved`.
-        changes: a phrase for each change of a node.
-        generation: of the new ring.
+    """A change of the ring: the share of the keys that move, by `placement.moved`, and a phrase for
+    each change of a node.
     """
 
     moved: float
@@ -53,11 +49,8 @@ async def ring_change(before: Lookup, after: Lookup) -> RingChange:
 
 
 class Question(Struct):
-    """The body of POST /reload/check: a configuration to compare with the present one.
-
-    Attributes:
-        config: returned by `config.plain.veiled`.
-        nonce: the one that `veiled` was called with.
+    """The body of POST /reload/check: a configuration to compare with the present one, as
+    `config.plain.veiled` returned it for this `nonce`.
     """
 
     config: dict[str, Any]
@@ -65,11 +58,8 @@ class Question(Struct):
 
 
 class Comparison(Outcome, kw_only=True):
-    """The differences.
-
-    Attributes:
-        overridden: values that differ, but are set by the gateway's environment or command line.
-        values: old and new values that are not secret.
+    """The differences; `overridden` ones are set by the gateway's environment or command line.
+    `values` has old and new values that are not secret.
     """
 
     overridden: list[str]
@@ -77,10 +67,8 @@ class Comparison(Outcome, kw_only=True):
 
 
 async def compare(live: RuntimeConfig, body: bytes) -> Comparison:
-    """Compare the configuration in a request's body with the present one.
-
-    Raises:
-        Refusal: the body cannot be read.
+    """Compare the configuration in a request's body with the present one. Refuses with 400 a body
+    that is no configuration.
     """
     try:
         question = msgspec.json.decode(body, type=Question)

@@ -40,13 +40,8 @@ _log = structlog.get_logger()
 
 
 class Step(Struct):
-    """The result of weighing.
-
-    Attributes:
-        merged: the configuration to apply.
-        generation: of its ring.
-        outcome: the answer to the request.
-        force: whether to apply what fails now: new lookup nodes, another sign-in at MySQL.
+    """The result of weighing: the configuration to apply, its ring's generation, and the answer to
+    the request. `force`: apply also what fails now, new lookup nodes or another sign-in at MySQL.
     """
 
     merged: Sections
@@ -200,11 +195,8 @@ class OwnParts:
         return self.backend.generation
 
     async def ask(self, step: Step) -> None:
-        """Check whether the parts can apply it.
-
-        Raises:
-            ConfigError: something new does not work. If the reload is forced, that becomes the
-                outcome's warnings.
+        """Check whether the parts can apply it. Raises ConfigError if something new does not work;
+        if the reload is forced, that becomes the outcome's warnings.
         """
         problems = await self.backend.trials(step.merged, self.backend.plan(step.merged))
         if problems and step.force:
@@ -224,13 +216,8 @@ class OwnParts:
 
 
 class Order(Struct):
-    """What a supervisor sends to `/reload` of its workers: first it asks all, then it tells all.
-
-    Attributes:
-        config: the merged configuration, with its secrets.
-        generation: of its ring.
-        apply: False to ask, True to tell.
-        force: as of Step.
+    """What a supervisor sends to `/reload` of its workers: first it asks all (`apply` is False),
+    then it tells all. It contains secrets.
     """
 
     config: dict[str, Any]
@@ -240,10 +227,8 @@ class Order(Struct):
 
 
 class Taken(Struct, omit_defaults=True):
-    """A worker's answer to an order.
-
-    Attributes:
-        taken: whether it applied the configuration; UNSET: it cannot, and `errors` say why.
+    """A worker's answer to an order. If `taken` is UNSET it cannot apply the configuration, and
+    `errors` say why.
     """
 
     taken: bool | UnsetType = UNSET
@@ -253,13 +238,8 @@ class Taken(Struct, omit_defaults=True):
 
 @dataclass
 class Workers:
-    """A supervisor's workers.
-
-    Attributes:
-        live: the supervisor's configuration, with which it starts workers.
-        numbers: of the workers.
-        send: sends a body to all workers, and returns their answers by number.
-        replace: replaces a worker by a new process.
+    """A supervisor's workers, who start with the configuration of `live`. `send` returns their
+    answers by number; `replace` puts a new process in the place of one.
     """
 
     live: RuntimeConfig
@@ -269,11 +249,8 @@ class Workers:
     generation: int = 1
 
     async def ask(self, step: Step) -> None:
-        """Check whether all workers can apply it.
-
-        Raises:
-            ConfigError: a worker cannot.
-            Refusal: a worker does not answer.
+        """Check whether all workers can apply it. Raises ConfigError if one cannot, and refuses
+        with 503 if one does not answer.
         """
         answers = await self._send_order(step, apply=False)
         for number in self.numbers:
@@ -307,11 +284,7 @@ class WorkerReload:
     parts: OwnParts
 
     async def reload(self, body: bytes, *, force: bool = False) -> Taken:
-        """Carry out the order in `body`, which also has `force`.
-
-        Raises:
-            ConfigError: the configuration cannot be applied.
-        """
+        """Carry out the order in `body`; it has `force` too. Raises ConfigError if it cannot."""
         order = msgspec.json.decode(body, type=Order)
         config = Sections.model_validate(order.config)
         step = Step(config, order.generation, Outcome([], []), order.force)

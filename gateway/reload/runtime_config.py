@@ -68,11 +68,7 @@ class Source:
     own_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
 
     def load(self) -> Sections:
-        """Read the configuration.
-
-        Raises:
-            config.load.ConfigError: with every problem.
-        """
+        """Read the configuration. A ConfigError has every problem."""
         return with_token_keys(load(self.path, {**os.environ, **self.overrides}), self.own_key)
 
     def uses_own_key(self, config: Sections) -> bool:
@@ -106,14 +102,9 @@ class Source:
 
 
 class RuntimeConfig:
-    """The present configuration, for handlers.
-
-    Args:
-        config: at the start; it must have token keys.
-        pinned: see Source.
+    """The present configuration, for handlers. It must have token keys.
 
     Attributes:
-        config: the present configuration.
         tokens: signs and verifies play tokens.
         followers: called with the configuration after each reload, even if no value changed: the
             contents of files that it names may have.

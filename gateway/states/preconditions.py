@@ -37,10 +37,8 @@ class Tags:
 
 
 def read_tags(values: list[str], header: str) -> Tags | None:
-    """The tags in all lines of one header; None without a line.
-
-    Raises:
-        Refusal: 400, it is neither `*` nor a list of entity tags.
+    """The tags in all lines of one header; None without a line. Refuses with 400 what is neither
+    `*` nor a list of entity tags.
     """
     if not values:
         return None
@@ -83,21 +81,15 @@ class Conditions:
     if_none_match: Tags | None
 
     def require(self, version: int | None) -> None:
-        """Refuse a change of the present state that a condition does not allow.
-
-        Raises:
-            Refusal: 412, with the present version.
+        """Refuse a change of the present state that a condition does not allow: 412, with the
+        present version.
         """
         self.require_match(version)
         if self.if_none_match is not None and self.if_none_match.match_weakly(version):
             raise _failed(version)
 
     def require_match(self, version: int | None) -> None:
-        """The same for a read, by If-Match only.
-
-        Raises:
-            Refusal: 412.
-        """
+        """The same for a read, by If-Match only."""
         if self.if_match is not None and not self.if_match.match(version):
             raise _failed(version, weak=self.if_match.match_weakly(version))
 
@@ -123,9 +115,5 @@ def _failed(version: int | None, *, weak: bool = False) -> Refusal:
 
 
 def read_conditions(if_match: list[str], if_none_match: list[str]) -> Conditions:
-    """The conditions of a request, from the lines of each header.
-
-    Raises:
-        Refusal: 400, one is malformed.
-    """
+    """The conditions of a request, from the lines of each header; 400 if one is malformed."""
     return Conditions(read_tags(if_match, "If-Match"), read_tags(if_none_match, "If-None-Match"))

@@ -110,13 +110,10 @@ _STORED = {status: b'{"status": "%b"}' % LINES[status].encode() for status in (2
 
 
 def check_object(body: bytes) -> None:
-    """Refuse a body that is not one JSON object in UTF-8.
+    """Refuse with 400 a body that is not one JSON object in UTF-8.
 
     NaN, Infinity and a byte order mark are not JSON (RFC 8259, 8.1). Nested values are checked but
     not built; the parser limits their depth.
-
-    Raises:
-        Refusal: 400, says what is wrong.
     """
     try:
         body.decode("utf-8")
