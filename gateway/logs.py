@@ -26,10 +26,8 @@ from gateway import log_queue
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that the running task serves; added to every line that the task logs."""
 
-_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50, "exception": 40}
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-_threshold = 20
 _serial = itertools.count(1)
 _process = secrets.token_hex(6)
 _log = structlog.get_logger()
@@ -57,9 +55,9 @@ def start(level: str, **always: Any) -> None:
 
 def set_level(level: str) -> None:
     """Log lines of this level and above from now on: debug, info, warning or error."""
-    global _threshold
-    _threshold = _LEVELS[level]
-    logging.getLogger().setLevel(max(_threshold, logging.INFO))
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
+    logging.getLogger().setLevel(max(number, logging.INFO))
 
 
 def configure(level: str, stream: BinaryIO | None = None, **always: Any) -> None:
@@ -84,8 +82,7 @@ def configure(level: str, stream: BinaryIO | None = None, **always: Any) -> None
     ]
     render = structlog.processors.JSONRenderer(serializer=_encode)
     structlog.configure(
-        processors=[_drop_below_threshold, *shared, render],
-        wrapper_class=structlog.make_filtering_bound_logger(0),
+        processors=[*shared, render],
         logger_factory=lambda *_: out,
         cache_logger_on_first_use=False,
     )
@@ -100,14 +97,6 @@ def configure(level: str, stream: BinaryIO | None = None, **always: Any) -> None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     set_level(level)
-
-
-def _drop_below_threshold(
-    _: Any, method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
-    if _LEVELS.get(method, 50) < _threshold:
-        raise structlog.DropEvent
-    return event
 
 
 def _add_request_id(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

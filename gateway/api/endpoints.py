@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from gateway.api.schemas import Json
@@ -88,10 +87,12 @@ def _of_set(
     summary: str,
     schema: str,
     *parameters: Parameter,
-    others: Mapping[int, str] = MappingProxyType({409: "Error"}),
+    errors: tuple[int, ...] = (409,),
 ) -> Endpoint:
     """A command of a listener in a mix."""
-    answers = {200: schema, 401: "Error", 404: "Error", **others}
+    answers = {200: schema, **dict.fromkeys((401, 404, *errors), "Error")}
+    if 403 in errors:
+        answers[403] = "Refused"
     path = f"/sets/{{play_token}}/{name}"
     return Endpoint(name, "player", path, _ANY, summary, answers, (_TOKEN, _MIX_ID, *parameters))
 
@@ -102,10 +103,11 @@ def _read(
     summary: str,
     schema: str,
     *parameters: Parameter,
-    others: Mapping[int, str] = MappingProxyType({404: "Error"}),
+    errors: tuple[int, ...] = (404,),
 ) -> Endpoint:
     """A read that needs no token."""
-    return Endpoint(name, "player", path, _READ, summary, {200: schema, **others}, parameters)
+    answers = {200: schema, **dict.fromkeys(errors, "Error")}
+    return Endpoint(name, "player", path, _READ, summary, answers, parameters)
 
 
 def _of_state(
@@ -155,13 +157,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "Skip the track, as far as the licence allows; 403 with the reason in notices",
         "Playing",
         _BELIEVED,
-        others={403: "Refused", 409: "Error"},
+        errors=(403, 409),
     ),
     _of_set(
         "report", "The track was listened to; twice is once", "Done", _id("track_id", "The track.")
     ),
     _of_set("tracks_played", "The tracks played so far, in order", "TracksPlayed"),
-    _of_set("next_mix", "The mix to play next", "NextMix", others={}),
+    _of_set("next_mix", "The mix to play next", "NextMix", errors=()),
     _read("mix", "/mixes/{id}", "One mix", "OneMix", _id("id", "The mix.")),
     _read(
         "mixes",
@@ -177,7 +179,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ),
         _SORT,
         *_PAGE,
-        others={},
+        errors=(),
     ),
     _read(
         "mix_set",
@@ -200,7 +202,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         _id("id", "The mix."),
         _id("size", "Pixels.", 1024, needed=False),
     ),
-    _read("tags", "/tags", "The tags of most mixes; the first thousand", "Tags", *_PAGE, others={}),
+    _read("tags", "/tags", "The tags of most mixes; the first thousand", "Tags", *_PAGE, errors=()),
     _read("user", "/users/{id}", "An author of mixes", "OneUser", _id("id", "The user.")),
     _read(
         "user_mixes",
@@ -210,7 +212,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         _id("id", "The user."),
         _SORT,
         *_PAGE,
-        others={404: "Error", 501: "Error"},
+        errors=(404, 501),
     ),
     _read(
         "mix_page",

@@ -13,7 +13,6 @@ from functools import partial
 import structlog
 
 from config.model import Catalog as Limits
-from failover.mysql.connection import Row
 from failover.mysql.errors import Fault, MySQLError
 from failover.mysql.primary import Primary
 from gateway import metrics
@@ -69,7 +68,14 @@ class Catalog:
 
     async def _read(self, mix_id: int) -> Mix | None:
         now, max_age = self._clock(), self._limits.max_age
-        mix = next(mixes_of(await self._fetch(mix_id)), None)
+        try:
+            rows = await self._primary.fetch(read_mixes(1), (mix_id,))
+        except MySQLError as error:
+            if error.fault is not Fault.NO_TABLE:
+                raise
+            _log.warning("catalog tables not found", reason=str(error))
+            rows = []
+        mix = next(mixes_of(rows), None)
         if mix is None:
             self._mixes.drop(mix_id)
             self._unknown.put(mix_id, None, now + min(max_age, UNKNOWN_AGE))
@@ -80,12 +86,3 @@ class Catalog:
             self._away = False
             _log.info("catalog recovered")
         return mix
-
-    async def _fetch(self, mix_id: int) -> list[Row]:
-        try:
-            return await self._primary.fetch(read_mixes(1), (mix_id,))
-        except MySQLError as error:
-            if error.fault is not Fault.NO_TABLE:
-                raise
-            _log.warning("catalog tables not found", reason=str(error))
-            return []

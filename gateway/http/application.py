@@ -155,7 +155,7 @@ class Application:
             refusal = Refusal(413, str(error))
         except Exception as error:
             refusal = self._failed(route.template, request.method, error)
-        return self._error(route.style, refusal, logged_in=call.logged_in)
+        return self._error(route.style, refusal, call.logged_in)
 
     def _failed(self, route: str, method: str, error: Exception) -> Refusal:
         """Log an error of a handler; return what to answer."""
@@ -189,7 +189,7 @@ class Application:
 
     def last_words(self, refusal: Refusal) -> bytes:
         """The bytes of an answer for a connection on which no request was read."""
-        body = self._style("/")(refusal.status, refusal.sentences, logged_in=False)
+        body = self._style("/")(refusal.status, refusal.sentences, False)
         telemetry.observe("malformed", "other", refusal.status, 0.0)
         head = {**(refusal.headers or {}), "Content-Type": JSON, "Connection": "close"}
         lines = [f"HTTP/1.1 {LINES[refusal.status]}", "Server: tapedeck"]
@@ -197,8 +197,8 @@ class Application:
         lines += [f"X-Request-Id: {logs.request_id(None)}", f"Content-Length: {len(body)}", "", ""]
         return "\r\n".join(lines).encode("latin-1") + body
 
-    def _error(self, style: Style, refusal: Refusal, *, logged_in: bool = False) -> Answer:
-        body = style(refusal.status, refusal.sentences, logged_in=logged_in)
+    def _error(self, style: Style, refusal: Refusal, logged_in: bool = False) -> Answer:
+        body = style(refusal.status, refusal.sentences, logged_in)
         answer = Response(refusal.status, body, refusal.headers)
         if refusal.close:
             answer.force_close()

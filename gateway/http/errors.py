@@ -7,8 +7,8 @@ always the HTTP status, because both come from `status.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -41,13 +41,11 @@ class Refusal(Exception):
         self.close = close
 
 
-class Style(Protocol):
-    """Makes the body of an API's errors."""
-
-    def __call__(self, status: int, sentences: Sequence[str], *, logged_in: bool) -> bytes: ...
+Style = Callable[[int, Sequence[str], bool], bytes]
+"""Makes the body of an API's errors: of a status, of sentences, and whether one is logged in."""
 
 
-def plain_error(status: int, sentences: Sequence[str], *, logged_in: bool = False) -> bytes:
+def plain_error(status: int, sentences: Sequence[str], logged_in: bool = False) -> bytes:
     """An error of the states API or the admin port."""
     return encode({"status": LINES[status], "errors": sentences})
 

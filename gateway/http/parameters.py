@@ -70,7 +70,7 @@ def require_utf8(content_type: str) -> None:
 
 
 def split_form(body: bytes, content_type: str) -> Iterator[tuple[str, str]]:
-    """The pairs of a form, in order; refused with 415 for its media type, with 400 if it is broken."""
+    """The pairs of a form, in order; 415 for another media type, 400 if it is broken."""
     kind = media_type(content_type)
     if kind not in (URLENCODED, MULTIPART):
         raise Refusal(

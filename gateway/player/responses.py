@@ -187,6 +187,6 @@ def mix_reply(card: Card, base: str) -> MixReply:
     )
 
 
-def player_error(status: int, sentences: Sequence[str], *, logged_in: bool = False) -> bytes:
+def player_error(status: int, sentences: Sequence[str], logged_in: bool = False) -> bytes:
     """An error in the Player's envelope."""
     return encode(Envelope(status=LINES[status], errors=sentences, logged_in=logged_in))
