@@ -38,7 +38,6 @@ def gateway_application(live: RuntimeConfig, store: Store, catalog: Catalog) -> 
         admission=admission,
         cors=cors,
         log_requests=lambda: live.config.log.requests,
-        lean=True,
     )
 
 

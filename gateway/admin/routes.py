@@ -24,7 +24,7 @@ from gateway.http.errors import Refusal, json_response
 from gateway.http.messages import Response
 from gateway.http.parameters import gather, whole_number
 from gateway.http.request_body import read_body
-from gateway.http.router import Answer, Call, Handler
+from gateway.http.router import Call, Handler
 from gateway.reload.reload import Reload, WorkerReload
 from gateway.support_search import read_question
 from sharding.state import PLAYLIST_MAX, Key
@@ -80,7 +80,7 @@ class AdminApi:
         `without_token` it never needs the token.
         """
 
-        async def check(call: Call) -> Answer:
+        async def check(call: Call) -> Response:
             token, headers = self._token(), call.request.headers
             if token is None:
                 host, origin = headers.get("Host"), headers.get("Origin")
@@ -97,13 +97,13 @@ class AdminApi:
 
         return check
 
-    async def _show(self, name: str, call: Call) -> Answer:
+    async def _show(self, name: str, call: Call) -> Response:
         return json_response(await getattr(self._answers, name)())
 
-    async def healthz(self, call: Call) -> Answer:
+    async def healthz(self, call: Call) -> Response:
         return json_response({"status": "ok"})
 
-    async def readyz(self, call: Call) -> Answer:
+    async def readyz(self, call: Call) -> Response:
         """Whether to send traffic here.
 
         Health checks may use any host name (a backend's, a cluster's): they get the status only.
@@ -118,7 +118,7 @@ class AdminApi:
             200 if verdict.status in ("ready", "degraded") else 503,
         )
 
-    async def where(self, call: Call) -> Answer:
+    async def where(self, call: Call) -> Response:
         # Anonymous listeners have ids above the known users': they may be looked for too.
         key = Key(
             whole_number(call.values["user_id"], "user_id", PLAYLIST_MAX),
@@ -126,24 +126,24 @@ class AdminApi:
         )
         return json_response(await self._answers.where(key))
 
-    async def find(self, call: Call) -> Answer:
+    async def find(self, call: Call) -> Response:
         asked = read_question(await read_body(call.request, QUESTION_BYTES))
         return json_response(await self._answers.find(asked))
 
-    async def guide(self, call: Call) -> Answer:
+    async def guide(self, call: Call) -> Response:
         return guide.PAGES.part(call.values["file"])
 
-    async def metrics(self, call: Call) -> Answer:
+    async def metrics(self, call: Call) -> Response:
         return Response(200, await self._answers.metrics(), content_type=telemetry.TEXT)
 
-    async def reload_check(self, call: Call) -> Answer:
+    async def reload_check(self, call: Call) -> Response:
         body = await read_body(call.request, RELOAD_BYTES)
         try:
             return json_response(await self._reload.check(body))
         except ConfigError as error:
             raise Refusal(422, *error.sentences) from None
 
-    async def reload(self, call: Call) -> Answer:
+    async def reload(self, call: Call) -> Response:
         body = await read_body(call.request, RELOAD_BYTES)
         force = gather(call.query).get("force") == "1"
         try:

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from aiohttp import web
 from msgspec import structs
 
 from config.plain import plain
@@ -81,10 +80,8 @@ class Dashboard:
     async def dashboard_file(self, call: Call) -> Response:
         return PAGES.part(call.values["file"])
 
-    async def dashboard_events(self, call: Call) -> web.Response:
-        # The admin port's requests are aiohttp's (`lean` is off).
-        assert isinstance(call.request, web.BaseRequest)
-        return self._viewers.answer(call.request)
+    async def dashboard_events(self, call: Call) -> Response:
+        return self._viewers.answer()
 
     async def events(self, call: Call) -> Response:
         return json_response(list(self._history.events))

@@ -26,7 +26,7 @@ from gateway.http.jsonp import callback_of, make_script
 from gateway.http.messages import Request, Response, peer_of, target_of
 from gateway.http.parameters import unescape
 from gateway.http.request_rules import check_request, refusal_of
-from gateway.http.router import Answer, Call, Route, Routes
+from gateway.http.router import Call, Route, Routes
 from gateway.http.status import JSON, LINES
 from gateway.http.xml_answer import make_xml
 from sharding.state import TooLarge, Unavailable
@@ -42,8 +42,7 @@ class Application:
     Args:
         style: returns the style of errors for a path without a route.
         admission: None on the admin port, which has only the default limits.
-        cors: which pages may use the Player's routes, whose answers are `Response`s.
-        lean: whether every answer is a `Response`; requests without a body then have a faster path.
+        cors: which pages may use the Player's routes.
 
     Attributes:
         draining: once True, every answer closes its connection.
@@ -58,9 +57,7 @@ class Application:
         admission: AdmissionControl | None = None,
         cors: Cors | None = None,
         log_requests: Callable[[], bool] = lambda: False,
-        lean: bool = False,
     ) -> None:
-        self.lean = lean
         self.routes = Routes(routes)
         self.in_flight = 0
         self.draining = False
@@ -86,7 +83,7 @@ class Application:
             self._quiet = asyncio.Event()
             await self._quiet.wait()
 
-    async def __call__(self, request: Request) -> Answer:
+    async def __call__(self, request: Request) -> Response:
         """Answer one request."""
         started = perf_counter()
         request_id = logs.request_id(request.headers.get("X-Request-Id"))
@@ -121,7 +118,7 @@ class Application:
 
     async def _answer(
         self, request: Request, path: str, query: str, route: Route | None, raw: list[str]
-    ) -> Answer:
+    ) -> Response:
         try:
             check_request(request)
         except Refusal as error:
@@ -168,7 +165,7 @@ class Application:
         sentence = "The store is not available right now; try again."
         return Refusal(503, sentence, headers={"Retry-After": str(again)})
 
-    def malformed(self, error: BaseException | None, status: int) -> Answer:
+    def malformed(self, error: BaseException | None, status: int) -> Response:
         """Answer a request that could not be parsed, and close the connection."""
         started = perf_counter()
         request_id = logs.request_id(None)
@@ -197,7 +194,7 @@ class Application:
         lines += [f"X-Request-Id: {logs.request_id(None)}", f"Content-Length: {len(body)}", "", ""]
         return "\r\n".join(lines).encode("latin-1") + body
 
-    def _error(self, style: Style, refusal: Refusal, logged_in: bool = False) -> Answer:
+    def _error(self, style: Style, refusal: Refusal, logged_in: bool = False) -> Response:
         body = style(refusal.status, refusal.sentences, logged_in)
         answer = Response(refusal.status, body, refusal.headers)
         if refusal.close:
@@ -205,14 +202,9 @@ class Application:
         return answer
 
     def _finish(
-        self, answer: Answer, request_id: str, route: str, method: str, started: float
-    ) -> Answer:
-        if isinstance(answer, Response):
-            answer.request_id = request_id
-        else:
-            answer.headers["X-Request-Id"] = request_id
-            answer.headers["Server"] = "tapedeck"
-            answer.headers["Cache-Control"] = "no-store"
+        self, answer: Response, request_id: str, route: str, method: str, started: float
+    ) -> Response:
+        answer.request_id = request_id
         if self.draining:
             answer.force_close()
         seconds = perf_counter() - started

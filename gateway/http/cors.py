@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from config.model import Sections
 from gateway.http.messages import Request, Response
-from gateway.http.router import Answer
 
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST",
@@ -37,9 +36,8 @@ class Cors:
             and "Access-Control-Request-Method" in headers
         )
 
-    def permit(self, request: Request, answer: Answer) -> None:
+    def permit(self, request: Request, answer: Response) -> None:
         """Add the CORS headers to an answer, if the request's origin is allowed."""
-        assert isinstance(answer, Response)
         origin = request.headers["Origin"]
         headers = {**(answer.headers or {})}
         if "*" in self.origins:

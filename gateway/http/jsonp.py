@@ -11,7 +11,6 @@ import re
 from gateway.http.errors import Refusal
 from gateway.http.messages import Response
 from gateway.http.parameters import gather
-from gateway.http.router import Answer
 from gateway.http.status import JSON
 
 SCRIPT = "text/javascript; charset=utf-8"
@@ -32,9 +31,8 @@ def callback_of(query: str) -> str:
     return name
 
 
-def make_script(answer: Answer, callback: str) -> None:
+def make_script(answer: Response, callback: str) -> None:
     """Turn a JSON answer into a script; other answers (a picture) stay as they are."""
-    assert isinstance(answer, Response)
     if answer.content_type != JSON:
         return
     # U+2028 and U+2029 end a line in the JavaScript of older browsers, but not in JSON.

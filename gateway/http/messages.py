@@ -8,7 +8,7 @@ with many features, and headers that are the same each time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -87,6 +87,7 @@ class Response:
     """
 
     __slots__ = ("body", "content_type", "headers", "keep_alive", "request_id", "status")
+    chunks: AsyncGenerator[bytes, None] | None = None
 
     def __init__(
         self,
@@ -124,7 +125,9 @@ class Response:
         number = "1.0" if version == HttpVersion10 else "1.1"
         head = f"HTTP/{number} {LINES[status]}\r\n{_ALWAYS}"
         if status not in _NO_BODY:
-            head += f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\n"
+            head += f"Content-Type: {self.content_type}\r\n"
+            if self.chunks is None:
+                head += f"Content-Length: {len(self.body)}\r\n"
         if self.headers:
             for name, value in self.headers.items():
                 head += f"{name}: {value}\r\n"
@@ -146,3 +149,16 @@ class Response:
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Does nothing: `prepare` has sent everything."""
+
+
+class Stream(Response):
+    """An answer whose body is written as it comes to be; its end closes the connection."""
+
+    __slots__ = ("chunks",)
+
+    def __init__(
+        self, chunks: AsyncGenerator[bytes, None], headers: Mapping[str, str], content_type: str
+    ) -> None:
+        super().__init__(200, b"", headers, content_type)
+        self.chunks = chunks
+        self.keep_alive = False

@@ -7,7 +7,9 @@ application makes the bodies of all errors, and admission control may close it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+from collections.abc import AsyncGenerator
 from typing import cast
 
 import structlog
@@ -21,11 +23,13 @@ from config.model import Limits
 from gateway.http.application import Application
 from gateway.http.errors import Refusal
 from gateway.http.input_bounds import END, HeadTooLarge, Unfinished, size_of
-from gateway.http.messages import BodylessRequest, Response
+from gateway.http.messages import BodylessRequest
 
 PATIENCE_SECONDS = 1.0
 """Seconds in Retry-After if the gateway is full."""
 _LINGER_SECONDS = 0.5
+STALLED_SECONDS = 20.0
+"""A reader of a stream that took nothing for so long has gone, and its network forgot to say so."""
 _IN_A_ROW = 8
 """Most requests of one connection that are answered before it is other connections' turn."""
 _UPGRADE = re.compile(rb"\nupgrade", re.IGNORECASE)
@@ -282,7 +286,7 @@ class HttpConnection(RequestHandler):
 
     async def start(self) -> None:
         """Answer requests until the connection ends."""
-        if not self._application.lean or await self._others_next():
+        if await self._others_next():
             await super().start()
         elif not self._force_close:
             self._task_handler = None
@@ -331,7 +335,6 @@ class HttpConnection(RequestHandler):
         self._request_in_progress = True
         try:
             reply = await self._application(request)
-            assert isinstance(reply, Response)
             if reply.status == 503:
                 await self._not_too_soon()
             transport = self.transport
@@ -340,6 +343,8 @@ class HttpConnection(RequestHandler):
             transport.write(reply.encode(request))
             if self._paused:
                 await self._drain_helper()
+            if reply.chunks is not None:
+                await self._stream(reply.chunks)
         except ConnectionError:
             return False
         except asyncio.CancelledError:
@@ -355,6 +360,21 @@ class HttpConnection(RequestHandler):
                 self._handler_waiter.set_result(None)
         self._keepalive = bool(reply.keep_alive)
         return self._keepalive and not self._close and not self._force_close
+
+    async def _stream(self, chunks: AsyncGenerator[bytes, None]) -> None:
+        """Write a body as it comes to be, while the client takes it."""
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                if self.transport is None or self.transport.is_closing():
+                    return
+                self.transport.write(chunk)
+                try:
+                    async with asyncio.timeout(STALLED_SECONDS):
+                        if self._paused:
+                            await self._drain_helper()
+                except TimeoutError:
+                    self.cut()
+                    return
 
     async def _not_too_soon(self) -> None:
         """Delay the answer to a client that was refused and did not wait for Retry-After.

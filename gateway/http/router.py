@@ -6,8 +6,6 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from aiohttp import web
-
 from gateway.http.errors import Style
 from gateway.http.messages import Request, Response
 
@@ -28,8 +26,7 @@ class Call:
     logged_in: bool = False
 
 
-Answer = Response | web.Response
-Handler = Callable[[Call], Awaitable[Answer]]
+Handler = Callable[[Call], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)

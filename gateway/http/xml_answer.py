@@ -14,7 +14,6 @@ from xml.sax.saxutils import escape
 import msgspec
 
 from gateway.http.messages import Response
-from gateway.http.router import Answer
 from gateway.http.status import JSON
 
 XML = "application/xml; charset=utf-8"
@@ -23,9 +22,8 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 _TYPES = {bool: ' type="boolean"', int: ' type="integer"', float: ' type="float"'}
 
 
-def make_xml(answer: Answer) -> None:
+def make_xml(answer: Response) -> None:
     """Turn a JSON answer into XML; other answers stay as they are."""
-    assert isinstance(answer, Response)
     if answer.content_type != JSON or not answer.body:
         return
     found = ['<?xml version="1.0" encoding="UTF-8"?>\n']

@@ -18,6 +18,7 @@ from gateway.dashboard import page as dashboard_module
 from gateway.dashboard import stream
 from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application
+from gateway.http import protocol
 from gateway.http.listener import Listening, bind
 from gateway.peers import Peers
 from gateway.reload.runtime_config import RuntimeConfig
@@ -199,7 +200,7 @@ async def test_a_viewer_that_reads_nothing_is_disconnected_and_delays_no_other(
     admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Longer than a busy machine stops, so that the viewer that reads is not disconnected.
-    monkeypatch.setattr(stream, "STALLED_SECONDS", 3.0)
+    monkeypatch.setattr(protocol, "STALLED_SECONDS", 3.0)
     stuck = await viewer_that_reads_nothing(admin)
     async with (
         aiohttp.ClientSession(admin.url) as http,
