@@ -52,9 +52,7 @@ class _Asked(NamedTuple):
 
 
 class PlayerApi:
-    """The handlers. The clock is this machine's, for the expiry of tokens; a state's times are
-    MySQL's.
-    """
+    """The handlers. Tokens expire by this machine's clock; a state's times are MySQL's."""
 
     def __init__(
         self,
@@ -62,13 +60,11 @@ class PlayerApi:
         catalog: Catalog,
         live: RuntimeConfig,
         admission: AdmissionControl,
-        clock: Callable[[], float] = time,
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._live = live
         self._admission = admission
-        self._clock = clock
         self._logins = Logins()
 
     async def new_set(self, call: Call) -> Response:
@@ -85,7 +81,7 @@ class PlayerApi:
                     headers={"WWW-Authenticate": "Bearer"},
                 )
             user_id = whole_number(given, "user_id", USER_MAX)
-        token = self._live.tokens.issue(user_id, self._clock())
+        token = self._live.tokens.issue(user_id, time())
         return ok(Envelope(status=OK, logged_in=user_id <= USER_MAX, play_token=token))
 
     def _signed_in(self, call: Call, parameters: Mapping[str, str]) -> int | None:
@@ -109,7 +105,7 @@ class PlayerApi:
         if not 0 < len(login) <= LONGEST or not 0 < len(password) <= LONGEST:
             raise Refusal(400, f"login and password are needed, at most {LONGEST} characters each.")
         user_id = await self._logins.ask(url, login, password)
-        token = self._live.tokens.issue(user_id, self._clock())
+        token = self._live.tokens.issue(user_id, time())
         user = SignedIn(user_id, login, token)
         return ok(Session(status=OK, logged_in=True, user=user, user_token=token))
 
@@ -158,7 +154,7 @@ class PlayerApi:
 
     def _listener(self, token: str) -> Listener:
         try:
-            return self._live.tokens.verify(token, self._clock())
+            return self._live.tokens.verify(token, time())
         except BadToken as error:
             raise Refusal(401, str(error)) from None
 

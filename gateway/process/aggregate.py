@@ -99,38 +99,40 @@ def ejected(rings: Mapping[int, Ring]) -> dict[str, tuple[list[int], str]]:
 def merge_mysql(seen: Sequence[MySQL]) -> MySQL:
     """The MySQL hosts as the worker in the worst state sees them; waiting requests are added up."""
     worst_off = max(
-        seen,
-        key=lambda m: (m.primary is None, m.split, m.redundant is False, m.generation),
+        seen, key=lambda m: (m.primary is None, m.split, m.redundant is False, m.generation)
     )
     commits = [m.committed for m in seen if m.committed is not None]
     latest = max(commits) if len(commits) == len(seen) else None
     return replace(worst_off, waiting=sum(m.waiting for m in seen), committed=latest)
 
 
+@dataclass
 class WorkerClient:
-    """A supervisor's client of one worker's admin socket, in Linux' abstract name space (begins
-    with NUL).
-    """
+    """A supervisor's client of a worker's admin socket, in Linux' abstract name space."""
 
-    def __init__(self, number: int, address: str, token: str) -> None:
-        self.number = number
-        self._address = address
-        self._headers = {"Authorization": f"Bearer {token}"}
+    number: int
+    address: str
+    token: str
 
-    async def ask(self, path: str, *, method: str = "GET", body: bytes | None = None) -> bytes:
+    async def ask(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        body: bytes | None = None,
+        seconds: float = ANSWER_SECONDS,
+    ) -> bytes:
         """The body of the worker's answer.
 
         Raises:
             OSError, TimeoutError, aiohttp.ClientError: it does not answer.
         """
-        # One connection for each request: another process may have the socket at the next one.
-        connector = aiohttp.UnixConnector(self._address)
-        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        headers = {"Authorization": f"Bearer {self.token}"}
         async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-            session.request(
-                method, f"http://worker{path}", headers=self._headers, data=body
-            ) as answer,
+            asyncio.timeout(seconds),
+            # One connection for each request: another process may have the socket at the next one.
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(self.address)) as session,
+            session.request(method, f"http://worker{path}", headers=headers, data=body) as answer,
         ):
             # A 503 of /readyz is an answer, not an error.
             if answer.status >= 500 and path != "/readyz":
@@ -161,10 +163,8 @@ class WorkersAnswers(AdminAnswers):
 
     def _verdict(self, ready: Mapping[int, Readiness]) -> Verdict:
         why = STOPPING if self.stopping() else ASKED if self.drained else ""
-        said = self._delayed.take(
-            [Reason("draining", why)] if why else [], asyncio.get_running_loop().time()
-        )
-        if said:
+        now, reason = asyncio.get_running_loop().time(), [Reason("draining", why)] if why else []
+        if said := self._delayed.take(reason, now):
             return verdict_of(said)
         answers = {number: (body.status, reasons_of(body)) for number, body in ready.items()}
         return worst(answers, len(self.clients), self.peers.reasons())
@@ -186,12 +186,13 @@ class WorkersAnswers(AdminAnswers):
 
     async def observe(self) -> Snapshot:
         """The workers' state at this moment; slow workers are missing."""
+        soon = {"seconds": GLANCE_SECONDS}
         ready, rings, mysql = await asyncio.gather(
-            self.ask_all("/readyz", Readiness, seconds=GLANCE_SECONDS),
-            self.ask_all("/ring", Ring, seconds=GLANCE_SECONDS),
-            self.ask_all("/mysql", MySQL, seconds=GLANCE_SECONDS),
+            self.ask_all("/readyz", Readiness, **soon),
+            self.ask_all("/ring", Ring, **soon),
+            self.ask_all("/mysql", MySQL, **soon),
         )
-        families = await self.families(seconds=GLANCE_SECONDS)
+        families = await self.families(**soon)
         verdict = self._verdict(ready)
         ring = merge_rings(list(rings.values())) if rings else None
         out = ejected(rings)
@@ -267,17 +268,8 @@ class WorkersAnswers(AdminAnswers):
         answers = await self._ask(path, **how)
         return {number: msgspec.json.decode(said, type=of) for number, said in answers.items()}
 
-    async def _ask(
-        self,
-        path: str,
-        *,
-        method: str = "GET",
-        body: bytes | None = None,
-        seconds: float = ANSWER_SECONDS,
-    ) -> dict[int, bytes]:
-        asked = (
-            asyncio.wait_for(d.ask(path, method=method, body=body), seconds) for d in self.clients
-        )
+    async def _ask(self, path: str, **how: Any) -> dict[int, bytes]:
+        asked = (client.ask(path, **how) for client in self.clients)
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return {
             client.number: answer
