@@ -82,9 +82,7 @@ def configure(level: str, stream: BinaryIO | None = None, **always: Any) -> None
     ]
     render = structlog.processors.JSONRenderer(serializer=_encode)
     structlog.configure(
-        processors=[*shared, render],
-        logger_factory=lambda *_: out,
-        cache_logger_on_first_use=False,
+        processors=[*shared, render], logger_factory=lambda *_: out, cache_logger_on_first_use=False
     )
     handler = logging.StreamHandler(out)
     handler.terminator = ""

@@ -83,11 +83,7 @@ _PAGE = (
 
 
 def _of_set(
-    name: str,
-    summary: str,
-    schema: str,
-    *parameters: Parameter,
-    errors: tuple[int, ...] = (409,),
+    name: str, summary: str, schema: str, *parameters: Parameter, errors: tuple[int, ...] = (409,)
 ) -> Endpoint:
     """A command of a listener in a mix."""
     answers = {200: schema, **dict.fromkeys((401, 404, *errors), "Error")}

@@ -117,12 +117,7 @@ class Finder:
         return next(iter(await self.cards(ids)), None)
 
     async def _cached(
-        self,
-        sql: str,
-        args: tuple[Any, ...] = (),
-        *,
-        search: bool = False,
-        empty: bool = False,
+        self, sql: str, args: tuple[Any, ...] = (), *, search: bool = False, empty: bool = False
     ) -> list[Row]:
         """The rows of a statement. A search waits for its turn; `empty` is as for `_fetch`."""
         now, key = self._clock(), (sql, args)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from string import Template
+from typing import Any
+
+from msgspec import UNSET
 
 from gateway.catalog.finder import Finder
 from gateway.catalog.model import Card, MixUser
@@ -120,8 +123,7 @@ class CatalogApi:
         page, per_page = _place(given, PER_PAGE_MAX)
         tags = await self._finder.tags()
         shown = [TagReply(t, n, n) for t, n in tags[(page - 1) * per_page : page * per_page]]
-        found = Found(status=_OK, tags=shown)
-        return _with_place(found, _pagination(page, per_page, len(tags)))
+        return _found(_pagination(page, per_page, len(tags)), tags=shown)
 
     async def user(self, call: Call) -> Response:
         await read_parameters(call)
@@ -170,12 +172,7 @@ class CatalogApi:
         return [mix_reply(card, base) for card in cards]
 
     async def _page(
-        self,
-        call: Call,
-        given: Mapping[str, str],
-        smart_id: str,
-        name: str,
-        ids: Sequence[int],
+        self, call: Call, given: Mapping[str, str], smart_id: str, name: str, ids: Sequence[int]
     ) -> MixSet:
         """The page of these mixes that is asked for."""
         page, per_page = _place(given)
@@ -185,10 +182,8 @@ class CatalogApi:
 
 
 def _shown(mix_set: MixSet, *, on_top: bool = False) -> Response:
-    found = Found(status=_OK, mix_set=mix_set)
-    if on_top:
-        found.mixes = mix_set.mixes
-    return _with_place(found, mix_set.pagination)
+    mixes = mix_set.mixes if on_top else UNSET
+    return _found(mix_set.pagination, mix_set=mix_set, mixes=mixes)
 
 
 def _place(given: Mapping[str, str], per_page: int = PER_PAGE) -> tuple[int, int]:
@@ -199,17 +194,19 @@ def _place(given: Mapping[str, str], per_page: int = PER_PAGE) -> tuple[int, int
 
 
 def _pagination(page: int, per_page: int, total: int) -> Pagination:
-    return Pagination(
-        current_page=page,
-        per_page=per_page,
-        total_entries=total,
-        next_page=page + 1 if page * per_page < total else None,
+    return Pagination(page, per_page, total, page + 1 if page * per_page < total else None)
+
+
+def _found(at: Pagination, **found: Any) -> Response:
+    return ok(
+        Found(
+            status=_OK,
+            page=at.current_page,
+            per_page=at.per_page,
+            total_entries=at.total_entries,
+            total_pages=-(-at.total_entries // at.per_page),
+            next_page=at.next_page,
+            previous_page=at.current_page - 1 if at.current_page > 1 else None,
+            **found,
+        )
     )
-
-
-def _with_place(found: Found, at: Pagination) -> Response:
-    found.page, found.per_page = at.current_page, at.per_page
-    found.total_entries, found.next_page = at.total_entries, at.next_page
-    found.total_pages = -(-at.total_entries // at.per_page)
-    found.previous_page = at.current_page - 1 if at.current_page > 1 else None
-    return ok(found)

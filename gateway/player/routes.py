@@ -55,11 +55,7 @@ class PlayerApi:
     """The handlers. Tokens expire by this machine's clock; a state's times are MySQL's."""
 
     def __init__(
-        self,
-        store: Store,
-        catalog: Catalog,
-        live: RuntimeConfig,
-        admission: AdmissionControl,
+        self, store: Store, catalog: Catalog, live: RuntimeConfig, admission: AdmissionControl
     ) -> None:
         self._store = store
         self._catalog = catalog

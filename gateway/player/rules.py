@@ -205,12 +205,7 @@ class _Turn:
     """One command on one state: its situation, and the steps of the table."""
 
     def __init__(
-        self,
-        mix: Mix,
-        stored: Stored | None,
-        now: float,
-        rules: Rules,
-        track_id: int | None = None,
+        self, mix: Mix, stored: Stored | None, now: float, rules: Rules, track_id: int | None = None
     ) -> None:
         self.mix = mix
         self.state = _read(stored)

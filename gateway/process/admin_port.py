@@ -43,11 +43,7 @@ class AdminPort:
             self._dashboard = Dashboard(answers, live)
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up, reload)
         api = AdminApi(
-            answers,
-            reload,
-            self._token,
-            self._dashboard,
-            lambda: live.config.admin.allowed_hosts,
+            answers, reload, self._token, self._dashboard, lambda: live.config.admin.allowed_hosts
         )
         self._listening = Listening(admin_application(live, api), sock, lambda: live.config.admin)
         live.followers.append(lambda _: self._listening.renew())

@@ -72,11 +72,7 @@ class Supervisor:
     """Starts workers, one for each socket of the gateway's port; restarts dead ones; stops them."""
 
     def __init__(
-        self,
-        source: Source,
-        config: Sections,
-        gateways: list[socket.socket],
-        admin: socket.socket,
+        self, source: Source, config: Sections, gateways: list[socket.socket], admin: socket.socket
     ) -> None:
         self._source = source
         self._live = RuntimeConfig(config, source.pinned)
