@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType, to_builtins
@@ -40,6 +41,14 @@ class Reading:
     at: float
     samples: Mapping[str, Series]
 
+    def of_worker(self, worker: str) -> Reading:
+        """What one worker says."""
+        samples = {
+            name: {key: value for key, value in series.items() if key[0] == worker}
+            for name, series in self.samples.items()
+        }
+        return Reading(self.at, samples)
+
 
 def read(at: float, families: Iterable[Metric]) -> Reading:
     """Take the families down: Tapedeck's own, and what a process says of itself."""
@@ -62,39 +71,37 @@ class Window:
         self._new = new
         self.seconds = max(new.at - old.at, 0.001)
 
-    def increases(
-        self, name: str, worker: str | None = None
-    ) -> Iterator[tuple[dict[str, str], float]]:
-        """How much each series of a counter grew, with its labels; of one worker or of all."""
+    def of_worker(self, worker: str) -> Window:
+        """The same, of one worker only."""
+        return Window(self._old.of_worker(worker), self._new.of_worker(worker))
+
+    def increases(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
+        """How much each series of a counter grew, with its labels."""
         before = self._old.samples.get(name, {})
         for key, value in self._new.samples.get(name, {}).items():
-            if worker is not None and key[0] != worker:
-                continue
             grown = value - before.get(key, 0.0)
             # A counter that fell belongs to a process that began anew.
             yield dict(key[1]), grown if grown >= 0 else value
 
-    def rates(
-        self, name: str, kind: Callable[[dict[str, str]], str | None], worker: str | None = None
-    ) -> Rates:
+    def rate(self, name: str) -> float:
+        """Growth a second, of all series."""
+        return _short(sum(grown for _, grown in self.increases(name)) / self.seconds)
+
+    def rates(self, name: str, kind: Callable[[dict[str, str]], str | None]) -> Rates:
         """Growth a second, added up by what `kind` makes of the labels (None: left out)."""
         found: dict[str, float] = defaultdict(float)
-        for labels, grown in self.increases(name, worker):
+        for labels, grown in self.increases(name):
             which = kind(labels)
             if which is not None:
                 found[which] += grown / self.seconds
         return {which: _short(rate) for which, rate in found.items()}
 
     def quantiles(
-        self,
-        name: str,
-        wanted: Iterable[float],
-        of: Callable[[dict[str, str]], bool] = lambda _: True,
-        worker: str | None = None,
+        self, name: str, *wanted: float, of: Callable[[dict[str, str]], bool] = lambda _: True
     ) -> list[float | None]:
         """Of a histogram, estimated as Prometheus does; None where nothing was observed."""
         buckets: dict[float, float] = defaultdict(float)
-        for labels, grown in self.increases(f"{name}_bucket", worker):
+        for labels, grown in self.increases(f"{name}_bucket"):
             if of(labels):
                 buckets[float(labels["le"])] += grown
         return [quantile(buckets, q) for q in wanted]
@@ -105,12 +112,10 @@ class Window:
         total = sum(grown for _, grown in self.increases(f"{name}_sum"))
         return _short(total / count) if count else None
 
-    def gauge(self, name: str, worker: str | None = None) -> float | None:
+    def gauge(self, name: str) -> float | None:
         """A gauge now, added up over workers and labels; None if it is not there."""
         series = self._new.samples.get(name)
-        if not series:
-            return None
-        return sum(v for (of, _), v in series.items() if worker is None or of == worker)
+        return None if series is None else sum(series.values())
 
     def sums(self, name: str, label: str) -> dict[str, float]:
         """What a counter stands at, added up by a label."""
@@ -185,15 +190,15 @@ class Point(Struct, kw_only=True):
 
 
 def point(window: Window, at: float | UnsetType = UNSET) -> Point:
-    latency = window.quantiles("tapedeck_http_request_seconds", (0.5, 0.95, 0.99), _served)
-    (partitions,) = window.quantiles("tapedeck_partitions_read", (0.99,))
+    latency = window.quantiles("tapedeck_http_request_seconds", 0.5, 0.95, 0.99, of=_served)
+    (partitions,) = window.quantiles("tapedeck_partitions_read", 0.99)
     failing = window.rates("tapedeck_http_requests_total", _failing)
     return Point(
         at=at,
         requests=window.rates("tapedeck_http_requests_total", _api),
         errors=window.rates("tapedeck_http_requests_total", _error),
         latency=[_milliseconds(value) for value in latency],
-        lookups=window.rates("tapedeck_lookups_total", lambda labels: labels["outcome"])
+        lookups=window.rates("tapedeck_lookups_total", itemgetter("outcome"))
         # Changes of a running session ask no lookup node.
         | window.rates(
             "tapedeck_session_changes_total",
@@ -205,18 +210,12 @@ def point(window: Window, at: float | UnsetType = UNSET) -> Point:
             None if partitions is None else math.ceil(partitions),
         ],
         waiting=window.gauge("tapedeck_mysql_waiting"),
-        sli={
-            kind: window.rates(f"tapedeck_sli_{kind}_total", lambda labels: labels["class"])
-            for kind in SLI
-        },
+        sli={kind: window.rates(f"tapedeck_sli_{kind}_total", itemgetter("class")) for kind in SLI},
         failing={route: rate for route, rate in failing.items() if rate},
     )
 
 
 def totals(window: Window) -> dict[str, object]:
-    def grown(name: str) -> float:
-        return _short(sum(g for _, g in window.increases(name)) / window.seconds)
-
     return {
         **to_builtins(point(window)),
         "sli_since_start": {
@@ -227,24 +226,24 @@ def totals(window: Window) -> dict[str, object]:
             "bytes": window.highest("tapedeck_filter_bytes"),
             "days": window.highest("tapedeck_filter_days"),
             "without": window.highest("tapedeck_filter_days_without"),
-            "keys": grown("tapedeck_seal_keys_total"),
+            "keys": window.rate("tapedeck_seal_keys_total"),
         },
         "in_flight": window.gauge("tapedeck_http_requests_in_flight"),
-        "saves": grown("tapedeck_saves_total"),
-        "loads": grown("tapedeck_loads_total"),
-        "conflicts": grown("tapedeck_conflicts_total"),
+        "saves": window.rate("tapedeck_saves_total"),
+        "loads": window.rate("tapedeck_loads_total"),
+        "conflicts": window.rate("tapedeck_conflicts_total"),
         "connections": window.gauge("tapedeck_mysql_connections"),
-        "mysql_errors": window.rates("tapedeck_mysql_errors_total", lambda labels: labels["fault"]),
+        "mysql_errors": window.rates("tapedeck_mysql_errors_total", itemgetter("fault")),
     }
 
 
 def node_numbers(window: Window, node: str) -> dict[str, object]:
     """Of one lookup node: times of a round trip in ms, round trips and failures a second."""
     half, most = window.quantiles(
-        "tapedeck_lookup_node_seconds", (0.5, 0.99), lambda labels: labels["node"] == node
+        "tapedeck_lookup_node_seconds", 0.5, 0.99, of=lambda labels: labels["node"] == node
     )
-    batches = window.rates("tapedeck_lookup_node_seconds_count", lambda labels: labels["node"])
-    failed = window.rates("tapedeck_lookup_node_failures_total", lambda labels: labels["node"])
+    batches = window.rates("tapedeck_lookup_node_seconds_count", itemgetter("node"))
+    failed = window.rates("tapedeck_lookup_node_failures_total", itemgetter("node"))
     return {
         "p50": _milliseconds(half),
         "p99": _milliseconds(most),
@@ -255,15 +254,15 @@ def node_numbers(window: Window, node: str) -> dict[str, object]:
 
 def worker_numbers(window: Window, worker: str) -> dict[str, object]:
     """Of one worker: requests a second, p99 in ms, share of a core, memory in bytes."""
-    requests = window.rates("tapedeck_http_requests_total", _api, worker)
-    errors = window.rates("tapedeck_http_requests_total", _error, worker)
-    (most,) = window.quantiles("tapedeck_http_request_seconds", (0.99,), _served, worker)
-    cpu = sum(g for _, g in window.increases("process_cpu_seconds_total", worker))
+    window = window.of_worker(worker)
+    requests = window.rates("tapedeck_http_requests_total", _api)
+    errors = window.rates("tapedeck_http_requests_total", _error)
+    (most,) = window.quantiles("tapedeck_http_request_seconds", 0.99, of=_served)
     return {
         "requests": _short(sum(requests.values())),
         "errors": _short(sum(errors.values())),
         "p99": _milliseconds(most),
-        "cpu": _short(cpu / window.seconds),
-        "memory": window.gauge("process_resident_memory_bytes", worker),
-        "in_flight": window.gauge("tapedeck_http_requests_in_flight", worker),
+        "cpu": window.rate("process_cpu_seconds_total"),
+        "memory": window.gauge("process_resident_memory_bytes"),
+        "in_flight": window.gauge("tapedeck_http_requests_in_flight"),
     }
