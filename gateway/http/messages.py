@@ -122,8 +122,8 @@ class Response:
         return self._encode(request, version, status)
 
     def _encode(self, request: Request, version: HttpVersion, status: int) -> bytes:
-        number = "1.0" if version == HttpVersion10 else "1.1"
-        head = f"HTTP/{number} {LINES[status]}\r\n{_ALWAYS}"
+        # HTTP/1.1 also for a client that speaks 1.0 (RFC 9110, 6.2).
+        head = f"HTTP/1.1 {LINES[status]}\r\n{_ALWAYS}"
         if status not in _NO_BODY:
             head += f"Content-Type: {self.content_type}\r\n"
             if self.chunks is None:
@@ -132,8 +132,7 @@ class Response:
             for name, value in self.headers.items():
                 head += f"{name}: {value}\r\n"
         if not self.keep_alive:
-            if version != HttpVersion10:
-                head += "Connection: close\r\n"
+            head += "Connection: close\r\n"
         elif version == HttpVersion10:
             head += "Connection: keep-alive\r\n"
         head += f"X-Request-Id: {self.request_id}\r\nDate: {rfc822_formatted_time()}\r\n\r\n"

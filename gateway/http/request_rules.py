@@ -32,6 +32,11 @@ _HOST = re.compile(
 
 # In the parser's message: the line that it could not parse begins with a token and a space.
 _METHOD = re.compile(r"^ *b['\"][!#$%&'*+.^_`|~0-9A-Za-z-]+ \S", re.MULTILINE)
+# What is wrong, in the parser's words, before it quotes the request, which may contain a token.
+_REASON = re.compile(
+    r"(?:Bad status line:\n  )?([^:\n]+):\n\n"
+    r"|((?:Missing|Duplicate) '[\w-]+' header|Received HTTPS traffic on an HTTP port)"
+)
 
 
 def check_request(request: Request) -> None:
@@ -75,4 +80,6 @@ def refusal_of(error: BaseException | None, status: int) -> Refusal:
         return Refusal(431, "A header is too long.", close=True)
     if isinstance(error, BadHttpMessage) and error.message == "Too many headers received":
         return Refusal(431, "There are too many headers.", close=True)
-    return Refusal(status, "The request is not valid HTTP.", close=True)
+    found = _REASON.match(error.message) if isinstance(error, BadHttpMessage) else None
+    reason = f": {found[1] or found[2]}" if found else ""
+    return Refusal(status, f"The request is not valid HTTP{reason}.", close=True)

@@ -6,6 +6,7 @@ state. So a caller without rights learns nothing about a state.
 
 from __future__ import annotations
 
+import re
 from datetime import date
 
 import msgspec
@@ -108,6 +109,8 @@ class StatesApi:
 
 _STORED = {status: b'{"status": "%b"}' % LINES[status].encode() for status in (200, 201)}
 
+_HALF_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
+
 
 def check_object(body: bytes) -> None:
     """Refuse with 400 a body that is not one JSON object in UTF-8.
@@ -125,6 +128,10 @@ def check_object(body: bytes) -> None:
     except msgspec.ValidationError:
         raise Refusal(400, "A state is a JSON object; the body is another JSON value.") from None
     except msgspec.DecodeError as error:
+        if _HALF_PAIR.search(body):
+            raise Refusal(
+                400, "The body is no JSON: a string has half of a surrogate pair (\\ud800)."
+            ) from None
         raise Refusal(400, f"The body is no JSON: {error}.") from None
 
 

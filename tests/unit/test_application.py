@@ -82,6 +82,38 @@ async def test_malformed_http_gets_an_error_in_json_and_the_connection_is_closed
 
 
 @pytest.mark.parametrize(
+    ("request_bytes", "reason"),
+    [
+        (b"GET /mixes/1 HTTP/1.1\r\n\r\n", "Missing 'Host' header"),
+        (b"GET /mixes/1 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "Duplicate 'Host' header"),
+        (b"GET /mixes/a b HTTP/1.1\r\nHost: a\r\n\r\n", "Expected HTTP/"),
+        (b"GET /mixes/1 HTTP/1.1\r\nHost: a\r\nA secret: b\r\n\r\n", "Invalid header token"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "HTTPS traffic on an HTTP port"),
+    ],
+)
+async def test_malformed_http_is_told_what_is_wrong_without_a_word_of_the_request(
+    request_bytes: bytes, reason: str
+) -> None:
+    async with serving() as gateway:
+        _, _, body = await raw(gateway, request_bytes)
+        assert reason in body["errors"][0]
+        assert "secret" not in body["errors"][0]
+
+
+@pytest.mark.parametrize("sent", [b"GET /mixes/1 HTTP/1.0\r\n\r\n", b"no HTTP\r\n\r\n"])
+async def test_the_last_answer_of_a_connection_is_http_1_1_and_says_that_it_is_the_last(
+    sent: bytes,
+) -> None:
+    async with serving() as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(sent)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 ")
+        assert b"\r\nConnection: close\r\n" in answer
+        writer.close()
+
+
+@pytest.mark.parametrize(
     ("path", "status"),
     [
         ("/", 404),

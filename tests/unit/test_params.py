@@ -303,6 +303,10 @@ def test_a_body_that_is_no_json_object_is_400(body: bytes) -> None:
     assert refused(check_object, body).status == 400
 
 
+def test_half_of_a_surrogate_pair_is_named() -> None:
+    assert "surrogate pair" in refused(check_object, rb'{"title":"\ud83d"}').sentences[0]
+
+
 @given(st.binary(max_size=60))
 def test_random_bytes_are_accepted_only_if_they_are_a_json_object(body: bytes) -> None:
     refusal = attempt(check_object, body)
