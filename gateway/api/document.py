@@ -6,9 +6,8 @@ from config.model import Sections
 from config.values import join_address
 from gateway.api.endpoints import ENDPOINTS, OPEN, Api, Endpoint, Parameter
 from gateway.api.schemas import SCHEMAS, Json
+from gateway.http.parameters import MULTIPART, URLENCODED
 from gateway.telemetry import VERSION
-
-FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 _COMMON: dict[Api, dict[int, str]] = {
     "player": {400: "Error", 408: "Error", 413: "Error", 415: "Error", 503: "Error"},
@@ -145,7 +144,8 @@ def _form(endpoint: Endpoint) -> Json | None:
     if not fields:
         return None
     schema = {"type": "object", "properties": {p.name: p.schema for p in fields}}
-    return {"required": False, "content": {kind: {"schema": schema} for kind in FORM_TYPES}}
+    content = dict.fromkeys((URLENCODED, MULTIPART), {"schema": schema})
+    return {"required": False, "content": content}
 
 
 def _responses(endpoint: Endpoint, method: str) -> Json:

@@ -17,6 +17,7 @@ from gateway.player.responses import (
     TrackReply,
     UserReply,
 )
+from gateway.reload.compare import Outcome
 from gateway.support_search import Found
 from sharding.partitions.shown import BelievedClock, Partition
 from sharding.shown import Outline, Ring, Where
@@ -38,12 +39,12 @@ def _list(items: Json) -> Json:
     return {"type": "array", "items": items}
 
 
-def _object(properties: Json, optional: Json | None = None, *, open_to_more: bool = False) -> Json:
+def _object(properties: Json) -> Json:
     return {
         "type": "object",
-        "properties": {**properties, **(optional or {})},
+        "properties": properties,
         "required": list(properties),
-        "additionalProperties": open_to_more,
+        "additionalProperties": False,
     }
 
 
@@ -120,17 +121,12 @@ SCHEMAS: Json = {
     "Health": _object({"status": {"const": "ok"}}),
     **_schemas_of(
         *(Readiness, Ring, Outline, MySQL, Where, Found, Overview, Partition, BelievedClock),
-        *(Drained, Happened),
+        *(Drained, Happened, Outcome),
     ),
     "Partitions": _list(_ref("Partition")),
     **dict.fromkeys(("Events", "Guide", "Metrics", "Page", "PagePart", "Picture"), _TEXT),
     "Happenings": _list(_ref("Happened")),
     "Stats": {"type": "object", "description": "By metric: a value, or values with labels."},
-    "Reloaded": _object(
-        {"changed": _list(_TEXT), "needs_restart": _list(_TEXT)},
-        # A forced reload that took what does not work has `warnings`.
-        {"warnings": _list(_TEXT)},
-        open_to_more=True,
-    ),
+    "Reloaded": _ref("Outcome"),
     "Description": {"type": "object"},
 }
