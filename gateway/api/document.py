@@ -144,7 +144,7 @@ def _form(endpoint: Endpoint) -> Json | None:
     if not fields:
         return None
     schema = {"type": "object", "properties": {p.name: p.schema for p in fields}}
-    content = dict.fromkeys((URLENCODED, MULTIPART), {"schema": schema})
+    content = {kind: {"schema": schema} for kind in (URLENCODED, MULTIPART)}
     return {"required": False, "content": content}
 
 
