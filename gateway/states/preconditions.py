@@ -9,13 +9,14 @@ caller's data.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.http.errors import Refusal
 
 # RFC 9110, 8.8.3: entity-tag = [ weak ] opaque-tag; etagc = %x21 / %x23-7E / obs-text
-_TAG = re.compile(r'(W/)?"([\x21\x23-\x7E\x80-\U0010FFFF]*)"')
+_TAG = r'(W/)?"([\x21\x23-\x7E\x80-\U0010FFFF]*)"'
+# Empty elements of a list are ignored (RFC 9110, 5.6.1.2).
+_TAGS = re.compile(rf"[ \t,]*(?:{_TAG}[ \t]*(?:,[ \t,]*|\Z))+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +46,11 @@ def read_tags(values: list[str], header: str) -> Tags | None:
     text = ",".join(values)
     if text.strip(" \t") == "*":
         return Tags(True)
-    strong: set[str] = set()
-    weak: set[str] = set()
-    for element in _elements(text, header):
-        (strong if element[1] is None else weak).add(element[2])
-    if not strong and not weak:
-        raise _malformed(header)
-    return Tags(False, frozenset(strong), frozenset(weak))
-
-
-def _elements(text: str, header: str) -> Iterator[re.Match[str]]:
-    """The tags of a list; empty elements are ignored (RFC 9110, 5.6.1.2)."""
-    at, separated = 0, True
-    while at < len(text):
-        if text[at] in " \t,":
-            separated = separated or text[at] == ","
-            at += 1
-            continue
-        tag = _TAG.match(text, at)
-        if tag is None or not separated:
-            raise _malformed(header)
-        yield tag
-        at, separated = tag.end(), False
-
-
-def _malformed(header: str) -> Refusal:
-    return Refusal(400, f'{header} must be * or entity tags such as "7", in double quotes.')
+    if not _TAGS.fullmatch(text):
+        raise Refusal(400, f'{header} must be * or entity tags such as "7", in double quotes.')
+    found = re.findall(_TAG, text)
+    strong = frozenset(tag for weak, tag in found if not weak)
+    return Tags(False, strong, frozenset(tag for weak, tag in found if weak))
 
 
 @dataclass(frozen=True, slots=True)
