@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import structlog
+from aiohttp.http import HttpVersion11
 
 from config.model import Limits
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
@@ -27,7 +28,6 @@ from gateway.http.messages import Request, Response, peer_of, target_of
 from gateway.http.parameters import unescape
 from gateway.http.request_rules import check_request, refusal_of
 from gateway.http.router import Call, Route, Routes
-from gateway.http.status import JSON, LINES
 from gateway.http.xml_answer import make_xml
 from sharding.state import TooLarge, Unavailable
 
@@ -186,13 +186,10 @@ class Application:
 
     def last_words(self, refusal: Refusal) -> bytes:
         """The bytes of an answer for a connection on which no request was read."""
-        body = self._style("/")(refusal.status, refusal.sentences, False)
-        telemetry.observe("malformed", "other", refusal.status, 0.0)
-        head = {**(refusal.headers or {}), "Content-Type": JSON, "Connection": "close"}
-        lines = [f"HTTP/1.1 {LINES[refusal.status]}", "Server: tapedeck"]
-        lines += [f"{name}: {value}" for name, value in head.items()]
-        lines += [f"X-Request-Id: {logs.request_id(None)}", f"Content-Length: {len(body)}", "", ""]
-        return "\r\n".join(lines).encode("latin-1") + body
+        answer = self._error(self._style("/"), refusal)
+        answer.force_close()
+        self._finish(answer, logs.request_id(None), "malformed", "other", perf_counter())
+        return answer.encode_for("GET", HttpVersion11)
 
     def _error(self, style: Style, refusal: Refusal, logged_in: bool = False) -> Response:
         body = style(refusal.status, refusal.sentences, logged_in)

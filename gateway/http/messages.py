@@ -119,9 +119,11 @@ class Response:
                 f"Date: {rfc822_formatted_time()}\r\n\r\n"
             ).encode("latin-1")
             return head if request.method == "HEAD" else head + self.body
-        return self._encode(request, version, status)
+        return self.encode_for(request.method, version)
 
-    def _encode(self, request: Request, version: HttpVersion, status: int) -> bytes:
+    def encode_for(self, method: str, version: HttpVersion) -> bytes:
+        """The same for any request with this method and version."""
+        status = self.status
         # HTTP/1.1 also for a client that speaks 1.0 (RFC 9110, 6.2).
         head = f"HTTP/1.1 {LINES[status]}\r\n{_ALWAYS}"
         if status not in _NO_BODY:
@@ -136,7 +138,7 @@ class Response:
         elif version == HttpVersion10:
             head += "Connection: keep-alive\r\n"
         head += f"X-Request-Id: {self.request_id}\r\nDate: {rfc822_formatted_time()}\r\n\r\n"
-        if request.method == "HEAD" or status in _NO_BODY:
+        if method == "HEAD" or status in _NO_BODY:
             return head.encode("latin-1")
         return head.encode("latin-1") + self.body
 
