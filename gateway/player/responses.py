@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import UNSET, Struct, UnsetType
 
-from gateway.catalog.model import Card, MixUser, Track
+from gateway.catalog.model import Card, MixHead, Track
 from gateway.http.errors import encode
 from gateway.http.status import LINES
 from gateway.player.covers import cover_urls
@@ -27,18 +27,10 @@ class TrackReply(Track, frozen=True):
     faved_by_current_user: bool = False
 
 
-class MixReply(Struct):
+class MixReply(MixHead, frozen=True, kw_only=True):
     """A mix in the Player's answers, without its tracks."""
 
-    id: int
-    name: str
-    slug: str
-    path: str
-    description: str | None
-    tag_list_cache: str
     tracks_count: int
-    duration: int
-    user: MixUser
     user_id: int
     web_path: str
     cover_urls: dict[str, str]
@@ -170,16 +162,10 @@ def set_reply(place: Place, media: bool = False) -> SetReply:
 
 def mix_reply(card: Card, base: str) -> MixReply:
     """The mix in the API's shape, with URLs that begin with `base`."""
+    head = {name: getattr(card, name) for name in MixHead.__struct_fields__}
     return MixReply(
-        id=card.id,
-        name=card.name,
-        slug=card.slug,
-        path=card.path,
-        description=card.description,
-        tag_list_cache=card.tag_list_cache,
+        **head,
         tracks_count=card.tracks_count,
-        duration=card.duration,
-        user=card.user,
         user_id=card.user.id,
         web_path=card.path,
         cover_urls=cover_urls(card, base),
