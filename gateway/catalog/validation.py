@@ -104,20 +104,24 @@ _SLUG = re.compile(r"[^\s/\\?#]+")
 # The path becomes a link on a page: to a browser //host and /\\host are other sites (URL standard,
 # 4.4).
 _PATH = re.compile(r"(/(?!\.{1,2}(/|$))[^\s/\\?#]+)+/?")
+_OTHERWISE = {
+    _URL: "is no http or https URL",
+    _SLUG: "is no slug",
+    _PATH: "is no plain path such as /somebody/mix",
+}
 
 
 def checked_mix(fields: MixFields) -> Mix:
     """The mix of these fields. Raises Bad if they break a rule that the types do not express."""
     _text("name", fields.name)
-    _text("slug", fields.slug, _SLUG, "is no slug")
+    _text("slug", fields.slug, _SLUG)
     _text("user.login", fields.user.login)
-    _text("user.slug", fields.user.slug, _SLUG, "is no slug")
-    _text("tag_list_cache", fields.tag_list_cache or "", blank=True)
+    _text("user.slug", fields.user.slug, _SLUG)
+    _text("tag_list_cache", fields.tag_list_cache, blank=True)
     _text("description", re.sub(r"[\r\n\t]", " ", fields.description or ""), blank=True)
     path = fields.path or f"/{fields.user.slug}/{fields.slug}"
-    _text("path", path, _PATH, "is no plain path such as /somebody/mix")
-    if fields.cover_url is not None:
-        _text("cover_url", fields.cover_url, _URL, "is no http or https URL")
+    _text("path", path, _PATH)
+    _text("cover_url", fields.cover_url, _URL)
     ids: set[int] = set()
     for number, track in enumerate(fields.tracks):
         check_track(track, f"tracks[{number}]")
@@ -136,29 +140,23 @@ def checked_mix(fields: MixFields) -> Mix:
 def check_track(track: TrackFields, where: str) -> None:
     _text(f"{where}.name", track.name)
     _text(f"{where}.performer", track.performer)
-    if track.release_name is not None:
-        _text(f"{where}.release_name", track.release_name)
-    for name in ("url", "track_file_stream_url"):
-        url = getattr(track, name)
-        if url is not None:
-            _text(f"{where}.{name}", url, _URL, "is no http or https URL")
+    _text(f"{where}.release_name", track.release_name)
+    _text(f"{where}.url", track.url, _URL)
+    _text(f"{where}.track_file_stream_url", track.track_file_stream_url, _URL)
 
 
 def _text(
-    where: str,
-    text: str,
-    pattern: re.Pattern[str] | None = None,
-    otherwise: str = "",
-    *,
-    blank: bool = False,
+    where: str, text: str | None, pattern: re.Pattern[str] | None = None, *, blank: bool = False
 ) -> None:
+    if text is None:
+        return
     control = _CONTROL.search(text)
     if control is not None:
         raise Bad(f"{where}: holds the control character U+{ord(control[0]):04X}")
     if not blank and not text.strip():
         raise Bad(f"{where}: is blank")
     if pattern is not None and pattern.fullmatch(text) is None:
-        raise Bad(f"{where}: {otherwise}")
+        raise Bad(f"{where}: {_OTHERWISE[pattern]}")
 
 
 class Seen:
