@@ -87,7 +87,7 @@ class Unfinished:
                 self.bytes = self.memory = 0
             else:
                 self._add(data)
-        elif exact:
+        elif exact and begun:
             self.bytes = self.memory = 0
         elif begun:
             found = data.rfind(END)

@@ -58,6 +58,16 @@ async def test_headers_that_are_too_long_together_get_431(pieces: int, finished:
         assert held(gateway) == 0
 
 
+async def test_empty_lines_before_a_request_count_as_its_head() -> None:
+    async with serving(limits={"header_seconds": 2}) as gateway:
+        few = await connect(gateway)
+        few[1].write(b"\r\n" * 100 + HEAD + b"Connection: close\r\n\r\n")
+        assert (await end_of(few)).split()[1] == b"200"
+        many = await connect(gateway)
+        many[1].write(b"\r\n" * 20_000)
+        assert (await end_of(many)).split()[1] == b"431"
+
+
 async def test_requests_before_one_with_too_long_headers_are_answered() -> None:
     async with serving() as gateway:
         connection = await connect(gateway)
