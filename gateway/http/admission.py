@@ -109,7 +109,7 @@ class AdmissionControl:
         if len(self._connections) > self.limits.connections:
             metrics.CUT_OFF.labels("connections").inc()
             return "Too many connections are open."
-        if connection.descriptor >= _first_reserved(self._reserved):
+        if self.is_reserved(connection.descriptor):
             metrics.CUT_OFF.labels("descriptors").inc()
             return "Too many files are open: raise their limit (LimitNOFILE, ulimit -n)."
         most = self.limits.address_connections
@@ -118,6 +118,10 @@ class AdmissionControl:
             metrics.CUT_OFF.labels("address_connections").inc()
             return "Too many connections are open from this address."
         return None
+
+    def is_reserved(self, descriptor: int) -> bool:
+        """Whether a connection's descriptor is one of those that are not for clients."""
+        return descriptor >= _first_reserved(self._reserved)
 
     def closed(self, connection: HttpConnection) -> None:
         if connection not in self._connections:

@@ -24,8 +24,8 @@ SETTLE_SECONDS = 0.25
 """Seconds that the last accepted connections have to send a request."""
 HANDSHAKE_SECONDS = 10.0
 """Most seconds of a TLS handshake."""
-_ACCEPT_AT_ONCE = 64
-"""Connections that a turn of the event loop accepts. An accept takes some 0.1 ms."""
+_ACCEPT_AT_ONCE = BACKLOG // 2
+"""Most connections that a turn of the event loop accepts. An accept takes some 0.1 ms."""
 _ACCEPT_AT_MOST = 65_536
 
 _log = structlog.get_logger()
@@ -143,11 +143,15 @@ class Listening:
         return self._server()
 
     def _accept_waiting(self, most: int) -> None:
+        admission = self.application.admission
         with contextlib.suppress(OSError):  # no more, or too many open files
             for _ in range(most):
-                task = asyncio.create_task(self._open(self._sock.accept()[0]))
+                connection = self._sock.accept()[0]
+                task = asyncio.create_task(self._open(connection))
                 self._opening.add(task)
                 task.add_done_callback(self._opening.discard)
+                if admission is not None and admission.is_reserved(connection.fileno()):
+                    return  # it is refused first, so that few of the reserved ones are taken
 
     async def _open(self, connection: socket.socket) -> None:
         """Serve a connection that was accepted here."""

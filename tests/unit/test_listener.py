@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import socket
 
+import pytest
 import uvloop
 
+from gateway.http.admission import AdmissionControl
 from tests.support.serving import serving
 
 WAITING = 100
@@ -16,10 +18,17 @@ MOST_TURNS = 20
 
 
 def test_new_connections_need_few_turns_of_a_busy_event_loop() -> None:
-    assert uvloop.run(_turns_until_all_are_answered()) <= MOST_TURNS
+    assert uvloop.run(_turns_until_all_are_answered(200)) <= MOST_TURNS
 
 
-async def _turns_until_all_are_answered() -> int:
+def test_connections_past_the_limit_of_open_files_are_refused_before_many_more_are_accepted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(AdmissionControl, "is_reserved", lambda *_: True)
+    assert uvloop.run(_turns_until_all_are_answered(503)) >= WAITING / 2
+
+
+async def _turns_until_all_are_answered(status: int) -> int:
     loop = asyncio.get_running_loop()
     turns = 0
 
@@ -40,5 +49,5 @@ async def _turns_until_all_are_answered() -> int:
             again = loop.call_soon(busy)
             answers = await asyncio.gather(*(loop.sock_recv(one, 4096) for one in waiting))
             again.cancel()
-    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+    assert all(answer.startswith(b"HTTP/1.1 %d " % status) for answer in answers)
     return turns
