@@ -8,17 +8,17 @@ compare-and-set or a missing partition means is the callers' own rule: `sharding
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 
 Result = TypeVar("Result")
 
-FIRST_WAIT, LONGEST_WAIT = 0.02, 0.5
-"""Most seconds before the third try, doubled for each further one, and before any try. The second
-one comes at once."""
+# Full jitter: many requests that failed at one moment are not repeated at one moment.
+_WAIT = wait_random_exponential(multiplier=0.02, max=0.5)
 
 
 def passing(error: BaseException) -> bool:
@@ -40,21 +40,29 @@ async def persist(
         PrimaryUnavailable: the deadline passed; names the last error.
         MySQLError: an error that a repetition would meet again.
     """
-    longest = 0.0
-    while True:
-        try:
-            return await call()
-        except Exception as error:
-            if not retryable(error):
-                raise
-            # Full jitter: many requests that failed at one moment are not repeated at one moment.
-            wait = random.uniform(0, longest)  # noqa: S311
-            if asyncio.get_running_loop().time() + wait >= deadline:
-                if isinstance(error, MySQLError):
-                    raise PrimaryUnavailable(f"MySQL: {error}") from error
-                raise
-        longest = min(max(FIRST_WAIT, 2 * longest), LONGEST_WAIT)
-        await asyncio.sleep(wait)
+    # Without tenacity, which would cost time even if the first try succeeds.
+    try:
+        return await call()
+    except Exception as error:
+        if not retryable(error):
+            raise
+    loop = asyncio.get_running_loop()
+
+    def stop(state: RetryCallState) -> bool:
+        wait = state.upcoming_sleep
+        return loop.time() + wait >= deadline
+
+    async def again() -> Result:
+        return await call()
+
+    try:
+        return await AsyncRetrying(
+            stop=stop, wait=_WAIT, retry=retry_if_exception(retryable), reraise=True
+        )(again)
+    except MySQLError as error:
+        if retryable(error):
+            raise PrimaryUnavailable(f"MySQL: {error}") from error
+        raise
 
 
 async def until_unlocked(
