@@ -7,20 +7,19 @@ import socket
 import ssl
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
 from cli.common import Failed
-
-if TYPE_CHECKING:
-    from config.model import Admin, Sections
+from config.model import Admin
+from config.tls import TlsProblem, client_context, in_words, own_port_context
+from config.values import is_loopback
 
 Answer = TypeVar("Answer")
 SECONDS = 10.0
 """Seconds that a gateway has to answer."""
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class NoAnswer(Failed):
@@ -48,24 +47,6 @@ class AdminPort:
     because: str = "no token was given"
     tls: Admin | None = None
     ca_file: str | None = None
-
-    @classmethod
-    def of(cls, config: Sections, path: object, url: str | None = None) -> AdminPort:
-        """The admin port of a gateway with this configuration, from this machine.
-
-        Args:
-            path: the configuration's file, for errors.
-            url: replaces the configuration's address.
-        """
-        from config.tls import own_url
-
-        token = config.admin.token
-        return cls(
-            (url or own_url(config.admin)).rstrip("/"),
-            None if token is None else token.get_secret_value(),
-            f"{path} has no admin.token" if token is None else f"it got admin.token of {path}",
-            config.admin,
-        )
 
     def ask(
         self,
@@ -143,13 +124,11 @@ class AdminPort:
         return http.client.HTTPSConnection(host, parts.port, timeout=seconds, context=context)
 
     def _context(self, host: str) -> ssl.SSLContext:
-        from config.tls import TlsProblem, client_context, own_port_context
-
         try:
             context = None
             if self.tls is not None and self.ca_file is None:
                 # On this machine the gateway's certificate is trusted under any name.
-                own = own_port_context(self.tls) if host in _LOOPBACK else None
+                own = own_port_context(self.tls) if is_loopback(host) else None
                 context = own or client_context(self.tls.peers_tls)
             context = context or ssl.create_default_context(cafile=self.ca_file)
             mine = self.tls
@@ -160,8 +139,6 @@ class AdminPort:
         return context
 
     def _in_words(self, error: Exception, seconds: float) -> str:
-        from config.tls import in_words
-
         if isinstance(error, ConnectionRefusedError):
             return (
                 f"nothing listens at {self.url} (connection refused): does the gateway run, and is"

@@ -16,12 +16,12 @@ from cli.common import (
     JsonOption,
     fail,
     print_json,
-    read_config,
     run,
 )
+from config.load import load
+from config.model import MySQL
 
 if TYPE_CHECKING:
-    from config.model import MySQL
     from gateway.catalog.importer import Format, Summary
 
 app = typer.Typer(no_args_is_help=True, help="The mixes and their tracks in MySQL.")
@@ -84,7 +84,7 @@ def import_(
         raise typer.BadParameter(
             f"{file.name!r} ends neither in .jsonl nor in .csv: say --format jsonl or csv"
         )
-    summary = run(_import(file, chosen, skip_bad, read_config(config).mysql))
+    summary = run(_import(file, chosen, skip_bad, load(config).mysql))
     if as_json:
         print_json(
             {

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
+import yaml
 
 from cli.common import (
     DEFAULT_CONFIG,
     AgainstOption,
     ConfigOption,
-    Failed,
     JsonOption,
+    fail,
     print_json,
     run,
 )
+from cli.fleet import Fleet
+from cli.reload import ring_changes
+from config.load import ConfigError, load
+from config.model import Lookup, Sections
+from config.nutcracker import read_pool
+from config.plain import masked, veiled
 
 if TYPE_CHECKING:
-    from config.model import Lookup, Sections
     from gateway.reload.compare import Comparison
 
 
@@ -43,22 +51,17 @@ def check_config(
 
     Example: tapedeck check-config tapedeck.yml --against http://127.0.0.1:8081
     """
-    import yaml
-
-    from config.load import ConfigError, load
-    from config.plain import masked
-
     path = file or config
     try:
         sections = load(path)
     except ConfigError as error:
         if as_json:
-            typer.echo(json.dumps({"source": str(path), "problems": error.problems}, indent=2))
+            print_json({"source": str(path), "problems": error.problems})
         else:
             for sentence in error.sentences:
                 typer.echo(sentence)
         number = len(error.problems)
-        raise Failed(f"{path}: {number} problem{'s' if number > 1 else ''}") from None
+        fail(f"{path}: {number} problem{'s' if number > 1 else ''}")
     warnings = run(_try(sections))
     shown = masked(sections)
     notes = _notes(sections.lookup)
@@ -66,8 +69,7 @@ def check_config(
         if against is not None:
             _compare(sections, path, against, as_json)
         elif as_json:
-            answer = {"source": str(path), "config": shown, "notes": [*notes, *warnings]}
-            typer.echo(json.dumps(answer, indent=2))
+            print_json({"source": str(path), "config": shown, "notes": [*notes, *warnings]})
         else:
             for note in notes:
                 typer.echo(f"# {note}")
@@ -80,8 +82,6 @@ def check_config(
 
 async def _try(sections: Sections) -> list[str]:
     """What does not work from this machine: lookup nodes of a ring, signing in at MySQL."""
-    import asyncio
-
     from failover.mysql import sign_in_trial
     from failover.redis.nodes import Node
 
@@ -104,8 +104,6 @@ def _notes(lookup: Lookup) -> list[str]:
     """Notes on the nutcracker.yml that `lookup` names."""
     if lookup.nutcracker is None:
         return []
-    from config.nutcracker import read_pool
-
     pool = read_pool(Path(lookup.nutcracker), lookup.pool)
     notes = [
         f"{word}: {note}"
@@ -131,10 +129,6 @@ def ask_what_differs(sections: Sections, path: Path, against: str | None) -> Com
     Raises:
         NoAnswer: it does not say.
     """
-    import secrets
-
-    from cli.fleet import Fleet
-    from config.plain import veiled
     from gateway.reload.compare import Comparison, Question
 
     nonce = secrets.token_hex(16)
@@ -144,8 +138,6 @@ def ask_what_differs(sections: Sections, path: Path, against: str | None) -> Com
 
 
 def _compare(sections: Sections, path: Path, against: str, as_json: bool) -> None:
-    from cli.reload import ring_changes
-
     answer = ask_what_differs(sections, path, against)
     if as_json:
         print_json({"source": str(path), "against": against, **msgspec.to_builtins(answer)})

@@ -1,6 +1,6 @@
 """Shared by all commands: options, errors as one line, answers for people and for scripts.
 
-It has only fast imports, for `tapedeck --help`.
+It has only fast imports (the configuration is the slowest), for `tapedeck --help`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ import signal
 from collections.abc import Coroutine, Iterable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
 import typer
 
 from cli import end_at_once
-
-if TYPE_CHECKING:
-    from config.model import Sections
+from config.load import LOCAL_CONFIG
 
 Result = TypeVar("Result")
 
@@ -32,8 +30,6 @@ AgainstOption = Annotated[
     typer.Option("--against", metavar="URL", help="The admin URL of a running gateway."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON, for scripts.")]
-LOCAL_CONFIG = Path(".tapedeck/tapedeck.yml")
-"""The running local stack's (config.load.DEFAULT_PATH)."""
 INSTALLED_CONFIG = Path("/etc/tapedeck/tapedeck.yml")
 """Where deploy/ puts it: systemd, compose and Kubernetes alike."""
 DEFAULT_CONFIG = (
@@ -49,13 +45,6 @@ class Failed(Exception):
 def fail(reason: str) -> NoReturn:
     """End the command with status 1 and one line on stderr that says why."""
     raise Failed(reason)
-
-
-def read_config(path: Path) -> Sections:
-    """Read the configuration. If it cannot be used, the command fails."""
-    from config.load import load
-
-    return load(path)
 
 
 def print_json(answer: Any) -> None:

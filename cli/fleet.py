@@ -22,6 +22,8 @@ import typer
 
 from cli.admin import AdminPort, Answer, NoAnswer
 from cli.common import DEFAULT_CONFIG, ConfigOption, fail
+from config.load import ConfigError, load
+from config.tls import own_url
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,10 @@ class Fleet:
         fails."""
         base = _base(self.config, named=self.is_named)
         if self.token_file is not None:
-            token, because = _read_token(self.token_file), f"it got the one in {self.token_file}"
-            base = replace(base, token=token, because=because)
+            token = _read(self.token_file).strip()
+            if not token:
+                fail(f"{self.token_file} is empty: it should hold the admin token")
+            base = replace(base, token=token, because=f"it got the one in {self.token_file}")
         if self.ca_file is not None:
             base = replace(base, ca_file=str(self.ca_file))
         beside = self.config.parent / "fleet"
@@ -89,12 +93,8 @@ def asks_gateways(command: Callable[..., None]) -> Callable[..., None]:
 
 def read_fleet(path: Path) -> list[str]:
     """The URLs of a fleet's file. If one cannot be used, the command fails."""
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_read(path).splitlines(), 1):
         if text := line.partition("#")[0].strip():
             found += _each_address(text, f"{path}, line {number}")
     if not found:
@@ -144,24 +144,25 @@ def fail_for(answers: Sequence[tuple[AdminPort, object]], what: str) -> None:
 
 def _base(config: Path, *, named: bool) -> AdminPort:
     """What the configuration says; where the gateways are named, it need not be there."""
-    from config.load import ConfigError, load
-
     if named and config == DEFAULT_CONFIG and not config.exists():
         return AdminPort("")
     try:
-        return AdminPort.of(load(config), config)
+        admin = load(config).admin
     except ConfigError as error:
         if not named:
             fail(f"{error} (a gateway that runs can be asked all the same: --url URL)")
         return AdminPort("", because=f"the configuration cannot be used ({error})")
+    if admin.token is None:
+        return AdminPort(own_url(admin), None, f"{config} has no admin.token", admin)
+    token, because = admin.token.get_secret_value(), f"it got admin.token of {config}"
+    return AdminPort(own_url(admin), token, because, admin)
 
 
-def _read_token(path: Path) -> str:
+def _read(path: Path) -> str:
     try:
-        token = path.read_text().strip()
+        return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         fail(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
-    return token or fail(f"{path} is empty: it should hold the admin token")
 
 
 def _checked(url: str, where: str) -> str:

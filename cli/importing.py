@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json, read_config, run
+from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json, run
+from config.load import load
 
 if TYPE_CHECKING:
     from cli.verifying import Found
@@ -98,7 +99,7 @@ def import_(
     from sharding.importing.target import Refused
     from sharding.partitions.sealing import CannotSeal
 
-    sections = read_config(config)
+    sections = load(config)
     reading, said = _source(source, tables, map_file, since, user)
     os.nice(10)  # a gateway on this machine comes first
     rejects = map_file.with_name(map_file.name + ".rejects")
@@ -165,8 +166,6 @@ def _map(path: Path) -> Map:
 
     try:
         return read_map(read_text(path))
-    except FileNotFoundError:
-        fail(f"{path}: there is no such file")
     except Unreadable as error:
         fail(f"{path}: {error}")
     except BadMap as error:
@@ -376,7 +375,7 @@ def export(
         first = datetime.fromisoformat(since).date() if since else None
     except ValueError:
         fail(f"--since {since}: write it as YYYY-MM-DD")
-    sections = read_config(config)
+    sections = load(config)
     with to.open("w", encoding="utf-8", newline="") as file:
         count = run(_export(sections, file, write, to.suffix, mapped, tables, first, user))
     print(f"Wrote {_states(count.states)} to {to}.")

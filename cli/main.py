@@ -26,6 +26,7 @@ from cli import (
     up,
 )
 from cli.common import Failed
+from config.load import ConfigError
 
 app = typer.Typer(
     name="tapedeck",
@@ -66,15 +67,6 @@ def main() -> None:
     """Entry point of the `tapedeck` command."""
     try:
         app()
-    except Failed as error:
-        _fail(str(error))
-    except Exception as error:
-        # By name: importing the class would load pydantic.
-        if type(error).__name__ != "ConfigError":
-            raise
-        _fail(str(error))
-
-
-def _fail(reason: str) -> None:
-    print(f"tapedeck: {' '.join(reason.split())}", file=sys.stderr)
-    sys.exit(1)
+    except (Failed, ConfigError) as error:
+        print(f"tapedeck: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)

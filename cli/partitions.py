@@ -19,13 +19,13 @@ from cli.common import (
     fail,
     print_json,
     print_table,
-    read_config,
     run,
 )
 from cli.fleet import Fleet, answered, ask_each, asks_gateways, fail_for, with_urls
+from config.load import load
+from config.model import Sections
 
 if TYPE_CHECKING:
-    from config.model import Sections
     from sharding.partitions.pruner import Pruner
     from sharding.partitions.shown import Partition
 
@@ -47,7 +47,7 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     from sharding.partitions.calendar import parse_day
     from sharding.partitions.ownership import list_tables
 
-    sections = read_config(config)
+    sections = load(config)
 
     async def look(pruner: Pruner) -> tuple[list[Partition], Iterable[str]]:
         return await pruner.partitions(), (await list_tables(pruner.primary.fetch)).foreign
@@ -88,7 +88,7 @@ def create(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
         await pruner.days.complete()
         return pruner.days.today()
 
-    today = _with_pruner(read_config(config), complete)
+    today = _with_pruner(load(config), complete)
     days = (today, tomorrow(today))
     if as_json:
         print_json({"days": days})
@@ -118,7 +118,7 @@ def seal(
     from sharding.partitions.calendar import parse_day
     from sharding.partitions.sealing import CannotSeal, Outcome, Sealer
 
-    sections = read_config(config)
+    sections = load(config)
     wanted = parse_day(day) if day is not None else None
     if day is not None and wanted is None:
         fail(f"{day} is no day: write it as YYYYMMDD")
@@ -181,9 +181,7 @@ def prune(
 
     Example: tapedeck partitions prune --dry-run
     """
-    pruned = _with_pruner(
-        read_config(config), lambda pruner: pruner.prune(dry_run=dry_run, force=force)
-    )
+    pruned = _with_pruner(load(config), lambda pruner: pruner.prune(dry_run=dry_run, force=force))
     _warn(pruned.foreign)
     if as_json:
         print_json(

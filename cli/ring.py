@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from msgspec import to_builtins
 
 from cli.admin import SECONDS, AdminPort, NoAnswer
 from cli.common import (
@@ -15,22 +17,15 @@ from cli.common import (
     JsonOption,
     fail,
     print_json,
-    read_config,
     run,
 )
 from cli.fleet import Fleet, answered, ask_each, asks_gateways, fail_for, with_urls
-from cli.ring_nodes import (
-    NodeShown,
-    add_standing,
-    ask_nodes,
-    find_cluster,
-    print_nodes,
-    print_rings,
-)
+from cli.ring_nodes import add_standing, ask_nodes, find_cluster, print_nodes, print_rings
 from cli.ring_plan import plan
+from config.load import load, load_lookup
+from config.model import Sections
 
 if TYPE_CHECKING:
-    from config.model import Sections
     from sharding.shown import Ring, Where
 
 app = typer.Typer(no_args_is_help=True, help="The ring of lookup nodes.")
@@ -63,8 +58,8 @@ def show(
             print_rings(rings)
         fail_for(answers, "did not answer")
         return
-    sections = read_config(fleet.config)
-    nodes = run(_show(sections))
+    sections = load(fleet.config)
+    nodes = run(ask_nodes(sections))
     seen = [ring for _, ring in ask_each(fleet.gateways(), lambda port: _ask(port, 3))]
     ring = next((one for one in seen if not isinstance(one, NoAnswer)), seen[0])
     if isinstance(ring, NoAnswer):
@@ -117,10 +112,10 @@ def where(
         return
     if keys is not None or user is None or playlist is None:
         raise typer.BadParameter("give USER and PLAYLIST, or --keys FILE")
-    sections = read_config(config)
+    sections = load(config)
     answer = run(_where(sections, user, playlist))
     if as_json:
-        print_json(to_builtins(answer))
+        print_json(answer)
     else:
         _print_place(answer)
     if answer.problem:
@@ -144,25 +139,33 @@ def _print_place(answer: Where) -> None:
 
 
 def _where_keys(config: Path, keys: Path, as_json: bool) -> None:
-    from cli.ring_keys import print_places
-    from config.load import load_lookup
+    """Print the node of each line of `keys` (`-`: standard input), as it is read.
+
+    A line ends with LF or CR LF, which are not part of the key; an empty line is the empty key. In
+    JSON, bytes that are not UTF-8 are lone surrogates (Python's "surrogateescape").
+    """
     from sharding.ring.ring import ring_of
 
     lookup = load_lookup(config)
     if lookup.mode == "cluster":
         fail("in a Redis Cluster only the servers know the node: redis-cli cluster keyslot KEY")
-    print_places(ring_of(lookup), keys, as_json=as_json)
-
-
-async def _show(sections: Sections) -> list[NodeShown]:
-    from sharding.backend import Backend
-
-    backend = Backend(sections)
+    ring, out = ring_of(lookup), sys.stdout.buffer
     try:
-        await find_cluster(backend)
-        return await ask_nodes(backend, backend.lookups.ring.shares())
-    finally:
-        await backend.nodes.close()
+        with sys.stdin.buffer if str(keys) == "-" else keys.open("rb") as lines:
+            for line in lines:
+                key = line[:-2] if line.endswith(b"\r\n") else line.removesuffix(b"\n")
+                node = ring.owner(key).name
+                if as_json:
+                    shown = {"key": key.decode("utf-8", "surrogateescape"), "node": node}
+                    out.write(json.dumps(shown).encode() + b"\n")
+                else:
+                    out.write(b"%b\t%b\n" % (key, node.encode()))
+            out.flush()
+    except BrokenPipeError:
+        # The reader has closed the pipe (`| head`); Python would report that again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        fail(f"{keys} cannot be read: {error.strerror}")
 
 
 async def _where(sections: Sections, user: int, playlist: int) -> Where:

@@ -10,8 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from cli.common import fail, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from config.model import Sections
     from sharding.backend import Backend
     from sharding.shown import Ring
 
@@ -44,32 +43,36 @@ class NodeShown(Struct, kw_only=True):
     reason: str | UnsetType | None = UNSET
 
 
-async def ask_nodes(backend: Backend, shares: Mapping[str, float]) -> list[NodeShown]:
-    """Ask each node for its capacity. Connections stay open.
+async def ask_nodes(sections: Sections) -> list[NodeShown]:
+    """Ask each node of a configuration for its capacity."""
+    from sharding.backend import Backend
 
-    Args:
-        shares: of the key space, by node name.
-    """
-    await backend.survey.check(backend.nodes)
-    described = []
-    for node in backend.nodes:
-        found = backend.survey.found.get(node.name)
-        state = "answers"
-        if found is None:
-            # The gateway's words for why the node does not answer.
-            replies = await node.run([("PING",)])
-            state = node.health.reason if replies is None else "refuses to say how it stands"
-        described.append(
-            NodeShown(
-                name=node.name,
-                address=str(node.server),
-                weight=node.server.weight,
-                share=shares[node.name],
-                state=state,
-                **({} if found is None else asdict(found)),
+    backend = Backend(sections)
+    try:
+        await find_cluster(backend)
+        await backend.survey.check(backend.nodes)
+        shares = backend.lookups.ring.shares()
+        described = []
+        for node in backend.nodes:
+            found = backend.survey.found.get(node.name)
+            state = "answers"
+            if found is None:
+                # The gateway's words for why the node does not answer.
+                replies = await node.run([("PING",)])
+                state = node.health.reason if replies is None else "refuses to say how it stands"
+            described.append(
+                NodeShown(
+                    name=node.name,
+                    address=str(node.server),
+                    weight=node.server.weight,
+                    share=shares[node.name],
+                    state=state,
+                    **({} if found is None else asdict(found)),
+                )
             )
-        )
-    return described
+        return described
+    finally:
+        await backend.nodes.close()
 
 
 def add_standing(nodes: list[NodeShown], ring: Ring) -> list[str]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import to_builtins
+from pydantic import ValidationError
 
 from cli.admin import NoAnswer
+from cli.check_config import ask_what_differs
 from cli.common import (
     DEFAULT_CONFIG,
     AgainstOption,
@@ -16,14 +20,12 @@ from cli.common import (
     fail,
     print_json,
     print_table,
-    read_config,
     run,
 )
+from config.load import load
+from config.model import Lookup, Sections
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from config.model import Lookup, Sections
     from sharding.ring.plan import Forecast, Held
 
 
@@ -58,16 +60,14 @@ def plan(
 
     Example: tapedeck ring plan
     """
-    from msgspec import to_builtins
-
     from sharding.ring.placement import differences
     from sharding.ring.plan import forecast
 
     if add or remove or weight:
-        before = read_config(config).lookup
+        before = load(config).lookup
         after = _changed(before, add or [], remove or [], weight or [], config)
     else:
-        sections = read_config(config)
+        sections = load(config)
         before, after = _running(sections, config, against), sections.lookup
     if after.mode == "cluster":
         fail("a Redis Cluster places its own slots: see redis-cli --cluster rebalance")
@@ -87,7 +87,6 @@ def plan(
 
 def _running(sections: Sections, config: Path, against: str | None) -> Lookup:
     """The section `lookup` as the running gateway has it, where that decides where keys lie."""
-    from cli.check_config import ask_what_differs
     from sharding.ring.placement import PLACING
 
     try:
@@ -102,10 +101,6 @@ def _running(sections: Sections, config: Path, against: str | None) -> Lookup:
 def _changed(
     before: Lookup, add: list[str], remove: list[str], weight: list[str], path: Path
 ) -> Lookup:
-    from pydantic import ValidationError
-
-    from config.model import Lookup
-
     names = {server.name for server in before.servers}
     weights: dict[str, str] = {}
     for text in weight:

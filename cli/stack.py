@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli.common import LOCAL_CONFIG, ConfigOption, JsonOption, fail, print_json, print_table
+from cli.common import ConfigOption, JsonOption, fail, print_json, print_table
+from config.load import LOCAL_CONFIG
 
 app = typer.Typer(no_args_is_help=True, help="The servers of the stack that `tapedeck up` runs.")
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.common import LOCAL_CONFIG, Failed, fail
+from cli.common import Failed, fail
+from config.load import LOCAL_CONFIG, load
+from config.tls import own_url
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -228,8 +230,6 @@ class _Watcher:
 
 def _show(console: Console, layout: Layout, ports: Ports, player: str, seconds: float) -> None:
     """Print one screen: all addresses, how to play a mix, what to break."""
-    from config.load import load
-    from config.tls import own_url
     from stack.layout import gateway_environment
 
     sections = load(layout.config, gateway_environment())

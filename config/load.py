@@ -9,26 +9,26 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
 from config import tls
 from config.mistakes import PREFIX, Problems, meant, names_at, unknown_variable
-from config.model import Lookup, Section, Sections
+from config.model import Lookup, Sections
 from config.nutcracker import PLACEMENT, NutcrackerError, read_pool
 from config.reading import BadYaml, Document, Unreadable, read_text, read_yaml
 
-DEFAULT_PATH = Path(".tapedeck/tapedeck.yml")
+LOCAL_CONFIG = Path(".tapedeck/tapedeck.yml")
 """The running local stack's configuration, which `tapedeck up` writes."""
 
-# Values that may come from a file of their own, so that the configuration contains no secret.
-_SECRET_FILES = (
-    ("auth", "token_keys_file", "token_keys"),
-    ("auth", "service_keys_file", "service_keys"),
-    ("admin", "token_file", "token"),
-    ("lookup", "password_file", "password"),
-    ("mysql", "password_file", "password"),
+# Secrets, each of which may come from a file of its own, named by the value KEY_file.
+_SECRETS = (
+    ("auth", "token_keys"),
+    ("auth", "service_keys"),
+    ("admin", "token"),
+    ("lookup", "password"),
+    ("mysql", "password"),
 )
 
 _UNDECODED = re.compile("[\udc80-\udcff]")
@@ -56,13 +56,6 @@ class ConfigError(Exception):
         return [f"{self.source}: {problem}" for problem in self.problems]
 
 
-class _LookupAlone(Section):
-    lookup: Lookup
-
-
-Model = TypeVar("Model", Sections, _LookupAlone)
-
-
 def load(path: Path | str, environ: Mapping[str, str] | None = None) -> Sections:
     """Read `path`, put `TAPEDECK_<SECTION>__<KEY>` of `environ` (default: the process's) over it.
 
@@ -71,7 +64,7 @@ def load(path: Path | str, environ: Mapping[str, str] | None = None) -> Sections
     """
     path = Path(path)
     environ = os.environ if environ is None else environ
-    return _checked(Sections, _read(path), str(path), environ, path.parent)
+    return _checked(_read(path), str(path), environ, path.parent)
 
 
 def load_lookup(path: Path | str, environ: Mapping[str, str] | None = None) -> Lookup:
@@ -84,10 +77,11 @@ def load_lookup(path: Path | str, environ: Mapping[str, str] | None = None) -> L
     """
     path = Path(path)
     whole = _read(path)
-    section = Document({"lookup": _sections(whole).get("lookup", {})}, whole.lines, whole.twice)
+    sections = {"lookup": (whole.value or {}).get("lookup", {}), "mysql": _NEEDED["mysql"]}
     variables = os.environ if environ is None else environ
     ours = {k: v for k, v in variables.items() if k.startswith(PREFIX + "LOOKUP__")}
-    return _checked(_LookupAlone, section, str(path), ours, path.parent).lookup
+    document = Document(sections, whole.lines, whole.twice)
+    return _checked(document, str(path), ours, path.parent, files=False).lookup
 
 
 def _read(path: Path) -> Document:
@@ -98,11 +92,10 @@ def _read(path: Path) -> Document:
     """
     try:
         document = read_yaml(read_text(path))
-    except FileNotFoundError:
-        hint = " (is a local stack running? `make run` starts one)" if path == DEFAULT_PATH else ""
-        raise ConfigError(str(path), [f"there is no such file{hint}"]) from None
     except Unreadable as error:
-        raise ConfigError(str(path), [str(error)]) from None
+        missing = path == LOCAL_CONFIG and not path.exists()
+        hint = " (is a local stack running? `make run` starts one)" * missing
+        raise ConfigError(str(path), [f"{error}{hint}"]) from None
     except BadYaml as error:
         raise ConfigError(str(path), error.problems) from None
     if not isinstance(document.value, dict | None):
@@ -110,29 +103,20 @@ def _read(path: Path) -> Document:
     return document
 
 
-def _sections(document: Document) -> dict[Any, Any]:
-    return document.value if isinstance(document.value, dict) else {}
-
-
 def parse(
-    document: Mapping[Any, Any],
-    *,
-    source: str = "configuration",
-    environ: Mapping[str, str] | None = None,
-    base: Path = Path(),
+    document: Mapping[Any, Any], *, environ: Mapping[str, str] | None = None, base: Path = Path()
 ) -> Sections:
     """Check a configuration that was already read.
 
     Args:
         document: sections by name, as YAML gives them.
-        source: its name in errors.
         environ: overrides; none by default.
         base: the folder of relative names of secret files.
 
     Raises:
         ConfigError: with every problem at once.
     """
-    return _checked(Sections, Document(dict(document), {}, []), source, environ or {}, base)
+    return _checked(Document(dict(document), {}, []), "configuration", environ or {}, base)
 
 
 def overridden(document: Mapping[Any, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -144,17 +128,22 @@ def overridden(document: Mapping[Any, Any], environ: Mapping[str, str]) -> dict[
 
 
 def _checked(
-    model: type[Model], document: Document, source: str, environ: Mapping[str, str], base: Path
-) -> Model:
+    document: Document, source: str, environ: Mapping[str, str], base: Path, *, files: bool = True
+) -> Sections:
     problems = Problems(document.lines)
     problems.found += document.twice
-    merged = _copied(_sections(document))
+    merged = _copied(document.value or {})
     _override(merged, environ, problems)
-    if model is Sections:
+    if files:
         _read_secrets(merged, base, problems)
         _place_tls_files(merged, base)
     _read_nutcracker(merged, base, problems)
-    checked = _validated(model, merged, problems)
+    checked = _validated(merged, problems)
+    if files and checked is not None:
+        for problem in tls.problems(checked):
+            name, _, what = problem.partition(": ")
+            if name.partition(".")[0] not in problems.doubted:
+                problems.add(name, what)
     if problems.found or checked is None:
         raise ConfigError(source, problems.found)
     return checked
@@ -169,23 +158,15 @@ _GUARDED = ("mode", "auth", "admin")
 """The sections of the rules about the whole configuration (`Sections`)."""
 
 
-def _validated(model: type[Model], merged: dict[str, Any], problems: Problems) -> Model | None:
+def _validated(merged: dict[str, Any], problems: Problems) -> Sections | None:
     """Check every rule. A value that breaks one makes place for its default, and then the rest is
     checked, so that rules between values have their say too."""
     while True:
         try:
-            checked = model.model_validate(merged)
+            return Sections.model_validate(merged)
         except ValidationError as error:
             if not _note_and_repair(error, merged, problems):
                 return None
-        else:
-            break
-    if isinstance(checked, Sections):
-        for problem in tls.problems(checked):
-            name, _, what = problem.partition(": ")
-            if name.partition(".")[0] not in problems.doubted:
-                problems.add(name, what)
-    return checked
 
 
 def _note_and_repair(error: ValidationError, merged: dict[str, Any], problems: Problems) -> bool:
@@ -251,26 +232,21 @@ def _set(merged: dict[str, Any], section: str, key: str, value: str) -> None:
     values = merged.setdefault(section, {})
     if isinstance(values, dict):
         values[key] = value
-        for with_file, file_key, of_key in _SECRET_FILES:
-            if (section, key) == (with_file, of_key):
-                values.pop(file_key, None)
+        if (section, key) in _SECRETS:
+            values.pop(f"{key}_file", None)
 
 
 def _read_secrets(merged: dict[str, Any], base: Path, problems: Problems) -> None:
-    for section, file_key, key in _SECRET_FILES:
-        values = merged.get(section)
-        if not isinstance(values, dict) or not values.get(file_key):
+    for section, key in _SECRETS:
+        values, where = merged.get(section), f"{section}.{key}_file"
+        if not isinstance(values, dict) or not values.get(f"{key}_file"):
             continue
-        where = f"{section}.{file_key}"
         if values.get(key):
             problems.add(where, f"{section}.{key} is given too; only one of them can hold")
             continue
-        path = base / str(values[file_key])
+        path = base / str(values[f"{key}_file"])
         try:
             lines = [line.strip() for line in read_text(path).split("\n")]
-        except FileNotFoundError:
-            problems.add(where, f"cannot be read: there is no {path}")
-            continue
         except Unreadable as error:
             problems.add(where, f"{path} {error}")
             continue

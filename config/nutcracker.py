@@ -213,8 +213,6 @@ def _pools(path: Path) -> dict[str, dict[str, Any]]:
     """All pools, with every value as text: twemproxy has no other type."""
     try:
         document = read_yaml(read_text(path), as_text=True)
-    except FileNotFoundError:
-        raise NutcrackerError([f"{path} cannot be read: there is no such file"]) from None
     except (Unreadable, BadYaml) as error:
         raise NutcrackerError([f"{path} {error}"]) from None
     pools = document.value

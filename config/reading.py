@@ -50,8 +50,8 @@ def read_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        FileNotFoundError: it does not exist.
-        Unreadable: it is not a regular file, too large, not UTF-8, or this user may not read it.
+        Unreadable: it does not exist, is not a regular file, is too large or not UTF-8, or this
+            user may not read it.
     """
     try:
         # O_NONBLOCK: opening a FIFO without a writer would wait for ever.
@@ -60,7 +60,7 @@ def read_text(path: Path) -> str:
                 raise Unreadable("cannot be read: it is no regular file")
             raw = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        raise
+        raise Unreadable("cannot be read: there is no such file") from None
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror or error}") from None
     except ValueError as error:  # of a NUL in the name
@@ -84,7 +84,7 @@ class Document:
         twice: a sentence for each key that is given twice.
     """
 
-    value: object
+    value: Any
     lines: dict[tuple[str, ...], int]
     twice: list[str]
 
