@@ -156,7 +156,7 @@ def metrics() -> str:
     ]
     families = []
     for collector in list(REGISTRY._collector_to_names):
-        for family in collector.describe() if hasattr(collector, "describe") else ():
+        for family in getattr(collector, "describe", collector.collect)():
             labels = getattr(collector, "_labelnames", None) or getattr(family, "_labelnames", ())
             if family.name.startswith("tapedeck_"):
                 name = f"{family.name}_total" if family.type == "counter" else family.name
