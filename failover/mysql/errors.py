@@ -77,9 +77,11 @@ FAULTS: dict[int, tuple[Fault, str]] = {
 DENIED = (1044, 1045, 1698)
 """ER_DBACCESS_DENIED_ERROR, ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR: the user,
 its password or its rights."""
-_NO_SPACE = re.compile(r"\b(errno: |Errcode: |error )28\b|No space left on device|disk is full")
-"""A full disk in the text of other errors: 1026 ER_ERROR_ON_WRITE, 1030 ER_GET_ERRNO, MySQL's
-3675."""
+_NO_SPACE = re.compile(
+    r"\b(errno: |Errcode: |error )(28|135)\b|No space left on device|disk is full"
+)
+"""A full disk in the text of other errors: 1026 ER_ERROR_ON_WRITE, 1030 ER_GET_ERRNO, MySQL's 3675,
+1005 ER_CANT_CREATE_TABLE (135 is HA_ERR_RECORD_FILE_FULL)."""
 _OURS = frozenset(
     {
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN),

@@ -42,6 +42,8 @@ from failover.mysql.errors import FAULTS, Fault, MySQLError, classify
         (e.DataError(1406, "Data too long for column"), Fault.FINAL),
         (e.OperationalError(1153, "Got a packet bigger than max_allowed_packet"), Fault.FINAL),
         (e.OperationalError(1114, "The table is full"), Fault.FULL),
+        # MariaDB, for the partition of a new day.
+        (e.OperationalError(1005, 'Can\'t create table (errno: 135 "No more room")'), Fault.FULL),
         # Errors of the driver that has lost its connection, or its place in the packets.
         (e.InterfaceError(0, "Not connected"), Fault.LOST),
         (e.InterfaceError("(0, 'Not connected')"), Fault.LOST),
