@@ -139,7 +139,7 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
     if not best or best[0][0].status is None:
         # A host that is busy, or could not be asked, stays the primary, and no other host takes
         # its place.
-        return Vacant("; ".join(reasons) or "no hosts")
+        return Vacant("; ".join(sorted(reasons)) or "no hosts")
     view, status = best[0]
     is_new = identity is not None and status.identity != identity
     return Adopt(view.address, status, raise_generation=is_new and status.generation == seen)

@@ -153,9 +153,12 @@ def test_a_primary_that_lost_its_group_is_not_read_though_no_other_is_seen() -> 
     assert "1 of 2 members of the group is online" in verdict.reason
 
 
-def test_two_refused_hosts_are_named_in_the_same_words_whichever_was_asked_last() -> None:
-    pair = [writable(A, 3), writable(B, 3)]
-
+@pytest.mark.parametrize(
+    "pair", [[writable(A, 3), writable(B, 3)], [standby(A, 3), down(B)]], ids=["split", "vacant"]
+)
+def test_hosts_that_are_no_primary_are_named_in_the_same_words_whichever_was_asked_last(
+    pair: list[View],
+) -> None:
     assert decide(pair, seen=3, identity=A) == decide(pair[::-1], seen=3, identity=A)
 
 
