@@ -333,6 +333,11 @@ def script(name: str) -> ModuleType:
     return module
 
 
+def test_the_dashboard_s_guide_is_the_guide() -> None:
+    shown = ROOT / "gateway" / "dashboard" / "guide" / "operations.md"
+    assert shown.read_text() == (ROOT / "docs" / "operations.md").read_text()
+
+
 def test_the_generated_pages_are_up_to_date() -> None:
     for path, text in script("generate").pages().items():
         assert path.read_text() == text, "run: .venv/bin/python docs/generate.py"
