@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import typer
@@ -115,33 +112,30 @@ def _why(summary: Summary) -> str:
 
 
 async def _import(file: BinaryIO, file_format: Format, skip_bad: bool, mysql: MySQL) -> Summary:
+    from rich.console import Console
+    from rich.progress import wrap_file
+
     from failover.mysql.primary import Primary
     from gateway.catalog.csv_file import UnreadableFile
     from gateway.catalog.importer import import_mixes, read
 
+    console = Console(stderr=True)
+    bar = wrap_file(
+        file,
+        os.fstat(file.fileno()).st_size,  # 0 for a pipe
+        description="importing",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
     primary = Primary(mysql)
     await primary.start()
     try:
-        with _progress(file) as advance:
-            entries = read(file, file_format, advance)
-            return await import_mixes(primary, entries, skip_bad=skip_bad)
+        with bar as lines:
+            return await import_mixes(primary, read(lines, file_format), skip_bad=skip_bad)
     except UnreadableFile as error:
         fail(f"{file.name}: nothing was imported: {error}")
     except OSError as error:
         fail(f"{file.name}: cannot be read: {error}")
     finally:
         await primary.close()
-
-
-@contextlib.contextmanager
-def _progress(file: BinaryIO) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, if that is a terminal. Call the result with the bytes read."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        status = os.fstat(file.fileno())
-        size = status.st_size if stat.S_ISREG(status.st_mode) else None  # of a pipe it is not known
-        task = progress.add_task("importing", total=size)
-        yield lambda count: progress.advance(task, count)

@@ -212,10 +212,7 @@ def prune(
 
 @app.command("believe-clock")
 @asks_gateways
-def believe_clock(
-    fleet: Fleet,
-    as_json: JsonOption = False,
-) -> None:
+def believe_clock(fleet: Fleet, as_json: JsonOption = False) -> None:
     """Tell gateways that doubt MySQL's clock that it is right.
 
     A gateway serves no request while MySQL's clock differs by more than an hour both from its

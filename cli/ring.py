@@ -36,10 +36,7 @@ _ID = typer.Argument(min=1, max=2**63 - 1)
 
 @app.command()
 @asks_gateways
-def show(
-    fleet: Fleet,
-    as_json: JsonOption = False,
-) -> None:
+def show(fleet: Fleet, as_json: JsonOption = False) -> None:
     """Show each lookup node: weight, share of the keys, keys, memory, whether it answers.
 
     It asks the nodes of the configuration. With --url or --fleet it asks these gateways instead,

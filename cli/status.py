@@ -102,26 +102,24 @@ def metrics(
         )
         fail_for(figures, "did not answer")
         return
-    texts = ask_each(gateways, _metrics)
+    texts = ask_each(gateways, lambda port: _get(port, "/metrics").decode())
     for url, text in answered(texts):
         lines = list(filter(is_wanted, text.splitlines()))
         typer.echo("\n".join([f"# {url}", *lines] if lines else [f"# {url}: none"]))
     fail_for(texts, "did not answer")
 
 
-def _metrics(port: AdminPort) -> str:
-    code, text = port.request("/metrics")
+def _get(port: AdminPort, path: str) -> bytes:
+    code, body = port.request(path)
     if code != 200:
-        raise NoAnswer(f"{port.url}/metrics answers {code}: is that a gateway's admin port?")
-    return text.decode()
+        raise NoAnswer(f"{port.url}{path} answers {code}: is that a gateway's admin port?")
+    return body
 
 
 def _ask(port: AdminPort) -> tuple[Verdict, Overview | NoAnswer]:
     from gateway.api.admin_bodies import Overview
 
-    code, _ = port.request("/healthz")
-    if code != 200:
-        raise NoAnswer(f"{port.url}/healthz answers {code}: is that a gateway's admin port?")
+    _get(port, "/healthz")
     verdict = port.ask("/readyz", Verdict, serves=(200, 503))
     try:
         return verdict, port.ask("/overview", Overview)

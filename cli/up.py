@@ -92,12 +92,8 @@ def up(
     of_mysql = MYSQL_PORTS[mysql]
     if mysql_ports is not None:
         of_mysql = _ports(mysql_ports, len(of_mysql), "--mysql-ports")
-    ports = Ports(
-        gateway_port,
-        admin_port,
-        _ports(lookup_ports, 3, "--lookup-ports"),
-        of_mysql,
-    )
+    lookups = _ports(lookup_ports, 3, "--lookup-ports")
+    ports = Ports(gateway_port, admin_port, lookups, of_mysql)
     with contextlib.suppress(Stopped):  # before anything was started
         _run(Layout(config, ephemeral, mysql), ports, workers, parent, player_port)
 

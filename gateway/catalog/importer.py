@@ -22,7 +22,7 @@ once in each. Text is UTF-8, with or without a BOM; lines end in LF or CRLF.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import BinaryIO, Literal
@@ -81,15 +81,12 @@ def format_of(name: str) -> Format | None:
     return _FORMATS.get(name.lower().rpartition(".")[2])
 
 
-def read(
-    stream: BinaryIO, file_format: Format, advance: Callable[[int], None] = lambda _: None
-) -> Iterator[Entry | BadLine]:
+def read(stream: BinaryIO, file_format: Format) -> Iterator[Entry | BadLine]:
     """The checked mixes and the bad lines of a file, in its order.
 
-    `advance` is called with the number of bytes of each line. Raises UnreadableFile if a CSV has a
-    wrong header, or a mix's rows in several places.
+    Raises UnreadableFile if a CSV has a wrong header, or a mix's rows in several places.
     """
-    lines = _lines(stream, advance)
+    lines = _lines(stream)
     return _read_jsonl(lines) if file_format == "jsonl" else read_csv(lines)
 
 
@@ -132,16 +129,14 @@ async def import_mixes(
     return summary
 
 
-def _lines(stream: BinaryIO, advance: Callable[[int], None]) -> Iterator[tuple[int, bytes]]:
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Numbered lines with their ends. A line that is too long is cut, but still too long."""
     number = 0
     while line := stream.readline(LINE_BYTES + 2):
         number += 1
-        advance(len(line))
         rest = line
         while len(rest) == LINE_BYTES + 2 and not rest.endswith(b"\n"):
             rest = stream.readline(LINE_BYTES + 2)
-            advance(len(rest))
         yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
 
 
