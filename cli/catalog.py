@@ -119,14 +119,14 @@ async def _import(file: BinaryIO, file_format: Format, skip_bad: bool, mysql: My
     from gateway.catalog.csv_file import UnreadableFile
     from gateway.catalog.importer import import_mixes, read
 
-    console = Console(stderr=True)
+    console, size = Console(stderr=True), os.fstat(file.fileno()).st_size  # 0: it is a pipe
     bar = wrap_file(
         file,
-        os.fstat(file.fileno()).st_size,  # 0 for a pipe
+        size,
         description="importing",
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not (console.is_terminal and size),
     )
     primary = Primary(mysql)
     await primary.start()

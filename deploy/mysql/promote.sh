@@ -4,7 +4,7 @@
 #
 #     deploy/mysql/promote.sh --defaults-extra-file=/root/admin.cnf --host=mysql2
 #
-# The arguments go to `mariadb`, or to `mysql` where there is none (or to CLIENT), as an administrator of the STANDBY
+# The arguments go to `mariadb`, or to `mysql` if that is not installed (or to CLIENT), as an administrator of the STANDBY
 # (MariaDB: READ ONLY ADMIN, REPLICATION SLAVE ADMIN, BINLOG MONITOR; MySQL: CONNECTION_ADMIN, SYSTEM_VARIABLES_ADMIN,
 # REPLICATION_SLAVE_ADMIN). First make sure that the old primary is dead or read-only: two writable hosts with one
 # generation are both refused by the gateways.
@@ -24,7 +24,7 @@ version=$(ask "$@" -e 'SELECT VERSION()') || fail "the standby does not answer"
 
 ask "$@" -e 'STOP REPLICA IO_THREAD'
 status=$("$client" "$@" --vertical -e 'SHOW REPLICA STATUS')
-[ -n "$status" ] || fail "this host follows nobody: it is no standby"
+[ -n "$status" ] || fail "this host is no standby: it replicates from no other host"
 case $version in
     *MariaDB*)
         source=master replica=slave

@@ -214,7 +214,10 @@ def test_only_a_standby_is_promoted(
     first, second = hosts
     with pytest.raises(subprocess.CalledProcessError) as refused:
         promote(second)
-    assert "follows nobody: it is no standby; nothing is promoted" in refused.value.stderr
+    assert (
+        "is no standby: it replicates from no other host; nothing is promoted"
+        in refused.value.stderr
+    )
     link(first, second)
     with pytest.raises(subprocess.CalledProcessError) as refused:
         promote(first)
