@@ -25,7 +25,7 @@ def reload(
         bool,
         typer.Option(
             "--force",
-            help="Also where a new lookup node, or MySQL by a new sign-in, does not work.",
+            help="Also where a new lookup node, or a new sign-in, does not work.",
         ),
     ] = False,
     as_json: JsonOption = False,

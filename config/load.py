@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,28 @@ def overridden(document: Mapping[Any, Any], environ: Mapping[str, str]) -> dict[
     merged = _copied(document)
     _override(merged, environ, Problems({}))
     return merged
+
+
+def named_files(path: Path, environ: Mapping[str, str]) -> list[Path]:
+    """The files that a configuration names, also if it is wrong, or they do not exist: with secrets
+    and certificates, and a nutcracker.yml. None if it cannot be read."""
+    try:
+        sections = _sections_in(read_text(path))
+    except (Unreadable, BadYaml):
+        return []
+    return [
+        path.parent / str(value)
+        for section in overridden(sections, environ).values()
+        if isinstance(section, dict)
+        for key, value in section.items()
+        if value and (key.endswith("_file") or key == "nutcracker")
+    ]
+
+
+@lru_cache(1)
+def _sections_in(text: str) -> dict[Any, Any]:
+    value = read_yaml(text).value
+    return value if isinstance(value, dict) else {}
 
 
 def _checked(

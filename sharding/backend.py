@@ -11,10 +11,11 @@ from typing import Any
 
 from config.model import Sections
 from failover.loop_lag import SPAN, LoopLag
+from failover.mysql import sign_in_trial
 from failover.mysql.connection import HostStatus
 from failover.mysql.errors import Fault
 from failover.mysql.primary import Primary
-from failover.mysql.sign_in_trial import trial
+from failover.redis import node_trials
 from failover.redis.cluster import ClusterNodes
 from failover.redis.nodes import Nodes, iso_time
 from failover.tasks import stop
@@ -104,25 +105,15 @@ class Backend:
         """Build the ring of a configuration without using it; None for a Redis Cluster."""
         return self.lookups.plan(config.lookup)
 
-    async def trials(self, config: Sections, planned: Routes | None) -> list[str]:
-        """Why what a configuration brings does not work now, a sentence each.
-
-        A new lookup node is asked to do its work. Those that the ring has already are not asked: a
-        reload need not wait for them. MySQL is tried if the gateway would sign in otherwise.
-        """
-        known = {node.address for node in self.nodes}
-        nodes = planned.nodes.values() if planned is not None else ()
-        new = [node for node in nodes if node.address not in known]
-        hosts, problems = await asyncio.gather(
-            trial(self.config.mysql, config.mysql),
-            asyncio.gather(*(node.trial() for node in new)),
+    async def trials(self, config: Sections) -> list[str]:
+        """Why what a configuration brings does not work now, a sentence each: new lookup nodes, and
+        another sign-in at lookup nodes or MySQL."""
+        before = self.config
+        nodes, hosts = await asyncio.gather(
+            node_trials.problems(self.nodes, before.lookup, config.lookup, self.loop_lag),
+            sign_in_trial.trial(before.mysql, config.mysql),
         )
-        silent = [
-            f"lookup.servers: the new node {node.name} ({node.address}) does not answer: {problem}"
-            for node, problem in zip(new, problems, strict=True)
-            if problem is not None
-        ]
-        return silent + hosts
+        return nodes + hosts
 
     def reload(self, config: Sections, planned: Routes | None, generation: int) -> None:
         """Apply a configuration from the next request on. Requests under way end with the old one.
@@ -202,6 +193,12 @@ class Backend:
         primary, days, now = self.primary, self.days, asyncio.get_running_loop().time()
         loop_lag = self.loop_lag
         cluster = self.nodes.problems if isinstance(self.nodes, ClusterNodes) else []
+        failing = [
+            f"lookup node {node.name} fails and stays in the ring (lookup.auto_eject_hosts is"
+            f" false): {node.health.reason}"
+            for node in self.nodes
+            if node.health.failing
+        ]
         return Facts(
             adopted=primary.adopted,
             doubt=days.doubt,
@@ -216,7 +213,7 @@ class Backend:
             redundant=primary.redundant,
             redundancy=primary.redundancy,
             out=[(node.name, node.health.reason) for node in self.nodes if not node.health.live],
-            hints=cluster,
+            hints=[*cluster, *failing],
             capacity=self.survey.alarms,
             ahead=days.apart,
             foreign=in_words(days.foreign) if days.foreign else "",

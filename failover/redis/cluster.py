@@ -159,7 +159,8 @@ class ClusterNodes(NodeSet):
             await self.refresh()
             now = asyncio.get_running_loop().time()
             out = [node for node in self if not node.health.live]
-            await asyncio.gather(*(node.probe() for node in out if node.health.probe_due(now)))
+            for node in out:
+                node.check(now)
             if self._down:  # also while no request comes whose answer would end it
                 asked = (node.ask_aside([("GET", PROBE_KEY)]) for node in self)
                 await asyncio.gather(*asked, return_exceptions=True)

@@ -270,10 +270,9 @@ class Link:
         self.renew()
 
 
-OF_CONNECTIONS = (
-    *("timeout", "username", "password", "tcpkeepalive", "server_connections"),
-    *ClientTls.model_fields,
-)
+OF_SIGN_IN = ("username", "password", *ClientTls.model_fields)
+"""The values of the configuration for which a node may refuse a connection."""
+OF_CONNECTIONS = (*OF_SIGN_IN, "timeout", "tcpkeepalive", "server_connections")
 """The values of the configuration that connections depend on."""
 
 

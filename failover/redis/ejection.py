@@ -63,6 +63,8 @@ class Health:
             self.failures = self.lates = 0
             if wrote:
                 self.refusals = 0
+            if self.reason and not self.refusals:
+                self.reason = ""
 
     def failed(self, now: float, reason: str, *, refused: bool = False) -> bool:
         """A batch failed. Returns whether that ejected the node.
@@ -77,17 +79,21 @@ class Health:
             self.refusals += 1
         else:
             self.failures += 1
-        return max(self.failures, self.refusals) >= self.limit and self._out(now)
+        return self.failing and self._out(now)
 
     def late(self, now: float, reason: str) -> bool:
         """A batch was answered after the deadline. Returns whether that ejected the node."""
         if not self.live:
             return False
         self.lates += 1
-        if self.lates < LATE * self.limit or not self._out(now):
-            return False
         self.reason = reason
-        return True
+        return self.failing and self._out(now)
+
+    @property
+    def failing(self) -> bool:
+        """Whether it has failed as often as ejects a node; without `eject` it stays live."""
+        most = max(self.failures, self.refusals, self.lates // LATE)
+        return self.live and most >= self.limit
 
     def _out(self, now: float) -> bool:
         if not self.eject:

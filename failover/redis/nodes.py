@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -75,7 +75,7 @@ class Node:
             eject=config.auto_eject_hosts,
             since=time.monotonic(),
         )
-        self._asked = time.monotonic()
+        self._asked = self._wrote = time.monotonic()
         self._checking: asyncio.Task[Any] | None = None
         self._link = link or Link(server, config)
         self._probing = probing
@@ -122,17 +122,22 @@ class Node:
         )
         self._latency = metrics.NODE_SECONDS.labels(self.name)
 
-    async def run(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any] | None:
+    async def run(
+        self, commands: Sequence[Command], *, writes: bool = False, more: bool = False
+    ) -> list[Any] | None:
         """Send a batch in one round trip, within `timeout`.
 
         Args:
             writes: whether the batch writes: a node may refuse writes and answer reads.
+            more: whether another batch completes this write: it may be refused yet.
 
         Returns:
             The reply to each command; an error of an entry (WRONGTYPE, Elsewhere) is an exception
             in the list. None if the node failed, which counts as one failure.
         """
         self._asked = time.monotonic()
+        if writes:
+            self._wrote = self._asked
         try:
             replies, late = await self._send(commands)
         except _Absent:
@@ -158,7 +163,7 @@ class Node:
             metrics.NODE_FAILURES.labels(self.name, "late").inc()
             self._ejected(self.health.late(time.monotonic(), self._lateness))
         else:
-            self.health.succeeded(time.monotonic(), wrote=writes)
+            self.health.succeeded(time.monotonic(), wrote=writes and not more)
         return replies
 
     async def ask_aside(self, commands: Sequence[Command]) -> list[Any]:
@@ -202,19 +207,20 @@ class Node:
         return None if refused is None else describe(refused), late
 
     def check(self, now: float) -> None:
-        """Check in the background that an idle live node can still write and read.
-
-        The check counts like any batch. It is left out if it could not eject the node.
+        """In the background, probe an ejected node when it is due, or check that a live node that
+        is idle, or has refused a write, can write and read. A check counts like any batch.
         """
-        health = self.health
-        troubled = health.failures or health.refusals
-        patience = CHECK_AGAIN if troubled else CHECK_AFTER
-        if not (health.live and health.eject) or now - self._asked < patience:
+        if self._checking is not None and not self._checking.done():
             return
-        if self._checking is None or self._checking.done():
-            self._checking = asyncio.create_task(
-                self.run(self._probing, writes=True), name=f"check-{self.name}"
-            )
+        health = self.health
+        idle = now - (self._wrote if health.refusals else self._asked)
+        if health.probe_due(now):
+            work: Coroutine[Any, Any, Any] = self.probe()
+        elif health.live and idle >= (CHECK_AGAIN if health.reason else CHECK_AFTER):
+            work = self.run(self._probing, writes=True)
+        else:
+            return
+        self._checking = asyncio.create_task(work, name=f"check-{self.name}")
 
     async def probe(self) -> None:
         """Probe an ejected node: it must write and read an entry to return.
@@ -356,8 +362,6 @@ class Nodes(NodeSet):
             now = time.monotonic()
             for node in self:
                 node.check(now)
-            due = [node for node in self if node.health.probe_due(now)]
-            await asyncio.gather(*(node.probe() for node in due))
 
 
 def describe(error: Exception) -> str:

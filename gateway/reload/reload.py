@@ -119,14 +119,10 @@ class Reload:
         until it is cancelled.
         """
         live, source = self._live, self._source
-
-        def look() -> bytes:
-            return source.fingerprint_of(live.config)
-
-        known = pending = await in_thread("reload-watch", look)
+        known = pending = await in_thread("reload-watch", source.fingerprint)
         while True:
             await asyncio.sleep(live.config.reload.look_every)
-            now = await in_thread("reload-watch", look)
+            now = await in_thread("reload-watch", source.fingerprint)
             if not live.config.reload.on_change:
                 known = pending = now
                 continue
@@ -198,7 +194,7 @@ class OwnParts:
         """Check whether the parts can apply it. Raises ConfigError if something new does not work;
         if the reload is forced, that becomes the outcome's warnings.
         """
-        problems = await self.backend.trials(step.merged, self.backend.plan(step.merged))
+        problems = await self.backend.trials(step.merged)
         if problems and step.force:
             step.outcome.warnings = problems
         elif problems:

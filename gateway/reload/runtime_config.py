@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
-from config.load import load
+from config.load import load, named_files
 from config.mistakes import PREFIX
 from config.model import Sections
+from config.reading import Unreadable, read_text
 from config.values import join_address
 from gateway import logs
 from gateway.auth.bearer import carries_key, digest_of
@@ -83,21 +84,15 @@ class Source:
         names = (name.removeprefix(PREFIX).lower() for name in variables if name.startswith(PREFIX))
         return frozenset(name.replace("__", ".", 1) for name in names)
 
-    def fingerprint_of(self, config: Sections) -> bytes:
-        """A fingerprint of the file, and of the files with secrets that `config` names."""
+    def fingerprint(self) -> bytes:
+        """A fingerprint of the file, and of the files that it or the environment names."""
         digest = hashlib.sha256()
-        named = (
-            value
-            for section in Sections.model_fields
-            if isinstance(part := getattr(config, section), BaseModel)
-            for key in type(part).model_fields
-            if (key.endswith("_file") or key == "nutcracker") and (value := getattr(part, key))
-        )
-        for path in (self.path, *(self.path.parent / name for name in named)):
+        named = named_files(self.path, {**os.environ, **self.overrides})
+        for path in (self.path, *named):
             try:
-                digest.update(path.read_bytes())
-            except OSError as error:
-                digest.update(repr(error.errno).encode())
+                digest.update(read_text(path).encode())
+            except Unreadable as error:
+                digest.update(str(error).encode())
         return digest.digest()
 
 

@@ -48,7 +48,8 @@ class Batches:
 
     async def _put(self, puts: list[Put]) -> Sequence[bool]:
         groups = [self.layout.put(put.key, put.day) for put in puts]
-        firsts = await self._node.run([group[0] for group in groups], writes=True)
+        more = any(len(group) > 1 for group in groups)
+        firsts = await self._node.run([group[0] for group in groups], writes=True, more=more)
         if firsts is None:
             return [False] * len(puts)
         rests = follow_up(self.layout, puts, groups, firsts)

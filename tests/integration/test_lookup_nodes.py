@@ -103,6 +103,58 @@ async def test_a_dead_node_without_requests_is_ejected_by_a_check(
     assert backend.nodes.out == {"lookup1"}
 
 
+async def test_a_dead_node_that_may_not_be_ejected_is_reported_until_it_answers(
+    stack_config: StackConfig, lookup_servers: list[RedisServer]
+) -> None:
+    document = stack_config(lookup={"auto_eject_hosts": False})
+    async with opened(document) as backend:
+
+        def said() -> list[str]:
+            return [one for one in backend.readiness().reasons if "lookup node" in one]
+
+        lookup_servers[0].kill()
+        await until(lambda: bool(said()))
+        (sentence,) = said()
+        assert sentence == (
+            "lookup node lookup1 fails and stays in the ring (lookup.auto_eject_hosts is false):"
+            " ConnectionRefusedError: Connection refused"
+        )
+        assert backend.readiness().status == "degraded"
+        lookup_servers[0].start()
+        await until(lambda: not said())
+        assert [node.reason for node in backend.ring().nodes] == [None] * 3
+
+
+async def test_a_probe_of_a_frozen_node_does_not_delay_the_return_of_another_one(
+    stack_config: StackConfig, lookup_servers: list[RedisServer]
+) -> None:
+    # As with a pool of a nutcracker.yml without a timeout.
+    document = stack_config(lookup={"timeout": 60_000, "server_retry_timeout": 100})
+    async with opened(document) as backend:
+        lookup_servers[0].freeze()
+        one, other = backend.nodes["lookup1"].health, backend.nodes["lookup2"].health
+        for health in (one, other, other):  # the second time the probe of the frozen one goes on
+            while health.live:
+                health.failed(time.monotonic(), "timeout")
+            await until(lambda: other.live)
+        assert not one.live
+
+
+async def test_a_node_that_refuses_to_set_an_expiry_is_ejected(
+    backend: Backend, lookup_servers: list[RedisServer]
+) -> None:
+    with lookup_servers[0].client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-expire")
+        try:
+            for key in keys_of(backend, "lookup1", 2):
+                await backend.store.change(key, bump)
+                await backend.lookups.drain()
+            await until(lambda: not backend.nodes["lookup1"].health.live)
+            assert "expire" in backend.nodes["lookup1"].health.reason
+        finally:
+            client.execute_command("ACL", "SETUSER", "default", "+@all")
+
+
 @pytest.mark.usefixtures("unchecked")
 async def test_a_failed_batch_counts_as_one_failure_however_many_requests_it_has(
     stack_config: StackConfig, lookup_servers: list[RedisServer]

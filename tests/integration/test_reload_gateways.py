@@ -291,7 +291,7 @@ async def test_every_way_to_reload_refuses_a_new_node_that_does_not_answer_unles
     (sentence,) = body["errors"]
     assert "the new node lookup4" in sentence
     assert "tapedeck reload --force" in sentence
-    assert "does not answer" in sentence
+    assert "does not work" in sentence
     assert "POST /reload?force=1" in sentence
     gateway.send(signal.SIGHUP)
     await gateway.until("/healthz", lambda *_: len(gateway.lines("reload refused")) == 2)
@@ -309,7 +309,7 @@ async def test_every_way_to_reload_refuses_a_new_node_that_does_not_answer_unles
     assert (status, body["ring"]["generation"]) == (200, 3)
     (warning,) = body["warnings"]  # not one for each worker
     assert "the new node lookup4" in warning
-    assert "does not answer" in warning
+    assert "does not work" in warning
     assert [g for g in await generations(gateway) if g] == [3, 3]
 
 
@@ -339,6 +339,23 @@ async def test_every_way_to_reload_refuses_a_mysql_password_that_mysql_refuses_u
     assert forced.returncode == 0
     assert "changed: mysql.password" in forced.stdout
     assert "warning: mysql.password: 127.0.0.1:" in forced.stdout
+
+
+async def test_a_reload_refuses_a_password_that_lookup_nodes_refuse_unless_forced(
+    gateway: Gateway, lookup_servers: list[RedisServer]
+) -> None:
+    set_lookup(gateway, password="wrong")
+    status, body = await post(gateway)
+    assert status == 422
+    assert len(body["errors"]) == 2
+    assert "lookup.password: the node lookup1 (127.0.0.1:" in body["errors"][0]
+    assert "does not work: refused: " in body["errors"][0]
+    assert "nothing changed" in body["errors"][0]
+    await gateway.until("/readyz", lambda _, body: body["status"] == "ready")
+
+    status, body = await post(gateway, "/reload?force=1")
+    assert (status, body["changed"]) == (200, ["lookup.password"])
+    assert len(body["warnings"]) == 2
 
 
 async def test_a_new_sign_in_is_accepted_if_one_host_accepts_it_and_others_do_not_answer(

@@ -192,3 +192,20 @@ def test_changed_settings_keep_a_node_s_state_and_a_shorter_time_out_applies_at_
     assert health.probe_due(103.0)
     assert health.probed(103.0, None)
     assert [health.failed(104.0, "refused") for _ in range(9)] == [False] * 9
+
+
+def test_a_node_that_fails_and_may_not_be_ejected_is_failing_until_it_has_written() -> None:
+    node = a_node(eject=False)
+    seen = [(node.failed(1.0, "timeout"), node.failing) for _ in range(2)]
+    assert seen == [(False, False), (False, True)]
+    node.succeeded(2.0)
+    assert (node.failing, node.reason) == (False, "")
+    for _ in range(2):
+        node.failed(3.0, "READONLY", refused=True)
+    node.succeeded(4.0)  # an answered read
+    assert (node.failing, node.reason) == (True, "READONLY")
+    node.succeeded(5.0, wrote=True)
+    assert (node.failing, node.reason) == (False, "")
+    for _ in range(LATE * 2):
+        assert not node.late(6.0, "late")
+    assert (node.failing, node.reason) == (True, "late")

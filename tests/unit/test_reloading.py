@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from config.load import ConfigError, load, parse
+from config.load import ConfigError, parse
 from config.plain import veiled
 from gateway.http.errors import Refusal
 from gateway.reload import reload
@@ -145,12 +146,38 @@ def test_changes_of_files_that_the_configuration_names_are_noticed(tmp_path: Pat
         f"lookup: {{servers: ['{A}']}}\n"
         "mysql: {hosts: ['127.0.0.1:1'], user: nobody}\n"
     )
-    source, config = Source(file, {"TAPEDECK_GATEWAY__PORT": "1"}), load(file, {})
-    before = source.fingerprint_of(config)
-    assert source.fingerprint_of(config) == before
+    source = Source(file, {"TAPEDECK_GATEWAY__PORT": "1"})
+    before = source.fingerprint()
+    assert source.fingerprint() == before
     secret.write_text("two\n")
-    after = source.fingerprint_of(config)
+    after = source.fingerprint()
     assert after != before
     file.unlink()
-    assert source.fingerprint_of(config) not in (before, after)
+    assert source.fingerprint() not in (before, after)
     assert "gateway.port" in source.pinned
+
+
+@pytest.mark.parametrize("named", ["lookup: {password_file: new}", "lookup: {nutcracker: new}"])
+def test_a_file_that_a_refused_configuration_lacked_is_noticed_when_it_comes(
+    tmp_path: Path, named: str
+) -> None:
+    file = tmp_path / "tapedeck.yml"
+    file.write_text(named)
+    source = Source(file, {})
+    with pytest.raises(ConfigError):
+        source.load()
+    before = source.fingerprint()
+    (tmp_path / "new").write_text("x\n")
+    assert source.fingerprint() != before
+
+
+def test_a_pipe_in_the_place_of_the_file_does_not_stop_the_looks_for_changes(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "tapedeck.yml"
+    os.mkfifo(file)
+    source = Source(file, {})
+    before = source.fingerprint()
+    file.unlink()
+    file.write_text("mode: local\n")
+    assert source.fingerprint() != before
