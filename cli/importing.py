@@ -60,7 +60,9 @@ def import_(
     url: Annotated[
         str, typer.Option("--url", help="With --verify: the gateway; else the configuration's.")
     ] = "",
-    sample: Annotated[int, typer.Option(min=1, help="With --verify: only one row of so many.")] = 1,
+    sample: Annotated[
+        int, typer.Option(min=1, help="With --verify: about one state of so many.")
+    ] = 1,
     since: SinceOption = None,
     user: UserOption = None,
     rate: Annotated[float, typer.Option(min=0, help="Rows a second at most; 0: no bound.")] = 0,

@@ -12,21 +12,25 @@ import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import aiohttp
 import msgspec
 from msgspec import Struct
 
 from cli.common import fail
-from sharding.importing.target import MOVED, NEW, OTHER, REPLACED, SAME, Step, decide
+from sharding.importing.target import MOVED, NEW, OLDER, OTHER, REPLACED, SAME, Step, decide
 from sharding.partitions.calendar import oldest_kept, tomorrow
 from sharding.state import Owner
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from config.model import Sections
     from sharding.backend import Backend
     from sharding.importing.mapping import Record
     from sharding.importing.run import Run
+    from sharding.state import Key
 
 WHAT = {
     NEW: "Tapedeck has no such state",
@@ -153,7 +157,7 @@ async def differences(work: Run, backend: Backend, asking: Asking, sample: int) 
     """Compare states, count the outcomes in `work.counts`, and return the differences.
 
     Args:
-        sample: one row of every `sample` rows is compared.
+        sample: about one state of so many is compared.
 
     Raises:
         BadSource, PrimaryUnavailable, MySQLError: the states could not all be read.
@@ -178,20 +182,27 @@ async def differences(work: Run, backend: Backend, asking: Asking, sample: int) 
                 return Step(record, outcome, step.row), what
         return step, WHAT.get(step.outcome, "")
 
-    found = Found([], [])
-    number = 0
+    problems: dict[tuple[Key, date], tuple[Step, str]] = {}
     for part in parts:
         async for records in work.records(part):
-            chosen = [one for n, one in enumerate(records, number) if n % sample == 0]
-            number += len(records)
+            # All rows of a state or none: an import takes the last one of a day.
+            chosen = [one for one in records if crc32(b"%d:%d" % one.key) % sample == 0]
             for first in range(0, len(chosen), COMPARED):
                 some = chosen[first : first + COMPARED]
                 await work.passed(len(some))
                 for step, what in await asyncio.gather(*map(compare, some)):
                     work.counts[step.outcome] += 1
+                    at = step.record.key, step.record.day
+                    if at in problems:
+                        work.counts[problems.pop(at)[0].outcome] -= 1
+                        work.counts[OLDER] += 1
                     if what:
-                        listed = found.lacking if step.outcome == LACKING else found.differences
-                        listed.append(_difference(step, what))
+                        problems[at] = step, what
+    work.counts = +work.counts  # without zeros
+    found = Found([], [])
+    for step, what in problems.values():
+        listed = found.lacking if step.outcome == LACKING else found.differences
+        listed.append(_difference(step, what))
     return found
 
 

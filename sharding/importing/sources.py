@@ -80,7 +80,7 @@ class Source:
         self.wanted, self.map, self.since, self.users = wanted, said, since, users
 
     def parts(self, oldest: date, newest: date) -> list[Part]:
-        """The parts with days from `oldest` to `newest`, the newest first."""
+        """The parts with days from `oldest` on, the newest first."""
         return [Part(_without_password(self.wanted))]
 
     def rows(self, part: Part) -> Iterator[Rows]:
@@ -208,12 +208,11 @@ class Tables(Source):
             )
             for name, rows in cursor.fetchall():
                 day = _day_in(self.tables, str(_plain(name)))
-                if day is not None and oldest <= day <= newest:
+                if day is not None and day >= oldest:  # rows of later days are reported
                     found.append(Part(str(_plain(name)), str(_plain(name)), day, int(rows or 0)))
         if not found:
             raise BadSource(
-                f"no table {self.tables} has a day from {oldest} to {newest}: older ones are past "
-                "retention"
+                f"no table {self.tables} has a day from {oldest} on: older ones are past retention"
             )
         found.sort(key=lambda part: part.day or date.min, reverse=True)
         by_table = self.since is not None and "updated" not in self.map.columns
@@ -226,7 +225,7 @@ class Tables(Source):
         reported."""
         column = f"({self.map.columns['day']})"
         after = newest + timedelta(days=1)
-        none = f"({column} IS NULL OR {column} >= '{after}')"
+        none = f"({column} IS NULL OR {column} < '0001-01-01' OR {column} >= '{after}')"
         found = [Part(f"{self.tables} without a day, or later", self.tables, holds=none)]
         while after > oldest:
             day, before = after - timedelta(days=1), after

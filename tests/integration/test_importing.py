@@ -168,9 +168,10 @@ async def test_each_row_is_imported_into_the_partition_of_its_own_day(
     app.put(3, (2, 7, "[70]"), (1, 7, "70"))
     app.put(30, (3, 7, "70"))
     app.put(31, (4, 7, "70"))
+    app.put(-2, (5, 7, "70"))
     counts, rejects = await run_import(gateway, app.dsn, tmp_path)
-    assert counts == {NEW: 3, OLDER: 1}, "tables past retention are not even read"
-    assert not rejects
+    assert counts == {NEW: 3, OLDER: 1, AHEAD: 1}, "tables past retention are not even read"
+    assert json.loads(rejects)["reason"] == AHEAD
     for user, age, played in ((1, 0, [70, 71]), (2, 3, [70]), (3, 30, [70])):
         rows = await rows_of(gateway, Key(user, 7))
         assert {day: json.loads(body) for day, body in rows.items()} == {
@@ -707,6 +708,7 @@ async def test_every_kind_of_source_gives_the_same_state(
     mysql.query(f"INSERT INTO {database}.places VALUES (1, 8, '[80]', '{app.day(40)}')")
     mysql.query(f"INSERT INTO {database}.places VALUES (1, 9, '[90]', NULL)")
     mysql.query(f"INSERT INTO {database}.places VALUES (1, 10, '[100]', '2199-01-01')")
+    mysql.query(f"INSERT IGNORE INTO {database}.places VALUES (1, 11, '[110]', '0000-00-00')")
     csv = tmp_path / "places.csv"
     csv.write_text(f'u,p,t,d\n2,7,"70,71",{day}\n\nx,7,70,{day}\n')
     lines = tmp_path / "places.jsonl"
@@ -724,7 +726,7 @@ async def test_every_kind_of_source_gives_the_same_state(
     plain = "user: u\nplaylist: p\nday: d\nplayer:\n  played: t\n"
     keyed = "key: place:{user}:{playlist}\nday: d\nplayer:\n  played: t\n"
     for wanted, said, counts in (
-        (app.dsn, plain, {NEW: 1, REJECTED: 1, AHEAD: 1}),
+        (app.dsn, plain, {NEW: 1, REJECTED: 2, AHEAD: 1}),
         (str(csv), plain, {NEW: 1, REJECTED: 1}),
         (str(lines), plain.replace(" t\n", " at.t\n"), {NEW: 1, REJECTED: 1}),
         (f"redis://127.0.0.1:{lookup_servers[0].port}", keyed, {NEW: 2, REJECTED: 3}),
@@ -734,8 +736,8 @@ async def test_every_kind_of_source_gives_the_same_state(
         if wanted == app.dsn:
             told = capsys.readouterr().out.splitlines()
             assert told == [
-                "places without a day, or later: 2 rows",
-                f"places {day:%Y%m%d}: 3 rows",
+                "places without a day, or later: 3 rows",
+                f"places {day:%Y%m%d}: 4 rows",
             ]
     for user in range(1, 6):
         assert await rows_of(gateway, Key(user, 7)) == {day: b'{"played":[70,71]}'}, user
@@ -804,7 +806,16 @@ def test_verify_lists_states_that_differ_from_the_source_and_changes_nothing(
         assert imported(states, bodies)[0] == 0
         database = document["mysql"]["database"]
         mysql.query(f"UPDATE {database}.{table(day)} SET operations='w.1.2' WHERE user_id=2")
-        put(places, right, {"u": 2, "t": [702]}, {"u": 3, "t": [702]}, {"u": 4, "t": [701]}, *odd)
+        again = {"u": 1, "t": [702]}  # the last row of a day counts, as in an import
+        put(
+            places,
+            again,
+            right,
+            {"u": 2, "t": [702]},
+            {"u": 3, "t": [702]},
+            {"u": 4, "t": [701]},
+            *odd,
+        )
         before = rows()
         status, told = imported(places, said, "--verify")
         assert status == 1
@@ -816,7 +827,8 @@ def test_verify_lists_states_that_differ_from_the_source_and_changes_nothing(
             (5, "the catalog lacks mix 8"),
             (6, "the catalog's mix lacks track 999"),
         ]
-        assert told["compared"][CHANGED] == told["compared"][SAME] == 1
+        assert told["compared"][CHANGED] == told["compared"][SAME] == told["compared"][OLDER] == 1
+        assert told["compared"][REPLACED] == 1
         assert imported(states, bodies, "--verify") == (
             0,
             {"compared": {SAME: 1}, "differences": [], "lacking": []},
