@@ -124,8 +124,7 @@ def _mark_ignored() -> None:
 
     patch(sharding.partitions.clock, "mysql_day", by_clock)
     patch(sharding.store.reader, "mysql_day", by_clock)
-    patch(sharding.partitions.sql, "MYSQL_DAY", "UTC_DATE()")
-    patch(sharding.partitions.sql, "ROW_DAY", "UTC_DATE()")
+    patch(sharding.partitions.sql, "_is_day", lambda day: f"UTC_DATE()='{day:%Y-%m-%d}'")
 
 
 def _filter_loses_keys() -> None:
