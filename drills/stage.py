@@ -407,7 +407,8 @@ class Stage:
         """The names of the day partitions, oldest first."""
 
         async def fetch(sql: str) -> list[Any]:
-            return self.query(sql)
+            # In a thread: a query of a stack that runs already has an event loop of its own.
+            return await asyncio.to_thread(self.query, sql)
 
         found = asyncio.run(ownership.list_tables(fetch))
         return [table(day) for day in sorted(found.ours)]
