@@ -99,7 +99,7 @@ def create(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 @app.command()
 def seal(
     day: Annotated[
-        str | None, typer.Argument(metavar="[DAY]", help="YYYYMMDD; without it all that are due.")
+        str | None, typer.Argument(metavar="[DAY]", help="YYYYMMDD or YYYY-MM-DD; else all due.")
     ] = None,
     again: Annotated[
         bool,
@@ -119,9 +119,9 @@ def seal(
     from sharding.partitions.sealing import CannotSeal, Outcome, Sealer
 
     sections = load(config)
-    wanted = parse_day(day) if day is not None else None
+    wanted = parse_day(day.replace("-", "")) if day is not None else None
     if day is not None and wanted is None:
-        fail(f"{day} is no day: write it as YYYYMMDD")
+        fail(f"{day} is no day: write it as YYYYMMDD or YYYY-MM-DD")
     if again and wanted is None:
         fail("--again needs a day")
 
