@@ -83,19 +83,17 @@ def check_config(
 async def _try(sections: Sections) -> list[str]:
     """What does not work from this machine: lookup nodes of a ring, signing in at MySQL."""
     from failover.mysql import sign_in_trial
-    from failover.redis.nodes import Node
+    from failover.redis import node_trials
 
     lookup = sections.lookup
     servers = lookup.servers if lookup.mode == "ring" else ()
     problems, hosts = await asyncio.gather(
-        asyncio.gather(*(Node(server, lookup).trial() for server in servers)),
-        sign_in_trial.problems(sections.mysql),
+        node_trials.problems(servers, lookup), sign_in_trial.problems(sections.mysql)
     )
     nodes = [
         f"lookup.servers: {server.name} ({server}) does not answer from here: {problem}; a reload"
         " refuses it if it is new"
-        for server, problem in zip(servers, problems, strict=True)
-        if problem is not None
+        for server, problem in problems
     ]
     return nodes + [f"mysql.hosts: {problem}" for problem in hosts]
 

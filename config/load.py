@@ -130,7 +130,7 @@ def overridden(document: Mapping[Any, Any], environ: Mapping[str, str]) -> dict[
 
 def named_files(path: Path, environ: Mapping[str, str]) -> list[Path]:
     """The files that a configuration names, also if it is wrong, or they do not exist: with secrets
-    and certificates, and a nutcracker.yml. None if it cannot be read."""
+    and certificates, and a nutcracker.yml. Empty if it cannot be read."""
     try:
         sections = _sections_in(read_text(path))
     except (Unreadable, BadYaml):

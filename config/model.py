@@ -7,6 +7,7 @@ README, "Configuration").
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -62,6 +63,10 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
     )
+
+    def differing(self, other: Self, names: Iterable[str]) -> list[str]:
+        """Which of these values the other section has otherwise."""
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 class HostPort(Section):

@@ -110,7 +110,7 @@ class Backend:
         another sign-in at lookup nodes or MySQL."""
         before = self.config
         nodes, hosts = await asyncio.gather(
-            node_trials.problems(self.nodes, before.lookup, config.lookup, self.loop_lag),
+            node_trials.trial(self.nodes, before.lookup, config.lookup, self.loop_lag),
             sign_in_trial.trial(before.mysql, config.mysql),
         )
         return nodes + hosts

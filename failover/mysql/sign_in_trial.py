@@ -20,7 +20,7 @@ async def trial(before: MySQL, after: MySQL) -> list[str]:
     Empty if nothing changes that a host judges, or if a host lets the gateway in and no other one
     refuses it: hosts that do not answer do not count then.
     """
-    changed = [name for name in _HOW if getattr(before, name) != getattr(after, name)]
+    changed = before.differing(after, _HOW)
     names = ", ".join(f"mysql.{name}" for name in changed)
     return [f"{names}: {problem}" for problem in await problems(after)] if changed else []
 

@@ -95,7 +95,7 @@ class Node:
         Args:
             server: with the same name and address.
         """
-        if any(getattr(self._config, word) != getattr(config, word) for word in OF_CONNECTIONS):
+        if self._config.differing(config, OF_CONNECTIONS):
             self._link.close()
             self._link = Link(server, config)
         self.server = server
