@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -126,11 +127,7 @@ class Listening:
         else:
             self._context = await in_thread("tls-files", partial(server_context, self._tls()))
             self._accepting = await loop.create_server(
-                self._accepted_by_loop,
-                sock=mine,
-                backlog=BACKLOG,
-                ssl=self._context,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._context else None,
+                self._accepted_by_loop, sock=mine, backlog=BACKLOG, **self._tls_options()
             )
 
     def _accepted_by_loop(self) -> asyncio.BaseProtocol:
@@ -158,11 +155,13 @@ class Listening:
         connection.setblocking(False)
         with contextlib.suppress(OSError):  # it has gone, or its TLS handshake failed
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._server,
-                connection,
-                ssl=self._context,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._context else None,
+                self._server, connection, **self._tls_options()
             )
+
+    def _tls_options(self) -> dict[str, Any]:
+        if self._context is None:
+            return {}
+        return {"ssl": self._context, "ssl_handshake_timeout": HANDSHAKE_SECONDS}
 
     def renew(self) -> None:
         """Read the certificate files again, for new connections; open ones stay."""
