@@ -52,7 +52,7 @@ class Found(msgspec.Struct):
 
 
 def read_question(body: bytes) -> Question:
-    """The question in a body; refused with 400 if it is none."""
+    """Read a question from a body; any other body is refused with 400."""
     try:
         asked = msgspec.json.decode(body, type=Question)
     except msgspec.DecodeError:

@@ -194,7 +194,7 @@ def _whole(value: Any) -> int:
     """A whole number. Unlike `int` it takes no fraction, no truth value, and no `7_0`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is another value.
     """
     if type(value) is int:
         return value
