@@ -68,12 +68,12 @@ async def new_token(http: aiohttp.ClientSession, site: Site, user: int | None = 
         return str(body["play_token"])
 
 
-def served(site: Site) -> dict[str, set[int]]:
-    """Which gateways answered, by the request id that the client gave."""
-    by_id: dict[str, set[int]] = {}
+def served(site: Site) -> dict[str, list[int]]:
+    """The gateway that answered each request, by the request id that the client gave."""
+    by_id: dict[str, list[int]] = {}
     for number, gateway in enumerate(site.gateways):
         for line in gateway.lines("request answered"):
-            by_id.setdefault(line["request_id"], set()).add(number)
+            by_id.setdefault(line["request_id"], []).append(number)
     return by_id
 
 
@@ -106,9 +106,13 @@ async def test_a_listener_is_served_by_one_gateway_with_any_token_and_connection
                 headers = {**site.gateways[0].key, "X-Request-Id": f"state-{user}"}
                 async with http.get(path, headers=headers) as answer:
                     assert answer.status == 404
+    asked = {f"user-{user}": 6 if user < 2 else 3 for user in range(12)}
+    asked |= {f"state-{user}": 3 for user in range(12)}
+    # A gateway answers before it has written its log.
+    await until(lambda: {name: len(served(site).get(name, ())) for name in asked} == asked)
     by_id = served(site)
     for kind in ("user", "state"):
-        gateways = [by_id[f"{kind}-{user}"] for user in range(12)]
+        gateways = [set(by_id[f"{kind}-{user}"]) for user in range(12)]
         assert all(len(one) == 1 for one in gateways), gateways
         assert set.union(*gateways) == {0, 1}, f"all {kind}s went to one gateway"
 
