@@ -24,11 +24,11 @@ from aiohttp.http import HttpRequestParser, RawRequestMessage
 from bench.hot_path import KEY, mixes
 from config.load import parse
 from config.model import Sessions
-from failover.mysql.commits import Commits
+from failover.mysql.commit_stalls import Commits
 from failover.mysql.primary import Primary
 from failover.mysql.resultset import Ran
 from gateway import telemetry
-from gateway.catalog.cache import Catalog
+from gateway.catalog.catalog import Catalog
 from gateway.factory import gateway_application
 from gateway.http.errors import encode
 from gateway.http.messages import BodylessRequest, Response
@@ -39,10 +39,10 @@ from gateway.player.responses import Envelope, set_reply
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding.lookups.lookups import Lookups
 from sharding.partitions.calendar import tomorrow
-from sharding.partitions.clock import Days
+from sharding.partitions.days import Days
 from sharding.state import Key, Owner, Stored, Write
+from sharding.store.plan import Loaded, Plan
 from sharding.store.reader import Reader
-from sharding.store.steps import Loaded, Plan
 from sharding.store.store import Store
 from sharding.store.writer import Writer
 

@@ -17,7 +17,7 @@ from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_jso
 from config.load import load
 
 if TYPE_CHECKING:
-    from cli.verifying import Found
+    from cli.import_verify import Found
     from config.model import Sections
     from failover.mysql.primary import Primary
     from sharding.importing.exporting import Written
@@ -261,7 +261,7 @@ async def _lacking(primary: Primary, mixes: list[int]) -> list[int]:
 
 
 async def _verify(sections: Sections, work: Run, url: str, sample: int) -> Found:
-    from cli.verifying import Asking, differences
+    from cli.import_verify import Asking, differences
     from sharding.backend import Backend
 
     backend = await Backend.open(sections, prune=False)
@@ -304,7 +304,7 @@ def _counted(work: Run) -> str:
 
 
 def _some(what: str, ids: list[int]) -> str:
-    from cli.verifying import some
+    from cli.import_verify import some
 
     return f"{len(ids):,} {what if len(ids) == 1 else what + 'es'} ({some(ids)})"
 

@@ -249,7 +249,7 @@ def _with_pruner(sections: Sections, work: Callable[[Pruner], Awaitable[Result]]
     """Run `work` with a Pruner that is connected to MySQL."""
     from failover.mysql.primary import Primary
     from sharding.partitions.calendar import call_tables
-    from sharding.partitions.clock import Days
+    from sharding.partitions.days import Days
     from sharding.partitions.pruner import Pruner
 
     async def carry_out() -> Result:

@@ -20,8 +20,8 @@ from cli.common import (
     run,
 )
 from cli.fleet import Fleet, answered, ask_each, asks_gateways, fail_for, with_urls
-from cli.ring_nodes import add_standing, ask_nodes, find_cluster, print_nodes, print_rings
 from cli.ring_plan import plan
+from cli.ring_show import add_standing, ask_nodes, find_cluster, print_nodes, print_rings
 from config.load import load, load_lookup
 from config.model import Sections
 
@@ -167,12 +167,12 @@ def _where_keys(config: Path, keys: Path, as_json: bool) -> None:
 
 async def _where(sections: Sections, user: int, playlist: int) -> Where:
     from sharding.backend import Backend
-    from sharding.locate import find
     from sharding.state import Key
+    from sharding.where import where_is
 
     backend = await Backend.open(sections, prune=False)
     try:
         await find_cluster(backend)
-        return await find(backend, Key(user, playlist), all_or_nothing=False)
+        return await where_is(backend, Key(user, playlist), all_or_nothing=False)
     finally:
         await backend.close()

@@ -33,7 +33,7 @@ def serve(
     Example: tapedeck serve --config tapedeck.yml --workers 2
     """
     # Slow imports, which `tapedeck --help` does not need.
-    from gateway.http.listener import PortTaken
+    from gateway.http.listening import PortTaken
     from gateway.process.worker import Refused
     from gateway.reload.runtime_config import Source
 

@@ -14,7 +14,7 @@ from datetime import date
 from typing import Any, NamedTuple
 
 import failover.mysql.primary
-import sharding.partitions.clock
+import sharding.partitions.days
 import sharding.partitions.sql
 import sharding.store.idempotency
 import sharding.store.reader
@@ -26,9 +26,9 @@ from sharding.filters.filters import FilterSet, spread
 from sharding.partitions.calendar import table, utc_day
 from sharding.partitions.sql import NewRow, Row, insert, read
 from sharding.state import Key
+from sharding.store.plan import Loaded, Plan
 from sharding.store.reader import Reader
-from sharding.store.row_cache import Sessions
-from sharding.store.steps import Loaded, Plan
+from sharding.store.session_cache import SessionCache
 from sharding.store.writer import Writer
 
 
@@ -100,7 +100,7 @@ def _hints_trusted() -> None:
 
     patch(Reader, "load", load)
     # A session that this worker knows asks no lookup.
-    patch(Sessions, "get", lambda *_: None)
+    patch(SessionCache, "get", lambda *_: None)
 
 
 def _operation_ids_ignored() -> None:
@@ -122,7 +122,7 @@ def _mark_ignored() -> None:
     def by_clock(clock: float, *_: object) -> date:
         return utc_day(clock)
 
-    patch(sharding.partitions.clock, "mysql_day", by_clock)
+    patch(sharding.partitions.days, "mysql_day", by_clock)
     patch(sharding.store.reader, "mysql_day", by_clock)
     patch(sharding.partitions.sql, "_is_day", lambda day: f"UTC_DATE()='{day:%Y-%m-%d}'")
 

@@ -12,7 +12,7 @@ import structlog
 
 from failover import tasks
 from gateway.api.admin_bodies import Drained
-from gateway.http.listener import Listening
+from gateway.http.listening import Listening
 
 STOPPING = "the process is stopping"
 ASKED = "an operator has taken this gateway out; `tapedeck drain --back` brings it back"

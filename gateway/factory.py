@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from gateway.admin.routes import AdminApi
 from gateway.api.document import document
 from gateway.api.endpoints import ENDPOINTS, Api, handlers_of
-from gateway.catalog.cache import Catalog
+from gateway.catalog.catalog import Catalog
 from gateway.http.admission import AdmissionControl
 from gateway.http.application import Application
 from gateway.http.cors import Cors

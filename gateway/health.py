@@ -43,7 +43,7 @@ from sharding.health_verdict import (
     Traffic,
     Verdict,
     reasons,
-    stem,
+    subject,
     verdict_of,
 )
 
@@ -165,7 +165,7 @@ class Health:
         ]
 
     def _log_change(self, verdict: Verdict) -> None:
-        before, self._said = self._said, (verdict.status, list(map(stem, verdict.found)))
+        before, self._said = self._said, (verdict.status, list(map(subject, verdict.found)))
         if before != self._said:
             level = {"ready": 20, "degraded": 30}.get(verdict.status, 40)
             status, was = verdict.status, before[0] if before else None

@@ -25,7 +25,7 @@ from sharding.health_verdict import Facts, Verdict, reasons, verdict_of
 from sharding.lookups.capacity import Survey
 from sharding.lookups.lookups import Lookups, Routes
 from sharding.partitions.calendar import call_tables
-from sharding.partitions.clock import Days
+from sharding.partitions.days import Days
 from sharding.partitions.filter_keeper import FilterKeeper
 from sharding.partitions.ownership import in_words
 from sharding.partitions.pruner import Pruner

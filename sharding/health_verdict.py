@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from failover.mysql.commits import Stall
+from failover.mysql.commit_stalls import Stall
 from sharding.partitions.calendar import CLOCKS_AGREE, clocks_differ, span
 
 Status = Literal["ready", "degraded", "unavailable", "draining"]
@@ -291,9 +291,9 @@ class DelayedReasons:
             found: what `reasons` returns now.
         """
         for reason in found:
-            _, since, _ = self._seen.get(stem(reason), (reason, now, now))
-            self._seen[stem(reason)] = reason, since, now
-        present = {stem(reason) for reason in found}
+            _, since, _ = self._seen.get(subject(reason), (reason, now, now))
+            self._seen[subject(reason)] = reason, since, now
+        present = {subject(reason) for reason in found}
         said = []
         for name, (reason, since, last) in list(self._seen.items()):
             begins, ends = HOLD.get(reason.kind, (0.0, 0.0))
@@ -304,6 +304,6 @@ class DelayedReasons:
         return in_order(said)
 
 
-def stem(reason: Reason) -> str:
+def subject(reason: Reason) -> str:
     """The part of a reason that stays the same while its details change."""
     return reason.text.partition(": ")[0]

@@ -19,7 +19,7 @@ from config.model import HostPort, MySQL
 from failover import metrics
 from failover.loop_lag import LoopLag
 from failover.mysql import shown
-from failover.mysql.commits import SILENT, Commits, waits_for
+from failover.mysql.commit_stalls import SILENT, Commits, waits_for
 from failover.mysql.connection import HostStatus, Row, Session
 from failover.mysql.engine import Redundancy
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
@@ -27,7 +27,7 @@ from failover.mysql.fencing import Adopt, View, decide
 from failover.mysql.monitor import Monitor
 from failover.mysql.orphaned_statements import LeftBehind
 from failover.mysql.pool import Pool
-from failover.mysql.retries import persist
+from failover.mysql.retries import retry
 
 Result = TypeVar("Result")
 log = structlog.get_logger("tapedeck.primary")
@@ -238,15 +238,15 @@ class Primary:
             PrimaryUnavailable: the deadline passed.
             MySQLError: an error that a repetition would meet again.
         """
-        return await self._persist(lambda session: session.fetch(sql, tuple(args) or None))
+        return await self._retry(lambda session: session.fetch(sql, tuple(args) or None))
 
     async def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
         """Run a statement that may be repeated (DDL, idempotent writes); otherwise as `fetch`."""
-        return await self._persist(
+        return await self._retry(
             lambda session: session.execute(sql, tuple(args) or None), change=True
         )
 
-    async def _persist(
+    async def _retry(
         self, run: Callable[[Session], Awaitable[Result]], *, change: bool = False
     ) -> Result:
         deadline = self.deadline()
@@ -255,7 +255,7 @@ class Primary:
             async with self.session(deadline, change=change) as session:
                 return await run(session)
 
-        return await persist(once, deadline)
+        return await retry(once, deadline)
 
     async def _acquire(self, deadline: float, change: bool) -> tuple[Pool, Session]:
         if self._waiting >= self._config.waiting:

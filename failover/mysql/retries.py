@@ -26,7 +26,7 @@ def passing(error: BaseException) -> bool:
     return isinstance(error, MySQLError) and error.passing
 
 
-async def persist(
+async def retry(
     call: Callable[[], Awaitable[Result]],
     deadline: float,
     retryable: Callable[[BaseException], bool] = passing,
@@ -82,6 +82,6 @@ async def until_unlocked(
             return await call()
         except MySQLError as error:
             tries -= 1
-            if error.fault is not Fault.RETRY or not tries:
+            if error.fault is not Fault.ROLLED_BACK or not tries:
                 raise
         await asyncio.sleep(pause)

@@ -162,7 +162,7 @@ class ClusterNodes(NodeSet):
             for node in out:
                 node.check(now)
             if self._down:  # also while no request comes whose answer would end it
-                asked = (node.ask_aside([("GET", PROBE_KEY)]) for node in self)
+                asked = (node.ask_uncounted([("GET", PROBE_KEY)]) for node in self)
                 await asyncio.gather(*asked, return_exceptions=True)
             await asyncio.sleep(SOON)  # never more often, however much fails
             amiss = self.problems or any(not node.health.live for node in self)

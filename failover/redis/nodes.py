@@ -37,7 +37,7 @@ CHECK_AGAIN = 0.25
 """The same after a failure."""
 
 
-class _Absent(TimeoutError):
+class _Starved(TimeoutError):
     """An answer did not come in time, but this process was starved for most of that time."""
 
     def __str__(self) -> str:
@@ -140,7 +140,7 @@ class Node:
             self._wrote = self._asked
         try:
             replies, late = await self._send(commands)
-        except _Absent:
+        except _Starved:
             metrics.NODE_FAILURES.labels(self.name, "absent").inc()
             return None
         except Exception as error:  # also RuntimeError, which uvloop raises on a reset
@@ -166,7 +166,7 @@ class Node:
             self.health.succeeded(time.monotonic(), wrote=writes and not more)
         return replies
 
-    async def ask_aside(self, commands: Sequence[Command]) -> list[Any]:
+    async def ask_uncounted(self, commands: Sequence[Command]) -> list[Any]:
         """Send a batch that no request waits for; it does not count for the node's health.
 
         Returns:
@@ -247,7 +247,7 @@ class Node:
         starved meanwhile: otherwise every node would look slow.
 
         Raises:
-            _Absent: the time ran out while this process was starved.
+            _Starved: the time ran out while this process was starved.
             Exception: the node failed.
         """
         loop = asyncio.get_running_loop()
@@ -258,7 +258,7 @@ class Node:
         except TimeoutError:
             if self._loop_lag.kept_up(started, late_before):
                 raise
-            raise _Absent from None
+            raise _Starved from None
         took = loop.time() - started
         self._latency.observe(took)
         late = took > self._hint_seconds and self._loop_lag.kept_up(started, late_before)
@@ -366,7 +366,7 @@ class Nodes(NodeSet):
 
 def describe(error: Exception) -> str:
     """A failure in a few words."""
-    if isinstance(error, _Absent):
+    if isinstance(error, _Starved):
         return str(error)
     if isinstance(error, TimeoutError):
         return "timeout"

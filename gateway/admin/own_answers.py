@@ -20,12 +20,12 @@ from gateway.http.failed_requests import FailedRequests
 from gateway.peers import Peers
 from gateway.reload.runtime_config import RuntimeConfig
 from gateway.support_search import Found, Question, find
-from sharding import locate
 from sharding.backend import Backend
 from sharding.health_verdict import Verdict, verdict_of
 from sharding.partitions.shown import BelievedClock, Partition
 from sharding.shown import Outline, Ring, Where
 from sharding.state import Key
+from sharding.where import where_is
 
 OUTLINE_PARTS = 720
 """Places of the ring's circle in an outline: half a degree each."""
@@ -61,7 +61,7 @@ class OwnAnswers(AdminAnswers):
         """Asks every lookup node and MySQL."""
         try:
             async with asyncio.timeout(WHERE_SECONDS):
-                return await locate.find(self.backend, key)
+                return await where_is(self.backend, key)
         except (TimeoutError, MySQLError, PrimaryUnavailable) as error:
             reason = str(error) or "no answer in time"
             raise Refusal(503, f"MySQL cannot be asked right now: {reason}.") from None

@@ -1,7 +1,7 @@
 """The admin port: health, the ring, partitions, counters, reload.
 
 The same paths show one process's own parts (`own_answers.py`) or what a supervisor gathers from its
-workers (`gateway/process/aggregate.py`): only the `AdminAnswers` differs.
+workers (`gateway/process/workers_answers.py`): only the `AdminAnswers` differs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.admin_answers import AdminAnswers
 from gateway.api.admin_bodies import Readiness
 from gateway.api.endpoints import OPEN, PROBES, handlers_of
 from gateway.auth.bearer import carries_key, digest_of
-from gateway.dashboard import guide
+from gateway.dashboard import runbooks
 from gateway.dashboard.page import Dashboard
 from gateway.http.allowed_hosts import is_ours, refuse_strangers
 from gateway.http.errors import Refusal, json_response
@@ -131,7 +131,7 @@ class AdminApi:
         return json_response(await self._answers.find(asked))
 
     async def guide(self, call: Call) -> Response:
-        return guide.PAGES.part(call.values["file"])
+        return runbooks.PAGES.part(call.values["file"])
 
     async def metrics(self, call: Call) -> Response:
         return Response(200, await self._answers.metrics(), content_type=telemetry.TEXT)

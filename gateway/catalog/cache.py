@@ -1,88 +1,89 @@
-"""The mixes that the gateway plays, read from MySQL and cached.
-
-Every command needs its mix, and mixes seldom change. So each worker caches the mixes that were used
-last, with limits of number and age. While MySQL does not answer, an older cached mix is used.
-"""
+"""Values read from MySQL: cached with an age, and read once for all requests that wait for one."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from functools import partial
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-import structlog
+from failover.mysql.errors import MySQLError, PrimaryUnavailable
+from sharding.state import Unavailable
 
-from config.model import Catalog as Limits
-from failover.mysql.errors import Fault, MySQLError
-from failover.mysql.primary import Primary
-from gateway import metrics
-from gateway.catalog.finder import Finder
-from gateway.catalog.model import Mix
-from gateway.catalog.reads import RETRY_AFTER, UNKNOWN_AGE, Cache, Reads
-from gateway.catalog.tables import mixes_of, read_mixes
+PATIENCE = 0.5
+"""Seconds that a request waits for a new value before it uses an old one."""
+RETRY_AFTER = 5.0
+"""Seconds that an old value is then used before MySQL is asked again."""
+UNKNOWN_AGE = 5.0
+"""Most seconds that "it does not exist" is cached, since an import may add it at any time."""
 
-_log = structlog.get_logger()
+Id = TypeVar("Id", bound=Hashable)
+Value = TypeVar("Value")
+
+_AWAY = (PrimaryUnavailable, MySQLError, Unavailable)
 
 
-class Catalog:
-    """Mixes by id, with their tracks. The clock never jumps; `finder` finds mixes in other ways."""
+@dataclass(slots=True)
+class Entry(Generic[Value]):
+    """A value, and until when it is good, on its owner's clock."""
 
-    def __init__(
-        self, primary: Primary, limits: Limits, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.finder = Finder(primary, limits, clock)
-        self._primary = primary
-        self._limits = limits
-        self._clock = clock
-        self._mixes: Cache[int, Mix | None] = Cache(limits.max_mixes)
-        # Separate, so that requests for ids that do not exist push no mix out of the cache.
-        self._unknown: Cache[int, None] = Cache(max(1, limits.max_mixes // 4))
-        self._reads = Reads()
-        self._away = False
+    value: Value
+    good_until: float
 
-    async def mix(self, mix_id: int) -> Mix | None:
-        """The mix; None if it does not exist. It is at most `max_age` old while MySQL answers.
 
-        Raises:
-            PrimaryUnavailable: MySQL does not answer, and the mix is not cached.
-            MySQLError: an error that a repetition would meet again.
+class Cache(Generic[Id, Value]):
+    """Values by id; if there are too many, the least recently used one leaves."""
+
+    def __init__(self, entries: int) -> None:
+        self._entries: OrderedDict[Id, Entry[Value]] = OrderedDict()
+        self._bound = entries
+
+    def get(self, key: Id) -> Entry[Value] | None:
+        """The entry of a key; counts as a use."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def put(self, key: Id, value: Value, good_until: float) -> None:
+        self._entries[key] = Entry(value, good_until)
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._bound:
+            self._entries.popitem(last=False)
+
+    def drop(self, key: Id) -> None:
+        self._entries.pop(key, None)
+
+
+class Reads:
+    """The reads under way."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def share(
+        self, key: Hashable, read: Callable[[], Awaitable[Value]], old: Entry[Value] | None
+    ) -> tuple[Value, str]:
+        """The result of `read`, which requests for one key at one time share, and "". If MySQL does
+        not answer soon and there is an old value: that, and why.
         """
-        now = self._clock()
-        entry = self._mixes.get(mix_id)
-        if entry is not None and now < entry.good_until:
-            metrics.MIXES.labels("hit").inc()
-            return entry.value
-        unknown = self._unknown.get(mix_id)
-        if unknown is not None and now < unknown.good_until:
-            metrics.MIXES.labels("hit").inc()
-            return None
-        metrics.MIXES.labels("miss").inc()
-        mix, problem = await self._reads.share(mix_id, partial(self._read, mix_id), entry)
-        if problem and entry is not None:
-            entry.good_until = self._clock() + RETRY_AFTER
-            metrics.MIXES.labels("stale").inc()
-            if not self._away:
-                self._away = True
-                _log.warning("catalog not read", mix=mix_id, reason=problem)
-        return mix
+        task = self._tasks.get(key)
+        if task is None:
+            task = asyncio.ensure_future(read())
+            self._tasks[key] = task
+            task.add_done_callback(lambda done: self._finish(key, done))
+        if old is None:
+            # The read continues if this request is cancelled: others may wait for it.
+            return await asyncio.shield(task), ""
+        await asyncio.wait((task,), timeout=PATIENCE)
+        if not task.done():
+            return old.value, "no answer yet"
+        if isinstance(task.exception(), _AWAY):
+            return old.value, str(task.exception())
+        return task.result(), ""
 
-    async def _read(self, mix_id: int) -> Mix | None:
-        now, max_age = self._clock(), self._limits.max_age
-        try:
-            rows = await self._primary.fetch(read_mixes(1), (mix_id,))
-        except MySQLError as error:
-            if error.fault is not Fault.NO_TABLE:
-                raise
-            _log.warning("catalog tables not found", reason=str(error))
-            rows = []
-        mix = next(mixes_of(rows), None)
-        if mix is None:
-            self._mixes.drop(mix_id)
-            self._unknown.put(mix_id, None, now + min(max_age, UNKNOWN_AGE))
-        else:
-            self._unknown.drop(mix_id)
-            self._mixes.put(mix_id, mix, now + max_age)
-        if self._away:
-            self._away = False
-            _log.info("catalog recovered")
-        return mix
+    def _finish(self, key: Hashable, read: asyncio.Task[Any]) -> None:
+        del self._tasks[key]
+        if not read.cancelled():
+            read.exception()  # retrieved, so that asyncio does not log it

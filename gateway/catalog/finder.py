@@ -17,9 +17,9 @@ from config.model import Catalog as Limits
 from failover.mysql.connection import Row
 from failover.mysql.errors import Fault, MySQLError
 from failover.mysql.primary import Primary
+from gateway.catalog.cache import RETRY_AFTER, UNKNOWN_AGE, Cache, Entry, Reads
 from gateway.catalog.model import Card, MixUser
 from gateway.catalog.plays import Plays
-from gateway.catalog.reads import RETRY_AFTER, UNKNOWN_AGE, Cache, Entry, Reads
 from gateway.catalog.search import FOUND, Wanted, statement
 from gateway.catalog.tables import COUNT_MIXES, ID_AFTER, PAGE, card_of, read_cards
 from sharding.state import Unavailable

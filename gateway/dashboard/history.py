@@ -16,10 +16,10 @@ import msgspec
 
 from gateway.admin_answers import Snapshot
 from gateway.api.admin_bodies import Happened
-from gateway.dashboard.guide import runbook
 from gateway.dashboard.numbers import Reading, Window, point, read
+from gateway.dashboard.runbooks import runbook
 from gateway.http.errors import encode
-from sharding.health_verdict import Kind, Reason, Status, stem
+from sharding.health_verdict import Kind, Reason, Status, subject
 
 KEEP = 60 * 60
 """Seconds that are kept."""
@@ -118,7 +118,7 @@ class History:
             # What made it so began between this look and the one before.
             youngest = min((reason.age for reason in seen.reasons), default=0.0)
             since = max(seen.at - youngest, self._last_at or 0.0)
-        present = {stem(reason): reason for reason in seen.reasons}
+        present = {subject(reason): reason for reason in seen.reasons}
         assert self._began is not None
         for key, reason in present.items():
             # A process that has only just begun to look has lost nothing.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gateway.auth.login import LONGEST, Logins
 from gateway.auth.tokens import BadToken, Listener, anonymous_user_id
-from gateway.catalog.cache import Catalog
+from gateway.catalog.catalog import Catalog
 from gateway.catalog.model import Mix
 from gateway.http.admission import AdmissionControl
 from gateway.http.errors import Refusal, encode

@@ -12,7 +12,7 @@ from gateway.admin.routes import AdminApi
 from gateway.admin_answers import AdminAnswers
 from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application
-from gateway.http.listener import Listening
+from gateway.http.listening import Listening
 from gateway.reload.reload import Reload, WorkerReload
 from gateway.reload.runtime_config import RuntimeConfig
 

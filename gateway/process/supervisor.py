@@ -22,11 +22,11 @@ from prometheus_client import Counter, Gauge
 from config.model import Sections
 from config.plain import plain
 from gateway.http.errors import encode
-from gateway.http.listener import BACKLOG, bind, bind_shared
+from gateway.http.listening import BACKLOG, bind, bind_shared
 from gateway.peers import Peers
 from gateway.process.admin_port import AdminPort
-from gateway.process.aggregate import WorkerClient, WorkersAnswers
 from gateway.process.worker import EXIT_CONFIG, Handover, start_logs
+from gateway.process.workers_answers import WorkerClient, WorkersAnswers
 from gateway.reload.reload import Reload, Taken, Workers
 from gateway.reload.runtime_config import RuntimeConfig, Source
 

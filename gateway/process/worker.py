@@ -27,12 +27,12 @@ from config.model import Sections
 from failover import tasks
 from gateway import logs, metrics, telemetry
 from gateway.admin.own_answers import OwnAnswers
-from gateway.catalog.cache import Catalog
+from gateway.catalog.catalog import Catalog
 from gateway.catalog.maintenance import maintain
 from gateway.drain import ASKED, STOPPING, Drain
 from gateway.factory import gateway_application
 from gateway.health import Health
-from gateway.http.listener import Listening, bind
+from gateway.http.listening import Listening, bind
 from gateway.peers import Peers
 from gateway.process.admin_port import AdminPort
 from gateway.reload.reload import OwnParts, Reload, WorkerReload

@@ -30,7 +30,7 @@ from failover.mysql.clock_sql import MILLISECONDS
 from failover.mysql.connection import BEGIN, COMMIT, Session
 from failover.mysql.errors import Fault, MySQLError
 from failover.mysql.primary import Primary
-from sharding.importing.known import Known, read_known
+from sharding.importing.known_keys import Known, read_known
 from sharding.importing.mapping import Record
 from sharding.partitions import import_opening, seal_mark, sql
 from sharding.partitions.calendar import (
@@ -381,7 +381,7 @@ class Target:
                 raise
             await self._session.rollback()
             late = error.code == sql.REQUIREMENT_FAILED or error.fault is Fault.DUPLICATE
-            if not late and error.fault is not Fault.RETRY:
+            if not late and error.fault is not Fault.ROLLED_BACK:
                 raise
             return False
         if self._known is not None:

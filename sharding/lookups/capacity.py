@@ -122,7 +122,7 @@ class Survey:
 
     async def _check(self, node: Node) -> None:
         try:
-            answer, keys = await node.ask_aside([("INFO",), ("DBSIZE",)])
+            answer, keys = await node.ask_uncounted([("INFO",), ("DBSIZE",)])
             info = info_of(answer)
             evictions = self._evictions.setdefault(node.name, Evictions())
             found = capacity(info, int(keys), evictions, time.monotonic())

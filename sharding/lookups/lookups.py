@@ -15,7 +15,7 @@ from sharding import metrics
 from sharding.batching import Batcher
 from sharding.lookups.hint_rules import LINGER, NO_ANSWER, Hint, Put, follow_up, hint_of, prune
 from sharding.lookups.layout import Layout
-from sharding.partitions.clock import Days
+from sharding.partitions.days import Days
 from sharding.ring.ring import Ring, ring_of
 from sharding.state import Key
 

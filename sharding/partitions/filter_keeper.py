@@ -24,7 +24,7 @@ from sharding.filters.filters import Filters, FilterSet, word_bytes
 from sharding.filters.mapped_file import folder_of, map_words
 from sharding.filters.unhurried import unhurried, with_numpy
 from sharding.partitions import filter_table
-from sharding.partitions.clock import Days
+from sharding.partitions.days import Days
 
 log = structlog.get_logger("tapedeck.filters")
 

@@ -25,7 +25,7 @@ from failover.tasks import Rounds
 from sharding import metrics
 from sharding.partitions import filter_table
 from sharding.partitions.calendar import Drops, drops_on, plan_drops, table
-from sharding.partitions.clock import Days
+from sharding.partitions.days import Days
 from sharding.partitions.ownership import BEING_SEALED, Found, list_tables
 from sharding.partitions.shown import Partition
 
@@ -167,7 +167,7 @@ class Pruner:
                 if session.broken:
                     raise
                 busy.append(day)
-                if error.fault is Fault.RETRY:
+                if error.fault is Fault.ROLLED_BACK:
                     log.warning(
                         "partition drop postponed", partition=name, reason="it is being read"
                     )

@@ -48,7 +48,7 @@ from sharding.partitions.calendar import (
     tomorrow,
     utc_day,
 )
-from sharding.partitions.clock import Days
+from sharding.partitions.days import Days
 from sharding.partitions.ownership import BEING_SEALED, OPEN, Found, Table, list_tables, sealed_as
 from sharding.state import Key
 

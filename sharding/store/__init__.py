@@ -41,7 +41,7 @@ c. The operation is looked for in the partition that has the row by then (rule 4
 d. An update in place does not check the day: only a move takes a row out of a partition (rule 1).
 e. After its insert [insert_first], a move requires that MySQL's day is still W [move_checks_day].
 
-Running sessions (`row_cache`, `group_commit`, `store`)
+Running sessions (`session_cache`, `group_commit`, `store`)
 f. A change may begin from a cached row, if that was committed [cache_committed] and is within
    retention [cache_within_retention]. Nothing is answered from it without a save [cache_backed].
 g. Changes that are saved together are one change of the protocol. They are compared with the

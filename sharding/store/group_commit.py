@@ -47,7 +47,7 @@ from sharding.partitions.calendar import yesterday
 from sharding.partitions.sql import TOMBSTONE, NewRow, Row
 from sharding.state import Key, Outcome, Remove, Stored, Transition, Unavailable, Write
 from sharding.store import idempotency
-from sharding.store.steps import Loaded, Plan
+from sharding.store.plan import Loaded, Plan
 
 MOST_TOGETHER = 32
 """Changes in one group. The next group of the key waits in line with the other keys' saves."""
@@ -227,7 +227,7 @@ class Group:
     def failed(self, fault: Fault) -> None:
         assert self.plan is not None
         self.state = State.LOADING
-        if fault is Fault.RETRY:
+        if fault is Fault.ROLLED_BACK:
             self._alone = True  # it was rolled back: it must not hold up a batch again
         else:
             version = self.plan.row.version

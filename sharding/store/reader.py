@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
-from failover.mysql.retries import persist
+from failover.mysql.retries import retry
 from sharding import metrics
 from sharding.batching import Batcher
 from sharding.filters.filters import Filters, FilterSet
@@ -23,10 +23,10 @@ from sharding.lookups.hint_rules import Found, Hint
 from sharding.lookups.lookups import Lookups
 from sharding.partitions import sql
 from sharding.partitions.calendar import mysql_day, number_of, parse_day, tomorrow
-from sharding.partitions.clock import Days
+from sharding.partitions.days import Days
 from sharding.partitions.sql import Row
 from sharding.state import Key
-from sharding.store.steps import Loaded
+from sharding.store.plan import Loaded
 
 NEAR = 4
 """A read of at most this many partitions needs no hint, and has a queue of its own, so that it does
@@ -159,7 +159,7 @@ class Reader:
         async def once() -> Sequence[Loaded]:
             return await self._read_once(wants, deadline)
 
-        return await persist(once, deadline, _may_pass)
+        return await retry(once, deadline, _may_pass)
 
     async def _read_once(self, wants: list[Want], deadline: float) -> Sequence[Loaded]:
         await self._days.ready()
@@ -219,7 +219,7 @@ class Reader:
 
 def _read_again(why: str) -> MySQLError:
     """What a statement read does not count: it is repeated."""
-    return MySQLError(Fault.RETRY, 0, why)
+    return MySQLError(Fault.ROLLED_BACK, 0, why)
 
 
 def _by_day(wants: Sequence[Want]) -> dict[date, Sequence[Key]]:

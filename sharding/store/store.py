@@ -6,7 +6,7 @@ all its tries, and each reload looks for it: a commit whose answer was lost may 
 
 Changes of one key take turns in a worker; those that wait for the same turn are saved together
 (`sharding.store.group_commit`). The first try may begin from a cached row
-(`sharding.store.row_cache`) under one rule: **no request is answered from a cached row unless a
+(`sharding.store.session_cache`) under one rule: **no request is answered from a cached row unless a
 compare-and-set of its version succeeded**. If there is nothing to save, because the transitions
 change nothing or raise, the row is read from MySQL and they are applied again.
 """
@@ -24,18 +24,18 @@ import structlog
 from config.model import Sessions as SessionsConfig
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
-from failover.mysql.retries import passing, persist
+from failover.mysql.retries import passing, retry
 from failover.tasks import stop
 from sharding import metrics
 from sharding.lookups.lookups import Lookups
-from sharding.partitions.clock import Days
+from sharding.partitions.days import Days
 from sharding.partitions.sql import Row
 from sharding.state import Contended, Key, Outcome, Stored, Transition, Unavailable
 from sharding.store import idempotency
 from sharding.store.group_commit import MOST_TOGETHER, Done, Group, Member, Result, State
+from sharding.store.plan import Loaded, Plan
 from sharding.store.reader import Reader
-from sharding.store.row_cache import Sessions
-from sharding.store.steps import Loaded, Plan
+from sharding.store.session_cache import SessionCache
 from sharding.store.writer import Writer
 
 A = TypeVar("A")
@@ -61,7 +61,7 @@ class Store:
         days: Days,
         sessions: SessionsConfig,
     ) -> None:
-        self.sessions = Sessions(sessions)
+        self.sessions = SessionCache(sessions)
         self._primary = primary
         self._reader = reader
         self._writer = writer
@@ -221,7 +221,7 @@ class Store:
         deadline = group.deadline
         results: list[Result] | Exception
         try:
-            results = await persist(
+            results = await retry(
                 partial(self._attempt, group), deadline, partial(self._again, group)
             )
         except Unavailable as error:

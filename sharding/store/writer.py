@@ -23,10 +23,10 @@ from sharding import metrics
 from sharding.batching import Batcher, Waiter
 from sharding.partitions import sql
 from sharding.partitions.calendar import neighbours
-from sharding.partitions.clock import Days
+from sharding.partitions.days import Days
 from sharding.partitions.sql import Row
 from sharding.state import Key, TooLarge
-from sharding.store.steps import Plan
+from sharding.store.plan import Plan
 
 Saved = TypeVar("Saved")
 Run: TypeAlias = Callable[[list[Plan]], Awaitable[Sequence[Saved | Exception]]]

@@ -20,7 +20,7 @@ from config.model import Catalog as Limits
 from config.model import MySQL
 from failover.mysql.errors import PrimaryUnavailable
 from failover.mysql.primary import Primary
-from gateway.catalog.cache import Catalog
+from gateway.catalog.catalog import Catalog
 from gateway.catalog.importer import Summary, import_mixes, read
 from gateway.catalog.model import Mix, MixUser, Track
 from gateway.catalog.tables import ensure_catalog

@@ -14,7 +14,7 @@ from sharding.partitions.calendar import table
 from sharding.partitions.sql import Row, create_table
 from sharding.state import Keep, Key, Stored
 from sharding.store import store
-from sharding.store.steps import Plan
+from sharding.store.plan import Plan
 from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
 from tests.support.backends import opened

@@ -18,7 +18,7 @@ import yaml
 
 from failover.mysql.errors import MySQLError
 from sharding.backend import Backend
-from sharding.partitions import clock as days_module
+from sharding.partitions import days as days_module
 from sharding.partitions.calendar import table, tomorrow
 from sharding.partitions.ownership import COMMENT, OPEN, list_tables
 from sharding.partitions.pruner import Pruner

@@ -14,7 +14,7 @@ from sharding.backend import Backend
 from sharding.partitions.calendar import table
 from sharding.state import Key, Outcome, Unavailable
 from sharding.store.idempotency import KEPT, new_worker
-from sharding.store.steps import Loaded
+from sharding.store.plan import Loaded
 from stack.mariadb import MariaDB
 from tests.conftest import StackConfig
 from tests.support.backends import opened

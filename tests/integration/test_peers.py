@@ -17,7 +17,7 @@ from gateway.api import admin_bodies
 from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application
 from gateway.http.errors import json_response
-from gateway.http.listener import Listening, bind
+from gateway.http.listening import Listening, bind
 from gateway.http.messages import Response
 from gateway.http.router import Call
 from gateway.peers import Peer, Peers

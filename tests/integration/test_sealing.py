@@ -286,7 +286,7 @@ CRASHES = """
 import asyncio, os, signal, sys, time
 from config.load import load
 from failover.mysql.primary import Primary
-from sharding.partitions.clock import Days
+from sharding.partitions.days import Days
 from sharding.partitions.sealing import Sealer
 
 async def main(path, step):

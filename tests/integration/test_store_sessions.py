@@ -16,7 +16,7 @@ from sharding.backend import Backend
 from sharding.partitions.calendar import table
 from sharding.partitions.sql import NewRow, Row
 from sharding.state import Keep, Key, Owner, Stored, Unavailable, Write
-from sharding.store.steps import Plan
+from sharding.store.plan import Plan
 from stack.mariadb import MariaDB
 from stack.redis import RedisServer
 from tests.conftest import StackConfig

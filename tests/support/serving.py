@@ -22,7 +22,7 @@ from failover.mysql.shown import MySQL
 from gateway.catalog.model import Card, Mix, MixUser, Track
 from gateway.factory import gateway_application
 from gateway.http.application import Application
-from gateway.http.listener import Listening, bind
+from gateway.http.listening import Listening, bind
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding.state import Key, Outcome, Remove, Stored, Write
 

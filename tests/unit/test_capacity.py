@@ -6,7 +6,7 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from failover.redis.nodes import _Absent
+from failover.redis.nodes import _Starved
 from sharding.lookups.capacity import WINDOW, Evictions, Survey, capacity
 
 INFO = {"used_memory": 10, "maxmemory": 0, "run_id": "a", "evicted_keys": 3}
@@ -38,7 +38,7 @@ def test_figures_without_those_that_redis_reports_are_refused() -> None:
 async def test_a_survey_goes_on_after_a_node_could_not_be_asked_by_a_starved_process() -> None:
     """An exception here would end all later surveys."""
     node = Mock()
-    node.ask_aside = AsyncMock(side_effect=_Absent)
+    node.ask_uncounted = AsyncMock(side_effect=_Starved)
     survey = Survey(60)
 
     await survey.check([node])

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sharding.partitions.calendar import tomorrow, utc_day
-from sharding.partitions.clock_rules import Clock
+from sharding.partitions.clock import Clock
 
 HOUR, DAY = 3600.0, 86_400.0
 START = 1_800_014_400.0

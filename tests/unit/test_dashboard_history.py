@@ -11,9 +11,9 @@ from prometheus_client.core import Metric
 from failover.mysql.shown import MySQL
 from gateway.admin_answers import Snapshot
 from gateway.api.endpoints import CLASSES
-from gateway.dashboard.guide import PAGES, runbook
 from gateway.dashboard.history import KEEP, MOST_EVENTS, STEP, Held, History, Standing
 from gateway.dashboard.numbers import Window, point, read, worker_numbers
+from gateway.dashboard.runbooks import PAGES, runbook
 from gateway.telemetry import merge
 from sharding.health_verdict import ORDER, Reason, Status
 from sharding.shown import Ring

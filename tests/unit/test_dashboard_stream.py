@@ -19,7 +19,7 @@ from gateway.dashboard import stream
 from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application
 from gateway.http import protocol
-from gateway.http.listener import Listening, bind
+from gateway.http.listening import Listening, bind
 from gateway.peers import Peers
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding.partitions.shown import Partition

@@ -11,7 +11,7 @@ import pytest
 from failover.mysql.errors import PrimaryUnavailable
 from failover.mysql.primary import Primary
 from sharding.partitions.calendar import tomorrow
-from sharding.partitions.clock import Days
+from sharding.partitions.days import Days
 from sharding.partitions.shown import BelievedClock
 
 NOON = 1_800_014_400.0

@@ -12,7 +12,7 @@ from config.model import Sections
 from config.plain import masked, plain
 from failover.mysql.shown import MySQL
 from gateway.api.admin_bodies import Readiness
-from gateway.process.aggregate import ejected, merge_mysql, merge_rings, reasons_of, worst
+from gateway.process.workers_answers import ejected, merge_mysql, merge_rings, reasons_of, worst
 from gateway.reload.compare import Outcome
 from gateway.reload.reload import weigh
 from gateway.reload.runtime_config import RuntimeConfig, with_token_keys

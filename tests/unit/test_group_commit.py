@@ -14,7 +14,7 @@ from sharding.partitions.sql import Row
 from sharding.state import Keep, Key, Stored, Unavailable
 from sharding.store import idempotency
 from sharding.store.group_commit import MOST_CONFLICTS, Done, Group, Member, State
-from sharding.store.steps import Loaded, Plan
+from sharding.store.plan import Loaded, Plan
 from tests.support.states import bump
 
 TODAY = date(2026, 1, 2)
@@ -105,7 +105,7 @@ def test_members_that_gave_up_leave_the_group_only_before_its_first_save() -> No
 def test_a_group_that_failed_in_a_batch_is_saved_by_itself() -> None:
     one = group(bump)
     one.loaded(Loaded(None), TODAY, 1)
-    one.failed(Fault.RETRY)
+    one.failed(Fault.ROLLED_BACK)
     plan = one.loaded(Loaded(None), TODAY, 1)
     assert isinstance(plan, Plan)
     assert plan.alone

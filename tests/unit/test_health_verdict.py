@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failover.mysql.commits import Commits, Stall, waits_for
+from failover.mysql.commit_stalls import Commits, Stall, waits_for
 from failover.mysql.errors import Fault, MySQLError, classify
 from sharding.health_verdict import (
     ORDER,

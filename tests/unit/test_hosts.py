@@ -15,7 +15,7 @@ from gateway.admin.routes import AdminApi
 from gateway.dashboard.page import Dashboard
 from gateway.factory import admin_application
 from gateway.http.allowed_hosts import is_ours, name_of
-from gateway.http.listener import Listening, bind
+from gateway.http.listening import Listening, bind
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding.health_verdict import Reason, Verdict, verdict_of
 from tests.support.serving import a_config

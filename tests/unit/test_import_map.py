@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gateway.player.rules import body_of
 from sharding.importing import run
-from sharding.importing.known import Known
+from sharding.importing.known_keys import Known
 from sharding.importing.mapping import BadMap, BadRow, Map, read_map, record
 from sharding.importing.sources import BadSource, Keys, Source, open_source
 from sharding.importing.target import (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from config.model import Sessions as Config
 from sharding.partitions.sql import Row
 from sharding.state import Key
-from sharding.store.row_cache import CONFIRMATIONS, OVERHEAD, Sessions
+from sharding.store.session_cache import CONFIRMATIONS, OVERHEAD, SessionCache
 
 DAY = date(2026, 1, 1)
 
@@ -20,7 +20,7 @@ def row(version: int, size: int = 10) -> Row:
 
 
 def test_the_least_recently_written_state_is_dropped_first() -> None:
-    sessions = Sessions(Config(max_entries=2))
+    sessions = SessionCache(Config(max_entries=2))
     for user in (1, 2):
         sessions.put(Key(user, 1), row(1))
     sessions.put(Key(1, 1), row(2))
@@ -33,7 +33,7 @@ def test_the_least_recently_written_state_is_dropped_first() -> None:
 
 
 def test_states_are_dropped_until_a_large_one_fits_in_max_bytes() -> None:
-    sessions = Sessions(Config(max_bytes=3 * (OVERHEAD + 1000)))
+    sessions = SessionCache(Config(max_bytes=3 * (OVERHEAD + 1000)))
     for user in range(1, 6):
         sessions.put(Key(user, 1), row(1, 1000))
 
@@ -44,7 +44,7 @@ def test_states_are_dropped_until_a_large_one_fits_in_max_bytes() -> None:
 
 
 def test_a_disabled_cache_keeps_nothing() -> None:
-    sessions = Sessions(Config(enabled=False))
+    sessions = SessionCache(Config(enabled=False))
 
     sessions.put(Key(1, 1), row(1))
 
@@ -53,7 +53,7 @@ def test_a_disabled_cache_keeps_nothing() -> None:
 
 
 def test_changed_limits_apply_at_once() -> None:
-    sessions = Sessions(Config())
+    sessions = SessionCache(Config())
     for user in range(1, 6):
         sessions.put(Key(user, 1), row(1))
 
@@ -65,7 +65,7 @@ def test_changed_limits_apply_at_once() -> None:
 
 
 def test_a_doubted_state_is_trusted_again_after_enough_confirmations() -> None:
-    sessions = Sessions(Config())
+    sessions = SessionCache(Config())
     key = Key(1, 1)
     sessions.put(key, row(1))
     sessions.doubt(key)
@@ -80,7 +80,7 @@ def test_a_doubted_state_is_trusted_again_after_enough_confirmations() -> None:
 
 
 def test_a_dropped_state_is_no_longer_doubted() -> None:
-    sessions = Sessions(Config(max_entries=1))
+    sessions = SessionCache(Config(max_entries=1))
     for user in (1, 2):
         sessions.put(Key(user, 1), row(1))
         sessions.doubt(Key(user, 1))
@@ -101,7 +101,7 @@ def test_a_dropped_state_is_no_longer_doubted() -> None:
     )
 )
 def test_the_cache_s_bytes_are_those_of_its_states(steps: list[tuple[str, int, int]]) -> None:
-    sessions = Sessions(Config(max_entries=4, max_bytes=3 * OVERHEAD + 4000))
+    sessions = SessionCache(Config(max_entries=4, max_bytes=3 * OVERHEAD + 4000))
     for what, user, size in steps:
         if what == "put":
             sessions.put(Key(user, 1), row(1, size))

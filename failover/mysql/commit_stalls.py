@@ -65,7 +65,7 @@ def waits_for(states: Sequence[str], error: MySQLError | None = None) -> tuple[C
         return "disk", f"MySQL's disk is full ({error or 'it waits for someone to free space'})"
     if "semi-sync ack" in said or "semisync" in said:
         return "standby", "MySQL waits for a standby to acknowledge, and none does"
-    if fault is Fault.RETRY or " lock" in said:
+    if fault is Fault.ROLLED_BACK or " lock" in said:
         held = next((state for state in states if " lock" in state.lower()), str(error))
         return "lock", f"MySQL waits for a lock that another connection holds ({held})"
     if fault is Fault.BUSY:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from config.model import Sessions as Config
+from config.model import Sessions
 from sharding import metrics
 from sharding.partitions.sql import Row
 from sharding.state import Key
@@ -21,7 +21,7 @@ CONFIRMATIONS = 4
 """A doubted row is trusted again after this many reads in a row found it unchanged."""
 
 
-class Sessions:
+class SessionCache:
     """Rows by key; the least recently used one leaves first.
 
     A key whose cached row was out of date is doubted: its changes read the row first, until it was
@@ -32,13 +32,13 @@ class Sessions:
         config: bounds, in entries and bytes; with `enabled: false` nothing is cached.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Sessions) -> None:
         self._rows: OrderedDict[Key, Row] = OrderedDict()
         self._doubts: dict[Key, int] = {}
         self.bytes = 0
         self.configure(config)
 
-    def configure(self, config: Config) -> None:
+    def configure(self, config: Sessions) -> None:
         self._max_entries = config.max_entries if config.enabled else 0
         self._max_bytes = config.max_bytes
         self._make_room()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sharding.backend import Backend
 
 
-async def find(backend: Backend, key: Key, *, all_or_nothing: bool = True) -> Where:
+async def where_is(backend: Backend, key: Key, *, all_or_nothing: bool = True) -> Where:
     """Where a state is: the node that owns its key, every node's hint, and the row in MySQL.
 
     Args:

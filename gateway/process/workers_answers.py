@@ -29,7 +29,7 @@ from sharding.health_verdict import (
     Status,
     Verdict,
     in_order,
-    stem,
+    subject,
     verdict_of,
 )
 from sharding.partitions.shown import BelievedClock, Partition
@@ -68,7 +68,7 @@ def worst(
     ]
     # Several workers may have the same reason: report it once, with the age of the first one's.
     given = sorted((one for _, of in answers.values() for one in of), key=lambda one: one.age)
-    said = {stem(reason): reason for reason in given}
+    said = {subject(reason): reason for reason in given}
     found = in_order([*said.values(), *missing, *also])
     statuses: list[Status] = [status for status, _ in answers.values()]
     statuses.append(verdict_of([*missing, *also]).status if answers else "unavailable")
