@@ -128,12 +128,13 @@ def overridden(document: Mapping[Any, Any], environ: Mapping[str, str]) -> dict[
     return merged
 
 
-def named_files(path: Path, environ: Mapping[str, str]) -> list[Path]:
-    """The files that a configuration names, also if it is wrong, or they do not exist: with secrets
-    and certificates, and a nutcracker.yml. Empty if it cannot be read."""
+def named_files(path: Path, text: str, environ: Mapping[str, str]) -> list[Path]:
+    """The files that the configuration at `path`, with this `text`, names, also if it is wrong, or
+    they do not exist: with secrets and certificates, and a nutcracker.yml. Empty if it is no YAML.
+    """
     try:
-        sections = _sections_in(read_text(path))
-    except (Unreadable, BadYaml):
+        sections = _sections_in(text)
+    except BadYaml:
         return []
     return [
         path.parent / str(value)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from gateway.admin.routes import AdminApi
 from gateway.api.document import document
 from gateway.api.endpoints import ENDPOINTS, Api, handlers_of
 from gateway.catalog.catalog import Catalog
+from gateway.dashboard.page import Dashboard
 from gateway.http.admission import AdmissionControl
 from gateway.http.application import Application
 from gateway.http.cors import Cors
@@ -48,7 +49,9 @@ def admin_application(live: RuntimeConfig, api: AdminApi) -> Application:
     def style(path: str) -> Style:
         return plain_error
 
-    return Application(_routes(("admin", "description"), handlers, style), style)
+    # Only the supervisor, or a process without one, has the page.
+    without = () if api.has_page else handlers_of(Dashboard)
+    return Application(_routes(("admin", "description"), handlers, style, without), style)
 
 
 def _gateway_style(path: str) -> Style:
@@ -56,9 +59,20 @@ def _gateway_style(path: str) -> Style:
 
 
 def _routes(
-    apis: Iterable[Api], handlers: Mapping[str, Handler], style: Callable[[str], Style]
+    apis: Collection[Api],
+    handlers: Mapping[str, Handler],
+    style: Callable[[str], Style],
+    without: Collection[str] = (),
 ) -> list[Route]:
-    served = [one for one in ENDPOINTS if one.api in apis and one.name in handlers]
+    """The routes of these APIs, but for the endpoints named in `without`. A LookupError names an
+    endpoint without a handler.
+    """
+    served = [one for one in ENDPOINTS if one.api in apis and one.name not in without]
+    if missing := sorted({one.name for one in served} - handlers.keys()):
+        raise LookupError(
+            f"gateway/api/endpoints.py names {', '.join(missing)}, and no handler has that name: "
+            "spell the endpoint and its method alike"
+        )
     return [
         Route(
             path,

@@ -66,6 +66,10 @@ class AdminApi:
         self._token = token
         self._hosts = hosts
 
+    @property
+    def has_page(self) -> bool:
+        return self._dashboard is not None
+
     def handlers(self) -> dict[str, Handler]:
         """By the endpoint names of `endpoints.py`."""
         shown = {name: partial(self._show, name) for name in SHOWN}

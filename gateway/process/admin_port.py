@@ -38,10 +38,11 @@ class AdminPort:
         self._supervisors_token = token
         self._dashboard: Dashboard | None = None
         self._reload = reload
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._hung_up = asyncio.Event()
         if isinstance(reload, Reload):
             self._dashboard = Dashboard(answers, live)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up, reload)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up.set)
         api = AdminApi(
             answers, reload, self._token, self._dashboard, lambda: live.config.admin.allowed_hosts
         )
@@ -57,7 +58,10 @@ class AdminPort:
         await self._listening.start()
         if self._dashboard is not None and isinstance(self._reload, Reload):
             self._dashboard.start()
-            self._tasks.add(asyncio.create_task(self._reload.watch()))
+            self._tasks = [
+                asyncio.create_task(self._reload.watch()),
+                asyncio.create_task(self._reload_when_hung_up(self._reload)),
+            ]
 
     async def stop(self) -> None:
         await tasks.stop(*self._tasks)
@@ -73,7 +77,9 @@ class AdminPort:
             return None
         return admin.token.get_secret_value()
 
-    def _hang_up(self, reload: Reload) -> None:
-        task = asyncio.create_task(reload.reload_logged())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _reload_when_hung_up(self, reload: Reload) -> None:
+        """Reload after each SIGHUP; after several during a reload once more."""
+        while True:
+            await self._hung_up.wait()
+            self._hung_up.clear()
+            await reload.reload_logged()

@@ -86,14 +86,9 @@ class Source:
 
     def fingerprint(self) -> bytes:
         """A fingerprint of the file, and of the files that it or the environment names."""
-        digest = hashlib.sha256()
-        named = named_files(self.path, {**os.environ, **self.overrides})
-        for path in (self.path, *named):
-            try:
-                digest.update(read_text(path).encode())
-            except Unreadable as error:
-                digest.update(str(error).encode())
-        return digest.digest()
+        text = _text_or_why_not(self.path)  # a sentence of why not names no files
+        named = named_files(self.path, text, {**os.environ, **self.overrides})
+        return hashlib.sha256(repr([text, *map(_text_or_why_not, named)]).encode()).digest()
 
 
 class RuntimeConfig:
@@ -134,6 +129,13 @@ class RuntimeConfig:
 
     def is_service(self, authorization: str | None) -> bool:
         return carries_key(authorization, self._service_keys)
+
+
+def _text_or_why_not(path: Path) -> str:
+    try:
+        return read_text(path)
+    except Unreadable as error:
+        return str(error)
 
 
 def can_reload(name: str, config: Sections) -> bool:

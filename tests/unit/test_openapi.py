@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
+from gateway import factory
 from gateway.admin.routes import AdminApi
 from gateway.api.document import document
 from gateway.api.endpoints import ENDPOINTS
@@ -62,6 +64,17 @@ def test_the_admin_port_serves_exactly_the_described_operations() -> None:
     api = AdminApi(None, None, dashboard=Dashboard(None, live))  # type: ignore[arg-type]
     application = admin_application(live, api)
     assert served(application) == described("admin", "description")
+
+
+def test_an_endpoint_whose_handler_has_another_name_fails_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    misspelt = [replace(one, name="rinng") if one.name == "ring" else one for one in ENDPOINTS]
+    monkeypatch.setattr(factory, "ENDPOINTS", misspelt)
+    live = RuntimeConfig(a_config())
+    api = AdminApi(None, None, dashboard=Dashboard(None, live))  # type: ignore[arg-type]
+    with pytest.raises(LookupError, match=r"names rinng, and no handler has that name"):
+        admin_application(live, api)
 
 
 def test_the_description_is_openapi_3_1() -> None:

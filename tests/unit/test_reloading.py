@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,6 +17,9 @@ import pytest
 from config.load import ConfigError, parse
 from config.plain import veiled
 from gateway.http.errors import Refusal
+from gateway.http.listening import bind
+from gateway.peers import Peers
+from gateway.process.admin_port import AdminPort
 from gateway.reload import reload
 from gateway.reload.compare import Outcome, Question, compare
 from gateway.reload.runtime_config import RuntimeConfig, Source, with_token_keys
@@ -181,3 +187,35 @@ def test_a_pipe_in_the_place_of_the_file_does_not_stop_the_looks_for_changes(
     file.unlink()
     file.write_text("mode: local\n")
     assert source.fingerprint() != before
+
+
+async def test_signals_during_a_reload_make_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    live, handlers = RuntimeConfig(a_config()), dict[int, Any]()
+    begun, may_end = asyncio.Queue[None](), asyncio.Event()
+
+    class Counted(reload.Reload):
+        async def reload_logged(self) -> bool:
+            begun.put_nowait(None)
+            await may_end.wait()
+            return True
+
+    def add(number: int, handler: Any, *args: Any) -> None:
+        handlers[number] = partial(handler, *args)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "add_signal_handler", add)
+    admin = AdminPort(
+        SimpleNamespace(peers=Peers(live)),  # type: ignore[arg-type]
+        Counted(live, Source(Path("none"), {}), None),  # type: ignore[arg-type]
+        live,
+        bind("127.0.0.1", 0, "admin.port", "--admin-port"),
+    )
+    await admin.start()
+    async with asyncio.timeout(5):
+        handlers[signal.SIGHUP]()
+        await begun.get()
+        for _ in range(3):
+            handlers[signal.SIGHUP]()
+        may_end.set()
+        await begun.get()
+        await admin.stop()
+    assert begun.empty()
