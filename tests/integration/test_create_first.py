@@ -27,7 +27,10 @@ KEY = Key(7, 11)
 
 @pytest.fixture
 async def pair(stack_config: StackConfig) -> AsyncIterator[tuple[Backend, Backend]]:
-    async with opened(stack_config()) as one, opened(stack_config()) as two:
+    async with (
+        opened(stack_config(), complete=True) as one,
+        opened(stack_config(), complete=True) as two,
+    ):
         yield one, two
 
 
