@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -20,6 +19,7 @@ from gateway.catalog.validation import (
     checked_mix,
     convert,
 )
+from sharding.importing.csv_records import csv_records
 
 
 class UnreadableFile(Exception):
@@ -107,25 +107,17 @@ def _csv_mix(rows: list[_Row], broken: int | None, seen: Seen) -> Iterator[Entry
 
 def _csv_rows(lines: Iterable[tuple[int, bytes]]) -> Iterator[_Row]:
     # Bytes that are not UTF-8 become surrogates here; the check of their cell finds them.
-    reader = csv.reader((line.decode("utf-8", "surrogateescape") for _, line in lines), strict=True)
+    records = csv_records(line.decode("utf-8", "surrogateescape") for _, line in lines)
     header: list[str] | None = None
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            if header is None:
-                raise UnreadableFile(f"line {number}: is no CSV: {error}") from None
-            yield _Row(number, None, {}, f"is no CSV: {error}")
-            continue
-        if cells is None:
-            break
-        if not cells:
-            continue
+    for record in records:
         if header is None:
-            header = _header(cells)
-            continue
-        yield _row(number, header, cells)
+            if record.bad:
+                raise UnreadableFile(f"line {record.first}: {record.bad}")
+            header = _header(record.cells) if record.cells else None
+        elif record.bad:
+            yield _Row(record.first, None, {}, record.bad)
+        elif record.cells:
+            yield _row(record.first, header, record.cells)
     if header is None:
         raise UnreadableFile("line 1: the header is missing")
 
@@ -142,8 +134,6 @@ def _header(cells: list[str]) -> list[str]:
 
 
 def _row(number: int, header: list[str], texts: list[str]) -> _Row:
-    if len(texts) != len(header):
-        return _Row(number, None, {}, f"has {len(texts)} cells, the header has {len(header)}")
     cells: dict[str, object] = {}
     bad: str | None = None
     for name, text in zip(header, texts, strict=True):

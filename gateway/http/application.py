@@ -100,19 +100,18 @@ class Application:
         if request.body_exists and "Upgrade" in request.headers:
             # aiohttp's parser loses the bytes after such a body: the client must send them again.
             answer.force_close()
-        if route is None:
-            return self._finish(answer, request_id, "unknown", request.method, started)
-        self._finish(answer, request_id, route.template, request.method, started)
+        template, ending = ("unknown", "") if route is None else (route.template, route.ending)
+        self._finish(answer, request_id, template, request.method, started)
         if answer.status >= 500:
             method = request.method
-            self.failed.note(request_id, method, route.template, answer.status, values, query)
+            self.failed.note(request_id, method, template, answer.status, values, query)
         cors = self._cors
-        if route.ending == "jsonp":
+        if ending == "jsonp":
             with contextlib.suppress(Refusal):  # then the answer is that refusal
                 make_script(answer, callback_of(query))
-        elif route.ending:
+        elif ending:
             make_xml(answer)
-        if cors is not None and cors.origins and route.player and "Origin" in request.headers:
+        if cors is not None and cors.origins and "Origin" in request.headers and _for_pages(route):
             cors.permit(request, answer)
         return answer
 
@@ -123,14 +122,15 @@ class Application:
             check_request(request)
         except Refusal as error:
             return self._error(self._style(path), error)
+        cors = self._cors
+        if cors is not None and cors.is_preflight(request) and _for_pages(route):
+            return Response(204)
         if route is None:
             return self._error(self._style(path), Refusal(404, "There is no such path."))
         call = Call(request, query, {})
         try:
             handler = route.handlers.get(request.method)
             if handler is None:
-                if route.player and self._cors is not None and self._cors.is_preflight(request):
-                    return Response(204)
                 allow = ", ".join(sorted(route.handlers))
                 raise Refusal(405, f"This path answers {allow}.", headers={"Allow": allow})
             admission = self.admission
@@ -215,6 +215,11 @@ class Application:
                 seconds=round(seconds, 6),
             )
         return answer
+
+
+def _for_pages(route: Route | None) -> bool:
+    """Whether pages of other sites may read the answer: the Player's, and that a path is wrong."""
+    return route is None or route.player
 
 
 def _again_after(error: Exception) -> int | None:

@@ -47,6 +47,8 @@ _PAGE_HEADERS = HEADERS | {
     .replace("img-src 'self'", "img-src 'self' http: https:")
     .replace("connect-src", "media-src http: https:; connect-src"),
 }
+# Clients on other sites show the covers.
+_COVER_HEADERS = HEADERS | {"Cross-Origin-Resource-Policy": "cross-origin"}
 
 
 class CatalogApi:
@@ -88,7 +90,9 @@ class CatalogApi:
     async def mix_cover(self, call: Call) -> Response:
         given = await read_parameters(call)
         size = whole_number(given.get("size", "250"), "size", LARGEST)
-        return Response(200, draw_cover(await self._card(call), size), HEADERS, "image/svg+xml")
+        return Response(
+            200, draw_cover(await self._card(call), size), _COVER_HEADERS, "image/svg+xml"
+        )
 
     async def mix_page(self, call: Call) -> Response:
         """A mix by its path: for a browser a page, for a program JSON."""

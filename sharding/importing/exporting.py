@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import msgspec
 from msgspec import Struct
 
+from failover.mysql.errors import Fault, MySQLError
 from sharding.importing.mapping import PLACE, Map
 from sharding.partitions.calendar import table
 from sharding.partitions.sql import TOMBSTONE
@@ -53,7 +54,8 @@ async def write(
 
     A map with `player` has the Player's states, one with `body` the states API's: written as the
     other kind, a state would be empty. The oldest day comes first, and days that midnights bring
-    meanwhile are read too, so that a state that moves is written twice, not missed.
+    meanwhile are read too, so that a state that moves is written twice, not missed. A day that a
+    midnight puts past retention may be dropped meanwhile: the rest of it is left out.
 
     Args:
         kind: one of `KINDS`.
@@ -78,10 +80,15 @@ async def write(
             where = f"(user_id>{after[0]} OR (user_id={after[0]} AND playlist_id>{after[1]}))"
             if users:
                 where += f" AND user_id IN ({', '.join(map(str, users))})"
-            page = await fetch(
-                f"SELECT user_id,playlist_id,owner,state FROM {table(day)} WHERE {where}"
-                f" ORDER BY user_id,playlist_id LIMIT {PAGE}"
-            )
+            try:
+                page = await fetch(
+                    f"SELECT user_id,playlist_id,owner,state FROM {table(day)} WHERE {where}"
+                    f" ORDER BY user_id,playlist_id LIMIT {PAGE}"
+                )
+            except MySQLError as error:
+                if error.fault is Fault.NO_TABLE and day not in await days():
+                    break
+                raise
             if not page:
                 break
             after = (int(page[-1][0]), int(page[-1][1]))

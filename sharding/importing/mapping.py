@@ -233,7 +233,7 @@ def _day(value: Any) -> date:
 
 def _list(value: Any, name: str) -> Sequence[Any]:
     value = _text(value)
-    if value is None or value in ("", "[]"):
+    if value is None or value in ("", "[]", "null"):  # `null` is JSON's: a column may have it
         return ()
     if isinstance(value, str):
         if value.lstrip()[:1] == "[":
@@ -310,7 +310,7 @@ def _switch(value: Any, name: str) -> bool:
     if value in (b"0", b"1", b"\0", b"\1"):  # a BIT column has the last two
         return value in (b"1", b"\1")
     text = str(_text(value)).strip().lower()
-    if text in ("true", "t", "yes", "y", "false", "f", "no", "n", ""):
+    if text in ("true", "t", "yes", "y", "false", "f", "no", "n", "null", ""):
         return text[:1] in ("t", "y")
     try:
         return bool(float(text))

@@ -7,7 +7,6 @@ begins its part anew, and skips the parts that were done. The newest day comes f
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import os
 import re
@@ -15,13 +14,14 @@ from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Struct
 
 from failover.mysql.errors import classify
+from sharding.importing.csv_records import CsvRecord, csv_records
 from sharding.importing.mapping import Map, seconds, user_of
 
 BATCH = 2000
@@ -422,35 +422,31 @@ class File(Source):
                 yield from self._chosen(self._read(file))
         except OSError as error:
             raise BadSource(f"{self.wanted}: it cannot be read: {error.strerror}") from None
-        except csv.Error as error:
-            raise BadSource(f"{self.wanted}: {error}") from None
 
-    def _read(self, file: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _read(self, file: TextIO) -> Iterator[tuple[str, dict[str, Any]]]:
         if self.wanted.endswith(".csv"):
-            yield from self._read_csv(csv.reader(file))
+            yield from self._read_csv(csv_records(file))
             return
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield f"line {number}", _pick_json(self.map, line)
 
-    def _read_csv(self, reader: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-        first: list[str] = next(reader, [])
+    def _read_csv(self, records: Iterator[CsvRecord]) -> Iterator[tuple[str, dict[str, Any]]]:
+        first = next(records, CsvRecord(1, 1, []))
+        if first.bad:
+            raise BadSource(f"{self.wanted}: the first line {first.bad}")
         needed = [path for name, path in self.map.columns.items() if name not in self.map.optional]
-        if lacking := [path for path in needed if path not in (*first, ".")]:
-            has = f"it has {', '.join(first)}" if first else "the file is empty"
+        if lacking := [path for path in needed if path not in (*first.cells, ".")]:
+            has = f"it has {', '.join(first.cells)}" if first.cells else "the file is empty"
             raise BadSource(
                 f"{self.wanted}: the first line has no column {', '.join(lacking)}: {has}"
             )
-        for row in reader:
-            if len(row) == len(first):
-                fields = dict(zip(first, row, strict=True))
-                values = _pick(self.map, fields, fields)
-            elif row:
-                wrong = f"has {len(row)} fields, and the first line {len(first)}"
-                values = {"broken": wrong, "row": row}
-            else:
-                continue
-            yield f"line {reader.line_num}", values
+        for row in records:
+            if row.bad:
+                yield row.name, {"broken": row.bad, "row": row.cells}
+            elif row.cells:
+                fields = dict(zip(first.cells, row.cells, strict=True))
+                yield row.name, _pick(self.map, fields, fields)
 
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])

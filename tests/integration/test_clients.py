@@ -265,6 +265,7 @@ async def test_a_mix_has_a_page_and_cover_pictures(client: Client) -> None:
     assert len(shown["cover_urls"]) > 5
     async with client.http.get(shown["cover_urls"]["sq100"]) as answer:
         assert answer.content_type == "image/svg+xml"
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "cross-origin", "clients show it"
         assert 'width="100"' in await answer.text()
     third = (await client("/mixes/3"))["mix"]["cover_urls"]
     assert third["sq250"] == "https://pictures.example/250.jpg"

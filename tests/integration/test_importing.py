@@ -734,7 +734,8 @@ async def test_every_kind_of_source_gives_the_same_state(
         found, _ = await run_import(gateway, wanted, tmp_path, tables="places", said=said)
         assert found == counts, wanted
         if wanted == app.dsn:
-            told = capsys.readouterr().out.splitlines()
+            lines_of_output = capsys.readouterr().out.splitlines()
+            told = [line for line in lines_of_output if line.startswith("places")]
             assert told == [
                 "places without a day, or later: 3 rows",
                 f"places {day:%Y%m%d}: 4 rows",
@@ -767,6 +768,32 @@ async def test_sql_of_an_export_keeps_every_text_unchanged(gateway: Backend, app
         await gateway.primary.execute(statement.removesuffix(";"))
     rows = await gateway.primary.fetch(f"SELECT b, DATE(at) FROM {name} ORDER BY u")
     assert [tuple(row) for row in rows] == [(body, app.today) for body in bodies]
+
+
+async def test_an_export_survives_the_midnight_after_which_its_oldest_day_is_dropped(
+    gateway: Backend, app: App, tmp_path: Path
+) -> None:
+    for age in (30, 3):
+        app.put(age, (age, 7, "[70]"))
+    await run_import(gateway, app.dsn, tmp_path)
+    kept = [[app.day(30), app.day(3)], [app.day(3)], [app.day(3)]]
+    drops = [f"DROP TABLE {table(app.day(30))}"]
+
+    async def fetch(statement: str) -> Any:
+        while drops:
+            await gateway.primary.execute(drops.pop())
+        return await gateway.primary.fetch(statement)
+
+    async def days() -> list[date]:
+        return kept.pop(0) if len(kept) > 1 else kept[0]
+
+    file = io.StringIO()
+    count = await write(file, fetch, ".jsonl", read_map(MAP), "", days, ())
+    assert count.states == 1
+    assert json.loads(file.getvalue())["user_id"] == 3
+    drops += [f"DROP TABLE {table(app.day(3))}"]
+    with pytest.raises(MySQLError, match="doesn't exist"):  # it is not past retention
+        await write(file, fetch, ".jsonl", read_map(MAP), "", days, ())
 
 
 def test_verify_lists_states_that_differ_from_the_source_and_changes_nothing(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from tests.support.serving import serving
@@ -12,12 +14,13 @@ ASKS = {"Access-Control-Request-Method": "POST"}
 
 async def test_only_configured_origins_may_read_answers() -> None:
     async with serving(player={"cors_origins": ["https://player.example"]}) as gateway:
-        for origin in (OURS, OTHER):
-            async with gateway.http.get("/sets/new", headers=origin) as answer:
+        for origin, path in itertools.product((OURS, OTHER), ("/sets/new", "/no_such_path")):
+            async with gateway.http.get(path, headers=origin) as answer:
                 allowed = answer.headers.get("Access-Control-Allow-Origin")
                 assert allowed == (origin["Origin"] if origin is OURS else None)
                 assert answer.headers["Vary"] == "Origin"
-            async with gateway.http.options("/sets/new", headers=origin | ASKS) as answer:
+            async with gateway.http.options(path, headers=origin | ASKS) as answer:
+                assert answer.status == 204
                 assert ("Access-Control-Allow-Methods" in answer.headers) is (origin is OURS)
 
 

@@ -280,7 +280,14 @@ def test_a_wrong_row_makes_its_mix_refused_and_no_other():
 
 
 @pytest.mark.parametrize(
-    "broken", [b"1,too,short\r\n", b'"a"b,c\r\n', b"9.22E+18,a\r\n", b"x" * 200_000 + b"\r\n"]
+    "broken",
+    [
+        b"1,too,short\r\n",
+        b'"a"b,c\r\n',
+        b'1,"not closed\r\n',
+        b"9.22E+18,a\r\n",
+        b"x" * 200_000 + b"\r\n",
+    ],
 )
 @pytest.mark.parametrize(("place", "refused"), [(1, {1}), (2, {1}), (3, {1, 2}), (4, {2})])
 def test_each_mix_that_a_broken_row_may_belong_to_is_refused(broken, place, refused):

@@ -204,9 +204,36 @@ def test_a_csv_row_with_more_or_fewer_fields_than_the_first_line_is_bad(tmp_path
     assert found["line 4"]["played"] == "70"
 
 
+CSV_ROW = b'%d,7,"70,71",2026-11-30\n'
+
+
+@pytest.mark.parametrize("broken", [b'2,7,"70,71,2026-11-30\n', b'"2,7,70,2026-11-30\n'])
+@pytest.mark.parametrize("place", ["between", "last", "long before the end"])
+def test_a_csv_quote_that_is_not_closed_makes_only_its_own_row_bad(
+    tmp_path: Path, place: str, broken: bytes
+) -> None:
+    after = {"between": 2, "last": 0, "long before the end": 9000}[place]
+    rows = b"".join(CSV_ROW % user for user in range(3, 3 + after))
+    found = rows_of_file(tmp_path / "p.csv", b"u,p,t,d\n" + CSV_ROW % 1 + broken + rows)
+    assert list(found) == [f"line {number}" for number in range(2, 4 + after)]
+    bad = {name for name, row in found.items() if "broken" in row}
+    assert bad == {"line 3"}
+    with pytest.raises(BadRow, match=r"quote that is not closed|unexpected end of data"):
+        played(found["line 3"])
+    assert all(row["played"] == "70,71" for name, row in found.items() if name not in bad)
+
+
+def test_a_csv_row_of_several_lines_is_named_by_all_of_them(tmp_path: Path) -> None:
+    text = b'u,p,t,d\n1,7,"70,\n71",2026-11-30\n2,7,70,2026-11-30\n'
+    found = rows_of_file(tmp_path / "p.csv", text)
+    assert found.keys() == {"lines 2 to 3", "line 4"}
+    assert played(found["lines 2 to 3"])["played"] == [70, 71]
+
+
 @pytest.mark.parametrize(
     ("first", "says"),
     [
+        (b'u,p,"t,d\n1,7,70,2026-11-30\n', "the first line has a quote that is not closed"),
         (
             b"u,p,tracks,d\n1,7,70,2026-11-30\n",
             "the first line has no column t: it has u, p, tracks",
@@ -227,6 +254,11 @@ def test_tracks_are_read_however_they_are_written(tracks: object) -> None:
     assert played({"played": tracks}) == {"played": [70, 71]}
 
 
+@pytest.mark.parametrize("nothing", [None, b"", b"[]", b"null", []])
+def test_no_value_is_no_tracks_and_no_skips(nothing: object) -> None:
+    assert played({"played": nothing, "skips": nothing, "reported": nothing}) == {}
+
+
 @pytest.mark.parametrize(
     "time",
     [1792490400, "1792490400", 1792490400000, Decimal(1792490400), "2026-10-20T10:00:00",
@@ -245,7 +277,7 @@ def test_days_are_read_however_they_are_written(day: object) -> None:
 def test_switches_are_read_however_they_are_written() -> None:
     for yes in (1, "1", b"\x31", b"\x01", "true", "yes", True, Decimal(1)):
         assert played({"listened": yes, "at_end": yes}) == {"listened": True, "at_end": True}
-    for no in (0, "0", b"\x00", "false", "", None, False):
+    for no in (0, "0", b"\x00", "false", "", None, False, b"null"):
         assert played({"listened": no, "at_end": no}) == {}
 
 
