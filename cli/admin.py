@@ -79,7 +79,7 @@ class AdminPort:
         except (msgspec.DecodeError, RecursionError):
             raise NoAnswer(f"what answers at {self.url} ({status}) is no gateway") from None
         said = " ".join(sentences) or "is that the admin port of a gateway?"
-        if status == HTTPStatus.NOT_FOUND:
+        if status in (HTTPStatus.NOT_FOUND, HTTPStatus.UNSUPPORTED_MEDIA_TYPE):
             said += " This looks like a gateway's port for listeners: name its admin port."
         raise NoAnswer(f"{self.url}: {status}: {said}")
 
@@ -151,5 +151,5 @@ class AdminPort:
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"{self.url}: {in_words(error)}; --ca-file names the authority to trust"
         if isinstance(error, (http.client.HTTPException, ConnectionError)):
-            return f"{self.url} ends the connection without an answer: does it take only https?"
+            return f"{self.url} gives no HTTP answer: is it an admin port? Does it take only https?"
         return f"{self.url}: {in_words(error) if isinstance(error, OSError) else error}"

@@ -47,10 +47,11 @@ def import_(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Import mixes with their tracks: all of them, or, if any line is bad, none.
+    """Import mixes with their tracks.
 
-    A mix that is there already is replaced: importing twice is harmless.
-    Running gateways notice within a minute (catalog.max_age).
+    If any line is bad, nothing is imported (but see --skip-bad). A mix that is there already is
+    replaced: importing twice is harmless. Running gateways notice within a minute
+    (catalog.max_age).
 
     JSON lines, one mix a line. path, description, tag_list_cache,
     cover_url, release_name, year and url may be missing or null:

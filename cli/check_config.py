@@ -40,10 +40,11 @@ def check_config(
     against: AgainstOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a configuration, with the environment's TAPEDECK_<SECTION>__<KEY> over it.
+    """Check a configuration, and print what it became.
 
-    Prints what it became, defaults included and secrets as ***; or every problem, a line each.
-    Lookup nodes are asked, and MySQL is signed in at: what does not work from here is a warning.
+    The environment's TAPEDECK_<SECTION>__<KEY> override the file. Defaults are printed too, and
+    secrets as ***; or every problem, a line each. Lookup nodes are asked, and MySQL is signed in
+    at: what does not work from here is a warning.
     What `lookup.nutcracker` names is read too, with a remark where twemproxy means something else.
 
     With --against it prints what a reload of that gateway would change, and which share of the

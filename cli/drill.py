@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.common import fail, print_json
+from config.load import load
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +63,7 @@ def drill(
         ),
     ] = None,
 ) -> None:
-    """Break something under load, repair it, and check whether the promises held.
+    """Break something under load, repair it, check the promises.
 
     Each drill starts its own servers and gateways, on free ports, and leaves only its report. With
     --config it uses a running stack: it breaks a local stack's servers and brings them back; with
@@ -76,7 +77,7 @@ def drill(
     """
     from rich.console import Console
 
-    from drills.attached import unsuited
+    from drills.attached import servers_of, unsuited
     from drills.by_hand import NAME as BY_HAND
     from drills.by_hand import by_hand
     from drills.drill import Options
@@ -86,10 +87,21 @@ def drill(
     if list_them:
         _list(list(known.values()), as_json)
         return
+    if run_all and names:
+        raise typer.BadParameter("--all runs every drill: name none beside it")
     chosen = list(names or [])
     if run_all:
         # All suitable ones: some need what a running stack does not have.
-        chosen = [n for n, d in DRILLS.items() if not config or not unsuited(d.plan, local=True)]
+        chosen = list(DRILLS)
+    if run_all and config:
+        local = servers_of(config[0].parent / "run") is not None
+        chosen = [n for n in chosen if not unsuited(DRILLS[n].plan, local=local)]
+        if not chosen:
+            load(config[0])
+            fail(
+                f"drills break servers, and those of {config[0]} are no local stack's: `by-hand`"
+                " checks a load while you break things"
+            )
     for name in chosen:
         if name not in known:
             near = get_close_matches(name, known, 1)
@@ -99,6 +111,8 @@ def drill(
         raise typer.BadParameter("name a drill, or say --all; see --list")
     if history is not None and len(chosen) != 1:
         raise typer.BadParameter("--history is the file of one drill: name one")
+    if seconds is not None and BY_HAND not in chosen:
+        raise typer.BadParameter("--seconds is for by-hand: other drills have their own length")
     if BY_HAND in chosen and not config:
         raise typer.BadParameter("by-hand needs --config FILE: of the stack that you break")
     console = Console(stderr=as_json, highlight=False)

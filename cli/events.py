@@ -29,10 +29,10 @@ def events(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what happened to each gateway in the last hour, oldest first, in UTC.
+    """Say what happened to each gateway in the last hour, in UTC.
 
-    Nodes that left the ring, failovers, reloads, workers that died, drains: the dashboard shows the
-    same. With --follow and --json it prints an object a line.
+    The oldest comes first. Nodes that left the ring, failovers, reloads, workers that died, drains:
+    the dashboard shows the same. With --follow and --json it prints an object a line.
 
     Example: tapedeck events --follow
     """

@@ -73,13 +73,13 @@ def import_(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Import listeners' places, each into the partition of its own day.
+    """Import listeners' places from another system.
 
-    A state that Tapedeck has changed since stays as it is, so the command may be repeated: it
-    continues an interrupted run, and a later run imports what is new. Bad rows are added to
-    MAP.rejects.
-    After 10,000 rows, a run over everything takes only CPU that no other process wants.
-    With --user the days that it writes into stay open, as with --leave-open.
+    Each goes into the partition of its own day. A state that Tapedeck has changed since stays as it
+    is, so the command may be repeated: it continues an interrupted run, and a later run imports
+    what is new. Bad rows are added to MAP.rejects. After 10,000 rows, a run over everything takes
+    only CPU that no other process wants. With --user the days that it writes into stay open, as
+    with --leave-open.
 
     A map gives the column, SQL expression or field for each meaning:
 
@@ -357,7 +357,7 @@ def export(
     user: UserOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Write the states in the format of the system that they came from.
+    """Write the states as the system that they came from has them.
 
     Columns have the names in the map; for an expression, the name of its meaning. A .sql file has
     REPLACE statements for the tables of the states' days. A map with `player:` exports the Player's
@@ -382,11 +382,11 @@ def export(
         count = run(_export(sections, file, write, to.suffix, mapped, tables, first, user))
     print(f"Wrote {_states(count.states)} to {to}.")
     if count.left_out:
-        whose, other = ("the Player's", "player")
+        whose, other = "the Player", "player"
         if "body" not in mapped.columns:
-            whose, other = ("the states API's", "body")
+            whose, other = "the states API", "body"
         print(
-            f"Left out {_states(count.left_out)} of {whose}, which this map has no column for:"
+            f"Left out {_states(count.left_out)} of {whose}, for which this map has no column:"
             f" export them with a map that has `{other}:`."
         )
 

@@ -33,6 +33,7 @@ app = typer.Typer(
     help="Keeps the place of every listener in every playlist.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (up.up, serve.serve, drill.drill, importing.export):

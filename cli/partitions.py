@@ -34,7 +34,7 @@ app = typer.Typer(no_args_is_help=True, help="The day partitions in MySQL.")
 
 @app.command("list")
 def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """List the day partitions, with rows, bytes and the day on which each is dropped.
+    """List the day partitions: rows, bytes, when each is dropped.
 
     For a sealed day the list has the size of its filter in bytes and, if the gateway answers at its
     admin port, how often the day was read in vain because the filter did not rule a key out.
@@ -76,9 +76,10 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 
 @app.command()
 def create(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Create today's and tomorrow's partitions (by MySQL's clock) if they are missing.
+    """Create today's and tomorrow's partitions if they are missing.
 
-    Gateways do so by themselves; use this to set up a database.
+    The days are those of MySQL's clock. Gateways do so by themselves; use this to set up a
+    database.
 
     Example: tapedeck partitions create
     """
@@ -108,10 +109,11 @@ def seal(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Seal days that are over: make a filter of their keys, so that other keys need no read.
+    """Seal days that are over.
 
-    Gateways do so by themselves some minutes after midnight. The command fails (status 1) for a day
-    that is not over by MySQL's clock, and while another process is sealing.
+    It makes a filter of their keys, so that other keys need no read. Gateways do so by themselves
+    some minutes after midnight. The command fails (status 1) for a day that is not over by MySQL's
+    clock, and while another process is sealing.
 
     Example: tapedeck partitions seal --again 20261019
     """

@@ -30,10 +30,10 @@ def reload(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make each gateway read its own configuration again, and print what changed.
+    """Make each gateway read its own configuration again.
 
-    A configuration with problems changes nothing in that gateway; the problems are printed, and the
-    status is 1. Values that need a restart are named.
+    It prints what changed. A configuration with problems changes nothing in that gateway; the
+    problems are printed, and the status is 1. Values that need a restart are named.
 
     Example: tapedeck reload --dry-run
 

@@ -37,7 +37,7 @@ _ID = typer.Argument(min=1, max=2**63 - 1)
 @app.command()
 @asks_gateways
 def show(fleet: Fleet, as_json: JsonOption = False) -> None:
-    """Show each lookup node: weight, share of the keys, keys, memory, whether it answers.
+    """Show each lookup node: its share, keys, memory and state.
 
     It asks the nodes of the configuration. With --url or --fleet it asks these gateways instead,
     and shows each one's ring: which node is out, since when and why.
@@ -94,7 +94,9 @@ def where(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Say where one state is: the node that owns its key, the nodes' hints, and MySQL's answer.
+    """Say where one state is.
+
+    It prints the node that owns its key, the nodes' hints, and MySQL's answer.
 
     With --keys it prints the node of each lookup key of a file: a line for each line of the file,
     or with --json an object {"key", "node"}. It asks no server, and reads only the section lookup

@@ -19,7 +19,7 @@ ServerName = Annotated[Name, typer.Argument(help="The server.", show_default=Fal
 
 @app.command()
 def status(config: ConfigOption = LOCAL_CONFIG, as_json: JsonOption = False) -> None:
-    """Show the servers with their addresses, the primary, and whether it is redundant.
+    """Show the servers, which one is primary, and its standby.
 
     A server is running, frozen (by SIGSTOP), stopped (by `tapedeck stack stop`), or dead: it ended
     otherwise.

@@ -41,7 +41,7 @@ def status(
     ] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Print each gateway's verdict with its reasons, the worst first.
+    """Print each gateway's verdict and reasons, the worst first.
 
     The status is 1 if a gateway does not serve: it is unavailable, drained, or does not answer. (A
     degraded one serves.) The verdict needs no token; the figures do, except on loopback.
@@ -82,7 +82,9 @@ def metrics(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print each gateway's metrics in Prometheus' format, after a line # URL.
+    """Print each gateway's metrics in Prometheus' format.
+
+    Before those of a gateway stands a line # URL.
 
     Example: tapedeck metrics tapedeck_mysql_waiting tapedeck_mysql_connections
     """

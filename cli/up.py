@@ -79,9 +79,10 @@ def up(
     ] = LOCAL_CONFIG,
     parent: Annotated[int, typer.Option("--parent", hidden=True)] = 0,
 ) -> None:
-    """Run three lookup nodes, MySQL with a standby, and the gateway, until Ctrl-C.
+    """Run the local stack and the gateway, until Ctrl-C.
 
-    All data is in .tapedeck (the folder of --config) and is used again the next time.
+    Three lookup nodes, and MySQL with a standby. All data is in .tapedeck (the folder of --config)
+    and is used again the next time.
 
     Example: tapedeck up --ephemeral --gateway-port 9080
     """

@@ -57,6 +57,10 @@ Hash = Literal[
 ]
 
 
+LayoutName = Literal["packed", "flat"]
+"""How hints are written in lookup nodes (`sharding/lookups/layout.py`)."""
+
+
 class Section(BaseModel):
     """A part of the configuration. Unknown names are errors; values are immutable."""
 
@@ -202,7 +206,7 @@ class Lookup(ClientTls):
     mode: Literal["ring", "cluster"] = "ring"
     nutcracker: Text | None = None
     pool: Text | None = None
-    layout: Literal["packed", "flat"] = "packed"
+    layout: LayoutName = "packed"
     hash: Hash = "fnv1a_64"
     hash_tag: Annotated[str, Field(pattern=r"^([!-~]{2})?$")] = ""
     distribution: Literal["ketama", "modula"] = "ketama"

@@ -65,6 +65,15 @@ def unsuited(plan: Plan, *, local: bool) -> str | None:
     return None
 
 
+def servers_of(run: Path) -> dict[str, Any] | None:
+    """The servers of the local stack with this `run` folder, by name; None where none runs."""
+    try:
+        found: dict[str, Any] = ask(run, do="status")["servers"]
+    except (NotRunning, ServerFailed, OSError):
+        return None
+    return found
+
+
 class _Elsewhere(Child):
     """A server of the running stack: a child of `tapedeck up`, known by its pid file."""
 
@@ -247,9 +256,8 @@ class Attached(Stage):
 
     def _find_local(self, home: Path, config: Sections) -> bool:
         run = home / "run"
-        try:
-            servers = ask(run, do="status")["servers"]
-        except (NotRunning, ServerFailed, OSError):
+        servers = servers_of(run)
+        if servers is None:
             return False
         secret = Path(config.mysql.password_file or "").parent
         secret = secret if secret.is_absolute() else home / secret

@@ -235,7 +235,7 @@ def _traffic(classes: Sequence[Traffic], objective: Objective) -> Iterable[Reaso
             yield Reason(
                 "errors",
                 f"requests of the class {one.name} fail: {one.failed / one.requests:.1%} in "
-                f"{one.seconds:.0f} s, and {budget:.2g} of them may",
+                f"{one.seconds:.0f} s, and {budget * 100:.2g}% of them may",
             )
         if one.slow >= FEWEST and one.slow / one.requests > 0.01:
             yield Reason(

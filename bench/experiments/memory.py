@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Literal
+from typing import get_args
 
 from bench import seed
 from bench.lab import Lab
+from config.model import LayoutName
 from sharding.lookups.layout import Command, Layout
 from sharding.state import Key
 from stack.redis import RedisServer
@@ -17,7 +18,7 @@ PLAYLISTS = 30
 """Playlists of each user, within retention."""
 HIGHEST = 10_000_000
 """Playlist ids lie below it: they have as many digits as a large service's."""
-LAYOUTS: tuple[Literal["packed", "flat"], ...] = ("packed", "flat")
+LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 
 
 def everything(lab: Lab) -> None:

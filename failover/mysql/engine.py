@@ -48,7 +48,7 @@ class Engine:
 
     version: str
 
-    product: ClassVar[str]
+    product: ClassVar[session_variables.Product]
     oldest: ClassVar[tuple[int, int]]
     """The oldest version that this program is tested with."""
     shortest_wait: ClassVar[int]

@@ -19,7 +19,8 @@ LOCK_SECONDS = 1
 METADATA_LOCK_SECONDS = 2
 """Seconds that a statement waits for DDL."""
 
-Engine = Literal["both", "mariadb", "mysql"]
+Product = Literal["MariaDB", "MySQL"]
+"""What `failover.mysql.engine` has a class for."""
 
 
 class Setting(NamedTuple):
@@ -28,22 +29,22 @@ class Setting(NamedTuple):
     Attributes:
         value: as SQL.
         why: what another value would do.
-        engine: which of the two has the variable, under this name.
+        only: which of the two has the variable under this name; None for both.
     """
 
     name: str
     value: str
     why: str
-    engine: Engine = "both"
+    only: Product | None = None
 
 
 PINNED = (
     Setting("autocommit", "1", "0: a save of one row answers and is never committed"),
     Setting("completion_type", "0", "CHAIN: what follows a COMMIT is not committed; RELEASE: cut"),
-    Setting("tx_isolation", "'READ-COMMITTED'", "locks and snapshots of the protocol", "mariadb"),
-    Setting("transaction_isolation", "'READ-COMMITTED'", "the same", "mysql"),
-    Setting("tx_read_only", "0", "1: a writable primary refuses writes (1792)", "mariadb"),
-    Setting("transaction_read_only", "0", "the same", "mysql"),
+    Setting("tx_isolation", "'READ-COMMITTED'", "locks and snapshots of the protocol", "MariaDB"),
+    Setting("transaction_isolation", "'READ-COMMITTED'", "the same", "MySQL"),
+    Setting("tx_read_only", "0", "1: a writable primary refuses writes (1792)", "MariaDB"),
+    Setting("transaction_read_only", "0", "the same", "MySQL"),
     Setting(
         "sql_mode",
         "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
@@ -57,8 +58,8 @@ PINNED = (
     Setting("unique_checks", "1", "0: the engine may skip the check for a duplicate"),
     Setting("foreign_key_checks", "1", "0: the same for what a table refers to"),
     Setting("big_tables", "0", "1: every temporary table goes to the disk: reads time out"),
-    Setting("sql_if_exists", "0", "1: DDL on a table that is missing succeeds", "mariadb"),
-    Setting("old_mode", "'UTF8_IS_UTF8MB3'", "rules of old versions for SQL", "mariadb"),
+    Setting("sql_if_exists", "0", "1: DDL on a table that is missing succeeds", "MariaDB"),
+    Setting("old_mode", "'UTF8_IS_UTF8MB3'", "rules of old versions for SQL", "MariaDB"),
     Setting("time_zone", "'+00:00'", "else local time is some place's"),
     Setting("character_set_client", "utf8mb4", "names and comments are read as other letters"),
     Setting("character_set_results", "utf8mb4", "and come back as other letters"),
@@ -68,23 +69,23 @@ PINNED = (
     Setting("lock_wait_timeout", str(METADATA_LOCK_SECONDS), "DDL holds up requests for a day"),
     Setting("wait_timeout", str(IDLE_SECONDS), "idle connections are cut at the server's whim"),
     # A gateway that freezes in a transaction must not keep its locks. MySQL lacks these variables.
-    Setting("idle_transaction_timeout", "10", "a frozen gateway keeps its rows locked", "mariadb"),
-    Setting("idle_write_transaction_timeout", "0", "overrides the one above", "mariadb"),
-    Setting("idle_readonly_transaction_timeout", "0", "overrides it too", "mariadb"),
-    Setting("max_statement_time", "0", "a statement is cut (1969) that had time left", "mariadb"),
-    Setting("max_execution_time", "0", "the same, for SELECT (3024)", "mysql"),
-    Setting("information_schema_stats_expiry", "0", "sizes are those of a day ago", "mysql"),
+    Setting("idle_transaction_timeout", "10", "a frozen gateway keeps its rows locked", "MariaDB"),
+    Setting("idle_write_transaction_timeout", "0", "overrides the one above", "MariaDB"),
+    Setting("idle_readonly_transaction_timeout", "0", "overrides it too", "MariaDB"),
+    Setting("max_statement_time", "0", "a statement is cut (1969) that had time left", "MariaDB"),
+    Setting("max_execution_time", "0", "the same, for SELECT (3024)", "MySQL"),
+    Setting("information_schema_stats_expiry", "0", "sizes are those of a day ago", "MySQL"),
     Setting(
         "group_replication_consistency",
         "'BEFORE_ON_PRIMARY_FAILOVER'",
         "EVENTUAL: a new primary answers before it has applied what the old one acknowledged",
-        "mysql",
+        "MySQL",
     ),
 )
 """In the order of setting: a collation comes after its character set."""
 
 # MariaDB skips what is marked for MySQL 5.7 to 9.x (MariaDB documentation, "Comment Syntax").
-_MARKED = {"both": "{}", "mariadb": "/*M!100600 {}*/", "mysql": "/*!80014 {}*/"}
+_MARKED = {None: "{}", "MariaDB": "/*M!100600 {}*/", "MySQL": "/*!80014 {}*/"}
 
 
 def statement(**others: int) -> str:
@@ -100,5 +101,5 @@ def statement(**others: int) -> str:
     for setting in PINNED:
         comma = ", " if parts else ""
         value = others.get(setting.name, setting.value)
-        parts.append(_MARKED[setting.engine].format(f"{comma}{setting.name}={value}"))
+        parts.append(_MARKED[setting.only].format(f"{comma}{setting.name}={value}"))
     return f"SET SESSION {''.join(parts)}"

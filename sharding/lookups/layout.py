@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
+from config.model import LayoutName
 from sharding.partitions.calendar import parse_day
 from sharding.state import PLAYLIST_MAX, Key
 
@@ -34,7 +35,7 @@ class Layout:
         retention: days a state is kept, for the expiry.
     """
 
-    name: Literal["packed", "flat"]
+    name: LayoutName
     retention: int
 
     def ring_key(self, key: Key) -> bytes:

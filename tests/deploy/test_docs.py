@@ -66,7 +66,7 @@ NOT_HERE = {
     r"(ALTER|RENAME) TABLE ": "is for a table that only its reader has",
     r"tapedeck partitions seal --again ": "is for a day that only its reader has",
     r"deploy/mysql/promote\.sh|.*<deploy/mysql/primary\.sql": _PAIR,
-    r".*(SET GLOBAL (read_only|rpl_semi)|generation = generation \+ 1000|STOP SLAVE)": _PAIR,
+    r".*(SET GLOBAL (read_only|rpl_semi)|generation = generation \+ 1000|STOP REPLICA)": _PAIR,
     r".*ALTER USER|openssl rand ": "tests/deploy/test_mysql.py rotates a password",
     r"mysqldump |mysql |mariadb-(binlog|dump) ": "needs a backup, or MySQL's client",
     r"sed 's/`player_state|mariadb .*RENAME TABLE restored": "needs a dump of one day",
@@ -354,12 +354,21 @@ def test_the_configuration_reference_explains_every_value() -> None:
     assert set(Sections.model_fields) - {"mode"} == {n for n, _ in script("generate").sections()}
 
 
-def test_the_files_that_a_page_links_or_names_exist() -> None:
+def anchors(page: Path) -> set[str]:
+    """What links to a page's headings are called, by GitHub's rule."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+def test_the_files_and_headings_that_a_page_links_or_names_exist() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        for target, heading in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text()):
             # A whole run of `make bench` writes docs/bench.
             if "://" not in target and "docs/bench" not in target:
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+                linked = page.parent / target if target else page
+                assert linked.exists(), f"{page.name}: {target}"
+                if heading:
+                    assert heading in anchors(linked), f"{page.name}: {target}#{heading}"
         for path in re.findall(
             r"`((?:tests|deploy|docs|gateway|failover|sharding|config|bench)/[\w./-]+)`",
             page.read_text(),

@@ -67,7 +67,7 @@ HOSTILE_MYSQL = {
     **{
         name: value
         for name, value in HOSTILE.items()
-        if name in {pinned.name for pinned in session_variables.PINNED if pinned.engine == "both"}
+        if name in {pinned.name for pinned in session_variables.PINNED if pinned.only is None}
     },
     "sql_mode": "'ANSI,NO_BACKSLASH_ESCAPES,HIGH_NOT_PRECEDENCE,PAD_CHAR_TO_FULL_LENGTH'",
     "transaction_isolation": "'SERIALIZABLE'",
@@ -251,8 +251,8 @@ def mysql(_hostile: Hostile) -> Hostile:
 
 
 def pinned(server: Hostile) -> list[session_variables.Setting]:
-    other = "mysql" if isinstance(server, MariaDB) else "mariadb"
-    return [setting for setting in session_variables.PINNED if setting.engine != other]
+    other = "MySQL" if isinstance(server, MariaDB) else "MariaDB"
+    return [setting for setting in session_variables.PINNED if setting.only != other]
 
 
 def test_every_session_variable_is_pinned_or_left_for_a_reason(mysql: Hostile) -> None:

@@ -865,5 +865,5 @@ def test_verify_lists_states_that_differ_from_the_source_and_changes_nothing(
     status, told = command(said, "export", "--to", str(back))
     assert status == 0
     assert f"Wrote 5 states to {back}." in told
-    assert "Left out 1 state of the states API's, which this map has no column for" in told
+    assert "Left out 1 state of the states API, for which this map has no column" in told
     assert [json.loads(line)["u"] for line in back.read_text().splitlines()] == [1, 2, 3, 5, 6]

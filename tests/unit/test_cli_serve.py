@@ -30,8 +30,25 @@ def test_help_and_version_are_printed_and_wrong_arguments_exit_with_2() -> None:
     assert tapedeck("--version").stdout.startswith("tapedeck ")
     assert "Example: tapedeck serve" in tapedeck("serve", "--help").stdout
     assert "Example: tapedeck check-config" in tapedeck("check-config", "--help").stdout
+    # Whole sentences, and defaults in brackets.
+    assert "..." not in tapedeck("--help").stdout.partition("Commands:")[2]
+    assert "[default: 8082, or any free one]" in " ".join(tapedeck("up", "--help").stdout.split())
     for wrong in (("--nonsense",), ("nonsense",), ("serve", "--workers", "0")):
         assert tapedeck(*wrong).returncode == 2
+
+
+def test_drills_that_break_servers_are_refused_once_for_an_installation_elsewhere(
+    config: Path,
+) -> None:
+    done = tapedeck("drill", "--all", "--short", "--config", str(config))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no local stack's: `by-hand` checks a load" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [("--all", "lookup-killed"), ("lookup-killed", "--seconds", "9")])
+def test_a_drills_options_that_would_be_ignored_are_refused(words: tuple[str, ...]) -> None:
+    assert tapedeck("drill", *words).returncode == 2
 
 
 def test_check_config_shows_the_whole_configuration_without_secrets(config: Path) -> None:

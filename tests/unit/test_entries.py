@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from typing import Literal
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.model import LayoutName
 from sharding.lookups.hint_rules import GARBAGE, NOTHING, hint_of
 from sharding.lookups.layout import Layout
 from sharding.state import PLAYLIST_MAX, Key
@@ -17,7 +18,7 @@ KEY = Key(7, 11)
 DAY = date(2026, 3, 1)
 PACKED = Layout("packed", 30)
 FLAT = Layout("flat", 30)
-NAMES: list[Literal["packed", "flat"]] = ["packed", "flat"]
+NAMES: tuple[LayoutName, ...] = get_args(LayoutName)
 
 ids = st.integers(1, PLAYLIST_MAX)
 keys = st.builds(Key, ids, ids)
@@ -40,7 +41,7 @@ def test_a_packed_entry_is_a_hash_for_each_user_with_a_field_for_each_playlist()
 @pytest.mark.parametrize("name", NAMES)
 @given(key=keys, day=days)
 def test_an_entry_is_read_back_as_the_day_that_was_put(
-    name: Literal["packed", "flat"], key: Key, day: date
+    name: LayoutName, key: Key, day: date
 ) -> None:
     put = Layout(name, 30).put(key, day)[0]
 
@@ -50,7 +51,7 @@ def test_an_entry_is_read_back_as_the_day_that_was_put(
 @pytest.mark.parametrize("name", NAMES)
 @given(key=keys, day=days)
 def test_every_command_about_a_key_names_the_key_by_which_the_ring_places_it(
-    name: Literal["packed", "flat"], key: Key, day: date
+    name: LayoutName, key: Key, day: date
 ) -> None:
     layout = Layout(name, 30)
 
@@ -61,16 +62,14 @@ def test_every_command_about_a_key_names_the_key_by_which_the_ring_places_it(
 
 @pytest.mark.parametrize("name", NAMES)
 @given(one=keys, other=keys)
-def test_two_keys_never_share_an_entry(
-    name: Literal["packed", "flat"], one: Key, other: Key
-) -> None:
+def test_two_keys_never_share_an_entry(name: LayoutName, one: Key, other: Key) -> None:
     layout = Layout(name, 30)
 
     assert (layout.ask(one) == layout.ask(other)) is (one == other)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_entry_expires_later_than_its_state(name: Literal["packed", "flat"]) -> None:
+def test_an_entry_expires_later_than_its_state(name: LayoutName) -> None:
     numbers = [word for command in Layout(name, 7).put(KEY, DAY) for word in command]
 
     assert 9 * 86400 in numbers

@@ -81,6 +81,8 @@ def test_a_few_failures_or_slow_answers_are_no_reason() -> None:
 def test_failures_of_one_class_of_requests_are_a_reason_even_if_others_are_served() -> None:
     served, failing = Traffic("start", 30, 1000, 0, 0), Traffic("play", 30, 1000, 15, 0)
     assert causes(replace(WELL, traffic=[served, failing])) == ["errors"]
+    [reason] = reasons(replace(WELL, traffic=[failing]))
+    assert "fail: 1.5% in 30 s, and 0.1% of them may" in reason.text
 
 
 def test_a_starved_gateway_reports_only_that_it_is_starved() -> None:

@@ -23,7 +23,9 @@ RING = ring_of(Lookup.model_validate({"servers": SERVERS}))
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "tapedeck.yml"
     mysql = {"hosts": ["127.0.0.1:1"], "user": "nobody"}
-    path.write_text(yaml.safe_dump({"lookup": {"servers": SERVERS}, "mysql": mysql}))
+    admin = {"port": 2}  # nothing listens there
+    sections = {"lookup": {"servers": SERVERS}, "mysql": mysql, "admin": admin}
+    path.write_text(yaml.safe_dump(sections))
     return path
 
 
@@ -127,7 +129,7 @@ def test_a_plan_warns_of_a_reload_only_if_a_new_node_does_not_answer(
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        ([], b"nothing listens at http://127.0.0.1:8081"),
+        ([], b"nothing listens at http://127.0.0.1:2"),
         (["--remove", "x"], b"there is no node 'x'; there are a, b, c"),
         (["--weight", "x=2"], b"there is no node 'x'"),
         (["--weight", "a"], b"--weight a: write NAME=WEIGHT, such as a=2"),
