@@ -72,13 +72,3 @@ class Drain:
             if listening.connections or listening.accepted != self._accepted:
                 self._accepted, self._busy_at = listening.accepted, loop.time()
             await asyncio.sleep(LOOK_SECONDS)
-
-
-def merge_drained(drained: bool, answers: list[Drained], workers: int) -> Drained:
-    """One answer for all workers; with one that does not answer, the gateway is not empty."""
-    return Drained(
-        draining=drained,
-        in_flight=sum(one.in_flight for one in answers),
-        connections=sum(one.connections for one in answers),
-        empty=len(answers) == workers and all(one.empty for one in answers),
-    )

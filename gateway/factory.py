@@ -84,7 +84,6 @@ def _routes(
             },
             style(path),
             player=endpoint.api == "player",
-            always=endpoint.always,
         )
         for path, endpoint in {one.path: one for one in served}.items()
     ]

@@ -6,12 +6,12 @@ workers (`gateway/process/workers_answers.py`): only the `AdminAnswers` differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
 from functools import partial
 
 import structlog
 
 from config.load import ConfigError
+from config.values import is_loopback
 from gateway import telemetry
 from gateway.admin_answers import AdminAnswers
 from gateway.api.admin_bodies import Readiness
@@ -26,6 +26,7 @@ from gateway.http.parameters import gather, whole_number
 from gateway.http.request_body import read_body
 from gateway.http.router import Call, Handler
 from gateway.reload.reload import Reload, WorkerReload
+from gateway.reload.runtime_config import RuntimeConfig
 from gateway.support_search import read_question
 from sharding.state import PLAYLIST_MAX, Key
 
@@ -47,28 +48,36 @@ class AdminApi:
     Args:
         answers: what to show.
         reload: carries out reloads.
-        token: returns the token that requests need now; None if the port is on loopback.
         dashboard: the page; None in a worker, whose supervisor has it.
-        hosts: returns the names, besides loopback's own, that requests without a token may use.
+        token: the supervisor's. Operators need `admin.token`, except on loopback.
     """
 
     def __init__(
         self,
         answers: AdminAnswers,
         reload: Reload | WorkerReload,
-        token: Callable[[], str | None] = lambda: None,
+        live: RuntimeConfig,
         dashboard: Dashboard | None = None,
-        hosts: Callable[[], Collection[str]] = lambda: (),
+        token: str | None = None,
     ) -> None:
         self._reload = reload
         self._answers = answers
+        self._live = live
         self._dashboard = dashboard
-        self._token = token
-        self._hosts = hosts
+        self._supervisors_token = token
 
     @property
     def has_page(self) -> bool:
         return self._dashboard is not None
+
+    def _token(self) -> str | None:
+        """The token that requests need now; None if they need none."""
+        admin = self._live.config.admin
+        if self._supervisors_token is not None:
+            return self._supervisors_token
+        if is_loopback(admin.host) or admin.token is None:
+            return None
+        return admin.token.get_secret_value()
 
     def handlers(self) -> dict[str, Handler]:
         """By the endpoint names of `endpoints.py`."""
@@ -88,7 +97,8 @@ class AdminApi:
             token, headers = self._token(), call.request.headers
             if token is None:
                 host, origin = headers.get("Host"), headers.get("Origin")
-                refuse_strangers(call.request.method, host, origin, self._hosts())
+                allowed = self._live.config.admin.allowed_hosts
+                refuse_strangers(call.request.method, host, origin, allowed)
             elif not without_token and not carries_key(
                 headers.get("Authorization"), [digest_of(token)]
             ):
@@ -114,8 +124,8 @@ class AdminApi:
         """
         verdict = await self._answers.readiness()
         reasons = verdict.reasons
-        host = call.request.headers.get("Host")
-        if reasons and host and self._token() is None and not is_ours(host, self._hosts()):
+        host, allowed = call.request.headers.get("Host"), self._live.config.admin.allowed_hosts
+        if reasons and host and self._token() is None and not is_ours(host, allowed):
             reasons = ["why is told to localhost, and to the names in admin.allowed_hosts"]
         return json_response(
             Readiness(verdict.status, reasons, verdict.causes, verdict.ages),

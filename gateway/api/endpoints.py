@@ -44,7 +44,6 @@ class Endpoint:
         api: decides the error body.
         path: the template; for the Player `.json` may follow.
         answers: the schema of each status, without the errors of the whole API; None: no body.
-        always: whether it is served even when the gateway is full.
     """
 
     name: str
@@ -54,7 +53,6 @@ class Endpoint:
     summary: str
     answers: Mapping[int, str | None]
     parameters: tuple[Parameter, ...] = ()
-    always: bool = False
 
 
 def _id(name: str, description: str, highest: int = PLAYLIST_MAX, needed: bool = True) -> Parameter:
@@ -397,7 +395,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ("GET", "HEAD"),
         "This description; on the gateway's and on the admin port",
         {200: "Description"},
-        always=True,
     ),
 )
 

@@ -34,9 +34,9 @@ class Catalog:
         self._primary = primary
         self._limits = limits
         self._clock = clock
-        self._mixes: Cache[int, Mix | None] = Cache(limits.max_mixes)
+        self._mixes = Cache[int, Mix | None](limits.max_mixes)
         # Separate, so that requests for ids that do not exist push no mix out of the cache.
-        self._unknown: Cache[int, None] = Cache(max(1, limits.max_mixes // 4))
+        self._unknown = Cache[int, Mix | None](max(1, limits.max_mixes // 4))
         self._reads = Reads()
         self._away = False
 
@@ -49,13 +49,10 @@ class Catalog:
         """
         now = self._clock()
         entry = self._mixes.get(mix_id)
-        if entry is not None and now < entry.good_until:
+        known = entry or self._unknown.get(mix_id)
+        if known is not None and now < known.good_until:
             metrics.MIXES.labels("hit").inc()
-            return entry.value
-        unknown = self._unknown.get(mix_id)
-        if unknown is not None and now < unknown.good_until:
-            metrics.MIXES.labels("hit").inc()
-            return None
+            return known.value
         metrics.MIXES.labels("miss").inc()
         mix, problem = await self._reads.share(mix_id, partial(self._read, mix_id), entry)
         if problem and entry is not None:

@@ -124,9 +124,7 @@ class AdmissionControl:
         return descriptor >= _first_reserved(self._reserved)
 
     def closed(self, connection: HttpConnection) -> None:
-        if connection not in self._connections:
-            return
-        self._connections.discard(connection)
+        self._connections.remove(connection)
         self.count_held(connection, 0)
         address = one_client(connection.peer)
         self._per_address[address] -= 1

@@ -134,7 +134,7 @@ class Application:
                 allow = ", ".join(sorted(route.handlers))
                 raise Refusal(405, f"This path answers {allow}.", headers={"Allow": allow})
             admission = self.admission
-            if admission is not None and not route.always:
+            if admission is not None:
                 if self.in_flight > admission.allowed:
                     metrics.SHED.inc()
                     raise Refusal(503, "Too many requests are in flight.")

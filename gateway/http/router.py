@@ -38,7 +38,6 @@ class Route:
         handlers: by method.
         player: whether it is of the Player API: `.json`, `.jsonp` or `.xml` may follow the path.
         ending: `jsonp` or `xml`, if the request ends so.
-        always: whether it is served even when the gateway is full.
     """
 
     template: str
@@ -46,7 +45,6 @@ class Route:
     style: Style
     player: bool = False
     ending: str = ""
-    always: bool = False
 
 
 @dataclass(slots=True)

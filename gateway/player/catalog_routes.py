@@ -17,7 +17,6 @@ from gateway.http.messages import Response, target_of
 from gateway.http.parameters import whole_number
 from gateway.http.router import Call
 from gateway.http.static_files import HEADERS, Pages
-from gateway.http.status import LINES
 from gateway.player.covers import LARGEST, base_url, cover_urls, draw_cover
 from gateway.player.responses import (
     UNBUILT,
@@ -38,7 +37,6 @@ PER_PAGE = 12
 PER_PAGE_MAX = 100
 PAGE_MAX = 10**9
 
-_OK = LINES[200]
 _PARTS, _SHARED = Pages("gateway.player"), Pages("gateway.dashboard")
 _PAGE = Template(_PARTS.text("mix.html"))
 _PAGE_HEADERS = HEADERS | {
@@ -134,7 +132,7 @@ class CatalogApi:
         user, ids = await self._author(call)
         path = f"/{user.slug}"
         reply = UserReply(user.id, user.login, user.slug, path, path, len(ids))
-        return ok(Found(status=_OK, user=reply))
+        return ok(Found(user=reply))
 
     async def user_mixes(self, call: Call) -> Response:
         given = await read_parameters(call)
@@ -169,7 +167,7 @@ class CatalogApi:
         return user, await self._finder.find(wanted._replace(user_id=user_id))
 
     def _one(self, call: Call, card: Card) -> Response:
-        return ok(Envelope(status=_OK, mix=self._replies(call, [card])[0]))
+        return ok(Envelope(mix=self._replies(call, [card])[0]))
 
     def _replies(self, call: Call, cards: Sequence[Card]) -> list[MixReply]:
         base = base_url(call, self._live.config)
@@ -204,7 +202,6 @@ def _pagination(page: int, per_page: int, total: int) -> Pagination:
 def _found(at: Pagination, **found: Any) -> Response:
     return ok(
         Found(
-            status=_OK,
             page=at.current_page,
             per_page=at.per_page,
             total_entries=at.total_entries,

@@ -74,7 +74,7 @@ class MixSet(Struct):
 class Envelope(Struct, kw_only=True):
     """The body of every answer of the Player."""
 
-    status: str
+    status: str = LINES[200]
     errors: Sequence[str] | None = None
     notices: Sequence[str] | None = None
     logged_in: bool = False

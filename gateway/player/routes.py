@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from time import time
 from typing import NamedTuple
 
+from config.model import Player
 from gateway.auth.login import LONGEST, Logins
 from gateway.auth.tokens import BadToken, Listener, anonymous_user_id
 from gateway.catalog.catalog import Catalog
@@ -34,8 +35,8 @@ from sharding.store.store import Store
 
 FORM_MAX = 64 * 1024
 """Bytes of a form."""
-OK = LINES[200]
 _Transition = Callable[[Stored | None], Decision[Answer]]
+_Rule = Callable[[Mix, Stored | None, float, Player, int | None], Decision[Answer]]
 
 
 class _Asked(NamedTuple):
@@ -78,7 +79,7 @@ class PlayerApi:
                 )
             user_id = whole_number(given, "user_id", USER_MAX)
         token = self._live.tokens.issue(user_id, time())
-        return ok(Envelope(status=OK, logged_in=user_id <= USER_MAX, play_token=token))
+        return ok(Envelope(logged_in=user_id <= USER_MAX, play_token=token))
 
     def _signed_in(self, call: Call, parameters: Mapping[str, str]) -> int | None:
         """The user of the client's user token; None without one, or without a login service."""
@@ -103,26 +104,23 @@ class PlayerApi:
         user_id = await self._logins.ask(url, login, password)
         token = self._live.tokens.issue(user_id, time())
         user = SignedIn(user_id, login, token)
-        return ok(Session(status=OK, logged_in=True, user=user, user_token=token))
+        return ok(Session(logged_in=True, user=user, user_token=token))
 
     async def play(self, call: Call) -> Response:
-        asked = await self._asked(call)
-        now, allowed = await self._store.now(), self._live.config.player
-        return await self._change(call, asked, lambda s: rules.play(asked.mix, s, now, allowed))
+        # It names no track.
+        return await self._move(call, lambda m, s, now, may, _: rules.play(m, s, now, may))
 
     async def next(self, call: Call) -> Response:
-        asked = await self._asked(call)
-        mix, track_id, allowed = asked.mix, asked.track_id, self._live.config.player
-        now = await self._store.now()
-        return await self._change(
-            call, asked, lambda s: rules.next_track(mix, s, now, allowed, track_id)
-        )
+        return await self._move(call, rules.next_track)
 
     async def skip(self, call: Call) -> Response:
+        return await self._move(call, rules.skip)
+
+    async def _move(self, call: Call, rule: _Rule) -> Response:
         asked = await self._asked(call)
         mix, track_id, allowed = asked.mix, asked.track_id, self._live.config.player
         now = await self._store.now()
-        return await self._change(call, asked, lambda s: rules.skip(mix, s, now, allowed, track_id))
+        return await self._change(call, asked, lambda s: rule(mix, s, now, allowed, track_id))
 
     async def report(self, call: Call) -> Response:
         asked = await self._asked(call, "track_id")
@@ -138,7 +136,7 @@ class PlayerApi:
         except WrongOwner as error:
             raise Refusal(409, str(error)) from None
         shown = [track_reply(track, asked.media) for track in tracks]
-        return ok(Envelope(status=OK, logged_in=call.logged_in, tracks=shown))
+        return ok(Envelope(logged_in=call.logged_in, tracks=shown))
 
     async def next_mix(self, call: Call) -> Response:
         mix = (await self._asked(call)).mix
@@ -146,7 +144,7 @@ class PlayerApi:
         if following is None:
             raise Refusal(404, f"There is no mix after mix {mix.id}.")
         shown = mix_reply(following, base_url(call, self._live.config))
-        return ok(Envelope(status=OK, logged_in=call.logged_in, next_mix=shown))
+        return ok(Envelope(logged_in=call.logged_in, next_mix=shown))
 
     def _listener(self, token: str) -> Listener:
         try:
@@ -184,7 +182,7 @@ class PlayerApi:
                 status=LINES[403], notices=[answer.notice], logged_in=call.logged_in
             )
             return Response(403, encode(envelope))
-        envelope = Envelope(status=OK, logged_in=call.logged_in)
+        envelope = Envelope(logged_in=call.logged_in)
         if answer is not None:
             if answer.at_beginning and outcome.changed:
                 self._catalog.finder.plays.add(asked.mix.id)

@@ -6,7 +6,6 @@ import asyncio
 import signal
 import socket
 
-from config.values import is_loopback
 from failover import tasks
 from gateway.admin.routes import AdminApi
 from gateway.admin_answers import AdminAnswers
@@ -23,7 +22,7 @@ class AdminPort:
     Args:
         reload: with a WorkerReload only the supervisor uses this port: it has no page, and signals
             and files are ignored.
-        token: the supervisor's. Operators need `admin.token`, except on loopback.
+        token: the supervisor's, as of AdminApi.
     """
 
     def __init__(
@@ -34,8 +33,6 @@ class AdminPort:
         sock: socket.socket,
         token: str | None = None,
     ) -> None:
-        self._live = live
-        self._supervisors_token = token
         self._dashboard: Dashboard | None = None
         self._reload = reload
         self._tasks: list[asyncio.Task[None]] = []
@@ -43,9 +40,7 @@ class AdminPort:
         if isinstance(reload, Reload):
             self._dashboard = Dashboard(answers, live)
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up.set)
-        api = AdminApi(
-            answers, reload, self._token, self._dashboard, lambda: live.config.admin.allowed_hosts
-        )
+        api = AdminApi(answers, reload, live, self._dashboard, token)
         self._listening = Listening(admin_application(live, api), sock, lambda: live.config.admin)
         live.followers.append(lambda _: self._listening.renew())
 
@@ -68,14 +63,6 @@ class AdminPort:
         if self._dashboard is not None:
             await self._dashboard.close()
         await self._listening.stop(1.0)
-
-    def _token(self) -> str | None:
-        admin = self._live.config.admin
-        if self._supervisors_token is not None:
-            return self._supervisors_token
-        if is_loopback(admin.host) or admin.token is None:
-            return None
-        return admin.token.get_secret_value()
 
     async def _reload_when_hung_up(self, reload: Reload) -> None:
         """Reload after each SIGHUP; after several during a reload once more."""

@@ -18,7 +18,7 @@ from failover.mysql.shown import MySQL
 from gateway import telemetry
 from gateway.admin_answers import AdminAnswers, Snapshot
 from gateway.api.admin_bodies import Drained, Readiness
-from gateway.drain import ASKED, STOPPING, merge_drained
+from gateway.drain import ASKED, STOPPING
 from gateway.http.errors import Refusal, encode
 from gateway.peers import Peers
 from gateway.support_search import Found, Question, merge
@@ -225,8 +225,7 @@ class WorkersAnswers(AdminAnswers):
         return next((answer for answer in answers if answer.was_in_doubt), answers[0])
 
     async def drain_state(self) -> Drained:
-        answers = await self.ask_all("/drain", Drained)
-        return merge_drained(self.drained, list(answers.values()), len(self.clients))
+        return self._merge_drained(await self.ask_all("/drain", Drained))
 
     async def drain(self) -> Drained:
         """Every worker is told; one that does not say so is replaced."""
@@ -241,7 +240,17 @@ class WorkersAnswers(AdminAnswers):
         for client in self.clients:
             if client.number not in answers:
                 self.replace(client.number)
-        return merge_drained(drained, list(answers.values()), len(self.clients))
+        return self._merge_drained(answers)
+
+    def _merge_drained(self, answers: Mapping[int, Drained]) -> Drained:
+        """One answer for all workers; with one that does not answer, the gateway is not empty."""
+        found = answers.values()
+        return Drained(
+            draining=self.drained,
+            in_flight=sum(one.in_flight for one in found),
+            connections=sum(one.connections for one in found),
+            empty=len(found) == len(self.clients) and all(one.empty for one in found),
+        )
 
     async def _first(self, path: str, of: type[T]) -> T:
         """The answer of the first worker that has one."""

@@ -57,7 +57,7 @@ class Overview(Dashboard):
 async def an_admin_port(**tls: str) -> AsyncIterator[str]:
     """Run a real admin port; its address, without the scheme."""
     live = RuntimeConfig(a_config(admin={"token": TOKEN, **tls}))
-    api = AdminApi(None, None, lambda: TOKEN, Overview(None, live))  # type: ignore[arg-type]
+    api = AdminApi(None, None, live, Overview(None, live), TOKEN)  # type: ignore[arg-type]
     sock = bind("127.0.0.1", 0, "admin.port", "--admin-port")
     listening = Listening(admin_application(live, api), sock, lambda: live.config.admin)
     await listening.start()

@@ -77,7 +77,7 @@ async def admin(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Admin]:
     board = Dashboard(seen, live)  # type: ignore[arg-type]
     sock = bind("127.0.0.1", 0, "admin.port", "--admin-port")
     port = sock.getsockname()[1]
-    application = admin_application(live, AdminApi(seen, None, lambda: TOKEN, board))  # type: ignore[arg-type]
+    application = admin_application(live, AdminApi(seen, None, live, board, TOKEN))  # type: ignore[arg-type]
     listening = Listening(application, sock)
     await listening.start()
     board.start()
@@ -260,7 +260,7 @@ async def test_a_stop_does_not_wait_for_a_viewer_that_reads_nothing(admin: Admin
 
 async def test_a_worker_under_a_supervisor_serves_no_dashboard() -> None:
     live = RuntimeConfig(a_config())
-    application = admin_application(live, AdminApi(Seen(), None))  # type: ignore[arg-type]
+    application = admin_application(live, AdminApi(Seen(), None, live))  # type: ignore[arg-type]
     listening = Listening(application, sock := bind("127.0.0.1", 0, "admin.port", "--admin-port"))
     await listening.start()
     url = f"http://127.0.0.1:{sock.getsockname()[1]}/"

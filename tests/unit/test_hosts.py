@@ -49,9 +49,9 @@ async def admin(
     api = AdminApi(
         answers,  # type: ignore[arg-type]
         answers,  # type: ignore[arg-type]
-        lambda: token,
+        live,
         Dashboard(answers, live),  # type: ignore[arg-type]
-        hosts=lambda: live.config.admin.allowed_hosts,
+        token,
     )
     sock = bind("127.0.0.1", 0, "admin.port", "--admin-port")
     port = sock.getsockname()[1]

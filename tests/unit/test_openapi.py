@@ -61,7 +61,7 @@ async def test_the_gateway_serves_exactly_the_described_operations() -> None:
 
 def test_the_admin_port_serves_exactly_the_described_operations() -> None:
     live = RuntimeConfig(a_config())
-    api = AdminApi(None, None, dashboard=Dashboard(None, live))  # type: ignore[arg-type]
+    api = AdminApi(None, None, live, Dashboard(None, live))  # type: ignore[arg-type]
     application = admin_application(live, api)
     assert served(application) == described("admin", "description")
 
@@ -72,7 +72,7 @@ def test_an_endpoint_whose_handler_has_another_name_fails_at_the_start(
     misspelt = [replace(one, name="rinng") if one.name == "ring" else one for one in ENDPOINTS]
     monkeypatch.setattr(factory, "ENDPOINTS", misspelt)
     live = RuntimeConfig(a_config())
-    api = AdminApi(None, None, dashboard=Dashboard(None, live))  # type: ignore[arg-type]
+    api = AdminApi(None, None, live, Dashboard(None, live))  # type: ignore[arg-type]
     with pytest.raises(LookupError, match=r"names rinng, and no handler has that name"):
         admin_application(live, api)
 
