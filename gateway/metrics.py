@@ -23,7 +23,7 @@ LISTENERS_FAILED = Gauge(
 CONNECTIONS = Gauge("tapedeck_http_connections", "Open connections on the gateway's port")
 CUT_OFF = Counter(
     "tapedeck_http_connections_cut_off",
-    "Connections ended: too many of all or of an address, no descriptor to spare, "
+    "Connections ended: too many of all or of an address, no descriptor to spare, old handshakes, "
     "headers too slow or too much of them, answers not read",
     ["reason"],
 )

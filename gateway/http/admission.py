@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import resource
+import socket
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,8 @@ WORTH_GIVING_BACK = 8 * 1024 * 1024
 """Bytes. If connections used more, and half of that is free now, it is returned to the system."""
 GIVE_BACK_SECONDS = 10.0
 """Fewest seconds between two such returns, which take some milliseconds."""
+HANDSHAKE_MARGIN = 16
+"""So many descriptors below the reserved ones, old TLS handshakes begin to make room."""
 
 _NODE_CONNECTIONS = 16
 """Connections to one lookup node, if the configuration sets no limit."""
@@ -60,6 +64,9 @@ class AdmissionControl:
         self._of_listener: Buckets | None = None
         self._connections: set[HttpConnection] = set()
         self._per_address: Counter[str] = Counter()
+        # TLS handshakes under way, the oldest first, and the addresses of their clients.
+        self._handshakes: dict[socket.socket, str] = {}
+        self._handshakes_of: Counter[str] = Counter()
         self.held = 0
         self._peak = 0
         self._refused = 0
@@ -118,6 +125,38 @@ class AdmissionControl:
             metrics.CUT_OFF.labels("address_connections").inc()
             return "Too many connections are open from this address."
         return None
+
+    def handshake_begun(self, connection: socket.socket, peer: str) -> None:
+        """Count a TLS handshake as a connection of its `peer`.
+
+        It is cut off if the address has too many connections. If all together are too many, the
+        oldest quarter of the handshakes is cut off: that of an honest client takes milliseconds.
+        """
+        address = one_client(peer)
+        self._handshakes[connection] = address
+        self._handshakes_of[address] += 1
+        most = self.limits.address_connections
+        of_address = self._handshakes_of[address] + self._per_address[address]
+        everywhere = len(self._handshakes) + len(self._connections)
+        cut = []
+        if most is not None and of_address > most and not self.is_proxy(peer):
+            cut = [connection]
+        elif everywhere > self.limits.connections or (
+            self.is_reserved(connection.fileno() + HANDSHAKE_MARGIN)
+        ):
+            cut = list(islice(self._handshakes, len(self._handshakes) // 4))
+        for each in cut:
+            metrics.CUT_OFF.labels("handshakes").inc()
+            self.handshake_ended(each)
+            with contextlib.suppress(OSError):  # it has just ended by itself
+                each.shutdown(socket.SHUT_RDWR)
+
+    def handshake_ended(self, connection: socket.socket) -> None:
+        address = self._handshakes.pop(connection, None)
+        if address is not None:
+            self._handshakes_of[address] -= 1
+            if not self._handshakes_of[address]:
+                del self._handshakes_of[address]
 
     def is_reserved(self, descriptor: int) -> bool:
         """Whether a connection's descriptor is one of those that are not for clients."""

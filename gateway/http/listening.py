@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -28,6 +28,11 @@ HANDSHAKE_SECONDS = 10.0
 _ACCEPT_AT_ONCE = BACKLOG // 2
 """Most connections that a turn of the event loop accepts. An accept takes some 0.1 ms."""
 _ACCEPT_AT_MOST = 65_536
+_GOODBYE_SECONDS = 1.0
+"""Seconds that a client has to end its side of TLS."""
+_TOO_MANY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PAUSE_SECONDS = 0.1
+"""Seconds until the next accept, if there was no descriptor or memory for one."""
 
 _log = structlog.get_logger()
 
@@ -92,7 +97,6 @@ class Listening:
         self._sock = sock
         self._tls = tls
         self._server = Server(application)
-        self._accepting: asyncio.AbstractServer | None = None
         self._context: ssl.SSLContext | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._opening: set[asyncio.Task[None]] = set()
@@ -116,52 +120,67 @@ class Listening:
         return join_address(*self._sock.getsockname()[:2])
 
     async def start(self) -> None:
-        loop = asyncio.get_running_loop()
         self._sock.setblocking(False)
-        # The loop closes its descriptor; ours keeps the queue of connections until it is empty.
-        mine = self._sock.dup()
-        if self._sock.family == socket.AF_UNIX:
-            self._accepting = await loop.create_unix_server(
-                self._accepted_by_loop, sock=mine, backlog=BACKLOG
-            )
-        else:
-            self._context = await in_thread("tls-files", partial(server_context, self._tls()))
-            self._accepting = await loop.create_server(
-                self._accepted_by_loop, sock=mine, backlog=BACKLOG, **self._tls_options()
-            )
+        self._sock.listen(BACKLOG)
+        await self._read_certificate()
+        self._accept_again()
 
-    def _accepted_by_loop(self) -> asyncio.BaseProtocol:
-        """Make a connection's protocol, and accept others that wait.
-
-        libuv accepts one connection in each turn of the loop: with many busy connections, whose
-        turns are long, new ones would wait for seconds.
-        """
-        self._accept_waiting(_ACCEPT_AT_ONCE)
-        return self._server()
+    def _accept_again(self) -> None:
+        if self._sock.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(self._sock, self._accept_waiting, _ACCEPT_AT_ONCE)
 
     def _accept_waiting(self, most: int) -> None:
+        """Accept connections that wait.
+
+        An event loop accepts one connection in each of its turns: with many busy connections, whose
+        turns are long, new ones would wait for seconds.
+        """
         admission = self.application.admission
-        with contextlib.suppress(OSError):  # no more, or too many open files
-            for _ in range(most):
-                connection = self._sock.accept()[0]
-                task = asyncio.create_task(self._open(connection))
-                self._opening.add(task)
-                task.add_done_callback(self._opening.discard)
-                if admission is not None and admission.is_reserved(connection.fileno()):
+        for _ in range(most):
+            try:
+                connection, address = self._sock.accept()
+            except (BlockingIOError, ConnectionError):
+                return
+            except OSError as error:
+                if error.errno in _TOO_MANY:
+                    loop = asyncio.get_running_loop()
+                    loop.remove_reader(self._sock)
+                    loop.call_later(_PAUSE_SECONDS, self._accept_again)
+                return
+            opening = asyncio.create_task(self._open(connection))
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
+            if admission is not None:
+                if self._context is not None:
+                    admission.handshake_begun(connection, address[0])
+                if admission.is_reserved(connection.fileno()):
                     return  # it is refused first, so that few of the reserved ones are taken
 
     async def _open(self, connection: socket.socket) -> None:
-        """Serve a connection that was accepted here."""
+        """Serve a connection, after its TLS handshake."""
         connection.setblocking(False)
-        with contextlib.suppress(OSError):  # it has gone, or its TLS handshake failed
+        try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._server, connection, **self._tls_options()
             )
+        except OSError:
+            pass  # it has gone, or its TLS handshake failed
+        finally:
+            if self.application.admission is not None:
+                self.application.admission.handshake_ended(connection)
 
     def _tls_options(self) -> dict[str, Any]:
         if self._context is None:
             return {}
-        return {"ssl": self._context, "ssl_handshake_timeout": HANDSHAKE_SECONDS}
+        return {
+            "ssl": self._context,
+            "ssl_handshake_timeout": HANDSHAKE_SECONDS,
+            "ssl_shutdown_timeout": _GOODBYE_SECONDS,
+        }
+
+    async def _read_certificate(self) -> None:
+        if self._sock.family != socket.AF_UNIX:
+            self._context = await in_thread("tls-files", partial(server_context, self._tls()))
 
     def renew(self) -> None:
         """Read the certificate files again, for new connections; open ones stay."""
@@ -171,12 +190,8 @@ class Listening:
     async def _renew(self, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await before
-        former = self._accepting
-        if former is None or (self._context is None and self._tls().tls_certificate_file is None):
-            return
         try:
-            await self.start()
-            former.close()
+            await self._read_certificate()
         except (TlsProblem, OSError) as error:
             # The files have changed again since the reload checked them.
             _log.error("certificate refused", reason=str(error))
@@ -185,9 +200,9 @@ class Listening:
         """Refuse new connections; those that the kernel has accepted are served."""
         if self._renewing is not None:
             await self._renewing
-        if self._accepting is not None:
-            self._accepting.close()
-            self._accepting = None
+        if self._sock.fileno() < 0:
+            return
+        asyncio.get_running_loop().remove_reader(self._sock)
         self._accept_waiting(_ACCEPT_AT_MOST)
         self._sock.close()
 

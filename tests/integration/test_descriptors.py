@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import resource
+import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import aiohttp
 import pytest
 
 from stack.mariadb import MariaDB
+from tests.support.certificates import Authority
 from tests.support.gateways import Gateway, put_mixes
 from tests.support.serving import a_mix
 
@@ -88,3 +91,46 @@ async def test_idle_clients_do_not_use_the_descriptors_of_mysql_and_the_admin_po
         assert [await begin(http) for _ in range(20)] == [200] * 20
         body = await gateway.until("/readyz", lambda status, _: status == 200)
         assert body["status"] == "ready"
+
+
+@pytest.fixture
+def secure(stack_config: StackConfig, tmp_path: Path) -> Iterator[tuple[Gateway, ssl.SSLContext]]:
+    """A gateway with TLS, and a context that trusts it."""
+    authority = Authority(tmp_path / "tls")
+    certificate, key = authority.issue("gateway")
+    document = stack_config(mysql={"connections": 4})
+    document["gateway"] |= {"tls_certificate_file": certificate, "tls_key_file": key}
+    with Gateway(document, tmp_path) as gateway:
+        yield gateway, ssl.create_default_context(cafile=authority.file)
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["unfinished", "finished"])
+async def test_tls_handshakes_keep_neither_other_clients_nor_operators_out(
+    secure: tuple[Gateway, ssl.SSLContext], finished: bool
+) -> None:
+    """Neither those that never end, nor connections that were refused and do not say goodbye."""
+    gateway, context = secure
+    port = gateway.document["gateway"]["port"]
+    url = f"https://127.0.0.1:{port}/sets/new"
+    context.check_hostname = False
+    limit(gateway, 200)
+    with contextlib.ExitStack() as closing:
+        for _ in range(300):
+            client = socket.create_connection(("127.0.0.1", port), 5)
+            closing.callback(client.close)
+            if finished:
+                # It reads nothing after the handshake.
+                with contextlib.suppress(OSError):
+                    client = context.wrap_socket(client)
+                    closing.callback(client.close)
+        async with asyncio.timeout(5), aiohttp.ClientSession() as admin:
+            async with admin.get(f"{gateway.admin}/readyz") as answer:
+                assert answer.status == 200
+            for _ in range(20):
+                connector = aiohttp.TCPConnector(ssl=context)
+                async with (
+                    aiohttp.ClientSession(connector=connector) as http,
+                    http.get(url) as answer,
+                ):
+                    # Established connections stay: with too many of them, new ones get an answer.
+                    assert answer.status in ({200, 503} if finished else {200})
