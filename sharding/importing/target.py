@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import date, timedelta
 
 from msgspec import Struct
@@ -49,6 +49,7 @@ from sharding.partitions.sealing import set_comment
 from sharding.partitions.sql import NewRow, Row
 from sharding.state import Key
 from sharding.store import idempotency
+from sharding.store.plan import Plan, statements
 
 NEW, REPLACED, MOVED = "imported", "replaced", "moved to a newer day"
 SAME, OLDER = "imported before and unchanged", "older than what was imported"
@@ -97,6 +98,14 @@ class Step(Struct, frozen=True):
     def writes(self) -> bool:
         """Whether the record is to be written."""
         return self.outcome in (NEW, REPLACED, MOVED)
+
+    @property
+    def plan(self) -> Plan:
+        """Writes the record into its day, in the place of the row."""
+        record, base = self.record, self.row.version if self.row is not None else 0
+        log = idempotency.imported(base + 1)
+        row = NewRow(record.key, base, base + 1, int(record.owner), record.body, log)
+        return Plan(self.row, record.day, row)
 
 
 def decide(record: Record, row: Row | None, oldest: date, newest: date) -> Step:
@@ -161,8 +170,8 @@ class Target:
         # and `_known` has them all.
         self._grows_from = date.min
         self._peopled: set[date] = set()  # later days that were found to have rows
-        # Whether it is left to `script` to find what gateways made. A batch that meets some fails,
-        # and is read whole; so are all, until one meets none.
+        # Whether it is left to the transactions to find what gateways made. A batch that meets some
+        # fails, and is read whole; so are all, until one meets none.
         self._trusting = False
 
     @classmethod
@@ -373,9 +382,10 @@ class Target:
 
     async def _write(self, steps: Sequence[Step], today: date) -> bool:
         """Carry the steps out in one transaction; whether they are, or are to be decided anew."""
-        beside = self._beside(steps, today)
+        last = sql.require_absent(today, self._beside(steps, today), self._opening)
+        script = [BEGIN, *statements([step.plan for step in steps]), last, COMMIT]
         try:
-            await self._session.run_script(script(steps, today, self._opening, beside))
+            await self._session.run_script(script)
         except MySQLError as error:
             if self._session.broken:
                 raise
@@ -430,49 +440,13 @@ def _transactions(steps: Sequence[Step]) -> Iterator[list[Step]]:
     """The steps, in parts of one transaction each."""
     part, size = list[Step](), 0
     for step in steps:
-        more = 2 * len(step.record.body) + 700
+        more = step.plan.size
         if part and (len(part) == TRANSACTION or size + more > LONGEST):
             yield part
             part, size = [], 0
         part.append(step)
         size += more
     yield part
-
-
-def script(
-    steps: Sequence[Step], today: date, opening: int, beside: Mapping[date, Sequence[Key]]
-) -> list[str]:
-    """The statements of one transaction that carries all steps out.
-
-    Args:
-        today: MySQL's day, which the transaction requires.
-        opening: likewise.
-        beside: see `sql.require_absent`.
-    """
-    steps = sorted(steps, key=lambda step: (step.record.day, step.record.key))
-    statements = [BEGIN]
-    moved: dict[date, dict[Key, int]] = {}
-    for day in sorted({step.record.day for step in steps}):
-        mine = [step for step in steps if step.record.day == day]
-        stay = [_row(step) for step in mine if step.outcome == REPLACED]
-        come = [_row(step) for step in mine if step.outcome != REPLACED]
-        if stay:
-            statements += [sql.upsert(day, stay), sql.require(2 * len(stay))]
-        if come:
-            statements.append(sql.insert(day, come))
-        for step in mine:
-            if step.row is not None and step.outcome == MOVED:
-                moved.setdefault(step.row.day, {})[step.record.key] = step.row.version
-    for day, versions in sorted(moved.items()):
-        statements += [sql.delete(day, versions), sql.require(len(versions))]
-    return [*statements, sql.require_absent(today, beside, opening), COMMIT]
-
-
-def _row(step: Step) -> NewRow:
-    base = step.row.version if step.row is not None else 0
-    record, version = step.record, base + 1
-    log = idempotency.imported(version)
-    return NewRow(record.key, base, version, int(record.owner), record.body, log)
 
 
 def count(steps: Sequence[Step]) -> Counter[str]:

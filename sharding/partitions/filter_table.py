@@ -17,6 +17,7 @@ from failover.mysql.errors import Fault, MySQLError
 from sharding.filters import encoding
 from sharding.filters.encoding import BadFilter, DayFilter, Size
 from sharding.partitions.calendar import day_of, table
+from sharding.partitions.ownership import text
 
 TABLE = "tapedeck_filters"
 CREATE = (
@@ -73,7 +74,7 @@ async def beginnings(fetch: Fetch) -> dict[date, bytes]:
         if error.fault is not Fault.NO_TABLE:
             raise
         return {}
-    named = {day_of(_text(name)): bytes(content) for name, content in found}
+    named = {day_of(text(name)): bytes(content) for name, content in found}
     return {day: content for day, content in named.items() if day is not None}
 
 
@@ -113,7 +114,3 @@ async def load(fetch: Fetch, day: date, seal: str) -> DayFilter:
 
 def _delete(day: date) -> str:
     return f"DELETE FROM {TABLE} WHERE partition_name = '{table(day)}'"
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -181,23 +181,23 @@ def sort_out(columns: Iterable[Sequence[Any]], tables: Sequence[Sequence[Any]]) 
     """
     by_table: dict[str, list[Column]] = {}
     for name, *described in columns:
-        column, kind, nullable, key, comment = map(_text, described)
+        column, kind, nullable, key, comment = map(text, described)
         width = _DISPLAY_WIDTH.sub(r"\1", kind)
         # An operator's index changes no answer.
         key = "" if key == _INDEXED else key
-        by_table.setdefault(_text(name), []).append(Column(column, width, nullable, key, comment))
+        by_table.setdefault(text(name), []).append(Column(column, width, nullable, key, comment))
     ours: dict[date, Table] = {}
     foreign: dict[str, str] = {}
     for value, kind, comment, rows, size, _ in tables:
-        name = _text(value)
+        name = text(value)
         day = day_of(name)
         if day is None or name not in by_table:
             continue
-        why = why_foreign(_text(kind), _text(comment), by_table[name])
+        why = why_foreign(text(kind), text(comment), by_table[name])
         if why:
             foreign[name] = why
         else:
-            ours[day] = Table(int(rows or 0), int(size or 0), _text(comment))
+            ours[day] = Table(int(rows or 0), int(size or 0), text(comment))
     return Found(int(tables[-1][-1]), ours, dict(sorted(foreign.items())))
 
 
@@ -211,8 +211,8 @@ def incomplete(
     Args:
         names, columns, tables: the rows of `name_list`, `column_list` and `table_list`.
     """
-    named, described = ({_text(row[0]) for row in rows} for rows in (names, columns))
-    kinds = {_text(name): kind and _text(kind) for name, kind, *_ in tables}
+    named, described = ({text(row[0]) for row in rows} for rows in (names, columns))
+    kinds = {text(name): kind and text(kind) for name, kind, *_ in tables}
     return sorted(
         name
         for name in named | described | kinds.keys()
@@ -268,5 +268,6 @@ LIST_AGAIN = 0.1
 """Seconds between two tries."""
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A value that the driver returns as bytes or as a string."""
     return value.decode() if isinstance(value, bytes) else str(value)

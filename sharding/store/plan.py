@@ -1,12 +1,14 @@
-"""The result of a load, and the plan of a save."""
+"""The result of a load, the plan of a save, and the statements that write plans."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 
 from msgspec import Struct
 
 from sharding.filters.filters import FilterSet
+from sharding.partitions import sql
 from sharding.partitions.sql import NewRow, Row
 from sharding.state import Key
 
@@ -67,12 +69,11 @@ class Plan(Struct, frozen=True):
         """Its label in the metrics: create, in_place or move."""
         if self.base is None:
             return "create"
-        return "in_place" if self.base.day == self.day else "move"
+        return "in_place" if self.in_place else "move"
 
     @property
     def days(self) -> tuple[date, ...]:
-        base = () if self.base is None else (self.base.day,)
-        return (self.day, *base)
+        return (self.day,) if self.base is None else (self.day, self.base.day)
 
     @property
     def size(self) -> int:
@@ -83,3 +84,29 @@ class Plan(Struct, frozen=True):
     @property
     def in_place(self) -> bool:
         return self.base is not None and self.base.day == self.day
+
+
+def statements(plans: Sequence[Plan]) -> list[str]:
+    """The statements that write plans, of one transaction. A requirement fails (see `sql.require`)
+    if the row of a plan in place, or one that is to leave its partition, has another version.
+
+    Rows are locked in the same order everywhere, by day and key, so that transactions of one day
+    cannot deadlock.
+    """
+    plans = sorted(plans, key=lambda plan: (plan.day, plan.key))
+    script: list[str] = []
+    moved: dict[date, dict[Key, int]] = {}
+    for day in sorted({plan.day for plan in plans}):
+        mine = [plan for plan in plans if plan.day == day]
+        stay = [plan.row for plan in mine if plan.in_place]
+        come = [plan.row for plan in mine if not plan.in_place]
+        if stay:
+            script += [sql.upsert(day, stay), sql.require(2 * len(stay))]
+        if come:
+            script.append(sql.insert(day, come))
+    for plan in plans:
+        if plan.base is not None and not plan.in_place:
+            moved.setdefault(plan.base.day, {})[plan.key] = plan.base.version
+    for day, versions in sorted(moved.items()):
+        script += [sql.delete(day, versions), sql.require(len(versions))]
+    return script

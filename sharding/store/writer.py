@@ -26,7 +26,7 @@ from sharding.partitions.calendar import neighbours
 from sharding.partitions.days import Days
 from sharding.partitions.sql import Row
 from sharding.state import Key, TooLarge
-from sharding.store.plan import Plan
+from sharding.store.plan import Plan, statements
 
 Saved = TypeVar("Saved")
 Run: TypeAlias = Callable[[list[Plan]], Awaitable[Sequence[Saved | Exception]]]
@@ -252,27 +252,15 @@ class Writer:
     async def _write(self, session: Session, plans: list[Plan]) -> list[Ran]:
         """Save all plans in one transaction; if it raises, none of them is saved.
 
-        Every gateway locks rows in the same order, by day and key, so that batches of one day
-        cannot deadlock.
-
         Raises:
             _Mismatch: a row has changed since it was loaded.
             MySQLError: after a rollback, or with the session closed.
         """
-        plans = sorted(plans, key=lambda plan: (plan.day, plan.key))
-        script = [BEGIN]
-        for day in sorted({plan.day for plan in plans}):
-            mine = [plan for plan in plans if plan.day == day]
-            stay = [plan.row for plan in mine if plan.in_place]
-            come = [plan.row for plan in mine if not plan.in_place]
-            if stay:
-                script += [sql.upsert(day, stay), sql.require(2 * len(stay))]
-            if come:
-                script.append(sql.insert(day, come))
-        script += _leave(plans)
-        for day in sorted({plan.day for plan in plans if not plan.in_place}):
-            script.append(self._last(day, [plan for plan in plans if plan.day == day]))
-        return await self._run(session, [*script, COMMIT])
+        last = [
+            self._last(day, [plan for plan in plans if plan.day == day])
+            for day in sorted({plan.day for plan in plans if not plan.in_place})
+        ]
+        return await self._run(session, [BEGIN, *statements(plans), *last, COMMIT])
 
     async def _run(self, session: Session, script: list[str]) -> list[Ran]:
         """Run a transaction's statements; if it raises, nothing of it is committed.
@@ -312,15 +300,3 @@ class Writer:
         }
         beside |= {other: beside[after] for other in self._days.open if other != day}
         return {other: keys for other, keys in beside.items() if keys and self._days.exists(other)}
-
-
-def _leave(plans: list[Plan]) -> list[str]:
-    """The statements that delete moved rows, in the version loaded, from their old partitions."""
-    moved: dict[date, dict[Key, int]] = {}
-    for plan in plans:
-        if plan.base is not None and not plan.in_place:
-            moved.setdefault(plan.base.day, {})[plan.key] = plan.base.version
-    script = []
-    for day, versions in sorted(moved.items()):
-        script += [sql.delete(day, versions), sql.require(len(versions))]
-    return script
