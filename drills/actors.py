@@ -40,6 +40,7 @@ class World:
         mixes: by the id of each mix, the ids of its tracks in order.
         key: the service key.
         steps: after so many at most an actor is done.
+        skips: how many a listener has in a mix; None: listeners do not skip.
         give_up: whether nothing is to be repeated any more.
         operations: all that the actors did.
     """
@@ -49,6 +50,7 @@ class World:
     key: str
     chance: random.Random
     steps: int
+    skips: int | None
     give_up: Callable[[], bool]
     operations: list[Operation] = field(default_factory=list)
 
@@ -139,7 +141,7 @@ class Listener(Actor):
     def __init__(self, world: World, user: int, playlist: int) -> None:
         super().__init__(world, user, playlist)
         self._tracks = world.mixes[playlist]
-        self.history = ListenerHistory(self.key, len(self._tracks))
+        self.history = ListenerHistory(self.key, len(self._tracks), world.skips or 0)
         self._token = ""
         self._at = 0
         self._lost_sight = True
@@ -172,7 +174,7 @@ class Listener(Actor):
             return Command("next")
         if chosen < 0.62:
             return Command("next", track)
-        if chosen < 0.70:
+        if chosen < 0.70 and self.world.skips is not None:
             return Command("skip", track if chosen < 0.66 else None)
         if chosen < 0.80 and track is not None:
             return Command("report", track)

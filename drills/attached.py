@@ -23,7 +23,7 @@ from typing import Any
 import redis
 
 from config.load import load
-from config.model import MySQL, Sections
+from config.model import MySQL, Player, Sections
 from config.tls import own_port_context, own_url
 from drills.client import Target
 from drills.stage import Plan, Stage
@@ -200,6 +200,10 @@ class Attached(Stage):
             )
             for config in self._loaded
         ]
+
+    @property
+    def player(self) -> Player:
+        return self._loaded[0].player
 
     @property
     def objective_seconds(self) -> float:

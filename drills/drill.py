@@ -103,7 +103,8 @@ async def _on_stage(
     seed = secrets.randbits(32) if options.seed is None else options.seed
     rate = scenario.rate if options.rate is None else options.rate
     async with Client(stage.targets, random.Random(seed), story.now) as client:  # noqa: S311
-        load = Load(client, stage.mixes, stage.key, rate, seed, steps=150 if options.long else 40)
+        steps = 150 if options.long else 40
+        load = Load(client, stage.mixes, stage.key, rate, seed, steps, player=stage.player)
         options.watch(client)
         heartbeat = Heartbeat(stage.folder, client.now)
         scene = Scene(stage, client, options.long, story, heartbeat.beats)

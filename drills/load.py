@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from config.model import Player
 from drills.actors import Actor, Listener, World, Writer
 from drills.checker import Verdict, check_rows
 from drills.client import Client
@@ -19,6 +20,8 @@ from drills.operations import Operation
 
 MOST_BUSY = 3_000
 """Steps under way at once, past which the load itself would be what is measured."""
+LONGEST_LIFE = 600
+"""Seconds within which a listener of the load surely ends."""
 _CALM = 0.5
 """Seconds after which an actor's turn comes again, about."""
 
@@ -34,6 +37,7 @@ class Load:
     rate: steps a second; a step is one request or two.
     seed: of every choice.
     steps: after so many at most an actor is done, and another one takes its place.
+    player: the gateways' settings.
     """
 
     def __init__(
@@ -44,12 +48,16 @@ class Load:
         rate: float,
         seed: int,
         steps: int = 40,
+        *,
+        player: Player,
     ) -> None:
         self.client = client
         self.rate = rate
         self.dropped = 0
         self._chance = random.Random(seed)  # noqa: S311 - repeatable choices
-        self._world = World(client, mixes, key, self._chance, steps, lambda: self._give_up)
+        # The model of the checker does not know that a skip stops counting.
+        skips = player.skip_limit if player.skip_window >= LONGEST_LIFE else None
+        self._world = World(client, mixes, key, self._chance, steps, skips, lambda: self._give_up)
         self._give_up = False
         self._fault: BaseException | None = None
         self._actors: list[Actor] = []

@@ -97,7 +97,7 @@ class ListenerHistory:
 
     key: str
     tracks: int
-    skip_limit: int = 2
+    skip_limit: int
     acknowledged: int = 0
     breaches: list[Breach] = field(default_factory=list)
     _unanswered: list[Command] = field(default_factory=list)

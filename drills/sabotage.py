@@ -20,7 +20,7 @@ import sharding.store.idempotency
 import sharding.store.reader
 import sharding.store.writer
 from failover.mysql.errors import Fault, MySQLError
-from failover.mysql.fencing import Adopt, Vacant
+from failover.mysql.fencing import Adopt, NoneToAdopt
 from sharding.batching import Waiter
 from sharding.filters.filters import FilterSet, spread
 from sharding.partitions.calendar import table, utc_day
@@ -109,11 +109,11 @@ def _operation_ids_ignored() -> None:
 
 
 def _no_fencing() -> None:
-    def believe(views: Sequence[Any], *_: object, **__: object) -> Adopt | Vacant:
+    def believe(views: Sequence[Any], *_: object, **__: object) -> Adopt | NoneToAdopt:
         for view in views:
             if view.status is not None and not view.status.read_only:
                 return Adopt(view.address, view.status, raise_generation=False)
-        return Vacant("no host is writable")
+        return NoneToAdopt("no host is writable")
 
     patch(failover.mysql.primary, "decide", believe)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from config.model import Objective
+from config.model import Objective, Player
 from drills import catalog
 from drills.client import Target
 from drills.dns import Dns
@@ -144,6 +144,11 @@ class Stage:
         self._injector: Injector | None = None
 
     # --- the parts
+
+    @property
+    def player(self) -> Player:
+        """The gateways' settings of the Player."""
+        return Player(**self.plan.config.get("player", {}))
 
     @property
     def primary(self) -> Server:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from drills.attached import Attached
+from drills.checker import Verdict
 from drills.client import Client
+from drills.load import Load
 from stack.process import ServerFailed
 from tests.conftest import StackConfig
 from tests.support.certificates import Authority
@@ -52,6 +54,39 @@ def test_a_drill_uses_https_and_the_admin_token(stack_config: StackConfig, tmp_p
         assert asyncio.run(_readyz_and_answer(stage)) == (200, 200)
     finally:
         gateway.kill()
+
+
+@pytest.mark.parametrize(
+    "rules", [{"skip_limit": 3}, {"skip_limit": 0}, {"skip_window": 1}], ids=str
+)
+def test_a_drill_finds_nothing_wrong_with_skips_that_the_gateways_settings_allow(
+    stack_config: StackConfig, tmp_path: Path, rules: dict[str, int]
+) -> None:
+    document = stack_config(player=rules)
+    put_mixes(document, [a_mix(1, 8)])
+    gateway = Gateway(document, tmp_path)
+    gateway.start()
+    try:
+        stage = Attached([gateway.config], None, lambda _: None)
+        stage.start()
+        verdict = asyncio.run(_after_steps(stage, 300))
+    finally:
+        gateway.kill()
+
+    assert verdict.breaches == []
+    assert verdict.acknowledged > 0
+
+
+async def _after_steps(stage: Attached, steps: int) -> Verdict:
+    async with Client(stage.targets, random.Random(1)) as client:
+        load = Load(client, stage.mixes, stage.key, 300, seed=1, player=stage.player)
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(load.run(stop))
+            while len(load.operations) < steps:
+                await asyncio.sleep(0.01)
+            stop.set()
+        return await load.read_back(None)
 
 
 async def _readyz_and_answer(stage: Attached) -> tuple[int, int]:

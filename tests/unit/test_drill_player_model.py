@@ -65,7 +65,7 @@ class RealPlayer:
         answer = decision.answer
         if answer is None:
             return DONE
-        if isinstance(answer, rules.Refused):
+        if isinstance(answer, rules.SkipRefusal):
             return REFUSED
         return answer.track.id if answer.track is not None else TRACKS + 1
 
@@ -79,7 +79,7 @@ class RealPlayer:
 
 
 def history() -> ListenerHistory:
-    return ListenerHistory("k", TRACKS)
+    return ListenerHistory("k", TRACKS, skip_limit=2)
 
 
 @given(st.lists(commands, max_size=25))
