@@ -168,8 +168,9 @@ def merge(expositions: Mapping[str, str]) -> list[Metric]:
 def stats(gathered: Iterable[Metric]) -> dict[str, Any]:
     """The families as JSON: a number, or a list of `{"labels", "value"}` if there are labels.
 
-    The samples of several workers are added up. A histogram is `{"count", "sum", "p50", "p95",
-    "p99"}`, with quantiles estimated as by Prometheus' `histogram_quantile`.
+    Counters of several workers are added up, and so are the gauges in `ADDED`. All workers read the
+    other gauges of one thing, and the highest counts. A histogram is `{"count", "sum", "p50",
+    "p95", "p99"}`, with quantiles estimated as by Prometheus' `histogram_quantile`.
     """
     shown: dict[str, Any] = {}
     for family in sorted(gathered, key=lambda family: family.name):
@@ -184,11 +185,13 @@ def stats(gathered: Iterable[Metric]) -> dict[str, Any]:
     return shown
 
 
-SHARED = (
-    *("tapedeck_amiss", "tapedeck_verdict", "tapedeck_without_commit_seconds"),
-    *("tapedeck_objective_success_ratio", "tapedeck_objective_latency_seconds"),
-    *("tapedeck_filter_bytes", "tapedeck_filter_days", "tapedeck_filter_days_without"),
+ADDED = (
+    *("tapedeck_http_connections", "tapedeck_http_requests_in_flight", "tapedeck_asyncio_tasks"),
+    *("tapedeck_mysql_connections", "tapedeck_mysql_waiting", "tapedeck_listeners_failed"),
+    *("tapedeck_session_bytes", "tapedeck_session_entries"),
+    *("process_resident_memory_bytes", "process_virtual_memory_bytes", "process_open_fds"),
 )
+"""The gauges of what each worker has for itself."""
 _Labels = tuple[tuple[str, str], ...]
 
 
@@ -198,17 +201,14 @@ def _labels(labels: Mapping[str, str], *without: str) -> _Labels:
 
 def _plain_values(family: Metric) -> dict[_Labels, float]:
     values: dict[_Labels, float] = {}
-    # Times and identities must not be added up.
-    highest = family.name.endswith(("_timestamp_seconds", "start_time_seconds", "_info", "_hash"))
-    # Nor values that all workers report of the same node, or of shared filters.
-    highest |= family.name.startswith("tapedeck_capacity_") or family.name in SHARED
+    added = family.type == "counter" or family.name in ADDED
     for sample in family.samples:
         if sample.name.endswith("_created"):
             continue
         labels = _labels(sample.labels)
         before, value = values.get(labels), sample.value
         if before is not None:
-            value = max(before, value) if highest else before + value
+            value = before + value if added else max(before, value)
         values[labels] = value
     return {labels: _number(value) for labels, value in values.items()}
 

@@ -18,6 +18,8 @@ def a_worker(requests: int, seconds: list[float]) -> str:
     counter.labels('a "quoted"\nkind').inc(requests)
     Gauge("level", "How high", registry=registry).set(requests)
     Gauge("process_start_time_seconds", "When", registry=registry).set(1000 + requests)
+    Gauge("tapedeck_http_connections", "Open", registry=registry).set(requests)
+    Gauge("tapedeck_mysql_generation", "Of the primary", registry=registry).set(5)
     histogram = Histogram("took_seconds", "How long", registry=registry, buckets=(1, 2, 4))
     for value in seconds:
         histogram.observe(value)
@@ -36,16 +38,22 @@ def test_the_metrics_of_several_workers_are_one_text_with_each_family_once() -> 
     assert {f.name: len(f.samples) for f in again} == {f.name: len(f.samples) for f in merged}
 
 
-def test_the_counters_of_several_workers_are_added_in_json() -> None:
+def test_what_several_workers_count_or_have_for_themselves_is_added_in_json() -> None:
     merged = telemetry.merge({"1": a_worker(3, [0.5] * 3), "2": a_worker(4, [3])})
     shown = telemetry.stats(merged)
     assert shown["things"] == [{"labels": {"kind": 'a "quoted"\nkind'}, "value": 7}]
-    assert shown["level"] == 7
-    assert shown["process_start_time_seconds"] == 1004
+    assert shown["tapedeck_http_connections"] == 7
     assert shown["took_seconds"]["count"] == 4
     assert shown["took_seconds"]["sum"] == 4.5
     assert 0 < shown["took_seconds"]["p50"] <= 1
     assert 2 < shown["took_seconds"]["p99"] <= 4
+
+
+def test_of_a_gauge_that_all_workers_read_of_one_thing_the_highest_counts_in_json() -> None:
+    shown = telemetry.stats(telemetry.merge({"1": a_worker(3, []), "2": a_worker(4, [])}))
+    assert shown["tapedeck_mysql_generation"] == 5
+    assert shown["level"] == 4
+    assert shown["process_start_time_seconds"] == 1004
 
 
 def test_requests_are_counted_by_known_methods_only() -> None:
