@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from sharding.lookups.capacity import Capacity
-from sharding.lookups.hint_rules import Found
+from sharding.lookups.hint_rules import HintKind
 from sharding.partitions.shown import Count, Day
 
 Id: TypeAlias = Annotated[int, Meta(ge=1)]
@@ -39,7 +39,7 @@ class Outline(Struct, forbid_unknown_fields=True):
 
 class Hint(Struct):
     node: str
-    outcome: Annotated[str, Meta(extra_json_schema={"enum": [found.value for found in Found]})]
+    outcome: Annotated[str, Meta(extra_json_schema={"enum": [found.value for found in HintKind]})]
     day: str | None
 
 

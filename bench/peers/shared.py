@@ -24,7 +24,7 @@ from gateway.http.errors import encode
 from gateway.http.status import LINES
 from gateway.player import rules
 from gateway.player.responses import Envelope, set_reply
-from gateway.player.rules import Place, Refused
+from gateway.player.rules import Place, SkipRefusal
 from sharding.state import Owner, Stored, Write
 
 LOOKUP_SECONDS = 32 * 86400
@@ -151,7 +151,7 @@ class PlainPlayer:
         envelope = Envelope(status=LINES[200], logged_in=asked.logged_in)
         if isinstance(answer, Place):
             envelope.set = set_reply(answer)
-        if isinstance(answer, Refused):
+        if isinstance(answer, SkipRefusal):
             envelope = Envelope(status=LINES[403], notices=[answer.notice])
             return body, answered(403, encode(envelope))
         new = decision.body if isinstance(decision, Write) else body

@@ -65,7 +65,7 @@ def waits_for(states: Sequence[str], error: MySQLError | None = None) -> tuple[C
         return "disk", f"MySQL's disk is full ({error or 'it waits for someone to free space'})"
     if "semi-sync ack" in said or "semisync" in said:
         return "standby", "MySQL waits for a standby to acknowledge, and none does"
-    if fault is Fault.ROLLED_BACK or " lock" in said:
+    if fault is Fault.OVERTAKEN or " lock" in said:
         held = next((state for state in states if " lock" in state.lower()), str(error))
         return "lock", f"MySQL waits for a lock that another connection holds ({held})"
     if fault is Fault.BUSY:
@@ -98,14 +98,14 @@ class Commits:
         self._good = now
         self._errors.clear()
 
-    def committed(self, now: float, *, ours: bool = False) -> None:
+    def committed(self, now: float, *, heartbeat: bool = False) -> None:
         """A commit was acknowledged.
 
         Args:
-            ours: whether it was a heartbeat, which needs no space and so proves no free disk.
+            heartbeat: whether it was one, which needs no space and so proves no free disk.
         """
         self._good, self.error = now, None
-        if not ours:
+        if not heartbeat:
             self._errors.pop(Fault.FULL, None)
 
     def failed(self, now: float, error: MySQLError) -> None:

@@ -86,7 +86,7 @@ class Engine:
             wait: seconds to wait instead.
 
         Raises:
-            MySQLError: RETRY while a transaction uses the table.
+            MySQLError: OVERTAKEN while a transaction uses the table.
         """
         seconds = self.shortest_wait if wait is None else wait
         await connection.execute(f"SET SESSION lock_wait_timeout = {seconds}")

@@ -22,7 +22,7 @@ class Fault(Enum):
     READ_ONLY = "the host is not the primary (any more): drop its connections, look again"
     BUSY = "the server takes no more connections: wait, then try again"
     OURS = "no connection could be made for a reason of this machine's: it says nothing of the host"
-    ROLLED_BACK = "the transaction was rolled back in favour of another: repeat it"
+    OVERTAKEN = "another transaction or a midnight came first: roll back and repeat"
     NO_TABLE = "the table does not exist: a partition was dropped, or is not created yet"
     DUPLICATE = "the row is there already: a conflict of two changes"
     FULL = "the server's disk is full: no change commits until there is room"
@@ -65,15 +65,15 @@ FAULTS: dict[int, tuple[Fault, str]] = {
     1226: (Fault.BUSY, "ER_USER_LIMIT_REACHED: max_user_connections"),
     1129: (Fault.BUSY, "ER_HOST_IS_BLOCKED: too many handshakes from here were broken off"),
     1205: (
-        Fault.ROLLED_BACK,
+        Fault.OVERTAKEN,
         "ER_LOCK_WAIT_TIMEOUT: undoes the statement; roll back the rest",
     ),
     3101: (
-        Fault.ROLLED_BACK,
+        Fault.OVERTAKEN,
         "MySQL ER_TRANSACTION_ROLLBACK_DURING_COMMIT: another came first",
     ),
-    1213: (Fault.ROLLED_BACK, "ER_LOCK_DEADLOCK: the transaction was rolled back"),
-    1020: (Fault.ROLLED_BACK, "ER_CHECKREAD: the record changed since it was read"),
+    1213: (Fault.OVERTAKEN, "ER_LOCK_DEADLOCK: the transaction was rolled back"),
+    1020: (Fault.OVERTAKEN, "ER_CHECKREAD: the record changed since it was read"),
     1021: (Fault.FULL, "ER_DISK_FULL"),
     1114: (Fault.FULL, "ER_RECORD_FILE_FULL: a table cannot grow"),
     1146: (Fault.NO_TABLE, "ER_NO_SUCH_TABLE"),
@@ -130,7 +130,7 @@ class MySQLError(Exception):
     @property
     def passing(self) -> bool:
         """Whether the same statement may succeed later, here or on another host."""
-        passing = (Fault.LOST, Fault.READ_ONLY, Fault.BUSY, Fault.OURS, Fault.ROLLED_BACK)
+        passing = (Fault.LOST, Fault.READ_ONLY, Fault.BUSY, Fault.OURS, Fault.OVERTAKEN)
         return self.fault in passing
 
 

@@ -83,8 +83,8 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
-class Vacant:
-    """No host can be the primary now.
+class NoneToAdopt:
+    """These checks name no host to adopt. A primary that is only busy or silent is kept.
 
     Attributes:
         split: two hosts claim to be the primary with the same generation: neither is used.
@@ -94,7 +94,7 @@ class Vacant:
     split: bool = False
 
 
-Verdict: TypeAlias = Adopt | Vacant
+Verdict: TypeAlias = Adopt | NoneToAdopt
 
 
 def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
@@ -135,11 +135,11 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
                 for view, _ in best
             )
         )
-        return Vacant(f"{hosts} are both writable with generation {highest}", split=True)
+        return NoneToAdopt(f"{hosts} are both writable with generation {highest}", split=True)
     if not best or best[0][0].status is None:
         # A host that is busy, or could not be asked, stays the primary, and no other host takes
         # its place.
-        return Vacant("; ".join(sorted(reasons)) or "no hosts")
+        return NoneToAdopt("; ".join(sorted(reasons)) or "no hosts")
     view, status = best[0]
     is_new = identity is not None and status.identity != identity
     return Adopt(view.address, status, raise_generation=is_new and status.generation == seen)

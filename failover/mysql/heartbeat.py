@@ -120,7 +120,7 @@ class Heartbeat:
                     f"REPLACE INTO {TABLE} VALUES ({self._id}, {clock_sql.MILLISECONDS}, %s)",
                     (said,),
                 )
-                commits.committed(loop.time(), ours=True)
+                commits.committed(loop.time(), heartbeat=True)
                 self.problem, commits.watched = "", True
             if loop.time() - told >= TELL_EVERY:
                 told = loop.time()

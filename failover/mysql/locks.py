@@ -36,9 +36,7 @@ async def take(session: Session, name: str, seconds: int = 0) -> bool:
     """
     ((answer,),) = await session.fetch("SELECT GET_LOCK(%s, %s)", (name, seconds))
     if answer is None:
-        raise MySQLError(
-            Fault.ROLLED_BACK, 0, f"MySQL ended the wait for {name}: KILL, or no memory"
-        )
+        raise MySQLError(Fault.OVERTAKEN, 0, f"MySQL ended the wait for {name}: KILL, or no memory")
     return bool(answer)
 
 

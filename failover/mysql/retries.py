@@ -1,4 +1,5 @@
-"""Retries with backoff and jitter until a deadline, only after errors that may pass.
+"""Retries until a deadline, only after errors that may pass: the first at once, since what was out
+of date here (a cached row, the list of partitions) is renewed by then; later ones with backoff.
 
 Which may pass is said in `errors` (`FAULTS`); the deadline is `mysql.deadline`. What a lost
 compare-and-set or a missing partition means is the callers' own rule: `sharding/store/store.py`,
@@ -17,7 +18,8 @@ from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
 
 Result = TypeVar("Result")
 
-# Full jitter: many requests that failed at one moment are not repeated at one moment.
+# From the second repetition on. Full jitter: many requests that failed at one moment are not
+# repeated at one moment.
 _WAIT = wait_random_exponential(multiplier=0.02, max=0.5)
 
 
@@ -82,6 +84,6 @@ async def until_unlocked(
             return await call()
         except MySQLError as error:
             tries -= 1
-            if error.fault is not Fault.ROLLED_BACK or not tries:
+            if error.fault is not Fault.OVERTAKEN or not tries:
                 raise
         await asyncio.sleep(pause)

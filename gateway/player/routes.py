@@ -28,7 +28,7 @@ from gateway.player.responses import (
     set_reply,
     track_reply,
 )
-from gateway.player.rules import Answer, Refused, UnknownTrack, WrongOwner
+from gateway.player.rules import Answer, SkipRefusal, UnknownTrack, WrongOwner
 from gateway.reload.runtime_config import RuntimeConfig
 from sharding.state import USER_MAX, Decision, Key, Outcome, Stored
 from sharding.store.store import Store
@@ -177,7 +177,7 @@ class PlayerApi:
         except UnknownTrack as error:
             raise Refusal(404, str(error)) from None
         answer = outcome.answer
-        if isinstance(answer, Refused):
+        if isinstance(answer, SkipRefusal):
             envelope = Envelope(
                 status=LINES[403], notices=[answer.notice], logged_in=call.logged_in
             )

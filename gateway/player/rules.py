@@ -96,13 +96,13 @@ class Place(msgspec.Struct, frozen=True):
     track: Track | None = None
 
 
-class Refused(msgspec.Struct, frozen=True):
+class SkipRefusal(msgspec.Struct, frozen=True):
     """A skip that is not allowed; `notice` is a sentence for the listener."""
 
     notice: str
 
 
-Answer: TypeAlias = Place | Refused | None
+Answer: TypeAlias = Place | SkipRefusal | None
 
 
 class _State(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -246,11 +246,11 @@ class _Turn:
 
     def counted_step(self) -> Decision[Answer]:
         if len(self.counted) >= self.rules.skip_limit:
-            return Keep(Refused(_licence(self.counted, self.now, self.rules)))
+            return Keep(SkipRefusal(_licence(self.counted, self.now, self.rules)))
         return self._move_to(self._following(), self.state.played, skipped=True)
 
     def refuse_at_end(self) -> Decision[Answer]:
-        return Keep(Refused("The mix is at its end: there is no track to skip."))
+        return Keep(SkipRefusal("The mix is at its end: there is no track to skip."))
 
     def _following(self) -> int:
         """The number of the track after the current one; after the last one, the end's."""

@@ -391,7 +391,7 @@ class Target:
                 raise
             await self._session.rollback()
             late = error.code == sql.REQUIREMENT_FAILED or error.fault is Fault.DUPLICATE
-            if not late and error.fault is not Fault.ROLLED_BACK:
+            if not late and error.fault is not Fault.OVERTAKEN:
                 raise
             return False
         if self._known is not None:

@@ -12,7 +12,7 @@ from sharding.lookups.layout import Command, Layout, day_in
 from sharding.state import Key
 
 
-class Found(Enum):
+class HintKind(Enum):
     """The kinds of answer to a question for a hint."""
 
     DAY = "day"
@@ -22,15 +22,15 @@ class Found(Enum):
 
 
 class Hint(NamedTuple):
-    """The day in whose partition a state may be. `day` is set with Found.DAY only."""
+    """The day in whose partition a state may be. `day` is set with HintKind.DAY only."""
 
-    found: Found
+    found: HintKind
     day: date | None = None
 
 
-NOTHING = Hint(Found.NOTHING)
-GARBAGE = Hint(Found.GARBAGE)
-NO_ANSWER = Hint(Found.NO_ANSWER)
+NOTHING = Hint(HintKind.NOTHING)
+GARBAGE = Hint(HintKind.GARBAGE)
+NO_ANSWER = Hint(HintKind.NO_ANSWER)
 
 
 class Put(NamedTuple):
@@ -103,4 +103,4 @@ def hint_of(reply: object) -> Hint:
     if isinstance(reply, Elsewhere):
         return NO_ANSWER
     day = day_in(reply)  # an error has no day: the entry is of another type
-    return GARBAGE if day is None else Hint(Found.DAY, day)
+    return GARBAGE if day is None else Hint(HintKind.DAY, day)

@@ -241,7 +241,7 @@ async def list_tables(fetch: Callable[[str], Awaitable[Sequence[Sequence[Any]]]]
             return sort_out(columns, tables)
         await asyncio.sleep(LIST_AGAIN)
     raise MySQLError(
-        Fault.ROLLED_BACK,
+        Fault.OVERTAKEN,
         0,
         f"MySQL lists {', '.join(lacking[:MOST_NAMED])} in part only: is it being altered, or is it"
         " damaged? Try SHOW CREATE TABLE",

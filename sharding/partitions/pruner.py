@@ -167,7 +167,7 @@ class Pruner:
                 if session.broken:
                     raise
                 busy.append(day)
-                if error.fault is Fault.ROLLED_BACK:
+                if error.fault is Fault.OVERTAKEN:
                     log.warning(
                         "partition drop postponed", partition=name, reason="it is being read"
                     )

@@ -227,7 +227,7 @@ class Group:
     def failed(self, fault: Fault) -> None:
         assert self.plan is not None
         self.state = State.LOADING
-        if fault is Fault.ROLLED_BACK:
+        if fault is Fault.OVERTAKEN:
             self._alone = True  # it was rolled back: it must not hold up a batch again
         else:
             version = self.plan.row.version

@@ -24,9 +24,10 @@ from typing import NamedTuple
 KEPT = 8
 """How many workers' entries a row keeps.
 
-Between a lost answer and the read that follows it (mostly within a second), seven other workers may
-change a state before the change ends as unknown. A log has at most 410 bytes, far less than its
-column can have. All gateways of a database must use the same number: `forgotten` compares with it.
+Between a lost answer and the read that follows it (mostly within a second), up to seven other
+workers may change the state; with an eighth the change may end as unknown. A log has at most 410
+bytes, far less than its column can have. All gateways of a database must use the same number:
+`forgotten` compares with it.
 """
 
 

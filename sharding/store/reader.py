@@ -19,7 +19,7 @@ from failover.mysql.retries import retry
 from sharding import metrics
 from sharding.batching import Batcher
 from sharding.filters.filters import Filters, FilterSet
-from sharding.lookups.hint_rules import Found, Hint
+from sharding.lookups.hint_rules import Hint, HintKind
 from sharding.lookups.lookups import Lookups
 from sharding.partitions import sql
 from sharding.partitions.calendar import mysql_day, number_of, parse_day, tomorrow
@@ -127,9 +127,9 @@ class Reader:
             else:
                 outcome = "hit" if hint.day == row.day else "stale"
         metrics.LOOKUPS.counts[outcome] += 1
-        if row is not None and hint.found is Found.NOTHING:
+        if row is not None and hint.found is HintKind.NOTHING:
             metrics.LOST.inc()
-        if row is None or hint.found is Found.NO_ANSWER:
+        if row is None or hint.found is HintKind.NO_ANSWER:
             return
         if hint.day != row.day:
             self._lookups.repair(key, row.day)
@@ -219,7 +219,7 @@ class Reader:
 
 def _read_again(why: str) -> MySQLError:
     """What a statement read does not count: it is repeated."""
-    return MySQLError(Fault.ROLLED_BACK, 0, why)
+    return MySQLError(Fault.OVERTAKEN, 0, why)
 
 
 def _by_day(wants: Sequence[Want]) -> dict[date, Sequence[Key]]:

@@ -651,7 +651,7 @@ async def test_the_opening_cannot_be_renewed_while_a_create_is_under_way(gateway
         async with gateway.primary.session_apart(gateway.primary.deadline()) as other:
             with pytest.raises(MySQLError) as refused:
                 await other.execute(f"UPDATE {seal_mark.TABLE} SET opening=1 WHERE id=1")
-            assert refused.value.fault is Fault.ROLLED_BACK
+            assert refused.value.fault is Fault.OVERTAKEN
 
 
 @pytest.mark.engines

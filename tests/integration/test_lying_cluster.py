@@ -20,7 +20,7 @@ from redis.crc import key_slot
 
 from failover.redis.cluster import SLOTS, ClusterNodes
 from sharding.backend import Backend
-from sharding.lookups.hint_rules import Found
+from sharding.lookups.hint_rules import HintKind
 from sharding.state import Key
 from stack.process import free_port
 from tests.conftest import StackConfig
@@ -181,7 +181,7 @@ async def test_a_map_that_names_missing_hosts_costs_no_answer_and_is_reported(
         assert f"lookup node {host}:{port} is out of the ring" in reasons(backend)
     started = time.monotonic()
     for user in range(1000, 1050):
-        assert (await backend.lookups.ask(Key(user, 1))).found is Found.NO_ANSWER
+        assert (await backend.lookups.ask(Key(user, 1))).found is HintKind.NO_ANSWER
     assert time.monotonic() - started < 0.5
 
 

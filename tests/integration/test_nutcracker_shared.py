@@ -24,7 +24,7 @@ import yaml
 from config.load import ConfigError, parse
 from config.nutcracker import NutcrackerError, read_pool
 from sharding.backend import Backend
-from sharding.lookups.hint_rules import Found, Hint
+from sharding.lookups.hint_rules import Hint, HintKind
 from sharding.state import Key
 from stack.redis import RedisServer
 from tests.conftest import StackConfig
@@ -114,7 +114,7 @@ async def test_gateway_and_application_read_each_other_s_entries(
         for key in KEYS:
             application.write(key, f"{yesterday:%Y%m%d}".encode())
         hints = await asyncio.gather(*(backend.lookups.ask(key) for key in KEYS))
-        assert set(hints) == {Hint(Found.DAY, yesterday)}
+        assert set(hints) == {Hint(HintKind.DAY, yesterday)}
         # The gateway repairs the old hints, and the application reads the new ones.
         for key in KEYS:
             assert (await backend.store.load(key)) is not None
@@ -165,7 +165,7 @@ async def test_gateway_and_application_agree_on_the_nodes_left_after_one_is_lost
         for key in KEYS:
             application.write(key, text)
         hints = await asyncio.gather(*(backend.lookups.ask(key) for key in KEYS))
-        assert set(hints) == {Hint(Found.DAY, today)}
+        assert set(hints) == {Hint(HintKind.DAY, today)}
         for server in (lookup_servers[0], lookup_servers[2]):
             with server.client() as client:
                 for key in KEYS:

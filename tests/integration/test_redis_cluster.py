@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from sharding.backend import Backend
-from sharding.lookups.hint_rules import Found, Hint
+from sharding.lookups.hint_rules import Hint, HintKind
 from sharding.state import Key
 from stack.redis import RedisServer
 from stack.redis_cluster import RedisCluster
@@ -92,7 +92,7 @@ async def answered(backend: Backend, keys: list[Key] = KEYS) -> set[Hint]:
     end = time.monotonic() + SECONDS
     while True:
         hints = set(await asked(backend, keys))
-        if Hint(Found.NO_ANSWER) not in hints or time.monotonic() > end:
+        if Hint(HintKind.NO_ANSWER) not in hints or time.monotonic() > end:
             return hints
 
 
@@ -139,7 +139,7 @@ async def test_hints_are_kept_on_the_primaries_of_their_slots(
     async with opened(document(stack_config, cluster, layout=layout)) as backend:
         await play(backend)
         today = backend.days.today()
-        assert await answered(backend) == {Hint(Found.DAY, today)}
+        assert await answered(backend) == {Hint(HintKind.DAY, today)}
         names = {backend.lookups.layout.ring_key(key) for key in KEYS}
         held: dict[str, int] = {}
         for server in primaries(cluster):
@@ -169,7 +169,7 @@ async def test_no_listener_notices_that_a_primary_is_lost_and_its_replica_takes_
         for key, acknowledged in load.acknowledged.items():
             assert await count(backend.store, key) == acknowledged + 1
         await backend.lookups.drain()
-        assert {hint.found for hint in await answered(backend)} == {Found.DAY}
+        assert {hint.found for hint in await answered(backend)} == {HintKind.DAY}
         assert len(backend.lookups.ring.shares()) == 3
 
 
@@ -188,7 +188,7 @@ async def test_with_a_frozen_primary_only_the_first_requests_wait_for_the_hint_s
         ]
         victim.freeze()
         started = time.monotonic()
-        assert {hint.found for hint in await asked(backend, mine)} == {Found.NO_ANSWER}
+        assert {hint.found for hint in await asked(backend, mine)} == {HintKind.NO_ANSWER}
         assert time.monotonic() - started < 0.4
         await until(lambda: not all(node.health.live for node in backend.nodes))
         started = time.monotonic()
@@ -220,7 +220,7 @@ async def test_no_change_is_lost_while_slots_move_under_load(
             for slot in slots:
                 await asyncio.to_thread(cluster.move_slot, slot, source, target)
             await load.more()
-        assert {hint.found for hint in await answered(backend)} == {Found.DAY}
+        assert {hint.found for hint in await answered(backend)} == {HintKind.DAY}
         for key, acknowledged in load.acknowledged.items():
             assert await count(backend.store, key) == acknowledged + 1
         await until(lambda: backend.lookups.ring.shares() != shares)
@@ -254,7 +254,7 @@ async def test_no_request_fails_while_the_cluster_is_down_and_hints_return_with_
             await load.more()
         assert load.slowest < 0.4
         await backend.lookups.drain()
-        assert {hint.found for hint in await answered(backend)} == {Found.DAY}
+        assert {hint.found for hint in await answered(backend)} == {HintKind.DAY}
 
 
 async def test_a_gateway_serves_without_its_cluster_and_uses_it_when_it_is_up(
@@ -271,7 +271,7 @@ async def test_a_gateway_serves_without_its_cluster_and_uses_it_when_it_is_up(
             await asyncio.to_thread(server.start)
         # The gateway finds the cluster before its nodes agree that it works.
         end = time.monotonic() + SECONDS
-        while {hint.found for hint in await asked(backend)} != {Found.DAY}:
+        while {hint.found for hint in await asked(backend)} != {HintKind.DAY}:
             assert time.monotonic() < end
             for key in KEYS:
                 assert await count(backend.store, key) == 1

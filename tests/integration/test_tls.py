@@ -25,7 +25,7 @@ import pytest
 from config.load import ConfigError, parse
 from failover.mysql.connection import Session
 from failover.redis.nodes import Node
-from sharding.lookups.hint_rules import Found
+from sharding.lookups.hint_rules import HintKind
 from sharding.state import Key
 from stack import datadir
 from stack.datadir import Passwords
@@ -449,10 +449,10 @@ async def test_a_redis_cluster_is_used_with_tls_and_a_user(
             }
         )
         async with opened(document) as backend:
-            found, user = Found.NOTHING, 0
+            found, user = HintKind.NOTHING, 0
             async with asyncio.timeout(20):
                 # The cluster takes a moment until it is up.
-                while found is not Found.DAY:
+                while found is not HintKind.DAY:
                     await asyncio.sleep(0.05)
                     user += 1
                     await backend.store.change(Key(user, 1), bump)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from failover.mysql.connection import HostStatus
 from failover.mysql.engine import MariaDB, group
-from failover.mysql.fencing import Adopt, Vacant, View, decide
+from failover.mysql.fencing import Adopt, NoneToAdopt, View, decide
 
 A, B, C = "a:3306", "b:3306", "c:3306"
 
@@ -68,14 +68,14 @@ def test_without_a_writable_host_there_is_no_primary_and_each_host_is_named(
 ) -> None:
     verdict = decide(seen_hosts, seen=1, identity=None)
 
-    assert isinstance(verdict, Vacant)
+    assert isinstance(verdict, NoneToAdopt)
     assert all(word in verdict.reason for word in words)
 
 
 def test_a_host_of_a_lower_generation_than_was_seen_is_a_replaced_primary() -> None:
     verdict = decide([writable(A, 4), standby(B, 5)], seen=5, identity=B)
 
-    assert isinstance(verdict, Vacant)
+    assert isinstance(verdict, NoneToAdopt)
     assert "replaced" in verdict.reason
 
 
@@ -87,7 +87,7 @@ def test_a_busy_primary_and_a_writable_host_of_its_generation_are_both_refused()
     for pair in ([busy(A, status(A, 3)), writable(B, 3)], [writable(B, 3), busy(A, status(A, 3))]):
         verdict = decide(pair, seen=3, identity=A)
 
-        assert isinstance(verdict, Vacant)
+        assert isinstance(verdict, NoneToAdopt)
         assert verdict.split
         assert f"{A} (not heard again: 1040" in verdict.reason
 
@@ -114,7 +114,7 @@ def test_a_busy_host_does_not_stop_the_adoption_of_a_host_with_more_right(
 def test_a_busy_host_is_not_adopted_for_what_it_answered_before() -> None:
     verdict = decide([busy(A, status(A, 3)), standby(B, 3)], seen=3, identity=A)
 
-    assert isinstance(verdict, Vacant)
+    assert isinstance(verdict, NoneToAdopt)
     assert "1040" in verdict.reason
     # The same server answers under another name.
     both = [busy(A, status("server", 3)), writable(B, 3, identity="server")]
@@ -126,7 +126,7 @@ def test_a_busy_host_is_not_adopted_for_what_it_answered_before() -> None:
 def test_two_writable_hosts_of_the_same_generation_are_both_refused(identity: str | None) -> None:
     verdict = decide([writable(A, 3), writable(B, 3)], seen=3, identity=identity)
 
-    assert isinstance(verdict, Vacant)
+    assert isinstance(verdict, NoneToAdopt)
     assert verdict.split
     assert A in verdict.reason
     assert B in verdict.reason
@@ -148,7 +148,7 @@ def test_a_primary_that_lost_its_group_is_not_read_though_no_other_is_seen() -> 
 
     verdict = decide([cut_off, standby(B, 3)], seen=3, identity=A)
 
-    assert isinstance(verdict, Vacant)
+    assert isinstance(verdict, NoneToAdopt)
     assert not verdict.split
     assert "1 of 2 members of the group is online" in verdict.reason
 

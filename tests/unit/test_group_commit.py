@@ -105,7 +105,7 @@ def test_members_that_gave_up_leave_the_group_only_before_its_first_save() -> No
 def test_a_group_that_failed_in_a_batch_is_saved_by_itself() -> None:
     one = group(bump)
     one.loaded(Loaded(None), TODAY, 1)
-    one.failed(Fault.ROLLED_BACK)
+    one.failed(Fault.OVERTAKEN)
     plan = one.loaded(Loaded(None), TODAY, 1)
     assert isinstance(plan, Plan)
     assert plan.alone

@@ -183,7 +183,7 @@ def test_changes_have_stopped_after_three_seconds_without_a_commit() -> None:
     stall = commits.stall(13.0)
     assert stall is not None
     assert (stall.seconds, stall.cause) == (3.0, "standby")
-    commits.committed(14.0, ours=True)
+    commits.committed(14.0, heartbeat=True)
     assert commits.stall(14.0) is None
 
 
@@ -193,7 +193,7 @@ def test_a_heartbeat_that_succeeds_does_not_hide_that_saves_fail_on_a_full_disk(
     commits.watched = True
     for second in range(1, 6):
         commits.failed(float(second), full)
-        commits.committed(float(second), ours=True)
+        commits.committed(float(second), heartbeat=True)
     stall = commits.stall(5.0)
     assert stall is not None
     assert stall.cause == "disk"

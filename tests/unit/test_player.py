@@ -11,7 +11,7 @@ from config.model import Player as Rules
 from gateway.catalog.model import Mix, MixUser, Track
 from gateway.player.rules import (
     Place,
-    Refused,
+    SkipRefusal,
     UnknownTrack,
     UnreadableState,
     WrongOwner,
@@ -80,13 +80,13 @@ class Listener:
         return json.loads(self.stored.body)
 
 
-def at(place: Place | Refused | None) -> int | str:
+def at(place: Place | SkipRefusal | None) -> int | str:
     assert isinstance(place, Place), place
     return place.track.id if place.track else "end"
 
 
 def shape(place):
-    if isinstance(place, Refused):
+    if isinstance(place, SkipRefusal):
         return "refused"
     track = place.track.id if place.track else None
     return (place.at_beginning, place.at_last_track, place.at_end, place.skip_allowed, track)
@@ -173,7 +173,7 @@ def test_a_refused_skip_says_when_the_next_one_is_possible_and_changes_nothing()
     listener.skip()
     before = listener.stored
     listener.now += 60
-    assert listener.skip() == Refused(
+    assert listener.skip() == SkipRefusal(
         "The music licence allows 2 skips in 1 hour: "
         "the next one in this mix is possible in 49 minutes."
     )
@@ -190,7 +190,7 @@ def test_a_skip_is_kept_even_if_its_time_is_far_from_the_clock():
     listener.next()
     listener.now -= 7200
     listener.skip()
-    assert isinstance(listener.skip(), Refused)
+    assert isinstance(listener.skip(), SkipRefusal)
 
 
 def test_twice_the_limit_of_skips_is_kept_for_two_clocks():
@@ -206,13 +206,13 @@ def test_a_skip_at_the_end_is_refused():
     listener = Listener(mix_of(1))
     listener.play()
     listener.next()
-    assert listener.skip() == Refused("The mix is at its end: there is no track to skip.")
+    assert listener.skip() == SkipRefusal("The mix is at its end: there is no track to skip.")
 
 
 def test_a_limit_of_zero_allows_no_skip():
     listener = Listener(rules=Rules(skip_limit=0))
     assert not listener.play().skip_allowed
-    assert listener.skip() == Refused("The music licence allows no skips.")
+    assert listener.skip() == SkipRefusal("The music licence allows no skips.")
 
 
 def test_after_the_limit_is_lowered_skips_are_refused_until_enough_are_old():
@@ -234,7 +234,7 @@ def test_a_clock_set_back_allows_no_further_skip_and_refuses_none_for_ever():
     listener.skip()
     listener.skip()
     listener.now = NOW - 60
-    assert isinstance(listener.skip(), Refused)
+    assert isinstance(listener.skip(), SkipRefusal)
     listener.now = NOW - 365 * 86400
     assert at(listener.skip()) == 4
 
@@ -274,7 +274,7 @@ def test_a_mix_without_tracks_is_at_its_end_and_nothing_is_stored():
     listener = Listener(mix_of())
     assert shape(listener.play()) == END
     assert shape(listener.next()) == END
-    assert isinstance(listener.skip(), Refused)
+    assert isinstance(listener.skip(), SkipRefusal)
     assert listener.played() == []
     assert listener.writes == 0
     with pytest.raises(UnknownTrack):
