@@ -14,7 +14,7 @@ from config.model import Player as Rules
 from gateway.catalog.model import Mix
 from gateway.player.rules import (
     Place,
-    Refused,
+    SkipRefusal,
     UnknownTrack,
     next_track,
     play,
@@ -116,7 +116,7 @@ def test_any_session_gets_the_answers_of_the_simple_model(ids, rules, commands):
         now += step
         answer, state = apply(command, mix, state, now, rules, track_id)
         expected = model.run(command, track_id, now)
-        assert ("refused" if isinstance(answer, Refused) else answer) == expected
+        assert ("refused" if isinstance(answer, SkipRefusal) else answer) == expected
         played = [track.id for track in tracks_played(mix, state)]
         assert played == ids[: model.position + 1]
 
@@ -135,7 +135,7 @@ def test_no_window_of_time_has_more_skips_than_the_licence_allows(ids, rules, co
         moved = (after, ended) != (before, ended_before)
         if command == "skip" and before and moved:
             accepted.append(now)
-        assert not (isinstance(answer, Refused) and moved)
+        assert not (isinstance(answer, SkipRefusal) and moved)
         for start in accepted:
             inside = [s for s in accepted if start <= s < start + rules.skip_window]
             assert len(inside) <= rules.skip_limit
@@ -169,7 +169,7 @@ def test_skip_allowed_tells_whether_the_next_skip_is_refused(ids, rules, command
         now += step
         answer, state = apply(command, mix, state, now, rules, track_id)
         if isinstance(answer, Place):
-            refused = isinstance(apply("skip", mix, state, now, rules, None)[0], Refused)
+            refused = isinstance(apply("skip", mix, state, now, rules, None)[0], SkipRefusal)
             assert answer.skip_allowed == (not refused)
 
 
