@@ -31,10 +31,11 @@ from gateway.support_search import read_question
 from sharding.state import PLAYLIST_MAX, Key
 
 SHOWN = (
-    *("ring", "outline", "mysql", "partitions", "believe_clock", "stats"),
-    *("drain_state", "drain", "drain_back"),
+    *(AdminAnswers.ring, AdminAnswers.outline, AdminAnswers.mysql, AdminAnswers.stats),
+    *(AdminAnswers.partitions, AdminAnswers.believe_clock),
+    *(AdminAnswers.drain_state, AdminAnswers.drain, AdminAnswers.drain_back),
 )
-"""Endpoints that answer with the result of the `AdminAnswers` method of the same name."""
+"""What the endpoints of the same names answer with."""
 RELOAD_BYTES = 1024 * 1024
 """Most bytes of a configuration to compare, or of a supervisor's order."""
 QUESTION_BYTES = 4096
@@ -81,7 +82,7 @@ class AdminApi:
 
     def handlers(self) -> dict[str, Handler]:
         """By the endpoint names of `endpoints.py`."""
-        shown = {name: partial(self._show, name) for name in SHOWN}
+        shown = {one.__name__: partial(self._show, one.__name__) for one in SHOWN}
         handlers = shown | handlers_of(self, self._dashboard)
         return {
             name: handler if name in PROBES else self.guarded(handler, without_token=name in OPEN)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import resource
 import socket
 from collections import Counter
@@ -18,14 +19,14 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
-from multidict import CIMultiDictProxy
 
 from config.model import Sections
 from failover.loop_lag import LoopLag
 from gateway import metrics
 from gateway.http.concurrency_limit import CHECK_SECONDS, Governor
 from gateway.http.errors import Refusal
-from gateway.http.rate_limit import Addresses, Buckets, one_client, retry_after
+from gateway.http.messages import Request, peer_of
+from gateway.http.rate_limit import Addresses, Buckets, one_client
 
 if TYPE_CHECKING:
     from gateway.http.protocol import HttpConnection
@@ -54,7 +55,6 @@ class AdmissionControl:
 
     Attributes:
         allowed: most requests in flight now.
-        by_address: whether requests are counted by address at all.
         limits: the section of the configuration.
         held: bytes of memory of all unfinished requests.
     """
@@ -85,18 +85,18 @@ class AdmissionControl:
         self.allowed = self._governor.limit
         self._reserved = _reserved_descriptors(config)
         self._addresses = Addresses(limits.trusted_proxies)
-        self.by_address = limits.address_rate is not None
         most, of_address, of_listener = limits.remembered, self._of_address, self._of_listener
         self._of_address = _buckets(of_address, limits.address_rate, limits.address_burst, most)
         self._of_listener = _buckets(of_listener, limits.token_rate, limits.token_burst, most)
 
-    def admit(self, peer: str, headers: CIMultiDictProxy[str]) -> None:
-        """Count a request for the address of its `peer`, or, of a proxy, for that in `headers`;
-        refuse it with 429 if there are too many.
-        """
-        forwarded = headers.getall("X-Forwarded-For", ()) if self.is_proxy(peer) else ()
+    def admit(self, request: Request) -> None:
+        """Count a request for its client's address; refuse it with 429 if there are too many."""
+        if self._of_address is None:
+            return
+        peer = peer_of(request)
+        forwarded = request.headers.getall("X-Forwarded-For", ()) if self.is_proxy(peer) else ()
         client = self._addresses.client(peer, ",".join(forwarded))
-        if self._of_address is not None and client is not None:
+        if client is not None:
             _take(self._of_address, client, "address", "from this address")
 
     def is_proxy(self, peer: str) -> bool:
@@ -280,7 +280,7 @@ def _take(buckets: Buckets, key: object, by: str, whose: str) -> None:
     wait = buckets.take(key, monotonic())
     if wait:
         metrics.LIMITED.labels(by).inc()
-        again = {"Retry-After": retry_after(wait)}
+        again = {"Retry-After": str(math.ceil(wait))}
         raise Refusal(429, f"Too many requests {whose}; try again later.", headers=again)
 
 

@@ -24,7 +24,7 @@ from gateway.http.errors import Refusal, Style
 from gateway.http.failed_requests import FailedRequests
 from gateway.http.failure_log import Failures
 from gateway.http.jsonp import callback_of, make_script
-from gateway.http.messages import Request, Response, peer_of, target_of
+from gateway.http.messages import Request, Response, target_of
 from gateway.http.parameters import unescape
 from gateway.http.request_rules import check_request, refusal_of
 from gateway.http.router import Call, Route, Routes
@@ -138,8 +138,7 @@ class Application:
                 if self.in_flight > admission.allowed:
                     metrics.SHED.inc()
                     raise Refusal(503, "Too many requests are in flight.")
-                if admission.by_address:
-                    admission.admit(peer_of(request), request.headers)
+                admission.admit(request)
             if route.ending == "jsonp":
                 callback_of(query)
             if raw:

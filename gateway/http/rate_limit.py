@@ -7,7 +7,6 @@ one. If more addresses than that are active, only the limits of connections appl
 from __future__ import annotations
 
 import ipaddress
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
@@ -59,11 +58,6 @@ class Buckets:
             return wait
         full[key] = at
         return 0.0
-
-
-def retry_after(seconds: float) -> str:
-    """The header Retry-After for a wait: whole seconds, at least one."""
-    return str(max(1, math.ceil(seconds)))
 
 
 class Addresses:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.http.concurrency_limit import PATIENCE, Governor
-from gateway.http.rate_limit import Addresses, Buckets, one_client, retry_after
+from gateway.http.rate_limit import Addresses, Buckets, one_client
 
 PAUSES = st.lists(st.floats(0, 5), min_size=1, max_size=60)
 
@@ -51,10 +51,6 @@ def test_the_number_of_buckets_is_limited_and_the_least_recent_one_is_dropped(
         buckets.take(key, 0)
         assert buckets.take(key, 0) > 0, "the most recent client's bucket is kept"
         assert len(buckets) <= 100
-
-
-def test_retry_after_is_in_whole_seconds_and_at_least_one() -> None:
-    assert [retry_after(wait) for wait in (0.001, 1.0, 1.2)] == ["1", "1", "2"]
 
 
 def test_x_forwarded_for_is_believed_only_from_trusted_proxies() -> None:
