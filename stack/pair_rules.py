@@ -3,8 +3,8 @@
 No I/O: `decide` takes what was observed and returns what to do next. One fact keeps acknowledged
 changes safe, *redundant*: the standby has every commit that was acknowledged. It becomes true when
 the primary waits for the standby at each commit and the standby has received all that was committed
-until then. It becomes false when the standby ends (its relay log may be lost with it), and before
-the primary stops waiting for it. The primary's death does not change it. A promotion
+until then. It becomes false when the standby ends or is linked anew (its relay log may be lost with
+it), and before the primary stops waiting for it. The primary's death does not change it. A promotion
 without an order needs it, so a second failure never loses a change in silence.
 """
 
@@ -112,7 +112,10 @@ def decide(seen: Situation) -> list[Action]:
     if seen.hopeless:
         return [*actions, Action.COPY]
     if not seen.following:
-        return actions if seen.linking else [*actions, Action.LINK]
+        if seen.linking:
+            return actions
+        # Linking discards what the standby received and has not applied.
+        return [*(actions or _no_longer_redundant(seen)), Action.LINK]
     if not seen.waits and seen.behind <= NEAR:
         actions.append(Action.WAIT_FOR_STANDBY)
     elif seen.waits and not seen.redundant and not seen.behind:

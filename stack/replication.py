@@ -151,6 +151,11 @@ def promote(standby: Server, before_writable: Callable[[int], None]) -> int:
         pymysql.MySQLError: the standby does not answer.
     """
     with standby.connect(timeout=40) as connection, connection.cursor() as cursor:
+        # MariaDB empties the relay log, with what was received and not applied, when it starts with
+        # both threads stopped. So receiving stops last.
+        if _status(cursor).get("Replica_IO_Running", "No") != "No":
+            cursor.execute("START REPLICA SQL_THREAD")
+        _apply(standby, cursor)
         cursor.execute("STOP REPLICA IO_THREAD")
         _apply(standby, cursor)
         cursor.execute("STOP REPLICA")

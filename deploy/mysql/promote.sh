@@ -22,25 +22,52 @@ fail() { echo "promote: $*; nothing is promoted" >&2; exit 1; }
 version=$(ask "$@" -e 'SELECT VERSION()') || fail "the standby does not answer"
 [ "$(ask "$@" -e 'SELECT @@read_only')" = 1 ] || fail "this host is writable: it is no standby"
 
-ask "$@" -e 'STOP REPLICA IO_THREAD'
-status=$("$client" "$@" --vertical -e 'SHOW REPLICA STATUS')
-[ -n "$status" ] || fail "this host is no standby: it replicates from no other host"
-case $version in
-    *MariaDB*)
-        source=master replica=slave
-        received=$(echo "$status" | sed -n 's/^ *Gtid_IO_Pos: //p')
-        wait="MASTER_GTID_WAIT('$received', 60)" ;;
-    *)
-        source=source replica=replica
-        received=$(ask "$@" -e "SELECT REPLACE(received_transaction_set, CHAR(10), '')
-            FROM performance_schema.replication_connection_status WHERE channel_name = ''")
-        wait="WAIT_FOR_EXECUTED_GTID_SET('$received', 60)" ;;
-esac
-if [ -n "$received" ]; then
+case $version in *MariaDB*) source=master replica=slave ;; *) source=source replica=replica ;; esac
+look() { status=$("$client" "$@" --vertical -e 'SHOW REPLICA STATUS' | sed 's/Slave_/Replica_/'); }
+shown() { echo "$status" | sed -n "s/^ *$1: //p"; }
+apply() { # Waits until all that was received is applied.
+    look "$@"
+    case $version in
+        *MariaDB*)
+            received=$(shown Gtid_IO_Pos)
+            wait="MASTER_GTID_WAIT('$received', 5)" ;;
+        *)
+            received=$(ask "$@" -e "SELECT REPLACE(received_transaction_set, CHAR(10), '')
+                FROM performance_schema.replication_connection_status WHERE channel_name = ''")
+            wait="WAIT_FOR_EXECUTED_GTID_SET('$received', 5)" ;;
+    esac
+    [ -n "$received" ] || return 0
     echo "promote: applying what was received, up to $received"
-    waited=$(ask "$@" -e "SELECT $wait")
-    [ "$waited" = 0 ] || fail "not all of $received was applied in 60 s; see Last_SQL_Error in SHOW REPLICA STATUS"
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12; do
+        [ "$(ask "$@" -e "SELECT $wait")" = 0 ] && return
+        look "$@"
+        [ "$(shown Replica_SQL_Running)" = Yes ] || break
+    done
+    fail "not all of $received is applied: $(shown Last_SQL_Error | grep . || echo '60 s were too short'). Mend that," \
+        "run this again, and do not START REPLICA by hand: a MariaDB whose two threads are stopped then discards what it received"
+}
+
+look "$@"
+[ -n "$status" ] || fail "this host is no standby: it replicates from no other host"
+if [ "$(shown Replica_SQL_Running)" != Yes ] || [ "$(shown SQL_Delay)" != 0 ]; then
+    echo "promote: it applied nothing, or with a delay: it applies now"
+    # What was received is in the relay log. MariaDB (with GTIDs) empties it when it starts with both threads stopped, and MySQL
+    # when it is told anything with both threads stopped.
+    case $version in
+        *MariaDB*)
+            ask "$@" -e 'STOP REPLICA'
+            look "$@"
+            at="MASTER_DELAY = 0, MASTER_USE_GTID = no, RELAY_LOG_FILE = '$(shown Relay_Log_File)'"
+            ask "$@" -e "CHANGE MASTER TO $at, RELAY_LOG_POS = $(shown Relay_Log_Pos); START REPLICA SQL_THREAD" ;;
+        *)
+            ask "$@" -e 'STOP REPLICA SQL_THREAD; START REPLICA IO_THREAD; CHANGE REPLICATION SOURCE TO SOURCE_DELAY = 0'
+            ask "$@" -e 'START REPLICA SQL_THREAD' ;;
+    esac
 fi
+# Receiving stops last: where applying fails, it can be started again while the other thread runs.
+apply "$@"
+ask "$@" -e 'STOP REPLICA IO_THREAD'
+apply "$@"
 
 # Without a standby of its own it would wait for one at its first commit: no semi-sync for now.
 # read_only=0 comes last, when its generation is the highest already.

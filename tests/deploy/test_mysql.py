@@ -208,6 +208,53 @@ async def test_a_backup_is_restored_under_running_gateways(
         gateway.kill()
 
 
+@pytest.mark.parametrize("why", ["STOP SLAVE SQL_THREAD", "STOP SLAVE", "delay"])
+def test_a_standby_that_applied_nothing_has_every_acknowledged_change_once_it_is_promoted(
+    hosts: list[Host], link: Callable[[Host, Host], str], promote: Callable[[Host], str], why: str
+) -> None:
+    first, second = hosts
+    link(first, second)
+    first.query("CREATE TABLE tapedeck.t (id INT PRIMARY KEY)")
+    second.query("SELECT MASTER_GTID_WAIT(%s, 10)", [first.value("SELECT @@gtid_binlog_pos")])
+    if why == "delay":
+        for sql in ("STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY = 3600", "START SLAVE"):
+            second.query(sql)
+    else:
+        second.query("STOP SLAVE SQL_THREAD")
+    first.query("INSERT INTO tapedeck.t VALUES (1)")  # returns when the standby has received it
+    first.kill()
+    if why == "STOP SLAVE":
+        second.query(why)
+    assert "done, generation 2" in promote(second)
+    assert second.query("SELECT id FROM tapedeck.t") == [(1,)]
+
+
+def test_a_promotion_that_failed_succeeds_without_loss_once_its_cause_is_gone(
+    hosts: list[Host], link: Callable[[Host, Host], str], promote: Callable[[Host], str]
+) -> None:
+    first, second = hosts
+
+    def unlogged(sql: str) -> None:
+        with second.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SET sql_log_bin = 0")
+            cursor.execute(sql)
+
+    link(first, second)
+    first.query("CREATE TABLE tapedeck.t (id INT PRIMARY KEY)")
+    second.query("SELECT MASTER_GTID_WAIT(%s, 10)", [first.value("SELECT @@gtid_binlog_pos")])
+    unlogged("INSERT INTO tapedeck.t VALUES (1)")
+    first.query("INSERT INTO tapedeck.t VALUES (1)")
+    first.query("INSERT INTO tapedeck.t VALUES (2)")
+    first.kill()
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        promote(second)
+    assert "Duplicate entry '1'" in refused.value.stderr
+    unlogged("DELETE FROM tapedeck.t")
+    second.query("START SLAVE SQL_THREAD")  # as one would, although the error says not to
+    assert "done, generation 2" in promote(second)
+    assert second.query("SELECT id FROM tapedeck.t") == [(1,), (2,)]
+
+
 def test_only_a_standby_is_promoted(
     hosts: list[Host], link: Callable[[Host, Host], str], promote: Callable[[Host], str]
 ) -> None:

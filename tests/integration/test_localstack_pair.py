@@ -88,6 +88,16 @@ def test_no_acknowledged_change_is_lost_with_a_primary_and_it_returns_as_the_sta
         assert writers.more()
 
 
+def test_a_standby_that_does_not_apply_is_promoted_with_all_that_it_received(
+    pair: Pair, writers: Writers
+) -> None:
+    pair.standby.query("STOP REPLICA SQL_THREAD")
+    assert writers.more(2)
+    pair.primary.kill()
+    assert eventually(lambda: pair.primary.name == "mysql2")
+    assert not writers.missing()
+
+
 @pytest.mark.parametrize("loss", [Server.kill, Server.freeze])
 def test_a_lost_standby_is_started_and_linked_again(
     pair: Pair, writers: Writers, loss: Callable[[Server], None]

@@ -103,6 +103,11 @@ def test_before_commits_stop_waiting_the_pair_is_recorded_as_not_redundant() -> 
     ]
 
 
+def test_a_standby_that_is_linked_anew_may_lack_what_it_had_received() -> None:
+    stopped = replace(WELL, following=False, linking=False)
+    assert decide(stopped) == [Action.NOT_REDUNDANT, Action.LINK]
+
+
 def test_a_returned_standby_is_linked_then_waited_for_then_counted_as_redundant() -> None:
     back = replace(WELL, redundant=False, waits=False, following=False, linking=False)
     assert decide(back) == [Action.LINK]
