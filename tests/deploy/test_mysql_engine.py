@@ -209,6 +209,10 @@ def test_a_standby_is_cloned_linked_and_promoted_with_all_that_was_acknowledged(
         lambda: first.query("SHOW STATUS LIKE 'Rpl_semi_sync_source_clients'")[0][1] == "1"
     )
     type_sql(first, "mysql-primary.sql", first, passwords)
+    # What it acknowledges from now on is received, and not applied for an hour.
+    second.query("STOP REPLICA SQL_THREAD")
+    second.query("CHANGE REPLICATION SOURCE TO SOURCE_DELAY = 3600")
+    second.query("START REPLICA SQL_THREAD")
     first.query("INSERT INTO tapedeck.t VALUES (1)")
 
     admin = tmp_path / "admin.cnf"
@@ -222,6 +226,7 @@ def test_a_standby_is_cloned_linked_and_promoted_with_all_that_was_acknowledged(
         promote(first)
     assert "this host is writable: it is no standby; nothing is promoted" in refused.value.stderr
     first.kill()
+    second.query("STOP REPLICA")
     assert "done, generation 2" in promote(second)
     assert second.query("SELECT id FROM tapedeck.t") == [(1,)]
     assert second.value("SELECT @@read_only") == 0
