@@ -4,8 +4,8 @@ No I/O: `decide` takes what was observed and returns what to do next. One fact k
 changes safe, *redundant*: the standby has every commit that was acknowledged. It becomes true when
 the primary waits for the standby at each commit and the standby has received all that was committed
 until then. It becomes false when the standby ends or is linked anew (its relay log may be lost with
-it), and before the primary stops waiting for it. The primary's death does not change it. A promotion
-without an order needs it, so a second failure never loses a change in silence.
+it), and before the primary stops waiting for it. The primary's death does not change it. A
+promotion without an order needs it, so a second failure never loses a change in silence.
 """
 
 from __future__ import annotations
