@@ -272,8 +272,10 @@ class Primary:
                 reason = f"it still runs {len(self._left)} statements that had no answer in time"
             raise PrimaryUnavailable(f"MySQL: {reason}") from None
         except MySQLError as error:
+            if not error.passing:  # a refused sign-in, and no statement: another host may let us in
+                error = MySQLError(Fault.LOST, error.code, error.reason)
             self.report(error)
-            raise
+            raise error from None
         finally:
             self._waiting -= 1
             metrics.MYSQL_WAITING.set(self._waiting)

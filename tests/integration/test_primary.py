@@ -226,6 +226,24 @@ async def test_one_change_refused_as_read_only_drops_the_primary_at_once(
         assert (await changing).answer == 2
 
 
+async def test_a_change_waits_while_the_primary_refuses_the_password(
+    stack_config: StackConfig, mysql: Server
+) -> None:
+    async with opened(stack_config()) as backend:
+        await backend.store.change(KEY, bump)
+        password = "ALTER USER tapedeck@'127.0.0.1' IDENTIFIED BY %s"
+        mysql.query(password, ["another"])
+        try:
+            for number in connections(mysql):
+                mysql.query(f"KILL {number}")
+            changing = asyncio.create_task(backend.store.change(KEY, bump))
+            await until(lambda: backend.primary.denied)
+        finally:
+            mysql.query(password, [mysql.passwords.gateway])
+
+        assert (await changing).answer == 2
+
+
 async def test_no_change_is_lost_when_connections_are_killed(
     stack_config: StackConfig, mysql: Server
 ) -> None:
