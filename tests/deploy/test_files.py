@@ -395,6 +395,14 @@ def test_both_haproxy_configurations_are_valid_and_have_the_same_rules() -> None
     assert list(difflib.unified_diff(rules(ours), rules(theirs), lineterm="", n=0)) == []
 
 
+def test_haproxy_as_systemd_starts_it_gives_up_the_rights_of_root(tmp_path: Path) -> None:
+    readme, config = (DEPLOY / "README.md").read_text(), tmp_path / "haproxy.cfg"
+    line = next(line for line in readme.splitlines() if line.endswith("systemctl reload haproxy"))
+    run("sh", "-c", line.partition(" && ")[0].replace("/etc/haproxy/haproxy.cfg", str(config)))
+    assert "\n    user haproxy\n    group haproxy\n" in config.read_text()
+    assert "Warnings" not in run("haproxy", "-c", "-f", config)
+
+
 def test_nginx_accepts_its_configuration(tmp_path: Path) -> None:
     text = (DEPLOY / "balance" / "nginx.conf").read_text()
     text = text.replace("/run/nginx-tapedeck", f"{tmp_path}/nginx")
