@@ -44,8 +44,8 @@ async def _seal(
 ) -> None:
     own = {"seal_rate": _KEYS_A_SECOND, "filter_bytes": 0}  # this process uses no filters itself
     partitions = {**document.get("partitions", {}), **own}
-    backend = await Backend.open(parse({**document, "partitions": partitions}), prune=False)
-    try:
+    sections = parse({**document, "partitions": partitions})
+    async with await Backend.open(sections, prune=False) as backend:
         await backend.days.complete()
         for day in days:
             outcome = await backend.sealer.seal(day, again=again)
@@ -53,8 +53,6 @@ async def _seal(
                 say(sealed.day)
             if outcome.failed or outcome.elsewhere or (again and not outcome.sealed):
                 raise ServerFailed(f"{day} could not be sealed: {outcome}")
-    finally:
-        await backend.close()
 
 
 def take_filters(document: dict[str, Any], days: int) -> None:

@@ -129,14 +129,11 @@ async def _import(file: BinaryIO, file_format: Format, skip_bad: bool, mysql: My
         transient=True,
         disable=not (console.is_terminal and size),
     )
-    primary = Primary(mysql)
-    await primary.start()
     try:
-        with bar as lines:
-            return await import_mixes(primary, read(lines, file_format), skip_bad=skip_bad)
+        async with Primary(mysql) as primary:
+            with bar as lines:
+                return await import_mixes(primary, read(lines, file_format), skip_bad=skip_bad)
     except UnreadableFile as error:
         fail(f"{file.name}: nothing was imported: {error}")
     except OSError as error:
         fail(f"{file.name}: cannot be read: {error}")
-    finally:
-        await primary.close()

@@ -36,6 +36,8 @@ DEFAULT_CONFIG = (
     INSTALLED_CONFIG if INSTALLED_CONFIG.exists() and not LOCAL_CONFIG.exists() else LOCAL_CONFIG
 )
 """Of the folder where it is typed, or else of the machine."""
+NAMED = 10
+"""Most ids that a sentence names."""
 
 
 class Failed(Exception):
@@ -63,6 +65,12 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
         table.add_row(*row)
     needed = Console(width=1000).measure(table).maximum
     Console(width=max(Console().width, needed), highlight=False).print(table)
+
+
+def some(ids: list[int]) -> str:
+    """The first `NAMED` ids, and how many more there are."""
+    more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+    return ", ".join(map(str, ids[:NAMED])) + more
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from cli.common import fail
+from cli.common import fail, some
 from sharding.importing.target import MOVED, NEW, OLDER, OTHER, REPLACED, SAME, Step, decide
 from sharding.partitions.calendar import oldest_kept, tomorrow
 from sharding.state import Owner
@@ -40,8 +40,6 @@ WHAT = {
 }
 OTHERWISE = "answered otherwise"
 LACKING = "imported as in the source but not all in the catalog"
-NAMED = 10
-"""Most ids that a sentence names."""
 AT_ONCE = 16
 """Most requests to the gateway at the same time."""
 COMPARED = 250
@@ -147,12 +145,6 @@ def _sentence(body: Any) -> str:
     return " ".join(body.get("errors") or ()) if isinstance(body, dict) else ""
 
 
-def some(ids: list[int]) -> str:
-    """The first `NAMED` ids, and how many more there are."""
-    more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
-    return ", ".join(map(str, ids[:NAMED])) + more
-
-
 async def differences(work: Run, backend: Backend, asking: Asking, sample: int) -> Found:
     """Compare states, count the outcomes in `work.counts`, and return the differences.
 
@@ -188,9 +180,9 @@ async def differences(work: Run, backend: Backend, asking: Asking, sample: int) 
             # All rows of a state or none: an import takes the last one of a day.
             chosen = [one for one in records if crc32(b"%d:%d" % one.key) % sample == 0]
             for first in range(0, len(chosen), COMPARED):
-                some = chosen[first : first + COMPARED]
-                await work.passed(len(some))
-                for step, what in await asyncio.gather(*map(compare, some)):
+                batch = chosen[first : first + COMPARED]
+                await work.passed(len(batch))
+                for step, what in await asyncio.gather(*map(compare, batch)):
                     work.counts[step.outcome] += 1
                     at = step.record.key, step.record.day
                     if at in problems:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json, run
+from cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, print_json, run, some
 from config.load import load
 
 if TYPE_CHECKING:
@@ -131,8 +131,9 @@ def import_(
             print(_line(step))
         print(("Would be: " if dry_run else "") + _counted(work) + ".")
         if lacking:
+            mixes = "1 mix" if len(lacking) == 1 else f"{len(lacking):,} mixes"
             print(
-                f"The catalog lacks {_some('mix', lacking)}: until they are there, the Player"
+                f"The catalog lacks {mixes} ({some(lacking)}): until they are there, the Player"
                 " answers 404 for these places."
             )
     if work.rejected:
@@ -168,9 +169,7 @@ def _map(path: Path) -> Map:
 
     try:
         return read_map(read_text(path))
-    except Unreadable as error:
-        fail(f"{path}: {error}")
-    except BadMap as error:
+    except (Unreadable, BadMap) as error:
         fail(f"{path}: {error}")
 
 
@@ -234,14 +233,10 @@ async def _import(sections: Sections, work: Run, done: Any, dry: bool, close: bo
     from sharding.partitions.calendar import call_tables
 
     call_tables(sections.partitions.prefix)
-    primary = Primary(sections.mysql)
-    await primary.start()
-    try:
+    async with Primary(sections.mysql) as primary:
         retention = sections.partitions.retention_days
         await work.into(primary, retention, done, dry=dry, close=close)
         return await _lacking(primary, sorted(work.mixes))
-    finally:
-        await primary.close()
 
 
 async def _lacking(primary: Primary, mixes: list[int]) -> list[int]:
@@ -252,8 +247,8 @@ async def _lacking(primary: Primary, mixes: list[int]) -> list[int]:
     there: set[int] = set()
     try:
         for first in range(0, len(mixes), AT_ONCE):
-            some = mixes[first : first + AT_ONCE]
-            there.update([int(row[0]) for row in await primary.fetch(read_ids(len(some)), some)])
+            asked = mixes[first : first + AT_ONCE]
+            there.update([int(row[0]) for row in await primary.fetch(read_ids(len(asked)), asked)])
     except MySQLError as error:
         if error.fault is not Fault.NO_TABLE:
             raise
@@ -264,12 +259,11 @@ async def _verify(sections: Sections, work: Run, url: str, sample: int) -> Found
     from cli.import_verify import Asking, differences
     from sharding.backend import Backend
 
-    backend = await Backend.open(sections, prune=False)
-    try:
-        async with Asking(sections, url) as asking:
-            return await differences(work, backend, asking, sample)
-    finally:
-        await backend.close()
+    async with (
+        await Backend.open(sections, prune=False) as backend,
+        Asking(sections, url) as asking,
+    ):
+        return await differences(work, backend, asking, sample)
 
 
 def _tell_differences(work: Run, found: Found, as_json: bool) -> None:
@@ -301,12 +295,6 @@ def _counted(work: Run) -> str:
         for what, n in sorted(work.counts.items())
     ]
     return ", ".join(said) or "0 rows"
-
-
-def _some(what: str, ids: list[int]) -> str:
-    from cli.import_verify import some
-
-    return f"{len(ids):,} {what if len(ids) == 1 else what + 'es'} ({some(ids)})"
 
 
 def _shown(step: Any) -> dict[str, Any]:
@@ -408,15 +396,12 @@ async def _export(
     from sharding.backend import Backend
 
     backend = Backend(sections)
-    await backend.primary.start()
-    try:
 
-        async def days() -> list[date]:
-            await backend.days.refresh()
-            return [day for day in backend.days.readable() if first is None or day >= first]
+    async def days() -> list[date]:
+        await backend.days.refresh()
+        return [day for day in backend.days.readable() if first is None or day >= first]
 
-        fetch = backend.primary.fetch
-        count: Written = await write(file, fetch, kind, mapped, tables, days, tuple(user or ()))
-        return count
-    finally:
-        await backend.primary.close()
+    async with backend.primary as primary:
+        users = tuple(user or ())
+        count: Written = await write(file, primary.fetch, kind, mapped, tables, days, users)
+    return count

@@ -136,24 +136,12 @@ def seal(
     except CannotSeal as error:
         fail(f"nothing was sealed: {error}")
     if as_json:
-        print_json(
-            {
-                "sealed": [
-                    {
-                        "day": one.day,
-                        "keys": one.keys,
-                        "filter_bytes": one.bytes,
-                        "seconds": one.seconds,
-                    }
-                    for one in outcome.sealed
-                ],
-                "failed": {f"{one:%Y%m%d}": why for one, why in outcome.failed.items()},
-            }
-        )
+        failed = {f"{one:%Y%m%d}": why for one, why in outcome.failed.items()}
+        print_json({"sealed": outcome.sealed, "failed": failed})
     else:
         for one in outcome.sealed:
             print(
-                f"Sealed {one.day}: {one.keys:,} keys, a filter of {one.bytes:,} bytes,"
+                f"Sealed {one.day}: {one.keys:,} keys, a filter of {one.filter_bytes:,} bytes,"
                 f" {one.seconds:.1f} s."
             )
         if not outcome.sealed and not outcome.failed and not outcome.elsewhere:
@@ -258,11 +246,8 @@ def _with_pruner(sections: Sections, work: Callable[[Pruner], Awaitable[Result]]
         call_tables(sections.partitions.prefix)
         primary = Primary(sections.mysql, lambda status: days.observe(status.clock_ms))
         days = Days(primary, sections.partitions.retention_days)
-        await primary.start()
-        try:
+        async with primary:
             return await work(Pruner(primary, days, sections.partitions))
-        finally:
-            await primary.close()
 
     return run(carry_out())
 

@@ -172,9 +172,6 @@ async def _where(sections: Sections, user: int, playlist: int) -> Where:
     from sharding.state import Key
     from sharding.where import where_is
 
-    backend = await Backend.open(sections, prune=False)
-    try:
+    async with await Backend.open(sections, prune=False) as backend:
         await find_cluster(backend)
         return await where_is(backend, Key(user, playlist), all_or_nothing=False)
-    finally:
-        await backend.close()

@@ -99,15 +99,11 @@ def client_context(config: ClientTls) -> ssl.SSLContext | None:
     return context
 
 
-def scheme(config: ServerTls) -> str:
-    """The scheme of a port's URL: `http` or `https`."""
-    return "http" if config.tls_certificate_file is None else "https"
-
-
 def own_url(config: Gateway | Admin) -> str:
     """The URL of one of the gateway's ports, from this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
-    return f"{scheme(config)}://{join_address(host, config.port)}"
+    scheme = "http" if config.tls_certificate_file is None else "https"
+    return f"{scheme}://{join_address(host, config.port)}"
 
 
 def own_port_context(config: ServerTls) -> ssl.SSLContext | None:

@@ -314,11 +314,6 @@ def _learn_mixes(target: Target) -> dict[int, list[int]]:
 
 
 async def _fetch(config: MySQL, sql: str) -> list[Any]:
-    primary = Primary(config)
-    await primary.start()
-    try:
-        async with primary.session_apart(primary.deadline()) as session:
-            session.statement_seconds = 20
-            return await session.fetch(sql)
-    finally:
-        await primary.close()
+    async with Primary(config) as primary, primary.session_apart(primary.deadline()) as session:
+        session.statement_seconds = 20
+        return await session.fetch(sql)

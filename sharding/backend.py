@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from config.model import Sections
 from failover.loop_lag import SPAN, LoopLag
@@ -164,6 +164,12 @@ class Backend:
                 ending = asyncio.create_task(stop(self._tasks.pop(name)))
                 self._ending.add(ending)
                 ending.add_done_callback(self._ending.discard)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Finish background writes, then close every connection."""

@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import structlog
 
@@ -164,6 +164,13 @@ class Primary:
         """Begin to check the hosts. Does not wait for a primary."""
         self._since = asyncio.get_running_loop().time()
         self._monitor.start()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Stop the checks, close every connection, and refuse the requests that wait for one."""

@@ -83,13 +83,13 @@ class Sealed:
 
     Attributes:
         keys: of its partition.
-        bytes: of its filter.
+        filter_bytes: the size of its filter.
         seconds: that sealing took.
     """
 
     day: date
     keys: int
-    bytes: int
+    filter_bytes: int
     seconds: float
 
 
@@ -263,7 +263,7 @@ class Sealer:
             "day sealed",
             partition=table(day),
             keys=done.keys,
-            filter_bytes=done.bytes,
+            filter_bytes=done.filter_bytes,
             seconds=done.seconds,
         )
         return done
