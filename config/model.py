@@ -144,6 +144,7 @@ class Gateway(ServerTls):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 15.0
+    hung_seconds: Annotated[float, Field(ge=1, le=86_400)] = 30.0
     max_requests: Annotated[int, Field(ge=1)] = 4096
 
 

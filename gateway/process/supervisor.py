@@ -16,11 +16,13 @@ import socket
 import sys
 from dataclasses import dataclass
 
+import aiohttp
 import structlog
 from prometheus_client import Counter, Gauge
 
 from config.model import Sections
 from config.plain import plain
+from failover import tasks
 from gateway.http.errors import encode
 from gateway.http.listening import BACKLOG, bind, bind_shared
 from gateway.peers import Peers
@@ -36,6 +38,8 @@ BACKOFF_SECONDS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds before the next start, by short lives in a row."""
 KILL_AFTER_SECONDS = 10.0
 """Seconds beyond drain_seconds after which a worker is killed."""
+MISSES_AT_START = 20
+"""Thirds of hung_seconds that a worker may take to start."""
 
 ALIVE = Gauge("tapedeck_workers", "Worker processes that live")
 RESTARTS = Counter("tapedeck_worker_restarts", "Workers that died and were started again")
@@ -150,11 +154,33 @@ class Supervisor:
             # No processes or no memory left: that may pass.
             return str(error)
         ALIVE.inc()
+        watching = asyncio.create_task(self._watch(slot, slot.process))
         try:
             return await slot.process.wait()
         finally:
             ALIVE.dec()
             slot.process = None
+            await tasks.stop(watching)
+
+    async def _watch(self, slot: _Slot, process: asyncio.subprocess.Process) -> None:
+        """Kill a worker that does not answer: its clients would wait for ever.
+
+        It is asked twice, since after a pause of the whole machine it may only be late. A worker
+        that has not answered yet may still be starting.
+        """
+        loop = asyncio.get_running_loop()
+        misses, most = 0, MISSES_AT_START
+        while misses < most:
+            seconds = self._live.config.gateway.hung_seconds / 3
+            asked = loop.time()
+            try:
+                await slot.client.ask("/healthz", seconds=seconds)
+                misses, most = 0, 2
+            except (OSError, aiohttp.ClientError):
+                misses += 1
+            await asyncio.sleep(asked + seconds - loop.time())
+        _log.error("worker killed", worker=slot.number, reason="does not answer")
+        _signal(process, signal.SIGKILL)
 
     async def _spawn(self, slot: _Slot) -> asyncio.subprocess.Process:
         config, generation = self._live.config, self._reloaded.generation

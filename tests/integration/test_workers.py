@@ -115,6 +115,23 @@ def test_a_dead_worker_is_replaced_and_no_new_connection_is_lost(gateway: Gatewa
     assert stats["tapedeck_workers"] == 2
 
 
+def test_a_worker_that_hangs_is_replaced_and_the_others_stay(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    document = stack_config(gateway={"hung_seconds": 3, "workers": 2})
+    put_mixes(document, [a_mix(7, tracks=3)])
+    with Gateway(document, tmp_path) as gateway:
+        until(lambda: len(workers(gateway)) == 2, "two workers")
+        before = workers(gateway)
+        os.kill(before[1], signal.SIGSTOP)
+        # Some of these connections are the hanging worker's: its successor answers them.
+        assert asyncio.run(one_request_each(gateway, 20)) == [200] * 20
+        until(lambda: workers(gateway)[1] != before[1], "a new worker 1")
+        assert workers(gateway)[2] == before[2]
+        assert not exists(before[1])
+        assert [line["worker"] for line in gateway.lines("worker killed")] == [1]
+
+
 def test_after_the_supervisor_is_killed_no_worker_and_no_port_is_left(gateway: Gateway) -> None:
     pids = workers(gateway).values()
     gateway.kill()
