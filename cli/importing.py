@@ -348,9 +348,9 @@ def export(
     """Write the states as the system that they came from has them.
 
     Columns have the names in the map; for an expression, the name of its meaning. A .sql file has
-    REPLACE statements for the tables of the states' days. A map with `player:` exports the Player's
-    states, one with `body:` the states API's. --since writes only the days from then on, which have
-    every later change.
+    statements that insert or change rows in the tables of the states' days. A map with `player:`
+    exports the Player's states, one with `body:` the states API's. --since writes only the days
+    from then on, which have every later change.
 
     Example: tapedeck export --to back.sql --tables 'player_%Y%m%d' --map map.yml
     """

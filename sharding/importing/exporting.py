@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, TextIO
 
@@ -106,10 +106,7 @@ async def write(
                 elif kind == ".jsonl":
                     file.write(msgspec.json.encode(row).decode() + "\n")
                 else:
-                    columns = ", ".join(f"`{name}`" for name in row)
-                    said = ", ".join(map(_literal, row.values()))
-                    name = day.strftime(tables)
-                    file.write(f"REPLACE INTO `{name}` ({columns}) VALUES ({said});\n")
+                    file.write(_upsert(day.strftime(tables), row) + "\n")
     return count
 
 
@@ -151,6 +148,18 @@ def _meant(owner: Owner, user: int, playlist: int, day: date, body: bytes) -> di
         else:
             meant[name] = state.get(name, [])
     return meant
+
+
+def _upsert(table: str, row: Mapping[str, Any]) -> str:
+    """The statement that inserts or changes a row.
+
+    It leaves the row's other columns as they are. (REPLACE would delete the row first, and with it
+    the rows of other tables that a foreign key binds to it.)
+    """
+    columns = ", ".join(f"`{name}`" for name in row)
+    said = ", ".join(map(_literal, row.values()))
+    changed = ", ".join(f"`{name}`=VALUES(`{name}`)" for name in row)
+    return f"INSERT INTO `{table}` ({columns}) VALUES ({said}) ON DUPLICATE KEY UPDATE {changed};"
 
 
 def _text(value: Any) -> Any:

@@ -5,6 +5,7 @@ No I/O: it turns the text of the file and the values of rows into records.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -222,6 +223,9 @@ def _day(value: Any) -> date:
     if isinstance(value, date):
         return value
     text = str(value)
+    if len(text) > len("2026-11-30") and text[4:5] == "-":
+        with contextlib.suppress(ValueError, OverflowError):  # a time, perhaps of another zone
+            return _day(datetime.fromisoformat(text))
     found = parse_day(text[:10].replace("-", ""))
     if found is not None and (len(text) == 8 or text[4:5] == "-"):
         return found

@@ -747,7 +747,9 @@ async def test_every_kind_of_source_gives_the_same_state(
 
 
 @pytest.mark.engines
-async def test_sql_of_an_export_keeps_every_text_unchanged(gateway: Backend, app: App) -> None:
+async def test_sql_of_an_export_keeps_texts_and_what_the_map_does_not_name(
+    gateway: Backend, app: App
+) -> None:
     bodies = [json.dumps({"a": a}, ensure_ascii=False) for a in ("it's", "a\\b", "é\n", '"; --')]
 
     async def states(statement: str) -> Any:
@@ -762,12 +764,21 @@ async def test_sql_of_an_export_keeps_every_text_unchanged(gateway: Backend, app
     await write(file, states, ".sql", said, "back_%Y%m%d", days, ())
     name = f"back_{app.today:%Y%m%d}"
     await gateway.primary.execute(
-        f"CREATE TABLE {name} (u BIGINT, p BIGINT, at DATETIME(3), b TEXT CHARACTER SET utf8mb4)"
+        f"CREATE TABLE {name} (u BIGINT, p BIGINT, at DATETIME(3), b TEXT CHARACTER SET utf8mb4,"
+        " note TEXT, PRIMARY KEY (u, p))"
     )
+    await gateway.primary.execute(
+        "CREATE TABLE skips (u BIGINT, p BIGINT,"
+        f" FOREIGN KEY (u, p) REFERENCES {name} (u, p) ON DELETE CASCADE)"
+    )
+    await gateway.primary.execute(f"INSERT INTO {name} VALUES (1, 7, NULL, '{{}}', 'mine')")
+    await gateway.primary.execute("INSERT INTO skips VALUES (1, 7)")
     for statement in file.getvalue().splitlines():
         await gateway.primary.execute(statement.removesuffix(";"))
     rows = await gateway.primary.fetch(f"SELECT b, DATE(at) FROM {name} ORDER BY u")
     assert [tuple(row) for row in rows] == [(body, app.today) for body in bodies]
+    assert await gateway.primary.fetch(f"SELECT note FROM {name} WHERE u=1") == [("mine",)]
+    assert len(await gateway.primary.fetch("SELECT * FROM skips")) == 1
 
 
 async def test_an_export_survives_the_midnight_after_which_its_oldest_day_is_dropped(

@@ -269,7 +269,11 @@ def test_times_of_skips_are_read_however_they_are_written(time: object) -> None:
     assert played({"skips": time}) == {"skips": [1792490400.0]}
 
 
-@pytest.mark.parametrize("day", ["20261020", "2026-10-20", "2026-10-20 23:59:59", DAY, 1792490400])
+@pytest.mark.parametrize(
+    "day",
+    ["20261020", "2026-10-20", "2026-10-20 23:59:59", DAY, 1792490400, "2026-10-20T23:59:59Z",
+     "2026-10-21T01:30:00+02:00", "2026-10-19T22:30:00.5-02:00"],
+)  # fmt: skip
 def test_days_are_read_however_they_are_written(day: object) -> None:
     assert record({"user": 1, "playlist": 2, "day": day, "body": "{}"}, None, body_of).day == DAY
 
