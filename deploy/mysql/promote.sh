@@ -49,6 +49,8 @@ apply() { # Waits until all that was received is applied.
 
 look "$@"
 [ -n "$status" ] || fail "this host is no standby: it replicates from no other host"
+leaves=$(echo "$status" | sed -n 's/^ *\(Replicate_.*\(DB\|Table\): ..*\)/\1/p' | tr '\n' ' ')
+[ -z "$leaves" ] || fail "this host leaves out a part of what it receives ($leaves): it lacks changes that were acknowledged"
 if [ "$(shown Replica_SQL_Running)" != Yes ] || [ "$(shown SQL_Delay)" != 0 ]; then
     echo "promote: it applied nothing, or with a delay: it applies now"
     # What was received is in the relay log. MariaDB (with GTIDs) empties it when it starts with both threads stopped, and MySQL

@@ -269,6 +269,11 @@ def test_only_a_standby_is_promoted(
     with pytest.raises(subprocess.CalledProcessError) as refused:
         promote(first)
     assert "this host is writable: it is no standby; nothing is promoted" in refused.value.stderr
+    second.query("STOP SLAVE")
+    second.query("SET GLOBAL replicate_ignore_table = 'tapedeck.player_state_20261020'")
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        promote(second)
+    assert "Replicate_Ignore_Table: tapedeck.player_state_20261020" in refused.value.stderr
     second.kill()
     with pytest.raises(subprocess.CalledProcessError) as refused:
         promote(second)
