@@ -28,6 +28,10 @@ if (
     and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 ):
     signal.signal(signal.SIGINT, end_at_once)
+if sys.argv[1:2] == ["serve"]:
+    # A SIGHUP reloads a gateway, and must not end one that starts: it waits until the gateway
+    # catches it (`gateway/process/admin_port.py`).
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
 if os.getpid() == 1:
     signal.signal(signal.SIGTERM, end_at_once)
     # The starter may have blocked SIGTERM until here (deploy/docker/Dockerfile): it then waits.

@@ -39,6 +39,8 @@ MOST_SERVERS = 1_000
 _MAP_SIZE = 16
 """The reply to CLUSTER SLOTS may be this many times larger than others: a thousand primaries with
 their replicas, and some ranges of slots each, take a megabyte."""
+_PROBE_KEYS = 2_000
+"""How many keys are tried to find one of a primary's own."""
 _ELSEWHERE = ("MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN ")
 
 
@@ -48,6 +50,7 @@ class _Link(Link):
     def __init__(self, nodes: ClusterNodes, server: HostPort, config: Lookup) -> None:
         super().__init__(server, config)
         self._nodes = nodes
+        self._name = str(server)
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """As `Link.ask`, but for an entry of another primary the reply is `Elsewhere`."""
@@ -55,7 +58,8 @@ class _Link(Link):
         for at, reply in enumerate(replies):
             if isinstance(reply, NodeError) and str(reply).startswith(_ELSEWHERE):
                 replies[at] = Elsewhere(str(reply))
-        self._nodes.note_errors([str(reply) for reply in replies if isinstance(reply, Elsewhere)])
+        elsewhere = [str(reply) for reply in replies if isinstance(reply, Elsewhere)]
+        self._nodes.note_errors(self._name, elsewhere)
         return replies
 
     def renew(self) -> None:
@@ -103,7 +107,7 @@ class ClusterNodes(NodeSet):
         self._loop_lag = loop_lag
         self._owners: list[Node | None] = [None] * SLOTS
         self._problem = "it was not asked yet"
-        self._down = ""
+        self._down: dict[str, str] = {}
         self._wanted = asyncio.Event()
 
     @property
@@ -112,7 +116,8 @@ class ClusterNodes(NodeSet):
         if self._problem:
             return [f"the Redis Cluster gives no hints: {self._problem}"]
         if self._down:
-            return [f"the Redis Cluster says CLUSTERDOWN: {self._down}"]
+            said = next(iter(self._down.values()))
+            return [f"the Redis Cluster says CLUSTERDOWN: {said}"]
         uncovered = self._owners.count(None)
         return [f"{uncovered:,} slots of the Redis Cluster have no primary"] if uncovered else []
 
@@ -140,16 +145,20 @@ class ClusterNodes(NodeSet):
         """Ask for the slots soon: something failed."""
         self._wanted.set()
 
-    def note_errors(self, elsewhere: Sequence[str]) -> None:
+    def note_errors(self, name: str, elsewhere: Sequence[str]) -> None:
         """Called when a primary has answered.
 
         Args:
+            name: of the primary.
             elsewhere: its errors for the entries that it does not have.
         """
         down = next((said for said in elsewhere if said.startswith("CLUSTERDOWN")), "")
-        if down and not self._down:
-            log.warning("redis cluster failed", reason=down)
-        self._down = down
+        if not down:
+            self._down.pop(name, None)
+        elif name in self._nodes:
+            if not self._down:
+                log.warning("redis cluster failed", reason=down)
+            self._down[name] = down
         if elsewhere:
             self.ask_soon()
 
@@ -158,9 +167,10 @@ class ClusterNodes(NodeSet):
             self._wanted.clear()
             await self.refresh()
             now = asyncio.get_running_loop().time()
-            out = [node for node in self if not node.health.live]
-            for node in out:
-                node.check(now)
+            for node in self:
+                if not node.health.live:
+                    node.check(now)
+                    self._down.pop(node.name, None)  # no longer known
             if self._down:  # also while no request comes whose answer would end it
                 asked = (node.ask_uncounted([("GET", PROBE_KEY)]) for node in self)
                 await asyncio.gather(*asked, return_exceptions=True)
@@ -210,10 +220,26 @@ class ClusterNodes(NodeSet):
             log.info("lookup node left", node=name)
             former[name].show(current=False)
             former[name].close()
+            self._down.pop(name, None)
             metrics.forget(name)
 
     def _node(self, server: LookupServer) -> Node:
         link = _Link(self, server, self._config)
-        node = Node(server, self._config, self._loop_lag, link=link, probing=[("PING",)])
+        node = Node(
+            server,
+            self._config,
+            self._loop_lag,
+            link=link,
+            probe_key=lambda: self._probe_key(server.name),
+        )
         node.show(current=True)
         return node
+
+    def _probe_key(self, name: str) -> bytes:
+        """A key of one of the primary's slots; any other key if it has very few of them."""
+        for number in range(_PROBE_KEYS):
+            key = PROBE_KEY + b":%d" % number
+            owner = self.owner(key)
+            if owner is not None and owner.name == name:
+                break
+        return key

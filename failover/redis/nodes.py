@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, TypeGuard
 
 import structlog
 
@@ -26,8 +26,8 @@ from failover.tasks import stop
 log = structlog.get_logger("tapedeck.nodes")
 
 PROBE_KEY = b"tapedeck:probe"
-PROBING: Sequence[Command] = (("SET", PROBE_KEY, b"1", "EX", 60), ("GET", PROBE_KEY))
-"""The commands of a probe, which must succeed before a node of a ring returns."""
+_PROBE_SECONDS = 60
+"""Seconds after which an entry that a probe wrote expires."""
 TRIAL_SECONDS = 2.0
 """Seconds that a node has to answer before it enters the ring."""
 CHECK_AFTER = 1.0
@@ -54,7 +54,7 @@ class Node:
     Args:
         loop_lag: tells when this process is starved; without it, it never is.
         link: the connections to use; None: a ring's.
-        probing: the commands of a probe.
+        probe_key: returns the name of the entry that the next probe writes.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Node:
         loop_lag: LoopLag | None = None,
         *,
         link: Link | None = None,
-        probing: Sequence[Command] = PROBING,
+        probe_key: Callable[[], bytes] = lambda: PROBE_KEY,
     ) -> None:
         self.server = server
         self._loop_lag = loop_lag or LoopLag()
@@ -78,7 +78,7 @@ class Node:
         self._asked = self._wrote = time.monotonic()
         self._checking: asyncio.Task[Any] | None = None
         self._link = link or Link(server, config)
-        self._probing = probing
+        self._probe_key = probe_key
         self._use(config)
 
     @property
@@ -147,13 +147,7 @@ class Node:
             self._failed(describe(error))
             return None
         for reply in replies:
-            # LOADING, MASTERDOWN, OOM, READONLY, NOAUTH, ...: the node cannot do its work.
-            # (WRONGTYPE says that the entry is wrong, not the node.)
-            if (
-                isinstance(reply, NodeError)
-                and not isinstance(reply, Elsewhere)
-                and not str(reply).startswith("WRONGTYPE")
-            ):
+            if _refuses(reply):
                 # It may be the wrong server by now (a demoted primary, a rotated password): the
                 # next connection looks the name up and logs in anew.
                 self._link.renew()
@@ -200,11 +194,14 @@ class Node:
     async def _problem(self) -> tuple[str | None, bool]:
         """Why the commands of a probe do not work, and whether they were answered late."""
         try:
-            replies, late = await self._send(self._probing)
+            replies, late = await self._send(self._probing())
         except Exception as error:
             return describe(error), False
-        refused = next((reply for reply in replies if isinstance(reply, NodeError)), None)
+        refused = next((reply for reply in replies if _refuses(reply)), None)
         return None if refused is None else describe(refused), late
+
+    def _probing(self) -> Sequence[Command]:
+        return probing(self._config.layout, self._probe_key())
 
     def check(self, now: float) -> None:
         """In the background, probe an ejected node when it is due, or check that a live node that
@@ -217,7 +214,7 @@ class Node:
         if health.probe_due(now):
             work: Coroutine[Any, Any, Any] = self.probe()
         elif health.live and idle >= (CHECK_AGAIN if health.reason else CHECK_AFTER):
-            work = self.run(self._probing, writes=True)
+            work = self.run(self._probing(), writes=True)
         else:
             return
         self._checking = asyncio.create_task(work, name=f"check-{self.name}")
@@ -362,6 +359,30 @@ class Nodes(NodeSet):
             now = time.monotonic()
             for node in self:
                 node.check(now)
+
+
+def probing(layout: Literal["packed", "flat"], key: bytes) -> Sequence[Command]:
+    """The commands of a probe, which must succeed before a node returns: all that hints of this
+    layout need, since a node may refuse any one of them (an ACL, a renamed command)."""
+    if layout == "flat":
+        return [("SET", key, b"1", "EX", _PROBE_SECONDS), ("GET", key)]
+    return [
+        ("HSET", key, b"0", b"1"),
+        ("EXPIRE", key, _PROBE_SECONDS),
+        ("HGET", key, b"0"),
+        ("HSCAN", key, 0, "COUNT", 1),
+        ("HDEL", key, b"1"),
+    ]
+
+
+def _refuses(reply: object) -> TypeGuard[NodeError]:
+    """Whether a node says that it cannot do its work: LOADING, MASTERDOWN, OOM, READONLY, NOAUTH.
+
+    WRONGTYPE says that the entry is wrong, and `Elsewhere` that it is another node's.
+    """
+    if not isinstance(reply, NodeError) or isinstance(reply, Elsewhere):
+        return False
+    return not str(reply).startswith("WRONGTYPE")
 
 
 def describe(error: Exception) -> str:

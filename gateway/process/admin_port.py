@@ -40,6 +40,8 @@ class AdminPort:
         if isinstance(reload, Reload):
             self._dashboard = Dashboard(answers, live)
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up.set)
+            # A starting gateway has it blocked (`cli/__init__.py`).
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
         api = AdminApi(answers, reload, live, self._dashboard, token)
         self._listening = Listening(admin_application(live, api), sock, lambda: live.config.admin)
         live.followers.append(lambda _: self._listening.renew())

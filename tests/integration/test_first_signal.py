@@ -1,4 +1,5 @@
-"""A SIGTERM to process 1 of a container ends it at any moment of its start.
+"""Signals during a start. A SIGTERM to process 1 of a container ends it at any moment; a SIGHUP
+ends no gateway.
 
 The kernel drops signals for process 1 for which it has no handler.
 """
@@ -53,11 +54,11 @@ class Contained:
         name = Path(f"/proc/{self.pid}/comm")
         assert eventually(lambda: name.read_text() != "unshare\n")
 
-    def signals(self, *words: str) -> bool:
-        """Whether SIGTERM is in one of its signal masks, for example `SigCgt` (caught)."""
+    def signals(self, *words: str, number: int = signal.SIGTERM) -> bool:
+        """Whether a signal is in one of its signal masks, for example `SigCgt` (caught)."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         masks = [int(line.split()[1], 16) for line in lines if line.split(":")[0] in words]
-        return any(mask & 1 << (signal.SIGTERM - 1) for mask in masks)
+        return any(mask & 1 << (number - 1) for mask in masks)
 
     @property
     def mapped(self) -> str:
@@ -112,6 +113,18 @@ def test_the_first_sigterm_ends_a_gateway_while_it_starts(
 
     assert gateway.end() in (0, 128 + signal.SIGTERM), gateway.output.read_text()
     assert "Traceback" not in gateway.output.read_text()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_sighup_during_the_start_ends_no_gateway_and_reloads_it(
+    contained: Callable[..., Contained], serve: tuple[str, ...], workers: str
+) -> None:
+    gateway = contained(*serve, "--workers", workers)
+    assert eventually(lambda: gateway.signals("SigCgt"))  # Python has started
+    os.kill(gateway.pid, signal.SIGHUP)
+
+    assert eventually(lambda: '"configuration reloaded"' in gateway.output.read_text())
+    assert gateway.end() == 0, gateway.output.read_text()
 
 
 def test_a_sigterm_before_python_has_started_ends_a_gateway_of_the_image(

@@ -140,19 +140,23 @@ async def test_a_probe_of_a_frozen_node_does_not_delay_the_return_of_another_one
         assert not one.live
 
 
-async def test_a_node_that_refuses_to_set_an_expiry_is_ejected(
-    backend: Backend, lookup_servers: list[RedisServer]
+@pytest.mark.parametrize("command", ["hget", "hset", "expire"])
+async def test_a_node_that_refuses_a_command_of_hints_stays_out_until_it_accepts_it(
+    backend: Backend, lookup_servers: list[RedisServer], command: str
 ) -> None:
+    node = backend.nodes["lookup1"]
     with lookup_servers[0].client() as client:
-        client.execute_command("ACL", "SETUSER", "default", "-expire")
+        client.execute_command("ACL", "SETUSER", "default", f"-{command}")
         try:
-            for key in keys_of(backend, "lookup1", 2):
-                await backend.store.change(key, bump)
-                await backend.lookups.drain()
-            await until(lambda: not backend.nodes["lookup1"].health.live)
-            assert "expire" in backend.nodes["lookup1"].health.reason
+            # A check of the idle node finds it, before a listener does.
+            await until(lambda: not node.health.live)
+            await node.probe()
+            assert not node.health.live
+            assert f"the '{command}' command" in node.health.reason
         finally:
             client.execute_command("ACL", "SETUSER", "default", "+@all")
+    await node.probe()
+    assert node.health.live
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -203,7 +207,8 @@ async def test_no_request_reaches_an_ejected_node_and_a_probe_brings_it_back(
     for key in keys:
         assert await count(backend.store, key) == 2
     with server.client() as client:
-        assert client.info("commandstats")["cmdstat_hget"]["calls"] == len(keys)
+        # The probe read once.
+        assert client.info("commandstats")["cmdstat_hget"]["calls"] == 1 + len(keys)
 
 
 async def test_an_ejection_and_a_return_are_one_log_line_each_with_node_and_reason(

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
@@ -252,3 +253,20 @@ async def test_hints_are_used_when_the_cluster_s_answers_are_right_again(
     liar.script = says(slots_of(("127.0.0.1", liar.port)), resp(f"{today:%Y%m%d}"))
     await until(lambda: backend.readiness().status == "ready")
     assert (await backend.lookups.ask(Key(1, 1))).day == today
+
+
+async def test_a_cluster_that_one_primary_calls_down_is_one_fault_until_that_one_answers(
+    backend: Backend, liar: Liar
+) -> None:
+    nodes = nodes_of(backend)
+    async with Liar(says(resp([]))) as other:
+        both = slots_of(("127.0.0.1", liar.port), ("127.0.0.1", other.port))
+        liar.script, other.script = says(both), says(both, b"-CLUSTERDOWN The cluster is down\r\n")
+        with structlog.testing.capture_logs() as lines:
+            await nodes.refresh()
+            for number in range(40):
+                await backend.lookups.ask(Key(1 + number, 1))
+            assert "CLUSTERDOWN" in reasons(backend)
+        assert [line["event"] for line in lines].count("redis cluster failed") == 1
+        other.script = says(both)
+        await until(lambda: "CLUSTERDOWN" not in reasons(backend))

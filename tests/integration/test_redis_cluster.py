@@ -15,6 +15,7 @@ from redis.crc import key_slot
 from typer.testing import CliRunner
 
 from cli.main import app
+from failover.redis.nodes import Node
 from sharding.backend import Backend
 from sharding.lookups.hint_rules import Hint, HintKind
 from sharding.state import Key
@@ -277,6 +278,29 @@ async def test_a_gateway_serves_without_its_cluster_and_uses_it_when_it_is_up(
                 assert await count(backend.store, key) == 1
             await backend.lookups.drain()
         assert backend.readiness().status == "ready"
+
+
+async def test_a_primary_without_memory_stays_out_until_it_takes_hints_again(
+    stack_config: StackConfig, cluster: RedisCluster
+) -> None:
+    words = {"server_failure_limit": 1, "server_retry_timeout": 60_000}
+    async with opened(document(stack_config, cluster, **words)) as backend:
+        node = backend.lookups.ring.owner(backend.lookups.layout.ring_key(KEYS[0]))
+        assert isinstance(node, Node)
+        victim = next(server for server in cluster.servers if server.address == node.name)
+        with victim.client() as client:
+            client.config_set("maxmemory", "1")
+            try:
+                async with asyncio.timeout(SECONDS):
+                    while node.health.live:
+                        await play(backend)
+                await node.probe()
+                assert not node.health.live
+                assert "OOM" in node.health.reason
+            finally:
+                client.config_set("maxmemory", "0")
+        await node.probe()
+        assert node.health.live
 
 
 async def test_servers_without_cluster_support_are_reported(
