@@ -36,7 +36,6 @@ from sharding.partitions import import_opening, seal_mark, sql
 from sharding.partitions.calendar import (
     CLOCKS_AGREE,
     neighbours,
-    number_of,
     oldest_kept,
     readable,
     span,
@@ -313,16 +312,7 @@ class Target:
         if not wanted:
             return {}
         (ran,) = await self._session.run_script([sql.read(wanted)])
-        days = {number_of(day): day for day in wanted}
-        found: dict[Key, Row] = {}
-        for number, user, playlist, version, owner, body, operations in ran.rows:
-            if number == b"0":
-                continue
-            key = Key(int(user), int(playlist))
-            row = Row(days[int(number)], int(version), int(owner), body, operations)
-            if key not in found or found[key].day < row.day:
-                found[key] = row
-        return found
+        return sql.newest(ran.rows, wanted)
 
     async def take(
         self, records: Sequence[Record], between: Between = lambda _: asyncio.sleep(0)

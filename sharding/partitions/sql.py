@@ -6,8 +6,9 @@ the checked name of a partition, so nothing is escaped and nothing can be inject
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from typing import Any
 
 from msgspec import Struct
 
@@ -115,6 +116,20 @@ def read(wanted: Mapping[date, Sequence[Key]]) -> str:
         f"SELECT 0,sealed+0,opening,{MILLISECONDS},{READ_ONLY},x'',x'' FROM {MARK} WHERE id=1"
     )
     return " UNION ALL ".join(branches)
+
+
+def newest(rows: Iterable[Sequence[Any]], wanted: Iterable[date]) -> dict[Key, Row]:
+    """The newest row of each key among what `read` returned for these days."""
+    days = {number_of(day): day for day in wanted}
+    found: dict[Key, Row] = {}
+    for number, user, playlist, version, owner, body, operations in rows:
+        if number == b"0":
+            continue
+        key = Key(int(user), int(playlist))
+        row = Row(days[int(number)], int(version), int(owner), body, operations)
+        if key not in found or found[key].day < row.day:
+            found[key] = row
+    return found
 
 
 def versions(wanted: Mapping[date, Sequence[Key]]) -> str:
