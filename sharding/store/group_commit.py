@@ -67,7 +67,7 @@ class State(Enum):
     DONE = "done"
 
 
-class Member:
+class Member(Struct, eq=False):
     """One request's change.
 
     Attributes:
@@ -75,14 +75,9 @@ class Member:
         deadline: when the request gives up, on the loop's clock.
     """
 
-    __slots__ = ("answer", "deadline", "transition")
-
-    def __init__(
-        self, transition: Transition[Any], answer: asyncio.Future[Any], deadline: float
-    ) -> None:
-        self.transition = transition
-        self.answer = answer
-        self.deadline = deadline
+    transition: Transition[Any]
+    answer: asyncio.Future[Any]
+    deadline: float
 
 
 class Applied(Struct):
@@ -113,52 +108,38 @@ class Done(Struct):
     recovered: bool = False
 
 
-class Group:
+class Group(Struct, eq=False):
     """One group, through all its tries.
 
-    Args:
+    Attributes:
         worker, number: of its operation.
         members: at least one.
         waiting: later changes of the key, which have their turn after this group.
-
-    Attributes:
         before: the last load of the row; None before the first one.
         found: what the first try found, until the task uses it in place of a load.
         plan: the last plan, saved or to be saved.
         trouble: the error of the first try, until the task raises it.
         task: carries the group out after its first try.
+        alone: whether it is saved in no batch, because it delayed one before.
+        tried: the answers of each try, by the version that it made: at most one try is committed.
+        unsure: the lowest version of a try that was perhaps committed, or still may be.
     """
 
-    __slots__ = (
-        *("before", "found", "key", "members", "plan", "state", "task", "trouble", "waiting"),
-        *("_alone", "_conflicts", "_number", "_tried", "_unsure", "_worker"),
-    )
-
-    def __init__(
-        self,
-        key: Key,
-        worker: str,
-        number: int,
-        members: list[Member],
-        waiting: deque[Member] | None = None,
-    ) -> None:
-        self.key = key
-        self.members = members
-        self.waiting = waiting
-        self.state = State.NEW
-        self.before: Loaded | None = None
-        self.found: Loaded | None = None
-        self.plan: Plan | None = None
-        self.trouble: Exception | None = None
-        self.task: asyncio.Task[None] | None = None
-        self._worker = worker
-        self._number = number
-        self._conflicts = 0
-        self._alone = False
-        # The answers of each try, by the version that it made: at most one try is committed.
-        self._tried: dict[int, list[Result]] = {}
-        # The lowest version of a try that was perhaps committed, or still may be.
-        self._unsure: int | None = None
+    key: Key
+    worker: str
+    number: int
+    members: list[Member]
+    waiting: deque[Member] | None = None
+    state: State = State.NEW
+    before: Loaded | None = None
+    found: Loaded | None = None
+    plan: Plan | None = None
+    trouble: Exception | None = None
+    task: asyncio.Task[None] | None = None
+    conflicts: int = 0
+    alone: bool = False
+    tried: dict[int, list[Result]] = {}
+    unsure: int | None = None
 
     @property
     def deadline(self) -> float:
@@ -195,7 +176,7 @@ class Group:
                 entry.
         """
         self.state, self.before = State.LOADING, loaded
-        if self._tried:
+        if self.tried:
             landed = self._landed(loaded.row)
             if landed is not None:
                 self.state = State.DONE
@@ -213,7 +194,7 @@ class Group:
         """The plan was committed: return the members' results."""
         assert self.plan is not None
         self.state = State.DONE
-        return self._tried[self.plan.row.version]
+        return self.tried[self.plan.row.version]
 
     def refused(self, trouble: Exception | None = None, found: Loaded | None = None) -> None:
         """The first try was not committed, or that is not known.
@@ -228,15 +209,15 @@ class Group:
         assert self.plan is not None
         self.state = State.LOADING
         if fault is Fault.OVERTAKEN:
-            self._alone = True  # it was rolled back: it must not hold up a batch again
+            self.alone = True  # it was rolled back: it must not hold up a batch again
         else:
             version = self.plan.row.version
-            self._unsure = version if self._unsure is None else min(version, self._unsure)
+            self.unsure = version if self.unsure is None else min(version, self.unsure)
 
     def conflict(self) -> bool:
         """Count a lost compare-and-set; return whether to try again."""
-        self._conflicts += 1
-        return self._conflicts < MOST_CONFLICTS
+        self.conflicts += 1
+        return self.conflicts < MOST_CONFLICTS
 
     def give_up(self) -> None:
         """No member waits any more: do not send the first try, if it was not sent yet."""
@@ -251,8 +232,8 @@ class Group:
     ) -> Plan:
         """The plan that saves what the members made of a row. They are fixed now (rule 1)."""
         row = loaded.row
-        self._tried[applied.version] = applied.results
-        kept = b"" if row is None else idempotency.others(row.operations, self._worker)
+        self.tried[applied.version] = applied.results
+        kept = b"" if row is None else idempotency.others(row.operations, self.worker)
         self.plan = Plan(
             base=row,
             day=applied.day,
@@ -262,11 +243,11 @@ class Group:
                 applied.version,
                 applied.owner,
                 applied.body,
-                idempotency.append(kept, self._worker, self._number, applied.version),
+                idempotency.append(kept, self.worker, self.number, applied.version),
             ),
             others=kept,
             changes=applied.changes,
-            alone=self._alone,
+            alone=self.alone,
             yesterday_sealed=loaded.filters.complete(yesterday(applied.day)),
             generation=generation,
             opening=loaded.opening,
@@ -278,10 +259,10 @@ class Group:
         """The results of an earlier try, if it was committed after all (rules 2 and 3)."""
         if row is None:
             return None
-        found = idempotency.find(row.operations, self._worker)
-        if found is not None and found.number == self._number:
-            return self._tried[found.version]
-        if self._unsure is not None and idempotency.forgotten(row.operations, self._unsure):
+        found = idempotency.find(row.operations, self.worker)
+        if found is not None and found.number == self.number:
+            return self.tried[found.version]
+        if self.unsure is not None and idempotency.forgotten(row.operations, self.unsure):
             raise Unavailable(
                 "MySQL's answer to this change was lost, and many others changed the state since:"
                 " it is not known whether the change was made"

@@ -146,7 +146,7 @@ def test_a_group_is_applied_once_and_answers_its_versions_whatever_its_saves_mee
     for what, changes in [*tries, ("commits", 0)]:
         for _ in range(changes):  # by others, between the tries
             other = group(bump, number=99)
-            other._worker = "other"
+            other.worker = "other"
             plan = other.loaded(Loaded(row), TODAY, 1)
             assert isinstance(plan, Plan)
             row, others = written(plan), others + 1
