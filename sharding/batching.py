@@ -124,21 +124,16 @@ class Batcher(Generic[Item, Result]):
             results = await self._run([item for item, _ in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for {len(batch)} items")
-        except BaseException as error:
-            stopped = not isinstance(error, Exception)
-            failure = (
-                error if isinstance(error, Exception) else PrimaryUnavailable("the gateway stops")
-            )
-            for _, waiter in batch:
-                if not waiter.done():
-                    waiter.set_exception(failure)
-            if stopped:
-                raise
-            return
-        for (_, waiter), result in zip(batch, results, strict=True):
-            if waiter.done():
-                continue
-            if isinstance(result, Exception):
-                waiter.set_exception(result)
-            else:
-                waiter.set_result(result)
+        except Exception as error:
+            results = [error] * len(batch)
+        except BaseException:
+            results = [PrimaryUnavailable("the gateway stops")] * len(batch)
+            raise
+        finally:
+            for (_, waiter), result in zip(batch, results, strict=True):
+                if waiter.done():
+                    continue
+                if isinstance(result, Exception):
+                    waiter.set_exception(result)
+                else:
+                    waiter.set_result(result)

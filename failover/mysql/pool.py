@@ -78,23 +78,27 @@ class Pool:
                     self._free_place(change)
                 raise
         try:
-            self._check_open()
             now = asyncio.get_running_loop().time()
             while self._idle:
                 session, since = self._idle.pop()
                 if not session.broken and now - since < IDLE_SECONDS * 0.75:
                     return session
                 self.end(session)
-            return await self._new_session()
+            return await self.lend()
         except BaseException:
             self._free_place(change)
             raise
 
-    async def _new_session(self) -> Session:
-        """A new session. After `connect_timeout`, or when the pool is closed, its handshake
-        continues in the background: interrupting it would count against this machine
-        (`failover.mysql.connects`).
+    async def lend(self) -> Session:
+        """A new session that takes no place of its own, for long work; end it with `end`.
+
+        After `connect_timeout`, or when the pool is closed, its handshake continues in the
+        background: interrupting it would count against this machine (`failover.mysql.connects`).
+
+        Raises:
+            MySQLError: as `acquire`.
         """
+        self._check_open()
         task = asyncio.create_task(self._connect(), name=f"mysql-connect-{self.host}")
         either: tuple[asyncio.Future[Any], ...] = (task, self._closing)
         done: set[asyncio.Future[Any]] = set()
@@ -116,15 +120,6 @@ class Pool:
         if not task.cancelled() and task.exception() is None:
             self._put_back(task.result())
         self.admit_waiting()
-
-    async def lend(self) -> Session:
-        """A session that takes no place, for long work; end it with `end`.
-
-        Raises:
-            MySQLError: as `acquire`.
-        """
-        self._check_open()
-        return await self._new_session()
 
     def end(self, session: Session) -> None:
         """Close a session, such as one that was lent."""

@@ -80,7 +80,6 @@ class FilterSet:
         self._asked: Sequence[date] = ()
         self._unknown: list[date] = []
         self._asked_bits = 0
-        self._words = words
         self._find: Callable[[int, int], int] | None = None
         self.bytes = words.nbytes if words is not None else 0
         if words is None or not self.days:
@@ -124,7 +123,7 @@ class FilterSet:
         rest = FilterSet()
         rest.days = tuple(day for day in self.days if day not in days)
         rest._bits = {day: bit for day, bit in self._bits.items() if day not in days}
-        rest._words, rest._find, rest.bytes = self._words, self._find, self.bytes
+        rest._find, rest.bytes = self._find, self.bytes
         return rest
 
     def _ask(self, days: Sequence[date]) -> None:
