@@ -48,7 +48,7 @@ class View:
     redundancy: Redundancy | None = None
 
     @property
-    def powerless(self) -> str:
+    def why_powerless(self) -> str:
         """Why it commits nothing, although it is writable; empty if it does, as far as is known."""
         said = self.redundancy
         return said.reason if said is not None and said.powerless else ""
@@ -118,9 +118,9 @@ def decide(views: Sequence[View], seen: int, identity: str | None) -> Verdict:
                 f"{view.address}: writable, but of generation {view.status.generation}, "
                 f"and {seen} was seen: a replaced primary"
             )
-        elif view.powerless:
-            reasons.append(f"{view.address}: it commits nothing, {view.powerless}")
-        if status is None or status.read_only or status.generation < seen or view.powerless:
+        elif view.why_powerless:
+            reasons.append(f"{view.address}: it commits nothing, {view.why_powerless}")
+        if status is None or status.read_only or status.generation < seen or view.why_powerless:
             continue
         # Two names may lead to one server; its later check counts.
         known = claims.get(status.identity)

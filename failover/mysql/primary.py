@@ -50,6 +50,8 @@ class Primary:
         loop_lag: tells when this process is starved, and so cannot call a host silent.
 
     Attributes:
+        database: the configured one, which no reload changes.
+        generation: the highest one ever seen. While it stays the same, no committed change is lost.
         packet: most bytes of a command to the primary, as in HostStatus.
     """
 
@@ -64,7 +66,8 @@ class Primary:
         self._on_status = on_status
         self._pool: Pool | None = None
         self._adopted = asyncio.Event()
-        self._seen = 0
+        self.database = config.database
+        self.generation = 0
         self._identity: str | None = None
         self._waiting = 0
         self._left = LeftBehind("")
@@ -87,12 +90,6 @@ class Primary:
         return self.commits.quiet(asyncio.get_running_loop().time()) >= ASK_AFTER
 
     @property
-    def generation(self) -> int:
-        """The highest generation ever seen. While it stays the same, no committed change is
-        lost."""
-        return self._seen
-
-    @property
     def address(self) -> str | None:
         """The primary's `host:port`; None without a primary."""
         return str(self._pool.host) if self._pool is not None else None
@@ -106,10 +103,6 @@ class Primary:
     def denied(self) -> bool:
         """Whether there is no primary, and a host refuses this gateway's user."""
         return self._pool is None and any(view.denied for view in self._monitor.views())
-
-    @property
-    def database(self) -> str:
-        return self._config.database
 
     @property
     def lost_for(self) -> float | None:
@@ -148,7 +141,7 @@ class Primary:
             committed = round(self.commits.quiet(asyncio.get_running_loop().time()), 3)
         return shown.MySQL(
             primary=self.address,
-            generation=self._seen,
+            generation=self.generation,
             engine=str(self._pool.status.engine) if self._pool is not None else None,
             redundant=self.redundant if self.adopted else None,
             redundancy=(self.redundancy or None) if self.adopted else None,
@@ -338,7 +331,7 @@ class Primary:
         Args:
             views: that of the host just checked first.
         """
-        verdict = decide(views, self._seen, self._identity)
+        verdict = decide(views, self.generation, self._identity)
         self._split = not isinstance(verdict, Adopt) and verdict.split
         metrics.MYSQL_SPLIT.set(self._split)
         if isinstance(verdict, Adopt):
@@ -383,7 +376,7 @@ class Primary:
             status = await self._raise_generation(host, status)
             self._monitor.update(verdict.address, status)
         new = status.identity != self._identity
-        adopted = new or self._pool is None or status.generation != self._seen
+        adopted = new or self._pool is None or status.generation != self.generation
         if adopted:
             if new and self._identity is not None:
                 metrics.MYSQL_FAILOVERS.inc()
@@ -396,14 +389,14 @@ class Primary:
             if status.engine.untested:
                 log.warning("mysql version not tested", reason=status.engine.untested)
         self._identity = status.identity
-        self._seen = status.generation
+        self.generation = status.generation
         self.packet = status.packet
         if adopted:
             # Before any request continues: what depends on the generation must learn it first.
             # (Not for later statuses: the clock in this one may be seconds old.)
             self._on_status(status)
         metrics.MYSQL_UP.set(1)
-        metrics.MYSQL_GENERATION.set(self._seen)
+        metrics.MYSQL_GENERATION.set(self.generation)
         self._adopted.set()
 
     async def _raise_generation(self, host: HostPort, status: HostStatus) -> HostStatus:
