@@ -84,7 +84,7 @@ class NoDatabase:
     async def reload(self, key: Key, before: Loaded) -> Loaded:
         return before
 
-    def put(self, key: Key, day: object) -> None:
+    def put(self, key: Key, day: object, *, saved: bool) -> None:
         pass
 
 

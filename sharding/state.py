@@ -96,15 +96,11 @@ class Outcome(Struct, Generic[Answer], frozen=True):
     changed: bool
 
 
-class StoreError(Exception):
-    """The store could not answer."""
-
-
-class TooLarge(StoreError):
+class TooLarge(Exception):
     """The statement that saves this state is longer than MySQL accepts; says what to do."""
 
 
-class Unavailable(StoreError):
+class Unavailable(Exception):
     """MySQL did not answer within the request's deadline, or too many requests wait for it.
 
     The change may still have been made; repeating it with the same condition is safe.
@@ -116,7 +112,3 @@ class Unavailable(StoreError):
     def __init__(self, reason: str, retry_after: int = 1) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
-
-
-class Contended(Unavailable):
-    """A change lost the compare-and-set in every try that it may make."""

@@ -208,23 +208,19 @@ class Lookups:
         replies = await node.run([self.layout.ask(key)])
         return hint_of(replies[0]) if replies is not None else NO_ANSWER
 
-    def put(self, key: Key, day: date) -> None:
-        """Write the hint of a row that was saved, in the background.
+    def put(self, key: Key, day: date, *, saved: bool) -> None:
+        """Write the hint of a row in the background.
 
         A hint that cannot be written is dropped: the next load repairs it.
+
+        Args:
+            saved: as in Put.
         """
-        self._put(Put(key, day, saved=True))
-
-    def repair(self, key: Key, day: date) -> None:
-        """Write the hint of a row that a read found, in the background."""
-        self._put(Put(key, day, saved=False))
-
-    def _put(self, put: Put) -> None:
-        batches = self._find(put.key)
+        batches = self._find(key)
         if batches is None:
             self._writes.drop()
         elif self._writes.begin():
-            batches.puts.put(put, self._writes)
+            batches.puts.put(Put(key, day, saved), self._writes)
 
     async def drain(self) -> None:
         """Wait until every hint under way is written or dropped."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import date
+from functools import partial
 from typing import NamedTuple
 
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
@@ -22,7 +23,7 @@ from sharding.filters.filters import Filters, FilterSet
 from sharding.lookups.hint_rules import Hint, HintKind
 from sharding.lookups.lookups import Lookups
 from sharding.partitions import sql
-from sharding.partitions.calendar import mysql_day, number_of, parse_day, tomorrow
+from sharding.partitions.calendar import mysql_day, parse_day, tomorrow
 from sharding.partitions.days import Days
 from sharding.partitions.sql import Row
 from sharding.state import Key
@@ -127,12 +128,12 @@ class Reader:
             else:
                 outcome = "hit" if hint.day == row.day else "stale"
         metrics.LOOKUPS.counts[outcome] += 1
-        if row is not None and hint.found is HintKind.NOTHING:
-            metrics.LOST.inc()
-        if row is None or hint.found is HintKind.NO_ANSWER:
+        if row is None:
             return
-        if hint.day != row.day:
-            self._lookups.repair(key, row.day)
+        if hint.found is HintKind.NOTHING:
+            metrics.LOST.inc()
+        if hint.found is not HintKind.NO_ANSWER and hint.day != row.day:
+            self._lookups.put(key, row.day, saved=False)
 
     async def _read_from(self, key: Key, first: date) -> Loaded:
         """Read the partitions from `first` on. If the row is not there, read all that may have it,
@@ -155,11 +156,7 @@ class Reader:
 
     async def _read(self, wants: list[Want]) -> Sequence[Loaded]:
         deadline = self._primary.deadline()
-
-        async def once() -> Sequence[Loaded]:
-            return await self._read_once(wants, deadline)
-
-        return await retry(once, deadline, _may_pass)
+        return await retry(partial(self._read_once, wants, deadline), deadline, _may_pass)
 
     async def _read_once(self, wants: list[Want], deadline: float) -> Sequence[Loaded]:
         await self._days.ready()
@@ -185,16 +182,8 @@ class Reader:
             elif error.fault is Fault.FINAL and await self._days.recheck(wanted):
                 raise _read_again("a partition was replaced by another table") from error
             raise
-        newest: dict[Key, Row] = {}
         clock_ms, mark = int(clock[3]), parse_day(clock[1].decode()) or date.min
-        days = {number_of(day): day for day in wanted}
-        for number, user, playlist, version, owner, body, operations in ran.rows:
-            if number == b"0":
-                continue
-            row = Row(days[int(number)], int(version), int(owner), body, operations)
-            key = Key(int(user), int(playlist))
-            if key not in newest or newest[key].day < row.day:
-                newest[key] = row
+        newest = sql.newest(ran.rows, wanted)
         if not self._days.observe(clock_ms, mark=mark):
             # By the true time, partitions that were not read may be due to be read.
             raise PrimaryUnavailable(self._days.doubt)

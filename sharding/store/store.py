@@ -20,6 +20,7 @@ from functools import partial
 from typing import TypeVar
 
 import structlog
+from msgspec import Struct
 
 from config.model import Sessions as SessionsConfig
 from failover.mysql.errors import Fault, MySQLError, PrimaryUnavailable
@@ -30,7 +31,7 @@ from sharding import metrics
 from sharding.lookups.lookups import Lookups
 from sharding.partitions.days import Days
 from sharding.partitions.sql import Row
-from sharding.state import Contended, Key, Outcome, Stored, Transition, Unavailable
+from sharding.state import Key, Outcome, Stored, Transition, Unavailable
 from sharding.store import idempotency
 from sharding.store.group_commit import MOST_TOGETHER, Done, Group, Member, Result, State
 from sharding.store.plan import Loaded, Plan
@@ -110,8 +111,8 @@ class Store:
         """Apply a transition to a key's state, and return once the change is committed.
 
         Raises:
-            Unavailable: it was not committed within the deadline; it may still be.
-            Contended: other changes of the key came first too often.
+            Unavailable: it was not committed within the deadline, and still may be; or other
+                changes of the key came first too often.
             TooLarge: MySQL accepts no state of this length.
             Exception: what the transition raises; nothing is stored then.
         """
@@ -229,7 +230,7 @@ class Store:
         except (PrimaryUnavailable, MySQLError) as error:
             results = _unavailable(error)
         except _Conflict:
-            results = Contended("too many changes of this state at once")
+            results = Unavailable("too many changes of this state at once")
         except Exception as error:  # a bug: the request's handler logs it
             results = error
         self._answer(group, results)
@@ -292,7 +293,7 @@ class Store:
             made = Row(plan.day, row.version, row.owner, row.body, plan.others)
             self.sessions.put(group.key, made)
         if plan.base is None or plan.base.day != plan.day:
-            self._lookups.put(group.key, plan.day)
+            self._lookups.put(group.key, plan.day, saved=True)
         return group.saved()
 
     def _answer(self, group: Group, results: list[Result] | Exception) -> None:
@@ -390,23 +391,20 @@ def _unavailable(error: TimeoutError | PrimaryUnavailable | MySQLError) -> Unava
     return Unavailable(f"MySQL refused a statement (error {error.code})", retry_after=5)
 
 
-class _FirstTry:
+class _FirstTry(Struct, eq=False):
     """Receives the result of a group's first save, without the cost of a future and a task."""
 
-    __slots__ = ("_group", "_store")
-
-    def __init__(self, store: Store, group: Group) -> None:
-        self._store = store
-        self._group = group
+    store: Store
+    group: Group
 
     def done(self) -> bool:
-        return self._group.state is not State.TRYING
+        return self.group.state is not State.TRYING
 
     def set_result(self, saved: bool | Row, /) -> None:
-        self._store.first_try_ended(self._group, saved)
+        self.store.first_try_ended(self.group, saved)
 
     def set_exception(self, exception: Exception, /) -> None:
-        self._store.first_try_ended(self._group, False, exception)
+        self.store.first_try_ended(self.group, False, exception)
 
 
 class _Conflict(Exception):

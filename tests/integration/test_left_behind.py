@@ -16,7 +16,7 @@ from config.load import parse
 from failover.mysql.errors import PrimaryUnavailable
 from failover.mysql.primary import Primary
 from sharding.backend import Backend
-from sharding.state import Key, StoreError
+from sharding.state import Key, Unavailable
 from stack import datadir, replication
 from stack.datadir import Passwords
 from stack.mariadb import MariaDB
@@ -80,7 +80,7 @@ class Load:
                 while True:
                     answers.append((await self._store.change(key, bump)).answer)
                     await asyncio.sleep(0.01)
-            except StoreError as error:
+            except Unavailable as error:
                 self.refused[str(error)] += 1
 
     async def answered(self, times: int) -> None:

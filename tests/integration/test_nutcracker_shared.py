@@ -171,7 +171,7 @@ async def test_gateway_and_application_agree_on_the_nodes_left_after_one_is_lost
                 for key in KEYS:
                     client.delete(backend.lookups.layout.ring_key(key))
         for key in KEYS:
-            backend.lookups.put(key, today)
+            backend.lookups.put(key, today, saved=True)
         await backend.lookups.drain()
         assert {application.read(key) for key in KEYS} == {text}
 

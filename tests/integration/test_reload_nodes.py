@@ -107,7 +107,7 @@ async def test_a_question_to_a_node_that_a_reload_removes_is_still_answered(
     one, two, _ = lookup_servers
     async with opened(stack_config(lookup={"servers": servers(one)})) as backend:
         key = Key(7, 1)
-        backend.lookups.put(key, day(backend, 1))
+        backend.lookups.put(key, day(backend, 1), saved=True)
         await backend.lookups.drain()
         one.freeze()
         asked = asyncio.create_task(backend.lookups.ask(key))
