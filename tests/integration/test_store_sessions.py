@@ -426,7 +426,7 @@ async def test_changes_that_wait_for_a_frozen_mysql_end_at_their_deadline_and_le
                 *(backend.store.change(key, bump) for key in keys for _ in "ab"),
                 return_exceptions=True,
             )
-            assert loop.time() - started < 1.5
+            assert loop.time() - started < 5  # half the usual deadline
             assert all(isinstance(answer, Unavailable) for answer in answers)
         finally:
             mysql.thaw()
