@@ -97,15 +97,8 @@ _OURS = frozenset(
 
 
 class PrimaryUnavailable(Exception):
-    """No primary could be used before the deadline, or too many requests wait for one.
-
-    Attributes:
-        retry_after: seconds until another try makes sense.
-    """
-
-    def __init__(self, reason: str, retry_after: int = 1) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
+    """No primary could be used before the deadline, or too many requests wait for one. Another try
+    makes sense after a second."""
 
 
 class MySQLError(Exception):

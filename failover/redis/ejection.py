@@ -57,7 +57,7 @@ class Health:
         if self.next_probe is not None:
             self.next_probe = min(self.next_probe, now + retry_seconds) if eject else now
 
-    def succeeded(self, now: float, *, wrote: bool = False) -> None:
+    def succeeded(self, *, wrote: bool = False) -> None:
         """A batch was answered in time. Answered reads do not end a count of refused writes."""
         if self.live:
             self.failures = self.lates = 0

@@ -157,7 +157,7 @@ class Node:
             metrics.NODE_FAILURES.labels(self.name, "late").inc()
             self._ejected(self.health.late(time.monotonic(), self._lateness))
         else:
-            self.health.succeeded(time.monotonic(), wrote=writes and not more)
+            self.health.succeeded(wrote=writes and not more)
         return replies
 
     async def ask_uncounted(self, commands: Sequence[Command]) -> list[Any]:

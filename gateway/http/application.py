@@ -223,8 +223,10 @@ def _for_pages(route: Route | None) -> bool:
 
 def _again_after(error: Exception) -> int | None:
     """Seconds until another try makes sense, if MySQL caused the error; None for a bug."""
-    if isinstance(error, (Unavailable, PrimaryUnavailable)):
-        return max(1, error.retry_after)
+    if isinstance(error, Unavailable):
+        return error.retry_after
+    if isinstance(error, PrimaryUnavailable):
+        return 1
     if isinstance(error, MySQLError) and (error.passing or error.fault is Fault.FULL):
         return 5 if error.fault is Fault.FULL else 1
     return None

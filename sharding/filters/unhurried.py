@@ -15,12 +15,8 @@ SHARE = 0.1
 _T = TypeVar("_T")
 
 
-async def unhurried(steps: Generator[None, None, _T], share: float = SHARE) -> _T:
-    """Run a generator to its end, and return what it returns.
-
-    Args:
-        share: the most of this process's time that it takes, 0 to 1.
-    """
+async def unhurried(steps: Generator[None, None, _T]) -> _T:
+    """Run a generator to its end, and return what it returns. It takes `SHARE` of the time."""
     while True:
         began = time.perf_counter()
         try:
@@ -28,7 +24,7 @@ async def unhurried(steps: Generator[None, None, _T], share: float = SHARE) -> _
         except StopIteration as end:
             result: _T = end.value
             return result
-        await asyncio.sleep((time.perf_counter() - began) * (1 / share - 1))
+        await asyncio.sleep((time.perf_counter() - began) * (1 / SHARE - 1))
 
 
 async def with_numpy() -> ModuleType:

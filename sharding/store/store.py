@@ -383,7 +383,7 @@ def _unavailable(error: TimeoutError | PrimaryUnavailable | MySQLError) -> Unava
     if isinstance(error, TimeoutError):
         return Unavailable("MySQL: no answer in time")
     if isinstance(error, PrimaryUnavailable):
-        return Unavailable(str(error), error.retry_after)
+        return Unavailable(str(error))
     if error.fault is Fault.FULL:
         return Unavailable(f"MySQL's disk is full: {error}", retry_after=5)
     # A missing right, or a packet over the server's limit: a client cannot mend it.

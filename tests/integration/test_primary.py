@@ -183,11 +183,10 @@ async def test_past_their_deadline_requests_fail_with_the_reason(
         mysql.kill()
 
         started = time.monotonic()
-        with pytest.raises(PrimaryUnavailable, match="MySQL") as caught:
+        with pytest.raises(PrimaryUnavailable, match="MySQL"):
             await primary.fetch("SELECT 1")
 
         assert 0.2 < time.monotonic() - started < 2
-        assert caught.value.retry_after >= 1
         assert primary.lost_for is not None
         assert "2003" in primary.problem
 

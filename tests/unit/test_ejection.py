@@ -36,7 +36,7 @@ def test_only_a_probe_brings_a_node_back() -> None:
     node = a_node()
     let_it_be_ejected(node, 0)
 
-    node.succeeded(10 * RETRY)  # the answer of a request that was sent before
+    node.succeeded()  # the answer of a request that was sent before
     assert not node.live
 
     assert node.probed(10 * RETRY, None)
@@ -111,7 +111,7 @@ def test_one_answer_in_time_cancels_the_late_ones_before() -> None:
     for _ in range(20):
         for _ in range(LATE - 1):
             assert not node.late(0, "late")
-        node.succeeded(0)
+        node.succeeded()
 
     assert node.live
 
@@ -134,7 +134,7 @@ class Node(RuleBasedStateMachine):
     @rule()
     def answers(self) -> None:
         was = self.node.live
-        self.node.succeeded(self.now)
+        self.node.succeeded()
         assert self.node.live is was
         if was:
             self.in_a_row = 0
@@ -198,13 +198,13 @@ def test_a_node_that_fails_and_may_not_be_ejected_is_failing_until_it_has_writte
     node = a_node(eject=False)
     seen = [(node.failed(1.0, "timeout"), node.failing) for _ in range(2)]
     assert seen == [(False, False), (False, True)]
-    node.succeeded(2.0)
+    node.succeeded()
     assert (node.failing, node.reason) == (False, "")
     for _ in range(2):
         node.failed(3.0, "READONLY", refused=True)
-    node.succeeded(4.0)  # an answered read
+    node.succeeded()  # an answered read
     assert (node.failing, node.reason) == (True, "READONLY")
-    node.succeeded(5.0, wrote=True)
+    node.succeeded(wrote=True)
     assert (node.failing, node.reason) == (False, "")
     for _ in range(LATE * 2):
         assert not node.late(6.0, "late")
