@@ -169,7 +169,9 @@ class Health:
         if before != self._said:
             level = {"ready": 20, "degraded": 30}.get(verdict.status, 40)
             status, was = verdict.status, before[0] if before else None
-            _log.log(level, "verdict changed", status=status, was=was, reasons=verdict.reasons)
+            said = {"status": status, "was": was, "reasons": verdict.reasons}
+            # The request that found the change has nothing to do with it.
+            _log.log(level, "verdict changed", **said, request_id=None)
 
     def _row(self) -> Said:
         ahead = 0.0 if self._backend.loop_lag.starved else round(self._backend.days.apart, 3)

@@ -98,9 +98,9 @@ def configure(level: str, stream: BinaryIO | None = None, **always: Any) -> None
 
 
 def _add_request_id(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    current = REQUEST_ID.get()
-    if current is not None:
-        event.setdefault("request_id", current)
+    event.setdefault("request_id", REQUEST_ID.get())
+    if event["request_id"] is None:
+        del event["request_id"]
     return event
 
 

@@ -142,6 +142,7 @@ async def test_readyz_names_the_causes_and_each_change_of_the_verdict_is_logged_
 
     await until(lambda: said()[-2:] == ["unavailable", "ready"])
     assert len(said()) <= 4
+    assert not any("request_id" in line for line in gateway.lines("verdict changed"))
 
 
 async def test_a_starved_gateway_ejects_no_node_and_drops_no_primary_for_being_slow(
