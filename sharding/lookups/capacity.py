@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 import structlog
 
-from failover.redis.connections import info_of
+from failover.redis.connections import NodeError, info_of
 from failover.redis.nodes import Node
 from sharding import metrics
 
@@ -111,23 +111,32 @@ class Survey:
             await asyncio.sleep(self.every * random.uniform(0.9, 1.1))  # noqa: S311
 
     async def check(self, nodes: Iterable[Node]) -> None:
-        """Check every node once. For one that does not answer, `found` stays as it is."""
+        """Check every node once. For one that does not answer, `found` stays as it is; one that
+        refuses the commands is not in it."""
         checked = list(nodes)
         await asyncio.gather(*(self._check(node) for node in checked))
         for name in set(self.found) - {node.name for node in checked}:
-            del self.found[name]
-            self._evictions.pop(name, None)
-            for metric in (*metrics.CAPACITY.values(), metrics.CAPACITY_ALARM):
-                metric.remove(name)
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        del self.found[name]
+        self._evictions.pop(name, None)
+        for metric in (*metrics.CAPACITY.values(), metrics.CAPACITY_ALARM):
+            metric.remove(name)
 
     async def _check(self, node: Node) -> None:
         try:
             answer, keys = await node.ask_uncounted([("INFO",), ("DBSIZE",)])
-            info = info_of(answer)
+            if isinstance(answer, NodeError):
+                raise answer
             evictions = self._evictions.setdefault(node.name, Evictions())
-            found = capacity(info, int(keys), evictions, time.monotonic())
-        except Exception:
-            return  # ejection reports it
+            found = capacity(info_of(answer), int(keys), evictions, time.monotonic())
+        except Exception as error:
+            # A node that does not answer is reported by its ejection.
+            if isinstance(error, NodeError) and node.name in self.found:
+                log.warning("lookup capacity refused", node=node.name, reason=str(error))
+                self._forget(node.name)
+            return
         before, self.found[node.name] = self.found.get(node.name), found
         values = asdict(found)
         for name, metric in metrics.CAPACITY.items():

@@ -6,8 +6,10 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
+from failover.redis.connections import NodeError
 from failover.redis.nodes import _Starved
 from sharding.lookups.capacity import WINDOW, Evictions, Survey, capacity
+from sharding.metrics import CAPACITY_ALARM
 
 INFO = {"used_memory": 10, "maxmemory": 0, "run_id": "a", "evicted_keys": 3}
 
@@ -44,3 +46,19 @@ async def test_a_survey_goes_on_after_a_node_could_not_be_asked_by_a_starved_pro
     await survey.check([node])
 
     assert survey.found == {}
+
+
+async def test_a_node_that_begins_to_refuse_the_question_shows_no_old_figures() -> None:
+    info = "".join(f"{name}:{value}\r\n" for name, value in INFO.items()).encode()
+    node = Mock()
+    node.name = "one"
+    node.ask_uncounted = AsyncMock(return_value=[info, 7])
+    survey = Survey(60)
+    await survey.check([node])
+    assert survey.found["one"].keys == 7
+
+    node.ask_uncounted.return_value = [NodeError("NOPERM no permission"), 7]
+    await survey.check([node])
+
+    assert survey.found == {}
+    assert CAPACITY_ALARM.collect()[0].samples == []
