@@ -121,12 +121,12 @@ def test_every_experiment_of_the_benchmark_runs(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 @needs_packages
 def test_every_experiment_of_the_benchmark_s_month_runs(tmp_path: Path) -> None:
-    data = ("--month", "--month-rows", "600000", "--data", str(tmp_path / "month"))
+    data = ("--month", "--month-rows", "900000", "--data", str(tmp_path / "month"))
     with _bench(tmp_path, *data) as run:
         out, _ = run.communicate(timeout=500)
     assert run.returncode == 0, out
     page = (tmp_path / "out" / "README.md").read_text()
-    assert "600,000 states lie in 30 partitions" in page
+    assert "900,000 states lie in 30 partitions" in page
     for title in ("A gateway's start", "All lookup nodes dead", "A day is sealed under load"):
         assert f"### {title}" in page
     assert not _left_behind()
