@@ -10,6 +10,7 @@ from typing import Any
 
 from drills.checker import Verdict
 from drills.client import Readyz
+from drills.load import MOST_BUSY
 from drills.measure import Try, Window
 from drills.noise import Beat
 from drills.operations import Operation
@@ -34,6 +35,7 @@ class Result:
         ejected: when the last gateway took a node out.
         ended: why there is no verdict, INTERRUPTED or NOT_STEADY; None where there is one.
         circumstances: versions and the machine, in words.
+        dropped: steps that the load left out, at its own limit (load.MOST_BUSY).
         worst_gap: the longest time without a good answer.
         recovery: from a fault to the first second in which every request succeeded within the
             objective again, the longest one; 0: clients noticed nothing; None: that never came.
@@ -99,7 +101,13 @@ class Result:
             felt = f"the fault was felt for {self.recovery:.2f} s"
         p99 = [f"{ms(self.windows[name].p99)} {name}" for name in ("before", "during", "after")]
         gap = f"the longest time without a good answer was {self.worst_gap:.2f} s"
-        return [felt, gap, f"p99 {', '.join(p99)} the fault", f"{len(self.tries)} requests"]
+        told = [felt, gap, f"p99 {', '.join(p99)} the fault", f"{len(self.tries)} requests"]
+        if self.dropped:
+            told.append(
+                f"the drill itself left out {self.dropped} steps, since {MOST_BUSY} were under way"
+                " at once: a lower --rate keeps the load even"
+            )
+        return told
 
     @property
     def timeline(self) -> list[Mark]:
@@ -140,6 +148,7 @@ class Result:
                 "healed": round(self.healed, 2),
             },
             "requests": len(self.tries),
+            "steps_left_out": self.dropped,
             "met": dict(Counter(t.met.name.lower() for t in self.tries)),
             "states": self.verdict.states,
             "acknowledged": self.verdict.acknowledged,

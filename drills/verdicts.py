@@ -32,16 +32,7 @@ def all_findings(result: Result, expectations: Sequence[Finding]) -> list[Findin
         findings += _hint(result)
     elif promise.latency == "outage":
         findings.append(_outage(result))
-    findings.append(_recovery(result))
-    findings.append(
-        Finding(
-            "the load kept its rate",
-            not result.dropped,
-            f"{result.dropped} steps left out, {len(result.tries)} requests sent",
-            timing=True,
-        )
-    )
-    return [*findings, *expectations]
+    return [*findings, _recovery(result), *expectations]
 
 
 def _recovery(result: Result) -> Finding:

@@ -51,6 +51,9 @@ EVERY = 1.0
 """Seconds between two verdicts without a request for one."""
 WINDOW = 30.0
 """Seconds of traffic that are compared with the objective."""
+FORMER = 20.0
+"""Seconds after a reload in which other workers' rows may be older than it: they are written and
+read every `heartbeat.TELL_EVERY` seconds, and not in time on a busy machine."""
 CERTIFICATES_EVERY = 600.0
 """Seconds between two reads of the certificates."""
 
@@ -82,14 +85,21 @@ def _short(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def drift(own: Mapping[str, str], others: Sequence[Said]) -> list[str]:
-    """A sentence for each other gateway whose configuration differs from this one's."""
+def drift(
+    own: Mapping[str, str], others: Sequence[Said], former: Sequence[Mapping[str, str]] = ()
+) -> list[str]:
+    """A sentence for each other gateway whose configuration differs from this one's.
+
+    Args:
+        former: hashes that this worker had until a reload not long ago. A row that has them may
+            have been written before the same reload.
+    """
     found = {
         other.name: "has another configuration"
         if other.ring == own["ring"]
         else "places lookups by another ring"
         for other in others
-        if (other.ring, other.config) != (own["ring"], own["config"])
+        if {"config": other.config, "ring": other.ring} not in [own, *former]
     }
     return [f"the gateway {name} {what}: reload both" for name, what in sorted(found.items())]
 
@@ -110,6 +120,7 @@ class Health:
         self._served: deque[tuple[float, dict[str, Served]]] = deque()
         self._said: tuple[Status, list[str]] | None = None
         self._hashes = hashes(live.config)
+        self._former: list[tuple[float, dict[str, str]]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -140,11 +151,12 @@ class Health:
 
     def _facts(self, now: float) -> Facts:
         beat = self._heartbeat
+        self._former = [(at, had) for at, had in self._former if now - at < FORMER]
         unknown = [f"whether changes commit is not known: {beat.problem}"] if beat.problem else []
         return replace(
             self._backend.facts(),
             traffic=self._traffic(now),
-            drift=drift(self._hashes, beat.others),
+            drift=drift(self._hashes, beat.others, [had for _, had in self._former]),
             others_ahead={f"the gateway {other.name}": other.ahead for other in beat.others},
             unknown=unknown,
         )
@@ -178,7 +190,9 @@ class Health:
         return Said(self._live.name, os.getpid(), ahead, **self._hashes)
 
     def _configure(self, config: Sections) -> None:
-        self._hashes = hashes(config)
+        before, self._hashes = self._hashes, hashes(config)
+        if before != self._hashes:
+            self._former.append((asyncio.get_running_loop().time(), before))
         metrics.CONFIG_HASH.set(int(self._hashes["config"], 16))
         metrics.RING_HASH.set(int(self._hashes["ring"], 16))
         metrics.SUCCESS.set(config.objective.success / 100)

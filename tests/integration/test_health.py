@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pymysql
 import pytest
 
+from config.model import Player
 from failover.metrics import NODE_FAILURES
 from failover.mysql.heartbeat import Heartbeat, Said
-from gateway.health import drift, hashes
+from gateway.health import Health, drift, hashes
+from gateway.reload.runtime_config import RuntimeConfig, with_token_keys
 from sharding.backend import Backend
+from sharding.health_verdict import HOLD, Kind
 from sharding.state import Key
 from stack import datadir, replication
 from stack.datadir import Passwords
@@ -117,6 +120,33 @@ async def test_gateways_report_from_heartbeats_that_their_configurations_differ(
                 "the gateway b has another configuration: reload both"
             ]
             assert drift(changed, first.others) == []
+
+
+async def test_a_worker_that_still_tells_the_configuration_before_a_reload_is_no_drift(
+    stack_config: StackConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cast(dict[Kind, Any], HOLD), "drift", (0, 0))
+    document = stack_config(player={"skip_limit": 3})
+    async with opened(document, complete=True) as backend:
+        before = backend.config
+        after = before.model_copy(update={"player": Player(skip_limit=4)})
+        odd = before.model_copy(update={"player": Player(skip_limit=5)})
+        live = RuntimeConfig(with_token_keys(before, "k" * 64))
+        health = Health(backend, live, lambda: "")
+        health.start()
+        try:
+            async with (
+                beating(backend, name="sibling", **hashes(live.config)) as sibling,
+                beating(backend, name="odd", **hashes(odd)),
+            ):
+                await until(lambda: len(sibling.others) == 2)
+                await until(lambda: health.verdict().causes == ["drift"])
+                expected = ["the gateway odd has another configuration: reload both"]
+                assert health.verdict().reasons == expected
+                live.replace(with_token_keys(after, "k" * 64))
+                assert health.verdict().reasons == expected
+        finally:
+            await health.close()
 
 
 @pytest.fixture

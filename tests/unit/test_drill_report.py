@@ -136,6 +136,16 @@ def test_a_drill_whose_load_an_overloaded_gateway_refuses_counts_as_late() -> No
     assert OVERLOADED in source, "the gateway's answer to overload has other words now"
 
 
+def test_steps_that_the_drill_itself_left_out_are_reported_and_break_no_promise() -> None:
+    made = result()
+    assert "left out" not in render(made)
+    made.dropped = 12
+    made.findings = verdicts.all_findings(made, [])
+    assert made.held
+    assert "the drill itself left out 12 steps, since 3000 were under way at once" in render(made)
+    assert made.as_json()["steps_left_out"] == 12
+
+
 class _Strict(HTMLParser):
     """Every tag that is opened is closed, in order."""
 
