@@ -110,10 +110,10 @@ def _notes(lookup: Lookup) -> list[str]:
         # Values of the section that override the pool's need no note.
         if word not in pool.words or getattr(lookup, word) == pool.words[word]
     ]
-    if lookup.layout == "packed":
+    if lookup.layout != "flat":
         notes.append(
-            "layout: packed; an application that goes through nutcracker cannot read these "
-            "entries (layout: flat is the original's)"
+            f"layout: {lookup.layout}; an application that goes through nutcracker cannot read"
+            " these entries (layout: flat is the original's)"
         )
     return notes
 

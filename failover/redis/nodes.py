@@ -11,11 +11,11 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
 import structlog
 
-from config.model import Lookup, LookupServer
+from config.model import LayoutName, Lookup, LookupServer
 from config.tls import in_words
 from failover import metrics
 from failover.loop_lag import LoopLag
@@ -361,18 +361,20 @@ class Nodes(NodeSet):
                 node.check(now)
 
 
-def probing(layout: Literal["packed", "flat"], key: bytes) -> Sequence[Command]:
+def probing(layout: LayoutName, key: bytes) -> Sequence[Command]:
     """The commands of a probe, which must succeed before a node returns: all that hints of this
     layout need, since a node may refuse any one of them (an ACL, a renamed command)."""
-    if layout == "flat":
-        return [("SET", key, b"1", "EX", _PROBE_SECONDS), ("GET", key)]
-    return [
-        ("HSET", key, b"0", b"1"),
-        ("EXPIRE", key, _PROBE_SECONDS),
-        ("HGET", key, b"0"),
-        ("HSCAN", key, 0, "COUNT", 1),
-        ("HDEL", key, b"1"),
-    ]
+    match layout:
+        case "flat":
+            return [("SET", key, b"1", "EX", _PROBE_SECONDS), ("GET", key)]
+        case "packed":
+            return [
+                ("HSET", key, b"0", b"1"),
+                ("EXPIRE", key, _PROBE_SECONDS),
+                ("HGET", key, b"0"),
+                ("HSCAN", key, 0, "COUNT", 1),
+                ("HDEL", key, b"1"),
+            ]
 
 
 def _refuses(reply: object) -> TypeGuard[NodeError]:

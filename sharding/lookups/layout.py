@@ -28,7 +28,7 @@ MOST_FIELDS = 512
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How entries look in Redis.
+    """How entries look in Redis. (mypy finds where a name of `LayoutName` is forgotten.)
 
     Args:
         name: `packed` or `flat`.
@@ -40,24 +40,31 @@ class Layout:
 
     def ring_key(self, key: Key) -> bytes:
         """The Redis key of an entry: what the ring places."""
-        if self.name == "flat":
-            return b"uid:%d:pid:%d" % key
-        return b"u:%d" % key.user_id
+        match self.name:
+            case "flat":
+                return b"uid:%d:pid:%d" % key
+            case "packed":
+                return b"u:%d" % key.user_id
 
     def ask(self, key: Key) -> Command:
         """The command that reads an entry."""
-        if self.name == "flat":
-            return ("GET", self.ring_key(key))
-        return ("HGET", self.ring_key(key), b"%d" % key.playlist_id)
+        match self.name:
+            case "flat":
+                return ("GET", self.ring_key(key))
+            case "packed":
+                return ("HGET", self.ring_key(key), b"%d" % key.playlist_id)
 
     def put(self, key: Key, day: date) -> list[Command]:
         """The commands that write an entry, with its expiry."""
         seconds = (self.retention + EXTRA_DAYS) * 86400
         value = _spelled(day)
         name = self.ring_key(key)
-        if self.name == "flat":
-            return [("SET", name, value, "EX", seconds)]
-        return [("HSET", name, b"%d" % key.playlist_id, value), ("EXPIRE", name, seconds)]
+        match self.name:
+            case "flat":
+                return [("SET", name, value, "EX", seconds)]
+            case "packed":
+                field = b"%d" % key.playlist_id
+                return [("HSET", name, field, value), ("EXPIRE", name, seconds)]
 
     def look_for_old(self, key: Key, written: object) -> Command | None:
         """The command that scans an entry for old fields, if `put` added one; else None.
@@ -67,7 +74,7 @@ class Layout:
         Args:
             written: the reply to the first command of `put`: how many fields it added.
         """
-        if self.name == "flat" or written != 1:
+        if self.name != "packed" or written != 1:
             return None
         return ("HSCAN", self.ring_key(key), 0, "COUNT", MOST_FIELDS)
 
