@@ -47,6 +47,9 @@ RELOADS = Counter(
     "Reloads of the configuration: applied, refused (it has problems), failed",
     ["result"],
 )
+# Exported from the start: Prometheus sees no increase in a series that begins at 1.
+for _result in ("applied", "refused", "failed"):
+    RELOADS.labels(_result)
 
 # Health (the verdict)
 AMISS = Gauge("tapedeck_amiss", "1 while the verdict has a reason of this kind", ["cause"])

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import re
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -275,11 +276,19 @@ async def test_alerts_are_silent_over_healthy_gateways_and_fire_when_a_part_is_l
         async def fires(alert: str) -> bool:
             return alert in await prometheus.alerts()
 
+        for gateway in gateways:
+            gateway.config.write_text("nonsense: 1\n")
+            gateway.send(signal.SIGHUP)
+        refused = 'count(ALERTS{alertname="TapedeckReloadRefused"}) == 2'
+        await prometheus.until(lambda: prometheus.query(refused), "alerts of the first refusals")
+
         for server in lookup_servers[:2]:
             server.kill()
         await prometheus.until(lambda: fires("TapedeckLookupsLost"), "an alert of lookup nodes")
         tickets = {"TapedeckLookupNodeOut", "TapedeckHintsLate", "TapedeckStarved"}
-        assert set(await prometheus.alerts()) - tickets == {"TapedeckLookupsLost"}
+        assert set(await prometheus.alerts()) - tickets - {"TapedeckReloadRefused"} == {
+            "TapedeckLookupsLost"
+        }
 
         mysql.kill()
         await prometheus.until(lambda: fires("TapedeckMySQLPrimaryLost"), "an alert of the primary")
