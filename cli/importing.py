@@ -105,21 +105,15 @@ def import_(
     reading, said = _source(source, tables, map_file, since, user)
     os.nice(10)  # a gateway on this machine comes first
     rejects = map_file.with_name(map_file.name + ".rejects")
-    with rejects.open("a", encoding="utf-8") as file:
-        work = _run(sections, reading, rate, file)
-        try:
-            if verify:
-                found = run(_verify(sections, work, url, sample))
-            else:
-                lacking = _carry_out(
-                    sections, work, map_file, said, dry_run, leave_open or bool(user)
-                )
-        except (BadSource, Refused, CannotSeal) as error:
-            begun = any(work.counts.values()) and not (dry_run or verify)
-            fail(f"{error}{'; the same command continues where this one ended' * begun}")
-        finally:
-            if not rejects.stat().st_size:
-                rejects.unlink()
+    work = _run(sections, reading, rate, rejects)
+    try:
+        if verify:
+            found = run(_verify(sections, work, url, sample))
+        else:
+            lacking = _carry_out(sections, work, map_file, said, dry_run, leave_open or bool(user))
+    except (BadSource, Refused, CannotSeal) as error:
+        begun = any(work.counts.values()) and not (dry_run or verify)
+        fail(f"{error}{'; the same command continues where this one ended' * begun}")
     if verify:
         _tell_differences(work, found, as_json)
         return
@@ -173,17 +167,21 @@ def _map(path: Path) -> Map:
         fail(f"{path}: {error}")
 
 
-def _run(sections: Sections, source: Source, rate: float, rejects: Any) -> Run:
+def _run(sections: Sections, source: Source, rate: float, rejects: Path) -> Run:
     from gateway.player.rules import body_of
     from sharding.importing.run import Run
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    def reject(line: str) -> None:  # another run with this map may be adding lines too
+        with rejects.open("a", encoding="utf-8") as file:
+            file.write(line)
+
     # A run with --since or --user is what listeners wait for.
     waited_for = source.since is not None or source.users
     give_way = (lambda: None) if waited_for else _give_way
-    return Run(source, body_of, rate, rejects, tell, sections.states.max_bytes, give_way)
+    return Run(source, body_of, rate, reject, tell, sections.states.max_bytes, give_way)
 
 
 AUTOGROUP = Path("/proc/self/autogroup")

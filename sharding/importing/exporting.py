@@ -19,6 +19,8 @@ from sharding.partitions.sql import TOMBSTONE
 from sharding.state import Owner
 
 KINDS = (".sql", ".csv", ".jsonl")
+SWITCHES = ("at_end", "listened")
+"""The parts of a place that are written as 0 or 1."""
 PAGE = 2000
 """States read at once."""
 
@@ -72,6 +74,8 @@ async def write(
     if kind == ".csv":
         plain.writerow(names)
     count = Written()
+    switches = [name for name, meaning in names.items() if meaning in SWITCHES]
+    checked = set[str]()
     done = set[date]()
     while left := set(await days()) - done:
         day, after = min(left), (0, 0)
@@ -106,7 +110,11 @@ async def write(
                 elif kind == ".jsonl":
                     file.write(msgspec.json.encode(row).decode() + "\n")
                 else:
-                    file.write(_upsert(day.strftime(tables), row) + "\n")
+                    into = day.strftime(tables)
+                    if switches and into not in checked:
+                        file.write(_refuse_enum(into, switches))
+                        checked.add(into)
+                    file.write(_upsert(into, row) + "\n")
     return count
 
 
@@ -140,7 +148,7 @@ def _meant(owner: Owner, user: int, playlist: int, day: date, body: bytes) -> di
         return {**meant, "body": msgspec.Raw(body.replace(b"\r", b" ").replace(b"\n", b" "))}
     state = msgspec.json.decode(body)
     for name in PLACE:
-        if name in ("at_end", "listened"):
+        if name in SWITCHES:
             meant[name] = int(state.get(name, False))
         elif name == "skips":
             times = [datetime.fromtimestamp(one, UTC) for one in state.get(name, ())]
@@ -148,6 +156,23 @@ def _meant(owner: Owner, user: int, playlist: int, day: date, body: bytes) -> di
         else:
             meant[name] = state.get(name, [])
     return meant
+
+
+def _refuse_enum(table: str, switches: Sequence[str]) -> str:
+    """Statements that end with an error if one of these columns is an ENUM.
+
+    MySQL stores the number 1 there as the first word, whatever that is ("The ENUM Type" of its
+    manual). The error is that of a text which is no SQL: MySQL repeats the text.
+    """
+    named = ", ".join(map(_literal, switches))
+    return (
+        "SET @enums=(SELECT GROUP_CONCAT(column_name) FROM information_schema.columns WHERE"
+        f" table_schema=DATABASE() AND table_name={_literal(table)} AND data_type='enum'"
+        f" AND column_name IN ({named}));\n"
+        "SET @check=IF(@enums IS NULL, 'DO 0', CONCAT(@enums,"
+        " ' is an ENUM, which takes 1 for its first word: see docs/migration.md'));\n"
+        "PREPARE tapedeck FROM @check;\n"
+    )
 
 
 def _upsert(table: str, row: Mapping[str, Any]) -> str:

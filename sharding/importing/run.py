@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
@@ -47,13 +47,13 @@ class Run:
 
     Args:
         rate: most rows a second; 0 for no bound.
-        rejects: gets the bad rows, one JSON object a line.
+        reject: gets each bad row, a JSON object on a line.
         tell: gets lines of progress.
         when_long: is called once, after `LONG` rows.
 
     Attributes:
         counts: how many rows had each outcome.
-        rejected: how many lines `rejects` got.
+        rejected: how many lines `reject` got.
         first_rejected: what the first of them says.
         mixes: the mixes of the Player's states that were read.
     """
@@ -63,7 +63,7 @@ class Run:
         source: Source,
         encode: Encode,
         rate: float,
-        rejects: TextIO,
+        reject: Callable[[str], object],
         tell: Callable[[str], None],
         max_bytes: int = 1 << 16,
         when_long: Callable[[], None] = lambda: None,
@@ -77,7 +77,7 @@ class Run:
         self._max_bytes = max_bytes
         self._when_long = when_long
         self._rate = rate
-        self._rejects = rejects
+        self._report = reject
         self._tell = tell
         self._rows, self._where = 0, ""
         self._due = 0.0
@@ -211,8 +211,7 @@ class Run:
         line = {"run": self._at, "row": name, "reason": reason, "values": shown}
         self.rejected += 1
         self.first_rejected = self.first_rejected or f"{name}: {reason}"
-        self._rejects.write(json.dumps(line) + "\n")
-        self._rejects.flush()
+        self._report(json.dumps(line) + "\n")
 
     def _say(self) -> None:
         now = time.monotonic()

@@ -187,7 +187,7 @@ class Tables(Source):
                 charset="utf8mb4",
                 init_command=(
                     f"SET time_zone = '+00:00', net_write_timeout = {PATIENCE},"
-                    f" wait_timeout = {PATIENCE}"
+                    f" wait_timeout = {PATIENCE}, group_concat_max_len = {_CUT}"
                 ),
                 connect_timeout=10,
                 read_timeout=300,
@@ -324,6 +324,7 @@ def _raw_rows(stream: BinaryIO, columns: int) -> Iterator[list[bytes | None]]:
 
 
 _SHORT, _NULL, _END, _ERROR, _CUT = 0xFA, 0xFB, 0xFE, 0xFF, 0xFFFFFF
+"""The last is the longest row too: MySQL cuts GROUP_CONCAT to 1,024 bytes unless told otherwise."""
 _LONGEST_END = 9
 """An end is shorter than this; so many bytes or more that begin alike are a row."""
 

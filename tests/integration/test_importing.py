@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -123,7 +125,7 @@ async def run_import(
     """Run an import; its counts and its rejects."""
     rejects = io.StringIO()
     source = open_source(wanted, tables, read_map(said), None, users)
-    run = Run(source, body_of, 0, rejects, print)
+    run = Run(source, body_of, 0, rejects.write, print)
     done = None if dry or users else Done(tmp_path / "progress", "")
     await run.into(gateway.primary, 30, done, dry=dry, close=close)
     if done is not None:
@@ -618,6 +620,33 @@ async def test_an_import_does_not_begin_while_another_runs(
                 pass
 
 
+def test_the_bad_rows_of_an_import_are_kept_though_another_with_the_same_map_ends_meanwhile(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    """The one that ended without a bad row removed the file that the other was writing."""
+    config, said, places = (tmp_path / name for name in ("t.yml", "map.yml", "places.jsonl"))
+    config.write_text(yaml.safe_dump(document))
+    said.write_text("user: u\nplaylist: p\nday: d\nplayer:\n  played: t\n")
+    row = json.dumps({"u": 1, "p": 7, "t": [1], "d": f"{datetime.now(UTC):%Y-%m-%d}"})
+    places.write_text(row + "\n")
+    fifo = tmp_path / "slow.jsonl"
+    os.mkfifo(fifo)
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    command = ("import", "--map", str(said), "--config", str(config), "--from")
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(tapedeck, *command, str(fifo))
+        with fifo.open("w") as source:  # waits until the slow one reads
+            source.write(row + "\n")
+            source.flush()
+            quick = tapedeck(*command, str(empty), "--verify")
+            assert quick.returncode == 0, quick.stderr
+            source.write("nonsense\n")
+        done = slow.result(timeout=60)
+    assert "1 bad row was left out" in done.stderr, done.stderr
+    assert "is no JSON object" in said.with_name("map.yml.rejects").read_text()
+
+
 @pytest.mark.engines
 async def test_an_import_whose_wait_for_another_one_was_killed_says_so(
     gateway: Backend, mysql: Server
@@ -748,7 +777,7 @@ async def test_every_kind_of_source_gives_the_same_state(
 
 @pytest.mark.engines
 async def test_sql_of_an_export_keeps_texts_and_what_the_map_does_not_name(
-    gateway: Backend, app: App
+    gateway: Backend, app: App, mysql: Server, database: str
 ) -> None:
     bodies = [json.dumps({"a": a}, ensure_ascii=False) for a in ("it's", "a\\b", "é\n", '"; --')]
 
@@ -767,9 +796,9 @@ async def test_sql_of_an_export_keeps_texts_and_what_the_map_does_not_name(
         f"CREATE TABLE {name} (u BIGINT, p BIGINT, at DATETIME(3), b TEXT CHARACTER SET utf8mb4,"
         " note TEXT, PRIMARY KEY (u, p))"
     )
-    await gateway.primary.execute(
-        "CREATE TABLE skips (u BIGINT, p BIGINT,"
-        f" FOREIGN KEY (u, p) REFERENCES {name} (u, p) ON DELETE CASCADE)"
+    mysql.query(  # the gateway's user may make no foreign key
+        f"CREATE TABLE {database}.skips (u BIGINT, p BIGINT,"
+        f" FOREIGN KEY (u, p) REFERENCES {database}.{name} (u, p) ON DELETE CASCADE)"
     )
     await gateway.primary.execute(f"INSERT INTO {name} VALUES (1, 7, NULL, '{{}}', 'mine')")
     await gateway.primary.execute("INSERT INTO skips VALUES (1, 7)")
@@ -779,6 +808,70 @@ async def test_sql_of_an_export_keeps_texts_and_what_the_map_does_not_name(
     assert [tuple(row) for row in rows] == [(body, app.today) for body in bodies]
     assert await gateway.primary.fetch(f"SELECT note FROM {name} WHERE u=1") == [("mine",)]
     assert len(await gateway.primary.fetch("SELECT * FROM skips")) == 1
+
+
+async def _export_sql(gateway: Backend, said: str, tables: str) -> str:
+    file = io.StringIO()
+
+    async def days() -> list[date]:
+        return sorted((await list_tables(gateway.primary.fetch)).ours)
+
+    await write(file, gateway.primary.fetch, ".sql", read_map(said), tables, days, ())
+    return file.getvalue()
+
+
+@pytest.mark.engines
+async def test_sql_of_an_export_is_refused_by_an_enum_and_goes_into_a_column_added_beside_it(
+    gateway: Backend, app: App, mysql: Server, database: str, tmp_path: Path
+) -> None:
+    """An ENUM takes the number 1 for its first word: `listened` would come back as 'no'."""
+    mysql.query(
+        f"CREATE TABLE {database}.places (u BIGINT, p BIGINT, t TEXT, d DATE,"
+        " done ENUM('no','yes'), PRIMARY KEY (u, p))"
+    )
+    mysql.query(
+        f"INSERT INTO {database}.places VALUES (1, 7, '70', '{app.day(1)}', 'yes'),"
+        f" (2, 7, '70', '{app.day(1)}', 'no')"
+    )
+    said = "user: u\nplaylist: p\nday: d\nplayer:\n  played: t\n  listened: done\n"
+    await run_import(gateway, app.dsn, tmp_path, tables="places", said=said)
+    with mysql.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"USE {database}")
+        *before, check = (await _export_sql(gateway, said, "places")).splitlines()[:3]
+        for line in before:
+            cursor.execute(line)
+        with pytest.raises(pymysql.MySQLError, match="done is an ENUM, which takes 1 for its firs"):
+            cursor.execute(check)
+        cursor.execute("ALTER TABLE places ADD listened TINYINT")
+        cursor.execute("UPDATE places SET done = 'no'")
+        said = said.replace("done", "(done = 'yes')")
+        for line in (await _export_sql(gateway, said, "places")).splitlines():
+            cursor.execute(line)
+        cursor.execute("UPDATE places SET done = IF(listened, 'yes', 'no')")
+        cursor.execute("SELECT u, done FROM places ORDER BY u")
+        assert cursor.fetchall() == ((1, "yes"), (2, "no"))
+
+
+@pytest.mark.engines
+async def test_skips_in_rows_of_their_own_are_imported_however_many_they_are(
+    gateway: Backend, app: App, mysql: Server, database: str, tmp_path: Path
+) -> None:
+    """MySQL cuts GROUP_CONCAT to 1,024 bytes, and only warns."""
+    app.put(1, (1, 7, "70"), (2, 7, "70"))
+    mysql.query(f"CREATE TABLE {database}.skips (user_id VARCHAR(20), playlist_id BIGINT, at INT)")
+    first = 1_700_000_000
+    rows = ", ".join(f"('1', 7, {first + n})" for n in reversed(range(300)))
+    mysql.query(f"INSERT INTO {database}.skips VALUES {rows}")
+    said = MAP.replace(
+        "skip_times",
+        "(SELECT GROUP_CONCAT(at ORDER BY at) FROM (SELECT user_id AS u, playlist_id AS p, at"
+        " FROM skips) s WHERE u = user_id AND p = playlist_id)",
+    )
+    counts, _ = await run_import(gateway, app.dsn, tmp_path, said=said)
+    assert counts == {NEW: 2}
+    (body,) = (await rows_of(gateway, Key(1, 7))).values()
+    assert json.loads(body)["skips"] == [first + n for n in range(300)]
+    assert await rows_of(gateway, Key(2, 7)) == {app.day(1): b'{"played":[70]}'}
 
 
 async def test_an_export_survives_the_midnight_after_which_its_oldest_day_is_dropped(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 from datetime import UTC, date, datetime
@@ -387,7 +386,7 @@ async def test_an_import_reports_once_that_it_is_long_and_keeps_its_rate_after_a
     monkeypatch.setattr("sharding.importing.run.time.monotonic", lambda: now[0])
     monkeypatch.setattr("sharding.importing.run.asyncio.sleep", sleep)
     source = Source("places.jsonl", read_map(PLAIN), None, ())
-    work = run.Run(source, body_of, 1000, io.StringIO(), print, when_long=lambda: said.append("1"))
+    work = run.Run(source, body_of, 1000, print, print, when_long=lambda: said.append("1"))
     for _ in range(30):
         await work.passed(250)
     assert not said
