@@ -11,7 +11,8 @@ from gateway.http.messages import Request, Response
 
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST",
-    "Access-Control-Allow-Headers": "Content-Type, X-Api-Key, X-Api-Version, X-User-Token",
+    "Access-Control-Allow-Headers": "Content-Type, X-Api-Key, X-Api-Version, X-Requested-With, "
+    "X-User-Token",
     "Access-Control-Max-Age": "86400",
 }
 
