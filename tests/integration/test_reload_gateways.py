@@ -72,6 +72,16 @@ async def generations(gateway: Gateway) -> list[float]:
     return sorted(await metric(gateway, "tapedeck_ring_generation"))
 
 
+async def reloads(gateway: Gateway, result: str) -> float:
+    """How many reloads ended so, in all processes together."""
+    return sum(await metric(gateway, "tapedeck_reloads_total", result=result))
+
+
+def without_memory(plan: str) -> str:
+    """A plan without each node's memory, which changes between two plans."""
+    return re.sub(r" +(- -> )?\S+ MB.*", "", plan)
+
+
 def set_lookup(gateway: Gateway, **lookup: Any) -> None:
     gateway.document["lookup"].update(lookup)
     gateway.write_config()
@@ -97,8 +107,8 @@ async def test_if_one_worker_does_not_answer_all_workers_keep_the_old_ring(
     assert [g for g in await generations(gateway) if g] == [1, 1]
     assert (await post(gateway))[0] == 200
     assert [g for g in await generations(gateway) if g] == [2, 2]
-    assert await metric(gateway, "tapedeck_reloads_total", result="failed") == [1]
-    assert await metric(gateway, "tapedeck_reloads_total", result="applied") == [1]
+    assert await reloads(gateway, "failed") == 1
+    assert await reloads(gateway, "applied") == 1
     async with asyncio.timeout(5):  # the line may come after the answer
         while len(gateway.lines("configuration reloaded")) != 1:
             await asyncio.sleep(0.02)
@@ -139,7 +149,7 @@ async def test_a_reload_with_an_invalid_ring_changes_nothing_and_says_why(
     gateway.send(signal.SIGHUP)
     await gateway.until("/healthz", lambda *_: len(gateway.lines("reload refused")) == 2)
     assert [g for g in await generations(gateway) if g] == [1, 1]
-    assert await metric(gateway, "tapedeck_reloads_total", result="refused") == [2]
+    assert await reloads(gateway, "refused") == 2
     status, body = await post(gateway, "/reload/check")
     assert status == 422
 
@@ -249,7 +259,7 @@ async def test_check_config_shows_what_a_reload_would_change_without_secrets(
     ], planned
     added = f"{lookup_servers[2].address}:1 lookup3"
     before = tapedeck("ring", "plan", "--config", str(one_worker.config), "--add", added)
-    assert before.stdout == planned.stdout
+    assert without_memory(before.stdout) == without_memory(planned.stdout)
 
     file.write_text(yaml.safe_dump(one_worker.document))
     same = tapedeck("check-config", str(file), "--against", one_worker.admin)

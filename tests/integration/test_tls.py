@@ -197,7 +197,7 @@ async def test_the_admin_port_uses_tls_and_commands_reach_it(
             assert says in refused.stderr
         plain = await asyncio.to_thread(elsewhere, gateway.admin.replace("https:", "http:"))
         assert plain.returncode == 1
-        assert "does it take only https?" in plain.stderr
+        assert "Does it take only https?" in plain.stderr
         authority.issue("admin")
         gateway.send(signal.SIGHUP)
         end = asyncio.get_running_loop().time() + 20

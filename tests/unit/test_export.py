@@ -53,11 +53,16 @@ def test_a_state_of_the_other_api_is_left_out_and_counted(kind: str) -> None:
 
 
 def test_an_export_in_sql_has_one_readable_statement() -> None:
-    assert exported(".sql", PLACES)[1] == (
+    _, text = exported(".sql", PLACES)
+    *refusal, statement = text.splitlines()
+    assert all(line.endswith(";") for line in refusal), "each is a statement"
+    assert "'places_20261130'" in refusal[0]
+    assert "'l'" in refusal[0], "the only column of a switch"
+    assert statement == (
         "INSERT INTO `places_20261130` (`u`, `p`, `d`, `at`, `t`, `l`) VALUES"
         " (43, 7, '2026-11-30', '2026-11-30T00:00:00', '[1001, 1002]', 0) ON DUPLICATE KEY UPDATE"
         " `u`=VALUES(`u`), `p`=VALUES(`p`), `d`=VALUES(`d`), `at`=VALUES(`at`), `t`=VALUES(`t`),"
-        " `l`=VALUES(`l`);\n"
+        " `l`=VALUES(`l`);"
     )
     assert "'{\"position\": 3}'" in exported(".sql", BODIES)[1]
 

@@ -54,6 +54,8 @@ def test_the_place_is_kept_when_a_lookup_node_and_the_primary_are_killed(
     browser: Browser, stack: Terminal
 ) -> None:
     browser.open(address(stack, "player"))
+    # The servers come in after the buttons, and move them while the pointer is on its way.
+    browser.until(lambda: browser.all("#servers li"))
     press(browser, "play")
     browser.until(lambda: played(browser, 1))
     press(browser, "next")
