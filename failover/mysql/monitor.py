@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("tapedeck.primary")
 
-CHECK_EVERY = 1.0
+CHECK_EVERY = 0.5
 """Seconds between checks of a host; also the longest time that a replaced primary is used."""
 CHECK_AGAIN = 0.05
 """Seconds between checks while there is no primary, or after a statement failed."""
