@@ -8,6 +8,7 @@ answer would be taken for that of the next statement.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -61,14 +62,20 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]
     aiomysql's close, also after a cancellation, first sends what is buffered and, with TLS, waits
     for the server's close. With a frozen host both would last until it thaws.
 
+    A firewall that restarts, or an address that moves, may lose a connection without telling: then
+    nothing that is sent is acknowledged, and TCP would try for a quarter of an hour. (A frozen
+    host's kernel still acknowledges.)
+
     Args:
         name: the name that the certificate must have; `host` is a numeric address.
+        lost_ms: after so long without the acknowledgement of something sent, it is lost.
         reached: called when TCP is connected, before the server's greeting.
     """
 
-    def __init__(self, name: str, reached: Callable[[], None], **words: Any) -> None:
+    def __init__(self, name: str, lost_ms: int, reached: Callable[[], None], **words: Any) -> None:
         super().__init__(**words)
         self._name = name
+        self._lost_ms = lost_ms
         self._reached = reached
 
     def close(self) -> None:
@@ -77,6 +84,14 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]
         super().close()
 
     async def _get_server_information(self) -> None:
+        sock = self._writer.get_extra_info("socket")
+        probe = max(1, self._lost_ms // 1000)  # while nothing is sent, every so many seconds
+        for option, value in (
+            (socket.TCP_USER_TIMEOUT, self._lost_ms),
+            (socket.TCP_KEEPIDLE, probe),
+            (socket.TCP_KEEPINTVL, probe),
+        ):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         self._reached()
         await super()._get_server_information()
 
@@ -161,6 +176,8 @@ class Session:
         self.status: HostStatus | None = None
         self.unanswered = ""
         """The statement that the server may still run; empty once it has answered."""
+        self.asked = 0.0
+        """When the last statement was sent, on the loop's clock."""
 
     @property
     def number(self) -> int:
@@ -270,7 +287,7 @@ class Session:
         return ran
 
     async def _bounded(self, sql: str, answer: Awaitable[Result]) -> Result:
-        self.unanswered = sql
+        self.unanswered, self.asked = sql, asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self.statement_seconds):
                 result = await answer
@@ -326,6 +343,7 @@ async def _connect(
 ) -> _Connection:
     connection = _Connection(
         host.host,
+        config.connect_timeout,
         reached,
         host=address,
         port=host.port,

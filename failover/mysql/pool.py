@@ -128,6 +128,9 @@ class Pool:
             return  # it was closed with the pool
         self._open.discard(session)
         self._left.add(session)
+        if session.unanswered:
+            # What lost its answer may have lost the connections that are idle since before, too.
+            self._end_idle(session.asked)
         if not self.closed:  # else the gauge is the next pool's by now
             metrics.MYSQL_CONNECTIONS.set(len(self._open))
 
@@ -144,7 +147,11 @@ class Pool:
         else:
             self._idle.append((session, now))
         # After a burst the oldest sessions are not used again.
-        while self._idle and now - self._idle[0][1] > IDLE_SECONDS * 0.75:
+        self._end_idle(now - IDLE_SECONDS * 0.75)
+
+    def _end_idle(self, before: float) -> None:
+        """Close the sessions that are idle since before a time on the loop's clock."""
+        while self._idle and self._idle[0][1] < before:
             self.end(self._idle.pop(0)[0])
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from stack.datadir import Passwords
 from stack.process import free_port
 from stack.redis import RedisServer
 from stack.server import Server
+from tests.conftest import StackConfig
 from tests.support.certificates import Authority
 from tests.support.mysqld import key_of
 
@@ -124,6 +125,27 @@ def test_a_session_with_a_frozen_mysql_leaves_no_socket_open(
             await all_end(before)
         finally:
             secure_mysql.thaw()
+
+    run(scene())
+
+
+def test_a_statement_that_the_network_takes_nowhere_ends_after_connect_timeout(
+    run: Run, mysql: Server, stack_config: StackConfig
+) -> None:
+    """The kernel ends the connection: a heartbeat has no timeout of its own."""
+    document = stack_config(mysql={"statement_timeout": 60_000, "connect_timeout": 1_000})
+    config = parse(document).mysql
+
+    async def scene() -> None:
+        session = await Session.open(config.hosts[0], config)
+        mysql.freeze()
+        try:
+            async with asyncio.timeout(10):
+                with pytest.raises(MySQLError) as raised:
+                    await session.fetch("SELECT '" + "x" * MORE_THAN_BUFFERS_HOLD + "'")
+        finally:
+            mysql.thaw()
+        assert raised.value.fault is Fault.LOST
 
     run(scene())
 

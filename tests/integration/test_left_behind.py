@@ -186,23 +186,30 @@ async def until_done(primary: Primary, statement: str) -> None:
 
 class Silence(Listener):
     """Forwards to a server. While it is `silent`, it is like a network that loses every packet: no
-    data passes, and no side learns that the other one closed."""
+    data passes, and no side learns that the other one closed. `lose` loses only the packets of
+    connections that are open now, as a firewall does that has restarted."""
 
     def __init__(self, port: int) -> None:
         super().__init__()
         self._upstream = port
         self.silent = False
+        self._lost = asyncio.Event()
+
+    def lose(self) -> None:
+        self._lost.set()
+        self._lost = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+        lost = self._lost
 
         async def forward(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
             with contextlib.suppress(OSError):
                 while data := await source.read(65536):
-                    if self.silent:
+                    if self.silent or lost.is_set():
                         await asyncio.Event().wait()
                     target.write(data)
-            if not self.silent:
+            if not self.silent and not lost.is_set():
                 target.close()
 
         await asyncio.gather(forward(reader, up_writer), forward(up_reader, writer))
@@ -234,3 +241,22 @@ async def test_connections_that_the_network_lost_do_not_keep_their_places(
 
             await until_done(primary, "DO 2")
             assert await primary.fetch("SELECT 2") == [(2,)]
+
+
+async def test_after_a_statement_without_an_answer_no_other_meets_a_lost_connection(
+    stack_config: StackConfig, mysql: MariaDB
+) -> None:
+    """Each of the lost connections would take a statement's timeout, and two the deadline."""
+    async with Silence(mysql.port) as network:
+        limits = {"connections": 8, "statement_timeout": 600, "deadline": 1_000}
+        hosts = [f"127.0.0.1:{network.port}"]
+        async with opened_primary(stack_config, hosts=hosts, **limits) as primary:
+            asked = [primary.fetch("SELECT SLEEP(0.1)") for _ in range(8)]
+            await asyncio.gather(*asked)
+            network.lose()
+
+            assert await primary.fetch("SELECT 1") == [(1,)]
+
+            async with asyncio.timeout(0.5):
+                for _ in range(8):
+                    assert await primary.fetch("SELECT 2") == [(2,)]
