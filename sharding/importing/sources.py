@@ -338,17 +338,68 @@ def _day_in(pattern: str, name: str) -> date | None:
 
 
 class Keys(Source):
-    """Redis: each key is a hash or a JSON text."""
+    """Redis: each key is a hash or a JSON text. Of a cluster each primary is a part."""
 
-    def rows(self, part: Part) -> Iterator[Rows]:
-        """The rows, by SCAN: a key that exists all the time comes at least once."""
+    def __init__(
+        self, wanted: str, said: Map, since: datetime | None, users: tuple[int, ...]
+    ) -> None:
+        super().__init__(wanted, said, since, users)
+        self._address = urlsplit(wanted)
+        if not re.fullmatch(r"/?[0-9]*", self._address.path):
+            raise BadSource(f"the database {self._address.path[1:]!r} is no number")
+        self._without_keys: set[Part] = set()
+        self._parts: list[Part] = []
+
+    @contextlib.contextmanager
+    def _client(self, node: str) -> Iterator[Any]:
+        """A client of a node, or of the address if it is empty."""
         import redis
 
-        pattern, glob = _key_pattern(self.map.key)
-        password = None if urlsplit(self.wanted).password else os.environ.get(PASSWORD)
-        client = redis.Redis.from_url(self.wanted, password=password, socket_timeout=10)
+        at = self._address
+        if node:
+            at = at._replace(netloc=f"{at.netloc.rpartition('@')[0]}@{node}")
+        password = None if at.password else os.environ.get(PASSWORD)
+        # Servers before Redis 6 know only this protocol.
+        client = redis.Redis.from_url(at.geturl(), password=password, socket_timeout=10, protocol=2)
+        try:
+            with client:
+                yield client
+        except redis.RedisError as error:
+            what = str(error).rstrip(".")
+            passing = isinstance(error, redis.ConnectionError | redis.TimeoutError)
+            if isinstance(error, redis.AuthenticationError):
+                what += f": the password is in the address, or in {PASSWORD}"
+                passing = False
+            elif "CERTIFICATE_VERIFY_FAILED" in what:
+                what += ": add ?ssl_ca_certs=FILE to the address"
+                passing = False
+            elif isinstance(error, redis.exceptions.AskError):  # MOVED is one too
+                what += ": the cluster's slots move: import again when that has ended"
+            kind = SourceLost if passing else BadSource
+            raise kind(f"the source's Redis: {what}") from None
 
-        def each() -> Iterator[tuple[str, dict[str, Any]]]:
+    def parts(self, oldest: date, newest: date) -> list[Part]:
+        """The whole keyspace, or that of each primary of a cluster."""
+        from redis.cluster import parse_cluster_slots
+
+        host = self._address.hostname or "localhost"
+        self._parts = super().parts(oldest, newest)
+        with self._client("") as client:
+            if client.info("cluster").get("cluster_enabled"):
+                slots = parse_cluster_slots(client.cluster("slots"), current_host=host)
+                nodes = {slot["primary"][:2] for slot in slots.values()}
+                named = [f"[{at}]:{n}" if ":" in at else f"{at}:{n}" for at, n in sorted(nodes)]
+                self._parts = [Part(f"{self._address.scheme}://{node}", node) for node in named]
+        return self._parts
+
+    def rows(self, part: Part) -> Iterator[Rows]:
+        """The rows, by SCAN: a key that exists all the time comes at least once.
+
+        That holds within one run of the server: a restarted one scans in another order.
+        """
+        pattern, glob = _key_pattern(self.map.key)
+
+        def each(client: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             keys, found = list[bytes](), False
             for key in client.scan_iter(match=glob, count=BATCH):
                 found = True
@@ -357,16 +408,16 @@ class Keys(Source):
                     yield from self._read(client, keys, pattern)
                     keys = []
             if not found:
+                self._without_keys.add(part)
+            if self._without_keys.issuperset(self._parts):
                 raise BadSource(f"no key is called as the map's key: {self.map.key}")
             yield from self._read(client, keys, pattern)
 
-        try:
-            yield from self._chosen(each())
-        except redis.RedisError as error:
-            passing = isinstance(error, redis.ConnectionError | redis.TimeoutError)
-            denied = isinstance(error, redis.AuthenticationError)
-            kind = SourceLost if passing and not denied else BadSource
-            raise kind(f"the source's Redis: {error}") from None
+        with self._client(part.table) as client:
+            run = client.info("server")["run_id"]
+            yield from self._chosen(each(client))
+            if client.info("server")["run_id"] != run:
+                raise SourceLost("the source's Redis was restarted while it was read")
 
     def _read(
         self, client: Any, keys: list[bytes], pattern: re.Pattern[str]
@@ -403,9 +454,10 @@ class Keys(Source):
 
 def _key_pattern(key: str) -> tuple[re.Pattern[str], str]:
     pieces = re.split(r"\{(user|playlist|day)\}", key)
-    pattern = "".join(
-        f"(?P<{piece}>[0-9-]+)" if n % 2 else re.escape(piece) for n, piece in enumerate(pieces)
-    )
+    pattern = ""
+    for n, piece in enumerate(pieces):
+        group = f"(?P={piece})" if piece in pieces[1:n:2] else f"(?P<{piece}>[0-9-]+)"
+        pattern += group if n % 2 else re.escape(piece)
     glob = "*".join(re.sub(r"([*?\[\]\\])", r"\\\1", piece) for piece in pieces[::2])
     return re.compile(pattern), glob
 

@@ -18,7 +18,7 @@ from gateway.player.rules import body_of
 from sharding.importing import run
 from sharding.importing.known_keys import Known
 from sharding.importing.mapping import BadMap, BadRow, Map, read_map, record
-from sharding.importing.sources import BadSource, Keys, Source, open_source
+from sharding.importing.sources import BadSource, Keys, Source, _without_password, open_source
 from sharding.importing.target import (
     CHANGED,
     EXPIRED,
@@ -84,10 +84,7 @@ def test_a_source_that_cannot_be_read_is_refused_without_a_word_of_its_password(
 
 
 def test_what_a_run_tells_of_redis_has_no_password() -> None:
-    said = read_map("key: p:{user}:{playlist}\nday: d\nplayer:\n  played: t\n")
-    source = open_source("redis://me:hidden@h:1/0?password=hidden", "", said, None, ())
-    (part,) = source.parts(date.min, date.max)
-    assert part.name == "redis://h:1/0"
+    assert _without_password("redis://me:hidden@h:1/0?password=hidden") == "redis://h:1/0"
 
 
 ONE = "user: u\nplaylist: p\nday: d\nplayer:\n  played: t\n"
