@@ -67,6 +67,8 @@ class AdmissionControl:
         # TLS handshakes under way, the oldest first, and the addresses of their clients.
         self._handshakes: dict[socket.socket, str] = {}
         self._handshakes_of: Counter[str] = Counter()
+        # Those that were cut off, until their descriptors are free.
+        self._cut: set[socket.socket] = set()
         self.held = 0
         self._peak = 0
         self._refused = 0
@@ -110,6 +112,7 @@ class AdmissionControl:
     def opened(self, connection: HttpConnection) -> str | None:
         """Register a connection; return why it is refused, or None. It is counted in both cases."""
         address = one_client(connection.peer)
+        self.handshake_ended(connection.accepted)
         self._connections.add(connection)
         self._peak = max(self._peak, self._usage())
         self._per_address[address] += 1
@@ -142,16 +145,19 @@ class AdmissionControl:
         if most is not None and of_address > most and not self.is_proxy(peer):
             cut = [connection]
         elif everywhere > self.limits.connections or (
-            self.is_reserved(connection.fileno() + HANDSHAKE_MARGIN)
+            self.is_reserved(connection.fileno() + HANDSHAKE_MARGIN - len(self._cut))
         ):
             cut = list(islice(self._handshakes, len(self._handshakes) // 4))
         for each in cut:
             metrics.CUT_OFF.labels("handshakes").inc()
             self.handshake_ended(each)
+            self._cut.add(each)
             with contextlib.suppress(OSError):  # it has just ended by itself
                 each.shutdown(socket.SHUT_RDWR)
 
     def handshake_ended(self, connection: socket.socket) -> None:
+        """Count it no more: it failed, was cut off, or is counted as a connection now."""
+        self._cut.discard(connection)
         address = self._handshakes.pop(connection, None)
         if address is not None:
             self._handshakes_of[address] -= 1

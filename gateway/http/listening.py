@@ -25,6 +25,8 @@ SETTLE_SECONDS = 0.25
 """Seconds that the last accepted connections have to send a request."""
 HANDSHAKE_SECONDS = 10.0
 """Most seconds of a TLS handshake."""
+LAST_HANDSHAKES_SECONDS = 2.0
+"""Most seconds that a stop waits for TLS handshakes: two round trips of a distant client."""
 _ACCEPT_AT_ONCE = BACKLOG // 2
 """Most connections that a turn of the event loop accepts. An accept takes some 0.1 ms."""
 _ACCEPT_AT_MOST = 65_536
@@ -161,7 +163,7 @@ class Listening:
         connection.setblocking(False)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._server, connection, **self._tls_options()
+                partial(self._server, connection), connection, **self._tls_options()
             )
         except OSError:
             pass  # it has gone, or its TLS handshake failed
@@ -215,6 +217,9 @@ class Listening:
         end = loop.time() + seconds
         await self.stop_accepting()
         finished = True
+        if self._opening:
+            # The clients of these TLS handshakes have sent no request yet.
+            await asyncio.wait(self._opening, timeout=min(seconds, LAST_HANDSHAKES_SECONDS))
         try:
             async with asyncio.timeout_at(end):
                 if self._server.connections or self._opening:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 from collections.abc import AsyncGenerator
 from typing import cast
 
@@ -62,6 +63,7 @@ class HttpConnection(RequestHandler):
         slow_since: since when a request's headers are incomplete, on the loop's clock; 0: not.
         unread_since: since when the client has not read an answer; set by admission control.
         held: bytes of memory of its unfinished request; set by admission control.
+        accepted: its socket, by which admission control knows its TLS handshake.
     """
 
     __slots__ = (
@@ -70,6 +72,7 @@ class HttpConnection(RequestHandler):
         "_deaf",
         "_refused_until",
         "_unfinished",
+        "accepted",
         "descriptor",
         "held",
         "peer",
@@ -77,6 +80,7 @@ class HttpConnection(RequestHandler):
         "unread_since",
     )
     _application: Application
+    accepted: socket.socket
 
     @property
     def limits(self) -> Limits:
@@ -435,9 +439,10 @@ class Server(web.Server):
         self.application = application
         self.accepted = 0
 
-    def __call__(self) -> RequestHandler:
+    def __call__(self, accepted: socket.socket) -> RequestHandler:  # type: ignore[override]
         """Create the protocol of an accepted connection."""
         self.accepted += 1
         protocol = HttpConnection(self, loop=self._loop, **self._kwargs)
         protocol._application = self.application
+        protocol.accepted = accepted
         return protocol

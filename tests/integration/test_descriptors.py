@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import resource
+import select
+import signal
 import socket
 import ssl
 import time
@@ -18,7 +20,7 @@ import pytest
 
 from stack.mariadb import MariaDB
 from tests.support.certificates import Authority
-from tests.support.gateways import Gateway, put_mixes
+from tests.support.gateways import SECONDS, Gateway, put_mixes
 from tests.support.serving import a_mix
 
 pytestmark = pytest.mark.stack
@@ -134,3 +136,38 @@ async def test_tls_handshakes_keep_neither_other_clients_nor_operators_out(
                 ):
                     # Established connections stay: with too many of them, new ones get an answer.
                     assert answer.status in ({200, 503} if finished else {200})
+
+
+def test_of_many_tls_handshakes_at_once_only_the_oldest_quarter_is_cut_off(
+    secure: tuple[Gateway, ssl.SSLContext],
+) -> None:
+    gateway, _ = secure
+    limit(gateway, 200)
+    with contextlib.ExitStack() as closing:
+        clients: list[socket.socket] = []
+
+        def connect() -> None:
+            address = ("127.0.0.1", gateway.document["gateway"]["port"])
+            clients.append(closing.enter_context(socket.create_connection(address, 5)))
+
+        def ended() -> list[socket.socket]:
+            return select.select(clients, [], [], 0)[0]
+
+        while not ended():
+            for _ in range(10):
+                connect()
+            time.sleep(0.1)
+        assert len(ended()) <= len(clients) / 4
+        # Those who are left: the gateway is late, and finds many more at once.
+        for client in ended():
+            clients.remove(client)
+        before = len(clients)
+        os.kill(gateway.pid, signal.SIGSTOP)
+        for _ in range(before // 3 + 10):
+            connect()
+        os.kill(gateway.pid, signal.SIGCONT)
+        end = time.monotonic() + SECONDS
+        while not ended():
+            assert time.monotonic() < end
+        time.sleep(0.5)
+        assert len(ended()) <= len(clients) / 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -143,6 +144,79 @@ async def test_with_a_configured_client_authority_only_its_clients_are_served(
         for client in (None, authority.issue("stranger")):
             with pytest.raises((aiohttp.ClientError, ConnectionError)):
                 await get(url, trusting(authority, client=client))
+
+
+class DistantClient:
+    """A client of the gateway's port that sends each part of its handshake when it is told to."""
+
+    def __init__(self, gateway: Gateway, authority: Authority) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", gateway.document["gateway"]["port"]), 5)
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = trusting(authority).wrap_bio(self._in, self._out, server_hostname="localhost")
+
+    def greet(self) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.do_handshake()
+        self.sock.sendall(self._out.read())
+
+    def receive(self) -> None:
+        received = self.sock.recv(65_536)
+        assert received, "the gateway ended the connection"
+        self._in.write(received)
+
+    def ask(self) -> None:
+        """End the handshake with a request."""
+        self._tls.do_handshake()
+        self._tls.write(b"GET /sets/new HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.sock.sendall(self._out.read())
+
+    def status(self) -> bytes:
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                return self._tls.read(len(b"HTTP/1.1 200"))[-3:]
+            self.receive()
+
+
+def connects(gateway: Gateway) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", gateway.document["gateway"]["port"])) == 0
+
+
+async def test_a_client_whose_handshake_ends_during_a_stop_gets_its_answer(
+    stack_config: StackConfig, tmp_path: Path, authority: Authority
+) -> None:
+    with await_started(gateway_with(stack_config, tmp_path, authority.issue("gateway"))) as gateway:
+        client = DistantClient(gateway, authority)
+        client.greet()
+        gateway.send(signal.SIGTERM)
+        await until(lambda: connects(gateway), lambda connected: not connected)
+        await asyncio.sleep(0.7)  # as far away as a telephone may be
+        client.receive()
+        client.ask()
+        assert client.status() == b"200"
+
+
+async def test_an_address_may_have_as_many_connections_as_are_allowed_while_the_gateway_is_late(
+    stack_config: StackConfig, tmp_path: Path, authority: Authority
+) -> None:
+    most = 8
+    gateway = gateway_with(stack_config, tmp_path, authority.issue("gateway"))
+    gateway.document["limits"] = {"address_connections": most}
+    with await_started(gateway):
+        first = [DistantClient(gateway, authority) for _ in range(most - 1)]
+        for client in first:
+            client.greet()
+            client.receive()
+        # All these handshakes end in the turn of the event loop in which the last client comes.
+        os.kill(gateway.pid, signal.SIGSTOP)
+        for client in first:
+            client.ask()
+        last = DistantClient(gateway, authority)
+        os.kill(gateway.pid, signal.SIGCONT)
+        last.greet()
+        last.receive()
+        last.ask()
+        assert [client.status() for client in (*first, last)] == [b"200"] * most
 
 
 async def test_old_versions_of_tls_are_refused(
