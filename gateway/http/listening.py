@@ -32,7 +32,7 @@ _ACCEPT_AT_ONCE = BACKLOG // 2
 _ACCEPT_AT_MOST = 65_536
 _GOODBYE_SECONDS = 1.0
 """Seconds that a client has to end its side of TLS."""
-_TOO_MANY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE_SECONDS = 0.1
 """Seconds until the next accept, if there was no descriptor or memory for one."""
 
@@ -144,7 +144,7 @@ class Listening:
             except (BlockingIOError, ConnectionError):
                 return
             except OSError as error:
-                if error.errno in _TOO_MANY:
+                if error.errno in NONE_LEFT:
                     loop = asyncio.get_running_loop()
                     loop.remove_reader(self._sock)
                     loop.call_later(_PAUSE_SECONDS, self._accept_again)

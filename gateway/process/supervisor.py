@@ -24,10 +24,10 @@ from config.model import Sections
 from config.plain import plain
 from failover import tasks
 from gateway.http.errors import encode
-from gateway.http.listening import BACKLOG, bind, bind_shared
+from gateway.http.listening import BACKLOG, NONE_LEFT, bind, bind_shared
 from gateway.peers import Peers
 from gateway.process.admin_port import AdminPort
-from gateway.process.worker import EXIT_CONFIG, Handover, start_logs
+from gateway.process.worker import EXIT_CONFIG, Handover, raise_file_limit, start_logs
 from gateway.process.workers_answers import WorkerClient, WorkersAnswers
 from gateway.reload.reload import Reload, Taken, Workers
 from gateway.reload.runtime_config import RuntimeConfig, Source
@@ -38,8 +38,8 @@ BACKOFF_SECONDS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds before the next start, by short lives in a row."""
 KILL_AFTER_SECONDS = 10.0
 """Seconds beyond drain_seconds after which a worker is killed."""
-MISSES_AT_START = 20
-"""Thirds of hung_seconds that a worker may take to start."""
+START_SECONDS = 200.0
+"""Seconds that a worker may take to start, however small hung_seconds is."""
 
 ALIVE = Gauge("tapedeck_workers", "Worker processes that live")
 RESTARTS = Counter("tapedeck_worker_restarts", "Workers that died and were started again")
@@ -109,6 +109,7 @@ class Supervisor:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
+        raise_file_limit()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         reload = Reload(self._live, self._source, self._reloaded)
@@ -169,15 +170,16 @@ class Supervisor:
         that has not answered yet may still be starting.
         """
         loop = asyncio.get_running_loop()
-        misses, most = 0, MISSES_AT_START
+        misses, most = 0, max(2.0, START_SECONDS / (self._live.config.gateway.hung_seconds / 3))
         while misses < most:
             seconds = self._live.config.gateway.hung_seconds / 3
             asked = loop.time()
             try:
                 await slot.client.ask("/healthz", seconds=seconds)
                 misses, most = 0, 2
-            except (OSError, aiohttp.ClientError):
-                misses += 1
+            except (OSError, aiohttp.ClientError) as error:
+                # Without a descriptor of its own the supervisor has not asked.
+                misses += getattr(error, "errno", None) not in NONE_LEFT
             await asyncio.sleep(asked + seconds - loop.time())
         _log.error("worker killed", worker=slot.number, reason="does not answer")
         _signal(process, signal.SIGKILL)

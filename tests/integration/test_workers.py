@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,6 +133,48 @@ def test_a_worker_that_hangs_is_replaced_and_the_others_stay(
         assert workers(gateway)[2] == before[2]
         assert not exists(before[1])
         assert [line["worker"] for line in gateway.lines("worker killed")] == [1]
+
+
+def test_a_worker_that_starts_slowly_is_not_taken_for_one_that_hangs(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    document = stack_config(gateway={"hung_seconds": 1, "workers": 2})
+    with Gateway(document, tmp_path) as gateway:
+        until(lambda: len(workers(gateway)) == 2, "two workers")
+        before = workers(gateway)
+        os.kill(before[1], signal.SIGKILL)
+        until(lambda: len(children(gateway.pid) - {before[1]}) == 2, "a successor")
+        (successor,) = children(gateway.pid) - set(before.values())
+        os.kill(successor, signal.SIGSTOP)
+        time.sleep(8)  # as on a machine with far too much to do
+        os.kill(successor, signal.SIGCONT)
+        until(lambda: workers(gateway)[1] != before[1], "a new worker 1")
+        assert workers(gateway)[1] == successor
+        assert gateway.lines("worker killed") == []
+
+
+def children(pid: int) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def test_a_supervisor_without_descriptors_kills_no_worker(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    document = stack_config(gateway={"hung_seconds": 1, "workers": 2})
+    with Gateway(document, tmp_path) as gateway, contextlib.ExitStack() as closing:
+        soft, hard = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
+        assert soft == hard
+        until(lambda: len(workers(gateway)) == 2, "two workers")
+        time.sleep(1)  # both have answered it
+        files = Path(f"/proc/{gateway.pid}/fd")
+        highest = max(int(file.name) for file in files.iterdir())
+        resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (highest + 10, hard))
+        for _ in range(30):  # more than it can accept
+            client = socket.create_connection(("127.0.0.1", document["admin"]["port"]), 5)
+            closing.callback(client.close)
+        time.sleep(3)  # several times as long as a worker may be silent
+        assert gateway.lines("worker killed") == []
+        assert all(map(exists, workers(gateway).values()))
 
 
 def test_after_the_supervisor_is_killed_no_worker_and_no_port_is_left(gateway: Gateway) -> None:
