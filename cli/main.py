@@ -68,6 +68,11 @@ def main() -> None:
     """Entry point of the `tapedeck` command."""
     try:
         app()
-    except (Failed, ConfigError) as error:
-        print(f"tapedeck: {' '.join(str(error).split())}", file=sys.stderr)
+    except (Failed, ConfigError, OSError) as error:
+        said = str(error)
+        if isinstance(error, OSError):
+            if error.filename is None:
+                raise  # a fault of ours: those of the network are caught where they arise
+            said = f"{error.filename}: {error.strerror}"
+        print(f"tapedeck: {' '.join(said.split())}", file=sys.stderr)
         sys.exit(1)

@@ -51,6 +51,20 @@ def test_a_drills_options_that_would_be_ignored_are_refused(words: tuple[str, ..
     assert tapedeck("drill", *words).returncode == 2
 
 
+def test_a_file_that_cannot_be_written_is_named_in_one_line(config: Path, tmp_path: Path) -> None:
+    said = tmp_path / "map.yml"
+    said.write_text("user: u\nplaylist: p\nday: d\nplayer:\n  played: t\n")
+    target = tmp_path / "missing" / "states.csv"
+    export = ("export", "--to", str(target), "--map", str(said), "--config", str(config))
+    for command, named in (
+        (export, target),
+        (("up", "--config", "/proc/missing/tapedeck.yml"), "/proc/missing"),
+    ):
+        done = tapedeck(*command)
+        assert done.returncode == 1
+        assert done.stderr == f"tapedeck: {named}: No such file or directory\n"
+
+
 def test_check_config_shows_the_whole_configuration_without_secrets(config: Path) -> None:
     done = tapedeck("check-config", str(config), TAPEDECK_LOOKUP__HASH="md5")
     assert done.returncode == 0
