@@ -169,7 +169,8 @@ def stats(gathered: Iterable[Metric]) -> dict[str, Any]:
     """The families as JSON: a number, or a list of `{"labels", "value"}` if there are labels.
 
     Counters of several workers are added up, and so are the gauges in `ADDED`. All workers read the
-    other gauges of one thing, and the highest counts. A histogram is `{"count", "sum", "p50",
+    other gauges of one thing, and the one furthest from 0 counts (a supervisor has only zeros). A
+    histogram is `{"count", "sum", "p50",
     "p95", "p99"}`, with quantiles estimated as by Prometheus' `histogram_quantile`.
     """
     shown: dict[str, Any] = {}
@@ -208,7 +209,7 @@ def _plain_values(family: Metric) -> dict[_Labels, float]:
         labels = _labels(sample.labels)
         before, value = values.get(labels), sample.value
         if before is not None:
-            value = before + value if added else max(before, value)
+            value = before + value if added else max(before, value, key=abs)
         values[labels] = value
     return {labels: _number(value) for labels, value in values.items()}
 

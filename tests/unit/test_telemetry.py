@@ -56,6 +56,12 @@ def test_of_a_gauge_that_all_workers_read_of_one_thing_the_highest_counts_in_jso
     assert shown["process_start_time_seconds"] == 1004
 
 
+def test_a_clock_that_is_behind_is_not_hidden_by_the_zero_of_a_supervisor_in_json() -> None:
+    behind, supervisor = "# TYPE ahead gauge\nahead -5.0\n", "# TYPE ahead gauge\nahead 0.0\n"
+    merged = telemetry.merge({"1": behind, "2": behind, "supervisor": supervisor})
+    assert telemetry.stats(merged)["ahead"] == -5
+
+
 def test_requests_are_counted_by_known_methods_only() -> None:
     telemetry.observe("/mixes/{id}", "GET", 200, 0.004)
     telemetry.observe("/mixes/{id}", "BREW", 405, 0.001)
