@@ -16,6 +16,10 @@ from gateway.reload.reload import Reload, WorkerReload
 from gateway.reload.runtime_config import RuntimeConfig
 
 
+AGAIN_SECONDS = 1.0
+"""Seconds until the next try of a reload, while a worker does not answer."""
+
+
 class AdminPort:
     """The admin port. Create it inside the running loop.
 
@@ -67,8 +71,12 @@ class AdminPort:
         await self._listening.stop(1.0)
 
     async def _reload_when_hung_up(self, reload: Reload) -> None:
-        """Reload after each SIGHUP; after several during a reload once more."""
+        """Reload after each SIGHUP; after several during a reload once more.
+
+        The sender gets no answer, so the reload is tried until it is made or refused.
+        """
         while True:
             await self._hung_up.wait()
             self._hung_up.clear()
-            await reload.reload_logged()
+            while not await reload.reload_logged():
+                await asyncio.sleep(AGAIN_SECONDS)

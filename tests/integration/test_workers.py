@@ -248,6 +248,21 @@ async def test_a_reload_changes_all_workers_or_none(gateway: Gateway) -> None:
     assert await skips_allowed() == {False}
 
 
+async def test_a_sighup_while_a_worker_does_not_answer_makes_a_reload_when_it_does(
+    gateway: Gateway,
+) -> None:
+    late = workers(gateway)[1]
+    os.kill(late, signal.SIGSTOP)  # as one that starts on a busy machine
+    gateway.document["player"] = {"skip_limit": 5}
+    gateway.write_config()
+    gateway.send(signal.SIGHUP)
+    until(lambda: bool(gateway.lines("reload failed")), "a reload that failed")
+    os.kill(late, signal.SIGCONT)
+    until(lambda: bool(gateway.lines("configuration reloaded")), "a reload")
+    assert gateway.lines("configuration reloaded")[0]["changed"] == ["player.skip_limit"]
+    assert workers(gateway)[1] == late
+
+
 def test_local_mode_without_token_keys_generates_one_for_all_workers_and_does_not_log_it(
     stack_config: StackConfig, tmp_path: Path
 ) -> None:
