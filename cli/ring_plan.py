@@ -119,7 +119,11 @@ def _changed(
     try:
         changed = Lookup.model_validate({"servers": [*servers, *add]})
     except ValidationError as error:
-        problems = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
+        problems = [
+            ".".join(map(str, ("lookup", *problem["loc"])))
+            + f": {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        ]
         twice = any("two servers" in problem for problem in problems)
         hint = f" (is it in {path} already? Then: tapedeck ring plan, without --add)"
         fail("; ".join(problems) + hint * twice)
