@@ -144,17 +144,23 @@ def _source(
     from sharding.importing.sources import BadSource, open_source
 
     mapped = _map(map_file)
-    try:
-        when = datetime.fromisoformat(since) if since else None
-    except ValueError:
-        fail(f"--since {since}: write it as YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS")
-    if when is not None and when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
+    when = _time(since)
     try:
         found = open_source(source, tables, mapped, when, tuple(users or ()))
     except (BadSource, ValueError) as error:
         fail(f"--from: {error}")
     return found, f"{source} {tables} {map_file.read_text()}"
+
+
+def _time(since: str | None) -> datetime | None:
+    """The time of --since, in UTC."""
+    try:
+        when = datetime.fromisoformat(since) if since else None
+    except ValueError:
+        fail(f"--since {since}: write it as YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS")
+    if when is None or when.tzinfo is None:
+        return when and when.replace(tzinfo=UTC)
+    return when.astimezone(UTC)
 
 
 def _map(path: Path) -> Map:
@@ -359,10 +365,8 @@ def export(
         fail(f"--to {to}: its name ends in .sql, .csv or .jsonl")
     if to.suffix == ".sql" and not tables:
         fail("say for which tables the statements are: --tables 'player_data_%Y%m%d'")
-    try:
-        first = datetime.fromisoformat(since).date() if since else None
-    except ValueError:
-        fail(f"--since {since}: write it as YYYY-MM-DD")
+    when = _time(since)
+    first = when.date() if when else None
     sections = load(config)
     with to.open("w", encoding="utf-8", newline="") as file:
         count = run(_export(sections, file, write, to.suffix, mapped, tables, first, user))

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -28,6 +28,7 @@ BATCH = 2000
 """Rows that are read at once."""
 PATIENCE = 3600
 """Seconds that the source's server waits for the import, which may itself wait for Tapedeck's."""
+DAY_SECONDS = 86_400
 PASSWORD = "TAPEDECK_SOURCE_PASSWORD"  # noqa: S105
 """The environment variable with the source's password, if the address has none."""
 
@@ -94,13 +95,17 @@ class Source:
     def _chosen(self, rows: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[Rows]:
         """The rows of the wanted users that were changed since `since`, in batches."""
         batch: Rows = []
-        since = self.since.timestamp() if self.since is not None else None
+        since = day = None
+        if self.since is not None:  # a time may be written without its fraction, or as a day
+            since = int(self.since.timestamp())
+            day = since - since % DAY_SECONDS
         for row in rows:
             if self.users and user_of(row[1]) not in self.users:
                 continue
             if since is not None and row[1].get("updated") is not None:
                 with contextlib.suppress(ValueError, TypeError):
-                    if seconds(_plain(row[1]["updated"])) < since:
+                    at = seconds(_plain(row[1]["updated"]))
+                    if at < since and at != day:
                         continue
             batch.append(row)
             if len(batch) == BATCH:
@@ -172,6 +177,7 @@ class Tables(Source):
         if not self.daily and "day" not in said.columns:
             raise BadSource(f"the map needs `day:`, as the name {tables!r} has no %Y%m%d")
         self._address = urlsplit(wanted)
+        self._from = since
 
     def _connect(self) -> Any:
         import pymysql
@@ -197,11 +203,13 @@ class Tables(Source):
 
     def parts(self, oldest: date, newest: date) -> list[Part]:
         """A part for each day, from the tables' names or the map's `day`."""
-        if not self.daily:
-            return self._parts_of_one(oldest, newest)
         found = []
         connection = self._connect()
         with connection, connection.cursor() as cursor:
+            if self.since is not None:
+                self._from = self._since_there(cursor, self.since)
+            if not self.daily:
+                return self._parts_of_one(oldest, newest)
             cursor.execute(
                 "SELECT table_name, table_rows FROM information_schema.tables"
                 " WHERE table_schema = DATABASE()"
@@ -215,10 +223,33 @@ class Tables(Source):
                 f"no table {self.tables} has a day from {oldest} on: older ones are past retention"
             )
         found.sort(key=lambda part: part.day or date.min, reverse=True)
-        by_table = self.since is not None and "updated" not in self.map.columns
-        if by_table and self.since is not None:
-            found = [part for part in found if part.day and part.day >= self.since.date()]
+        if self._from is not None and "updated" not in self.map.columns:
+            found = [part for part in found if part.day and part.day >= self._from.date()]
         return found
+
+    def _since_there(self, cursor: Any, since: datetime) -> datetime:
+        """`since` by the source's clock, if that is behind, and in its time zone, if that is.
+
+        A row that was changed now may be stamped with that clock and in that zone. The zone's
+        offset then and now may differ. A TIMESTAMP is in UTC, and so is what an expression gives.
+        """
+        column = self.map.columns.get("updated")
+        now, then = datetime.now(UTC), "'{:%Y-%m-%d %H:%M:%S}'".format
+        cursor.execute(
+            "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = DATABASE()"
+            " AND column_name = %s AND data_type <> 'timestamp'",
+            (column,),
+        )
+        ((in_zone,),) = cursor.fetchall()
+        zoned = "CONVERT_TZ({0}, '+00:00', @@global.time_zone)"
+        ahead = f"COALESCE(TIMESTAMPDIFF(SECOND, {{0}}, {zoned}), 0)"
+        cursor.execute(
+            f"SELECT TIMESTAMPDIFF(SECOND, {then(now)}, UTC_TIMESTAMP()),"
+            f" {ahead.format('UTC_TIMESTAMP()')}, {ahead.format(then(since))}"
+        )
+        ((clock, *offsets),) = cursor.fetchall()
+        zone = min(0, *offsets) if in_zone or column is None else 0
+        return since + timedelta(seconds=min(0, clock) + zone)
 
     def _parts_of_one(self, oldest: date, newest: date) -> list[Part]:
         """The days of one table, and the rows whose day is missing or to come: they are read to be
@@ -244,9 +275,13 @@ class Tables(Source):
         columns = self.map.columns
         wanted = ", ".join(f"({columns[name]}) AS `{name}`" for name in self._names(part))
         holds = [part.holds] if part.holds else []
-        if self.since is not None and "updated" in columns:
-            since = self.since.strftime("%Y-%m-%d %H:%M:%S")
-            holds.append(f"({columns['updated']}) >= '{since}'")
+        if self._from is not None and "updated" in columns:
+            updated = f"({columns['updated']})"
+            # The second is for a DATE, whose time is always earlier.
+            holds.append(
+                f"({updated} >= '{self._from:%Y-%m-%d %H:%M:%S}'"
+                f" OR {updated} = '{self._from:%Y-%m-%d}')"
+            )
         if self.users:
             holds.append(f"({columns['user']}) IN ({', '.join(map(str, self.users))})")
         where = f" WHERE {' AND '.join(holds)}" if holds else ""

@@ -50,6 +50,7 @@ from stack.redis import RedisServer
 from stack.server import Server
 from tests.conftest import StackConfig
 from tests.support.backends import opened
+from tests.support.clocks import shift
 from tests.support.gateways import Gateway, put_mixes
 from tests.support.serving import a_mix
 from tests.support.states import bump, forget
@@ -506,6 +507,57 @@ async def test_after_a_lost_connection_to_the_source_its_part_is_read_again(
     assert sum(counts.values()) == 5, "only the second day is read again"
     for user in range(1, 6):
         assert len(await rows_of(gateway, Key(user, 7))) == 1
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize(
+    ("kind", "stamp", "clock", "zone"),
+    [
+        ("DATETIME", "UTC_TIMESTAMP()", 0, "SYSTEM"),
+        ("DATE", "UTC_DATE()", 0, "SYSTEM"),
+        ("DATETIME", "NOW()", -900, "SYSTEM"),
+        ("DATETIME", "NOW()", 900, "SYSTEM"),
+        ("DATETIME", "NOW()", 0, "-05:00"),
+        ("DATETIME", "NOW()", 0, "+09:30"),
+        ("TIMESTAMP", "NOW()", 0, "-05:00"),
+    ],
+)
+def test_what_changed_since_is_read_whatever_the_source_s_clock_and_zone_and_column(
+    mysql: Server, database: str, kind: str, stamp: str, clock: int, zone: str
+) -> None:
+    since = datetime.now(UTC) - timedelta(seconds=60)
+    mysql.query(f"CREATE TABLE {database}.places (u BIGINT, p BIGINT, t TEXT, d DATE, at {kind})")
+    said = read_map("user: u\nplaylist: p\nday: d\nupdated: at\nplayer:\n  played: t\n")
+    wanted = f"mysql://tapedeck:{mysql.passwords.gateway}@{mysql.address}/{database}"
+    shift(mysql, clock)
+    mysql.query(f"SET GLOBAL time_zone = '{zone}'")
+    try:
+        for user, at in ((1, stamp), (2, f"{stamp} - INTERVAL 2 DAY")):
+            mysql.query(f"INSERT INTO {database}.places VALUES ({user}, 7, '70', UTC_DATE(), {at})")
+        source = open_source(wanted, "places", said, since, ())
+        parts = source.parts(since.date(), since.date() + timedelta(days=1))
+        rows = [row for part in parts for batch in source.rows(part) for row in batch]
+    finally:
+        mysql.query("SET GLOBAL time_zone = 'SYSTEM'")
+    assert [values["user"] for _, values in rows] == [b"1"]
+
+
+@pytest.mark.parametrize(("zone", "tables"), [("SYSTEM", 1), ("-12:00", 2)])
+def test_without_an_update_time_the_table_of_the_zone_s_day_is_read(
+    mysql: Server, database: str, zone: str, tables: int
+) -> None:
+    since = datetime.now(UTC).replace(hour=0, minute=0, second=0)
+    for age in range(3):
+        day = since - timedelta(days=age)
+        mysql.query(f"CREATE TABLE {database}.t_{day:%Y%m%d} (u BIGINT, p BIGINT, t TEXT)")
+    said = read_map("user: u\nplaylist: p\nplayer:\n  played: t\n")
+    wanted = f"mysql://tapedeck:{mysql.passwords.gateway}@{mysql.address}/{database}"
+    mysql.query(f"SET GLOBAL time_zone = '{zone}'")
+    try:
+        source = open_source(wanted, "t_%Y%m%d", said, since, ())
+        assert len(source.parts(date(2000, 1, 1), since.date())) == tables
+    finally:
+        mysql.query("SET GLOBAL time_zone = 'SYSTEM'")
 
 
 async def test_a_continued_import_omits_the_finished_days_except_the_last_two(

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.importing import _time
 from gateway.player.rules import body_of
 from sharding.importing import run
 from sharding.importing.known_keys import Known
@@ -180,6 +181,24 @@ def test_a_body_of_a_json_line_keeps_its_digits(tmp_path: Path) -> None:
     line = b'{"u": 1, "p": 7, "d": "20261130", "b": ' + body + b"}"
     (row,) = rows_of_file(tmp_path / "p.jsonl", line, said).values()
     assert record(row, None, body_of).body == body
+
+
+@pytest.mark.parametrize("updated", ["2026-11-30T12:00:00", "2026-11-30", "1796040000"])
+def test_a_row_whose_update_time_lacks_its_fraction_or_its_hours_is_read_as_changed_since(
+    updated: str, tmp_path: Path
+) -> None:
+    said = read_map(f"{ONE}updated: at\n")
+    path = tmp_path / "p.csv"
+    path.write_text(f"u,p,t,d,at\n1,7,70,20261130,{updated}\n2,7,70,20261130,2026-11-29\n")
+    since = datetime(2026, 11, 30, 12, 0, 0, 500_000, UTC)
+    source = open_source(str(path), "", said, since, ())
+    (part,) = source.parts(date.min, date.max)
+    assert [row["user"] for batch in source.rows(part) for _, row in batch] == ["1"]
+
+
+@pytest.mark.parametrize("said", ["2026-12-01T01:00:00+05:00", "2026-11-30T20:00:00"])
+def test_a_time_of_another_zone_is_taken_in_utc(said: str) -> None:
+    assert str(_time(said)) == "2026-11-30 20:00:00+00:00"
 
 
 def test_only_rows_of_the_wanted_users_are_read_however_their_ids_are_written(
