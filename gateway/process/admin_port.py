@@ -15,7 +15,6 @@ from gateway.http.listening import Listening
 from gateway.reload.reload import Reload, WorkerReload
 from gateway.reload.runtime_config import RuntimeConfig
 
-
 AGAIN_SECONDS = 1.0
 """Seconds until the next try of a reload, while a worker does not answer."""
 
@@ -78,5 +77,6 @@ class AdminPort:
         while True:
             await self._hung_up.wait()
             self._hung_up.clear()
-            while not await reload.reload_logged():
+            if not await reload.reload_logged():
                 await asyncio.sleep(AGAIN_SECONDS)
+                self._hung_up.set()
