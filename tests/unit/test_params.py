@@ -295,8 +295,8 @@ def test_every_json_object_is_accepted_as_a_state(
         b'{"a":"\xed\xa0\x80"}',
         '{"a":1}'.encode("utf-16"),
         b'{"a":' * 20_000,
-        b'{"a":' * 5_000 + b"1" + b"}" * 5_000,
-        b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        b'{"a":' * 20_000 + b"1" + b"}" * 20_000,
+        b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}",
     ],
 )
 def test_a_body_that_is_no_json_object_is_400(body: bytes) -> None:
