@@ -383,7 +383,7 @@ async def test_a_listener_signs_in_through_the_operator_s_login_service(
         return web.Response(body=b" " * 10_000_000)
 
     async def nested() -> web.StreamResponse:
-        return web.Response(text='{"user_id": 42, "x": ' + "[" * 9000 + "]" * 9000 + "}")
+        return web.Response(text='{"user_id": 42, "x": ' + "[" * 20_000 + "]" * 20_000 + "}")
 
     for answer in (redirect, nonsense, endless, nested):
         service.answer = answer
