@@ -35,10 +35,12 @@ SWEEP_SECONDS = 1.0
 """Seconds between two checks for slow connections."""
 CONNECTION_BYTES = 16 * 1024
 """About the memory of an open connection."""
+HANDSHAKE_BYTES = 85 * 1024
+"""About the memory of a TLS handshake under way."""
 WORTH_GIVING_BACK = 8 * 1024 * 1024
-"""Bytes. If connections used more, and half of that is free now, it is returned to the system."""
+"""Bytes. If clients that have gone used more, it is returned to the system."""
 GIVE_BACK_SECONDS = 10.0
-"""Fewest seconds between two such returns, which take some milliseconds."""
+"""Seconds from then until the return, which takes some milliseconds: more clients may go."""
 HANDSHAKE_MARGIN = 16
 """So many descriptors below the reserved ones, old TLS handshakes begin to make room."""
 
@@ -70,8 +72,8 @@ class AdmissionControl:
         # Those that were cut off, until their descriptors are free.
         self._cut: set[socket.socket] = set()
         self.held = 0
-        self._peak = 0
-        self._refused = 0
+        # Bytes of clients that have gone, since memory was returned to the system.
+        self._left = 0
         self._give_back_at = 0.0
         self._governor = Governor(None, 1, config.gateway.max_requests)
         self._late = self._check_at = self._sweep_at = 0.0
@@ -112,9 +114,8 @@ class AdmissionControl:
     def opened(self, connection: HttpConnection) -> str | None:
         """Register a connection; return why it is refused, or None. It is counted in both cases."""
         address = one_client(connection.peer)
-        self.handshake_ended(connection.accepted)
+        self._end_handshake(connection.accepted)
         self._connections.add(connection)
-        self._peak = max(self._peak, self._usage())
         self._per_address[address] += 1
         if len(self._connections) > self.limits.connections:
             metrics.CUT_OFF.labels("connections").inc()
@@ -150,19 +151,31 @@ class AdmissionControl:
             cut = list(islice(self._handshakes, len(self._handshakes) // 4))
         for each in cut:
             metrics.CUT_OFF.labels("handshakes").inc()
-            self.handshake_ended(each)
+            self._end_handshake(each)
             self._cut.add(each)
             with contextlib.suppress(OSError):  # it has just ended by itself
                 each.shutdown(socket.SHUT_RDWR)
 
-    def handshake_ended(self, connection: socket.socket) -> None:
-        """Count it no more: it failed, was cut off, or is counted as a connection now."""
+    def handshake_failed(self, connection: socket.socket) -> None:
+        """It ended without a connection, or was cut off; its descriptor is free."""
+        if connection in self._cut or connection in self._handshakes:
+            self._left += HANDSHAKE_BYTES
         self._cut.discard(connection)
+        self._end_handshake(connection)
+
+    def _end_handshake(self, connection: socket.socket) -> None:
         address = self._handshakes.pop(connection, None)
         if address is not None:
             self._handshakes_of[address] -= 1
             if not self._handshakes_of[address]:
                 del self._handshakes_of[address]
+
+    def must_wait(self, descriptor: int) -> bool:
+        """Whether the next connection waits for the loop's next turn, after this `descriptor`.
+
+        It may then get one of a connection that was refused, or of a handshake that was cut off.
+        """
+        return self.is_reserved(descriptor) or len(self._cut) > HANDSHAKE_MARGIN
 
     def is_reserved(self, descriptor: int) -> bool:
         """Whether a connection's descriptor is one of those that are not for clients."""
@@ -170,6 +183,7 @@ class AdmissionControl:
 
     def closed(self, connection: HttpConnection) -> None:
         self._connections.remove(connection)
+        self._left += CONNECTION_BYTES + connection.held
         self.count_held(connection, 0)
         address = one_client(connection.peer)
         self._per_address[address] -= 1
@@ -186,12 +200,12 @@ class AdmissionControl:
         connection.held = held
         if self.held <= self.limits.unfinished_bytes:
             return
-        self._peak = max(self._peak, self._usage())
         enough = self.limits.unfinished_bytes * 3 // 4
         for largest in sorted(self._connections, key=lambda each: each.held, reverse=True):
             if self.held <= enough:
                 return
             self.held -= largest.held
+            self._left += largest.held
             largest.held = 0
             metrics.CUT_OFF.labels("unfinished").inc()
             largest.crowded_out()
@@ -199,10 +213,7 @@ class AdmissionControl:
     def refused(self, size: int) -> None:
         """Count `size` bytes of a refused request, which were read and dropped."""
         metrics.CUT_OFF.labels("large_headers").inc()
-        self._refused += size
-
-    def _usage(self) -> int:
-        return self.held + len(self._connections) * CONNECTION_BYTES
+        self._left += size
 
     def start(self, loop_lag: LoopLag, in_flight: Callable[[], int]) -> None:
         """Begin to check the loop and slow connections. `in_flight` counts the requests being
@@ -236,12 +247,11 @@ class AdmissionControl:
         """Close connections whose client is too slow."""
         limits = self.limits
         metrics.CONNECTIONS.set(len(self._connections))
-        usage = self._usage()
-        left = self._peak > WORTH_GIVING_BACK and usage < self._peak // 2
-        if (left or self._refused > WORTH_GIVING_BACK) and now >= self._give_back_at:
-            _give_back()
+        if self._left <= WORTH_GIVING_BACK:
             self._give_back_at = now + GIVE_BACK_SECONDS
-            self._peak, self._refused = usage, 0
+        elif now >= self._give_back_at:
+            _give_back()
+            self._left = 0
         for connection in list(self._connections):
             if connection.slow_since and now - connection.slow_since > limits.header_seconds:
                 metrics.CUT_OFF.labels("slow_headers").inc()

@@ -155,8 +155,8 @@ class Listening:
             if admission is not None:
                 if self._context is not None:
                     admission.handshake_begun(connection, address[0])
-                if admission.is_reserved(connection.fileno()):
-                    return  # it is refused first, so that few of the reserved ones are taken
+                if admission.must_wait(connection.fileno()):
+                    return
 
     async def _open(self, connection: socket.socket) -> None:
         """Serve a connection, after its TLS handshake."""
@@ -169,7 +169,7 @@ class Listening:
             pass  # it has gone, or its TLS handshake failed
         finally:
             if self.application.admission is not None:
-                self.application.admission.handshake_ended(connection)
+                self.application.admission.handshake_failed(connection)
 
     def _tls_options(self) -> dict[str, Any]:
         if self._context is None:

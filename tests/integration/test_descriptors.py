@@ -19,8 +19,7 @@ import aiohttp
 import pytest
 
 from stack.mariadb import MariaDB
-from tests.support.certificates import Authority
-from tests.support.gateways import SECONDS, Gateway, put_mixes
+from tests.support.gateways import SECONDS, Gateway, put_mixes, secured
 from tests.support.serving import a_mix
 
 pytestmark = pytest.mark.stack
@@ -97,13 +96,8 @@ async def test_idle_clients_do_not_use_the_descriptors_of_mysql_and_the_admin_po
 
 @pytest.fixture
 def secure(stack_config: StackConfig, tmp_path: Path) -> Iterator[tuple[Gateway, ssl.SSLContext]]:
-    """A gateway with TLS, and a context that trusts it."""
-    authority = Authority(tmp_path / "tls")
-    certificate, key = authority.issue("gateway")
-    document = stack_config(mysql={"connections": 4})
-    document["gateway"] |= {"tls_certificate_file": certificate, "tls_key_file": key}
-    with Gateway(document, tmp_path) as gateway:
-        yield gateway, ssl.create_default_context(cafile=authority.file)
+    with secured(stack_config(mysql={"connections": 4}), tmp_path) as both:
+        yield both
 
 
 @pytest.mark.parametrize("finished", [False, True], ids=["unfinished", "finished"])
@@ -165,3 +159,29 @@ def test_of_many_tls_handshakes_at_once_only_the_oldest_quarter_is_cut_off(
             assert time.monotonic() < end
         time.sleep(0.5)
         assert len(ended()) <= len(clients) / 4
+
+
+def test_a_flood_of_tls_handshakes_takes_few_descriptors_more_than_connections_are_allowed(
+    stack_config: StackConfig, tmp_path: Path
+) -> None:
+    allowed, clients = 200, 900
+    with secured(stack_config(limits={"connections": allowed}), tmp_path) as (gateway, _):
+        address = ("127.0.0.1", gateway.document["gateway"]["port"])
+
+        def descriptors() -> int:
+            return len(os.listdir(f"/proc/{gateway.pid}/fd"))
+
+        before = descriptors()
+        with contextlib.ExitStack() as closing:
+            # The gateway is late, and finds all of them at once.
+            os.kill(gateway.pid, signal.SIGSTOP)
+            flood = [
+                closing.enter_context(socket.create_connection(address, 5)) for _ in range(clients)
+            ]
+            os.kill(gateway.pid, signal.SIGCONT)
+            most = 0
+            end = time.monotonic() + SECONDS
+            while len(select.select(flood, [], [], 0)[0]) < clients - allowed:
+                most = max(most, descriptors())
+                assert time.monotonic() < end
+        assert most - before < 1.5 * allowed

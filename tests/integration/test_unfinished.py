@@ -6,6 +6,7 @@ import contextlib
 import os
 import selectors
 import socket
+import ssl
 import time
 import urllib.request
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateways import Gateway
+from tests.support.gateways import Gateway, secured
 
 pytestmark = pytest.mark.stack
 
@@ -86,3 +87,22 @@ def test_unfinished_headers_use_limited_memory_that_is_freed_later(
             time.sleep(0.1)
         with urllib.request.urlopen(f"{gateway.admin}/readyz", timeout=20) as answer:
             assert answer.status == 200
+
+
+def test_the_memory_of_unfinished_tls_handshakes_is_freed_later(
+    stack_config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    document = stack_config()
+    with secured(document, tmp_path) as (gateway, context):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        hello = ssl.MemoryBIO()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            context.wrap_bio(ssl.MemoryBIO(), hello).do_handshake()
+        crowd(document["gateway"]["port"], hello.read(), gateway.pid)
+        largest = memory(gateway.pid)
+        end = time.monotonic() + 30
+        while (now := memory(gateway.pid)) > largest - 16 * MIB:
+            assert time.monotonic() < end, f"{now / MIB:.0f} of {largest / MIB:.0f} MiB are kept"
+            time.sleep(0.1)
+        print(f"at most {largest / MIB:.0f} MiB, now {now / MIB:.0f}")

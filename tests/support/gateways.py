@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import ssl
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,7 @@ from gateway.catalog.tables import TABLES
 from stack import clock as clocks
 from stack.catalog import write_mixes
 from stack.process import Child
+from tests.support.certificates import Authority
 
 SECONDS = 30.0
 """How long tests wait for something: long enough on a busy machine."""
@@ -154,6 +156,16 @@ class Gateway:
         trace: TracebackType | None,
     ) -> None:
         self.kill()
+
+
+@contextlib.contextmanager
+def secured(document: dict[str, Any], folder: Path) -> Iterator[tuple[Gateway, ssl.SSLContext]]:
+    """A gateway with TLS, and a context that trusts it."""
+    authority = Authority(folder / "tls")
+    certificate, key = authority.issue("gateway")
+    document["gateway"] |= {"tls_certificate_file": certificate, "tls_key_file": key}
+    with Gateway(document, folder) as gateway:
+        yield gateway, ssl.create_default_context(cafile=authority.file)
 
 
 def put_mixes(document: dict[str, Any], mixes: Sequence[Mix]) -> None:
