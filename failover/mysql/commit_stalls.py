@@ -10,6 +10,7 @@ standby. So the last acknowledged commit counts, of a request or of a heartbeat
 | "Waiting for semi-sync ACK from ..." | a standby |
 | error 1205; "Waiting for ... lock" | a lock that another connection holds |
 | errors 1040, 1129, 1203, 1226 | a free connection |
+| "waiting for handler commit" | the other members of its group, or its disk |
 
 (The quoted words are in the column State of SHOW PROCESSLIST: MariaDB 10.11 `sql/mysqld.cc`, MySQL
 9 `sql/mysqld.cc`, both "stage_...".)
@@ -72,6 +73,8 @@ def waits_for(states: Sequence[str], error: MySQLError | None = None) -> tuple[C
         return "connections", f"MySQL takes no more connections ({error})"
     if error is not None:
         return "commits", f"MySQL says: {error}"
+    if "handler commit" in said:
+        return "commits", "MySQL waits for its group or its disk (waiting for handler commit)"
     return UNKNOWN
 
 

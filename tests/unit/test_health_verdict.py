@@ -172,6 +172,11 @@ def test_what_mysql_waits_for_is_read_from_its_states_and_errors(
     assert waits_for(states, met)[0] == cause
 
 
+def test_a_commit_that_waits_for_a_group_is_told_as_one_that_waits() -> None:
+    states = ["init", "waiting for handler commit"]
+    assert "waits for its group or its disk" in waits_for(states)[1]
+
+
 def test_changes_have_stopped_after_three_seconds_without_a_commit() -> None:
     commits = Commits()
     commits.begin(0.0)
