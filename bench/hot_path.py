@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -255,6 +256,12 @@ def main() -> None:
     parser.add_argument("--folder", help="for the servers' data; /dev/shm leaves the disk out")
     parser.add_argument("--json", action="store_true", help="answer as JSON")
     args = parser.parse_args()
+    if shutil.which("wrk") is None:
+        parser.error("wrk is not installed: apt-get install wrk")
+    if args.profile and shutil.which("py-spy") is None:
+        parser.error(
+            "py-spy is not installed: .venv/bin/pip install py-spy, and add .venv/bin to PATH"
+        )
     threads = 2
     overrides = {"sessions": {"enabled": not args.uncached}}
     with tempfile.TemporaryDirectory(prefix="tapedeck-bench-", dir=args.folder) as name:
@@ -276,22 +283,8 @@ def main() -> None:
             wrk(url, 4, args.connections, script, threads)  # every listener's first request
             if args.profile:
                 out = Path("profile.txt")
-                spy = subprocess.Popen(
-                    [
-                        *(
-                            "py-spy",
-                            "record",
-                            "-n",
-                            "-r",
-                            "400",
-                            "-d",
-                            str(args.profile),
-                            "-f",
-                            "raw",
-                        ),
-                        *("-o", str(out), "-p", str(stack.pids()[-1])),
-                    ]
-                )
+                command = f"py-spy record -n -r 400 -d {args.profile} -f raw -o {out}"
+                spy = subprocess.Popen([*command.split(), "-p", str(stack.pids()[-1])])
                 wrk(url, args.profile + 1, args.connections, script, threads)
                 spy.wait()
                 print(f"stacks in {out}")
