@@ -158,7 +158,6 @@ async def differences(work: Run, backend: Backend, asking: Asking, sample: int) 
     await backend.days.ready()
     today, retention = backend.days.today(), backend.days.retention
     kept = oldest_kept(today, retention), tomorrow(today)
-    parts = await asyncio.to_thread(work.source.parts, *kept)
 
     async def look(record: Record) -> Step:
         return decide(record, (await backend.reader.find(record.key)).row, *kept)
@@ -175,7 +174,7 @@ async def differences(work: Run, backend: Backend, asking: Asking, sample: int) 
         return step, WHAT.get(step.outcome, "")
 
     problems: dict[tuple[Key, date], tuple[Step, str]] = {}
-    for part in parts:
+    for part in await work.parts(*kept):
         async for records in work.records(part):
             # All rows of a state or none: an import takes the last one of a day.
             chosen = [one for one in records if crc32(b"%d:%d" % one.key) % sample == 0]

@@ -14,10 +14,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from failover.blocking_calls import in_thread
 from failover.mysql.errors import MySQLError, PrimaryUnavailable
 from failover.mysql.primary import Primary
 from sharding.importing.mapping import BadRow, Encode, Record, record
@@ -38,6 +40,9 @@ TELL_SECONDS = 5.0
 LONGEST_VALUE = 400
 """Characters of a bad row's value that are reported."""
 REJECTED = "bad rows"
+THREAD = "source"
+"""The name of the threads that read the source."""
+T = TypeVar("T")
 Bad = tuple[str, str, dict[str, Any]]
 """A row that is no state: what it is called, what is wrong with it, its values."""
 
@@ -132,7 +137,7 @@ class Run:
         async with Target.opened(primary, retention) as target:
             today = await target.today()
         kept = oldest_kept(today, retention), tomorrow(today)
-        parts = await asyncio.to_thread(self.source.parts, *kept)
+        parts = await self.parts(*kept)
         self._expected = sum(part.rows for part in parts)
         return [part for part in parts if done is None or part.name not in done]
 
@@ -160,15 +165,20 @@ class Run:
         if self._rows > before:
             self._say()
 
+    async def parts(self, oldest: date, newest: date) -> list[Part]:
+        """The source's parts of these days."""
+        return await self._answer(self._ask(partial(self.source.parts, oldest, newest)))
+
     async def records(self, part: Part) -> AsyncIterator[list[Record]]:
         """The records of a part, in batches; the next batch is made meanwhile. Bad rows are
         rejected."""
         self._where = part.name
         rows = self.source.rows(part)
-        reading = asyncio.create_task(asyncio.to_thread(self._next, rows, part))
+        read = partial(self._next, rows, part)
+        reading = self._ask(read)
         try:
-            while (batch := await reading) is not None:
-                reading = asyncio.create_task(asyncio.to_thread(self._next, rows, part))
+            while (batch := await self._answer(reading)) is not None:
+                reading = self._ask(read)
                 records, bad = batch
                 yield records
                 for one in bad:
@@ -176,10 +186,25 @@ class Run:
                 self.counts.update({REJECTED: len(bad)} if bad else {})
                 self._rows += len(bad)
         finally:
-            await asyncio.wait([reading])
-            reading.exception()
-            close: Any = getattr(rows, "close", None)
-            await asyncio.to_thread(close)
+            if reading.done() and not reading.cancelled():
+                reading.exception()
+                close: Any = getattr(rows, "close", None)
+                await in_thread(THREAD, close)
+            else:  # it is left to its thread, which does not keep the process alive
+                reading.cancel()
+
+    @staticmethod
+    def _ask(call: Callable[[], T]) -> asyncio.Task[T]:
+        """Let the source do something, in a thread."""
+        return asyncio.create_task(in_thread(THREAD, call))
+
+    async def _answer(self, asked: asyncio.Task[T]) -> T:
+        """What the source answers; say so as long as it does not."""
+        since = time.monotonic()
+        while not (await asyncio.wait([asked], timeout=TELL_SECONDS))[0]:
+            seconds = time.monotonic() - since
+            self._tell(f"{self._where or 'the source'}: nothing was read for {seconds:.0f} s")
+        return await asked
 
     async def passed(self, rows: int) -> None:
         """So many rows are done: tell so at times, and wait as long as the rate says."""

@@ -7,6 +7,8 @@ import asyncio
 import io
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -660,6 +662,29 @@ def test_a_long_run_gives_way_to_other_sessions_and_leaves_its_terminal_as_it_wa
         told, _ = terminal.communicate(timeout=60)
     assert "16,000 imported" in told
     assert told.endswith("nice 0\n")
+
+
+@pytest.mark.parametrize("verify", [(), ("--verify",)], ids=["import", "verify"])
+@pytest.mark.parametrize("kind", ["mysql", "pipe"])
+def test_an_import_whose_source_does_not_answer_says_so_and_ctrl_c_ends_it(
+    document: dict[str, Any], tmp_path: Path, kind: str, verify: tuple[str, ...]
+) -> None:
+    config, said, pipe = (tmp_path / name for name in ("t.yml", "map.yml", "places.jsonl"))
+    config.write_text(yaml.safe_dump(document))
+    said.write_text("user: u\nplaylist: p\nday: d\nplayer:\n  played: t\n")
+    os.mkfifo(pipe)
+    with socket.create_server(("127.0.0.1", 0)) as silent, os.fdopen(os.open(pipe, os.O_RDWR)):
+        host, port = silent.getsockname()
+        wanted = f"mysql://a@{host}:{port}/b" if kind == "mysql" else str(pipe)
+        command = [sys.executable, "-m", "cli", "import", "--from", wanted, "--tables", "t"]
+        command += ["--map", str(said), "--config", str(config), *verify]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+            assert child.stderr is not None
+            assert "nothing was read for 5 s" in child.stderr.readline()
+            child.send_signal(signal.SIGINT)
+            _, told = child.communicate(timeout=10)
+    assert child.returncode == 130
+    assert "Traceback" not in told
 
 
 async def test_an_import_does_not_begin_while_another_runs(
