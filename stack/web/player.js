@@ -16,6 +16,7 @@ let playing = false;
 let played = 0; // seconds of this track
 let reported = false;
 let acknowledged = []; // the tracks that the gateway said were played, in order
+let checks = 0; // how many checks of them were begun
 let busy = false;
 
 class Refused extends Error {}
@@ -50,6 +51,7 @@ const of = (action, more = "") => `sets/${listener.play_token}/${action}?mix_id=
 async function move(action) {
   if (busy) return;
   busy = true;
+  const focused = document.activeElement;
   buttons();
   try {
     const believed = action === "play" ? "" : `&track_id=${track.id}`;
@@ -59,7 +61,13 @@ async function move(action) {
   } finally {
     busy = false;
     buttons();
+    refocus(focused.disabled ? byId("play") : focused);
   }
+}
+
+// A button loses the focus while it is disabled: who plays by keyboard would begin at the page's top again.
+function refocus(element) {
+  if (document.activeElement === document.body) element.focus();
 }
 
 async function take(body) {
@@ -77,15 +85,21 @@ async function take(body) {
     text(byId("performer"), [track.performer, track.release_name, track.year].filter(Boolean).join(" · "));
   }
   skippable = set.skip_allowed && !set.at_end;
-  if (track && acknowledged.at(-1) !== track.id) acknowledged.push(track.id);
+  if (set.at_beginning) acknowledged = [track.id]; // what was played before a restart is not in the list
+  else if (track && acknowledged.at(-1) !== track.id) acknowledged.push(track.id);
   await check();
 }
 
-// Asks the gateway what was played: it must be the acknowledged tracks, in their order.
+// Asks the gateway what was played: the acknowledged tracks must be in it, in their order. Other
+// tracks between them were played in another tab.
 async function check() {
+  const asked = ++checks;
   const { tracks } = await insist(of("tracks_played"));
+  if (asked !== checks) return; // another check, or another mix, has begun since
   const ids = tracks.map((one) => one.id);
-  const same = acknowledged.every((id, i) => ids[ids.length - acknowledged.length + i] === id);
+  let found = 0;
+  for (const id of ids) if (id === acknowledged[found]) found += 1;
+  const same = found === acknowledged.length;
   if (!same) {
     data(byId("kept"), "level", "bad");
     text(byId("kept"), `✕ The place was lost: ${ids.length} tracks are known, ${acknowledged.length} were acknowledged`);
@@ -102,6 +116,7 @@ async function check() {
 }
 
 function buttons() {
+  byId("mix").disabled = busy; // the answer that is awaited is about this mix
   byId("play").disabled = busy || !mix;
   text(byId("play"), playing ? "Pause" : "Play");
   byId("next").disabled = busy || !track;
@@ -127,6 +142,7 @@ function choose(id) {
   track = null;
   playing = false;
   acknowledged = [];
+  checks += 1;
   byId("played").replaceChildren();
   data(byId("kept"), "level", "none");
   text(byId("kept"), "Not asked yet");
@@ -194,6 +210,7 @@ function servers(status) {
         text(byId("notice"), error.message);
       }
       button.disabled = false;
+      refocus(button);
       await look();
       if (mix && track) check();
     });
@@ -217,8 +234,8 @@ async function begin() {
   for (;;) {
     try {
       mixes = (await call("mix_sets/all?per_page=100")).mix_set.mixes;
-      // This stack refuses a token of another stack.
-      const good = kept.listener && (await call(`sets/${kept.listener.play_token}/next_mix?mix_id=${mixes[0].id}`).then(() => true, () => false));
+      // This stack refuses a token of another stack. Any other failure says nothing about the token.
+      const good = kept.listener && (await call(`sets/${kept.listener.play_token}/next_mix?mix_id=${mixes[0].id}`).then(() => true, (error) => error.status !== 401));
       listener = good ? kept.listener : await call("listener", "POST");
       break;
     } catch {

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from tests.support.terminal import Terminal, eventually
 from tests.web.browser import Browser
@@ -86,6 +87,115 @@ def test_the_place_is_kept_when_a_lookup_node_and_the_primary_are_killed(
     for server in (name, "mysql1"):
         order(browser, "Start", server)
         shown(browser, f"Kill {server}")
+
+
+def choose(browser: Browser, mix_id: int) -> None:
+    """Choose a mix, once the page has asked for all of them and nothing is awaited."""
+    css = f"#mix option[value='{mix_id}']"
+    browser.until(lambda: browser.all(css) and browser.find("#mix").is_enabled())
+    browser.find(css).click()
+
+
+def test_a_mix_that_is_played_again_after_its_end_has_its_place_kept(
+    browser: Browser, stack: Terminal
+) -> None:
+    browser.open(address(stack, "player"))
+    choose(browser, 2)
+    press(browser, "play")
+    browser.until(lambda: played(browser, 1))
+    while browser.text("#track") != "The mix is over":
+        press(browser, "next")
+        browser.until(lambda: browser.find("#play").is_enabled())
+    press(browser, "play")
+    browser.until(lambda: "were acknowledged" in browser.text("#kept") or played(browser, 1))
+    assert played(browser, 1)
+
+
+def test_a_move_in_another_tab_loses_no_place(browser: Browser, stack: Terminal) -> None:
+    page, driver = address(stack, "player"), browser.driver
+    browser.open(page)
+    choose(browser, 3)
+    press(browser, "play")
+    browser.until(lambda: played(browser, 1))
+    first = driver.current_window_handle
+    driver.switch_to.new_window("tab")
+    browser.open(page)
+    press(browser, "play")
+    browser.until(lambda: played(browser, 1))
+    for tracks in (2, 3):
+        press(browser, "next")
+        browser.until(lambda tracks=tracks: played(browser, tracks))
+    driver.close()
+    driver.switch_to.window(first)
+    # The first tab is behind: it moves nothing, and shows where the listener is.
+    press(browser, "next")
+    browser.until(lambda: len(browser.all("#played li")) == 3)
+    assert played(browser, 3)
+
+
+def test_a_player_used_by_keyboard_keeps_the_focus_on_its_button(
+    browser: Browser, stack: Terminal
+) -> None:
+    browser.open(address(stack, "player"))
+    choose(browser, 4)
+    press(browser, "play")
+    # While an answer is awaited the button is disabled, long enough to be drawn so.
+    slow(browser, 300)
+    try:
+        for tracks in (2, 3):
+            browser.until(lambda: browser.find("#next").is_enabled())
+            if tracks == 2:
+                browser.run("document.getElementById('next').focus()")
+            browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
+            browser.until(lambda tracks=tracks: played(browser, tracks))
+    finally:
+        slow(browser, 0)
+
+
+def slow(browser: Browser, milliseconds: int, *, offline: bool = False) -> None:
+    """Delay all answers to the page, or cut it off from the network."""
+    conditions = {"offline": offline, "latency": milliseconds}
+    browser.driver.execute_cdp_cmd("Network.enable", {})
+    browser.driver.execute_cdp_cmd(
+        "Network.emulateNetworkConditions",
+        {**conditions, "downloadThroughput": -1, "uploadThroughput": -1},
+    )
+
+
+def block(browser: Browser, *addresses: str) -> None:
+    """Let requests to these addresses fail in the browser, and no others."""
+    browser.driver.execute_cdp_cmd("Network.enable", {})
+    browser.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": addresses})
+
+
+def test_a_page_opened_while_the_network_fails_keeps_its_listener(
+    browser: Browser, stack: Terminal
+) -> None:
+    page = address(stack, "player")
+    browser.open(page)
+    choose(browser, 5)
+    kept = "return JSON.parse(localStorage.getItem('tapedeck.demo')).listener.play_token"
+    token = browser.run(kept)
+    block(browser, "*next_mix*")
+    try:
+        browser.open(page)
+        browser.until(lambda: browser.all("#mix option") and browser.find("#play").is_enabled())
+        assert browser.run(kept) == token
+    finally:
+        block(browser)
+
+
+def test_play_cannot_be_pressed_before_the_mixes_are_there(
+    browser: Browser, stack: Terminal
+) -> None:
+    block(browser, "*mix_sets*")
+    try:
+        browser.open(address(stack, "player"))
+        browser.until(lambda: "asking again" in browser.text("#notice"))
+        assert not browser.find("#play").is_enabled()
+    finally:
+        block(browser)
+    browser.until(lambda: browser.find("#play").is_enabled())
 
 
 def test_the_page_of_a_mix_plays_it_and_goes_on_where_it_was(
