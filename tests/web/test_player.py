@@ -217,6 +217,36 @@ def test_the_page_of_a_mix_plays_it_and_goes_on_where_it_was(
     assert browser.overflows() == []
 
 
+def test_the_page_of_a_mix_takes_a_new_token_for_one_that_is_refused(
+    browser: Browser, stack: Terminal
+) -> None:
+    page = f"{address(stack, 'API')}/shellac-sam/hot-fives-at-midnight"
+    browser.open(page)
+    browser.run("localStorage.setItem('tapedeck.listener', 'of-an-earlier-key')")
+    press(browser, "play")
+    browser.until(lambda: "West End Blues" in browser.text("#track"))
+    assert browser.run("return localStorage.getItem('tapedeck.listener')") != "of-an-earlier-key"
+
+
+def test_the_page_of_a_mix_asks_again_once_the_network_is_back(
+    browser: Browser, stack: Terminal
+) -> None:
+    browser.open(f"{address(stack, 'API')}/shellac-sam/hot-fives-at-midnight")
+    browser.run("localStorage.removeItem('tapedeck.listener')")
+    press(browser, "play")
+    browser.until(lambda: "West End Blues" in browser.text("#track"))
+    slow(browser, 0, offline=True)
+    try:
+        press(browser, "next")
+        browser.until(lambda: "asking again" in browser.text("#notice"))
+        # Pressed twice, it moves once: the answer to the first is awaited.
+        press(browser, "next")
+    finally:
+        slow(browser, 0)
+    browser.until(lambda: "Potato Head Blues" in browser.text("#track"))
+    assert "asking again" not in browser.text("#notice")
+
+
 def test_a_failover_is_shown_with_its_consequences(browser: Browser, stack: Terminal) -> None:
     ports = stack.ports
     browser.open(address(stack, "dashboard"))

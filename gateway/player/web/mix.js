@@ -2,27 +2,62 @@
 
 const at = (id) => document.getElementById(id);
 const mix = document.querySelector("main").dataset.mix_id;
+const KEPT = "tapedeck.listener";
+const PASSING = [429, 502, 503, 504];
 const audio = at("audio");
 let track = null;
+let moving = false;
 
+// Asks again while the gateway cannot answer or be reached. A move may be repeated because it names
+// the track that it leaves.
 async function ask(path) {
-  const answer = await fetch(path, { method: "POST", cache: "no-store" });
-  const body = await answer.json();
-  at("notice").textContent = [...(body.errors ?? []), ...(body.notices ?? [])].join(" ");
-  return answer.ok ? body : null;
+  for (let pause = 500; ; pause = Math.min(pause * 2, 5000)) {
+    try {
+      const answer = await fetch(path, { method: "POST", cache: "no-store" });
+      if (!PASSING.includes(answer.status)) {
+        const body = await answer.json();
+        at("notice").textContent = [...(body.errors ?? []), ...(body.notices ?? [])].join(" ");
+        return { status: answer.status, body };
+      }
+    } catch {
+      // No connection, or a proxy's page instead of an answer.
+    }
+    at("notice").textContent = "There is no answer right now; asking again.";
+    await new Promise((resolve) => setTimeout(resolve, pause));
+  }
 }
 
-async function move(command) {
-  let token = localStorage.getItem("tapedeck.listener");
-  if (!token) {
-    token = (await ask("/sets/new"))?.play_token;
-    if (!token) return;
-    localStorage.setItem("tapedeck.listener", token);
+// Asks for this listener. A refused token (it has expired, or its key is gone) never becomes good
+// again: then this is a new listener.
+async function command(what) {
+  for (let again = false; ; again = true) {
+    let token = localStorage.getItem(KEPT);
+    if (!token) {
+      const answer = await ask("/sets/new");
+      if (answer.status !== 200) return answer;
+      token = answer.body.play_token;
+      localStorage.setItem(KEPT, token);
+    }
+    const answer = await ask(`/sets/${token}/${what}`);
+    if (answer.status !== 401 || again) return answer;
+    // Another tab may have a new one already.
+    if (localStorage.getItem(KEPT) === token) localStorage.removeItem(KEPT);
   }
-  // A command that names the track it leaves can be sent twice.
-  const believed = track && command !== "play" ? `&track_id=${track.id}` : "";
-  const body = await ask(`/sets/${token}/${command}?mix_id=${mix}${believed}`);
-  if (!body) return;
+}
+
+async function move(way) {
+  if (moving) return;
+  moving = true;
+  const believed = track && way !== "play" ? `&track_id=${track.id}` : "";
+  try {
+    show(await command(`${way}?mix_id=${mix}${believed}`));
+  } finally {
+    moving = false;
+  }
+}
+
+function show({ status, body }) {
+  if (status !== 200) return;
   track = body.set.at_end ? null : body.set.track;
   at("track").textContent = track ? `${track.name}, ${track.performer}` : "The mix is over.";
   at("play").textContent = track ? "Pause" : "Play";
@@ -40,11 +75,12 @@ at("play").addEventListener("click", () => {
   if (pause) audio.pause();
   else audio.play().catch(() => {});
 });
+at("play").disabled = false;
 at("next").addEventListener("click", () => move("next"));
 at("skip").addEventListener("click", () => move("skip"));
 audio.addEventListener("ended", () => move("next"));
 audio.addEventListener("timeupdate", () => {
   if (!track || track.reported || audio.currentTime < 30) return;
   track.reported = true;
-  ask(`/sets/${localStorage.getItem("tapedeck.listener")}/report?mix_id=${mix}&track_id=${track.id}`);
+  command(`report?mix_id=${mix}&track_id=${track.id}`);
 });
