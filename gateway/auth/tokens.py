@@ -58,8 +58,8 @@ class BadToken(Exception):
     """A play token that names no listener. Its sentence has no part of the token or of a key."""
 
 
-MALFORMED = "The play token is malformed."
-NOT_OURS = "The play token was not issued by this service."
+MALFORMED = "The play token is malformed: ask /sets/new for another."
+NOT_OURS = "The play token was not issued by this service: ask /sets/new for another."
 EXPIRED = "The play token has expired: ask /sets/new for another."
 
 

@@ -291,3 +291,13 @@ def test_an_error_says_what_is_wrong(gateway: Gateway) -> None:
         body = check(answer, player=True)
         assert (target, answer.status) == (target, status)
         assert word in body["errors"][0], target
+
+
+def test_a_refused_token_s_error_says_how_to_get_another(gateway: Gateway) -> None:
+    token = new_token(gateway)
+    changed = token[:-1] + ("A" if token[-1] != "A" else "B")
+    for refused in ("123456789", changed):
+        answer = ask(gateway, "GET", f"/sets/{refused}/play?mix_id=1")
+        body = check(answer, player=True)
+        assert answer.status == 401
+        assert "ask /sets/new for another" in body["errors"][0]
