@@ -146,8 +146,10 @@ def test_compose_yml_keeps_to_the_compose_specification(composed: dict[str, Any]
     )
 
 
-def test_the_compose_linter_finds_no_fault_of_high_severity() -> None:
-    assert "PASS" in run("compose-lint", "check", "--fail-on", "high", COMPOSE / "compose.yml")
+def test_the_compose_linter_finds_no_fault_of_high_severity(tmp_path: Path) -> None:
+    # In a folder of its own: the linter takes a mount from below /root for a fault.
+    copied = shutil.copytree(COMPOSE, tmp_path / "compose")
+    assert "PASS" in run("compose-lint", "check", "--fail-on", "high", copied / "compose.yml")
 
 
 def test_the_files_that_compose_mounts_and_builds_from_exist(composed: dict[str, Any]) -> None:
