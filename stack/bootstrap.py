@@ -32,6 +32,7 @@ FOR_TESTS = {
     "nutcracker": ("nutcracker",),
     **COMPILER,  # a clock is shifted by a library that is built from source
     # Servers that deploy/ configures, and programs that check its files.
+    "e2fsprogs": ("mkfs.ext4",),
     "haproxy": ("haproxy",),
     "mariadb-client-core": ("mariadb",),
     "nginx": ("nginx",),

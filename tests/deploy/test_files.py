@@ -384,11 +384,11 @@ def test_the_balancer_knows_every_gateway_that_the_autoscaler_may_start() -> Non
 
 def test_both_haproxy_configurations_are_valid_and_have_the_same_rules() -> None:
     ours, theirs = DEPLOY / "balance" / "haproxy.cfg", KUBERNETES / "base" / "haproxy.cfg"
-    assert "Warnings" not in run("haproxy", "-c", "-f", ours)
+    assert "Warnings" not in run("haproxy", "-c", "-V", "-f", ours)
     # Its host names cannot be resolved here, which is only a warning. resolv.conf(5): a server of
     # names that does not answer is asked once.
     impatient = {"RES_OPTIONS": "timeout:1 attempts:1"}
-    assert "Configuration file is valid" in run("haproxy", "-c", "-f", theirs, env=impatient)
+    assert "Configuration file is valid" in run("haproxy", "-c", "-V", "-f", theirs, env=impatient)
 
     def rules(path: Path) -> list[str]:
         lines = [line.strip() for line in path.read_text().splitlines()]
@@ -404,7 +404,7 @@ def test_haproxy_as_systemd_starts_it_gives_up_the_rights_of_root(tmp_path: Path
     line = next(line for line in readme.splitlines() if line.endswith("systemctl reload haproxy"))
     run("sh", "-c", line.partition(" && ")[0].replace("/etc/haproxy/haproxy.cfg", str(config)))
     assert "\n    user haproxy\n    group haproxy\n" in config.read_text()
-    assert "Warnings" not in run("haproxy", "-c", "-f", config)
+    assert "Warnings" not in run("haproxy", "-c", "-V", "-f", config)
 
 
 def test_nginx_accepts_its_configuration(tmp_path: Path) -> None:
