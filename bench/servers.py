@@ -86,7 +86,9 @@ class Nutcracker(Child):
 
     def start(self) -> None:
         """Start it and wait until it listens."""
-        self.spawn(["nutcracker", "-c", str(self._file), "-s", str(free_port()), "-m", "16384"])
+        argv = ["nutcracker", "-c", str(self._file), "-s", str(free_port()), "-m", "16384"]
+        # Debian's own would be in /var/log, where only root may write.
+        self.spawn([*argv, "-o", str(self._file.with_suffix(".said"))])
         self.await_ready(self._listens, 20)
 
     def _listens(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,10 @@ from stack.process import free_port
 from stack.redis import RedisServer
 from stack.server import Server
 from tests.support.mysqld import WITHOUT_TLS, key_of, make_keys
+
+# Tests open a thousand connections; a login often has a lower limit than it may have.
+_, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (_most, _most))
 
 # Hypothesis has no time limit: on a busy machine a test would fail because an example took long.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

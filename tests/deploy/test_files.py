@@ -420,9 +420,11 @@ def test_nginx_accepts_its_configuration(tmp_path: Path) -> None:
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
     """A folder with the units, changed to run this environment's `tapedeck`."""
+    programs = tmp_path.parent / f"{tmp_path.name}-bin"
+    programs.symlink_to(BIN)  # a checkout's path may have spaces
     for path in (DEPLOY / "systemd").iterdir():
         if path.suffix in (".service", ".timer", ".slice", ".target"):
-            text = path.read_text().replace("/opt/tapedeck/bin/tapedeck", f"{BIN}/tapedeck")
+            text = path.read_text().replace("/opt/tapedeck/bin/tapedeck", f"{programs}/tapedeck")
             (tmp_path / path.name).write_text(text)
     return tmp_path
 

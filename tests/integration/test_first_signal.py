@@ -25,6 +25,9 @@ pytestmark = pytest.mark.stack
 BLOCKED = ("env", "--block-signal=TERM")
 """The same as in deploy/docker/Dockerfile."""
 
+RIGHTS = () if os.geteuid() == 0 else ("--user", "--map-current-user")
+"""Only root may make a PID namespace, and everybody in a user namespace of his own."""
+
 
 class Contained:
     """`tapedeck` as process 1 of a PID namespace.
@@ -39,7 +42,7 @@ class Contained:
         with self.output.open("w") as output:
             self._unshare = subprocess.Popen(
                 [
-                    *("unshare", "--pid", "--fork", "--kill-child", *before),
+                    *("unshare", *RIGHTS, "--pid", "--fork", "--kill-child", *before),
                     *(sys.executable, "-m", "cli", *args),
                 ],
                 cwd=folder,

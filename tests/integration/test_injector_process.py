@@ -90,7 +90,7 @@ def test_an_installed_toxiproxy_server_is_preferred_to_our_own(
     installed.parent.mkdir()
     installed.write_text(
         f'#!/bin/sh\necho "installed: $@"\n'
-        f'exec {sys.executable} -m drills.injector --host "$2" --port "$4"\n'
+        f'exec "{sys.executable}" -m drills.injector --host "$2" --port "$4"\n'
     )
     installed.chmod(0o755)
     monkeypatch.setenv("PATH", f"{installed.parent}:{os.environ['PATH']}")

@@ -53,7 +53,9 @@ def environment(folder: Path) -> list[str]:
     processes."""
     code = "from tests.support.blocking import watch; watch()"
     (folder / "sitecustomize.py").write_text(code)
-    return ["env", f"PYTHONPATH={folder}:{ROOT}", f"BLOCKING_CALLS={folder / 'blocking'}"]
+    # With a buffer, Python's last flush of stdout would end in a segmentation fault.
+    variables = ["PYTHONUNBUFFERED=1", f"PYTHONPATH={folder}:{ROOT}"]
+    return ["env", *variables, f"BLOCKING_CALLS={folder / 'blocking'}"]
 
 
 def found(folder: Path) -> str:

@@ -58,7 +58,9 @@ class Nutcracker(Child):
             for name, pool in self.pools.items()
         }
         self.file.write_text(yaml.safe_dump(document, allow_unicode=True, width=1000))
-        self.spawn(["nutcracker", "-c", str(self.file), "-s", str(free_port()), "-a", "127.0.0.1"])
+        argv = ["nutcracker", "-c", str(self.file), "-s", str(free_port()), "-a", "127.0.0.1"]
+        # Debian's own would be in /var/log, where only root may write.
+        self.spawn([*argv, "-o", str(self.file.with_suffix(".said"))])
         self.await_ready(lambda: all(self._listens(name) for name in self.pools), 20)
 
     def places(self, pool: str, keys: Sequence[bytes]) -> list[str | None]:
